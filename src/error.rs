@@ -1,0 +1,489 @@
+//! What can go wrong, sorted by what the caller may do about it. Messages are
+//! short and lower-case; the cause stands behind `source()`; none ever holds a
+//! secret, a token or a payload.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::key::IdempotencyKey;
+
+/// Any error, text or boxed error that explains another one.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a request has no answer.
+///
+/// Ask [`hint`](Self::hint) what to do now and [`code`](Self::code) for a
+/// stable label; match on the variants only where a caller treats one
+/// differently. Every variant says what is *known*: where a request may have
+/// been executed, the error is [`Indeterminate`](Self::Indeterminate) or, while
+/// it is still under way, [`DeadlineExceeded`](Self::DeadlineExceeded),
+/// [`Crashed`](Self::Crashed) or [`Stopped`](Self::Stopped); asking again with
+/// the same request is safe after each of them, because the record decides.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of the request is unusable; nothing was sent.
+    #[error("invalid {field}: {reason}")]
+    #[non_exhaustive]
+    InvalidRequest {
+        /// The field at fault.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+    /// The key is known for another payload; nobody else's answer is given.
+    #[error("key {key} belongs to a request with another payload")]
+    #[non_exhaustive]
+    PayloadMismatch {
+        /// The key that both requests carry.
+        key: IdempotencyKey,
+    },
+    /// Somebody else is executing this key, and the policy is to fail fast.
+    #[error("key {key} is being executed")]
+    #[non_exhaustive]
+    InProgress {
+        /// The key under way.
+        key: IdempotencyKey,
+    },
+    /// A request was sent and its fate is unknown. It is not repeated until a
+    /// person or a policy resolves it.
+    #[error("key {key} may have been executed: {cause}")]
+    #[non_exhaustive]
+    Indeterminate {
+        /// The key whose fate is unknown.
+        key: IdempotencyKey,
+        /// Since when, by the clock of the process that noticed.
+        since: SystemTime,
+        /// What happened.
+        cause: Arc<str>,
+    },
+    /// `resolve` was asked for a key that is not indeterminate, or whose lost
+    /// attempt may still be running.
+    #[error("key {key} cannot be resolved: it is not indeterminate, or its attempt may still be running")]
+    #[non_exhaustive]
+    NotIndeterminate {
+        /// The key asked for.
+        key: IdempotencyKey,
+    },
+    /// The platform refuses for now and its waiting time, or the number of
+    /// attempts, is beyond what the retry policy allows. Nothing was executed.
+    #[error("rate limited for another {} s", retry_after.as_secs())]
+    #[non_exhaustive]
+    RateLimited {
+        /// How long the platform asked to wait.
+        retry_after: Duration,
+    },
+    /// The platform refused the token, and a fresh one too. Nothing was executed.
+    #[error("the platform refused a fresh token")]
+    #[non_exhaustive]
+    Unauthorized {
+        /// The platform's `ININ-Correlation-Id`, for its support.
+        correlation_id: Option<Arc<str>>,
+    },
+    /// The platform could not be reached; no byte of the request left.
+    #[error("the platform could not be reached")]
+    #[non_exhaustive]
+    Unreachable {
+        /// Why.
+        source: SendError,
+    },
+    /// No OAuth token could be had. Nothing was sent.
+    #[error("no access token could be had")]
+    #[non_exhaustive]
+    Token {
+        /// Why.
+        source: TokenError,
+    },
+    /// The store did not answer, so nothing was sent.
+    #[error("the store is unavailable")]
+    #[non_exhaustive]
+    StoreUnavailable {
+        /// Why.
+        source: StoreError,
+    },
+    /// The key's record was written by a newer version or is damaged. It is
+    /// never taken for absent, so nothing was sent.
+    #[error("the record of key {key} cannot be read")]
+    #[non_exhaustive]
+    RecordUnreadable {
+        /// The key whose record it is.
+        key: IdempotencyKey,
+        /// What is wrong with the record.
+        source: StoreError,
+    },
+    /// A bound of the engine is reached; nothing was sent.
+    #[error("overloaded: {limit} is reached")]
+    #[non_exhaustive]
+    Overloaded {
+        /// The setting that names the bound.
+        limit: &'static str,
+    },
+    /// The caller's time is over; the execution goes on. Ask again for its
+    /// outcome.
+    #[error("key {key} had no answer within the deadline; its execution goes on")]
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// The key under way.
+        key: IdempotencyKey,
+    },
+    /// The actor that executed this key died. Ask again: the record says what
+    /// is known.
+    #[error("the execution of key {key} crashed")]
+    #[non_exhaustive]
+    Crashed {
+        /// The key whose execution died.
+        key: IdempotencyKey,
+    },
+    /// The engine is shut down, or is about to be.
+    #[error("the engine has stopped")]
+    Stopped,
+    /// A setting is impossible; reported by `start` and by constructors.
+    #[error("invalid setting {setting}: {reason}")]
+    #[non_exhaustive]
+    InvalidConfig {
+        /// The setting at fault.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+}
+
+/// What a caller may do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryHint {
+    /// The same request will fail again until something else is changed.
+    Never,
+    /// The same request may be asked for again, best after this long. It is
+    /// safe: the record decides whether anything is sent.
+    After(Duration),
+    /// Find out whether the request was executed, then `Engine::resolve`.
+    Resolve,
+}
+
+impl Error {
+    /// What the caller may do now.
+    pub fn hint(&self) -> RetryHint {
+        use RetryHint::{After, Never, Resolve};
+        const SOON: Duration = Duration::from_secs(1);
+        const LATER: Duration = Duration::from_secs(5);
+        match self {
+            Self::InvalidRequest { .. }
+            | Self::PayloadMismatch { .. }
+            | Self::NotIndeterminate { .. }
+            | Self::Unauthorized { .. }
+            | Self::RecordUnreadable { .. }
+            | Self::Stopped
+            | Self::InvalidConfig { .. } => Never,
+            Self::Indeterminate { .. } => Resolve,
+            Self::RateLimited { retry_after } => After(*retry_after),
+            Self::Token { source } => source.hint(),
+            Self::InProgress { .. } | Self::DeadlineExceeded { .. } | Self::Crashed { .. } => {
+                After(SOON)
+            }
+            Self::Overloaded { .. } => After(SOON),
+            Self::Unreachable { .. } | Self::StoreUnavailable { .. } => After(LATER),
+        }
+    }
+
+    /// A stable label for metrics and problem documents.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidRequest { .. } => "invalid_request",
+            Self::PayloadMismatch { .. } => "payload_mismatch",
+            Self::InProgress { .. } => "in_progress",
+            Self::Indeterminate { .. } => "indeterminate",
+            Self::NotIndeterminate { .. } => "not_indeterminate",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Token { .. } => "token",
+            Self::StoreUnavailable { .. } => "store_unavailable",
+            Self::RecordUnreadable { .. } => "record_unreadable",
+            Self::Overloaded { .. } => "overloaded",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
+            Self::Crashed { .. } => "crashed",
+            Self::Stopped => "stopped",
+            Self::InvalidConfig { .. } => "invalid_config",
+        }
+    }
+
+    /// The key that the error is about, where it is about one.
+    pub fn key(&self) -> Option<IdempotencyKey> {
+        match self {
+            Self::PayloadMismatch { key }
+            | Self::InProgress { key }
+            | Self::Indeterminate { key, .. }
+            | Self::NotIndeterminate { key }
+            | Self::RecordUnreadable { key, .. }
+            | Self::DeadlineExceeded { key }
+            | Self::Crashed { key } => Some(*key),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn invalid_request(field: &'static str, reason: impl Into<Arc<str>>) -> Self {
+        Self::InvalidRequest { field, reason: reason.into() }
+    }
+
+    pub(crate) fn invalid_config(setting: &'static str, reason: impl Into<Arc<str>>) -> Self {
+        Self::InvalidConfig { setting, reason: reason.into() }
+    }
+
+    /// What a failed store command means to those who wait for `key`.
+    pub(crate) fn of_store(key: IdempotencyKey, source: StoreError) -> Self {
+        if source.is_unreadable() {
+            Self::RecordUnreadable { key, source }
+        } else {
+            Self::StoreUnavailable { source }
+        }
+    }
+}
+
+/// A JSON text that is refused, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} at byte {offset}")]
+#[non_exhaustive]
+pub struct ParseError {
+    /// Byte offset in the text, from 0.
+    pub offset: usize,
+    /// What is wrong there.
+    pub reason: &'static str,
+}
+
+impl ParseError {
+    pub(crate) fn new(offset: usize, reason: &'static str) -> Self {
+        Self { offset, reason }
+    }
+}
+
+/// A request that got no whole answer, and whether it may have been executed.
+#[derive(Clone)]
+pub struct SendError {
+    may_have_left: bool,
+    cause: SharedCause,
+}
+
+impl SendError {
+    /// Proven: no byte of the request has left this process.
+    pub fn before_sending(cause: impl Into<Cause>) -> Self {
+        Self { may_have_left: false, cause: share(cause) }
+    }
+
+    /// The request, or a part of it, may have left this process.
+    pub fn after_sending(cause: impl Into<Cause>) -> Self {
+        Self { may_have_left: true, cause: share(cause) }
+    }
+
+    /// Whether a byte of the request may have left this process.
+    pub fn may_have_left(&self) -> bool {
+        self.may_have_left
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.may_have_left {
+            "no whole answer after the request may have been sent"
+        } else {
+            "the request was not sent"
+        })
+    }
+}
+
+/// No token could be had from a `TokenSource`.
+#[derive(Clone)]
+pub struct TokenError {
+    kind: TokenErrorKind,
+    cause: SharedCause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenErrorKind {
+    Failed,
+    Rejected,
+    RateLimited(Duration),
+}
+
+impl TokenError {
+    /// A failure that may pass: the endpoint was unreachable, slow or broken.
+    pub fn new(cause: impl Into<Cause>) -> Self {
+        Self { kind: TokenErrorKind::Failed, cause: share(cause) }
+    }
+
+    /// The endpoint refused the client: trying again with the same credentials
+    /// will not help.
+    pub fn rejected(cause: impl Into<Cause>) -> Self {
+        Self { kind: TokenErrorKind::Rejected, cause: share(cause) }
+    }
+
+    /// The endpoint limits how often tokens are asked for.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        Self {
+            kind: TokenErrorKind::RateLimited(retry_after),
+            cause: share("the token endpoint limits the rate of requests"),
+        }
+    }
+
+    /// How long the endpoint asked to wait, where it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.kind {
+            TokenErrorKind::RateLimited(wait) => Some(wait),
+            TokenErrorKind::Failed | TokenErrorKind::Rejected => None,
+        }
+    }
+
+    /// Whether the endpoint refused the client itself.
+    pub fn is_rejected(&self) -> bool {
+        self.kind == TokenErrorKind::Rejected
+    }
+
+    fn hint(&self) -> RetryHint {
+        match self.kind {
+            TokenErrorKind::Rejected => RetryHint::Never,
+            TokenErrorKind::RateLimited(wait) => RetryHint::After(wait),
+            TokenErrorKind::Failed => RetryHint::After(Duration::from_secs(5)),
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            TokenErrorKind::Failed => f.write_str("the token request failed"),
+            TokenErrorKind::Rejected => f.write_str("the token endpoint refused the client"),
+            TokenErrorKind::RateLimited(wait) => {
+                write!(f, "token requests are rate limited for another {} s", wait.as_secs())
+            }
+        }
+    }
+}
+
+/// A store command that failed.
+#[derive(Clone)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    cause: SharedCause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StoreErrorKind {
+    Unavailable,
+    Refused,
+    Unreadable,
+}
+
+impl StoreError {
+    /// The command's fate is unknown: it may or may not have been applied.
+    pub fn unavailable(cause: impl Into<Cause>) -> Self {
+        Self { kind: StoreErrorKind::Unavailable, cause: share(cause) }
+    }
+
+    /// The store answered and refused to write (full, read-only, too few
+    /// replicas): the command was not applied.
+    pub fn refused(cause: impl Into<Cause>) -> Self {
+        Self { kind: StoreErrorKind::Refused, cause: share(cause) }
+    }
+
+    /// There is a record, and it cannot be read: damaged, or written by a newer
+    /// version. Never to be taken for an absent one.
+    pub fn unreadable(reason: impl Into<Cause>) -> Self {
+        Self { kind: StoreErrorKind::Unreadable, cause: share(reason) }
+    }
+
+    /// Whether the store definitely did not apply the command.
+    pub fn is_refused(&self) -> bool {
+        self.kind == StoreErrorKind::Refused
+    }
+
+    /// Whether a record is there but cannot be read.
+    pub fn is_unreadable(&self) -> bool {
+        self.kind == StoreErrorKind::Unreadable
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            StoreErrorKind::Unavailable => "the store did not answer",
+            StoreErrorKind::Refused => "the store refused to write",
+            StoreErrorKind::Unreadable => "the record is unreadable",
+        })
+    }
+}
+
+type SharedCause = Arc<dyn std::error::Error + Send + Sync>;
+
+fn share(cause: impl Into<Cause>) -> SharedCause {
+    Arc::from(cause.into())
+}
+
+/// `Debug` and `source()` alike for the three errors that carry a cause.
+macro_rules! error_with_cause {
+    ($type:ident, $($field:ident),+) => {
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($type))
+                    $(.field(stringify!($field), &self.$field))+
+                    .finish()
+            }
+        }
+
+        impl std::error::Error for $type {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&*self.cause)
+            }
+        }
+    };
+}
+
+error_with_cause!(SendError, may_have_left, cause);
+error_with_cause!(TokenError, kind, cause);
+error_with_cause!(StoreError, kind, cause);
+
+/// An error and all its causes in one line, for logs and `Indeterminate`.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Wrappers often repeat their cause; say it once.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = cause.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn causes_stand_behind_source_and_not_in_the_message() {
+        let error = Error::StoreUnavailable { source: StoreError::unavailable("connection refused") };
+        assert_eq!(error.to_string(), "the store is unavailable");
+        let store = error.source().unwrap();
+        assert_eq!(store.to_string(), "the store did not answer");
+        assert_eq!(store.source().unwrap().to_string(), "connection refused");
+        assert_eq!(
+            chain(&error),
+            "the store is unavailable: the store did not answer: connection refused"
+        );
+    }
+
+    #[test]
+    fn hints_follow_what_is_known() {
+        let wait = Duration::from_secs(42);
+        assert_eq!(Error::RateLimited { retry_after: wait }.hint(), RetryHint::After(wait));
+        let token = |source| Error::Token { source };
+        assert_eq!(token(TokenError::rejected("no")).hint(), RetryHint::Never);
+        assert_eq!(token(TokenError::rate_limited(wait)).hint(), RetryHint::After(wait));
+        assert!(matches!(token(TokenError::new("no")).hint(), RetryHint::After(_)));
+        assert_eq!(Error::Stopped.hint(), RetryHint::Never);
+    }
+}

@@ -1,0 +1,261 @@
+//! Names: the idempotency key of a request, the namespace that keeps two
+//! organisations apart, and the record name made of both. Nothing here hashes
+//! or reads a payload; that is `request`'s work.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The idempotency key of a request: 32 bytes of SHA-256.
+///
+/// `Debug`, `Display`, `FromStr` and serde are its 64 lower-case hex digits,
+/// which are also the `Idempotency-Key` header's value and the last part of the
+/// record's name in Redis. How it is derived is told at
+/// [`IdempotencyKey::of`].
+///
+/// ```
+/// use genesys_once::IdempotencyKey;
+///
+/// let key: IdempotencyKey = "00".repeat(32).parse()?;
+/// assert_eq!(key, IdempotencyKey::from_bytes([0; 32]));
+/// assert_eq!(key.to_string().len(), 64);
+/// # Ok::<(), genesys_once::ParseKeyError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdempotencyKey([u8; 32]);
+
+impl IdempotencyKey {
+    /// The key with these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key's 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl FromStr for IdempotencyKey {
+    type Err = ParseKeyError;
+
+    /// Reads 64 hex digits, upper or lower case.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        read_hex(text).map(Self).ok_or(ParseKeyError)
+    }
+}
+
+impl Serialize for IdempotencyKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for IdempotencyKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A String, not a &str: formats with escapes cannot lend one.
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// The text is not an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an idempotency key is 64 hex digits")]
+#[non_exhaustive]
+pub struct ParseKeyError;
+
+/// What a request asks for besides its key: a SHA-256 that is written into
+/// every record and compared before an answer is handed out, so that a key
+/// chosen by the caller never yields the answer to another payload.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint with these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The fingerprint's 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = ParseKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        read_hex(text).map(Self).ok_or(ParseKeyError)
+    }
+}
+
+/// Keeps the records of one platform host and OAuth client apart from all
+/// others: 1–64 characters of `[a-z0-9._-]`.
+///
+/// ```
+/// use genesys_once::Namespace;
+///
+/// let namespace: Namespace = "billing-eu".parse()?;
+/// assert_eq!(namespace.as_str(), "billing-eu");
+/// assert!("Billing".parse::<Namespace>().is_err());
+/// # Ok::<(), genesys_once::ParseNamespaceError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace(std::sync::Arc<str>);
+
+impl Namespace {
+    /// The namespace as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Namespace({})", self.0)
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = ParseNamespaceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(ParseNamespaceError)
+        }
+    }
+}
+
+/// The text is not a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a namespace is 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")]
+#[non_exhaustive]
+pub struct ParseNamespaceError;
+
+/// What names a record in a store; its `Display` is the name in Redis,
+/// `genesys-once:NAMESPACE:HEX`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordName {
+    /// Whose record it is.
+    pub namespace: Namespace,
+    /// The request's key.
+    pub key: IdempotencyKey,
+}
+
+impl RecordName {
+    /// The name of `key`'s record in `namespace`.
+    pub fn new(namespace: Namespace, key: IdempotencyKey) -> Self {
+        Self { namespace, key }
+    }
+}
+
+impl fmt::Display for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "genesys-once:{}:{}", self.namespace, self.key)
+    }
+}
+
+/// Writes bytes as lower-case hex digits.
+pub(crate) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        let pair = [
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ];
+        // Two ASCII digits, so the conversion cannot fail.
+        f.write_str(std::str::from_utf8(&pair).map_err(|_| fmt::Error)?)?;
+    }
+    Ok(())
+}
+
+/// Reads exactly `N` bytes of hex digits.
+pub(crate) fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let value = |digit: u8| (digit as char).to_digit(16);
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::try_from(value(pair[0])? << 4 | value(pair[1])?).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_its_hex_digits_everywhere() {
+        let key = IdempotencyKey::from_bytes(std::array::from_fn(|i| i as u8 * 7));
+        let hex = key.to_string();
+        assert_eq!(format!("{key:?}"), hex);
+        assert_eq!(hex.parse::<IdempotencyKey>(), Ok(key));
+        assert_eq!(hex.to_uppercase().parse::<IdempotencyKey>(), Ok(key));
+        let json = serde_json::to_string(&key).unwrap();
+        assert_eq!(json, format!("\"{hex}\""));
+        assert_eq!(serde_json::from_str::<IdempotencyKey>(&json).unwrap(), key);
+    }
+
+    #[test]
+    fn what_is_not_64_hex_digits_is_no_key() {
+        for text in ["", "0", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(text.parse::<IdempotencyKey>(), Err(ParseKeyError), "{text}");
+        }
+    }
+
+    #[test]
+    fn namespaces_keep_to_their_alphabet() {
+        for good in ["a", "0.a_b-c", &"x".repeat(64)] {
+            assert_eq!(good.parse::<Namespace>().unwrap().to_string(), good);
+        }
+        for bad in ["", "A", "a b", "a:b", "a{b}", "é", "a\n", &"x".repeat(65)] {
+            assert!(bad.parse::<Namespace>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_name_has_no_braces() {
+        let name = RecordName::new("eu".parse().unwrap(), IdempotencyKey::from_bytes([1; 32]));
+        assert_eq!(name.to_string(), format!("genesys-once:eu:{}", "01".repeat(32)));
+    }
+}

@@ -1,0 +1,220 @@
+//! What the platform answered, how sure it is, and the reply that callers get.
+//! Plain data: nothing here decides, stores or sends.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::key::IdempotencyKey;
+
+/// A whole answer of the platform: status, headers and body, byte for byte.
+///
+/// `Debug` shows the status, the header names and the body's length, never
+/// their contents: answers hold customer records.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The HTTP status.
+    pub status_code: StatusCode,
+    /// The headers, repeated ones included.
+    pub headers: HeaderMap,
+    /// The body's bytes as they came.
+    pub body: Bytes,
+}
+
+impl Outcome {
+    /// An outcome with these parts.
+    pub fn new(status_code: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        Self { status_code, headers, body: body.into() }
+    }
+
+    /// The value of a header, where it is there and readable text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The platform's correlation id, which its support asks for.
+    pub(crate) fn correlation_id(&self) -> Option<&str> {
+        self.header("inin-correlation-id")
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome")
+            .field("status_code", &self.status_code)
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
+}
+
+/// The answer to a caller: the outcome, shared by everybody who asked, and
+/// where it was served from.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    outcome: Arc<Outcome>,
+    key: IdempotencyKey,
+    served: Served,
+    recorded: bool,
+    kept: Kept,
+}
+
+impl Reply {
+    pub(crate) fn new(key: IdempotencyKey, outcome: Arc<Outcome>, served: Served) -> Self {
+        Self { outcome, key, served, recorded: true, kept: Kept::Whole }
+    }
+
+    pub(crate) fn with_served(mut self, served: Served) -> Self {
+        self.served = served;
+        self
+    }
+
+    pub(crate) fn with_recorded(mut self, recorded: bool) -> Self {
+        self.recorded = recorded;
+        self
+    }
+
+    pub(crate) fn with_kept(mut self, kept: Kept) -> Self {
+        self.kept = kept;
+        self
+    }
+
+    /// The HTTP status of the platform's answer.
+    pub fn status(&self) -> StatusCode {
+        self.outcome.status_code
+    }
+
+    /// Whether the status is 2xx. A reply may just as well be the platform's
+    /// refusal: a 400 is an answer, too.
+    pub fn is_success(&self) -> bool {
+        self.status().is_success()
+    }
+
+    /// The value of a header, where it is there and readable text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.outcome.header(name)
+    }
+
+    /// All headers. A reply from the store lacks `Set-Cookie` and the
+    /// hop-by-hop headers, which belong to one connection.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.outcome.headers
+    }
+
+    /// The body's bytes. Empty where the record holds none: see
+    /// [`kept`](Self::kept).
+    pub fn body(&self) -> &Bytes {
+        &self.outcome.body
+    }
+
+    /// The body read as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Those of `serde_json::from_slice`.
+    pub fn json<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_slice(self.body())
+    }
+
+    /// The outcome that all replies for this key share.
+    pub fn outcome(&self) -> &Arc<Outcome> {
+        &self.outcome
+    }
+
+    /// The request's key.
+    pub fn key(&self) -> IdempotencyKey {
+        self.key
+    }
+
+    /// Where this reply came from.
+    pub fn served(&self) -> Served {
+        self.served
+    }
+
+    /// Whether the outcome is in the store, so that a later request gets the
+    /// same reply. `false` for a refusal that proves that nothing was executed
+    /// (a 403, say), for an outcome that the store could not take yet, and
+    /// under `OnStoreDown::FailOpen`.
+    pub fn recorded(&self) -> bool {
+        self.recorded
+    }
+
+    /// How much of the outcome this reply holds: a replay of a `sensitive`
+    /// request or of an answer too large for the store has its status only.
+    pub fn kept(&self) -> Kept {
+        self.kept
+    }
+}
+
+/// Where a [`Reply`] came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Served {
+    /// This caller's request was the one sent to the platform.
+    Upstream,
+    /// Another caller's execution in this process was under way and served
+    /// this one too.
+    Joined,
+    /// A recent outcome in this process's memory.
+    Memory,
+    /// The store: this or another process executed the request earlier.
+    Store,
+}
+
+impl Served {
+    /// A stable lower-case label for metrics and spans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Joined => "joined",
+            Self::Memory => "memory",
+            Self::Store => "store",
+        }
+    }
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How much of an outcome a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kept {
+    /// Status, headers and body.
+    Whole,
+    /// Status and digest: the request was marked sensitive.
+    Sensitive,
+    /// Status and digest: the store could not take the body.
+    TooLarge,
+}
+
+/// What an answer proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Executed, or refused for good: recorded and replayed.
+    Final,
+    /// Proven not executed.
+    NotExecuted(Then),
+    /// Nothing is proven: it may have been executed.
+    Unknown,
+}
+
+/// What to do after an answer that proves that nothing was executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Then {
+    /// Wait as long as the platform asks, then try again.
+    Retry,
+    /// Drop the token that was refused, then send once more with a fresh one.
+    RenewToken,
+    /// Give the answer to every waiter and record nothing.
+    HandOver,
+}

@@ -1,0 +1,8 @@
+//! Decisions as pure functions: what an answer means, when to try again, what
+//! to do about duplicates, unknown outcomes and a store that is down. No I/O,
+//! no clock of its own.
+
+pub mod classify;
+mod retry_after;
+
+pub use self::retry_after::retry_after;

@@ -1,0 +1,373 @@
+//! A record as bytes: one line of text that scripts can match, then JSON.
+//!
+//! ```text
+//! genesys-once/1 locked LEASE STEP REV PHASE RETENTION_MS FINGERPRINT\n{…}
+//! ```
+//!
+//! A reader refuses what it does not know: a newer version, another word, a
+//! damaged line. A release that changes the format first only reads it.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::{Content, Phase, Record, Refusal};
+use crate::error::StoreError;
+use crate::outcome::{Kept, Outcome};
+
+const MAGIC: &str = "genesys-once/1";
+
+/// Headers of one connection or one browser, which no replay should repeat:
+/// RFC 9110 section 7.6.1, and cookies.
+const NOT_KEPT: [&str; 11] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+];
+
+impl Record {
+    /// The record as a store keeps it.
+    pub fn encode(&self) -> Vec<u8> {
+        let (word, phase) = match &self.content {
+            Content::Locked(Phase::Claimed) => ("locked", "claimed"),
+            Content::Locked(Phase::Dispatched) => ("locked", "dispatched"),
+            Content::Cached { .. } => ("cached", "-"),
+            Content::Indeterminate { .. } => ("indeterminate", "-"),
+            Content::Released { .. } => ("released", "-"),
+        };
+        let mut bytes = format!(
+            "{MAGIC} {word} {} {} {} {phase} {} {}\n",
+            self.lease,
+            self.step,
+            self.rev,
+            self.retention.as_nanos().div_ceil(1_000_000),
+            self.fingerprint,
+        )
+        .into_bytes();
+        bytes.extend(self.content.encode());
+        bytes
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError::unreadable` for a newer version and for anything damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let end = bytes.iter().take(512).position(|&b| b == b'\n');
+        let line = end
+            .and_then(|end| std::str::from_utf8(&bytes[..end]).ok())
+            .ok_or_else(|| StoreError::unreadable("it does not begin with a line of a record"))?;
+        let json = &bytes[line.len() + 1..];
+        let words: Vec<&str> = line.split(' ').collect();
+        if words[0] != MAGIC {
+            return Err(StoreError::unreadable(match words[0].strip_prefix("genesys-once/") {
+                Some(version) => format!("it has version {version:?}, this is version 1"),
+                None => "it is not a record of genesys-once".into(),
+            }));
+        }
+        let [_, word, lease, step, rev, phase, retention, fingerprint] = words[..] else {
+            return Err(StoreError::unreadable("its first line has not eight words"));
+        };
+        let content = match (word, phase) {
+            ("locked", "claimed") => Content::Locked(Phase::Claimed),
+            ("locked", "dispatched") => Content::Locked(Phase::Dispatched),
+            ("cached", "-") => read_cached(json)?,
+            ("indeterminate", "-") => read_indeterminate(json)?,
+            ("released", "-") => read_released(json)?,
+            _ => return Err(StoreError::unreadable("it is in no known state")),
+        };
+        Ok(Self {
+            rev: field("revision", rev)?,
+            lease: field("lease", lease)?,
+            step: field("step", step)?,
+            retention: Duration::from_millis(field("retention", retention)?),
+            fingerprint: field("fingerprint", fingerprint)?,
+            content,
+        })
+    }
+}
+
+impl Content {
+    /// The JSON part of a record: what differs between two `Complete`,
+    /// `Release` or `Abandon` of the same holder.
+    pub fn encode(&self) -> Vec<u8> {
+        let json = match self {
+            Self::Locked(_) => return Vec::new(),
+            Self::Cached { outcome, kept } => serde_json::to_vec(&StoredOutcome::of(outcome, *kept)),
+            Self::Indeterminate { since, cause } => serde_json::to_vec(&StoredUnknown {
+                since_ms: since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+                cause: cause.as_ref().into(),
+            }),
+            Self::Released { verdict: None } => return Vec::new(),
+            Self::Released { verdict: Some(Refusal::Refused(outcome)) } => {
+                serde_json::to_vec(&StoredRefusal {
+                    refused: Some(StoredOutcome::of(outcome, Kept::Whole)),
+                    retry_after_ms: None,
+                })
+            }
+            Self::Released { verdict: Some(Refusal::RateLimited { retry_after }) } => {
+                serde_json::to_vec(&StoredRefusal {
+                    refused: None,
+                    retry_after_ms: Some(retry_after.as_millis() as u64),
+                })
+            }
+        };
+        json.expect("these types have string keys only and no failing Serialize")
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredOutcome<'a> {
+    status: u16,
+    #[serde(borrow)]
+    headers: Vec<(Cow<'a, str>, StoredBytes<'a>)>,
+    #[serde(borrow)]
+    body: StoredBytes<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    omitted: Option<Cow<'a, str>>,
+}
+
+/// Bytes as a JSON string where they are text, else as `{"base64": "…"}`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredBytes<'a> {
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Base64 { base64: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredUnknown<'a> {
+    since_ms: u64,
+    #[serde(borrow)]
+    cause: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRefusal<'a> {
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    refused: Option<StoredOutcome<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl<'a> StoredBytes<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.into()),
+            Err(_) => Self::Base64 { base64: BASE64.encode(bytes) },
+        }
+    }
+
+    fn into_bytes(self) -> Result<Vec<u8>, StoreError> {
+        match self {
+            Self::Text(text) => Ok(text.into_owned().into_bytes()),
+            Self::Base64 { base64 } => BASE64.decode(base64).map_err(StoreError::unreadable),
+        }
+    }
+}
+
+impl<'a> StoredOutcome<'a> {
+    fn of(outcome: &'a Outcome, kept: Kept) -> Self {
+        let headers = outcome
+            .headers
+            .iter()
+            .filter(|(name, _)| !NOT_KEPT.contains(&name.as_str()))
+            .map(|(name, value)| (name.as_str().into(), StoredBytes::of(value.as_bytes())))
+            .collect();
+        let omitted = match kept {
+            Kept::Whole => None,
+            Kept::Sensitive => Some("sensitive".into()),
+            Kept::TooLarge => Some("too large".into()),
+        };
+        Self {
+            status: outcome.status_code.as_u16(),
+            headers,
+            body: StoredBytes::of(&outcome.body),
+            omitted,
+        }
+    }
+
+    fn read(self) -> Result<(Outcome, Kept), StoreError> {
+        let status = StatusCode::from_u16(self.status).map_err(StoreError::unreadable)?;
+        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        for (name, value) in self.headers {
+            let name = HeaderName::from_str(&name).map_err(StoreError::unreadable)?;
+            let value = HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
+            headers.append(name, value);
+        }
+        let kept = match self.omitted.as_deref() {
+            None => Kept::Whole,
+            Some("sensitive") => Kept::Sensitive,
+            Some("too large") => Kept::TooLarge,
+            Some(_) => return Err(StoreError::unreadable("its outcome is left out for no known reason")),
+        };
+        let body = Bytes::from(self.body.into_bytes()?);
+        Ok((Outcome::new(status, headers, body), kept))
+    }
+}
+
+fn read_cached(json: &[u8]) -> Result<Content, StoreError> {
+    let (outcome, kept) = parse::<StoredOutcome>(json)?.read()?;
+    Ok(Content::Cached { outcome: Arc::new(outcome), kept })
+}
+
+fn read_indeterminate(json: &[u8]) -> Result<Content, StoreError> {
+    let StoredUnknown { since_ms, cause } = parse(json)?;
+    let since = SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_millis(since_ms))
+        .ok_or_else(|| StoreError::unreadable("its time is out of range"))?;
+    Ok(Content::Indeterminate { since, cause: cause.into() })
+}
+
+fn read_released(json: &[u8]) -> Result<Content, StoreError> {
+    if json.is_empty() {
+        return Ok(Content::Released { verdict: None });
+    }
+    let verdict = match parse(json)? {
+        StoredRefusal { refused: Some(outcome), .. } => {
+            Refusal::Refused(Arc::new(outcome.read()?.0))
+        }
+        StoredRefusal { retry_after_ms: Some(ms), .. } => {
+            Refusal::RateLimited { retry_after: Duration::from_millis(ms) }
+        }
+        _ => return Err(StoreError::unreadable("its refusal says nothing")),
+    };
+    Ok(Content::Released { verdict: Some(verdict) })
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(json).map_err(|error| {
+        // The message of serde_json may quote the record: say only where.
+        StoreError::unreadable(format!("its JSON is damaged at column {}", error.column()))
+    })
+}
+
+fn field<T: FromStr>(name: &str, word: &str) -> Result<T, StoreError> {
+    word.parse().map_err(|_| StoreError::unreadable(format!("its {name} is damaged")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Fingerprint;
+    use crate::record::LeaseId;
+    use proptest::prelude::*;
+
+    fn record(content: Content) -> Record {
+        Record {
+            rev: 7,
+            lease: LeaseId::from_bytes([0xab; 16]),
+            step: 3,
+            retention: Duration::from_millis(604_800_000),
+            fingerprint: Fingerprint::from_bytes([0xcd; 32]),
+            content,
+        }
+    }
+
+    fn outcome(body: impl Into<Bytes>) -> Arc<Outcome> {
+        let mut headers = HeaderMap::new();
+        headers.append("x-a", HeaderValue::from_static("1"));
+        headers.append("x-a", HeaderValue::from_static("2"));
+        headers.append("x-latin", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        Arc::new(Outcome::new(StatusCode::OK, headers, body))
+    }
+
+    #[test]
+    fn every_state_survives_the_round_trip() {
+        let refusal = Refusal::RateLimited { retry_after: Duration::from_millis(1500) };
+        for content in [
+            Content::Locked(Phase::Claimed),
+            Content::Locked(Phase::Dispatched),
+            Content::Cached { outcome: outcome("{\"a\":\"\\u0000é\"}"), kept: Kept::Whole },
+            Content::Cached { outcome: outcome(vec![0xff, 0, 0xfe]), kept: Kept::Whole },
+            Content::Cached { outcome: outcome(""), kept: Kept::TooLarge },
+            Content::Cached { outcome: outcome("sha256"), kept: Kept::Sensitive },
+            Content::Indeterminate {
+                since: UNIX_EPOCH + Duration::from_millis(1_795_000_000_123),
+                cause: "connection reset\nby \"peer\"".into(),
+            },
+            Content::Released { verdict: None },
+            Content::Released { verdict: Some(Refusal::Refused(outcome("no"))) },
+            Content::Released { verdict: Some(refusal) },
+        ] {
+            let record = record(content);
+            assert_eq!(Record::decode(&record.encode()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn the_first_line_is_fixed() {
+        let text = String::from_utf8(record(Content::Locked(Phase::Claimed)).encode()).unwrap();
+        let expected = format!(
+            "genesys-once/1 locked {} 3 7 claimed 604800000 {}\n",
+            "ab".repeat(16),
+            "cd".repeat(32)
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn cookies_and_hop_by_hop_headers_are_not_kept() {
+        let mut headers = HeaderMap::new();
+        for name in NOT_KEPT {
+            headers.append(name, HeaderValue::from_static("x"));
+        }
+        headers.append("content-type", HeaderValue::from_static("application/json"));
+        let outcome = Arc::new(Outcome::new(StatusCode::OK, headers, "{}"));
+        let stored = record(Content::Cached { outcome, kept: Kept::Whole }).encode();
+        let Content::Cached { outcome, .. } = Record::decode(&stored).unwrap().content else {
+            panic!("not cached");
+        };
+        assert_eq!(outcome.headers.len(), 1);
+        assert_eq!(outcome.header("content-type"), Some("application/json"));
+    }
+
+    #[test]
+    fn a_newer_version_and_foreign_values_are_unreadable() {
+        for text in [
+            "",
+            "\n",
+            "hello\n",
+            "genesys-once/2 locked a b\n",
+            "genesys-once/1 locked\n",
+            "genesys-once/1 cached 0 0 0 - 0 0\n{}",
+        ] {
+            let error = Record::decode(text.as_bytes()).unwrap_err();
+            assert!(error.is_unreadable(), "{text:?}: {error:?}");
+        }
+        let newer = Record::decode(b"genesys-once/2 x\n").unwrap_err();
+        assert!(crate::error::chain(&newer).contains("version \"2\""), "{newer:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// A changed byte yields an error or a record, never a panic.
+        #[test]
+        fn mutated_records_never_panic(at in any::<prop::sample::Index>(), to: u8, cut in any::<prop::sample::Index>()) {
+            let mut bytes = record(Content::Cached { outcome: outcome("{\"a\":1}"), kept: Kept::Whole }).encode();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            let _ = Record::decode(&bytes);
+            bytes.truncate(cut.index(bytes.len()));
+            let _ = Record::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The seam to a store: three operations, all idempotent. Implementations live
+//! below; none decides anything that `record` does not say.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::error::StoreError;
+use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::record::{Answer, Event, RecordState};
+
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+
+pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+// pub use self::redis::{Durability, RedisStore};
+
+/// A boxed future that may be sent between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where records are kept: what all processes that share it agree on.
+///
+/// Object safe, and implemented for `Arc<S>`. Whoever writes a store runs
+/// `testing::store_conformance` against it.
+///
+/// What the engine relies on:
+///
+/// - `apply` reads, calls [`record::apply`](crate::record::apply) and writes as
+///   **one atomic step**, with times by **one clock**, the store's own;
+/// - what was acknowledged is kept as long as the transition asks;
+/// - a record that cannot be read is [`StoreError::unreadable`], never `None`;
+/// - a command whose fate is unknown is [`StoreError::unavailable`]; one that was
+///   definitely not applied may be [`StoreError::refused`].
+///
+/// A store need not limit its own time: the engine puts every call under
+/// `store_timeout`. A call that the engine drops may still be applied.
+pub trait Store: Send + Sync + 'static {
+    /// Applies one event to the record of `name`.
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>>;
+
+    /// The record of `name`, without changing it.
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>>;
+
+    /// Completes when the record of `name` may have changed since the future
+    /// was first polled: a notice to those who wait. The engine polls besides,
+    /// so a store without notices leaves this as it is.
+    fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
+        let _ = name;
+        Box::pin(std::future::pending())
+    }
+
+    /// Up to `limit` indeterminate records of a namespace, in no order.
+    ///
+    /// # Errors
+    ///
+    /// By default [`StoreError::refused`]: a store that cannot list its records
+    /// leaves this as it is.
+    fn unresolved<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        let _ = (namespace, limit);
+        Box::pin(async { Err(StoreError::refused("this store cannot list its records")) })
+    }
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        (**self).apply(name, event)
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        (**self).look(name)
+    }
+
+    fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
+        (**self).changed(name)
+    }
+
+    fn unresolved<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        (**self).unresolved(namespace, limit)
+    }
+}

@@ -1,0 +1,6 @@
+//! placeholder
+mod conformance;
+mod ledger;
+mod scripted;
+mod simulator;
+pub mod strategies;

@@ -1,0 +1,185 @@
+//! The seam to the platform: what sends a call and what fetches a token. What
+//! an answer means is `policy`'s business, when to send is `execution`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::{Error, SendError, TokenError};
+use crate::key::{IdempotencyKey, Namespace};
+use crate::outcome::Outcome;
+use crate::request::DataActionRequest;
+use crate::store::BoxFuture;
+
+#[cfg(feature = "genesys")]
+mod genesys;
+
+#[cfg(feature = "genesys")]
+// pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
+
+/// The platform as the engine sees it.
+///
+/// Object safe, and implemented for `Arc<U>`.
+pub trait Upstream: Send + Sync + 'static {
+    /// Which records are this upstream's: one platform host and OAuth client.
+    fn namespace(&self) -> Namespace;
+
+    /// Sends one call, **once**: an implementation repeats nothing by itself,
+    /// follows no redirects, and says of every failure whether a byte of the
+    /// request may have left.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::before_sending`] only with proof; in doubt
+    /// [`SendError::after_sending`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may or may not stop the call; the engine then takes
+    /// its fate as unknown.
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>>;
+
+    /// Where tokens come from; `None` where `send` needs none.
+    fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
+        None
+    }
+
+    /// Checks the settings; called by `EngineBuilder::start`.
+    ///
+    /// # Errors
+    ///
+    /// `Error::InvalidConfig` where this upstream cannot work as it is set.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// What besides action and payload decides what a call does, such as the
+    /// route: a part of every record's fingerprint.
+    fn route_label(&self) -> &str {
+        ""
+    }
+
+    /// The longest that one `send` may take, 65 s by default. The engine gives
+    /// up on the attempt after it, and a lost attempt may be running for as
+    /// long.
+    fn attempt_limit(&self) -> Duration {
+        Duration::from_secs(65)
+    }
+
+    /// The largest answer the engine accepts, in bytes; called by
+    /// `EngineBuilder::start` before the first `send`. An implementation that
+    /// reads bodies stops reading there.
+    fn limit_response(&self, bytes: usize) {
+        let _ = bytes;
+    }
+}
+
+/// Where access tokens come from.
+pub trait TokenSource: Send + Sync + 'static {
+    /// Fetches one new token. Scheduling, sharing and backing off is the
+    /// engine's part.
+    ///
+    /// # Errors
+    ///
+    /// A [`TokenError`] that never contains the secret.
+    fn fetch(&self) -> BoxFuture<'_, Result<AccessToken, TokenError>>;
+}
+
+impl<U: Upstream + ?Sized> Upstream for Arc<U> {
+    fn namespace(&self) -> Namespace {
+        (**self).namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        (**self).send(call, token)
+    }
+
+    fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
+        (**self).token_source()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        (**self).check()
+    }
+
+    fn route_label(&self) -> &str {
+        (**self).route_label()
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        (**self).attempt_limit()
+    }
+
+    fn limit_response(&self, bytes: usize) {
+        (**self).limit_response(bytes);
+    }
+}
+
+/// One attempt to execute a request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    request: DataActionRequest,
+    attempt: u32,
+}
+
+impl Call {
+    /// The `attempt`th attempt, from 1, to execute `request`.
+    pub fn new(request: DataActionRequest, attempt: u32) -> Self {
+        Self { request, attempt }
+    }
+
+    /// What is to be executed.
+    pub fn request(&self) -> &DataActionRequest {
+        &self.request
+    }
+
+    /// The request's key: the `Idempotency-Key` header's value.
+    pub fn key(&self) -> IdempotencyKey {
+        IdempotencyKey::of(&self.request)
+    }
+
+    /// Which attempt of its execution this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The bytes to send: the caller's own payload, with the key in it where
+    /// the request forwards it.
+    pub fn body(&self) -> Bytes {
+        self.request.wire_body()
+    }
+}
+
+/// An OAuth access token. Zeroised when dropped; `Debug` shows none of it.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    secret: SecretString,
+    expires_in: Option<Duration>,
+}
+
+impl AccessToken {
+    /// A token, and how long it lives from now; `None` where it is not known.
+    pub fn new(secret: impl Into<String>, expires_in: Option<Duration>) -> Self {
+        Self { secret: SecretString::from(secret.into()), expires_in }
+    }
+
+    /// The token itself, for the `Authorization` header.
+    pub fn expose(&self) -> &str {
+        self.secret.expose_secret()
+    }
+
+    /// How long it lives from when it was fetched.
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.expires_in
+    }
+}
