@@ -1,6 +1,10 @@
 //! placeholder
+mod actors;
 pub mod canonical;
+mod engine;
 mod error;
+pub mod execution;
+mod flights;
 mod key;
 mod outcome;
 mod policy;
@@ -11,10 +15,15 @@ mod store;
 pub mod testing;
 mod upstream;
 
+pub use actors::{Drained, EngineMessage};
+pub use engine::{Engine, EngineBuilder, Stats};
 pub use error::{Cause, Error, ParseError, RetryHint, SendError, StoreError, TokenError};
-pub use key::{Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName};
+pub use key::{
+    Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
+};
 pub use outcome::{Kept, Outcome, Reply, Served, Then, Verdict};
+pub use policy::{Next, OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy, classify};
+pub use record::{RecordState, Resolution};
 pub use request::{ActionId, DataActionRequest, Payload};
 pub use store::{BoxFuture, MemoryStore, Store};
-pub use record::{RecordState, Resolution};
 pub use upstream::{AccessToken, Call, TokenSource, Upstream};

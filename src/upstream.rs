@@ -50,6 +50,17 @@ pub trait Upstream: Send + Sync + 'static {
         None
     }
 
+    /// Completes when this upstream's own rate limit allows one more send; at
+    /// once by default. The engine waits for it before it takes a key, so that
+    /// being held back costs no attempt and no lease.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives its turn up.
+    fn admit(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Checks the settings; called by `EngineBuilder::start`.
     ///
     /// # Errors
@@ -170,7 +181,10 @@ pub struct AccessToken {
 impl AccessToken {
     /// A token, and how long it lives from now; `None` where it is not known.
     pub fn new(secret: impl Into<String>, expires_in: Option<Duration>) -> Self {
-        Self { secret: SecretString::from(secret.into()), expires_in }
+        Self {
+            secret: SecretString::from(secret.into()),
+            expires_in,
+        }
     }
 
     /// The token itself, for the `Authorization` header.
