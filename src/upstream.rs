@@ -141,12 +141,21 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
 pub struct Call {
     request: DataActionRequest,
     attempt: u32,
+    key: IdempotencyKey,
 }
 
 impl Call {
     /// The `attempt`th attempt, from 1, to execute `request`.
     pub fn new(request: DataActionRequest, attempt: u32) -> Self {
-        Self { request, attempt }
+        let key = IdempotencyKey::of(&request);
+        Self { request, attempt, key }
+    }
+
+    /// A call as the platform sees it: its key is the one in the header, which
+    /// the payload alone does not give away (a scope, a key of the caller's).
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_key(request: DataActionRequest, attempt: u32, key: IdempotencyKey) -> Self {
+        Self { request, attempt, key }
     }
 
     /// What is to be executed.
@@ -156,7 +165,7 @@ impl Call {
 
     /// The request's key: the `Idempotency-Key` header's value.
     pub fn key(&self) -> IdempotencyKey {
-        IdempotencyKey::of(&self.request)
+        self.key
     }
 
     /// Which attempt of its execution this is, from 1.
