@@ -14,6 +14,7 @@ mod upstream;
 pub use error::{Cause, Error, ParseError, RetryHint, SendError, StoreError, TokenError};
 pub use key::{Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName};
 pub use outcome::{Kept, Outcome, Reply, Served, Then, Verdict};
+pub use policy::classify;
 pub use request::{ActionId, DataActionRequest, Payload};
 pub use store::{BoxFuture, MemoryStore, Store};
 pub use record::{RecordState, Resolution};

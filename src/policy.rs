@@ -3,6 +3,7 @@
 //! no clock of its own.
 
 pub mod classify;
+mod error_body;
 mod retry_after;
 
-pub use self::retry_after::retry_after;
+pub use self::retry_after::{is_platform_limit, retry_after};
