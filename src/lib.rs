@@ -19,3 +19,5 @@ pub use request::{ActionId, DataActionRequest, Payload};
 pub use store::{BoxFuture, MemoryStore, Store};
 pub use record::{RecordState, Resolution};
 pub use upstream::{AccessToken, Call, TokenSource, Upstream};
+#[cfg(feature = "genesys")]
+pub use upstream::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
