@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 pub mod classify;
+mod error_body;
 mod retry_after;
 
-pub use self::retry_after::retry_after;
+pub use self::retry_after::{is_platform_limit, retry_after};
 
 /// What a caller gets whose key is already being executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

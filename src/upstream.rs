@@ -17,7 +17,7 @@ use crate::store::BoxFuture;
 mod genesys;
 
 #[cfg(feature = "genesys")]
-// pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
+pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
 
 /// The platform as the engine sees it.
 ///
@@ -50,17 +50,6 @@ pub trait Upstream: Send + Sync + 'static {
         None
     }
 
-    /// Completes when this upstream's own rate limit allows one more send; at
-    /// once by default. The engine waits for it before it takes a key, so that
-    /// being held back costs no attempt and no lease.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future gives its turn up.
-    fn admit(&self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
     /// Checks the settings; called by `EngineBuilder::start`.
     ///
     /// # Errors
@@ -88,6 +77,19 @@ pub trait Upstream: Send + Sync + 'static {
     /// reads bodies stops reading there.
     fn limit_response(&self, bytes: usize) {
         let _ = bytes;
+    }
+
+    /// Completes when the upstream's own rate limit allows one more send;
+    /// called by the engine before it locks, so that being held back costs
+    /// neither an attempt nor a lease. At once by default.
+    ///
+    /// Each completed call is one send, whether or not it then takes place.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future dropped before it completed has taken nothing.
+    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 }
 
@@ -133,6 +135,10 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
 
     fn limit_response(&self, bytes: usize) {
         (**self).limit_response(bytes);
+    }
+
+    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        (**self).admit()
     }
 }
 

@@ -111,6 +111,7 @@ async fn a_killed_root_leaves_nobody_waiting() {
 
 struct Above;
 
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
 impl Actor for Above {
     type Msg = ();
     type State = ();

@@ -15,7 +15,7 @@ use crate::error::{Error, SendError};
 use crate::execution::{Attempt, Cached, Executed, Execution, Hashed, Lock, Locked, Progress};
 use crate::flights::Guard;
 use crate::outcome::{Outcome, Reply, Served, Then};
-use crate::policy::{Next, OnDuplicate, OnStoreDown, classify, retry_after};
+use crate::policy::{Next, OnDuplicate, OnStoreDown, is_platform_limit, retry_after};
 use crate::record::{Phase, RecordState, Refusal};
 use crate::store::Store;
 
@@ -352,7 +352,7 @@ impl Flight<'_> {
         if let Ok(outcome) = &answer
             && outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
         {
-            if classify::is_platform_limit(outcome) {
+            if is_platform_limit(outcome) {
                 shared.hold.everybody(wait);
             } else {
                 shared.hold.action(self.guard.request().action_id(), wait);
