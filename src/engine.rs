@@ -21,6 +21,8 @@ use crate::request::DataActionRequest;
 use crate::upstream::Upstream;
 
 mod builder;
+#[cfg(all(test, feature = "testing"))]
+mod exactly_once;
 
 pub use self::builder::EngineBuilder;
 
