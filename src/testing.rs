@@ -27,6 +27,7 @@
 pub mod answers;
 mod conformance;
 mod errors;
+mod faulty;
 mod ledger;
 mod scripted;
 mod simulator;
@@ -35,6 +36,7 @@ pub mod strategies;
 mod tokens;
 
 pub use errors::every_error;
+pub use faulty::{Fault, FaultyStore, Operation};
 pub use ledger::Ledger;
 pub use scripted::ScriptedUpstream;
 pub use step::Step;

@@ -7,6 +7,7 @@ mod engine {
     mod bounds;
     mod lifecycle;
     mod once;
+    mod outage;
     mod unknown;
 
     use std::time::Duration;
