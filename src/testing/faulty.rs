@@ -27,6 +27,8 @@ pub enum Fault {
     Refuse,
     /// It is applied, and never answered.
     Silent,
+    /// It is applied at once, and answered after this long.
+    Late(Duration),
     /// The fault behind, after this long.
     After(Duration, Box<Fault>),
 }
@@ -89,6 +91,11 @@ impl FaultyStore {
                 Fault::Silent => {
                     apply.await?;
                     return std::future::pending().await;
+                }
+                Fault::Late(delay) => {
+                    let answer = apply.await;
+                    sleep(delay).await;
+                    return answer;
                 }
                 Fault::After(delay, next) => {
                     sleep(delay).await;
