@@ -90,7 +90,7 @@ fn doubles_at_the_borders() {
         (-1e-7, "-1e-7"),
         (123e-20, "1.23e-18"),
         // Halfway between .2 and .3, which both read back as it.
-        (1_125_900_000_000_000.25, "1125900000000000.2"),
+        (1_125_900_000_000_000.0 + 0.25, "1125900000000000.2"),
     ] {
         assert_written(&serde_json::to_string(&double).unwrap(), expected);
         assert_like_ecmascript(double);
