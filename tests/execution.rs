@@ -52,8 +52,11 @@ fn ok() -> ScriptedUpstream {
 #[tokio::test(start_paused = true)]
 async fn from_hashed_to_cached() {
     let (store, upstream) = (MemoryStore::new(), ok());
-    let Attempt::Executed(executed) =
-        locked(&store).await.execute(&store, &upstream, None).await.unwrap()
+    let Attempt::Executed(executed) = locked(&store)
+        .await
+        .execute(&store, &upstream, None)
+        .await
+        .unwrap()
     else {
         panic!("not executed")
     };
@@ -65,7 +68,9 @@ async fn from_hashed_to_cached() {
         Lock::Cached(cached) => assert_eq!(cached.into_reply().served(), Served::Store),
         other => panic!("{other:?}"),
     }
-    upstream.ledger().assert_exactly_once([&IdempotencyKey::of(&request())]);
+    upstream
+        .ledger()
+        .assert_exactly_once([&IdempotencyKey::of(&request())]);
 }
 
 /// I1 and I5. Red when `execute` neither extends a lapsed lease nor checks it.
@@ -83,7 +88,10 @@ async fn a_holder_stopped_past_its_lease_sends_nothing_if_somebody_came_by() {
     assert!(matches!(attempt, Attempt::Lost(_)), "{attempt:?}");
     assert_eq!(upstream.ledger().total(), 0);
     // It knows better than they do, and says so.
-    assert!(matches!(state(&store).await, Some(RecordState::Released { .. })));
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Released { .. })
+    ));
 }
 
 /// I1. Red when the lease counts from when the store's answer came instead of
@@ -100,7 +108,10 @@ async fn a_lease_that_lapsed_while_it_was_extended_is_not_used() {
     let error = holder.execute(&slow, &upstream, None).await.unwrap_err();
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 0);
-    assert!(matches!(state(&store).await, Some(RecordState::Released { .. })));
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Released { .. })
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,12 +125,20 @@ async fn a_lease_lives_as_long_as_the_answer_takes() {
     for _ in 0..19 {
         sleep(SECOND).await;
         let now = state(&store).await;
-        let Some(RecordState::Locked { phase: Phase::Dispatched, lease_left, .. }) = now else {
+        let Some(RecordState::Locked {
+            phase: Phase::Dispatched,
+            lease_left,
+            ..
+        }) = now
+        else {
             panic!("{now:?}")
         };
         assert!(lease_left > SECOND / 2, "{lease_left:?}");
     }
-    assert!(matches!(executing.await.unwrap().unwrap(), Attempt::Executed(_)));
+    assert!(matches!(
+        executing.await.unwrap().unwrap(),
+        Attempt::Executed(_)
+    ));
 }
 
 fn ok_after(delay: Duration) -> ScriptedUpstream {
@@ -131,20 +150,42 @@ fn ok_after(delay: Duration) -> ScriptedUpstream {
 async fn a_holder_that_dies_while_it_waits_is_taken_over_after_its_lease() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let limited = ScriptedUpstream::new(|_| Step::RateLimited(60 * SECOND));
-    let attempt = locked(&store).await.execute(&store, &limited, None).await.unwrap();
-    let Attempt::NotExecuted(holder, Then::Retry, Ok(_)) = attempt else { panic!("{attempt:?}") };
+    let attempt = locked(&store)
+        .await
+        .execute(&store, &limited, None)
+        .await
+        .unwrap();
+    let Attempt::NotExecuted(holder, Then::Retry, Ok(_)) = attempt else {
+        panic!("{attempt:?}")
+    };
     // It waits in `Claimed`, and lives on for as long as it waits.
     let (holder, ()) = holder.pause(&store, sleep(30 * SECOND)).await;
     let now = state(&store).await;
-    assert!(matches!(now, Some(RecordState::Locked { phase: Phase::Claimed, .. })), "{now:?}");
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Claimed,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
     let taken = hashed().lock(&store, &terms()).await.unwrap();
     assert!(matches!(taken, Lock::Taken(..)), "{taken:?}");
     // Dead: nobody extends the lease any more, nobody releases it.
     drop(holder);
     advance(2 * SECOND).await;
-    let next = locked(&store).await.execute(&store, &upstream, None).await.unwrap();
+    let next = locked(&store)
+        .await
+        .execute(&store, &upstream, None)
+        .await
+        .unwrap();
     assert!(matches!(next, Attempt::Executed(_)), "{next:?}");
-    assert_eq!((limited.ledger().total(), upstream.ledger().total()), (1, 1));
+    assert_eq!(
+        (limited.ledger().total(), upstream.ledger().total()),
+        (1, 1)
+    );
 }
 
 /// I4. Red when `Complete` does not look whose record it is.
@@ -153,7 +194,12 @@ async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
     let (store, upstream) = (MemoryStore::new(), ok());
     // Executed, and stopped before the outcome was recorded.
     let late = |store: MemoryStore, upstream: ScriptedUpstream| async move {
-        match locked(&store).await.execute(&store, &upstream, None).await.unwrap() {
+        match locked(&store)
+            .await
+            .execute(&store, &upstream, None)
+            .await
+            .unwrap()
+        {
             Attempt::Executed(executed) => executed,
             other => panic!("{other:?}"),
         }
@@ -161,17 +207,25 @@ async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
     let executed = late(store.clone(), upstream.clone()).await;
     advance(2 * SECOND).await;
     let taken = hashed().lock(&store, &terms()).await.unwrap();
-    assert!(matches!(taken, Lock::Taken(_, RecordState::Indeterminate { .. })), "{taken:?}");
+    assert!(
+        matches!(taken, Lock::Taken(_, RecordState::Indeterminate { .. })),
+        "{taken:?}"
+    );
     let reply = executed.cache(&store).await.unwrap().into_reply();
     assert!(reply.recorded());
-    assert!(matches!(state(&store).await, Some(RecordState::Cached { .. })));
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Cached { .. })
+    ));
 
     // The same, but somebody said that it was not applied, and it was repeated.
     let (store, upstream) = (MemoryStore::new(), ok());
     let executed = late(store.clone(), upstream.clone()).await;
     advance(2 * SECOND).await;
-    let engine =
-        Engine::builder(upstream.clone()).store(store.clone()).lease(SECOND).store_timeout(SECOND);
+    let engine = Engine::builder(upstream.clone())
+        .store(store.clone())
+        .lease(SECOND)
+        .store_timeout(SECOND);
     let engine = engine.start().await.unwrap();
     engine.execute(request()).await.unwrap_err();
     advance(100 * SECOND).await;
@@ -203,7 +257,10 @@ async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
     assert!(progress.is_unproven());
     progress.settle(&store, &name, 1).await.unwrap();
     assert!(progress.is_settled());
-    assert!(matches!(state(&store).await, Some(RecordState::Indeterminate { .. })));
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Indeterminate { .. })
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,13 +268,26 @@ async fn an_unproven_attempt_cannot_be_released_by_hand() {
     let (store, upstream) = (MemoryStore::new(), ScriptedUpstream::new(|_| Step::Reset));
     let mut terms = terms();
     terms.on_unknown = genesys_once::OnUnknown::Retry;
-    let Lock::Locked(holder) = hashed().lock(&store, &terms).await.unwrap() else { panic!() };
+    let Lock::Locked(holder) = hashed().lock(&store, &terms).await.unwrap() else {
+        panic!()
+    };
     let attempt = holder.execute(&store, &upstream, None).await.unwrap();
-    let Attempt::Unproven(holder, _) = attempt else { panic!("{attempt:?}") };
+    let Attempt::Unproven(holder, _) = attempt else {
+        panic!("{attempt:?}")
+    };
     // While it waits it stays in `Dispatched`: nobody may take over.
     let (holder, ()) = holder.pause(&store, sleep(SECOND)).await;
     let now = state(&store).await;
-    assert!(matches!(now, Some(RecordState::Locked { phase: Phase::Dispatched, .. })), "{now:?}");
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Dispatched,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
     let error = holder.release(&store).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
 }
@@ -236,7 +306,25 @@ async fn an_absent_record_is_put_back_while_the_request_is_on_the_wire() {
     });
     sleep(2 * SECOND).await;
     let now = state(&empty).await;
-    assert!(matches!(now, Some(RecordState::Locked { phase: Phase::Dispatched, .. })), "{now:?}");
-    let Attempt::Executed(executed) = executing.await.unwrap().unwrap() else { panic!() };
-    assert!(executed.cache(&empty).await.unwrap().into_reply().recorded());
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Dispatched,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
+    let Attempt::Executed(executed) = executing.await.unwrap().unwrap() else {
+        panic!()
+    };
+    assert!(
+        executed
+            .cache(&empty)
+            .await
+            .unwrap()
+            .into_reply()
+            .recorded()
+    );
 }

@@ -78,7 +78,11 @@ impl FaultyStore {
         apply: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let number = self.commands.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut fault = (self.script)(&Operation { number, name, event });
+        let mut fault = (self.script)(&Operation {
+            number,
+            name,
+            event,
+        });
         loop {
             match fault {
                 Fault::Pass => return apply.await,
@@ -108,7 +112,9 @@ impl FaultyStore {
 
 impl fmt::Debug for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyStore").field("commands", &self.commands()).finish_non_exhaustive()
+        f.debug_struct("FaultyStore")
+            .field("commands", &self.commands())
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
-use genesys_once::{
-    Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, RecordState, Served,
-};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, RecordState, Served};
 use tokio::time::Instant;
 
 use super::{SECOND, request};
@@ -24,9 +22,11 @@ fn faulty(
     fault: impl Fn(&Operation<'_>) -> Fault + Send + Sync + 'static,
 ) -> FaultyStore {
     let on = on.clone();
-    FaultyStore::new(store.clone(), move |operation| match on.load(Ordering::SeqCst) {
-        true => fault(operation),
-        false => Fault::Pass,
+    FaultyStore::new(store.clone(), move |operation| {
+        match on.load(Ordering::SeqCst) {
+            true => fault(operation),
+            false => Fault::Pass,
+        }
     })
 }
 
@@ -37,7 +37,10 @@ fn switch() -> Arc<AtomicBool> {
 async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> {
     use genesys_once::{RecordName, Store as _};
     let key = IdempotencyKey::of(&request("{}"));
-    store.look(&RecordName::new(engine.namespace().clone(), key)).await.unwrap()
+    store
+        .look(&RecordName::new(engine.namespace().clone(), key))
+        .await
+        .unwrap()
 }
 
 /// Red when a request is sent without a lease in the store.
@@ -46,7 +49,11 @@ async fn a_store_that_is_down_means_that_nothing_is_sent() {
     for fault in [Fault::Fail, Fault::Silent, Fault::Refuse] {
         let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
         let broken = faulty(&store, &on, move |_| fault.clone());
-        let engine = Engine::builder(upstream.clone()).store(broken).start().await.unwrap();
+        let engine = Engine::builder(upstream.clone())
+            .store(broken)
+            .start()
+            .await
+            .unwrap();
         let error = engine.execute(request("{}")).await.unwrap_err();
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
         assert_eq!(upstream.ledger().total(), 0);
@@ -65,13 +72,28 @@ async fn a_lost_reply_is_followed_up_at_every_step() {
     for number in 1..=4 {
         let (upstream, store) = (platform(), MemoryStore::new());
         let lossy = FaultyStore::new(store.clone(), move |operation| {
-            if operation.number == number { Fault::LoseReply } else { Fault::Pass }
+            if operation.number == number {
+                Fault::LoseReply
+            } else {
+                Fault::Pass
+            }
         });
-        let engine = Engine::builder(upstream.clone()).store(lossy).start().await.unwrap();
+        let engine = Engine::builder(upstream.clone())
+            .store(lossy)
+            .start()
+            .await
+            .unwrap();
         let reply = engine.execute(request("{}")).await.unwrap();
-        assert_eq!((reply.served(), reply.recorded()), (Served::Upstream, true), "{number}");
+        assert_eq!(
+            (reply.served(), reply.recorded()),
+            (Served::Upstream, true),
+            "{number}"
+        );
         assert_eq!(upstream.ledger().total(), 1);
-        assert!(matches!(state(&store, &engine).await, Some(RecordState::Cached { .. })));
+        assert!(matches!(
+            state(&store, &engine).await,
+            Some(RecordState::Cached { .. })
+        ));
     }
 }
 
@@ -82,17 +104,30 @@ async fn an_outage_after_the_call_delays_the_record_and_not_the_answer() {
         Some(Event::Complete { .. }) => Fault::Fail,
         _ => Fault::Pass,
     });
-    let engine = Engine::builder(upstream.clone()).store(broken).start().await.unwrap();
+    let engine = Engine::builder(upstream.clone())
+        .store(broken)
+        .start()
+        .await
+        .unwrap();
     let start = Instant::now();
     let reply = engine.execute(request("{}")).await.unwrap();
-    assert_eq!((reply.served(), reply.recorded()), (Served::Upstream, false));
+    assert_eq!(
+        (reply.served(), reply.recorded()),
+        (Served::Upstream, false)
+    );
     assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
     // Until it is recorded nobody in this process begins anew.
     let joined = engine.execute(request("{}")).await.unwrap();
-    assert_eq!((joined.served(), joined.recorded()), (Served::Joined, false));
+    assert_eq!(
+        (joined.served(), joined.recorded()),
+        (Served::Joined, false)
+    );
     on.store(false, Ordering::SeqCst);
     tokio::time::sleep(10 * SECOND).await;
-    assert!(matches!(state(&store, &engine).await, Some(RecordState::Cached { .. })));
+    assert!(matches!(
+        state(&store, &engine).await,
+        Some(RecordState::Cached { .. })
+    ));
     assert_eq!(engine.stats().executions, 0);
     assert_eq!(upstream.ledger().total(), 1);
 }
@@ -104,11 +139,21 @@ async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
         Some(Event::Complete { outcome, .. }) if !outcome.body.is_empty() => Fault::Refuse,
         _ => Fault::Pass,
     });
-    let engine = Engine::builder(upstream.clone()).store(full).start().await.unwrap();
+    let engine = Engine::builder(upstream.clone())
+        .store(full)
+        .start()
+        .await
+        .unwrap();
     let first = engine.execute(request("{}")).await.unwrap();
-    assert_eq!((first.body().as_ref(), first.recorded()), (&b"{}"[..], true));
+    assert_eq!(
+        (first.body().as_ref(), first.recorded()),
+        (&b"{}"[..], true)
+    );
     let replay = engine.execute(request("{}")).await.unwrap();
-    assert_eq!((replay.served(), replay.kept()), (Served::Store, genesys_once::Kept::TooLarge));
+    assert_eq!(
+        (replay.served(), replay.kept()),
+        (Served::Store, genesys_once::Kept::TooLarge)
+    );
     assert_eq!(replay.status().as_u16(), 200);
     assert_eq!(upstream.ledger().total(), 1);
 }
