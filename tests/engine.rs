@@ -8,6 +8,7 @@ mod engine {
     mod lifecycle;
     mod once;
     mod outage;
+    mod tokens;
     mod unknown;
 
     use std::time::Duration;
