@@ -79,6 +79,41 @@ fn edit(value: &mut Json, choices: &[u8]) {
     }
 }
 
+/// The value without the parts in it whose pointers are chosen, which are added
+/// to `chosen`.
+fn prune(
+    value: &Json,
+    at: &str,
+    choose: &mut impl FnMut() -> bool,
+    chosen: &mut Vec<String>,
+) -> Json {
+    let mut keep = |token: &str, part: &Json| {
+        let pointer = format!("{at}/{}", token.replace('~', "~0").replace('/', "~1"));
+        if choose() {
+            chosen.push(pointer);
+            return None;
+        }
+        Some(prune(part, &pointer, choose, chosen))
+    };
+    match value {
+        Json::Array(elements) => {
+            let elements = elements.iter().enumerate();
+            Json::Array(
+                elements
+                    .filter_map(|(i, part)| keep(&i.to_string(), part))
+                    .collect(),
+            )
+        }
+        Json::Object(members) => {
+            let kept = members
+                .iter()
+                .filter_map(|(name, part)| Some((name.clone(), keep(name, part)?)));
+            Json::Object(kept.collect())
+        }
+        plain => plain.clone(),
+    }
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -136,6 +171,24 @@ proptest! {
         prop_assert_eq!(IdempotencyKey::of(&respelled), IdempotencyKey::of(&of));
         prop_assert_eq!(respelled.fingerprint("route"), of.fingerprint("route"));
         prop_assert_ne!(respelled.fingerprint("route"), of.fingerprint("other"));
+    }
+
+    #[test]
+    fn ignoring_parts_is_the_key_of_the_value_without_them(
+        value in json(),
+        spelling in choices(),
+        every in 1..6_usize,
+    ) {
+        let (mut chosen, mut count) = (Vec::new(), 0);
+        let mut choose = || {
+            count += 1;
+            count % (every + 1) == 0
+        };
+        let pruned = prune(&value, "", &mut choose, &mut chosen);
+        chosen.reverse();
+        let whole = DataActionRequest::new("action", value.render(&spelling)).unwrap();
+        let ignoring = whole.ignoring(&chosen).unwrap();
+        prop_assert_eq!(IdempotencyKey::of(&ignoring), key(&pruned.render(&[])), "{:?}", chosen);
     }
 
     /// The four forms of a key never meet, whatever the words in them.
