@@ -207,3 +207,28 @@ async fn a_process_stopped_past_its_lease_sends_nothing_by_it() {
         Err(error) => assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}"),
     }
 }
+
+/// Red without the breaker: fifty callers then cost fifty deadlines of a hung
+/// store.
+#[tokio::test(start_paused = true)]
+async fn a_store_known_to_be_down_is_not_waited_for() {
+    let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
+    let hung = faulty(&store, &on, |_| Fault::Silent);
+    let engine = Engine::builder(upstream.clone()).store(hung.clone()).start().await.unwrap();
+    engine.execute(request("{}")).await.unwrap_err();
+    let (start, commands) = (Instant::now(), hung.commands());
+    for n in 0..50 {
+        let error = engine.execute(request(&n.to_string())).await.unwrap_err();
+        assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+    }
+    assert!(start.elapsed() < 4 * SECOND, "{:?}", start.elapsed());
+    assert!(hung.commands() - commands < 5, "{}", hung.commands() - commands);
+    assert!(!engine.stats().store_up);
+    // It probes by itself as long as something is left to settle, or with the
+    // next request.
+    on.store(false, Ordering::SeqCst);
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(engine.execute(request("[1]")).await.is_ok());
+    assert!(engine.stats().store_up);
+    assert_eq!(upstream.ledger().total(), 1);
+}
