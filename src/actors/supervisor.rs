@@ -251,7 +251,11 @@ impl State {
         match self.shared.admit(&request) {
             // A port nobody listens to any more is no error of the engine's.
             Err(error) => drop(port.send(Err(error))),
-            Ok(Admission::Recent(reply)) => drop(port.send(Ok(reply))),
+            Ok(Admission::Recent(reply)) => {
+                let answer = Ok(reply);
+                self.shared.count(&answer);
+                drop(port.send(answer));
+            }
             Ok(Admission::Joined(waiter)) => self.answer_port(waiter, key, limit, port),
             Ok(Admission::First(waiter, guard)) => {
                 self.answer_port(waiter, key, limit, port);

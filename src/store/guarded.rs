@@ -58,7 +58,9 @@ impl Guarded {
         };
         let answer = timeout(self.limit, call).await.unwrap_or_else(|_| {
             let limit = self.limit.as_secs_f64();
-            Err(StoreError::unavailable(format!("no answer within {limit} s")))
+            Err(StoreError::unavailable(format!(
+                "no answer within {limit} s"
+            )))
         });
         turn.end(match &answer {
             Ok(_) => true,
@@ -92,7 +94,9 @@ impl Turn<'_> {
         }
         self.probe = false;
         match (was_closed, breaker.is_closed()) {
-            (true, false) => tracing::warn!("the store does not answer; failing at once, and probing"),
+            (true, false) => {
+                tracing::warn!("the store does not answer; failing at once, and probing")
+            }
             (false, true) => tracing::info!("the store answers again"),
             _ => {}
         }

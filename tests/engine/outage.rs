@@ -214,7 +214,11 @@ async fn a_process_stopped_past_its_lease_sends_nothing_by_it() {
 async fn a_store_known_to_be_down_is_not_waited_for() {
     let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
     let hung = faulty(&store, &on, |_| Fault::Silent);
-    let engine = Engine::builder(upstream.clone()).store(hung.clone()).start().await.unwrap();
+    let engine = Engine::builder(upstream.clone())
+        .store(hung.clone())
+        .start()
+        .await
+        .unwrap();
     engine.execute(request("{}")).await.unwrap_err();
     let (start, commands) = (Instant::now(), hung.commands());
     for n in 0..50 {
@@ -222,7 +226,11 @@ async fn a_store_known_to_be_down_is_not_waited_for() {
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
     }
     assert!(start.elapsed() < 4 * SECOND, "{:?}", start.elapsed());
-    assert!(hung.commands() - commands < 5, "{}", hung.commands() - commands);
+    assert!(
+        hung.commands() - commands < 5,
+        "{}",
+        hung.commands() - commands
+    );
     assert!(!engine.stats().store_up);
     // It probes by itself as long as something is left to settle, or with the
     // next request.

@@ -28,7 +28,11 @@ fn failing(until: usize, error: fn() -> TokenError) -> ScriptedTokens {
 async fn it_is_renewed_in_the_background_before_it_expires() {
     let tokens = ScriptedTokens::lasting(600 * SECOND);
     let (engine, upstream) = engine(&tokens).await;
-    assert_eq!(tokens.fetches(), 0, "nothing is fetched before it is needed");
+    assert_eq!(
+        tokens.fetches(),
+        0,
+        "nothing is fetched before it is needed"
+    );
     engine.execute(request("[0]")).await.unwrap();
     for n in 1..=20 {
         sleep(599 * SECOND).await;
@@ -76,7 +80,10 @@ async fn a_refused_client_is_told_at_once() {
     let (engine, upstream) = engine(&tokens).await;
     let start = Instant::now();
     let error = engine.execute(request("{}")).await.unwrap_err();
-    assert_eq!((error.hint(), start.elapsed()), (RetryHint::Never, 0 * SECOND));
+    assert_eq!(
+        (error.hint(), start.elapsed()),
+        (RetryHint::Never, 0 * SECOND)
+    );
     assert_eq!((tokens.fetches(), upstream.ledger().total()), (1, 0));
 }
 
@@ -122,7 +129,10 @@ async fn replays_need_no_token() {
     assert_eq!(engine.stats().token_valid_for, None);
     let start = Instant::now();
     let replay = engine.execute(request("{}")).await.unwrap();
-    assert_eq!((replay.served(), start.elapsed()), (Served::Store, 0 * SECOND));
+    assert_eq!(
+        (replay.served(), start.elapsed()),
+        (Served::Store, 0 * SECOND)
+    );
     // An endpoint that never answers is an error in the end, not a hang.
     let error = engine.execute(request("[1]")).await.unwrap_err();
     assert!(matches!(error, Error::Token { .. }), "{error}");

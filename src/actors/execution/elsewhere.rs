@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::sleep;
 
 use super::super::shared::Shared;
@@ -12,7 +13,7 @@ use crate::execution::{Execution, Hashed, Lock, follow_up};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
 use crate::record::{Answer, Event, RecordState, Refusal, Resolution};
-use crate::store::Store;
+use crate::store::{BoxFuture, Store};
 
 /// The first wait between two looks, without a notice; doubled up to
 /// [`LONGEST_POLL`].
@@ -39,7 +40,7 @@ pub(super) async fn wait(
     mut state: RecordState,
 ) -> Result<Elsewhere, Error> {
     let name = shared.name(hashed.key());
-    let mut poll = FIRST_POLL;
+    let mut watch = Watch::new(store, &name);
     // Whether the key was held while we were waiting: only then is a verdict
     // in a released record meant for us.
     let mut waited = false;
@@ -73,8 +74,7 @@ pub(super) async fn wait(
             },
         };
         waited = true;
-        let next = next_state(store, &name, poll.min(lease_left)).await?;
-        poll = (poll * 2).min(LONGEST_POLL);
+        let next = watch.next(lease_left).await?;
         let Some(next) = next else {
             return Ok(Elsewhere::Free(hashed));
         };
@@ -89,28 +89,54 @@ pub(super) async fn wait(
     }
 }
 
-/// The record after a notice or the poll's time, whichever is first.
-async fn next_state(
-    store: &dyn Store,
-    name: &RecordName,
+/// Looks at a record whenever there is a notice, and now and then without one.
+struct Watch<'a> {
+    store: &'a dyn Store,
+    name: &'a RecordName,
+    notice: BoxFuture<'a, ()>,
     poll: Duration,
-) -> Result<Option<RecordState>, Error> {
-    let mut failed = 0;
-    loop {
-        tokio::select! {
-            () = store.changed(name) => {}
-            // Never a busy loop, however little is left of a lease.
-            () = sleep(poll.max(Duration::from_millis(5))) => {}
+}
+
+impl<'a> Watch<'a> {
+    fn new(store: &'a dyn Store, name: &'a RecordName) -> Self {
+        let mut watch = Self {
+            store,
+            name,
+            notice: store.changed(name),
+            poll: FIRST_POLL,
+        };
+        watch.listen();
+        watch
+    }
+
+    /// Begins to listen before the record is looked at, so that no change falls
+    /// between the two.
+    fn listen(&mut self) {
+        if self.notice.as_mut().now_or_never().is_some() {
+            self.notice = self.store.changed(self.name);
         }
-        match store.look(name).await {
-            Ok(state) => return Ok(state),
-            Err(error) if error.is_unreadable() => return Err(Error::of_store(name.key, error)),
-            Err(error) => {
-                failed += 1;
-                if failed == FAILED_LOOKS {
-                    return Err(Error::of_store(name.key, error));
+    }
+
+    /// The record after a notice, or after a while, or when the lease lapses.
+    async fn next(&mut self, lease_left: Duration) -> Result<Option<RecordState>, Error> {
+        let mut failed = 0;
+        loop {
+            // Never a busy loop, however little is left of a lease.
+            let poll = self.poll.min(lease_left).max(Duration::from_millis(5));
+            tokio::select! {
+                () = self.notice.as_mut() => self.notice = self.store.changed(self.name),
+                () = sleep(poll) => self.poll = (self.poll * 2).min(LONGEST_POLL),
+            }
+            self.listen();
+            match self.store.look(self.name).await {
+                Ok(state) => return Ok(state),
+                Err(error) => {
+                    failed += 1;
+                    if failed == FAILED_LOOKS || error.is_unreadable() {
+                        return Err(Error::of_store(self.name.key, error));
+                    }
+                    tracing::debug!(name = %self.name, "a look at a record failed");
                 }
-                tracing::debug!(%name, "a look at a record failed");
             }
         }
     }

@@ -54,7 +54,12 @@ async fn with_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Replay, Error
 /// before anything was sent.
 async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Replay, Error> {
     let known_here = shared.fallback.look(&shared.name(guard.key())).await;
-    if !matches!(known_here, Ok(Some(_))) {
+    let executed_here = match known_here {
+        // Nothing was executed: the store, if it is back, decides anew.
+        Ok(None | Some(RecordState::Released { .. })) | Err(_) => false,
+        Ok(Some(_)) => true,
+    };
+    if !executed_here {
         match with_store(shared, guard).await {
             Err(Error::StoreUnavailable { source }) if guard.progress().is_unsent() => {
                 tracing::warn!(
