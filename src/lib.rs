@@ -17,4 +17,6 @@ pub use outcome::{Kept, Outcome, Reply, Served, Then, Verdict};
 pub use request::{ActionId, DataActionRequest, Payload};
 pub use store::{BoxFuture, MemoryStore, Store};
 pub use record::{RecordState, Resolution};
+#[cfg(feature = "genesys")]
+pub use upstream::{Credentials, Environment};
 pub use upstream::{AccessToken, Call, TokenSource, Upstream};

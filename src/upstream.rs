@@ -17,7 +17,7 @@ use crate::store::BoxFuture;
 mod genesys;
 
 #[cfg(feature = "genesys")]
-// pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
+pub use self::genesys::{Credentials, Environment};
 
 /// The platform as the engine sees it.
 ///
