@@ -9,7 +9,7 @@
 //!   lease, a `Retry-After` of an hour and a day's retention pass at once, in
 //!   their order, and a test is as fast as its computing. [`ScriptedTokens`]
 //!   stands for the token endpoint.
-//! - `GenesysSimulator` is a real HTTP server on loopback: tokens, both
+//! - [`GenesysSimulator`] is a real HTTP server on loopback: tokens, both
 //!   execute routes, limits, and every way in which a connection can end. It
 //!   must **not** run under paused time: while a task waits for a socket, the
 //!   paused clock sees an idle runtime and jumps to the next timer, so that
@@ -39,5 +39,6 @@ pub use errors::every_error;
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use ledger::Ledger;
 pub use scripted::ScriptedUpstream;
+pub use simulator::GenesysSimulator;
 pub use step::Step;
 pub use tokens::{ScriptedTokens, TokenStep};

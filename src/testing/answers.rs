@@ -78,16 +78,28 @@ pub fn remote_error(status: u16, error_code: &str, message: &str) -> Outcome {
 /// whole seconds (rounded up, so that who waits that long has waited long
 /// enough), and the same number in the message.
 pub fn rate_limited(retry_after: Duration) -> Outcome {
+    too_many_a_minute(retry_after, 300)
+}
+
+/// The platform's 429 to more than `limit` requests a minute.
+pub(super) fn too_many_a_minute(retry_after: Duration, limit: u32) -> Outcome {
+    let code = "too.many.requests.retry.after";
+    throttled(retry_after, code, "token.rate.per.minute", limit.into())
+}
+
+/// A 429 to more than `limit` executions at one time. The platform documents
+/// the limit and no code for it, so the code is this crate's invention.
+pub(super) fn too_many_at_once(limit: usize) -> Outcome {
+    let code = "too.many.concurrent.requests";
     throttled(
-        retry_after,
-        "too.many.requests.retry.after",
-        "token.rate.per.minute",
-        300,
+        Duration::from_secs(1),
+        code,
+        "actions.concurrent.executions.max",
+        limit as u64,
     )
 }
 
-/// A 429 of the platform's shape for the limit named `limit`.
-pub(super) fn throttled(retry_after: Duration, code: &str, limit: &str, value: u64) -> Outcome {
+fn throttled(retry_after: Duration, code: &str, limit: &str, value: u64) -> Outcome {
     let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
     let message =
         format!("Rate limit exceeded the maximum. Retry the request in [{seconds}] seconds");
