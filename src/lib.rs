@@ -16,5 +16,7 @@ pub use key::{Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamesp
 pub use outcome::{Kept, Outcome, Reply, Served, Then, Verdict};
 pub use request::{ActionId, DataActionRequest, Payload};
 pub use store::{BoxFuture, MemoryStore, Store};
+#[cfg(feature = "redis")]
+pub use store::{Durability, Persistence, RedisStore};
 pub use record::{RecordState, Resolution};
 pub use upstream::{AccessToken, Call, TokenSource, Upstream};
