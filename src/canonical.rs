@@ -1,4 +1,147 @@
-//! placeholder
+//! The canonical form of a JSON text: RFC 8785 made lossless, read strictly and
+//! in one pass over the bytes. Nothing here hashes, keeps a payload, or turns a
+//! number into a float.
+//!
+//! The form is RFC 8785's: no white space, members sorted by the UTF-16 code
+//! units of their names, its string escapes, its number layout. It departs from
+//! the RFC where that loses something: numbers are exact decimals, so that
+//! 9007199254740992 and 9007199254740993 stay two numbers, while `1`, `1.0`
+//! and `10e-1` are one and `-0` is `0`. Where a number is the shortest form of a
+//! double, the text is the RFC's. Strings are compared as they are: no Unicode
+//! normalisation.
+//!
+//! Reading is strict (RFC 8259 and the I-JSON rules that matter here): refused
+//! are duplicate member names (compared after unescaping), lone surrogates,
+//! invalid UTF-8, a byte order mark, text after the value, more than 128 nested
+//! containers, and numbers whose scientific exponent is beyond ±10^15.
+
+use std::cell::Cell;
+
 use crate::error::ParseError;
-/// placeholder
-pub fn canonicalize(json: &[u8]) -> Result<Vec<u8>, ParseError> { Ok(json.to_vec()) }
+
+mod arrange;
+mod number;
+mod pointer;
+mod reader;
+mod string;
+
+use arrange::Arrangement;
+pub(crate) use pointer::{Pointer, PointerSet, element_index};
+use reader::Reader;
+pub(crate) use string::{Name, plain_end};
+
+/// How many containers may be nested in each other.
+const MAX_DEPTH: usize = 128;
+
+/// What a thread keeps of its working memory between two calls, in bytes.
+const KEPT_BYTES: usize = 512 * 1024;
+
+/// Writes the canonical form of a JSON text.
+///
+/// Two texts have the same canonical form exactly if they mean the same value,
+/// whatever their white space, member order, string escapes and spelling of
+/// numbers. The work is linear in the text's length, but for the sorting of
+/// members that are not in order. There is no limit on the length: the engine
+/// has one (`max_payload_bytes`).
+///
+/// ```
+/// use genesys_once::canonical::canonicalize;
+///
+/// let canonical = canonicalize(br#" { "b" : 1.50, "a" : [ 1E2, "\u00e9\/" ] } "#)?;
+/// assert_eq!(canonical, r#"{"a":[100,"é/"],"b":1.5}"#.as_bytes());
+///
+/// let error = canonicalize(br#"{"a":1,"\u0061":2}"#).unwrap_err();
+/// assert_eq!((error.offset, error.reason), (7, "duplicate member name"));
+/// # Ok::<(), genesys_once::ParseError>(())
+/// ```
+///
+/// # Errors
+///
+/// A [`ParseError`] with the byte offset of what is refused: of the first byte
+/// that does not fit the grammar, of the bracket that nests too deeply, of a
+/// number out of range, of the escape that is half a surrogate pair, of the
+/// opening quote of the first name in an object that repeats another one.
+pub fn canonicalize(json: &[u8]) -> Result<Vec<u8>, ParseError> {
+    with_canonical(json, &PointerSet::default(), <[u8]>::to_vec)
+}
+
+/// Calls `sink` once with the canonical form of `json`, less what `ignored`
+/// points at, in one piece; it is the thread's working memory or, where
+/// `json` was canonical already, `json` itself.
+pub(crate) fn with_canonical<R>(
+    json: &[u8],
+    ignored: &PointerSet,
+    sink: impl FnOnce(&[u8]) -> R,
+) -> Result<R, ParseError> {
+    let text = match std::str::from_utf8(json) {
+        Ok(text) => text,
+        Err(error) => return Err(first_error(json, error.valid_up_to())),
+    };
+    // Taken out rather than borrowed: a sink that comes back here finds an
+    // empty one and works all the same.
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    let result = scratch.canonical(text, ignored).map(sink);
+    if scratch.bytes() <= KEPT_BYTES {
+        // Fails only while the thread ends, when nothing needs keeping.
+        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
+    }
+    result
+}
+
+/// What is wrong with a text that is not UTF-8 from `valid_up_to` on: that, or
+/// an error before it.
+fn first_error(json: &[u8], valid_up_to: usize) -> ParseError {
+    let prefix = json.get(..valid_up_to).unwrap_or_default();
+    match canonicalize(prefix) {
+        Err(error) if error.offset < valid_up_to => error,
+        _ => ParseError::new(valid_up_to, "invalid UTF-8"),
+    }
+}
+
+thread_local! {
+    /// So that the derivation of a key allocates nothing once a thread has done
+    /// it before.
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+}
+
+/// Working memory.
+#[derive(Default)]
+struct Scratch {
+    /// What has been read, canonical but for the order of members.
+    staged: Vec<u8>,
+    /// What must still be put in order.
+    arrangement: Arrangement,
+    /// The result, where something had to be put in order.
+    arranged: Vec<u8>,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self {
+            staged: Vec::new(),
+            arrangement: Arrangement::new(),
+            arranged: Vec::new(),
+        }
+    }
+
+    fn canonical<'s>(
+        &'s mut self,
+        text: &'s str,
+        ignored: &PointerSet,
+    ) -> Result<&'s [u8], ParseError> {
+        self.staged.clear();
+        self.arrangement.clear();
+        let in_order =
+            Reader::new(text, ignored, &mut self.staged, &mut self.arrangement).read()?;
+        // Untouched, `staged` would have become a copy of this part of the text.
+        let in_order = in_order.unwrap_or(&self.staged);
+        Ok(self.arrangement.apply(in_order, &mut self.arranged))
+    }
+
+    fn bytes(&self) -> usize {
+        self.staged.capacity() + self.arrangement.bytes() + self.arranged.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests;

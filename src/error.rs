@@ -60,7 +60,9 @@ pub enum Error {
     },
     /// `resolve` was asked for a key that is not indeterminate, or whose lost
     /// attempt may still be running.
-    #[error("key {key} cannot be resolved: it is not indeterminate, or its attempt may still be running")]
+    #[error(
+        "key {key} cannot be resolved: it is not indeterminate, or its attempt may still be running"
+    )]
     #[non_exhaustive]
     NotIndeterminate {
         /// The key asked for.
@@ -224,11 +226,17 @@ impl Error {
     }
 
     pub(crate) fn invalid_request(field: &'static str, reason: impl Into<Arc<str>>) -> Self {
-        Self::InvalidRequest { field, reason: reason.into() }
+        Self::InvalidRequest {
+            field,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn invalid_config(setting: &'static str, reason: impl Into<Arc<str>>) -> Self {
-        Self::InvalidConfig { setting, reason: reason.into() }
+        Self::InvalidConfig {
+            setting,
+            reason: reason.into(),
+        }
     }
 
     /// What a failed store command means to those who wait for `key`.
@@ -268,12 +276,18 @@ pub struct SendError {
 impl SendError {
     /// Proven: no byte of the request has left this process.
     pub fn before_sending(cause: impl Into<Cause>) -> Self {
-        Self { may_have_left: false, cause: share(cause) }
+        Self {
+            may_have_left: false,
+            cause: share(cause),
+        }
     }
 
     /// The request, or a part of it, may have left this process.
     pub fn after_sending(cause: impl Into<Cause>) -> Self {
-        Self { may_have_left: true, cause: share(cause) }
+        Self {
+            may_have_left: true,
+            cause: share(cause),
+        }
     }
 
     /// Whether a byte of the request may have left this process.
@@ -309,13 +323,19 @@ enum TokenErrorKind {
 impl TokenError {
     /// A failure that may pass: the endpoint was unreachable, slow or broken.
     pub fn new(cause: impl Into<Cause>) -> Self {
-        Self { kind: TokenErrorKind::Failed, cause: share(cause) }
+        Self {
+            kind: TokenErrorKind::Failed,
+            cause: share(cause),
+        }
     }
 
     /// The endpoint refused the client: trying again with the same credentials
     /// will not help.
     pub fn rejected(cause: impl Into<Cause>) -> Self {
-        Self { kind: TokenErrorKind::Rejected, cause: share(cause) }
+        Self {
+            kind: TokenErrorKind::Rejected,
+            cause: share(cause),
+        }
     }
 
     /// The endpoint limits how often tokens are asked for.
@@ -354,7 +374,11 @@ impl fmt::Display for TokenError {
             TokenErrorKind::Failed => f.write_str("the token request failed"),
             TokenErrorKind::Rejected => f.write_str("the token endpoint refused the client"),
             TokenErrorKind::RateLimited(wait) => {
-                write!(f, "token requests are rate limited for another {} s", wait.as_secs())
+                write!(
+                    f,
+                    "token requests are rate limited for another {} s",
+                    wait.as_secs()
+                )
             }
         }
     }
@@ -377,19 +401,28 @@ enum StoreErrorKind {
 impl StoreError {
     /// The command's fate is unknown: it may or may not have been applied.
     pub fn unavailable(cause: impl Into<Cause>) -> Self {
-        Self { kind: StoreErrorKind::Unavailable, cause: share(cause) }
+        Self {
+            kind: StoreErrorKind::Unavailable,
+            cause: share(cause),
+        }
     }
 
     /// The store answered and refused to write (full, read-only, too few
     /// replicas): the command was not applied.
     pub fn refused(cause: impl Into<Cause>) -> Self {
-        Self { kind: StoreErrorKind::Refused, cause: share(cause) }
+        Self {
+            kind: StoreErrorKind::Refused,
+            cause: share(cause),
+        }
     }
 
     /// There is a record, and it cannot be read: damaged, or written by a newer
     /// version. Never to be taken for an absent one.
     pub fn unreadable(reason: impl Into<Cause>) -> Self {
-        Self { kind: StoreErrorKind::Unreadable, cause: share(reason) }
+        Self {
+            kind: StoreErrorKind::Unreadable,
+            cause: share(reason),
+        }
     }
 
     /// Whether the store definitely did not apply the command.
@@ -465,7 +498,9 @@ mod tests {
 
     #[test]
     fn causes_stand_behind_source_and_not_in_the_message() {
-        let error = Error::StoreUnavailable { source: StoreError::unavailable("connection refused") };
+        let error = Error::StoreUnavailable {
+            source: StoreError::unavailable("connection refused"),
+        };
         assert_eq!(error.to_string(), "the store is unavailable");
         let store = error.source().unwrap();
         assert_eq!(store.to_string(), "the store did not answer");
@@ -479,11 +514,20 @@ mod tests {
     #[test]
     fn hints_follow_what_is_known() {
         let wait = Duration::from_secs(42);
-        assert_eq!(Error::RateLimited { retry_after: wait }.hint(), RetryHint::After(wait));
+        assert_eq!(
+            Error::RateLimited { retry_after: wait }.hint(),
+            RetryHint::After(wait)
+        );
         let token = |source| Error::Token { source };
         assert_eq!(token(TokenError::rejected("no")).hint(), RetryHint::Never);
-        assert_eq!(token(TokenError::rate_limited(wait)).hint(), RetryHint::After(wait));
-        assert!(matches!(token(TokenError::new("no")).hint(), RetryHint::After(_)));
+        assert_eq!(
+            token(TokenError::rate_limited(wait)).hint(),
+            RetryHint::After(wait)
+        );
+        assert!(matches!(
+            token(TokenError::new("no")).hint(),
+            RetryHint::After(_)
+        ));
         assert_eq!(Error::Stopped.hint(), RetryHint::Never);
     }
 }

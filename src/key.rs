@@ -238,7 +238,14 @@ mod tests {
 
     #[test]
     fn what_is_not_64_hex_digits_is_no_key() {
-        for text in ["", "0", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
+        for text in [
+            "",
+            "0",
+            &"0".repeat(63),
+            &"0".repeat(65),
+            &"g".repeat(64),
+            &"é".repeat(32),
+        ] {
             assert_eq!(text.parse::<IdempotencyKey>(), Err(ParseKeyError), "{text}");
         }
     }
@@ -256,6 +263,9 @@ mod tests {
     #[test]
     fn a_record_name_has_no_braces() {
         let name = RecordName::new("eu".parse().unwrap(), IdempotencyKey::from_bytes([1; 32]));
-        assert_eq!(name.to_string(), format!("genesys-once:eu:{}", "01".repeat(32)));
+        assert_eq!(
+            name.to_string(),
+            format!("genesys-once:eu:{}", "01".repeat(32))
+        );
     }
 }

@@ -28,7 +28,11 @@ pub struct Outcome {
 impl Outcome {
     /// An outcome with these parts.
     pub fn new(status_code: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
-        Self { status_code, headers, body: body.into() }
+        Self {
+            status_code,
+            headers,
+            body: body.into(),
+        }
     }
 
     /// The value of a header, where it is there and readable text.
@@ -65,7 +69,13 @@ pub struct Reply {
 
 impl Reply {
     pub(crate) fn new(key: IdempotencyKey, outcome: Arc<Outcome>, served: Served) -> Self {
-        Self { outcome, key, served, recorded: true, kept: Kept::Whole }
+        Self {
+            outcome,
+            key,
+            served,
+            recorded: true,
+            kept: Kept::Whole,
+        }
     }
 
     pub(crate) fn with_served(mut self, served: Served) -> Self {

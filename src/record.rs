@@ -240,9 +240,13 @@ impl Record {
                 seen,
                 fingerprint,
             },
-            Content::Cached { outcome, kept } => {
-                RecordState::Cached { outcome: outcome.clone(), left, kept: *kept, seen, fingerprint }
-            }
+            Content::Cached { outcome, kept } => RecordState::Cached {
+                outcome: outcome.clone(),
+                left,
+                kept: *kept,
+                seen,
+                fingerprint,
+            },
             Content::Indeterminate { since, cause } => RecordState::Indeterminate {
                 since: *since,
                 cause: cause.clone(),
@@ -250,13 +254,19 @@ impl Record {
                 seen,
                 fingerprint,
             },
-            Content::Released { verdict } => RecordState::Released { verdict: verdict.clone(), seen },
+            Content::Released { verdict } => RecordState::Released {
+                verdict: verdict.clone(),
+                seen,
+            },
         }
     }
 
     /// The version of this record.
     pub fn seen(&self) -> Seen {
-        Seen { rev: self.rev, lease: self.lease }
+        Seen {
+            rev: self.rev,
+            lease: self.lease,
+        }
     }
 }
 

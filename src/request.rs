@@ -1,52 +1,320 @@
-//! placeholder
-#![allow(missing_docs)]
+//! What a caller asks for: an action, a payload, and what makes two requests
+//! one. The payload is read, checked and hashed here, once; what it is sent
+//! with and what becomes of it is decided elsewhere.
+
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
+
+use crate::canonical::{Pointer, PointerSet};
 use crate::error::Error;
 use crate::key::{Fingerprint, IdempotencyKey};
 
-#[derive(Clone, Debug)]
-pub struct DataActionRequest { action: ActionId, payload: Payload, key: IdempotencyKey, ttl: Option<Duration>, sensitive: bool }
-impl DataActionRequest {
-    pub fn new(action_id: impl AsRef<str>, payload: impl Into<Payload>) -> Result<Self, Error> {
-        let payload = payload.into();
-        let key = IdempotencyKey::from_bytes(Sha256::new().chain_update(action_id.as_ref()).chain_update(":").chain_update(&payload.0).finalize().into());
-        Ok(Self { action: action_id.as_ref().parse()?, payload, key, ttl: None, sensitive: false })
-    }
-    pub fn from_serialize<T: Serialize + ?Sized>(action_id: impl AsRef<str>, payload: &T) -> Result<Self, Error> {
-        Self::new(action_id, serde_json::to_vec(payload).unwrap())
-    }
-    pub fn scope(self, _word: impl AsRef<str>) -> Result<Self, Error> { Ok(self) }
-    pub fn key(self, _key: impl AsRef<str>) -> Result<Self, Error> { Ok(self) }
-    pub fn ignoring<P: AsRef<str>>(self, _pointers: impl IntoIterator<Item = P>) -> Result<Self, Error> { Ok(self) }
-    pub fn forward_key(self, _pointer: impl AsRef<str>) -> Result<Self, Error> { Ok(self) }
-    pub fn ttl(mut self, ttl: Duration) -> Self { self.ttl = Some(ttl); self }
-    pub fn sensitive(mut self) -> Self { self.sensitive = true; self }
-    pub fn action_id(&self) -> &ActionId { &self.action }
-    pub fn payload(&self) -> &Bytes { &self.payload.0 }
-    pub fn fingerprint(&self, route: &str) -> Fingerprint {
-        Fingerprint::from_bytes(Sha256::new().chain_update(&self.payload.0).chain_update(route).finalize().into())
-    }
-    pub(crate) fn wire_body(&self) -> Bytes { self.payload.0.clone() }
-    pub(crate) fn requested_ttl(&self) -> Option<Duration> { self.ttl }
-    pub(crate) fn is_sensitive(&self) -> bool { self.sensitive }
-}
-impl IdempotencyKey { pub fn of(request: &DataActionRequest) -> Self { request.key } }
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ActionId(Arc<str>);
-impl ActionId { pub fn as_str(&self) -> &str { &self.0 } }
-impl std::str::FromStr for ActionId { type Err = Error; fn from_str(s: &str) -> Result<Self, Error> { Ok(Self(s.into())) } }
-impl std::fmt::Display for ActionId { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(&self.0) } }
+mod action_id;
+mod derivation;
+mod forward;
+mod payload;
+
+pub use action_id::ActionId;
+use derivation::Derivation;
+use forward::Forward;
+pub use payload::Payload;
+
+/// A request to execute one Data Action with one payload.
+///
+/// Two requests with the same [`IdempotencyKey`] are one: the platform sees one
+/// call. [`new`](Self::new) reads, checks and hashes the payload on the caller's
+/// thread; a clone shares everything. What is sent is the caller's own bytes.
+///
+/// The settings may be given in any order, and each again; where it is not said
+/// otherwise, the last one counts.
+///
+/// ```
+/// use genesys_once::{DataActionRequest, IdempotencyKey};
+///
+/// let a = DataActionRequest::new("custom_-_1", r#"{"customer": 42, "note": "é"}"#)?;
+/// let b = DataActionRequest::new("custom_-_1", r#"{"note":"\u00e9","customer":42.0}"#)?;
+/// assert_eq!(IdempotencyKey::of(&a), IdempotencyKey::of(&b));
+///
+/// let again = b.scope("retry of 2 May")?;
+/// assert_ne!(IdempotencyKey::of(&a), IdempotencyKey::of(&again));
+/// # Ok::<(), genesys_once::Error>(())
+/// ```
+///
+/// `Debug` shows the action, the key and the payload's length, nothing of its
+/// content.
 #[derive(Clone)]
-pub struct Payload(Bytes);
-impl std::fmt::Debug for Payload { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "Payload({} bytes)", self.0.len()) } }
-impl From<&str> for Payload { fn from(v: &str) -> Self { Self(Bytes::copy_from_slice(v.as_bytes())) } }
-impl From<String> for Payload { fn from(v: String) -> Self { Self(v.into()) } }
-impl From<&[u8]> for Payload { fn from(v: &[u8]) -> Self { Self(Bytes::copy_from_slice(v)) } }
-impl From<Vec<u8>> for Payload { fn from(v: Vec<u8>) -> Self { Self(v.into()) } }
-impl From<Bytes> for Payload { fn from(v: Bytes) -> Self { Self(v) } }
-impl From<serde_json::Value> for Payload { fn from(v: serde_json::Value) -> Self { Self(v.to_string().into()) } }
-impl From<&serde_json::Value> for Payload { fn from(v: &serde_json::Value) -> Self { Self(v.to_string().into()) } }
+pub struct DataActionRequest(Arc<Parts>);
+
+#[derive(Clone)]
+struct Parts {
+    action_id: ActionId,
+    payload: Payload,
+    derivation: Derivation,
+    key: IdempotencyKey,
+    scope: Option<Box<str>>,
+    own_key: Option<Box<str>>,
+    /// Sorted, each once.
+    ignored: Vec<Pointer>,
+    forward: Option<Forward>,
+    ttl: Option<Duration>,
+    sensitive: bool,
+}
+
+impl DataActionRequest {
+    /// A request to execute the action `action_id` with `payload`, a JSON text
+    /// in UTF-8.
+    ///
+    /// There is no limit on the payload's length here; the engine has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] with the field `action_id` (see [`ActionId`])
+    /// or `payload`, whose reason then names the byte offset and never quotes
+    /// the payload; what is refused is told in [`canonical`](crate::canonical).
+    pub fn new(action_id: impl AsRef<str>, payload: impl Into<Payload>) -> Result<Self, Error> {
+        let action_id: ActionId = action_id.as_ref().parse()?;
+        let payload = payload.into();
+        let derivation = Derivation::new(&action_id, payload.bytes(), &PointerSet::default())?;
+        Ok(Self(Arc::new(Parts {
+            key: derivation.key(None),
+            action_id,
+            payload,
+            derivation,
+            scope: None,
+            own_key: None,
+            ignored: Vec::new(),
+            forward: None,
+            ttl: None,
+            sensitive: false,
+        })))
+    }
+
+    /// As [`new`](Self::new), with `payload` serialised as JSON.
+    ///
+    /// As `serde_json` does it, numbers that are not finite become `null`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] as from [`new`](Self::new); with the field
+    /// `payload` also where the value cannot be serialised, such as a map whose
+    /// keys are no text, or writes the same member twice.
+    pub fn from_serialize<T: Serialize + ?Sized>(
+        action_id: impl AsRef<str>,
+        payload: &T,
+    ) -> Result<Self, Error> {
+        // What serde_json says may contain the payload's own words.
+        let payload = serde_json::to_vec(payload)
+            .map_err(|_| Error::invalid_request("payload", "it cannot be serialised as JSON"))?;
+        Self::new(action_id, payload)
+    }
+
+    /// Sets a scope: the same action and payload in another scope is another
+    /// request, so that a deliberate repeat is possible.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] with the field `scope` unless `word` has 1–255
+    /// bytes and no control characters.
+    pub fn scope(self, word: impl AsRef<str>) -> Result<Self, Error> {
+        let word = checked("scope", word.as_ref())?;
+        Ok(self.with(|parts| parts.scope = Some(word)))
+    }
+
+    /// Sets the caller's own key: the [`IdempotencyKey`] is then made of it
+    /// instead of the payload.
+    ///
+    /// The [fingerprint](Self::fingerprint) still tells payloads apart: the same
+    /// own key with another payload is [`Error::PayloadMismatch`], never
+    /// somebody else's answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] with the field `key` unless `key` has 1–255
+    /// bytes and no control characters.
+    pub fn key(self, key: impl AsRef<str>) -> Result<Self, Error> {
+        let key = checked("key", key.as_ref())?;
+        Ok(self.with(|parts| parts.own_key = Some(key)))
+    }
+
+    /// Leaves parts of the payload out of key and fingerprint: a time stamp,
+    /// say. They are sent all the same.
+    ///
+    /// `pointers` are JSON Pointers (RFC 6901) to members or array elements;
+    /// one that matches nothing is fine. A second call adds to the first. Two
+    /// requests that ignore different pointers never share an answer, whether
+    /// the pointers match or not: they are part of the fingerprint.
+    ///
+    /// ```
+    /// use genesys_once::{DataActionRequest, IdempotencyKey};
+    ///
+    /// let request = |payload: &str| {
+    ///     DataActionRequest::new("action", payload)?.ignoring(["/timestamp"])
+    /// };
+    /// let first = request(r#"{"customer":42,"timestamp":1}"#)?;
+    /// let second = request(r#"{"customer":42,"timestamp":2}"#)?;
+    /// assert_eq!(IdempotencyKey::of(&first), IdempotencyKey::of(&second));
+    /// # Ok::<(), genesys_once::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] with the field `ignoring` for a malformed
+    /// pointer, and for the empty one: it points at the whole payload, without
+    /// which all requests of an action would be one. [`key`](Self::key) does
+    /// that where it is wanted.
+    pub fn ignoring<P: AsRef<str>>(
+        self,
+        pointers: impl IntoIterator<Item = P>,
+    ) -> Result<Self, Error> {
+        let mut ignored = self.0.ignored.clone();
+        for pointer in pointers {
+            let pointer = Pointer::read(pointer.as_ref())
+                .map_err(|reason| Error::invalid_request("ignoring", reason))?;
+            ignored.push(pointer);
+        }
+        ignored.sort_unstable();
+        ignored.dedup();
+        if ignored == self.0.ignored {
+            return Ok(self);
+        }
+        let parts = &*self.0;
+        let set = PointerSet::new(&ignored);
+        let derivation = Derivation::new(&parts.action_id, parts.payload.bytes(), &set)?;
+        Ok(self.with(|parts| {
+            parts.ignored = ignored;
+            parts.derivation = derivation;
+        }))
+    }
+
+    /// Adds the idempotency key's 64 hex digits to what is sent, as the member
+    /// at `pointer`, so that the system behind the action can recognise a
+    /// repeat as well.
+    ///
+    /// Key and fingerprint are made of the caller's payload, without that
+    /// member (the fingerprint also of the pointer). The member becomes the
+    /// first one of its object; all other bytes are sent as the caller wrote
+    /// them. It holds the final key, whatever is set after this call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] with the field `forward_key` for a pointer that
+    /// is malformed or empty, whose parent is missing or no object, or whose
+    /// member exists already.
+    pub fn forward_key(self, pointer: impl AsRef<str>) -> Result<Self, Error> {
+        let forward = Forward::new(pointer.as_ref(), &self.0.payload)
+            .map_err(|reason| Error::invalid_request("forward_key", reason))?;
+        Ok(self.with(|parts| parts.forward = Some(forward)))
+    }
+
+    /// Sets how long the outcome is kept, instead of the engine's `result_ttl`.
+    /// Among callers that joined one execution, the longest applies.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.with(|parts| parts.ttl = Some(ttl))
+    }
+
+    /// Keeps the answer out of the store, but for its digest and status; a
+    /// replay then says so. Among callers that joined one execution, one is
+    /// enough.
+    pub fn sensitive(self) -> Self {
+        self.with(|parts| parts.sensitive = true)
+    }
+
+    /// The action to execute.
+    pub fn action_id(&self) -> &ActionId {
+        &self.0.action_id
+    }
+
+    /// The caller's own bytes.
+    pub fn payload(&self) -> &Bytes {
+        self.0.payload.bytes()
+    }
+
+    /// What this request asks for besides its key: two requests with equal
+    /// fingerprints may share an answer.
+    ///
+    /// A SHA-256 over the action, the canonical payload less what is ignored,
+    /// the ignored pointers (their order does not matter), the pointer of
+    /// [`forward_key`](Self::forward_key), and `route`, which is the upstream's
+    /// [`route_label`](crate::Upstream::route_label).
+    pub fn fingerprint(&self, route: &str) -> Fingerprint {
+        let parts = &*self.0;
+        let forward = parts.forward.as_ref().map(Forward::pointer);
+        parts.derivation.fingerprint(&parts.ignored, forward, route)
+    }
+
+    /// The bytes to send.
+    pub(crate) fn wire_body(&self) -> Bytes {
+        match &self.0.forward {
+            Some(forward) => forward.splice(self.payload(), self.0.key),
+            None => self.payload().clone(),
+        }
+    }
+
+    /// The caller's wish, where there is one.
+    pub(crate) fn requested_ttl(&self) -> Option<Duration> {
+        self.0.ttl
+    }
+
+    pub(crate) fn is_sensitive(&self) -> bool {
+        self.0.sensitive
+    }
+
+    /// This request with all its settings and another payload.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn with_payload(&self, payload: impl Into<Payload>) -> Result<Self, Error> {
+        let parts = &*self.0;
+        let mut request = Self::new(&parts.action_id, payload)?
+            .ignoring(parts.ignored.iter().map(Pointer::as_str))?;
+        if let Some(forward) = &parts.forward {
+            request = request.forward_key(forward.pointer().as_str())?;
+        }
+        Ok(request.with(|new| {
+            new.scope.clone_from(&parts.scope);
+            new.own_key.clone_from(&parts.own_key);
+            new.ttl = parts.ttl;
+            new.sensitive = parts.sensitive;
+        }))
+    }
+
+    /// Changes parts, in place unless a clone shares them, and derives the key
+    /// again.
+    fn with(self, change: impl FnOnce(&mut Parts)) -> Self {
+        let mut parts = self.0;
+        let own = Arc::make_mut(&mut parts);
+        change(own);
+        own.key = match &own.own_key {
+            Some(key) => derivation::own_key(&own.action_id, key, own.scope.as_deref()),
+            None => own.derivation.key(own.scope.as_deref()),
+        };
+        Self(parts)
+    }
+}
+
+impl fmt::Debug for DataActionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataActionRequest")
+            .field("action_id", &self.0.action_id)
+            .field("key", &self.0.key)
+            .field("payload", &self.0.payload)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A scope or a caller's own key.
+fn checked(field: &'static str, text: &str) -> Result<Box<str>, Error> {
+    if !(1..=255).contains(&text.len()) {
+        Err(Error::invalid_request(field, "it must have 1 to 255 bytes"))
+    } else if text.contains(char::is_control) {
+        let reason = "it must not contain control characters";
+        Err(Error::invalid_request(field, reason))
+    } else {
+        Ok(text.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

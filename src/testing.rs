@@ -1,6 +1,41 @@
-//! placeholder
+//! What a test of an embedding service needs (feature `testing`): platforms
+//! that do what a script says, and a ledger that counts what reached them. No
+//! part of the engine uses any of it.
+//!
+//! Two platforms follow the same [`Step`]s:
+//!
+//! - [`ScriptedUpstream`] has no sockets. Together with `MemoryStore` it runs
+//!   under tokio's paused time (`#[tokio::test(start_paused = true)]`): a
+//!   lease, a `Retry-After` of an hour and a day's retention pass at once, in
+//!   their order, and a test is as fast as its computing. [`ScriptedTokens`]
+//!   stands for the token endpoint.
+//! - `GenesysSimulator` is a real HTTP server on loopback: tokens, both
+//!   execute routes, limits, and every way in which a connection can end. It
+//!   must **not** run under paused time: while a task waits for a socket, the
+//!   paused clock sees an idle runtime and jumps to the next timer, so that
+//!   every time-out fires at once. The same holds for `RedisStore` and
+//!   `FileStore`.
+//!
+//! Both have a [`Ledger`], on which a test waits for a call
+//! ([`Ledger::wait_for`], without sleeping) and which it asks at the end
+//! whether every key was executed exactly once
+//! ([`Ledger::assert_exactly_once`]).
+//!
+//! [`answers`] makes answers in the platform's shape, [`every_error`] one error
+//! of every variant.
+
+pub mod answers;
 mod conformance;
+mod errors;
 mod ledger;
 mod scripted;
 mod simulator;
+mod step;
 pub mod strategies;
+mod tokens;
+
+pub use errors::every_error;
+pub use ledger::Ledger;
+pub use scripted::ScriptedUpstream;
+pub use step::Step;
+pub use tokens::{ScriptedTokens, TokenStep};

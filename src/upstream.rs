@@ -17,7 +17,7 @@ use crate::store::BoxFuture;
 mod genesys;
 
 #[cfg(feature = "genesys")]
-// pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
+pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
 
 /// The platform as the engine sees it.
 ///
@@ -78,6 +78,19 @@ pub trait Upstream: Send + Sync + 'static {
     fn limit_response(&self, bytes: usize) {
         let _ = bytes;
     }
+
+    /// Completes when the upstream's own rate limit allows one more send;
+    /// called by the engine before it locks, so that being held back costs
+    /// neither an attempt nor a lease. At once by default.
+    ///
+    /// Each completed call is one send, whether or not it then takes place.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future dropped before it completed has taken nothing.
+    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Where access tokens come from.
@@ -123,6 +136,10 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
     fn limit_response(&self, bytes: usize) {
         (**self).limit_response(bytes);
     }
+
+    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        (**self).admit()
+    }
 }
 
 /// One attempt to execute a request.
@@ -130,12 +147,21 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
 pub struct Call {
     request: DataActionRequest,
     attempt: u32,
+    key: IdempotencyKey,
 }
 
 impl Call {
     /// The `attempt`th attempt, from 1, to execute `request`.
     pub fn new(request: DataActionRequest, attempt: u32) -> Self {
-        Self { request, attempt }
+        let key = IdempotencyKey::of(&request);
+        Self { request, attempt, key }
+    }
+
+    /// A call as the platform sees it: its key is the one in the header, which
+    /// the payload alone does not give away (a scope, a key of the caller's).
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_key(request: DataActionRequest, attempt: u32, key: IdempotencyKey) -> Self {
+        Self { request, attempt, key }
     }
 
     /// What is to be executed.
@@ -145,7 +171,7 @@ impl Call {
 
     /// The request's key: the `Idempotency-Key` header's value.
     pub fn key(&self) -> IdempotencyKey {
-        IdempotencyKey::of(&self.request)
+        self.key
     }
 
     /// Which attempt of its execution this is, from 1.
@@ -170,7 +196,10 @@ pub struct AccessToken {
 impl AccessToken {
     /// A token, and how long it lives from now; `None` where it is not known.
     pub fn new(secret: impl Into<String>, expires_in: Option<Duration>) -> Self {
-        Self { secret: SecretString::from(secret.into()), expires_in }
+        Self {
+            secret: SecretString::from(secret.into()),
+            expires_in,
+        }
     }
 
     /// The token itself, for the `Authorization` header.

@@ -1,5 +1,158 @@
-//! placeholder
+//! How long the platform asks to wait, and whom a rate limit concerns. Pure:
+//! the clock is a parameter, and backing off without being told is not done
+//! here.
+
 use std::time::{Duration, SystemTime};
+
+use http::header::RETRY_AFTER;
+
+use super::error_body::{ErrorBody, is_digits};
 use crate::outcome::Outcome;
-/// placeholder
-pub fn retry_after(_outcome: &Outcome, _now: SystemTime) -> Option<Duration> { None }
+
+/// No platform means more than this, and clocks can still add it up.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long the answer asks to wait before the next attempt; `None` where it
+/// does not say.
+///
+/// In this order: `Retry-After` as whole seconds or as an HTTP date (RFC 9110
+/// §10.2.3; a date that has passed is zero), the longest where it is repeated;
+/// else the words "Retry the request in \[42\] seconds" in the JSON body's
+/// message, which the platform writes without a header at times. What is
+/// neither is ignored. More than 30 days are 30 days.
+///
+/// `now` is the wall clock's time, which a date is compared with.
+pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
+    let by_header = outcome
+        .headers
+        .get_all(RETRY_AFTER)
+        .iter()
+        .filter_map(|value| read_header(value.to_str().ok()?.trim(), now))
+        .max();
+    by_header
+        .or_else(|| {
+            ErrorBody::read(&outcome.body)
+                .retry_seconds
+                .map(Duration::from_secs)
+        })
+        .map(|wait| wait.min(LONGEST))
+}
+
+/// Whether a 429 is the platform's own limit, which holds back every execution
+/// of its upstream. One that an action relays from its remote end (a detail
+/// says `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING`) concerns that action
+/// only. `false` for every other status.
+pub fn is_platform_limit(outcome: &Outcome) -> bool {
+    outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
+        && !ErrorBody::read(&outcome.body).remote
+}
+
+fn read_header(value: &str, now: SystemTime) -> Option<Duration> {
+    if is_digits(value) {
+        // Digits that do not fit are a long time, not nonsense.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    const WORDS: &str = r#"{"code":"too.many.requests.retry.after","message":"Rate limit exceeded the maximum. Retry the request in [42] seconds"}"#;
+
+    /// Sun, 06 Nov 1994 08:49:37 GMT, RFC 9110's example.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777)
+    }
+
+    fn wait(headers: &[&[u8]], body: &str) -> Option<Duration> {
+        let mut map = HeaderMap::new();
+        for value in headers {
+            map.append(RETRY_AFTER, HeaderValue::from_bytes(value).unwrap());
+        }
+        retry_after(
+            &Outcome::new(StatusCode::TOO_MANY_REQUESTS, map, body.to_owned()),
+            now(),
+        )
+    }
+
+    #[test]
+    fn each_form_is_read() {
+        let seconds = |s| Some(Duration::from_secs(s));
+        for (value, expected) in [
+            ("0", seconds(0)),
+            ("42", seconds(42)),
+            (" 007 ", seconds(7)),
+            ("3600", seconds(3600)),
+            ("99999999999999999999999", Some(LONGEST)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", seconds(60)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", seconds(60)),
+            ("Sun Nov  6 08:50:37 1994", seconds(60)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", seconds(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(LONGEST)),
+        ] {
+            assert_eq!(wait(&[value.as_bytes()], ""), expected, "{value}");
+        }
+        assert_eq!(wait(&[], WORDS), seconds(42));
+    }
+
+    #[test]
+    fn nonsense_is_not_a_waiting_time() {
+        for value in [
+            "",
+            "-5",
+            "+5",
+            "1.5",
+            "5s",
+            "0x10",
+            "soon",
+            "Sun, 99 Nov 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(wait(&[value.as_bytes()], ""), None, "{value}");
+            // The words still count.
+            assert_eq!(
+                wait(&[value.as_bytes()], WORDS),
+                Some(Duration::from_secs(42)),
+                "{value}"
+            );
+        }
+        assert_eq!(wait(&["\u{0664}\u{0662}".as_bytes()], ""), None);
+        assert_eq!(wait(&[b"\xff"], ""), None);
+        assert_eq!(wait(&[], "Retry the request in [42] seconds"), None);
+        assert_eq!(wait(&[], ""), None);
+    }
+
+    #[test]
+    fn the_header_goes_before_the_words_and_the_longest_header_counts() {
+        assert_eq!(wait(&[b"7"], WORDS), Some(Duration::from_secs(7)));
+        assert_eq!(
+            wait(&[b"7", b"-1", b"9", b"8"], ""),
+            Some(Duration::from_secs(9))
+        );
+    }
+
+    #[test]
+    fn words_too_large_are_the_longest_wait() {
+        let body = r#"{"message":"Retry the request in [18446744073709551616] seconds"}"#;
+        assert_eq!(wait(&[], body), Some(LONGEST));
+    }
+
+    #[test]
+    fn a_relayed_limit_is_not_the_platforms() {
+        let answer = |status, body: &str| Outcome::new(status, HeaderMap::new(), body.to_owned());
+        let limited = StatusCode::TOO_MANY_REQUESTS;
+        assert!(is_platform_limit(&answer(limited, WORDS)));
+        assert!(is_platform_limit(&answer(limited, "")));
+        for code in ["ACTION.REMOTE_ENDPOINT", "ACTION.PROCESSING"] {
+            let body = format!(r#"{{"details":[{{"errorCode":"{code}"}}]}}"#);
+            assert!(!is_platform_limit(&answer(limited, &body)), "{code}");
+        }
+        assert!(!is_platform_limit(&answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            WORDS
+        )));
+    }
+}

@@ -76,10 +76,12 @@ impl Record {
         let json = &bytes[line.len() + 1..];
         let words: Vec<&str> = line.split(' ').collect();
         if words[0] != MAGIC {
-            return Err(StoreError::unreadable(match words[0].strip_prefix("genesys-once/") {
-                Some(version) => format!("it has version {version:?}, this is version 1"),
-                None => "it is not a record of genesys-once".into(),
-            }));
+            return Err(StoreError::unreadable(
+                match words[0].strip_prefix("genesys-once/") {
+                    Some(version) => format!("it has version {version:?}, this is version 1"),
+                    None => "it is not a record of genesys-once".into(),
+                },
+            ));
         }
         let [_, word, lease, step, rev, phase, retention, fingerprint] = words[..] else {
             return Err(StoreError::unreadable("its first line has not eight words"));
@@ -109,24 +111,29 @@ impl Content {
     pub fn encode(&self) -> Vec<u8> {
         let json = match self {
             Self::Locked(_) => return Vec::new(),
-            Self::Cached { outcome, kept } => serde_json::to_vec(&StoredOutcome::of(outcome, *kept)),
+            Self::Cached { outcome, kept } => {
+                serde_json::to_vec(&StoredOutcome::of(outcome, *kept))
+            }
             Self::Indeterminate { since, cause } => serde_json::to_vec(&StoredUnknown {
-                since_ms: since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+                since_ms: since
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_millis() as u64,
                 cause: cause.as_ref().into(),
             }),
             Self::Released { verdict: None } => return Vec::new(),
-            Self::Released { verdict: Some(Refusal::Refused(outcome)) } => {
-                serde_json::to_vec(&StoredRefusal {
-                    refused: Some(StoredOutcome::of(outcome, Kept::Whole)),
-                    retry_after_ms: None,
-                })
-            }
-            Self::Released { verdict: Some(Refusal::RateLimited { retry_after }) } => {
-                serde_json::to_vec(&StoredRefusal {
-                    refused: None,
-                    retry_after_ms: Some(retry_after.as_millis() as u64),
-                })
-            }
+            Self::Released {
+                verdict: Some(Refusal::Refused(outcome)),
+            } => serde_json::to_vec(&StoredRefusal {
+                refused: Some(StoredOutcome::of(outcome, Kept::Whole)),
+                retry_after_ms: None,
+            }),
+            Self::Released {
+                verdict: Some(Refusal::RateLimited { retry_after }),
+            } => serde_json::to_vec(&StoredRefusal {
+                refused: None,
+                retry_after_ms: Some(retry_after.as_millis() as u64),
+            }),
         };
         json.expect("these types have string keys only and no failing Serialize")
     }
@@ -149,7 +156,9 @@ struct StoredOutcome<'a> {
 enum StoredBytes<'a> {
     #[serde(borrow)]
     Text(Cow<'a, str>),
-    Base64 { base64: String },
+    Base64 {
+        base64: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -171,7 +180,9 @@ impl<'a> StoredBytes<'a> {
     fn of(bytes: &'a [u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.into()),
-            Err(_) => Self::Base64 { base64: BASE64.encode(bytes) },
+            Err(_) => Self::Base64 {
+                base64: BASE64.encode(bytes),
+            },
         }
     }
 
@@ -209,14 +220,19 @@ impl<'a> StoredOutcome<'a> {
         let mut headers = HeaderMap::with_capacity(self.headers.len());
         for (name, value) in self.headers {
             let name = HeaderName::from_str(&name).map_err(StoreError::unreadable)?;
-            let value = HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
+            let value =
+                HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
             headers.append(name, value);
         }
         let kept = match self.omitted.as_deref() {
             None => Kept::Whole,
             Some("sensitive") => Kept::Sensitive,
             Some("too large") => Kept::TooLarge,
-            Some(_) => return Err(StoreError::unreadable("its outcome is left out for no known reason")),
+            Some(_) => {
+                return Err(StoreError::unreadable(
+                    "its outcome is left out for no known reason",
+                ));
+            }
         };
         let body = Bytes::from(self.body.into_bytes()?);
         Ok((Outcome::new(status, headers, body), kept))
@@ -225,7 +241,10 @@ impl<'a> StoredOutcome<'a> {
 
 fn read_cached(json: &[u8]) -> Result<Content, StoreError> {
     let (outcome, kept) = parse::<StoredOutcome>(json)?.read()?;
-    Ok(Content::Cached { outcome: Arc::new(outcome), kept })
+    Ok(Content::Cached {
+        outcome: Arc::new(outcome),
+        kept,
+    })
 }
 
 fn read_indeterminate(json: &[u8]) -> Result<Content, StoreError> {
@@ -233,7 +252,10 @@ fn read_indeterminate(json: &[u8]) -> Result<Content, StoreError> {
     let since = SystemTime::UNIX_EPOCH
         .checked_add(Duration::from_millis(since_ms))
         .ok_or_else(|| StoreError::unreadable("its time is out of range"))?;
-    Ok(Content::Indeterminate { since, cause: cause.into() })
+    Ok(Content::Indeterminate {
+        since,
+        cause: cause.into(),
+    })
 }
 
 fn read_released(json: &[u8]) -> Result<Content, StoreError> {
@@ -241,15 +263,21 @@ fn read_released(json: &[u8]) -> Result<Content, StoreError> {
         return Ok(Content::Released { verdict: None });
     }
     let verdict = match parse(json)? {
-        StoredRefusal { refused: Some(outcome), .. } => {
-            Refusal::Refused(Arc::new(outcome.read()?.0))
-        }
-        StoredRefusal { retry_after_ms: Some(ms), .. } => {
-            Refusal::RateLimited { retry_after: Duration::from_millis(ms) }
-        }
+        StoredRefusal {
+            refused: Some(outcome),
+            ..
+        } => Refusal::Refused(Arc::new(outcome.read()?.0)),
+        StoredRefusal {
+            retry_after_ms: Some(ms),
+            ..
+        } => Refusal::RateLimited {
+            retry_after: Duration::from_millis(ms),
+        },
         _ => return Err(StoreError::unreadable("its refusal says nothing")),
     };
-    Ok(Content::Released { verdict: Some(verdict) })
+    Ok(Content::Released {
+        verdict: Some(verdict),
+    })
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, StoreError> {
@@ -260,7 +288,8 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, StoreError> {
 }
 
 fn field<T: FromStr>(name: &str, word: &str) -> Result<T, StoreError> {
-    word.parse().map_err(|_| StoreError::unreadable(format!("its {name} is damaged")))
+    word.parse()
+        .map_err(|_| StoreError::unreadable(format!("its {name} is damaged")))
 }
 
 #[cfg(test)]
@@ -291,21 +320,39 @@ mod tests {
 
     #[test]
     fn every_state_survives_the_round_trip() {
-        let refusal = Refusal::RateLimited { retry_after: Duration::from_millis(1500) };
+        let refusal = Refusal::RateLimited {
+            retry_after: Duration::from_millis(1500),
+        };
         for content in [
             Content::Locked(Phase::Claimed),
             Content::Locked(Phase::Dispatched),
-            Content::Cached { outcome: outcome("{\"a\":\"\\u0000é\"}"), kept: Kept::Whole },
-            Content::Cached { outcome: outcome(vec![0xff, 0, 0xfe]), kept: Kept::Whole },
-            Content::Cached { outcome: outcome(""), kept: Kept::TooLarge },
-            Content::Cached { outcome: outcome("sha256"), kept: Kept::Sensitive },
+            Content::Cached {
+                outcome: outcome("{\"a\":\"\\u0000é\"}"),
+                kept: Kept::Whole,
+            },
+            Content::Cached {
+                outcome: outcome(vec![0xff, 0, 0xfe]),
+                kept: Kept::Whole,
+            },
+            Content::Cached {
+                outcome: outcome(""),
+                kept: Kept::TooLarge,
+            },
+            Content::Cached {
+                outcome: outcome("sha256"),
+                kept: Kept::Sensitive,
+            },
             Content::Indeterminate {
                 since: UNIX_EPOCH + Duration::from_millis(1_795_000_000_123),
                 cause: "connection reset\nby \"peer\"".into(),
             },
             Content::Released { verdict: None },
-            Content::Released { verdict: Some(Refusal::Refused(outcome("no"))) },
-            Content::Released { verdict: Some(refusal) },
+            Content::Released {
+                verdict: Some(Refusal::Refused(outcome("no"))),
+            },
+            Content::Released {
+                verdict: Some(refusal),
+            },
         ] {
             let record = record(content);
             assert_eq!(Record::decode(&record.encode()).unwrap(), record);
@@ -331,7 +378,11 @@ mod tests {
         }
         headers.append("content-type", HeaderValue::from_static("application/json"));
         let outcome = Arc::new(Outcome::new(StatusCode::OK, headers, "{}"));
-        let stored = record(Content::Cached { outcome, kept: Kept::Whole }).encode();
+        let stored = record(Content::Cached {
+            outcome,
+            kept: Kept::Whole,
+        })
+        .encode();
         let Content::Cached { outcome, .. } = Record::decode(&stored).unwrap().content else {
             panic!("not cached");
         };
@@ -353,7 +404,10 @@ mod tests {
             assert!(error.is_unreadable(), "{text:?}: {error:?}");
         }
         let newer = Record::decode(b"genesys-once/2 x\n").unwrap_err();
-        assert!(crate::error::chain(&newer).contains("version \"2\""), "{newer:?}");
+        assert!(
+            crate::error::chain(&newer).contains("version \"2\""),
+            "{newer:?}"
+        );
     }
 
     proptest! {

@@ -35,16 +35,41 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
         }
         Event::Extend { claim, dispatched } => extend(current, claim, *dispatched),
         Event::Enter { claim, step, phase } => enter(current, claim, *step, *phase),
-        Event::Complete { claim, step, outcome, kept, ttl } => {
-            let content = Content::Cached { outcome: outcome.clone(), kept: *kept };
+        Event::Complete {
+            claim,
+            step,
+            outcome,
+            kept,
+            ttl,
+        } => {
+            let content = Content::Cached {
+                outcome: outcome.clone(),
+                kept: *kept,
+            };
             complete(current, claim, *step, content, *ttl)
         }
-        Event::Release { claim, step, verdict } => release(current, claim, *step, verdict),
-        Event::Abandon { claim, step, since, cause } => {
-            let content = Content::Indeterminate { since: *since, cause: cause.clone() };
+        Event::Release {
+            claim,
+            step,
+            verdict,
+        } => release(current, claim, *step, verdict),
+        Event::Abandon {
+            claim,
+            step,
+            since,
+            cause,
+        } => {
+            let content = Content::Indeterminate {
+                since: *since,
+                cause: cause.clone(),
+            };
             abandon(current, claim, *step, content)
         }
-        Event::Resolve { seen, resolution, ttl } => resolve(current, *seen, resolution, *ttl),
+        Event::Resolve {
+            seen,
+            resolution,
+            ttl,
+        } => resolve(current, *seen, resolution, *ttl),
         Event::Forget => forget(current),
     };
     match next {
@@ -90,7 +115,11 @@ fn take_over(
             Phase::Claimed => locked(claim, 0, record.rev + 1, Phase::Claimed),
             // A request may be on the wire: never executable by itself.
             Phase::Dispatched => {
-                let record = Record { rev: record.rev + 1, content: lost(record), ..record.clone() };
+                let record = Record {
+                    rev: record.rev + 1,
+                    content: lost(record),
+                    ..record.clone()
+                };
                 let left = record.retention;
                 let answer = Answer::Is(Some(record.state(left)));
                 Next::Write(record, left, answer)
@@ -107,9 +136,11 @@ fn extend(current: Option<(&Record, Duration)>, claim: &Claim, dispatched: Optio
             None => Next::Keep(Answer::NotHolder),
         },
         Some((record, _)) => match record.content {
-            Content::Locked(_) if record.lease == claim.lease => {
-                Next::Write(record.clone(), claim.lease_ttl + record.retention, Answer::Done)
-            }
+            Content::Locked(_) if record.lease == claim.lease => Next::Write(
+                record.clone(),
+                claim.lease_ttl + record.retention,
+                Answer::Done,
+            ),
             _ => Next::Keep(Answer::NotHolder),
         },
     }
@@ -120,9 +151,11 @@ fn enter(current: Option<(&Record, Duration)>, claim: &Claim, step: u32, phase: 
         return Next::Keep(Answer::NotHolder);
     };
     match record.content {
-        Content::Locked(now) if step == record.step && now == phase => {
-            Next::Write(record.clone(), claim.lease_ttl + record.retention, Answer::Done)
-        }
+        Content::Locked(now) if step == record.step && now == phase => Next::Write(
+            record.clone(),
+            claim.lease_ttl + record.retention,
+            Answer::Done,
+        ),
         Content::Locked(_) if step > record.step => locked(claim, step, record.rev + 1, phase),
         Content::Locked(_) => Next::Keep(Answer::StaleStep),
         _ => Next::Keep(Answer::NotHolder),
@@ -140,7 +173,13 @@ fn complete(
         None => write(claim, step, 1, content, ttl),
         Some((record, _)) if record.lease != claim.lease => Next::Keep(Answer::NotHolder),
         // This very command, applied before its reply was lost.
-        Some((Record { content: Content::Cached { .. }, .. }, _)) => Next::Keep(Answer::Done),
+        Some((
+            Record {
+                content: Content::Cached { .. },
+                ..
+            },
+            _,
+        )) => Next::Keep(Answer::Done),
         // Also from Indeterminate and Released: a late proof heals the record.
         Some((record, _)) => write(claim, step.max(record.step), record.rev + 1, content, ttl),
     }
@@ -153,7 +192,13 @@ fn release(
     verdict: &Option<Refusal>,
 ) -> Next {
     let released = |rev, verdict| {
-        write(claim, step, rev, Content::Released { verdict }, RELEASED_FOR)
+        write(
+            claim,
+            step,
+            rev,
+            Content::Released { verdict },
+            RELEASED_FOR,
+        )
     };
     match current {
         // So that an acquire of this lease that is still under way finds it.
@@ -212,14 +257,27 @@ fn resolve(
         Resolution::NotApplied => (Content::Released { verdict: None }, RELEASED_FOR),
         Resolution::Applied(outcome) => {
             let outcome = Arc::new(outcome.clone());
-            (Content::Cached { outcome, kept: Kept::Whole }, ttl)
+            (
+                Content::Cached {
+                    outcome,
+                    kept: Kept::Whole,
+                },
+                ttl,
+            )
         }
     };
-    let next = Seen { rev: seen.rev + 1, lease: seen.lease };
+    let next = Seen {
+        rev: seen.rev + 1,
+        lease: seen.lease,
+    };
     match &record.content {
         Content::Indeterminate { .. } if record.seen() == seen => {
-            let record =
-                Record { rev: next.rev, retention: ttl, content, ..record.clone() };
+            let record = Record {
+                rev: next.rev,
+                retention: ttl,
+                content,
+                ..record.clone()
+            };
             Next::Write(record, ttl, Answer::Done)
         }
         // This very command, applied before its reply was lost.
@@ -234,15 +292,20 @@ fn resolve(
 
 fn forget(current: Option<(&Record, Duration)>) -> Next {
     match current {
-        Some((Record { content: Content::Cached { .. }, .. }, _)) => Next::Remove,
+        Some((
+            Record {
+                content: Content::Cached { .. },
+                ..
+            },
+            _,
+        )) => Next::Remove,
         _ => Next::Keep(is(current)),
     }
 }
 
 /// Whether an answer from this record would be somebody else's.
 fn differs(record: &Record, claim: &Claim) -> bool {
-    !matches!(record.content, Content::Released { .. })
-        && record.fingerprint != claim.fingerprint
+    !matches!(record.content, Content::Released { .. }) && record.fingerprint != claim.fingerprint
 }
 
 fn is(current: Option<(&Record, Duration)>) -> Answer {

@@ -63,7 +63,10 @@ impl Inner {
         let next = next.map(|(record, left)| {
             // A lifetime beyond the clock's range is for ever, in practice.
             let century = Duration::from_secs(100 * 365 * 24 * 3600);
-            Entry { record, expires: now + left.min(century) }
+            Entry {
+                record,
+                expires: now + left.min(century),
+            }
         });
         if let Some(entry) = &next {
             self.expiries.insert((entry.expires, name.clone()));
@@ -167,8 +170,17 @@ struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     fn new(store: &'a MemoryStore, name: &'a RecordName) -> Self {
-        let notify = store.lock().notices.entry(name.clone()).or_default().clone();
-        Self { store, name, notify }
+        let notify = store
+            .lock()
+            .notices
+            .entry(name.clone())
+            .or_default()
+            .clone();
+        Self {
+            store,
+            name,
+            notify,
+        }
     }
 }
 

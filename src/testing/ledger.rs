@@ -1,1 +1,376 @@
-//! placeholder
+//! The platform's own count of what reached it, key by key: the witness that
+//! every test of "exactly once" asks. It judges answers by a rule of its own
+//! and never through `policy`, whose mistakes it is there to find.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::StatusCode;
+use tokio::sync::watch;
+
+use crate::key::IdempotencyKey;
+use crate::outcome::Outcome;
+
+mod proof;
+
+/// Every execute request that reached a simulated platform, in order, and what
+/// became of it.
+///
+/// A clone is the same ledger. A call counts as **executed** unless it is
+/// proven that it was not; only these answers prove that:
+///
+/// - 401, 403, 404, 405, 406, 408, 411, 413, 414, 415, 417, 421, 425, 426, 429,
+///   431 and every 3xx, unless a `details[].errorCode` in the body is
+///   `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING`: then the remote end has
+///   answered, so it was called;
+/// - 400 with `ACTION.AUTHENTICATION`.
+///
+/// A call without an answer (reset, cut, silent, under way, given up by the
+/// caller) counts as executed. A refused connection never reached the platform:
+/// it is told in the key's story and counted nowhere.
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    book: Mutex<Book>,
+    /// How many calls have arrived: what `wait_for` waits on.
+    arrived: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Book {
+    entries: Vec<Entry>,
+    /// Positions in `entries`, per key.
+    by_key: HashMap<IdempotencyKey, Vec<usize>>,
+    running: usize,
+    max_running: usize,
+}
+
+struct Entry {
+    key: IdempotencyKey,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Running,
+    Answered {
+        status: StatusCode,
+        unexecuted: bool,
+    },
+    Unanswered(&'static str),
+    Refused,
+}
+
+impl Fate {
+    fn arrived(self) -> bool {
+        self != Self::Refused
+    }
+
+    fn may_be_executed(self) -> bool {
+        match self {
+            Self::Running | Self::Unanswered(_) => true,
+            Self::Answered { unexecuted, .. } => !unexecuted,
+            Self::Refused => false,
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => f.write_str("still under way, may be executed"),
+            Self::Answered {
+                status,
+                unexecuted: true,
+            } => {
+                write!(f, "answered {}, not executed", status.as_u16())
+            }
+            Self::Answered {
+                status,
+                unexecuted: false,
+            } => {
+                write!(f, "answered {}, executed", status.as_u16())
+            }
+            Self::Unanswered(how) => write!(f, "{how}, may be executed"),
+            Self::Refused => f.write_str("connection refused, never arrived"),
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new() -> Self {
+        let shared = Shared {
+            book: Mutex::default(),
+            arrived: watch::Sender::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// How many execute requests reached the platform, for all keys together.
+    pub fn total(&self) -> usize {
+        *self.shared.arrived.borrow()
+    }
+
+    /// How many execute requests for `key` reached the platform, refused ones
+    /// (a 429, say) included.
+    pub fn calls(&self, key: &IdempotencyKey) -> usize {
+        self.book().count(key, Fate::arrived)
+    }
+
+    /// How many execute requests for `key` were executed, or may have been.
+    pub fn executed(&self, key: &IdempotencyKey) -> usize {
+        self.book().count(key, Fate::may_be_executed)
+    }
+
+    /// The keys of the calls that arrived, in the order of their first arrival.
+    pub fn keys(&self) -> Vec<IdempotencyKey> {
+        let book = self.book();
+        let mut seen = HashSet::new();
+        let arrivals = book.entries.iter().filter(|entry| entry.fate.arrived());
+        arrivals
+            .map(|entry| entry.key)
+            .filter(|key| seen.insert(*key))
+            .collect()
+    }
+
+    /// The largest number of calls that the platform had at one time, those
+    /// that it then refused included.
+    pub fn max_concurrent(&self) -> usize {
+        self.book().max_running
+    }
+
+    /// Waits until `calls` execute requests in all have reached the platform.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when this is dropped.
+    pub async fn wait_for(&self, calls: usize) {
+        let mut arrived = self.shared.arrived.subscribe();
+        // The sender lives in `self`, so the channel cannot be closed.
+        let _ = arrived.wait_for(|total| *total >= calls).await;
+    }
+
+    /// Asserts that each of these keys was executed exactly once, counting
+    /// every call that is not proven unexecuted.
+    ///
+    /// # Panics
+    ///
+    /// Where a key was not: the message names every such key, how often it was
+    /// executed, and what became of each of its calls.
+    #[track_caller]
+    pub fn assert_exactly_once<'k>(&self, keys: impl IntoIterator<Item = &'k IdempotencyKey>) {
+        let book = self.book();
+        let mut wrong = String::new();
+        for key in keys {
+            let executed = book.count(key, Fate::may_be_executed);
+            if executed != 1 {
+                book.tell(key, executed, &mut wrong);
+            }
+        }
+        // The guard goes first, so that a failed test does not poison the book.
+        drop(book);
+        assert!(wrong.is_empty(), "not executed exactly once:{wrong}");
+    }
+
+    /// Notes that a call has arrived; it is under way until the `Arrival` is
+    /// settled or dropped.
+    pub(super) fn arrive(&self, key: IdempotencyKey) -> Arrival {
+        let mut book = self.book();
+        let index = book.note(key, Fate::Running);
+        let nth = book.count(&key, Fate::arrived);
+        book.running += 1;
+        book.max_running = book.max_running.max(book.running);
+        drop(book);
+        self.shared.arrived.send_modify(|total| *total += 1);
+        Arrival {
+            ledger: self.clone(),
+            index,
+            nth: u32::try_from(nth).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Notes that a connection was refused: told in the story, counted nowhere.
+    pub(super) fn refuse(&self, key: IdempotencyKey) {
+        self.book().note(key, Fate::Refused);
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.shared.book)
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("total", &self.total())
+            .field("keys", &self.book().by_key.len())
+            .finish()
+    }
+}
+
+impl Book {
+    fn note(&mut self, key: IdempotencyKey, fate: Fate) -> usize {
+        let index = self.entries.len();
+        self.entries.push(Entry { key, fate });
+        self.by_key.entry(key).or_default().push(index);
+        index
+    }
+
+    fn of<'a>(&'a self, key: &IdempotencyKey) -> impl Iterator<Item = (usize, Fate)> + use<'a> {
+        let indices = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        indices.iter().map(|&i| (i, self.entries[i].fate))
+    }
+
+    fn count(&self, key: &IdempotencyKey, which: impl Fn(Fate) -> bool) -> usize {
+        self.of(key).filter(|(_, fate)| which(*fate)).count()
+    }
+
+    fn tell(&self, key: &IdempotencyKey, executed: usize, text: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  {key}: executed {executed} times");
+        for (i, fate) in self.of(key) {
+            let _ = write!(text, "\n    event {}: {fate}", i + 1);
+        }
+    }
+}
+
+/// One call on the platform. Dropped without an answer, it is one that the
+/// caller gave up.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    ledger: Ledger,
+    index: usize,
+    nth: u32,
+}
+
+impl Arrival {
+    /// The how manieth arrival of its key this is, from 1.
+    pub(super) fn nth(&self) -> u32 {
+        self.nth
+    }
+
+    pub(super) fn answered(self, outcome: &Outcome) {
+        let unexecuted = proof::proves_unexecuted(outcome);
+        self.settle(Fate::Answered {
+            status: outcome.status_code,
+            unexecuted,
+        });
+    }
+
+    pub(super) fn unanswered(self, how: &'static str) {
+        self.settle(Fate::Unanswered(how));
+    }
+
+    fn settle(&self, fate: Fate) {
+        self.ledger.book().entries[self.index].fate = fate;
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut book = self.ledger.book();
+        book.running -= 1;
+        let fate = &mut book.entries[self.index].fate;
+        if *fate == Fate::Running {
+            *fate = Fate::Unanswered("given up by the caller");
+        }
+    }
+}
+
+/// The lock, whoever panicked while holding it: a test that fails elsewhere
+/// must not hide its reason behind a poisoned mutex.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::answers;
+
+    fn keys() -> (IdempotencyKey, IdempotencyKey) {
+        (
+            IdempotencyKey::from_bytes([1; 32]),
+            IdempotencyKey::from_bytes([2; 32]),
+        )
+    }
+
+    #[test]
+    fn counts_what_arrived_and_what_may_have_been_executed() {
+        let (a, b) = keys();
+        let ledger = Ledger::new();
+        ledger.refuse(b);
+        ledger
+            .arrive(a)
+            .answered(&answers::platform_error(429, "too.many", "wait"));
+        ledger.arrive(b).unanswered("reset");
+        ledger.arrive(a).answered(&answers::json(200, "{}"));
+        assert_eq!(
+            (ledger.total(), ledger.calls(&a), ledger.calls(&b)),
+            (3, 2, 1)
+        );
+        assert_eq!((ledger.executed(&a), ledger.executed(&b)), (1, 1));
+        assert_eq!(ledger.keys(), [a, b]);
+        assert_eq!(ledger.max_concurrent(), 1);
+        ledger.assert_exactly_once(&[a, b]);
+    }
+
+    #[test]
+    fn names_every_key_that_is_wrong_and_tells_its_story() {
+        let (a, b) = keys();
+        let ledger = Ledger::new();
+        let again = ledger.clone();
+        ledger.refuse(a);
+        ledger.arrive(a).answered(&answers::json(200, "{}"));
+        drop(ledger.arrive(a));
+        let running = ledger.arrive(a);
+        let asserting = std::thread::spawn(move || again.assert_exactly_once(&[a, b]));
+        let panic = asserting.join().unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert_eq!(
+            *message,
+            format!(
+                "not executed exactly once:\
+                 \n  {a}: executed 3 times\
+                 \n    event 1: connection refused, never arrived\
+                 \n    event 2: answered 200, executed\
+                 \n    event 3: given up by the caller, may be executed\
+                 \n    event 4: still under way, may be executed\
+                 \n  {b}: executed 0 times"
+            )
+        );
+        assert_eq!(running.nth(), 3);
+    }
+
+    #[test]
+    fn concurrency_is_what_was_under_way_at_one_time() {
+        let (a, b) = keys();
+        let ledger = Ledger::new();
+        let both = (ledger.arrive(a), ledger.arrive(b));
+        drop(both);
+        drop(ledger.arrive(a));
+        assert_eq!(ledger.max_concurrent(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_last_arrival() {
+        let (a, b) = keys();
+        let ledger = Ledger::new();
+        ledger.wait_for(0).await;
+        let waiting = tokio::spawn({
+            let ledger = ledger.clone();
+            async move { ledger.wait_for(2).await }
+        });
+        drop(ledger.arrive(a));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(ledger.arrive(b));
+        waiting.await.unwrap();
+    }
+}

@@ -1,1 +1,293 @@
-//! placeholder
+//! Genesys Cloud over reqwest: one call is one POST on the wire, whatever
+//! happens to it. Nothing here repeats, schedules or classifies.
+
+mod client;
+mod credentials;
+mod environment;
+mod execute;
+mod limiter;
+mod token;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use self::client::Settings;
+pub use self::credentials::{ClientAuth, Credentials};
+pub use self::environment::Environment;
+pub use self::execute::Route;
+use self::limiter::RateLimiter;
+use self::token::TokenEndpoint;
+use super::{AccessToken, Call, TokenSource, Upstream};
+use crate::error::{Error, SendError};
+use crate::key::Namespace;
+use crate::outcome::Outcome;
+use crate::store::BoxFuture;
+
+/// What one answer may hold until `limit_response` says otherwise.
+const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
+
+/// A Genesys Cloud organisation, reached with one OAuth client.
+///
+/// | setting | default |
+/// |---|---|
+/// | [`route`](Self::route) | [`Route::DataActions`] |
+/// | [`client_auth`](Self::client_auth) | [`ClientAuth::Basic`] |
+/// | [`attempt_timeout`](Self::attempt_timeout) | 65 s: an action may run 60 s |
+/// | [`connect_timeout`](Self::connect_timeout) | 5 s |
+/// | [`proxy`](Self::proxy) | none; the environment's variables are not read |
+/// | [`root_certificate`](Self::root_certificate) | the system's roots |
+/// | [`allow_insecure`](Self::allow_insecure) | plain HTTP to loopback only |
+/// | [`rate_limit`](Self::rate_limit) | none |
+/// | [`user_agent`](Self::user_agent) | `genesys-once/VERSION` alone |
+///
+/// Making one never fails; `EngineBuilder::start` reports an impossible setting
+/// as [`Error::InvalidConfig`].
+///
+/// # One POST, and no more
+///
+/// Redirects are answers (a followed 307 would be a second POST), the HTTP
+/// client's own retries are off, connections speak HTTP/1.1 only (a refused
+/// HTTP/2 stream cannot be told from a lost one), and idle ones are dropped
+/// after 15 s, before gateways drop them. No HTTP client of the caller's is
+/// taken, because it could repeat requests out of sight.
+///
+/// # Namespace
+///
+/// By default `go-` and 32 hex digits: a SHA-256 over the API's scheme, host and
+/// port and the client id. Another client id is another namespace, so **set
+/// one** on the engine's builder before credentials are rotated, or where two
+/// clients are to share records.
+///
+/// # Crypto provider
+///
+/// TLS uses the process's default provider of rustls. Where the process has
+/// none when the first client is built, ring becomes it.
+///
+/// ```
+/// use genesys_once::{Credentials, Environment, GenesysCloud, Route};
+///
+/// let upstream = GenesysCloud::new(
+///     Environment::from_domain("mypurecloud.ie")?,
+///     Credentials::new("client-id", "client-secret"),
+/// )
+/// .route(Route::Actions { flatten: false })
+/// .rate_limit(300);
+/// # Ok::<(), genesys_once::Error>(())
+/// ```
+pub struct GenesysCloud {
+    environment: Environment,
+    credentials: Arc<Credentials>,
+    namespace: Namespace,
+    route: Route,
+    auth: ClientAuth,
+    settings: Settings,
+    limiter: Option<RateLimiter>,
+    client: OnceLock<Result<reqwest::Client, Error>>,
+    response_limit: AtomicUsize,
+    hinted: AtomicBool,
+}
+
+impl GenesysCloud {
+    /// The organisation of `environment`, as the OAuth client `credentials`.
+    ///
+    /// The client needs a role with `integrations:action:execute` (or
+    /// `bridge:actions:execute`); scopes do not apply to client credentials.
+    pub fn new(environment: Environment, credentials: Credentials) -> Self {
+        Self {
+            namespace: environment.namespace(credentials.client_id()),
+            environment,
+            credentials: Arc::new(credentials),
+            route: Route::default(),
+            auth: ClientAuth::default(),
+            settings: Settings::default(),
+            limiter: None,
+            client: OnceLock::new(),
+            response_limit: AtomicUsize::new(DEFAULT_RESPONSE_LIMIT),
+            hinted: AtomicBool::new(false),
+        }
+    }
+
+    /// Which of the platform's two execute paths is called.
+    ///
+    /// A 404 under the default route may mean that the organisation has the
+    /// other one only: the first is logged as a warning that says so.
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
+    }
+
+    /// How the token endpoint is shown the client's credentials.
+    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
+        self.auth = auth;
+        self
+    }
+
+    /// The longest that one attempt may take, from connecting to the last byte
+    /// of the answer: 65 s by default, since an action may run for 60. An
+    /// attempt cut off by it counts as possibly executed.
+    pub fn attempt_timeout(self, limit: Duration) -> Self {
+        self.with(|settings| settings.attempt_timeout = limit)
+    }
+
+    /// The longest that name resolution, TCP and TLS may take together, 5 s by
+    /// default; a failure here is proof that nothing was sent. At most half of
+    /// the attempt's time, so that the attempt's end cannot hide that proof.
+    pub fn connect_timeout(self, limit: Duration) -> Self {
+        self.with(|settings| settings.connect_timeout = limit)
+    }
+
+    /// An `http://` or `https://` proxy for every request, tokens included;
+    /// `user:password@` in it is sent to the proxy and never shown.
+    ///
+    /// `HTTPS_PROXY` and the like are not read: what a call may pass through is
+    /// not left to the environment.
+    pub fn proxy(self, url: impl Into<String>) -> Self {
+        let url = SecretString::from(url.into());
+        self.with(|settings| settings.proxy = Some(url))
+    }
+
+    /// Trusts the certificates in this PEM text besides the system's roots.
+    /// May be called repeatedly.
+    pub fn root_certificate(self, pem: impl AsRef<[u8]>) -> Self {
+        let pem = pem.as_ref().to_vec();
+        self.with(|settings| settings.roots.push(pem))
+    }
+
+    /// Allows plain HTTP to hosts that are not loopback. Credentials, tokens
+    /// and payloads can then be read by everybody on the way.
+    pub fn allow_insecure(self) -> Self {
+        self.with(|settings| settings.allow_insecure = true)
+    }
+
+    /// At most this many executions in any 60 s, in this process. The
+    /// platform's default is 300 a minute for each client-credentials token;
+    /// processes that share a client share that.
+    pub fn rate_limit(mut self, per_minute: u32) -> Self {
+        self.limiter = Some(RateLimiter::new(per_minute));
+        self
+    }
+
+    /// Adds the embedding service's name to the `User-Agent`, which begins with
+    /// `genesys-once/VERSION`.
+    pub fn user_agent(self, suffix: impl Into<String>) -> Self {
+        let suffix = suffix.into();
+        self.with(|settings| settings.user_agent = Some(suffix))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        // A client built by an earlier `check` does not know this setting.
+        self.client = OnceLock::new();
+        self
+    }
+
+    /// The HTTP client, built when first asked for. A setting that makes it
+    /// impossible is found here, so nothing is sent with it, checked or not.
+    fn client(&self) -> Result<&reqwest::Client, Error> {
+        self.client
+            .get_or_init(|| {
+                self.credentials.check(self.auth)?;
+                self.environment.check(self.settings.allow_insecure)?;
+                if self.limiter.as_ref().is_some_and(RateLimiter::is_closed) {
+                    return Err(Error::invalid_config("rate_limit", "must not be zero"));
+                }
+                self.settings.build(&self.environment)
+            })
+            .as_ref()
+            .map_err(Error::clone)
+    }
+
+    async fn send_once(
+        &self,
+        call: &Call,
+        token: Option<&AccessToken>,
+    ) -> Result<Outcome, SendError> {
+        let client = self.client().map_err(SendError::before_sending)?;
+        let request = execute::request(self.environment.api(), self.route, call, token)?;
+        let limit = self.response_limit.load(Ordering::Relaxed);
+        let outcome = execute::send(client, request, limit).await?;
+        self.hint_at_the_other_route(&outcome);
+        Ok(outcome)
+    }
+
+    fn hint_at_the_other_route(&self, outcome: &Outcome) {
+        let not_found = outcome.status_code == http::StatusCode::NOT_FOUND;
+        if not_found
+            && self.route == Route::DataActions
+            && !self.hinted.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                correlation_id = outcome.correlation_id(),
+                "the platform does not know this action under Route::DataActions; if the action \
+                 exists, try Route::Actions, the path that the platform's SDKs call"
+            );
+        }
+    }
+}
+
+impl Upstream for GenesysCloud {
+    fn namespace(&self) -> Namespace {
+        self.namespace.clone()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        Box::pin(self.send_once(call, token))
+    }
+
+    fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
+        Some(Arc::new(TokenEndpoint::new(
+            self.client().cloned(),
+            self.environment.login(),
+            Arc::clone(&self.credentials),
+            self.auth,
+        )))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.client().map(drop)
+    }
+
+    fn route_label(&self) -> &str {
+        self.route.label()
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        self.settings.attempt_timeout
+    }
+
+    fn limit_response(&self, bytes: usize) {
+        self.response_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        match &self.limiter {
+            Some(limiter) => Box::pin(limiter.admit()),
+            None => Box::pin(async {}),
+        }
+    }
+}
+
+impl fmt::Debug for GenesysCloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GenesysCloud")
+            .field("environment", &self.environment)
+            .field("credentials", &self.credentials)
+            .field("namespace", &self.namespace)
+            .field("route", &self.route)
+            .field("client_auth", &self.auth)
+            .field("settings", &self.settings)
+            .field("rate_limit", &self.limiter)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

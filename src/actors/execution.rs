@@ -1,0 +1,115 @@
+//! One key from `Hashed` to `Cached`: an actor that lives for one flight. The
+//! typestates do each step; this decides which step is next. All of it is one
+//! handler future, which a kill may drop anywhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use tokio::time::sleep;
+
+use super::shared::Shared;
+use crate::error::Error;
+use crate::flights::Guard;
+
+mod elsewhere;
+mod run;
+
+pub(crate) use self::elsewhere::resolve;
+
+/// A flight and what it takes to run it.
+pub(crate) struct Job {
+    pub guard: Guard,
+    pub shared: Arc<Shared>,
+}
+
+/// Spawns the actor of one flight, linked to its supervisor.
+pub(crate) async fn spawn(job: Job, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+    let (actor, _) = Actor::spawn_linked(None, ExecutionActor, job, supervisor).await?;
+    Ok(actor.get_cell())
+}
+
+struct ExecutionActor;
+
+/// The only message: begin.
+#[derive(Debug)]
+struct Run;
+
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for Run {}
+
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+impl Actor for ExecutionActor {
+    type Msg = Run;
+    /// Taken by the handler, so that the guard dies with the handler's future
+    /// and not with a supervision event that carries the state.
+    type State = Option<Job>;
+    type Arguments = Job;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Run>,
+        job: Job,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        myself.send_message(Run)?;
+        Ok(Some(job))
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Run>,
+        _: Run,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(job) = state.take() {
+            job.run().await;
+        }
+        myself.stop(None);
+        Ok(())
+    }
+}
+
+impl Job {
+    async fn run(self) {
+        let mut cut = self.shared.cut.subscribe();
+        let cut_off = tokio::select! {
+            biased;
+            _ = cut.wait_for(|cut| *cut) => true,
+            () = run::fly(&self.shared, &self.guard) => false,
+        };
+        if cut_off {
+            self.guard.answer(Err(Error::Stopped), Duration::ZERO);
+        }
+        self.settle(cut_off).await;
+    }
+
+    /// Ends the record by what is known. Where the store is down this waits for
+    /// it, with the flight still in the table, so that nobody in this process
+    /// begins anew; a cut-off engine tries once.
+    async fn settle(&self, cut_off: bool) {
+        const LONGEST: Duration = Duration::from_secs(5);
+        let Self { shared, guard } = self;
+        let name = shared.name(guard.key());
+        let mut cut = shared.cut.subscribe();
+        let mut wait = Duration::from_millis(100);
+        loop {
+            let error = match guard.progress().settle(&*shared.store, &name, 1).await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            if cut_off || *cut.borrow() || error.is_unreadable() {
+                tracing::warn!(
+                    %name,
+                    error = crate::error::chain(&error),
+                    "left a record as it is; the lapse of its lease will settle it"
+                );
+                return;
+            }
+            tokio::select! {
+                () = sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                _ = cut.wait_for(|cut| *cut) => {}
+            }
+            wait = (wait * 2).min(LONGEST);
+        }
+    }
+}

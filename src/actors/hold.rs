@@ -1,0 +1,109 @@
+//! How long the platform asked to be left alone: by everybody after its own
+//! 429, by one action after a relayed one. Being held costs no attempt.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::request::ActionId;
+
+/// The holds of one upstream.
+#[derive(Debug, Default)]
+pub(crate) struct Hold {
+    until: Mutex<Until>,
+}
+
+#[derive(Debug, Default)]
+struct Until {
+    everybody: Option<Instant>,
+    actions: HashMap<ActionId, Instant>,
+}
+
+impl Hold {
+    /// Holds every execution back; a longer hold stays.
+    pub(crate) fn everybody(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut holds = self.lock();
+        holds.everybody = holds.everybody.max(Some(until));
+    }
+
+    /// Holds the executions of one action back; a longer hold stays.
+    pub(crate) fn action(&self, action: &ActionId, wait: Duration) {
+        let now = Instant::now();
+        let mut holds = self.lock();
+        holds.actions.retain(|_, until| *until > now);
+        let until = holds.actions.entry(action.clone()).or_insert(now);
+        *until = (*until).max(now + wait);
+    }
+
+    /// How long everybody is held back from now.
+    pub(crate) fn left(&self) -> Duration {
+        let everybody = self.lock().everybody;
+        everybody.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+
+    pub(crate) fn is_free(&self, action: &ActionId) -> bool {
+        self.until(action).is_none()
+    }
+
+    /// Completes when nothing holds this action back.
+    pub(crate) async fn free(&self, action: &ActionId) {
+        // A hold may be extended while it is waited out.
+        while let Some(until) = self.until(action) {
+            sleep_until(until).await;
+        }
+    }
+
+    fn until(&self, action: &ActionId) -> Option<Instant> {
+        let holds = self.lock();
+        holds
+            .everybody
+            .max(holds.actions.get(action).copied())
+            .filter(|until| *until > Instant::now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Until> {
+        // No critical section can leave the map half changed.
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longer_hold_stays() {
+        let hold = Hold::default();
+        let action: ActionId = "custom_-_1".parse().unwrap();
+        assert!(hold.is_free(&action));
+        hold.everybody(10 * SECOND);
+        hold.everybody(SECOND);
+        assert_eq!(hold.left(), 10 * SECOND);
+        let start = Instant::now();
+        hold.free(&action).await;
+        assert_eq!(start.elapsed(), 10 * SECOND);
+        assert!(hold.is_free(&action));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relayed_limit_holds_its_action_only() {
+        let hold = Hold::default();
+        let held: ActionId = "custom_-_1".parse().unwrap();
+        let other: ActionId = "custom_-_2".parse().unwrap();
+        hold.action(&held, 5 * SECOND);
+        assert!(!hold.is_free(&held));
+        assert!(hold.is_free(&other));
+        assert_eq!(hold.left(), Duration::ZERO);
+        hold.free(&held).await;
+        // What is over is forgotten with the next hold.
+        hold.action(&other, SECOND);
+        assert_eq!(hold.lock().actions.len(), 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! What all actors of one engine share: the seams, the settings, the counters.
+//! Plain data behind an `Arc`; no actor's state.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use super::hold::Hold;
+use super::token::Tokens;
+use crate::error::Error;
+use crate::execution::Terms;
+use crate::flights::{Admission, Flights};
+use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::outcome::{Reply, Served};
+use crate::policy::{OnDuplicate, OnStoreDown, RetryPolicy};
+use crate::record::Resolution;
+use crate::request::DataActionRequest;
+use crate::store::{BoxFuture, MemoryStore, Store};
+use crate::upstream::Upstream;
+
+/// A hook that may settle an indeterminate key.
+pub(crate) type Reconcile =
+    Arc<dyn Fn(DataActionRequest, Error) -> BoxFuture<'static, Option<Resolution>> + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub store: Arc<dyn Store>,
+    /// Whether the last store command was answered.
+    pub store_up: Arc<AtomicBool>,
+    /// The records of this process while the store is down (`FailOpen`).
+    pub fallback: MemoryStore,
+    pub upstream: Arc<dyn Upstream>,
+    pub namespace: Namespace,
+    pub terms: Terms,
+    pub retry: RetryPolicy,
+    pub on_duplicate: OnDuplicate,
+    pub on_store_down: OnStoreDown,
+    pub reconcile: Option<Reconcile>,
+    pub flights: Arc<Flights>,
+    pub tokens: Option<Tokens>,
+    /// One permit for each call at the platform.
+    pub permits: Arc<Semaphore>,
+    pub max_in_flight: usize,
+    pub max_payload_bytes: usize,
+    pub hold: Hold,
+    /// Turns true when executions are cut off.
+    pub cut: watch::Sender<bool>,
+    pub counts: Counts,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn name(&self, key: IdempotencyKey) -> RecordName {
+        RecordName::new(self.namespace.clone(), key)
+    }
+
+    /// How long after `since` a lost attempt may still be running.
+    pub(crate) fn may_still_run(&self) -> Duration {
+        self.upstream.attempt_limit() + self.terms.lease
+    }
+}
+
+/// Counters since the start, read by `Engine::stats`.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    upstream: AtomicU64,
+    joined: AtomicU64,
+    memory: AtomicU64,
+    store: AtomicU64,
+    pub calls_final: AtomicU64,
+    pub calls_not_executed: AtomicU64,
+    pub calls_unknown: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn count_served(&self, served: Served) {
+        self.of(served).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn served(&self, served: Served) -> u64 {
+        self.of(served).load(Ordering::Relaxed)
+    }
+
+    fn of(&self, served: Served) -> &AtomicU64 {
+        match served {
+            Served::Upstream => &self.upstream,
+            Served::Joined => &self.joined,
+            Served::Memory => &self.memory,
+            Served::Store => &self.store,
+        }
+    }
+}
+
+impl Shared {
+    /// Admits a request, within the bounds of payload and table.
+    pub(crate) fn admit(&self, request: &DataActionRequest) -> Result<Admission, Error> {
+        let (bytes, limit) = (request.payload().len(), self.max_payload_bytes);
+        if bytes > limit {
+            let reason = format!("{bytes} bytes, and max_payload_bytes is {limit}");
+            return Err(Error::invalid_request("payload", reason));
+        }
+        self.flights.admit(request)
+    }
+
+    pub(crate) fn count(&self, answer: &Result<Reply, Error>) {
+        if let Ok(reply) = answer {
+            self.counts.count_served(reply.served());
+        }
+    }
+}

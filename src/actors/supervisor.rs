@@ -1,0 +1,382 @@
+//! The root of the tree: spawns one actor per flight, restarts the token actor
+//! within a budget, settles what dead children leave, and closes the engine. It
+//! does no I/O itself and never waits for a child.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr,
+    SupervisionEvent,
+};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::execution::{self, Job};
+use super::shared::Shared;
+use crate::error::{Error, chain};
+use crate::execution::Progress;
+use crate::flights::{Admission, Flights, Guard, Waiter};
+use crate::key::RecordName;
+use crate::outcome::Reply;
+use crate::request::DataActionRequest;
+
+/// How often the token actor is started again within [`BUDGET_PERIOD`].
+const RESTART_BUDGET: usize = 5;
+const BUDGET_PERIOD: Duration = Duration::from_secs(60);
+
+/// What the engine's root actor understands, for callers that are actors
+/// themselves: `engine.actor()` is its address.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EngineMessage {
+    /// The same as `Engine::execute`: admission, coalescing and the engine's
+    /// deadline included, or the port's own time-out where that is shorter. A
+    /// reply port that is dropped means that the engine is gone.
+    Execute(DataActionRequest, RpcReplyPort<Result<Reply, Error>>),
+    /// The engine's own messages.
+    #[doc(hidden)]
+    Internal(Internal),
+}
+
+/// What the engine tells its root.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct Internal(Order);
+
+#[derive(Debug)]
+enum Order {
+    /// Run this flight.
+    Run(Guard),
+    /// Close admission, drain, settle and stop.
+    Close { grace: Duration },
+    /// The grace of a `Close` is over.
+    Cut,
+    /// The record that a dead child left is settled, or given up.
+    Settled,
+}
+
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for EngineMessage {}
+
+impl EngineMessage {
+    pub(crate) fn run(guard: Guard) -> Self {
+        Self::Internal(Internal(Order::Run(guard)))
+    }
+
+    pub(crate) fn close(grace: Duration) -> Self {
+        Self::Internal(Internal(Order::Close { grace }))
+    }
+}
+
+/// How an engine ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Executions that ended by themselves while the engine closed.
+    pub finished: usize,
+    /// Executions that were cut off when the grace was over; their callers got
+    /// `Error::Stopped`, and their records say what is known.
+    pub cut_off: usize,
+}
+
+impl Drained {
+    /// Whether nothing was cut off.
+    pub fn is_clean(&self) -> bool {
+        self.cut_off == 0
+    }
+}
+
+/// What the root is given.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub shared: Arc<Shared>,
+    /// Told once, when the engine has ended.
+    pub drained: watch::Sender<Option<Drained>>,
+    pub deadline: Duration,
+}
+
+/// Starts the tree, under the embedder's own supervisor where there is one.
+pub(crate) async fn spawn(
+    args: Args,
+    above: Option<ActorCell>,
+) -> Result<ActorRef<EngineMessage>, SpawnErr> {
+    let (root, _) = match above {
+        Some(above) => Actor::spawn_linked(None, Supervisor, args, above).await?,
+        None => Actor::spawn(None, Supervisor, args).await?,
+    };
+    Ok(root)
+}
+
+struct Supervisor;
+
+struct State {
+    shared: Arc<Shared>,
+    deadline: Duration,
+    drained: watch::Sender<Option<Drained>>,
+    children: HashMap<ActorId, Child>,
+    token: Option<ActorId>,
+    restarts: Vec<Instant>,
+    /// Work that ends with the root: settling, timers.
+    tasks: JoinSet<()>,
+    /// Answers on their way to reply ports.
+    ports: JoinSet<()>,
+    settling: usize,
+    closing: Option<Drained>,
+    cut: bool,
+    /// Closes the table whenever this state goes, however that happens.
+    _closer: Closer,
+}
+
+/// What is known of a child's record.
+struct Child {
+    name: RecordName,
+    progress: Arc<Progress>,
+}
+
+struct Closer(Arc<Flights>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+impl Actor for Supervisor {
+    type Msg = EngineMessage;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<EngineMessage>,
+        args: Args,
+    ) -> Result<State, ActorProcessingErr> {
+        let Args {
+            shared,
+            drained,
+            deadline,
+        } = args;
+        let token = match &shared.tokens {
+            Some(tokens) => Some(tokens.spawn(myself.get_cell()).await?.get_id()),
+            None => None,
+        };
+        Ok(State {
+            _closer: Closer(shared.flights.clone()),
+            shared,
+            deadline,
+            drained,
+            children: HashMap::new(),
+            token,
+            restarts: Vec::new(),
+            tasks: JoinSet::new(),
+            ports: JoinSet::new(),
+            settling: 0,
+            closing: None,
+            cut: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<EngineMessage>,
+        message: EngineMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        while state.tasks.try_join_next().is_some() {}
+        while state.ports.try_join_next().is_some() {}
+        match message {
+            EngineMessage::Execute(request, port) => state.execute(&myself, request, port).await,
+            EngineMessage::Internal(Internal(order)) => match order {
+                Order::Run(guard) => state.run(&myself, guard).await,
+                Order::Close { grace } => state.close(&myself, grace),
+                Order::Cut => state.cut_off(),
+                Order::Settled => state.settling -= 1,
+            },
+        }
+        state.stop_if_drained(&myself);
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<EngineMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.shared.flights.close();
+        state.tasks.abort_all();
+        // Every flight is answered by now: let the answers reach their ports.
+        let delivered = async { while state.ports.join_next().await.is_some() {} };
+        let _ = timeout(Duration::from_secs(1), delivered).await;
+        state.ports.abort_all();
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<EngineMessage>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (who, why) = match event {
+            SupervisionEvent::ActorTerminated(who, _, reason) => (who, reason),
+            SupervisionEvent::ActorFailed(who, error) => (who, Some(error.to_string())),
+            _ => return Ok(()),
+        };
+        if state.token == Some(who.get_id()) {
+            state.restart_token(&myself, why).await;
+        } else if let Some(child) = state.children.remove(&who.get_id()) {
+            state.settle(&myself, child, why);
+        }
+        state.stop_if_drained(&myself);
+        Ok(())
+    }
+}
+
+impl State {
+    /// A request that came as a message: the same table operation as a call.
+    async fn execute(
+        &mut self,
+        myself: &ActorRef<EngineMessage>,
+        request: DataActionRequest,
+        port: RpcReplyPort<Result<Reply, Error>>,
+    ) {
+        let key = crate::IdempotencyKey::of(&request);
+        let limit = port
+            .get_timeout()
+            .map_or(self.deadline, |limit| limit.min(self.deadline));
+        match self.shared.admit(&request) {
+            // A port nobody listens to any more is no error of the engine's.
+            Err(error) => drop(port.send(Err(error))),
+            Ok(Admission::Recent(reply)) => drop(port.send(Ok(reply))),
+            Ok(Admission::Joined(waiter)) => self.answer_port(waiter, key, limit, port),
+            Ok(Admission::First(waiter, guard)) => {
+                self.answer_port(waiter, key, limit, port);
+                self.run(myself, guard).await;
+            }
+        }
+    }
+
+    fn answer_port(
+        &mut self,
+        waiter: Waiter,
+        key: crate::IdempotencyKey,
+        limit: Duration,
+        port: RpcReplyPort<Result<Reply, Error>>,
+    ) {
+        let shared = self.shared.clone();
+        self.ports.spawn(async move {
+            let answer = timeout(limit, waiter.answer())
+                .await
+                .unwrap_or(Err(Error::DeadlineExceeded { key }));
+            shared.count(&answer);
+            let _ = port.send(answer);
+        });
+    }
+
+    async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Guard) {
+        let name = self.shared.name(guard.key());
+        let progress = guard.progress().clone();
+        let job = Job {
+            guard,
+            shared: self.shared.clone(),
+        };
+        match execution::spawn(job, myself.get_cell()).await {
+            Ok(child) => {
+                self.children
+                    .insert(child.get_id(), Child { name, progress });
+            }
+            // The guard, dropped with the job, has answered.
+            Err(error) => tracing::error!(%name, %error, "could not start an execution"),
+        }
+    }
+
+    /// Ends the record of a child that is gone by what is known of it.
+    fn settle(&mut self, myself: &ActorRef<EngineMessage>, child: Child, why: Option<String>) {
+        if self.closing.is_some() && !self.cut {
+            self.closing.get_or_insert_default().finished += 1;
+        }
+        let Child { name, progress } = child;
+        if progress.is_settled() {
+            return;
+        }
+        tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
+        self.settling += 1;
+        let (shared, root) = (self.shared.clone(), myself.clone());
+        self.tasks.spawn(async move {
+            for wait in [100, 500, 2_500] {
+                match progress.settle(&*shared.store, &name, 2).await {
+                    Ok(()) => break,
+                    Err(error) => tracing::warn!(
+                        %name,
+                        error = chain(&error),
+                        "could not settle the record of a dead execution; its lapse will"
+                    ),
+                }
+                sleep(Duration::from_millis(wait)).await;
+            }
+            let _ = root.send_message(EngineMessage::Internal(Internal(Order::Settled)));
+        });
+    }
+
+    async fn restart_token(&mut self, myself: &ActorRef<EngineMessage>, why: Option<String>) {
+        self.token = None;
+        let Some(tokens) = &self.shared.tokens else {
+            return;
+        };
+        let now = Instant::now();
+        self.restarts
+            .retain(|at| now.duration_since(*at) < BUDGET_PERIOD);
+        if self.restarts.len() >= RESTART_BUDGET {
+            tracing::error!(
+                why,
+                "the token actor died too often; no token will be fetched any more"
+            );
+            tokens.end("the token actor died too often");
+            return;
+        }
+        self.restarts.push(now);
+        tracing::warn!(why, "the token actor died; starting it again");
+        match tokens.spawn(myself.get_cell()).await {
+            Ok(actor) => self.token = Some(actor.get_id()),
+            Err(error) => {
+                tracing::error!(%error, "could not start the token actor again");
+                tokens.end("the token actor could not be started");
+            }
+        }
+    }
+
+    fn close(&mut self, myself: &ActorRef<EngineMessage>, grace: Duration) {
+        self.shared.flights.close();
+        self.closing.get_or_insert_default();
+        let root = myself.clone();
+        // A second close with a shorter grace cuts earlier; a longer one does not
+        // put the first one off.
+        self.tasks.spawn(async move {
+            sleep(grace).await;
+            let _ = root.send_message(EngineMessage::Internal(Internal(Order::Cut)));
+        });
+    }
+
+    /// The grace is over: every execution answers `Stopped` and settles.
+    fn cut_off(&mut self) {
+        if !self.cut {
+            self.cut = true;
+            self.closing.get_or_insert_default().cut_off = self.children.len();
+            self.shared.cut.send_replace(true);
+        }
+    }
+
+    fn stop_if_drained(&mut self, myself: &ActorRef<EngineMessage>) {
+        let Some(drained) = self.closing else {
+            return;
+        };
+        if self.children.is_empty() && self.settling == 0 {
+            self.drained.send_replace(Some(drained));
+            myself.stop(None);
+        }
+    }
+}

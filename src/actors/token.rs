@@ -1,0 +1,374 @@
+//! The OAuth token: one fetch however many ask, renewed before it expires,
+//! dropped when the platform refuses it. Reading it costs no mailbox hop.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::error::{TokenError, chain};
+use crate::upstream::{AccessToken, TokenSource};
+
+/// How long one fetch may take, whatever the source itself allows.
+const FETCH_LIMIT: Duration = Duration::from_secs(30);
+/// How often a demand is tried before those who wait are told.
+const TRIES: u32 = 3;
+/// The wait after the first failure; doubled with every further one.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// The longest wait between two fetches while they fail.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// A token that may be used now.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    pub token: Arc<AccessToken>,
+    /// Which token it is, so that exactly this one can be refused.
+    id: u64,
+    /// Until when it is used, a margin before the platform's own time.
+    until: Option<Instant>,
+}
+
+/// What readers see.
+#[derive(Debug, Default)]
+struct Board {
+    current: Option<Current>,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    error: TokenError,
+    /// Until then nobody asks the endpoint again; `None`: never again.
+    until: Option<Instant>,
+}
+
+/// The token as executions see it; a clone is the same.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    source: Arc<dyn TokenSource>,
+    board: Arc<watch::Sender<Board>>,
+    actor: Arc<Mutex<Option<ActorRef<Message>>>>,
+    waiting: Arc<AtomicUsize>,
+    renewals: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("valid_for", &self.valid_for())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    pub(crate) fn new(source: Arc<dyn TokenSource>) -> Self {
+        Self {
+            source,
+            board: Arc::new(watch::Sender::new(Board::default())),
+            actor: Arc::default(),
+            waiting: Arc::default(),
+            renewals: Arc::default(),
+        }
+    }
+
+    /// The token at hand, without asking anybody.
+    pub(crate) fn current(&self) -> Option<Current> {
+        self.board.borrow().usable(Instant::now())
+    }
+
+    /// A token: the one at hand, or the next one fetched.
+    ///
+    /// # Errors
+    ///
+    /// Why none could be had, at once while fetches back off.
+    pub(crate) async fn get(&self) -> Result<Current, TokenError> {
+        let _waiting = Waiting::new(&self.waiting);
+        let mut board = self.board.subscribe();
+        loop {
+            {
+                let now = Instant::now();
+                let board = board.borrow_and_update();
+                if let Some(current) = board.usable(now) {
+                    return Ok(current);
+                }
+                if let Some(error) = board.failing(now) {
+                    return Err(error);
+                }
+            }
+            self.wake();
+            if board.changed().await.is_err() {
+                return Err(TokenError::new("the engine has stopped"));
+            }
+        }
+    }
+
+    /// Drops exactly this token: the platform refused it. A newer one stays.
+    pub(crate) fn refuse(&self, refused: &Current) {
+        self.board.send_if_modified(|board| {
+            let same = board
+                .current
+                .as_ref()
+                .is_some_and(|current| current.id == refused.id);
+            if same {
+                board.current = None;
+            }
+            same
+        });
+    }
+
+    /// How long the token at hand may be used; `None` where there is none.
+    pub(crate) fn valid_for(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let current = self.board.borrow().usable(now)?;
+        Some(
+            current
+                .until
+                .map_or(Duration::MAX, |until| until.saturating_duration_since(now)),
+        )
+    }
+
+    /// How often a token was fetched.
+    pub(crate) fn renewals(&self) -> usize {
+        self.renewals.load(Ordering::Relaxed)
+    }
+
+    /// Starts the actor, or starts it again after it died; those who were
+    /// waiting meanwhile are served.
+    pub(crate) async fn spawn(&self, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+        let (actor, _) = Actor::spawn_linked(None, TokenActor, self.clone(), supervisor).await?;
+        let cell = actor.get_cell();
+        *self.actor.lock().unwrap_or_else(PoisonError::into_inner) = Some(actor);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.wake();
+        }
+        Ok(cell)
+    }
+
+    /// Nobody will fetch a token any more: whoever waits is told.
+    pub(crate) fn end(&self, reason: &'static str) {
+        self.board.send_modify(|board| {
+            board.failure = Some(Failure {
+                error: TokenError::new(reason),
+                until: None,
+            });
+        });
+    }
+
+    fn wake(&self) {
+        let actor = self.actor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(actor) = &*actor {
+            // A dead actor's successor asks who is waiting.
+            let _ = actor.send_message(Message::Need);
+        }
+    }
+}
+
+impl Board {
+    fn usable(&self, now: Instant) -> Option<Current> {
+        self.current
+            .clone()
+            .filter(|current| current.until.is_none_or(|until| now < until))
+    }
+
+    fn failing(&self, now: Instant) -> Option<TokenError> {
+        let failure = self.failure.as_ref()?;
+        failure
+            .until
+            .is_none_or(|until| now < until)
+            .then(|| failure.error.clone())
+    }
+}
+
+/// One who waits for a token; counted, so that a restarted actor knows.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct TokenActor;
+
+/// What the token actor is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Somebody has no token.
+    Need,
+    /// It is time to renew this token.
+    Renew(u64),
+}
+
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for Message {}
+
+pub(crate) struct State {
+    tokens: Tokens,
+    next_id: u64,
+    /// Fetches that failed in a row.
+    failures: u32,
+}
+
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+impl Actor for TokenActor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Tokens;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Message>,
+        tokens: Tokens,
+    ) -> Result<State, ActorProcessingErr> {
+        let next_id = tokens
+            .board
+            .borrow()
+            .current
+            .as_ref()
+            .map_or(1, |current| current.id + 1);
+        Ok(State {
+            tokens,
+            next_id,
+            failures: 0,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Need => state.need(&myself).await,
+            Message::Renew(id) => state.renew(&myself, id).await,
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Fetches until there is a token, or until those who wait must be told.
+    async fn need(&mut self, myself: &ActorRef<Message>) {
+        for attempt in 1..=TRIES {
+            let now = Instant::now();
+            {
+                let board = self.tokens.board.borrow();
+                if board.usable(now).is_some() || board.failing(now).is_some() {
+                    return; // an earlier message has seen to it
+                }
+            }
+            match self.fetch(myself).await {
+                Ok(()) => return,
+                Err(error) => {
+                    let last = attempt == TRIES || error.is_rejected();
+                    let wait = self.backoff();
+                    match error.retry_after() {
+                        Some(wait) => return self.fail(error, wait),
+                        None if last => return self.fail(error, wait),
+                        None => sleep(wait).await,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Renews a token that may still be used; a failure is nobody's concern yet.
+    async fn renew(&mut self, myself: &ActorRef<Message>, id: u64) {
+        let due = self
+            .tokens
+            .board
+            .borrow()
+            .current
+            .as_ref()
+            .is_some_and(|c| c.id == id);
+        if !due {
+            return;
+        }
+        if let Err(error) = self.fetch(myself).await {
+            tracing::warn!(
+                error = chain(&error),
+                "could not renew the access token; trying again"
+            );
+            let wait = error.retry_after().unwrap_or_else(|| self.backoff());
+            myself.send_after(wait, move || Message::Renew(id));
+        }
+    }
+
+    async fn fetch(&mut self, myself: &ActorRef<Message>) -> Result<(), TokenError> {
+        // Its life counts from before it was asked for.
+        let asked = Instant::now();
+        let token = match timeout(FETCH_LIMIT, self.tokens.source.fetch()).await {
+            Ok(Ok(token)) => token,
+            Ok(Err(error)) => {
+                self.failures += 1;
+                return Err(error);
+            }
+            Err(_) => {
+                self.failures += 1;
+                return Err(TokenError::new("no answer within 30 s"));
+            }
+        };
+        self.failures = 0;
+        let id = self.next_id;
+        self.next_id += 1;
+        // Less than a second is no lifetime: such a token is used until it is
+        // refused, rather than fetched in a circle.
+        let life = token
+            .expires_in()
+            .filter(|life| *life >= Duration::from_secs(1));
+        // A day is the platform's default; what is longer needs no timer either.
+        let until = life.map(|life| asked + (life - margin(life)).min(MAX_LIFE));
+        if let Some(life) = life {
+            let early = life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
+            let left = early.saturating_sub(asked.elapsed());
+            myself.send_after(left, move || Message::Renew(id));
+        }
+        self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
+        self.tokens.board.send_modify(|board| {
+            board.current = Some(Current {
+                token: Arc::new(token),
+                id,
+                until,
+            });
+            board.failure = None;
+        });
+        Ok(())
+    }
+
+    fn fail(&self, error: TokenError, wait: Duration) {
+        tracing::warn!(error = chain(&error), "no access token could be had");
+        self.tokens.board.send_modify(|board| {
+            board.failure = Some(Failure {
+                error,
+                until: Some(Instant::now() + wait),
+            });
+        });
+    }
+
+    fn backoff(&self) -> Duration {
+        let exponent = self.failures.saturating_sub(1).min(16);
+        let full = (BACKOFF * (1 << exponent)).min(MAX_BACKOFF);
+        full.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+/// A token is used until this long before its end: enough for a request to
+/// arrive, and for the renewal that begins twice as early.
+fn margin(life: Duration) -> Duration {
+    (life / 10).min(Duration::from_secs(60))
+}
+
+/// Ten days: beyond any lifetime that the platform grants (48 h).
+const MAX_LIFE: Duration = Duration::from_secs(10 * 24 * 3600);

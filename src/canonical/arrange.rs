@@ -1,0 +1,220 @@
+//! Puts members in order, and leaves out what is ignored, after everything has
+//! been read: each byte is moved once, however deep it is nested. Objects that
+//! are in order already leave no trace here.
+
+use std::ops::Range;
+
+use super::string::Name;
+use crate::error::ParseError;
+
+/// What must be put in order.
+///
+/// Offsets are into the bytes that were read, in the order in which they were
+/// read.
+#[derive(Debug, Default)]
+pub(super) struct Arrangement {
+    /// The members of the objects, and elements of the arrays, being read.
+    open: Vec<Piece>,
+    /// The contents that change, inner ones before the one they are in.
+    changes: Vec<Change>,
+    /// Their pieces, in the order in which they are to be written.
+    pieces: Vec<Piece>,
+}
+
+/// A member or an element.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    /// `None` for an element.
+    pub(super) name: Option<Name>,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// The changes inside it: from this one on, up to `changes_end`.
+    pub(super) changes_start: usize,
+    pub(super) changes_end: usize,
+    pub(super) ignored: bool,
+}
+
+/// The content of a container, without its brackets, to be replaced by pieces.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    start: usize,
+    end: usize,
+    /// The changes inside it are those from here up to itself.
+    first_inside: usize,
+    pieces_start: usize,
+    pieces_end: usize,
+}
+
+/// A container whose content is being read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    start: usize,
+    pieces: usize,
+    changes: usize,
+    in_order: bool,
+}
+
+impl Arrangement {
+    pub(super) const fn new() -> Self {
+        Self {
+            open: Vec::new(),
+            changes: Vec::new(),
+            pieces: Vec::new(),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.open.clear();
+        self.changes.clear();
+        self.pieces.clear();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let pieces = self.open.capacity() + self.pieces.capacity();
+        pieces * size_of::<Piece>() + self.changes.capacity() * size_of::<Change>()
+    }
+
+    /// How many changes there are so far.
+    #[inline]
+    pub(super) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Begins a container whose content starts at `start`.
+    #[inline]
+    pub(super) fn open(&self, start: usize) -> Opened {
+        Opened {
+            start,
+            pieces: self.open.len(),
+            changes: self.changes.len(),
+            in_order: true,
+        }
+    }
+
+    /// Adds what has been read as a part of `container`.
+    #[inline]
+    pub(super) fn push(&mut self, container: &mut Opened, piece: Piece, text: &str) {
+        if container.in_order {
+            let before = self.open.get(container.pieces..).and_then(<[_]>::last);
+            container.in_order = !piece.ignored
+                && match (before.and_then(|before| before.name), piece.name) {
+                    (Some(before), Some(name)) => before.compare(&name, text).is_lt(),
+                    _ => true,
+                };
+        }
+        self.open.push(piece);
+    }
+
+    /// Ends a container whose content ends at `end`.
+    ///
+    /// # Errors
+    ///
+    /// Two of its members have the same name.
+    #[inline]
+    pub(super) fn close(
+        &mut self,
+        container: Opened,
+        end: usize,
+        text: &str,
+    ) -> Result<(), ParseError> {
+        if container.in_order {
+            self.open.truncate(container.pieces);
+            return Ok(());
+        }
+        self.change(container, end, text)
+    }
+
+    fn change(&mut self, container: Opened, end: usize, text: &str) -> Result<(), ParseError> {
+        let pieces = &mut self.open[container.pieces..];
+        // Elements have no names and stay in the order of their offsets.
+        let compare = |a: &Piece, b: &Piece| match (&a.name, &b.name) {
+            (Some(a), Some(b)) => a.compare(b, text),
+            _ => std::cmp::Ordering::Equal,
+        };
+        pieces.sort_unstable_by(|a, b| compare(a, b).then(a.start.cmp(&b.start)));
+        let repeated = pieces
+            .windows(2)
+            .filter(|pair| pair[0].name.is_some() && compare(&pair[0], &pair[1]).is_eq())
+            .filter_map(|pair| pair[1].name)
+            .map(|name| name.offset())
+            .min();
+        if let Some(offset) = repeated {
+            return Err(ParseError::new(offset, "duplicate member name"));
+        }
+        let pieces_start = self.pieces.len();
+        let kept = self.open.drain(container.pieces..);
+        self.pieces.extend(kept.filter(|piece| !piece.ignored));
+        self.changes.push(Change {
+            start: container.start,
+            end,
+            first_inside: container.changes,
+            pieces_start,
+            pieces_end: self.pieces.len(),
+        });
+        Ok(())
+    }
+
+    /// Gives `read` with all changes made: itself where there are none, else
+    /// what is then in `buffer`.
+    pub(super) fn apply<'b>(&self, read: &'b [u8], buffer: &'b mut Vec<u8>) -> &'b [u8] {
+        if self.changes.is_empty() {
+            return read;
+        }
+        if buffer.len() < read.len() {
+            buffer.resize(read.len(), 0);
+        }
+        let mut writer = BackwardWriter {
+            read,
+            at: buffer.len(),
+            buffer,
+        };
+        self.write(&mut writer, 0..read.len(), 0..self.changes.len());
+        let at = writer.at;
+        &buffer[at..]
+    }
+
+    /// Writes a part of what was read, in which `changes` lie. Backwards: the
+    /// last change is then always the outermost one of those left. It calls
+    /// itself as deep as the text is nested.
+    fn write(&self, out: &mut BackwardWriter<'_>, part: Range<usize>, changes: Range<usize>) {
+        let mut end = part.end;
+        let mut left = changes.end;
+        while left > changes.start {
+            let change = &self.changes[left - 1];
+            out.copy(change.end..end);
+            let pieces = &self.pieces[change.pieces_start..change.pieces_end];
+            for (index, piece) in pieces.iter().enumerate().rev() {
+                let inside = piece.changes_start..piece.changes_end;
+                self.write(out, piece.start..piece.end, inside);
+                if index > 0 {
+                    out.comma();
+                }
+            }
+            end = change.start;
+            left = change.first_inside;
+        }
+        out.copy(part.start..end);
+    }
+}
+
+/// Fills a buffer from its end.
+struct BackwardWriter<'b> {
+    read: &'b [u8],
+    buffer: &'b mut [u8],
+    at: usize,
+}
+
+impl BackwardWriter<'_> {
+    #[inline]
+    fn copy(&mut self, part: Range<usize>) {
+        let to = self.at - part.len();
+        self.buffer[to..self.at].copy_from_slice(&self.read[part]);
+        self.at = to;
+    }
+
+    #[inline]
+    fn comma(&mut self) {
+        self.at -= 1;
+        self.buffer[self.at] = b',';
+    }
+}

@@ -1,0 +1,173 @@
+//! Numbers as exact decimals: their grammar, and ECMAScript's layout applied to
+//! the digits that are there. No number becomes a float or loses a digit.
+
+use std::ops::Range;
+
+use crate::error::ParseError;
+
+/// The largest scientific exponent, either way, that a number may have: far
+/// beyond use, and far inside what 64-bit arithmetic holds.
+const MAX_EXPONENT: i64 = 1_000_000_000_000_000;
+
+/// Where the exponents that are written out stop being told apart: beyond it,
+/// no text is long enough to bring a number back into range.
+const SATURATED: i64 = 1_000_000_000_000_000_000;
+
+/// A number as it stands in the text.
+#[derive(Debug)]
+pub(super) struct Number {
+    start: usize,
+    whole: Range<usize>,
+    /// Empty where there is no point.
+    fraction: Range<usize>,
+    /// As written, or `None` where there is no exponent.
+    exponent: Option<i64>,
+    /// Where the number ends.
+    pub(super) end: usize,
+}
+
+impl Number {
+    /// Reads the number that starts at `start` with a minus sign or a digit.
+    #[inline]
+    pub(super) fn read(bytes: &[u8], start: usize) -> Result<Self, ParseError> {
+        let first = start + usize::from(bytes.get(start) == Some(&b'-'));
+        let whole = first..digits_end(bytes, first)?;
+        if bytes.get(first) == Some(&b'0') && whole.len() > 1 {
+            return Err(ParseError::new(first + 1, "a digit after a leading zero"));
+        }
+        let mut end = whole.end;
+        let mut fraction = end..end;
+        if bytes.get(end) == Some(&b'.') {
+            fraction = end + 1..digits_end(bytes, end + 1)?;
+            end = fraction.end;
+        }
+        let mut exponent = None;
+        if let Some(b'e' | b'E') = bytes.get(end) {
+            let sign = bytes.get(end + 1).filter(|s| matches!(s, b'+' | b'-'));
+            let first = end + 1 + usize::from(sign.is_some());
+            end = digits_end(bytes, first)?;
+            let size = bytes[first..end].iter().fold(0_i64, |size, digit| {
+                (size.min(SATURATED / 10) * 10 + i64::from(digit - b'0')).min(SATURATED)
+            });
+            exponent = Some(if sign == Some(&b'-') { -size } else { size });
+        }
+        Ok(Self {
+            start,
+            whole,
+            fraction,
+            exponent,
+            end,
+        })
+    }
+
+    /// Whether the text is the canonical form already. A `false` may be wrong,
+    /// a `true` never is.
+    #[inline]
+    pub(super) fn is_canonical(&self, bytes: &[u8]) -> bool {
+        if self.exponent.is_some() || self.whole.len() > 21 {
+            return false;
+        }
+        let zero = bytes.get(self.whole.start) == Some(&b'0');
+        if self.fraction.is_empty() {
+            // "-0" is the one integer that is not.
+            return !zero || self.whole.start == self.start;
+        }
+        let fraction = &bytes[self.fraction.clone()];
+        fraction.last() != Some(&b'0')
+            && !(zero && fraction.iter().take(6).all(|&digit| digit == b'0'))
+    }
+
+    /// Appends the canonical form: the layout of ECMAScript's
+    /// `Number::toString` (ECMA-262, 6.1.6.1.20), of which RFC 8785 section
+    /// 3.2.2.3 is made, for exactly the digits that the number has.
+    pub(super) fn write(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ParseError> {
+        let whole = &bytes[self.whole.clone()];
+        let fraction = &bytes[self.fraction.clone()];
+        let count = whole.len() + fraction.len();
+        let is_digit = |digit: &u8| *digit != b'0';
+        let Some(first) = whole.iter().chain(fraction).position(is_digit) else {
+            out.push(b'0');
+            return Ok(());
+        };
+        let zeros = whole.iter().chain(fraction).rev().position(is_digit);
+        let last = count - zeros.unwrap_or(0);
+        // The significant digits numbered `from..to`.
+        let digits = |out: &mut Vec<u8>, from: usize, to: usize| {
+            let (from, to) = (first + from, first + to);
+            let point = whole.len();
+            out.extend_from_slice(&whole[from.min(point)..to.min(point)]);
+            out.extend_from_slice(&fraction[from.max(point) - point..to.max(point) - point]);
+        };
+        let k = last - first;
+        let n = position(whole.len()) - position(first) + self.exponent.unwrap_or(0);
+        if (n - 1).abs() > MAX_EXPONENT {
+            return Err(ParseError::new(self.start, "number out of range"));
+        }
+        if self.whole.start != self.start {
+            out.push(b'-');
+        }
+        match usize::try_from(n) {
+            Ok(n @ 1..=21) if k <= n => {
+                digits(out, 0, k);
+                out.resize(out.len() + n - k, b'0');
+            }
+            Ok(n @ 1..=21) => {
+                digits(out, 0, n);
+                out.push(b'.');
+                digits(out, n, k);
+            }
+            _ if -6 < n && n <= 0 => {
+                out.extend_from_slice(b"0.");
+                out.resize(out.len() + n.unsigned_abs() as usize, b'0');
+                digits(out, 0, k);
+            }
+            _ => {
+                digits(out, 0, 1);
+                if k > 1 {
+                    out.push(b'.');
+                    digits(out, 1, k);
+                }
+                out.push(b'e');
+                out.push(if n > 0 { b'+' } else { b'-' });
+                write_integer((n - 1).unsigned_abs(), out);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the digits from `pos` on end; at least one is needed.
+#[inline]
+fn digits_end(bytes: &[u8], pos: usize) -> Result<usize, ParseError> {
+    let mut end = pos;
+    while let Some(b'0'..=b'9') = bytes.get(end) {
+        end += 1;
+    }
+    if end == pos {
+        let reason = if pos < bytes.len() {
+            "expected a digit"
+        } else {
+            "the text ends inside a number"
+        };
+        return Err(ParseError::new(pos, reason));
+    }
+    Ok(end)
+}
+
+/// A position in a text as a number to calculate with. No text is longer than
+/// `isize::MAX` bytes.
+fn position(pos: usize) -> i64 {
+    i64::try_from(pos).unwrap_or(i64::MAX)
+}
+
+fn write_integer(mut value: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + (value % 10) as u8);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out[start..].reverse();
+}

@@ -1,0 +1,132 @@
+//! JSON Pointers (RFC 6901): reading them, and a set of them that a reader can
+//! walk down while it goes through a text.
+
+use std::collections::BTreeMap;
+
+use super::string::Name;
+
+/// A pointer to something inside a document, never to the whole of it.
+///
+/// A pointer has one spelling only (RFC 6901, section 3), so that equal texts
+/// are equal pointers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pointer {
+    text: Box<str>,
+}
+
+impl Pointer {
+    /// Reads a pointer.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, without quoting it.
+    pub(crate) fn read(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            return Err("the empty pointer means the whole payload");
+        }
+        if !text.starts_with('/') {
+            return Err("a JSON Pointer begins with '/'");
+        }
+        let mut rest = text.split('~');
+        rest.next();
+        if !rest.all(|after| after.starts_with(['0', '1'])) {
+            return Err("in a JSON Pointer '~' is followed by '0' or '1'");
+        }
+        Ok(Self { text: text.into() })
+    }
+
+    /// The pointer as it was written.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Its reference tokens, unescaped; at least one.
+    pub(crate) fn tokens(&self) -> impl DoubleEndedIterator<Item = String> + '_ {
+        // In this order, or "~01" would become "/" (RFC 6901, section 4).
+        let unescape = |token: &str| token.replace("~1", "/").replace("~0", "~");
+        self.text
+            .get(1..)
+            .unwrap_or_default()
+            .split('/')
+            .map(unescape)
+    }
+}
+
+/// The element of an array that a reference token names (RFC 6901, section 4).
+pub(crate) fn element_index(token: &str) -> Option<usize> {
+    let canonical = token == "0" || !token.starts_with(['0', '+']);
+    canonical.then(|| token.parse().ok()).flatten()
+}
+
+/// A place in a [`PointerSet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Node(usize);
+
+/// Pointers merged into a tree. The empty set costs nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PointerSet {
+    nodes: Vec<Branches>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Branches {
+    members: BTreeMap<String, Node>,
+    /// The same places, of those tokens that can name an element.
+    elements: BTreeMap<usize, Node>,
+    ends_here: bool,
+}
+
+impl PointerSet {
+    pub(crate) fn new<'p>(pointers: impl IntoIterator<Item = &'p Pointer>) -> Self {
+        let mut set = Self::default();
+        for pointer in pointers {
+            set.insert(pointer);
+        }
+        set
+    }
+
+    fn insert(&mut self, pointer: &Pointer) {
+        if self.nodes.is_empty() {
+            self.nodes.push(Branches::default());
+        }
+        let mut at = 0;
+        for token in pointer.tokens() {
+            let new = Node(self.nodes.len());
+            if let Some(index) = element_index(&token) {
+                self.nodes[at].elements.entry(index).or_insert(new);
+            }
+            let Node(next) = *self.nodes[at].members.entry(token).or_insert(new);
+            if next == self.nodes.len() {
+                self.nodes.push(Branches::default());
+            }
+            at = next;
+        }
+        self.nodes[at].ends_here = true;
+    }
+
+    /// Where the document itself stands.
+    pub(super) fn root(&self) -> Option<Node> {
+        (!self.nodes.is_empty()).then_some(Node(0))
+    }
+
+    /// Where a member of an object at `node` stands.
+    pub(super) fn member(&self, Node(at): Node, name: &Name, text: &str) -> Option<Node> {
+        let members = &self.nodes[at].members;
+        if members.is_empty() {
+            return None;
+        }
+        let name: String = name.characters(text).collect();
+        members.get(&name).copied()
+    }
+
+    /// Where an element of an array at `node` stands.
+    pub(super) fn element(&self, Node(at): Node, index: usize) -> Option<Node> {
+        self.nodes[at].elements.get(&index).copied()
+    }
+
+    /// Whether a pointer of the set ends at `node`.
+    #[inline]
+    pub(super) fn ends_at(&self, node: Option<Node>) -> bool {
+        node.is_some_and(|Node(at)| self.nodes[at].ends_here)
+    }
+}

@@ -1,0 +1,337 @@
+//! The handle that services embed, and its settings. It admits requests and
+//! waits for answers; everything else happens in the actors.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ractor::{ActorRef, ActorStatus};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::actors::shared::Shared;
+use crate::actors::{Drained, EngineMessage, resolve};
+use crate::error::Error;
+use crate::flights::Admission;
+use crate::key::{IdempotencyKey, Namespace};
+use crate::outcome::{Reply, Served};
+use crate::record::{Answer, Event, RecordState, Resolution};
+use crate::request::DataActionRequest;
+use crate::upstream::Upstream;
+
+mod builder;
+#[cfg(all(test, feature = "testing"))]
+mod exactly_once;
+
+pub use self::builder::EngineBuilder;
+
+/// How long the executions under way may go on after the last `Engine` of a
+/// tree was dropped.
+const GRACE_AFTER_DROP: Duration = Duration::from_secs(30);
+
+/// Executes requests once per key. A cheap clone; all clones are one engine.
+///
+/// One engine is one upstream and one namespace; two organisations are two
+/// engines, over clones of one store if you like. Dropping the last clone sends
+/// the engine a stop, outside of a runtime too: it admits nobody any more, lets
+/// the executions under way finish for 30 s, and settles the rest by what is
+/// known. [`shutdown`](Self::shutdown) does it now, and waits.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use genesys_once::testing::{ScriptedUpstream, Step};
+/// use genesys_once::{DataActionRequest, Engine, Served};
+///
+/// let upstream = ScriptedUpstream::new(|_| Step::ok(r#"{"refund": "R-1"}"#));
+/// let engine = Engine::builder(upstream.clone()).start().await?;
+///
+/// let request = DataActionRequest::new("custom_-_refund", r#"{"order": 42}"#)?;
+/// let reply = engine.execute(request).await?;
+/// assert!(reply.is_success());
+/// assert_eq!(reply.served(), Served::Upstream);
+///
+/// // The same request in another spelling: the same key, no second call.
+/// let again = DataActionRequest::new("custom_-_refund", r#"{ "order": 42.0 }"#)?;
+/// let reply = engine.execute(again).await?;
+/// assert_eq!(reply.served(), Served::Memory);
+/// assert_eq!(upstream.ledger().total(), 1);
+/// # Ok::<(), genesys_once::Error>(())
+/// # }).unwrap();
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    root: ActorRef<EngineMessage>,
+    drained: watch::Receiver<Option<Drained>>,
+    deadline: Duration,
+    /// The tree lives as long as a supervisor of the embedder's.
+    linked: bool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.linked {
+            // A stopped root does not listen any more.
+            let _ = self
+                .root
+                .send_message(EngineMessage::close(GRACE_AFTER_DROP));
+        }
+    }
+}
+
+impl Engine {
+    /// The settings of a new engine for this upstream.
+    pub fn builder(upstream: impl Upstream) -> EngineBuilder {
+        EngineBuilder::new(Arc::new(upstream))
+    }
+
+    /// Executes a request once for its key, however often it is asked for, and
+    /// waits for the answer for the engine's `deadline` (5 minutes by default).
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::hint`] says what to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future frees the caller's place and never
+    /// cancels, repeats or leaks the execution (I2). Ask again for its outcome.
+    pub async fn execute(&self, request: DataActionRequest) -> Result<Reply, Error> {
+        self.execute_within(request, self.inner.deadline).await
+    }
+
+    /// The same with a deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute`](Self::execute); [`Error::DeadlineExceeded`] after
+    /// `limit`.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`execute`](Self::execute).
+    pub async fn execute_within(
+        &self,
+        request: DataActionRequest,
+        limit: Duration,
+    ) -> Result<Reply, Error> {
+        let Inner { shared, root, .. } = &*self.inner;
+        let waiter = match shared.admit(&request)? {
+            Admission::Recent(reply) => {
+                shared.counts.count_served(Served::Memory);
+                return Ok(reply);
+            }
+            Admission::Joined(waiter) => waiter,
+            Admission::First(waiter, guard) => {
+                // A root that is gone drops the guard, which answers.
+                let _ = root.send_message(EngineMessage::run(guard));
+                waiter
+            }
+        };
+        let key = IdempotencyKey::of(&request);
+        let answer = match timeout(limit, waiter.answer()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::DeadlineExceeded { key }),
+        };
+        shared.count(&answer);
+        match answer {
+            // An execution that died with its whole tree did not crash.
+            Err(Error::Crashed { .. }) if !self.is_running() => Err(Error::Stopped),
+            answer => answer,
+        }
+    }
+
+    /// The engine's root actor, for callers that are actors themselves: send it
+    /// [`EngineMessage::Execute`]. A kept `ActorRef` keeps nothing alive.
+    pub fn actor(&self) -> &ActorRef<EngineMessage> {
+        &self.inner.root
+    }
+
+    /// Whose records this engine reads and writes.
+    pub fn namespace(&self) -> &Namespace {
+        &self.inner.shared.namespace
+    }
+
+    /// What the engine does now and has done since it started.
+    pub fn stats(&self) -> Stats {
+        let Shared {
+            flights,
+            counts,
+            permits,
+            max_in_flight,
+            tokens,
+            hold,
+            ..
+        } = &*self.inner.shared;
+        Stats {
+            executions: flights.under_way(),
+            in_flight: max_in_flight.saturating_sub(permits.available_permits()),
+            waiting: flights.places_taken().saturating_sub(flights.under_way()),
+            served_upstream: counts.served(Served::Upstream),
+            served_joined: counts.served(Served::Joined),
+            served_memory: counts.served(Served::Memory),
+            served_store: counts.served(Served::Store),
+            calls_final: counts.calls_final.load(Ordering::Relaxed),
+            calls_not_executed: counts.calls_not_executed.load(Ordering::Relaxed),
+            calls_unknown: counts.calls_unknown.load(Ordering::Relaxed),
+            store_up: self.inner.shared.store_up.load(Ordering::Relaxed),
+            token_valid_for: tokens.as_ref().and_then(|tokens| tokens.valid_for()),
+            token_fetches: tokens.as_ref().map_or(0, |tokens| tokens.renewals()),
+            held_for: hold.left(),
+        }
+    }
+
+    /// What the store knows of a key; `None` where it knows nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn inspect(&self, key: &IdempotencyKey) -> Result<Option<RecordState>, Error> {
+        let Shared { store, .. } = &*self.inner.shared;
+        let name = self.inner.shared.name(*key);
+        store
+            .look(&name)
+            .await
+            .map_err(|source| Error::of_store(*key, source))
+    }
+
+    /// Settles an indeterminate key: `NotApplied` lets the next request execute
+    /// it, `Applied` replays the outcome given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotIndeterminate`] where the key is not indeterminate (any
+    /// more), and for `NotApplied` as long as the lost attempt may still be
+    /// running: attempt time-out and lease (95 s by default) after `since`.
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The resolution may or may not have been applied; asking again is safe.
+    pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
+        resolve(&self.inner.shared, *key, resolution).await
+    }
+
+    /// Removes the recorded outcome of a key, so that the next request executes
+    /// it again; `false` where there was none. Nothing but a recorded outcome is
+    /// ever removed. Other processes may answer from memory for another minute
+    /// (their `recent` time).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The outcome may or may not have been removed; asking again is safe.
+    pub async fn forget(&self, key: &IdempotencyKey) -> Result<bool, Error> {
+        let Shared { store, flights, .. } = &*self.inner.shared;
+        let name = self.inner.shared.name(*key);
+        let answer = store.apply(&name, Event::Forget).await;
+        // Afterwards, so that what is remembered meanwhile goes, too.
+        flights.forget(key);
+        match answer {
+            Ok(answer) => Ok(answer == Answer::Done),
+            Err(source) => Err(Error::of_store(*key, source)),
+        }
+    }
+
+    /// Up to `limit` indeterminate keys of this engine's namespace, in no order.
+    /// It walks the whole store: for people and their tools, not for a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`], also from a store that cannot list.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn unresolved(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<(IdempotencyKey, RecordState)>, Error> {
+        let Shared {
+            store, namespace, ..
+        } = &*self.inner.shared;
+        let found = store.unresolved(namespace, limit).await;
+        found.map_err(|source| Error::StoreUnavailable { source })
+    }
+
+    /// Stops the engine: admits nobody any more, lets the executions under way
+    /// finish for `grace`, then cuts them off. Everybody who waits is answered,
+    /// and every record is settled by what is known. May be called again and
+    /// concurrently; the shortest grace counts, and all get the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not take the stop back.
+    pub async fn shutdown(&self, grace: Duration) -> Drained {
+        let mut drained = self.inner.drained.clone();
+        let _ = self.inner.root.send_message(EngineMessage::close(grace));
+        // A root that was killed answers nothing: there is nothing to drain.
+        match drained.wait_for(Option::is_some).await {
+            Ok(drained) => drained.unwrap_or_default(),
+            Err(_) => Drained::default(),
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.inner.root.get_status() < ActorStatus::Stopping
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("namespace", self.namespace())
+            .field("running", &self.is_running())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an engine does now and has done since it started.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Executions that are not settled.
+    pub executions: usize,
+    /// Calls at the platform, and executions about to make one: at most
+    /// `max_in_flight`.
+    pub in_flight: usize,
+    /// Callers who wait for an answer.
+    pub waiting: usize,
+    /// Replies that were the caller's own call.
+    pub served_upstream: u64,
+    /// Replies of an execution that another caller had begun.
+    pub served_joined: u64,
+    /// Replies from this process's memory.
+    pub served_memory: u64,
+    /// Replies from the store.
+    pub served_store: u64,
+    /// Calls with a final answer.
+    pub calls_final: u64,
+    /// Calls that are proven not to have been executed.
+    pub calls_not_executed: u64,
+    /// Calls whose fate was unknown.
+    pub calls_unknown: u64,
+    /// Whether the last store command was answered.
+    pub store_up: bool,
+    /// For how long the access token at hand may be used; `None` where there is
+    /// none.
+    pub token_valid_for: Option<Duration>,
+    /// Access tokens fetched.
+    pub token_fetches: usize,
+    /// For how long the platform holds everybody back; zero where it does not.
+    pub held_for: Duration,
+}

@@ -1,0 +1,365 @@
+//! The settings of an engine, their defaults and their bounds; `start` checks
+//! them all before anything runs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use ractor::ActorCell;
+use tokio::sync::{Semaphore, watch};
+
+use super::{Engine, Inner};
+use crate::actors::hold::Hold;
+use crate::actors::shared::{Reconcile, Shared};
+use crate::actors::supervisor;
+use crate::actors::token::Tokens;
+use crate::error::Error;
+use crate::execution::Terms;
+use crate::flights::{Flights, Limits};
+use crate::key::Namespace;
+use crate::outcome::{Outcome, Verdict};
+use crate::policy::{OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy};
+use crate::record::Resolution;
+use crate::request::DataActionRequest;
+use crate::store::{Deadline, MemoryStore, Store};
+use crate::upstream::Upstream;
+
+/// The settings of an [`Engine`]; each has a default, named at its function.
+///
+/// Impossible settings are `Error::InvalidConfig` from [`start`](Self::start). A
+/// clone starts another engine with the same settings, store and upstream.
+#[derive(Clone)]
+#[must_use]
+pub struct EngineBuilder {
+    upstream: Arc<dyn Upstream>,
+    store: Arc<dyn Store>,
+    namespace: Option<Namespace>,
+    terms: Terms,
+    retry: RetryPolicy,
+    on_duplicate: OnDuplicate,
+    on_store_down: OnStoreDown,
+    reconcile: Option<Reconcile>,
+    deadline: Duration,
+    store_timeout: Duration,
+    max_in_flight: usize,
+    max_payload_bytes: usize,
+    limits: Limits,
+}
+
+impl EngineBuilder {
+    pub(super) fn new(upstream: Arc<dyn Upstream>) -> Self {
+        Self {
+            upstream,
+            store: Arc::new(MemoryStore::new()),
+            namespace: None,
+            terms: Terms::default(),
+            retry: RetryPolicy::default(),
+            on_duplicate: OnDuplicate::default(),
+            on_store_down: OnStoreDown::default(),
+            reconcile: None,
+            deadline: Duration::from_secs(5 * 60),
+            store_timeout: Duration::from_secs(2),
+            max_in_flight: 50,
+            max_payload_bytes: 1 << 20,
+            limits: Limits {
+                max_waiting: 100_000,
+                recent_bytes: 64 << 20,
+                recent_ttl: Duration::from_secs(60),
+            },
+        }
+    }
+
+    /// Where records are kept. By default a [`MemoryStore`]: **this process
+    /// only**, gone with it.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Arc::new(store);
+        self
+    }
+
+    /// Whose records these are. By default the upstream's: a digest of platform
+    /// host and OAuth client. Set it before credentials are rotated or shared,
+    /// or the new client begins with no records.
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
+    /// What a caller gets whose key is being executed, here or elsewhere; by
+    /// default its answer.
+    pub fn on_duplicate(mut self, policy: OnDuplicate) -> Self {
+        self.on_duplicate = policy;
+        self
+    }
+
+    /// What happens to a request that may have been executed; by default it is
+    /// held.
+    pub fn on_unknown(mut self, policy: OnUnknown) -> Self {
+        self.terms.on_unknown = policy;
+        self
+    }
+
+    /// What happens while the store is down; by default nothing is sent.
+    pub fn on_store_down(mut self, policy: OnStoreDown) -> Self {
+        self.on_store_down = policy;
+        self
+    }
+
+    /// How often and how long to try again what was not executed; by default 3
+    /// attempts and waits up to 180 s.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Reads answers; by default [`classify::genesys`](crate::classify::genesys),
+    /// which a reading of your own may fall back on.
+    pub fn classify(mut self, f: impl Fn(&Outcome) -> Verdict + Send + Sync + 'static) -> Self {
+        self.terms.classify = Arc::new(f);
+        self
+    }
+
+    /// Asks `f`, once per execution, what became of a request whose fate is
+    /// unknown; `None` leaves it indeterminate. By default nobody is asked.
+    pub fn reconcile<F, Fut>(mut self, f: F) -> Self
+    where
+        F: Fn(DataActionRequest, Error) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<Resolution>> + Send + 'static,
+    {
+        self.reconcile = Some(Arc::new(move |request, error| Box::pin(f(request, error))));
+        self
+    }
+
+    /// How long outcomes are replayed; 24 h by default. A request's own `ttl`
+    /// goes first.
+    pub fn result_ttl(mut self, ttl: Duration) -> Self {
+        self.terms.result_ttl = ttl;
+        self
+    }
+
+    /// How long indeterminate keys are held; 7 days by default.
+    pub fn unresolved_ttl(mut self, ttl: Duration) -> Self {
+        self.terms.unresolved_ttl = ttl;
+        self
+    }
+
+    /// How long a lease lives without being extended; 30 s by default, at least
+    /// 100 ms. It is how long others wait for a process that died before it
+    /// sent anything.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.terms.lease = lease;
+        self
+    }
+
+    /// How long a caller waits; 5 minutes by default.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long one store command may take; 2 s by default.
+    pub fn store_timeout(mut self, limit: Duration) -> Self {
+        self.store_timeout = limit;
+        self
+    }
+
+    /// Calls at the platform at the same time; 50 by default, the platform's own
+    /// limit for an organisation.
+    pub fn max_in_flight(mut self, calls: usize) -> Self {
+        self.max_in_flight = calls;
+        self
+    }
+
+    /// Callers waiting plus executions not settled; 100,000 by default. Beyond
+    /// it `Error::Overloaded`, at once.
+    pub fn max_waiting(mut self, places: usize) -> Self {
+        self.limits.max_waiting = places;
+        self
+    }
+
+    /// The largest payload in bytes; 1 MiB by default.
+    pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
+        self.max_payload_bytes = bytes;
+        self
+    }
+
+    /// The largest answer in bytes; 8 MiB by default. A larger one is an unknown
+    /// outcome.
+    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+        self.terms.max_response_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of recent outcomes are kept in memory, and for how long
+    /// each; 64 MiB and 60 s by default, never longer than the store keeps them.
+    /// 0 bytes keeps none.
+    pub fn recent(mut self, bytes: u64, ttl: Duration) -> Self {
+        self.limits.recent_bytes = bytes;
+        self.limits.recent_ttl = ttl;
+        self
+    }
+
+    /// Checks the settings and starts the engine. Nothing is asked of store or
+    /// platform yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] naming the setting.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn start(self) -> Result<Engine, Error> {
+        self.spawn(None).await
+    }
+
+    /// The same under a supervisor of the embedder's: the engine then lives as
+    /// long as that supervisor, and dropping its handles does not stop it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start); [`Error::Stopped`] where that supervisor
+    /// is stopping.
+    pub async fn start_linked(self, supervisor: ActorCell) -> Result<Engine, Error> {
+        self.spawn(Some(supervisor)).await
+    }
+
+    async fn spawn(mut self, above: Option<ActorCell>) -> Result<Engine, Error> {
+        self.check()?;
+        self.upstream.limit_response(self.terms.max_response_bytes);
+        self.terms.route = Arc::from(self.upstream.route_label());
+        let linked = above.is_some();
+        let (deadline, drained) = (self.deadline, watch::Sender::new(None));
+        let shared = Arc::new(self.into_shared());
+        tracing::info!(namespace = %shared.namespace, "starting an engine");
+        let receiver = drained.subscribe();
+        let args = supervisor::Args {
+            shared: shared.clone(),
+            drained,
+            deadline,
+        };
+        let root = supervisor::spawn(args, above).await.map_err(|error| {
+            tracing::error!(%error, "could not start the engine's root");
+            Error::Stopped
+        })?;
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                shared,
+                root,
+                drained: receiver,
+                deadline,
+                linked,
+            }),
+        })
+    }
+
+    fn into_shared(self) -> Shared {
+        let route = self.terms.route.clone();
+        let store_up = Arc::new(AtomicBool::new(true));
+        Shared {
+            store: Arc::new(Deadline::new(
+                self.store,
+                self.store_timeout,
+                store_up.clone(),
+            )),
+            store_up,
+            fallback: MemoryStore::new(),
+            namespace: self.namespace.unwrap_or_else(|| self.upstream.namespace()),
+            retry: self.retry,
+            on_duplicate: self.on_duplicate,
+            on_store_down: self.on_store_down,
+            reconcile: self.reconcile,
+            flights: Flights::new(self.limits, self.on_duplicate, route),
+            tokens: self.upstream.token_source().map(Tokens::new),
+            permits: Arc::new(Semaphore::new(self.max_in_flight)),
+            max_in_flight: self.max_in_flight,
+            max_payload_bytes: self.max_payload_bytes,
+            hold: Hold::default(),
+            cut: watch::Sender::new(false),
+            counts: Default::default(),
+            terms: self.terms,
+            upstream: self.upstream,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |setting, reason: &str| Err(Error::invalid_config(setting, reason));
+        let Self { terms, limits, .. } = self;
+        if terms.lease < Duration::from_millis(100) {
+            return refuse("lease", "it must be at least 100 ms");
+        }
+        if terms.lease > Duration::from_secs(3600) {
+            return refuse(
+                "lease",
+                "it must be at most an hour; a lease is extended while it is needed",
+            );
+        }
+        for (setting, time) in [
+            ("result_ttl", terms.result_ttl),
+            ("unresolved_ttl", terms.unresolved_ttl),
+            ("deadline", self.deadline),
+            ("store_timeout", self.store_timeout),
+        ] {
+            if time < Duration::from_millis(1) {
+                return refuse(setting, "it must be at least 1 ms");
+            }
+        }
+        for (setting, time) in [
+            ("result_ttl", terms.result_ttl),
+            ("unresolved_ttl", terms.unresolved_ttl),
+        ] {
+            if time > Duration::from_secs(10 * 365 * 24 * 3600) {
+                return refuse(setting, "it must be at most ten years");
+            }
+        }
+        if terms.unresolved_ttl < terms.lease {
+            return refuse("unresolved_ttl", "it must be at least the lease");
+        }
+        if self.store_timeout > terms.lease {
+            return refuse(
+                "store_timeout",
+                "it must not exceed the lease, or a slow answer eats it up",
+            );
+        }
+        for (setting, number) in [
+            ("max_in_flight", self.max_in_flight),
+            ("max_payload_bytes", self.max_payload_bytes),
+            ("max_response_bytes", terms.max_response_bytes),
+        ] {
+            if number == 0 {
+                return refuse(setting, "it must not be 0");
+            }
+        }
+        if self.max_in_flight > Semaphore::MAX_PERMITS {
+            return refuse("max_in_flight", "it is too large");
+        }
+        if limits.max_waiting < 2 {
+            return refuse(
+                "max_waiting",
+                "it must be at least 2: one caller and one execution",
+            );
+        }
+        if let Some(fault) = self.retry.fault() {
+            return refuse("retry", fault);
+        }
+        self.upstream.check()
+    }
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("namespace", &self.namespace)
+            .field("terms", &self.terms)
+            .field("retry", &self.retry)
+            .field("on_duplicate", &self.on_duplicate)
+            .field("on_store_down", &self.on_store_down)
+            .field("reconcile", &self.reconcile.is_some())
+            .field("deadline", &self.deadline)
+            .field("store_timeout", &self.store_timeout)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("max_payload_bytes", &self.max_payload_bytes)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,252 @@
+//! One execution as a typestate: `Hashed → Locked → Executed → Cached`. Each
+//! step consumes the execution, so that executing before locking, caching
+//! before executing, or doing either twice, is not a program that compiles.
+//!
+//! The engine drives these states for you; drive them yourself where you need
+//! one execution without its actors:
+//!
+//! ```
+//! use genesys_once::execution::{Attempt, Execution, Lock, Terms};
+//! # use genesys_once::{DataActionRequest, Error, MemoryStore, Reply, Upstream};
+//!
+//! # async fn once(upstream: &dyn Upstream, request: DataActionRequest) -> Result<Option<Reply>, Error> {
+//! let store = MemoryStore::new();
+//! let hashed = Execution::new(request, upstream.namespace());
+//! let reply = match hashed.lock(&store, &Terms::default()).await? {
+//!     Lock::Cached(cached) => Some(cached.into_reply()),
+//!     Lock::Locked(locked) => match locked.execute(&store, upstream, None).await? {
+//!         Attempt::Executed(executed) => {
+//!             Some(executed.cache(&store).await.map_err(|(_, error)| error)?.into_reply())
+//!         }
+//!         _ => None, // nothing was executed, or nothing is known
+//!     },
+//!     _ => None, // somebody else holds the key
+//! };
+//! # Ok(reply)
+//! # }
+//! ```
+//!
+//! What is known of an execution also stands in its [`Progress`], which
+//! outlives it: dropping an execution in mid-step loses nothing, since
+//! [`Progress::settle`] can still end its record by what is known.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::error::{Error, StoreError};
+use crate::key::{IdempotencyKey, RecordName};
+use crate::outcome::{Outcome, Verdict};
+use crate::policy::{OnUnknown, classify};
+use crate::record::{Answer, Claim, Event, Phase};
+use crate::request::DataActionRequest;
+use crate::store::Store;
+
+mod attempt;
+mod finish;
+mod lock;
+mod progress;
+
+pub use self::attempt::Attempt;
+pub use self::lock::Lock;
+pub use self::progress::Progress;
+
+/// An execution in state `S`: see the [module's docs](self).
+///
+/// Let inference name the states; a program rarely spells this type out.
+#[must_use = "a dropped execution leaves its record to lapse"]
+pub struct Execution<S: State> {
+    core: Core,
+    state: S,
+}
+
+impl<S: State> Execution<S> {
+    /// The request's key.
+    pub fn key(&self) -> IdempotencyKey {
+        self.core.name.key
+    }
+
+    /// What is to be executed.
+    pub fn request(&self) -> &DataActionRequest {
+        &self.core.request
+    }
+
+    /// What is known of this execution; outlives it.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.core.progress
+    }
+}
+
+impl<S: State> fmt::Debug for Execution<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Execution")
+            .field("state", &S::NAME)
+            .field("name", &format_args!("{}", self.core.name))
+            .field("progress", &self.core.progress)
+            .finish()
+    }
+}
+
+/// A state of an [`Execution`]; sealed.
+pub trait State: sealed::Sealed {
+    /// The state's name.
+    const NAME: &'static str;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The key is made; waits for `lock`.
+#[derive(Debug)]
+pub struct Hashed {
+    _private: (),
+}
+
+/// The key is held; waits for `execute` or `release`.
+#[derive(Debug)]
+pub struct Locked {
+    terms: Terms,
+    claim: Claim,
+    step: u32,
+    phase: Phase,
+    /// Until when the lease lives by this process's clock, counted from when
+    /// its last successful store command was sent (I1).
+    live_until: Instant,
+    /// An attempt of this execution may have been executed.
+    unproven: bool,
+    attempts: u32,
+}
+
+/// The platform answered; waits for `cache`.
+#[derive(Debug)]
+pub struct Executed {
+    terms: Terms,
+    claim: Claim,
+    step: u32,
+    outcome: Arc<Outcome>,
+}
+
+/// The outcome is known to the store; waits for `into_reply`.
+#[derive(Debug)]
+pub struct Cached {
+    reply: crate::outcome::Reply,
+    left: Duration,
+}
+
+macro_rules! states {
+    ($($state:ident),+) => {$(
+        impl sealed::Sealed for $state {}
+        impl State for $state {
+            const NAME: &'static str = stringify!($state);
+        }
+    )+};
+}
+
+states!(Hashed, Locked, Executed, Cached);
+
+/// The terms of an execution: times, bounds and the reading of answers.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Terms {
+    /// How long a lease lives without being extended; 30 s by default. It is
+    /// extended every third of that.
+    pub lease: Duration,
+    /// How long an outcome is replayed; 24 h by default. A request's own `ttl`
+    /// goes first.
+    pub result_ttl: Duration,
+    /// How long an indeterminate key is held; 7 days by default.
+    pub unresolved_ttl: Duration,
+    /// What follows an attempt that may have been executed; `Hold` by default.
+    pub on_unknown: OnUnknown,
+    /// Reads an answer; [`classify::genesys`] by default.
+    pub classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
+    /// The largest answer accepted, in bytes; 8 MiB by default.
+    pub max_response_bytes: usize,
+    /// The upstream's `route_label`, a part of the fingerprint; empty by default.
+    pub route: Arc<str>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            result_ttl: Duration::from_secs(24 * 3600),
+            unresolved_ttl: Duration::from_secs(7 * 24 * 3600),
+            on_unknown: OnUnknown::default(),
+            classify: Arc::new(classify::genesys),
+            max_response_bytes: 8 << 20,
+            route: Arc::from(""),
+        }
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("lease", &self.lease)
+            .field("result_ttl", &self.result_ttl)
+            .field("unresolved_ttl", &self.unresolved_ttl)
+            .field("on_unknown", &self.on_unknown)
+            .field("max_response_bytes", &self.max_response_bytes)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every state carries.
+struct Core {
+    request: DataActionRequest,
+    name: RecordName,
+    progress: Arc<Progress>,
+}
+
+impl Core {
+    /// Sends one event and follows a lost reply up: events are idempotent, so
+    /// sending one again finds out what became of the first. `tries` bounds it.
+    async fn apply(
+        &self,
+        store: &dyn Store,
+        event: &Event,
+        tries: u32,
+    ) -> Result<Answer, StoreError> {
+        follow_up(store, &self.name, event, tries).await
+    }
+
+    fn of_store(&self, source: StoreError) -> Error {
+        Error::of_store(self.name.key, source)
+    }
+
+    fn indeterminate(&self, since: SystemTime, cause: impl Into<Arc<str>>) -> Error {
+        Error::Indeterminate {
+            key: self.name.key,
+            since,
+            cause: cause.into(),
+        }
+    }
+}
+
+/// How often a command is sent before its caller is told that the store is
+/// unavailable.
+const TRIES: u32 = 2;
+
+pub(crate) async fn follow_up(
+    store: &dyn Store,
+    name: &RecordName,
+    event: &Event,
+    tries: u32,
+) -> Result<Answer, StoreError> {
+    let mut made = 0;
+    loop {
+        made += 1;
+        match store.apply(name, event.clone()).await {
+            // A definite answer, a definite refusal, or time to stop asking.
+            Err(error) if !error.is_refused() && !error.is_unreadable() && made < tries => {
+                tokio::time::sleep(Duration::from_millis(20) * made).await;
+            }
+            answer => return answer,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! `Locked → Executed`: one attempt at the platform under a live lease. The one
+//! place in the crate from which a request leaves; what I1 says is checked here
+//! and nowhere else.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Executed, Execution, Hashed, Locked, TRIES};
+use crate::error::{Error, SendError, StoreError, chain};
+use crate::outcome::{Outcome, Then, Verdict};
+use crate::policy::OnUnknown;
+use crate::record::{Answer, Event, Phase};
+use crate::store::Store;
+use crate::upstream::{AccessToken, Call, Upstream};
+
+/// What became of one attempt.
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub enum Attempt {
+    /// The platform gave a final answer; `cache` it.
+    Executed(Execution<Executed>),
+    /// Proven not executed; the key is still held.
+    NotExecuted(Execution<Locked>, Then, Result<Outcome, SendError>),
+    /// Under `OnUnknown::Retry`: it may have been executed, and the policy is to
+    /// try again. The key is still held, and can no longer be released.
+    Unproven(Execution<Locked>, Error),
+    /// It may have been executed: the key is indeterminate. The error is
+    /// `Error::Indeterminate`.
+    Unknown(Error),
+    /// The lease was lost before anything was sent; `lock` again.
+    Lost(Execution<Hashed>),
+}
+
+impl Execution<Locked> {
+    /// How many attempts were made under this lease.
+    pub fn attempts(&self) -> u32 {
+        self.state.attempts
+    }
+
+    /// One attempt: makes sure that the lease is live and `Dispatched`, sends,
+    /// and extends the lease every third of it for as long as the answer takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`] where the
+    /// lease could not be made sure of; nothing was sent by this attempt.
+    ///
+    /// # Cancel safety
+    ///
+    /// **Not** cancel safe: dropped in mid-way the request may have been
+    /// executed. [`Progress::settle`](super::Progress::settle) then records just
+    /// that.
+    pub async fn execute(
+        mut self,
+        store: &dyn Store,
+        upstream: &dyn Upstream,
+        token: Option<&AccessToken>,
+    ) -> Result<Attempt, Error> {
+        match self.dispatch(store).await {
+            Ok(true) => {}
+            Ok(false) if self.state.unproven => {
+                let error = self
+                    .abandon(store, "its record was taken away between attempts")
+                    .await;
+                return Ok(Attempt::Unknown(error));
+            }
+            Ok(false) => return Ok(Attempt::Lost(self.give_up(store).await)),
+            Err(source) => {
+                let error = self.core.of_store(source);
+                if !self.state.unproven {
+                    let _ = self.core.progress.settle(store, &self.core.name, 1).await;
+                }
+                return Err(error);
+            }
+        }
+        let sent = self.send(store, upstream, token).await;
+        Ok(self.judge(store, sent).await)
+    }
+
+    /// Waits for `until` under the lease: in `Claimed`, so that another process
+    /// takes over if this one dies, unless an attempt is unproven.
+    ///
+    /// # Cancel safety
+    ///
+    /// As safe as dropping the execution: nothing is on the wire.
+    pub async fn pause<F: Future>(mut self, store: &dyn Store, until: F) -> (Self, F::Output) {
+        if !self.state.unproven && self.state.phase == Phase::Dispatched {
+            self.state.step += 1;
+            let (claim, step) = (self.state.claim, self.state.step);
+            self.core.progress.held(claim, step);
+            let sent = Instant::now();
+            let enter = Event::Enter {
+                claim,
+                step,
+                phase: Phase::Claimed,
+            };
+            if let Ok(Answer::Done) = self.core.apply(store, &enter, TRIES).await {
+                self.state.live_until = sent + claim.lease_ttl;
+            }
+            // Also where its fate is unknown: the next attempt enters anew, and
+            // finds out.
+            self.state.phase = Phase::Claimed;
+        }
+        let mut live_until = self.state.live_until;
+        let output = tokio::select! {
+            biased;
+            output = until => output,
+            never = self.heartbeat(store, &mut live_until) => match never {},
+        };
+        self.state.live_until = live_until;
+        (self, output)
+    }
+
+    /// Makes sure that the lease is live and in `Dispatched`; `false` where it
+    /// is no longer this execution's.
+    async fn dispatch(&mut self, store: &dyn Store) -> Result<bool, StoreError> {
+        let claim = self.state.claim;
+        if self.state.phase == Phase::Claimed {
+            self.state.step += 1;
+            let step = self.state.step;
+            self.core.progress.held(claim, step);
+            let enter = Event::Enter {
+                claim,
+                step,
+                phase: Phase::Dispatched,
+            };
+            if !self.renew(store, enter).await? {
+                return Ok(false);
+            }
+            self.state.phase = Phase::Dispatched;
+        }
+        // What is left must suffice to begin with: a stop of this process, or a
+        // slow answer of the store, may have eaten it up.
+        let mut tries = 0;
+        while self
+            .state
+            .live_until
+            .saturating_duration_since(Instant::now())
+            < claim.lease_ttl / 3
+        {
+            tries += 1;
+            let extend = Event::Extend {
+                claim,
+                dispatched: Some(self.state.step),
+            };
+            if !self.renew(store, extend).await? {
+                return Ok(false);
+            }
+            if tries == 4 {
+                return Err(StoreError::unavailable(
+                    "the lease lapses faster than it is extended",
+                ));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends an event that renews the lease; `false` where it is lost.
+    async fn renew(&mut self, store: &dyn Store, event: Event) -> Result<bool, StoreError> {
+        for last in [false, true] {
+            let sent = Instant::now();
+            match self.core.apply(store, &event, 1).await {
+                Ok(Answer::Done) => {
+                    self.state.live_until = sent + self.state.claim.lease_ttl;
+                    return Ok(true);
+                }
+                Ok(_) => return Ok(false),
+                Err(error) if last || error.is_refused() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    /// Puts the request on the wire and sees to the lease until the answer.
+    async fn send(
+        &mut self,
+        store: &dyn Store,
+        upstream: &dyn Upstream,
+        token: Option<&AccessToken>,
+    ) -> Result<Outcome, SendError> {
+        let claim = self.state.claim;
+        self.state.attempts += 1;
+        let call = Call::new(self.core.request.clone(), self.state.attempts);
+        let limit = upstream.attempt_limit();
+        // I1: live and dispatched, by our own clock, from when the last
+        // successful command was sent. A process that was stopped until here
+        // wakes up past its lease and sends nothing.
+        if self.state.phase != Phase::Dispatched || Instant::now() >= self.state.live_until {
+            return Err(SendError::before_sending(
+                "the lease lapsed before the request was sent",
+            ));
+        }
+        // Before `send` is first polled: from here on nothing is proven.
+        self.core.progress.unproven(
+            claim,
+            self.state.step,
+            SystemTime::now(),
+            "the execution was lost with its request under way".into(),
+        );
+        let mut live_until = self.state.live_until;
+        let answer = tokio::select! {
+            biased;
+            answer = timeout(limit, upstream.send(&call, token)) => answer,
+            never = self.heartbeat(store, &mut live_until) => match never {},
+        };
+        self.state.live_until = live_until;
+        answer.unwrap_or_else(|_| {
+            Err(SendError::after_sending(format!(
+                "no answer within {} s",
+                limit.as_secs_f64()
+            )))
+        })
+    }
+
+    /// Extends the lease every third of it, for ever. What the store answers is
+    /// not acted on: a request on the wire cannot be called back.
+    async fn heartbeat(
+        &self,
+        store: &dyn Store,
+        live_until: &mut Instant,
+    ) -> std::convert::Infallible {
+        let Locked {
+            claim, step, phase, ..
+        } = self.state;
+        let dispatched = (phase == Phase::Dispatched).then_some(step);
+        loop {
+            sleep(claim.lease_ttl / 3).await;
+            let sent = Instant::now();
+            let extend = Event::Extend { claim, dispatched };
+            match self.core.apply(store, &extend, 1).await {
+                Ok(Answer::Done) => *live_until = sent + claim.lease_ttl,
+                Ok(_) => tracing::warn!(
+                    name = %self.core.name,
+                    "lost a lease while it was in use; whoever took it knows that a request may be under way"
+                ),
+                Err(error) => tracing::warn!(
+                    name = %self.core.name,
+                    error = chain(&error),
+                    "could not extend a lease; trying again"
+                ),
+            }
+        }
+    }
+
+    /// What an answer means for this execution.
+    async fn judge(mut self, store: &dyn Store, sent: Result<Outcome, SendError>) -> Attempt {
+        let limit = self.state.terms.max_response_bytes;
+        let (verdict, cause) = match &sent {
+            Ok(outcome) if outcome.body.len() > limit => (
+                Verdict::Unknown,
+                format!("the answer is larger than {limit} bytes"),
+            ),
+            Ok(outcome) => ((self.state.terms.classify)(outcome), cause_of(outcome)),
+            Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error)),
+            Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error)),
+        };
+        match (verdict, sent) {
+            (Verdict::Final, Ok(outcome)) => Attempt::Executed(self.executed(outcome)),
+            (Verdict::NotExecuted(then), sent) => {
+                if !self.state.unproven {
+                    self.core.progress.held(self.state.claim, self.state.step);
+                }
+                Attempt::NotExecuted(self, then, sent)
+            }
+            _ if self.state.terms.on_unknown == OnUnknown::Retry => {
+                self.state.unproven = true;
+                let error = self.core.indeterminate(SystemTime::now(), cause);
+                Attempt::Unproven(self, error)
+            }
+            _ => Attempt::Unknown(self.abandon(store, cause).await),
+        }
+    }
+
+    fn executed(self, outcome: Outcome) -> Execution<Executed> {
+        let Locked {
+            terms, claim, step, ..
+        } = self.state;
+        let state = Executed {
+            terms,
+            claim,
+            step,
+            outcome: Arc::new(outcome),
+        };
+        let executed = Execution {
+            core: self.core,
+            state,
+        };
+        executed.note_outcome();
+        executed
+    }
+}
+
+fn cause_of(outcome: &Outcome) -> String {
+    let status = outcome.status_code.as_u16();
+    match outcome.correlation_id() {
+        // Ids are short; anything else is not worth repeating to every caller.
+        Some(id) if id.len() <= 128 => {
+            format!("the platform answered {status} (correlation id {id})")
+        }
+        _ => format!("the platform answered {status}"),
+    }
+}

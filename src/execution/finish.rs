@@ -1,0 +1,229 @@
+//! The ends of an execution: `Executed → Cached`, `Locked → Hashed` (released)
+//! and indeterminate. Each writes what is known, nothing more.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::{HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::progress::without_body;
+use super::{Cached, Executed, Execution, Hashed, Locked, TRIES};
+use crate::error::Error;
+use crate::outcome::{Kept, Outcome, Reply, Served};
+use crate::record::{Answer, Event, MAX_REFUSAL_BYTES, Refusal};
+use crate::store::Store;
+
+impl Execution<Locked> {
+    /// Gives the key back: nothing was executed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Indeterminate`] where an attempt of this execution is unproven:
+    /// the key is then held, not given back. [`Error::StoreUnavailable`] and
+    /// [`Error::RecordUnreadable`] where the store did not take it; the lease
+    /// then lapses by itself.
+    pub async fn release(self, store: &dyn Store) -> Result<Execution<Hashed>, Error> {
+        self.release_with(store, None).await
+    }
+
+    /// Gives the key back and tells those who wait in other processes why.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`release`](Self::release).
+    pub async fn release_with(
+        self,
+        store: &dyn Store,
+        verdict: Option<Refusal>,
+    ) -> Result<Execution<Hashed>, Error> {
+        if self.state.unproven {
+            return Err(self
+                .abandon(store, "an attempt before the last is unproven")
+                .await);
+        }
+        let verdict = verdict.filter(|verdict| match verdict {
+            Refusal::Refused(outcome) => outcome.body.len() <= MAX_REFUSAL_BYTES,
+            Refusal::RateLimited { .. } => true,
+        });
+        self.core
+            .progress
+            .refused(self.state.claim, self.state.step, verdict);
+        match self
+            .core
+            .progress
+            .settle(store, &self.core.name, TRIES)
+            .await
+        {
+            Ok(()) => Ok(Execution {
+                core: self.core,
+                state: Hashed { _private: () },
+            }),
+            Err(source) => Err(self.core.of_store(source)),
+        }
+    }
+
+    /// Releases after the lease was lost; the answer changes nothing.
+    pub(super) async fn give_up(self, store: &dyn Store) -> Execution<Hashed> {
+        if self
+            .core
+            .progress
+            .settle(store, &self.core.name, TRIES)
+            .await
+            .is_err()
+        {
+            tracing::debug!(name = %self.core.name, "a lost lease could not be released");
+        }
+        Execution {
+            core: self.core,
+            state: Hashed { _private: () },
+        }
+    }
+
+    /// Records that an attempt may have been executed, and says so.
+    pub async fn abandon(self, store: &dyn Store, cause: impl Into<Arc<str>>) -> Error {
+        let (since, cause) = (SystemTime::now(), cause.into());
+        let Locked { claim, step, .. } = self.state;
+        self.core
+            .progress
+            .unproven(claim, step, since, cause.clone());
+        if let Err(error) = self
+            .core
+            .progress
+            .settle(store, &self.core.name, TRIES)
+            .await
+        {
+            tracing::warn!(
+                name = %self.core.name,
+                error = crate::error::chain(&error),
+                "could not record that a request may have been executed; its lease will say so when it lapses"
+            );
+        }
+        self.core.indeterminate(since, cause)
+    }
+}
+
+impl Execution<Executed> {
+    /// The platform's answer.
+    pub fn outcome(&self) -> &Arc<Outcome> {
+        &self.state.outcome
+    }
+
+    /// Records the outcome, so that it is replayed from now on.
+    ///
+    /// # Errors
+    ///
+    /// Gives itself back with [`Error::StoreUnavailable`] or
+    /// [`Error::RecordUnreadable`]: nothing is lost, try again.
+    ///
+    /// # Cancel safety
+    ///
+    /// The outcome may or may not have been recorded, and
+    /// [`Progress::settle`](super::Progress::settle) still records it.
+    pub async fn cache(self, store: &dyn Store) -> Result<Execution<Cached>, (Self, Error)> {
+        // A caller may have joined since with a longer ttl.
+        self.note_outcome();
+        let Some(event) = self.core.progress.last_event() else {
+            return Ok(self.cached(false, Kept::Whole));
+        };
+        let kept = match &event {
+            Event::Complete { kept, .. } => *kept,
+            _ => Kept::Whole,
+        };
+        let answer = match self.core.apply(store, &event, TRIES).await {
+            // Too large, or no memory left: the status at least is kept.
+            Err(error) if error.is_refused() => match without_body(event) {
+                Some(smaller) => {
+                    let answer = self.core.apply(store, &smaller, TRIES).await;
+                    answer.map(|answer| (answer, Kept::TooLarge))
+                }
+                None => Err(error),
+            },
+            answer => answer.map(|answer| (answer, kept)),
+        };
+        match answer {
+            Ok((answer, kept)) => {
+                self.core.progress.settled();
+                let recorded = answer == Answer::Done;
+                if !recorded {
+                    tracing::warn!(
+                        name = %self.core.name,
+                        "an outcome came too late: its record belongs to somebody else by now"
+                    );
+                }
+                Ok(self.cached(recorded, kept))
+            }
+            Err(source) => {
+                let error = self.core.of_store(source);
+                Err((self, error))
+            }
+        }
+    }
+
+    /// The reply for callers who cannot wait until the outcome is recorded.
+    pub(crate) fn unrecorded_reply(&self) -> Reply {
+        Reply::new(
+            self.core.name.key,
+            self.state.outcome.clone(),
+            Served::Upstream,
+        )
+        .with_recorded(false)
+    }
+
+    /// Puts the outcome into the progress, as it would be recorded now.
+    pub(super) fn note_outcome(&self) {
+        let Executed {
+            terms,
+            claim,
+            step,
+            outcome,
+        } = &self.state;
+        let progress = &self.core.progress;
+        let ttl = progress.ttl().unwrap_or(terms.result_ttl);
+        let (outcome, kept) = progress.reduce(outcome);
+        progress.known_outcome(*claim, *step, outcome, kept, ttl);
+    }
+
+    fn cached(self, recorded: bool, kept: Kept) -> Execution<Cached> {
+        let left = if kept == Kept::Whole && recorded {
+            self.core
+                .progress
+                .ttl()
+                .unwrap_or(self.state.terms.result_ttl)
+        } else {
+            Duration::ZERO
+        };
+        let reply = Reply::new(self.core.name.key, self.state.outcome, Served::Upstream)
+            .with_recorded(recorded);
+        Execution {
+            core: self.core,
+            state: Cached { reply, left },
+        }
+    }
+}
+
+impl Execution<Cached> {
+    /// The reply for the caller.
+    pub fn into_reply(self) -> Reply {
+        self.state.reply
+    }
+
+    /// For how long the store replays this outcome whole, at least; zero where
+    /// that is not known.
+    pub fn left(&self) -> Duration {
+        self.state.left
+    }
+}
+
+/// What is kept of an answer that may not, or cannot, be stored: its status,
+/// and the digest of its body (RFC 9530, section 2).
+pub(super) fn status_and_digest(outcome: &Outcome) -> Outcome {
+    let digest = format!("sha-256=:{}:", BASE64.encode(Sha256::digest(&outcome.body)));
+    let mut headers = HeaderMap::new();
+    if let Ok(digest) = HeaderValue::from_str(&digest) {
+        headers.insert("content-digest", digest);
+    }
+    Outcome::new(outcome.status_code, headers, "")
+}

@@ -1,0 +1,282 @@
+//! `Hashed → Locked`: take the key, or find out who has it. It never sends
+//! anything to the platform.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::{Cached, Core, Execution, Hashed, Locked, Progress, TRIES, Terms};
+use crate::error::{Error, StoreError};
+use crate::key::{Namespace, RecordName};
+use crate::outcome::{Reply, Served};
+use crate::record::{Answer, Claim, Event, LeaseId, Phase, RecordState, Seen};
+use crate::request::DataActionRequest;
+use crate::store::Store;
+
+/// What became of an attempt to take a key.
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub enum Lock {
+    /// The key is held by this execution.
+    Locked(Execution<Locked>),
+    /// The outcome is known already.
+    Cached(Execution<Cached>),
+    /// Somebody else holds the key, or it is indeterminate: its record.
+    Taken(Execution<Hashed>, RecordState),
+}
+
+impl Execution<Hashed> {
+    /// An execution of `request` whose record is in `namespace`.
+    pub fn new(request: DataActionRequest, namespace: Namespace) -> Self {
+        let progress = Progress::new(&request);
+        Self::with_progress(request, namespace, progress)
+    }
+
+    /// The same, with a progress that others watch already.
+    pub(crate) fn with_progress(
+        request: DataActionRequest,
+        namespace: Namespace,
+        progress: Arc<Progress>,
+    ) -> Self {
+        let name = RecordName::new(namespace, crate::IdempotencyKey::of(&request));
+        Self {
+            core: Core {
+                request,
+                name,
+                progress,
+            },
+            state: Hashed { _private: () },
+        }
+    }
+
+    /// Takes the key: one round trip where it is free or its outcome is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PayloadMismatch`] where the record is another request's,
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`]. Whether the
+    /// store took a lost command then is not known: [`Progress::settle`] gives
+    /// back what it may have taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// A lease may be left in the store; [`Progress::settle`] gives it back.
+    pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
+        let claim = Claim {
+            lease: LeaseId::random(),
+            fingerprint: self.core.request.fingerprint(&terms.route),
+            lease_ttl: terms.lease,
+            retention: terms.unresolved_ttl,
+        };
+        let progress = self.core.progress.clone();
+        progress.held(claim, 0);
+        let mut taking = Taking {
+            core: &self.core,
+            store,
+            claim,
+            lost_reply: false,
+        };
+        let taken = taking.take().await;
+        let lost_reply = taking.lost_reply;
+        match taken {
+            Ok(Taken::Lease { phase, sent }) => {
+                let state = Locked {
+                    terms: terms.clone(),
+                    claim,
+                    step: 0,
+                    phase,
+                    live_until: sent + terms.lease,
+                    unproven: false,
+                    attempts: 0,
+                };
+                Ok(Lock::Locked(Execution {
+                    core: self.core,
+                    state,
+                }))
+            }
+            other => {
+                // A command whose reply was lost may still be under way: what is
+                // released now, it finds released.
+                if !lost_reply || progress.settle(store, &self.core.name, 1).await.is_ok() {
+                    progress.settled();
+                }
+                match other {
+                    Ok(Taken::Somebody(state)) => self.read(state, claim),
+                    Ok(Taken::Mismatch) => Err(Error::PayloadMismatch {
+                        key: self.core.name.key,
+                    }),
+                    Err(error) => Err(self.core.of_store(error)),
+                    Ok(Taken::Lease { .. }) => unreachable!("matched above"),
+                }
+            }
+        }
+    }
+
+    /// What a record that was looked at, not taken, means for this execution.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PayloadMismatch`] where it is another request's.
+    pub(crate) fn seen(self, state: RecordState, terms: &Terms) -> Result<Lock, Error> {
+        let fingerprint = self.core.request.fingerprint(&terms.route);
+        if state
+            .fingerprint()
+            .is_some_and(|theirs| theirs != fingerprint)
+        {
+            return Err(Error::PayloadMismatch {
+                key: self.core.name.key,
+            });
+        }
+        Ok(self.replay_or(state))
+    }
+
+    fn read(self, state: RecordState, claim: Claim) -> Result<Lock, Error> {
+        // Stores compare this themselves; an answer is never handed out unchecked.
+        if state
+            .fingerprint()
+            .is_some_and(|theirs| theirs != claim.fingerprint)
+        {
+            return Err(Error::PayloadMismatch {
+                key: self.core.name.key,
+            });
+        }
+        Ok(self.replay_or(state))
+    }
+
+    fn replay_or(self, state: RecordState) -> Lock {
+        match state {
+            RecordState::Cached {
+                outcome,
+                left,
+                kept,
+                ..
+            } => {
+                let reply = Reply::new(self.core.name.key, outcome, Served::Store).with_kept(kept);
+                Lock::Cached(Execution {
+                    core: self.core,
+                    state: Cached { reply, left },
+                })
+            }
+            state => Lock::Taken(self, state),
+        }
+    }
+}
+
+/// One attempt to take a key.
+struct Taking<'a> {
+    core: &'a Core,
+    store: &'a dyn Store,
+    claim: Claim,
+    /// The fate of a command is unknown.
+    lost_reply: bool,
+}
+
+enum Taken {
+    Lease { phase: Phase, sent: Instant },
+    Somebody(RecordState),
+    Mismatch,
+}
+
+impl Taking<'_> {
+    async fn take(&mut self) -> Result<Taken, StoreError> {
+        let claim = self.claim;
+        // Two processes may take turns releasing; a bound, and then we wait.
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let (answer, sent) = self.send(Event::Acquire { claim }).await?;
+            let state = match answer {
+                Answer::Done => {
+                    return Ok(Taken::Lease {
+                        phase: Phase::Dispatched,
+                        sent,
+                    });
+                }
+                Answer::Mismatch => return Ok(Taken::Mismatch),
+                Answer::Is(Some(state)) => state,
+                // Gone between two looks: ask again.
+                _ if rounds < 4 => continue,
+                _ => return Err(StoreError::unavailable("the record does not stand still")),
+            };
+            match state {
+                // Our own acquire, whose reply was lost: extend it, so that its
+                // time counts from a command that was answered.
+                RecordState::Locked { seen, .. } if seen.lease == claim.lease => {
+                    let dispatched = Some(0);
+                    let (answer, sent) = self.send(Event::Extend { claim, dispatched }).await?;
+                    if answer == Answer::Done {
+                        return Ok(Taken::Lease {
+                            phase: Phase::Dispatched,
+                            sent,
+                        });
+                    }
+                }
+                RecordState::Released { seen, .. } => {
+                    if let Some(taken) = self.take_over(seen).await? {
+                        return Ok(taken);
+                    }
+                }
+                RecordState::Locked {
+                    lease_left, seen, ..
+                } if lease_left.is_zero() => {
+                    if let Some(taken) = self.take_over(seen).await? {
+                        return Ok(taken);
+                    }
+                }
+                // Our own acquire lapsed before we heard of it, and somebody
+                // took it for a lost request: we know that nothing was sent.
+                RecordState::Indeterminate { seen, .. } if seen.lease == claim.lease => {
+                    self.send(Event::Release {
+                        claim,
+                        step: 1,
+                        verdict: None,
+                    })
+                    .await?;
+                    return Err(StoreError::unavailable(
+                        "the lease lapsed while it was taken",
+                    ));
+                }
+                state => return Ok(Taken::Somebody(state)),
+            }
+            if rounds >= 4 {
+                return Err(StoreError::unavailable("the record does not stand still"));
+            }
+        }
+    }
+
+    async fn take_over(&mut self, seen: Seen) -> Result<Option<Taken>, StoreError> {
+        let claim = self.claim;
+        let now = SystemTime::now();
+        let (answer, sent) = self.send(Event::TakeOver { claim, seen, now }).await?;
+        Ok(match answer {
+            Answer::Done => Some(Taken::Lease {
+                phase: Phase::Claimed,
+                sent,
+            }),
+            Answer::Mismatch => Some(Taken::Mismatch),
+            // Still free, at another revision: look again.
+            Answer::Is(None | Some(RecordState::Released { .. })) => None,
+            Answer::Is(Some(state)) => Some(Taken::Somebody(state)),
+            _ => None,
+        })
+    }
+
+    /// Sends an event, following a lost reply up, and says when the sending
+    /// that was answered began.
+    async fn send(&mut self, event: Event) -> Result<(Answer, Instant), StoreError> {
+        for _ in 1..TRIES {
+            let sent = Instant::now();
+            match self.core.apply(self.store, &event, 1).await {
+                Ok(answer) => return Ok((answer, sent)),
+                Err(error) if error.is_refused() || error.is_unreadable() => return Err(error),
+                Err(_) => self.lost_reply = true,
+            }
+        }
+        let sent = Instant::now();
+        let answer = self.core.apply(self.store, &event, 1).await;
+        self.lost_reply |= answer.as_ref().is_err_and(|error| !error.is_refused());
+        answer.map(|answer| (answer, sent))
+    }
+}

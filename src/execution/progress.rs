@@ -1,0 +1,289 @@
+//! What is known of an execution, kept outside of it: so that whoever finds its
+//! owner dead can answer for the record. It decides nothing while the owner
+//! lives.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::finish::status_and_digest;
+use super::follow_up;
+use crate::error::StoreError;
+use crate::key::RecordName;
+use crate::outcome::{Kept, Outcome};
+use crate::record::{Claim, Event, Refusal};
+use crate::request::DataActionRequest;
+use crate::store::Store;
+
+/// What is known of one execution, and what its callers asked for.
+pub struct Progress {
+    known: Mutex<Known>,
+    /// The longest `ttl` that a caller asked for, in milliseconds; 0 for none.
+    ttl_ms: AtomicU64,
+    sensitive: AtomicBool,
+}
+
+/// What the record may hold of this execution.
+#[derive(Clone, Debug)]
+enum Known {
+    /// Nothing of this execution is in the store.
+    Nothing,
+    /// A lease is, or may be, in the store.
+    Held(Held),
+    /// The record is settled, or is somebody else's.
+    Settled,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    claim: Claim,
+    step: u32,
+    end: End,
+}
+
+/// How the record has to end if the owner does no more.
+#[derive(Clone, Debug)]
+enum End {
+    /// Nothing was sent, or every attempt is proven not executed.
+    Release(Option<Refusal>),
+    /// An attempt may have been executed.
+    Abandon { since: SystemTime, cause: Arc<str> },
+    /// The outcome is known.
+    Complete {
+        outcome: Arc<Outcome>,
+        kept: Kept,
+        ttl: Duration,
+    },
+}
+
+impl Progress {
+    /// The progress of an execution of `request` that has not begun.
+    pub(crate) fn new(request: &DataActionRequest) -> Arc<Self> {
+        let progress = Arc::new(Self {
+            known: Mutex::new(Known::Nothing),
+            ttl_ms: AtomicU64::new(0),
+            sensitive: AtomicBool::new(false),
+        });
+        progress.join(request);
+        progress
+    }
+
+    /// Another caller joined: the longest `ttl` and the strictest `sensitive`
+    /// apply to all.
+    pub(crate) fn join(&self, request: &DataActionRequest) {
+        if let Some(ttl) = request.requested_ttl() {
+            let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            self.ttl_ms.fetch_max(ms.max(1), Ordering::Relaxed);
+        }
+        if request.is_sensitive() {
+            self.sensitive.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The longest `ttl` asked for, where one was.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        match self.ttl_ms.load(Ordering::Relaxed) {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        }
+    }
+
+    /// Whether a caller asked that nothing of the answer be stored.
+    pub(crate) fn is_sensitive(&self) -> bool {
+        self.sensitive.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing of this execution is left to settle in the store.
+    pub fn is_settled(&self) -> bool {
+        !matches!(*self.known(), Known::Held(_))
+    }
+
+    /// Whether an attempt of this execution may have been executed and its
+    /// outcome is not known.
+    pub fn is_unproven(&self) -> bool {
+        matches!(
+            &*self.known(),
+            Known::Held(Held {
+                end: End::Abandon { .. },
+                ..
+            })
+        )
+    }
+
+    /// Whether nothing was sent, or every attempt is proven not executed.
+    pub(crate) fn is_unsent(&self) -> bool {
+        !matches!(
+            &*self.known(),
+            Known::Held(Held {
+                end: End::Abandon { .. } | End::Complete { .. },
+                ..
+            })
+        )
+    }
+
+    /// The outcome became known by another way than this lease: a lease that may
+    /// be in the store ends with it.
+    pub(crate) fn adopt(&self, outcome: &Arc<Outcome>, ttl: Duration) {
+        if let Known::Held(held) = &mut *self.known() {
+            let ttl = self.ttl().unwrap_or(ttl);
+            let (outcome, kept) = self.reduce(outcome);
+            held.end = End::Complete { outcome, kept, ttl };
+        }
+    }
+
+    /// What of an outcome may be stored.
+    pub(super) fn reduce(&self, outcome: &Arc<Outcome>) -> (Arc<Outcome>, Kept) {
+        if self.is_sensitive() {
+            (Arc::new(status_and_digest(outcome)), Kept::Sensitive)
+        } else {
+            (outcome.clone(), Kept::Whole)
+        }
+    }
+
+    /// Ends the record by what is known: released where nothing was executed,
+    /// indeterminate where that is not proven, completed where the outcome is
+    /// known. For the time after the execution's owner died; does nothing where
+    /// the record is settled.
+    ///
+    /// # Errors
+    ///
+    /// The store's, after `tries` tries; the progress is then as it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing: call it again.
+    pub async fn settle(
+        &self,
+        store: &dyn Store,
+        name: &RecordName,
+        tries: u32,
+    ) -> Result<(), StoreError> {
+        let Some(event) = self.last_event() else {
+            return Ok(());
+        };
+        match follow_up(store, name, &event, tries).await {
+            // Too large for the store: the status at least is kept.
+            Err(error) if error.is_refused() => match without_body(event) {
+                Some(smaller) => follow_up(store, name, &smaller, tries).await?,
+                None => return Err(error),
+            },
+            answer => answer?,
+        };
+        // Whatever the answer: done, or the record is no longer this lease's.
+        self.settled();
+        Ok(())
+    }
+
+    /// The event that ends the record by what is known.
+    pub(crate) fn last_event(&self) -> Option<Event> {
+        let Known::Held(Held { claim, step, end }) = self.known().clone() else {
+            return None;
+        };
+        let next = step + 1;
+        Some(match end {
+            End::Release(verdict) => Event::Release {
+                claim,
+                step: next,
+                verdict,
+            },
+            End::Abandon { since, cause } => Event::Abandon {
+                claim,
+                step: next,
+                since,
+                cause,
+            },
+            End::Complete { outcome, kept, ttl } => Event::Complete {
+                claim,
+                step,
+                outcome,
+                kept,
+                ttl,
+            },
+        })
+    }
+
+    /// A lease may now be in the store; nothing was sent under it.
+    pub(super) fn held(&self, claim: Claim, step: u32) {
+        self.set(claim, step, End::Release(None));
+    }
+
+    /// Nothing was executed, and this is what those who wait are told.
+    pub(super) fn refused(&self, claim: Claim, step: u32, verdict: Option<Refusal>) {
+        self.set(claim, step, End::Release(verdict));
+    }
+
+    /// A request may be on the wire from now on.
+    pub(super) fn unproven(&self, claim: Claim, step: u32, since: SystemTime, cause: Arc<str>) {
+        self.set(claim, step, End::Abandon { since, cause });
+    }
+
+    /// The outcome is known.
+    pub(super) fn known_outcome(
+        &self,
+        claim: Claim,
+        step: u32,
+        outcome: Arc<Outcome>,
+        kept: Kept,
+        ttl: Duration,
+    ) {
+        self.set(claim, step, End::Complete { outcome, kept, ttl });
+    }
+
+    /// Nothing of this execution is in the store any more, or the record says
+    /// how it ended.
+    pub(super) fn settled(&self) {
+        *self.known() = Known::Settled;
+    }
+
+    fn set(&self, claim: Claim, step: u32, end: End) {
+        *self.known() = Known::Held(Held { claim, step, end });
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Every write replaces the whole value, so a panic leaves it whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same completion with the status alone.
+pub(super) fn without_body(event: Event) -> Option<Event> {
+    match event {
+        Event::Complete {
+            claim,
+            step,
+            outcome,
+            kept: Kept::Whole,
+            ttl,
+        } => {
+            let outcome = Arc::new(status_and_digest(&outcome));
+            Some(Event::Complete {
+                claim,
+                step,
+                outcome,
+                kept: Kept::TooLarge,
+                ttl,
+            })
+        }
+        _ => None,
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = self.known();
+        let (word, step) = match &*known {
+            Known::Nothing => ("not locked", None),
+            Known::Settled => ("settled", None),
+            Known::Held(Held { step, end, .. }) => match end {
+                End::Release(_) => ("not executed", Some(*step)),
+                End::Abandon { .. } => ("unproven", Some(*step)),
+                End::Complete { .. } => ("executed", Some(*step)),
+            },
+        };
+        f.debug_struct("Progress")
+            .field("known", &word)
+            .field("step", &step)
+            .finish()
+    }
+}

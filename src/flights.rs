@@ -1,0 +1,359 @@
+//! Who is in flight in this process, who waits for it, and what was answered
+//! lately. It admits and coalesces; it knows no store, no platform and no actor,
+//! and holds no guard of its tables across an `.await`.
+//!
+//! A **flight** is one execution and everybody who waits for it. Its entry stays
+//! until the execution is settled, so that no second one of its key can begin in
+//! this process before. Whoever runs the flight owns its [`Guard`], whose `Drop`
+//! answers everybody (I3).
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::execution::Progress;
+use crate::key::{Fingerprint, IdempotencyKey};
+use crate::outcome::{Kept, Reply, Served};
+use crate::policy::OnDuplicate;
+use crate::request::DataActionRequest;
+
+type Answer = Result<Reply, Error>;
+
+/// The bounds of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Callers waiting plus executions not settled.
+    pub max_waiting: usize,
+    /// The weight of all recent outcomes, in bytes; 0 keeps none.
+    pub recent_bytes: u64,
+    /// How long a recent outcome is answered from memory, at most.
+    pub recent_ttl: Duration,
+}
+
+/// The in-process table.
+#[derive(Debug)]
+pub(crate) struct Flights {
+    under_way: DashMap<IdempotencyKey, Arc<Flight>, BuildHasherDefault<DigestHasher>>,
+    recent: moka::sync::Cache<IdempotencyKey, Recent, BuildHasherDefault<DigestHasher>>,
+    limits: Limits,
+    on_duplicate: OnDuplicate,
+    /// Part of every fingerprint.
+    route: Arc<str>,
+    places: Arc<AtomicUsize>,
+    closed: AtomicBool,
+}
+
+/// How a request is admitted.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// It was answered lately.
+    Recent(Reply),
+    /// It is in flight: wait.
+    Joined(Waiter),
+    /// It is the first: run the flight, and wait.
+    First(Waiter, Guard),
+}
+
+/// One execution and everybody who waits for it.
+#[derive(Debug)]
+struct Flight {
+    fingerprint: Fingerprint,
+    progress: Arc<Progress>,
+    answer: watch::Sender<Option<Answer>>,
+}
+
+#[derive(Clone, Debug)]
+struct Recent {
+    reply: Reply,
+    fingerprint: Fingerprint,
+    until: Instant,
+}
+
+impl Flights {
+    pub(crate) fn new(limits: Limits, on_duplicate: OnDuplicate, route: Arc<str>) -> Arc<Self> {
+        let recent = moka::sync::Cache::builder()
+            .max_capacity(limits.recent_bytes)
+            .weigher(|_, recent: &Recent| weight(&recent.reply))
+            // The entry itself says when it is too old, by tokio's clock; this
+            // frees the memory of those that nobody asks for again.
+            .time_to_live(limits.recent_ttl.max(Duration::from_millis(1)))
+            .build_with_hasher(BuildHasherDefault::default());
+        Arc::new(Self {
+            under_way: DashMap::default(),
+            recent,
+            limits,
+            on_duplicate,
+            route,
+            places: Arc::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Admits a request: answers it from memory, lets it join its key's flight,
+    /// or makes it the first of a new one.
+    pub(crate) fn admit(self: &Arc<Self>, request: &DataActionRequest) -> Result<Admission, Error> {
+        if self.is_closed() {
+            return Err(Error::Stopped);
+        }
+        let key = IdempotencyKey::of(request);
+        let fingerprint = request.fingerprint(&self.route);
+        if let Some(reply) = self.recent(&key, fingerprint)? {
+            return Ok(Admission::Recent(reply));
+        }
+        match self.under_way.entry(key) {
+            Entry::Occupied(entry) => self.join(key, entry.get(), fingerprint, request),
+            Entry::Vacant(entry) => {
+                // Its flight may have ended between the two looks.
+                if let Some(reply) = self.recent(&key, fingerprint)? {
+                    return Ok(Admission::Recent(reply));
+                }
+                let place = self.place()?;
+                let (answer, receiver) = watch::channel(None);
+                let waiter = Waiter {
+                    key,
+                    receiver,
+                    joined: false,
+                    _place: self.place()?,
+                };
+                let progress = Progress::new(request);
+                let flight = Arc::new(Flight {
+                    fingerprint,
+                    progress,
+                    answer,
+                });
+                entry.insert(flight.clone());
+                // Built while the table's guard is still held: from here on
+                // nothing can fail before the guard of the flight exists.
+                let guard = Guard {
+                    flights: self.clone(),
+                    flight,
+                    request: request.clone(),
+                    key,
+                    _place: place,
+                };
+                Ok(Admission::First(waiter, guard))
+            }
+        }
+    }
+
+    fn join(
+        &self,
+        key: IdempotencyKey,
+        flight: &Flight,
+        fingerprint: Fingerprint,
+        request: &DataActionRequest,
+    ) -> Result<Admission, Error> {
+        if flight.fingerprint != fingerprint {
+            return Err(Error::PayloadMismatch { key });
+        }
+        let answered = flight.answer.borrow().is_some();
+        if self.on_duplicate == OnDuplicate::FailFast && !answered {
+            return Err(Error::InProgress { key });
+        }
+        let place = self.place()?;
+        flight.progress.join(request);
+        let receiver = flight.answer.subscribe();
+        Ok(Admission::Joined(Waiter {
+            key,
+            receiver,
+            joined: true,
+            _place: place,
+        }))
+    }
+
+    fn recent(
+        &self,
+        key: &IdempotencyKey,
+        fingerprint: Fingerprint,
+    ) -> Result<Option<Reply>, Error> {
+        match self.recent.get(key) {
+            Some(recent) if Instant::now() < recent.until => {
+                if recent.fingerprint != fingerprint {
+                    return Err(Error::PayloadMismatch { key: *key });
+                }
+                Ok(Some(recent.reply.with_served(Served::Memory)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets a recent outcome.
+    pub(crate) fn forget(&self, key: &IdempotencyKey) {
+        self.recent.invalidate(key);
+    }
+
+    /// Admits nobody from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// How many flights are not settled.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Callers waiting plus executions not settled.
+    pub(crate) fn places_taken(&self) -> usize {
+        self.places.load(Ordering::Relaxed)
+    }
+
+    fn place(&self) -> Result<Place, Error> {
+        let limit = self.limits.max_waiting;
+        self.places
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                (taken < limit).then_some(taken + 1)
+            })
+            .map(|_| Place(self.places.clone()))
+            .map_err(|_| Error::Overloaded {
+                limit: "max_waiting",
+            })
+    }
+}
+
+/// A place in `max_waiting`, free again when dropped.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A caller who waits for a flight. Dropping it frees its place and does
+/// nothing to the flight (I2).
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    key: IdempotencyKey,
+    receiver: watch::Receiver<Option<Answer>>,
+    joined: bool,
+    _place: Place,
+}
+
+impl Waiter {
+    /// The flight's answer.
+    pub(crate) async fn answer(mut self) -> Answer {
+        let answer = match self.receiver.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone(),
+            Err(_) => None,
+        };
+        // The guard answers before the channel closes; this is for the case
+        // that it could not.
+        let answer = answer.unwrap_or(Err(Error::Crashed { key: self.key }));
+        match answer {
+            Ok(reply) if self.joined => Ok(reply.with_served(Served::Joined)),
+            answer => answer,
+        }
+    }
+}
+
+/// The right to run a flight, and the duty to answer it.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    request: DataActionRequest,
+    key: IdempotencyKey,
+    _place: Place,
+}
+
+impl Guard {
+    pub(crate) fn key(&self) -> IdempotencyKey {
+        self.key
+    }
+
+    pub(crate) fn request(&self) -> &DataActionRequest {
+        &self.request
+    }
+
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.flight.progress
+    }
+
+    /// Answers everybody who waits, and those who join until the flight is
+    /// settled; only the first answer counts. `left` is for how long the store
+    /// replays it, zero where that is not known.
+    pub(crate) fn answer(&self, answer: Answer, left: Duration) {
+        if let Ok(reply) = &answer {
+            self.remember(reply, left);
+        }
+        self.flight.answer.send_if_modified(|slot| {
+            let first = slot.is_none();
+            slot.get_or_insert(answer);
+            first
+        });
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.flight.answer.borrow().is_some()
+    }
+
+    fn remember(&self, reply: &Reply, left: Duration) {
+        let Flights { limits, recent, .. } = &*self.flights;
+        let ttl = limits.recent_ttl.min(left);
+        let whole = reply.kept() == Kept::Whole && !self.flight.progress.is_sensitive();
+        if !ttl.is_zero() && limits.recent_bytes > 0 && reply.recorded() && whole {
+            let recent_outcome = Recent {
+                reply: reply.clone(),
+                fingerprint: self.flight.fingerprint,
+                until: Instant::now() + ttl,
+            };
+            recent.insert(self.key, recent_outcome);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.is_answered() {
+            let error = if self.flights.is_closed() {
+                Error::Stopped
+            } else {
+                Error::Crashed { key: self.key }
+            };
+            self.answer(Err(error), Duration::ZERO);
+        }
+        self.flights.under_way.remove(&self.key);
+    }
+}
+
+/// What a recent outcome weighs in memory, in bytes.
+fn weight(reply: &Reply) -> u32 {
+    const ENTRY: usize = 512;
+    let headers: usize = reply
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 64)
+        .sum();
+    u32::try_from(ENTRY + headers + reply.body().len()).unwrap_or(u32::MAX)
+}
+
+/// A key is a SHA-256 already: its first bytes are as good as any hash of it.
+#[derive(Default)]
+pub(crate) struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_ne_bytes(*first);
+        }
+    }
+
+    // An array writes its length first; it says nothing.
+    fn write_usize(&mut self, _: usize) {}
+}

@@ -1,0 +1,135 @@
+//! What keys and fingerprints are hashes of. The canonical payload is hashed
+//! once; its state is kept, and every form goes on from there.
+
+use sha2::{Digest, Sha256};
+
+use super::{ActionId, DataActionRequest};
+use crate::canonical::{Pointer, PointerSet, with_canonical};
+use crate::error::Error;
+use crate::key::{Fingerprint, IdempotencyKey};
+
+impl IdempotencyKey {
+    /// The key of a request. It was derived when the request was made, so this
+    /// costs nothing.
+    ///
+    /// It is a SHA-256, of
+    ///
+    /// | the request has | bytes that are hashed |
+    /// |---|---|
+    /// | neither | action id `:` canonical payload |
+    /// | a scope | action id `:` canonical payload `\n` scope |
+    /// | its own key | action id `::` the key as a JSON string |
+    /// | both | action id `::` the key as a JSON string `\n` scope |
+    ///
+    /// The canonical payload is what
+    /// [`canonicalize`](crate::canonical::canonicalize) gives, without what the
+    /// request ignores; the JSON string escapes `"` and `\` only. No two of these
+    /// forms meet: an id has no colon, no canonical payload begins with one, and
+    /// a line feed occurs in neither payload, key nor scope.
+    ///
+    /// So anyone can check a key. In a shell:
+    ///
+    /// ```text
+    /// $ printf '%s:%s' 'custom_-_1' '{"customer":42,"note":"é"}' | sha256sum
+    /// f593fe05d7360acf13de1a7a9beceed6eea30eddee3f1eb11a9102aee9945628  -
+    /// ```
+    ///
+    /// and in a program:
+    ///
+    /// ```
+    /// use genesys_once::{DataActionRequest, IdempotencyKey};
+    /// use sha2::{Digest, Sha256};
+    ///
+    /// let request = DataActionRequest::new("custom_-_1", r#"{ "note": "é", "customer": 4.2e1 }"#)?;
+    /// let hashed = Sha256::digest(r#"custom_-_1:{"customer":42,"note":"é"}"#);
+    /// assert_eq!(IdempotencyKey::of(&request), IdempotencyKey::from_bytes(hashed.into()));
+    /// assert_eq!(
+    ///     IdempotencyKey::of(&request).to_string(),
+    ///     "f593fe05d7360acf13de1a7a9beceed6eea30eddee3f1eb11a9102aee9945628",
+    /// );
+    ///
+    /// let request = request.key("order \"42\"")?.scope("eu")?;
+    /// let hashed = Sha256::digest("custom_-_1::\"order \\\"42\\\"\"\neu");
+    /// assert_eq!(IdempotencyKey::of(&request), IdempotencyKey::from_bytes(hashed.into()));
+    /// # Ok::<(), genesys_once::Error>(())
+    /// ```
+    pub fn of(request: &DataActionRequest) -> Self {
+        request.0.key
+    }
+}
+
+/// The hash's state after action id, colon and canonical payload.
+#[derive(Clone)]
+pub(super) struct Derivation(Sha256);
+
+impl Derivation {
+    /// Reads and hashes `payload`, less what is `ignored`.
+    pub(super) fn new(
+        action_id: &ActionId,
+        payload: &[u8],
+        ignored: &PointerSet,
+    ) -> Result<Self, Error> {
+        with_canonical(payload, ignored, |canonical| {
+            let hash = Sha256::new().chain_update(action_id.as_str());
+            Self(hash.chain_update(":").chain_update(canonical))
+        })
+        .map_err(|error| Error::invalid_request("payload", error.to_string()))
+    }
+
+    /// The key, made of the payload.
+    pub(super) fn key(&self, scope: Option<&str>) -> IdempotencyKey {
+        finish(self.0.clone(), scope)
+    }
+
+    /// The fingerprint. What follows the payload begins with a NUL, which no
+    /// key's hash contains, and each part with its length: no two lists of parts
+    /// are the same bytes.
+    pub(super) fn fingerprint(
+        &self,
+        ignored: &[Pointer],
+        forward: Option<&Pointer>,
+        route: &str,
+    ) -> Fingerprint {
+        let mut hash = self.0.clone();
+        hash.update(b"\0fingerprint 1");
+        let mut list = |parts: &mut dyn ExactSizeIterator<Item = &str>| {
+            hash.update((parts.len() as u64).to_be_bytes());
+            for part in parts {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
+        };
+        list(&mut ignored.iter().map(Pointer::as_str));
+        list(&mut forward.into_iter().map(Pointer::as_str));
+        list(&mut [route].into_iter());
+        Fingerprint::from_bytes(hash.finalize().into())
+    }
+}
+
+/// The key, made of the caller's own, which has no control characters.
+pub(super) fn own_key(action_id: &ActionId, key: &str, scope: Option<&str>) -> IdempotencyKey {
+    let mut hash = Sha256::new()
+        .chain_update(action_id.as_str())
+        .chain_update("::\"");
+    for part in key.split_inclusive(['"', '\\']) {
+        let (plain, special) = match part.strip_suffix(['"', '\\']) {
+            Some(plain) => (plain, &part[plain.len()..]),
+            None => (part, ""),
+        };
+        hash.update(plain);
+        if !special.is_empty() {
+            hash.update("\\");
+            hash.update(special);
+        }
+    }
+    hash.update("\"");
+    finish(hash, scope)
+}
+
+fn finish(mut hash: Sha256, scope: Option<&str>) -> IdempotencyKey {
+    if let Some(scope) = scope {
+        hash.update("\n");
+        hash.update(scope);
+    }
+    IdempotencyKey::from_bytes(hash.finalize().into())
+}

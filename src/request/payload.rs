@@ -1,0 +1,102 @@
+//! The bytes of a payload, however the caller has them. They are neither read
+//! nor changed here, and never shown.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// The JSON text of a request, as bytes that are sent as they are.
+///
+/// It is made from text, bytes or a `serde_json::Value`; whether it is JSON is
+/// checked by [`DataActionRequest::new`](crate::DataActionRequest::new). From
+/// `String`, `Vec<u8>` and `Bytes` nothing is copied. `Debug` shows the length
+/// only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(Bytes);
+
+impl Payload {
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        Self(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Bytes::copy_from_slice(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+/// Numbers are as exact as the `Value` holds them: one made by `serde_json`
+/// from text has lost what an `f64` cannot hold.
+impl From<serde_json::Value> for Payload {
+    fn from(value: serde_json::Value) -> Self {
+        Self::from(&value)
+    }
+}
+
+/// As from a `Value`.
+impl From<&serde_json::Value> for Payload {
+    fn from(value: &serde_json::Value) -> Self {
+        Self(value.to_string().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_the_same_bytes() {
+        let value: serde_json::Value = serde_json::from_str(r#"{"a":[1,"é"]}"#).unwrap();
+        let text = r#"{"a":[1,"é"]}"#;
+        let expected = Payload::from(text);
+        for payload in [
+            Payload::from(text.to_owned()),
+            Payload::from(text.as_bytes()),
+            Payload::from(text.as_bytes().to_vec()),
+            Payload::from(Bytes::from_static(text.as_bytes())),
+            Payload::from(&value),
+            Payload::from(value),
+        ] {
+            assert_eq!(payload, expected);
+        }
+    }
+
+    #[test]
+    fn debug_shows_the_length_only() {
+        assert_eq!(
+            format!("{:?}", Payload::from("\"secret\"")),
+            "Payload(8 bytes)"
+        );
+    }
+}

@@ -1,0 +1,334 @@
+//! What makes two requests one, and what is sent.
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+const PAYLOAD: &str = r#"{"b":2,"a":{"x":1}}"#;
+const CANONICAL: &str = r#"{"a":{"x":1},"b":2}"#;
+
+fn request(payload: &str) -> DataActionRequest {
+    DataActionRequest::new("action", payload).unwrap()
+}
+
+fn key(request: &DataActionRequest) -> IdempotencyKey {
+    IdempotencyKey::of(request)
+}
+
+fn hashed(text: impl AsRef<[u8]>) -> IdempotencyKey {
+    IdempotencyKey::from_bytes(Sha256::digest(text).into())
+}
+
+fn sent(request: &DataActionRequest) -> String {
+    String::from_utf8(request.wire_body().to_vec()).unwrap()
+}
+
+#[track_caller]
+fn assert_refused<T: fmt::Debug>(result: Result<T, Error>, expected: &str) {
+    match result.unwrap_err() {
+        Error::InvalidRequest { field, reason } => {
+            assert_eq!(field, expected);
+            assert!(!reason.contains("secret"), "{reason}");
+        }
+        error => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn the_four_forms_of_a_key() {
+    let plain = request(PAYLOAD);
+    assert_eq!(key(&plain), hashed(format!("action:{CANONICAL}")));
+    let scoped = plain.clone().scope("eu 1").unwrap();
+    assert_eq!(key(&scoped), hashed(format!("action:{CANONICAL}\neu 1")));
+    let own = plain.clone().key(r#"a"b\c"é""#).unwrap();
+    assert_eq!(key(&own), hashed(r#"action::"a\"b\\c\"é\"""#));
+    for both in [
+        scoped.key("42").unwrap(),
+        plain.key("42").unwrap().scope("eu 1").unwrap(),
+    ] {
+        assert_eq!(key(&both), hashed("action::\"42\"\neu 1"));
+    }
+}
+
+#[test]
+fn the_own_key_is_a_json_string() {
+    for own in ["x", "\"", "\\", "\\\"", "a\\", "/é😂\u{2028}", "\\u0041"] {
+        let json = serde_json::to_string(own).unwrap();
+        assert_eq!(
+            key(&request("1").key(own).unwrap()),
+            hashed(format!("action::{json}"))
+        );
+    }
+}
+
+#[test]
+fn settings_apply_in_any_order() {
+    let pointers = ["/t", "/u"];
+    let a = request(r#"{"t":1,"a":2}"#)
+        .scope("s")
+        .unwrap()
+        .key("k")
+        .unwrap()
+        .ignoring(pointers)
+        .unwrap()
+        .forward_key("/k")
+        .unwrap()
+        .ttl(Duration::from_secs(5))
+        .sensitive();
+    let b = request(r#"{"a":2,"t":7}"#)
+        .sensitive()
+        .ttl(Duration::from_secs(5))
+        .forward_key("/k")
+        .unwrap()
+        .ignoring(["/u"])
+        .unwrap()
+        .ignoring(["/t", "/u"])
+        .unwrap()
+        .key("k")
+        .unwrap()
+        .scope("s")
+        .unwrap();
+    assert_eq!(key(&a), key(&b));
+    assert_eq!(a.fingerprint("r"), b.fingerprint("r"));
+    assert_eq!(b.requested_ttl(), Some(Duration::from_secs(5)));
+    assert!(b.is_sensitive());
+    assert!(!request("1").is_sensitive());
+    assert_eq!(request("1").requested_ttl(), None);
+    let other = b.clone().scope("t").unwrap();
+    assert_ne!(key(&b), key(&other), "a clone is left as it was");
+    assert_eq!(key(&a), key(&b));
+}
+
+#[test]
+fn scopes_and_keys_have_1_to_255_bytes_without_control_characters() {
+    let longest = "é".repeat(127) + "x";
+    for good in ["x", " ", ":", &longest] {
+        request("1").scope(good).unwrap().key(good).unwrap();
+    }
+    let too_long = "x".repeat(256);
+    for bad in ["", "secret\n", "\0", "a\u{7f}", "\u{9f}", &too_long] {
+        assert_refused(request("1").scope(bad), "scope");
+        assert_refused(request("1").key(bad), "key");
+    }
+}
+
+#[test]
+fn what_is_no_json_is_refused_with_its_offset_and_unquoted() {
+    for bad in [
+        "",
+        "{\"secret\":}",
+        "\"secret",
+        "secret",
+        "{\"secret\":1,\"secret\":2}",
+    ] {
+        assert_refused(DataActionRequest::new("action", bad), "payload");
+    }
+    let error = DataActionRequest::new("action", "{\"secret\":}").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid payload: expected a value at byte 10"
+    );
+    assert_refused(DataActionRequest::new("a:b", "secret"), "action_id");
+}
+
+#[test]
+fn serialised_payloads_are_json() {
+    #[derive(Serialize)]
+    struct Order<'a> {
+        id: u64,
+        note: &'a str,
+    }
+    let order = Order {
+        id: 9_007_199_254_740_993,
+        note: "é",
+    };
+    let made = DataActionRequest::from_serialize("action", &order).unwrap();
+    assert_eq!(
+        key(&made),
+        key(&request(r#"{"note":"\u00e9","id":9007199254740993}"#))
+    );
+    let no_text = std::collections::HashMap::from([((1, 2), "secret")]);
+    assert_refused(
+        DataActionRequest::from_serialize("action", &no_text),
+        "payload",
+    );
+}
+
+#[test]
+fn ignored_parts_are_sent_and_count_for_nothing_else() {
+    let a = request(r#"{"id":1,"t":[1]}"#).ignoring(["/t"]).unwrap();
+    let b = request(r#"{"t":"later","id":1.0}"#)
+        .ignoring(["/t"])
+        .unwrap();
+    assert_eq!(key(&a), hashed("action:{\"id\":1}"));
+    assert_eq!((key(&a), a.fingerprint("")), (key(&b), b.fingerprint("")));
+    assert_eq!(sent(&a), r#"{"id":1,"t":[1]}"#);
+    for bad in ["", "t", "/t~", "/~2", "secret"] {
+        assert_refused(a.clone().ignoring(["/ok", bad]), "ignoring");
+    }
+    let nothing: [&str; 0] = [];
+    assert_eq!(key(&a.clone().ignoring(nothing).unwrap()), key(&a));
+    let other = a.clone().ignoring(["/no such member"]).unwrap();
+    assert_eq!(key(&other), key(&a));
+    assert_ne!(other.fingerprint(""), a.fingerprint(""));
+}
+
+#[test]
+fn fingerprints_tell_everything_apart() {
+    let base = || request(r#"{"a":{},"b":1}"#);
+    let keyed = |r: DataActionRequest| r.key("k").unwrap();
+    let variants = [
+        (base(), ""),
+        (base(), "r"),
+        (base(), "/b"),
+        (request("1"), ""),
+        (request("2"), ""),
+        (base().ignoring(["/x"]).unwrap(), ""),
+        (base().ignoring(["/x"]).unwrap(), "r"),
+        (base().ignoring(["/x", "/y"]).unwrap(), ""),
+        (base().ignoring(["/x/y"]).unwrap(), ""),
+        (base().forward_key("/x").unwrap(), ""),
+        (base().forward_key("/y").unwrap(), ""),
+        (base().forward_key("/a/x").unwrap(), ""),
+        (
+            base().ignoring(["/x"]).unwrap().forward_key("/y").unwrap(),
+            "",
+        ),
+        (
+            DataActionRequest::new("other", r#"{"a":{},"b":1}"#).unwrap(),
+            "",
+        ),
+    ];
+    for (i, (a, route_a)) in variants.iter().enumerate() {
+        for (b, route_b) in &variants[..i] {
+            assert_ne!(a.fingerprint(route_a), b.fingerprint(route_b));
+        }
+        // Neither scope nor own key is payload.
+        let settled = keyed(a.clone()).scope("s").unwrap().sensitive();
+        assert_eq!(settled.fingerprint(route_a), a.fingerprint(route_a));
+    }
+    let one = base().ignoring(["/x", "/y"]).unwrap();
+    let other = base().ignoring(["/y"]).unwrap().ignoring(["/x"]).unwrap();
+    assert_eq!(one.fingerprint(""), other.fingerprint(""));
+}
+
+#[test]
+fn the_final_key_is_forwarded_and_no_byte_else_changes() {
+    for (payload, pointer, before, after) in [
+        ("{}", "/k", "{\"k\":\"", "\"}"),
+        (" { } ", "/k", " {\"k\":\"", "\" } "),
+        ("{ \"b\" : 1.0 }", "/k", "{\"k\":\"", "\", \"b\" : 1.0 }"),
+        (
+            r#"{"b":{"c":"}"},"a":0}"#,
+            "/b/k",
+            r#"{"b":{"k":""#,
+            r#"","c":"}"},"a":0}"#,
+        ),
+        (
+            r#"{"x":"\"{","b":[ 1, {"a":{}} ]}"#,
+            "/b/1/a/k",
+            r#"{"x":"\"{","b":[ 1, {"a":{"k":""#,
+            r#""}} ]}"#,
+        ),
+        (
+            r#"[[],{"a":[-1e5,null]},{}]"#,
+            "/2/k",
+            r#"[[],{"a":[-1e5,null]},{"k":""#,
+            "\"}]",
+        ),
+        (
+            r#"{"\u0061~":{}}"#,
+            "/a~0/\"é\\~1",
+            r#"{"\u0061~":{"\"é\\/":""#,
+            "\"}}",
+        ),
+        (r#"{"k":{"a":1}}"#, "/k/k", r#"{"k":{"k":""#, r#"","a":1}}"#),
+        (r#"{"a":1}"#, "/", r#"{"":""#, r#"","a":1}"#),
+    ] {
+        let plain = request(payload);
+        let forwarding = plain.clone().forward_key(pointer).unwrap();
+        assert_eq!(key(&forwarding), key(&plain));
+        assert_eq!(
+            sent(&forwarding),
+            format!("{before}{}{after}", key(&plain)),
+            "{payload}"
+        );
+        assert_eq!(forwarding.payload(), plain.payload());
+        let later = forwarding.key("own").unwrap().scope("s").unwrap();
+        assert_ne!(key(&later), key(&plain));
+        assert_eq!(sent(&later), format!("{before}{}{after}", key(&later)));
+        let value: serde_json::Value = serde_json::from_slice(&later.wire_body()).unwrap();
+        assert_eq!(
+            value.pointer(pointer),
+            Some(&key(&later).to_string().into())
+        );
+    }
+    let twice = request("{}")
+        .forward_key("/a")
+        .unwrap()
+        .forward_key("/b")
+        .unwrap();
+    assert_eq!(sent(&twice), format!("{{\"b\":\"{}\"}}", key(&twice)));
+}
+
+#[test]
+fn a_key_is_forwarded_into_a_fresh_member_of_an_object_only() {
+    for (payload, pointer) in [
+        ("{}", ""),
+        ("{}", "k"),
+        ("{}", "/k~"),
+        ("[]", "/0"),
+        ("[]", "/-"),
+        ("1", "/k"),
+        ("\"k\"", "/k"),
+        (r#"{"k":null}"#, "/k"),
+        (r#"{"a":1,"\u006b":2}"#, "/k"),
+        (r#"{"a":1}"#, "/a/k"),
+        (r#"{"a":[{}]}"#, "/a/k"),
+        (r#"{"a":[{}]}"#, "/a/1/k"),
+        (r#"{"a":[{}]}"#, "/a/00/k"),
+        (r#"{"b":{}}"#, "/a/k"),
+        (r#"{"a":{"k":1}}"#, "/a/k"),
+        ("null", "/k"),
+        (r#"{"":1}"#, "/"),
+    ] {
+        assert_refused(request(payload).forward_key(pointer), "forward_key");
+    }
+}
+
+#[test]
+fn another_payload_keeps_every_setting() {
+    let original = request(r#"{"a":1,"t":2}"#)
+        .scope("s")
+        .unwrap()
+        .ignoring(["/t"])
+        .unwrap()
+        .forward_key("/k")
+        .unwrap()
+        .ttl(Duration::from_secs(9))
+        .sensitive();
+    let other = original.with_payload(r#"{ "t":3, "a":1.0 }"#).unwrap();
+    assert_eq!(key(&other), key(&original));
+    assert_eq!(other.fingerprint(""), original.fingerprint(""));
+    assert_eq!(other.requested_ttl(), original.requested_ttl());
+    assert!(other.is_sensitive());
+    let own = original.key("own").unwrap();
+    assert_eq!(key(&own.with_payload("{}").unwrap()), key(&own));
+}
+
+#[test]
+fn debug_shows_no_content() {
+    let shown = format!(
+        "{:?}",
+        request("\"secret\"")
+            .key("secret-key")
+            .unwrap()
+            .scope("secret")
+            .unwrap()
+    );
+    assert!(
+        shown.contains("8 bytes") && shown.contains("action"),
+        "{shown}"
+    );
+    assert!(!shown.contains("secret"), "{shown}");
+}

@@ -1,0 +1,100 @@
+//! One of every error, for embedders who map them to something of their own.
+//! Made inside the crate, since the variants can be built nowhere else.
+
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, SendError, StoreError, TokenError};
+use crate::key::IdempotencyKey;
+
+/// One [`Error`] of every variant, so that a test can run an embedder's own
+/// mapping (to HTTP statuses, to alerts) over all of them. A new variant shows
+/// up here with the release that adds it.
+///
+/// ```
+/// use std::collections::HashSet;
+///
+/// let codes: HashSet<_> =
+///     genesys_once::testing::every_error().iter().map(|error| error.code()).collect();
+/// assert!(codes.contains("indeterminate"));
+/// ```
+pub fn every_error() -> Vec<Error> {
+    let key = IdempotencyKey::from_bytes(std::array::from_fn(|i| i as u8));
+    vec![
+        Error::InvalidRequest {
+            field: "action_id",
+            reason: "is empty".into(),
+        },
+        Error::PayloadMismatch { key },
+        Error::InProgress { key },
+        Error::Indeterminate {
+            key,
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
+            cause: "connection reset".into(),
+        },
+        Error::NotIndeterminate { key },
+        Error::RateLimited {
+            retry_after: Duration::from_secs(200),
+        },
+        Error::Unauthorized {
+            correlation_id: Some("a1b2c3".into()),
+        },
+        Error::Unreachable {
+            source: SendError::before_sending("connection refused"),
+        },
+        Error::Token {
+            source: TokenError::rejected("invalid_client"),
+        },
+        Error::StoreUnavailable {
+            source: StoreError::unavailable("connection refused"),
+        },
+        Error::RecordUnreadable {
+            key,
+            source: StoreError::unreadable("version 9"),
+        },
+        Error::Overloaded {
+            limit: "max_waiting",
+        },
+        Error::DeadlineExceeded { key },
+        Error::Crashed { key },
+        Error::Stopped,
+        Error::InvalidConfig {
+            setting: "lease",
+            reason: "is zero".into(),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_variant_is_missing() {
+        let errors = every_error();
+        let codes: std::collections::HashSet<_> = errors.iter().map(Error::code).collect();
+        assert_eq!(codes.len(), errors.len(), "a variant twice");
+        for error in &errors {
+            // Whoever adds a variant is led here by the compiler, and then to
+            // the number below and the list above.
+            match error {
+                Error::InvalidRequest { .. }
+                | Error::PayloadMismatch { .. }
+                | Error::InProgress { .. }
+                | Error::Indeterminate { .. }
+                | Error::NotIndeterminate { .. }
+                | Error::RateLimited { .. }
+                | Error::Unauthorized { .. }
+                | Error::Unreachable { .. }
+                | Error::Token { .. }
+                | Error::StoreUnavailable { .. }
+                | Error::RecordUnreadable { .. }
+                | Error::Overloaded { .. }
+                | Error::DeadlineExceeded { .. }
+                | Error::Crashed { .. }
+                | Error::Stopped
+                | Error::InvalidConfig { .. } => {}
+            }
+        }
+        assert_eq!(errors.len(), 16);
+    }
+}

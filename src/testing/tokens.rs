@@ -1,0 +1,183 @@
+//! A token endpoint without sockets, for `ScriptedUpstream`: it issues, refuses
+//! and revokes as its script says, on tokio's clock. Its tokens open nothing.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::ledger::lock;
+use crate::error::TokenError;
+use crate::store::BoxFuture;
+use crate::upstream::{AccessToken, TokenSource};
+
+/// Live tokens kept at most; the oldest go first.
+const MAX_TOKENS: usize = 1024;
+
+/// What the token endpoint does with one request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TokenStep {
+    /// A token that is valid for so long, and says so.
+    Issue(Duration),
+    /// This error.
+    Fail(TokenError),
+    /// No answer, ever.
+    Silent,
+    /// A panic inside `fetch`.
+    Panic,
+    /// This step, after so long.
+    After(Duration, Box<TokenStep>),
+}
+
+/// A [`TokenSource`] that follows a script; a clone is the same endpoint.
+///
+/// A new token does not end the old ones: each is valid until its time is over
+/// or [`revoke`](Self::revoke) is called, as on the platform.
+#[derive(Clone)]
+pub struct ScriptedTokens {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    script: Box<dyn Fn(usize) -> TokenStep + Send + Sync>,
+    live: Mutex<VecDeque<(String, Instant)>>,
+    fetches: watch::Sender<usize>,
+}
+
+impl ScriptedTokens {
+    /// An endpoint that does with its `n`th request, from 1, what `script`
+    /// says.
+    pub fn new(script: impl Fn(usize) -> TokenStep + Send + Sync + 'static) -> Self {
+        let shared = Shared {
+            script: Box::new(script),
+            live: Mutex::default(),
+            fetches: watch::Sender::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// An endpoint that always issues tokens valid for `lifetime`.
+    pub fn lasting(lifetime: Duration) -> Self {
+        Self::new(move |_| TokenStep::Issue(lifetime))
+    }
+
+    /// How many tokens were asked for, whatever came of it.
+    pub fn fetches(&self) -> usize {
+        *self.shared.fetches.borrow()
+    }
+
+    /// Waits until `fetches` tokens in all have been asked for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when this is dropped.
+    pub async fn wait_for(&self, fetches: usize) {
+        let mut asked = self.shared.fetches.subscribe();
+        // The sender lives in `self`, so the channel cannot be closed.
+        let _ = asked.wait_for(|count| *count >= fetches).await;
+    }
+
+    /// Ends every token issued so far; later ones are valid again.
+    pub fn revoke(&self) {
+        lock(&self.shared.live).clear();
+    }
+
+    /// Whether the platform takes this token now.
+    pub fn admits(&self, token: Option<&AccessToken>) -> bool {
+        let Some(token) = token else { return false };
+        let now = Instant::now();
+        let live = lock(&self.shared.live);
+        live.iter()
+            .any(|(secret, end)| secret == token.expose() && *end > now)
+    }
+
+    async fn follow(&self) -> Result<AccessToken, TokenError> {
+        let mut number = 0;
+        self.shared.fetches.send_modify(|count| {
+            *count += 1;
+            number = *count;
+        });
+        let mut step = (self.shared.script)(number);
+        loop {
+            match step {
+                TokenStep::Issue(lifetime) => return Ok(self.issue(number, lifetime)),
+                TokenStep::Fail(error) => return Err(error),
+                TokenStep::Silent => std::future::pending().await,
+                TokenStep::Panic => panic!("the token script says so"),
+                TokenStep::After(delay, next) => {
+                    tokio::time::sleep(delay).await;
+                    step = *next;
+                }
+            }
+        }
+    }
+
+    fn issue(&self, number: usize, lifetime: Duration) -> AccessToken {
+        let secret = format!("scripted-token-{number}");
+        let now = Instant::now();
+        let mut live = lock(&self.shared.live);
+        live.retain(|(_, end)| *end > now);
+        live.truncate(MAX_TOKENS - 1);
+        live.push_front((secret.clone(), now + lifetime));
+        AccessToken::new(secret, Some(lifetime))
+    }
+}
+
+impl TokenSource for ScriptedTokens {
+    fn fetch(&self) -> BoxFuture<'_, Result<AccessToken, TokenError>> {
+        Box::pin(self.follow())
+    }
+}
+
+impl fmt::Debug for ScriptedTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptedTokens")
+            .field("fetches", &self.fetches())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_lives_as_long_as_it_says_whoever_comes_after_it() {
+        let tokens = ScriptedTokens::lasting(MINUTE);
+        let first = tokens.fetch().await.unwrap();
+        assert_eq!(first.expires_in(), Some(MINUTE));
+        tokio::time::advance(MINUTE / 2).await;
+        let second = tokens.fetch().await.unwrap();
+        assert!(tokens.admits(Some(&first)) && tokens.admits(Some(&second)));
+        tokio::time::advance(MINUTE / 2).await;
+        assert!(!tokens.admits(Some(&first)) && tokens.admits(Some(&second)));
+        tokens.revoke();
+        assert!(!tokens.admits(Some(&second)) && !tokens.admits(None));
+        assert_eq!(tokens.fetches(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_script_sees_the_number_of_the_request() {
+        let tokens = ScriptedTokens::new(|number| match number {
+            1 => TokenStep::Fail(TokenError::new("down")),
+            2 => TokenStep::After(MINUTE, Box::new(TokenStep::Issue(MINUTE))),
+            _ => TokenStep::Silent,
+        });
+        let start = Instant::now();
+        tokens.fetch().await.unwrap_err();
+        assert!(tokens.admits(Some(&tokens.fetch().await.unwrap())));
+        assert_eq!(start.elapsed(), MINUTE);
+        tokio::select! {
+            _ = tokens.fetch() => panic!("the third is never answered"),
+            () = tokens.wait_for(3) => {}
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The HTTP client that never repeats, follows or unpacks anything, and reading
+//! an answer within a bound. It knows neither routes nor tokens.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::HeaderValue;
+use reqwest::{Certificate, Client, Proxy, Response, Url, redirect, retry};
+use rustls::crypto::CryptoProvider;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::environment::Environment;
+use crate::error::{Cause, Error, chain};
+
+/// Gateways close idle connections after a minute or so; a request written into
+/// one that is being closed is lost, and its fate unknown.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+
+/// Everything about the HTTP client that can be set.
+pub(super) struct Settings {
+    pub(super) attempt_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) proxy: Option<SecretString>,
+    pub(super) roots: Vec<Vec<u8>>,
+    pub(super) allow_insecure: bool,
+    pub(super) user_agent: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            attempt_timeout: Duration::from_secs(65),
+            connect_timeout: Duration::from_secs(5),
+            proxy: None,
+            roots: Vec::new(),
+            allow_insecure: false,
+            user_agent: None,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            // May hold the proxy's password.
+            .field("proxy", &self.proxy.as_ref().map(|_| "[redacted]"))
+            .field("root_certificates", &self.roots.len())
+            .field("allow_insecure", &self.allow_insecure)
+            .field("user_agent", &self.user_agent)
+            .finish()
+    }
+}
+
+impl Settings {
+    /// Builds the client, or says which setting makes that impossible.
+    pub(super) fn build(&self, environment: &Environment) -> Result<Client, Error> {
+        for (setting, limit) in [
+            ("attempt_timeout", self.attempt_timeout),
+            ("connect_timeout", self.connect_timeout),
+        ] {
+            if limit.is_zero() {
+                return Err(Error::invalid_config(setting, "must not be zero"));
+            }
+        }
+        let roots = self.root_certificates()?;
+        ensure_crypto_provider();
+        let mut builder = Client::builder()
+            .user_agent(self.user_agent_header()?)
+            // A service elsewhere in the build may have switched on reqwest's
+            // other features; none of them may change what is sent.
+            .tls_backend_rustls()
+            .http1_only()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .no_hickory_dns()
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .retry(retry::never())
+            .pool_idle_timeout(POOL_IDLE)
+            .tcp_nodelay(true)
+            .timeout(self.attempt_timeout)
+            // Were both to end together, the proof that nothing was sent
+            // would be lost.
+            .connect_timeout(self.connect_timeout.min(self.attempt_timeout / 2))
+            .no_proxy();
+        if let Some(proxy) = &self.proxy {
+            builder = builder.proxy(read_proxy(proxy)?);
+        }
+        builder = if environment.is_plain() && self.proxy.is_none() {
+            // Nothing needs TLS, so a machine without any root certificates
+            // must not be refused.
+            builder.tls_certs_only(roots)
+        } else {
+            builder.tls_certs_merge(roots)
+        };
+        // Proxy and user agent were checked, so what is left is TLS: a root
+        // that is no certificate, or no roots at all.
+        builder.build().map_err(|error| {
+            let reason = format!("no TLS client can be built: {}", chain(&error));
+            Error::invalid_config("root_certificate", reason)
+        })
+    }
+
+    fn root_certificates(&self) -> Result<Vec<Certificate>, Error> {
+        let mut roots = Vec::new();
+        for pem in &self.roots {
+            match Certificate::from_pem_bundle(pem) {
+                Ok(found) if !found.is_empty() => roots.extend(found),
+                _ => {
+                    let reason = "it is not a PEM text with certificates";
+                    return Err(Error::invalid_config("root_certificate", reason));
+                }
+            }
+        }
+        Ok(roots)
+    }
+
+    fn user_agent_header(&self) -> Result<HeaderValue, Error> {
+        let mut text = concat!("genesys-once/", env!("CARGO_PKG_VERSION")).to_owned();
+        if let Some(suffix) = &self.user_agent {
+            text.push(' ');
+            text.push_str(suffix);
+        }
+        HeaderValue::from_str(&text)
+            .map_err(|_| Error::invalid_config("user_agent", "must be visible ASCII characters"))
+    }
+}
+
+fn read_proxy(proxy: &SecretString) -> Result<Proxy, Error> {
+    let url = proxy.expose_secret();
+    let known = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    match Proxy::all(url) {
+        Ok(proxy) if known => Ok(proxy),
+        // Not repeated: it may hold a password.
+        _ => Err(Error::invalid_config(
+            "proxy",
+            "it is not an http:// or https:// URL",
+        )),
+    }
+}
+
+/// Without a default provider reqwest would panic.
+fn ensure_crypto_provider() {
+    if CryptoProvider::get_default().is_none() {
+        // Fails only where somebody else was faster, and then there is one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+///
+/// # Errors
+///
+/// What broke off, or that the body is larger; a body that says so beforehand
+/// is not read at all.
+pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Cause> {
+    let too_large = || Cause::from(format!("the answer is larger than {limit} bytes"));
+    let announced = response.content_length().unwrap_or(0);
+    let announced = usize::try_from(announced).map_err(|_| too_large())?;
+    if announced > limit {
+        return Err(too_large());
+    }
+    let mut body = Vec::with_capacity(announced);
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(reqwest::Error::without_url)?
+    {
+        if chunk.len() > limit - body.len() {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    // Bodies are kept for a while; what they grew beyond need not be.
+    body.shrink_to_fit();
+    Ok(body)
+}
+
+/// Percent-encodes everything but RFC 3986's unreserved characters, which makes
+/// any text one path segment or one form value.
+pub(super) fn percent_encode(text: &str) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    // The longest it can get, so that no shorter copy of a secret stays behind.
+    let mut encoded = String::with_capacity(3 * text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            encoded.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Settings)) -> Error {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let environment = Environment::from_base_url("https://127.0.0.1").unwrap();
+        settings.build(&environment).unwrap_err()
+    }
+
+    fn setting(error: &Error) -> &'static str {
+        match error {
+            Error::InvalidConfig { setting, .. } => setting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn impossible_settings_are_named() {
+        assert_eq!(
+            setting(&refused(|s| s.attempt_timeout = Duration::ZERO)),
+            "attempt_timeout"
+        );
+        assert_eq!(
+            setting(&refused(|s| s.connect_timeout = Duration::ZERO)),
+            "connect_timeout"
+        );
+        assert_eq!(
+            setting(&refused(|s| s.user_agent = Some("a\r\nX: y".into()))),
+            "user_agent"
+        );
+        for pem in [
+            "",
+            "hello",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            let error = refused(|s| s.roots.push(pem.into()));
+            assert_eq!(setting(&error), "root_certificate", "{pem}");
+        }
+        for url in [
+            "",
+            "proxy:3128",
+            "socks5://u:hunter2@proxy",
+            "http://",
+            "http://u:hunter2@a b",
+        ] {
+            let error = refused(|s| s.proxy = Some(SecretString::from(url)));
+            assert_eq!(setting(&error), "proxy", "{url}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn plain_http_needs_no_root_certificates_and_a_proxy_is_taken() {
+        let plain = Environment::from_base_url("http://127.0.0.1:1").unwrap();
+        Settings::default().build(&plain).unwrap();
+        let proxied = Settings {
+            proxy: Some(SecretString::from("http://u:hunter2@127.0.0.1:2")),
+            user_agent: Some("billing/1.0 (eu)".into()),
+            ..Settings::default()
+        };
+        proxied.build(&plain).unwrap();
+        assert!(!format!("{proxied:?} {proxied:#?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_provider_that_is_there_already_stays() {
+        ensure_crypto_provider();
+        let before = CryptoProvider::get_default().map(std::sync::Arc::as_ptr);
+        ensure_crypto_provider();
+        assert_eq!(
+            CryptoProvider::get_default().map(std::sync::Arc::as_ptr),
+            before
+        );
+    }
+
+    #[test]
+    fn only_unreserved_characters_stay() {
+        assert_eq!(percent_encode("aZ09-._~"), "aZ09-._~");
+        assert_eq!(
+            percent_encode("/?#% +&=:é\u{0}"),
+            "%2F%3F%23%25%20%2B%26%3D%3A%C3%A9%00"
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! What a caller of the engine sees, under virtual time: coalescing, replays,
+//! retries, refusals, unknown outcomes, bounds and the end of the engine.
+#![cfg(feature = "testing")]
+
+mod engine {
+    mod answers;
+    mod bounds;
+    mod lifecycle;
+    mod once;
+    mod unknown;
+
+    use std::time::Duration;
+
+    use genesys_once::DataActionRequest;
+
+    pub const SECOND: Duration = Duration::from_secs(1);
+
+    pub fn request(payload: &str) -> DataActionRequest {
+        DataActionRequest::new("custom_-_refund", payload).unwrap()
+    }
+}

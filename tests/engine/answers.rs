@@ -1,0 +1,224 @@
+//! What the platform answers, and what becomes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, answers};
+use genesys_once::{
+    Engine, Error, IdempotencyKey, MemoryStore, Outcome, RecordState, RetryHint, RetryPolicy,
+    Served, Verdict, classify,
+};
+use tokio::time::Instant;
+
+use super::{SECOND, request};
+
+/// A script of these steps in turn; the last one for ever.
+fn in_turn(steps: impl IntoIterator<Item = Step>) -> ScriptedUpstream {
+    let steps: Vec<Step> = steps.into_iter().collect();
+    let calls = AtomicU32::new(0);
+    ScriptedUpstream::new(move |_| {
+        let call = calls.fetch_add(1, Ordering::SeqCst) as usize;
+        steps[call.min(steps.len() - 1)].clone()
+    })
+}
+
+async fn engine(upstream: &ScriptedUpstream) -> Engine {
+    Engine::builder(upstream.clone()).start().await.unwrap()
+}
+
+async fn state(engine: &Engine) -> Option<RecordState> {
+    engine.inspect(&IdempotencyKey::of(&request("{}"))).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_is_waited_out_for_as_long_as_it_asks() {
+    let upstream = in_turn([Step::RateLimited(42 * SECOND), Step::ok("{}")]);
+    let engine = engine(&upstream).await;
+    let start = Instant::now();
+    let reply = engine.execute(request("{}")).await.unwrap();
+    assert_eq!((reply.status().as_u16(), reply.served()), (200, Served::Upstream));
+    assert!(start.elapsed() >= 42 * SECOND && start.elapsed() < 44 * SECOND);
+    assert_eq!(upstream.ledger().total(), 2);
+    assert_eq!(upstream.ledger().executed(&reply.key()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_platform_429_holds_everybody_back() {
+    let upstream = in_turn([Step::RateLimited(30 * SECOND), Step::ok("{}")]);
+    let engine = engine(&upstream).await;
+    let first = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("{}")).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    while engine.stats().held_for.is_zero() {
+        tokio::task::yield_now().await;
+    }
+    let start = Instant::now();
+    engine.execute(request("[2]")).await.unwrap();
+    assert!(start.elapsed() >= 29 * SECOND, "{:?}", start.elapsed());
+    first.await.unwrap().unwrap();
+    assert_eq!(upstream.ledger().total(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replays_work_during_a_hold() {
+    let upstream =
+        in_turn([Step::ok("{}"), Step::RateLimited(100 * SECOND), Step::ok("{}")]);
+    let engine = Engine::builder(upstream.clone()).recent(0, SECOND).start().await.unwrap();
+    engine.execute(request("{}")).await.unwrap();
+    let held = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("[2]")).await }
+    });
+    upstream.ledger().wait_for(2).await;
+    while engine.stats().held_for.is_zero() {
+        tokio::task::yield_now().await;
+    }
+    let start = Instant::now();
+    let reply = engine.execute(request("{}")).await.unwrap();
+    assert_eq!((reply.served(), start.elapsed()), (Served::Store, 0 * SECOND));
+    held.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_too_long_is_told_at_once_and_leaves_the_key_free() {
+    let upstream = in_turn([Step::RateLimited(181 * SECOND), Step::ok("{}")]);
+    let engine = engine(&upstream).await;
+    let start = Instant::now();
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert_eq!(error.hint(), RetryHint::After(181 * SECOND));
+    assert!(matches!(error, Error::RateLimited { .. }), "{error}");
+    assert_eq!(start.elapsed(), 0 * SECOND);
+    assert!(matches!(state(&engine).await, Some(RecordState::Released { .. })));
+    // Nothing is cached: the next one is executed, when the platform allows.
+    assert!(engine.execute(request("{}")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_bounded() {
+    let upstream = in_turn([Step::RateLimited(SECOND)]);
+    let engine = engine(&upstream).await;
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::RateLimited { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 3);
+
+    let once = Engine::builder(upstream.clone()).retry(RetryPolicy::never()).start().await.unwrap();
+    assert!(once.execute(request("{}")).await.is_err());
+    assert_eq!(upstream.ledger().total(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_left_is_tried_again() {
+    let upstream = in_turn([Step::Refused, Step::Refused, Step::ok("{}")]);
+    assert!(engine(&upstream).await.execute(request("{}")).await.is_ok());
+
+    let upstream = in_turn([Step::Refused]);
+    let engine = engine(&upstream).await;
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(matches!(state(&engine).await, Some(RecordState::Released { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_goes_to_every_waiter_and_is_not_recorded() {
+    let forbidden = answers::platform_error(403, "missing.permissions", "no");
+    let upstream = in_turn([
+        Step::Answer(forbidden).after(SECOND),
+        Step::ok("{}"),
+    ]);
+    let builder = Engine::builder(upstream.clone()).store(MemoryStore::new());
+    let (one, two) = (builder.clone().start().await.unwrap(), builder.start().await.unwrap());
+    let (first, joined, elsewhere) = tokio::join!(
+        one.execute(request("{}")),
+        one.execute(request("{}")),
+        two.execute(request("{}"))
+    );
+    for reply in [first, joined, elsewhere] {
+        let reply = reply.unwrap();
+        assert_eq!((reply.status().as_u16(), reply.recorded()), (403, false));
+    }
+    assert_eq!(upstream.ledger().total(), 1);
+    // Only callers that came after it start afresh.
+    assert_eq!(two.execute(request("{}")).await.unwrap().status().as_u16(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_error_is_final_and_replayed() {
+    let upstream = in_turn([Step::status(400, r#"{"message":"bad input"}"#)]);
+    let engine = engine(&upstream).await;
+    for served in [Served::Upstream, Served::Memory] {
+        let reply = engine.execute(request("{}")).await.unwrap();
+        assert_eq!((reply.status().as_u16(), reply.served()), (400, served));
+        assert!(reply.recorded() && !reply.is_success());
+    }
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_token_serves_everybody_and_exactly_the_refused_one_is_dropped() {
+    let tokens = ScriptedTokens::lasting(3600 * SECOND);
+    let upstream = in_turn([Step::ok("{}")]).with_tokens(tokens.clone());
+    let engine = engine(&upstream).await;
+    let many: Vec<_> = (0..100)
+        .map(|n| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.execute(request(&n.to_string())).await })
+        })
+        .collect();
+    for one in many {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!((tokens.fetches(), engine.stats().token_fetches), (1, 1));
+
+    tokens.revoke();
+    let reply = engine.execute(request("{}")).await.unwrap();
+    assert_eq!(reply.status().as_u16(), 200);
+    assert_eq!(tokens.fetches(), 2);
+    // One of them was refused: proven not executed.
+    assert_eq!(upstream.ledger().total(), 102);
+    assert_eq!(upstream.ledger().executed(&reply.key()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_fresh_token_is_told() {
+    let upstream = in_turn([Step::status(401, "{}").header("inin-correlation-id", "c-1")])
+        .with_tokens(ScriptedTokens::lasting(3600 * SECOND));
+    let engine = engine(&upstream).await;
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    let Error::Unauthorized { correlation_id, .. } = &error else { panic!("{error}") };
+    assert_eq!(correlation_id.as_deref(), Some("c-1"));
+    assert_eq!(upstream.ledger().total(), 2);
+    assert!(matches!(state(&engine).await, Some(RecordState::Released { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_of_one_s_own_may_fall_back_on_the_platform_s() {
+    let upstream = in_turn([Step::status(503, "{}")]);
+    let engine = Engine::builder(upstream.clone())
+        .classify(|outcome: &Outcome| match outcome.status_code.as_u16() {
+            503 => Verdict::Final,
+            _ => classify::genesys(outcome),
+        })
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(engine.execute(request("{}")).await.unwrap().status().as_u16(), 503);
+    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Memory);
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_goes_with_every_attempt() {
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let upstream = ScriptedUpstream::new({
+        let seen = seen.clone();
+        move |call| {
+            seen.lock().unwrap().push((call.key(), call.attempt()));
+            if call.attempt() < 3 { Step::RateLimited(SECOND) } else { Step::ok("{}") }
+        }
+    });
+    let reply = engine(&upstream).await.execute(request("{}")).await.unwrap();
+    let key = reply.key();
+    assert_eq!(*seen.lock().unwrap(), [(key, 1), (key, 2), (key, 3)]);
+}

@@ -1,0 +1,147 @@
+//! Bounds, deadlines and settings.
+
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, RetryPolicy, Served,
+};
+
+use super::{SECOND, request};
+
+fn slow() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_s_deadline_is_not_the_execution_s() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let error = engine.execute_within(request("{}"), SECOND).await.unwrap_err();
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    let reply = engine.execute(request("{}")).await.unwrap();
+    assert_eq!(reply.served(), Served::Joined);
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// I2. Red when the execution runs in the caller's future instead of the
+/// actor's.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_caller_neither_cancels_nor_repeats_nor_leaks() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let caller = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("{}")).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    let stats = engine.stats();
+    assert_eq!((stats.waiting, stats.executions), (0, 1), "its place is free, the execution's is not");
+    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Joined);
+    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Memory);
+    assert_eq!(upstream.ledger().total(), 1);
+    assert_eq!(engine.stats().executions, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_max_waiting_a_caller_is_told_at_once() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).max_waiting(3).start().await.unwrap();
+    let (one, two) = (engine.clone(), engine.clone());
+    let first = tokio::spawn(async move { one.execute(request("{}")).await });
+    upstream.ledger().wait_for(1).await;
+    let second = tokio::spawn(async move { two.execute(request("{}")).await });
+    while engine.stats().waiting < 2 {
+        tokio::task::yield_now().await;
+    }
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::Overloaded { limit: "max_waiting", .. }), "{error}");
+    // A caller that gives up frees its place.
+    second.abort();
+    assert!(second.await.is_err());
+    assert!(engine.execute(request("{}")).await.is_ok());
+    assert!(first.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_calls_than_max_in_flight() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).max_in_flight(3).start().await.unwrap();
+    let callers: Vec<_> = (0..20)
+        .map(|n| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.execute(request(&n.to_string())).await })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    assert_eq!((upstream.ledger().total(), upstream.ledger().max_concurrent()), (20, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn payloads_and_answers_are_bounded() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("x".repeat(101)));
+    let engine = Engine::builder(upstream.clone())
+        .max_payload_bytes(10)
+        .max_response_bytes(100)
+        .start()
+        .await
+        .unwrap();
+    let error = engine.execute(request(&"1".repeat(11))).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidRequest { field: "payload", .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 0);
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert!(error.to_string().contains("larger than 100 bytes"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn recent_outcomes_are_bounded_in_bytes() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("x".repeat(10_000)));
+    let engine = Engine::builder(upstream.clone()).recent(50_000, 60 * SECOND).start().await.unwrap();
+    for n in 0..100 {
+        engine.execute(request(&n.to_string())).await.unwrap();
+    }
+    let mut from_memory = 0;
+    for n in 0..100 {
+        let reply = engine.execute(request(&n.to_string())).await.unwrap();
+        from_memory += usize::from(reply.served() == Served::Memory);
+    }
+    assert!((1..=8).contains(&from_memory), "{from_memory}");
+    assert_eq!(upstream.ledger().total(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn impossible_settings_are_named() {
+    type Change = fn(EngineBuilder) -> EngineBuilder;
+    let cases: [(&str, Change); 11] = [
+        ("lease", |b| b.lease(SECOND / 100)),
+        ("lease", |b| b.lease(7200 * SECOND)),
+        ("result_ttl", |b| b.result_ttl(0 * SECOND)),
+        ("unresolved_ttl", |b| b.unresolved_ttl(SECOND)),
+        ("deadline", |b| b.deadline(0 * SECOND)),
+        ("store_timeout", |b| b.store_timeout(31 * SECOND)),
+        ("max_in_flight", |b| b.max_in_flight(0)),
+        ("max_waiting", |b| b.max_waiting(1)),
+        ("max_payload_bytes", |b| b.max_payload_bytes(0)),
+        ("max_response_bytes", |b| b.max_response_bytes(0)),
+        ("retry", |b| b.retry(RetryPolicy::default().attempts(0))),
+    ];
+    for (name, change) in cases {
+        let error = change(Engine::builder(slow())).start().await.unwrap_err();
+        let Error::InvalidConfig { setting, reason, .. } = &error else { panic!("{error}") };
+        assert_eq!(*setting, name);
+        assert!(!reason.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_request_is_refused_before_anything_else() {
+    for (id, payload, field) in [("", "{}", "action_id"), ("a:b", "{}", "action_id"), ("a", "{", "payload")] {
+        let error = DataActionRequest::new(id, payload).unwrap_err();
+        let Error::InvalidRequest { field: named, .. } = &error else { panic!("{error}") };
+        assert_eq!(*named, field);
+    }
+    assert_eq!(IdempotencyKey::of(&request("{}")), IdempotencyKey::of(&request(" { } ")));
+}

@@ -1,0 +1,226 @@
+//! The engine's end, and deaths in its tree: nobody is left waiting (I3).
+
+use std::time::Duration;
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{
+    Drained, Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, Reply, RecordState,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{SECOND, request};
+
+fn slow() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
+}
+
+fn ask(engine: &Engine) -> JoinHandle<Result<Reply, Error>> {
+    let engine = engine.clone();
+    tokio::spawn(async move { engine.execute(request("{}")).await })
+}
+
+async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>) -> Vec<&'static str> {
+    let mut codes = Vec::new();
+    for waiter in waiters {
+        // Virtual time: an hour passes at once, unless somebody is answered.
+        let answer = timeout(3600 * SECOND, waiter).await.expect("a waiter was left unanswered");
+        codes.push(answer.unwrap().unwrap_err().code());
+    }
+    codes
+}
+
+/// The actor of the flight under way, found as ractor's own tree has it.
+fn child(engine: &Engine, count: usize) -> ractor::ActorCell {
+    let children = engine.actor().get_cell().get_children();
+    assert_eq!(children.len(), count);
+    children.into_iter().max_by_key(|child| child.get_id().pid()).unwrap()
+}
+
+/// Red without `Drop` of the flight's guard.
+#[tokio::test(start_paused = true)]
+async fn a_killed_execution_answers_and_its_record_tells_what_is_known() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let waiters = vec![ask(&engine), ask(&engine)];
+    upstream.ledger().wait_for(1).await;
+    child(&engine, 1).kill();
+    assert_eq!(told(waiters).await, ["crashed", "crashed"]);
+    // It was on the wire: nobody may send it again by itself.
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panicking_upstream_is_a_crash_and_an_unknown_outcome() {
+    let upstream = ScriptedUpstream::new(|_| Step::Panic);
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    assert_eq!(told(vec![ask(&engine), ask(&engine)]).await, ["crashed", "crashed"]);
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    // The engine itself lives on.
+    assert_eq!(engine.actor().get_status(), ActorStatus::Running);
+}
+
+/// Red when the progress is not told that a proven refusal proves it.
+#[tokio::test(start_paused = true)]
+async fn an_execution_killed_while_it_waits_is_released() {
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::RateLimited(100 * SECOND),
+        _ => Step::ok("{}"),
+    });
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let waiters = vec![ask(&engine)];
+    while engine.stats().held_for.is_zero() {
+        tokio::task::yield_now().await;
+    }
+    child(&engine, 1).kill();
+    assert_eq!(told(waiters).await, ["crashed"]);
+    let key = IdempotencyKey::of(&request("{}"));
+    let state = loop {
+        match engine.inspect(&key).await.unwrap() {
+            Some(RecordState::Locked { .. }) => tokio::task::yield_now().await,
+            state => break state,
+        }
+    };
+    assert!(matches!(state, Some(RecordState::Released { .. })), "{state:?}");
+}
+
+/// Red when an engine whose root is dead says `Crashed`, or nothing.
+#[tokio::test(start_paused = true)]
+async fn a_killed_root_leaves_nobody_waiting() {
+    let upstream = slow();
+    let store = MemoryStore::new();
+    let builder = Engine::builder(upstream.clone()).store(store);
+    let engine = builder.clone().start().await.unwrap();
+    let waiters = vec![ask(&engine), ask(&engine)];
+    upstream.ledger().wait_for(1).await;
+    engine.actor().get_cell().kill();
+    assert_eq!(told(waiters).await, ["stopped", "stopped"]);
+    assert_eq!(told(vec![ask(&engine)]).await, ["stopped"]);
+    assert_eq!(engine.shutdown(SECOND).await, Drained::default());
+
+    // The lease lapses, and the next process knows that it may have been sent.
+    let next = builder.start().await.unwrap();
+    let error = next.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+struct Above;
+
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+impl Actor for Above {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_foreign_supervisor_leaves_nobody_waiting() {
+    for kill in [false, true] {
+        let upstream = slow();
+        let (above, ended) = Actor::spawn(None, Above, ()).await.unwrap();
+        let engine =
+            Engine::builder(upstream.clone()).start_linked(above.get_cell()).await.unwrap();
+        let waiters = vec![ask(&engine), ask(&engine)];
+        upstream.ledger().wait_for(1).await;
+        match kill {
+            true => above.kill(),
+            false => above.stop(None),
+        }
+        assert_eq!(told(waiters).await, ["stopped", "stopped"]);
+        ended.await.unwrap();
+        assert_eq!(told(vec![ask(&engine)]).await, ["stopped"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_linked_engine_outlives_its_handles() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let (above, _) = Actor::spawn(None, Above, ()).await.unwrap();
+    let engine = Engine::builder(upstream.clone()).start_linked(above.get_cell()).await.unwrap();
+    let actor = engine.actor().clone();
+    drop(engine);
+    let reply = ractor::call_t!(actor, EngineMessage::Execute, 5_000, request("{}"));
+    assert!(reply.unwrap().is_ok());
+    // A supervisor that stops already takes no engine on.
+    above.stop_and_wait(None, None).await.unwrap();
+    let error = Engine::builder(upstream).start_linked(above.get_cell()).await.unwrap_err();
+    assert!(matches!(error, Error::Stopped), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_lets_executions_finish() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let caller = ask(&engine);
+    upstream.ledger().wait_for(1).await;
+    let (one, two) = tokio::join!(engine.shutdown(60 * SECOND), engine.shutdown(60 * SECOND));
+    assert_eq!(one, two);
+    assert!(one.is_clean() && one.finished == 1, "{one:?}");
+    assert!(caller.await.unwrap().is_ok());
+    assert_eq!(told(vec![ask(&engine)]).await, ["stopped"]);
+    assert_eq!(engine.shutdown(SECOND).await, one);
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_grace_everybody_is_told_and_the_record_too() {
+    let upstream = slow();
+    let store = MemoryStore::new();
+    let builder = Engine::builder(upstream.clone()).store(store);
+    let engine = builder.clone().start().await.unwrap();
+    let waiters = vec![ask(&engine), ask(&engine)];
+    upstream.ledger().wait_for(1).await;
+    let drained = engine.shutdown(SECOND).await;
+    assert_eq!((drained.finished, drained.cut_off), (0, 1));
+    assert_eq!(told(waiters).await, ["stopped", "stopped"]);
+    // At once, not after the lease.
+    let key = IdempotencyKey::of(&request("{}"));
+    let next = builder.start().await.unwrap();
+    let state = next.inspect(&key).await.unwrap();
+    assert!(matches!(state, Some(RecordState::Indeterminate { .. })), "{state:?}");
+}
+
+/// Not under virtual time: the last handle goes on a thread without a runtime.
+#[test]
+fn the_last_handle_may_be_dropped_outside_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = runtime.block_on(Engine::builder(upstream).start()).unwrap();
+    runtime.block_on(engine.execute(request("{}"))).unwrap();
+    let root = engine.actor().get_cell();
+    std::thread::spawn(move || drop(engine)).join().unwrap();
+    // A kept ActorRef keeps nothing alive.
+    runtime.block_on(async {
+        timeout(Duration::from_secs(30), root.wait(None)).await.unwrap().unwrap();
+    });
+    assert_eq!(root.get_status(), ActorStatus::Stopped);
+    assert_eq!(root.get_children().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_wait_through_the_token_actor_s_deaths_within_a_budget() {
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1 | 2 => TokenStep::Panic,
+        _ => TokenStep::Issue(3600 * SECOND),
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    assert!(engine.execute(request("{}")).await.is_ok());
+    assert_eq!(tokens.fetches(), 3);
+
+    let broken = ScriptedTokens::new(|_| TokenStep::Panic);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(broken.clone());
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(told(vec![ask(&engine)]).await, ["token"]);
+    }
+    assert_eq!((broken.fetches(), upstream.ledger().total()), (6, 0));
+}

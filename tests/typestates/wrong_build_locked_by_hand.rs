@@ -1,0 +1,5 @@
+use genesys_once::execution::Locked;
+
+fn main() {
+    let _ = Locked { step: 0, unproven: false };
+}
