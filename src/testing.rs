@@ -34,6 +34,7 @@ mod step;
 pub mod strategies;
 mod tokens;
 
+pub use conformance::store_conformance;
 pub use errors::every_error;
 pub use ledger::Ledger;
 pub use scripted::ScriptedUpstream;
