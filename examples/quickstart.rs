@@ -56,7 +56,10 @@ async fn run() -> Result<(), String> {
     let request = platform.request()?;
     println!("key            {}", IdempotencyKey::of(&request));
 
-    let first = engine.execute(request.clone()).await.map_err(|e| line(&e))?;
+    let first = engine
+        .execute(request.clone())
+        .await
+        .map_err(|e| line(&e))?;
     println!("first          {}", told(&first));
     if !first.recorded() {
         return Err(format!(
@@ -81,22 +84,38 @@ async fn many(engine: &Engine, request: &DataActionRequest) -> Result<String, St
     let mut runner = TestRunner::default();
     let mut callers = Vec::with_capacity(CALLERS);
     for _ in 0..CALLERS {
-        let spelling = spellings.new_tree(&mut runner).map_err(|e| e.to_string())?.current();
+        let spelling = spellings
+            .new_tree(&mut runner)
+            .map_err(|e| e.to_string())?
+            .current();
         let engine = engine.clone();
         callers.push(tokio::spawn(async move { engine.execute(spelling).await }));
     }
     let mut served = BTreeMap::<_, usize>::new();
     for caller in callers {
-        let reply = caller.await.map_err(|e| e.to_string())?.map_err(|e| line(&e))?;
+        let reply = caller
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| line(&e))?;
         *served.entry(reply.served()).or_default() += 1;
     }
-    let counts: Vec<_> = served.iter().map(|(kind, n)| format!("{n} from {kind}")).collect();
+    let counts: Vec<_> = served
+        .iter()
+        .map(|(kind, n)| format!("{n} from {kind}"))
+        .collect();
     Ok(counts.join(", "))
 }
 
 enum Platform {
     Simulated(Box<GenesysSimulator>),
-    Real { environment: Environment, domain: String, id: String, secret: String, action: String, payload: String },
+    Real {
+        environment: Environment,
+        domain: String,
+        id: String,
+        secret: String,
+        action: String,
+        payload: String,
+    },
 }
 
 impl Platform {
@@ -112,8 +131,12 @@ impl Platform {
         for name in NAMES {
             values.push(variable(name)?);
         }
-        let missing: Vec<_> =
-            NAMES.iter().zip(&values).filter(|(_, v)| v.is_none()).map(|(n, _)| *n).collect();
+        let missing: Vec<_> = NAMES
+            .iter()
+            .zip(&values)
+            .filter(|(_, v)| v.is_none())
+            .map(|(n, _)| *n)
+            .collect();
         if missing.len() == NAMES.len() {
             return Ok(Self::Simulated(Box::new(GenesysSimulator::start().await)));
         }
@@ -128,7 +151,14 @@ impl Platform {
         let (domain, id, secret, action, payload) = (next(), next(), next(), next(), next());
         let environment = Environment::from_domain(&domain)
             .map_err(|e| format!("GENESYS_CLOUD_DOMAIN: {}", line(&e)))?;
-        Ok(Self::Real { environment, domain, id, secret, action, payload })
+        Ok(Self::Real {
+            environment,
+            domain,
+            id,
+            secret,
+            action,
+            payload,
+        })
     }
 
     fn place(&self) -> String {
@@ -143,7 +173,12 @@ impl Platform {
             Self::Simulated(simulator) => {
                 GenesysCloud::new(simulator.environment(), simulator.credentials())
             }
-            Self::Real { environment, id, secret, .. } => {
+            Self::Real {
+                environment,
+                id,
+                secret,
+                ..
+            } => {
                 let credentials = Credentials::new(id.clone(), secret.clone());
                 GenesysCloud::new(environment.clone(), credentials)
             }
@@ -170,13 +205,16 @@ impl Platform {
                 let payload = r#"{"order": 42, "amount": 19.90, "reason": "damaged"}"#;
                 DataActionRequest::new("custom_-_2f1c9f0a-refund", payload).map_err(|e| line(&e))
             }
-            Self::Real { action, payload, .. } => DataActionRequest::new(action, payload.as_str())
-                .map_err(|e| match &e {
-                    Error::InvalidRequest { field: "action_id", .. } => {
-                        format!("GENESYS_CLOUD_ACTION_ID: {}", line(&e))
-                    }
-                    _ => format!("GENESYS_CLOUD_PAYLOAD: {}", line(&e)),
-                }),
+            Self::Real {
+                action, payload, ..
+            } => DataActionRequest::new(action, payload.as_str()).map_err(|e| match &e {
+                Error::InvalidRequest {
+                    field: "action_id", ..
+                } => {
+                    format!("GENESYS_CLOUD_ACTION_ID: {}", line(&e))
+                }
+                _ => format!("GENESYS_CLOUD_PAYLOAD: {}", line(&e)),
+            }),
         }
     }
 
@@ -200,8 +238,9 @@ async fn store_from_environment() -> Result<(Arc<dyn Store>, String), String> {
             Ok((Arc::new(MemoryStore::new()), place.to_owned()))
         }
         Some(url) => {
-            let store =
-                RedisStore::connect(&url).await.map_err(|e| format!("REDIS_URL: {}", line(&e)))?;
+            let store = RedisStore::connect(&url)
+                .await
+                .map_err(|e| format!("REDIS_URL: {}", line(&e)))?;
             Ok((Arc::new(store), "the Redis of REDIS_URL".to_owned()))
         }
     }

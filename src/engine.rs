@@ -18,6 +18,7 @@ use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::{Reply, Served};
 use crate::record::{Answer, Event, RecordState, Resolution};
 use crate::request::DataActionRequest;
+use crate::store::Store as _;
 use crate::upstream::Upstream;
 
 mod builder;
@@ -181,7 +182,7 @@ impl Engine {
             calls_final: counts.calls_final.load(Ordering::Relaxed),
             calls_not_executed: counts.calls_not_executed.load(Ordering::Relaxed),
             calls_unknown: counts.calls_unknown.load(Ordering::Relaxed),
-            store_up: self.inner.shared.store_up.load(Ordering::Relaxed),
+            store_up: self.inner.shared.store.is_up(),
             token_valid_for: tokens.as_ref().and_then(|tokens| tokens.valid_for()),
             token_fetches: tokens.as_ref().map_or(0, |tokens| tokens.renewals()),
             held_for: hold.left(),
@@ -325,7 +326,7 @@ pub struct Stats {
     pub calls_not_executed: u64,
     /// Calls whose fate was unknown.
     pub calls_unknown: u64,
-    /// Whether the last store command was answered.
+    /// Whether the store answers; `false` while the circuit breaker is open.
     pub store_up: bool,
     /// For how long the access token at hand may be used; `None` where there is
     /// none.

@@ -131,3 +131,8 @@ pub use self::upstream::{AccessToken, Call, TokenSource, Upstream};
 pub use self::upstream::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
 /// The actor framework whose types `Engine::actor` and `EngineMessage` use.
 pub use ractor;
+
+/// The README's examples are compiled and run with the doc tests.
+#[cfg(all(doctest, feature = "genesys", feature = "redis"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

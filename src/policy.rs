@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+mod breaker;
 pub mod classify;
 mod error_body;
 mod retry_after;
 
+pub(crate) use self::breaker::{Breaker, Pass};
 pub use self::retry_after::{is_platform_limit, retry_after};
 
 /// What a caller gets whose key is already being executed.

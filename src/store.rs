@@ -9,12 +9,12 @@ use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
-mod deadline;
+mod guarded;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
-pub(crate) use self::deadline::Deadline;
+pub(crate) use self::guarded::Guarded;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{Durability, Persistence, RedisStore};

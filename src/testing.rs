@@ -27,6 +27,7 @@
 pub mod answers;
 mod conformance;
 mod errors;
+mod faulty;
 mod ledger;
 mod scripted;
 mod simulator;
@@ -36,6 +37,7 @@ mod tokens;
 
 pub use conformance::store_conformance;
 pub use errors::every_error;
+pub use faulty::{Fault, FaultyStore, Operation};
 pub use ledger::Ledger;
 pub use scripted::ScriptedUpstream;
 pub use step::Step;

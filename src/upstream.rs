@@ -154,14 +154,22 @@ impl Call {
     /// The `attempt`th attempt, from 1, to execute `request`.
     pub fn new(request: DataActionRequest, attempt: u32) -> Self {
         let key = IdempotencyKey::of(&request);
-        Self { request, attempt, key }
+        Self {
+            request,
+            attempt,
+            key,
+        }
     }
 
     /// A call as the platform sees it: its key is the one in the header, which
     /// the payload alone does not give away (a scope, a key of the caller's).
     #[cfg(feature = "testing")]
     pub(crate) fn with_key(request: DataActionRequest, attempt: u32, key: IdempotencyKey) -> Self {
-        Self { request, attempt, key }
+        Self {
+            request,
+            attempt,
+            key,
+        }
     }
 
     /// What is to be executed.

@@ -7,6 +7,8 @@ mod engine {
     mod bounds;
     mod lifecycle;
     mod once;
+    mod outage;
+    mod tokens;
     mod unknown;
 
     use std::time::Duration;

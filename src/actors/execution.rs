@@ -12,6 +12,7 @@ use super::shared::Shared;
 use crate::error::Error;
 use crate::flights::Guard;
 
+mod attempts;
 mod elsewhere;
 mod run;
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -18,7 +18,7 @@ use crate::outcome::{Reply, Served};
 use crate::policy::{OnDuplicate, OnStoreDown, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
-use crate::store::{BoxFuture, MemoryStore, Store};
+use crate::store::{BoxFuture, Guarded, MemoryStore};
 use crate::upstream::Upstream;
 
 /// A hook that may settle an indeterminate key.
@@ -26,9 +26,7 @@ pub(crate) type Reconcile =
     Arc<dyn Fn(DataActionRequest, Error) -> BoxFuture<'static, Option<Resolution>> + Send + Sync>;
 
 pub(crate) struct Shared {
-    pub store: Arc<dyn Store>,
-    /// Whether the last store command was answered.
-    pub store_up: Arc<AtomicBool>,
+    pub store: Arc<Guarded>,
     /// The records of this process while the store is down (`FailOpen`).
     pub fallback: MemoryStore,
     pub upstream: Arc<dyn Upstream>,

@@ -21,17 +21,23 @@ pub(super) struct Arrangement {
     pieces: Vec<Piece>,
 }
 
-/// A member or an element.
+/// A member or an element. Its size is a cache line's, of which many are moved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
-    /// `None` for an element.
-    pub(super) name: Option<Name>,
+    pub(super) name: Name,
     pub(super) start: usize,
+    /// Where it is ignored, the same as `start`: nothing else is empty.
     pub(super) end: usize,
     /// The changes inside it: from this one on, up to `changes_end`.
     pub(super) changes_start: usize,
     pub(super) changes_end: usize,
-    pub(super) ignored: bool,
+}
+
+impl Piece {
+    #[inline]
+    fn is_ignored(&self) -> bool {
+        self.start == self.end
+    }
 }
 
 /// The content of a container, without its brackets, to be replaced by pieces.
@@ -94,15 +100,19 @@ impl Arrangement {
     /// Adds what has been read as a part of `container`.
     #[inline]
     pub(super) fn push(&mut self, container: &mut Opened, piece: Piece, text: &str) {
-        if container.in_order {
-            let before = self.open.get(container.pieces..).and_then(<[_]>::last);
-            container.in_order = !piece.ignored
-                && match (before.and_then(|before| before.name), piece.name) {
-                    (Some(before), Some(name)) => before.compare(&name, text).is_lt(),
-                    _ => true,
-                };
-        }
+        // First pushed, then compared: a piece whose address is taken before
+        // would be built elsewhere and copied, which costs more than all else.
         self.open.push(piece);
+        if !container.in_order {
+            return;
+        }
+        container.in_order = match self.open.get(container.pieces..) {
+            Some([.., before, last]) => {
+                !last.is_ignored() && before.name.compare(&last.name, text).is_lt()
+            }
+            Some([only]) => !only.is_ignored(),
+            _ => true,
+        };
     }
 
     /// Ends a container whose content ends at `end`.
@@ -126,24 +136,19 @@ impl Arrangement {
 
     fn change(&mut self, container: Opened, end: usize, text: &str) -> Result<(), ParseError> {
         let pieces = &mut self.open[container.pieces..];
-        // Elements have no names and stay in the order of their offsets.
-        let compare = |a: &Piece, b: &Piece| match (&a.name, &b.name) {
-            (Some(a), Some(b)) => a.compare(b, text),
-            _ => std::cmp::Ordering::Equal,
-        };
+        let compare = |a: &Piece, b: &Piece| a.name.compare(&b.name, text);
         pieces.sort_unstable_by(|a, b| compare(a, b).then(a.start.cmp(&b.start)));
         let repeated = pieces
             .windows(2)
-            .filter(|pair| pair[0].name.is_some() && compare(&pair[0], &pair[1]).is_eq())
-            .filter_map(|pair| pair[1].name)
-            .map(|name| name.offset())
+            .filter(|pair| compare(&pair[0], &pair[1]).is_eq())
+            .map(|pair| pair[1].name.offset())
             .min();
         if let Some(offset) = repeated {
             return Err(ParseError::new(offset, "duplicate member name"));
         }
         let pieces_start = self.pieces.len();
         let kept = self.open.drain(container.pieces..);
-        self.pieces.extend(kept.filter(|piece| !piece.ignored));
+        self.pieces.extend(kept.filter(|piece| !piece.is_ignored()));
         self.changes.push(Change {
             start: container.start,
             end,

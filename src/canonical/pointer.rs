@@ -110,7 +110,7 @@ impl PointerSet {
     }
 
     /// Where a member of an object at `node` stands.
-    pub(super) fn member(&self, Node(at): Node, name: &Name, text: &str) -> Option<Node> {
+    pub(super) fn member(&self, Node(at): Node, name: Name, text: &str) -> Option<Node> {
         let members = &self.nodes[at].members;
         if members.is_empty() {
             return None;

@@ -95,7 +95,7 @@ impl<'t, 's> Reader<'t, 's> {
             let name_start = self.pos;
             let escaped = self.string()?;
             let name = Name::new(self.text, name_start, self.pos - 1, escaped);
-            let below = node.and_then(|node| self.ignored.member(node, &name, self.text));
+            let below = node.and_then(|node| self.ignored.member(node, name, self.text));
             self.skip_space();
             if self.bytes.get(self.pos) != Some(&b':') {
                 return Err(self.unexpected("expected a colon"));
@@ -103,14 +103,7 @@ impl<'t, 's> Reader<'t, 's> {
             self.pos += 1;
             self.skip_space();
             self.value(below)?;
-            let piece = Piece {
-                name: Some(name),
-                start,
-                end: self.staged_end(),
-                changes_start,
-                changes_end: self.arrangement.changes(),
-                ignored: self.ignored.ends_at(below),
-            };
+            let piece = self.piece(name, start, changes_start, below);
             self.arrangement.push(&mut container, piece, self.text);
             if self.after_part(b'}', "expected a comma or a closing brace")? {
                 break;
@@ -144,14 +137,7 @@ impl<'t, 's> Reader<'t, 's> {
             let changes_start = self.arrangement.changes();
             let below = self.ignored.element(node, index);
             self.value(below)?;
-            let piece = Piece {
-                name: None,
-                start,
-                end: self.staged_end(),
-                changes_start,
-                changes_end: self.arrangement.changes(),
-                ignored: self.ignored.ends_at(below),
-            };
+            let piece = self.piece(Name::of_element(index), start, changes_start, below);
             self.arrangement.push(&mut container, piece, self.text);
             if self.after_part(b']', EXPECTED)? {
                 break;
@@ -160,6 +146,19 @@ impl<'t, 's> Reader<'t, 's> {
         self.depth -= 1;
         let end = self.staged_end() - 1;
         self.arrangement.close(container, end, self.text)
+    }
+
+    /// What has been read since `start`.
+    #[inline]
+    fn piece(&self, name: Name, start: usize, changes_start: usize, node: Option<Node>) -> Piece {
+        let ignored = self.ignored.ends_at(node);
+        Piece {
+            name,
+            start,
+            end: if ignored { start } else { self.staged_end() },
+            changes_start,
+            changes_end: self.arrangement.changes(),
+        }
     }
 
     /// Goes past an opening bracket and the space behind it.

@@ -146,6 +146,17 @@ impl Name {
         name
     }
 
+    /// What an array's element has instead: it keeps elements in their order.
+    #[inline]
+    pub(super) fn of_element(index: usize) -> Self {
+        Self {
+            prefix: index as u64,
+            start: 0,
+            end: 0,
+            escaped: false,
+        }
+    }
+
     /// The opening quote's byte offset.
     pub(super) fn offset(&self) -> usize {
         self.start - 1

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ractor::ActorCell;
@@ -22,7 +21,7 @@ use crate::outcome::{Outcome, Verdict};
 use crate::policy::{OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
-use crate::store::{Deadline, MemoryStore, Store};
+use crate::store::{Guarded, MemoryStore, Store};
 use crate::upstream::Upstream;
 
 /// The settings of an [`Engine`]; each has a default, named at its function.
@@ -157,7 +156,9 @@ impl EngineBuilder {
         self
     }
 
-    /// How long one store command may take; 2 s by default.
+    /// How long one store command may take; 2 s by default. After three failures
+    /// in a row commands fail at once, and one at a time probes whether the store
+    /// is back, after half a second first and every five seconds at the longest.
     pub fn store_timeout(mut self, limit: Duration) -> Self {
         self.store_timeout = limit;
         self
@@ -255,14 +256,8 @@ impl EngineBuilder {
 
     fn into_shared(self) -> Shared {
         let route = self.terms.route.clone();
-        let store_up = Arc::new(AtomicBool::new(true));
         Shared {
-            store: Arc::new(Deadline::new(
-                self.store,
-                self.store_timeout,
-                store_up.clone(),
-            )),
-            store_up,
+            store: Arc::new(Guarded::new(self.store, self.store_timeout)),
             fallback: MemoryStore::new(),
             namespace: self.namespace.unwrap_or_else(|| self.upstream.namespace()),
             retry: self.retry,

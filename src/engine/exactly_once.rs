@@ -47,9 +47,17 @@ struct Plan {
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {
     // Half of them at the same moments, where races are.
-    let at_ms = prop_oneof![0..HORIZON_MS, prop::sample::select(vec![0, 1, 1_000, 10_000])];
-    let caller = (at_ms, 0..ENGINES, 0..KEYS, 0..4usize)
-        .prop_map(|(at_ms, engine, key, spelling)| Caller { at_ms, engine, key, spelling });
+    let at_ms = prop_oneof![
+        0..HORIZON_MS,
+        prop::sample::select(vec![0, 1, 1_000, 10_000])
+    ];
+    let caller =
+        (at_ms, 0..ENGINES, 0..KEYS, 0..4usize).prop_map(|(at_ms, engine, key, spelling)| Caller {
+            at_ms,
+            engine,
+            key,
+            spelling,
+        });
     prop::collection::vec(caller, 1..60)
 }
 
@@ -60,14 +68,17 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
         (0..120u64).prop_map(Trouble::RateLimited),
         Just(Trouble::ConnectionRefused),
     ];
-    let plan = (prop::collection::vec(retried, 0..=2), any::<bool>(), 0..55_000u64).prop_map(
-        |(mut trouble, refuse_token, delay_ms)| {
+    let plan = (
+        prop::collection::vec(retried, 0..=2),
+        any::<bool>(),
+        0..55_000u64,
+    )
+        .prop_map(|(mut trouble, refuse_token, delay_ms)| {
             if refuse_token {
                 trouble.insert(trouble.len() / 2, Trouble::TokenRefused);
             }
             Plan { trouble, delay_ms }
-        },
-    );
+        });
     prop::collection::vec(plan, KEYS)
 }
 
@@ -117,7 +128,13 @@ async fn exactly_once(
     let mut engines = Vec::new();
     for _ in 0..ENGINES {
         let engine = Engine::builder(upstream.clone()).store(store.clone());
-        engines.push(engine.deadline(Duration::from_secs(3600)).start().await.unwrap());
+        engines.push(
+            engine
+                .deadline(Duration::from_secs(3600))
+                .start()
+                .await
+                .unwrap(),
+        );
     }
     let answers = callers.iter().cloned().map(|caller| {
         let engine = engines[caller.engine].clone();
@@ -134,7 +151,10 @@ async fn exactly_once(
         let reply = answer.unwrap().map_err(|error| {
             TestCaseError::fail(format!("{caller:?}: {}", crate::error::chain(&error)))
         })?;
-        replies.entry(caller.key).or_default().push((caller.engine, reply));
+        replies
+            .entry(caller.key)
+            .or_default()
+            .push((caller.engine, reply));
     }
     for (key, replies) in replies {
         let name = IdempotencyKey::of(&request(key, 0));
@@ -147,7 +167,13 @@ async fn exactly_once(
                 prop_assert_eq!(reply.body(), first.body(), "two answers for key {}", key);
                 fetched += usize::from(matches!(reply.served(), Served::Upstream | Served::Store));
             }
-            prop_assert!(fetched <= 1, "engine {} ran key {} {} times", engine, key, fetched);
+            prop_assert!(
+                fetched <= 1,
+                "engine {} ran key {} {} times",
+                engine,
+                key,
+                fetched
+            );
         }
     }
     Ok(())

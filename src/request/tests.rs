@@ -194,6 +194,11 @@ fn fingerprints_tell_everything_apart() {
             base().ignoring(["/x"]).unwrap().forward_key("/y").unwrap(),
             "",
         ),
+        // Alike but for where one part ends and the next begins.
+        (base().ignoring(["/x", "/y/z"]).unwrap(), ""),
+        (base().ignoring(["/x/y", "/z"]).unwrap(), ""),
+        (base().forward_key("/xr").unwrap(), ""),
+        (base().forward_key("/x").unwrap(), "r"),
         (
             DataActionRequest::new("other", r#"{"a":{},"b":1}"#).unwrap(),
             "",

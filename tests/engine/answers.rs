@@ -27,7 +27,10 @@ async fn engine(upstream: &ScriptedUpstream) -> Engine {
 }
 
 async fn state(engine: &Engine) -> Option<RecordState> {
-    engine.inspect(&IdempotencyKey::of(&request("{}"))).await.unwrap()
+    engine
+        .inspect(&IdempotencyKey::of(&request("{}")))
+        .await
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -36,7 +39,10 @@ async fn a_429_is_waited_out_for_as_long_as_it_asks() {
     let engine = engine(&upstream).await;
     let start = Instant::now();
     let reply = engine.execute(request("{}")).await.unwrap();
-    assert_eq!((reply.status().as_u16(), reply.served()), (200, Served::Upstream));
+    assert_eq!(
+        (reply.status().as_u16(), reply.served()),
+        (200, Served::Upstream)
+    );
     assert!(start.elapsed() >= 42 * SECOND && start.elapsed() < 44 * SECOND);
     assert_eq!(upstream.ledger().total(), 2);
     assert_eq!(upstream.ledger().executed(&reply.key()), 1);
@@ -63,9 +69,16 @@ async fn a_platform_429_holds_everybody_back() {
 
 #[tokio::test(start_paused = true)]
 async fn replays_work_during_a_hold() {
-    let upstream =
-        in_turn([Step::ok("{}"), Step::RateLimited(100 * SECOND), Step::ok("{}")]);
-    let engine = Engine::builder(upstream.clone()).recent(0, SECOND).start().await.unwrap();
+    let upstream = in_turn([
+        Step::ok("{}"),
+        Step::RateLimited(100 * SECOND),
+        Step::ok("{}"),
+    ]);
+    let engine = Engine::builder(upstream.clone())
+        .recent(0, SECOND)
+        .start()
+        .await
+        .unwrap();
     engine.execute(request("{}")).await.unwrap();
     let held = tokio::spawn({
         let engine = engine.clone();
@@ -77,7 +90,10 @@ async fn replays_work_during_a_hold() {
     }
     let start = Instant::now();
     let reply = engine.execute(request("{}")).await.unwrap();
-    assert_eq!((reply.served(), start.elapsed()), (Served::Store, 0 * SECOND));
+    assert_eq!(
+        (reply.served(), start.elapsed()),
+        (Served::Store, 0 * SECOND)
+    );
     held.await.unwrap().unwrap();
 }
 
@@ -90,7 +106,10 @@ async fn a_wait_too_long_is_told_at_once_and_leaves_the_key_free() {
     assert_eq!(error.hint(), RetryHint::After(181 * SECOND));
     assert!(matches!(error, Error::RateLimited { .. }), "{error}");
     assert_eq!(start.elapsed(), 0 * SECOND);
-    assert!(matches!(state(&engine).await, Some(RecordState::Released { .. })));
+    assert!(matches!(
+        state(&engine).await,
+        Some(RecordState::Released { .. })
+    ));
     // Nothing is cached: the next one is executed, when the platform allows.
     assert!(engine.execute(request("{}")).await.is_ok());
 }
@@ -103,7 +122,11 @@ async fn attempts_are_bounded() {
     assert!(matches!(error, Error::RateLimited { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 3);
 
-    let once = Engine::builder(upstream.clone()).retry(RetryPolicy::never()).start().await.unwrap();
+    let once = Engine::builder(upstream.clone())
+        .retry(RetryPolicy::never())
+        .start()
+        .await
+        .unwrap();
     assert!(once.execute(request("{}")).await.is_err());
     assert_eq!(upstream.ledger().total(), 4);
 }
@@ -117,18 +140,21 @@ async fn what_never_left_is_tried_again() {
     let engine = engine(&upstream).await;
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    assert!(matches!(state(&engine).await, Some(RecordState::Released { .. })));
+    assert!(matches!(
+        state(&engine).await,
+        Some(RecordState::Released { .. })
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_goes_to_every_waiter_and_is_not_recorded() {
     let forbidden = answers::platform_error(403, "missing.permissions", "no");
-    let upstream = in_turn([
-        Step::Answer(forbidden).after(SECOND),
-        Step::ok("{}"),
-    ]);
+    let upstream = in_turn([Step::Answer(forbidden).after(SECOND), Step::ok("{}")]);
     let builder = Engine::builder(upstream.clone()).store(MemoryStore::new());
-    let (one, two) = (builder.clone().start().await.unwrap(), builder.start().await.unwrap());
+    let (one, two) = (
+        builder.clone().start().await.unwrap(),
+        builder.start().await.unwrap(),
+    );
     let (first, joined, elsewhere) = tokio::join!(
         one.execute(request("{}")),
         one.execute(request("{}")),
@@ -140,7 +166,10 @@ async fn a_refusal_goes_to_every_waiter_and_is_not_recorded() {
     }
     assert_eq!(upstream.ledger().total(), 1);
     // Only callers that came after it start afresh.
-    assert_eq!(two.execute(request("{}")).await.unwrap().status().as_u16(), 200);
+    assert_eq!(
+        two.execute(request("{}")).await.unwrap().status().as_u16(),
+        200
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,10 +215,15 @@ async fn a_refused_fresh_token_is_told() {
         .with_tokens(ScriptedTokens::lasting(3600 * SECOND));
     let engine = engine(&upstream).await;
     let error = engine.execute(request("{}")).await.unwrap_err();
-    let Error::Unauthorized { correlation_id, .. } = &error else { panic!("{error}") };
+    let Error::Unauthorized { correlation_id, .. } = &error else {
+        panic!("{error}")
+    };
     assert_eq!(correlation_id.as_deref(), Some("c-1"));
     assert_eq!(upstream.ledger().total(), 2);
-    assert!(matches!(state(&engine).await, Some(RecordState::Released { .. })));
+    assert!(matches!(
+        state(&engine).await,
+        Some(RecordState::Released { .. })
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,8 +237,19 @@ async fn a_reading_of_one_s_own_may_fall_back_on_the_platform_s() {
         .start()
         .await
         .unwrap();
-    assert_eq!(engine.execute(request("{}")).await.unwrap().status().as_u16(), 503);
-    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Memory);
+    assert_eq!(
+        engine
+            .execute(request("{}"))
+            .await
+            .unwrap()
+            .status()
+            .as_u16(),
+        503
+    );
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Memory
+    );
     assert_eq!(upstream.ledger().total(), 1);
 }
 
@@ -215,10 +260,18 @@ async fn the_key_goes_with_every_attempt() {
         let seen = seen.clone();
         move |call| {
             seen.lock().unwrap().push((call.key(), call.attempt()));
-            if call.attempt() < 3 { Step::RateLimited(SECOND) } else { Step::ok("{}") }
+            if call.attempt() < 3 {
+                Step::RateLimited(SECOND)
+            } else {
+                Step::ok("{}")
+            }
         }
     });
-    let reply = engine(&upstream).await.execute(request("{}")).await.unwrap();
+    let reply = engine(&upstream)
+        .await
+        .execute(request("{}"))
+        .await
+        .unwrap();
     let key = reply.key();
     assert_eq!(*seen.lock().unwrap(), [(key, 1), (key, 2), (key, 3)]);
 }

@@ -15,7 +15,10 @@ fn slow() -> ScriptedUpstream {
 async fn a_caller_s_deadline_is_not_the_execution_s() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
-    let error = engine.execute_within(request("{}"), SECOND).await.unwrap_err();
+    let error = engine
+        .execute_within(request("{}"), SECOND)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
     let reply = engine.execute(request("{}")).await.unwrap();
     assert_eq!(reply.served(), Served::Joined);
@@ -36,9 +39,19 @@ async fn a_dropped_caller_neither_cancels_nor_repeats_nor_leaks() {
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     let stats = engine.stats();
-    assert_eq!((stats.waiting, stats.executions), (0, 1), "its place is free, the execution's is not");
-    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Joined);
-    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Memory);
+    assert_eq!(
+        (stats.waiting, stats.executions),
+        (0, 1),
+        "its place is free, the execution's is not"
+    );
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Joined
+    );
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Memory
+    );
     assert_eq!(upstream.ledger().total(), 1);
     assert_eq!(engine.stats().executions, 0);
 }
@@ -46,7 +59,11 @@ async fn a_dropped_caller_neither_cancels_nor_repeats_nor_leaks() {
 #[tokio::test(start_paused = true)]
 async fn beyond_max_waiting_a_caller_is_told_at_once() {
     let upstream = slow();
-    let engine = Engine::builder(upstream.clone()).max_waiting(3).start().await.unwrap();
+    let engine = Engine::builder(upstream.clone())
+        .max_waiting(3)
+        .start()
+        .await
+        .unwrap();
     let (one, two) = (engine.clone(), engine.clone());
     let first = tokio::spawn(async move { one.execute(request("{}")).await });
     upstream.ledger().wait_for(1).await;
@@ -55,7 +72,16 @@ async fn beyond_max_waiting_a_caller_is_told_at_once() {
         tokio::task::yield_now().await;
     }
     let error = engine.execute(request("{}")).await.unwrap_err();
-    assert!(matches!(error, Error::Overloaded { limit: "max_waiting", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Overloaded {
+                limit: "max_waiting",
+                ..
+            }
+        ),
+        "{error}"
+    );
     // A caller that gives up frees its place.
     second.abort();
     assert!(second.await.is_err());
@@ -66,7 +92,11 @@ async fn beyond_max_waiting_a_caller_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn no_more_calls_than_max_in_flight() {
     let upstream = slow();
-    let engine = Engine::builder(upstream.clone()).max_in_flight(3).start().await.unwrap();
+    let engine = Engine::builder(upstream.clone())
+        .max_in_flight(3)
+        .start()
+        .await
+        .unwrap();
     let callers: Vec<_> = (0..20)
         .map(|n| {
             let engine = engine.clone();
@@ -76,7 +106,13 @@ async fn no_more_calls_than_max_in_flight() {
     for caller in callers {
         caller.await.unwrap().unwrap();
     }
-    assert_eq!((upstream.ledger().total(), upstream.ledger().max_concurrent()), (20, 3));
+    assert_eq!(
+        (
+            upstream.ledger().total(),
+            upstream.ledger().max_concurrent()
+        ),
+        (20, 3)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,17 +125,33 @@ async fn payloads_and_answers_are_bounded() {
         .await
         .unwrap();
     let error = engine.execute(request(&"1".repeat(11))).await.unwrap_err();
-    assert!(matches!(error, Error::InvalidRequest { field: "payload", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::InvalidRequest {
+                field: "payload",
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(upstream.ledger().total(), 0);
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
-    assert!(error.to_string().contains("larger than 100 bytes"), "{error}");
+    assert!(
+        error.to_string().contains("larger than 100 bytes"),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn recent_outcomes_are_bounded_in_bytes() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("x".repeat(10_000)));
-    let engine = Engine::builder(upstream.clone()).recent(50_000, 60 * SECOND).start().await.unwrap();
+    let engine = Engine::builder(upstream.clone())
+        .recent(50_000, 60 * SECOND)
+        .start()
+        .await
+        .unwrap();
     for n in 0..100 {
         engine.execute(request(&n.to_string())).await.unwrap();
     }
@@ -130,7 +182,12 @@ async fn impossible_settings_are_named() {
     ];
     for (name, change) in cases {
         let error = change(Engine::builder(slow())).start().await.unwrap_err();
-        let Error::InvalidConfig { setting, reason, .. } = &error else { panic!("{error}") };
+        let Error::InvalidConfig {
+            setting, reason, ..
+        } = &error
+        else {
+            panic!("{error}")
+        };
         assert_eq!(*setting, name);
         assert!(!reason.is_empty());
     }
@@ -138,10 +195,19 @@ async fn impossible_settings_are_named() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_request_is_refused_before_anything_else() {
-    for (id, payload, field) in [("", "{}", "action_id"), ("a:b", "{}", "action_id"), ("a", "{", "payload")] {
+    for (id, payload, field) in [
+        ("", "{}", "action_id"),
+        ("a:b", "{}", "action_id"),
+        ("a", "{", "payload"),
+    ] {
         let error = DataActionRequest::new(id, payload).unwrap_err();
-        let Error::InvalidRequest { field: named, .. } = &error else { panic!("{error}") };
+        let Error::InvalidRequest { field: named, .. } = &error else {
+            panic!("{error}")
+        };
         assert_eq!(*named, field);
     }
-    assert_eq!(IdempotencyKey::of(&request("{}")), IdempotencyKey::of(&request(" { } ")));
+    assert_eq!(
+        IdempotencyKey::of(&request("{}")),
+        IdempotencyKey::of(&request(" { } "))
+    );
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
-    Drained, Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, Reply, RecordState,
+    Drained, Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, RecordState, Reply,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
 use tokio::task::JoinHandle;
@@ -25,7 +25,9 @@ async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>) -> Vec<&'static st
     let mut codes = Vec::new();
     for waiter in waiters {
         // Virtual time: an hour passes at once, unless somebody is answered.
-        let answer = timeout(3600 * SECOND, waiter).await.expect("a waiter was left unanswered");
+        let answer = timeout(3600 * SECOND, waiter)
+            .await
+            .expect("a waiter was left unanswered");
         codes.push(answer.unwrap().unwrap_err().code());
     }
     codes
@@ -35,7 +37,10 @@ async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>) -> Vec<&'static st
 fn child(engine: &Engine, count: usize) -> ractor::ActorCell {
     let children = engine.actor().get_cell().get_children();
     assert_eq!(children.len(), count);
-    children.into_iter().max_by_key(|child| child.get_id().pid()).unwrap()
+    children
+        .into_iter()
+        .max_by_key(|child| child.get_id().pid())
+        .unwrap()
 }
 
 /// Red without `Drop` of the flight's guard.
@@ -57,7 +62,10 @@ async fn a_killed_execution_answers_and_its_record_tells_what_is_known() {
 async fn a_panicking_upstream_is_a_crash_and_an_unknown_outcome() {
     let upstream = ScriptedUpstream::new(|_| Step::Panic);
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
-    assert_eq!(told(vec![ask(&engine), ask(&engine)]).await, ["crashed", "crashed"]);
+    assert_eq!(
+        told(vec![ask(&engine), ask(&engine)]).await,
+        ["crashed", "crashed"]
+    );
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     // The engine itself lives on.
@@ -85,7 +93,10 @@ async fn an_execution_killed_while_it_waits_is_released() {
             state => break state,
         }
     };
-    assert!(matches!(state, Some(RecordState::Released { .. })), "{state:?}");
+    assert!(
+        matches!(state, Some(RecordState::Released { .. })),
+        "{state:?}"
+    );
 }
 
 /// Red when an engine whose root is dead says `Crashed`, or nothing.
@@ -127,8 +138,10 @@ async fn the_end_of_a_foreign_supervisor_leaves_nobody_waiting() {
     for kill in [false, true] {
         let upstream = slow();
         let (above, ended) = Actor::spawn(None, Above, ()).await.unwrap();
-        let engine =
-            Engine::builder(upstream.clone()).start_linked(above.get_cell()).await.unwrap();
+        let engine = Engine::builder(upstream.clone())
+            .start_linked(above.get_cell())
+            .await
+            .unwrap();
         let waiters = vec![ask(&engine), ask(&engine)];
         upstream.ledger().wait_for(1).await;
         match kill {
@@ -145,14 +158,20 @@ async fn the_end_of_a_foreign_supervisor_leaves_nobody_waiting() {
 async fn a_linked_engine_outlives_its_handles() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let (above, _) = Actor::spawn(None, Above, ()).await.unwrap();
-    let engine = Engine::builder(upstream.clone()).start_linked(above.get_cell()).await.unwrap();
+    let engine = Engine::builder(upstream.clone())
+        .start_linked(above.get_cell())
+        .await
+        .unwrap();
     let actor = engine.actor().clone();
     drop(engine);
     let reply = ractor::call_t!(actor, EngineMessage::Execute, 5_000, request("{}"));
     assert!(reply.unwrap().is_ok());
     // A supervisor that stops already takes no engine on.
     above.stop_and_wait(None, None).await.unwrap();
-    let error = Engine::builder(upstream).start_linked(above.get_cell()).await.unwrap_err();
+    let error = Engine::builder(upstream)
+        .start_linked(above.get_cell())
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
 }
 
@@ -185,13 +204,19 @@ async fn past_the_grace_everybody_is_told_and_the_record_too() {
     let key = IdempotencyKey::of(&request("{}"));
     let next = builder.start().await.unwrap();
     let state = next.inspect(&key).await.unwrap();
-    assert!(matches!(state, Some(RecordState::Indeterminate { .. })), "{state:?}");
+    assert!(
+        matches!(state, Some(RecordState::Indeterminate { .. })),
+        "{state:?}"
+    );
 }
 
 /// Not under virtual time: the last handle goes on a thread without a runtime.
 #[test]
 fn the_last_handle_may_be_dropped_outside_a_runtime() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = runtime.block_on(Engine::builder(upstream).start()).unwrap();
     runtime.block_on(engine.execute(request("{}"))).unwrap();
@@ -199,7 +224,10 @@ fn the_last_handle_may_be_dropped_outside_a_runtime() {
     std::thread::spawn(move || drop(engine)).join().unwrap();
     // A kept ActorRef keeps nothing alive.
     runtime.block_on(async {
-        timeout(Duration::from_secs(30), root.wait(None)).await.unwrap().unwrap();
+        timeout(Duration::from_secs(30), root.wait(None))
+            .await
+            .unwrap()
+            .unwrap();
     });
     assert_eq!(root.get_status(), ActorStatus::Stopped);
     assert_eq!(root.get_children().len(), 0);

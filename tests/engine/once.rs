@@ -46,15 +46,28 @@ async fn a_thousand_callers_in_every_spelling_are_one_call() {
     let requests: Vec<_> = (0..1000).map(|n| request(spellings[n % 3])).collect();
     let key = IdempotencyKey::of(&requests[0]);
     let served = served(&engine, requests).await;
-    assert_eq!(served, BTreeMap::from([(Served::Upstream, 1), (Served::Joined, 999)]));
+    assert_eq!(
+        served,
+        BTreeMap::from([(Served::Upstream, 1), (Served::Joined, 999)])
+    );
     upstream.ledger().assert_exactly_once([&key]);
 
     let again = engine.execute(request(spellings[1])).await.unwrap();
     assert_eq!(again.served(), Served::Memory);
     assert_eq!(upstream.ledger().total(), 1);
     let stats = engine.stats();
-    assert_eq!((stats.served_upstream, stats.served_joined, stats.served_memory), (1, 999, 1));
-    assert_eq!((stats.executions, stats.waiting, stats.in_flight), (0, 0, 0));
+    assert_eq!(
+        (
+            stats.served_upstream,
+            stats.served_joined,
+            stats.served_memory
+        ),
+        (1, 999, 1)
+    );
+    assert_eq!(
+        (stats.executions, stats.waiting, stats.in_flight),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,9 +75,11 @@ async fn another_engine_over_the_same_store_waits_and_replays() {
     let upstream = slow();
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).store(store);
-    let (one, two) = (builder.clone().start().await.unwrap(), builder.start().await.unwrap());
-    let (first, second) =
-        tokio::join!(one.execute(request("{}")), two.execute(request("{ }")));
+    let (one, two) = (
+        builder.clone().start().await.unwrap(),
+        builder.start().await.unwrap(),
+    );
+    let (first, second) = tokio::join!(one.execute(request("{}")), two.execute(request("{ }")));
     let mut kinds = [first.unwrap().served(), second.unwrap().served()];
     kinds.sort();
     assert_eq!(kinds, [Served::Upstream, Served::Store]);
@@ -79,7 +94,9 @@ async fn other_keys_are_other_calls() {
         request(r#"{"order":9007199254740992}"#),
         request(r#"{"order":9007199254740993}"#),
         DataActionRequest::new("custom_-_other", r#"{"order":9007199254740992}"#).unwrap(),
-        request(r#"{"order":9007199254740992}"#).scope("again").unwrap(),
+        request(r#"{"order":9007199254740992}"#)
+            .scope("again")
+            .unwrap(),
     ];
     let keys: Vec<_> = requests.iter().map(IdempotencyKey::of).collect();
     served(&engine, requests.to_vec()).await;
@@ -120,12 +137,14 @@ async fn messages_and_calls_are_one_flight() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let actor = engine.actor().clone();
-    let asked = tokio::spawn(async move {
-        call_t!(actor, EngineMessage::Execute, 60_000, request("{}"))
-    });
+    let asked =
+        tokio::spawn(async move { call_t!(actor, EngineMessage::Execute, 60_000, request("{}")) });
     let called = engine.execute(request("{}"));
     let (asked, called) = tokio::join!(asked, called);
-    let mut kinds = [asked.unwrap().unwrap().unwrap().served(), called.unwrap().served()];
+    let mut kinds = [
+        asked.unwrap().unwrap().unwrap().served(),
+        called.unwrap().served(),
+    ];
     kinds.sort();
     assert_eq!(kinds, [Served::Upstream, Served::Joined]);
     // Admission too: what memory knows needs no call, what is bad is refused.
@@ -141,7 +160,10 @@ async fn fail_fast_applies_to_holders_here_and_elsewhere() {
     let builder = Engine::builder(upstream.clone())
         .store(MemoryStore::new())
         .on_duplicate(OnDuplicate::FailFast);
-    let (one, two) = (builder.clone().start().await.unwrap(), builder.start().await.unwrap());
+    let (one, two) = (
+        builder.clone().start().await.unwrap(),
+        builder.start().await.unwrap(),
+    );
     let first = tokio::spawn({
         let one = one.clone();
         async move { one.execute(request("{}")).await }
@@ -152,7 +174,10 @@ async fn fail_fast_applies_to_holders_here_and_elsewhere() {
         assert!(matches!(error, Error::InProgress { .. }), "{error}");
     }
     assert!(first.await.unwrap().is_ok());
-    assert_eq!(two.execute(request("{}")).await.unwrap().served(), Served::Store);
+    assert_eq!(
+        two.execute(request("{}")).await.unwrap().served(),
+        Served::Store
+    );
     assert_eq!(upstream.ledger().total(), 1);
 }
 
@@ -163,15 +188,27 @@ async fn outcomes_are_replayed_for_their_time_and_no_longer() {
     let short = || request(&json!({"a": 1}).to_string()).ttl(10 * SECOND);
     engine.execute(short()).await.unwrap();
     tokio::time::advance(9 * SECOND).await;
-    assert_eq!(engine.execute(short()).await.unwrap().served(), Served::Memory);
+    assert_eq!(
+        engine.execute(short()).await.unwrap().served(),
+        Served::Memory
+    );
     tokio::time::advance(2 * SECOND).await;
-    assert_eq!(engine.execute(short()).await.unwrap().served(), Served::Upstream);
+    assert_eq!(
+        engine.execute(short()).await.unwrap().served(),
+        Served::Upstream
+    );
     // The default is a day: longer than memory keeps it.
     engine.execute(request("{}")).await.unwrap();
     tokio::time::advance(61 * SECOND).await;
-    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Store);
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Store
+    );
     tokio::time::advance(24 * 3600 * SECOND).await;
-    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Upstream);
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Upstream
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +220,10 @@ async fn forget_lets_a_recorded_key_be_executed_again() {
     engine.execute(request("{}")).await.unwrap();
     assert!(engine.forget(&key).await.unwrap());
     assert!(!engine.forget(&key).await.unwrap());
-    assert_eq!(engine.execute(request("{}")).await.unwrap().served(), Served::Upstream);
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Upstream
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,6 +236,11 @@ async fn nothing_of_a_sensitive_answer_is_kept_but_status_and_digest() {
     assert_eq!(replay.served(), Served::Store);
     assert_eq!(replay.kept(), genesys_once::Kept::Sensitive);
     assert_eq!((replay.status().as_u16(), replay.body().len()), (200, 0));
-    assert!(replay.header("content-digest").unwrap().starts_with("sha-256=:"));
+    assert!(
+        replay
+            .header("content-digest")
+            .unwrap()
+            .starts_with("sha-256=:")
+    );
     assert_eq!(upstream.ledger().total(), 1);
 }

@@ -1,28 +1,27 @@
 //! The course of one flight: look or lock, attempt, wait, attempt again, cache.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
 
 use super::super::shared::Shared;
 use super::super::token::Current;
+use super::attempts::Ended;
 use super::elsewhere::{self, Elsewhere};
-use crate::error::{Error, SendError};
-use crate::execution::{Attempt, Cached, Executed, Execution, Hashed, Lock, Locked, Progress};
+use crate::error::Error;
+use crate::execution::{Cached, Execution, Hashed, Lock, Progress};
 use crate::flights::Guard;
-use crate::outcome::{Outcome, Reply, Served, Then};
-use crate::policy::{Next, OnDuplicate, OnStoreDown, is_platform_limit, retry_after};
-use crate::record::{Phase, RecordState, Refusal};
+use crate::outcome::Reply;
+use crate::policy::{OnDuplicate, OnStoreDown};
+use crate::record::{Phase, RecordState};
 use crate::store::Store;
 
 /// What a call needs besides the key: a permit and a token.
-struct Ready {
-    _permit: OwnedSemaphorePermit,
-    token: Option<Current>,
+pub(super) struct Ready {
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) token: Option<Current>,
 }
 
 /// Runs a flight until everybody is answered. What may be left to settle then
@@ -86,17 +85,17 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
     })
 }
 
-struct Flight<'a> {
-    shared: &'a Arc<Shared>,
-    guard: &'a Guard,
-    store: &'a dyn Store,
+pub(super) struct Flight<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) guard: &'a Guard,
+    pub(super) store: &'a dyn Store,
     progress: &'a Arc<Progress>,
 }
 
 /// A reply, and for how long the store replays it.
-struct Replay {
-    reply: Reply,
-    left: Duration,
+pub(super) struct Replay {
+    pub(super) reply: Reply,
+    pub(super) left: Duration,
 }
 
 impl Flight<'_> {
@@ -167,14 +166,11 @@ impl Flight<'_> {
             None => None,
         };
         shared.upstream.admit().now_or_never()?;
-        Some(Ready {
-            _permit: permit,
-            token,
-        })
+        Some(Ready { permit, token })
     }
 
     /// Waits until permit and token are at hand and nothing holds back.
-    async fn ready(&self) -> Result<Ready, Error> {
+    pub(super) async fn ready(&self) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         loop {
@@ -201,10 +197,7 @@ impl Flight<'_> {
                 _ => false,
             };
             if shared.hold.is_free(action) && !stale {
-                return Ok(Ready {
-                    _permit: permit,
-                    token,
-                });
+                return Ok(Ready { permit, token });
             }
         }
     }
@@ -242,190 +235,6 @@ impl Flight<'_> {
         Ok((hashed.lock(self.store, terms).await?, Some(ready)))
     }
 
-    /// Attempts under one lease until one is final, or no more are due.
-    async fn attempts(
-        &self,
-        mut locked: Execution<Locked>,
-        mut ready: Option<Ready>,
-    ) -> Result<Ended, Error> {
-        let shared = self.shared;
-        let counts = &shared.counts;
-        let mut renewed = false;
-        let mut refused_tokens = 0;
-        loop {
-            let Ready {
-                _permit: permit,
-                token,
-            } = match ready.take() {
-                Some(ready) => ready,
-                None => {
-                    let (next, readied) = locked.pause(self.store, self.ready()).await;
-                    locked = next;
-                    match readied {
-                        Ok(ready) => ready,
-                        Err(error) => return self.give_back(locked, None, error).await,
-                    }
-                }
-            };
-            let access = token.as_ref().map(|current| &*current.token);
-            let attempt = locked
-                .execute(self.store, &*shared.upstream, access)
-                .await?;
-            drop(permit);
-            match attempt {
-                Attempt::Executed(executed) => {
-                    counts.calls_final.fetch_add(1, Ordering::Relaxed);
-                    return Ok(self.cache(executed).await);
-                }
-                Attempt::Lost(hashed) => return Ok(Ended::Lost(hashed)),
-                Attempt::Unknown(error) => {
-                    counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Ended::Unknown(self.again(), error));
-                }
-                Attempt::Unproven(next, error) => {
-                    counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                    let made = next.attempts() - refused_tokens;
-                    match shared.retry.after(made, None, fastrand::f64()) {
-                        Next::Wait(wait) => locked = next.pause(self.store, sleep(wait)).await.0,
-                        Next::GiveUp { .. } => {
-                            let cause = cause_of(&error);
-                            let error = next.abandon(self.store, cause).await;
-                            return Ok(Ended::Unknown(self.again(), error));
-                        }
-                    }
-                }
-                Attempt::NotExecuted(next, then, answer) => {
-                    counts.calls_not_executed.fetch_add(1, Ordering::Relaxed);
-                    match (then, answer) {
-                        (Then::RenewToken, answer) => {
-                            let (Some(tokens), Some(token), false) =
-                                (&shared.tokens, &token, renewed)
-                            else {
-                                let error = unauthorized(answer);
-                                return self.give_back(next, None, error).await;
-                            };
-                            // Exactly the token that was refused.
-                            tokens.refuse(token);
-                            renewed = true;
-                            refused_tokens += 1;
-                            locked = next;
-                        }
-                        (Then::Retry, answer) => {
-                            let made = next.attempts() - refused_tokens;
-                            match self.wait_or_give_up(next, made, answer).await {
-                                Ok(next) => locked = next,
-                                Err(ended) => return ended,
-                            }
-                        }
-                        (Then::HandOver, Ok(outcome)) => {
-                            return self.hand_over(next, outcome).await;
-                        }
-                        (Then::HandOver, Err(error)) => {
-                            // No answer to hand over: a custom reading cannot ask
-                            // for this, since it reads answers only.
-                            let error = Error::Unreachable { source: error };
-                            return self.give_back(next, None, error).await;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// After a proof that nothing was executed: waits as long as it takes, or
-    /// gives the key back.
-    async fn wait_or_give_up(
-        &self,
-        locked: Execution<Locked>,
-        made: u32,
-        answer: Result<Outcome, SendError>,
-    ) -> Result<Execution<Locked>, Result<Ended, Error>> {
-        let shared = self.shared;
-        let asked = answer
-            .as_ref()
-            .ok()
-            .and_then(|o| retry_after(o, SystemTime::now()));
-        let next = shared.retry.after(made, asked, fastrand::f64());
-        let wait = match next {
-            Next::Wait(wait) | Next::GiveUp { retry_after: wait } => wait,
-        };
-        if let Ok(outcome) = &answer
-            && outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
-        {
-            if is_platform_limit(outcome) {
-                shared.hold.everybody(wait);
-            } else {
-                shared.hold.action(self.guard.request().action_id(), wait);
-            }
-        }
-        match (next, answer) {
-            (Next::Wait(wait), _) => Ok(locked.pause(self.store, sleep(wait)).await.0),
-            (Next::GiveUp { retry_after }, Ok(_)) => {
-                let verdict = Some(Refusal::RateLimited { retry_after });
-                Err(self
-                    .give_back(locked, verdict, Error::RateLimited { retry_after })
-                    .await)
-            }
-            (Next::GiveUp { .. }, Err(source)) => Err(self
-                .give_back(locked, None, Error::Unreachable { source })
-                .await),
-        }
-    }
-
-    /// Gives the key back and tells the callers why. An unproven attempt
-    /// outweighs the reason for giving up; a store that did not take note of it
-    /// does not.
-    async fn give_back(
-        &self,
-        locked: Execution<Locked>,
-        verdict: Option<Refusal>,
-        why: Error,
-    ) -> Result<Ended, Error> {
-        match locked.release_with(self.store, verdict).await {
-            Err(unproven @ Error::Indeterminate { .. }) => {
-                Ok(Ended::Unknown(self.again(), unproven))
-            }
-            _ => Err(why),
-        }
-    }
-
-    /// The platform refused: everybody gets its answer, nothing is recorded.
-    async fn hand_over(&self, locked: Execution<Locked>, outcome: Outcome) -> Result<Ended, Error> {
-        let outcome = Arc::new(outcome);
-        let key = self.guard.key();
-        let reply = Reply::new(key, outcome.clone(), Served::Upstream).with_recorded(false);
-        match locked
-            .release_with(self.store, Some(Refusal::Refused(outcome)))
-            .await
-        {
-            Err(error @ Error::Indeterminate { .. }) => Ok(Ended::Unknown(self.again(), error)),
-            // The refusal is known, whether or not the store took note of it.
-            _ => Ok(Ended::Reply(Replay {
-                reply,
-                left: Duration::ZERO,
-            })),
-        }
-    }
-
-    /// Records the outcome. Where the store does not take it, everybody gets it
-    /// all the same, at once, and it is recorded when the store is back.
-    async fn cache(&self, executed: Execution<Executed>) -> Ended {
-        match executed.cache(self.store).await {
-            Ok(cached) => Ended::Reply(reply_of(cached)),
-            Err((executed, error)) => {
-                tracing::warn!(
-                    key = %self.guard.key(),
-                    error = crate::error::chain(&error),
-                    "the outcome is known and not recorded yet"
-                );
-                Ended::Reply(Replay {
-                    reply: executed.unrecorded_reply(),
-                    left: Duration::ZERO,
-                })
-            }
-        }
-    }
-
     /// Asks the hook, once a flight, what became of an indeterminate key.
     async fn reconcile(&self, asked: &mut bool, error: Error) -> Result<(), Error> {
         let Some(hook) = self.shared.reconcile.as_ref().filter(|_| !*asked) else {
@@ -445,7 +254,7 @@ impl Flight<'_> {
     }
 
     /// The same flight, to be locked anew.
-    fn again(&self) -> Execution<Hashed> {
+    pub(super) fn again(&self) -> Execution<Hashed> {
         Execution::with_progress(
             self.guard.request().clone(),
             self.shared.namespace.clone(),
@@ -454,33 +263,10 @@ impl Flight<'_> {
     }
 }
 
-/// How a lease ended.
-enum Ended {
-    Reply(Replay),
-    /// Before anything was sent.
-    Lost(Execution<Hashed>),
-    /// The key is indeterminate.
-    Unknown(Execution<Hashed>, Error),
-}
-
-fn reply_of(cached: Execution<Cached>) -> Replay {
+pub(super) fn reply_of(cached: Execution<Cached>) -> Replay {
     let left = cached.left();
     Replay {
         reply: cached.into_reply(),
         left,
-    }
-}
-
-fn unauthorized(answer: Result<Outcome, SendError>) -> Error {
-    let correlation_id = answer
-        .ok()
-        .and_then(|outcome| outcome.correlation_id().map(Arc::from));
-    Error::Unauthorized { correlation_id }
-}
-
-fn cause_of(error: &Error) -> Arc<str> {
-    match error {
-        Error::Indeterminate { cause, .. } => cause.clone(),
-        error => error.to_string().into(),
     }
 }

@@ -115,3 +115,48 @@ fn debug_shows_settings_and_no_secret() {
     assert_eq!(cloud.route_label(), "actions?flatten=true");
     assert_eq!(cloud.attempt_limit(), Duration::from_secs(65));
 }
+
+/// Counts the warnings of one thread; nothing else of `tracing` is needed.
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if *event.metadata().level() == tracing::Level::WARN {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_404_under_the_default_route_names_the_other_one_once() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let warnings = || count.load(Ordering::Relaxed);
+    let answer = |status| Outcome::new(status, http::HeaderMap::new(), "");
+    tracing::subscriber::with_default(Warnings(Arc::clone(&count)), || {
+        let other = cloud("http://127.0.0.1:9").route(Route::Actions { flatten: true });
+        other.hint_at_the_other_route(&answer(http::StatusCode::NOT_FOUND));
+        let default = cloud("http://127.0.0.1:9");
+        default.hint_at_the_other_route(&answer(http::StatusCode::OK));
+        assert_eq!(warnings(), 0);
+        for _ in 0..3 {
+            default.hint_at_the_other_route(&answer(http::StatusCode::NOT_FOUND));
+        }
+        assert_eq!(warnings(), 1);
+    });
+}

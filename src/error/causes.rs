@@ -1,0 +1,217 @@
+//! The three errors that carry a cause: of sending, of fetching a token, of the
+//! store. Each says what its failure proves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cause, RetryHint};
+
+/// A request that got no whole answer, and whether it may have been executed.
+#[derive(Clone)]
+pub struct SendError {
+    may_have_left: bool,
+    cause: SharedCause,
+}
+
+impl SendError {
+    /// Proven: no byte of the request has left this process.
+    pub fn before_sending(cause: impl Into<Cause>) -> Self {
+        Self {
+            may_have_left: false,
+            cause: share(cause),
+        }
+    }
+
+    /// The request, or a part of it, may have left this process.
+    pub fn after_sending(cause: impl Into<Cause>) -> Self {
+        Self {
+            may_have_left: true,
+            cause: share(cause),
+        }
+    }
+
+    /// Whether a byte of the request may have left this process.
+    pub fn may_have_left(&self) -> bool {
+        self.may_have_left
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.may_have_left {
+            "no whole answer after the request may have been sent"
+        } else {
+            "the request was not sent"
+        })
+    }
+}
+
+/// No token could be had from a `TokenSource`.
+#[derive(Clone)]
+pub struct TokenError {
+    kind: TokenErrorKind,
+    cause: SharedCause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenErrorKind {
+    Failed,
+    Rejected,
+    RateLimited(Duration),
+}
+
+impl TokenError {
+    /// A failure that may pass: the endpoint was unreachable, slow or broken.
+    pub fn new(cause: impl Into<Cause>) -> Self {
+        Self {
+            kind: TokenErrorKind::Failed,
+            cause: share(cause),
+        }
+    }
+
+    /// The endpoint refused the client: trying again with the same credentials
+    /// will not help.
+    pub fn rejected(cause: impl Into<Cause>) -> Self {
+        Self {
+            kind: TokenErrorKind::Rejected,
+            cause: share(cause),
+        }
+    }
+
+    /// The endpoint limits how often tokens are asked for.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        Self {
+            kind: TokenErrorKind::RateLimited(retry_after),
+            cause: share("the token endpoint limits the rate of requests"),
+        }
+    }
+
+    /// How long the endpoint asked to wait, where it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.kind {
+            TokenErrorKind::RateLimited(wait) => Some(wait),
+            TokenErrorKind::Failed | TokenErrorKind::Rejected => None,
+        }
+    }
+
+    /// Whether the endpoint refused the client itself.
+    pub fn is_rejected(&self) -> bool {
+        self.kind == TokenErrorKind::Rejected
+    }
+
+    pub(super) fn hint(&self) -> RetryHint {
+        match self.kind {
+            TokenErrorKind::Rejected => RetryHint::Never,
+            TokenErrorKind::RateLimited(wait) => RetryHint::After(wait),
+            TokenErrorKind::Failed => RetryHint::After(Duration::from_secs(5)),
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            TokenErrorKind::Failed => f.write_str("the token request failed"),
+            TokenErrorKind::Rejected => f.write_str("the token endpoint refused the client"),
+            TokenErrorKind::RateLimited(wait) => {
+                write!(
+                    f,
+                    "token requests are rate limited for another {} s",
+                    wait.as_secs()
+                )
+            }
+        }
+    }
+}
+
+/// A store command that failed.
+#[derive(Clone)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    cause: SharedCause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StoreErrorKind {
+    Unavailable,
+    Refused,
+    Unreadable,
+}
+
+impl StoreError {
+    /// The command's fate is unknown: it may or may not have been applied.
+    pub fn unavailable(cause: impl Into<Cause>) -> Self {
+        Self {
+            kind: StoreErrorKind::Unavailable,
+            cause: share(cause),
+        }
+    }
+
+    /// The store answered and refused to write (full, read-only, too few
+    /// replicas): the command was not applied.
+    pub fn refused(cause: impl Into<Cause>) -> Self {
+        Self {
+            kind: StoreErrorKind::Refused,
+            cause: share(cause),
+        }
+    }
+
+    /// There is a record, and it cannot be read: damaged, or written by a newer
+    /// version. Never to be taken for an absent one.
+    pub fn unreadable(reason: impl Into<Cause>) -> Self {
+        Self {
+            kind: StoreErrorKind::Unreadable,
+            cause: share(reason),
+        }
+    }
+
+    /// Whether the store definitely did not apply the command.
+    pub fn is_refused(&self) -> bool {
+        self.kind == StoreErrorKind::Refused
+    }
+
+    /// Whether a record is there but cannot be read.
+    pub fn is_unreadable(&self) -> bool {
+        self.kind == StoreErrorKind::Unreadable
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            StoreErrorKind::Unavailable => "the store did not answer",
+            StoreErrorKind::Refused => "the store refused to write",
+            StoreErrorKind::Unreadable => "the record is unreadable",
+        })
+    }
+}
+
+type SharedCause = Arc<dyn std::error::Error + Send + Sync>;
+
+fn share(cause: impl Into<Cause>) -> SharedCause {
+    Arc::from(cause.into())
+}
+
+/// `Debug` and `source()` alike for the three errors that carry a cause.
+macro_rules! error_with_cause {
+    ($type:ident, $($field:ident),+) => {
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($type))
+                    $(.field(stringify!($field), &self.$field))+
+                    .finish()
+            }
+        }
+
+        impl std::error::Error for $type {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&*self.cause)
+            }
+        }
+    };
+}
+
+error_with_cause!(SendError, may_have_left, cause);
+error_with_cause!(TokenError, kind, cause);
+error_with_cause!(StoreError, kind, cause);

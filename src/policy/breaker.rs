@@ -1,0 +1,148 @@
+//! The circuit breaker of a store, as a pure state: when to fail at once, when
+//! to probe. Times are those of its caller's clock, from any origin.
+
+use std::time::Duration;
+
+/// Failures in a row that open the breaker.
+const THRESHOLD: u32 = 3;
+/// How long it stays open first; doubled with every probe that fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Closed while commands are answered; open after three failures in a row, when
+/// commands fail at once; and probing, when one command tries whether the store
+/// is back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Breaker {
+    failures: u32,
+    open: Option<Open>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    until: Duration,
+    pause: Duration,
+    probing: bool,
+}
+
+/// What a command may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// Go on.
+    Go,
+    /// Go on, as the only one: its end decides.
+    Probe,
+    /// Fail at once.
+    Stop,
+}
+
+impl Breaker {
+    /// Whether a command may go on at `now`.
+    pub(crate) fn pass(&mut self, now: Duration) -> Pass {
+        match &mut self.open {
+            None => Pass::Go,
+            Some(open) if open.probing || now < open.until => Pass::Stop,
+            Some(open) => {
+                open.probing = true;
+                Pass::Probe
+            }
+        }
+    }
+
+    /// The store answered.
+    pub(crate) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A command got no answer; `probe` where it was the probe.
+    pub(crate) fn failed(&mut self, now: Duration, probe: bool) {
+        self.failures = self.failures.saturating_add(1);
+        match &mut self.open {
+            // Commands that were under way when it opened say nothing new.
+            Some(open) if probe => {
+                let pause = (open.pause * 2).min(LONGEST_PAUSE);
+                *open = Open {
+                    until: now + pause,
+                    pause,
+                    probing: false,
+                };
+            }
+            Some(_) => {}
+            None if self.failures >= THRESHOLD => {
+                self.open = Some(Open {
+                    until: now + FIRST_PAUSE,
+                    pause: FIRST_PAUSE,
+                    probing: false,
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// The probe was given up without an answer or a failure: the next one may.
+    pub(crate) fn dropped(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.probing = false;
+        }
+    }
+
+    /// Whether commands go on.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.open.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn opened() -> Breaker {
+        let mut breaker = Breaker::default();
+        for _ in 0..THRESHOLD {
+            assert_eq!(breaker.pass(0 * MS), Pass::Go);
+            breaker.failed(0 * MS, false);
+        }
+        assert!(!breaker.is_closed());
+        breaker
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
+        let mut breaker = Breaker::default();
+        for _ in 0..10 {
+            breaker.failed(0 * MS, false);
+            breaker.failed(0 * MS, false);
+            breaker.answered();
+        }
+        assert!(breaker.is_closed());
+        opened();
+    }
+
+    #[test]
+    fn while_open_one_probe_at_a_time() {
+        let mut breaker = opened();
+        assert_eq!(breaker.pass(499 * MS), Pass::Stop);
+        assert_eq!(breaker.pass(500 * MS), Pass::Probe);
+        assert_eq!(breaker.pass(500 * MS), Pass::Stop);
+        breaker.dropped();
+        assert_eq!(breaker.pass(501 * MS), Pass::Probe);
+        breaker.answered();
+        assert_eq!(breaker.pass(502 * MS), Pass::Go);
+    }
+
+    #[test]
+    fn a_failed_probe_waits_longer_up_to_a_bound() {
+        let mut breaker = opened();
+        let mut now = 0 * MS;
+        for pause in [500, 1000, 2000, 4000, 5000, 5000] {
+            now += pause * MS;
+            assert_eq!(breaker.pass(now - MS), Pass::Stop);
+            assert_eq!(breaker.pass(now), Pass::Probe);
+            // Late failures of others change nothing.
+            breaker.failed(now, false);
+            breaker.failed(now, true);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Puts every call to a store under a deadline and a circuit breaker, so that no
+//! execution hangs on one and nobody waits for one that is known to be down.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::{BoxFuture, Store};
+use crate::error::StoreError;
+use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::policy::{Breaker, Pass};
+use crate::record::{Answer, Event, RecordState};
+
+/// A store whose every call ends within `limit`, and at once while the breaker
+/// is open. A call that is given up may still be applied, so it is
+/// [`StoreError::unavailable`]; one that the breaker stopped was not sent.
+pub(crate) struct Guarded {
+    store: Arc<dyn Store>,
+    limit: Duration,
+    breaker: Mutex<Breaker>,
+    origin: Instant,
+}
+
+impl Guarded {
+    pub(crate) fn new(store: Arc<dyn Store>, limit: Duration) -> Self {
+        Self {
+            store,
+            limit,
+            breaker: Mutex::default(),
+            origin: Instant::now(),
+        }
+    }
+
+    /// Whether the store answers, as far as the last commands tell.
+    pub(crate) fn is_up(&self) -> bool {
+        self.breaker().is_closed()
+    }
+
+    async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let mut turn = match self.breaker().pass(self.origin.elapsed()) {
+            Pass::Stop => {
+                let why = "the breaker is open: the last commands were not answered";
+                return Err(StoreError::unavailable(why));
+            }
+            Pass::Go => Turn {
+                guarded: self,
+                probe: false,
+            },
+            Pass::Probe => Turn {
+                guarded: self,
+                probe: true,
+            },
+        };
+        let answer = timeout(self.limit, call).await.unwrap_or_else(|_| {
+            let limit = self.limit.as_secs_f64();
+            Err(StoreError::unavailable(format!("no answer within {limit} s")))
+        });
+        turn.end(match &answer {
+            Ok(_) => true,
+            // It answered, if only to refuse.
+            Err(error) => error.is_refused() || error.is_unreadable(),
+        });
+        answer
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        // Plain numbers: no critical section leaves them half changed.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One command that goes on. A probe that is dropped in mid-way leaves its turn
+/// to the next one.
+struct Turn<'a> {
+    guarded: &'a Guarded,
+    probe: bool,
+}
+
+impl Turn<'_> {
+    fn end(&mut self, answered: bool) {
+        let mut breaker = self.guarded.breaker();
+        let was_closed = breaker.is_closed();
+        if answered {
+            breaker.answered();
+        } else {
+            breaker.failed(self.guarded.origin.elapsed(), self.probe);
+        }
+        self.probe = false;
+        match (was_closed, breaker.is_closed()) {
+            (true, false) => tracing::warn!("the store does not answer; failing at once, and probing"),
+            (false, true) => tracing::info!("the store answers again"),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.probe {
+            self.guarded.breaker().dropped();
+        }
+    }
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded")
+            .field("limit", &self.limit)
+            .field("up", &self.is_up())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for Guarded {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(self.within(self.store.apply(name, event)))
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(self.within(self.store.look(name)))
+    }
+
+    fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
+        self.store.changed(name)
+    }
+
+    fn unresolved<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        // Listing walks the whole store: it has no fixed time.
+        self.store.unresolved(namespace, limit)
+    }
+}

@@ -1,0 +1,151 @@
+//! A store that misbehaves as its script says, around any store that does not.
+//! It changes no transition: it fails, delays and loses replies.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::error::StoreError;
+use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::record::{Answer, Event, RecordState};
+use crate::store::{BoxFuture, Store};
+
+/// What happens to one store command.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nothing: it is applied and answered.
+    Pass,
+    /// It is not applied, and the caller does not learn that.
+    Fail,
+    /// It is applied, and its reply is lost.
+    LoseReply,
+    /// It is refused for certain, as by a store that is full.
+    Refuse,
+    /// It is applied, and never answered.
+    Silent,
+    /// It is applied at once, and answered after this long.
+    Late(Duration),
+    /// The fault behind, after this long.
+    After(Duration, Box<Fault>),
+}
+
+/// One command to a [`FaultyStore`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Operation<'a> {
+    /// The how manieth command to the store it is, from 1.
+    pub number: usize,
+    /// The record.
+    pub name: &'a RecordName,
+    /// The event; `None` for a look.
+    pub event: Option<&'a Event>,
+}
+
+/// A [`Store`] whose commands fail as a script says. A clone is the same store.
+#[derive(Clone)]
+pub struct FaultyStore {
+    store: Arc<dyn Store>,
+    script: Arc<dyn Fn(&Operation<'_>) -> Fault + Send + Sync>,
+    commands: Arc<AtomicUsize>,
+}
+
+impl FaultyStore {
+    /// `store`, with `script` deciding what happens to each command.
+    pub fn new(
+        store: impl Store,
+        script: impl Fn(&Operation<'_>) -> Fault + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            store: Arc::new(store),
+            script: Arc::new(script),
+            commands: Arc::default(),
+        }
+    }
+
+    /// How many commands there were.
+    pub fn commands(&self) -> usize {
+        self.commands.load(Ordering::SeqCst)
+    }
+
+    async fn run<T>(
+        &self,
+        name: &RecordName,
+        event: Option<&Event>,
+        apply: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let number = self.commands.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut fault = (self.script)(&Operation {
+            number,
+            name,
+            event,
+        });
+        loop {
+            match fault {
+                Fault::Pass => return apply.await,
+                Fault::Fail => return Err(StoreError::unavailable("a scripted failure")),
+                Fault::Refuse => return Err(StoreError::refused("a scripted refusal")),
+                Fault::LoseReply => {
+                    apply.await?;
+                    return Err(StoreError::unavailable("a scripted loss of the reply"));
+                }
+                Fault::Silent => {
+                    apply.await?;
+                    return std::future::pending().await;
+                }
+                Fault::Late(delay) => {
+                    let answer = apply.await;
+                    sleep(delay).await;
+                    return answer;
+                }
+                Fault::After(delay, next) => {
+                    sleep(delay).await;
+                    fault = *next;
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore")
+            .field("commands", &self.commands())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for FaultyStore {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(async move {
+            let applied = self.store.apply(name, event.clone());
+            self.run(name, Some(&event), applied).await
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(self.run(name, None, self.store.look(name)))
+    }
+
+    fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
+        self.store.changed(name)
+    }
+
+    fn unresolved<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        self.store.unresolved(namespace, limit)
+    }
+}

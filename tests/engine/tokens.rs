@@ -1,0 +1,130 @@
+//! The access token: one fetch however many ask, renewed before it expires,
+//! backed off while it cannot be had.
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{Engine, Error, RetryHint, Served, TokenError};
+use tokio::time::{Instant, sleep};
+
+use super::{SECOND, request};
+
+async fn engine(tokens: &ScriptedTokens) -> (Engine, ScriptedUpstream) {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
+    let builder = Engine::builder(upstream.clone()).recent(0, SECOND);
+    (builder.start().await.unwrap(), upstream)
+}
+
+fn failing(until: usize, error: fn() -> TokenError) -> ScriptedTokens {
+    ScriptedTokens::new(move |fetch| {
+        if fetch <= until {
+            TokenStep::Fail(error())
+        } else {
+            TokenStep::Issue(3600 * SECOND)
+        }
+    })
+}
+
+/// Red without the timer of the renewal.
+#[tokio::test(start_paused = true)]
+async fn it_is_renewed_in_the_background_before_it_expires() {
+    let tokens = ScriptedTokens::lasting(600 * SECOND);
+    let (engine, upstream) = engine(&tokens).await;
+    assert_eq!(tokens.fetches(), 0, "nothing is fetched before it is needed");
+    engine.execute(request("[0]")).await.unwrap();
+    for n in 1..=20 {
+        sleep(599 * SECOND).await;
+        assert!(tokens.fetches() > n, "{n}: {}", tokens.fetches());
+        let start = Instant::now();
+        engine.execute(request(&n.to_string())).await.unwrap();
+        assert_eq!(start.elapsed(), 0 * SECOND);
+    }
+    // Never a call with a token that was refused.
+    assert_eq!(upstream.ledger().total(), 21);
+    let valid = engine.stats().token_valid_for.unwrap();
+    assert!(valid > 0 * SECOND && valid <= 540 * SECOND, "{valid:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_passing_failure_is_waited_out() {
+    let tokens = failing(2, || TokenError::new("connection refused"));
+    let (engine, _) = engine(&tokens).await;
+    engine.execute(request("{}")).await.unwrap();
+    assert_eq!(tokens.fetches(), 3);
+}
+
+/// Red when every caller makes the endpoint be asked again.
+#[tokio::test(start_paused = true)]
+async fn a_lasting_failure_is_told_backed_off_and_heals() {
+    let tokens = failing(9, || TokenError::new("connection refused"));
+    let (engine, upstream) = engine(&tokens).await;
+    for n in 0..50 {
+        let error = engine.execute(request(&n.to_string())).await.unwrap_err();
+        assert!(matches!(error, Error::Token { .. }), "{error}");
+        assert!(matches!(error.hint(), RetryHint::After(_)));
+    }
+    assert_eq!((tokens.fetches(), upstream.ledger().total()), (3, 0));
+    let start = Instant::now();
+    while engine.execute(request("{}")).await.is_err() {
+        sleep(SECOND).await;
+        assert!(start.elapsed() < 300 * SECOND, "it does not heal");
+    }
+    assert_eq!(tokens.fetches(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_client_is_told_at_once() {
+    let tokens = failing(1000, || TokenError::rejected("invalid_client"));
+    let (engine, upstream) = engine(&tokens).await;
+    let start = Instant::now();
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert_eq!((error.hint(), start.elapsed()), (RetryHint::Never, 0 * SECOND));
+    assert_eq!((tokens.fetches(), upstream.ledger().total()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limited_endpoint_is_left_alone_for_as_long_as_it_asks() {
+    let tokens = failing(1, || TokenError::rate_limited(60 * SECOND));
+    let (engine, _) = engine(&tokens).await;
+    for _ in 0..3 {
+        let error = engine.execute(request("{}")).await.unwrap_err();
+        assert_eq!(error.hint(), RetryHint::After(60 * SECOND));
+    }
+    assert_eq!(tokens.fetches(), 1);
+    sleep(60 * SECOND).await;
+    assert!(engine.execute(request("{}")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_outlives_the_failures_of_its_renewal() {
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1 => TokenStep::Issue(600 * SECOND),
+        2..=4 => TokenStep::Fail(TokenError::new("down")),
+        _ => TokenStep::Issue(600 * SECOND),
+    });
+    let (engine, upstream) = engine(&tokens).await;
+    for n in 0..100 {
+        engine.execute(request(&n.to_string())).await.unwrap();
+        sleep(10 * SECOND).await;
+    }
+    assert_eq!(upstream.ledger().total(), 100);
+    assert!(tokens.fetches() >= 5);
+}
+
+/// Red when the token is waited for before the record is looked at.
+#[tokio::test(start_paused = true)]
+async fn replays_need_no_token() {
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1 => TokenStep::Issue(600 * SECOND),
+        _ => TokenStep::Silent,
+    });
+    let (engine, upstream) = engine(&tokens).await;
+    engine.execute(request("{}")).await.unwrap();
+    sleep(1000 * SECOND).await;
+    assert_eq!(engine.stats().token_valid_for, None);
+    let start = Instant::now();
+    let replay = engine.execute(request("{}")).await.unwrap();
+    assert_eq!((replay.served(), start.elapsed()), (Served::Store, 0 * SECOND));
+    // An endpoint that never answers is an error in the end, not a hang.
+    let error = engine.execute(request("[1]")).await.unwrap_err();
+    assert!(matches!(error, Error::Token { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 1);
+}

@@ -1,0 +1,330 @@
+//! The typestates driven by hand, under virtual time: what a holder may do that
+//! was stopped, was slow, or died.
+#![cfg(feature = "testing")]
+
+use std::time::Duration;
+
+use genesys_once::execution::{Attempt, Execution, Hashed, Lock, Locked, Terms};
+use genesys_once::record::{Event, Phase};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Namespace, RecordName,
+    RecordState, Resolution, Served, Store, Then, Upstream as _,
+};
+use tokio::time::{advance, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn request() -> DataActionRequest {
+    DataActionRequest::new("custom_-_refund", "{}").unwrap()
+}
+
+fn namespace() -> Namespace {
+    ScriptedUpstream::new(|_| Step::Silent).namespace()
+}
+
+fn terms() -> Terms {
+    let mut terms = Terms::default();
+    terms.lease = SECOND;
+    terms
+}
+
+fn hashed() -> Execution<Hashed> {
+    Execution::new(request(), namespace())
+}
+
+async fn locked(store: &dyn Store) -> Execution<Locked> {
+    match hashed().lock(store, &terms()).await.unwrap() {
+        Lock::Locked(locked) => locked,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(store: &MemoryStore) -> Option<RecordState> {
+    let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
+    store.look(&name).await.unwrap()
+}
+
+fn ok() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_hashed_to_cached() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let Attempt::Executed(executed) = locked(&store)
+        .await
+        .execute(&store, &upstream, None)
+        .await
+        .unwrap()
+    else {
+        panic!("not executed")
+    };
+    assert_eq!(executed.outcome().status_code.as_u16(), 200);
+    let cached = executed.cache(&store).await.unwrap();
+    assert_eq!(cached.left(), 24 * 3600 * SECOND);
+    assert_eq!(cached.into_reply().served(), Served::Upstream);
+    match hashed().lock(&store, &terms()).await.unwrap() {
+        Lock::Cached(cached) => assert_eq!(cached.into_reply().served(), Served::Store),
+        other => panic!("{other:?}"),
+    }
+    upstream
+        .ledger()
+        .assert_exactly_once([&IdempotencyKey::of(&request())]);
+}
+
+/// I1 and I5. Red when `execute` neither extends a lapsed lease nor checks it.
+#[tokio::test(start_paused = true)]
+async fn a_holder_stopped_past_its_lease_sends_nothing_if_somebody_came_by() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let stopped = locked(&store).await;
+    advance(2 * SECOND).await;
+    // Somebody comes by: the key may have been sent, for all they know.
+    match hashed().lock(&store, &terms()).await.unwrap() {
+        Lock::Taken(_, RecordState::Indeterminate { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let attempt = stopped.execute(&store, &upstream, None).await.unwrap();
+    assert!(matches!(attempt, Attempt::Lost(_)), "{attempt:?}");
+    assert_eq!(upstream.ledger().total(), 0);
+    // It knows better than they do, and says so.
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Released { .. })
+    ));
+}
+
+/// I1. Red when the lease counts from when the store's answer came instead of
+/// from when the command was sent.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_lapsed_while_it_was_extended_is_not_used() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let holder = locked(&store).await;
+    advance(2 * SECOND).await;
+    let slow = FaultyStore::new(store.clone(), |operation| match operation.event {
+        Some(Event::Extend { .. }) => Fault::Late(3 * SECOND),
+        _ => Fault::Pass,
+    });
+    let error = holder.execute(&slow, &upstream, None).await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 0);
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Released { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_lives_as_long_as_the_answer_takes() {
+    let (store, upstream) = (MemoryStore::new(), ok_after(20 * SECOND));
+    let holder = locked(&store).await;
+    let executing = tokio::spawn({
+        let (store, upstream) = (store.clone(), upstream.clone());
+        async move { holder.execute(&store, &upstream, None).await }
+    });
+    for _ in 0..19 {
+        sleep(SECOND).await;
+        let now = state(&store).await;
+        let Some(RecordState::Locked {
+            phase: Phase::Dispatched,
+            lease_left,
+            ..
+        }) = now
+        else {
+            panic!("{now:?}")
+        };
+        assert!(lease_left > SECOND / 2, "{lease_left:?}");
+    }
+    assert!(matches!(
+        executing.await.unwrap().unwrap(),
+        Attempt::Executed(_)
+    ));
+}
+
+fn ok_after(delay: Duration) -> ScriptedUpstream {
+    ScriptedUpstream::new(move |_| Step::ok("{}").after(delay))
+}
+
+/// I5. Red when a lapsed `Claimed` is not taken over, or a live one is.
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_dies_while_it_waits_is_taken_over_after_its_lease() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let limited = ScriptedUpstream::new(|_| Step::RateLimited(60 * SECOND));
+    let attempt = locked(&store)
+        .await
+        .execute(&store, &limited, None)
+        .await
+        .unwrap();
+    let Attempt::NotExecuted(holder, Then::Retry, Ok(_)) = attempt else {
+        panic!("{attempt:?}")
+    };
+    // It waits in `Claimed`, and lives on for as long as it waits.
+    let (holder, ()) = holder.pause(&store, sleep(30 * SECOND)).await;
+    let now = state(&store).await;
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Claimed,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
+    let taken = hashed().lock(&store, &terms()).await.unwrap();
+    assert!(matches!(taken, Lock::Taken(..)), "{taken:?}");
+    // Dead: nobody extends the lease any more, nobody releases it.
+    drop(holder);
+    advance(2 * SECOND).await;
+    let next = locked(&store)
+        .await
+        .execute(&store, &upstream, None)
+        .await
+        .unwrap();
+    assert!(matches!(next, Attempt::Executed(_)), "{next:?}");
+    assert_eq!(
+        (limited.ledger().total(), upstream.ledger().total()),
+        (1, 1)
+    );
+}
+
+/// I4. Red when `Complete` does not look whose record it is.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    // Executed, and stopped before the outcome was recorded.
+    let late = |store: MemoryStore, upstream: ScriptedUpstream| async move {
+        match locked(&store)
+            .await
+            .execute(&store, &upstream, None)
+            .await
+            .unwrap()
+        {
+            Attempt::Executed(executed) => executed,
+            other => panic!("{other:?}"),
+        }
+    };
+    let executed = late(store.clone(), upstream.clone()).await;
+    advance(2 * SECOND).await;
+    let taken = hashed().lock(&store, &terms()).await.unwrap();
+    assert!(
+        matches!(taken, Lock::Taken(_, RecordState::Indeterminate { .. })),
+        "{taken:?}"
+    );
+    let reply = executed.cache(&store).await.unwrap().into_reply();
+    assert!(reply.recorded());
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Cached { .. })
+    ));
+
+    // The same, but somebody said that it was not applied, and it was repeated.
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let executed = late(store.clone(), upstream.clone()).await;
+    advance(2 * SECOND).await;
+    let engine = Engine::builder(upstream.clone())
+        .store(store.clone())
+        .lease(SECOND)
+        .store_timeout(SECOND);
+    let engine = engine.start().await.unwrap();
+    engine.execute(request()).await.unwrap_err();
+    advance(100 * SECOND).await;
+    let key = IdempotencyKey::of(&request());
+    engine.resolve(&key, Resolution::NotApplied).await.unwrap();
+    engine.execute(request()).await.unwrap();
+    let theirs = state(&store).await.unwrap().seen();
+    let reply = executed.cache(&store).await.unwrap().into_reply();
+    assert!(!reply.recorded());
+    assert_eq!(state(&store).await.unwrap().seen(), theirs);
+}
+
+/// Dropped in mid-way, the request may have been executed.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
+    let (store, upstream) = (MemoryStore::new(), ok_after(10 * SECOND));
+    let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
+
+    let holder = locked(&store).await;
+    let progress = holder.progress().clone();
+    assert!(!progress.is_settled() && !progress.is_unproven());
+    let executing = tokio::spawn({
+        let (store, upstream) = (store.clone(), upstream.clone());
+        async move { holder.execute(&store, &upstream, None).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    executing.abort();
+    assert!(executing.await.is_err());
+    assert!(progress.is_unproven());
+    progress.settle(&store, &name, 1).await.unwrap();
+    assert!(progress.is_settled());
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Indeterminate { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unproven_attempt_cannot_be_released_by_hand() {
+    let (store, upstream) = (MemoryStore::new(), ScriptedUpstream::new(|_| Step::Reset));
+    let mut terms = terms();
+    terms.on_unknown = genesys_once::OnUnknown::Retry;
+    let Lock::Locked(holder) = hashed().lock(&store, &terms).await.unwrap() else {
+        panic!()
+    };
+    let attempt = holder.execute(&store, &upstream, None).await.unwrap();
+    let Attempt::Unproven(holder, _) = attempt else {
+        panic!("{attempt:?}")
+    };
+    // While it waits it stays in `Dispatched`: nobody may take over.
+    let (holder, ()) = holder.pause(&store, sleep(SECOND)).await;
+    let now = state(&store).await;
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Dispatched,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
+    let error = holder.release(&store).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+}
+
+/// A restart of the store without persistence, an eviction, a flush: the living
+/// holder puts its record back, so that nobody else begins.
+#[tokio::test(start_paused = true)]
+async fn an_absent_record_is_put_back_while_the_request_is_on_the_wire() {
+    let (store, upstream) = (MemoryStore::new(), ok_after(10 * SECOND));
+    let holder = locked(&store).await;
+    // From here on another store answers: one that forgot everything.
+    let empty = MemoryStore::new();
+    let executing = tokio::spawn({
+        let (store, upstream) = (empty.clone(), upstream.clone());
+        async move { holder.execute(&store, &upstream, None).await }
+    });
+    sleep(2 * SECOND).await;
+    let now = state(&empty).await;
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Dispatched,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
+    let Attempt::Executed(executed) = executing.await.unwrap().unwrap() else {
+        panic!()
+    };
+    assert!(
+        executed
+            .cache(&empty)
+            .await
+            .unwrap()
+            .into_reply()
+            .recorded()
+    );
+}

@@ -1,0 +1,191 @@
+//! Failures of a call over plain TCP: proven to have come before the first
+//! byte, or not; and that none of them makes the client send again.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use genesys_once::Upstream;
+
+use crate::server::{Server, answer};
+use crate::{call, cloud, may_have_left, printed, send};
+
+/// Ends a test's wait where the server never answers; nothing is measured.
+const SOON: Duration = Duration::from_millis(300);
+
+/// A port of loopback that nobody listens on.
+async fn nobody() -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn refused_and_unknown_hosts_come_before_the_first_byte() {
+    assert!(!may_have_left(&cloud(&nobody().await)).await);
+    let unknown = cloud("http://genesys-once.invalid").allow_insecure();
+    assert!(!may_have_left(&unknown).await);
+    // A proxy that is not there is no connection either.
+    assert!(!may_have_left(&cloud("http://127.0.0.1:9").proxy(nobody().await)).await);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_made_proves_nothing() {
+    let reset = Server::start(|connection| async { connection.reset() }).await;
+    assert!(may_have_left(&cloud(&reset.url())).await);
+
+    let closed = Server::start(|connection| connection.close()).await;
+    assert!(may_have_left(&cloud(&closed.url())).await);
+
+    let reset_after = Server::start(|mut connection| async {
+        connection.request().await;
+        connection.reset();
+    })
+    .await;
+    assert!(may_have_left(&cloud(&reset_after.url())).await);
+    assert_eq!(reset_after.requests().len(), 1);
+
+    let closed_after = Server::start(|mut connection| async {
+        connection.request().await;
+        connection.close().await;
+    })
+    .await;
+    assert!(may_have_left(&cloud(&closed_after.url())).await);
+    assert_eq!(closed_after.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_reset_within_the_request_proves_nothing() {
+    let server = Server::start(|mut connection| async {
+        connection.skip(100_000).await;
+        connection.reset();
+    })
+    .await;
+    let large = format!("\"{}\"", "x".repeat(900_000));
+    let error = send(&cloud(&server.url()), &call(large)).await.unwrap_err();
+    assert!(error.may_have_left());
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_attempt_that_times_out_proves_nothing() {
+    let silent = Server::start(|mut connection| async move {
+        connection.request().await;
+        connection.until_closed().await;
+    })
+    .await;
+    assert!(may_have_left(&cloud(&silent.url()).attempt_timeout(SOON)).await);
+    assert_eq!(silent.requests().len(), 1);
+
+    let stuck = Server::start(|mut connection| async move {
+        connection.request().await;
+        connection
+            .write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab")
+            .await;
+        connection.until_closed().await;
+    })
+    .await;
+    assert!(may_have_left(&cloud(&stuck.url()).attempt_timeout(SOON)).await);
+}
+
+#[tokio::test]
+async fn a_broken_answer_proves_nothing() {
+    for text in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nab\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-le",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        "SSH-2.0-OpenSSH_9.9\r\n\r\n",
+        "\u{0}\u{0}\u{0}",
+    ] {
+        let server = Server::start(move |mut connection| async move {
+            connection.request().await;
+            connection.write(text.as_bytes()).await;
+            connection.close().await;
+        })
+        .await;
+        assert!(may_have_left(&cloud(&server.url())).await, "{text}");
+        assert_eq!(server.requests().len(), 1, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_limit_is_given_up() {
+    let announced = Server::answering(answer("200 OK", "", "123456789")).await;
+    // Nothing of it is sent, so the header alone must do.
+    let gigantic = Server::start(|mut connection| async move {
+        connection.request().await;
+        connection
+            .write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000000\r\n\r\n")
+            .await;
+        connection.until_closed().await;
+    })
+    .await;
+    let endless = Server::start(|mut connection| async move {
+        connection.request().await;
+        connection
+            .write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        while connection.write(b"4\r\nabcd\r\n").await {}
+    })
+    .await;
+    let unframed = Server::start(|mut connection| async move {
+        connection.request().await;
+        connection.write(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        while connection.write(b"abcd").await {}
+    })
+    .await;
+    for server in [announced, gigantic, endless, unframed] {
+        let cloud = cloud(&server.url());
+        cloud.limit_response(8);
+        let error = send(&cloud, &call("{}")).await.unwrap_err();
+        assert!(error.may_have_left());
+        assert!(
+            printed(&error).contains("the answer is larger than 8 bytes"),
+            "{error:?}"
+        );
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_dies_under_a_request_proves_nothing() {
+    let server = Server::start(|mut connection| async move {
+        connection.request().await;
+        connection.write(answer("200 OK", "", "").as_bytes()).await;
+        connection.request().await;
+        connection.reset();
+    })
+    .await;
+    let cloud = cloud(&server.url());
+    send(&cloud, &call("1")).await.unwrap();
+    assert!(send(&cloud, &call("2")).await.unwrap_err().may_have_left());
+    // Both on one connection, and the second was not sent again.
+    assert_eq!((server.connections(), server.requests().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn connections_closed_while_idle_never_double_a_request() {
+    // Each connection is closed right after its answer, so that requests race
+    // with the close: every one is answered, or known to be unknown.
+    let server = Server::start(|mut connection| async move {
+        connection.request().await;
+        connection.write(answer("200 OK", "", "").as_bytes()).await;
+        connection.close().await;
+    })
+    .await;
+    let cloud = cloud(&server.url());
+    for n in 0..200 {
+        if let Err(error) = send(&cloud, &call(n.to_string())).await {
+            assert!(error.may_have_left());
+        }
+    }
+    let requests = server.requests();
+    let bodies: HashSet<_> = requests
+        .iter()
+        .filter_map(|text| text.split("\r\n\r\n").nth(1))
+        .collect();
+    assert_eq!(bodies.len(), requests.len());
+}

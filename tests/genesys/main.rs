@@ -1,0 +1,64 @@
+//! `GenesysCloud` against real sockets: what goes on the wire byte for byte,
+//! and of every failure whether it is known to have come before the first byte.
+#![cfg(feature = "genesys")]
+
+mod execute;
+mod failures;
+mod server;
+mod tls;
+mod token;
+
+use genesys_once::{
+    AccessToken, Call, Credentials, DataActionRequest, Environment, GenesysCloud, Outcome,
+    SendError, Upstream,
+};
+use std::error::Error;
+use std::fmt::Write as _;
+
+/// Stands for every secret: nothing that is printed may contain it.
+const SECRET: &str = "hunter2-client-secret";
+const TOKEN: &str = "hunter2-access-token";
+
+fn cloud(base_url: &str) -> GenesysCloud {
+    let environment = Environment::from_base_url(base_url).unwrap();
+    GenesysCloud::new(environment, Credentials::new("client-id", SECRET))
+}
+
+fn call(payload: impl Into<genesys_once::Payload>) -> Call {
+    Call::new(DataActionRequest::new("custom_-_1", payload).unwrap(), 1)
+}
+
+async fn send(cloud: &GenesysCloud, call: &Call) -> Result<Outcome, SendError> {
+    let token = AccessToken::new(TOKEN, None);
+    let result = cloud.send(call, Some(&token)).await;
+    if let Err(error) = &result {
+        assert_no_secret(error);
+    }
+    result
+}
+
+/// Sends something, expects a failure, and says whether a byte may have left.
+async fn may_have_left(cloud: &GenesysCloud) -> bool {
+    send(cloud, &call("{}"))
+        .await
+        .expect_err("this server answers nothing")
+        .may_have_left()
+}
+
+/// Every way in which an error is printed, its causes included.
+fn printed(error: &dyn Error) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        writeln!(text, "{error} {error:#} {error:?} {error:#?}").unwrap();
+        next = error.source();
+    }
+    text
+}
+
+fn assert_no_secret(error: &dyn Error) {
+    let text = printed(error);
+    assert!(!text.contains("hunter2"), "{text}");
+    // `client-id:SECRET` in base64 begins like this.
+    assert!(!text.contains("Y2xpZW50LWlkOmh1bnRlcj"), "{text}");
+}
