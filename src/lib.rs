@@ -124,6 +124,8 @@ pub use self::policy::{Next, OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy, c
 pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload};
 pub use self::store::{BoxFuture, MemoryStore, Store};
+#[cfg(feature = "redis")]
+pub use self::store::{Durability, Persistence, RedisStore};
 pub use self::upstream::{AccessToken, Call, TokenSource, Upstream};
 #[cfg(feature = "genesys")]
 pub use self::upstream::{ClientAuth, Credentials, Environment, GenesysCloud, Route};

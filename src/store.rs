@@ -17,7 +17,7 @@ mod redis;
 pub(crate) use self::guarded::Guarded;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
-// pub use self::redis::{Durability, RedisStore};
+pub use self::redis::{Durability, Persistence, RedisStore};
 
 /// A boxed future that may be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -35,6 +35,7 @@ mod step;
 pub mod strategies;
 mod tokens;
 
+pub use conformance::store_conformance;
 pub use errors::every_error;
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use ledger::Ledger;

@@ -1,0 +1,18 @@
+-- ARGV 5: the step; 6: since when and why.
+local step = tonumber(ARGV[5])
+if not record then
+  return settle('indeterminate', step, 1, ARGV[6], claim.retention)
+end
+if record.lease ~= claim.lease then
+  return { 'not-holder' }
+end
+if record.word == 'indeterminate' then
+  return { 'done' }
+end
+if record.word ~= 'locked' then
+  return { 'not-holder' }
+end
+if step > record.step then
+  return settle('indeterminate', step, record.rev + 1, ARGV[6], record.retention)
+end
+return { 'stale-step' }

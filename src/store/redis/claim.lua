@@ -1,0 +1,30 @@
+-- The terms that every event of a holder carries.
+local claim = {
+  lease = ARGV[1], fingerprint = ARGV[2],
+  lease_ttl = tonumber(ARGV[3]), retention = tonumber(ARGV[4]),
+}
+
+-- A record of this holder in `Locked`.
+local function lock(step, rev, phase)
+  write({
+    word = 'locked', lease = claim.lease, step = step, rev = rev, phase = phase,
+    retention = claim.retention, fingerprint = claim.fingerprint,
+  }, '', claim.lease_ttl + claim.retention)
+  return { 'done' }
+end
+
+-- A record of this holder in any other state, kept for `ttl`.
+local function settle(word, step, rev, content, ttl)
+  write({
+    word = word, lease = claim.lease, step = step, rev = rev, phase = '-',
+    retention = ttl, fingerprint = claim.fingerprint,
+  }, content, ttl)
+  return { 'done' }
+end
+
+-- The same record, its lease begun anew: no byte of it is written.
+local function prolong()
+  redis.call('PEXPIRE', key, integer(claim.lease_ttl + record.retention))
+  return { 'done' }
+end
+

@@ -1,0 +1,340 @@
+//! The store's operations as commands of Redis: `SET … NX GET` for an acquire,
+//! one script each for the other events, `GET` with `PTTL` for a look. What a
+//! record holds is always taken from `record`, never composed here.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use redis::{Value, cmd, pipe};
+
+use super::failure::Failure;
+use super::link::Link;
+use super::scripts::{self, Script};
+use crate::error::StoreError;
+use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::record::{
+    self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState, Resolution, Seen,
+};
+
+/// For ever, in practice: what lies beyond it could overflow Redis's clock.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Keys that one `SCAN` looks at.
+const SCAN: usize = 1000;
+
+/// How often an acquire starts over when the record that it met expires before
+/// it is read: twice in a row is next to impossible.
+const ACQUIRES: usize = 3;
+
+/// Applies one event.
+pub(super) async fn apply(
+    link: &Link,
+    name: &RecordName,
+    event: Event,
+) -> Result<Answer, StoreError> {
+    let key = name.to_string();
+    let (script, args): (&Script, _) = match event {
+        Event::Acquire { claim } => return acquire(link, &key, whole(claim)).await,
+        Event::TakeOver { claim, seen, now } => {
+            let claim = whole(claim);
+            let lost = lost_holder(claim, seen, now);
+            let seen = [text(seen.lease), text(seen.rev)];
+            (
+                &scripts::TAKE_OVER,
+                terms(&claim, seen.into_iter().chain([lost])),
+            )
+        }
+        Event::Extend { claim, dispatched } => {
+            let step = dispatched.map(text).unwrap_or_default();
+            (&scripts::EXTEND, terms(&whole(claim), [step]))
+        }
+        Event::Enter { claim, step, phase } => {
+            let phase = match phase {
+                Phase::Claimed => "claimed",
+                Phase::Dispatched => "dispatched",
+            };
+            (
+                &scripts::ENTER,
+                terms(&whole(claim), [text(step), text(phase)]),
+            )
+        }
+        Event::Complete {
+            claim,
+            step,
+            outcome,
+            kept,
+            ttl,
+        } => {
+            let content = Content::Cached { outcome, kept }.encode();
+            (
+                &scripts::COMPLETE,
+                terms(&whole(claim), [text(step), text(millis(ttl)), content]),
+            )
+        }
+        Event::Release {
+            claim,
+            step,
+            verdict,
+        } => {
+            let content = Content::Released { verdict }.encode();
+            let ttl = text(millis(RELEASED_FOR));
+            (
+                &scripts::RELEASE,
+                terms(&whole(claim), [text(step), ttl, content]),
+            )
+        }
+        Event::Abandon {
+            claim,
+            step,
+            since,
+            cause,
+        } => {
+            let content = Content::Indeterminate { since, cause }.encode();
+            (
+                &scripts::ABANDON,
+                terms(&whole(claim), [text(step), content]),
+            )
+        }
+        Event::Resolve {
+            seen,
+            resolution,
+            ttl,
+        } => {
+            let (word, content, ttl) = match resolution {
+                Resolution::NotApplied => (
+                    "released",
+                    Content::Released { verdict: None },
+                    RELEASED_FOR,
+                ),
+                Resolution::Applied(outcome) => {
+                    let kept = crate::outcome::Kept::Whole;
+                    (
+                        "cached",
+                        Content::Cached {
+                            outcome: outcome.into(),
+                            kept,
+                        },
+                        ttl,
+                    )
+                }
+            };
+            let (rev, next) = (seen.rev, seen.rev.saturating_add(1));
+            let seen = [text(seen.lease), text(rev), text(next)];
+            let new = [text(word), text(millis(ttl)), content.encode()];
+            (&scripts::RESOLVE, seen.into_iter().chain(new).collect())
+        }
+        Event::Forget => (&scripts::FORGET, Vec::new()),
+    };
+    let reply = script.run(link, &key, &args).await?;
+    read_answer(reply)
+}
+
+/// The record, read together with the time that it lives on.
+pub(super) async fn look(link: &Link, key: &str) -> Result<Option<RecordState>, StoreError> {
+    let mut both = pipe();
+    both.atomic().cmd("GET").arg(key).cmd("PTTL").arg(key);
+    let replies = link.pipeline(&both).await?;
+    match <[Value; 2]>::try_from(replies) {
+        Ok([Value::Nil, _]) => Ok(None),
+        Ok([Value::BulkString(bytes), Value::Int(left)]) => read_state(&bytes, left).map(Some),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The indeterminate records of a namespace.
+pub(super) async fn unresolved(
+    link: &Link,
+    namespace: &Namespace,
+    limit: usize,
+) -> Result<Vec<(IdempotencyKey, RecordState)>, StoreError> {
+    let prefix = format!("genesys-once:{namespace}:");
+    let mut found = Vec::new();
+    // A scan may return a key twice.
+    let mut known = HashSet::new();
+    let mut cursor = "0".to_owned();
+    while found.len() < limit {
+        // The namespace's alphabet has nothing that a pattern would expand.
+        let mut scan = cmd("SCAN");
+        scan.arg(&cursor).arg("MATCH").arg(format!("{prefix}*"));
+        scan.arg("COUNT").arg(SCAN).arg("TYPE").arg("string");
+        let (next, keys): (String, Vec<String>) =
+            redis::from_redis_value(link.command(&scan).await?).map_err(|_| unexpected())?;
+        for key in indeterminate(link, keys).await? {
+            let Some(digits) = key.strip_prefix(&prefix).and_then(|hex| hex.parse().ok()) else {
+                continue;
+            };
+            if found.len() == limit || !known.insert(digits) {
+                continue;
+            }
+            // It may have been settled, or expired, since.
+            if let Some(state @ RecordState::Indeterminate { .. }) = look(link, &key).await? {
+                found.push((digits, state));
+            }
+        }
+        if next == "0" {
+            break;
+        }
+        cursor = next;
+    }
+    Ok(found)
+}
+
+/// Those whose first line says that they are indeterminate.
+async fn indeterminate(link: &Link, keys: Vec<String>) -> Result<Vec<String>, StoreError> {
+    const BEGINNING: &[u8] = b"genesys-once/1 indeterminate ";
+    if keys.is_empty() {
+        return Ok(keys);
+    }
+    let mut beginnings = pipe();
+    for key in &keys {
+        beginnings
+            .cmd("GETRANGE")
+            .arg(key)
+            .arg(0)
+            .arg(BEGINNING.len() - 1);
+    }
+    let replies = link.pipeline(&beginnings).await?;
+    let hits = keys.into_iter().zip(replies).filter(
+        |(_, reply)| matches!(reply, Value::BulkString(beginning) if beginning == BEGINNING),
+    );
+    Ok(hits.map(|(key, _)| key).collect())
+}
+
+async fn acquire(link: &Link, key: &str, claim: Claim) -> Result<Answer, StoreError> {
+    let (Some((record, left)), _) = record::apply(None, &Event::Acquire { claim }) else {
+        return Err(StoreError::refused("an absent key was not acquired"));
+    };
+    let mut set = cmd("SET");
+    set.arg(key)
+        .arg(record.encode())
+        .arg("NX")
+        .arg("GET")
+        .arg("PX")
+        .arg(millis(left));
+    for _ in 0..ACQUIRES {
+        match link.command(&set).await {
+            Ok(Value::Nil) => return Ok(Answer::Done),
+            Ok(Value::BulkString(bytes)) => {
+                let found = Record::decode(&bytes)?;
+                // A replay needs no exact times: one round trip is all it costs.
+                if matches!(found.content, Content::Cached { .. }) {
+                    return Ok(found_by(&claim, found.state(Duration::ZERO)));
+                }
+            }
+            Ok(_) => return Err(unexpected()),
+            // A full server, or one that has become a replica, still replays.
+            Err(refusal) if refusal.is_refusal() => {
+                return match look(link, key).await? {
+                    Some(state) => Ok(found_by(&claim, state)),
+                    None => Err(refusal.into()),
+                };
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+        if let Some(state) = look(link, key).await? {
+            return Ok(found_by(&claim, state));
+        }
+    }
+    Err(StoreError::unavailable(
+        "the record expired again and again while it was read",
+    ))
+}
+
+/// What an acquire answers that found this record.
+fn found_by(claim: &Claim, state: RecordState) -> Answer {
+    match state.fingerprint() {
+        Some(theirs) if theirs != claim.fingerprint => Answer::Mismatch,
+        _ => Answer::Is(Some(state)),
+    }
+}
+
+/// The content that a take-over writes where the holder was lost with a request
+/// under way, as `record::apply` words it.
+fn lost_holder(claim: Claim, seen: Seen, now: std::time::SystemTime) -> Vec<u8> {
+    let lost = Record {
+        rev: seen.rev,
+        lease: seen.lease,
+        step: 0,
+        retention: Duration::ZERO,
+        fingerprint: claim.fingerprint,
+        content: Content::Locked(Phase::Dispatched),
+    };
+    let event = Event::TakeOver { claim, seen, now };
+    match record::apply(Some((&lost, Duration::ZERO)), &event).0 {
+        Some((record, _)) => record.content.encode(),
+        None => Vec::new(),
+    }
+}
+
+/// A claim in whole milliseconds, which are Redis's: rounded up, since a lease
+/// must not lapse before its holder thinks that it does.
+fn whole(claim: Claim) -> Claim {
+    let whole = |time| Duration::from_millis(millis(time));
+    Claim {
+        lease_ttl: whole(claim.lease_ttl),
+        retention: whole(claim.retention),
+        ..claim
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    // At least 1: Redis refuses to expire a key at once.
+    time.min(CENTURY).as_nanos().div_ceil(1_000_000).max(1) as u64
+}
+
+fn terms(claim: &Claim, rest: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    let terms = [
+        text(claim.lease),
+        text(claim.fingerprint),
+        text(millis(claim.lease_ttl)),
+        text(millis(claim.retention)),
+    ];
+    terms.into_iter().chain(rest).collect()
+}
+
+fn text(value: impl ToString) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+/// What a script says became of the event.
+fn read_answer(reply: Value) -> Result<Answer, StoreError> {
+    let Value::Array(words) = reply else {
+        return Err(unexpected());
+    };
+    let Some(Value::BulkString(word)) = words.first() else {
+        return Err(unexpected());
+    };
+    match (word.as_slice(), &words[1..]) {
+        (b"done", []) => Ok(Answer::Done),
+        (b"not-holder", []) => Ok(Answer::NotHolder),
+        (b"stale-step", []) => Ok(Answer::StaleStep),
+        (b"mismatch", []) => Ok(Answer::Mismatch),
+        (b"is", []) => Ok(Answer::Is(None)),
+        (b"is", [Value::BulkString(bytes), Value::Int(left)]) => {
+            Ok(Answer::Is(Some(read_state(bytes, *left)?)))
+        }
+        (b"unreadable", [Value::BulkString(line)]) => Err(match Record::decode(line) {
+            Err(reason) => reason,
+            Ok(_) => StoreError::unreadable("its first line is not spelled as this version does"),
+        }),
+        _ => Err(unexpected()),
+    }
+}
+
+fn read_state(bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
+    let record = Record::decode(bytes)?;
+    let left = match u64::try_from(left) {
+        Ok(left) => Duration::from_millis(left),
+        // Nothing of ours lives for ever: somebody has changed the key. A lease
+        // that never lapses would hold it for good, so nobody is told it is one.
+        Err(_) if matches!(record.content, Content::Locked(_)) => {
+            return Err(StoreError::unreadable("its key was made to live for ever"));
+        }
+        Err(_) => CENTURY,
+    };
+    Ok(record.state(left))
+}
+
+fn unexpected() -> StoreError {
+    StoreError::unavailable(Failure::unexpected_reply())
+}

@@ -1,0 +1,160 @@
+//! What a server may lose by the way it is set up, asked once at `connect`. It
+//! only reports; nothing here changes a setting or a decision.
+
+use std::collections::HashMap;
+
+use redis::{Value, cmd};
+
+use super::link::Link;
+
+/// In which ways a Redis server may forget a lock or an outcome that it has
+/// acknowledged; `None` where it does not say.
+///
+/// Read once, when [`RedisStore::connect`](crate::RedisStore::connect) connects,
+/// from `INFO` and `CONFIG GET`; a user who may ask neither gets `None`
+/// throughout. Each risk is a warning in the log as well. What a server forgets
+/// can be executed a second time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Durability {
+    /// Whether the server drops records when its memory is full: any
+    /// `maxmemory-policy` but `noeviction`, with a `maxmemory` set.
+    pub evicts: Option<bool>,
+    /// What survives a restart.
+    pub persistence: Option<Persistence>,
+    /// How many replicas copy from this server. Copying is asynchronous: a
+    /// replica that takes over may lack the last moments.
+    pub replicas: Option<u32>,
+}
+
+/// What a Redis server still knows after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Persistence {
+    /// Nothing.
+    None,
+    /// What stood in the last snapshot (`save`); everything since is lost.
+    Snapshots,
+    /// What was written to the append-only file; with `appendfsync everysec`,
+    /// the default, a machine that dies takes its last second along.
+    AppendOnly,
+}
+
+impl Durability {
+    /// Asks the server. No answer is no error: it only leaves less known.
+    pub(super) async fn ask(link: &Link) -> Self {
+        let mut info = cmd("INFO");
+        info.arg("memory").arg("persistence").arg("replication");
+        let mut known = match link.command(&info).await {
+            Ok(Value::BulkString(bytes)) => pairs(&String::from_utf8_lossy(&bytes)),
+            Ok(Value::VerbatimString { text, .. }) => pairs(&text),
+            Ok(_) | Err(_) => HashMap::new(),
+        };
+        let mut save = cmd("CONFIG");
+        save.arg("GET").arg("save");
+        if let Ok(reply) = link.command(&save).await
+            && let Ok(answer) = redis::from_redis_value::<HashMap<String, String>>(reply)
+        {
+            known.extend(answer);
+        }
+        Self::of(&known)
+    }
+
+    fn of(known: &HashMap<String, String>) -> Self {
+        let get = |name| known.get(name).map(String::as_str);
+        let evicts = match (get("maxmemory"), get("maxmemory_policy")) {
+            // Without a limit memory is never full.
+            (Some("0"), _) | (_, Some("noeviction")) => Some(false),
+            (_, Some(_)) => Some(true),
+            _ => None,
+        };
+        let persistence = match (get("aof_enabled"), get("save")) {
+            (Some("1"), _) => Some(Persistence::AppendOnly),
+            (Some(_), Some("")) => Some(Persistence::None),
+            (Some(_), Some(_)) => Some(Persistence::Snapshots),
+            _ => None,
+        };
+        let replicas = get("connected_slaves").and_then(|number| number.parse().ok());
+        Self {
+            evicts,
+            persistence,
+            replicas,
+        }
+    }
+
+    /// One line in the log for each way to forget.
+    pub(super) fn warn(&self, server: &str) {
+        if self.evicts == Some(true) {
+            tracing::warn!(
+                server,
+                "redis may evict locks and outcomes: set maxmemory-policy noeviction"
+            );
+        }
+        match self.persistence {
+            Some(Persistence::None) => {
+                tracing::warn!(
+                    server,
+                    "redis forgets locks and outcomes when it restarts: set appendonly yes"
+                );
+            }
+            Some(Persistence::Snapshots) => tracing::warn!(
+                server,
+                "redis forgets what it was told since its last snapshot when it restarts: set appendonly yes"
+            ),
+            Some(Persistence::AppendOnly) | None => {}
+        }
+        if let Some(replicas @ 1..) = self.replicas {
+            tracing::warn!(
+                server,
+                replicas,
+                "redis replicates asynchronously: a fail-over may forget the last moments"
+            );
+        }
+        if self.evicts.is_none() || self.persistence.is_none() || self.replicas.is_none() {
+            tracing::info!(server, durability = ?self, "redis does not say everything about its durability");
+        }
+    }
+}
+
+/// The `name:value` lines of an `INFO`.
+fn pairs(info: &str) -> HashMap<String, String> {
+    let pairs = info.lines().filter_map(|line| line.split_once(':'));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(known: &[(&str, &str)]) -> Durability {
+        Durability::of(
+            &known
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_server_that_says_nothing() {
+        assert_eq!(of(&[]), Durability::default());
+    }
+
+    #[test]
+    fn each_risk_is_told() {
+        let policy =
+            |limit, policy| of(&[("maxmemory", limit), ("maxmemory_policy", policy)]).evicts;
+        assert_eq!(policy("0", "allkeys-lru"), Some(false));
+        assert_eq!(policy("1000", "allkeys-lru"), Some(true));
+        assert_eq!(policy("1000", "volatile-ttl"), Some(true));
+        assert_eq!(policy("1000", "noeviction"), Some(false));
+        let persistence = |aof, save| of(&[("aof_enabled", aof), ("save", save)]).persistence;
+        assert_eq!(persistence("1", ""), Some(Persistence::AppendOnly));
+        assert_eq!(persistence("0", ""), Some(Persistence::None));
+        assert_eq!(persistence("0", "3600 1"), Some(Persistence::Snapshots));
+        assert_eq!(of(&[("aof_enabled", "0")]).persistence, None);
+        assert_eq!(of(&[("connected_slaves", "2")]).replicas, Some(2));
+    }
+}

@@ -1,0 +1,12 @@
+-- ARGV 5: the step; 6: the phase.
+local step, phase = tonumber(ARGV[5]), ARGV[6]
+if not record or record.word ~= 'locked' or record.lease ~= claim.lease then
+  return { 'not-holder' }
+end
+if step > record.step then
+  return lock(step, record.rev + 1, phase)
+end
+if step == record.step and phase == record.phase then
+  return prolong()
+end
+return { 'stale-step' }

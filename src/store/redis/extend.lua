@@ -1,0 +1,11 @@
+-- ARGV 5: the step of a holder in `Dispatched`, or nothing.
+if not record then
+  if ARGV[5] == '' then
+    return { 'not-holder' }
+  end
+  return lock(tonumber(ARGV[5]), 1, 'dispatched')
+end
+if record.word == 'locked' and record.lease == claim.lease then
+  return prolong()
+end
+return { 'not-holder' }

@@ -1,0 +1,91 @@
+//! The scripts that mirror [`record::apply`](crate::record::apply), and how one
+//! is called and answers. They match the record's first line as text and never
+//! read the JSON behind it.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Value, cmd};
+
+use super::failure::Failure;
+use super::link::Link;
+
+/// Up to this many bytes a write is let through on a server that is out of
+/// memory: it replaces a record of about its size, and frees more than it takes
+/// where it settles a key. Whatever is larger is refused, and its caller
+/// completes without the body.
+const ALWAYS_FITS: usize = 1024;
+
+/// One script in both its forms.
+pub(super) struct Script {
+    ordinary: Source,
+    /// The same one, not subject to `maxmemory` (Redis 7.0 and later).
+    allow_oom: Source,
+}
+
+struct Source {
+    code: String,
+    sha1: String,
+}
+
+impl Script {
+    fn new(code: &str) -> Self {
+        let source = |code: String| Source {
+            sha1: redis::Script::new(&code).get_hash().into(),
+            code,
+        };
+        Self {
+            ordinary: source(code.to_owned()),
+            allow_oom: source(format!("#!lua flags=allow-oom\n{code}")),
+        }
+    }
+
+    /// Runs the script on one key, in one round trip where the server has it.
+    ///
+    /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
+    /// it first would take another round trip, in a cluster one to every node.
+    pub(super) async fn run(
+        &self,
+        link: &Link,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> Result<Value, Failure> {
+        let bytes: usize = args.iter().map(Vec::len).sum();
+        let source = if bytes <= ALWAYS_FITS {
+            &self.allow_oom
+        } else {
+            &self.ordinary
+        };
+        match link
+            .command(&call("EVALSHA", &source.sha1, key, args))
+            .await
+        {
+            Err(failure) if failure.code() == Some("NOSCRIPT") => {
+                link.command(&call("EVAL", &source.code, key, args)).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+fn call(command: &str, script: &str, key: &str, args: &[Vec<u8>]) -> Cmd {
+    let mut command = cmd(command);
+    command.arg(script).arg(1).arg(key).arg(args);
+    command
+}
+
+/// A script from its parts, which lie beside this file.
+macro_rules! script {
+    ($name:ident, $($part:literal),+) => {
+        pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(concat!($(include_str!($part)),+)));
+    };
+}
+
+script!(TAKE_OVER, "common.lua", "claim.lua", "take_over.lua");
+script!(EXTEND, "common.lua", "claim.lua", "extend.lua");
+script!(ENTER, "common.lua", "claim.lua", "enter.lua");
+script!(COMPLETE, "common.lua", "claim.lua", "complete.lua");
+script!(RELEASE, "common.lua", "claim.lua", "release.lua");
+script!(ABANDON, "common.lua", "claim.lua", "abandon.lua");
+script!(RESOLVE, "common.lua", "resolve.lua");
+script!(FORGET, "common.lua", "forget.lua");

@@ -1,0 +1,261 @@
+//! One server's address: read from a URL, dialled, and every way in which that
+//! can fail told apart. No message ever holds the user's password.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::{MultiplexedConnection, SendError};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value,
+};
+use tokio::time::timeout;
+
+use super::notices::Notices;
+use crate::error::{Error, StoreError};
+
+/// How long one attempt to connect may take: name, TCP, TLS and handshake.
+const DIAL_DEADLINE: Duration = Duration::from_secs(4);
+
+/// How long the attempt may take that finds out why another one failed.
+const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// After this long without an acknowledgement the kernel gives a connection up.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Commands that may wait in line for the connection before callers wait.
+const QUEUE: usize = 1024;
+
+/// The address of one server and how to log in there.
+#[derive(Clone)]
+pub(super) struct Server {
+    client: Client,
+}
+
+/// A connection, fresh from the handshake.
+pub(super) struct Dialled {
+    /// Clones share it.
+    pub(super) connection: MultiplexedConnection,
+    /// Set once the connection has ended.
+    pub(super) closed: Arc<AtomicBool>,
+}
+
+/// Why a server could not be dialled.
+pub(super) enum DialError {
+    /// Nothing came back in time.
+    Deadline,
+    /// Something did.
+    Redis(RedisError),
+}
+
+impl Server {
+    /// Reads `redis://[user][:password]@host[:port][/db]`, or `rediss://` for TLS.
+    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        match url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("redis" | "rediss" | "valkey" | "valkeys") => {}
+            // Not echoed: what stands there may be a password.
+            Some(_) => return Err(invalid("its scheme is neither redis:// nor rediss://")),
+            None => {
+                return Err(invalid(
+                    "it has no scheme: redis://host or rediss://host is meant",
+                ));
+            }
+        }
+        // redis-rs names no part of the URL in these errors.
+        let info = url.into_connection_info().map_err(|error| {
+            let text = error.to_string();
+            let reason = text.split(" - ").next().unwrap_or_default();
+            invalid(match reason {
+                "Invalid database number" => "its path is not a database number".into(),
+                _ => format!("it cannot be read: {}", reason.to_lowercase()),
+            })
+        })?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err(invalid(
+                "#insecure is not supported: certificates are always verified",
+            ));
+        }
+        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            install_tls_provider();
+        }
+        Ok(Self {
+            client: client(info)?,
+        })
+    }
+
+    /// Host and port, for messages.
+    pub(super) fn address(&self) -> String {
+        self.client.get_connection_info().addr().to_string()
+    }
+
+    /// Connects and logs in; `notices` is told what the server pushes.
+    ///
+    /// Sentinel differs from one server here and nowhere else.
+    pub(super) async fn dial(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
+        let closed = Arc::new(AtomicBool::new(false));
+        let push = {
+            let (notices, closed) = (notices.clone(), closed.clone());
+            move |info: PushInfo| {
+                match info.kind {
+                    PushKind::Message => {
+                        if let Some(Value::BulkString(channel)) = info.data.first() {
+                            notices.published(channel);
+                        }
+                    }
+                    PushKind::Disconnection => {
+                        closed.store(true, Ordering::Release);
+                        notices.wake();
+                    }
+                    _ => {}
+                }
+                Ok::<(), SendError>(())
+            }
+        };
+        // Deadlines are the link's: redis-rs's own do not cover everything.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE)
+            .set_push_sender(push);
+        let connection = dial(&self.client, &config, DIAL_DEADLINE).await?;
+        Ok(Dialled { connection, closed })
+    }
+
+    /// What to tell whoever called `connect`.
+    pub(super) async fn explain(&self, error: DialError) -> Error {
+        let DialError::Redis(error) = error else {
+            return match self.speaks_the_other_way().await {
+                Some(reason) => invalid(reason),
+                None => unavailable(format!(
+                    "{} did not answer within {} s",
+                    self.address(),
+                    DIAL_DEADLINE.as_secs()
+                )),
+            };
+        };
+        let text = error.to_string();
+        match (error.kind(), error.code().unwrap_or_default()) {
+            (ErrorKind::RESP3NotSupported, _) => invalid(TOO_OLD),
+            (_, "NOPROTO") => invalid(TOO_OLD),
+            (_, "WRONGPASS") => invalid("the server refuses this user name or password"),
+            (_, "NOAUTH") => invalid("the server wants a password, and the url has none"),
+            _ if text.starts_with("Redis server refused to switch database") => {
+                let db = self.client.get_connection_info().redis_settings().db();
+                invalid(format!(
+                    "the server refuses database {db}: {}",
+                    error.detail().unwrap_or("it gives no reason")
+                ))
+            }
+            _ if text.contains("invalid peer certificate") => invalid(format!(
+                "the server's certificate is not trusted ({text}); SSL_CERT_FILE names further roots"
+            )),
+            (ErrorKind::Server(_) | ErrorKind::Extension, _) => unavailable(format!(
+                "{} refuses: {}",
+                self.address(),
+                error.detail().unwrap_or(&text)
+            )),
+            // Refused, unknown host: nobody there to ask.
+            _ if error.is_connection_refusal() => {
+                unavailable(format!("{}: {text}", self.address()))
+            }
+            _ => match self.speaks_the_other_way().await {
+                Some(reason) => invalid(reason),
+                None => unavailable(format!("{}: {text}", self.address())),
+            },
+        }
+    }
+
+    /// Whether that port speaks TLS where the URL says plain, or the reverse.
+    /// Asks without user and password: they must not go out in the clear.
+    async fn speaks_the_other_way(&self) -> Option<&'static str> {
+        let (addr, reason) = match self.client.get_connection_info().addr().clone() {
+            ConnectionAddr::Tcp(host, port) => {
+                install_tls_provider();
+                let addr = ConnectionAddr::TcpTls {
+                    host,
+                    port,
+                    insecure: false,
+                    tls_params: None,
+                };
+                (addr, "the server expects TLS there: rediss:// is meant")
+            }
+            ConnectionAddr::TcpTls { host, port, .. } => (
+                ConnectionAddr::Tcp(host, port),
+                "the server speaks no TLS there: redis:// is meant",
+            ),
+            _ => return None,
+        };
+        let info = addr.into_connection_info().ok()?;
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None);
+        let answered = match dial(&client(info).ok()?, &config, PROBE_DEADLINE).await {
+            Ok(_) => true,
+            Err(DialError::Deadline) => false,
+            Err(DialError::Redis(error)) => {
+                matches!(
+                    error.kind(),
+                    ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::RESP3NotSupported
+                ) || error.to_string().contains("invalid peer certificate")
+            }
+        };
+        answered.then_some(reason)
+    }
+}
+
+/// What servers before 7.0 are told, however they give themselves away.
+pub(super) const TOO_OLD: &str =
+    "the server is older than Redis 7.0, which cannot look up and lock in one command";
+
+pub(super) fn invalid(reason: impl Into<Arc<str>>) -> Error {
+    Error::invalid_config("redis url", reason)
+}
+
+pub(super) fn unavailable(reason: String) -> Error {
+    Error::StoreUnavailable {
+        source: StoreError::unavailable(reason),
+    }
+}
+
+async fn dial(
+    client: &Client,
+    config: &AsyncConnectionConfig,
+    limit: Duration,
+) -> Result<MultiplexedConnection, DialError> {
+    timeout(
+        limit,
+        client.get_multiplexed_async_connection_with_config(config),
+    )
+    .await
+    .map_err(|_| DialError::Deadline)?
+    .map_err(DialError::Redis)
+}
+
+fn client(info: ConnectionInfo) -> Result<Client, Error> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(1))
+        .with_interval(Duration::from_secs(1));
+    #[cfg(any(target_os = "linux", target_os = "macos", target_os = "windows"))]
+    let keepalive = keepalive.with_retries(2);
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(SILENCE);
+    // Notices come on the same connection, which takes RESP3.
+    let redis: RedisConnectionInfo = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
+        .map_err(|_| invalid("it cannot be used"))
+}
+
+/// redis-rs panics where a process has no rustls provider, or two to choose
+/// from. One that the service has installed stays.
+fn install_tls_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Somebody else may be first between these lines, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}

@@ -1,0 +1,34 @@
+-- ARGV 5, 6: the lease and revision that were seen; 7: what is written where a
+-- lost holder may have a request on the wire.
+if not record then
+  return is()
+end
+-- This very command, applied before its reply was lost.
+if record.phase == 'claimed' and record.lease == claim.lease and record.step == 0 then
+  return { 'done' }
+end
+if record.word ~= 'released' and record.fingerprint ~= claim.fingerprint then
+  return { 'mismatch' }
+end
+if record.lease ~= ARGV[5] or integer(record.rev) ~= ARGV[6] then
+  return is()
+end
+if record.word == 'released' then
+  return lock(0, record.rev + 1, 'claimed')
+end
+if record.word ~= 'locked' then
+  return is()
+end
+local left = redis.call('PTTL', key)
+-- -1: it never expires, so no lapse can be seen; the reader refuses it.
+if left == -1 or left > record.retention then
+  return is()
+end
+if record.phase == 'claimed' then
+  return lock(0, record.rev + 1, 'claimed')
+end
+local value = write({
+  word = 'indeterminate', lease = record.lease, step = record.step, rev = record.rev + 1,
+  phase = '-', retention = record.retention, fingerprint = record.fingerprint,
+}, ARGV[7], record.retention)
+return { 'is', value, record.retention }

@@ -1,0 +1,288 @@
+//! The transition table, line by line, repeats and late commands included. The
+//! reference beside each trial compares what the words here leave out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, moment};
+use crate::outcome::{Kept, Outcome};
+use crate::record::Phase::{Claimed, Dispatched};
+use crate::record::{Claim, Event, LeaseId, Phase, Refusal, Resolution, Seen};
+
+use Wanted::{
+    Absent, Cached, Done, Held, Indeterminate, Lapsed, Mismatch, NotHolder, Released, StaleStep,
+};
+
+/// A name and its events, each with what is to come of it.
+pub(super) type Case = (&'static str, Vec<(Move, Wanted)>);
+
+#[rustfmt::skip]
+pub(super) fn all() -> Vec<Case> {
+    let (a, b, x) = (holder(b'A'), holder(b'B'), holder(b'X'));
+    let refused = || Some(Refusal::Refused(outcome("no")));
+    let limited = Some(Refusal::RateLimited { retry_after: Duration::from_millis(1500) });
+    vec![
+        ("an absent key is acquired, and held",
+            vec![(acquire(a), Done), (acquire(b), Held(Dispatched)), (acquire(a), Held(Dispatched))]),
+        ("a lapsed lease is seen, not acquired",
+            vec![(acquire(short(a)), Done), (acquire(b), Lapsed(Dispatched)), (acquire(a), Lapsed(Dispatched))]),
+        ("a record is gone after its retention",
+            vec![(acquire(fleeting(a)), Done), (acquire(b), Done)]),
+        ("another request under the same key is told so in every state but Released",
+            vec![(acquire(a), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
+                (enter(short(a), 1, Claimed), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
+                (abandon(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
+                (complete(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch)]),
+        ("a released key may be asked for anything",
+            vec![(acquire(a), Done), (release(a, 1, None), Done), (acquire(x), Released), (take_over(x), Done)]),
+
+        ("an absent key is not taken over", vec![(take_over(b), Absent), (acquire(a), Done)]),
+        ("a live lease is not taken over",
+            vec![(acquire(a), Done), (take_over(b), Held(Dispatched)),
+                (enter(a, 1, Claimed), Done), (take_over(b), Held(Claimed))]),
+        ("a lease that lapsed in Claimed is taken over, and its holder is out",
+            vec![(acquire(a), Done), (enter(short(a), 1, Claimed), Done), (take_over(b), Done),
+                (extend(a, None), NotHolder), (extend(a, Some(1)), NotHolder), (enter(a, 2, Dispatched), NotHolder),
+                (complete(a, 1), NotHolder), (release(a, 2, None), NotHolder), (abandon(a, 2), NotHolder),
+                (enter(b, 1, Dispatched), Done), (complete(b, 1), Done)]),
+        ("a lease that lapsed in Dispatched becomes indeterminate, for good",
+            vec![(acquire(short(a)), Done), (take_over(b), Indeterminate), (take_over(b), Indeterminate),
+                (again(take_over(b)), Indeterminate), (acquire(b), Indeterminate), (acquire(a), Indeterminate)]),
+        ("a released key is taken over once",
+            vec![(acquire(a), Done), (release(a, 1, None), Done), (take_over(b), Done),
+                (again(take_over(a)), Held(Claimed)), (take_over(a), Held(Claimed))]),
+        ("a take-over sent again finds its own lease, until that has moved on",
+            vec![(release(a, 1, None), Done), (take_over(b), Done), (again(take_over(b)), Done),
+                (enter(b, 1, Dispatched), Done), (again(take_over(b)), Held(Dispatched))]),
+        ("a take-over of a version that is gone does nothing",
+            vec![(release(a, 1, None), Done), (release(b, 1, None), Done), (again(take_over(b)), Released),
+                (foreign(take_over(b)), Released), (take_over(b), Done)]),
+        ("a recorded outcome is not taken over",
+            vec![(acquire(a), Done), (complete(a, 0), Done), (take_over(b), Cached)]),
+
+        ("extend keeps a lease alive, its own only",
+            vec![(acquire(a), Done), (extend(b, Some(0)), NotHolder), (extend(short(a), None), Done),
+                (acquire(b), Lapsed(Dispatched)), (extend(a, None), Done), (take_over(b), Held(Dispatched))]),
+        ("extend changes no phase and no step",
+            vec![(acquire(a), Done), (enter(a, 3, Claimed), Done), (extend(a, Some(9)), Done),
+                (acquire(b), Held(Claimed)), (enter(a, 3, Dispatched), StaleStep), (enter(a, 4, Dispatched), Done)]),
+        ("extend keeps the retention that the record was written with",
+            vec![(acquire(a), Done), (extend(Claim { retention: SHORT, ..short(a) }, None), Done),
+                (acquire(b), Lapsed(Dispatched))]),
+        ("extend puts an absent record back in Dispatched",
+            vec![(extend(a, None), NotHolder), (extend(a, Some(3)), Done), (acquire(b), Held(Dispatched)),
+                (enter(a, 3, Dispatched), Done), (enter(a, 2, Claimed), StaleStep), (enter(a, 4, Claimed), Done)]),
+        ("extend revives nothing that is settled",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (extend(a, Some(1)), NotHolder),
+                (release(a, 2, None), Done), (extend(a, Some(2)), NotHolder),
+                (complete(a, 2), Done), (extend(a, Some(2)), NotHolder)]),
+
+        ("enter never puts an absent record back",
+            vec![(enter(a, 1, Claimed), NotHolder), (enter(a, 1, Dispatched), NotHolder), (acquire(b), Done)]),
+        ("only a higher step changes the phase",
+            vec![(acquire(a), Done), (enter(a, 0, Claimed), StaleStep), (enter(a, 2, Claimed), Done),
+                (enter(a, 2, Claimed), Done), (enter(a, 2, Dispatched), StaleStep), (enter(a, 1, Dispatched), StaleStep),
+                (enter(a, 10, Dispatched), Done), (enter(a, 9, Claimed), StaleStep), (enter(a, 4_294_967_295, Claimed), Done)]),
+        ("enter begins the lease anew",
+            vec![(acquire(short(a)), Done), (enter(a, 1, Claimed), Done), (take_over(b), Held(Claimed)),
+                (enter(short(a), 1, Claimed), Done), (acquire(b), Lapsed(Claimed))]),
+        ("enter is the holder's alone, while it holds",
+            vec![(acquire(a), Done), (enter(b, 9, Claimed), NotHolder), (abandon(a, 1), Done), (enter(a, 9, Claimed), NotHolder),
+                (release(a, 2, None), Done), (enter(a, 9, Claimed), NotHolder),
+                (complete(a, 2), Done), (enter(a, 9, Claimed), NotHolder)]),
+
+        ("an outcome is recorded once and replayed",
+            vec![(acquire(a), Done), (complete(a, 0), Done), (acquire(b), Cached), (acquire(a), Cached),
+                (complete(a, 0), Done), (complete_with(a, 5, outcome("another"), Kept::Whole), Done), (acquire(b), Cached),
+                (complete(b, 0), NotHolder), (abandon(a, 9), NotHolder), (release(a, 9, None), NotHolder)]),
+        ("an outcome is kept for its time",
+            vec![(acquire(a), Done), (complete_for(a, 0, SHORT), Done), (acquire(b), Done)]),
+        ("a late outcome of a lapsed lease is recorded",
+            vec![(acquire(short(a)), Done), (complete(a, 0), Done), (acquire(b), Cached)]),
+        ("an outcome is recorded where the record has gone",
+            vec![(complete(a, 2), Done), (acquire(b), Cached)]),
+        ("a late outcome heals an indeterminate key",
+            vec![(acquire(short(a)), Done), (take_over(b), Indeterminate), (complete(b, 0), NotHolder),
+                (complete(a, 0), Done), (acquire(b), Cached)]),
+        ("a late outcome heals a key that its own lease released",
+            vec![(acquire(a), Done), (release(a, 1, None), Done), (complete(b, 0), NotHolder), (complete(a, 0), Done)]),
+
+        ("release needs a higher step",
+            vec![(acquire(a), Done), (enter(a, 1, Claimed), Done), (release(a, 1, None), StaleStep),
+                (release(a, 0, None), StaleStep), (release(a, 2, None), Done), (release(a, 2, None), Done)]),
+        ("release leaves a mark where there is no record, and a late acquire finds it",
+            vec![(release(a, 1, None), Done), (acquire(a), Released)]),
+        ("release of what is released raises the revision and keeps the verdict that is there",
+            vec![(acquire(a), Done), (release(a, 1, refused()), Done), (release(b, 1, None), Done), (acquire(b), Released),
+                (release(a, 2, limited.clone()), Done), (acquire(b), Released), (release(b, 3, None), Done),
+                (again(take_over(b)), Released), (take_over(b), Done)]),
+        ("release is the holder's alone",
+            vec![(acquire(a), Done), (release(b, 9, None), NotHolder), (abandon(a, 1), Done),
+                (release(b, 9, None), NotHolder), (complete(a, 1), Done), (release(b, 9, None), NotHolder)]),
+        ("a late proof that nothing was executed heals an indeterminate key",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (release(a, 1, None), StaleStep),
+                (release(a, 2, limited), Done), (acquire(b), Released)]),
+
+        ("abandon holds the key",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (abandon(a, 1), Done), (abandon(a, 0), Done),
+                (abandon(b, 9), NotHolder), (acquire(b), Indeterminate), (take_over(b), Indeterminate)]),
+        ("abandon needs a higher step",
+            vec![(acquire(a), Done), (enter(a, 2, Dispatched), Done), (abandon(a, 2), StaleStep), (abandon(a, 3), Done)]),
+        ("abandon puts an absent record back", vec![(abandon(a, 1), Done), (acquire(b), Indeterminate)]),
+        ("abandon overrides no proof",
+            vec![(acquire(a), Done), (release(a, 1, None), Done), (abandon(a, 2), NotHolder),
+                (complete(a, 2), Done), (abandon(a, 3), NotHolder)]),
+        ("an indeterminate key is kept as long as its record said, not as the asker says",
+            vec![(acquire(Claim { retention: SHORT, ..a }), Done), (abandon(a, 1), Done), (acquire(b), Done)]),
+
+        ("resolve finds nothing to resolve",
+            vec![(resolve(None), Absent), (acquire(a), Done), (resolve(None), Held(Dispatched)),
+                (release(a, 1, None), Done), (resolve(Some("yes")), Released),
+                (complete(a, 1), Done), (resolve(Some("no")), Cached)]),
+        ("resolve as not applied frees the key, once",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve(None), Done), (again(resolve(None)), Done),
+                (again(resolve(Some("late"))), Released), (take_over(b), Done), (again(resolve(None)), Held(Claimed))]),
+        ("resolve as applied records the outcome, once",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve(Some("done")), Done), (again(resolve(Some("done"))), Done),
+                (again(resolve(None)), Cached), (acquire(b), Cached)]),
+        ("resolve settles only the version that was seen",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (again(resolve(None)), Indeterminate),
+                (foreign(resolve(None)), Indeterminate), (resolve(None), Done)]),
+        ("a resolved outcome is kept for its time",
+            vec![(abandon(a, 1), Done),
+                (current(Event::Resolve { seen: unseen(), resolution: Resolution::Applied(text("x")), ttl: SHORT }), Done),
+                (acquire(b), Done)]),
+
+        ("forget removes an outcome and nothing else",
+            vec![(forget(), Absent), (acquire(a), Done), (forget(), Held(Dispatched)), (abandon(a, 1), Done),
+                (forget(), Indeterminate), (release(a, 2, None), Done), (forget(), Released),
+                (complete(a, 2), Done), (forget(), Done), (forget(), Absent), (acquire(b), Done)]),
+    ]
+}
+
+/// In the place of the version that a trial fills in.
+fn unseen() -> Seen {
+    let lease = LeaseId::from_bytes([0; 16]);
+    Seen { rev: 0, lease }
+}
+
+/// The same holder with a lease that lapses at once.
+pub(super) fn short(claim: Claim) -> Claim {
+    Claim {
+        lease_ttl: SHORT,
+        ..claim
+    }
+}
+
+/// The same holder with a record that is soon gone altogether.
+fn fleeting(claim: Claim) -> Claim {
+    Claim {
+        retention: SHORT,
+        ..short(claim)
+    }
+}
+
+pub(super) fn current(event: Event) -> Move {
+    let seen = Version::Current;
+    Move { event, seen }
+}
+
+/// A command sent again, or late: with the version of its time.
+fn again(step: Move) -> Move {
+    let seen = Version::Before;
+    Move { seen, ..step }
+}
+
+fn foreign(step: Move) -> Move {
+    let seen = Version::Foreign;
+    Move { seen, ..step }
+}
+
+pub(super) fn acquire(claim: Claim) -> Move {
+    current(Event::Acquire { claim })
+}
+
+pub(super) fn take_over(claim: Claim) -> Move {
+    let now = moment();
+    current(Event::TakeOver {
+        claim,
+        seen: unseen(),
+        now,
+    })
+}
+
+pub(super) fn extend(claim: Claim, dispatched: Option<u32>) -> Move {
+    current(Event::Extend { claim, dispatched })
+}
+
+pub(super) fn enter(claim: Claim, step: u32, phase: Phase) -> Move {
+    current(Event::Enter { claim, step, phase })
+}
+
+fn complete(claim: Claim, step: u32) -> Move {
+    complete_for(claim, step, LONG)
+}
+
+pub(super) fn complete_for(claim: Claim, step: u32, ttl: Duration) -> Move {
+    let outcome = outcome("{\"done\":[]}");
+    current(Event::Complete {
+        claim,
+        step,
+        outcome,
+        kept: Kept::Whole,
+        ttl,
+    })
+}
+
+pub(super) fn complete_with(claim: Claim, step: u32, outcome: Arc<Outcome>, kept: Kept) -> Move {
+    current(Event::Complete {
+        claim,
+        step,
+        outcome,
+        kept,
+        ttl: LONG,
+    })
+}
+
+pub(super) fn release(claim: Claim, step: u32, verdict: Option<Refusal>) -> Move {
+    current(Event::Release {
+        claim,
+        step,
+        verdict,
+    })
+}
+
+pub(super) fn abandon(claim: Claim, step: u32) -> Move {
+    current(Event::Abandon {
+        claim,
+        step,
+        since: moment(),
+        cause: "connection reset\nby \"peer\"".into(),
+    })
+}
+
+pub(super) fn resolve(applied: Option<&str>) -> Move {
+    let resolution = match applied {
+        Some(body) => Resolution::Applied(text(body)),
+        None => Resolution::NotApplied,
+    };
+    current(Event::Resolve {
+        seen: unseen(),
+        resolution,
+        ttl: LONG,
+    })
+}
+
+pub(super) fn forget() -> Move {
+    current(Event::Forget)
+}
+
+pub(super) fn text(body: &str) -> Outcome {
+    Outcome::new(StatusCode::OK, HeaderMap::new(), body.to_owned())
+}
+
+pub(super) fn outcome(body: &str) -> Arc<Outcome> {
+    Arc::new(text(body))
+}

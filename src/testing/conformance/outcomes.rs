@@ -1,0 +1,123 @@
+//! Outcomes and verdicts that a store must give back byte for byte. Headers
+//! that no store keeps (cookies, hop-by-hop ones) are not among them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::cases::{Case, acquire, complete_with, release, take_over};
+use super::trial::{Wanted, holder};
+use crate::outcome::{Kept, Outcome};
+use crate::record::{MAX_REFUSAL_BYTES, Refusal};
+
+pub(super) fn all() -> Vec<Case> {
+    let (a, b) = (holder(b'A'), holder(b'B'));
+    let replayed = |name, outcome: Arc<Outcome>, kept| {
+        let steps = vec![
+            (acquire(a), Wanted::Done),
+            (complete_with(a, 0, outcome, kept), Wanted::Done),
+            (acquire(b), Wanted::Cached),
+            (take_over(b), Wanted::Cached),
+        ];
+        (name, steps)
+    };
+    let handed_on = |name, outcome: Arc<Outcome>| {
+        let steps = vec![
+            (acquire(a), Wanted::Done),
+            (release(a, 1, Some(Refusal::Refused(outcome))), Wanted::Done),
+            (acquire(b), Wanted::Released),
+            (release(b, 7, None), Wanted::Done),
+            (acquire(b), Wanted::Released),
+        ];
+        (name, steps)
+    };
+    let every_byte: Vec<u8> = (0..=u8::MAX).collect();
+    let large_text = format!("{{\"text\":\"{}\"}}", "\\u00e9é\u{1f600}\t".repeat(90_000));
+    let large_bytes: Vec<u8> = every_byte.iter().copied().cycle().take(1 << 20).collect();
+    vec![
+        replayed(
+            "an empty body is replayed",
+            outcome(204, "", &[]),
+            Kept::Whole,
+        ),
+        replayed(
+            "JSON that a decoder would change is replayed as it came",
+            outcome(
+                200,
+                " {\"a\":[],\"b\":{},\"n\":9007199254740993,\"n\":1e400,\"s\":\"\\ud83d\\ude00\\u0000\"}\n",
+                &[("content-type", b"application/json")],
+            ),
+            Kept::Whole,
+        ),
+        replayed(
+            "what looks like the end of a record is replayed",
+            outcome(
+                200,
+                "\ngenesys-once/1 locked\n\r\n\0{\"base64\":\"AA\"}",
+                &[],
+            ),
+            Kept::Whole,
+        ),
+        replayed(
+            "every byte is replayed",
+            outcome(200, every_byte.clone(), &[]),
+            Kept::Whole,
+        ),
+        replayed(
+            "repeated headers and headers that are no text are replayed",
+            outcome(
+                409,
+                "{}",
+                &[
+                    ("x-a", b"1"),
+                    ("x-b", b""),
+                    ("x-a", b"2, 3"),
+                    ("x-a", b"caf\xe9"),
+                    ("x-a", b"1"),
+                ],
+            ),
+            Kept::Whole,
+        ),
+        replayed(
+            "1 MiB of text is replayed",
+            outcome(200, large_text, &[]),
+            Kept::Whole,
+        ),
+        replayed(
+            "1 MiB of bytes is replayed",
+            outcome(200, large_bytes, &[]),
+            Kept::Whole,
+        ),
+        replayed(
+            "an outcome too large to keep is known to be executed",
+            outcome(200, "", &[("content-type", b"text/plain")]),
+            Kept::TooLarge,
+        ),
+        replayed(
+            "a sensitive outcome is known to be executed",
+            outcome(200, "", &[]),
+            Kept::Sensitive,
+        ),
+        handed_on(
+            "a refusal is handed to those who waited",
+            outcome(403, "{\"no\":1}", &[("x-a", b"1")]),
+        ),
+        handed_on(
+            "the largest refusal is handed to those who waited",
+            outcome(403, vec![0xff; MAX_REFUSAL_BYTES], &[]),
+        ),
+    ]
+}
+
+fn outcome(status: u16, body: impl Into<Bytes>, headers: &[(&'static str, &[u8])]) -> Arc<Outcome> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(
+            *name,
+            HeaderValue::from_bytes(value).expect("no control characters"),
+        );
+    }
+    let status = StatusCode::from_u16(status).expect("a valid status");
+    Arc::new(Outcome::new(status, map, body))
+}

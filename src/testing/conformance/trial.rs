@@ -1,0 +1,239 @@
+//! One key of the store under test beside the same record kept by
+//! `record::apply` alone: every event goes to both, and every answer is
+//! compared. It knows no case.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Elapse;
+use crate::error::chain;
+use crate::key::{Fingerprint, RecordName};
+use crate::record::{self, Answer, Claim, Event, LeaseId, Phase, Record, RecordState, Seen};
+use crate::store::Store;
+
+/// A time that passes in a trial.
+pub(super) const SHORT: Duration = Duration::from_millis(20);
+
+/// A time that never does.
+pub(super) const LONG: Duration = Duration::from_secs(6 * 3600);
+
+/// What is let pass for [`SHORT`] to be over, whatever the store's clock.
+const PAUSE: Duration = Duration::from_millis(60);
+
+/// Whatever ends sooner is let end at once, so that no answer depends on how
+/// fast the store is.
+const SOON: Duration = Duration::from_secs(60);
+
+/// An event, and the version that it says it saw where it says so.
+#[derive(Clone, Debug)]
+pub(super) struct Move {
+    pub(super) event: Event,
+    pub(super) seen: Version,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Version {
+    /// The record as it stands.
+    Current,
+    /// The one before the last change: for commands sent again.
+    Before,
+    /// The right revision, of somebody else.
+    Foreign,
+}
+
+/// What a case says of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Done,
+    NotHolder,
+    StaleStep,
+    Mismatch,
+    Absent,
+    Held(Phase),
+    Lapsed(Phase),
+    Cached,
+    Indeterminate,
+    Released,
+}
+
+/// The holders of all trials: B asks for the same as A, X for something else.
+pub(super) fn holder(number: u8) -> Claim {
+    Claim {
+        lease: LeaseId::from_bytes([number; 16]),
+        fingerprint: Fingerprint::from_bytes([if number == b'X' { 7 } else { 9 }; 32]),
+        lease_ttl: LONG,
+        retention: 2 * LONG,
+    }
+}
+
+/// One key of a store, and the reference beside it.
+pub(super) struct Trial<'a> {
+    store: &'a dyn Store,
+    elapse: Elapse<'a>,
+    name: RecordName,
+    /// What the store must hold, and how long by a clock that only `elapse` moves.
+    expected: Option<(Record, Duration)>,
+    before: Seen,
+    history: String,
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(store: &'a dyn Store, elapse: Elapse<'a>, name: RecordName) -> Self {
+        let nobody = Seen {
+            rev: 1,
+            lease: holder(b'A').lease,
+        };
+        Self {
+            store,
+            elapse,
+            name,
+            expected: None,
+            before: nobody,
+            history: String::new(),
+        }
+    }
+
+    /// Sends one event to both, and says where they differ.
+    pub(super) async fn step(&mut self, step: Move, wanted: Option<Wanted>) -> Result<(), String> {
+        let event = self.resolved(step);
+        let _ = write!(self.history, "\n  {event:?}");
+        let current = self.expected.as_ref().map(|(record, left)| (record, *left));
+        let seen = current.map(|(record, _)| record.seen());
+        let (next, should) = record::apply(current, &event);
+        let answer = match self.store.apply(&self.name, event).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.report(&chain(&error), &format!("{should:?}"))),
+        };
+        let _ = write!(self.history, "  =>  {answer:?}");
+        if comparable(&answer) != comparable(&should) {
+            return Err(self.report(&format!("{answer:?}"), &format!("{should:?}")));
+        }
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != kind(&should)) {
+            return Err(self.report(&format!("{answer:?}"), &format!("{wanted:?}")));
+        }
+        let changed = next.as_ref().map(|(record, _)| record.seen()) != seen;
+        if let Some(seen) = seen.filter(|_| changed) {
+            self.before = seen;
+        }
+        self.expected = next;
+        self.look().await?;
+        self.pass().await
+    }
+
+    /// Compares what the store holds.
+    async fn look(&mut self) -> Result<(), String> {
+        let should = self
+            .expected
+            .as_ref()
+            .map(|(record, left)| record.state(*left));
+        let state = match self.store.look(&self.name).await {
+            Ok(state) => state,
+            Err(error) => return Err(self.report(&chain(&error), &format!("{should:?}"))),
+        };
+        let should = Answer::Is(should);
+        let answer = Answer::Is(state);
+        // Times that are about to end may have ended.
+        if self.ends_soon().is_none() && comparable(&answer) != comparable(&should) {
+            return Err(self.report(&format!("{answer:?} to a look"), &format!("{should:?}")));
+        }
+        Ok(())
+    }
+
+    /// Lets pass what ends soon.
+    async fn pass(&mut self) -> Result<(), String> {
+        while self.ends_soon().is_some() {
+            (self.elapse)(PAUSE).await;
+            let _ = write!(self.history, "\n  {PAUSE:?} pass");
+            self.expected = self.expected.take().and_then(|(record, left)| {
+                let left = left.saturating_sub(PAUSE);
+                (!left.is_zero()).then_some((record, left))
+            });
+            self.look().await?;
+        }
+        Ok(())
+    }
+
+    fn ends_soon(&self) -> Option<Duration> {
+        let (record, left) = self.expected.as_ref()?;
+        let lease_left = match record.state(*left) {
+            RecordState::Locked { lease_left, .. } => lease_left,
+            _ => Duration::ZERO,
+        };
+        [*left, lease_left]
+            .into_iter()
+            .find(|time| !time.is_zero() && *time < SOON)
+    }
+
+    fn resolved(&self, step: Move) -> Event {
+        let current = match &self.expected {
+            Some((record, _)) => record.seen(),
+            None => self.before,
+        };
+        let version = match step.seen {
+            Version::Current => current,
+            Version::Before => self.before,
+            Version::Foreign => Seen {
+                lease: LeaseId::from_bytes([0xff; 16]),
+                ..current
+            },
+        };
+        let mut event = step.event;
+        if let Event::TakeOver { seen, .. } | Event::Resolve { seen, .. } = &mut event {
+            *seen = version;
+        }
+        event
+    }
+
+    fn report(&self, answer: &str, wanted: &str) -> String {
+        format!(
+            "the store answered\n    {answer}\nwhere it must answer\n    {wanted}\nafter these events:{}",
+            self.history
+        )
+    }
+}
+
+/// An answer without the times that no two clocks agree on: what counts is
+/// whether a lease has lapsed.
+fn comparable(answer: &Answer) -> Answer {
+    let mut answer = answer.clone();
+    if let Answer::Is(Some(state)) = &mut answer {
+        match state {
+            RecordState::Locked { lease_left, .. } => {
+                *lease_left = if lease_left.is_zero() {
+                    Duration::ZERO
+                } else {
+                    LONG
+                };
+            }
+            // A lower bound only: zero where the store was not asked for it.
+            RecordState::Cached { left, .. } => *left = Duration::ZERO,
+            RecordState::Indeterminate { age, .. } => *age = Duration::ZERO,
+            RecordState::Released { .. } => {}
+        }
+    }
+    answer
+}
+
+fn kind(answer: &Answer) -> Wanted {
+    match answer {
+        Answer::Done => Wanted::Done,
+        Answer::NotHolder => Wanted::NotHolder,
+        Answer::StaleStep => Wanted::StaleStep,
+        Answer::Mismatch => Wanted::Mismatch,
+        Answer::Is(None) => Wanted::Absent,
+        Answer::Is(Some(state)) => match state {
+            RecordState::Locked {
+                phase, lease_left, ..
+            } if lease_left.is_zero() => Wanted::Lapsed(*phase),
+            RecordState::Locked { phase, .. } => Wanted::Held(*phase),
+            RecordState::Cached { .. } => Wanted::Cached,
+            RecordState::Indeterminate { .. } => Wanted::Indeterminate,
+            RecordState::Released { .. } => Wanted::Released,
+        },
+    }
+}
+
+/// A moment that survives being written in milliseconds.
+pub(super) fn moment() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(1_795_000_000_123)
+}

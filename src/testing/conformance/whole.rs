@@ -1,0 +1,180 @@
+//! What one key at a time cannot show: concurrent commands, two namespaces,
+//! notices and lists.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::cases::{abandon, acquire, complete_for, enter, release, short, take_over};
+use super::trial::{LONG, Move, holder};
+use super::{Suite, key};
+use crate::error::chain;
+use crate::key::RecordName;
+use crate::record::{Answer, Claim, Event, LeaseId, Phase, RecordState};
+use crate::store::Store;
+
+/// How many ask at once.
+const CROWD: u8 = 32;
+
+/// How long a notice may take; the engine polls behind it.
+const NOTICE: Duration = Duration::from_secs(2);
+
+pub(super) async fn all(suite: &Suite<'_>) {
+    one_of_many_acquires(suite).await;
+    one_of_many_takes_over(suite).await;
+    namespaces_share_nothing(suite).await;
+    notices_come_and_end(suite).await;
+    the_unresolved_are_listed(suite).await;
+}
+
+async fn one_of_many_acquires(suite: &Suite<'_>) {
+    let name = suite.name();
+    let answers = join_all(crowd().map(|claim| send(suite.store, &name, acquire(claim)))).await;
+    let done = answers
+        .iter()
+        .filter(|answer| **answer == Answer::Done)
+        .count();
+    assert_eq!(done, 1, "case \"one of many acquires a key\": {answers:?}");
+}
+
+async fn one_of_many_takes_over(suite: &Suite<'_>) {
+    let name = suite.name();
+    let lost = holder(b'A');
+    send(suite.store, &name, acquire(lost)).await;
+    send(suite.store, &name, enter(short(lost), 1, Phase::Claimed)).await;
+    (suite.elapse)(Duration::from_millis(60)).await;
+    let Ok(Some(state)) = suite.store.look(&name).await else {
+        panic!("case \"one of many takes a lapsed lease over\": its record is gone");
+    };
+    let answers = join_all(crowd().map(|claim| {
+        let mut step = take_over(claim);
+        if let Event::TakeOver { seen, .. } = &mut step.event {
+            *seen = state.seen();
+        }
+        send(suite.store, &name, step)
+    }))
+    .await;
+    let done = answers
+        .iter()
+        .filter(|answer| **answer == Answer::Done)
+        .count();
+    assert_eq!(
+        done, 1,
+        "case \"one of many takes a lapsed lease over\": {answers:?}"
+    );
+}
+
+async fn namespaces_share_nothing(suite: &Suite<'_>) {
+    let key = key();
+    let [one, other] = &suite.namespaces;
+    let one = RecordName::new(one.clone(), key);
+    let other = RecordName::new(other.clone(), key);
+    send(suite.store, &one, acquire(holder(b'A'))).await;
+    let seen = suite.store.look(&other).await;
+    assert!(
+        matches!(seen, Ok(None)),
+        "case \"two namespaces share nothing\": the other one shows {seen:?}"
+    );
+    let answer = send(suite.store, &other, acquire(holder(b'X'))).await;
+    assert_eq!(
+        answer,
+        Answer::Done,
+        "case \"two namespaces share nothing\""
+    );
+}
+
+/// A store may have no notices, and may wake those who wait once too often, but
+/// not for ever: they look at the record each time.
+async fn notices_come_and_end(suite: &Suite<'_>) {
+    let name = suite.name();
+    let a = holder(b'A');
+    send(suite.store, &name, acquire(a)).await;
+    let mut quiet = false;
+    for _ in 0..5 {
+        quiet |= timeout(NOTICE / 4, suite.store.changed(&name))
+            .await
+            .is_err();
+    }
+    assert!(
+        quiet,
+        "case \"notices end\": the store wakes those who wait for nothing"
+    );
+
+    let mut changed = suite.store.changed(&name);
+    poll_fn(|context| {
+        let _ = changed.as_mut().poll(context);
+        Poll::Ready(())
+    })
+    .await;
+    send(suite.store, &name, complete_for(a, 0, LONG)).await;
+    // Whether it came or not: the store must not hang or panic over it, and
+    // dropping the wait must not disturb the next command.
+    let _ = timeout(NOTICE, changed).await;
+    let state = suite.store.look(&name).await;
+    assert!(
+        matches!(state, Ok(Some(RecordState::Cached { .. }))),
+        "case \"a notice follows the change\": the record is {state:?}"
+    );
+}
+
+async fn the_unresolved_are_listed(suite: &Suite<'_>) {
+    const CASE: &str = "case \"the unresolved records of a namespace are listed\"";
+    let [_, namespace] = &suite.namespaces;
+    let unresolved = |limit| suite.store.unresolved(namespace, limit);
+    match unresolved(10).await {
+        Ok(none) => assert!(none.is_empty(), "{CASE}: {none:?}"),
+        // It cannot list its records, and says so.
+        Err(error) if error.is_refused() => return,
+        Err(error) => panic!("{CASE}: {}", chain(&error)),
+    }
+    let a = holder(b'A');
+    let mut keys = Vec::new();
+    for number in 0..6 {
+        let name = RecordName::new(namespace.clone(), key());
+        send(suite.store, &name, acquire(a)).await;
+        match number {
+            0 => send(suite.store, &name, complete_for(a, 0, LONG)).await,
+            1 => send(suite.store, &name, release(a, 1, None)).await,
+            2 => Answer::Done,
+            _ => {
+                keys.push(name.key);
+                send(suite.store, &name, abandon(a, 1)).await
+            }
+        };
+    }
+    keys.sort();
+    let list = unresolved(10)
+        .await
+        .unwrap_or_else(|error| panic!("{CASE}: {}", chain(&error)));
+    assert!(
+        list.iter()
+            .all(|(_, state)| matches!(state, RecordState::Indeterminate { .. })),
+        "{CASE}: {list:?}"
+    );
+    let mut listed: Vec<_> = list.into_iter().map(|(key, _)| key).collect();
+    listed.sort();
+    assert_eq!(listed, keys, "{CASE}");
+    let two = unresolved(2)
+        .await
+        .unwrap_or_else(|error| panic!("{CASE}: {}", chain(&error)));
+    assert_eq!(two.len(), 2, "{CASE}: up to the limit");
+}
+
+fn crowd() -> impl Iterator<Item = Claim> {
+    (0..CROWD).map(|number| Claim {
+        lease: LeaseId::from_bytes([number; 16]),
+        ..holder(b'A')
+    })
+}
+
+async fn send(store: &dyn Store, name: &RecordName, step: Move) -> Answer {
+    let event = step.event;
+    let sent = format!("{event:?}");
+    match store.apply(name, event).await {
+        Ok(answer) => answer,
+        Err(error) => panic!("{sent}: {}", chain(&error)),
+    }
+}
