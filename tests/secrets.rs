@@ -1,0 +1,181 @@
+//! I7 and what belongs to it: no secret, token or payload in anything that is
+//! printed, the log at TRACE of every package included.
+#![cfg(all(feature = "testing", feature = "genesys"))]
+
+use std::error::Error as _;
+use std::fmt::Debug;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use genesys_once::testing::{GenesysSimulator, Step};
+use genesys_once::{
+    AccessToken, Credentials, DataActionRequest, Engine, Error, GenesysCloud, IdempotencyKey,
+    MemoryStore, RecordName, Store as _,
+};
+
+/// What must not be seen; the simulator's tokens all begin like this.
+const TOKEN: &str = "simulated-token-";
+const PAYLOAD: &str = "card-4929-1234-payload";
+const ANSWER: &str = "answer-of-a-customer";
+const WRONG_SECRET: &str = "wrong-secret-0123456789";
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Everything printed, and by what.
+#[derive(Default)]
+struct Seen(Vec<(String, String)>);
+
+impl Seen {
+    fn debug(&mut self, what: &str, value: &impl Debug) {
+        self.0
+            .push((what.to_owned(), format!("{value:?} {value:#?}")));
+    }
+
+    fn error(&mut self, what: &str, error: &Error) {
+        self.debug(what, error);
+        let mut text = format!("{error} {error:#}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(" {error} {error:#} {error:?} {error:#?}"));
+            cause = error.source();
+        }
+        self.0.push((what.to_owned(), text));
+    }
+
+    fn assert_free_of(&self, secrets: &[String]) {
+        for (what, text) in &self.0 {
+            for secret in secrets {
+                if let Some(at) = text.find(secret.as_str()) {
+                    let start = text.floor_char_boundary(at.saturating_sub(200));
+                    let end = text.ceil_char_boundary((at + 60).min(text.len()));
+                    panic!("{what} shows {secret:?}: …{}…", &text[start..end]);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+
+    let mut seen = Seen::default();
+    let simulator = GenesysSimulator::start().await;
+    simulator.script(|call| match call.attempt() {
+        1 => Step::status(401, "{}"),
+        2 => Step::RateLimited(Duration::ZERO),
+        _ => Step::ok(format!("{{\"a\":\"{ANSWER}\"}}")),
+    });
+    let upstream = || GenesysCloud::new(simulator.environment(), simulator.credentials());
+    let request = || {
+        DataActionRequest::new("custom_-_refund", format!("{{\"card\":\"{PAYLOAD}\"}}")).unwrap()
+    };
+
+    // The whole way: token, refusal, limit, answer, replay, record.
+    let store = MemoryStore::new();
+    let builder = Engine::builder(upstream()).store(store.clone());
+    seen.debug("builder", &builder);
+    let engine = builder.start().await.unwrap();
+    let reply = engine.execute(request()).await.unwrap();
+    assert_eq!(
+        reply.body().as_ref(),
+        format!("{{\"a\":\"{ANSWER}\"}}").as_bytes()
+    );
+    seen.debug("reply", &reply);
+    seen.debug("outcome", reply.outcome());
+    seen.debug("engine", &engine);
+    seen.debug("stats", &engine.stats());
+    seen.debug("request", &request());
+    seen.debug("payload", request().payload());
+    seen.0.pop(); // the caller's own bytes: theirs to print
+    seen.debug("credentials", &simulator.credentials());
+    seen.debug("upstream", &upstream());
+    seen.debug("token", &AccessToken::new(format!("{TOKEN}1"), None));
+    let key = IdempotencyKey::of(&request());
+    seen.debug("state", &engine.inspect(&key).await.unwrap());
+    let name = RecordName::new(engine.namespace().clone(), key);
+    seen.debug("record", &store.look(&name).await.unwrap());
+    seen.debug("message", &format!("{:?}", engine.actor()));
+
+    // Failures of each part.
+    let wrong = Credentials::new(simulator.client_id(), WRONG_SECRET);
+    seen.debug("wrong credentials", &wrong);
+    let refused = Engine::builder(GenesysCloud::new(simulator.environment(), wrong));
+    let error = refused
+        .start()
+        .await
+        .unwrap()
+        .execute(request())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "token");
+    seen.error("a refused client", &error);
+
+    simulator.script(|_| Step::Reset);
+    let other = || request().scope("another").unwrap();
+    let error = engine.execute(other()).await.unwrap_err();
+    assert_eq!(error.code(), "indeterminate");
+    seen.error("a reset connection", &error);
+
+    simulator.script(|_| Step::status(401, "{}"));
+    let error = engine
+        .execute(request().scope("third").unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "unauthorized");
+    seen.error("a refused token", &error);
+
+    simulator.refuse_connections(true).await;
+    let closed = Engine::builder(upstream()).start().await.unwrap();
+    let error = closed.execute(request()).await.unwrap_err();
+    seen.error("a closed port", &error);
+    for error in genesys_once::testing::every_error() {
+        seen.error("every error", &error);
+    }
+    engine.shutdown(Duration::ZERO).await;
+
+    let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(
+        text.contains("TRACE"),
+        "the log has no TRACE: it proves nothing"
+    );
+    assert!(
+        text.contains("genesys_once"),
+        "the log has nothing of this crate"
+    );
+    seen.0.push(("the log at TRACE".to_owned(), text));
+
+    let basic = |secret: &str| {
+        let pair = format!("{}:{secret}", simulator.client_id());
+        base64::engine::general_purpose::STANDARD.encode(pair)
+    };
+    seen.assert_free_of(&[
+        simulator.client_secret().to_owned(),
+        basic(simulator.client_secret()),
+        basic(WRONG_SECRET),
+        WRONG_SECRET.to_owned(),
+        TOKEN.to_owned(),
+        PAYLOAD.to_owned(),
+        ANSWER.to_owned(),
+    ]);
+}
