@@ -107,7 +107,7 @@ async fn many(engine: &Engine, request: &DataActionRequest) -> Result<String, St
 }
 
 enum Platform {
-    Simulated(Box<GenesysSimulator>),
+    Simulated(GenesysSimulator),
     Real {
         environment: Environment,
         domain: String,
@@ -138,7 +138,7 @@ impl Platform {
             .map(|(n, _)| *n)
             .collect();
         if missing.len() == NAMES.len() {
-            return Ok(Self::Simulated(Box::new(GenesysSimulator::start().await)));
+            return Ok(Self::Simulated(GenesysSimulator::start().await));
         }
         if !missing.is_empty() {
             return Err(format!(

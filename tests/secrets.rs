@@ -60,9 +60,10 @@ impl Seen {
         for (what, text) in &self.0 {
             for secret in secrets {
                 if let Some(at) = text.find(secret.as_str()) {
-                    let start = text.floor_char_boundary(at.saturating_sub(200));
-                    let end = text.ceil_char_boundary((at + 60).min(text.len()));
-                    panic!("{what} shows {secret:?}: …{}…", &text[start..end]);
+                    let near = text.as_bytes()[at.saturating_sub(200)..].iter().take(260);
+                    let near =
+                        String::from_utf8_lossy(&near.copied().collect::<Vec<_>>()).into_owned();
+                    panic!("{what} shows {secret:?}: …{near}…");
                 }
             }
         }

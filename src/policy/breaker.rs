@@ -101,8 +101,8 @@ mod tests {
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..THRESHOLD {
-            assert_eq!(breaker.pass(0 * MS), Pass::Go);
-            breaker.failed(0 * MS, false);
+            assert_eq!(breaker.pass(Duration::ZERO), Pass::Go);
+            breaker.failed(Duration::ZERO, false);
         }
         assert!(!breaker.is_closed());
         breaker
@@ -112,8 +112,8 @@ mod tests {
     fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
         let mut breaker = Breaker::default();
         for _ in 0..10 {
-            breaker.failed(0 * MS, false);
-            breaker.failed(0 * MS, false);
+            breaker.failed(Duration::ZERO, false);
+            breaker.failed(Duration::ZERO, false);
             breaker.answered();
         }
         assert!(breaker.is_closed());
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_failed_probe_waits_longer_up_to_a_bound() {
         let mut breaker = opened();
-        let mut now = 0 * MS;
+        let mut now = Duration::ZERO;
         for pause in [500, 1000, 2000, 4000, 5000, 5000] {
             now += pause * MS;
             assert_eq!(breaker.pass(now - MS), Pass::Stop);

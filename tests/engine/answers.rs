@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, answers};
 use genesys_once::{
@@ -92,7 +93,7 @@ async fn replays_work_during_a_hold() {
     let reply = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
         (reply.served(), start.elapsed()),
-        (Served::Store, 0 * SECOND)
+        (Served::Store, Duration::ZERO)
     );
     held.await.unwrap().unwrap();
 }
@@ -105,7 +106,7 @@ async fn a_wait_too_long_is_told_at_once_and_leaves_the_key_free() {
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert_eq!(error.hint(), RetryHint::After(181 * SECOND));
     assert!(matches!(error, Error::RateLimited { .. }), "{error}");
-    assert_eq!(start.elapsed(), 0 * SECOND);
+    assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(matches!(
         state(&engine).await,
         Some(RecordState::Released { .. })

@@ -1,5 +1,7 @@
 //! Bounds, deadlines and settings.
 
+use std::time::Duration;
+
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
     DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, RetryPolicy, Served,
@@ -170,9 +172,9 @@ async fn impossible_settings_are_named() {
     let cases: [(&str, Change); 11] = [
         ("lease", |b| b.lease(SECOND / 100)),
         ("lease", |b| b.lease(7200 * SECOND)),
-        ("result_ttl", |b| b.result_ttl(0 * SECOND)),
+        ("result_ttl", |b| b.result_ttl(Duration::ZERO)),
         ("unresolved_ttl", |b| b.unresolved_ttl(SECOND)),
-        ("deadline", |b| b.deadline(0 * SECOND)),
+        ("deadline", |b| b.deadline(Duration::ZERO)),
         ("store_timeout", |b| b.store_timeout(31 * SECOND)),
         ("max_in_flight", |b| b.max_in_flight(0)),
         ("max_waiting", |b| b.max_waiting(1)),

@@ -1,6 +1,8 @@
 //! The access token: one fetch however many ask, renewed before it expires,
 //! backed off while it cannot be had.
 
+use std::time::Duration;
+
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{Engine, Error, RetryHint, Served, TokenError};
 use tokio::time::{Instant, sleep};
@@ -39,12 +41,12 @@ async fn it_is_renewed_in_the_background_before_it_expires() {
         assert!(tokens.fetches() > n, "{n}: {}", tokens.fetches());
         let start = Instant::now();
         engine.execute(request(&n.to_string())).await.unwrap();
-        assert_eq!(start.elapsed(), 0 * SECOND);
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
     // Never a call with a token that was refused.
     assert_eq!(upstream.ledger().total(), 21);
     let valid = engine.stats().token_valid_for.unwrap();
-    assert!(valid > 0 * SECOND && valid <= 540 * SECOND, "{valid:?}");
+    assert!(valid > Duration::ZERO && valid <= 540 * SECOND, "{valid:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +84,7 @@ async fn a_refused_client_is_told_at_once() {
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert_eq!(
         (error.hint(), start.elapsed()),
-        (RetryHint::Never, 0 * SECOND)
+        (RetryHint::Never, Duration::ZERO)
     );
     assert_eq!((tokens.fetches(), upstream.ledger().total()), (1, 0));
 }
@@ -131,7 +133,7 @@ async fn replays_need_no_token() {
     let replay = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
         (replay.served(), start.elapsed()),
-        (Served::Store, 0 * SECOND)
+        (Served::Store, Duration::ZERO)
     );
     // An endpoint that never answers is an error in the end, not a hang.
     let error = engine.execute(request("[1]")).await.unwrap_err();
