@@ -72,7 +72,8 @@ async fn a_panicking_upstream_is_a_crash_and_an_unknown_outcome() {
     assert_eq!(engine.actor().get_status(), ActorStatus::Running);
 }
 
-/// Red when the progress is not told that a proven refusal proves it.
+/// Red when neither the answer nor the wait tells the progress that nothing was
+/// executed.
 #[tokio::test(start_paused = true)]
 async fn an_execution_killed_while_it_waits_is_released() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
