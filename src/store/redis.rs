@@ -41,7 +41,7 @@ use crate::record::{Answer, Event, RecordState};
 /// Its clock is the server's. Records lie under `genesys-once:NAMESPACE:KEY`
 /// and expire by themselves; each change is published on a channel of the same
 /// name. The user named in the URL needs `SET`, `GET`, `GETRANGE`, `PTTL`,
-/// `PEXPIRE`, `EXISTS`, `DEL`, `MULTI`, `EXEC`, `EVAL` and `EVALSHA` on those
+/// `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those
 /// keys; `SCAN` to list unresolved ones; `PUBLISH` and `SUBSCRIBE` on those
 /// channels, without which those who wait learn of an outcome only by polling.
 ///

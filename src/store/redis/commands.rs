@@ -1,5 +1,5 @@
 //! The store's operations as commands of Redis: `SET … NX GET` for an acquire,
-//! one script each for the other events, `GET` with `PTTL` for a look. What a
+//! one script each for the other events and for a look. What a
 //! record holds is always taken from `record`, never composed here.
 
 use std::collections::HashSet;
@@ -131,12 +131,12 @@ pub(super) async fn apply(
 
 /// The record, read together with the time that it lives on.
 pub(super) async fn look(link: &Link, key: &str) -> Result<Option<RecordState>, StoreError> {
-    let mut both = pipe();
-    both.atomic().cmd("GET").arg(key).cmd("PTTL").arg(key);
-    let replies = link.pipeline(&both).await?;
-    match <[Value; 2]>::try_from(replies) {
-        Ok([Value::Nil, _]) => Ok(None),
-        Ok([Value::BulkString(bytes), Value::Int(left)]) => read_state(&bytes, left).map(Some),
+    let Value::Array(both) = scripts::LOOK.read(link, key).await? else {
+        return Err(unexpected());
+    };
+    match both.as_slice() {
+        [Value::Nil, _] => Ok(None),
+        [Value::BulkString(bytes), Value::Int(left)] => read_state(bytes, *left).map(Some),
         _ => Err(unexpected()),
     }
 }

@@ -40,9 +40,6 @@ impl Script {
     }
 
     /// Runs the script on one key, in one round trip where the server has it.
-    ///
-    /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
-    /// it first would take another round trip, in a cluster one to every node.
     pub(super) async fn run(
         &self,
         link: &Link,
@@ -50,17 +47,29 @@ impl Script {
         args: &[Vec<u8>],
     ) -> Result<Value, Failure> {
         let bytes: usize = args.iter().map(Vec::len).sum();
-        let source = if bytes <= ALWAYS_FITS {
+        let fits = bytes <= ALWAYS_FITS;
+        let source = if fits {
             &self.allow_oom
         } else {
             &self.ordinary
         };
-        match link
-            .command(&call("EVALSHA", &source.sha1, key, args))
-            .await
-        {
+        source.run(link, key, args).await
+    }
+
+    /// Runs a script that only reads, which a server that takes no writes does
+    /// as well: it would not run one that says by its flags that it may write.
+    pub(super) async fn read(&self, link: &Link, key: &str) -> Result<Value, Failure> {
+        self.ordinary.run(link, key, &[]).await
+    }
+}
+
+impl Source {
+    /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
+    /// it first would take another round trip, in a cluster one to every node.
+    async fn run(&self, link: &Link, key: &str, args: &[Vec<u8>]) -> Result<Value, Failure> {
+        match link.command(&call("EVALSHA", &self.sha1, key, args)).await {
             Err(failure) if failure.code() == Some("NOSCRIPT") => {
-                link.command(&call("EVAL", &source.code, key, args)).await
+                link.command(&call("EVAL", &self.code, key, args)).await
             }
             answer => answer,
         }
@@ -89,3 +98,4 @@ script!(RELEASE, "common.lua", "claim.lua", "release.lua");
 script!(ABANDON, "common.lua", "claim.lua", "abandon.lua");
 script!(RESOLVE, "common.lua", "resolve.lua");
 script!(FORGET, "common.lua", "forget.lua");
+script!(LOOK, "look.lua");

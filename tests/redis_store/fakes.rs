@@ -1,0 +1,101 @@
+//! Servers that no package manager has: too old, silent, or hanging up. They
+//! understand no more of the protocol than the handshake takes.
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+#[derive(Clone)]
+enum Manner {
+    Says(String),
+    KnowsNoHello,
+    Silent,
+    HangsUp,
+}
+
+/// A fake server; it ends with the test.
+pub struct Fake {
+    pub port: u16,
+    task: JoinHandle<()>,
+}
+
+impl Fake {
+    pub async fn version(version: &str) -> Self {
+        Self::start(Manner::Says(version.to_owned())).await
+    }
+
+    pub async fn without_hello() -> Self {
+        Self::start(Manner::KnowsNoHello).await
+    }
+
+    pub async fn silent() -> Self {
+        Self::start(Manner::Silent).await
+    }
+
+    pub async fn hanging_up() -> Self {
+        Self::start(Manner::HangsUp).await
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://:hunter2@127.0.0.1:{}", self.port)
+    }
+
+    async fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let mut silent = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                match &manner {
+                    Manner::Silent => silent.push(stream),
+                    Manner::HangsUp => drop(stream),
+                    answers => drop(tokio::spawn(serve(stream, answers.clone()))),
+                }
+            }
+        });
+        Self { port, task }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(stream: TcpStream, manner: Manner) {
+    let mut stream = BufReader::new(stream);
+    while let Some(command) = command(&mut stream).await {
+        let reply = match (&manner, command.as_str()) {
+            (Manner::Says(version), "HELLO") => format!(
+                "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:3\r\n",
+                version.len()
+            ),
+            (_, unknown) => {
+                format!("-ERR unknown command `{unknown}`, with args beginning with: \r\n")
+            }
+        };
+        if stream.get_mut().write_all(reply.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The name of the next command: `*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n`.
+async fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    let words = number(stream, '*').await?;
+    let mut name = None;
+    for _ in 0..words {
+        let mut word = vec![0; number(stream, '$').await? + 2];
+        stream.read_exact(&mut word).await.ok()?;
+        word.truncate(word.len() - 2);
+        name = name.or_else(|| String::from_utf8(word).ok());
+    }
+    name
+}
+
+async fn number(stream: &mut BufReader<TcpStream>, mark: char) -> Option<usize> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    line.trim_end().strip_prefix(mark)?.parse().ok()
+}

@@ -1,0 +1,139 @@
+//! Notices to those who wait in other processes, and what is left when nobody
+//! waits any more.
+
+use std::future::Future;
+use std::task::Poll;
+use std::time::Duration;
+
+use genesys_once::{RedisStore, Store};
+use tokio::time::timeout;
+
+use super::{acquire, apply, complete, name};
+use crate::support::eventually;
+use crate::support::redis::RedisServer;
+
+const SOON: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Waits until the subscription stands, which wakes the waiter once: what
+/// happened before it went unnoticed.
+async fn subscribe(store: &RedisStore, number: u8) {
+    timeout(SOON, store.changed(&name(number))).await.unwrap();
+}
+
+fn subscribers(server: &RedisServer, number: u8) -> u64 {
+    let channel = name(number).to_string();
+    let (_, count): (String, u64) = server.command(&["PUBSUB", "NUMSUB", &channel]);
+    count
+}
+
+fn connections(server: &RedisServer) -> usize {
+    server
+        .command::<String>(&["CLIENT", "LIST"])
+        .lines()
+        .count()
+        - 1
+}
+
+#[tokio::test]
+async fn a_change_in_another_process_is_noticed() {
+    let server = RedisServer::start();
+    let here = RedisStore::connect(&server.url()).await.unwrap();
+    let there = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&there, 1, acquire(1)).await.unwrap();
+    subscribe(&here, 1).await;
+    subscribe(&here, 2).await;
+
+    let (one, two) = (name(1), name(2));
+    let (mut first, mut second, mut other) =
+        (here.changed(&one), here.changed(&one), here.changed(&two));
+    std::future::poll_fn(|context| {
+        for waiter in [&mut first, &mut second, &mut other] {
+            assert!(waiter.as_mut().poll(context).is_pending());
+        }
+        Poll::Ready(())
+    })
+    .await;
+    // A lease that lives on is no news.
+    apply(&there, 1, super::extend(1)).await.unwrap();
+    assert!(timeout(QUIET, &mut first).await.is_err());
+
+    apply(&there, 1, complete(1, "{}")).await.unwrap();
+    timeout(SOON, first).await.unwrap();
+    timeout(SOON, second).await.unwrap();
+    assert!(timeout(QUIET, other).await.is_err());
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_unsubscribed() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    subscribe(&store, 1).await;
+    let name = name(2);
+    let mut kept = store.changed(&name);
+    let mut woken = false;
+    eventually("the first subscription is gone", async || {
+        woken |= timeout(Duration::from_millis(1), &mut kept).await.is_ok();
+        if woken {
+            kept = store.changed(&name);
+            woken = false;
+        }
+        subscribers(&server, 1) == 0
+    })
+    .await;
+    assert_eq!(
+        subscribers(&server, 2),
+        1,
+        "somebody still waits for this one"
+    );
+}
+
+#[tokio::test]
+async fn a_reconnect_wakes_those_who_wait_and_notices_go_on() {
+    let mut server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    subscribe(&store, 1).await;
+    let one = name(1);
+    let waiting = store.changed(&one);
+    tokio::pin!(waiting);
+    assert!(timeout(QUIET, &mut waiting).await.is_err());
+    server.restart();
+    timeout(SOON, waiting).await.unwrap();
+
+    let waiting = store.changed(&one);
+    tokio::pin!(waiting);
+    assert!(timeout(QUIET, &mut waiting).await.is_err());
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    timeout(SOON, waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_clone_takes_tasks_and_connections_along() {
+    let server = RedisServer::start();
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let clone = store.clone();
+    subscribe(&clone, 1).await;
+    let name = name(1);
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.changed(&super::name(7)).await }
+    });
+    assert!(timeout(QUIET, clone.changed(&name)).await.is_err());
+    assert_eq!(connections(&server), 1);
+    drop(store);
+    waiting.abort();
+    let _ = waiting.await;
+    apply(&clone, 1, acquire(1)).await.unwrap();
+    drop(clone);
+    eventually("the connection is closed", async || {
+        connections(&server) == 0
+    })
+    .await;
+    eventually("no task is left", async || tasks() == before).await;
+}

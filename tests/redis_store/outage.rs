@@ -1,0 +1,188 @@
+//! A server that dies, hangs, or comes back: every command ends in time, says
+//! what is known, and the next one finds the server again.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use genesys_once::record::Answer;
+use genesys_once::{RecordState, RedisStore, Store};
+use tokio::time::timeout;
+
+use super::{acquire, apply, chain, complete, extend, name};
+use crate::support::eventually;
+use crate::support::redis::{Options, RedisServer};
+
+/// The store's own deadline, and some air for a busy machine.
+const DEADLINE: Duration = Duration::from_millis(3000);
+
+#[tokio::test]
+async fn a_dead_server_is_an_error_at_once_and_found_again() {
+    let mut server = Options::default().append_only().start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    server.kill();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let error = apply(&store, 1, extend(1)).await.unwrap_err();
+        assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+    // Many at once do not wait for one another.
+    let begun = Instant::now();
+    let answers = join_all((0..200).map(|_| apply(&store, 1, extend(1)))).await;
+    assert!(answers.iter().all(Result::is_err));
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+
+    server.restart();
+    // No command is needed to wake it up: the first one gets through.
+    assert_eq!(apply(&store, 1, extend(1)).await.unwrap(), Answer::Done);
+    assert_eq!(
+        apply(&store, 1, complete(1, "{}")).await.unwrap(),
+        Answer::Done
+    );
+}
+
+#[tokio::test]
+async fn a_server_killed_under_load_leaves_nobody_waiting() {
+    let mut server = Options::default().append_only().start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let load = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let worker = async |number: u8| {
+                let begun = Instant::now();
+                let mut slowest = Duration::ZERO;
+                while begun.elapsed() < Duration::from_secs(2) {
+                    let sent = Instant::now();
+                    let _ = apply(&store, number, extend(1)).await;
+                    slowest = slowest.max(sent.elapsed());
+                    tokio::task::yield_now().await;
+                }
+                slowest
+            };
+            join_all((0..32).map(worker))
+                .await
+                .into_iter()
+                .max()
+                .unwrap()
+        }
+    });
+    eventually("the load has begun", async || {
+        store.look(&name(31)).await.unwrap().is_some()
+    })
+    .await;
+    server.kill();
+    server.restart();
+    let slowest = load.await.unwrap();
+    assert!(slowest < DEADLINE, "{slowest:?}");
+    apply(&store, 1, extend(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hanging_server_is_an_error_in_time_and_found_again() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    server.pause();
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let answers = join_all((0..20).map(|_| apply(&store, 1, extend(1)))).await;
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert!(chain(&error).contains("within 2 s"), "{error:?}");
+        }
+        assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+    }
+    server.resume();
+    let begun = Instant::now();
+    eventually("the server is found again", async || {
+        apply(&store, 1, extend(1)).await.is_ok()
+    })
+    .await;
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+}
+
+/// The command that timed out may have been applied: its caller finds out.
+#[tokio::test]
+async fn a_lost_reply_is_followed_up() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    server.pause();
+    let error = apply(&store, 1, acquire(1)).await.unwrap_err();
+    assert!(!error.is_refused(), "its fate is unknown: {error:?}");
+    server.resume();
+    eventually("the record says what happened", async || {
+        match apply(&store, 1, acquire(1)).await {
+            // The first one was applied, and this is one's own lease; or it was
+            // not, and this one is.
+            Ok(Answer::Done) => true,
+            Ok(Answer::Is(Some(RecordState::Locked { seen, .. }))) => {
+                seen.lease == super::claim(1).lease
+            }
+            _ => false,
+        }
+    })
+    .await;
+}
+
+/// The engine's own deadline may be shorter: commands that are dropped count.
+#[tokio::test]
+async fn impatient_callers_get_a_new_connection_all_the_same() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let client = |server: &RedisServer| -> String {
+        let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+        let ours = clients
+            .lines()
+            .find(|line| line.contains("cmd=evalsha") || line.contains("cmd=set"));
+        ours.map(|line| line.split(' ').next().unwrap().to_owned())
+            .unwrap_or_default()
+    };
+    let before = client(&server);
+    server.pause();
+    for _ in 0..3 {
+        let short = Duration::from_millis(150);
+        assert!(timeout(short, apply(&store, 1, extend(1))).await.is_err());
+    }
+    server.resume();
+    eventually("a command gets through", async || {
+        matches!(
+            timeout(DEADLINE, apply(&store, 1, extend(1))).await,
+            Ok(Ok(_))
+        )
+    })
+    .await;
+    assert_ne!(client(&server), before);
+}
+
+/// A caller that gives up takes nobody else's attempt to connect along.
+#[tokio::test]
+async fn one_attempt_to_connect_serves_all() {
+    let mut server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    server.restart();
+    // The store learns of it.
+    let _ = apply(&store, 1, acquire(1)).await;
+    let connections = || -> u64 {
+        let info: String = server.command(&["INFO", "stats"]);
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let before = connections();
+    let answers = join_all((1..101).map(|number| apply(&store, number, acquire(1)))).await;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(answer, Ok(Answer::Done))),
+        "{answers:?}"
+    );
+    // Each look at the counter is a connection, too.
+    assert_eq!(connections() - before, 2);
+}

@@ -1,0 +1,92 @@
+//! The list of cases that every store passes, and what they cost in commands.
+
+use genesys_once::record::Answer;
+use genesys_once::testing::store_conformance;
+use genesys_once::{RecordState, RedisStore, Store};
+
+use super::{acquire, apply, claim, complete, name};
+use crate::support::redis::RedisServer;
+
+#[tokio::test]
+async fn it_keeps_the_protocol() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    store_conformance(store, tokio::time::sleep).await;
+}
+
+#[tokio::test]
+async fn an_execution_is_two_commands_and_a_replay_one() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    // The server learns the script.
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+
+    server.command::<()>(&["CONFIG", "RESETSTAT"]);
+    assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
+    assert_eq!(
+        apply(&store, 2, complete(1, "{}")).await.unwrap(),
+        Answer::Done
+    );
+    // What the script calls counts, too: one of the two `set`, and the others.
+    let calls = |calls: &[(&str, u64)]| -> Vec<(String, u64)> {
+        calls
+            .iter()
+            .map(|(name, times)| ((*name).to_owned(), *times))
+            .collect()
+    };
+    let expected = calls(&[("evalsha", 1), ("getrange", 1), ("publish", 1), ("set", 2)]);
+    assert_eq!(server.calls(), expected);
+
+    server.command::<()>(&["CONFIG", "RESETSTAT"]);
+    let replay = apply(&store, 2, acquire(2)).await.unwrap();
+    assert!(
+        matches!(replay, Answer::Is(Some(RecordState::Cached { .. }))),
+        "{replay:?}"
+    );
+    assert_eq!(server.calls(), calls(&[("set", 1)]));
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_has_forgotten_are_sent_along() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    for number in 1..4 {
+        apply(&store, number, acquire(1)).await.unwrap();
+        server.command::<()>(&["SCRIPT", "FLUSH"]);
+        assert_eq!(
+            apply(&store, number, complete(1, "{}")).await.unwrap(),
+            Answer::Done
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_record_in_redis_is_what_the_crate_documents() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let key = name(1).to_string();
+    let value: String = server.command(&["GET", &key]);
+    let expected = format!(
+        "genesys-once/1 locked {} 0 1 dispatched 3600000 {}\n",
+        claim(1).lease,
+        claim(1).fingerprint
+    );
+    assert_eq!(value, expected);
+    let left: u64 = server.command(&["PTTL", &key]);
+    assert!((3_650_000..=3_660_000).contains(&left), "{left}");
+
+    apply(&store, 1, complete(1, "{\"a\":[]}")).await.unwrap();
+    let value: String = server.command(&["GET", &key]);
+    let expected = format!(
+        "genesys-once/1 cached {} 0 2 - 3600000 {}\n{}",
+        claim(1).lease,
+        claim(1).fingerprint,
+        r#"{"status":200,"headers":[],"body":"{\"a\":[]}"}"#
+    );
+    assert_eq!(value, expected);
+    let Some(RecordState::Cached { left, .. }) = store.look(&name(1)).await.unwrap() else {
+        panic!("not cached");
+    };
+    assert!((3590..=3600).contains(&left.as_secs()), "{left:?}");
+}

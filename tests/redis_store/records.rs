@@ -1,0 +1,186 @@
+//! Records that this version did not write: never taken for absent, and never
+//! overwritten.
+
+use std::time::{Duration, SystemTime};
+
+use genesys_once::record::{Event, Resolution, Seen};
+use genesys_once::{RedisStore, Store};
+
+use super::{acquire, chain, claim, complete, extend, name};
+use crate::support::redis::RedisServer;
+
+/// Every event there is.
+fn events() -> Vec<Event> {
+    let seen = Seen {
+        rev: 1,
+        lease: claim(1).lease,
+    };
+    let now = SystemTime::now();
+    vec![
+        acquire(1),
+        Event::TakeOver {
+            claim: claim(1),
+            seen,
+            now,
+        },
+        extend(1),
+        Event::Enter {
+            claim: claim(1),
+            step: 9,
+            phase: genesys_once::record::Phase::Claimed,
+        },
+        complete(1, "{}"),
+        Event::Release {
+            claim: claim(1),
+            step: 9,
+            verdict: None,
+        },
+        Event::Abandon {
+            claim: claim(1),
+            step: 9,
+            since: now,
+            cause: "?".into(),
+        },
+        Event::Resolve {
+            seen,
+            resolution: Resolution::NotApplied,
+            ttl: Duration::from_secs(9),
+        },
+        Event::Forget,
+    ]
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_touched() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
+    let values = [
+        (
+            format!("genesys-once/2 locked {lease} something new\n"),
+            "version \"2\"",
+        ),
+        (String::new(), "does not begin with a line"),
+        ("garbage".into(), "does not begin with a line"),
+        ("hello world\n{}".into(), "not a record of genesys-once"),
+        (
+            format!("genesys-once/1 locked {lease} 0 1 dispatched 5\n"),
+            "eight words",
+        ),
+        (
+            format!("genesys-once/1 paused {lease} 0 1 - 5 {fingerprint}\n"),
+            "no known state",
+        ),
+        (
+            format!("genesys-once/1 locked {lease} 0 1 - 5 {fingerprint}\n"),
+            "no known state",
+        ),
+        (
+            format!("genesys-once/1 cached {lease} 0 1 claimed 5 {fingerprint}\n{{}}"),
+            "no known state",
+        ),
+        (
+            format!("genesys-once/1 locked {lease} -1 1 claimed 5 {fingerprint}\n"),
+            "step is damaged",
+        ),
+        (
+            format!("genesys-once/1 locked {lease} 4294967296 1 claimed 5 {fingerprint}\n"),
+            "step is damaged",
+        ),
+        (
+            format!("genesys-once/1 locked {lease} 0 x claimed 5 {fingerprint}\n"),
+            "revision is damaged",
+        ),
+        (
+            format!("genesys-once/1 locked {lease}0 0 1 claimed 5 {fingerprint}\n"),
+            "lease is damaged",
+        ),
+        (
+            format!("genesys-once/1 locked {lease} 0 1 claimed 5 {fingerprint}00\n"),
+            "fingerprint is damaged",
+        ),
+    ];
+    for (value, reason) in values {
+        let key = name(1).to_string();
+        server.command::<()>(&["SET", &key, &value, "PX", "60000"]);
+        for event in events() {
+            let sent = format!("{event:?}");
+            let error = store.apply(&name(1), event).await.unwrap_err();
+            assert!(error.is_unreadable(), "{value:?}, {sent}: {error:?}");
+            assert!(
+                chain(&error).contains(reason),
+                "{value:?}, {sent}: {error:?}"
+            );
+        }
+        let error = store.look(&name(1)).await.unwrap_err();
+        assert!(
+            error.is_unreadable() && chain(&error).contains(reason),
+            "{value:?}: {error:?}"
+        );
+        assert_eq!(server.command::<String>(&["GET", &key]), value);
+        let left: u64 = server.command(&["PTTL", &key]);
+        assert!((50_000..=60_000).contains(&left), "{value:?}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_not_touched() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let key = name(1).to_string();
+    server.command::<()>(&["RPUSH", &key, "a", "b"]);
+    for event in events() {
+        let sent = format!("{event:?}");
+        let error = store.apply(&name(1), event).await.unwrap_err();
+        assert!(error.is_unreadable(), "{sent}: {error:?}");
+    }
+    let error = store.look(&name(1)).await.unwrap_err();
+    assert!(
+        error.is_unreadable() && chain(&error).contains("another type"),
+        "{error:?}"
+    );
+    assert_eq!(server.command::<u64>(&["LLEN", &key]), 2);
+    // It does not keep the others from being listed, either.
+    assert!(
+        store
+            .unresolved(&"test".parse().unwrap(), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// A lease that never lapses would hold its key for good.
+#[tokio::test]
+async fn a_lock_that_was_made_to_live_for_ever_is_refused() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    store.apply(&name(1), acquire(1)).await.unwrap();
+    server.command::<()>(&["PERSIST", &name(1).to_string()]);
+    for error in [
+        store.look(&name(1)).await.unwrap_err(),
+        store.apply(&name(1), acquire(2)).await.unwrap_err(),
+        store
+            .apply(
+                &name(1),
+                Event::TakeOver {
+                    claim: claim(2),
+                    seen: Seen {
+                        rev: 1,
+                        lease: claim(1).lease,
+                    },
+                    now: SystemTime::now(),
+                },
+            )
+            .await
+            .unwrap_err(),
+    ] {
+        assert!(
+            error.is_unreadable() && chain(&error).contains("for ever"),
+            "{error:?}"
+        );
+    }
+    // Its holder puts it right.
+    store.apply(&name(1), extend(1)).await.unwrap();
+    assert!(store.look(&name(1)).await.unwrap().is_some());
+}

@@ -1,0 +1,162 @@
+//! A server that answers and will not write: replays go on, and what must be
+//! settled is settled where there is any room.
+
+use std::time::Duration;
+
+use genesys_once::record::{Answer, Event};
+use genesys_once::{RecordState, RedisStore, Store};
+
+use super::{acquire, apply, chain, claim, complete, name};
+use crate::support::redis::RedisServer;
+
+fn is_cached(answer: &Answer) -> bool {
+    matches!(answer, Answer::Is(Some(RecordState::Cached { .. })))
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_new_keys_and_replays_old_ones() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    for number in 2..6 {
+        apply(&store, number, acquire(1)).await.unwrap();
+    }
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+
+    let error = apply(&store, 9, acquire(1)).await.unwrap_err();
+    assert!(
+        error.is_refused() && chain(&error).contains("OOM"),
+        "{error:?}"
+    );
+    assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
+    // Whoever holds a key finds that out, too.
+    let own = apply(&store, 2, acquire(1)).await.unwrap();
+    assert!(
+        matches!(own, Answer::Is(Some(RecordState::Locked { .. }))),
+        "{own:?}"
+    );
+
+    // A body is refused; without it the outcome is known all the same.
+    let error = apply(&store, 2, complete(1, &"x".repeat(4096)))
+        .await
+        .unwrap_err();
+    assert!(error.is_refused(), "{error:?}");
+    assert_eq!(
+        apply(&store, 2, complete(1, "")).await.unwrap(),
+        Answer::Done
+    );
+    let release = Event::Release {
+        claim: claim(1),
+        step: 1,
+        verdict: None,
+    };
+    assert_eq!(apply(&store, 3, release).await.unwrap(), Answer::Done);
+    let since = std::time::SystemTime::now();
+    let abandon = Event::Abandon {
+        claim: claim(1),
+        step: 1,
+        since,
+        cause: "reset".into(),
+    };
+    assert_eq!(apply(&store, 4, abandon).await.unwrap(), Answer::Done);
+    assert_eq!(
+        apply(&store, 5, super::extend(1)).await.unwrap(),
+        Answer::Done
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_enough_replicas_refuses_and_replays() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    apply(&store, 2, acquire(1)).await.unwrap();
+    server.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
+    for (number, event) in [
+        (9, acquire(1)),
+        (2, complete(1, "{}")),
+        (2, super::extend(1)),
+    ] {
+        let error = apply(&store, number, event).await.unwrap_err();
+        assert!(
+            error.is_refused() && chain(&error).contains("NOREPLICAS"),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_a_replica_refuses_and_replays() {
+    let primary = RedisServer::start();
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    // Its data stays as it is until the first synchronisation is over.
+    server.command::<()>(&["CONFIG", "SET", "repl-diskless-sync", "no"]);
+    primary.pause();
+    server.command::<()>(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+    assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
+    let error = apply(&store, 9, acquire(1)).await.unwrap_err();
+    assert!(
+        error.is_refused() && chain(&error).contains("READONLY"),
+        "{error:?}"
+    );
+    server.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(apply(&store, 9, acquire(1)).await.unwrap(), Answer::Done);
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_publish_writes_all_the_same() {
+    let server = RedisServer::start();
+    let user = [
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">pw",
+        "~genesys-once:*",
+        "resetchannels",
+        "+@all",
+        "-publish",
+    ];
+    server.command::<()>(&user);
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
+    let store = RedisStore::connect(&url).await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    // Not allowed to listen either: the wait stays pending, polling is behind it.
+    let name = name(1);
+    let waiting = store.changed(&name);
+    assert_eq!(
+        apply(&store, 1, complete(1, "{}")).await.unwrap(),
+        Answer::Done
+    );
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), waiting)
+            .await
+            .is_err()
+    );
+    assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_write_is_told_so() {
+    let server = RedisServer::start();
+    server.command::<()>(&[
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">pw",
+        "~*",
+        "+@read",
+        "+@connection",
+    ]);
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
+    let store = RedisStore::connect(&url).await.unwrap();
+    let error = apply(&store, 1, acquire(1)).await.unwrap_err();
+    assert!(
+        error.is_refused() || chain(&error).contains("NOPERM"),
+        "{error:?}"
+    );
+}
