@@ -17,6 +17,17 @@ mod engine {
 
     pub const SECOND: Duration = Duration::from_secs(1);
 
+    /// Lets others run until `condition` holds; no time passes meanwhile.
+    pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        for _ in 0..10_000 {
+            if condition() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("waited in vain until {what}");
+    }
+
     pub fn request(payload: &str) -> DataActionRequest {
         DataActionRequest::new("custom_-_refund", payload).unwrap()
     }

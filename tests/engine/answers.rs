@@ -11,7 +11,7 @@ use genesys_once::{
 };
 use tokio::time::Instant;
 
-use super::{SECOND, request};
+use super::{SECOND, request, until};
 
 /// A script of these steps in turn; the last one for ever.
 fn in_turn(steps: impl IntoIterator<Item = Step>) -> ScriptedUpstream {
@@ -58,9 +58,7 @@ async fn a_platform_429_holds_everybody_back() {
         async move { engine.execute(request("{}")).await }
     });
     upstream.ledger().wait_for(1).await;
-    while engine.stats().held_for.is_zero() {
-        tokio::task::yield_now().await;
-    }
+    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
     let start = Instant::now();
     engine.execute(request("[2]")).await.unwrap();
     assert!(start.elapsed() >= 29 * SECOND, "{:?}", start.elapsed());
@@ -86,9 +84,7 @@ async fn replays_work_during_a_hold() {
         async move { engine.execute(request("[2]")).await }
     });
     upstream.ledger().wait_for(2).await;
-    while engine.stats().held_for.is_zero() {
-        tokio::task::yield_now().await;
-    }
+    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
     let start = Instant::now();
     let reply = engine.execute(request("{}")).await.unwrap();
     assert_eq!(

@@ -7,7 +7,7 @@ use genesys_once::{
     DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, RetryPolicy, Served,
 };
 
-use super::{SECOND, request};
+use super::{SECOND, request, until};
 
 fn slow() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
@@ -70,9 +70,7 @@ async fn beyond_max_waiting_a_caller_is_told_at_once() {
     let first = tokio::spawn(async move { one.execute(request("{}")).await });
     upstream.ledger().wait_for(1).await;
     let second = tokio::spawn(async move { two.execute(request("{}")).await });
-    while engine.stats().waiting < 2 {
-        tokio::task::yield_now().await;
-    }
+    until("two wait", || engine.stats().waiting == 2).await;
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(
         matches!(

@@ -10,7 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{SECOND, request};
+use super::{SECOND, request, until};
 
 fn slow() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
@@ -82,18 +82,18 @@ async fn an_execution_killed_while_it_waits_is_released() {
     });
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let waiters = vec![ask(&engine)];
-    while engine.stats().held_for.is_zero() {
-        tokio::task::yield_now().await;
-    }
+    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
     child(&engine, 1).kill();
     assert_eq!(told(waiters).await, ["crashed"]);
     let key = IdempotencyKey::of(&request("{}"));
-    let state = loop {
-        match engine.inspect(&key).await.unwrap() {
-            Some(RecordState::Locked { .. }) => tokio::task::yield_now().await,
-            state => break state,
+    let mut state = engine.inspect(&key).await.unwrap();
+    for _ in 0..10_000 {
+        if !matches!(state, Some(RecordState::Locked { .. })) {
+            break;
         }
-    };
+        tokio::task::yield_now().await;
+        state = engine.inspect(&key).await.unwrap();
+    }
     assert!(
         matches!(state, Some(RecordState::Released { .. })),
         "{state:?}"

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
@@ -83,7 +84,14 @@ async fn a_lost_reply_is_followed_up_at_every_step() {
             .start()
             .await
             .unwrap();
+        let start = Instant::now();
         let reply = engine.execute(request("{}")).await.unwrap();
+        // No detour over a release and another lease.
+        let took = start.elapsed();
+        assert!(
+            took <= SECOND + Duration::from_millis(20),
+            "{number}: {took:?}"
+        );
         assert_eq!(
             (reply.served(), reply.recorded()),
             (Served::Upstream, true),
