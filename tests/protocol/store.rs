@@ -1,0 +1,400 @@
+//! The store of the model: a record small enough to be explored by the million,
+//! rebuilt as a real [`Record`] for each call of the crate's own `apply`.
+//! No rule is written down here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use genesys_once::record::{
+    Answer, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState, Seen, apply,
+};
+use genesys_once::{Fingerprint, Kept, Outcome, Resolution};
+
+use crate::mutation::Mutation;
+use crate::search::Fast;
+
+/// A lease by its number: those of holder 0 first, then those of holder 1, ….
+pub type Lease = u8;
+
+/// The lease of whoever comes when everybody else is at rest.
+pub const NEWCOMER: Lease = 7;
+
+const LEASE: Duration = Duration::from_secs(30);
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+const RESULT: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Absent,
+    Claimed,
+    Dispatched,
+    Cached,
+    Indeterminate,
+    Released,
+}
+
+/// A record without what no rule looks at; `live` is the whole of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rec {
+    pub kind: Kind,
+    pub lease: Lease,
+    pub step: u8,
+    pub rev: u8,
+    pub live: bool,
+}
+
+/// A version of the record that somebody saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version {
+    pub rev: u8,
+    pub lease: Lease,
+}
+
+impl Version {
+    pub const NONE: Self = Self { rev: 0, lease: 0 };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// No command: a free place among the delayed ones.
+    None,
+    Acquire,
+    TakeOver,
+    Extend,
+    ExtendDispatched,
+    EnterClaimed,
+    EnterDispatched,
+    Complete,
+    Release,
+    Abandon,
+    ResolveNotApplied,
+    ResolveApplied,
+}
+
+/// An [`Event`] with all that varies; what its verb does not use is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Command {
+    pub verb: Verb,
+    pub lease: Lease,
+    pub step: u8,
+    pub seen: Version,
+}
+
+impl Command {
+    pub const NONE: Self = Self {
+        verb: Verb::None,
+        lease: 0,
+        step: 0,
+        seen: Version::NONE,
+    };
+}
+
+/// An [`Answer`] as a holder reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Done,
+    NotHolder,
+    StaleStep,
+    Is(Rec),
+}
+
+/// The one record, its rules, and what they have answered already.
+pub struct Store {
+    mutation: Option<Mutation>,
+    leases: Vec<LeaseId>,
+    outcome: Arc<Outcome>,
+    cause: Arc<str>,
+    answers: HashMap<(Rec, Command), (Rec, Reply), Fast>,
+}
+
+impl Store {
+    pub fn new(mutation: Option<Mutation>) -> Self {
+        Self {
+            mutation,
+            leases: (0..=NEWCOMER)
+                .map(|lease| LeaseId::from_bytes([lease; 16]))
+                .collect(),
+            outcome: Arc::new(Outcome::new(Default::default(), Default::default(), "{}")),
+            cause: Arc::from("lost"),
+            answers: HashMap::default(),
+        }
+    }
+
+    /// How many different questions the rules were asked.
+    pub fn asked(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Applies a command: by the crate's own rules, asked once for each pair of
+    /// record and command, since they are a pure function.
+    pub fn apply(&mut self, rec: Rec, command: Command) -> (Rec, Reply) {
+        if let Some(known) = self.answers.get(&(rec, command)) {
+            return *known;
+        }
+        let answer = match self.mutation {
+            Some(mutation) => {
+                mutation.apply(rec, command, |rec, command| self.by_the_rules(rec, command))
+            }
+            None => {
+                let (next, reply) = self.by_the_rules(rec, command);
+                // The search renumbers revisions, which is right only if they
+                // never stand still at a change, fall, or start again.
+                let mut same = rec;
+                same.live = next.live;
+                assert!(
+                    next.rev > rec.rev || next == same,
+                    "{command}: {rec} became {next} without a higher revision"
+                );
+                (next, reply)
+            }
+        };
+        self.answers.insert((rec, command), answer);
+        answer
+    }
+
+    fn by_the_rules(&self, rec: Rec, command: Command) -> (Rec, Reply) {
+        let current = self.record(rec);
+        let current = current.as_ref().map(|(record, left)| (record, *left));
+        let (next, answer) = apply(current, &self.event(command));
+        let next = next.map_or(Rec::ABSENT, |(record, left)| self.rec(&record, left));
+        (next, self.reply(answer, next))
+    }
+
+    fn record(&self, rec: Rec) -> Option<(Record, Duration)> {
+        let (content, retention) = match rec.kind {
+            Kind::Absent => return None,
+            Kind::Claimed => (Content::Locked(Phase::Claimed), RETENTION),
+            Kind::Dispatched => (Content::Locked(Phase::Dispatched), RETENTION),
+            Kind::Cached => (
+                Content::Cached {
+                    outcome: self.outcome.clone(),
+                    kept: Kept::Whole,
+                },
+                RESULT,
+            ),
+            Kind::Indeterminate => {
+                let cause = self.cause.clone();
+                (
+                    Content::Indeterminate {
+                        since: SystemTime::UNIX_EPOCH,
+                        cause,
+                    },
+                    RETENTION,
+                )
+            }
+            Kind::Released => (Content::Released { verdict: None }, RELEASED_FOR),
+        };
+        let record = Record {
+            rev: rec.rev.into(),
+            lease: self.leases[usize::from(rec.lease)],
+            step: rec.step.into(),
+            retention,
+            fingerprint: Fingerprint::from_bytes([1; 32]),
+            content,
+        };
+        Some((
+            record,
+            if rec.live {
+                LEASE + retention
+            } else {
+                retention
+            },
+        ))
+    }
+
+    fn rec(&self, record: &Record, left: Duration) -> Rec {
+        let kind = match &record.content {
+            Content::Locked(Phase::Claimed) => Kind::Claimed,
+            Content::Locked(Phase::Dispatched) => Kind::Dispatched,
+            Content::Cached { .. } => Kind::Cached,
+            Content::Indeterminate { .. } => Kind::Indeterminate,
+            Content::Released { .. } => Kind::Released,
+            other => panic!("a content that the model does not know: {other:?}"),
+        };
+        let live = left > record.retention;
+        assert!(left == record.retention + if live { LEASE } else { Duration::ZERO });
+        Rec {
+            kind,
+            lease: self.lease(record.lease),
+            step: record.step.try_into().expect("steps are few"),
+            rev: record.rev.try_into().expect("revisions are few"),
+            live,
+        }
+    }
+
+    fn lease(&self, id: LeaseId) -> Lease {
+        let place = self.leases.iter().position(|lease| *lease == id);
+        place.expect("a lease of the model") as Lease
+    }
+
+    fn event(&self, command: Command) -> Event {
+        let Command {
+            verb,
+            lease,
+            step,
+            seen,
+        } = command;
+        let claim = Claim {
+            lease: self.leases[usize::from(lease)],
+            fingerprint: Fingerprint::from_bytes([1; 32]),
+            lease_ttl: LEASE,
+            retention: RETENTION,
+        };
+        let step = u32::from(step);
+        let seen = Seen {
+            rev: seen.rev.into(),
+            lease: self.leases[usize::from(seen.lease)],
+        };
+        match verb {
+            Verb::None => unreachable!("a free place is never delivered"),
+            Verb::Acquire => Event::Acquire { claim },
+            Verb::TakeOver => Event::TakeOver {
+                claim,
+                seen,
+                now: SystemTime::UNIX_EPOCH,
+            },
+            Verb::Extend => Event::Extend {
+                claim,
+                dispatched: None,
+            },
+            Verb::ExtendDispatched => Event::Extend {
+                claim,
+                dispatched: Some(step),
+            },
+            Verb::EnterClaimed => Event::Enter {
+                claim,
+                step,
+                phase: Phase::Claimed,
+            },
+            Verb::EnterDispatched => Event::Enter {
+                claim,
+                step,
+                phase: Phase::Dispatched,
+            },
+            Verb::Complete => {
+                let outcome = self.outcome.clone();
+                Event::Complete {
+                    claim,
+                    step,
+                    outcome,
+                    kept: Kept::Whole,
+                    ttl: RESULT,
+                }
+            }
+            Verb::Release => Event::Release {
+                claim,
+                step,
+                verdict: None,
+            },
+            Verb::Abandon => {
+                let cause = self.cause.clone();
+                Event::Abandon {
+                    claim,
+                    step,
+                    since: SystemTime::UNIX_EPOCH,
+                    cause,
+                }
+            }
+            Verb::ResolveNotApplied => Event::Resolve {
+                seen,
+                resolution: Resolution::NotApplied,
+                ttl: RESULT,
+            },
+            Verb::ResolveApplied => {
+                let outcome = Outcome::clone(&self.outcome);
+                Event::Resolve {
+                    seen,
+                    resolution: Resolution::Applied(outcome),
+                    ttl: RESULT,
+                }
+            }
+        }
+    }
+
+    fn reply(&self, answer: Answer, next: Rec) -> Reply {
+        match answer {
+            Answer::Done => Reply::Done,
+            Answer::NotHolder => Reply::NotHolder,
+            Answer::StaleStep => Reply::StaleStep,
+            Answer::Is(None) => {
+                assert_eq!(next, Rec::ABSENT, "the answer is not the record");
+                Reply::Is(Rec::ABSENT)
+            }
+            Answer::Is(Some(state)) => {
+                let seen = state.seen();
+                let seen = Version {
+                    rev: seen.rev as u8,
+                    lease: self.lease(seen.lease),
+                };
+                assert_eq!(seen, next.version(), "the answer is not the record");
+                let live = matches!(state,
+                    RecordState::Locked { lease_left, .. } if lease_left > Duration::ZERO);
+                assert_eq!(live, next.live, "the answer is not the record");
+                Reply::Is(next)
+            }
+            other => panic!("an answer that the model does not expect: {other:?}"),
+        }
+    }
+}
+
+impl Rec {
+    pub const ABSENT: Self = Self {
+        kind: Kind::Absent,
+        lease: 0,
+        step: 0,
+        rev: 0,
+        live: false,
+    };
+
+    pub fn version(self) -> Version {
+        Version {
+            rev: self.rev,
+            lease: self.lease,
+        }
+    }
+}
+
+impl fmt::Display for Rec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            lease,
+            step,
+            rev,
+            live,
+        } = self;
+        match kind {
+            Kind::Absent => write!(f, "absent"),
+            Kind::Claimed | Kind::Dispatched => {
+                let lapsed = if *live { "" } else { ", lapsed" };
+                write!(
+                    f,
+                    "{kind:?} {{ lease {lease}, step {step}, rev {rev}{lapsed} }}"
+                )
+            }
+            _ => write!(f, "{kind:?} {{ lease {lease}, step {step}, rev {rev} }}"),
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            verb,
+            lease,
+            step,
+            seen,
+        } = self;
+        match verb {
+            Verb::None => write!(f, "-"),
+            Verb::Acquire | Verb::Extend => write!(f, "{verb:?} of lease {lease}"),
+            Verb::TakeOver => write!(f, "{verb:?} by lease {lease} of rev {}", seen.rev),
+            Verb::ResolveNotApplied | Verb::ResolveApplied => {
+                write!(f, "{verb:?} of lease {}, rev {}", seen.lease, seen.rev)
+            }
+            _ => write!(f, "{verb:?} of lease {lease}, step {step}"),
+        }
+    }
+}
