@@ -210,6 +210,10 @@ impl EngineBuilder {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped in mid-way, no engine is left behind.
     pub async fn start(self) -> Result<Engine, Error> {
         self.spawn(None).await
     }
@@ -221,6 +225,10 @@ impl EngineBuilder {
     ///
     /// Those of [`start`](Self::start); [`Error::Stopped`] where that supervisor
     /// is stopping.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`start`](Self::start).
     pub async fn start_linked(self, supervisor: ActorCell) -> Result<Engine, Error> {
         self.spawn(Some(supervisor)).await
     }

@@ -25,6 +25,11 @@ impl Execution<Locked> {
     /// the key is then held, not given back. [`Error::StoreUnavailable`] and
     /// [`Error::RecordUnreadable`] where the store did not take it; the lease
     /// then lapses by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// The key may or may not have been given back, and
+    /// [`Progress::settle`](super::Progress::settle) still gives it back.
     pub async fn release(self, store: &dyn Store) -> Result<Execution<Hashed>, Error> {
         self.release_with(store, None).await
     }
@@ -34,6 +39,10 @@ impl Execution<Locked> {
     /// # Errors
     ///
     /// Those of [`release`](Self::release).
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`release`](Self::release).
     pub async fn release_with(
         self,
         store: &dyn Store,
@@ -82,7 +91,14 @@ impl Execution<Locked> {
         }
     }
 
-    /// Records that an attempt may have been executed, and says so.
+    /// Records that an attempt may have been executed, and says so: the result
+    /// is `Error::Indeterminate`. Where the store does not take it, the lapse of
+    /// the lease says the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may or may not have been recorded, and
+    /// [`Progress::settle`](super::Progress::settle) still records it.
     pub async fn abandon(self, store: &dyn Store, cause: impl Into<Arc<str>>) -> Error {
         let (since, cause) = (SystemTime::now(), cause.into());
         let Locked { claim, step, .. } = self.state;
