@@ -10,11 +10,17 @@ use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
 mod deadline;
+#[cfg(feature = "file")]
+mod file;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
 pub(crate) use self::deadline::Deadline;
+#[cfg(feature = "file")]
+pub use self::file::FileStore;
+#[cfg(all(feature = "file", feature = "testing"))]
+pub use self::file::ManualClock;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 // pub use self::redis::{Durability, RedisStore};

@@ -39,3 +39,6 @@ pub use ledger::Ledger;
 pub use scripted::ScriptedUpstream;
 pub use step::Step;
 pub use tokens::{ScriptedTokens, TokenStep};
+
+#[cfg(feature = "file")]
+pub use crate::store::ManualClock;
