@@ -93,6 +93,7 @@
 //! |---|---|---|
 //! | `genesys` | yes | `GenesysCloud`: the platform over reqwest and rustls |
 //! | `redis` | yes | `RedisStore` |
+//! | `file` | yes | `FileStore`: the durable store of one machine, without a server |
 //! | `testing` | no | simulator, scripted upstream, ledger, store conformance, proptest strategies |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build switches them on |
 
@@ -123,6 +124,8 @@ pub use self::outcome::{Kept, Outcome, Reply, Served, Then, Verdict};
 pub use self::policy::{Next, OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy, classify};
 pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload};
+#[cfg(feature = "file")]
+pub use self::store::FileStore;
 pub use self::store::{BoxFuture, MemoryStore, Store};
 #[cfg(feature = "redis")]
 pub use self::store::{Durability, Persistence, RedisStore};

@@ -18,6 +18,7 @@
 //! left is less than the retention) and never guessed from two clocks.
 
 mod codec;
+mod orphan;
 mod transition;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use self::orphan::settle_orphan;
 pub use self::transition::apply;
 use crate::key::{Fingerprint, ParseKeyError, read_hex, write_hex};
 use crate::outcome::{Kept, Outcome};

@@ -9,11 +9,17 @@ use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
+#[cfg(feature = "file")]
+mod file;
 mod guarded;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
+#[cfg(feature = "file")]
+pub use self::file::FileStore;
+#[cfg(all(feature = "file", feature = "testing"))]
+pub use self::file::ManualClock;
 pub(crate) use self::guarded::Guarded;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]

@@ -43,3 +43,6 @@ pub use scripted::ScriptedUpstream;
 pub use simulator::GenesysSimulator;
 pub use step::Step;
 pub use tokens::{ScriptedTokens, TokenStep};
+
+#[cfg(feature = "file")]
+pub use crate::store::ManualClock;

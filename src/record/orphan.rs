@@ -1,0 +1,138 @@
+//! What becomes of a record whose holder is known to be gone. It never guesses
+//! that: only a store that no other process can have open may call it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Content, Phase, RELEASED_FOR, Record};
+
+/// Settles a `Locked` record whose holder has ended, without waiting for its
+/// lease to lapse: for a store that is opened by one process at a time, when it
+/// is opened.
+///
+/// `Claimed` becomes `Released` (nothing was on the wire), kept for
+/// [`RELEASED_FOR`]; `Dispatched` becomes `Indeterminate` since `now`, kept for
+/// the retention that is written in the record. The revision is raised, so that
+/// no command that saw the record before still applies. The result is the
+/// record and the time that it lives on; `None` where it is in another state,
+/// which needs no settling.
+pub fn settle_orphan(record: &Record, now: SystemTime) -> Option<(Record, Duration)> {
+    let (content, retention) = match record.content {
+        Content::Locked(Phase::Claimed) => (Content::Released { verdict: None }, RELEASED_FOR),
+        Content::Locked(Phase::Dispatched) => {
+            let cause = format!(
+                "the process that held it (lease {}) ended with the request under way",
+                record.lease
+            );
+            let content = Content::Indeterminate {
+                since: now,
+                cause: Arc::from(cause),
+            };
+            (content, record.retention)
+        }
+        _ => return None,
+    };
+    let settled = Record {
+        rev: record.rev + 1,
+        retention,
+        content,
+        ..record.clone()
+    };
+    Some((settled, retention))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Fingerprint;
+    use crate::outcome::{Kept, Outcome};
+    use crate::record::{Answer, Claim, Event, LeaseId, apply};
+
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    fn claim(lease: u8) -> Claim {
+        Claim {
+            lease: LeaseId::from_bytes([lease; 16]),
+            fingerprint: Fingerprint::from_bytes([9; 32]),
+            lease_ttl: Duration::from_secs(30),
+            retention: WEEK,
+        }
+    }
+
+    fn locked(phase: Phase) -> Record {
+        let claim = claim(1);
+        let (acquired, _) = apply(None, &Event::Acquire { claim });
+        let (record, left) = acquired.unwrap();
+        let enter = Event::Enter {
+            claim,
+            step: 1,
+            phase,
+        };
+        apply(Some((&record, left)), &enter).0.unwrap().0
+    }
+
+    #[test]
+    fn a_claim_is_released_and_may_be_taken_at_once() {
+        let record = locked(Phase::Claimed);
+        let (settled, left) = settle_orphan(&record, SystemTime::now()).unwrap();
+        assert_eq!(settled.content, Content::Released { verdict: None });
+        assert_eq!((settled.rev, left), (record.rev + 1, RELEASED_FOR));
+        let take_over = |seen| Event::TakeOver {
+            claim: claim(2),
+            seen,
+            now: SystemTime::now(),
+        };
+        let (_, answer) = apply(Some((&settled, left)), &take_over(settled.seen()));
+        assert_eq!(answer, Answer::Done);
+        // Whoever saw the record as it was before looks again.
+        let (_, answer) = apply(Some((&settled, left)), &take_over(record.seen()));
+        assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
+    }
+
+    #[test]
+    fn a_request_under_way_becomes_indeterminate_for_its_retention() {
+        let record = locked(Phase::Dispatched);
+        let now = SystemTime::now();
+        let (settled, left) = settle_orphan(&record, now).unwrap();
+        let Content::Indeterminate { since, cause } = &settled.content else {
+            panic!("{settled:?}");
+        };
+        assert_eq!(*since, now);
+        assert!(
+            cause.contains("ended with the request under way"),
+            "{cause}"
+        );
+        assert_eq!((settled.rev, left), (record.rev + 1, WEEK));
+        assert_eq!(settled.fingerprint, record.fingerprint);
+        let acquire = Event::Acquire { claim: claim(2) };
+        let (_, answer) = apply(Some((&settled, left)), &acquire);
+        assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
+    }
+
+    #[test]
+    fn every_other_state_is_left_alone() {
+        let outcome = Arc::new(Outcome::new(
+            http::StatusCode::OK,
+            http::HeaderMap::new(),
+            "{}",
+        ));
+        let record = locked(Phase::Dispatched);
+        for content in [
+            Content::Released { verdict: None },
+            Content::Cached {
+                outcome,
+                kept: Kept::Whole,
+            },
+            Content::Indeterminate {
+                since: SystemTime::now(),
+                cause: "cut".into(),
+            },
+        ] {
+            let record = Record {
+                content,
+                ..record.clone()
+            };
+            assert_eq!(settle_orphan(&record, SystemTime::now()), None);
+        }
+    }
+}

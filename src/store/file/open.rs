@@ -1,0 +1,295 @@
+//! Opens the file: creates it whole or not at all, says clearly why it cannot be
+//! had, and settles what the process before left behind. Nothing here runs once
+//! the store is open, except that a file that failed is opened again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, WriteTransaction};
+
+use super::clock::{Source, Timeline};
+use super::tables::{Tables, expiry};
+use crate::error::Error;
+use crate::record::{Content, Record, settle_orphan};
+
+/// What redb may keep of the file in memory; its own default is 1 GiB.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// A file smaller than this is not worth compacting.
+const COMPACT_FROM: u64 = 16 * 1024 * 1024;
+
+/// Records handled by one step of the work at open.
+const CHUNK: usize = 1000;
+
+/// Opens the database file, which is created where there is none.
+pub(super) fn open(path: &Path) -> Result<Database, Error> {
+    let found = match fs::metadata(path) {
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(refused(path, &error.into())),
+    };
+    match found {
+        Some(found) if found.is_dir() => Err(invalid(path, "it is a folder: name a file in it")),
+        Some(found) if found.len() == 0 => unwinding(path, || builder().create(path)),
+        Some(_) => reopen(path),
+        None => {
+            create(path).map_err(|error| refused(path, &error))?;
+            reopen(path)
+        }
+    }
+}
+
+/// Opens a database file that must be there.
+pub(super) fn reopen(path: &Path) -> Result<Database, Error> {
+    unwinding(path, || builder().open(path))
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    // Reads the whole file once. Without it, a damaged file is trusted.
+    builder.set_check_integrity_on_open(true);
+    builder
+}
+
+fn unwinding(
+    path: &Path,
+    open: impl FnOnce() -> Result<Database, redb::DatabaseError>,
+) -> Result<Database, Error> {
+    // In debug builds redb asserts where it otherwise reports a damaged file.
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|error| refused(path, &error.into())),
+        Err(_) => Err(invalid(path, DAMAGED)),
+    }
+}
+
+/// Creates the file under another name and gives it its own once it is whole: a
+/// process that is killed here never leaves half a database under that name.
+fn create(path: &Path) -> Result<(), redb::Error> {
+    create_folders(path)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:016x}.new", fastrand::u64(..)));
+    let new = path.with_file_name(name);
+    let made = initialize(&new).and_then(|()| match fs::hard_link(&new, path) {
+        // Another process was faster: its file is as good.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // A file system without links: this leaves a moment in which to be killed.
+        Err(_) => builder()
+            .create(path)
+            .map(drop)
+            .map_err(redb::Error::from)
+            .or_else(|error| match error {
+                redb::Error::DatabaseAlreadyOpen => Ok(()),
+                error => Err(error),
+            }),
+        Ok(()) => Ok(()),
+    });
+    let removed = fs::remove_file(&new);
+    made?;
+    removed?;
+    sync_folder(parent(path))?;
+    Ok(())
+}
+
+fn initialize(path: &Path) -> Result<(), redb::Error> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    // The records hold the platform's answers: they are nobody else's business.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let backend = FileBackend::new(options.open(path)?)?;
+    let db = builder().create_with_backend(backend)?;
+    let txn = db.begin_write()?;
+    Tables::open(&txn)?.mark_format()?;
+    txn.commit()?;
+    db.close()?;
+    Ok(())
+}
+
+fn create_folders(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = parent(path)
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+        .collect();
+    fs::create_dir_all(parent(path))?;
+    missing
+        .into_iter()
+        .try_for_each(|folder| sync_folder(parent(folder)))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes a new name in a folder survive a loss of power.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Elsewhere a folder cannot be opened as a file.
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Makes an opened file ready: checks that it is a store's, settles what its
+/// last process left Locked, and removes what has expired.
+pub(super) fn prepare(path: &Path, db: &mut Database, source: Source) -> Result<Timeline, Error> {
+    let failed = |error: redb::Error| refused(path, &error);
+    let txn = db.begin_write().map_err(|error| failed(error.into()))?;
+    match identify(&txn).map_err(failed)? {
+        Contents::Store => {}
+        Contents::Newer(format) => {
+            let reason = format!("a newer version wrote it: it has format {format}");
+            return Err(invalid(path, &reason));
+        }
+        Contents::Foreign => return Err(invalid(path, "it is a database of something else")),
+    }
+    let timeline = settle(path, txn, source).map_err(failed)?;
+    while reclaim(db, timeline.now()).map_err(failed)? {}
+    compact(path, db).map_err(failed)?;
+    Ok(timeline)
+}
+
+enum Contents {
+    Store,
+    Newer(u64),
+    Foreign,
+}
+
+fn identify(txn: &WriteTransaction) -> Result<Contents, redb::Error> {
+    let empty = txn.list_tables()?.next().is_none() && txn.list_multimap_tables()?.next().is_none();
+    let mut tables = match Tables::open(txn) {
+        Ok(tables) => tables,
+        Err(
+            redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TypeDefinitionChanged { .. },
+        ) => return Ok(Contents::Foreign),
+        Err(error) => return Err(error),
+    };
+    match tables.format()? {
+        Some(format) if Tables::is_known(format) => Ok(Contents::Store),
+        Some(format) => Ok(Contents::Newer(format)),
+        None if empty => {
+            tables.mark_format()?;
+            Ok(Contents::Store)
+        }
+        None => Ok(Contents::Foreign),
+    }
+}
+
+/// Settles every Locked record, whether or not its time has run out since: its
+/// holder is gone, and a wall clock that jumped must not make it executable.
+fn settle(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline, redb::Error> {
+    let (mut released, mut indeterminate) = (0_usize, 0_usize);
+    let mut tables = Tables::open(&txn)?;
+    let timeline = Timeline::resume(source, tables.last_stamp()?);
+    let mut last = String::new();
+    loop {
+        let names = tables.unsettled_after(&last, CHUNK)?;
+        let Some(end) = names.last() else { break };
+        last.clone_from(end);
+        for name in &names {
+            let Some(row) = tables.row(name)? else {
+                continue;
+            };
+            // One that cannot be read is not touched, and not taken for absent.
+            let Ok(record) = Record::decode(&row.bytes) else {
+                tracing::warn!(name, "a record that cannot be read was not settled");
+                continue;
+            };
+            let Some((record, left)) = settle_orphan(&record, timeline.wall()) else {
+                continue;
+            };
+            match record.content {
+                Content::Indeterminate { .. } => indeterminate += 1,
+                _ => released += 1,
+            }
+            let next = (&record, record.encode(), expiry(timeline.now(), left));
+            tables.put(name, Some(row.expires), Some((next.0, &next.1, next.2)))?;
+        }
+    }
+    tables.stamp(timeline.stamp())?;
+    drop(tables);
+    txn.commit()?;
+    if released + indeterminate > 0 {
+        tracing::warn!(
+            path = %path.display(),
+            released,
+            indeterminate,
+            "settled the records whose process ended without settling them"
+        );
+    }
+    Ok(timeline)
+}
+
+/// Removes some expired records; whether there may be more.
+fn reclaim(db: &Database, now: u64) -> Result<bool, redb::Error> {
+    let txn = db.begin_write()?;
+    let removed = Tables::open(&txn)?.reclaim(now, CHUNK)?;
+    if removed == 0 {
+        txn.abort()?;
+        return Ok(false);
+    }
+    txn.commit()?;
+    Ok(removed == CHUNK)
+}
+
+/// Gives space back that redb would otherwise only use again.
+fn compact(path: &Path, db: &mut Database) -> Result<(), redb::Error> {
+    let length = fs::metadata(path)?.len();
+    if length < COMPACT_FROM {
+        return Ok(());
+    }
+    let txn = db.begin_write()?;
+    let stats = txn.stats()?;
+    txn.abort()?;
+    let used = stats.allocated_pages() * stats.page_size() as u64;
+    if used < length / 2 {
+        db.compact()?;
+    }
+    Ok(())
+}
+
+const DAMAGED: &str = "it is damaged: put a sound copy in its place, or move it away and accept \
+                       that what it recorded is forgotten";
+
+/// Why a file cannot be had, in words for whoever set its path.
+pub(super) fn refused(path: &Path, error: &redb::Error) -> Error {
+    match error {
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => invalid(
+            path,
+            "another process has it open, or this one through another FileStore: one process at \
+             a time may",
+        ),
+        redb::Error::UpgradeRequired(version) => {
+            let reason = format!("it is a redb database of the old file format {version}");
+            invalid(path, &reason)
+        }
+        redb::Error::Corrupted(_) => invalid(path, DAMAGED),
+        redb::Error::Io(error) => match error.kind() {
+            ErrorKind::InvalidData => invalid(path, "it is not a database"),
+            ErrorKind::PermissionDenied => invalid(path, "this process may not read and write it"),
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                invalid(path, "a part of it is a file, not a folder")
+            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => invalid(path, "its disk is full"),
+            _ => invalid(path, &error.to_string()),
+        },
+        error => invalid(path, &error.to_string()),
+    }
+}
+
+fn invalid(path: &Path, reason: &str) -> Error {
+    Error::invalid_config("path", format!("{}: {reason}", path.display()))
+}
+
+/// The path in a form that a later change of the working directory leaves alone.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|error| invalid(path, &error.to_string()))
+}

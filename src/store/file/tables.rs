@@ -1,0 +1,259 @@
+//! The tables in the file, and what one row of them means. It decides nothing
+//! about a transition and knows no thread.
+//!
+//! ```text
+//! records    NAMESPACE:HEX            -> (when it expires, the encoded record)
+//! expiries   (when, NAMESPACE:HEX)    -> ()   which records to reclaim next
+//! unsettled  NAMESPACE:HEX            -> ()   those Locked or Indeterminate
+//! meta       format, clock, wall      -> u64
+//! ```
+//!
+//! Times are nanoseconds of the store's [`Timeline`](super::clock::Timeline).
+
+use std::time::Duration;
+
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable, Table,
+    TableDefinition, WriteTransaction,
+};
+
+use super::clock::{Stamp, nanos};
+use crate::error::StoreError;
+use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::record::{Content, Record, RecordState};
+
+const RECORDS: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
+const EXPIRIES: TableDefinition<(u64, &str), ()> = TableDefinition::new("expiries");
+const UNSETTLED: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// The arrangement described above. A file of a higher one is refused.
+const FORMAT: u64 = 1;
+
+/// A record in the file: when it expires, and its bytes.
+pub(super) struct Row {
+    pub(super) expires: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Row {
+    /// The record and the time it lives on; `None` once it has expired.
+    pub(super) fn read(&self, now: u64) -> Result<Option<(Record, Duration)>, StoreError> {
+        if self.expires <= now {
+            return Ok(None);
+        }
+        let left = Duration::from_nanos(self.expires - now);
+        Ok(Some((Record::decode(&self.bytes)?, left)))
+    }
+}
+
+/// All tables, within one write transaction.
+pub(super) struct Tables<'t> {
+    records: Table<'t, &'static str, (u64, &'static [u8])>,
+    expiries: Table<'t, (u64, &'static str), ()>,
+    unsettled: Table<'t, &'static str, ()>,
+    meta: Table<'t, &'static str, u64>,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self {
+            records: txn.open_table(RECORDS)?,
+            expiries: txn.open_table(EXPIRIES)?,
+            unsettled: txn.open_table(UNSETTLED)?,
+            meta: txn.open_table(META)?,
+        })
+    }
+
+    /// The arrangement of the file; `None` in one that holds no records yet.
+    pub(super) fn format(&self) -> Result<Option<u64>, redb::Error> {
+        Ok(self.meta.get("format")?.map(|format| format.value()))
+    }
+
+    pub(super) fn is_known(format: u64) -> bool {
+        format == FORMAT
+    }
+
+    pub(super) fn mark_format(&mut self) -> Result<(), redb::Error> {
+        self.meta.insert("format", FORMAT)?;
+        Ok(())
+    }
+
+    pub(super) fn last_stamp(&self) -> Result<Option<Stamp>, redb::Error> {
+        let (store, wall) = (self.meta.get("clock")?, self.meta.get("wall")?);
+        Ok(store.zip(wall).map(|(store, wall)| Stamp {
+            store: store.value(),
+            wall: wall.value(),
+        }))
+    }
+
+    /// Notes the time, so that the next run goes on from it.
+    pub(super) fn stamp(&mut self, stamp: Stamp) -> Result<(), redb::Error> {
+        self.meta.insert("clock", stamp.store)?;
+        self.meta.insert("wall", stamp.wall)?;
+        Ok(())
+    }
+
+    pub(super) fn row(&self, name: &str) -> Result<Option<Row>, redb::Error> {
+        read_row(&self.records, name)
+    }
+
+    /// Writes or removes a record and what refers to it; `before` is when the
+    /// row that it replaces expires.
+    pub(super) fn put(
+        &mut self,
+        name: &str,
+        before: Option<u64>,
+        next: Option<(&Record, &[u8], u64)>,
+    ) -> Result<(), redb::Error> {
+        if let Some(before) = before {
+            self.expiries.remove((before, name))?;
+        }
+        match next {
+            Some((record, bytes, expires)) => {
+                self.records.insert(name, (expires, bytes))?;
+                self.expiries.insert((expires, name), ())?;
+                if is_unsettled(record) {
+                    self.unsettled.insert(name, ())?;
+                } else {
+                    self.unsettled.remove(name)?;
+                }
+            }
+            None => {
+                self.records.remove(name)?;
+                self.unsettled.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes up to `limit` expired records and says how many.
+    pub(super) fn reclaim(&mut self, now: u64, limit: usize) -> Result<usize, redb::Error> {
+        for removed in 0..limit {
+            let Some((expires, name)) = self.first_expiry()? else {
+                return Ok(removed);
+            };
+            if expires > now {
+                return Ok(removed);
+            }
+            // The row decides: an index never deletes what lives on.
+            let row = self.records.get(name.as_str())?;
+            if row.is_some_and(|row| row.value().0 == expires) {
+                self.put(&name, Some(expires), None)?;
+            } else {
+                self.expiries.remove((expires, name.as_str()))?;
+            }
+        }
+        Ok(limit)
+    }
+
+    fn first_expiry(&self) -> Result<Option<(u64, String)>, redb::Error> {
+        Ok(self.expiries.first()?.map(|(key, _)| {
+            let (expires, name) = key.value();
+            (expires, name.to_owned())
+        }))
+    }
+
+    /// Up to `limit` names after `after` of records Locked or Indeterminate.
+    pub(super) fn unsettled_after(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, redb::Error> {
+        let mut names = Vec::new();
+        for entry in self.unsettled.range(after..)? {
+            let name = entry?.0.value().to_owned();
+            if name != after {
+                names.push(name);
+            }
+            if names.len() >= limit {
+                break;
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// The tables as they stood after one commit, for reading.
+pub(super) struct Snapshot {
+    records: ReadOnlyTable<&'static str, (u64, &'static [u8])>,
+    unsettled: ReadOnlyTable<&'static str, ()>,
+    _txn: ReadTransaction,
+}
+
+impl Snapshot {
+    pub(super) fn take(db: &Database) -> Result<Self, redb::Error> {
+        let txn = db.begin_read()?;
+        Ok(Self {
+            records: txn.open_table(RECORDS)?,
+            unsettled: txn.open_table(UNSETTLED)?,
+            _txn: txn,
+        })
+    }
+
+    pub(super) fn row(&self, name: &str) -> Result<Option<Row>, redb::Error> {
+        read_row(&self.records, name)
+    }
+
+    pub(super) fn unresolved(
+        &self,
+        namespace: &Namespace,
+        limit: usize,
+        now: u64,
+    ) -> Result<Vec<(IdempotencyKey, RecordState)>, redb::Error> {
+        let mut found = Vec::new();
+        // No namespace contains the colon that ends it, and `;` follows `:`.
+        let (first, end) = (format!("{namespace}:"), format!("{namespace};"));
+        for entry in self.unsettled.range(first.as_str()..end.as_str())? {
+            if found.len() >= limit {
+                break;
+            }
+            let entry = entry?.0;
+            let name = entry.value();
+            let Some(row) = self.row(name)? else { continue };
+            let (key, record) = (name[first.len()..].parse(), row.read(now));
+            match (key, record) {
+                (Ok(key), Ok(Some((record, left)))) => {
+                    if let Content::Indeterminate { .. } = record.content {
+                        found.push((key, record.state(left)));
+                    }
+                }
+                (Ok(_), Ok(None)) => {}
+                // Asking for the key itself says so too; the others are still
+                // worth listing.
+                _ => tracing::warn!(name, "a record that cannot be read is left out of the list"),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The name of a record in the tables.
+pub(super) fn row_name(name: &RecordName) -> String {
+    format!("{}:{}", name.namespace, name.key)
+}
+
+/// When a record that lives on for `left` expires.
+pub(super) fn expiry(now: u64, left: Duration) -> u64 {
+    now.saturating_add(nanos(left))
+}
+
+fn read_row(
+    records: &impl ReadableTable<&'static str, (u64, &'static [u8])>,
+    name: &str,
+) -> Result<Option<Row>, redb::Error> {
+    Ok(records.get(name)?.map(|value| {
+        let (expires, bytes) = value.value();
+        Row {
+            expires,
+            bytes: bytes.to_vec(),
+        }
+    }))
+}
+
+fn is_unsettled(record: &Record) -> bool {
+    matches!(
+        record.content,
+        Content::Locked(_) | Content::Indeterminate { .. }
+    )
+}

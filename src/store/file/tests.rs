@@ -1,0 +1,322 @@
+//! What cannot be seen from outside: records and files that are damaged, the
+//! clock, and that nothing outlives the last clone.
+
+mod disk;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use redb::{ReadableDatabase as _, TableDefinition};
+
+use super::clock::Stamp;
+use super::tables::Tables;
+use super::*;
+use crate::key::Fingerprint;
+use crate::outcome::{Kept, Outcome};
+use crate::record::{Claim, LeaseId, Phase};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A folder of its own for each test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let name = format!("genesys-once-{test}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("store.redb")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn name(key: u8) -> RecordName {
+    RecordName::new(
+        "unit".parse().unwrap(),
+        IdempotencyKey::from_bytes([key; 32]),
+    )
+}
+
+fn claim(lease: u8) -> Claim {
+    Claim {
+        lease: LeaseId::from_bytes([lease; 16]),
+        fingerprint: Fingerprint::from_bytes([7; 32]),
+        lease_ttl: Duration::from_secs(30),
+        retention: DAY,
+    }
+}
+
+fn acquire(lease: u8) -> Event {
+    Event::Acquire {
+        claim: claim(lease),
+    }
+}
+
+fn extend(lease: u8) -> Event {
+    Event::Extend {
+        claim: claim(lease),
+        dispatched: Some(0),
+    }
+}
+
+fn complete(lease: u8, body: &'static str) -> Event {
+    Event::Complete {
+        claim: claim(lease),
+        step: 1,
+        outcome: Arc::new(Outcome::new(
+            http::StatusCode::OK,
+            http::HeaderMap::new(),
+            body,
+        )),
+        kept: Kept::Whole,
+        ttl: DAY,
+    }
+}
+
+/// Writes a row as it would be if something else had written it.
+fn plant(path: &Path, key: u8, bytes: &[u8]) {
+    let db = Database::open(path).unwrap();
+    let txn = db.begin_write().unwrap();
+    {
+        let records: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
+        let unsettled: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
+        let name = row_name(&name(key));
+        let mut records = txn.open_table(records).unwrap();
+        records.insert(name.as_str(), (u64::MAX, bytes)).unwrap();
+        let mut unsettled = txn.open_table(unsettled).unwrap();
+        unsettled.insert(name.as_str(), ()).unwrap();
+    }
+    txn.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_never_absent_and_never_overwritten() {
+    let folder = Folder::new("unreadable");
+    drop(FileStore::open(folder.file()).unwrap());
+    let newer = b"genesys-once/2 locked 0 0 0 claimed 0 0\n";
+    plant(&folder.file(), 1, newer);
+    plant(&folder.file(), 2, b"genesys-once/1 lock");
+    plant(&folder.file(), 3, b"");
+
+    let store = FileStore::open(folder.file()).unwrap();
+    for key in 1..=3 {
+        let error = store.look(&name(key)).await.unwrap_err();
+        assert!(error.is_unreadable(), "{key}: {error:?}");
+        for event in [acquire(1), extend(1), complete(1, "{}"), Event::Forget] {
+            let error = store.apply(&name(key), event.clone()).await.unwrap_err();
+            assert!(error.is_unreadable(), "{key} {event:?}: {error:?}");
+        }
+    }
+    let listed = store.unresolved(&name(1).namespace, 10).await.unwrap();
+    assert_eq!(listed, []);
+    // One transaction of several: the others are none the worse.
+    let (one, two) = (name(1), name(9));
+    let (bad, good) = tokio::join!(store.apply(&one, extend(1)), store.apply(&two, acquire(1)));
+    assert!(bad.unwrap_err().is_unreadable());
+    assert_eq!(good.unwrap(), Answer::Done);
+    drop(store);
+
+    let mut db = Database::open(folder.file()).unwrap();
+    let source = Source::system();
+    open::prepare(&folder.file(), &mut db, source).unwrap();
+    let row = Snapshot::take(&db).unwrap().row(&row_name(&name(1)));
+    assert_eq!(row.unwrap().unwrap().bytes, newer);
+}
+
+#[test]
+fn nothing_outlives_the_last_clone() {
+    let folder = Folder::new("dropped");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = FileStore::open(folder.file()).unwrap();
+    let clone = store.clone();
+    let event = acquire(1);
+    runtime.block_on(async {
+        // Given up before it is answered.
+        let _ = tokio::time::timeout(Duration::ZERO, store.apply(&name(1), event)).await;
+        let name = name(2);
+        let _ = tokio::time::timeout(Duration::ZERO, store.changed(&name)).await;
+    });
+    let core = Arc::downgrade(&store.handle.core);
+    drop(store);
+    assert!(core.upgrade().is_some());
+    drop(runtime);
+    drop(clone);
+    // The writer's thread had the last but one.
+    assert!(core.upgrade().is_none());
+    drop(FileStore::open(folder.file()).unwrap());
+}
+
+/// An executor that is not tokio's.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        let mut context = std::task::Context::from_waker(&waker);
+        if let std::task::Poll::Ready(done) = future.as_mut().poll(&mut context) {
+            return done;
+        }
+        thread::park();
+    }
+}
+
+#[test]
+fn it_needs_no_runtime() {
+    let folder = Folder::new("no-runtime");
+    let store = FileStore::open(folder.file()).unwrap();
+    let name = name(1);
+    assert_eq!(
+        block_on(store.apply(&name, acquire(1))).unwrap(),
+        Answer::Done
+    );
+    assert!(matches!(
+        block_on(store.look(&name)).unwrap(),
+        Some(RecordState::Locked {
+            phase: Phase::Dispatched,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn time_goes_on_between_runs_and_follows_no_step_within_one() {
+    let hour = Duration::from_secs(3600);
+    let clock = ManualClock::new();
+    let source = || Source::Manual(clock.clone());
+    let first = Timeline::resume(source(), None);
+    let begin = first.now();
+    clock.advance(hour);
+    assert_eq!(first.now(), begin + clock::nanos(hour));
+
+    let wall = clock.wall();
+    clock.set_wall(wall + 100 * DAY);
+    assert_eq!(first.now(), begin + clock::nanos(hour));
+    clock.set_wall(SystemTime::UNIX_EPOCH);
+    assert_eq!(first.now(), begin + clock::nanos(hour));
+
+    clock.set_wall(wall);
+    let end = first.stamp();
+    clock.set_wall(wall + hour);
+    let resumed = Timeline::resume(source(), Some(end));
+    assert_eq!(resumed.now(), end.store + clock::nanos(hour));
+    clock.set_wall(wall - DAY);
+    let set_back = Timeline::resume(source(), Some(end));
+    assert_eq!(set_back.now(), end.store);
+    let last = Stamp {
+        store: u64::MAX,
+        wall: 0,
+    };
+    assert_eq!(Timeline::resume(source(), Some(last)).now(), u64::MAX);
+}
+
+#[test]
+fn a_file_of_a_newer_format_or_of_something_else_is_refused() {
+    let folder = Folder::new("format");
+    drop(FileStore::open(folder.file()).unwrap());
+    let db = Database::open(folder.file()).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(TableDefinition::<&str, u64>::new("meta"))
+        .unwrap()
+        .insert("format", 2)
+        .unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let error = FileStore::open(folder.file()).unwrap_err().to_string();
+    assert!(error.contains("a newer version wrote it"), "{error}");
+
+    for (file, table) in [("other.redb", "users"), ("alike.redb", "records")] {
+        let path = folder.0.join(file);
+        let db = Database::create(&path).unwrap();
+        let txn = db.begin_write().unwrap();
+        txn.open_table(TableDefinition::<u64, u64>::new(table))
+            .unwrap();
+        txn.commit().unwrap();
+        drop(db);
+        let error = FileStore::open(&path).unwrap_err().to_string();
+        assert!(error.contains("of something else"), "{file}: {error}");
+        // And left as it was.
+        let db = Database::open(&path).unwrap();
+        let tables = db.begin_read().unwrap().list_tables().unwrap().count();
+        assert_eq!(tables, 1);
+    }
+}
+
+#[test]
+fn a_file_with_a_changed_byte_is_refused_or_read_as_it_was() {
+    let folder = Folder::new("bytes");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = FileStore::open(folder.file()).unwrap();
+    for key in 0..20 {
+        let event = complete(1, "{\"paid\": true}");
+        runtime.block_on(store.apply(&name(key), event)).unwrap();
+    }
+    drop(store);
+    let sound = std::fs::read(folder.file()).unwrap();
+    let damaged = folder.0.join("damaged.redb");
+    let mut refused = 0;
+    for at in (0..sound.len()).step_by(1501) {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 0x40;
+        std::fs::write(&damaged, bytes).unwrap();
+        let store = match FileStore::open(&damaged) {
+            Ok(store) => store,
+            Err(Error::InvalidConfig { .. }) => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("byte {at}: {error}"),
+        };
+        for key in 0..20 {
+            let state = runtime.block_on(store.look(&name(key))).unwrap();
+            let Some(RecordState::Cached { outcome, .. }) = state else {
+                panic!("byte {at}, key {key}: {state:?}");
+            };
+            assert_eq!(outcome.body, "{\"paid\": true}");
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn space_of_expired_records_is_given_back() {
+    let folder = Folder::new("compact");
+    let clock = ManualClock::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let body: &'static str = Box::leak("x".repeat(256 * 1024).into_boxed_str());
+    let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
+    let length = || std::fs::metadata(folder.file()).unwrap().len();
+    for key in 0..100 {
+        runtime
+            .block_on(store.apply(&name(key), complete(1, body)))
+            .unwrap();
+    }
+    let full = length();
+    assert!(full > 25 * 1024 * 1024, "{full}");
+    // A second day like the first needs no second file.
+    clock.advance(2 * DAY);
+    for key in 100..200 {
+        runtime
+            .block_on(store.apply(&name(key), complete(1, body)))
+            .unwrap();
+    }
+    assert!(length() < full * 3 / 2, "{} after {full}", length());
+    clock.advance(2 * DAY);
+    drop(store);
+    drop(FileStore::open_with_clock(folder.file(), clock).unwrap());
+    assert!(length() < 1024 * 1024, "{} after {full}", length());
+}

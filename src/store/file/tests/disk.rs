@@ -1,0 +1,217 @@
+//! Disks that fail, and transitions that skip their sync or share one: told by a
+//! file that counts its syncs and can be full.
+
+use std::io;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+
+use super::*;
+
+#[tokio::test]
+async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
+    let folder = Folder::new("unsynced");
+    let synced = Disk::default();
+    let store = synced.open(&folder.file()).unwrap();
+    let syncs = || synced.syncs.swap(0, Ordering::SeqCst);
+    // Room in the file: redb syncs whenever it grows.
+    let large = Box::leak("x".repeat(1024 * 1024).into_boxed_str());
+    for event in [complete(9, large), Event::Forget] {
+        store.apply(&name(9), event).await.unwrap();
+    }
+    syncs();
+
+    assert_eq!(
+        store.apply(&name(1), acquire(1)).await.unwrap(),
+        Answer::Done
+    );
+    assert!(syncs() > 0, "an acquire");
+
+    for _ in 0..10 {
+        assert_eq!(
+            store.apply(&name(1), extend(1)).await.unwrap(),
+            Answer::Done
+        );
+    }
+    assert_eq!(syncs(), 0, "an extended lease");
+    // It puts an absent record back: that is a transition.
+    assert_eq!(
+        store.apply(&name(2), extend(2)).await.unwrap(),
+        Answer::Done
+    );
+    assert!(syncs() > 0, "an extend that writes a record");
+    for _ in 0..100 {
+        store.apply(&name(1), extend(1)).await.unwrap();
+    }
+    assert!(syncs() > 0, "a hundred extended leases");
+    // Nothing changes, nothing is written.
+    assert!(matches!(
+        store.apply(&name(1), Event::Forget).await.unwrap(),
+        Answer::Is(Some(_))
+    ));
+    assert_eq!(syncs(), 0, "an event that changes nothing");
+}
+
+#[tokio::test]
+async fn what_waits_together_is_synced_together() {
+    let folder = Folder::new("group");
+    let disk = Disk::default();
+    let store = disk.open(&folder.file()).unwrap();
+    disk.syncs.store(0, Ordering::SeqCst);
+    let names: Vec<RecordName> = (0..100).map(name).collect();
+    let answers =
+        futures_util::future::join_all(names.iter().map(|name| store.apply(name, acquire(1))))
+            .await;
+    assert!(
+        answers
+            .into_iter()
+            .all(|answer| answer.unwrap() == Answer::Done)
+    );
+    let syncs = disk.syncs.load(Ordering::SeqCst);
+    assert!(syncs < 100, "{syncs} syncs for 100 transitions");
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_told_and_a_disk_that_heals_is_used_again() {
+    let folder = Folder::new("full");
+    let disk = Disk::default();
+    let store = disk.open(&folder.file()).unwrap();
+    assert_eq!(
+        store.apply(&name(1), acquire(1)).await.unwrap(),
+        Answer::Done
+    );
+    assert_eq!(
+        store.apply(&name(2), complete(2, "kept")).await.unwrap(),
+        Answer::Done
+    );
+
+    disk.full.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let error = store.apply(&name(3), acquire(3)).await.unwrap_err();
+        assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
+        let told = crate::error::chain(&error);
+        assert!(
+            told.contains("no storage space") || told.contains("disk is full"),
+            "{told}"
+        );
+    }
+
+    disk.full.store(false, Ordering::SeqCst);
+    let healed = async {
+        while let Err(error) = store.apply(&name(3), acquire(3)).await {
+            assert!(!error.is_unreadable(), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), healed)
+        .await
+        .unwrap();
+    // The holder of before lives on: nothing was settled.
+    assert_eq!(
+        store.apply(&name(1), extend(1)).await.unwrap(),
+        Answer::Done
+    );
+    assert!(matches!(
+        store.look(&name(2)).await.unwrap(),
+        Some(RecordState::Cached { .. })
+    ));
+}
+
+/// A file on a disk that counts its syncs and can be full.
+#[derive(Clone, Debug, Default)]
+struct Disk {
+    full: Arc<AtomicBool>,
+    syncs: Arc<AtomicUsize>,
+}
+
+impl Disk {
+    fn open(&self, path: &Path) -> Result<FileStore, Error> {
+        let (disk, file) = (self.clone(), path.to_owned());
+        let opener = move || {
+            let opened = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&file)
+                .unwrap();
+            let backend = Counted {
+                file: FileBackend::new(opened).unwrap(),
+                disk: disk.clone(),
+            };
+            Database::builder()
+                .create_with_backend(backend)
+                .map_err(|error| open::refused(&file, &error.into()))
+        };
+        let db = opener()?;
+        {
+            let txn = db.begin_write().unwrap();
+            Tables::open(&txn).unwrap().mark_format().unwrap();
+            txn.commit().unwrap();
+        }
+        FileStore::start(path.to_owned(), db, Source::system(), Box::new(opener))
+    }
+}
+
+#[derive(Debug)]
+struct Counted {
+    file: FileBackend,
+    disk: Disk,
+}
+
+impl Counted {
+    fn room(&self) -> Result<(), BackendError> {
+        if self.disk.full.load(Ordering::SeqCst) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Counted {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.room()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.room()?;
+        self.disk.syncs.fetch_add(1, Ordering::SeqCst);
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.room()?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), io::Error> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+}
