@@ -26,7 +26,7 @@ use crate::store::Store;
 /// `tokio::time::advance` for a store that runs on tokio's paused clock, and a
 /// real sleep for one that runs elsewhere. Leases that are to lapse last 20 ms
 /// and are given 60 ms, so a store whose clock is coarser than 10 ms does not
-/// pass; a run sleeps for about 15 s in all. Whatever the store holds
+/// pass; a run takes about 20 s, most of it asleep. Whatever the store holds
 /// beforehand is left alone: the suite works in two new namespaces, and leaves
 /// a few hundred records behind that expire within a day.
 ///

@@ -1,7 +1,6 @@
 //! Notices to those who wait in other processes, and what is left when nobody
 //! waits any more.
 
-use std::future::Future;
 use std::task::Poll;
 use std::time::Duration;
 

@@ -184,3 +184,41 @@ async fn a_lock_that_was_made_to_live_for_ever_is_refused() {
     store.apply(&name(1), extend(1)).await.unwrap();
     assert!(store.look(&name(1)).await.unwrap().is_some());
 }
+
+/// Scripts compute with doubles and must not write `1e+14`.
+#[tokio::test]
+async fn large_numbers_stay_what_they_are() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
+    let key = name(1).to_string();
+    let line = |step: u32, rev: u64, phase: &str, retention: u64| {
+        format!("genesys-once/1 locked {lease} {step} {rev} {phase} {retention} {fingerprint}\n")
+    };
+    let (step, rev) = (u32::MAX - 1, 123_456_789_012_344);
+    let value = line(step, rev, "dispatched", 3_600_000);
+    server.command::<()>(&["SET", &key, &value, "PX", "9000000"]);
+    // A century, and more than Redis's clock could count.
+    let century = 100 * 365 * 24 * 3600 * 1000;
+    let enter = Event::Enter {
+        claim: genesys_once::record::Claim {
+            retention: Duration::MAX,
+            ..claim(1)
+        },
+        step: u32::MAX,
+        phase: genesys_once::record::Phase::Claimed,
+    };
+    store.apply(&name(1), enter).await.unwrap();
+    let value: String = server.command(&["GET", &key]);
+    assert_eq!(value, line(u32::MAX, rev + 1, "claimed", century));
+    // Beyond 2^53 nothing could be counted exactly, so nothing is.
+    let value = line(0, 1 << 53, "dispatched", 3_600_000);
+    server.command::<()>(&["SET", &key, &value, "PX", "9000000"]);
+    assert!(
+        store
+            .apply(&name(1), extend(1))
+            .await
+            .unwrap_err()
+            .is_unreadable()
+    );
+}
