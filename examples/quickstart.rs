@@ -2,24 +2,27 @@
 //!
 //! ```sh
 //! cargo run --release --example quickstart            # nothing else installed
+//! cargo run --release --example quickstart            # again: served from the store
 //! cargo run --release --example quickstart -- --fresh # with an empty store
 //! ```
 //!
-//! With nothing in the environment the platform is the crate's own simulator.
-//! `REDIS_URL` names a Redis to keep the records in. `GENESYS_CLOUD_DOMAIN`,
+//! With nothing in the environment the platform is the crate's own simulator, and
+//! the records are in a file in the target directory. `REDIS_URL` names a Redis to
+//! keep them in instead. `GENESYS_CLOUD_DOMAIN`,
 //! `_CLIENT_ID`, `_CLIENT_SECRET`, `_ACTION_ID` and `_PAYLOAD`, all five, name a
 //! real platform and what to execute there; no sample payload ever goes to a
 //! real action.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use genesys_once::testing::{GenesysSimulator, strategies};
 use genesys_once::{
-    Credentials, DataActionRequest, Engine, Environment, Error, GenesysCloud, IdempotencyKey,
-    MemoryStore, Namespace, RedisStore, Reply, Store,
+    Credentials, DataActionRequest, Engine, Environment, Error, FileStore, GenesysCloud,
+    IdempotencyKey, Namespace, RedisStore, Reply, Served, Store,
 };
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -61,6 +64,9 @@ async fn run() -> Result<(), String> {
         .await
         .map_err(|e| line(&e))?;
     println!("first          {}", told(&first));
+    if first.served() == Served::Store {
+        println!("               an earlier run executed it; --fresh starts with an empty store");
+    }
     if !first.recorded() {
         return Err(format!(
             "the platform refused with {}: nothing was executed, so there is nothing to replay",
@@ -234,8 +240,9 @@ impl Platform {
 async fn store_from_environment() -> Result<(Arc<dyn Store>, String), String> {
     match variable("REDIS_URL")? {
         None => {
-            let place = "memory (gone with this process; set REDIS_URL to keep it)";
-            Ok((Arc::new(MemoryStore::new()), place.to_owned()))
+            let path = file()?;
+            let store = FileStore::open(&path).map_err(|e| line(&e))?;
+            Ok((Arc::new(store), path.display().to_string()))
         }
         Some(url) => {
             let store = RedisStore::connect(&url)
@@ -244,6 +251,17 @@ async fn store_from_environment() -> Result<(Arc<dyn Store>, String), String> {
             Ok((Arc::new(store), "the Redis of REDIS_URL".to_owned()))
         }
     }
+}
+
+/// `quickstart/records.redb` in the target directory, where cargo puts this
+/// example at `target/PROFILE/examples/quickstart`.
+fn file() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
+    let target = own
+        .ancestors()
+        .nth(3)
+        .ok_or("this program is in no target directory")?;
+    Ok(target.join("quickstart").join("records.redb"))
 }
 
 /// A variable that is set to something, or not set.

@@ -58,7 +58,7 @@ impl Record {
             self.lease,
             self.step,
             self.rev,
-            self.retention.as_nanos().div_ceil(1_000_000),
+            u64::try_from(self.retention.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX),
             self.fingerprint,
         )
         .into_bytes();

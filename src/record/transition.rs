@@ -267,7 +267,7 @@ fn resolve(
         }
     };
     let next = Seen {
-        rev: seen.rev + 1,
+        rev: seen.rev.saturating_add(1),
         lease: seen.lease,
     };
     match &record.content {

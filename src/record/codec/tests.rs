@@ -66,6 +66,14 @@ fn every_state_survives_the_round_trip() {
 }
 
 #[test]
+fn a_retention_for_ever_can_be_read_back() {
+    let mut record = record(Content::Locked(Phase::Claimed));
+    record.retention = Duration::MAX;
+    let read = Record::decode(&record.encode()).unwrap();
+    assert_eq!(read.retention, Duration::from_millis(u64::MAX));
+}
+
+#[test]
 fn the_first_line_is_fixed() {
     let text = String::from_utf8(record(Content::Locked(Phase::Claimed)).encode()).unwrap();
     let expected = format!(
