@@ -43,7 +43,8 @@
 //! requests that differ under one key, records that outlive their retention.
 //!
 //! `PROTOCOL_DEPTH=full` lets two commands be under way at a time in every
-//! search and takes about a quarter of an hour; the figures are printed
+//! search: 178 million states, 25 minutes on two cores, 3 GB. An ordinary run
+//! visits 14 million in about a minute. Figures and paths are printed
 //! (`--nocapture`).
 //!
 //! [`SecondCall`]: Broken::SecondCall
