@@ -9,26 +9,10 @@ mod file;
 use std::time::Duration;
 
 use genesys_once::record::{Answer, Event, Phase, RELEASED_FOR};
-use genesys_once::testing::ManualClock;
-use genesys_once::{Error, FileStore, RecordState, Resolution, Store};
+use genesys_once::testing::{ManualClock, ScriptedUpstream, Step};
+use genesys_once::{DataActionRequest, Engine, FileStore, RecordState, Resolution, Served, Store};
 
 use file::*;
-
-async fn done(store: &FileStore, key: u32, event: Event) {
-    let answer = store.apply(&name(key), event.clone()).await;
-    assert_eq!(answer.unwrap(), Answer::Done, "{key}: {event:?}");
-}
-
-fn refusal(error: Error) -> String {
-    match error {
-        Error::InvalidConfig {
-            setting: "path",
-            reason,
-            ..
-        } => reason.to_string(),
-        error => panic!("{error:?}"),
-    }
-}
 
 #[tokio::test]
 async fn a_reopened_file_holds_every_outcome_byte_for_byte() {
@@ -63,22 +47,6 @@ async fn a_clone_is_the_same_store_and_keeps_it_open() {
     assert!(refused.contains("has it open"), "{refused}");
     drop(clone);
     FileStore::open(folder.file()).unwrap();
-}
-
-#[tokio::test]
-async fn a_second_process_is_refused_until_the_first_has_ended() {
-    let folder = Folder::new("second");
-    let mut first = Child::start("hold", &folder.file());
-    assert_eq!(first.line().as_deref(), Some("opened"));
-    let refused = refusal(FileStore::open(folder.file()).unwrap_err());
-    assert!(refused.contains("another process has it open"), "{refused}");
-    first.kill();
-    let store = FileStore::open(folder.file()).unwrap();
-    done(&store, 1, acquire(1)).await;
-    let mut second = Child::start("hold", &folder.file());
-    let said = second.line().unwrap();
-    assert!(said.contains("another process has it open"), "{said}");
-    second.kill();
 }
 
 #[test]
@@ -128,7 +96,7 @@ fn a_file_that_may_not_be_read_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new("permission");
     drop(FileStore::open(folder.file()).unwrap());
-    std::fs::set_permissions(folder.file(), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(folder.file(), std::fs::Permissions::from_mode(0o0)).unwrap();
     // Nothing is forbidden to root.
     if std::fs::File::open(folder.file()).is_err() {
         let refused = refusal(FileStore::open(folder.file()).unwrap_err());
@@ -329,54 +297,23 @@ async fn those_who_wait_are_told_of_a_change() {
 }
 
 #[tokio::test]
-async fn every_acknowledged_record_survives_kill_9() {
-    let folder = Folder::new("kill");
-    let mut acknowledged = Vec::new();
-    let mut begin = 0;
-    for round in 0..20 {
-        // Another number of lines each time, a fixed one for each round.
-        let lines = 1 + round * 37 % 61;
-        let mut child = Child::start(&format!("write:{begin}"), &folder.file());
-        let mut said: Vec<u32> = Vec::new();
-        while said.len() < lines {
-            said.push(child.line().expect("a writing child").parse().unwrap());
-        }
-        child.kill();
-        // What it said before the kill took effect counts too.
-        while let Some(line) = child.line() {
-            said.push(line.parse().unwrap());
-        }
+async fn a_second_run_of_an_engine_is_served_from_the_file() {
+    let folder = Folder::new("engine");
+    let request = DataActionRequest::new("custom_-_refund", r#"{"order": 42}"#).unwrap();
+    for (served, calls) in [(Served::Upstream, 1), (Served::Store, 0)] {
+        let upstream = ScriptedUpstream::new(|_| Step::ok("{\"refunded\": true}"));
+        let ledger = upstream.ledger().clone();
+        // The engine of before has let go of the file.
         let store = FileStore::open(folder.file()).unwrap();
-        for &key in &said {
-            assert_written(key, store.look(&name(key)).await.unwrap());
-        }
-        // Those under way are in a state on their way, or absent: never
-        // unreadable, and never locked by somebody who is gone.
-        begin = said.iter().max().unwrap() + 1 + 2 * WRITERS;
-        for key in 0..begin {
-            let state = store.look(&name(key)).await.unwrap();
-            assert!(!matches!(state, Some(RecordState::Locked { .. })), "{key}");
-        }
-        acknowledged.append(&mut said);
-    }
-    let store = FileStore::open(folder.file()).unwrap();
-    for &key in &acknowledged {
-        assert_written(key, store.look(&name(key)).await.unwrap());
-    }
-    println!("acknowledged before a kill: {}", acknowledged.len());
-}
-
-#[tokio::test]
-async fn a_kill_while_the_file_is_opened_leaves_one_that_opens() {
-    let folder = Folder::new("kill-open");
-    for round in 0..20 {
-        // Half of them while it is created.
-        let file = folder.path().join(format!("{}.redb", round / 2));
-        let mut child = Child::start("write:0", &file);
-        child.kill();
-        let store = FileStore::open(&file).unwrap();
-        done(&store, 1000 + round, acquire(1000 + round)).await;
-        done(&store, 1000 + round, complete(1000 + round)).await;
+        let engine = Engine::builder(upstream)
+            .store(store)
+            .start()
+            .await
+            .unwrap();
+        let reply = engine.execute(request.clone()).await.unwrap();
+        assert_eq!((reply.served(), ledger.total()), (served, calls));
+        assert_eq!(reply.body(), "{\"refunded\": true}");
+        engine.shutdown(Duration::from_secs(10)).await;
     }
 }
 

@@ -247,14 +247,15 @@ struct Handle {
 
 impl Handle {
     fn send(&self, command: Command) -> Result<(), StoreError> {
-        let sent = self.commands.as_ref().map(|to| to.try_send(command));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_))) => Err(StoreError::unavailable(format!(
-                "{MAX_WAITING} transitions wait for the disk"
-            ))),
-            Some(Err(TrySendError::Disconnected(_))) | None => Err(writer_ended()),
-        }
+        let Some(commands) = &self.commands else {
+            return Err(writer_ended());
+        };
+        commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                StoreError::unavailable(format!("{MAX_WAITING} transitions wait for the disk"))
+            }
+            TrySendError::Disconnected(_) => writer_ended(),
+        })
     }
 }
 

@@ -1,15 +1,18 @@
 //! What the tests of `FileStore` share: events, what they must leave behind, and
 //! child processes that can be killed.
 
+mod kill;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use genesys_once::FileStore;
 use genesys_once::record::{Answer, Claim, Event, LeaseId, Phase, Seen};
-use genesys_once::{Fingerprint, IdempotencyKey, Kept, Outcome, RecordName, RecordState, Store};
+use genesys_once::{
+    Error, FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName, RecordState, Store,
+};
 
 pub const LEASE: Duration = Duration::from_secs(30);
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -78,6 +81,23 @@ pub async fn take_over(store: &FileStore, key: u32, seen: Seen) -> Answer {
     let now = SystemTime::now();
     let event = Event::TakeOver { claim, seen, now };
     store.apply(&name(key), event).await.unwrap()
+}
+
+pub async fn done(store: &FileStore, key: u32, event: Event) {
+    let answer = store.apply(&name(key), event.clone()).await;
+    assert_eq!(answer.unwrap(), Answer::Done, "{key}: {event:?}");
+}
+
+/// The reason for which a file was refused.
+pub fn refusal(error: Error) -> String {
+    match error {
+        Error::InvalidConfig {
+            setting: "path",
+            reason,
+            ..
+        } => reason.to_string(),
+        error => panic!("{error:?}"),
+    }
 }
 
 /// The outcome of a key: some of it text, some of it not, some of it large.
@@ -166,8 +186,12 @@ pub fn child_task() -> Option<(String, PathBuf)> {
     Some((std::env::var(TASK).ok()?, std::env::var_os(FILE)?.into()))
 }
 
-/// `hold` opens the file and waits; `write:N` writes keys from N for ever.
+/// `hold` opens the file and waits, `open` says so before; `write:N` writes keys
+/// from N for ever.
 pub fn run_child(task: &str, file: &Path) {
+    if task == "open" {
+        say("opening");
+    }
     let store = match FileStore::open(file) {
         Ok(store) => store,
         Err(error) => return say(&error.to_string()),

@@ -67,7 +67,9 @@ fn unwinding(
 }
 
 /// Creates the file under another name and gives it its own once it is whole: a
-/// process that is killed here never leaves half a database under that name.
+/// process that is killed here never leaves half a database under that name. It
+/// may leave the other one, which nobody reads: it could be another process's,
+/// so nobody removes it either.
 fn create(path: &Path) -> Result<(), redb::Error> {
     create_folders(path)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -1,0 +1,82 @@
+//! Processes that are killed with the file open, and others that open it then.
+
+use super::*;
+
+#[tokio::test]
+async fn a_second_process_is_refused_until_the_first_has_ended() {
+    let folder = Folder::new("second");
+    let mut first = Child::start("hold", &folder.file());
+    assert_eq!(first.line().as_deref(), Some("opened"));
+    let refused = refusal(FileStore::open(folder.file()).unwrap_err());
+    assert!(refused.contains("another process has it open"), "{refused}");
+    first.kill();
+    let store = FileStore::open(folder.file()).unwrap();
+    done(&store, 1, acquire(1)).await;
+    let mut second = Child::start("hold", &folder.file());
+    let said = second.line().unwrap();
+    assert!(said.contains("another process has it open"), "{said}");
+    second.kill();
+}
+
+#[tokio::test]
+async fn every_acknowledged_record_survives_kill_9() {
+    let folder = Folder::new("kill");
+    let mut acknowledged = Vec::new();
+    let mut begin = 0;
+    for round in 0..20 {
+        // Another number of lines each time, a fixed one for each round.
+        let lines = 1 + round * 37 % 61;
+        let mut child = Child::start(&format!("write:{begin}"), &folder.file());
+        let mut said: Vec<u32> = Vec::new();
+        while said.len() < lines {
+            said.push(child.line().expect("a writing child").parse().unwrap());
+        }
+        child.kill();
+        // What it said before the kill took effect counts too.
+        while let Some(line) = child.line() {
+            said.push(line.parse().unwrap());
+        }
+        let store = FileStore::open(folder.file()).unwrap();
+        for &key in &said {
+            assert_written(key, store.look(&name(key)).await.unwrap());
+        }
+        // Those under way are in a state on their way, or absent: never
+        // unreadable, and never locked by somebody who is gone.
+        begin = said.iter().max().unwrap() + 1 + 2 * WRITERS;
+        for key in 0..begin {
+            let state = store.look(&name(key)).await.unwrap();
+            assert!(!matches!(state, Some(RecordState::Locked { .. })), "{key}");
+        }
+        acknowledged.append(&mut said);
+    }
+    let store = FileStore::open(folder.file()).unwrap();
+    for &key in &acknowledged {
+        assert_written(key, store.look(&name(key)).await.unwrap());
+    }
+    println!("acknowledged before a kill: {}", acknowledged.len());
+}
+
+#[tokio::test]
+async fn a_kill_while_the_file_is_opened_leaves_one_that_opens() {
+    for round in 0..24 {
+        let folder = Folder::new(&format!("kill-open-{round}"));
+        if round % 4 == 3 {
+            drop(FileStore::open(folder.file()).unwrap());
+        }
+        let mut child = Child::start("open", &folder.file());
+        assert_eq!(child.line().as_deref(), Some("opening"));
+        // At once, once it has begun to create the file, once the file is there.
+        let begun = || match round % 4 {
+            0 => true,
+            1 => std::fs::read_dir(folder.path()).unwrap().count() > 0,
+            _ => folder.file().exists(),
+        };
+        while !begun() {
+            std::thread::yield_now();
+        }
+        child.kill();
+        let store = FileStore::open(folder.file()).unwrap();
+        done(&store, round, acquire(round)).await;
+        done(&store, round, complete(round)).await;
+    }
+}
