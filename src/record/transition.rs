@@ -1,6 +1,6 @@
-//! The transition function. Each rule that looks superfluous closes a path to a
-//! second call that an exhaustive search found; `tests/protocol.rs` is that
-//! search over this very function.
+//! The transition function. A rule that looks superfluous closes a path to a
+//! second call, or to a key held for a request that was never sent;
+//! `tests/protocol.rs` searches this very function for both, exhaustively.
 
 use std::sync::Arc;
 use std::time::Duration;
