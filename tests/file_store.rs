@@ -9,10 +9,17 @@ mod file;
 use std::time::Duration;
 
 use genesys_once::record::{Answer, Event, Phase, RELEASED_FOR};
-use genesys_once::testing::{ManualClock, ScriptedUpstream, Step};
+use genesys_once::testing::{ManualClock, ScriptedUpstream, Step, store_conformance};
 use genesys_once::{DataActionRequest, Engine, FileStore, RecordState, Resolution, Served, Store};
 
 use file::*;
+
+#[tokio::test]
+async fn it_keeps_the_protocol() {
+    let (folder, clock) = (Folder::new("protocol"), ManualClock::new());
+    let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
+    store_conformance(store, async |time| clock.advance(time)).await;
+}
 
 #[tokio::test]
 async fn a_reopened_file_holds_every_outcome_byte_for_byte() {
