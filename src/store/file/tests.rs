@@ -297,10 +297,10 @@ fn space_of_expired_records_is_given_back() {
     let folder = Folder::new("compact");
     let clock = ManualClock::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let body: &'static str = Box::leak("x".repeat(256 * 1024).into_boxed_str());
+    let body: &'static str = Box::leak("x".repeat(1024 * 1024).into_boxed_str());
     let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
     let length = || std::fs::metadata(folder.file()).unwrap().len();
-    for key in 0..100 {
+    for key in 0..25 {
         runtime
             .block_on(store.apply(&name(key), complete(1, body)))
             .unwrap();
@@ -309,7 +309,7 @@ fn space_of_expired_records_is_given_back() {
     assert!(full > 25 * 1024 * 1024, "{full}");
     // A second day like the first needs no second file.
     clock.advance(2 * DAY);
-    for key in 100..200 {
+    for key in 100..125 {
         runtime
             .block_on(store.apply(&name(key), complete(1, body)))
             .unwrap();
