@@ -110,11 +110,16 @@ impl RetryPolicy {
             full.min(self.max_wait)
                 .mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
         });
-        if made >= self.attempts || wait > self.max_wait {
+        if made >= self.attempts || self.is_too_long(wait) {
             Next::GiveUp { retry_after: wait }
         } else {
             Next::Wait(wait)
         }
+    }
+
+    /// Whether a wait is longer than any that is waited out.
+    pub(crate) fn is_too_long(&self, wait: Duration) -> bool {
+        wait > self.max_wait
     }
 
     pub(crate) fn fault(&self) -> Option<&'static str> {

@@ -46,6 +46,13 @@ impl Hold {
         })
     }
 
+    /// How long this action is held back from now.
+    pub(crate) fn left_for(&self, action: &ActionId) -> Duration {
+        self.until(action).map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+
     pub(crate) fn is_free(&self, action: &ActionId) -> bool {
         self.until(action).is_none()
     }

@@ -107,8 +107,19 @@ async fn a_wait_too_long_is_told_at_once_and_leaves_the_key_free() {
         state(&engine).await,
         Some(RecordState::Released { .. })
     ));
-    // Nothing is cached: the next one is executed, when the platform allows.
+    // Nothing is cached. Until the platform allows, everybody is told at once, …
+    for payload in ["{}", "[2]"] {
+        let error = engine.execute(request(payload)).await.unwrap_err();
+        assert!(matches!(error, Error::RateLimited { .. }), "{error}");
+    }
+    assert_eq!(
+        (upstream.ledger().total(), start.elapsed()),
+        (1, Duration::ZERO)
+    );
+    // … and afterwards executed.
+    tokio::time::advance(182 * SECOND).await;
     assert!(engine.execute(request("{}")).await.is_ok());
+    assert_eq!(upstream.ledger().total(), 2);
 }
 
 #[tokio::test(start_paused = true)]

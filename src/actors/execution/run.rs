@@ -179,6 +179,11 @@ impl Flight<'_> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         loop {
+            // A hold longer than any wait would be is told at once.
+            let held = shared.hold.left_for(action);
+            if shared.retry.is_too_long(held) {
+                return Err(Error::RateLimited { retry_after: held });
+            }
             shared.hold.free(action).await;
             let token = match &shared.tokens {
                 Some(tokens) => Some(
