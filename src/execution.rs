@@ -89,7 +89,15 @@ impl<S: State> fmt::Debug for Execution<S> {
     }
 }
 
-/// A state of an [`Execution`]; sealed.
+/// A state of an [`Execution`]; sealed: nobody adds one.
+///
+/// ```compile_fail,E0277
+/// struct Mine;
+///
+/// impl genesys_once::execution::State for Mine {
+///     const NAME: &'static str = "Mine";
+/// }
+/// ```
 pub trait State: sealed::Sealed {
     /// The state's name.
     const NAME: &'static str;
