@@ -62,7 +62,7 @@ impl Judgement {
     pub fn of(world: &World, last: LastWords) -> Self {
         let mut judge = Judge {
             world,
-            asks: world.history.asks(),
+            asks: by_number(world.history.asks()),
             wrong: BTreeMap::new(),
         };
         let numbers = last.after.len() as u64;
@@ -107,14 +107,15 @@ impl Judgement {
 
 struct Judge<'a> {
     world: &'a World,
-    asks: Vec<Ask>,
+    /// By the key's number, in the order in which they were made.
+    asks: BTreeMap<u64, Vec<Ask>>,
     /// What is wrong, by the key's number.
     wrong: BTreeMap<u64, Vec<String>>,
 }
 
 impl Judge<'_> {
     fn told(&self, number: u64) -> impl Iterator<Item = &Told> {
-        let asks = self.asks.iter().filter(move |ask| ask.number == number);
+        let asks = self.asks.get(&number).into_iter().flatten();
         asks.flat_map(|ask| ask.answers.iter().flatten())
     }
 
@@ -168,7 +169,7 @@ impl Judge<'_> {
     /// After everything is healed, a key has its outcome or is known to be
     /// indeterminate, in the store and to the one who asked last.
     fn has_ended(&mut self, number: u64, state: &'static str) -> bool {
-        let last = self.asks.iter().rfind(|ask| ask.number == number);
+        let last = self.asks.get(&number).and_then(|asks| asks.last());
         let told = last.and_then(|ask| ask.answers[0].clone());
         let executed = self.world.simulator.ledger().executed(&key(number));
         let what = match (state, told.as_ref().map(|told| &*told.kind)) {
@@ -187,7 +188,8 @@ impl Judge<'_> {
     /// Callers without an answer, those in killed workers excepted.
     fn unanswered(&mut self) -> usize {
         let mut unanswered = 0;
-        for ask in self.asks.clone() {
+        let all: Vec<Ask> = self.asks.values().flatten().cloned().collect();
+        for ask in all {
             let missing = ask.answers.iter().filter(|told| told.is_none()).count();
             if missing > 0 && !self.world.history.was_killed(ask.process) {
                 unanswered += missing;
@@ -200,7 +202,7 @@ impl Judge<'_> {
     fn answers_by_kind(&self) -> String {
         let mut kinds: Vec<String> = Vec::new();
         let mut lost = 0;
-        for ask in &self.asks {
+        for ask in self.asks.values().flatten() {
             for told in &ask.answers {
                 match told {
                     Some(told) if told.is_ok() => {
@@ -222,7 +224,7 @@ impl Judge<'_> {
         let mut stories = Vec::new();
         for (number, wrong) in &self.wrong {
             let mut lines: Vec<(Duration, String)> = Vec::new();
-            for ask in self.asks.iter().filter(|ask| ask.number == *number) {
+            for ask in self.asks.get(number).into_iter().flatten() {
                 let (process, callers) = (ask.process, ask.answers.len());
                 lines.push((ask.at, format!("{callers} ask {process:?}")));
                 for told in ask.answers.iter().flatten() {
@@ -247,6 +249,14 @@ impl Judge<'_> {
         }
         stories
     }
+}
+
+fn by_number(asks: Vec<Ask>) -> BTreeMap<u64, Vec<Ask>> {
+    let mut numbers: BTreeMap<u64, Vec<Ask>> = BTreeMap::new();
+    for ask in asks {
+        numbers.entry(ask.number).or_default().push(ask);
+    }
+    numbers
 }
 
 fn count<S: AsRef<str>>(words: &[S]) -> String {

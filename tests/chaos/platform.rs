@@ -86,22 +86,22 @@ fn choose(seed: u64, call: &Call) -> (&'static str, bool, Step) {
     let mut rng = Rng::with_seed(seed ^ key ^ attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     // Now and then longer than a lease, so that it has to be extended.
     let time = match rng.u32(..100) {
-        0..70 => rng.u64(2..150),
-        70..85 => rng.u64(150..900),
+        0..55 => rng.u64(2..150),
+        55..80 => rng.u64(150..900),
         _ => rng.u64(900..2_600),
     };
     let (what, is_fault, step) = match rng.u32(..100) {
-        0..58 => ("answers 200", false, Step::ok(body(call))),
-        58..61 => ("answers 400", false, Step::status(400, body(call))),
-        61..65 => ("answers 403", false, Step::status(403, body(call))),
-        65..69 => ("platform 500", true, Step::status(500, "{}")),
-        69..74 => ("platform 503", true, Step::status(503, "{}")),
-        74..77 => {
+        0..52 => ("answers 200", false, Step::ok(body(call))),
+        52..55 => ("answers 400", false, Step::status(400, body(call))),
+        55..59 => ("answers 403", false, Step::status(403, body(call))),
+        59..63 => ("platform 500", true, Step::status(500, "{}")),
+        63..68 => ("platform 503", true, Step::status(503, "{}")),
+        68..71 => {
             let wait = Duration::from_secs(rng.u64(1..3));
             ("platform 429", true, Step::RateLimited(wait))
         }
         // Proven, and held back by nobody but itself.
-        77..88 => (
+        71..88 => (
             "platform 408",
             true,
             Step::Answer(answers::platform_error(408, "timeout", "not begun")),

@@ -70,7 +70,7 @@ async fn load(world: Arc<World>, length: Duration) -> u64 {
             let slot = &world.fleet[(first + next) % WORKERS];
             slot.ask(number, callers, limit).await;
         }
-        sleep(Duration::from_millis(rng.u64(10..70))).await;
+        sleep(Duration::from_millis(rng.u64(5..45))).await;
     }
     numbers
 }

@@ -75,7 +75,7 @@ pub fn draw(seed: u64, length: Duration, workers: usize) -> Vec<(Duration, Fault
     let mut faults = Vec::new();
     while at < length {
         faults.push((at, fault(&mut rng, workers)));
-        at += Duration::from_millis(rng.u64(60..420));
+        at += Duration::from_millis(rng.u64(80..480));
     }
     faults
 }
@@ -85,17 +85,17 @@ fn fault(rng: &mut Rng, workers: usize) -> Fault {
     let of_redis = |trouble| Fault::Connections(worker, End::Redis, trouble);
     let of_platform = |trouble| Fault::Connections(worker, End::Platform, trouble);
     let mut ms = |range| Duration::from_millis(rng.u64(range));
-    let (short, long, down) = (ms(100..900), ms(700..2_200), ms(50..1_500));
-    let (past, delay) = (LEASE + ms(100..1_500), ms(20..350));
+    let (short, long, down) = (ms(100..900), ms(300..1_800), ms(50..1_200));
+    let (past, delay) = (LEASE + ms(100..1_500), ms(5..150));
     let way = [Way::Out, Way::Back][rng.usize(..2)];
     match rng.u32(..100) {
-        0..11 => Fault::KillWorker { worker, down },
-        11..29 => Fault::StopWorker {
+        0..10 => Fault::KillWorker { worker, down },
+        10..32 => Fault::StopWorker {
             worker,
             stopped: past,
         },
-        29..38 => of_redis(Trouble::Reset),
-        38..54 => {
+        32..42 => of_redis(Trouble::Reset),
+        42..54 => {
             let (out, back) = [(true, true), (true, false), (false, true)][rng.usize(..3)];
             of_redis(Trouble::Silence {
                 out,
@@ -105,16 +105,16 @@ fn fault(rng: &mut Rng, workers: usize) -> Fault {
         }
         54..62 => of_redis(Trouble::HalfClose(way)),
         62..72 => of_redis(Trouble::Delay(delay, long)),
-        72..77 => Fault::KillRedis { down },
-        77..82 => Fault::StopRedis { stopped: short },
-        82..87 => of_platform(Trouble::Reset),
-        87..90 => of_platform(Trouble::Silence {
+        72..75 => Fault::KillRedis { down },
+        75..79 => Fault::StopRedis { stopped: short },
+        79..85 => of_platform(Trouble::Reset),
+        85..89 => of_platform(Trouble::Silence {
             out: way == Way::Out,
             back: true,
             lasting: long,
         }),
-        90..93 => of_platform(Trouble::HalfClose(way)),
-        93..97 => of_platform(Trouble::Delay(delay, long)),
+        89..92 => of_platform(Trouble::HalfClose(way)),
+        92..97 => of_platform(Trouble::Delay(delay, long)),
         _ => Fault::RevokeTokens,
     }
 }

@@ -119,7 +119,7 @@ async fn engine(redis: &str) -> Engine {
     };
     let retry = RetryPolicy::default()
         .attempts(4)
-        .backoff(Duration::from_millis(400))
+        .backoff(Duration::from_millis(1_000))
         .max_wait(Duration::from_secs(3));
     Engine::builder(upstream)
         .store(store)
