@@ -15,6 +15,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Breaker {
     failures: u32,
+    /// When the last failure was counted.
+    last: Duration,
     open: Option<Open>,
 }
 
@@ -54,9 +56,27 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// A command got no answer; `probe` where it was the probe.
-    pub(crate) fn failed(&mut self, now: Duration, probe: bool) {
+    /// A command that was sent at `sent` failed; `probe` where it was the probe.
+    ///
+    /// What was under way when a connection broke fails all at once, with a store
+    /// that may be well: together it counts as one failure, so that the second
+    /// try of each still goes on.
+    pub(crate) fn failed(&mut self, sent: Duration, now: Duration, probe: bool) {
+        if self.open.is_none() && sent < self.last {
+            return;
+        }
+        self.count(now, probe);
+    }
+
+    /// A command got no answer in all the time that it had. Each of these
+    /// counts: whoever else waits would wait as long.
+    pub(crate) fn silent(&mut self, now: Duration, probe: bool) {
+        self.count(now, probe);
+    }
+
+    fn count(&mut self, now: Duration, probe: bool) {
         self.failures = self.failures.saturating_add(1);
+        self.last = now;
         match &mut self.open {
             // Commands that were under way when it opened say nothing new.
             Some(open) if probe => {
@@ -102,7 +122,7 @@ mod tests {
         let mut breaker = Breaker::default();
         for _ in 0..THRESHOLD {
             assert_eq!(breaker.pass(Duration::ZERO), Pass::Go);
-            breaker.failed(Duration::ZERO, false);
+            breaker.failed(Duration::ZERO, Duration::ZERO, false);
         }
         assert!(!breaker.is_closed());
         breaker
@@ -112,12 +132,31 @@ mod tests {
     fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
         let mut breaker = Breaker::default();
         for _ in 0..10 {
-            breaker.failed(Duration::ZERO, false);
-            breaker.failed(Duration::ZERO, false);
+            breaker.failed(Duration::ZERO, Duration::ZERO, false);
+            breaker.failed(Duration::ZERO, Duration::ZERO, false);
             breaker.answered();
         }
         assert!(breaker.is_closed());
         opened();
+    }
+
+    #[test]
+    fn what_one_broken_connection_takes_along_is_one_failure() {
+        let mut breaker = Breaker::default();
+        for broken in [10, 20] {
+            for _ in 0..50 {
+                breaker.failed((broken - 5) * MS, broken * MS, false);
+            }
+            assert!(breaker.is_closed());
+        }
+        breaker.failed(20 * MS, 30 * MS, false);
+        assert!(!breaker.is_closed());
+        // Silence is another matter.
+        let mut breaker = Breaker::default();
+        for _ in 0..THRESHOLD {
+            breaker.silent(2_000 * MS, false);
+        }
+        assert!(!breaker.is_closed());
     }
 
     #[test]
@@ -141,8 +180,8 @@ mod tests {
             assert_eq!(breaker.pass(now - MS), Pass::Stop);
             assert_eq!(breaker.pass(now), Pass::Probe);
             // Late failures of others change nothing.
-            breaker.failed(now, false);
-            breaker.failed(now, true);
+            breaker.failed(now, now, false);
+            breaker.failed(now, now, true);
         }
     }
 }

@@ -42,7 +42,8 @@ impl Guarded {
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let mut turn = match self.breaker().pass(self.origin.elapsed()) {
+        let sent = self.origin.elapsed();
+        let mut turn = match self.breaker().pass(sent) {
             Pass::Stop => {
                 let why = "the breaker is open: the last commands were not answered";
                 return Err(StoreError::unavailable(why));
@@ -56,16 +57,17 @@ impl Guarded {
                 probe: true,
             },
         };
-        let answer = timeout(self.limit, call).await.unwrap_or_else(|_| {
+        let Ok(answer) = timeout(self.limit, call).await else {
+            turn.end(End::Silent);
             let limit = self.limit.as_secs_f64();
-            Err(StoreError::unavailable(format!(
+            return Err(StoreError::unavailable(format!(
                 "no answer within {limit} s"
-            )))
-        });
+            )));
+        };
         turn.end(match &answer {
-            Ok(_) => true,
             // It answered, if only to refuse.
-            Err(error) => error.is_refused() || error.is_unreadable(),
+            Err(error) if !error.is_refused() && !error.is_unreadable() => End::Failed { sent },
+            _ => End::Answered,
         });
         answer
     }
@@ -83,14 +85,25 @@ struct Turn<'a> {
     probe: bool,
 }
 
+/// How a command ended.
+enum End {
+    Answered,
+    /// Without an answer, before its time was over.
+    Failed {
+        sent: Duration,
+    },
+    Silent,
+}
+
 impl Turn<'_> {
-    fn end(&mut self, answered: bool) {
+    fn end(&mut self, end: End) {
+        let now = self.guarded.origin.elapsed();
         let mut breaker = self.guarded.breaker();
         let was_closed = breaker.is_closed();
-        if answered {
-            breaker.answered();
-        } else {
-            breaker.failed(self.guarded.origin.elapsed(), self.probe);
+        match end {
+            End::Answered => breaker.answered(),
+            End::Failed { sent } => breaker.failed(sent, now, self.probe),
+            End::Silent => breaker.silent(now, self.probe),
         }
         self.probe = false;
         match (was_closed, breaker.is_closed()) {

@@ -44,6 +44,28 @@ async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> {
         .unwrap()
 }
 
+/// Red when what one broken connection takes along opens the breaker: the
+/// second try of each is the one that a new connection answers.
+#[tokio::test(start_paused = true)]
+async fn one_broken_connection_fails_nobody() {
+    let broken = FaultyStore::new(MemoryStore::new(), |operation| {
+        match operation.number <= 40 {
+            true => Fault::After(SECOND / 100, Box::new(Fault::Fail)),
+            // A round trip, so that all fail before the first one is answered.
+            false => Fault::Late(SECOND / 100),
+        }
+    });
+    let upstream = platform();
+    let engine = Engine::builder(upstream.clone()).store(broken);
+    let engine = engine.start().await.unwrap();
+    let callers = (0..40).map(|n| engine.execute(request(&n.to_string())));
+    for answer in futures_util::future::join_all(callers).await {
+        assert!(answer.unwrap().recorded());
+    }
+    assert_eq!(upstream.ledger().total(), 40);
+    assert!(engine.stats().store_up);
+}
+
 /// Red when a request is sent without a lease in the store.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_down_means_that_nothing_is_sent() {

@@ -1,0 +1,194 @@
+//! The worker processes, as the coordinator holds them: started, asked,
+//! stopped, killed, and killed for good with the fleet. What they are told and
+//! what they say goes into the history, and nowhere else.
+
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use super::history::{History, Process};
+
+/// Where a worker's standard input takes this long, it is stopped and full.
+const WRITE: Duration = Duration::from_millis(500);
+
+/// One place in the fleet: a process, and after its death the next.
+pub struct Slot {
+    place: usize,
+    environment: HashMap<&'static str, String>,
+    history: Arc<History>,
+    /// Held by whoever kills or stops it, for as long as that takes.
+    pub turn: Mutex<()>,
+    process: Mutex<Option<Running>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Running {
+    id: Process,
+    // Killed when dropped, as when the coordinator panics.
+    child: Child,
+    input: ChildStdin,
+    ready: Arc<AtomicBool>,
+    stats: watch::Receiver<Option<(usize, usize)>>,
+}
+
+impl Slot {
+    pub fn new(
+        place: usize,
+        environment: HashMap<&'static str, String>,
+        history: Arc<History>,
+    ) -> Self {
+        Self {
+            place,
+            environment,
+            history,
+            turn: Mutex::default(),
+            process: Mutex::default(),
+            readers: Mutex::default(),
+        }
+    }
+
+    /// Starts a process where there is none.
+    pub async fn start(&self) {
+        let mut process = self.process.lock().await;
+        if process.is_some() {
+            return;
+        }
+        let mut readers = self.readers.lock().await;
+        let id = (self.place, readers.len() as u32);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .envs(&self.environment)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = child.stdout.take().unwrap();
+        let ready = Arc::new(AtomicBool::new(false));
+        let (tell, stats) = watch::channel(None);
+        let reading = read(output, self.history.clone(), ready.clone(), tell);
+        readers.push(tokio::spawn(reading));
+        *process = Some(Running {
+            id,
+            child,
+            input,
+            ready,
+            stats,
+        });
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        let process = self.process.lock().await;
+        let process = process.as_ref();
+        process.is_some_and(|process| process.ready.load(Ordering::Relaxed))
+    }
+
+    /// Lets callers ask for a number, where there is a process to ask.
+    pub async fn ask(&self, number: u64, callers: usize, limit: Duration) {
+        let mut process = self.process.lock().await;
+        let Some(process) = process.as_mut() else {
+            return;
+        };
+        if !process.ready.load(Ordering::Relaxed) {
+            return;
+        }
+        let history = &self.history;
+        let id = history.asking(number, process.id, callers, limit);
+        let limit = limit.as_millis();
+        process
+            .tell(&format!("ask {id} {number} {callers} {limit}"))
+            .await;
+    }
+
+    /// Executions not settled and callers waiting, as the process says itself.
+    pub async fn stats(&self) -> Option<(usize, usize)> {
+        let mut stats = {
+            let mut process = self.process.lock().await;
+            let process = process.as_mut()?;
+            process.stats.mark_unchanged();
+            process.tell("stats").await;
+            process.stats.clone()
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(2), stats.changed());
+        answer.await.ok()?.ok()?;
+        *stats.borrow()
+    }
+
+    /// As the machine's end would: nothing is closed, nobody is told.
+    pub async fn kill(&self) {
+        if let Some(mut process) = self.process.lock().await.take() {
+            self.history.killed(process.id);
+            let _ = process.child.kill().await;
+        }
+    }
+
+    /// Stops it without a word, or lets it go on.
+    pub async fn stop(&self, stop: bool) {
+        let process = self.process.lock().await;
+        // Not waited for yet, so the number is still its own.
+        if let Some(id) = process.as_ref().and_then(|process| process.child.id()) {
+            signal(if stop { "-STOP" } else { "-CONT" }, id).await;
+        }
+    }
+
+    /// Ends it and hands on what a reader may have panicked about.
+    pub async fn end(&self) {
+        if let Some(mut process) = self.process.lock().await.take() {
+            let _ = process.child.kill().await;
+        }
+        for reader in self.readers.lock().await.drain(..) {
+            if let Err(error) = reader.await {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}
+
+impl Running {
+    /// A line, if it takes it; one that does not is answered for by nobody, and
+    /// the history shows that.
+    async fn tell(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        let writing = self.input.write_all(line.as_bytes());
+        let _ = tokio::time::timeout(WRITE, writing).await;
+    }
+}
+
+async fn read(
+    output: ChildStdout,
+    history: Arc<History>,
+    ready: Arc<AtomicBool>,
+    stats: watch::Sender<Option<(usize, usize)>>,
+) {
+    let mut lines = BufReader::new(output).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match line.split_once(' ') {
+            None if line == "ready" => ready.store(true, Ordering::Relaxed),
+            Some(("answer", rest)) => history.answered(rest),
+            Some(("stats", rest)) => {
+                let numbers = rest.split_once(' ').unwrap();
+                let numbers = (numbers.0.parse().unwrap(), numbers.1.parse().unwrap());
+                stats.send_replace(Some(numbers));
+            }
+            // The last line of a killed process may be half a line.
+            _ => history.event(format!("a worker says {line:?}")),
+        }
+    }
+}
+
+/// Sends a signal; `kill` says so itself where there is nobody.
+pub async fn signal(signal: &str, id: u32) {
+    let status = Command::new("kill")
+        .args([signal, &id.to_string()])
+        .status()
+        .await
+        .unwrap();
+    assert!(status.success(), "kill {signal}");
+}

@@ -1,0 +1,114 @@
+//! What the simulated platform does with each call, by seed, key and attempt,
+//! whatever order calls come in. Every answer is its own, so that two calls are
+//! never mistaken for one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use genesys_once::testing::{GenesysSimulator, Step, answers};
+use genesys_once::{Call, IdempotencyKey};
+
+use super::history::History;
+use super::worker::digest;
+
+/// How often each kind of fault happened.
+#[derive(Clone, Debug, Default)]
+pub struct Tally(Arc<Mutex<BTreeMap<&'static str, usize>>>);
+
+impl Tally {
+    pub fn count(&self, kind: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(kind).or_default() += 1;
+    }
+
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// One call as the platform saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub at: Duration,
+    pub what: &'static str,
+    /// Of the body sent, where one was sent whole.
+    pub digest: Option<String>,
+}
+
+/// All calls, by key.
+pub type Calls = Arc<Mutex<BTreeMap<IdempotencyKey, Vec<Seen>>>>;
+
+/// Scripts the simulator; without `faults` every call succeeds at once.
+pub fn script(
+    simulator: &GenesysSimulator,
+    seed: u64,
+    faults: Option<Tally>,
+    history: Arc<History>,
+    calls: Calls,
+) {
+    simulator.script(move |call| {
+        let (what, step) = match &faults {
+            Some(tally) => {
+                let (what, is_fault, step) = choose(seed, call);
+                if is_fault {
+                    tally.count(what);
+                }
+                (what, step)
+            }
+            None => ("answers 200", Step::ok(body(call))),
+        };
+        let digest = match what {
+            "answers 200" | "answers 400" | "answers 403" => Some(digest(body(call).as_bytes())),
+            _ => None,
+        };
+        let at = history.now();
+        let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = calls.entry(call.key()).or_default();
+        of_key.push(Seen { at, what, digest });
+        step
+    });
+}
+
+/// An answer that no other call gets: key and number of the call.
+fn body(call: &Call) -> String {
+    format!(r#"{{"key":"{}","call":{}}}"#, call.key(), call.attempt())
+}
+
+fn choose(seed: u64, call: &Call) -> (&'static str, bool, Step) {
+    let key = call.key();
+    let key = u64::from_le_bytes(*key.as_bytes().first_chunk().unwrap());
+    let attempt = u64::from(call.attempt());
+    let mut rng = Rng::with_seed(seed ^ key ^ attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    // Now and then longer than a lease, so that it has to be extended.
+    let time = match rng.u32(..100) {
+        0..55 => rng.u64(2..150),
+        55..80 => rng.u64(150..900),
+        _ => rng.u64(900..2_600),
+    };
+    let (what, is_fault, step) = match rng.u32(..100) {
+        0..52 => ("answers 200", false, Step::ok(body(call))),
+        52..55 => ("answers 400", false, Step::status(400, body(call))),
+        55..59 => ("answers 403", false, Step::status(403, body(call))),
+        59..63 => ("platform 500", true, Step::status(500, "{}")),
+        63..68 => ("platform 503", true, Step::status(503, "{}")),
+        68..71 => {
+            let wait = Duration::from_secs(rng.u64(1..3));
+            ("platform 429", true, Step::RateLimited(wait))
+        }
+        // Proven, and held back by nobody but itself.
+        71..88 => (
+            "platform 408",
+            true,
+            Step::Answer(answers::platform_error(408, "timeout", "not begun")),
+        ),
+        88..92 => ("platform cuts a body", true, Step::Cut),
+        92..97 => ("platform resets", true, Step::Reset),
+        _ => ("platform is silent", true, Step::Silent),
+    };
+    (what, is_fault, step.after(Duration::from_millis(time)))
+}
