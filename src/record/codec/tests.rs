@@ -125,7 +125,7 @@ fn a_newer_version_and_foreign_values_are_unreadable() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig::with_cases(100_000))]
 
     /// A changed byte yields an error or a record, never a panic.
     #[test]

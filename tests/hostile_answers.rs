@@ -1,0 +1,102 @@
+//! Answers that were damaged or made up: 100,000 of them through everything that
+//! reads one. Nothing panics, and damage never turns an unknown outcome into a
+//! proof that nothing was executed.
+#![cfg(feature = "testing")]
+
+use std::time::{Duration, SystemTime};
+
+use genesys_once::testing::answers;
+use genesys_once::{Outcome, Then, Verdict, classify};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use proptest::prelude::*;
+
+const STATUSES: [u16; 14] = [
+    200, 302, 400, 401, 403, 404, 408, 409, 425, 429, 500, 502, 503, 504,
+];
+
+/// Bodies as the platform sends them, cut and changed at random, and random ones.
+fn bodies() -> impl Strategy<Value = Vec<u8>> {
+    let made = prop::sample::select(vec![
+        answers::platform_error(
+            429,
+            "too.many.requests.retry.after",
+            "Retry the request in [42] seconds",
+        )
+        .body
+        .to_vec(),
+        answers::remote_error(400, "ACTION.REMOTE_ENDPOINT", "it answered 500")
+            .body
+            .to_vec(),
+        answers::remote_error(429, "ACTION.PROCESSING", "no")
+            .body
+            .to_vec(),
+        br#"{"details":[{"errorCode":"ACTION.AUTHENTICATION"}]}"#.to_vec(),
+        vec![b'['; 5_000],
+        br#"{"message":"Retry the request in [99999999999999999999999] seconds"}"#.to_vec(),
+    ]);
+    let changed = (
+        made,
+        any::<prop::sample::Index>(),
+        any::<u8>(),
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(mut body, at, to, cut)| {
+            let at = at.index(body.len());
+            body[at] = to;
+            if to % 3 == 0 {
+                body.truncate(cut.index(body.len()) + 1);
+            }
+            body
+        });
+    prop_oneof![4 => changed, 1 => prop::collection::vec(any::<u8>(), 0..200)]
+}
+
+fn outcomes() -> impl Strategy<Value = Outcome> {
+    let retry_after = prop_oneof![
+        Just(Vec::new()),
+        "[0-9]{1,30}".prop_map(String::into_bytes),
+        "[ -~]{0,40}".prop_map(String::into_bytes),
+        prop::collection::vec(0x80..=0xffu8, 1..10),
+    ];
+    (
+        prop::sample::select(STATUSES.to_vec()),
+        retry_after,
+        bodies(),
+    )
+        .prop_map(|(status, retry_after, body)| {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(&retry_after) {
+                headers.insert("retry-after", value);
+            }
+            Outcome::new(StatusCode::from_u16(status).unwrap(), headers, body)
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(
+            proptest::test_runner::FileFailurePersistence::SourceParallel("proptest-regressions"),
+        )),
+        ..ProptestConfig::with_cases(100_000)
+    })]
+
+    #[test]
+    fn nothing_panics_and_nothing_is_misread(outcome in outcomes()) {
+        let status = outcome.status_code.as_u16();
+        let verdict = classify::genesys(&outcome);
+        if status >= 500 {
+            prop_assert_eq!(verdict, Verdict::Unknown);
+        }
+        if status == 200 || status == 409 {
+            prop_assert_eq!(verdict, Verdict::Final);
+        }
+        if status == 400 {
+            prop_assert!(matches!(verdict, Verdict::Final | Verdict::NotExecuted(Then::HandOver)));
+        }
+        let everything = classify::everything_final(&outcome);
+        prop_assert_eq!(everything == Verdict::Final, ![401, 408, 425, 429].contains(&status));
+        if let Some(wait) = genesys_once::retry_after(&outcome, SystemTime::now()) {
+            prop_assert!(wait <= Duration::from_secs(366 * 24 * 3600), "{wait:?}");
+        }
+    }
+}
