@@ -4,6 +4,9 @@
 //! do is asserted where it is cheap.
 #![cfg(all(feature = "testing", feature = "genesys"))]
 
+#[path = "api/seams.rs"]
+mod seams;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,82 +16,17 @@ use genesys_once::testing::{
     GenesysSimulator, Ledger, ScriptedUpstream, Step, every_error, store_conformance, strategies,
 };
 use genesys_once::{
-    AccessToken, BoxFuture, Call, ClientAuth, Credentials, DataActionRequest, Drained, Engine,
-    EngineBuilder, EngineMessage, Environment, Error, GenesysCloud, IdempotencyKey, MemoryStore,
-    Namespace, OnDuplicate, OnStoreDown, OnUnknown, Outcome, RecordName, RecordState, Reply,
-    Resolution, RetryHint, RetryPolicy, Route, SendError, Served, Stats, Store, StoreError, Then,
-    TokenError, TokenSource, Upstream, Verdict, canonical, classify,
+    Call, ClientAuth, Credentials, DataActionRequest, Drained, Engine, EngineBuilder,
+    EngineMessage, Environment, Error, GenesysCloud, IdempotencyKey, MemoryStore, OnDuplicate,
+    OnStoreDown, OnUnknown, Outcome, RecordName, RecordState, Reply, Resolution, RetryHint,
+    RetryPolicy, Route, Served, Stats, Store, StoreError, Then, TokenError, Upstream, Verdict,
+    canonical, classify,
 };
 use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent, call_t};
+use seams::{Counting, Own, OwnTokens};
 use serde_json::{Value, json};
-
-/// A service's own platform, written against the seam.
-struct Own(Arc<OwnTokens>);
-
-struct OwnTokens;
-
-impl TokenSource for OwnTokens {
-    fn fetch(&self) -> BoxFuture<'_, Result<AccessToken, TokenError>> {
-        Box::pin(async { Ok(AccessToken::new("t", Some(Duration::from_secs(60)))) })
-    }
-}
-
-impl Upstream for Own {
-    fn namespace(&self) -> Namespace {
-        "own".parse().unwrap()
-    }
-
-    fn send<'a>(
-        &'a self,
-        call: &'a Call,
-        token: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
-        Box::pin(async move {
-            assert_eq!(token.map(AccessToken::expose), Some("t"));
-            let _: (&DataActionRequest, IdempotencyKey, u32) =
-                (call.request(), call.key(), call.attempt());
-            match call.request().payload().as_ref() {
-                b"0" => Err(SendError::before_sending("no route")),
-                b"1" => Err(SendError::after_sending(std::io::Error::other("cut"))),
-                payload => {
-                    let body = Bytes::copy_from_slice(payload);
-                    Ok(Outcome::new(StatusCode::OK, HeaderMap::new(), body))
-                }
-            }
-        })
-    }
-
-    fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
-        Some(self.0.clone())
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-/// A service's own store: three functions, one of them optional.
-#[derive(Clone)]
-struct Counting(MemoryStore);
-
-impl Store for Counting {
-    fn apply<'a>(
-        &'a self,
-        name: &'a RecordName,
-        event: Event,
-    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        self.0.apply(name, event)
-    }
-
-    fn look<'a>(
-        &'a self,
-        name: &'a RecordName,
-    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        self.0.look(name)
-    }
-}
 
 /// Every setting, by its plain type.
 fn tuned(upstream: impl Upstream, store: impl Store) -> EngineBuilder {
