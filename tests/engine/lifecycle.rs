@@ -100,7 +100,8 @@ async fn an_execution_killed_while_it_waits_is_released() {
     );
 }
 
-/// Red when an engine whose root is dead says `Crashed`, or nothing.
+/// Red without `Drop` of the flight's guard. Without the engine's mapping of
+/// `Crashed` alone it stays green: the closed table says `Stopped` first.
 #[tokio::test(start_paused = true)]
 async fn a_killed_root_leaves_nobody_waiting() {
     let upstream = slow();

@@ -66,7 +66,6 @@ async fn one_broken_connection_fails_nobody() {
     assert!(engine.stats().store_up);
 }
 
-/// Red when a request is sent without a lease in the store.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_down_means_that_nothing_is_sent() {
     for fault in [Fault::Fail, Fault::Silent, Fault::Refuse] {

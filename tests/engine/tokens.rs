@@ -25,7 +25,6 @@ fn failing(until: usize, error: fn() -> TokenError) -> ScriptedTokens {
     })
 }
 
-/// Red without the timer of the renewal.
 #[tokio::test(start_paused = true)]
 async fn it_is_renewed_in_the_background_before_it_expires() {
     let tokens = ScriptedTokens::lasting(600 * SECOND);
@@ -57,7 +56,6 @@ async fn a_passing_failure_is_waited_out() {
     assert_eq!(tokens.fetches(), 3);
 }
 
-/// Red when every caller makes the endpoint be asked again.
 #[tokio::test(start_paused = true)]
 async fn a_lasting_failure_is_told_backed_off_and_heals() {
     let tokens = failing(9, || TokenError::new("connection refused"));
