@@ -149,7 +149,8 @@ async fn a_service_with_two_organisations() {
         Duration::from_secs(5),
     );
     assert_eq!(respond(reply.await), (200, "replayed: true".into()));
-    // Another organisation shares nothing of it (I8).
+    // Another organisation shares nothing of it (I8). Red with one namespace for
+    // all.
     let key = IdempotencyKey::of(&request(json!({"a": 1})));
     assert!(two.inspect(&key).await.unwrap().is_none());
     assert_eq!(

@@ -70,6 +70,7 @@ impl Seen {
     }
 }
 
+/// I7. Red when `Debug` of a token or of an outcome shows its content.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
     let log = Log::default();

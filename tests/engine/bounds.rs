@@ -27,7 +27,8 @@ async fn a_caller_s_deadline_is_not_the_execution_s() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// I2.
+/// I2. Red when the execution runs in the caller's future instead of the
+/// actor's.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_caller_neither_cancels_nor_repeats_nor_leaks() {
     let upstream = slow();

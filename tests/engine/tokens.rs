@@ -25,6 +25,7 @@ fn failing(until: usize, error: fn() -> TokenError) -> ScriptedTokens {
     })
 }
 
+/// Red without the timer of the renewal.
 #[tokio::test(start_paused = true)]
 async fn it_is_renewed_in_the_background_before_it_expires() {
     let tokens = ScriptedTokens::lasting(600 * SECOND);
@@ -56,6 +57,7 @@ async fn a_passing_failure_is_waited_out() {
     assert_eq!(tokens.fetches(), 3);
 }
 
+/// Red when a failure is not remembered: every caller then asks the endpoint.
 #[tokio::test(start_paused = true)]
 async fn a_lasting_failure_is_told_backed_off_and_heals() {
     let tokens = failing(9, || TokenError::new("connection refused"));
