@@ -86,13 +86,15 @@ impl RetryPolicy {
         self
     }
 
-    /// The first wait where the platform names none; doubled every time.
+    /// The first wait where the platform names none; doubled every time. At
+    /// most 30 days.
     pub fn backoff(mut self, first: Duration) -> Self {
         self.backoff = first;
         self
     }
 
-    /// The longest wait; one that is longer ends the execution at once.
+    /// The longest wait; one that is longer ends the execution at once. At most
+    /// 30 days.
     pub fn max_wait(mut self, longest: Duration) -> Self {
         self.max_wait = longest;
         self
@@ -123,7 +125,13 @@ impl RetryPolicy {
     }
 
     pub(crate) fn fault(&self) -> Option<&'static str> {
-        (self.attempts == 0).then_some("there must be at least one attempt")
+        if self.attempts == 0 {
+            Some("there must be at least one attempt")
+        } else if self.backoff.max(self.max_wait) > self::retry_after::LONGEST {
+            Some("a wait must be at most 30 days")
+        } else {
+            None
+        }
     }
 }
 

@@ -23,6 +23,10 @@ use derivation::Derivation;
 use forward::Forward;
 pub use payload::Payload;
 
+/// A store's clock is in milliseconds, and has to add the longest time up.
+const SHORTEST_TTL: Duration = Duration::from_millis(1);
+const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// A request to execute one Data Action with one payload.
 ///
 /// Two requests with the same [`IdempotencyKey`] are one: the platform sees one
@@ -210,9 +214,11 @@ impl DataActionRequest {
         Ok(self.with(|parts| parts.forward = Some(forward)))
     }
 
-    /// Sets how long the outcome is kept, instead of the engine's `result_ttl`.
-    /// Among callers that joined one execution, the longest applies.
+    /// Sets how long the outcome is kept, instead of the engine's `result_ttl`:
+    /// 1 ms to ten years, and the nearest of these for what lies outside. Among
+    /// callers that joined one execution, the longest applies.
     pub fn ttl(self, ttl: Duration) -> Self {
+        let ttl = ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
         self.with(|parts| parts.ttl = Some(ttl))
     }
 

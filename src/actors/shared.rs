@@ -63,7 +63,9 @@ impl Shared {
 
     /// How long after `since` a lost attempt may still be running.
     pub(crate) fn may_still_run(&self) -> Duration {
-        self.upstream.attempt_limit() + self.terms.lease
+        self.upstream
+            .attempt_limit()
+            .saturating_add(self.terms.lease)
     }
 }
 

@@ -24,6 +24,9 @@ use crate::request::DataActionRequest;
 use crate::store::{Guarded, MemoryStore, Store};
 use crate::upstream::Upstream;
 
+/// Longer than any record is of use, and short enough for every clock to add up.
+const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// The settings of an [`Engine`]; each has a default, named at its function.
 ///
 /// Impossible settings are `Error::InvalidConfig` from [`start`](Self::start). A
@@ -192,8 +195,8 @@ impl EngineBuilder {
     }
 
     /// How many bytes of recent outcomes are kept in memory, and for how long
-    /// each; 64 MiB and 60 s by default, never longer than the store keeps them.
-    /// 0 bytes keeps none.
+    /// each; 64 MiB and 60 s by default, at most ten years, and never longer than
+    /// the store keeps them. 0 bytes keeps none.
     pub fn recent(mut self, bytes: u64, ttl: Duration) -> Self {
         self.limits.recent_bytes = bytes;
         self.limits.recent_ttl = ttl;
@@ -311,9 +314,12 @@ impl EngineBuilder {
             ("result_ttl", terms.result_ttl),
             ("unresolved_ttl", terms.unresolved_ttl),
         ] {
-            if time > Duration::from_secs(10 * 365 * 24 * 3600) {
+            if time > TEN_YEARS {
                 return refuse(setting, "it must be at most ten years");
             }
+        }
+        if limits.recent_ttl > TEN_YEARS {
+            return refuse("recent", "its time must be at most ten years");
         }
         if terms.unresolved_ttl < terms.lease {
             return refuse("unresolved_ttl", "it must be at least the lease");

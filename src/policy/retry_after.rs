@@ -10,7 +10,7 @@ use super::error_body::{ErrorBody, is_digits};
 use crate::outcome::Outcome;
 
 /// No platform means more than this, and clocks can still add it up.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How long the answer asks to wait before the next attempt; `None` where it
 /// does not say.

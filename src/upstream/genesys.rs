@@ -127,14 +127,14 @@ impl GenesysCloud {
     }
 
     /// The longest that one attempt may take, from connecting to the last byte
-    /// of the answer: 65 s by default, since an action may run for 60. An
+    /// of the answer: 65 s by default, since an action may run for 60; at most a day. An
     /// attempt cut off by it counts as possibly executed.
     pub fn attempt_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.attempt_timeout = limit)
     }
 
     /// The longest that name resolution, TCP and TLS may take together, 5 s by
-    /// default; a failure here is proof that nothing was sent. At most half of
+    /// default, at most a day; a failure here is proof that nothing was sent. At most half of
     /// the attempt's time, so that the attempt's end cannot hide that proof.
     pub fn connect_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.connect_timeout = limit)

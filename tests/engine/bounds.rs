@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, RetryPolicy, Served,
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, RecordState, RetryPolicy,
+    Served,
 };
 
 use super::{SECOND, request, until};
@@ -167,7 +168,7 @@ async fn recent_outcomes_are_bounded_in_bytes() {
 #[tokio::test(start_paused = true)]
 async fn impossible_settings_are_named() {
     type Change = fn(EngineBuilder) -> EngineBuilder;
-    let cases: [(&str, Change); 11] = [
+    let cases: [(&str, Change); 14] = [
         ("lease", |b| b.lease(SECOND / 100)),
         ("lease", |b| b.lease(7200 * SECOND)),
         ("result_ttl", |b| b.result_ttl(Duration::ZERO)),
@@ -178,7 +179,14 @@ async fn impossible_settings_are_named() {
         ("max_waiting", |b| b.max_waiting(1)),
         ("max_payload_bytes", |b| b.max_payload_bytes(0)),
         ("max_response_bytes", |b| b.max_response_bytes(0)),
+        ("recent", |b| b.recent(1, Duration::MAX)),
         ("retry", |b| b.retry(RetryPolicy::default().attempts(0))),
+        ("retry", |b| {
+            b.retry(RetryPolicy::default().backoff(Duration::MAX))
+        }),
+        ("retry", |b| {
+            b.retry(RetryPolicy::default().max_wait(Duration::MAX))
+        }),
     ];
     for (name, change) in cases {
         let error = change(Engine::builder(slow())).start().await.unwrap_err();
@@ -191,6 +199,45 @@ async fn impossible_settings_are_named() {
         assert_eq!(*setting, name);
         assert!(!reason.is_empty());
     }
+}
+
+/// Red when `ttl` does not clamp.
+#[tokio::test(start_paused = true)]
+async fn the_largest_settings_that_are_allowed_work() {
+    let month = 30 * 24 * 3600 * SECOND;
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::status(429, ""),
+        _ => Step::ok("{}"),
+    });
+    let patient = RetryPolicy::default().backoff(month).max_wait(month);
+    let engine = Engine::builder(upstream)
+        .result_ttl(3650 * 24 * 3600 * SECOND)
+        .recent(u64::MAX, 3650 * 24 * 3600 * SECOND)
+        .deadline(Duration::MAX)
+        .lease(3600 * SECOND)
+        .retry(patient)
+        .max_waiting(usize::MAX)
+        .max_payload_bytes(usize::MAX)
+        .max_response_bytes(usize::MAX);
+    let engine = engine.start().await.unwrap();
+    for (ttl, served) in [
+        (Duration::MAX, Served::Upstream),
+        (Duration::ZERO, Served::Memory),
+    ] {
+        let request = request("{}").ttl(ttl);
+        let reply = engine.execute_within(request, Duration::MAX).await.unwrap();
+        assert_eq!(reply.served(), served);
+    }
+    let key = IdempotencyKey::of(&request("{}"));
+    let Ok(Some(RecordState::Cached { left, .. })) = engine.inspect(&key).await else {
+        panic!("nothing was recorded");
+    };
+    assert!(left <= 3650 * 24 * 3600 * SECOND, "{left:?}");
+    // A time to live of nothing is the shortest, and over at once.
+    let short = DataActionRequest::new("custom_-_short", "{}").unwrap();
+    let short = short.ttl(Duration::ZERO);
+    engine.execute(short).await.unwrap();
+    assert!(engine.shutdown(Duration::MAX).await.is_clean());
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,10 @@ use crate::error::{Cause, Error, chain};
 /// one that is being closed is lost, and its fate unknown.
 const POOL_IDLE: Duration = Duration::from_secs(15);
 
+/// An action runs for a minute at most; what is beyond a day is a slip, and so
+/// long a doubt that nobody could resolve it.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// Everything about the HTTP client that can be set.
 pub(super) struct Settings {
     pub(super) attempt_timeout: Duration,
@@ -62,6 +66,9 @@ impl Settings {
         ] {
             if limit.is_zero() {
                 return Err(Error::invalid_config(setting, "must not be zero"));
+            }
+            if limit > LONGEST_TIMEOUT {
+                return Err(Error::invalid_config(setting, "must be at most a day"));
             }
         }
         let roots = self.root_certificates()?;
@@ -220,6 +227,10 @@ mod tests {
     fn impossible_settings_are_named() {
         assert_eq!(
             setting(&refused(|s| s.attempt_timeout = Duration::ZERO)),
+            "attempt_timeout"
+        );
+        assert_eq!(
+            setting(&refused(|s| s.attempt_timeout = Duration::MAX)),
             "attempt_timeout"
         );
         assert_eq!(
