@@ -7,22 +7,29 @@
 //! this process before. Whoever runs the flight owns its [`Guard`], whose `Drop`
 //! answers everybody (I3).
 
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Span;
+use tracing::span::Id;
 
 use crate::error::Error;
 use crate::execution::Progress;
-use crate::key::{Fingerprint, IdempotencyKey};
+use crate::key::{Fingerprint, IdempotencyKey, Namespace};
 use crate::outcome::{Kept, Reply, Served};
 use crate::policy::OnDuplicate;
 use crate::request::DataActionRequest;
+use crate::telemetry::{self, Meters, Raised, Trail};
+
+mod recent;
+
+use self::recent::{DigestHasher, Recent, weight};
 
 type Answer = Result<Reply, Error>;
 
@@ -48,6 +55,7 @@ pub(crate) struct Flights {
     route: Arc<str>,
     places: Arc<AtomicUsize>,
     closed: AtomicBool,
+    meters: Arc<Meters>,
 }
 
 /// How a request is admitted.
@@ -67,17 +75,18 @@ struct Flight {
     fingerprint: Fingerprint,
     progress: Arc<Progress>,
     answer: watch::Sender<Option<Answer>>,
-}
-
-#[derive(Clone, Debug)]
-struct Recent {
-    reply: Reply,
-    fingerprint: Fingerprint,
-    until: Instant,
+    /// Set once the first caller has left the table; a link that misses it is
+    /// no loss.
+    span: OnceLock<Span>,
 }
 
 impl Flights {
-    pub(crate) fn new(limits: Limits, on_duplicate: OnDuplicate, route: Arc<str>) -> Arc<Self> {
+    pub(crate) fn new(
+        limits: Limits,
+        on_duplicate: OnDuplicate,
+        route: Arc<str>,
+        meters: Arc<Meters>,
+    ) -> Arc<Self> {
         let recent = moka::sync::Cache::builder()
             .max_capacity(limits.recent_bytes)
             .weigher(|_, recent: &Recent| weight(&recent.reply))
@@ -93,6 +102,7 @@ impl Flights {
             route,
             places: Arc::default(),
             closed: AtomicBool::new(false),
+            meters,
         })
     }
 
@@ -116,17 +126,21 @@ impl Flights {
                 }
                 let place = self.place()?;
                 let (answer, receiver) = watch::channel(None);
+                let progress = Progress::new(request);
                 let waiter = Waiter {
                     key,
                     receiver,
                     joined: false,
+                    leader: None,
+                    trail: progress.trail().clone(),
                     _place: self.place()?,
+                    _raised: self.meters.waiting(),
                 };
-                let progress = Progress::new(request);
                 let flight = Arc::new(Flight {
                     fingerprint,
                     progress,
                     answer,
+                    span: OnceLock::new(),
                 });
                 entry.insert(flight.clone());
                 // Built while the table's guard is still held: from here on
@@ -137,6 +151,7 @@ impl Flights {
                     request: request.clone(),
                     key,
                     _place: place,
+                    _raised: self.meters.execution(),
                 };
                 Ok(Admission::First(waiter, guard))
             }
@@ -164,7 +179,10 @@ impl Flights {
             key,
             receiver,
             joined: true,
+            leader: flight.span.get().and_then(Span::id),
+            trail: flight.progress.trail().clone(),
             _place: place,
+            _raised: self.meters.waiting(),
         }))
     }
 
@@ -238,10 +256,26 @@ pub(crate) struct Waiter {
     key: IdempotencyKey,
     receiver: watch::Receiver<Option<Answer>>,
     joined: bool,
+    /// The span of the flight that was joined.
+    leader: Option<Id>,
+    trail: Arc<Trail>,
     _place: Place,
+    _raised: Raised,
 }
 
 impl Waiter {
+    /// What the flight leaves for its callers' spans.
+    pub(crate) fn trail(&self) -> &Arc<Trail> {
+        &self.trail
+    }
+
+    /// The current span follows from the flight that was joined.
+    pub(crate) fn link(&self) {
+        if let Some(leader) = &self.leader {
+            Span::current().follows_from(leader);
+        }
+    }
+
     /// The flight's answer.
     pub(crate) async fn answer(mut self) -> Answer {
         let answer = match self.receiver.wait_for(Option::is_some).await {
@@ -266,9 +300,22 @@ pub(crate) struct Guard {
     request: DataActionRequest,
     key: IdempotencyKey,
     _place: Place,
+    _raised: Raised,
 }
 
 impl Guard {
+    /// The flight's span, from now on a child of the current one.
+    pub(crate) fn begin(&self, namespace: &Namespace) {
+        let span = telemetry::flight(namespace, &self.request);
+        // The guard is new: nobody has set it before.
+        let _ = self.flight.span.set(span);
+    }
+
+    /// The flight's span, for what runs it.
+    pub(crate) fn span(&self) -> Span {
+        self.flight.span.get().cloned().unwrap_or_else(Span::none)
+    }
+
     pub(crate) fn key(&self) -> IdempotencyKey {
         self.key
     }
@@ -324,36 +371,8 @@ impl Drop for Guard {
             };
             self.answer(Err(error), Duration::ZERO);
         }
+        let answer = self.flight.answer.borrow().clone();
+        telemetry::flown(&self.span(), self.flight.progress.trail(), answer.as_ref());
         self.flights.under_way.remove(&self.key);
     }
-}
-
-/// What a recent outcome weighs in memory, in bytes.
-fn weight(reply: &Reply) -> u32 {
-    const ENTRY: usize = 512;
-    let headers: usize = reply
-        .headers()
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 64)
-        .sum();
-    u32::try_from(ENTRY + headers + reply.body().len()).unwrap_or(u32::MAX)
-}
-
-/// A key is a SHA-256 already: its first bytes are as good as any hash of it.
-#[derive(Default)]
-pub(crate) struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_ne_bytes(*first);
-        }
-    }
-
-    // An array writes its length first; it says nothing.
-    fn write_usize(&mut self, _: usize) {}
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::time::sleep;
+use tracing::Instrument as _;
 
 use super::shared::Shared;
 use crate::error::Error;
@@ -63,7 +64,8 @@ impl Actor for ExecutionActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(job) = state.take() {
-            job.run().await;
+            let span = job.guard.span();
+            job.run().instrument(span).await;
         }
         myself.stop(None);
         Ok(())
