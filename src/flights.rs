@@ -9,7 +9,7 @@
 
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -75,9 +75,9 @@ struct Flight {
     fingerprint: Fingerprint,
     progress: Arc<Progress>,
     answer: watch::Sender<Option<Answer>>,
-    /// Set once the first caller has left the table; a link that misses it is
-    /// no loss.
-    span: OnceLock<Span>,
+    /// Of its span; set once the first caller has left the table. A link that
+    /// misses it is no loss.
+    id: OnceLock<Id>,
 }
 
 impl Flights {
@@ -140,7 +140,7 @@ impl Flights {
                     fingerprint,
                     progress,
                     answer,
-                    span: OnceLock::new(),
+                    id: OnceLock::new(),
                 });
                 entry.insert(flight.clone());
                 // Built while the table's guard is still held: from here on
@@ -150,6 +150,7 @@ impl Flights {
                     flight,
                     request: request.clone(),
                     key,
+                    span: Mutex::new(Span::none()),
                     _place: place,
                     _raised: self.meters.execution(),
                 };
@@ -179,7 +180,7 @@ impl Flights {
             key,
             receiver,
             joined: true,
-            leader: flight.span.get().and_then(Span::id),
+            leader: flight.id.get().cloned(),
             trail: flight.progress.trail().clone(),
             _place: place,
             _raised: self.meters.waiting(),
@@ -299,21 +300,31 @@ pub(crate) struct Guard {
     flight: Arc<Flight>,
     request: DataActionRequest,
     key: IdempotencyKey,
+    /// Until the answer: a span that stays open keeps those above it open.
+    span: Mutex<Span>,
     _place: Place,
     _raised: Raised,
 }
 
 impl Guard {
-    /// The flight's span, from now on a child of the current one.
+    /// Begins the flight's span, a child of the current one.
     pub(crate) fn begin(&self, namespace: &Namespace) {
         let span = telemetry::flight(namespace, &self.request);
-        // The guard is new: nobody has set it before.
-        let _ = self.flight.span.set(span);
+        if let Some(id) = span.id() {
+            // The guard is new: nobody has set it before.
+            let _ = self.flight.id.set(id);
+        }
+        *self.lock() = span;
     }
 
     /// The flight's span, for what runs it.
     pub(crate) fn span(&self) -> Span {
-        self.flight.span.get().cloned().unwrap_or_else(Span::none)
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Span> {
+        // Replaced as a whole, so a panic leaves it whole.
+        self.span.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn key(&self) -> IdempotencyKey {
@@ -335,6 +346,9 @@ impl Guard {
         if let Ok(reply) = &answer {
             self.remember(reply, left);
         }
+        let span = std::mem::replace(&mut *self.lock(), Span::none());
+        telemetry::flown(&span, self.progress().trail(), &answer);
+        drop(span);
         self.flight.answer.send_if_modified(|slot| {
             let first = slot.is_none();
             slot.get_or_insert(answer);
@@ -371,8 +385,6 @@ impl Drop for Guard {
             };
             self.answer(Err(error), Duration::ZERO);
         }
-        let answer = self.flight.answer.borrow().clone();
-        telemetry::flown(&self.span(), self.flight.progress.trail(), answer.as_ref());
         self.flights.under_way.remove(&self.key);
     }
 }

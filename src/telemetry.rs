@@ -18,7 +18,8 @@
 //! `ININ-Correlation-Id`; `error.type`
 //! [`Error::code`](crate::Error::code). `attempts` and `verdict` are those of the
 //! execution that answered: a replay made no attempt. A caller who joined follows
-//! from the flight that it joined. `error.type` and
+//! from the flight that it joined. A flight's span ends with its answer, and may
+//! outlast the caller's that gave up. `error.type` and
 //! `http.response.status_code` are names of OpenTelemetry's semantic conventions;
 //! a span that ends with an error also has `otel.status_code` `ERROR`, which, as
 //! `otel.kind`, the bridge from `tracing` to OpenTelemetry reads.
@@ -33,20 +34,20 @@
 //!
 //! | name | type | unit | label | meaning |
 //! |---|---|---|---|---|
-//! | `genesys_once_requests_total` | counter | | `served`: `upstream`, `joined`, `memory`, `store` | Callers answered with a reply, by where it came from. |
-//! | `genesys_once_errors_total` | counter | | `code`: any [`Error::code`](crate::Error::code) | Callers answered with an error, by its code. |
-//! | `genesys_once_callers_waiting` | gauge | | | Callers who wait for an answer now. |
-//! | `genesys_once_executions` | gauge | | | Executions that are not settled. |
-//! | `genesys_once_calls_in_flight` | gauge | | | Calls at the platform now, and executions about to make one. |
-//! | `genesys_once_upstream_calls_total` | counter | | `verdict`: `final`, `not_executed`, `unknown` | Calls put on the wire, by what their answer proves. |
-//! | `genesys_once_upstream_call_duration_seconds` | histogram | seconds | `verdict`: `final`, `not_executed`, `unknown` | Time from sending a call to its answer. |
+//! | `genesys_once_requests_total` | counter | count | `served`: `upstream`, `joined`, `memory`, `store` | Callers answered with a reply, by where it came from. |
+//! | `genesys_once_errors_total` | counter | count | `code`: any [`Error::code`](crate::Error::code) | Callers answered with an error, by its code. |
+//! | `genesys_once_callers_waiting` | gauge | count | | Callers who wait for an answer now. |
+//! | `genesys_once_executions` | gauge | count | | Executions that are not settled. |
+//! | `genesys_once_calls_in_flight` | gauge | count | | Calls at the platform now, and executions about to make one. |
+//! | `genesys_once_upstream_calls_total` | counter | count | `verdict`: `final`, `not_executed`, `unknown` | Calls tried at the platform, by what is proven of them. |
+//! | `genesys_once_upstream_call_duration_seconds` | histogram | seconds | `verdict`: `final`, `not_executed`, `unknown` | Time from sending a call to its answer or failure. |
 //! | `genesys_once_hold_duration_seconds` | histogram | seconds | `by`: `platform`, `limiter`, `permit`, `token`, `retry` | Time an execution waited before a call, by what held it back. |
-//! | `genesys_once_indeterminate_total` | counter | | | Keys that became indeterminate: somebody has to resolve them. |
-//! | `genesys_once_leases_lost_total` | counter | | | Leases lost while an execution held them. |
+//! | `genesys_once_indeterminate_total` | counter | count | | Keys that became indeterminate: somebody has to resolve them. |
+//! | `genesys_once_leases_lost_total` | counter | count | | Leases lost while an execution held them. |
 //! | `genesys_once_store_command_duration_seconds` | histogram | seconds | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Time from sending a store command to its end, time-outs included. |
-//! | `genesys_once_store_failures_total` | counter | | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Store commands that failed, those included that an open breaker stopped. |
-//! | `genesys_once_store_breaker_open` | gauge | | | 1 while commands fail at once because the store does not answer. |
-//! | `genesys_once_token_renewals_total` | counter | | `result`: `ok`, `error` | Access tokens asked for, by whether one came. |
+//! | `genesys_once_store_failures_total` | counter | count | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Store commands that failed, those included that an open breaker stopped. |
+//! | `genesys_once_store_breaker_open` | gauge | count | | 1 while commands fail at once because the store does not answer. |
+//! | `genesys_once_token_renewals_total` | counter | count | `result`: `ok`, `error` | Access tokens asked for, by whether one came. |
 //!
 //! `by` is `platform` after a 429 that holds everybody or an action back, `limiter`
 //! for the upstream's own rate limit, `permit` for `max_in_flight`, `token` where
@@ -86,5 +87,7 @@ pub(crate) use self::meters::{
     store_command, store_stopped, token_renewal,
 };
 pub(crate) use self::series::Raised;
-pub(crate) use self::spans::{attempt, attempted, execute, executed, flight, flown};
+pub(crate) use self::spans::{
+    attempt, attempted, execute, execute_message, executed, flight, flown,
+};
 pub(crate) use self::trail::Trail;

@@ -64,8 +64,7 @@ impl Actor for ExecutionActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(job) = state.take() {
-            let span = job.guard.span();
-            job.run().instrument(span).await;
+            job.run().await;
         }
         myself.stop(None);
         Ok(())
@@ -78,7 +77,7 @@ impl Job {
         let cut_off = tokio::select! {
             biased;
             _ = cut.wait_for(|cut| *cut) => true,
-            () = run::fly(&self.shared, &self.guard) => false,
+            () = run::fly(&self.shared, &self.guard).instrument(self.guard.span()) => false,
         };
         if cut_off {
             self.guard.answer(Err(Error::Stopped), Duration::ZERO);

@@ -250,7 +250,7 @@ impl State {
         let limit = port
             .get_timeout()
             .map_or(self.deadline, |limit| limit.min(self.deadline));
-        let span = telemetry::execute(&self.shared.namespace, &request);
+        let span = telemetry::execute_message(&self.shared.namespace, &request);
         let at_once = match span.in_scope(|| self.shared.admit(&request)) {
             Err(error) => Err(error),
             Ok(Admission::Recent(reply)) => Ok(reply),

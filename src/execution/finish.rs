@@ -162,7 +162,6 @@ impl Execution<Executed> {
         };
         match answer {
             Ok((answer, kept)) => {
-                self.core.progress.settled();
                 let recorded = answer == Answer::Done;
                 if !recorded {
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
@@ -171,6 +170,7 @@ impl Execution<Executed> {
                         "an outcome came too late: its record belongs to somebody else by now"
                     );
                 }
+                self.core.progress.settled();
                 Ok(self.cached(recorded, kept))
             }
             Err(source) => {

@@ -257,6 +257,7 @@ impl Progress {
     /// Nothing of this execution is in the store any more, or the record says
     /// how it ended.
     pub(super) fn settled(&self) {
+        self.trail.lease_ended();
         *self.known() = Known::Settled;
     }
 

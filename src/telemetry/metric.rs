@@ -131,7 +131,7 @@ pub(super) const CALLS: Metric = Metric {
     kind: Kind::Counter,
     label: Some("verdict"),
     values: VERDICTS,
-    meaning: "Calls put on the wire, by what their answer proves.",
+    meaning: "Calls tried at the platform, by what is proven of them.",
 };
 
 pub(super) const CALL_TIME: Metric = Metric {
@@ -139,7 +139,7 @@ pub(super) const CALL_TIME: Metric = Metric {
     kind: Kind::Seconds,
     label: Some("verdict"),
     values: VERDICTS,
-    meaning: "Time from sending a call to its answer.",
+    meaning: "Time from sending a call to its answer or failure.",
 };
 
 pub(super) const HOLD_TIME: Metric = Metric {

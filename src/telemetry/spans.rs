@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-use tracing::Span;
 use tracing::field::Empty;
+use tracing::span::Id;
+use tracing::{Metadata, Span};
 
 use super::trail::{Trail, label};
 use crate::error::{Error, SendError};
@@ -26,21 +27,43 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// The span of one caller.
+macro_rules! execute {
+    ($namespace:expr, $request:expr $(, $parent:expr)?) => {
+        tracing::info_span!(
+            target: "genesys_once",
+            $(parent: $parent,)?
+            "genesys_once.execute",
+            namespace = $namespace.as_str(),
+            key = %Prefix(IdempotencyKey::of($request)),
+            action_id = $request.action_id().as_str(),
+            served = Empty,
+            attempts = Empty,
+            verdict = Empty,
+            correlation_id = Empty,
+            "error.type" = Empty,
+            "otel.status_code" = Empty,
+        )
+    };
+}
+
+/// The span of one caller, a child of the current one.
 pub(crate) fn execute(namespace: &Namespace, request: &DataActionRequest) -> Span {
-    tracing::info_span!(
-        target: "genesys_once",
-        "genesys_once.execute",
-        namespace = namespace.as_str(),
-        key = %Prefix(IdempotencyKey::of(request)),
-        action_id = request.action_id().as_str(),
-        served = Empty,
-        attempts = Empty,
-        verdict = Empty,
-        correlation_id = Empty,
-        "error.type" = Empty,
-        "otel.status_code" = Empty,
-    )
+    execute!(namespace, request)
+}
+
+/// The span of a caller by message: a child of the sender's, where the message
+/// carries it, and never of the root actor's, which lasts as long as the engine.
+pub(crate) fn execute_message(namespace: &Namespace, request: &DataActionRequest) -> Span {
+    execute!(namespace, request, sender())
+}
+
+fn sender() -> Option<Id> {
+    let current = Span::current();
+    let of_actor = |metadata: &Metadata<'_>| metadata.target().starts_with("ractor");
+    match current.metadata().is_some_and(of_actor) {
+        true => None,
+        false => current.id(),
+    }
 }
 
 /// The caller got its answer; `trail` is that of the execution it waited for.
@@ -85,8 +108,8 @@ pub(crate) fn flight(namespace: &Namespace, request: &DataActionRequest) -> Span
     )
 }
 
-/// The execution ended, however that happened.
-pub(crate) fn flown(span: &Span, trail: &Trail, answer: Option<&Result<Reply, Error>>) {
+/// The execution has its answer, however it came to it.
+pub(crate) fn flown(span: &Span, trail: &Trail, answer: &Result<Reply, Error>) {
     if span.is_disabled() {
         return;
     }
@@ -94,7 +117,7 @@ pub(crate) fn flown(span: &Span, trail: &Trail, answer: Option<&Result<Reply, Er
     if let Some(verdict) = trail.verdict() {
         span.record("verdict", verdict);
     }
-    if let Some(Err(error)) = answer {
+    if let Err(error) = answer {
         fail(span, error);
     }
 }

@@ -58,7 +58,12 @@ impl Trail {
         self.leased.store(true, Ordering::Relaxed);
     }
 
-    /// The lease is gone; whether there was one that was not lost yet.
+    /// The lease ended as it should, or has been lost before.
+    pub(crate) fn lease_ended(&self) {
+        self.leased.store(false, Ordering::Relaxed);
+    }
+
+    /// The lease is gone; whether there was one that had not ended.
     pub(super) fn lose_lease(&self) -> bool {
         self.leased.swap(false, Ordering::Relaxed)
     }
@@ -88,5 +93,8 @@ mod tests {
         assert!(!trail.lose_lease());
         trail.lease_taken();
         assert!(trail.lose_lease() && !trail.lose_lease());
+        trail.lease_taken();
+        trail.lease_ended();
+        assert!(!trail.lose_lease());
     }
 }
