@@ -9,16 +9,18 @@ use std::time::Duration;
 use ractor::{ActorRef, ActorStatus};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use crate::actors::shared::Shared;
 use crate::actors::{Drained, EngineMessage, resolve};
 use crate::error::Error;
-use crate::flights::Admission;
+use crate::flights::{Admission, Waiter};
 use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::{Reply, Served};
 use crate::record::{Answer, Event, RecordState, Resolution};
 use crate::request::DataActionRequest;
 use crate::store::Store as _;
+use crate::telemetry;
 use crate::upstream::Upstream;
 
 mod builder;
@@ -123,29 +125,42 @@ impl Engine {
         request: DataActionRequest,
         limit: Duration,
     ) -> Result<Reply, Error> {
-        let Inner { shared, root, .. } = &*self.inner;
-        let waiter = match shared.admit(&request)? {
-            Admission::Recent(reply) => {
-                shared.counts.count_served(Served::Memory);
-                return Ok(reply);
+        let shared = &self.inner.shared;
+        let span = telemetry::execute(&shared.namespace, &request);
+        let waiter = match span.in_scope(|| self.admit(&request)) {
+            Ok(waiter) => waiter,
+            Err(at_once) => {
+                shared.answered(&span, None, &at_once);
+                return at_once;
             }
-            Admission::Joined(waiter) => waiter,
-            Admission::First(waiter, guard) => {
+        };
+        let trail = waiter.trail().clone();
+        let waiting = timeout(limit, waiter.answer()).instrument(span.clone());
+        let answer = match waiting.await {
+            // An execution that died with its whole tree did not crash.
+            Ok(Err(Error::Crashed { .. })) if !self.is_running() => Err(Error::Stopped),
+            Ok(answer) => answer,
+            Err(_) => Err(Error::DeadlineExceeded {
+                key: IdempotencyKey::of(&request),
+            }),
+        };
+        shared.answered(&span, Some(&trail), &answer);
+        answer
+    }
+
+    /// A place among those who wait for the request's flight, or its answer at
+    /// once.
+    fn admit(&self, request: &DataActionRequest) -> Result<Waiter, Result<Reply, Error>> {
+        let Inner { shared, root, .. } = &*self.inner;
+        match shared.admit(request) {
+            Ok(Admission::Recent(reply)) => Err(Ok(reply)),
+            Ok(Admission::Joined(waiter)) => Ok(waiter),
+            Ok(Admission::First(waiter, guard)) => {
                 // A root that is gone drops the guard, which answers.
                 let _ = root.send_message(EngineMessage::run(guard));
-                waiter
+                Ok(waiter)
             }
-        };
-        let key = IdempotencyKey::of(&request);
-        let answer = match timeout(limit, waiter.answer()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::DeadlineExceeded { key }),
-        };
-        shared.count(&answer);
-        match answer {
-            // An execution that died with its whole tree did not crash.
-            Err(Error::Crashed { .. }) if !self.is_running() => Err(Error::Stopped),
-            answer => answer,
+            Err(error) => Err(Err(error)),
         }
     }
 

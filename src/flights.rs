@@ -7,22 +7,29 @@
 //! this process before. Whoever runs the flight owns its [`Guard`], whose `Drop`
 //! answers everybody (I3).
 
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Span;
+use tracing::span::Id;
 
 use crate::error::Error;
 use crate::execution::Progress;
-use crate::key::{Fingerprint, IdempotencyKey};
+use crate::key::{Fingerprint, IdempotencyKey, Namespace};
 use crate::outcome::{Kept, Reply, Served};
 use crate::policy::OnDuplicate;
 use crate::request::DataActionRequest;
+use crate::telemetry::{self, Meters, Raised, Trail};
+
+mod recent;
+
+use self::recent::{DigestHasher, Recent, weight};
 
 type Answer = Result<Reply, Error>;
 
@@ -48,6 +55,7 @@ pub(crate) struct Flights {
     route: Arc<str>,
     places: Arc<AtomicUsize>,
     closed: AtomicBool,
+    meters: Arc<Meters>,
 }
 
 /// How a request is admitted.
@@ -67,17 +75,18 @@ struct Flight {
     fingerprint: Fingerprint,
     progress: Arc<Progress>,
     answer: watch::Sender<Option<Answer>>,
-}
-
-#[derive(Clone, Debug)]
-struct Recent {
-    reply: Reply,
-    fingerprint: Fingerprint,
-    until: Instant,
+    /// Of its span; set once the first caller has left the table. A link that
+    /// misses it is no loss.
+    id: OnceLock<Id>,
 }
 
 impl Flights {
-    pub(crate) fn new(limits: Limits, on_duplicate: OnDuplicate, route: Arc<str>) -> Arc<Self> {
+    pub(crate) fn new(
+        limits: Limits,
+        on_duplicate: OnDuplicate,
+        route: Arc<str>,
+        meters: Arc<Meters>,
+    ) -> Arc<Self> {
         let recent = moka::sync::Cache::builder()
             .max_capacity(limits.recent_bytes)
             .weigher(|_, recent: &Recent| weight(&recent.reply))
@@ -93,6 +102,7 @@ impl Flights {
             route,
             places: Arc::default(),
             closed: AtomicBool::new(false),
+            meters,
         })
     }
 
@@ -116,17 +126,21 @@ impl Flights {
                 }
                 let place = self.place()?;
                 let (answer, receiver) = watch::channel(None);
+                let progress = Progress::new(request);
                 let waiter = Waiter {
                     key,
                     receiver,
                     joined: false,
+                    leader: None,
+                    trail: progress.trail().clone(),
                     _place: self.place()?,
+                    _raised: self.meters.waiting(),
                 };
-                let progress = Progress::new(request);
                 let flight = Arc::new(Flight {
                     fingerprint,
                     progress,
                     answer,
+                    id: OnceLock::new(),
                 });
                 entry.insert(flight.clone());
                 // Built while the table's guard is still held: from here on
@@ -136,7 +150,9 @@ impl Flights {
                     flight,
                     request: request.clone(),
                     key,
+                    span: Mutex::new(Span::none()),
                     _place: place,
+                    _raised: self.meters.execution(),
                 };
                 Ok(Admission::First(waiter, guard))
             }
@@ -164,7 +180,10 @@ impl Flights {
             key,
             receiver,
             joined: true,
+            leader: flight.id.get().cloned(),
+            trail: flight.progress.trail().clone(),
             _place: place,
+            _raised: self.meters.waiting(),
         }))
     }
 
@@ -238,10 +257,26 @@ pub(crate) struct Waiter {
     key: IdempotencyKey,
     receiver: watch::Receiver<Option<Answer>>,
     joined: bool,
+    /// The span of the flight that was joined.
+    leader: Option<Id>,
+    trail: Arc<Trail>,
     _place: Place,
+    _raised: Raised,
 }
 
 impl Waiter {
+    /// What the flight leaves for its callers' spans.
+    pub(crate) fn trail(&self) -> &Arc<Trail> {
+        &self.trail
+    }
+
+    /// The current span follows from the flight that was joined.
+    pub(crate) fn link(&self) {
+        if let Some(leader) = &self.leader {
+            Span::current().follows_from(leader);
+        }
+    }
+
     /// The flight's answer.
     pub(crate) async fn answer(mut self) -> Answer {
         let answer = match self.receiver.wait_for(Option::is_some).await {
@@ -265,10 +300,33 @@ pub(crate) struct Guard {
     flight: Arc<Flight>,
     request: DataActionRequest,
     key: IdempotencyKey,
+    /// Until the answer: a span that stays open keeps those above it open.
+    span: Mutex<Span>,
     _place: Place,
+    _raised: Raised,
 }
 
 impl Guard {
+    /// Begins the flight's span, a child of the current one.
+    pub(crate) fn begin(&self, namespace: &Namespace) {
+        let span = telemetry::flight(namespace, &self.request);
+        if let Some(id) = span.id() {
+            // The guard is new: nobody has set it before.
+            let _ = self.flight.id.set(id);
+        }
+        *self.lock() = span;
+    }
+
+    /// The flight's span, for what runs it.
+    pub(crate) fn span(&self) -> Span {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Span> {
+        // Replaced as a whole, so a panic leaves it whole.
+        self.span.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn key(&self) -> IdempotencyKey {
         self.key
     }
@@ -288,6 +346,9 @@ impl Guard {
         if let Ok(reply) = &answer {
             self.remember(reply, left);
         }
+        let span = std::mem::replace(&mut *self.lock(), Span::none());
+        telemetry::flown(&span, self.progress().trail(), &answer);
+        drop(span);
         self.flight.answer.send_if_modified(|slot| {
             let first = slot.is_none();
             slot.get_or_insert(answer);
@@ -326,34 +387,4 @@ impl Drop for Guard {
         }
         self.flights.under_way.remove(&self.key);
     }
-}
-
-/// What a recent outcome weighs in memory, in bytes.
-fn weight(reply: &Reply) -> u32 {
-    const ENTRY: usize = 512;
-    let headers: usize = reply
-        .headers()
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 64)
-        .sum();
-    u32::try_from(ENTRY + headers + reply.body().len()).unwrap_or(u32::MAX)
-}
-
-/// A key is a SHA-256 already: its first bytes are as good as any hash of it.
-#[derive(Default)]
-pub(crate) struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_ne_bytes(*first);
-        }
-    }
-
-    // An array writes its length first; it says nothing.
-    fn write_usize(&mut self, _: usize) {}
 }

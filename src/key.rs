@@ -136,6 +136,12 @@ impl Namespace {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The text itself, shared.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn shared(&self) -> std::sync::Arc<str> {
+        self.0.clone()
+    }
 }
 
 impl fmt::Display for Namespace {

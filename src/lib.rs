@@ -85,7 +85,8 @@
 //! what can go wrong, [`DataActionRequest`] and [`IdempotencyKey::of`] for how a
 //! key is made, [`record`] for the protocol and [`Store`] for a store of one's
 //! own, [`execution`] for the typestates, [`classify`] for what an answer means,
-//! and, with the feature of its name, `testing` for tests of one's own service.
+//! [`telemetry`] for spans and metrics, and, with the feature of its name,
+//! `testing` for tests of one's own service.
 //!
 //! # Features
 //!
@@ -94,12 +95,14 @@
 //! | `genesys` | yes | `GenesysCloud`: the platform over reqwest and rustls |
 //! | `redis` | yes | `RedisStore` |
 //! | `file` | yes | `FileStore`: the durable store of one machine, without a server |
+//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade: see [`telemetry`] |
 //! | `testing` | no | simulator, scripted upstream, ledger, store conformance, proptest strategies |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build switches them on |
 
 pub mod canonical;
 pub mod execution;
 pub mod record;
+pub mod telemetry;
 
 mod actors;
 mod engine;

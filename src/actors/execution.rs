@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::time::sleep;
+use tracing::Instrument as _;
 
 use super::shared::Shared;
 use crate::error::Error;
@@ -76,7 +77,7 @@ impl Job {
         let cut_off = tokio::select! {
             biased;
             _ = cut.wait_for(|cut| *cut) => true,
-            () = run::fly(&self.shared, &self.guard) => false,
+            () = run::fly(&self.shared, &self.guard).instrument(self.guard.span()) => false,
         };
         if cut_off {
             self.guard.answer(Err(Error::Stopped), Duration::ZERO);

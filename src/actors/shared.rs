@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
+use tracing::Span;
 
 use super::hold::Hold;
 use super::token::Tokens;
@@ -19,6 +20,7 @@ use crate::policy::{OnDuplicate, OnStoreDown, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
 use crate::store::{BoxFuture, Guarded, MemoryStore};
+use crate::telemetry::{self, Meters, Trail};
 use crate::upstream::Upstream;
 
 /// A hook that may settle an indeterminate key.
@@ -46,6 +48,7 @@ pub(crate) struct Shared {
     /// Turns true when executions are cut off.
     pub cut: watch::Sender<bool>,
     pub counts: Counts,
+    pub meters: Arc<Meters>,
 }
 
 impl fmt::Debug for Shared {
@@ -59,6 +62,11 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn name(&self, key: IdempotencyKey) -> RecordName {
         RecordName::new(self.namespace.clone(), key)
+    }
+
+    /// Waits, and has the time recorded by what it waited for.
+    pub(crate) async fn held<F: Future>(&self, by: &'static str, until: F) -> F::Output {
+        telemetry::held(&self.namespace, by, until).await
     }
 
     /// How long after `since` a lost attempt may still be running.
@@ -108,12 +116,29 @@ impl Shared {
             let reason = format!("{bytes} bytes, and max_payload_bytes is {limit}");
             return Err(Error::invalid_request("payload", reason));
         }
-        self.flights.admit(request)
+        let admission = self.flights.admit(request)?;
+        match &admission {
+            Admission::First(_, guard) => guard.begin(&self.namespace),
+            Admission::Joined(waiter) => waiter.link(),
+            Admission::Recent(_) => {}
+        }
+        Ok(admission)
     }
 
-    pub(crate) fn count(&self, answer: &Result<Reply, Error>) {
-        if let Ok(reply) = answer {
-            self.counts.count_served(reply.served());
+    /// A caller gets this answer; `trail` is that of the execution it waited for.
+    pub(crate) fn answered(
+        &self,
+        span: &Span,
+        trail: Option<&Trail>,
+        answer: &Result<Reply, Error>,
+    ) {
+        match answer {
+            Ok(reply) => {
+                self.counts.count_served(reply.served());
+                self.meters.served(reply.served());
+            }
+            Err(error) => self.meters.failed(error),
         }
+        telemetry::executed(span, trail, answer);
     }
 }

@@ -13,6 +13,7 @@ use ractor::{
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{Instrument as _, Span};
 
 use super::execution::{self, Job};
 use super::shared::Shared;
@@ -22,6 +23,7 @@ use crate::flights::{Admission, Flights, Guard, Waiter};
 use crate::key::RecordName;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
+use crate::telemetry;
 
 /// How often the token actor is started again within [`BUDGET_PERIOD`].
 const RESTART_BUDGET: usize = 5;
@@ -248,20 +250,21 @@ impl State {
         let limit = port
             .get_timeout()
             .map_or(self.deadline, |limit| limit.min(self.deadline));
-        match self.shared.admit(&request) {
-            // A port nobody listens to any more is no error of the engine's.
-            Err(error) => drop(port.send(Err(error))),
-            Ok(Admission::Recent(reply)) => {
-                let answer = Ok(reply);
-                self.shared.count(&answer);
-                drop(port.send(answer));
+        let span = telemetry::execute_message(&self.shared.namespace, &request);
+        let at_once = match span.in_scope(|| self.shared.admit(&request)) {
+            Err(error) => Err(error),
+            Ok(Admission::Recent(reply)) => Ok(reply),
+            Ok(Admission::Joined(waiter)) => {
+                return self.answer_port(waiter, key, limit, port, span);
             }
-            Ok(Admission::Joined(waiter)) => self.answer_port(waiter, key, limit, port),
             Ok(Admission::First(waiter, guard)) => {
-                self.answer_port(waiter, key, limit, port);
-                self.run(myself, guard).await;
+                self.answer_port(waiter, key, limit, port, span);
+                return self.run(myself, guard).await;
             }
-        }
+        };
+        self.shared.answered(&span, None, &at_once);
+        // A port nobody listens to any more is no error of the engine's.
+        let _ = port.send(at_once);
     }
 
     fn answer_port(
@@ -270,13 +273,16 @@ impl State {
         key: crate::IdempotencyKey,
         limit: Duration,
         port: RpcReplyPort<Result<Reply, Error>>,
+        span: Span,
     ) {
         let shared = self.shared.clone();
+        let trail = waiter.trail().clone();
         self.ports.spawn(async move {
             let answer = timeout(limit, waiter.answer())
+                .instrument(span.clone())
                 .await
                 .unwrap_or(Err(Error::DeadlineExceeded { key }));
-            shared.count(&answer);
+            shared.answered(&span, Some(&trail), &answer);
             let _ = port.send(answer);
         });
     }

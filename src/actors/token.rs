@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{TokenError, chain};
+use crate::key::Namespace;
+use crate::telemetry;
 use crate::upstream::{AccessToken, TokenSource};
 
 /// How long one fetch may take, whatever the source itself allows.
@@ -50,6 +52,7 @@ struct Failure {
 #[derive(Clone)]
 pub(crate) struct Tokens {
     source: Arc<dyn TokenSource>,
+    namespace: Namespace,
     board: Arc<watch::Sender<Board>>,
     actor: Arc<Mutex<Option<ActorRef<Message>>>>,
     waiting: Arc<AtomicUsize>,
@@ -65,9 +68,10 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    pub(crate) fn new(source: Arc<dyn TokenSource>) -> Self {
+    pub(crate) fn new(source: Arc<dyn TokenSource>, namespace: Namespace) -> Self {
         Self {
             source,
+            namespace,
             board: Arc::new(watch::Sender::new(Board::default())),
             actor: Arc::default(),
             waiting: Arc::default(),
@@ -309,7 +313,9 @@ impl State {
     async fn fetch(&mut self, myself: &ActorRef<Message>) -> Result<(), TokenError> {
         // Its life counts from before it was asked for.
         let asked = Instant::now();
-        let token = match timeout(FETCH_LIMIT, self.tokens.source.fetch()).await {
+        let answer = timeout(FETCH_LIMIT, self.tokens.source.fetch()).await;
+        telemetry::token_renewal(&self.tokens.namespace, matches!(answer, Ok(Ok(_))));
+        let token = match answer {
             Ok(Ok(token)) => token,
             Ok(Err(error)) => {
                 self.failures += 1;

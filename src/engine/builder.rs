@@ -22,6 +22,7 @@ use crate::policy::{OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
 use crate::store::{Guarded, MemoryStore, Store};
+use crate::telemetry::{self, Meters};
 use crate::upstream::Upstream;
 
 /// Longer than any record is of use, and short enough for every clock to add up.
@@ -244,6 +245,7 @@ impl EngineBuilder {
         let (deadline, drained) = (self.deadline, watch::Sender::new(None));
         let shared = Arc::new(self.into_shared());
         tracing::info!(namespace = %shared.namespace, "starting an engine");
+        telemetry::start(&shared.namespace);
         let receiver = drained.subscribe();
         let args = supervisor::Args {
             shared: shared.clone(),
@@ -267,22 +269,30 @@ impl EngineBuilder {
 
     fn into_shared(self) -> Shared {
         let route = self.terms.route.clone();
+        let namespace = self.namespace.unwrap_or_else(|| self.upstream.namespace());
+        let meters = Arc::new(Meters::new(&namespace));
+        let tokens = self.upstream.token_source();
         Shared {
-            store: Arc::new(Guarded::new(self.store, self.store_timeout)),
+            store: Arc::new(Guarded::new(
+                self.store,
+                self.store_timeout,
+                namespace.clone(),
+            )),
             fallback: MemoryStore::new(),
-            namespace: self.namespace.unwrap_or_else(|| self.upstream.namespace()),
             retry: self.retry,
             on_duplicate: self.on_duplicate,
             on_store_down: self.on_store_down,
             reconcile: self.reconcile,
-            flights: Flights::new(self.limits, self.on_duplicate, route),
-            tokens: self.upstream.token_source().map(Tokens::new),
+            flights: Flights::new(self.limits, self.on_duplicate, route, meters.clone()),
+            tokens: tokens.map(|source| Tokens::new(source, namespace.clone())),
             permits: Arc::new(Semaphore::new(self.max_in_flight)),
             max_in_flight: self.max_in_flight,
             max_payload_bytes: self.max_payload_bytes,
             hold: Hold::default(),
             cut: watch::Sender::new(false),
             counts: Default::default(),
+            meters,
+            namespace,
             terms: self.terms,
             upstream: self.upstream,
         }

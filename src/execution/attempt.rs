@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{Instrument as _, Span};
 
 use super::{Executed, Execution, Hashed, Locked, TRIES};
 use crate::error::{Error, SendError, StoreError, chain};
@@ -14,7 +15,11 @@ use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
 use crate::record::{Answer, Event, Phase};
 use crate::store::Store;
+use crate::telemetry::{self, UpstreamCall};
 use crate::upstream::{AccessToken, Call, Upstream};
+
+/// What is to be told of a call, where one was put on the wire.
+type Wire = Option<(UpstreamCall, Span)>;
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -77,8 +82,9 @@ impl Execution<Locked> {
                 return Err(error);
             }
         }
-        let sent = self.send(store, upstream, token).await;
-        Ok(self.judge(store, sent).await)
+        let mut wire = Wire::default();
+        let sent = self.send(store, upstream, token, &mut wire).await;
+        Ok(self.judge(store, sent, wire).await)
     }
 
     /// Waits for `until` under the lease: in `Claimed`, so that another process
@@ -168,7 +174,10 @@ impl Execution<Locked> {
                     self.state.live_until = sent + self.state.claim.lease_ttl;
                     return Ok(true);
                 }
-                Ok(_) => return Ok(false),
+                Ok(_) => {
+                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                    return Ok(false);
+                }
                 Err(error) if last || error.is_refused() => return Err(error),
                 Err(_) => {}
             }
@@ -182,6 +191,7 @@ impl Execution<Locked> {
         store: &dyn Store,
         upstream: &dyn Upstream,
         token: Option<&AccessToken>,
+        wire: &mut Wire,
     ) -> Result<Outcome, SendError> {
         let claim = self.state.claim;
         self.state.attempts += 1;
@@ -202,10 +212,13 @@ impl Execution<Locked> {
             SystemTime::now(),
             "the execution was lost with its request under way".into(),
         );
+        self.core.progress.trail().sent();
+        let span = telemetry::attempt(self.state.attempts);
+        *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let mut live_until = self.state.live_until;
         let answer = tokio::select! {
             biased;
-            answer = timeout(limit, upstream.send(&call, token)) => answer,
+            answer = timeout(limit, upstream.send(&call, token)).instrument(span) => answer,
             never = self.heartbeat(store, &mut live_until) => match never {},
         };
         self.state.live_until = live_until;
@@ -234,10 +247,7 @@ impl Execution<Locked> {
             let extend = Event::Extend { claim, dispatched };
             match self.core.apply(store, &extend, 1).await {
                 Ok(Answer::Done) => *live_until = sent + claim.lease_ttl,
-                Ok(_) => tracing::warn!(
-                    name = %self.core.name,
-                    "lost a lease while it was in use; whoever took it knows that a request may be under way"
-                ),
+                Ok(_) => telemetry::lease_lost(&self.core.name, self.core.progress.trail()),
                 Err(error) => tracing::warn!(
                     name = %self.core.name,
                     error = chain(&error),
@@ -248,7 +258,12 @@ impl Execution<Locked> {
     }
 
     /// What an answer means for this execution.
-    async fn judge(mut self, store: &dyn Store, sent: Result<Outcome, SendError>) -> Attempt {
+    async fn judge(
+        mut self,
+        store: &dyn Store,
+        sent: Result<Outcome, SendError>,
+        wire: Wire,
+    ) -> Attempt {
         let limit = self.state.terms.max_response_bytes;
         let (verdict, cause) = match &sent {
             Ok(outcome) if outcome.body.len() > limit => (
@@ -259,6 +274,11 @@ impl Execution<Locked> {
             Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error)),
             Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error)),
         };
+        if let Some((call, span)) = wire {
+            call.ended(verdict);
+            telemetry::attempted(&span, verdict, &sent);
+            self.core.progress.trail().judged(verdict);
+        }
         match (verdict, sent) {
             (Verdict::Final, Ok(outcome)) => Attempt::Executed(self.executed(outcome)),
             (Verdict::NotExecuted(then), sent) => {

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::outcome::{Kept, Outcome, Reply, Served};
 use crate::record::{Answer, Event, MAX_REFUSAL_BYTES, Refusal};
 use crate::store::Store;
+use crate::telemetry;
 
 impl Execution<Locked> {
     /// Gives the key back: nothing was executed.
@@ -161,14 +162,15 @@ impl Execution<Executed> {
         };
         match answer {
             Ok((answer, kept)) => {
-                self.core.progress.settled();
                 let recorded = answer == Answer::Done;
                 if !recorded {
+                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
                     tracing::warn!(
                         name = %self.core.name,
                         "an outcome came too late: its record belongs to somebody else by now"
                     );
                 }
+                self.core.progress.settled();
                 Ok(self.cached(recorded, kept))
             }
             Err(source) => {

@@ -13,6 +13,7 @@ use crate::outcome::{Reply, Served};
 use crate::record::{Answer, Claim, Event, LeaseId, Phase, RecordState, Seen};
 use crate::request::DataActionRequest;
 use crate::store::Store;
+use crate::telemetry;
 
 /// What became of an attempt to take a key.
 #[derive(Debug)]
@@ -82,6 +83,7 @@ impl Execution<Hashed> {
         let lost_reply = taking.lost_reply;
         match taken {
             Ok(Taken::Lease { phase, sent }) => {
+                progress.trail().lease_taken();
                 let state = Locked {
                     terms: terms.clone(),
                     claim,
@@ -162,6 +164,12 @@ impl Execution<Hashed> {
             state => Lock::Taken(self, state),
         }
     }
+}
+
+/// Records keep times in milliseconds.
+fn ms(time: SystemTime) -> Option<u128> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(since.as_millis())
 }
 
 /// One attempt to take a key.
@@ -258,7 +266,15 @@ impl Taking<'_> {
             Answer::Mismatch => Some(Taken::Mismatch),
             // Still free, at another revision: look again.
             Answer::Is(None | Some(RecordState::Released { .. })) => None,
-            Answer::Is(Some(state)) => Some(Taken::Somebody(state)),
+            Answer::Is(Some(state)) => {
+                if let RecordState::Indeterminate { since, .. } = &state
+                    && ms(*since) == ms(now)
+                {
+                    // By this very command: nobody else's is of this instant.
+                    telemetry::indeterminate(&self.core.name);
+                }
+                Some(Taken::Somebody(state))
+            }
             _ => None,
         })
     }

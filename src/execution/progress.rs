@@ -12,9 +12,10 @@ use super::follow_up;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Kept, Outcome};
-use crate::record::{Claim, Event, Refusal};
+use crate::record::{Answer, Claim, Event, Refusal};
 use crate::request::DataActionRequest;
 use crate::store::Store;
+use crate::telemetry::{self, Trail};
 
 /// What is known of one execution, and what its callers asked for.
 pub struct Progress {
@@ -22,6 +23,7 @@ pub struct Progress {
     /// The longest `ttl` that a caller asked for, in milliseconds; 0 for none.
     ttl_ms: AtomicU64,
     sensitive: AtomicBool,
+    trail: Arc<Trail>,
 }
 
 /// What the record may hold of this execution.
@@ -60,10 +62,21 @@ enum End {
 impl Progress {
     /// The progress of an execution of `request` that has not begun.
     pub(crate) fn new(request: &DataActionRequest) -> Arc<Self> {
+        Self::with_trail(request, Arc::default())
+    }
+
+    /// A second progress of one execution, in another store; both leave one
+    /// trail.
+    pub(crate) fn beside(&self, request: &DataActionRequest) -> Arc<Self> {
+        Self::with_trail(request, self.trail.clone())
+    }
+
+    fn with_trail(request: &DataActionRequest, trail: Arc<Trail>) -> Arc<Self> {
         let progress = Arc::new(Self {
             known: Mutex::new(Known::Nothing),
             ttl_ms: AtomicU64::new(0),
             sensitive: AtomicBool::new(false),
+            trail,
         });
         progress.join(request);
         progress
@@ -87,6 +100,11 @@ impl Progress {
             0 => None,
             ms => Some(Duration::from_millis(ms)),
         }
+    }
+
+    /// What this execution leaves for its spans.
+    pub(crate) fn trail(&self) -> &Arc<Trail> {
+        &self.trail
     }
 
     /// Whether a caller asked that nothing of the answer be stored.
@@ -162,7 +180,8 @@ impl Progress {
         let Some(event) = self.last_event() else {
             return Ok(());
         };
-        match follow_up(store, name, &event, tries).await {
+        let abandons = matches!(event, Event::Abandon { .. });
+        let answer = match follow_up(store, name, &event, tries).await {
             // Too large for the store: the status at least is kept.
             Err(error) if error.is_refused() => match without_body(event) {
                 Some(smaller) => follow_up(store, name, &smaller, tries).await?,
@@ -170,6 +189,11 @@ impl Progress {
             },
             answer => answer?,
         };
+        match answer {
+            Answer::Done if abandons => telemetry::indeterminate(name),
+            Answer::NotHolder => telemetry::lease_lost(name, &self.trail),
+            _ => {}
+        }
         // Whatever the answer: done, or the record is no longer this lease's.
         self.settled();
         Ok(())
@@ -233,6 +257,7 @@ impl Progress {
     /// Nothing of this execution is in the store any more, or the record says
     /// how it ended.
     pub(super) fn settled(&self) {
+        self.trail.lease_ended();
         *self.known() = Known::Settled;
     }
 

@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::policy::{Breaker, Pass};
 use crate::record::{Answer, Event, RecordState};
+use crate::telemetry::{self, Raised};
 
 /// A store whose every call ends within `limit`, and at once while the breaker
 /// is open. A call that is given up may still be applied, so it is
@@ -21,15 +22,20 @@ pub(crate) struct Guarded {
     limit: Duration,
     breaker: Mutex<Breaker>,
     origin: Instant,
+    namespace: Namespace,
+    /// Kept while the breaker is open; changed under its lock only.
+    open: Mutex<Option<Raised>>,
 }
 
 impl Guarded {
-    pub(crate) fn new(store: Arc<dyn Store>, limit: Duration) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, limit: Duration, namespace: Namespace) -> Self {
         Self {
             store,
             limit,
             breaker: Mutex::default(),
             origin: Instant::now(),
+            namespace,
+            open: Mutex::default(),
         }
     }
 
@@ -40,11 +46,13 @@ impl Guarded {
 
     async fn within<T>(
         &self,
+        command: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let sent = self.origin.elapsed();
         let mut turn = match self.breaker().pass(sent) {
             Pass::Stop => {
+                telemetry::store_stopped(&self.namespace, command);
                 let why = "the breaker is open: the last commands were not answered";
                 return Err(StoreError::unavailable(why));
             }
@@ -57,7 +65,11 @@ impl Guarded {
                 probe: true,
             },
         };
-        let Ok(answer) = timeout(self.limit, call).await else {
+        let answer = timeout(self.limit, call).await;
+        let failed = !matches!(answer, Ok(Ok(_)));
+        let time = self.origin.elapsed() - sent;
+        telemetry::store_command(&self.namespace, command, time, failed);
+        let Ok(answer) = answer else {
             turn.end(End::Silent);
             let limit = self.limit.as_secs_f64();
             return Err(StoreError::unavailable(format!(
@@ -75,6 +87,10 @@ impl Guarded {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         // Plain numbers: no critical section leaves them half changed.
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Raised>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,11 +122,16 @@ impl Turn<'_> {
             End::Silent => breaker.silent(now, self.probe),
         }
         self.probe = false;
+        let mut open = self.guarded.open();
         match (was_closed, breaker.is_closed()) {
             (true, false) => {
+                *open = Some(telemetry::breaker_open(&self.guarded.namespace));
                 tracing::warn!("the store does not answer; failing at once, and probing")
             }
-            (false, true) => tracing::info!("the store answers again"),
+            (false, true) => {
+                *open = None;
+                tracing::info!("the store answers again");
+            }
             _ => {}
         }
     }
@@ -139,14 +160,15 @@ impl Store for Guarded {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        Box::pin(self.within(self.store.apply(name, event)))
+        let command = telemetry::command(&event);
+        Box::pin(self.within(command, self.store.apply(name, event)))
     }
 
     fn look<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(self.within(self.store.look(name)))
+        Box::pin(self.within("look", self.store.look(name)))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {

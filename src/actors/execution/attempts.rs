@@ -65,7 +65,7 @@ impl Flight<'_> {
                     counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
                     let made = next.attempts() - refused_tokens;
                     match shared.retry.after(made, None, fastrand::f64()) {
-                        Next::Wait(wait) => locked = next.pause(self.store, sleep(wait)).await.0,
+                        Next::Wait(wait) => locked = self.wait(next, wait).await,
                         Next::GiveUp { .. } => {
                             let cause = cause_of(&error);
                             let error = next.abandon(self.store, cause).await;
@@ -138,7 +138,7 @@ impl Flight<'_> {
             }
         }
         match (next, answer) {
-            (Next::Wait(wait), _) => Ok(locked.pause(self.store, sleep(wait)).await.0),
+            (Next::Wait(wait), _) => Ok(self.wait(locked, wait).await),
             (Next::GiveUp { retry_after }, Ok(_)) => {
                 let verdict = Some(Refusal::RateLimited { retry_after });
                 Err(self
@@ -149,6 +149,12 @@ impl Flight<'_> {
                 .give_back(locked, None, Error::Unreachable { source })
                 .await),
         }
+    }
+
+    /// Waits between two attempts, with the lease kept.
+    async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
+        let waited = self.shared.held("retry", sleep(wait));
+        locked.pause(self.store, waited).await.0
     }
 
     /// Gives the key back and tells the callers why. An unproven attempt

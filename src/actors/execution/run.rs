@@ -17,10 +17,11 @@ use crate::outcome::Reply;
 use crate::policy::{OnDuplicate, OnStoreDown};
 use crate::record::{Phase, RecordState};
 use crate::store::Store;
+use crate::telemetry::Raised;
 
 /// What a call needs besides the key: a permit and a token.
 pub(super) struct Ready {
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: (OwnedSemaphorePermit, Raised),
     pub(super) token: Option<Current>,
 }
 
@@ -72,7 +73,7 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
         }
     }
     // Its own progress: the store's may still hold a lease to give back.
-    let progress = &Progress::new(guard.request());
+    let progress = &guard.progress().beside(guard.request());
     let fallback = Flight {
         shared,
         guard,
@@ -171,6 +172,7 @@ impl Flight<'_> {
             None => None,
         };
         shared.upstream.admit().now_or_never()?;
+        let permit = (permit, shared.meters.in_flight());
         Some(Ready { permit, token })
     }
 
@@ -184,21 +186,19 @@ impl Flight<'_> {
             if shared.retry.is_too_long(held) {
                 return Err(Error::RateLimited { retry_after: held });
             }
-            shared.hold.free(action).await;
+            shared.held("platform", shared.hold.free(action)).await;
             let token = match &shared.tokens {
                 Some(tokens) => Some(
-                    tokens
-                        .get()
+                    shared
+                        .held("token", tokens.get())
                         .await
                         .map_err(|source| Error::Token { source })?,
                 ),
                 None => None,
             };
-            shared.upstream.admit().await;
+            shared.held("limiter", shared.upstream.admit()).await;
             let permit = shared
-                .permits
-                .clone()
-                .acquire_owned()
+                .held("permit", shared.permits.clone().acquire_owned())
                 .await
                 .map_err(|_| Error::Stopped)?;
             // Either may have changed while the other was waited for.
@@ -207,6 +207,7 @@ impl Flight<'_> {
                 _ => false,
             };
             if shared.hold.is_free(action) && !stale {
+                let permit = (permit, shared.meters.in_flight());
                 return Ok(Ready { permit, token });
             }
         }

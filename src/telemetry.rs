@@ -1,0 +1,93 @@
+//! What an operator sees of an engine: `tracing` spans and, with the feature
+//! `metrics`, counters, gauges and histograms. Every name is owned here; no key,
+//! payload, secret or token is ever a label, and no payload, secret or token a
+//! field.
+//!
+//! # Spans
+//!
+//! | span | one for each | fields |
+//! |---|---|---|
+//! | `genesys_once.execute` | caller, around `Engine::execute` | `namespace`, `key`, `action_id`, `served`, `attempts`, `verdict`, `correlation_id`, `error.type` |
+//! | `genesys_once.flight` | execution, child of its first caller's span | `namespace`, `key`, `action_id`, `attempts`, `verdict`, `error.type` |
+//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `http.response.status_code`, `otel.kind` (`client`) |
+//!
+//! All are of level `INFO` and target `genesys_once`. `key` is the first 12 of the
+//! key's 64 hex digits: enough to find it, too few to be one. `served` is
+//! [`Served::as_str`](crate::Served::as_str); `verdict`, of the last attempt,
+//! `final`, `not_executed` or `unknown`; `correlation_id` the platform's
+//! `ININ-Correlation-Id`; `error.type`
+//! [`Error::code`](crate::Error::code). `attempts` and `verdict` are those of the
+//! execution that answered: a replay made no attempt. A caller who joined follows
+//! from the flight that it joined. A flight's span ends with its answer, and may
+//! outlast the caller's that gave up. `error.type` and
+//! `http.response.status_code` are names of OpenTelemetry's semantic conventions;
+//! a span that ends with an error also has `otel.status_code` `ERROR`, which, as
+//! `otel.kind`, the bridge from `tracing` to OpenTelemetry reads.
+//!
+//! # Metrics
+//!
+//! Install a recorder of the `metrics` facade before `start()`; what happened
+//! before is not counted. Every series has the label `namespace`, so that two
+//! engines in one process are told apart; two engines of one namespace add up.
+//! All further labels are those of this table, which says everything that
+//! [`METRICS`] says:
+//!
+//! | name | type | unit | label | meaning |
+//! |---|---|---|---|---|
+//! | `genesys_once_requests_total` | counter | count | `served`: `upstream`, `joined`, `memory`, `store` | Callers answered with a reply, by where it came from. |
+//! | `genesys_once_errors_total` | counter | count | `code`: any [`Error::code`](crate::Error::code) | Callers answered with an error, by its code. |
+//! | `genesys_once_callers_waiting` | gauge | count | | Callers who wait for an answer now. |
+//! | `genesys_once_executions` | gauge | count | | Executions that are not settled. |
+//! | `genesys_once_calls_in_flight` | gauge | count | | Calls at the platform now, and executions about to make one. |
+//! | `genesys_once_upstream_calls_total` | counter | count | `verdict`: `final`, `not_executed`, `unknown` | Calls tried at the platform, by what is proven of them. |
+//! | `genesys_once_upstream_call_duration_seconds` | histogram | seconds | `verdict`: `final`, `not_executed`, `unknown` | Time from sending a call to its answer or failure. |
+//! | `genesys_once_hold_duration_seconds` | histogram | seconds | `by`: `platform`, `limiter`, `permit`, `token`, `retry` | Time an execution waited before a call, by what held it back. |
+//! | `genesys_once_indeterminate_total` | counter | count | | Keys that became indeterminate: somebody has to resolve them. |
+//! | `genesys_once_leases_lost_total` | counter | count | | Leases lost while an execution held them. |
+//! | `genesys_once_store_command_duration_seconds` | histogram | seconds | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Time from sending a store command to its end, time-outs included. |
+//! | `genesys_once_store_failures_total` | counter | count | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Store commands that failed, those included that an open breaker stopped. |
+//! | `genesys_once_store_breaker_open` | gauge | count | | 1 while commands fail at once because the store does not answer. |
+//! | `genesys_once_token_renewals_total` | counter | count | `result`: `ok`, `error` | Access tokens asked for, by whether one came. |
+//!
+//! `by` is `platform` after a 429 that holds everybody or an action back, `limiter`
+//! for the upstream's own rate limit, `permit` for `max_in_flight`, `token` where
+//! none was at hand, `retry` for an execution's own wait between two attempts.
+//! Gauges fall whatever ends what they count, a kill included. What a handle
+//! outside of an engine does (an [`execution`](crate::execution) driven by hand)
+//! is counted, too, as far as it makes calls or loses leases.
+//!
+//! Exporters render histograms as summaries unless they are told buckets;
+//! [`BUCKETS`] suits all of these, from a store in memory to an action that runs
+//! a minute:
+//!
+//! ```
+//! use genesys_once::telemetry::{BUCKETS, METRICS};
+//! use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+//!
+//! let suffix = Matcher::Suffix("_duration_seconds".into());
+//! let builder = PrometheusBuilder::new().set_buckets_for_metric(suffix, BUCKETS)?;
+//! # Ok::<(), metrics_exporter_prometheus::BuildError>(())
+//! ```
+
+mod meters;
+mod metric;
+#[cfg(feature = "metrics")]
+#[path = "telemetry/recorded.rs"]
+mod series;
+#[cfg(not(feature = "metrics"))]
+#[path = "telemetry/silent.rs"]
+mod series;
+mod spans;
+mod trail;
+
+pub use self::metric::{BUCKETS, Kind, METRICS, Metric};
+
+pub(crate) use self::meters::{
+    Meters, UpstreamCall, breaker_open, command, held, indeterminate, lease_lost, start,
+    store_command, store_stopped, token_renewal,
+};
+pub(crate) use self::series::Raised;
+pub(crate) use self::spans::{
+    attempt, attempted, execute, execute_message, executed, flight, flown,
+};
+pub(crate) use self::trail::Trail;

@@ -1,0 +1,199 @@
+//! The metrics as data: name, type, unit, label and its values. It records
+//! nothing; a label's values are listed, so that none can grow.
+
+/// One metric of this crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Its name, by Prometheus' conventions: base units, `_total` for counters.
+    pub name: &'static str,
+    /// What is measured how.
+    pub kind: Kind,
+    /// The label that it has besides `namespace`, where it has one.
+    pub label: Option<&'static str>,
+    /// All values that this label takes.
+    pub values: &'static [&'static str],
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// The type of a [`Metric`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Observations of a time in seconds.
+    Seconds,
+}
+
+/// Upper bounds in seconds for this crate's histograms.
+pub const BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 180.0,
+];
+
+const SERVED: &[&str] = &["upstream", "joined", "memory", "store"];
+const VERDICTS: &[&str] = &["final", "not_executed", "unknown"];
+const COMMANDS: &[&str] = &[
+    "look",
+    "acquire",
+    "take_over",
+    "extend",
+    "enter",
+    "complete",
+    "release",
+    "abandon",
+    "resolve",
+    "forget",
+];
+const CODES: &[&str] = &[
+    "invalid_request",
+    "payload_mismatch",
+    "in_progress",
+    "indeterminate",
+    "not_indeterminate",
+    "rate_limited",
+    "unauthorized",
+    "unreachable",
+    "token",
+    "store_unavailable",
+    "record_unreadable",
+    "overloaded",
+    "deadline_exceeded",
+    "crashed",
+    "stopped",
+    "invalid_config",
+];
+
+/// Every metric of this crate, in the order of the [table](super#metrics).
+pub const METRICS: &[Metric] = &[
+    REQUESTS,
+    ERRORS,
+    WAITING,
+    EXECUTIONS,
+    IN_FLIGHT,
+    CALLS,
+    CALL_TIME,
+    HOLD_TIME,
+    INDETERMINATE,
+    LEASES_LOST,
+    STORE_TIME,
+    STORE_FAILURES,
+    BREAKER_OPEN,
+    TOKEN_RENEWALS,
+];
+
+pub(super) const REQUESTS: Metric = Metric {
+    name: "genesys_once_requests_total",
+    kind: Kind::Counter,
+    label: Some("served"),
+    values: SERVED,
+    meaning: "Callers answered with a reply, by where it came from.",
+};
+
+pub(super) const ERRORS: Metric = Metric {
+    name: "genesys_once_errors_total",
+    kind: Kind::Counter,
+    label: Some("code"),
+    values: CODES,
+    meaning: "Callers answered with an error, by its code.",
+};
+
+pub(super) const WAITING: Metric = Metric {
+    name: "genesys_once_callers_waiting",
+    kind: Kind::Gauge,
+    label: None,
+    values: &[],
+    meaning: "Callers who wait for an answer now.",
+};
+
+pub(super) const EXECUTIONS: Metric = Metric {
+    name: "genesys_once_executions",
+    kind: Kind::Gauge,
+    label: None,
+    values: &[],
+    meaning: "Executions that are not settled.",
+};
+
+pub(super) const IN_FLIGHT: Metric = Metric {
+    name: "genesys_once_calls_in_flight",
+    kind: Kind::Gauge,
+    label: None,
+    values: &[],
+    meaning: "Calls at the platform now, and executions about to make one.",
+};
+
+pub(super) const CALLS: Metric = Metric {
+    name: "genesys_once_upstream_calls_total",
+    kind: Kind::Counter,
+    label: Some("verdict"),
+    values: VERDICTS,
+    meaning: "Calls tried at the platform, by what is proven of them.",
+};
+
+pub(super) const CALL_TIME: Metric = Metric {
+    name: "genesys_once_upstream_call_duration_seconds",
+    kind: Kind::Seconds,
+    label: Some("verdict"),
+    values: VERDICTS,
+    meaning: "Time from sending a call to its answer or failure.",
+};
+
+pub(super) const HOLD_TIME: Metric = Metric {
+    name: "genesys_once_hold_duration_seconds",
+    kind: Kind::Seconds,
+    label: Some("by"),
+    values: &["platform", "limiter", "permit", "token", "retry"],
+    meaning: "Time an execution waited before a call, by what held it back.",
+};
+
+pub(super) const INDETERMINATE: Metric = Metric {
+    name: "genesys_once_indeterminate_total",
+    kind: Kind::Counter,
+    label: None,
+    values: &[],
+    meaning: "Keys that became indeterminate: somebody has to resolve them.",
+};
+
+pub(super) const LEASES_LOST: Metric = Metric {
+    name: "genesys_once_leases_lost_total",
+    kind: Kind::Counter,
+    label: None,
+    values: &[],
+    meaning: "Leases lost while an execution held them.",
+};
+
+pub(super) const STORE_TIME: Metric = Metric {
+    name: "genesys_once_store_command_duration_seconds",
+    kind: Kind::Seconds,
+    label: Some("command"),
+    values: COMMANDS,
+    meaning: "Time from sending a store command to its end, time-outs included.",
+};
+
+pub(super) const STORE_FAILURES: Metric = Metric {
+    name: "genesys_once_store_failures_total",
+    kind: Kind::Counter,
+    label: Some("command"),
+    values: COMMANDS,
+    meaning: "Store commands that failed, those included that an open breaker stopped.",
+};
+
+pub(super) const BREAKER_OPEN: Metric = Metric {
+    name: "genesys_once_store_breaker_open",
+    kind: Kind::Gauge,
+    label: None,
+    values: &[],
+    meaning: "1 while commands fail at once because the store does not answer.",
+};
+
+pub(super) const TOKEN_RENEWALS: Metric = Metric {
+    name: "genesys_once_token_renewals_total",
+    kind: Kind::Counter,
+    label: Some("result"),
+    values: &["ok", "error"],
+    meaning: "Access tokens asked for, by whether one came.",
+};

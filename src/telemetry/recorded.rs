@@ -1,0 +1,106 @@
+//! Series of the `metrics` facade, with the feature of that name. A series is
+//! looked up whenever it is used, never kept: so a recorder that drops idle
+//! series, or one that is local to a thread, sees what it should.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Gauge, Key, KeyName, Label, Level, Metadata, SharedString, Unit, with_recorder};
+
+use super::metric::{Kind, Metric};
+use crate::key::Namespace;
+
+const METADATA: Metadata<'static> = Metadata::new("genesys_once", Level::INFO, None);
+
+/// One metric of one namespace, with one value of its label.
+#[derive(Clone, Debug)]
+pub(super) struct Series(Key);
+
+impl Series {
+    /// The series of a metric without a label of its own.
+    pub(super) fn plain(metric: &Metric, namespace: &Namespace) -> Self {
+        debug_assert_eq!(metric.label, None);
+        Self(Key::from_parts(metric.name, vec![of(namespace)]))
+    }
+
+    /// The series of a metric with this value of its label.
+    pub(super) fn with(metric: &Metric, namespace: &Namespace, value: &'static str) -> Self {
+        debug_assert!(
+            metric.values.contains(&value),
+            "{} is not listed for {}",
+            value,
+            metric.name
+        );
+        let own = metric
+            .label
+            .map(|label| Label::from_static_parts(label, value));
+        let labels: Vec<_> = [Some(of(namespace)), own].into_iter().flatten().collect();
+        Self(Key::from_parts(metric.name, labels))
+    }
+
+    pub(super) fn count(&self) {
+        with_recorder(|recorder| recorder.register_counter(&self.0, &METADATA).increment(1));
+    }
+
+    pub(super) fn observe(&self, time: Duration) {
+        with_recorder(|recorder| {
+            let histogram = recorder.register_histogram(&self.0, &METADATA);
+            histogram.record(time.as_secs_f64());
+        });
+    }
+
+    /// Raises a gauge by one until the result is dropped.
+    pub(super) fn raise(&self) -> Raised {
+        let gauge = with_recorder(|recorder| recorder.register_gauge(&self.0, &METADATA));
+        gauge.increment(1.0);
+        Raised(gauge)
+    }
+
+    /// Makes the series known, at zero: a rate needs a value before the first
+    /// event.
+    fn touch(&self, kind: Kind) {
+        with_recorder(|recorder| match kind {
+            Kind::Counter => recorder.register_counter(&self.0, &METADATA).increment(0),
+            Kind::Gauge => recorder.register_gauge(&self.0, &METADATA).increment(0.0),
+            Kind::Seconds => drop(recorder.register_histogram(&self.0, &METADATA)),
+        });
+    }
+}
+
+fn of(namespace: &Namespace) -> Label {
+    let shared: Arc<str> = namespace.shared();
+    Label::new("namespace", SharedString::from(shared))
+}
+
+/// A gauge that is higher by one as long as this lives. It keeps the gauge that
+/// it raised, so that exactly that one falls.
+#[must_use = "the gauge falls when this is dropped"]
+pub(crate) struct Raised(Gauge);
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl std::fmt::Debug for Raised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Raised")
+    }
+}
+
+/// Tells the recorder what a metric means, and makes its series known.
+pub(super) fn introduce(metric: &Metric, namespace: &Namespace) {
+    let (name, meaning) = (KeyName::from_const_str(metric.name), metric.meaning.into());
+    with_recorder(|recorder| match metric.kind {
+        Kind::Counter => recorder.describe_counter(name, Some(Unit::Count), meaning),
+        Kind::Gauge => recorder.describe_gauge(name, Some(Unit::Count), meaning),
+        Kind::Seconds => recorder.describe_histogram(name, Some(Unit::Seconds), meaning),
+    });
+    match metric.values {
+        [] => Series::plain(metric, namespace).touch(metric.kind),
+        values => values
+            .iter()
+            .for_each(|value| Series::with(metric, namespace, value).touch(metric.kind)),
+    }
+}

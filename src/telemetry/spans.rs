@@ -1,0 +1,165 @@
+//! The spans and their fields. No payload, secret or token ever becomes a field;
+//! of a key only the beginning does.
+
+use std::fmt;
+
+use tracing::field::Empty;
+use tracing::span::Id;
+use tracing::{Metadata, Span};
+
+use super::trail::{Trail, label};
+use crate::error::{Error, SendError};
+use crate::key::{IdempotencyKey, Namespace};
+use crate::outcome::{Outcome, Reply, Verdict};
+use crate::request::DataActionRequest;
+
+/// Digits of a key in a span.
+const PREFIX: usize = 12;
+/// Ids are short; anything else is not worth repeating.
+const LONGEST_ID: usize = 128;
+
+/// The first digits of a key.
+struct Prefix(IdempotencyKey);
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.PREFIX$}", self.0.to_string())
+    }
+}
+
+macro_rules! execute {
+    ($namespace:expr, $request:expr $(, $parent:expr)?) => {
+        tracing::info_span!(
+            target: "genesys_once",
+            $(parent: $parent,)?
+            "genesys_once.execute",
+            namespace = $namespace.as_str(),
+            key = %Prefix(IdempotencyKey::of($request)),
+            action_id = $request.action_id().as_str(),
+            served = Empty,
+            attempts = Empty,
+            verdict = Empty,
+            correlation_id = Empty,
+            "error.type" = Empty,
+            "otel.status_code" = Empty,
+        )
+    };
+}
+
+/// The span of one caller, a child of the current one.
+pub(crate) fn execute(namespace: &Namespace, request: &DataActionRequest) -> Span {
+    execute!(namespace, request)
+}
+
+/// The span of a caller by message: a child of the sender's, where the message
+/// carries it, and never of the root actor's, which lasts as long as the engine.
+pub(crate) fn execute_message(namespace: &Namespace, request: &DataActionRequest) -> Span {
+    execute!(namespace, request, sender())
+}
+
+fn sender() -> Option<Id> {
+    let current = Span::current();
+    let of_actor = |metadata: &Metadata<'_>| metadata.target().starts_with("ractor");
+    match current.metadata().is_some_and(of_actor) {
+        true => None,
+        false => current.id(),
+    }
+}
+
+/// The caller got its answer; `trail` is that of the execution it waited for.
+pub(crate) fn executed(span: &Span, trail: Option<&Trail>, answer: &Result<Reply, Error>) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("attempts", trail.map_or(0, Trail::attempts));
+    if let Some(verdict) = trail.and_then(Trail::verdict) {
+        span.record("verdict", verdict);
+    }
+    match answer {
+        Ok(reply) => {
+            span.record("served", reply.served().as_str());
+            correlate(span, reply.outcome());
+        }
+        Err(error) => {
+            if let Error::Unauthorized {
+                correlation_id: Some(id),
+            } = error
+                && id.len() <= LONGEST_ID
+            {
+                span.record("correlation_id", &**id);
+            }
+            fail(span, error);
+        }
+    }
+}
+
+/// The span of one execution, a child of the current one.
+pub(crate) fn flight(namespace: &Namespace, request: &DataActionRequest) -> Span {
+    tracing::info_span!(
+        target: "genesys_once",
+        "genesys_once.flight",
+        namespace = namespace.as_str(),
+        key = %Prefix(IdempotencyKey::of(request)),
+        action_id = request.action_id().as_str(),
+        attempts = Empty,
+        verdict = Empty,
+        "error.type" = Empty,
+        "otel.status_code" = Empty,
+    )
+}
+
+/// The execution has its answer, however it came to it.
+pub(crate) fn flown(span: &Span, trail: &Trail, answer: &Result<Reply, Error>) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("attempts", trail.attempts());
+    if let Some(verdict) = trail.verdict() {
+        span.record("verdict", verdict);
+    }
+    if let Err(error) = answer {
+        fail(span, error);
+    }
+}
+
+/// The span of one call at the platform.
+pub(crate) fn attempt(number: u32) -> Span {
+    tracing::info_span!(
+        target: "genesys_once",
+        "genesys_once.attempt",
+        "otel.kind" = "client",
+        attempt = number,
+        verdict = Empty,
+        correlation_id = Empty,
+        "http.response.status_code" = Empty,
+        "otel.status_code" = Empty,
+    )
+}
+
+/// The call ended.
+pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, SendError>) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("verdict", label(verdict));
+    match answer {
+        Ok(outcome) => {
+            span.record("http.response.status_code", outcome.status_code.as_u16());
+            correlate(span, outcome);
+        }
+        Err(_) => {
+            span.record("otel.status_code", "ERROR");
+        }
+    }
+}
+
+fn correlate(span: &Span, outcome: &Outcome) {
+    if let Some(id) = outcome.correlation_id().filter(|id| id.len() <= LONGEST_ID) {
+        span.record("correlation_id", id);
+    }
+}
+
+fn fail(span: &Span, error: &Error) {
+    span.record("error.type", error.code());
+    span.record("otel.status_code", "ERROR");
+}

@@ -1,0 +1,100 @@
+//! What an execution leaves for its spans: how many calls it made and what the
+//! last one proved. It decides nothing; what the record holds stands in the
+//! execution's `Progress`.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use crate::outcome::Verdict;
+
+/// The trail of one execution, across all leases that it took.
+#[derive(Debug, Default)]
+pub(crate) struct Trail {
+    attempts: AtomicU32,
+    /// The index of the last verdict's label, from 1; 0 for none.
+    verdict: AtomicU8,
+    leased: AtomicBool,
+}
+
+const LABELS: [&str; 3] = ["final", "not_executed", "unknown"];
+
+/// A verdict's label in metrics and spans.
+pub(super) fn label(verdict: Verdict) -> &'static str {
+    LABELS[usize::from(index(verdict))]
+}
+
+fn index(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Final => 0,
+        Verdict::NotExecuted(_) => 1,
+        Verdict::Unknown => 2,
+    }
+}
+
+impl Trail {
+    /// A call is about to leave; until it is judged, its fate is unknown.
+    pub(crate) fn sent(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.judged(Verdict::Unknown);
+    }
+
+    /// What the last call proved.
+    pub(crate) fn judged(&self, verdict: Verdict) {
+        self.verdict.store(index(verdict) + 1, Ordering::Relaxed);
+    }
+
+    /// How many calls were put on the wire.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// The label of the last call's verdict, where a call was made.
+    pub(crate) fn verdict(&self) -> Option<&'static str> {
+        let verdict = usize::from(self.verdict.load(Ordering::Relaxed));
+        LABELS.get(verdict.checked_sub(1)?).copied()
+    }
+
+    /// The store granted a lease.
+    pub(crate) fn lease_taken(&self) {
+        self.leased.store(true, Ordering::Relaxed);
+    }
+
+    /// The lease ended as it should, or has been lost before.
+    pub(crate) fn lease_ended(&self) {
+        self.leased.store(false, Ordering::Relaxed);
+    }
+
+    /// The lease is gone; whether there was one that had not ended.
+    pub(super) fn lose_lease(&self) -> bool {
+        self.leased.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Then;
+
+    #[test]
+    fn the_last_verdict_counts_and_a_call_under_way_is_unknown() {
+        let trail = Trail::default();
+        assert_eq!((trail.attempts(), trail.verdict()), (0, None));
+        trail.sent();
+        assert_eq!(trail.verdict(), Some("unknown"));
+        trail.judged(Verdict::NotExecuted(Then::Retry));
+        assert_eq!(trail.verdict(), Some("not_executed"));
+        trail.sent();
+        trail.judged(Verdict::Final);
+        assert_eq!((trail.attempts(), trail.verdict()), (2, Some("final")));
+    }
+
+    #[test]
+    fn a_lease_is_lost_once() {
+        let trail = Trail::default();
+        assert!(!trail.lose_lease());
+        trail.lease_taken();
+        assert!(trail.lose_lease() && !trail.lose_lease());
+        trail.lease_taken();
+        trail.lease_ended();
+        assert!(!trail.lose_lease());
+    }
+}

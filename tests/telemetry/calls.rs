@@ -1,0 +1,107 @@
+//! Calls at the platform: what they prove, how long they take, what is left
+//! unknown, and the tokens they need.
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{MemoryStore, TokenError};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+use super::{SECOND, ask, builder, exporter, request, until, value};
+
+const VERDICTS: [&str; 3] = ["final", "not_executed", "unknown"];
+
+fn calls(recorder: &PrometheusRecorder) -> [f64; 3] {
+    VERDICTS.map(|verdict| {
+        let series = format!("genesys_once_upstream_calls_total{{verdict=\"{verdict}\"}}");
+        value(recorder, &series)
+    })
+}
+
+/// Red without either line of `UpstreamCall`'s `Drop`, and without `ended`.
+#[tokio::test(start_paused = true)]
+async fn calls_are_counted_and_timed_by_verdict() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
+        (b"1", 1) => Step::RateLimited(SECOND).after(2 * SECOND),
+        (b"1", _) => Step::ok("{}").after(3 * SECOND),
+        _ => Step::Reset.after(5 * SECOND),
+    });
+    let engine = builder(&upstream).start().await.unwrap();
+    engine.execute(request("1")).await.unwrap();
+    engine.execute(request("2")).await.unwrap_err();
+    assert_eq!(calls(&recorder), [1.0, 1.0, 1.0]);
+    let seconds = VERDICTS.map(|verdict| {
+        let name = "genesys_once_upstream_call_duration_seconds_sum";
+        value(&recorder, &format!("{name}{{verdict=\"{verdict}\"}}"))
+    });
+    assert_eq!(seconds, [3.0, 2.0, 5.0]);
+}
+
+/// Red when a call is counted where it is judged instead of in `Drop`.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_killed_is_unknown() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|_| Step::Silent);
+    let engine = builder(&upstream).start().await.unwrap();
+    let caller = ask(&engine, "1");
+    upstream.ledger().wait_for(1).await;
+    engine.actor().get_cell().get_children()[0].kill();
+    caller.await.unwrap().unwrap_err();
+    until("it is counted", || calls(&recorder) == [0.0, 0.0, 1.0]).await;
+}
+
+/// Red without `telemetry::indeterminate` in `Progress::settle`, and for the
+/// last without it in `take_over`.
+#[tokio::test(start_paused = true)]
+async fn keys_that_become_indeterminate_are_counted_once() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let count = || value(&recorder, "genesys_once_indeterminate_total");
+    let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
+        b"1" => Step::Reset,
+        _ => Step::Silent,
+    });
+    let builder = builder(&upstream).store(MemoryStore::new());
+    let engine = builder.clone().start().await.unwrap();
+    // By its own execution; whoever asks again is told, and changes nothing.
+    for _ in 0..2 {
+        engine.execute(request("1")).await.unwrap_err();
+        assert_eq!(count(), 1.0);
+    }
+    // By the supervisor of one that was killed.
+    let caller = ask(&engine, "2");
+    upstream.ledger().wait_for(2).await;
+    engine.actor().get_cell().get_children()[0].kill();
+    caller.await.unwrap().unwrap_err();
+    until("it is settled", || count() == 2.0).await;
+    // By whoever finds the lapsed lease of a dead process.
+    let caller = ask(&engine, "3");
+    upstream.ledger().wait_for(3).await;
+    engine.actor().get_cell().kill();
+    caller.await.unwrap().unwrap_err();
+    let next = builder.start().await.unwrap();
+    for _ in 0..2 {
+        next.execute(request("3")).await.unwrap_err();
+        assert_eq!(count(), 3.0);
+    }
+}
+
+/// Red without `telemetry::token_renewal` in `State::fetch`.
+#[tokio::test(start_paused = true)]
+async fn token_renewals_are_counted_by_result() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let tokens = ScriptedTokens::new(|number| match number {
+        1 => TokenStep::Fail(TokenError::new("down")),
+        _ => TokenStep::Issue(3600 * SECOND),
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens);
+    let engine = builder(&upstream).start().await.unwrap();
+    engine.execute(request("1")).await.unwrap();
+    let results = ["ok", "error"].map(|result| {
+        let name = "genesys_once_token_renewals_total";
+        value(&recorder, &format!("{name}{{result=\"{result}\"}}"))
+    });
+    assert_eq!(results, [1.0, 1.0]);
+}

@@ -1,0 +1,98 @@
+//! What is going on now: right while it goes on, and right again after every
+//! kind of end.
+
+use genesys_once::testing::{ScriptedUpstream, Step};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+use super::{SECOND, ask, builder, exporter, request, until, value};
+
+/// Waiting, executions, in flight.
+fn now(recorder: &PrometheusRecorder) -> [f64; 3] {
+    [
+        "genesys_once_callers_waiting",
+        "genesys_once_executions",
+        "genesys_once_calls_in_flight",
+    ]
+    .map(|name| value(recorder, name))
+}
+
+fn slow() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
+}
+
+/// Red without `Meters::waiting` in a waiter, `execution` in a guard or
+/// `in_flight` beside a permit.
+#[tokio::test(start_paused = true)]
+async fn gauges_rise_and_fall_with_what_they_count() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = slow();
+    let engine = builder(&upstream).max_in_flight(1).start().await.unwrap();
+    let callers = [ask(&engine, "1"), ask(&engine, "1"), ask(&engine, "2")];
+    upstream.ledger().wait_for(1).await;
+    until("all are admitted", || engine.stats().waiting == 3).await;
+    assert_eq!(now(&recorder), [3.0, 2.0, 1.0]);
+    let stats = engine.stats();
+    assert_eq!(
+        (stats.waiting, stats.executions, stats.in_flight),
+        (3, 2, 1)
+    );
+
+    // A caller who gives up waits no more; the execution goes on.
+    callers[1].abort();
+    until("it is gone", || engine.stats().waiting == 2).await;
+    assert_eq!(now(&recorder), [2.0, 2.0, 1.0]);
+    for caller in callers {
+        let _ = caller.await;
+    }
+    until("all is settled", || engine.stats().executions == 0).await;
+    assert_eq!(now(&recorder), [0.0; 3]);
+}
+
+/// Red when the gauges fall by a call at the end of the handler, and not by a
+/// guard.
+#[tokio::test(start_paused = true)]
+async fn gauges_fall_after_a_kill_of_an_execution_and_of_the_root() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    for root in [false, true] {
+        let upstream = slow();
+        let engine = builder(&upstream).start().await.unwrap();
+        let callers = [ask(&engine, "1"), ask(&engine, "1")];
+        upstream.ledger().wait_for(1).await;
+        until("both are admitted", || engine.stats().waiting == 2).await;
+        assert_eq!(now(&recorder), [2.0, 1.0, 1.0]);
+        match root {
+            true => engine.actor().get_cell().kill(),
+            false => engine.actor().get_cell().get_children()[0].kill(),
+        }
+        for caller in callers {
+            caller.await.unwrap().unwrap_err();
+        }
+        until("nothing is left", || now(&recorder) == [0.0; 3]).await;
+    }
+}
+
+/// What began before there was a recorder takes nothing from its gauges.
+#[tokio::test(start_paused = true)]
+async fn a_late_recorder_never_sees_less_than_nothing() {
+    let recorder = exporter();
+    let upstream = slow();
+    let engine = builder(&upstream).start().await.unwrap();
+    let early = ask(&engine, "1");
+    upstream.ledger().wait_for(1).await;
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let late = ask(&engine, "2");
+    upstream.ledger().wait_for(2).await;
+    assert_eq!(now(&recorder), [1.0; 3]);
+    early.await.unwrap().unwrap();
+    late.await.unwrap().unwrap();
+    until("all is settled", || engine.stats().executions == 0).await;
+    assert_eq!(now(&recorder), [0.0; 3]);
+    // And counts what comes.
+    engine.execute(request("1")).await.unwrap();
+    assert_eq!(
+        value(&recorder, "genesys_once_requests_total{served=\"memory\"}"),
+        1.0
+    );
+}

@@ -1,0 +1,135 @@
+//! The table in the docs, the list in the code and what an exporter is told:
+//! one and the same.
+
+use std::collections::BTreeSet;
+
+use genesys_once::telemetry::{Kind, METRICS, Metric};
+use genesys_once::testing::{ScriptedUpstream, Step};
+
+use super::{builder, exporter, scrape};
+
+/// The rows of the docs table of metrics.
+fn rows() -> Vec<&'static str> {
+    let docs = include_str!("../../src/telemetry.rs");
+    let lines = docs.lines().filter_map(|line| line.strip_prefix("//! "));
+    let after = lines.skip_while(|line| *line != "# Metrics");
+    after
+        .filter(|line| line.starts_with("| `genesys_once_"))
+        .collect()
+}
+
+fn row(metric: &Metric) -> String {
+    let (kind, unit) = match metric.kind {
+        Kind::Counter => ("counter", "count"),
+        Kind::Gauge => ("gauge", "count"),
+        Kind::Seconds => ("histogram", "seconds"),
+        kind => panic!("{kind:?} has no name in the table"),
+    };
+    let label = match metric.label {
+        None => "| |".to_owned(),
+        Some("code") => "| `code`: any [`Error::code`](crate::Error::code) |".to_owned(),
+        Some(label) => {
+            let values = metric.values.iter().map(|value| format!("`{value}`"));
+            format!("| `{label}`: {} |", values.collect::<Vec<_>>().join(", "))
+        }
+    };
+    let Metric { name, meaning, .. } = metric;
+    format!("| `{name}` | {kind} | {unit} {label} {meaning} |")
+}
+
+/// Red when a row, a metric, a value or a word differs.
+#[test]
+fn the_docs_list_what_the_code_has() {
+    assert_eq!(rows(), METRICS.iter().map(row).collect::<Vec<_>>());
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+    assert_eq!(names.len(), METRICS.len());
+    for Metric {
+        name,
+        kind,
+        label,
+        values,
+        ..
+    } in METRICS
+    {
+        let rest = name.strip_prefix("genesys_once_").unwrap();
+        assert!(
+            rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+            "{name}"
+        );
+        assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+        assert_eq!(
+            name.ends_with("_duration_seconds"),
+            *kind == Kind::Seconds,
+            "{name}"
+        );
+        assert_eq!(label.is_some(), !values.is_empty(), "{name}");
+    }
+}
+
+/// Red without `telemetry::start` in `EngineBuilder::spawn`, and without either
+/// half of `introduce`.
+#[tokio::test(start_paused = true)]
+async fn a_start_tells_the_exporter_everything() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let _engine = builder(&upstream).start().await.unwrap();
+    let text = recorder.handle().render();
+    let series = scrape(&recorder);
+    for Metric {
+        name,
+        kind,
+        label,
+        values,
+        meaning,
+        ..
+    } in METRICS
+    {
+        let (word, suffix) = match kind {
+            Kind::Counter => ("counter", ""),
+            Kind::Gauge => ("gauge", ""),
+            _ => ("histogram", "_count"),
+        };
+        assert!(
+            text.contains(&format!("# TYPE {name} {word}\n")),
+            "{name}:\n{text}"
+        );
+        assert!(
+            text.contains(&format!("# HELP {name} {meaning}\n")),
+            "{name}:\n{text}"
+        );
+        let all: Vec<_> = match label {
+            None => vec![format!("{name}{suffix}")],
+            Some(label) => values
+                .iter()
+                .map(|value| format!("{name}{suffix}{{{label}=\"{value}\"}}"))
+                .collect(),
+        };
+        for one in all {
+            assert_eq!(series.get(&one), Some(&0.0), "{one}:\n{text}");
+        }
+    }
+}
+
+/// Two engines in one process are told apart.
+#[tokio::test(start_paused = true)]
+async fn each_namespace_has_series_of_its_own() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    for namespace in ["one", "two"] {
+        let engine = builder(&upstream).namespace(namespace.parse().unwrap());
+        let engine = engine.start().await.unwrap();
+        engine.execute(super::request("1")).await.unwrap();
+    }
+    let text = recorder.handle().render();
+    for namespace in ["one", "two"] {
+        let labels = format!("namespace=\"{namespace}\",served=\"upstream\"");
+        let sample = format!("genesys_once_requests_total{{{labels}}} 1\n");
+        assert!(text.contains(&sample), "{text}");
+    }
+}

@@ -1,0 +1,112 @@
+//! What holds an execution back before a call, and for how long.
+
+use std::sync::Arc;
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, Engine, Namespace, Outcome, SendError, TokenSource, Upstream,
+};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+use super::{NAMESPACE, SECOND, ask, builder, exporter, request, until, value};
+
+/// How often, and for how many seconds in all.
+fn held(recorder: &PrometheusRecorder, by: &str) -> (f64, f64) {
+    let part = |part| {
+        let series = format!("genesys_once_hold_duration_seconds_{part}{{by=\"{by}\"}}");
+        value(recorder, &series)
+    };
+    (part("count"), part("sum"))
+}
+
+/// Red without `held` at the hold, and at the wait between two attempts.
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_the_platform_holds_its_execution_and_others() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
+        (b"1", 1) => Step::RateLimited(20 * SECOND),
+        _ => Step::ok("{}"),
+    });
+    let engine = builder(&upstream).start().await.unwrap();
+    let first = ask(&engine, "1");
+    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    engine.execute(request("2")).await.unwrap();
+    first.await.unwrap().unwrap();
+    let (times, waited) = held(&recorder, "retry");
+    assert!(times == 1.0 && (20.0..21.0).contains(&waited), "{waited}");
+    let (times, waited) = held(&recorder, "platform");
+    assert!(times >= 1.0 && (20.0..21.0).contains(&waited), "{waited}");
+}
+
+/// Red without `held` at the permit, and when a permit at hand counts.
+#[tokio::test(start_paused = true)]
+async fn max_in_flight_holds_the_next_one() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(7 * SECOND));
+    let engine = builder(&upstream).max_in_flight(1).start().await.unwrap();
+    let callers = [ask(&engine, "1"), ask(&engine, "2")];
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    assert_eq!(held(&recorder, "permit"), (1.0, 7.0));
+    assert_eq!(held(&recorder, "token"), (0.0, 0.0));
+}
+
+/// Red without `held` at the token.
+#[tokio::test(start_paused = true)]
+async fn a_slow_token_holds_who_needs_it() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let tokens = ScriptedTokens::new(|_| {
+        TokenStep::After(4 * SECOND, Box::new(TokenStep::Issue(3600 * SECOND)))
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens);
+    let engine = builder(&upstream).start().await.unwrap();
+    engine.execute(request("1")).await.unwrap();
+    assert_eq!(held(&recorder, "token"), (1.0, 4.0));
+}
+
+/// A platform with a rate limit of its own.
+struct Limited(ScriptedUpstream);
+
+impl Upstream for Limited {
+    fn namespace(&self) -> Namespace {
+        NAMESPACE.parse().unwrap()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        self.0.send(call, token)
+    }
+
+    fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
+        None
+    }
+
+    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(tokio::time::sleep(3 * SECOND))
+    }
+}
+
+/// Red without `held` at the upstream's own limit, and, cut off in mid-way,
+/// when the time is recorded after the wait instead of in `Drop`.
+#[tokio::test(start_paused = true)]
+async fn the_upstream_s_own_limit_holds_too() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = Limited(ScriptedUpstream::new(|_| Step::ok("{}")));
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    engine.execute(request("1")).await.unwrap();
+    assert_eq!(held(&recorder, "limiter"), (1.0, 3.0));
+
+    let caller = ask(&engine, "2");
+    until("it is admitted", || engine.stats().executions == 1).await;
+    engine.shutdown(SECOND).await;
+    caller.await.unwrap().unwrap_err();
+    assert_eq!(held(&recorder, "limiter"), (2.0, 4.0));
+}
