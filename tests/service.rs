@@ -1,0 +1,36 @@
+//! `examples/service` as a process: thousands of callers over HTTP, every route,
+//! every problem document, and its end in mid-flight. The platform is a
+//! simulator that the test owns, so it counts what the service really did.
+#![cfg(all(
+    feature = "testing",
+    feature = "genesys",
+    feature = "redis",
+    feature = "file"
+))]
+
+mod support;
+
+#[path = "service/callers.rs"]
+mod callers;
+#[path = "service/http.rs"]
+mod http_client;
+#[path = "service/operators.rs"]
+mod operators;
+/// The example's own table, held against every error that the engine has.
+#[path = "../examples/service/problem.rs"]
+#[allow(dead_code)]
+mod problem;
+#[path = "service/problems.rs"]
+mod problems;
+#[path = "service/process.rs"]
+mod process;
+#[path = "service/shutdown.rs"]
+mod shutdown;
+
+use genesys_once::{DataActionRequest, IdempotencyKey};
+
+/// The key of an order's refund.
+fn key(order: usize) -> IdempotencyKey {
+    let request = DataActionRequest::new("refund", format!(r#"{{"order":{order}}}"#));
+    IdempotencyKey::of(&request.unwrap())
+}

@@ -1,0 +1,107 @@
+//! Thousands of callers at once, and what they are told: one execution per key,
+//! the first answer marked as such, all others as replays.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use genesys_once::testing::GenesysSimulator;
+
+use crate::key;
+use crate::process::{Settings, execute};
+use crate::support::redis::RedisServer;
+
+const CALLERS: usize = 3_000;
+/// A third of the callers ask for the first order.
+const ORDERS: usize = 401;
+
+/// The same request in another formatting.
+fn spelling(order: usize, caller: usize) -> String {
+    match caller % 3 {
+        0 => format!(r#"{{"order":{order}}}"#),
+        1 => format!(r#"{{ "\u006frder" : {order}.0 }}"#),
+        _ => format!("{{\n\t\"order\": {order}e0\n}}"),
+    }
+}
+
+/// Red with `Engine::execute` per caller under an own scope ("not executed
+/// exactly once"), and with the replay header set on every answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_thousand_callers_are_one_call_a_key() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    platform.latency(Duration::from_millis(100));
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .start()
+        .await;
+
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let order = if caller % 3 == 0 { 0 } else { caller % ORDERS };
+            let (address, payload) = (service.address.clone(), spelling(order, caller));
+            let calling = async move { execute(&address, &payload, &[]).await };
+            (order, tokio::spawn(calling))
+        })
+        .collect();
+    let mut answers = BTreeMap::<_, Vec<_>>::new();
+    for (order, caller) in callers {
+        let answer = caller.await.unwrap().unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answers.entry(order).or_default().push(answer);
+    }
+
+    assert_eq!(answers.len(), ORDERS);
+    let keys: Vec<_> = answers.keys().map(|order| key(*order)).collect();
+    platform.ledger().assert_exactly_once(&keys);
+    assert_eq!(platform.ledger().total(), ORDERS);
+    for (order, answers) in &answers {
+        let key = key(*order).to_string();
+        let first: Vec<_> = answers
+            .iter()
+            .filter(|answer| answer.header("idempotency-replayed").is_empty())
+            .collect();
+        assert_eq!(first.len(), 1, "order {order} has several first answers");
+        assert_eq!(first[0].header("genesys-once-served"), "upstream");
+        for answer in answers {
+            assert_eq!(answer.body, first[0].body, "two answers for order {order}");
+            assert_eq!(answer.header("genesys-once-key"), key);
+            assert_eq!(answer.header("content-type"), "application/json");
+        }
+    }
+    let health = service.get("/healthz").await;
+    assert_eq!(health.status, 200);
+    assert_eq!(health.json()["waiting"], 0);
+    assert!(health.json()["token"]["valid_for_seconds"].as_u64() > Some(3_600));
+}
+
+/// Red without `.key(…)` and without `.scope(…)` in `routes::request`.
+#[tokio::test]
+async fn a_key_of_the_caller_s_own_and_a_scope() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .start()
+        .await;
+    let own = [("idempotency-key", "\"order-42\"")];
+    let first = service.execute_with(r#"{"order":42}"#, &own).await;
+    assert_eq!(first.status, 200);
+    // The draft's quotation marks are no part of the key.
+    let bare = [("idempotency-key", "order-42")];
+    let again = service.execute_with(r#"{ "order": 42.0 }"#, &bare).await;
+    assert_eq!(
+        (again.header("idempotency-replayed"), &again.body),
+        ("true", &first.body)
+    );
+    assert_eq!(platform.ledger().total(), 1);
+
+    let other = service.execute_with(r#"{"order":43}"#, &own).await;
+    let document = other.problem(422, "payload_mismatch");
+    assert_eq!(document["key"], first.header("genesys-once-key"));
+    assert_eq!(document["retryable"], false);
+
+    let scope = [("idempotency-key", "order-42"), ("idempotency-scope", "2")];
+    let repeat = service.execute_with(r#"{"order":42}"#, &scope).await;
+    assert_eq!(repeat.header("genesys-once-served"), "upstream");
+    assert_eq!(platform.ledger().total(), 2);
+}

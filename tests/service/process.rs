@@ -1,0 +1,184 @@
+//! The service as a process: built, started on a free port, asked, signalled,
+//! and killed when its guard is dropped.
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use genesys_once::testing::GenesysSimulator;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::http_client::{Answer, send};
+
+pub const TOKEN: &str = "an-admin-token-of-the-tests";
+const START: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(60);
+
+/// How to start one.
+pub struct Settings(Vec<(&'static str, String)>);
+
+impl Settings {
+    /// For this platform, with the admin routes on.
+    pub fn of(platform: &GenesysSimulator) -> Self {
+        Self(Vec::new())
+            .set("GENESYS_CLOUD_URL", platform.base_url())
+            .set("GENESYS_CLOUD_CLIENT_ID", platform.client_id())
+            .set("GENESYS_CLOUD_CLIENT_SECRET", platform.client_secret())
+            .set("SERVICE_ADMIN_TOKEN", TOKEN)
+    }
+
+    /// With nothing set: the simulator inside, no admin routes.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.retain(|(known, _)| *known != name);
+        self.0.push((name, value.into()));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        for (name, _) in std::env::vars() {
+            let of_service = ["GENESYS_", "SERVICE_", "REDIS_URL"];
+            if of_service.iter().any(|prefix| name.starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.env("SERVICE_ADDRESS", "127.0.0.1:0");
+        command.envs(self.0.iter().map(|(name, value)| (name, value)));
+        command.kill_on_drop(true).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs one that is to end by itself at once.
+    pub async fn fail(&self) -> Output {
+        let output = self.command().output();
+        timeout(START, output).await.expect("its end").unwrap()
+    }
+
+    pub async fn start(&self) -> Service {
+        let mut child = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let started = async {
+            let mut line = String::new();
+            while output.read_line(&mut line).await.unwrap() > 0 {
+                if let Some(address) = line.strip_prefix("listening on http://") {
+                    return address.trim().to_owned();
+                }
+                line.clear();
+            }
+            panic!("it ended before it listened");
+        };
+        let address = timeout(START, started).await.expect("its address");
+        Service {
+            child,
+            output,
+            address,
+        }
+    }
+}
+
+pub struct Service {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    pub address: String,
+}
+
+impl Service {
+    pub async fn get(&self, path: &str) -> Answer {
+        send(&self.address, "GET", path, &[], "").await.unwrap()
+    }
+
+    /// As an operator, with the token.
+    pub async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [("authorization", bearer.as_str())];
+        send(&self.address, method, path, &headers, body)
+            .await
+            .unwrap()
+    }
+
+    pub async fn execute(&self, payload: &str) -> Answer {
+        self.execute_with(payload, &[]).await
+    }
+
+    pub async fn execute_with(&self, payload: &str, more: &[(&str, &str)]) -> Answer {
+        execute(&self.address, payload, more).await.unwrap()
+    }
+
+    pub fn terminate(&self) {
+        let id = self.child.id().unwrap().to_string();
+        let kill = std::process::Command::new("kill").arg(&id).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// Its exit code, and what it said after its address.
+    pub async fn end(mut self) -> (Option<i32>, String) {
+        let end = async {
+            let mut said = String::new();
+            self.output.read_to_string(&mut said).await.unwrap();
+            (self.child.wait().await.unwrap().code(), said)
+        };
+        timeout(END, end).await.expect("its end")
+    }
+}
+
+/// Executes `refund` with this payload.
+pub async fn execute(
+    address: &str,
+    payload: &str,
+    more: &[(&str, &str)],
+) -> std::io::Result<Answer> {
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(more);
+    send(
+        address,
+        "POST",
+        "/actions/refund/execute",
+        &headers,
+        payload,
+    )
+    .await
+}
+
+/// The example, built as it stands now: `cargo test --test service` alone does
+/// not build examples, and a stale one would prove nothing.
+fn program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        let profile = own.ancestors().nth(2).unwrap();
+        let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap());
+        build.args(["build", "--quiet", "--example", "service"]);
+        build.args(["--features", &features()]);
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success());
+        let program = profile.join("examples").join("service");
+        program.with_extension(std::env::consts::EXE_EXTENSION)
+    })
+}
+
+/// Those of this build, so that nothing is built twice.
+fn features() -> String {
+    let mut features = vec!["testing"];
+    for (on, feature) in [
+        (cfg!(feature = "ractor-cluster"), "ractor-cluster"),
+        (cfg!(feature = "ractor-async-trait"), "ractor-async-trait"),
+    ] {
+        features.extend(on.then_some(feature));
+    }
+    features.join(",")
+}
