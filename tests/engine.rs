@@ -5,6 +5,7 @@
 mod engine {
     mod answers;
     mod bounds;
+    mod company;
     mod lifecycle;
     mod once;
     mod outage;

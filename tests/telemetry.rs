@@ -80,7 +80,7 @@ mod telemetry {
 
     /// Lets others run until `condition` holds; no time passes meanwhile.
     pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        for _ in 0..10_000 {
+        for _ in 0..1_000 {
             if condition() {
                 return;
             }

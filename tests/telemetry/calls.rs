@@ -1,7 +1,12 @@
 //! Calls at the platform: what they prove, how long they take, what is left
 //! unknown, and the tokens they need.
 
-use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use std::time::SystemTime;
+
+use genesys_once::record::Event;
+use genesys_once::testing::{
+    Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep,
+};
 use genesys_once::{MemoryStore, TokenError};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
@@ -85,6 +90,44 @@ async fn keys_that_become_indeterminate_are_counted_once() {
         next.execute(request("3")).await.unwrap_err();
         assert_eq!(count(), 3.0);
     }
+}
+
+/// Two processes find the same lapsed lease; one of them makes its key
+/// indeterminate. Red when whoever is told so counts it.
+#[tokio::test(start_paused = true)]
+async fn of_two_who_find_a_lapsed_lease_one_counts_it() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|_| Step::Silent);
+    let store = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
+        // Neither is applied before both are sent, at another millisecond each.
+        Some(Event::TakeOver { now, .. }) => {
+            while ms(SystemTime::now()) == ms(*now) {
+                std::hint::spin_loop();
+            }
+            Fault::After(SECOND, Box::new(Fault::Pass))
+        }
+        _ => Fault::Pass,
+    });
+    let builder = builder(&upstream).store(store);
+    let engine = builder.clone().start().await.unwrap();
+    let caller = ask(&engine, "1");
+    upstream.ledger().wait_for(1).await;
+    engine.actor().get_cell().kill();
+    caller.await.unwrap().unwrap_err();
+    tokio::time::advance(31 * SECOND).await;
+    let (one, two) = (builder.clone().start().await, builder.start().await);
+    let callers = [ask(&one.unwrap(), "1"), ask(&two.unwrap(), "1")];
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap_err().code(), "indeterminate");
+    }
+    assert_eq!(value(&recorder, "genesys_once_indeterminate_total"), 1.0);
+}
+
+fn ms(time: SystemTime) -> u128 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_millis()
 }
 
 /// Red without `telemetry::token_renewal` in `State::fetch`.

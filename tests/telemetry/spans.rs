@@ -6,7 +6,11 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{EngineMessage, IdempotencyKey, MemoryStore, OnStoreDown};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, Engine, EngineMessage, IdempotencyKey, MemoryStore, Namespace,
+    OnStoreDown, Outcome, SendError, Upstream,
+};
+use tracing::Instrument as _;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
@@ -119,6 +123,38 @@ fn own(seen: &Seen) -> Vec<(&str, &str)> {
         .filter(|(name, _)| !shared.contains(name))
         .map(|(name, value)| (*name, value.as_str()))
         .collect()
+}
+
+/// A platform whose `send` has a span of its own, as an HTTP client may.
+struct Traced(ScriptedUpstream);
+
+impl Upstream for Traced {
+    fn namespace(&self) -> Namespace {
+        self.0.namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        Box::pin(async move {
+            let span = tracing::info_span!(target: "genesys_once", "genesys_once.test.send");
+            self.0.send(call, token).instrument(span).await
+        })
+    }
+}
+
+/// Red when `send` does not run in its attempt's span.
+#[tokio::test(start_paused = true)]
+async fn what_the_upstream_traces_is_a_child_of_its_attempt() {
+    let spans = Spans::default();
+    let _here = spans.listen();
+    let upstream = Traced(ScriptedUpstream::new(|_| Step::ok("{}")));
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    engine.execute(request("1")).await.unwrap();
+    let sends = spans.over("genesys_once.test.send");
+    assert_eq!(sends[0].parent, Some("genesys_once.attempt"));
 }
 
 /// Red when any of these is not recorded: each was left out once.

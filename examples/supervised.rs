@@ -1,0 +1,266 @@
+//! The engine in an application's own actor tree: supervised, started again
+//! within a budget, and asked by message.
+//!
+//! ```sh
+//! cargo run --release --example supervised   # nothing else installed
+//! ```
+//!
+//! `App` is the root. The engine is linked to it (`start_linked`), so its end is
+//! an event that `App` handles; `Orders`, a child, too, asks the engine by
+//! `EngineMessage::Execute` and has the answer forwarded to its own mailbox. The
+//! engine is killed with a call under way: whoever asks again is told that it
+//! may have been executed, and nothing is sent twice.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use genesys_once::ractor::rpc::CallResult;
+use genesys_once::ractor::{
+    self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, call_t,
+};
+use genesys_once::testing::{GenesysSimulator, Step};
+use genesys_once::{
+    DataActionRequest, Engine, EngineBuilder, EngineMessage, Error, GenesysCloud, MemoryStore,
+    Reply,
+};
+use tokio::sync::{mpsc, watch};
+
+/// How often the engine is started again within `PERIOD`.
+const BUDGET: usize = 2;
+const PERIOD: Duration = Duration::from_secs(60);
+const CALL_MS: u64 = 10_000;
+
+type Answer = Result<Reply, Error>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The application's root: owns the engine.
+struct App;
+
+enum AppMessage {
+    /// The engine as it is now; a kept one may be the last but one.
+    Engine(RpcReplyPort<Engine>),
+}
+
+struct AppArgs {
+    builder: EngineBuilder,
+    /// Told of every start.
+    starts: watch::Sender<usize>,
+}
+
+struct AppState {
+    args: AppArgs,
+    engine: Engine,
+    restarts: Vec<Instant>,
+}
+
+// Only for builds that switch ractor's features of these names on.
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for AppMessage {}
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for OrdersMessage {}
+
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+impl Actor for App {
+    type Msg = AppMessage;
+    type State = AppState;
+    type Arguments = AppArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<AppMessage>,
+        args: AppArgs,
+    ) -> Result<AppState, ActorProcessingErr> {
+        // The store in the builder outlives the engine: so do its records.
+        let engine = args.builder.clone().start_linked(myself.get_cell()).await?;
+        args.starts.send_modify(|starts| *starts += 1);
+        Ok(AppState {
+            args,
+            engine,
+            restarts: Vec::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<AppMessage>,
+        message: AppMessage,
+        state: &mut AppState,
+    ) -> Result<(), ActorProcessingErr> {
+        let AppMessage::Engine(port) = message;
+        let _ = port.send(state.engine.clone());
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<AppMessage>,
+        event: SupervisionEvent,
+        state: &mut AppState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (SupervisionEvent::ActorTerminated(who, ..) | SupervisionEvent::ActorFailed(who, _)) =
+            event
+        else {
+            return Ok(());
+        };
+        if who.get_id() != state.engine.actor().get_id() {
+            return Err("a child that the application cannot do without has ended".into());
+        }
+        state.restarts.retain(|at| at.elapsed() < PERIOD);
+        if state.restarts.len() == BUDGET {
+            myself.stop(Some("the engine died too often".to_owned()));
+            return Ok(());
+        }
+        state.restarts.push(Instant::now());
+        let builder = state.args.builder.clone();
+        state.engine = builder.start_linked(myself.get_cell()).await?;
+        state.args.starts.send_modify(|starts| *starts += 1);
+        Ok(())
+    }
+}
+
+/// Places orders; never waits for one with its mailbox closed.
+struct Orders;
+
+enum OrdersMessage {
+    Place(u32),
+    /// The engine's answer, forwarded.
+    Answered(u32, Answer),
+    /// The port was dropped: that engine is gone, and another one may be here.
+    Unanswered(u32),
+}
+
+struct OrdersState {
+    app: ActorRef<AppMessage>,
+    told: mpsc::UnboundedSender<Answer>,
+}
+
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+impl Actor for Orders {
+    type Msg = OrdersMessage;
+    type State = OrdersState;
+    type Arguments = OrdersState;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<OrdersMessage>,
+        state: OrdersState,
+    ) -> Result<OrdersState, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<OrdersMessage>,
+        message: OrdersMessage,
+        state: &mut OrdersState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            OrdersMessage::Place(order) => {
+                let engine = call_t!(state.app, AppMessage::Engine, CALL_MS)?;
+                let request = request(order)?;
+                let asked = engine.actor().call_and_forward(
+                    |port| EngineMessage::Execute(request, port),
+                    &myself,
+                    move |answer| OrdersMessage::Answered(order, answer),
+                    None,
+                );
+                tokio::spawn(async move {
+                    let forwarded = match asked {
+                        Ok(asked) => matches!(asked.await, Ok(CallResult::Success(_))),
+                        Err(_) => false,
+                    };
+                    if !forwarded {
+                        let _ = myself.send_message(OrdersMessage::Unanswered(order));
+                    }
+                });
+            }
+            // Safe after both: the record decides whether anything is sent.
+            OrdersMessage::Answered(order, Err(Error::Stopped))
+            | OrdersMessage::Unanswered(order) => {
+                myself.send_after(Duration::from_millis(50), move || {
+                    OrdersMessage::Place(order)
+                });
+            }
+            OrdersMessage::Answered(_, answer) => state.told.send(answer)?,
+        }
+        Ok(())
+    }
+}
+
+fn request(order: u32) -> Result<DataActionRequest, Error> {
+    DataActionRequest::new(
+        "custom_-_2f1c9f0a-refund",
+        format!("{{\"order\": {order}}}"),
+    )
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(lines) => {
+            lines.iter().for_each(|line| println!("{line}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("supervised: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole story; what it printed line by line.
+pub async fn run() -> Result<Vec<String>, Failure> {
+    let platform = GenesysSimulator::start().await;
+    platform.script(|call| match &call.body()[..] {
+        b"{\"order\": 2}" => Step::Silent,
+        _ => Step::ok(r#"{"refund": "R-1"}"#),
+    });
+    let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
+    // In production a RedisStore, and both times as they are by default.
+    let builder = Engine::builder(upstream)
+        .store(MemoryStore::new())
+        .store_timeout(Duration::from_millis(500))
+        .lease(Duration::from_millis(500));
+
+    let starts = watch::Sender::new(0);
+    let mut started = starts.subscribe();
+    let (app, ended) = Actor::spawn(None, App, AppArgs { builder, starts }).await?;
+    let (told, mut answers) = mpsc::unbounded_channel();
+    let state = OrdersState {
+        app: app.clone(),
+        told,
+    };
+    let (orders, _) = Actor::spawn_linked(None, Orders, state, app.get_cell()).await?;
+    let mut lines = Vec::new();
+
+    orders.send_message(OrdersMessage::Place(1))?;
+    lines.push(format!("order 1        {}", line(answers.recv().await)));
+
+    // Its call is on the wire when the engine dies.
+    orders.send_message(OrdersMessage::Place(2))?;
+    platform.ledger().wait_for(2).await;
+    call_t!(app, AppMessage::Engine, CALL_MS)?.actor().kill();
+    lines.push(format!("order 2        {}", line(answers.recv().await)));
+
+    // By the engine that was started again, from the record.
+    orders.send_message(OrdersMessage::Place(1))?;
+    lines.push(format!("order 1 again  {}", line(answers.recv().await)));
+
+    // Past its budget the application gives up, and everything under it ends.
+    for start in 2..=BUDGET + 1 {
+        started.wait_for(|starts| *starts == start).await?;
+        call_t!(app, AppMessage::Engine, CALL_MS)?.actor().kill();
+    }
+    ended.await?;
+    lines.push(format!("engine starts  {}", *started.borrow()));
+    lines.push(format!("upstream calls: {}", platform.ledger().total()));
+    Ok(lines)
+}
+
+fn line(answer: Option<Answer>) -> String {
+    match answer {
+        Some(Ok(reply)) => format!("{} from {}", reply.status(), reply.served()),
+        Some(Err(error)) => format!("{}; what now: {:?}", error.code(), error.hint()),
+        None => "the application ended first".to_owned(),
+    }
+}

@@ -1,0 +1,26 @@
+//! `examples/supervised.rs` runs, ends, and tells the story that it is for.
+#![cfg(all(feature = "testing", feature = "genesys"))]
+
+#[path = "../examples/supervised.rs"]
+#[allow(dead_code)] // its `main` is the example's
+mod supervised;
+
+use std::time::Duration;
+
+/// Red when the application keeps the dead engine, and when it starts one more
+/// than its budget.
+#[tokio::test]
+async fn the_application_supervises_the_engine_within_its_budget() {
+    let told = tokio::time::timeout(Duration::from_secs(60), supervised::run()).await;
+    let lines = told.expect("the example did not end").unwrap();
+    assert_eq!(
+        lines,
+        [
+            "order 1        200 OK from upstream",
+            "order 2        indeterminate; what now: Resolve",
+            "order 1 again  200 OK from store",
+            "engine starts  3",
+            "upstream calls: 2",
+        ]
+    );
+}
