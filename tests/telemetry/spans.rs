@@ -240,8 +240,8 @@ async fn spans_tell_who_was_served_by_what() {
     assert_eq!(attempts[0].parent, Some("genesys_once.flight"));
 }
 
-/// Red without the lines that record the error, in either span, and without the
-/// record in the guard's `Drop`.
+/// Red without the lines that record the error, in either span, and without
+/// `flown` where the guard answers.
 #[tokio::test(start_paused = true)]
 async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
     let spans = Spans::default();
