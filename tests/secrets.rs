@@ -14,6 +14,7 @@ use genesys_once::{
     AccessToken, Credentials, DataActionRequest, Engine, Error, GenesysCloud, IdempotencyKey,
     MemoryStore, RecordName, Store as _,
 };
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// What must not be seen; the simulator's tokens all begin like this.
 const TOKEN: &str = "simulated-token-";
@@ -70,13 +71,20 @@ impl Seen {
     }
 }
 
-/// I7. Red when `Debug` of a token or of an outcome shows its content.
+/// I7. Red when `Debug` of a token or of an outcome shows its content, when a
+/// span gets the payload as a field, and when a metric's label is a payload.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
+    #[cfg(feature = "metrics")]
+    let exporter = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .install_recorder()
+        .unwrap();
     let log = Log::default();
     let writer = log.clone();
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        // Every span with all its fields, when it closes.
+        .with_span_events(FmtSpan::FULL)
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .init();
@@ -161,11 +169,21 @@ async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
         text.contains("TRACE"),
         "the log has no TRACE: it proves nothing"
     );
-    assert!(
-        text.contains("genesys_once"),
-        "the log has nothing of this crate"
-    );
+    for field in [
+        "genesys_once.execute{",
+        "correlation_id=",
+        "verdict=\"final\"",
+    ] {
+        assert!(text.contains(field), "the log has no {field}");
+    }
     seen.0.push(("the log at TRACE".to_owned(), text));
+    #[cfg(feature = "metrics")]
+    {
+        let text = exporter.render();
+        let label = "code=\"unauthorized\"} 1";
+        assert!(text.contains(label), "the metrics have nothing: {text}");
+        seen.0.push(("the metrics".to_owned(), text));
+    }
 
     let basic = |secret: &str| {
         let pair = format!("{}:{secret}", simulator.client_id());

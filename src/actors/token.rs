@@ -341,6 +341,7 @@ impl State {
             let left = early.saturating_sub(asked.elapsed());
             myself.send_after(left, move || Message::Renew(id));
         }
+        tracing::debug!(?life, "an access token came");
         self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
         self.tokens.board.send_modify(|board| {
             board.current = Some(Current {

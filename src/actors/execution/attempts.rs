@@ -131,6 +131,11 @@ impl Flight<'_> {
         if let Ok(outcome) = &answer
             && outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
         {
+            tracing::info!(
+                key = %self.guard.key(),
+                wait_s = wait.as_secs_f64(),
+                "rate limited; nothing was executed"
+            );
             if is_platform_limit(outcome) {
                 shared.hold.everybody(wait);
             } else {
