@@ -72,7 +72,7 @@ impl Seen {
 }
 
 /// I7. Red when `Debug` of a token or of an outcome shows its content, when a
-/// span gets the payload as a field, and when a metric's label is a payload.
+/// span gets the payload as a field, and when it is in a metric's label.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
     #[cfg(feature = "metrics")]
