@@ -142,6 +142,8 @@ impl Flights {
                     answer,
                     id: OnceLock::new(),
                 });
+                // A recorder is foreign code: nothing is in the table yet.
+                let raised = self.meters.execution();
                 entry.insert(flight.clone());
                 // Built while the table's guard is still held: from here on
                 // nothing can fail before the guard of the flight exists.
@@ -152,7 +154,7 @@ impl Flights {
                     key,
                     span: Mutex::new(Span::none()),
                     _place: place,
-                    _raised: self.meters.execution(),
+                    _raised: raised,
                 };
                 Ok(Admission::First(waiter, guard))
             }
@@ -346,14 +348,15 @@ impl Guard {
         if let Ok(reply) = &answer {
             self.remember(reply, left);
         }
-        let span = std::mem::replace(&mut *self.lock(), Span::none());
-        telemetry::flown(&span, self.progress().trail(), &answer);
-        drop(span);
         self.flight.answer.send_if_modified(|slot| {
             let first = slot.is_none();
-            slot.get_or_insert(answer);
+            slot.get_or_insert_with(|| answer.clone());
             first
         });
+        // Afterwards: what a subscriber does keeps nobody waiting. Only the first
+        // answer finds a span.
+        let span = std::mem::replace(&mut *self.lock(), Span::none());
+        telemetry::flown(&span, self.progress().trail(), &answer);
     }
 
     pub(crate) fn is_answered(&self) -> bool {

@@ -197,6 +197,8 @@ impl Execution<Locked> {
         self.state.attempts += 1;
         let call = Call::new(self.core.request.clone(), self.state.attempts);
         let limit = upstream.attempt_limit();
+        // Before the clock is looked at: a subscriber may take its time.
+        let span = telemetry::attempt(self.state.attempts);
         // I1: live and dispatched, by our own clock, from when the last
         // successful command was sent. A process that was stopped until here
         // wakes up past its lease and sends nothing.
@@ -213,7 +215,6 @@ impl Execution<Locked> {
             "the execution was lost with its request under way".into(),
         );
         self.core.progress.trail().sent();
-        let span = telemetry::attempt(self.state.attempts);
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let mut live_until = self.state.live_until;
         let answer = tokio::select! {
