@@ -236,7 +236,8 @@ impl Engine {
     ///
     /// The resolution may or may not have been applied; asking again is safe.
     pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
-        resolve(&self.inner.shared, *key, resolution).await
+        let shared = &self.inner.shared;
+        resolve(shared, *key, resolution, shared.terms.result_ttl).await
     }
 
     /// Removes the recorded outcome of a key, so that the next request executes

@@ -173,7 +173,7 @@ impl GenesysCloud {
     /// `Engine::stats`.
     ///
     /// The platform's default is 300 a minute for each client-credentials token
-    /// (developer center, "rate limits"). Processes that share a client share
+    /// (the vendor's developer center blog). Processes that share a client share
     /// that: give each its part. What goes beyond it all the same gets a 429,
     /// which holds everybody back until the platform's time has come.
     pub fn rate_limit(mut self, per_minute: u32) -> Self {

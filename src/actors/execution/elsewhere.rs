@@ -149,11 +149,15 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
             let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
             Ok(Elsewhere::Reply(reply, Duration::ZERO))
         }
+        Refusal::Reduced { outcome, kept } => {
+            let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
+            Ok(Elsewhere::Reply(reply.with_kept(kept), Duration::ZERO))
+        }
         Refusal::RateLimited { retry_after } => Err(Error::RateLimited { retry_after }),
     }
 }
 
-/// Settles an indeterminate key.
+/// Settles an indeterminate key; an outcome is kept for `ttl`.
 ///
 /// # Errors
 ///
@@ -163,6 +167,7 @@ pub(crate) async fn resolve(
     shared: &Shared,
     key: IdempotencyKey,
     resolution: Resolution,
+    ttl: Duration,
 ) -> Result<(), Error> {
     let name = shared.name(key);
     let of_store = |source| Error::of_store(key, source);
@@ -174,7 +179,6 @@ pub(crate) async fn resolve(
     if resolution == Resolution::NotApplied && age < shared.may_still_run() {
         return Err(Error::NotIndeterminate { key });
     }
-    let ttl = shared.terms.result_ttl;
     let event = Event::Resolve {
         seen,
         resolution,

@@ -73,7 +73,7 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
         }
     }
     // Its own progress: the store's may still hold a lease to give back.
-    let progress = &guard.progress().beside(guard.request());
+    let progress = &guard.progress().beside();
     let fallback = Flight {
         shared,
         guard,
@@ -82,9 +82,10 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
     };
     let Replay { reply, .. } = fallback.through().await?;
     // A lease that the store may hold of this flight gets the outcome, too.
+    let usual_ttl = shared.terms.result_ttl;
     guard
         .progress()
-        .adopt(reply.outcome(), shared.terms.result_ttl);
+        .adopt(reply.outcome(), reply.kept(), usual_ttl);
     Ok(Replay {
         reply: reply.with_recorded(false),
         left: Duration::ZERO,
@@ -255,7 +256,14 @@ impl Flight<'_> {
         let Some(resolution) = hook(self.guard.request().clone(), error.clone()).await else {
             return Err(error);
         };
-        match elsewhere::resolve(self.shared, self.guard.key(), resolution).await {
+        let progress = self.guard.progress();
+        let resolution = if progress.is_sensitive() {
+            resolution.sensitive()
+        } else {
+            resolution
+        };
+        let ttl = progress.ttl(self.shared.terms.result_ttl);
+        match elsewhere::resolve(self.shared, self.guard.key(), resolution, ttl).await {
             // Settled: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
             // Already settled by somebody else, or too early: look, or hold.
