@@ -6,10 +6,12 @@ mod engine {
     mod answers;
     mod bounds;
     mod lifecycle;
+    mod mismatch;
     mod once;
     mod outage;
     mod tokens;
     mod unknown;
+    mod wishes;
 
     use std::time::Duration;
 

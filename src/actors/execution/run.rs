@@ -228,20 +228,26 @@ impl Flight<'_> {
         };
         let hashed = match seen {
             None | Some(RecordState::Released { .. }) => hashed,
-            // Locking it is what makes it indeterminate; nothing will be sent.
-            Some(RecordState::Locked {
-                phase: Phase::Dispatched,
-                lease_left,
-                ..
-            }) if lease_left.is_zero() => {
-                return Ok((hashed.lock(self.store, terms).await?, None));
-            }
-            Some(RecordState::Locked {
-                phase: Phase::Claimed,
-                lease_left,
-                ..
-            }) if lease_left.is_zero() => hashed,
-            Some(state) => return Ok((hashed.seen(state, terms)?, None)),
+            Some(state) => match hashed.seen(state, terms)? {
+                // Locking it is what makes it indeterminate; nothing will be sent.
+                Lock::Taken(
+                    hashed,
+                    RecordState::Locked {
+                        phase: Phase::Dispatched,
+                        lease_left: Duration::ZERO,
+                        ..
+                    },
+                ) => return Ok((hashed.lock(self.store, terms).await?, None)),
+                Lock::Taken(
+                    hashed,
+                    RecordState::Locked {
+                        phase: Phase::Claimed,
+                        lease_left: Duration::ZERO,
+                        ..
+                    },
+                ) => hashed,
+                known => return Ok((known, None)),
+            },
         };
         let ready = self.ready().await?;
         Ok((hashed.lock(self.store, terms).await?, Some(ready)))
