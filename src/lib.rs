@@ -118,7 +118,7 @@ mod store;
 pub mod testing;
 mod upstream;
 
-pub use self::actors::{Drained, EngineMessage};
+pub use self::actors::{Drained, EngineMessage, Wait, Waits};
 pub use self::engine::{Engine, EngineBuilder, Stats};
 pub use self::error::{Cause, Error, ParseError, RetryHint, SendError, StoreError, TokenError};
 pub use self::key::{

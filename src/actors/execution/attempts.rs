@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
+use super::super::waits::WaitFor;
 use super::run::{Flight, Ready, Replay, reply_of};
 use crate::error::{Error, SendError};
 use crate::execution::{Attempt, Executed, Execution, Hashed, Locked};
@@ -153,6 +154,7 @@ impl Flight<'_> {
 
     /// Waits between two attempts, with the lease kept.
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
+        let _waiting = self.shared.waits.wait(WaitFor::Retry);
         let waited = self.shared.held("retry", sleep(wait));
         locked.pause(self.store, waited).await.0
     }

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::time::sleep;
 
 use super::super::shared::Shared;
+use super::super::waits::WaitFor;
 use crate::error::Error;
 use crate::execution::{Execution, Hashed, Lock, follow_up};
 use crate::key::{IdempotencyKey, RecordName};
@@ -40,6 +41,7 @@ pub(super) async fn wait(
     mut state: RecordState,
 ) -> Result<Elsewhere, Error> {
     let name = shared.name(hashed.key());
+    let _waiting = shared.waits.wait(WaitFor::Elsewhere);
     let mut watch = Watch::new(store, &name);
     // Whether the key was held while we were waiting: only then is a verdict
     // in a released record meant for us.

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::shared::Shared;
 use super::super::token::Current;
+use super::super::waits::WaitFor;
 use super::attempts::Ended;
 use super::elsewhere::{self, Elsewhere};
 use crate::error::Error;
@@ -181,13 +182,16 @@ impl Flight<'_> {
     pub(super) async fn ready(&self) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
+        let mut waiting = shared.waits.wait(WaitFor::Hold);
         loop {
             // A hold longer than any wait would be is told at once.
             let held = shared.hold.left_for(action);
             if shared.retry.is_too_long(held) {
                 return Err(Error::RateLimited { retry_after: held });
             }
+            waiting.goes_on(WaitFor::Hold);
             shared.held("platform", shared.hold.free(action)).await;
+            waiting.goes_on(WaitFor::Token);
             let token = match &shared.tokens {
                 Some(tokens) => Some(
                     shared
@@ -197,11 +201,15 @@ impl Flight<'_> {
                 ),
                 None => None,
             };
-            shared.held("limiter", shared.upstream.admit()).await;
+            waiting.goes_on(WaitFor::Permit);
             let permit = shared
                 .held("permit", shared.permits.clone().acquire_owned())
                 .await
                 .map_err(|_| Error::Stopped)?;
+            // Last, so that what is admitted is sent: a wait for a permit behind
+            // it would let the admissions of two minutes pile up into one.
+            waiting.goes_on(WaitFor::Limiter);
+            shared.held("limiter", shared.upstream.admit()).await;
             // Either may have changed while the other was waited for.
             let stale = match (&shared.tokens, &token) {
                 (Some(tokens), Some(_)) => tokens.current().is_none(),
