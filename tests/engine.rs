@@ -6,6 +6,7 @@ mod engine {
     mod answers;
     mod bounds;
     mod lifecycle;
+    mod limits;
     mod mismatch;
     mod once;
     mod outage;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::sleep;
 
 use super::super::waits::WaitFor;
-use super::run::{Flight, Ready, Replay, reply_of};
+use super::run::{Flight, Ready, Replay, Turn, reply_of};
 use crate::error::{Error, SendError};
 use crate::execution::{Attempt, Executed, Execution, Hashed, Locked};
 use crate::outcome::{Outcome, Reply, Served, Then};
@@ -39,7 +39,7 @@ impl Flight<'_> {
             let Ready { permit, token } = match ready.take() {
                 Some(ready) => ready,
                 None => {
-                    let (next, readied) = locked.pause(self.store, self.ready()).await;
+                    let (next, readied) = locked.pause(self.store, self.ready(Turn::Again)).await;
                     locked = next;
                     match readied {
                         Ok(ready) => ready,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
 
 use super::super::shared::Shared;
 use super::super::token::Current;
@@ -19,6 +20,18 @@ use crate::policy::{OnDuplicate, OnStoreDown};
 use crate::record::{Phase, RecordState};
 use crate::store::Store;
 use crate::telemetry::Raised;
+
+/// Over what time those who were held back, and have made no attempt yet, come
+/// after the hold.
+const SPREAD: Duration = Duration::from_millis(500);
+
+/// Whose turn it is to be ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    First,
+    /// After an attempt that was not executed.
+    Again,
+}
 
 /// What a call needs besides the key: a permit and a token.
 pub(super) struct Ready {
@@ -179,7 +192,7 @@ impl Flight<'_> {
     }
 
     /// Waits until permit and token are at hand and nothing holds back.
-    pub(super) async fn ready(&self) -> Result<Ready, Error> {
+    pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         let mut waiting = shared.waits.wait(WaitFor::Hold);
@@ -191,6 +204,12 @@ impl Flight<'_> {
             }
             waiting.goes_on(WaitFor::Hold);
             shared.held("platform", shared.hold.free(action)).await;
+            // What was refused goes first when the platform takes calls again,
+            // so that a crowd behind it does not use its attempts up. And a
+            // crowd had better not come all at once.
+            if turn == Turn::First && !held.is_zero() {
+                sleep(SPREAD.mul_f64(0.1 + 0.9 * fastrand::f64())).await;
+            }
             waiting.goes_on(WaitFor::Token);
             let token = match &shared.tokens {
                 Some(tokens) => Some(
@@ -257,7 +276,7 @@ impl Flight<'_> {
                 known => return Ok((known, None)),
             },
         };
-        let ready = self.ready().await?;
+        let ready = self.ready(Turn::First).await?;
         Ok((hashed.lock(self.store, terms).await?, Some(ready)))
     }
 
