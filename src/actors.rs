@@ -26,6 +26,8 @@ pub(crate) mod hold;
 pub(crate) mod shared;
 pub(crate) mod supervisor;
 pub(crate) mod token;
+pub(crate) mod waits;
 
 pub(crate) use self::execution::resolve;
 pub use self::supervisor::{Drained, EngineMessage};
+pub use self::waits::{Wait, Waits};

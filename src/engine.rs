@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::actors::shared::Shared;
-use crate::actors::{Drained, EngineMessage, resolve};
+use crate::actors::{Drained, EngineMessage, Waits, resolve};
 use crate::error::Error;
 use crate::flights::{Admission, Waiter};
 use crate::key::{IdempotencyKey, Namespace};
@@ -184,11 +184,14 @@ impl Engine {
             max_in_flight,
             tokens,
             hold,
+            waits,
             ..
         } = &*self.inner.shared;
+        let waits = waits.now();
+        let permits = max_in_flight.saturating_sub(permits.available_permits());
         Stats {
             executions: flights.under_way(),
-            in_flight: max_in_flight.saturating_sub(permits.available_permits()),
+            in_flight: permits.saturating_sub(waits.limiter.executions),
             waiting: flights.places_taken().saturating_sub(flights.under_way()),
             served_upstream: counts.served(Served::Upstream),
             served_joined: counts.served(Served::Joined),
@@ -201,6 +204,7 @@ impl Engine {
             token_valid_for: tokens.as_ref().and_then(|tokens| tokens.valid_for()),
             token_fetches: tokens.as_ref().map_or(0, |tokens| tokens.renewals()),
             held_for: hold.left(),
+            waits,
         }
     }
 
@@ -236,7 +240,8 @@ impl Engine {
     ///
     /// The resolution may or may not have been applied; asking again is safe.
     pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
-        resolve(&self.inner.shared, *key, resolution).await
+        let shared = &self.inner.shared;
+        resolve(shared, *key, resolution, shared.terms.result_ttl).await
     }
 
     /// Removes the recorded outcome of a key, so that the next request executes
@@ -350,4 +355,6 @@ pub struct Stats {
     pub token_fetches: usize,
     /// For how long the platform holds everybody back; zero where it does not.
     pub held_for: Duration,
+    /// What executions wait for, and for how long.
+    pub waits: Waits,
 }

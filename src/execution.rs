@@ -40,7 +40,7 @@ use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Outcome, Verdict};
 use crate::policy::{OnUnknown, classify};
-use crate::record::{Answer, Claim, Event, Phase};
+use crate::record::{self, Answer, Claim, Event, Phase};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 
@@ -48,6 +48,7 @@ mod attempt;
 mod finish;
 mod lock;
 mod progress;
+mod wishes;
 
 pub use self::attempt::Attempt;
 pub use self::lock::Lock;
@@ -254,7 +255,7 @@ pub(crate) async fn follow_up(
             Err(error) if !error.is_refused() && !error.is_unreadable() && made < tries => {
                 tokio::time::sleep(Duration::from_millis(20) * made).await;
             }
-            answer => return answer,
+            answer => return answer.and_then(record::readable),
         }
     }
 }

@@ -95,6 +95,7 @@
 //! | `genesys` | yes | `GenesysCloud`: the platform over reqwest and rustls |
 //! | `redis` | yes | `RedisStore` |
 //! | `file` | yes | `FileStore`: the durable store of one machine, without a server |
+//! | `encrypted` | yes | `Encrypted`: outcomes encrypted at rest, around any store |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade: see [`telemetry`] |
 //! | `testing` | no | simulator, scripted upstream, ledger, store conformance, proptest strategies |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build switches them on |
@@ -117,7 +118,7 @@ mod store;
 pub mod testing;
 mod upstream;
 
-pub use self::actors::{Drained, EngineMessage};
+pub use self::actors::{Drained, EngineMessage, Wait, Waits};
 pub use self::engine::{Engine, EngineBuilder, Stats};
 pub use self::error::{Cause, Error, ParseError, RetryHint, SendError, StoreError, TokenError};
 pub use self::key::{
@@ -134,6 +135,8 @@ pub use self::store::FileStore;
 pub use self::store::{BoxFuture, MemoryStore, Store};
 #[cfg(feature = "redis")]
 pub use self::store::{Durability, Persistence, RedisStore};
+#[cfg(feature = "encrypted")]
+pub use self::store::{Encrypted, EncryptionKeys};
 pub use self::upstream::{AccessToken, Call, TokenSource, Upstream};
 #[cfg(feature = "genesys")]
 pub use self::upstream::{ClientAuth, Credentials, Environment, GenesysCloud, Route};

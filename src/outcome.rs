@@ -4,9 +4,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+#[cfg(feature = "encrypted")]
+use http::HeaderName;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use crate::key::IdempotencyKey;
 
@@ -23,7 +28,13 @@ pub struct Outcome {
     pub headers: HeaderMap,
     /// The body's bytes as they came.
     pub body: Bytes,
+    /// These parts stand for others, which only `Encrypted` can open.
+    sealed: bool,
 }
+
+/// The header with the id of the key that a sealed outcome was encrypted with.
+#[cfg(feature = "encrypted")]
+pub(crate) const SEALED_WITH: HeaderName = HeaderName::from_static("encryption-key-id");
 
 impl Outcome {
     /// An outcome with these parts.
@@ -32,7 +43,38 @@ impl Outcome {
             status_code,
             headers,
             body: body.into(),
+            sealed: false,
         }
+    }
+
+    /// What stands in a store for an outcome that is encrypted: the key's id in
+    /// the headers, everything else in the body. Its status is none that a
+    /// platform answers, so that nobody takes it for one.
+    pub(crate) fn sealed(headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        let status = StatusCode::from_u16(599).expect("100 to 999 are statuses");
+        Self {
+            sealed: true,
+            ..Self::new(status, headers, body)
+        }
+    }
+
+    /// Whether this is an encrypted outcome as a store holds it, whose parts
+    /// mean nothing: `Encrypted` around that store opens it. The engine never
+    /// hands one out; it is
+    /// [`Error::RecordUnreadable`](crate::Error::RecordUnreadable).
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// What is kept of an answer that may not, or cannot, be stored: its status,
+    /// and the digest of its body (RFC 9530, section 2).
+    pub(crate) fn status_and_digest(&self) -> Self {
+        let digest = format!("sha-256=:{}:", BASE64.encode(Sha256::digest(&self.body)));
+        let mut headers = HeaderMap::new();
+        if let Ok(digest) = HeaderValue::from_str(&digest) {
+            headers.insert("content-digest", digest);
+        }
+        Self::new(self.status_code, headers, "")
     }
 
     /// The value of a header, where it is there and readable text.

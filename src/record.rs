@@ -19,24 +19,27 @@
 
 mod codec;
 mod orphan;
+mod sealed;
 mod transition;
+mod verdict;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "encrypted")]
+pub(crate) use self::codec::{decode_outcome, encode_outcome};
 pub use self::orphan::settle_orphan;
+pub(crate) use self::sealed::readable;
 pub use self::transition::apply;
+pub use self::verdict::{MAX_REFUSAL_BYTES, Refusal, Resolution};
 use crate::key::{Fingerprint, ParseKeyError, read_hex, write_hex};
 use crate::outcome::{Kept, Outcome};
 
 /// How long a [`RecordState::Released`] is kept: long enough for any late
 /// command of a dead connection to find it.
 pub const RELEASED_FOR: Duration = Duration::from_secs(600);
-
-/// The largest refusal that a `Released` record hands to those who waited.
-pub const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 /// Who holds a lease: 128 random bits, new for every execution.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,19 +142,6 @@ pub enum Content {
     Released {
         /// What those who waited are told.
         verdict: Option<Refusal>,
-    },
-}
-
-/// Why nothing was executed, for those who waited in other processes.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The platform refused, and this was its answer.
-    Refused(Arc<Outcome>),
-    /// The platform asked to wait longer than the holder would.
-    RateLimited {
-        /// How long, from when the record was written.
-        retry_after: Duration,
     },
 }
 
@@ -284,16 +274,6 @@ pub struct Claim {
     /// How long a `Locked` record outlives its lease, and how long an
     /// `Indeterminate` one is kept.
     pub retention: Duration,
-}
-
-/// How a person or a policy settles an indeterminate key.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Resolution {
-    /// It was not executed: the next request may execute it.
-    NotApplied,
-    /// It was executed, and this is the outcome to replay.
-    Applied(Outcome),
 }
 
 /// One command to a record. All are idempotent: sending one again after a lost

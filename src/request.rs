@@ -215,16 +215,33 @@ impl DataActionRequest {
     }
 
     /// Sets how long the outcome is kept, instead of the engine's `result_ttl`:
-    /// 1 ms to ten years, and the nearest of these for what lies outside. Among
-    /// callers that joined one execution, the longest applies.
+    /// 1 ms to ten years, and the nearest of these for what lies outside.
+    ///
+    /// Among callers that joined one execution, the longest applies; one that
+    /// asks for nothing counts for the engine's `result_ttl`, or its repeat
+    /// within that time would be a second call. Whoever joins counts up to the
+    /// moment at which the outcome goes to the store. It does not reach an
+    /// execution in another process, nor prolong what is recorded already.
     pub fn ttl(self, ttl: Duration) -> Self {
         let ttl = ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
         self.with(|parts| parts.ttl = Some(ttl))
     }
 
-    /// Keeps the answer out of the store, but for its digest and status; a
-    /// replay then says so. Among callers that joined one execution, one is
-    /// enough.
+    /// Keeps the answer out of the store, but for its status and the digest of
+    /// its body (`content-digest`, RFC 9530); a replay then says so:
+    /// [`Reply::kept`](crate::Reply::kept) is
+    /// [`Kept::Sensitive`](crate::Kept::Sensitive). Callers that joined the
+    /// execution get all of it; nothing of it stays in this process's memory.
+    /// The same is true of a refusal, and of what a `reconcile` hook says.
+    ///
+    /// Among callers that joined one execution, one is enough, up to the moment
+    /// at which the outcome goes to the store. It does not reach an execution in
+    /// another process, nor change what is recorded already: let all requests of
+    /// an action say it, or none.
+    ///
+    /// Key and fingerprint are digests of the payload, and are stored; the
+    /// `cause` of an indeterminate key is what the [`Upstream`](crate::Upstream)
+    /// says of the failure.
     pub fn sensitive(self) -> Self {
         self.with(|parts| parts.sensitive = true)
     }

@@ -9,6 +9,8 @@ use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
+#[cfg(feature = "encrypted")]
+mod encrypted;
 #[cfg(feature = "file")]
 mod file;
 mod guarded;
@@ -16,6 +18,8 @@ mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
+#[cfg(feature = "encrypted")]
+pub use self::encrypted::{Encrypted, EncryptionKeys};
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
 #[cfg(all(feature = "file", feature = "testing"))]

@@ -26,7 +26,7 @@ const ORDER: [&str; 16] = [
 ];
 
 /// Packages, and the files that may name them: a path, or the beginning of one.
-const NAMED_ONLY_IN: [(&str, &[&str]); 7] = [
+const NAMED_ONLY_IN: [(&str, &[&str]); 9] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
     ("reqwest", &["upstream/genesys"]),
     ("redis", &["store/redis"]),
@@ -34,6 +34,8 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 7] = [
     ("dashmap", &["flights.rs", "store/memory.rs"]),
     ("hyper", &["testing"]),
     ("metrics", &["telemetry/recorded.rs"]),
+    ("governor", &["upstream/genesys"]),
+    ("chacha20poly1305", &["store/encrypted"]),
 ];
 
 /// Everything before the stores is pure: it knows no runtime.

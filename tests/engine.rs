@@ -7,10 +7,13 @@ mod engine {
     mod bounds;
     mod company;
     mod lifecycle;
+    mod limits;
+    mod mismatch;
     mod once;
     mod outage;
     mod tokens;
     mod unknown;
+    mod wishes;
 
     use std::time::Duration;
 

@@ -11,6 +11,7 @@ use tracing::Span;
 
 use super::hold::Hold;
 use super::token::Tokens;
+use super::waits::WaitList;
 use crate::error::Error;
 use crate::execution::Terms;
 use crate::flights::{Admission, Flights};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub max_in_flight: usize,
     pub max_payload_bytes: usize,
     pub hold: Hold,
+    pub waits: WaitList,
     /// Turns true when executions are cut off.
     pub cut: watch::Sender<bool>,
     pub counts: Counts,

@@ -289,6 +289,7 @@ impl EngineBuilder {
             max_in_flight: self.max_in_flight,
             max_payload_bytes: self.max_payload_bytes,
             hold: Hold::default(),
+            waits: Default::default(),
             cut: watch::Sender::new(false),
             counts: Default::default(),
             meters,

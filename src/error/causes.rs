@@ -24,6 +24,9 @@ impl SendError {
     }
 
     /// The request, or a part of it, may have left this process.
+    ///
+    /// What the cause says is written into the record and told to every caller:
+    /// it should name what failed, and nothing of the request or the answer.
     pub fn after_sending(cause: impl Into<Cause>) -> Self {
         Self {
             may_have_left: true,

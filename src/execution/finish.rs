@@ -4,11 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use http::{HeaderMap, HeaderValue};
-use sha2::{Digest, Sha256};
-
 use super::progress::without_body;
 use super::{Cached, Executed, Execution, Hashed, Locked, TRIES};
 use crate::error::Error;
@@ -56,7 +51,7 @@ impl Execution<Locked> {
         }
         let verdict = verdict.filter(|verdict| match verdict {
             Refusal::Refused(outcome) => outcome.body.len() <= MAX_REFUSAL_BYTES,
-            Refusal::RateLimited { .. } => true,
+            Refusal::Reduced { .. } | Refusal::RateLimited { .. } => true,
         });
         self.core
             .progress
@@ -140,14 +135,13 @@ impl Execution<Executed> {
     /// The outcome may or may not have been recorded, and
     /// [`Progress::settle`](super::Progress::settle) still records it.
     pub async fn cache(self, store: &dyn Store) -> Result<Execution<Cached>, (Self, Error)> {
-        // A caller may have joined since with a longer ttl.
-        self.note_outcome();
+        // By the wishes of those who have joined until now.
         let Some(event) = self.core.progress.last_event() else {
-            return Ok(self.cached(false, Kept::Whole));
+            return Ok(self.cached(false, Duration::ZERO));
         };
-        let kept = match &event {
-            Event::Complete { kept, .. } => *kept,
-            _ => Kept::Whole,
+        let (kept, ttl) = match &event {
+            Event::Complete { kept, ttl, .. } => (*kept, *ttl),
+            _ => (Kept::Whole, Duration::ZERO),
         };
         let answer = match self.core.apply(store, &event, TRIES).await {
             // Too large, or no memory left: the status at least is kept.
@@ -171,7 +165,8 @@ impl Execution<Executed> {
                     );
                 }
                 self.core.progress.settled();
-                Ok(self.cached(recorded, kept))
+                let whole = recorded && kept == Kept::Whole;
+                Ok(self.cached(recorded, if whole { ttl } else { Duration::ZERO }))
             }
             Err(source) => {
                 let error = self.core.of_store(source);
@@ -190,7 +185,7 @@ impl Execution<Executed> {
         .with_recorded(false)
     }
 
-    /// Puts the outcome into the progress, as it would be recorded now.
+    /// Puts the outcome into the progress.
     pub(super) fn note_outcome(&self) {
         let Executed {
             terms,
@@ -198,21 +193,13 @@ impl Execution<Executed> {
             step,
             outcome,
         } = &self.state;
+        let (outcome, ttl) = (outcome.clone(), terms.result_ttl);
         let progress = &self.core.progress;
-        let ttl = progress.ttl().unwrap_or(terms.result_ttl);
-        let (outcome, kept) = progress.reduce(outcome);
-        progress.known_outcome(*claim, *step, outcome, kept, ttl);
+        progress.known_outcome(*claim, *step, outcome, ttl);
     }
 
-    fn cached(self, recorded: bool, kept: Kept) -> Execution<Cached> {
-        let left = if kept == Kept::Whole && recorded {
-            self.core
-                .progress
-                .ttl()
-                .unwrap_or(self.state.terms.result_ttl)
-        } else {
-            Duration::ZERO
-        };
+    /// `left` is how long the store replays the outcome whole.
+    fn cached(self, recorded: bool, left: Duration) -> Execution<Cached> {
         let reply = Reply::new(self.core.name.key, self.state.outcome, Served::Upstream)
             .with_recorded(recorded);
         Execution {
@@ -233,15 +220,4 @@ impl Execution<Cached> {
     pub fn left(&self) -> Duration {
         self.state.left
     }
-}
-
-/// What is kept of an answer that may not, or cannot, be stored: its status,
-/// and the digest of its body (RFC 9530, section 2).
-pub(super) fn status_and_digest(outcome: &Outcome) -> Outcome {
-    let digest = format!("sha-256=:{}:", BASE64.encode(Sha256::digest(&outcome.body)));
-    let mut headers = HeaderMap::new();
-    if let Ok(digest) = HeaderValue::from_str(&digest) {
-        headers.insert("content-digest", digest);
-    }
-    Outcome::new(outcome.status_code, headers, "")
 }

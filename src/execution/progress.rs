@@ -3,12 +3,11 @@
 //! lives.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::finish::status_and_digest;
 use super::follow_up;
+use super::wishes::Wishes;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Kept, Outcome};
@@ -20,9 +19,7 @@ use crate::telemetry::{self, Trail};
 /// What is known of one execution, and what its callers asked for.
 pub struct Progress {
     known: Mutex<Known>,
-    /// The longest `ttl` that a caller asked for, in milliseconds; 0 for none.
-    ttl_ms: AtomicU64,
-    sensitive: AtomicBool,
+    wishes: Arc<Wishes>,
     trail: Arc<Trail>,
 }
 
@@ -55,51 +52,44 @@ enum End {
     Complete {
         outcome: Arc<Outcome>,
         kept: Kept,
-        ttl: Duration,
+        /// For how long, where no caller asks for anything else.
+        usual_ttl: Duration,
     },
 }
 
 impl Progress {
     /// The progress of an execution of `request` that has not begun.
     pub(crate) fn new(request: &DataActionRequest) -> Arc<Self> {
-        Self::with_trail(request, Arc::default())
+        let wishes = Wishes::default();
+        wishes.join(request);
+        Self::with(Arc::new(wishes), Arc::default())
     }
 
-    /// A second progress of one execution, in another store; both leave one
-    /// trail.
-    pub(crate) fn beside(&self, request: &DataActionRequest) -> Arc<Self> {
-        Self::with_trail(request, self.trail.clone())
+    /// A second progress of one execution, in another store, for the same
+    /// callers: who joins one joins both, and both leave one trail.
+    pub(crate) fn beside(&self) -> Arc<Self> {
+        Self::with(self.wishes.clone(), self.trail.clone())
     }
 
-    fn with_trail(request: &DataActionRequest, trail: Arc<Trail>) -> Arc<Self> {
-        let progress = Arc::new(Self {
-            known: Mutex::new(Known::Nothing),
-            ttl_ms: AtomicU64::new(0),
-            sensitive: AtomicBool::new(false),
+    fn with(wishes: Arc<Wishes>, trail: Arc<Trail>) -> Arc<Self> {
+        let known = Mutex::new(Known::Nothing);
+        Arc::new(Self {
+            known,
+            wishes,
             trail,
-        });
-        progress.join(request);
-        progress
+        })
     }
 
     /// Another caller joined: the longest `ttl` and the strictest `sensitive`
-    /// apply to all.
+    /// apply to all, up to the moment at which the outcome goes to the store.
     pub(crate) fn join(&self, request: &DataActionRequest) {
-        if let Some(ttl) = request.requested_ttl() {
-            let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            self.ttl_ms.fetch_max(ms.max(1), Ordering::Relaxed);
-        }
-        if request.is_sensitive() {
-            self.sensitive.store(true, Ordering::Relaxed);
-        }
+        self.wishes.join(request);
     }
 
-    /// The longest `ttl` asked for, where one was.
-    pub(crate) fn ttl(&self) -> Option<Duration> {
-        match self.ttl_ms.load(Ordering::Relaxed) {
-            0 => None,
-            ms => Some(Duration::from_millis(ms)),
-        }
+    /// How long the outcome is kept; `usual` where no caller asks for anything
+    /// else.
+    pub(crate) fn ttl(&self, usual: Duration) -> Duration {
+        self.wishes.ttl(usual)
     }
 
     /// What this execution leaves for its spans.
@@ -109,7 +99,7 @@ impl Progress {
 
     /// Whether a caller asked that nothing of the answer be stored.
     pub(crate) fn is_sensitive(&self) -> bool {
-        self.sensitive.load(Ordering::Relaxed)
+        self.wishes.is_sensitive()
     }
 
     /// Whether nothing of this execution is left to settle in the store.
@@ -142,20 +132,14 @@ impl Progress {
 
     /// The outcome became known by another way than this lease: a lease that may
     /// be in the store ends with it.
-    pub(crate) fn adopt(&self, outcome: &Arc<Outcome>, ttl: Duration) {
+    pub(crate) fn adopt(&self, outcome: &Arc<Outcome>, kept: Kept, usual_ttl: Duration) {
         if let Known::Held(held) = &mut *self.known() {
-            let ttl = self.ttl().unwrap_or(ttl);
-            let (outcome, kept) = self.reduce(outcome);
-            held.end = End::Complete { outcome, kept, ttl };
-        }
-    }
-
-    /// What of an outcome may be stored.
-    pub(super) fn reduce(&self, outcome: &Arc<Outcome>) -> (Arc<Outcome>, Kept) {
-        if self.is_sensitive() {
-            (Arc::new(status_and_digest(outcome)), Kept::Sensitive)
-        } else {
-            (outcome.clone(), Kept::Whole)
+            let outcome = outcome.clone();
+            held.end = End::Complete {
+                outcome,
+                kept,
+                usual_ttl,
+            };
         }
     }
 
@@ -199,7 +183,8 @@ impl Progress {
         Ok(())
     }
 
-    /// The event that ends the record by what is known.
+    /// The event that ends the record by what is known, and by what the callers
+    /// ask for by now.
     pub(crate) fn last_event(&self) -> Option<Event> {
         let Known::Held(Held { claim, step, end }) = self.known().clone() else {
             return None;
@@ -209,7 +194,11 @@ impl Progress {
             End::Release(verdict) => Event::Release {
                 claim,
                 step: next,
-                verdict,
+                verdict: if self.is_sensitive() {
+                    verdict.map(Refusal::sensitive)
+                } else {
+                    verdict
+                },
             },
             End::Abandon { since, cause } => Event::Abandon {
                 claim,
@@ -217,13 +206,24 @@ impl Progress {
                 since,
                 cause,
             },
-            End::Complete { outcome, kept, ttl } => Event::Complete {
-                claim,
-                step,
+            End::Complete {
                 outcome,
                 kept,
-                ttl,
-            },
+                usual_ttl,
+            } => {
+                let (outcome, kept) = if self.is_sensitive() && kept == Kept::Whole {
+                    (Arc::new(outcome.status_and_digest()), Kept::Sensitive)
+                } else {
+                    (outcome, kept)
+                };
+                Event::Complete {
+                    claim,
+                    step,
+                    outcome,
+                    kept,
+                    ttl: self.ttl(usual_ttl),
+                }
+            }
         })
     }
 
@@ -248,10 +248,14 @@ impl Progress {
         claim: Claim,
         step: u32,
         outcome: Arc<Outcome>,
-        kept: Kept,
-        ttl: Duration,
+        usual_ttl: Duration,
     ) {
-        self.set(claim, step, End::Complete { outcome, kept, ttl });
+        let end = End::Complete {
+            outcome,
+            kept: Kept::Whole,
+            usual_ttl,
+        };
+        self.set(claim, step, end);
     }
 
     /// Nothing of this execution is in the store any more, or the record says
@@ -281,7 +285,7 @@ pub(super) fn without_body(event: Event) -> Option<Event> {
             kept: Kept::Whole,
             ttl,
         } => {
-            let outcome = Arc::new(status_and_digest(&outcome));
+            let outcome = Arc::new(outcome.status_and_digest());
             Some(Event::Complete {
                 claim,
                 step,

@@ -132,6 +132,12 @@ impl Content {
                 retry_after_ms: None,
             }),
             Self::Released {
+                verdict: Some(Refusal::Reduced { outcome, kept }),
+            } => serde_json::to_vec(&StoredRefusal {
+                refused: Some(StoredOutcome::of(outcome, *kept)),
+                retry_after_ms: None,
+            }),
+            Self::Released {
                 verdict: Some(Refusal::RateLimited { retry_after }),
             } => serde_json::to_vec(&StoredRefusal {
                 refused: None,
@@ -206,6 +212,8 @@ impl<'a> StoredOutcome<'a> {
             .map(|(name, value)| (name.as_str().into(), StoredBytes::of(value.as_bytes())))
             .collect();
         let omitted = match kept {
+            // Whoever does not know this word refuses the record.
+            _ if outcome.is_sealed() => Some("sealed".into()),
             Kept::Whole => None,
             Kept::Sensitive => Some("sensitive".into()),
             Kept::TooLarge => Some("too large".into()),
@@ -227,23 +235,36 @@ impl<'a> StoredOutcome<'a> {
                 HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
             headers.append(name, value);
         }
+        let body = Bytes::from(self.body.into_bytes()?);
         let kept = match self.omitted.as_deref() {
             None => Kept::Whole,
             Some("sensitive") => Kept::Sensitive,
             Some("too large") => Kept::TooLarge,
+            Some("sealed") => return Ok((Outcome::sealed(headers, body), Kept::Whole)),
             Some(_) => {
                 return Err(StoreError::unreadable(
                     "its outcome is left out for no known reason",
                 ));
             }
         };
-        let body = Bytes::from(self.body.into_bytes()?);
         Ok((Outcome::new(status, headers, body), kept))
     }
 }
 
+/// What is encrypted of an outcome: the JSON that stands for it in a record.
+#[cfg(feature = "encrypted")]
+pub(crate) fn encode_outcome(outcome: &Outcome, kept: Kept) -> Vec<u8> {
+    serde_json::to_vec(&StoredOutcome::of(outcome, kept))
+        .expect("this type has string keys only and no failing Serialize")
+}
+
+/// Reads what [`encode_outcome`] wrote.
+pub(crate) fn decode_outcome(json: &[u8]) -> Result<(Outcome, Kept), StoreError> {
+    parse::<StoredOutcome>(json)?.read()
+}
+
 fn read_cached(json: &[u8]) -> Result<Content, StoreError> {
-    let (outcome, kept) = parse::<StoredOutcome>(json)?.read()?;
+    let (outcome, kept) = decode_outcome(json)?;
     Ok(Content::Cached {
         outcome: Arc::new(outcome),
         kept,
@@ -269,7 +290,13 @@ fn read_released(json: &[u8]) -> Result<Content, StoreError> {
         StoredRefusal {
             refused: Some(outcome),
             ..
-        } => Refusal::Refused(Arc::new(outcome.read()?.0)),
+        } => match outcome.read()? {
+            (outcome, Kept::Whole) => Refusal::Refused(Arc::new(outcome)),
+            (outcome, kept) => Refusal::Reduced {
+                outcome: Arc::new(outcome),
+                kept,
+            },
+        },
         StoredRefusal {
             retry_after_ms: Some(ms),
             ..

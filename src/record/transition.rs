@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::{
     Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, Refusal, Resolution, Seen,
 };
-use crate::outcome::Kept;
 
 /// A record and the time that it lives on, by the store's clock.
 type Stored = (Record, Duration);
@@ -253,17 +252,11 @@ fn resolve(
     let Some((record, _)) = current else {
         return Next::Keep(Answer::Is(None));
     };
-    let (content, ttl) = match resolution {
-        Resolution::NotApplied => (Content::Released { verdict: None }, RELEASED_FOR),
-        Resolution::Applied(outcome) => {
-            let outcome = Arc::new(outcome.clone());
-            (
-                Content::Cached {
-                    outcome,
-                    kept: Kept::Whole,
-                },
-                ttl,
-            )
+    let (content, ttl) = match resolution.clone().into_outcome() {
+        None => (Content::Released { verdict: None }, RELEASED_FOR),
+        Some((outcome, kept)) => {
+            let outcome = Arc::new(outcome);
+            (Content::Cached { outcome, kept }, ttl)
         }
     };
     let next = Seen {

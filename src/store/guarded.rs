@@ -168,7 +168,11 @@ impl Store for Guarded {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(self.within("look", self.store.look(name)))
+        let look = async {
+            let state = self.store.look(name).await?;
+            state.map(RecordState::readable).transpose()
+        };
+        Box::pin(self.within("look", look))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {

@@ -156,7 +156,13 @@ impl GenesysSimulator {
     /// executions within a minute, counted from now on, over all tokens. There
     /// is no limit by default.
     pub fn rate_limit(&self, per_minute: u32) {
-        self.platform.limits().set_rate(per_minute);
+        self.rate_limit_within(per_minute, Duration::from_secs(60));
+    }
+
+    /// The same within another time than a minute, so that a test need not wait
+    /// for one.
+    pub fn rate_limit_within(&self, executions: u32, time: Duration) {
+        self.platform.limits().set_rate(executions, time);
     }
 
     /// Answers 429 to what goes beyond `at_once` executions at one time. There

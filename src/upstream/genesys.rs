@@ -163,9 +163,19 @@ impl GenesysCloud {
         self.with(|settings| settings.allow_insecure = true)
     }
 
-    /// At most this many executions in any 60 s, in this process. The
-    /// platform's default is 300 a minute for each client-credentials token;
-    /// processes that share a client share that.
+    /// Lets at most this many executions begin in any 60 s, in this process,
+    /// in the order in which they came; by default there is no limit of one's
+    /// own.
+    ///
+    /// A twentieth of it (at most 50) may begin at once after a pause, the rest
+    /// evenly spaced: 300 a minute is a burst of 15, then one every 210 ms.
+    /// Being held back costs no attempt and no lease, and shows in
+    /// `Engine::stats`.
+    ///
+    /// The platform's default is 300 a minute for each client-credentials token
+    /// (the vendor's developer center blog). Processes that share a client share
+    /// that: give each its part. What goes beyond it all the same gets a 429,
+    /// which holds everybody back until the platform's time has come.
     pub fn rate_limit(mut self, per_minute: u32) -> Self {
         self.limiter = Some(RateLimiter::new(per_minute));
         self

@@ -60,6 +60,25 @@ async fn a_call_is_these_bytes() {
     }
 }
 
+/// Red when the caller's own bytes are sent without the member.
+#[tokio::test]
+async fn a_forwarded_key_is_in_the_body_and_in_the_header() {
+    let server = Server::answering(answer("200 OK", "", "{}")).await;
+    let payload = "{ \"order\": [ {\"id\": 1.0}, {} ] }";
+    let request = DataActionRequest::new("custom_-_refund", payload).unwrap();
+    let request = request.forward_key("/order/1/idempotencyKey").unwrap();
+    let call = Call::new(request.key("order-42").unwrap().scope("again").unwrap(), 1);
+    send(&cloud(&server.url()), &call).await.unwrap();
+    let (_, headers, body) = parts(&server.requests()[0]);
+    let key = call.key();
+    assert_eq!(
+        body,
+        format!("{{ \"order\": [ {{\"id\": 1.0}}, {{\"idempotencyKey\":\"{key}\"}} ] }}")
+    );
+    assert!(headers.contains(&format!("idempotency-key: {key}")));
+    assert!(headers.contains(&format!("content-length: {}", body.len())));
+}
+
 #[tokio::test]
 async fn the_user_agent_names_the_service_too() {
     let server = Server::answering(answer("200 OK", "", "")).await;

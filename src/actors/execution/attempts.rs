@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
-use super::run::{Flight, Ready, Replay, reply_of};
+use super::super::waits::WaitFor;
+use super::run::{Flight, Ready, Replay, Turn, reply_of};
 use crate::error::{Error, SendError};
 use crate::execution::{Attempt, Executed, Execution, Hashed, Locked};
 use crate::outcome::{Outcome, Reply, Served, Then};
@@ -38,7 +39,7 @@ impl Flight<'_> {
             let Ready { permit, token } = match ready.take() {
                 Some(ready) => ready,
                 None => {
-                    let (next, readied) = locked.pause(self.store, self.ready()).await;
+                    let (next, readied) = locked.pause(self.store, self.ready(Turn::Again)).await;
                     locked = next;
                     match readied {
                         Ok(ready) => ready,
@@ -158,6 +159,7 @@ impl Flight<'_> {
 
     /// Waits between two attempts, with the lease kept.
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
+        let _waiting = self.shared.waits.wait(WaitFor::Retry);
         let waited = self.shared.held("retry", sleep(wait));
         locked.pause(self.store, waited).await.0
     }

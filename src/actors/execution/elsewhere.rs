@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::time::sleep;
 
 use super::super::shared::Shared;
+use super::super::waits::WaitFor;
 use crate::error::Error;
 use crate::execution::{Execution, Hashed, Lock, follow_up};
 use crate::key::{IdempotencyKey, RecordName};
@@ -40,6 +41,7 @@ pub(super) async fn wait(
     mut state: RecordState,
 ) -> Result<Elsewhere, Error> {
     let name = shared.name(hashed.key());
+    let _waiting = shared.waits.wait(WaitFor::Elsewhere);
     let mut watch = Watch::new(store, &name);
     // Whether the key was held while we were waiting: only then is a verdict
     // in a released record meant for us.
@@ -149,11 +151,15 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
             let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
             Ok(Elsewhere::Reply(reply, Duration::ZERO))
         }
+        Refusal::Reduced { outcome, kept } => {
+            let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
+            Ok(Elsewhere::Reply(reply.with_kept(kept), Duration::ZERO))
+        }
         Refusal::RateLimited { retry_after } => Err(Error::RateLimited { retry_after }),
     }
 }
 
-/// Settles an indeterminate key.
+/// Settles an indeterminate key; an outcome is kept for `ttl`.
 ///
 /// # Errors
 ///
@@ -163,6 +169,7 @@ pub(crate) async fn resolve(
     shared: &Shared,
     key: IdempotencyKey,
     resolution: Resolution,
+    ttl: Duration,
 ) -> Result<(), Error> {
     let name = shared.name(key);
     let of_store = |source| Error::of_store(key, source);
@@ -174,7 +181,6 @@ pub(crate) async fn resolve(
     if resolution == Resolution::NotApplied && age < shared.may_still_run() {
         return Err(Error::NotIndeterminate { key });
     }
-    let ttl = shared.terms.result_ttl;
     let event = Event::Resolve {
         seen,
         resolution,

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
 
 use super::super::shared::Shared;
 use super::super::token::Current;
+use super::super::waits::WaitFor;
 use super::attempts::Ended;
 use super::elsewhere::{self, Elsewhere};
 use crate::error::Error;
@@ -18,6 +20,18 @@ use crate::policy::{OnDuplicate, OnStoreDown};
 use crate::record::{Phase, RecordState};
 use crate::store::Store;
 use crate::telemetry::Raised;
+
+/// Over what time those who were held back, and have made no attempt yet, come
+/// after the hold.
+const SPREAD: Duration = Duration::from_millis(500);
+
+/// Whose turn it is to be ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    First,
+    /// After an attempt that was not executed.
+    Again,
+}
 
 /// What a call needs besides the key: a permit and a token.
 pub(super) struct Ready {
@@ -73,7 +87,7 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
         }
     }
     // Its own progress: the store's may still hold a lease to give back.
-    let progress = &guard.progress().beside(guard.request());
+    let progress = &guard.progress().beside();
     let fallback = Flight {
         shared,
         guard,
@@ -82,9 +96,10 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
     };
     let Replay { reply, .. } = fallback.through().await?;
     // A lease that the store may hold of this flight gets the outcome, too.
+    let usual_ttl = shared.terms.result_ttl;
     guard
         .progress()
-        .adopt(reply.outcome(), shared.terms.result_ttl);
+        .adopt(reply.outcome(), reply.kept(), usual_ttl);
     Ok(Replay {
         reply: reply.with_recorded(false),
         left: Duration::ZERO,
@@ -177,16 +192,25 @@ impl Flight<'_> {
     }
 
     /// Waits until permit and token are at hand and nothing holds back.
-    pub(super) async fn ready(&self) -> Result<Ready, Error> {
+    pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
+        let mut waiting = shared.waits.wait(WaitFor::Hold);
         loop {
             // A hold longer than any wait would be is told at once.
             let held = shared.hold.left_for(action);
             if shared.retry.is_too_long(held) {
                 return Err(Error::RateLimited { retry_after: held });
             }
+            waiting.goes_on(WaitFor::Hold);
             shared.held("platform", shared.hold.free(action)).await;
+            // What was refused goes first when the platform takes calls again,
+            // so that a crowd behind it does not use its attempts up. And a
+            // crowd had better not come all at once.
+            if turn == Turn::First && !held.is_zero() {
+                sleep(SPREAD.mul_f64(0.1 + 0.9 * fastrand::f64())).await;
+            }
+            waiting.goes_on(WaitFor::Token);
             let token = match &shared.tokens {
                 Some(tokens) => Some(
                     shared
@@ -196,11 +220,15 @@ impl Flight<'_> {
                 ),
                 None => None,
             };
-            shared.held("limiter", shared.upstream.admit()).await;
+            waiting.goes_on(WaitFor::Permit);
             let permit = shared
                 .held("permit", shared.permits.clone().acquire_owned())
                 .await
                 .map_err(|_| Error::Stopped)?;
+            // Last, so that what is admitted is sent: a wait for a permit behind
+            // it would let the admissions of two minutes pile up into one.
+            waiting.goes_on(WaitFor::Limiter);
+            shared.held("limiter", shared.upstream.admit()).await;
             // Either may have changed while the other was waited for.
             let stale = match (&shared.tokens, &token) {
                 (Some(tokens), Some(_)) => tokens.current().is_none(),
@@ -227,22 +255,28 @@ impl Flight<'_> {
         };
         let hashed = match seen {
             None | Some(RecordState::Released { .. }) => hashed,
-            // Locking it is what makes it indeterminate; nothing will be sent.
-            Some(RecordState::Locked {
-                phase: Phase::Dispatched,
-                lease_left,
-                ..
-            }) if lease_left.is_zero() => {
-                return Ok((hashed.lock(self.store, terms).await?, None));
-            }
-            Some(RecordState::Locked {
-                phase: Phase::Claimed,
-                lease_left,
-                ..
-            }) if lease_left.is_zero() => hashed,
-            Some(state) => return Ok((hashed.seen(state, terms)?, None)),
+            Some(state) => match hashed.seen(state, terms)? {
+                // Locking it is what makes it indeterminate; nothing will be sent.
+                Lock::Taken(
+                    hashed,
+                    RecordState::Locked {
+                        phase: Phase::Dispatched,
+                        lease_left: Duration::ZERO,
+                        ..
+                    },
+                ) => return Ok((hashed.lock(self.store, terms).await?, None)),
+                Lock::Taken(
+                    hashed,
+                    RecordState::Locked {
+                        phase: Phase::Claimed,
+                        lease_left: Duration::ZERO,
+                        ..
+                    },
+                ) => hashed,
+                known => return Ok((known, None)),
+            },
         };
-        let ready = self.ready().await?;
+        let ready = self.ready(Turn::First).await?;
         Ok((hashed.lock(self.store, terms).await?, Some(ready)))
     }
 
@@ -255,7 +289,14 @@ impl Flight<'_> {
         let Some(resolution) = hook(self.guard.request().clone(), error.clone()).await else {
             return Err(error);
         };
-        match elsewhere::resolve(self.shared, self.guard.key(), resolution).await {
+        let progress = self.guard.progress();
+        let resolution = if progress.is_sensitive() {
+            resolution.sensitive()
+        } else {
+            resolution
+        };
+        let ttl = progress.ttl(self.shared.terms.result_ttl);
+        match elsewhere::resolve(self.shared, self.guard.key(), resolution, ttl).await {
             // Settled: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
             // Already settled by somebody else, or too early: look, or hold.

@@ -57,6 +57,12 @@ fn every_state_survives_the_round_trip() {
             verdict: Some(Refusal::Refused(outcome("no"))),
         },
         Content::Released {
+            verdict: Some(Refusal::Reduced {
+                outcome: outcome(""),
+                kept: Kept::Sensitive,
+            }),
+        },
+        Content::Released {
             verdict: Some(refusal),
         },
     ] {

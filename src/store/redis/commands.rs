@@ -13,7 +13,7 @@ use super::scripts::{self, Script};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{
-    self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState, Resolution, Seen,
+    self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState, Seen,
 };
 
 /// For ever, in practice: what lies beyond it could overflow Redis's clock.
@@ -100,22 +100,15 @@ pub(super) async fn apply(
             resolution,
             ttl,
         } => {
-            let (word, content, ttl) = match resolution {
-                Resolution::NotApplied => (
+            let (word, content, ttl) = match resolution.into_outcome() {
+                None => (
                     "released",
                     Content::Released { verdict: None },
                     RELEASED_FOR,
                 ),
-                Resolution::Applied(outcome) => {
-                    let kept = crate::outcome::Kept::Whole;
-                    (
-                        "cached",
-                        Content::Cached {
-                            outcome: outcome.into(),
-                            kept,
-                        },
-                        ttl,
-                    )
+                Some((outcome, kept)) => {
+                    let outcome = outcome.into();
+                    ("cached", Content::Cached { outcome, kept }, ttl)
                 }
             };
             let (rev, next) = (seen.rev, seen.rev.saturating_add(1));

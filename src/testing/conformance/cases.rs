@@ -35,6 +35,8 @@ pub(super) fn all() -> Vec<Case> {
                 (enter(short(a), 1, Claimed), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
                 (abandon(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
                 (complete(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch)]),
+        ("another request is told so also where the lease lapsed in Dispatched, and changes nothing",
+            vec![(acquire(short(a)), Done), (acquire(x), Mismatch), (take_over(x), Mismatch), (acquire(b), Lapsed(Dispatched))]),
         ("a released key may be asked for anything",
             vec![(acquire(a), Done), (release(a, 1, None), Done), (acquire(x), Released), (take_over(x), Done)]),
 
@@ -148,6 +150,8 @@ pub(super) fn all() -> Vec<Case> {
         ("resolve as applied records the outcome, once",
             vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve(Some("done")), Done), (again(resolve(Some("done"))), Done),
                 (again(resolve(None)), Cached), (acquire(b), Cached)]),
+        ("resolve as applied records what may be kept of the outcome",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (reduced_resolve(), Done), (again(reduced_resolve()), Done), (acquire(b), Cached)]),
         ("resolve settles only the version that was seen",
             vec![(acquire(a), Done), (abandon(a, 1), Done), (again(resolve(None)), Indeterminate),
                 (foreign(resolve(None)), Indeterminate), (resolve(None), Done)]),
@@ -272,6 +276,14 @@ pub(super) fn resolve(applied: Option<&str>) -> Move {
     current(Event::Resolve {
         seen: unseen(),
         resolution,
+        ttl: LONG,
+    })
+}
+
+fn reduced_resolve() -> Move {
+    current(Event::Resolve {
+        seen: unseen(),
+        resolution: Resolution::Applied(text("secret")).sensitive(),
         ttl: LONG,
     })
 }

@@ -22,10 +22,10 @@ pub(super) fn all() -> Vec<Case> {
         ];
         (name, steps)
     };
-    let handed_on = |name, outcome: Arc<Outcome>| {
+    let handed_on = |name, refusal: Refusal| {
         let steps = vec![
             (acquire(a), Wanted::Done),
-            (release(a, 1, Some(Refusal::Refused(outcome))), Wanted::Done),
+            (release(a, 1, Some(refusal)), Wanted::Done),
             (acquire(b), Wanted::Released),
             (release(b, 7, None), Wanted::Done),
             (acquire(b), Wanted::Released),
@@ -101,11 +101,15 @@ pub(super) fn all() -> Vec<Case> {
         ),
         handed_on(
             "a refusal is handed to those who waited",
-            outcome(403, "{\"no\":1}", &[("x-a", b"1")]),
+            Refusal::Refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])),
+        ),
+        handed_on(
+            "what may be kept of a refusal is handed to those who waited, as just that",
+            Refusal::Refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])).sensitive(),
         ),
         handed_on(
             "the largest refusal is handed to those who waited",
-            outcome(403, vec![0xff; MAX_REFUSAL_BYTES], &[]),
+            Refusal::Refused(outcome(403, vec![0xff; MAX_REFUSAL_BYTES], &[])),
         ),
     ]
 }

@@ -28,8 +28,8 @@ impl Limits {
         lock(&self.0).latency = latency;
     }
 
-    pub(super) fn set_rate(&self, per_minute: u32) {
-        lock(&self.0).rate = Window::of(per_minute);
+    pub(super) fn set_rate(&self, limit: u32, window: Duration) {
+        lock(&self.0).rate = Window::within(limit, window);
     }
 
     pub(super) fn set_concurrency(&self, at_once: usize) {
@@ -65,18 +65,25 @@ impl Drop for Running {
     }
 }
 
-/// So many within any minute; without a limit it counts nothing.
+/// So many within any minute, or another time; without a limit it counts
+/// nothing.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     limit: Option<u32>,
+    length: Duration,
     /// When those of the last minute were let in; never more than the limit.
     admitted: VecDeque<Instant>,
 }
 
 impl Window {
     pub(super) fn of(per_minute: u32) -> Self {
+        Self::within(per_minute, MINUTE)
+    }
+
+    pub(super) fn within(limit: u32, length: Duration) -> Self {
         Self {
-            limit: Some(per_minute),
+            limit: Some(limit),
+            length,
             admitted: VecDeque::new(),
         }
     }
@@ -89,7 +96,7 @@ impl Window {
         while self
             .admitted
             .front()
-            .is_some_and(|first| now - *first >= MINUTE)
+            .is_some_and(|first| now - *first >= self.length)
         {
             self.admitted.pop_front();
         }
@@ -100,7 +107,7 @@ impl Window {
         Err(self
             .admitted
             .front()
-            .map_or(MINUTE, |first| MINUTE - (now - *first)))
+            .map_or(self.length, |first| self.length - (now - *first)))
     }
 }
 

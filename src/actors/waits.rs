@@ -1,0 +1,183 @@
+//! What the executions under way wait for, and since when: for people who ask
+//! why nothing moves. It holds nobody back and decides nothing.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What executions wait for at this moment, by what it is. An execution stands
+/// under one of them at most; those at the platform or at the store, under none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waits {
+    /// For the end of a hold: the platform's own (everybody), or a relayed
+    /// one (its action).
+    pub hold: Wait,
+    /// For an access token.
+    pub token: Wait,
+    /// For one of the `max_in_flight` permits.
+    pub permit: Wait,
+    /// For the upstream's rate limit. These have a permit: behind them, others
+    /// wait for one.
+    pub limiter: Wait,
+    /// To try again, after an answer or a failure of their own.
+    pub retry: Wait,
+    /// For another process (or another engine over the same store), which
+    /// executes their key.
+    pub elsewhere: Wait,
+}
+
+/// How many executions wait for one thing, and for how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wait {
+    /// How many wait.
+    pub executions: usize,
+    /// For how long the one has waited that has waited the longest; zero where
+    /// none does. Going from hold, token, permit or limiter to another of these
+    /// counts on.
+    pub longest: Duration,
+}
+
+impl Waits {
+    /// All that wait.
+    pub fn executions(&self) -> usize {
+        self.all().iter().map(|wait| wait.executions).sum()
+    }
+
+    /// The longest of all waits.
+    pub fn longest(&self) -> Duration {
+        let longest = self.all().into_iter().map(|wait| wait.longest).max();
+        longest.unwrap_or_default()
+    }
+
+    fn all(&self) -> [Wait; 6] {
+        [
+            self.hold,
+            self.token,
+            self.permit,
+            self.limiter,
+            self.retry,
+            self.elsewhere,
+        ]
+    }
+}
+
+/// What an execution waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitFor {
+    Hold,
+    Token,
+    Permit,
+    Limiter,
+    Retry,
+    Elsewhere,
+}
+
+/// Everybody who waits, by what for; the longest first.
+#[derive(Debug, Default)]
+pub(crate) struct WaitList {
+    waiting: [Mutex<BTreeSet<Ticket>>; 6],
+    next: AtomicU64,
+}
+
+/// Since when, and a number that nobody else has.
+type Ticket = (Instant, u64);
+
+impl WaitList {
+    /// One more waits, from now on until the result is dropped.
+    pub(crate) fn wait(&self, what: WaitFor) -> Waiting<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let ticket = (Instant::now(), number);
+        self.of(what).insert(ticket);
+        Waiting {
+            list: self,
+            what,
+            ticket,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Waits {
+        let now = Instant::now();
+        let read = |what| {
+            let waiting = self.of(what);
+            let longest = waiting
+                .first()
+                .map(|(since, _)| now.saturating_duration_since(*since));
+            Wait {
+                executions: waiting.len(),
+                longest: longest.unwrap_or_default(),
+            }
+        };
+        Waits {
+            hold: read(WaitFor::Hold),
+            token: read(WaitFor::Token),
+            permit: read(WaitFor::Permit),
+            limiter: read(WaitFor::Limiter),
+            retry: read(WaitFor::Retry),
+            elsewhere: read(WaitFor::Elsewhere),
+        }
+    }
+
+    fn of(&self, what: WaitFor) -> MutexGuard<'_, BTreeSet<Ticket>> {
+        // A set of plain values: one insertion or removal leaves it whole.
+        let waiting = &self.waiting[what as usize];
+        waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who waits.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    list: &'a WaitList,
+    what: WaitFor,
+    ticket: Ticket,
+}
+
+impl Waiting<'_> {
+    /// Waits for something else now, and still since the same moment.
+    pub(crate) fn goes_on(&mut self, what: WaitFor) {
+        self.list.of(self.what).remove(&self.ticket);
+        self.what = what;
+        self.list.of(what).insert(self.ticket);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.list.of(self.what).remove(&self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_wait_goes_on_from_one_thing_to_the_next() {
+        let list = WaitList::default();
+        assert_eq!(list.now(), Waits::default());
+        let mut first = list.wait(WaitFor::Hold);
+        advance(SECOND).await;
+        let second = list.wait(WaitFor::Hold);
+        advance(SECOND).await;
+        let waits = list.now();
+        assert_eq!((waits.hold.executions, waits.hold.longest), (2, 2 * SECOND));
+        first.goes_on(WaitFor::Limiter);
+        let waits = list.now();
+        assert_eq!((waits.hold.executions, waits.hold.longest), (1, SECOND));
+        assert_eq!(
+            (waits.limiter.executions, waits.limiter.longest),
+            (1, 2 * SECOND)
+        );
+        assert_eq!((waits.executions(), waits.longest()), (2, 2 * SECOND));
+        drop((first, second));
+        assert_eq!(list.now(), Waits::default());
+    }
+}

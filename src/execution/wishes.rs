@@ -1,0 +1,102 @@
+//! What the callers of one execution ask for beyond its outcome: how long it is
+//! kept, and whether anything of it may be. The strictest and the longest apply
+//! to all; nothing is ever taken back.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::request::DataActionRequest;
+
+/// The wishes of everybody who joined one execution, so far.
+#[derive(Default)]
+pub(super) struct Wishes {
+    /// The longest `ttl` that a caller asked for, in milliseconds; 0 for none.
+    ttl_ms: AtomicU64,
+    /// A caller asked for no `ttl`: the engine's is theirs.
+    usual_ttl: AtomicBool,
+    sensitive: AtomicBool,
+}
+
+impl Wishes {
+    /// Another caller joined.
+    pub(super) fn join(&self, request: &DataActionRequest) {
+        match request.requested_ttl() {
+            Some(ttl) => {
+                let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                self.ttl_ms.fetch_max(ms.max(1), Ordering::Relaxed);
+            }
+            None => self.usual_ttl.store(true, Ordering::Relaxed),
+        }
+        if request.is_sensitive() {
+            self.sensitive.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the outcome is kept, where `usual` is what who asks for nothing
+    /// gets. A caller with a short wish must not cut short what others rely on:
+    /// their repeats would be second calls.
+    pub(super) fn ttl(&self, usual: Duration) -> Duration {
+        let asked = Duration::from_millis(self.ttl_ms.load(Ordering::Relaxed));
+        if asked.is_zero() || self.usual_ttl.load(Ordering::Relaxed) {
+            asked.max(usual)
+        } else {
+            asked
+        }
+    }
+
+    /// Whether a caller asked that nothing of the answer be stored.
+    pub(super) fn is_sensitive(&self) -> bool {
+        self.sensitive.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Wishes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wishes")
+            .field("sensitive", &self.is_sensitive())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn ttl(asked: &[Option<u64>]) -> Duration {
+        let wishes = Wishes::default();
+        for asked in asked {
+            let request = DataActionRequest::new("a", "{}").unwrap();
+            wishes.join(&match asked {
+                Some(ms) => request.ttl(Duration::from_millis(*ms)),
+                None => request,
+            });
+        }
+        wishes.ttl(HOUR)
+    }
+
+    /// Red when who asks for nothing counts for nothing.
+    #[test]
+    fn the_longest_wish_counts_and_who_asks_for_nothing_has_one_too() {
+        let ms = Duration::from_millis;
+        assert_eq!(ttl(&[None]), HOUR);
+        assert_eq!(ttl(&[Some(7)]), ms(7));
+        assert_eq!(ttl(&[Some(7), Some(9), Some(8)]), ms(9));
+        assert_eq!(ttl(&[Some(7), None]), HOUR);
+        assert_eq!(ttl(&[None, Some(7_200_000)]), 2 * HOUR);
+        assert_eq!(ttl(&[Some(0)]), ms(1));
+    }
+
+    #[test]
+    fn one_sensitive_caller_is_enough() {
+        let wishes = Wishes::default();
+        let request = DataActionRequest::new("a", "{}").unwrap();
+        wishes.join(&request);
+        assert!(!wishes.is_sensitive());
+        wishes.join(&request.clone().sensitive());
+        wishes.join(&request);
+        assert!(wishes.is_sensitive());
+    }
+}

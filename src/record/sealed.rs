@@ -1,0 +1,116 @@
+//! Keeps outcomes that are still encrypted from those who cannot open them. It
+//! opens nothing: that is `Encrypted`'s business.
+
+use super::{Answer, RecordState, Refusal};
+use crate::error::StoreError;
+
+impl RecordState {
+    /// This state, unless what it holds of the platform's answer is encrypted.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError::unreadable`: somebody else encrypts the outcomes in this
+    /// store. Never a miss, or the request would be executed again.
+    pub(crate) fn readable(self) -> Result<Self, StoreError> {
+        let outcome = match &self {
+            Self::Cached { outcome, .. } => Some(outcome),
+            Self::Released {
+                verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
+                ..
+            } => Some(outcome),
+            _ => None,
+        };
+        match outcome {
+            Some(outcome) if outcome.is_sealed() => Err(StoreError::unreadable(
+                "its outcome is encrypted; this store is read without `Encrypted`",
+            )),
+            _ => Ok(self),
+        }
+    }
+}
+
+/// The same for the answer to an event.
+///
+/// # Errors
+///
+/// Those of [`RecordState::readable`].
+pub(crate) fn readable(answer: Answer) -> Result<Answer, StoreError> {
+    match answer {
+        Answer::Is(Some(state)) => Ok(Answer::Is(Some(state.readable()?))),
+        answer => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::key::Fingerprint;
+    use crate::outcome::{Kept, Outcome};
+    use crate::record::{Content, LeaseId, Record, Seen};
+
+    fn sealed() -> Arc<Outcome> {
+        Arc::new(Outcome::sealed(HeaderMap::new(), vec![0xff; 50]))
+    }
+
+    fn record(content: Content) -> Record {
+        let Seen { rev, lease } = Seen {
+            rev: 1,
+            lease: LeaseId::from_bytes([1; 16]),
+        };
+        Record {
+            rev,
+            lease,
+            step: 0,
+            retention: Duration::from_secs(60),
+            fingerprint: Fingerprint::from_bytes([9; 32]),
+            content,
+        }
+    }
+
+    fn all() -> Vec<Content> {
+        let cached = |kept| Content::Cached {
+            outcome: sealed(),
+            kept,
+        };
+        let released = |verdict| Content::Released {
+            verdict: Some(verdict),
+        };
+        vec![
+            cached(Kept::Whole),
+            cached(Kept::Sensitive),
+            released(Refusal::Refused(sealed())),
+            released(Refusal::Reduced {
+                outcome: sealed(),
+                kept: Kept::Sensitive,
+            }),
+        ]
+    }
+
+    #[test]
+    fn nothing_sealed_is_readable_also_after_the_round_trip_through_a_store() {
+        for content in all() {
+            let record = record(content);
+            let read = Record::decode(&record.encode()).unwrap();
+            for record in [record, read] {
+                let state = record.state(Duration::from_secs(1));
+                let error = readable(Answer::Is(Some(state))).unwrap_err();
+                assert!(error.is_unreadable(), "{error:?}");
+            }
+        }
+    }
+
+    /// A release of this crate that does not know of encryption looks for these
+    /// words; anything else in their place it refuses.
+    #[test]
+    fn older_readers_refuse_what_is_sealed() {
+        for content in all() {
+            let text = String::from_utf8(record(content).encode()).unwrap();
+            assert!(text.contains(r#""omitted":"sealed""#), "{text}");
+        }
+    }
+}

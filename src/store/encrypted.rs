@@ -1,0 +1,304 @@
+//! A store around any other in which what the platform answered is encrypted.
+//! It changes no transition: what those need stays readable.
+
+mod keys;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::keys::EncryptionKeys;
+use super::{BoxFuture, Store};
+use crate::error::StoreError;
+use crate::key::{Fingerprint, IdempotencyKey, Namespace, RecordName};
+use crate::outcome::{Kept, Outcome};
+use crate::record::{Answer, Event, LeaseId, RecordState, Refusal, Resolution, Seen};
+
+/// A [`Store`] that encrypts what the platform answered before it reaches the
+/// store inside, with XChaCha20-Poly1305 and a new random nonce each time.
+///
+/// ```
+/// use genesys_once::{Encrypted, EncryptionKeys, MemoryStore};
+///
+/// # let bytes = [7; 32];
+/// let keys = EncryptionKeys::new("2026-11", bytes)?;
+/// let store = Encrypted::new(MemoryStore::new(), keys);
+/// # let _: &dyn genesys_once::Store = &store;
+/// # Ok::<(), genesys_once::Error>(())
+/// ```
+///
+/// | encrypted | readable |
+/// |---|---|
+/// | outcomes and handed-on refusals: status, headers, body, and whether all of it was kept | namespace and key, state, times, lease, revision, fingerprint, the encryption key's id, about how long the outcome is |
+///
+/// - **Bound to its place.** The ciphertext is authenticated together with the
+///   record's name and with what it is; an outcome also with the lease that it
+///   was executed under and the request's fingerprint. So one moved to another
+///   record, or a record whose fingerprint was changed, is not replayed.
+/// - **Never a miss.** A record that cannot be opened (another key, a changed
+///   byte, one moved here, one written without encryption) is
+///   [`StoreError::unreadable`], which callers see as
+///   [`Error::RecordUnreadable`](crate::Error::RecordUnreadable); nothing is
+///   executed for it. So it is the other way round for an engine without
+///   `Encrypted` on the same store.
+/// - **What it does not hide.** Key and fingerprint are digests of the request:
+///   who can guess a payload can tell whether it was executed. The `cause` of an
+///   indeterminate key is readable text: with `GenesysCloud` it has a status, a
+///   correlation id or a network error, never anything of the request or the
+///   answer; an [`Upstream`](crate::Upstream) of your own should keep personal
+///   data out of its [`SendError`](crate::SendError)s. And it protects what is
+///   read out of the store, not the promise: who may write to it can remove a
+///   record, and so cause a second call.
+/// - **Size.** A sealed outcome is its JSON, 40 bytes and the key's id; `RedisStore`
+///   and `FileStore` write that as base64, a third more.
+///
+/// A clone is the same store where the one inside is.
+pub struct Encrypted<S> {
+    store: S,
+    keys: Arc<EncryptionKeys>,
+    reads_plain: bool,
+}
+
+impl<S: Store> Encrypted<S> {
+    /// `store`, with outcomes encrypted by these keys.
+    pub fn new(store: S, keys: EncryptionKeys) -> Self {
+        Self {
+            store,
+            keys: Arc::new(keys),
+            reads_plain: false,
+        }
+    }
+
+    /// Also reads outcomes that were written without encryption, which are
+    /// otherwise unreadable: for the time (`result_ttl`, 24 h by default) in
+    /// which a store that was in use before still holds some. Everything new is
+    /// encrypted.
+    ///
+    /// Until all processes encrypt, those that do not find the new records
+    /// unreadable.
+    #[must_use]
+    pub fn also_reads_plain(mut self) -> Self {
+        self.reads_plain = true;
+        self
+    }
+
+    fn sealed(&self, name: &RecordName, event: Event) -> Result<Event, StoreError> {
+        Ok(match event {
+            Event::Complete {
+                claim,
+                step,
+                outcome,
+                kept,
+                ttl,
+            } => {
+                let bound_to = recorded(name, claim.lease, claim.fingerprint);
+                Event::Complete {
+                    claim,
+                    step,
+                    outcome: self.keys.seal(&bound_to, &outcome, kept)?.into(),
+                    kept: Kept::Whole,
+                    ttl,
+                }
+            }
+            Event::Release {
+                claim,
+                step,
+                verdict,
+            } => {
+                let seal = |outcome: &Outcome, kept| {
+                    let sealed = self.keys.seal(&refused(name), outcome, kept);
+                    sealed.map(|sealed| Refusal::Refused(sealed.into()))
+                };
+                let verdict = match verdict {
+                    Some(Refusal::Refused(outcome)) => Some(seal(&outcome, Kept::Whole)?),
+                    Some(Refusal::Reduced { outcome, kept }) => Some(seal(&outcome, kept)?),
+                    verdict @ (Some(Refusal::RateLimited { .. }) | None) => verdict,
+                };
+                Event::Release {
+                    claim,
+                    step,
+                    verdict,
+                }
+            }
+            event => event,
+        })
+    }
+
+    /// A resolution with an outcome. The event does not say what the request
+    /// asked for; the record does, and as long as it is the version that was
+    /// seen, it is the same request's.
+    async fn resolve(
+        &self,
+        name: &RecordName,
+        seen: Seen,
+        (outcome, kept): (Outcome, Kept),
+        ttl: Duration,
+    ) -> Result<Answer, StoreError> {
+        let state = self.store.look(name).await?;
+        let Some(fingerprint) = state.as_ref().and_then(RecordState::fingerprint) else {
+            // Absent or released: there is nothing to resolve.
+            return Ok(Answer::Is(state));
+        };
+        let bound_to = recorded(name, seen.lease, fingerprint);
+        let resolution = Resolution::Applied(self.keys.seal(&bound_to, &outcome, kept)?);
+        let event = Event::Resolve {
+            seen,
+            resolution,
+            ttl,
+        };
+        self.store.apply(name, event).await
+    }
+
+    fn opened(&self, name: &RecordName, state: RecordState) -> Result<RecordState, StoreError> {
+        Ok(match state {
+            RecordState::Cached {
+                outcome,
+                left,
+                kept,
+                seen,
+                fingerprint,
+            } => {
+                let bound_to = recorded(name, seen.lease, fingerprint);
+                let (outcome, kept) = self.open(&bound_to, outcome, kept)?;
+                RecordState::Cached {
+                    outcome,
+                    left,
+                    kept,
+                    seen,
+                    fingerprint,
+                }
+            }
+            RecordState::Released {
+                verdict: Some(verdict),
+                seen,
+            } => {
+                let verdict = match verdict {
+                    Refusal::Refused(outcome) => self.refusal(name, outcome, Kept::Whole)?,
+                    Refusal::Reduced { outcome, kept } => self.refusal(name, outcome, kept)?,
+                    verdict @ Refusal::RateLimited { .. } => verdict,
+                };
+                RecordState::Released {
+                    verdict: Some(verdict),
+                    seen,
+                }
+            }
+            state => state,
+        })
+    }
+
+    fn refusal(
+        &self,
+        name: &RecordName,
+        outcome: Arc<Outcome>,
+        kept: Kept,
+    ) -> Result<Refusal, StoreError> {
+        Ok(match self.open(&refused(name), outcome, kept)? {
+            (outcome, Kept::Whole) => Refusal::Refused(outcome),
+            (outcome, kept) => Refusal::Reduced { outcome, kept },
+        })
+    }
+
+    fn open(
+        &self,
+        bound_to: &str,
+        outcome: Arc<Outcome>,
+        kept: Kept,
+    ) -> Result<(Arc<Outcome>, Kept), StoreError> {
+        if outcome.is_sealed() {
+            let (outcome, kept) = self.keys.open(bound_to, &outcome)?;
+            Ok((Arc::new(outcome), kept))
+        } else if self.reads_plain {
+            Ok((outcome, kept))
+        } else {
+            Err(StoreError::unreadable("its outcome is not encrypted"))
+        }
+    }
+}
+
+/// What a recorded outcome is bound to. Both are fixed as long as there is one:
+/// no transition from `Cached` leads anywhere but to nothing.
+fn recorded(name: &RecordName, lease: LeaseId, fingerprint: Fingerprint) -> String {
+    format!("recorded\n{name}\n{lease}\n{fingerprint}")
+}
+
+/// What a refusal is bound to. A later release, by whatever lease, keeps it, so
+/// only the name stays the same.
+fn refused(name: &RecordName) -> String {
+    format!("refused\n{name}")
+}
+
+impl<S: Store> Store for Encrypted<S> {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(async move {
+            let answer = match event {
+                Event::Resolve {
+                    seen,
+                    resolution,
+                    ttl,
+                } => match resolution.into_outcome() {
+                    Some(outcome) => self.resolve(name, seen, outcome, ttl).await?,
+                    None => {
+                        let resolution = Resolution::NotApplied;
+                        let event = Event::Resolve {
+                            seen,
+                            resolution,
+                            ttl,
+                        };
+                        self.store.apply(name, event).await?
+                    }
+                },
+                event => self.store.apply(name, self.sealed(name, event)?).await?,
+            };
+            match answer {
+                Answer::Is(Some(state)) => Ok(Answer::Is(Some(self.opened(name, state)?))),
+                answer => Ok(answer),
+            }
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async move {
+            let state = self.store.look(name).await?;
+            state.map(|state| self.opened(name, state)).transpose()
+        })
+    }
+
+    fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
+        self.store.changed(name)
+    }
+
+    fn unresolved<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        // Nothing of an indeterminate record is encrypted.
+        self.store.unresolved(namespace, limit)
+    }
+}
+
+impl<S: Clone> Clone for Encrypted<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            keys: self.keys.clone(),
+            reads_plain: self.reads_plain,
+        }
+    }
+}
+
+impl<S> fmt::Debug for Encrypted<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encrypted")
+            .field("keys", &self.keys)
+            .field("reads_plain", &self.reads_plain)
+            .finish_non_exhaustive()
+    }
+}

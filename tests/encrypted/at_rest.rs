@@ -1,0 +1,185 @@
+//! What lies in the file and in the server: nothing of an answer, whatever its
+//! encoding.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use genesys_once::Kept;
+
+use super::{complete, done, encrypted, keys, name, outcome, read, release};
+
+/// A folder of one test, removed with its guard.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(test: &str) -> Self {
+        let name = format!("genesys-once-encrypted-{test}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.0.join("store.redb")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What of the outcome these bytes show: its words, or their base64 at any of
+/// the three offsets, or its status where the record has one.
+fn shown(bytes: &[u8]) -> Vec<String> {
+    let mut words = Vec::new();
+    for word in ["header-of-Anna", "x-customer", "body-of-Anna", "4929-1234"] {
+        words.push(word.to_owned());
+        for offset in 0..3 {
+            let shifted = ["", "#", "##"][offset].to_owned() + word;
+            let encoded = BASE64.encode(shifted);
+            // Without what its neighbours have a part in.
+            words.push(encoded[4..encoded.len() - 4].to_owned());
+        }
+    }
+    words.push(r#""status":201"#.to_owned());
+    words.retain(|word| {
+        bytes
+            .windows(word.len())
+            .any(|window| window == word.as_bytes())
+    });
+    words
+}
+
+fn file(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_shows_nothing_of_an_answer() {
+    use genesys_once::{FileStore, Store as _};
+
+    let folder = Folder::new("at-rest");
+    let plain = FileStore::open(folder.file()).unwrap();
+    done(&plain, 1, complete(1, outcome(), Kept::Whole)).await;
+    drop(plain);
+    // The check sees what it looks for.
+    assert!(shown(&file(&folder.file())).len() >= 4);
+    std::fs::remove_file(folder.file()).unwrap();
+
+    let store = encrypted(FileStore::open(folder.file()).unwrap());
+    done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
+    done(&store, 2, complete(1, outcome(), Kept::Sensitive)).await;
+    done(&store, 3, release(1, outcome())).await;
+    drop(store);
+    let bytes = file(&folder.file());
+    assert_eq!(shown(&bytes), Vec::<String>::new());
+    // Which key is needed can be told.
+    let id = br#"["encryption-key-id","k1"]"#;
+    assert!(bytes.windows(id.len()).any(|window| window == id));
+
+    let store = encrypted(FileStore::open(folder.file()).unwrap());
+    for number in 1..=3 {
+        assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
+    }
+}
+
+mod redis {
+    use genesys_once::record::{Answer, Event};
+    use genesys_once::{Encrypted, RedisStore, Store as _};
+
+    use super::super::{claim, reason};
+    use super::*;
+    use crate::support::redis::{Options, RedisServer};
+
+    #[tokio::test]
+    async fn a_server_shows_nothing_of_an_answer() {
+        let server = Options::default().append_only().start();
+        let plain = RedisStore::connect(&server.url()).await.unwrap();
+        let store = encrypted(plain.clone());
+        done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
+        done(&store, 2, complete(1, outcome(), Kept::TooLarge)).await;
+        done(&store, 3, release(1, outcome())).await;
+        let log = || {
+            let folder = server.folder.join("appendonlydir");
+            let files = std::fs::read_dir(folder).unwrap();
+            files
+                .flat_map(|entry| file(&entry.unwrap().path()))
+                .collect::<Vec<u8>>()
+        };
+        let values = || {
+            let keys: Vec<String> = server.command(&["KEYS", "*"]);
+            let all = keys
+                .iter()
+                .flat_map(|key| server.command::<Vec<u8>>(&["GET", key]));
+            all.collect::<Vec<u8>>()
+        };
+        assert_eq!(shown(&values()), Vec::<String>::new());
+        assert_eq!(shown(&log()), Vec::<String>::new());
+        for number in 1..=3 {
+            assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
+        }
+        // The check sees what it looks for.
+        done(&plain, 4, complete(1, outcome(), Kept::Whole)).await;
+        assert!(shown(&values()).len() >= 4 && shown(&log()).len() >= 4);
+    }
+
+    #[tokio::test]
+    async fn a_value_copied_to_another_key_or_changed_is_unreadable() {
+        let server = RedisServer::start();
+        let store = encrypted(RedisStore::connect(&server.url()).await.unwrap());
+        done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
+        let [one, two] = [1, 2].map(|number| name(number).to_string());
+        let copied: u32 = server.command(&["COPY", &one, &two]);
+        assert_eq!(copied, 1);
+        let acquire = || Event::Acquire { claim: claim(2) };
+        for answer in [
+            store.look(&name(2)).await.map(|_| ()),
+            store.apply(&name(2), acquire()).await.map(|_| ()),
+        ] {
+            reason(&answer.unwrap_err());
+        }
+        // Somebody writes another answer's fingerprint into the record's line.
+        let value: String = server.command(&["GET", &one]);
+        let forged = value.replacen(&"09".repeat(32), &"08".repeat(32), 1);
+        assert_ne!(value, forged);
+        server.command::<()>(&["SET", &one, &forged, "KEEPTTL"]);
+        let error = store.look(&name(1)).await.unwrap_err();
+        assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
+    }
+
+    /// What settles a key must fit where only small writes are taken, however
+    /// long the key's id.
+    #[tokio::test]
+    async fn an_outcome_without_its_body_fits_into_a_full_server() {
+        let server = RedisServer::start();
+        let inner = RedisStore::connect(&server.url()).await.unwrap();
+        let store = Encrypted::new(inner, keys(&"i".repeat(64), 1));
+        done(&store, 1, Event::Acquire { claim: claim(1) }).await;
+        server.command::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+        let large = genesys_once::Outcome::new(
+            http::StatusCode::OK,
+            http::HeaderMap::new(),
+            "x".repeat(4096),
+        );
+        let error = store
+            .apply(&name(1), complete(1, large.clone(), Kept::Whole))
+            .await;
+        assert!(error.unwrap_err().is_refused());
+        // As the engine then reduces it: status and digest.
+        let mut reduced = large;
+        reduced.body = bytes::Bytes::new();
+        let digest = format!("sha-256=:{}:", BASE64.encode([0xff; 32]));
+        reduced
+            .headers
+            .insert("content-digest", digest.parse().unwrap());
+        let event = complete(1, reduced.clone(), Kept::TooLarge);
+        let answer = store.apply(&name(1), event).await.unwrap();
+        assert_eq!(answer, Answer::Done);
+        let (outcome, kept) = read(store.look(&name(1)).await).unwrap();
+        assert_eq!((&*outcome, kept), (&reduced, Kept::TooLarge));
+    }
+}

@@ -1,0 +1,182 @@
+//! Engines over an encrypted store, and over one that only some of them encrypt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genesys_once::execution::{Execution, Terms};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
+use genesys_once::{
+    DataActionRequest, Engine, Error, IdempotencyKey, Kept, MemoryStore, Outcome, RecordState,
+    Resolution, Served, Store, Upstream as _,
+};
+use tokio::time::advance;
+
+use super::encrypted;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn request() -> DataActionRequest {
+    DataActionRequest::new("custom_-_refund", r#"{"order":42}"#).unwrap()
+}
+
+fn key() -> IdempotencyKey {
+    IdempotencyKey::of(&request())
+}
+
+async fn engine(upstream: &ScriptedUpstream, store: impl Store) -> Engine {
+    let builder = Engine::builder(upstream.clone()).store(store);
+    builder.start().await.unwrap()
+}
+
+fn ok() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok(r#"{"refund":"R-1"}"#).after(SECOND))
+}
+
+#[tokio::test(start_paused = true)]
+async fn engines_replay_each_other_s_outcomes() {
+    let (upstream, inner) = (ok(), MemoryStore::new());
+    let one = engine(&upstream, encrypted(inner.clone())).await;
+    let two = engine(&upstream, encrypted(inner)).await;
+    let (first, second) = tokio::join!(one.execute(request()), two.execute(request()));
+    let mut served = Vec::new();
+    for reply in [first.unwrap(), second.unwrap()] {
+        assert_eq!(reply.body().as_ref(), br#"{"refund":"R-1"}"#);
+        assert_eq!((reply.status().as_u16(), reply.kept()), (200, Kept::Whole));
+        served.push(reply.served());
+    }
+    served.sort();
+    assert_eq!(served, [Served::Upstream, Served::Store]);
+    upstream.ledger().assert_exactly_once([&key()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_handed_to_those_who_wait_elsewhere() {
+    let refused = answers::platform_error(403, "missing.permissions", "no");
+    let upstream = ScriptedUpstream::new(move |_| Step::Answer(refused.clone()).after(SECOND));
+    let inner = MemoryStore::new();
+    let one = engine(&upstream, encrypted(inner.clone())).await;
+    let two = engine(&upstream, encrypted(inner)).await;
+    let (first, second) = tokio::join!(one.execute(request()), two.execute(request()));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first.outcome(), second.outcome());
+    assert_eq!((second.status().as_u16(), second.recorded()), (403, false));
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sensitive_answer_is_status_and_digest_under_encryption_too() {
+    let (upstream, inner) = (ok(), MemoryStore::new());
+    let engine = engine(&upstream, encrypted(inner)).await;
+    engine.execute(request().sensitive()).await.unwrap();
+    let replay = engine.execute(request().sensitive()).await.unwrap();
+    assert_eq!(
+        (replay.served(), replay.kept(), replay.body().len()),
+        (Served::Store, Kept::Sensitive, 0)
+    );
+    assert!(replay.header("content-digest").is_some());
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_to_the_outcome_changes_nothing() {
+    let (upstream, inner) = (ok(), MemoryStore::new());
+    let lossy = FaultyStore::new(inner.clone(), |operation| match operation.number {
+        // The acquire, and the outcome.
+        1 | 3 => Fault::LoseReply,
+        _ => Fault::Pass,
+    });
+    let reply = engine(&upstream, encrypted(lossy)).await;
+    let reply = reply.execute(request()).await.unwrap();
+    assert!(reply.recorded());
+    let other = engine(&upstream, encrypted(inner)).await;
+    let replay = other.execute(request()).await.unwrap();
+    assert_eq!(
+        (replay.served(), replay.outcome()),
+        (Served::Store, reply.outcome())
+    );
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolved_outcome_is_encrypted_and_replayed() {
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let inner = MemoryStore::new();
+    let engine = engine(&upstream, encrypted(inner.clone())).await;
+    let error = engine.execute(request()).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert_eq!(engine.unresolved(9).await.unwrap().len(), 1);
+    let found = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "found");
+    for _ in 0..2 {
+        let resolved = engine
+            .resolve(&key(), Resolution::Applied(found.clone()))
+            .await;
+        // The second one finds nothing to resolve.
+        assert!(matches!(
+            resolved,
+            Ok(()) | Err(Error::NotIndeterminate { .. })
+        ));
+    }
+    let replay = engine.execute(request()).await.unwrap();
+    assert_eq!(**replay.outcome(), found);
+    let name = genesys_once::RecordName::new(engine.namespace().clone(), key());
+    match inner.look(&name).await.unwrap() {
+        Some(RecordState::Cached { outcome, .. }) => assert!(outcome.is_sealed()),
+        state => panic!("{state:?}"),
+    }
+}
+
+async fn assert_unreadable(engine: &Engine) {
+    for error in [
+        engine.execute(request()).await.unwrap_err(),
+        engine.inspect(&key()).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::RecordUnreadable { .. }), "{error}");
+    }
+}
+
+/// Red when the engine hands on what is sealed: without the check of a look,
+/// and without that of an answer.
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_does_not_encrypt_neither_replays_nor_executes_again() {
+    for refused in [false, true] {
+        let upstream = if refused {
+            let refused = answers::platform_error(403, "missing.permissions", "no");
+            ScriptedUpstream::new(move |_| Step::Answer(refused.clone()))
+        } else {
+            ok()
+        };
+        let inner = MemoryStore::new();
+        let sealing = engine(&upstream, encrypted(inner.clone())).await;
+        sealing.execute(request()).await.unwrap();
+        let plain = engine(&upstream, inner.clone()).await;
+        assert_unreadable(&plain).await;
+        assert_eq!(upstream.ledger().total(), 1);
+        // Nor by hand.
+        let hashed = Execution::new(request(), upstream.namespace());
+        let error = hashed.lock(&inner, &Terms::default()).await.unwrap_err();
+        assert!(matches!(error, Error::RecordUnreadable { .. }), "{error}");
+        // It may be forgotten, by whoever knows what that means.
+        assert!(refused || plain.forget(&key()).await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_encrypts_does_not_take_what_is_plain_for_an_answer() {
+    let (upstream, inner) = (ok(), Arc::new(MemoryStore::new()));
+    let plain = engine(&upstream, inner.clone()).await;
+    plain.execute(request()).await.unwrap();
+    let sealing = engine(&upstream, encrypted(inner.clone())).await;
+    assert_unreadable(&sealing).await;
+    // The one that wrote it still has it, also when its memory is gone.
+    advance(61 * SECOND).await;
+    assert_eq!(
+        plain.execute(request()).await.unwrap().served(),
+        Served::Store
+    );
+    let lenient = engine(&upstream, encrypted(inner).also_reads_plain()).await;
+    assert_eq!(
+        lenient.execute(request()).await.unwrap().served(),
+        Served::Store
+    );
+    assert_eq!(upstream.ledger().total(), 1);
+}

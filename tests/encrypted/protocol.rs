@@ -1,0 +1,142 @@
+//! The list of cases that every store passes, and what the keys may be.
+
+use std::sync::Arc;
+
+use genesys_once::testing::{Fault, FaultyStore, store_conformance};
+use genesys_once::{Encrypted, EncryptionKeys, Error, Kept, MemoryStore, Store};
+
+use super::{complete, done, encrypted, keys, name, outcome, read, reason, release};
+
+#[tokio::test(start_paused = true)]
+async fn it_keeps_the_protocol_over_memory() {
+    let store = encrypted(MemoryStore::new());
+    store_conformance(store, tokio::time::advance).await;
+    // Also around an `Arc`, and around any store behind one.
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    store_conformance(encrypted(store), tokio::time::advance).await;
+}
+
+#[tokio::test]
+async fn it_keeps_the_protocol_over_a_file() {
+    use genesys_once::FileStore;
+    use genesys_once::testing::ManualClock;
+
+    let folder = super::at_rest::Folder::new("protocol");
+    let clock = ManualClock::new();
+    let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
+    store_conformance(encrypted(store), async |time| clock.advance(time)).await;
+}
+
+#[tokio::test]
+async fn it_keeps_the_protocol_over_redis() {
+    let server = crate::support::redis::RedisServer::start();
+    let store = genesys_once::RedisStore::connect(&server.url())
+        .await
+        .unwrap();
+    store_conformance(encrypted(store), tokio::time::sleep).await;
+}
+
+/// Every event is sealed anew, with another nonce: what was sent before is
+/// recognised by its lease all the same, and what is stored stays.
+#[tokio::test(start_paused = true)]
+async fn a_command_sent_again_is_recognised() {
+    let inner = MemoryStore::new();
+    let store = encrypted(FaultyStore::new(
+        inner.clone(),
+        |operation| match operation.number {
+            1 | 4 => Fault::LoseReply,
+            _ => Fault::Pass,
+        },
+    ));
+    for (number, event) in [
+        (1, complete(1, outcome(), Kept::Whole)),
+        (2, release(1, outcome())),
+    ] {
+        let lost = store.apply(&name(number), event.clone()).await;
+        assert!(lost.is_err(), "{lost:?}");
+        let first = read(inner.look(&name(number)).await).unwrap().0;
+        done(&store, number, event).await;
+        let second = read(inner.look(&name(number)).await).unwrap().0;
+        assert!(first.is_sealed() && first == second);
+        assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_rotated_without_losing_a_record() {
+    let inner = MemoryStore::new();
+    let with = |keys| Encrypted::new(inner.clone(), keys);
+    let old = with(keys("old", 1));
+    done(&old, 1, complete(1, outcome(), Kept::Whole)).await;
+    // First everybody can read the new key, …
+    let prepared = with(keys("old", 1).also_reads("new", [2; 32]).unwrap());
+    // … then it encrypts, …
+    let rotated = with(keys("new", 2).also_reads("old", [1; 32]).unwrap());
+    done(&rotated, 2, complete(1, outcome(), Kept::Whole)).await;
+    for store in [&prepared, &rotated] {
+        for number in [1, 2] {
+            assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
+        }
+    }
+    // … and who has not the key of a record is told so.
+    let error = read(old.look(&name(2)).await).unwrap_err();
+    assert!(reason(&error).contains("the key \"new\""), "{error:?}");
+    let after = with(keys("new", 2));
+    let error = read(after.look(&name(1)).await).unwrap_err();
+    assert!(reason(&error).contains("the key \"old\""), "{error:?}");
+    // The right id is not the right key.
+    let wrong = with(keys("old", 3));
+    let error = read(wrong.look(&name(1)).await).unwrap_err();
+    assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
+}
+
+#[test]
+fn impossible_keys_are_named() {
+    let long = "x".repeat(65);
+    let good = || keys("k1", 1);
+    for (made, expected) in [
+        (
+            EncryptionKeys::new("k", [0; 31]),
+            "must have 32 bytes and has 31",
+        ),
+        (
+            EncryptionKeys::new("k", "x".repeat(64)),
+            "must have 32 bytes and has 64",
+        ),
+        (EncryptionKeys::new("", [0; 32]), "id has 1 to 64"),
+        (EncryptionKeys::new(&long, [0; 32]), "id has 1 to 64"),
+        (EncryptionKeys::new("a b", [0; 32]), "id has 1 to 64"),
+        (EncryptionKeys::new("é", [0; 32]), "id has 1 to 64"),
+        (
+            good().also_reads("k1", [2; 32]),
+            "two keys with the id \"k1\"",
+        ),
+        (
+            good().also_reads("k2", [2; 33]),
+            "must have 32 bytes and has 33",
+        ),
+    ] {
+        let Error::InvalidConfig {
+            setting, reason, ..
+        } = made.unwrap_err()
+        else {
+            panic!("{expected}")
+        };
+        assert_eq!(setting, "encryption_keys");
+        assert!(reason.contains(expected), "{reason}");
+    }
+    assert!(EncryptionKeys::new(&long[1..], [0; 32]).is_ok());
+}
+
+#[test]
+fn debug_shows_ids_and_no_key() {
+    let keys = keys("2026-11", b'#').also_reads("2026-05", [b'~'; 32]);
+    let shown = format!("{:?}", Encrypted::new(MemoryStore::new(), keys.unwrap()));
+    assert!(
+        shown.contains("2026-11") && shown.contains("2026-05"),
+        "{shown}"
+    );
+    for byte in ["##", "~~", "35, 35", "126, 126", "2323", "7e7e"] {
+        assert!(!shown.contains(byte), "{shown}");
+    }
+}

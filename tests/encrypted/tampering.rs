@@ -1,0 +1,212 @@
+//! What somebody changed, moved or put there is an error, never an answer and
+//! never a miss.
+
+use std::sync::{Arc, Mutex};
+
+use genesys_once::record::{Answer, Event, LeaseId, Refusal};
+use genesys_once::{
+    BoxFuture, Fingerprint, Kept, MemoryStore, Outcome, RecordName, RecordState, Store, StoreError,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::{claim, complete, done, encrypted, name, outcome, read, reason, release};
+
+type Change = Arc<dyn Fn(&mut RecordState) + Send + Sync>;
+
+/// A store whose records somebody changes, or reads in the place of others.
+#[derive(Clone)]
+struct Tampered {
+    store: MemoryStore,
+    change: Arc<Mutex<Change>>,
+    /// Which record is found under a name.
+    place: fn(&RecordName) -> RecordName,
+}
+
+impl Tampered {
+    fn new() -> Self {
+        Self {
+            store: MemoryStore::new(),
+            change: Arc::new(Mutex::new(Arc::new(|_| {}))),
+            place: RecordName::clone,
+        }
+    }
+
+    fn change(&self, change: impl Fn(&mut RecordState) + Send + Sync + 'static) {
+        *self.change.lock().unwrap() = Arc::new(change);
+    }
+
+    fn changed_state(&self, mut state: RecordState) -> RecordState {
+        let change = self.change.lock().unwrap().clone();
+        change(&mut state);
+        state
+    }
+}
+
+impl Store for Tampered {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(async move {
+            match self.store.apply(&(self.place)(name), event).await? {
+                Answer::Is(Some(state)) => Ok(Answer::Is(Some(self.changed_state(state)))),
+                answer => Ok(answer),
+            }
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async move {
+            let state = self.store.look(&(self.place)(name)).await?;
+            Ok(state.map(|state| self.changed_state(state)))
+        })
+    }
+}
+
+fn outcome_in(state: &mut RecordState) -> &mut Outcome {
+    match state {
+        RecordState::Cached { outcome, .. }
+        | RecordState::Released {
+            verdict: Some(Refusal::Refused(outcome)),
+            ..
+        } => Arc::make_mut(outcome),
+        state => panic!("{state:?}"),
+    }
+}
+
+/// A recorded outcome is 1, a refusal 2.
+async fn filled() -> Tampered {
+    let inner = Tampered::new();
+    let store = encrypted(inner.clone());
+    done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
+    done(&store, 2, release(1, outcome())).await;
+    for number in [1, 2] {
+        assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
+    }
+    inner
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_bit_can_be_changed() {
+    let inner = filled().await;
+    let store = encrypted(inner.clone());
+    for number in [1, 2] {
+        let mut state = inner.look(&name(number)).await.unwrap().unwrap();
+        let bits = 8 * outcome_in(&mut state).body.len();
+        assert!(bits > 8 * 40, "there is a nonce and a tag");
+        for bit in 0..bits {
+            inner.change(move |state| {
+                let body = &mut outcome_in(state).body;
+                let mut bytes = body.to_vec();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                *body = bytes.into();
+            });
+            let error = read(store.look(&name(number)).await).unwrap_err();
+            assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
+        }
+        for length in 0..bits / 8 {
+            inner.change(move |state| outcome_in(state).body.truncate(length));
+            reason(&read(store.look(&name(number)).await).unwrap_err());
+        }
+        // An event's answer is no other way in.
+        let acquire = Event::Acquire { claim: claim(2) };
+        let error = store.apply(&name(number), acquire).await.unwrap_err();
+        reason(&error);
+    }
+}
+
+/// Red, each in its line, when the record's name, the lease or the fingerprint
+/// are left out of what the ciphertext is bound to.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_opened_in_another_place() {
+    let mut inner = filled().await;
+    // The record of 1 is found under every name.
+    inner.place = |_| name(1);
+    let moved = encrypted(inner.clone());
+    assert!(read(moved.look(&name(1)).await).is_ok());
+    let mut wrong = vec![("name", read(moved.look(&name(3)).await))];
+    inner.place = |_| name(2);
+    let moved = encrypted(inner.clone());
+    wrong.push(("name of a refusal", read(moved.look(&name(3)).await)));
+
+    inner.place = RecordName::clone;
+    let store = encrypted(inner.clone());
+    inner.change(|state| match state {
+        RecordState::Cached { fingerprint, .. } => *fingerprint = Fingerprint::from_bytes([8; 32]),
+        state => panic!("{state:?}"),
+    });
+    wrong.push(("fingerprint", read(store.look(&name(1)).await)));
+    inner.change(|state| match state {
+        RecordState::Cached { seen, .. } => seen.lease = LeaseId::from_bytes([8; 16]),
+        state => panic!("{state:?}"),
+    });
+    wrong.push(("lease", read(store.look(&name(1)).await)));
+    inner.change(|state| {
+        let outcome = Arc::new(outcome_in(state).clone());
+        *state = RecordState::Released {
+            verdict: Some(Refusal::Refused(outcome)),
+            seen: state.seen(),
+        };
+    });
+    wrong.push(("kind", read(store.look(&name(1)).await)));
+    for (what, result) in wrong {
+        let error = result.expect_err(what);
+        assert!(
+            reason(&error).contains("cannot be decrypted"),
+            "{what}: {error:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_named_key_cannot_be_another() {
+    let inner = filled().await;
+    let keys = super::keys("k1", 1).also_reads("k2", [1; 32]).unwrap();
+    let store = genesys_once::Encrypted::new(inner.clone(), keys);
+    let rename = |id: &'static str| {
+        inner.change(move |state| {
+            let headers = &mut outcome_in(state).headers;
+            let name = headers.keys().next().unwrap().clone();
+            headers.insert(name, HeaderValue::from_static(id));
+        });
+    };
+    // The very same bytes under another id.
+    rename("k2");
+    let error = read(store.look(&name(1)).await).unwrap_err();
+    assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
+    rename("k3");
+    let error = read(store.look(&name(1)).await).unwrap_err();
+    assert!(reason(&error).contains("the key \"k3\""), "{error:?}");
+    inner.change(|state| outcome_in(state).headers.clear());
+    let error = read(store.look(&name(1)).await).unwrap_err();
+    assert!(reason(&error).contains("does not name"), "{error:?}");
+}
+
+/// Red when what is not sealed is handed on as it is.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
+    let inner = MemoryStore::new();
+    done(&inner, 1, complete(1, outcome(), Kept::Whole)).await;
+    done(&inner, 2, release(1, outcome())).await;
+    // A platform's answer that looks like a sealed one is none.
+    let mut headers = HeaderMap::new();
+    headers.insert("encryption-key-id", HeaderValue::from_static("k1"));
+    let forged = Outcome::new(StatusCode::from_u16(599).unwrap(), headers, vec![7; 90]);
+    done(&inner, 3, complete(1, forged.clone(), Kept::Whole)).await;
+    let store = encrypted(inner);
+    for number in 1..=3 {
+        let error = read(store.look(&name(number)).await).unwrap_err();
+        assert!(reason(&error).contains("not encrypted"), "{error:?}");
+    }
+    // Unless its owner says so, for the time of a change.
+    let lenient = store.clone().also_reads_plain();
+    assert_eq!(*read(lenient.look(&name(1)).await).unwrap().0, outcome());
+    assert_eq!(*read(lenient.look(&name(2)).await).unwrap().0, outcome());
+    assert_eq!(*read(lenient.look(&name(3)).await).unwrap().0, forged);
+    done(&lenient, 4, complete(1, outcome(), Kept::Whole)).await;
+    assert!(read(store.look(&name(4)).await).is_ok());
+}

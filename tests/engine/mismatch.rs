@@ -1,0 +1,204 @@
+//! One key of the caller's for two payloads: told by every engine, whatever
+//! state the record is in, at once, and without changing it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use genesys_once::execution::{Attempt, Execution, Hashed, Lock, Locked, Terms};
+use genesys_once::record::Phase;
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, RecordName, RecordState, Served,
+    Store as _, Upstream as _,
+};
+use tokio::time::{Instant, advance};
+
+use super::{SECOND, request, until};
+
+fn mine(payload: &str) -> DataActionRequest {
+    request(payload).key("order-42").unwrap()
+}
+
+fn key() -> IdempotencyKey {
+    IdempotencyKey::of(&mine("{}"))
+}
+
+fn ok() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}"))
+}
+
+fn hashed() -> Execution<Hashed> {
+    Execution::new(mine(r#"{"a":1}"#), ok().namespace())
+}
+
+async fn locked(store: &MemoryStore) -> Execution<Locked> {
+    match hashed().lock(store, &Terms::default()).await.unwrap() {
+        Lock::Locked(locked) => locked,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(store: &MemoryStore) -> RecordState {
+    let name = RecordName::new(ok().namespace(), key());
+    store.look(&name).await.unwrap().unwrap()
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Engines of other processes, with what they call: one that could send at
+/// once, and one that could not, whose only permit is taken.
+async fn others(store: &MemoryStore) -> Vec<(Engine, ScriptedUpstream)> {
+    let free = ok();
+    let busy = ScriptedUpstream::new(|_| Step::Silent).with_attempt_limit(3600 * SECOND);
+    let mut engines = Vec::new();
+    for upstream in [free, busy.clone()] {
+        let builder = Engine::builder(upstream.clone()).store(store.clone());
+        let engine = builder.max_in_flight(1).start().await.unwrap();
+        engines.push((engine, upstream));
+    }
+    // One that no earlier engine has left behind.
+    let own = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+    let engine = engines[1].0.clone();
+    tokio::spawn(async move { engine.execute(request(&own)).await });
+    busy.ledger().wait_for(1).await;
+    engines
+}
+
+/// Whoever asks for something else under this key is told so, and that is all.
+async fn assert_told(store: &MemoryStore, what: &str) {
+    let before = state(store).await;
+    let others = others(store).await;
+    for (engine, upstream) in &others {
+        let calls = upstream.ledger().total();
+        for different in [
+            mine(r#"{"a":2}"#),
+            // The same bytes, and something else all the same.
+            mine(r#"{"a":1}"#).ignoring(["/b"]).unwrap(),
+            mine(r#"{"a":1}"#).forward_key("/k").unwrap(),
+        ] {
+            let start = Instant::now();
+            let error = engine.execute(different).await.unwrap_err();
+            assert!(
+                matches!(error, Error::PayloadMismatch { .. }),
+                "{what}: {error}"
+            );
+            assert_eq!(error.key(), Some(key()), "{what}");
+            assert!(start.elapsed() < SECOND, "{what}: told late");
+        }
+        assert_eq!(upstream.ledger().total(), calls, "{what}");
+    }
+    assert_eq!(state(store).await.seen(), before.seen(), "{what}");
+    for (engine, _) in others {
+        engine.shutdown(SECOND).await;
+    }
+}
+
+/// I6. Red when the fingerprint is not compared before an engine that cannot
+/// send now waits until it can.
+#[tokio::test(start_paused = true)]
+async fn it_is_told_in_every_state_of_the_record() {
+    let store = MemoryStore::new();
+    let dispatched = locked(&store).await;
+    assert_told(&store, "dispatched").await;
+    let (claimed, ()) = dispatched.pause(&store, std::future::ready(())).await;
+    let claimed_state = state(&store).await;
+    assert!(matches!(
+        claimed_state,
+        RecordState::Locked {
+            phase: Phase::Claimed,
+            ..
+        }
+    ));
+    assert_told(&store, "claimed").await;
+    advance(31 * SECOND).await;
+    assert_told(&store, "claimed and lapsed").await;
+    let attempt = claimed.execute(&store, &ok(), None).await.unwrap();
+    let Attempt::Executed(executed) = attempt else {
+        panic!("{attempt:?}")
+    };
+    assert_told(&store, "dispatched again").await;
+    drop(executed.cache(&store).await.unwrap());
+    assert_told(&store, "cached").await;
+
+    let store = MemoryStore::new();
+    let lost = locked(&store).await;
+    advance(31 * SECOND).await;
+    assert_told(&store, "dispatched and lapsed").await;
+    let error = lost.abandon(&store, "cut").await;
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert_told(&store, "indeterminate").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_key_is_free_for_any_payload() {
+    let store = MemoryStore::new();
+    let _ = locked(&store).await.release(&store).await.unwrap();
+    let (engine, upstream) = others(&store).await.swap_remove(0);
+    let reply = engine.execute(mine(r#"{"a":2}"#)).await.unwrap();
+    assert_eq!(
+        (reply.served(), upstream.ledger().total()),
+        (Served::Upstream, 1)
+    );
+    assert_told_to_the_first(&engine).await;
+}
+
+async fn assert_told_to_the_first(engine: &Engine) {
+    let error = engine.execute(mine(r#"{"a":1}"#)).await.unwrap_err();
+    assert!(matches!(error, Error::PayloadMismatch { .. }), "{error}");
+}
+
+/// Red when those who wait do not compare what they see: they are told when the
+/// other one's lease has lapsed.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_key_that_becomes_somebody_else_s_is_told() {
+    let store = MemoryStore::new();
+    let holder = locked(&store).await;
+    let (engine, upstream) = others(&store).await.swap_remove(0);
+    let waiting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(mine(r#"{"a":1}"#)).await }
+    });
+    until("it waits", || engine.stats().executions == 1).await;
+    let start = Instant::now();
+    // No time for the one who waits between the two.
+    let _ = holder.release(&store).await.unwrap();
+    let other = Execution::new(mine(r#"{"a":2}"#), ok().namespace());
+    let Lock::Locked(_other) = other.lock(&store, &Terms::default()).await.unwrap() else {
+        panic!("the key is free")
+    };
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::PayloadMismatch { .. }), "{error}");
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+    assert_eq!(upstream.ledger().total(), 0);
+}
+
+/// Red when a joined caller, and when one who is answered from memory, is not
+/// compared with the first.
+#[tokio::test(start_paused = true)]
+async fn it_is_told_to_those_who_would_join_and_from_memory() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let first = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(mine(r#"{"a":1}"#)).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    for when in ["in flight", "in memory"] {
+        for different in [
+            mine(r#"{"a":2}"#),
+            mine(r#"{"a":1}"#).ignoring(["/b"]).unwrap(),
+            mine(r#"{"a":1}"#).forward_key("/k").unwrap(),
+        ] {
+            let error = engine.execute(different).await.unwrap_err();
+            assert!(
+                matches!(error, Error::PayloadMismatch { .. }),
+                "{when}: {error}"
+            );
+        }
+        // In another spelling, with other wishes, it is the same.
+        let same = mine(r#"{ "a": 1.0 }"#).ttl(SECOND);
+        assert!(engine.execute(same).await.is_ok(), "{when}");
+    }
+    assert!(first.await.unwrap().is_ok());
+    assert_eq!(upstream.ledger().total(), 1);
+    assert_eq!(engine.stats().served_memory, 1);
+}

@@ -1,0 +1,268 @@
+//! `.ttl(…)` and `.sensitive()`: what is kept, for how long, and that among
+//! joined callers the longest and the strictest apply, however late they join.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use genesys_once::record::{Event, Refusal};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
+use genesys_once::{
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, Kept, MemoryStore,
+    OnStoreDown, Outcome, RecordName, RecordState, Reply, Resolution, Served, Store as _,
+    Upstream as _,
+};
+use tokio::task::JoinHandle;
+use tokio::time::{advance, sleep};
+
+use super::{SECOND, request, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const BODY: &str = r#"{"customer":"Anna"}"#;
+
+fn platform() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok(BODY).after(SECOND))
+}
+
+/// An engine that answers nothing from memory.
+fn builder(upstream: &ScriptedUpstream, store: &MemoryStore) -> EngineBuilder {
+    let builder = Engine::builder(upstream.clone()).store(store.clone());
+    builder.recent(0, SECOND)
+}
+
+fn spawn(engine: &Engine, request: DataActionRequest) -> JoinHandle<Result<Reply, Error>> {
+    let engine = engine.clone();
+    tokio::spawn(async move { engine.execute(request).await })
+}
+
+async fn state(store: &MemoryStore) -> Option<RecordState> {
+    let key = IdempotencyKey::of(&request("{}"));
+    let name = RecordName::new(platform().namespace(), key);
+    store.look(&name).await.unwrap()
+}
+
+/// How much is kept, and for how long from now.
+async fn kept(store: &MemoryStore) -> (Kept, Duration) {
+    match state(store).await {
+        Some(RecordState::Cached {
+            outcome,
+            kept,
+            left,
+            ..
+        }) => {
+            assert_eq!(outcome.body.is_empty(), kept != Kept::Whole);
+            (kept, left)
+        }
+        state => panic!("{state:?}"),
+    }
+}
+
+/// The first asks, then the second joins it; both get the whole answer.
+async fn both(first: DataActionRequest, second: DataActionRequest) -> MemoryStore {
+    let (upstream, store) = (platform(), MemoryStore::new());
+    let engine = builder(&upstream, &store).start().await.unwrap();
+    let first = spawn(&engine, first);
+    upstream.ledger().wait_for(1).await;
+    let second = spawn(&engine, second);
+    for (caller, served) in [(first, Served::Upstream), (second, Served::Joined)] {
+        let reply = caller.await.unwrap().unwrap();
+        assert_eq!((reply.served(), reply.kept()), (served, Kept::Whole));
+        assert_eq!(reply.body(), BODY);
+    }
+    assert_eq!(upstream.ledger().total(), 1);
+    store
+}
+
+/// Red when a caller without a `ttl` does not count: its repeat within the
+/// engine's `result_ttl` would be a second call.
+#[tokio::test(start_paused = true)]
+async fn the_longest_ttl_among_joined_callers_applies() {
+    let plain = || request("{}");
+    let asks = |ttl| request("{}").ttl(ttl);
+    for (first, second, expected) in [
+        (asks(SECOND), asks(HOUR), HOUR),
+        (asks(HOUR), asks(SECOND), HOUR),
+        (asks(SECOND), plain(), 24 * HOUR),
+        (plain(), asks(SECOND), 24 * HOUR),
+        (plain(), asks(48 * HOUR), 48 * HOUR),
+        (asks(48 * HOUR), plain(), 48 * HOUR),
+    ] {
+        let store = both(first, second).await;
+        assert_eq!(kept(&store).await, (Kept::Whole, expected));
+    }
+}
+
+/// Red when the wish of a joined caller does not reach the execution.
+#[tokio::test(start_paused = true)]
+async fn one_sensitive_caller_among_joined_ones_is_enough() {
+    for (first, second) in [
+        (request("{}").sensitive(), request("{}")),
+        (request("{}"), request("{}").sensitive()),
+    ] {
+        let store = both(first, second).await;
+        assert_eq!(kept(&store).await, (Kept::Sensitive, 24 * HOUR));
+        let engine = builder(&platform(), &store).start().await.unwrap();
+        // A replay says so, whoever asks.
+        let replay = engine.execute(request("{}")).await.unwrap();
+        assert_eq!(
+            (replay.served(), replay.kept(), replay.status().as_u16()),
+            (Served::Store, Kept::Sensitive, 200)
+        );
+        assert!(replay.header("content-digest").is_some() && replay.body().is_empty());
+    }
+}
+
+/// Red when the outcome that waits for the store is fixed by who had joined
+/// when it came.
+#[tokio::test(start_paused = true)]
+async fn who_joins_while_the_outcome_waits_for_the_store_counts_too() {
+    let (upstream, store) = (platform(), MemoryStore::new());
+    let down = Arc::new(AtomicBool::new(true));
+    let faulty = FaultyStore::new(store.clone(), {
+        let down = down.clone();
+        move |operation| match operation.event {
+            Some(Event::Complete { .. }) if down.load(Ordering::SeqCst) => Fault::Fail,
+            _ => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone()).store(faulty);
+    let engine = engine.start().await.unwrap();
+    let first = engine.execute(request("{}")).await.unwrap();
+    assert!(!first.recorded());
+    let late = request("{}").sensitive().ttl(48 * HOUR);
+    let late = engine.execute(late).await.unwrap();
+    assert_eq!((late.served(), late.body()), (Served::Joined, first.body()));
+    assert_eq!(engine.stats().executions, 1, "it is not settled yet");
+    down.store(false, Ordering::SeqCst);
+    while engine.stats().executions > 0 {
+        sleep(SECOND).await;
+    }
+    let (kept, left) = kept(&store).await;
+    assert_eq!(kept, Kept::Sensitive);
+    assert!(left > 47 * HOUR, "{left:?}");
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Red when a refusal is handed on as it came.
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_refusal_to_a_sensitive_request_is_stored_either() {
+    let refused = answers::platform_error(403, "missing.permissions", "Anna may not");
+    let upstream = ScriptedUpstream::new({
+        let refused = refused.clone();
+        move |_| Step::Answer(refused.clone()).after(SECOND)
+    });
+    let store = MemoryStore::new();
+    let one = builder(&upstream, &store).start().await.unwrap();
+    let two = builder(&upstream, &store).start().await.unwrap();
+    let first = spawn(&one, request("{}").sensitive());
+    upstream.ledger().wait_for(1).await;
+    let elsewhere = spawn(&two, request("{}"));
+    until("it waits elsewhere", || two.stats().executions == 1).await;
+    let first = first.await.unwrap().unwrap();
+    assert_eq!((&**first.outcome(), first.kept()), (&refused, Kept::Whole));
+    let elsewhere = elsewhere.await.unwrap().unwrap();
+    assert_eq!(
+        (elsewhere.status().as_u16(), elsewhere.recorded()),
+        (403, false)
+    );
+    assert_eq!(
+        (elsewhere.kept(), elsewhere.body().len()),
+        (Kept::Sensitive, 0)
+    );
+    match state(&store).await {
+        Some(RecordState::Released {
+            verdict: Some(Refusal::Reduced { outcome, kept, .. }),
+            ..
+        }) => assert!(kept == Kept::Sensitive && outcome.body.is_empty()),
+        state => panic!("{state:?}"),
+    }
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Red when an execution without the store knows its first caller only.
+#[tokio::test(start_paused = true)]
+async fn joined_callers_count_while_the_store_is_down() {
+    let (upstream, store) = (platform(), MemoryStore::new());
+    let down = Arc::new(AtomicBool::new(true));
+    let faulty = FaultyStore::new(store.clone(), {
+        let down = down.clone();
+        move |_| match down.load(Ordering::SeqCst) {
+            true => Fault::Fail,
+            false => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone())
+        .store(faulty)
+        .on_store_down(OnStoreDown::FailOpen)
+        .start()
+        .await
+        .unwrap();
+    let first = spawn(&engine, request("{}"));
+    upstream.ledger().wait_for(1).await;
+    let second = spawn(&engine, request("{}").sensitive().ttl(48 * HOUR));
+    for caller in [first, second] {
+        assert_eq!(caller.await.unwrap().unwrap().body(), BODY);
+    }
+    down.store(false, Ordering::SeqCst);
+    while engine.stats().executions > 0 {
+        sleep(SECOND).await;
+    }
+    // What the store is told when it is back, …
+    let (in_store, left) = kept(&store).await;
+    assert_eq!(in_store, Kept::Sensitive);
+    assert!(left > 47 * HOUR, "{left:?}");
+    // … and what this process remembers of the time without.
+    advance(47 * HOUR).await;
+    let replay = engine.execute(request("{}")).await.unwrap();
+    assert_eq!(
+        (replay.served(), replay.kept(), replay.recorded()),
+        (Served::Store, Kept::Sensitive, false)
+    );
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Red when what a hook finds out is stored as it says it.
+#[tokio::test(start_paused = true)]
+async fn what_is_found_out_about_a_sensitive_request_is_not_stored_either() {
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let store = MemoryStore::new();
+    let found = || Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), BODY);
+    let engine = builder(&upstream, &store)
+        .reconcile(move |_, _| async move { Some(Resolution::Applied(found())) })
+        .start()
+        .await
+        .unwrap();
+    let asked = request("{}").sensitive().ttl(HOUR);
+    let reply = engine.execute(asked).await.unwrap();
+    assert_eq!(
+        (reply.kept(), reply.status().as_u16()),
+        (Kept::Sensitive, 200)
+    );
+    assert_eq!(kept(&store).await, (Kept::Sensitive, HOUR));
+
+    // A person says it by hand.
+    let store = MemoryStore::new();
+    let engine = builder(&upstream, &store).start().await.unwrap();
+    engine.execute(request("{}").sensitive()).await.unwrap_err();
+    let key = IdempotencyKey::of(&request("{}"));
+    let resolution = Resolution::Applied(found()).sensitive();
+    engine.resolve(&key, resolution).await.unwrap();
+    assert_eq!(kept(&store).await, (Kept::Sensitive, 24 * HOUR));
+}
+
+/// What the docs of `sensitive` and `ttl` say of other processes: the outcome is
+/// kept as the callers of the one that executes ask.
+#[tokio::test(start_paused = true)]
+async fn wishes_do_not_reach_another_process() {
+    let (upstream, store) = (platform(), MemoryStore::new());
+    let one = builder(&upstream, &store).start().await.unwrap();
+    let two = builder(&upstream, &store).start().await.unwrap();
+    let first = spawn(&one, request("{}"));
+    upstream.ledger().wait_for(1).await;
+    let elsewhere = spawn(&two, request("{}").sensitive().ttl(48 * HOUR));
+    first.await.unwrap().unwrap();
+    let reply = elsewhere.await.unwrap().unwrap();
+    assert_eq!((reply.served(), reply.kept()), (Served::Store, Kept::Whole));
+    let (kept, left) = kept(&store).await;
+    assert!(kept == Kept::Whole && left <= 24 * HOUR, "{left:?}");
+}
