@@ -13,6 +13,7 @@ mod redis_store {
     mod records;
     mod refusals;
     mod tls;
+    mod topologies;
 
     use std::sync::Arc;
     use std::time::Duration;
