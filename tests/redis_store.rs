@@ -12,6 +12,7 @@ mod redis_store {
     mod protocol;
     mod records;
     mod refusals;
+    mod replicas;
     mod tls;
     mod topologies;
 

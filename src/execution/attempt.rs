@@ -174,11 +174,11 @@ impl Execution<Locked> {
                     self.state.live_until = sent + self.state.claim.lease_ttl;
                     return Ok(true);
                 }
-                Ok(_) => {
+Ok(_) => {
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
                     return Ok(false);
                 }
-                Err(error) if last || error.is_refused() => return Err(error),
+                Err(error) if last || error.is_definite() => return Err(error),
                 Err(_) => {}
             }
         }

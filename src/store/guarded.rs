@@ -78,7 +78,7 @@ impl Guarded {
         };
         turn.end(match &answer {
             // It answered, if only to refuse.
-            Err(error) if !error.is_refused() && !error.is_unreadable() => End::Failed { sent },
+            Err(error) if !error.is_definite() => End::Failed { sent },
             _ => End::Answered,
         });
         answer
@@ -182,5 +182,45 @@ impl Store for Guarded {
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         // Listing walks the whole store: it has no fixed time.
         self.store.unresolved(namespace, limit)
+    }
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    /// Takes every event, and makes sure of none.
+    struct WithoutCopies;
+
+    impl Store for WithoutCopies {
+        fn apply<'a>(
+            &'a self,
+            _: &'a RecordName,
+            _: Event,
+        ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+            Box::pin(async { Err(StoreError::undurable("1 of 2 replicas have it")) })
+        }
+
+        fn look<'a>(
+            &'a self,
+            _: &'a RecordName,
+        ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+            Box::pin(async { Ok(None) })
+        }
+    }
+
+    /// Red when missing replicas keep everybody from replaying.
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_lacks_copies_is_up() {
+        let guarded = Guarded::new(Arc::new(WithoutCopies), Duration::from_secs(2));
+        let key = IdempotencyKey::from_bytes([1; 32]);
+        let name = RecordName::new("test".parse().unwrap(), key);
+        for _ in 0..10 {
+            let error = guarded.apply(&name, Event::Forget).await.unwrap_err();
+            assert!(error.is_undurable(), "{error:?}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(guarded.is_up());
+        assert!(guarded.look(&name).await.is_ok());
     }
 }

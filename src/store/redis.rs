@@ -4,10 +4,12 @@
 //!
 //! ```text
 //! RedisStore ── commands ── scripts ──► Link ── Server      one shared connection, remade on demand
+//!           └── copies ── commands ──► a few connections    where replicas are waited for
 //!           └── notices ◄── listener ◄──┘                  who waits for which channel
 //! ```
 
 mod commands;
+mod copies;
 mod durability;
 mod failure;
 mod link;
@@ -17,11 +19,13 @@ mod server;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use redis::{Value, cmd};
 
+use self::copies::Copies;
 pub use self::durability::{Durability, Persistence};
-use self::link::{AbortOnDrop, Link};
+use self::link::{AbortOnDrop, Carrier, Link};
 use self::notices::Notices;
 use self::server::{Server, TOO_OLD, invalid, unavailable};
 use super::{BoxFuture, Store};
@@ -51,6 +55,7 @@ use crate::record::{Answer, Event, RecordState};
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
+    copies: Option<Arc<Copies>>,
 }
 
 struct Inner {
@@ -103,7 +108,32 @@ impl RedisStore {
                 durability,
                 address,
             }),
+            copies: None,
         })
+    }
+
+    /// Sends nothing to the platform before `count` replicas have the lock: each
+    /// transition that allows sending waits up to `timeout` for their word
+    /// (`WAIT`). With fewer the lock is given back and the caller gets
+    /// [`Error::StoreUnavailable`], which says how many have it: `1 of 2
+    /// replicas have it`. Zero, the default, waits for none.
+    ///
+    /// Redis replicates after it has answered, so that a fail-over may forget
+    /// the last moments. With this, a lock is known to every replica that may be
+    /// promoted if `count` is the number of all of them; with fewer, one without
+    /// it may be. Outcomes are not waited for: a fail-over that forgets one
+    /// finds the lock in its place, and the key is held, not executed again.
+    ///
+    /// Replays never wait for replicas. A fresh execution takes one more round
+    /// trip, since it looks the key up before it takes it, and extending a lease
+    /// waits, too; both on a few connections of their own (16 at most), made on
+    /// demand, since `WAIT` holds up whatever comes after it. Keep `timeout` well
+    /// below the engine's `store_timeout`, which includes it. The user in the
+    /// URL needs `WAIT` besides.
+    pub fn replicas(self, count: u32, timeout: Duration) -> Self {
+        let copies =
+            (count > 0).then(|| Arc::new(Copies::new(self.inner.link.server(), count, timeout)));
+        Self { copies, ..self }
     }
 
     /// In which ways this server may forget what it acknowledged, as it said
@@ -118,6 +148,7 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore")
             .field("address", &self.inner.address)
             .field("durability", &self.inner.durability)
+            .field("copies", &self.copies)
             .finish()
     }
 }
@@ -139,7 +170,13 @@ impl Store for RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        Box::pin(commands::apply(&self.inner.link, name, event))
+        Box::pin(async move {
+            let link = &self.inner.link;
+            match &self.copies {
+                Some(copies) if copies::are_needed(&event) => copies.apply(link, name, event).await,
+                _ => commands::apply(link, name, event).await,
+            }
+        })
     }
 
     fn look<'a>(

@@ -195,6 +195,25 @@ impl RedisServer {
         command.query(&mut connection)
     }
 
+    /// Its replicas that follow it and have confirmed everything so far.
+    pub fn replicas_in_step(&self) -> usize {
+        let info: String = self.command(&["INFO", "replication"]);
+        let offset = info
+            .lines()
+            .find_map(|line| line.strip_prefix("master_repl_offset:"));
+        let in_step = format!("state=online,offset={},", offset.unwrap().trim());
+        info.matches(&in_step).count()
+    }
+
+    /// How many clients wait in `WAIT` or the like.
+    pub fn blocked_clients(&self) -> u32 {
+        let info: String = self.command(&["INFO", "clients"]);
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("blocked_clients:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
     /// How often each command was called since `CONFIG RESETSTAT`, sorted by
     /// name, those of this guard left out.
     pub fn calls(&self) -> Vec<(String, u64)> {

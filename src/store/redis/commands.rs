@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Value, cmd, pipe};
 
 use super::failure::Failure;
-use super::link::Link;
+use super::link::{Carrier, Link};
 use super::scripts::{self, Script};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
@@ -28,7 +28,7 @@ const ACQUIRES: usize = 3;
 
 /// Applies one event.
 pub(super) async fn apply(
-    link: &Link,
+    link: &impl Carrier,
     name: &RecordName,
     event: Event,
 ) -> Result<Answer, StoreError> {
@@ -130,7 +130,10 @@ pub(super) async fn apply(
 }
 
 /// The record, read together with the time that it lives on.
-pub(super) async fn look(link: &Link, key: &str) -> Result<Option<RecordState>, StoreError> {
+pub(super) async fn look(
+    link: &impl Carrier,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
     let Value::Array(both) = scripts::LOOK.read(link, key).await? else {
         return Err(unexpected());
     };
@@ -200,7 +203,17 @@ async fn indeterminate(link: &Link, keys: Vec<String>) -> Result<Vec<String>, St
     Ok(hits.map(|(key, _)| key).collect())
 }
 
-async fn acquire(link: &Link, key: &str, claim: Claim) -> Result<Answer, StoreError> {
+/// What an acquire would answer without writing; `None` where it would write.
+pub(super) async fn found(
+    link: &impl Carrier,
+    name: &RecordName,
+    claim: &Claim,
+) -> Result<Option<Answer>, StoreError> {
+    let state = look(link, &name.to_string()).await?;
+    Ok(state.map(|state| found_by(claim, state)))
+}
+
+async fn acquire(link: &impl Carrier, key: &str, claim: Claim) -> Result<Answer, StoreError> {
     let (Some((record, left)), _) = record::apply(None, &Event::Acquire { claim }) else {
         return Err(StoreError::refused("an absent key was not acquired"));
     };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use redis::{Value, cmd};
 
-use super::link::Link;
+use super::link::{Carrier, Link};
 
 /// In which ways a Redis server may forget a lock or an outcome that it has
 /// acknowledged; `None` where it does not say.

@@ -18,7 +18,7 @@ use super::notices::Notices;
 use super::server::{DialError, Dialled, Server};
 
 /// How long a command may take, a new connection included.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// A command that its caller gave up on after this long, with nothing heard on
 /// the connection since it was sent, counts as timed out: callers may be less
@@ -98,6 +98,21 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// What takes a command to a server and brings its reply.
+pub(super) trait Carrier: Sync {
+    /// Sends one command.
+    fn command(&self, command: &Cmd) -> impl Future<Output = Result<Value, Failure>> + Send;
+}
+
+impl Carrier for Link {
+    async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
+        self.using(None, |mut connection| async move {
+            command.query_async(&mut connection).await
+        })
+        .await
+    }
+}
+
 impl Link {
     /// A link whose first connection is there already.
     pub(super) fn new(server: Server, notices: Arc<Notices>, first: Dialled) -> Self {
@@ -113,12 +128,9 @@ impl Link {
         }
     }
 
-    /// Sends one command.
-    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
-        self.using(None, |mut connection| async move {
-            command.query_async(&mut connection).await
-        })
-        .await
+    /// Where it leads.
+    pub(super) fn server(&self) -> &Server {
+        &self.shared.server
     }
 
     /// Sends several commands in one go.
@@ -287,6 +299,6 @@ fn live(generation: u64, dialled: Dialled) -> Live {
     }
 }
 
-fn no_connection() -> Failure {
+pub(super) fn no_connection() -> Failure {
     Failure::Lost(format!("no connection within {} s", DEADLINE.as_secs()))
 }

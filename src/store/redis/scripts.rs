@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use redis::{Cmd, Value, cmd};
 
 use super::failure::Failure;
-use super::link::Link;
+use super::link::Carrier;
 
 /// Up to this many bytes a write is let through on a server that is out of
 /// memory: it replaces a record of about its size, and frees more than it takes
@@ -42,7 +42,7 @@ impl Script {
     /// Runs the script on one key, in one round trip where the server has it.
     pub(super) async fn run(
         &self,
-        link: &Link,
+        link: &impl Carrier,
         key: &str,
         args: &[Vec<u8>],
     ) -> Result<Value, Failure> {
@@ -58,7 +58,7 @@ impl Script {
 
     /// Runs a script that only reads, which a server that takes no writes does
     /// as well: it would not run one that says by its flags that it may write.
-    pub(super) async fn read(&self, link: &Link, key: &str) -> Result<Value, Failure> {
+    pub(super) async fn read(&self, link: &impl Carrier, key: &str) -> Result<Value, Failure> {
         self.ordinary.run(link, key, &[]).await
     }
 }
@@ -66,7 +66,12 @@ impl Script {
 impl Source {
     /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
     /// it first would take another round trip, in a cluster one to every node.
-    async fn run(&self, link: &Link, key: &str, args: &[Vec<u8>]) -> Result<Value, Failure> {
+    async fn run(
+        &self,
+        link: &impl Carrier,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> Result<Value, Failure> {
         match link.command(&call("EVALSHA", &self.sha1, key, args)).await {
             Err(failure) if failure.code() == Some("NOSCRIPT") => {
                 link.command(&call("EVAL", &self.code, key, args)).await

@@ -42,6 +42,12 @@ pub(super) struct Dialled {
     pub(super) closed: Arc<AtomicBool>,
 }
 
+impl Dialled {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
 /// Why a server could not be dialled.
 pub(super) enum DialError {
     /// Nothing came back in time.
