@@ -139,7 +139,10 @@ impl RedisCluster {
     async fn join(&self) {
         for (number, node) in self.nodes.iter().enumerate() {
             let epoch = (number + 1).to_string();
+            // Only who knows nobody yet may be told.
             node.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
+        }
+        for node in &self.nodes {
             for other in &self.nodes {
                 let [port, bus] = [other.port, other.bus_port].map(|port| port.to_string());
                 node.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
