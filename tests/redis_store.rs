@@ -5,6 +5,7 @@
 mod support;
 
 mod redis_store {
+    mod cluster;
     mod connect;
     mod fakes;
     mod notices;
@@ -13,6 +14,7 @@ mod redis_store {
     mod records;
     mod refusals;
     mod replicas;
+    mod sentinel;
     mod tls;
     mod topologies;
 

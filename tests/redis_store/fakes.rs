@@ -8,6 +8,8 @@ use tokio::task::JoinHandle;
 #[derive(Clone)]
 enum Manner {
     Says(String),
+    /// The epoch, and the port of the primary.
+    Sentinel(u64, u16),
     KnowsNoHello,
     Silent,
     HangsUp,
@@ -16,12 +18,20 @@ enum Manner {
 /// A fake server; it ends with the test.
 pub struct Fake {
     pub port: u16,
+    login: &'static str,
     task: JoinHandle<()>,
 }
 
 impl Fake {
     pub async fn version(version: &str) -> Self {
         Self::start(Manner::Says(version.to_owned())).await
+    }
+
+    /// A sentinel that names this primary, as of that epoch.
+    pub async fn sentinel(epoch: u64, port: u16) -> Self {
+        let mut fake = Self::start(Manner::Sentinel(epoch, port)).await;
+        fake.login = "";
+        fake
     }
 
     pub async fn without_hello() -> Self {
@@ -37,7 +47,7 @@ impl Fake {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://:hunter2@127.0.0.1:{}", self.port)
+        format!("redis://{}127.0.0.1:{}", self.login, self.port)
     }
 
     async fn start(manner: Manner) -> Self {
@@ -53,7 +63,11 @@ impl Fake {
                 }
             }
         });
-        Self { port, task }
+        Self {
+            port,
+            login: ":hunter2@",
+            task,
+        }
     }
 }
 
@@ -65,8 +79,16 @@ impl Drop for Fake {
 
 async fn serve(stream: TcpStream, manner: Manner) {
     let mut stream = BufReader::new(stream);
-    while let Some(command) = command(&mut stream).await {
+    while let Some((command, subcommand)) = command(&mut stream).await {
         let reply = match (&manner, command.as_str()) {
+            (Manner::Sentinel(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$8\r\nsentinel\r\n".into(),
+            (Manner::Sentinel(epoch, _), "SENTINEL") if subcommand == "MASTER" => {
+                format!("%1\r\n$12\r\nconfig-epoch\r\n$1\r\n{epoch}\r\n")
+            }
+            (Manner::Sentinel(_, port), "SENTINEL") => {
+                let port = port.to_string();
+                format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+            }
             (Manner::Says(version), "HELLO") => format!(
                 "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:3\r\n",
                 version.len()
@@ -81,17 +103,17 @@ async fn serve(stream: TcpStream, manner: Manner) {
     }
 }
 
-/// The name of the next command: `*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n`.
-async fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
-    let words = number(stream, '*').await?;
-    let mut name = None;
-    for _ in 0..words {
+/// The first two words of the next command: `*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n`.
+async fn command(stream: &mut BufReader<TcpStream>) -> Option<(String, String)> {
+    let mut words = Vec::new();
+    for _ in 0..number(stream, '*').await? {
         let mut word = vec![0; number(stream, '$').await? + 2];
         stream.read_exact(&mut word).await.ok()?;
         word.truncate(word.len() - 2);
-        name = name.or_else(|| String::from_utf8(word).ok());
+        words.push(String::from_utf8(word).ok()?);
     }
-    name
+    let mut words = words.into_iter();
+    Some((words.next()?, words.next().unwrap_or_default()))
 }
 
 async fn number(stream: &mut BufReader<TcpStream>, mark: char) -> Option<usize> {

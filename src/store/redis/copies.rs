@@ -5,6 +5,7 @@
 //! whose request is on the wire.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::commands;
 use super::failure::Failure;
-use super::link::{Carrier, DEADLINE, Link, no_connection};
+use super::link::{Carrier, DEADLINE, no_connection};
 use super::notices::Notices;
-use super::server::{DialError, Dialled, Server};
+use super::routes::Routes;
+use super::server::Dialled;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::record::{Answer, Event, Phase};
@@ -47,19 +49,18 @@ pub(super) fn are_needed(event: &Event) -> bool {
 pub(super) struct Copies {
     count: u32,
     wait: Duration,
-    server: Server,
     permits: Semaphore,
+    /// To any server; as many as there are permits.
     idle: Mutex<Vec<Dialled>>,
     /// Nobody waits for notices on these connections.
     unheard: Arc<Notices>,
 }
 
 impl Copies {
-    pub(super) fn new(server: &Server, count: u32, wait: Duration) -> Self {
+    pub(super) fn new(count: u32, wait: Duration) -> Self {
         Self {
             count,
             wait: wait.min(DAY),
-            server: server.clone(),
             permits: Semaphore::new(CONNECTIONS),
             idle: Mutex::default(),
             unheard: Arc::default(),
@@ -69,35 +70,44 @@ impl Copies {
     /// Applies an event for which copies [are needed](are_needed).
     pub(super) async fn apply(
         &self,
-        link: &Link,
+        routes: &Routes,
         name: &RecordName,
         event: Event,
     ) -> Result<Answer, StoreError> {
         match &event {
             // Whatever is there is only read: a replay waits for no replica.
             Event::Acquire { claim } => {
-                if let Some(answer) = commands::found(link, name, claim).await? {
+                if let Some(answer) = commands::found(routes, name, claim).await? {
                     return Ok(answer);
                 }
             }
             // A lease lives on, whether or not a connection is free to wait on.
             Event::Extend { .. } => {
-                let answer = commands::apply(link, name, event.clone()).await?;
+                let answer = commands::apply(routes, name, event.clone()).await?;
                 if answer != Answer::Done {
                     return Ok(answer);
                 }
             }
             _ => {}
         }
-        let connection = self.connection().await?;
+        let connection = self.connection(routes, &name.to_string()).await?;
         let deadline = Instant::now() + DEADLINE + self.wait;
-        // Dropped where this fails: what is under way on it is not known.
-        let answer = timeout_at(deadline, commands::apply(&connection, name, event))
-            .await
-            .unwrap_or_else(|_| Err(StoreError::unavailable("no answer within the time-out")))
-            .inspect_err(|_| self.idle().clear())?;
+        let answer = timeout_at(deadline, commands::apply(&connection, name, event)).await;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            // Dropped with the connection: what is under way on it is not known.
+            failed => {
+                self.idle().clear();
+                if connection.misled.load(Ordering::Acquire) {
+                    routes.doubt().await;
+                }
+                return failed.unwrap_or_else(|_| {
+                    Err(StoreError::unavailable("no answer within the time-out"))
+                });
+            }
+        };
         let copied = connection.copied();
-        self.idle().push(connection.dialled);
+        self.keep(connection.dialled);
         match copied {
             // Nothing was written that could be copied.
             _ if answer != Answer::Done => Ok(answer),
@@ -112,8 +122,9 @@ impl Copies {
         }
     }
 
-    /// A connection that nobody else uses, made where none is idle.
-    async fn connection(&self) -> Result<Waiting<'_>, StoreError> {
+    /// A connection to the server that has the key, which nobody else uses; made
+    /// where none is idle.
+    async fn connection(&self, routes: &Routes, key: &str) -> Result<Waiting<'_>, StoreError> {
         let deadline = Instant::now() + DEADLINE;
         // No sign of a store that is down, which would be kept from replaying.
         let busy = || StoreError::undurable("too many wait for replicas at once");
@@ -121,30 +132,43 @@ impl Copies {
             .await
             .map_err(|_| busy())?
             .map_err(|_| busy())?;
+        let server = routes.server(key).await?;
+        let address = server.address();
         let idle = {
             let mut idle = self.idle();
             idle.retain(|dialled| !dialled.is_closed());
-            idle.pop()
+            let here = idle
+                .iter()
+                .position(|dialled| dialled.server.address() == address);
+            here.map(|here| idle.swap_remove(here))
         };
         let dialled = match idle {
             Some(dialled) => dialled,
-            None => match timeout_at(deadline, self.server.dial(&self.unheard)).await {
+            None => match timeout_at(deadline, server.dial(&self.unheard)).await {
                 Ok(Ok(dialled)) => dialled,
-                Ok(Err(DialError::Redis(error))) => {
-                    let address = self.server.address();
-                    return Err(StoreError::unavailable(format!("{address}: {error}")));
-                }
-                Ok(Err(DialError::Deadline)) | Err(_) => return Err(no_connection().into()),
+                Ok(Err(error)) => return Err(StoreError::unavailable(error.at(&address))),
+                Err(_) => return Err(no_connection().into()),
             },
         };
         Ok(Waiting {
             dialled,
+            sharded: routes.is_sharded(),
             count: self.count,
             // 0 would be for ever.
             millis: (self.wait.as_millis() as u64).max(1),
             copied: Mutex::new(Err("it was not asked".into())),
+            misled: AtomicBool::new(false),
             _permit: permit,
         })
+    }
+
+    fn keep(&self, dialled: Dialled) {
+        let mut idle = self.idle();
+        if idle.len() == CONNECTIONS {
+            // The one that was used longest ago, to another server perhaps.
+            idle.remove(0);
+        }
+        idle.push(dialled);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Dialled>> {
@@ -165,10 +189,13 @@ impl fmt::Debug for Copies {
 /// A connection on which every command waits for its copies.
 struct Waiting<'a> {
     dialled: Dialled,
+    sharded: bool,
     count: u32,
     millis: u64,
     /// How many replicas have the last command, or why that is not known.
     copied: Mutex<Result<i64, String>>,
+    /// The server does not have the key any more.
+    misled: AtomicBool,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -180,24 +207,32 @@ impl Waiting<'_> {
 }
 
 impl Carrier for Waiting<'_> {
-    /// Command and `WAIT` in one go. `WAIT` answers for what was written on its
+    /// Commands and `WAIT` in one go. `WAIT` answers for what was written on its
     /// own connection: elsewhere it says yes before any replica knows.
-    async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
-        let mut both = pipe();
-        both.add_command(command.clone());
-        both.cmd("WAIT").arg(self.count).arg(self.millis);
+    async fn send(&self, _: &str, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+        let mut all = pipe();
+        for command in commands {
+            all.add_command(command.clone());
+        }
+        all.cmd("WAIT").arg(self.count).arg(self.millis);
         let mut connection = self.dialled.connection.clone();
-        // As they come: an error of `WAIT` is none of the command, which counts.
-        let replies = connection.send_packed_commands(&both, 0, 2).await?;
-        let Ok([reply, copies]) = <[Value; 2]>::try_from(replies) else {
-            return Err(Failure::Lost(Failure::unexpected_reply().into()));
-        };
-        let copied = match copies.extract_error() {
-            Ok(Value::Int(copies)) => Ok(copies),
-            Ok(_) => Err(Failure::unexpected_reply().into()),
-            Err(error) => Err(error.to_string()),
+        // As they come: an error of `WAIT` is none of the commands, which count.
+        let sent = connection.send_packed_commands(&all, 0, commands.len() + 1);
+        let mut replies = sent.await?;
+        let copied = match replies.pop() {
+            Some(Value::Int(copies)) => Ok(copies),
+            Some(Value::ServerError(error)) => Err(error.to_string()),
+            _ => Err(Failure::unexpected_reply().into()),
         };
         *self.copied.lock().unwrap_or_else(PoisonError::into_inner) = copied;
-        Ok(reply.extract_error()?)
+        let mut failures = replies.iter().filter_map(Failure::in_reply);
+        if failures.any(|failure| failure.doubts_the_server()) {
+            self.misled.store(true, Ordering::Release);
+        }
+        Ok(replies)
+    }
+
+    fn is_sharded(&self) -> bool {
+        self.sharded
     }
 }

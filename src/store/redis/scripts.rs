@@ -15,8 +15,19 @@ use super::link::Carrier;
 /// completes without the body.
 const ALWAYS_FITS: usize = 1024;
 
-/// One script in both its forms.
+/// The largest record that is read or written, in bytes: what an answer of 8 MiB
+/// takes, with room for the escapes of its text. What is larger was not written
+/// by this crate, and is not fetched.
+pub(super) const MAX_RECORD_BYTES: usize = 32 << 20;
+
+/// One script in all its forms.
 pub(super) struct Script {
+    alone: Forms,
+    /// For clusters: notices stay within the shard.
+    sharded: Forms,
+}
+
+struct Forms {
     ordinary: Source,
     /// The same one, not subject to `maxmemory` (Redis 7.0 and later).
     allow_oom: Source,
@@ -29,13 +40,10 @@ struct Source {
 
 impl Script {
     fn new(code: &str) -> Self {
-        let source = |code: String| Source {
-            sha1: redis::Script::new(&code).get_hash().into(),
-            code,
-        };
+        let code = code.replace("MAX_RECORD_BYTES", &MAX_RECORD_BYTES.to_string());
         Self {
-            ordinary: source(code.to_owned()),
-            allow_oom: source(format!("#!lua flags=allow-oom\n{code}")),
+            sharded: Forms::new(&code.replace("'PUBLISH'", "'SPUBLISH'")),
+            alone: Forms::new(&code),
         }
     }
 
@@ -47,11 +55,10 @@ impl Script {
         args: &[Vec<u8>],
     ) -> Result<Value, Failure> {
         let bytes: usize = args.iter().map(Vec::len).sum();
-        let fits = bytes <= ALWAYS_FITS;
-        let source = if fits {
-            &self.allow_oom
-        } else {
-            &self.ordinary
+        let forms = self.forms(link);
+        let source = match bytes <= ALWAYS_FITS {
+            true => &forms.allow_oom,
+            false => &forms.ordinary,
         };
         source.run(link, key, args).await
     }
@@ -59,7 +66,27 @@ impl Script {
     /// Runs a script that only reads, which a server that takes no writes does
     /// as well: it would not run one that says by its flags that it may write.
     pub(super) async fn read(&self, link: &impl Carrier, key: &str) -> Result<Value, Failure> {
-        self.ordinary.run(link, key, &[]).await
+        self.forms(link).ordinary.run(link, key, &[]).await
+    }
+
+    fn forms(&self, link: &impl Carrier) -> &Forms {
+        match link.is_sharded() {
+            true => &self.sharded,
+            false => &self.alone,
+        }
+    }
+}
+
+impl Forms {
+    fn new(code: &str) -> Self {
+        let source = |code: String| Source {
+            sha1: redis::Script::new(&code).get_hash().into(),
+            code,
+        };
+        Self {
+            ordinary: source(code.to_owned()),
+            allow_oom: source(format!("#!lua flags=allow-oom\n{code}")),
+        }
     }
 }
 
@@ -72,9 +99,12 @@ impl Source {
         key: &str,
         args: &[Vec<u8>],
     ) -> Result<Value, Failure> {
-        match link.command(&call("EVALSHA", &self.sha1, key, args)).await {
+        match link
+            .command(key, call("EVALSHA", &self.sha1, key, args))
+            .await
+        {
             Err(failure) if failure.code() == Some("NOSCRIPT") => {
-                link.command(&call("EVAL", &self.code, key, args)).await
+                link.command(key, call("EVAL", &self.code, key, args)).await
             }
             answer => answer,
         }
