@@ -7,6 +7,7 @@ mod support;
 mod redis_store {
     mod cluster;
     mod connect;
+    mod fail_over;
     mod fakes;
     mod notices;
     mod outage;

@@ -5,7 +5,7 @@
 //! ```text
 //! RedisStore ── commands ── scripts ──► Routes ─┬─ Node ── Link ── Place ─┬─ Server      one shared connection, remade on demand
 //!           └── copies ── commands ──► a few    │                         └─ Sentinels   who is the primary now?
-//!                                   connections └─ Cluster ── slots ── Nodes             who has which key?
+//!                                   connections └─ Cluster ── Map ── Nodes               who has which key?
 //! Node ── notices ◄── listener ◄── Link                                                  who waits for which channel
 //! ```
 
@@ -17,6 +17,7 @@ mod durability;
 mod failure;
 mod gather;
 mod link;
+mod map;
 mod node;
 mod notices;
 mod place;

@@ -1,8 +1,7 @@
-//! A cluster: which server has which slot, a link to each of them, and what to
-//! do when they change. It sends a command again only where the server said
-//! that it had not run it, or where there was no connection to send it on.
+//! A cluster: the way to the server that has a key, and what to do when another
+//! one has it by now. It sends a command again only where the server said that
+//! it had not run it, or where there was no connection to send it on.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,9 +13,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::failure::Failure;
 use super::gather::gather;
 use super::link::{AbortOnDrop, DEADLINE, Link};
+use super::map::{Chart, Map, chart};
 use super::node::Node;
 use super::server::Server;
-use super::slots::{self, Range, Redirection, SLOTS, slot};
+use super::slots::{Redirection, slot};
 
 /// Other servers that one command may be sent on to.
 const HOPS: usize = 3;
@@ -37,33 +37,12 @@ pub(super) struct Cluster {
 }
 
 struct Shared {
-    /// How to log in to every node.
-    login: Server,
-    /// Never forgotten, whoever is in the cluster by now.
-    seeds: Vec<String>,
     map: watch::Sender<Arc<Map>>,
     /// Rounds of asking that have ended.
     rounds: AtomicU64,
     /// When the last one began.
     asking: tokio::sync::Mutex<Option<Instant>>,
     background: Mutex<Option<AbortOnDrop>>,
-}
-
-/// Who has which slot.
-#[derive(Clone)]
-struct Map {
-    /// For each slot the number of its primary below.
-    owners: Vec<Option<u16>>,
-    primaries: Vec<String>,
-    /// Every server of the last map, replicas included, and the seeds.
-    nodes: HashMap<String, Arc<Node>>,
-}
-
-impl Map {
-    fn owner(&self, slot: usize) -> Option<&Arc<Node>> {
-        let number = self.owners[slot]?;
-        self.nodes.get(&self.primaries[usize::from(number)])
-    }
 }
 
 impl Cluster {
@@ -73,19 +52,10 @@ impl Cluster {
     ///
     /// Where none of them gives one.
     pub(super) async fn connect(seeds: &[Server]) -> Result<Self, Failure> {
-        let nodes = seeds
-            .iter()
-            .map(|seed| (seed.address(), Arc::new(Node::in_cluster(seed))))
-            .collect();
-        let map = Map {
-            owners: vec![None; SLOTS],
-            primaries: Vec::new(),
-            nodes,
-        };
+        let unknown = || Failure::Unsent("no server of the cluster is known".into());
+        let map = Map::blank(seeds).ok_or_else(unknown)?;
         let cluster = Self {
             shared: Arc::new(Shared {
-                login: seeds[0].clone(),
-                seeds: seeds.iter().map(Server::address).collect(),
                 map: watch::Sender::new(Arc::new(map)),
                 rounds: AtomicU64::new(0),
                 asking: tokio::sync::Mutex::new(None),
@@ -98,12 +68,7 @@ impl Cluster {
 
     /// The links to all primaries, by address.
     pub(super) fn primaries(&self) -> Vec<(String, Link)> {
-        let map = self.shared.map();
-        let link = |address: &String| {
-            let node = map.nodes.get(address)?;
-            Some((address.clone(), node.link.clone()))
-        };
-        map.primaries.iter().filter_map(link).collect()
+        self.shared.map().primaries()
     }
 
     /// The server that has a key, with a connection to it.
@@ -216,7 +181,7 @@ impl Shared {
                         self.refresh_soon();
                     }
                     Some(Redirection::Ask(host, port)) if hop < HOPS => {
-                        node = self.node(&self.map(), &host, port)?.1;
+                        node = self.map().node(&host, port)?.1;
                         asking = true;
                     }
                     _ => return Ok(replies),
@@ -226,36 +191,15 @@ impl Shared {
         unreachable!("the last hop returns")
     }
 
-    /// A server that was named, known already or not.
-    fn node(&self, map: &Map, host: &str, port: u16) -> Result<(String, Arc<Node>), Failure> {
-        let server = self.login.at(host, port);
-        let server = server.map_err(|_| Failure::Unsent("a server has an unusable name".into()))?;
-        let address = server.address();
-        let node = match map.nodes.get(&address) {
-            Some(node) => node.clone(),
-            None => Arc::new(Node::in_cluster(&server)),
-        };
-        Ok((address, node))
-    }
-
     /// One slot is elsewhere; the whole map follows.
     fn learn(&self, slot: usize, host: &str, port: u16) -> Result<Arc<Node>, Failure> {
         let mut learnt = Err(uncovered(slot));
         self.map.send_modify(|map| {
-            let mut new = Map::clone(map);
-            learnt = self.node(&new, host, port).map(|(address, node)| {
-                let known = new.primaries.iter().position(|known| *known == address);
-                let number = known.unwrap_or_else(|| {
-                    new.primaries.push(address.clone());
-                    new.primaries.len() - 1
-                });
-                new.owners[slot] = u16::try_from(number).ok();
-                new.nodes.insert(address, node.clone());
-                node
-            });
-            *map = Arc::new(new);
+            learnt = map.with(slot, host, port).map(|new| *map = Arc::new(new));
         });
-        learnt
+        learnt?;
+        let map = self.map();
+        map.owner(slot).cloned().ok_or_else(|| uncovered(slot))
     }
 
     /// Asks for the map in a task of its own, unless that is under way.
@@ -293,13 +237,8 @@ impl Shared {
 
     /// Asks some servers for the map and takes the one of the latest epoch.
     async fn ask(&self) -> Result<(), Failure> {
-        let map = self.map();
-        let mut nodes: Vec<_> = map.nodes.values().collect();
-        fastrand::shuffle(&mut nodes);
-        // Primaries first: they hear of a fail-over before replicas do.
-        nodes.sort_by_key(|node| !map.primaries.contains(&node.link.address()));
-        nodes.truncate(ASKED);
-        let answers = gather(nodes.into_iter().map(|node| chart(&node.link)), GRACE).await;
+        let asked = self.map().ask(ASKED);
+        let answers = gather(asked.iter().map(chart), GRACE).await;
         let mut newest: Option<Chart> = None;
         let mut why = Failure::Unsent("no server of the cluster is known".into());
         for answer in answers.into_iter().flatten() {
@@ -312,95 +251,22 @@ impl Shared {
             }
         }
         let newest = newest.ok_or(why)?;
-        self.take(newest.ranges)
-    }
-
-    fn take(&self, ranges: Vec<Range>) -> Result<(), Failure> {
         let mut taken = Ok(());
-        self.map.send_if_modified(|map| {
-            match self.draw(map, &ranges) {
-                Ok(new) if new.primaries == map.primaries && new.owners == map.owners => {
-                    // Replicas may have changed; nobody waits for that.
-                    *map = Arc::new(new);
-                    false
-                }
+        self.map
+            .send_if_modified(|map| match map.redrawn(&newest.ranges) {
                 Ok(new) => {
+                    // Replicas may have changed besides; nobody waits for that.
+                    let moved = !new.agrees_with(map);
                     *map = Arc::new(new);
-                    true
+                    moved
                 }
                 Err(failure) => {
                     taken = Err(failure);
                     false
                 }
-            }
-        });
+            });
         taken
     }
-
-    /// A map of these ranges, with the links that there are already.
-    fn draw(&self, old: &Map, ranges: &[Range]) -> Result<Map, Failure> {
-        let seeds = self.seeds.iter();
-        let mut nodes: HashMap<_, _> = seeds
-            .filter_map(|seed| Some((seed.clone(), old.nodes.get(seed)?.clone())))
-            .collect();
-        let mut shards = Vec::new();
-        for range in ranges {
-            let mut primary = None;
-            for (host, port) in &range.servers {
-                let (address, node) = self.node(old, host, *port)?;
-                primary.get_or_insert_with(|| address.clone());
-                nodes.entry(address).or_insert(node);
-            }
-            shards.extend(primary.map(|primary| (primary, range.from..=range.to)));
-        }
-        // In one order, so that the same map looks the same.
-        let mut primaries: Vec<_> = shards.iter().map(|(primary, _)| primary.clone()).collect();
-        primaries.sort();
-        primaries.dedup();
-        let mut owners = vec![None; SLOTS];
-        for (primary, slots) in shards {
-            let number = primaries.binary_search(&primary).ok();
-            let number = number.and_then(|number| u16::try_from(number).ok());
-            owners[slots].fill(number);
-        }
-        Ok(Map {
-            owners,
-            primaries,
-            nodes,
-        })
-    }
-}
-
-/// The map as one server draws it.
-struct Chart {
-    /// Whether that server finds the cluster in order, and the latest epoch
-    /// that it has heard of: each fail-over begins one.
-    rank: (bool, u64),
-    ranges: Vec<Range>,
-}
-
-async fn chart(link: &Link) -> Result<Chart, Failure> {
-    let mut slots = cmd("CLUSTER");
-    slots.arg("SLOTS");
-    let mut info = cmd("CLUSTER");
-    info.arg("INFO");
-    let replies = link.send(&[slots, info]).await?;
-    let [slots, info] = super::link::exactly(replies)?;
-    let slots = Failure::or_reply(slots)?;
-    let wrong = |what| Failure::Lost(format!("{}: {what}", link.address()));
-    let ranges = slots::ranges(slots, &link.host());
-    let ranges = ranges.ok_or_else(|| wrong("its map cannot be read"))?;
-    if ranges.is_empty() {
-        return Err(wrong("its cluster has no slots"));
-    }
-    // Who may not ask for it has to do with any map.
-    let info: String = redis::from_redis_value(info).unwrap_or_default();
-    let epoch = info
-        .lines()
-        .find_map(|line| line.strip_prefix("cluster_current_epoch:"));
-    let epoch = epoch.and_then(|epoch| epoch.trim().parse().ok());
-    let rank = (info.contains("cluster_state:ok"), epoch.unwrap_or_default());
-    Ok(Chart { rank, ranges })
 }
 
 /// To a server that is about to get the slot: each command after `ASKING`.
