@@ -73,7 +73,9 @@ use crate::record::{Answer, Event, RecordState};
 /// told, the last moments before a crash and everything since a network split.
 /// A lock that is forgotten can be taken, and its request sent, a second time.
 /// [`replicas`](Self::replicas) closes that for locks; `min-replicas-to-write` on
-/// the servers bounds it for everything.
+/// the servers bounds it for everything. A promoted replica counts leases by its
+/// own clock, so keep the servers' in step: a lease that seems to have lapsed
+/// makes its key indeterminate, which is no second call, but somebody's work.
 ///
 /// # What the user needs
 ///

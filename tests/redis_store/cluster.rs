@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
-use crate::support::redis::Options;
+use crate::support::redis::{Options, RedisServer};
 
 /// As long as it takes on a busy machine.
 pub const EVER: Duration = Duration::from_secs(600);
@@ -201,6 +201,35 @@ async fn copies_are_those_of_the_shard() {
     let keys: Vec<String> = cluster.nodes[4].command(&["KEYS", "*"]);
     assert_eq!(keys, [name(second[0]).to_string()]);
     cluster.nodes[3].resume();
+}
+
+#[tokio::test]
+async fn the_last_clone_takes_tasks_and_connections_along() {
+    let cluster = RedisCluster::start().await;
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let clients = || -> usize {
+        let count = |node: &RedisServer| {
+            let clients: String = node.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+            let pubsub: String = node.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+            // One of them asks.
+            clients.lines().count() + pubsub.lines().count() - 1
+        };
+        cluster.nodes.iter().map(count).sum()
+    };
+    let (before, nobody) = (tasks(), clients());
+    let store = connect(&cluster).await;
+    for keys in shards(&cluster) {
+        apply(&store, keys[0], acquire(1)).await.unwrap();
+        subscribe(&store, keys[0]).await;
+    }
+    assert!(tasks() > before && clients() > nobody);
+    drop(store);
+    eventually("the connections are closed", async || clients() == nobody).await;
+    eventually("no task is left", async || tasks() == before).await;
 }
 
 #[tokio::test]

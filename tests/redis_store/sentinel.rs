@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use genesys_once::record::{Answer, RecordState};
 use genesys_once::testing::store_conformance;
-use genesys_once::{RedisStore, Store};
+use genesys_once::{Error, RedisStore, Store};
 use tokio::time::timeout;
 
 use super::fakes::Fake;
@@ -195,6 +195,59 @@ async fn a_sentinel_that_has_missed_a_fail_over_is_not_believed() {
     }
     assert!(errors > 0);
     assert!(!has(&old, 1));
+}
+
+/// In the middle of a fail-over. Red when a server's own word is not asked for.
+#[tokio::test]
+async fn a_replica_is_not_taken_for_a_primary() {
+    let primary = RedisServer::start();
+    let mut replica = Options::default().replica_of(&primary).start();
+    let sentinel = Fake::sentinel(1, replica.port).await;
+    let connect = async || RedisStore::sentinel([sentinel.url()], PRIMARY).await;
+    let error = connect().await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+    assert!(chain(&error).contains("is a replica"), "{error:?}");
+
+    // Promoted, then made a replica again behind a connection that has broken.
+    replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    let store = connect().await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    replica.restart();
+    let mut seen = String::new();
+    eventually("a new connection is refused", async || {
+        let error = store.look(&name(1)).await.unwrap_err();
+        seen = chain(&error);
+        seen.contains("is a replica")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_last_clone_takes_tasks_and_connections_along() {
+    let set_up = RedisSentinel::start().await;
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let named = |server: &RedisServer| {
+        let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+        clients.matches("cmd=sentinel").count()
+    };
+    let store = connect(&set_up).await;
+    timeout(IN_TIME, store.changed(&name(1))).await.unwrap();
+    assert!(tasks() > before);
+    eventually("the sentinels are asked", async || {
+        set_up.sentinels.iter().all(|sentinel| named(sentinel) == 1)
+    })
+    .await;
+    drop(store);
+    eventually("the connections are closed", async || {
+        set_up.sentinels.iter().all(|sentinel| named(sentinel) == 0)
+    })
+    .await;
+    eventually("no task is left", async || tasks() == before).await;
 }
 
 #[tokio::test]

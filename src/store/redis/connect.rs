@@ -13,7 +13,7 @@ use super::gather::gather;
 use super::link::Link;
 use super::node::Node;
 use super::notices::Notices;
-use super::place::Place;
+use super::place::{self, Place};
 use super::routes::Routes;
 use super::sentinel::Sentinels;
 use super::server::{Server, TOO_OLD, invalid, of_server, unavailable};
@@ -68,6 +68,8 @@ pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connect
             return Err(invalid(format!("{what}: it is no single data server")));
         }
     }
+    let role = link.0.command(&cmd("ROLE")).await;
+    place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
     Ok(connected(link, address).await)
 }
 

@@ -10,6 +10,7 @@ use redis::{Value, cmd};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::failure::Failure;
 use super::notices::Notices;
 use super::sentinel::Sentinels;
 use super::server::{DialError, Dialled, Server};
@@ -52,8 +53,14 @@ impl Place {
         let dialled = server.dial(notices).await.map_err(|error| {
             DialError::NoPrimary(format!("{sentinels}: {}", error.at(&address)))
         })?;
-        is_primary(&dialled)
-            .await
+        let mut connection = dialled.connection.clone();
+        let role = cmd("ROLE");
+        let role = timeout(ROLE, connection.send_packed_command(&role)).await;
+        let role = match role {
+            Ok(reply) => reply.map_err(Failure::from).and_then(Failure::or_reply),
+            Err(_) => Err(Failure::Lost("does not answer".into())),
+        };
+        is_primary(role)
             .map_err(|reason| DialError::NoPrimary(format!("{sentinels}: {address} {reason}")))?;
         Ok(dialled)
     }
@@ -92,19 +99,15 @@ impl Place {
     }
 }
 
-/// A fail-over may be under way, so that the sentinels' word is not enough. A
-/// user who may not ask has to do with it.
-async fn is_primary(dialled: &Dialled) -> Result<(), String> {
-    let mut connection = dialled.connection.clone();
-    let role = cmd("ROLE");
-    let answer = timeout(ROLE, connection.send_packed_command(&role)).await;
-    match answer {
-        Ok(Ok(Value::Array(role))) => match role.first() {
+/// What a server says of its `ROLE`: a fail-over may be under way, so that the
+/// sentinels' word is not enough. A user who may not ask has to do with it.
+pub(super) fn is_primary(role: Result<Value, Failure>) -> Result<(), String> {
+    match role {
+        Ok(Value::Array(role)) => match role.first() {
             Some(Value::BulkString(role)) if role == b"master" => Ok(()),
             _ => Err("is a replica".into()),
         },
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(format!("failed: {error}")),
-        Err(_) => Err(format!("did not answer within {} s", ROLE.as_secs())),
+        Ok(_) | Err(Failure::Server { .. }) => Ok(()),
+        Err(failure) => Err(failure.to_string()),
     }
 }
