@@ -8,6 +8,7 @@ use genesys_once::testing::store_conformance;
 use genesys_once::{Persistence, RedisStore, Store};
 use tokio::time::timeout;
 
+use super::fakes::Fake;
 use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
@@ -180,6 +181,66 @@ async fn a_slot_on_the_move_is_followed() {
         apply(&store, number, acquire(2)).await.unwrap(),
         Answer::Done
     );
+}
+
+/// The server that loses a slot takes its subscriptions back unasked. Red when
+/// that goes unheard: the channel is taken for subscribed when the slot returns.
+#[tokio::test]
+async fn a_slot_that_comes_back_is_listened_to_again() {
+    let cluster = RedisCluster::start().await;
+    let store = connect(&cluster).await;
+    let number = shards(&cluster)[0][0];
+    let one = name(number);
+    let slot = cluster.slot(&one.to_string()).to_string();
+    let ids = [0, 1].map(|node| cluster.nodes[node].command::<String>(&["CLUSTER", "MYID"]));
+    let hand_over = |from: usize, to: usize| {
+        for (node, state, id) in [
+            (to, "IMPORTING", &ids[from]),
+            (from, "MIGRATING", &ids[to]),
+            (to, "NODE", &ids[to]),
+            (from, "NODE", &ids[to]),
+        ] {
+            cluster.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", &slot, state, id]);
+        }
+    };
+    subscribe(&store, number).await;
+    let mut waiting = store.changed(&one);
+    let quiet = timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(quiet.is_err());
+    hand_over(0, 1);
+    hand_over(1, 0);
+    // The waiter may be told of the change as well, and then waits again.
+    let listens = || {
+        let (_, count): (String, u64) =
+            cluster.nodes[0].command(&["PUBSUB", "SHARDNUMSUB", &one.to_string()]);
+        count == 1
+    };
+    eventually("the channel is listened to again", async || {
+        if timeout(Duration::from_millis(1), &mut waiting)
+            .await
+            .is_ok()
+        {
+            waiting = store.changed(&one);
+        }
+        listens()
+    })
+    .await;
+}
+
+/// One that has missed a fail-over draws an old map. Red when maps are not told
+/// apart by their epoch.
+#[tokio::test]
+async fn a_node_that_has_missed_a_fail_over_is_not_believed() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let stale = Fake::cluster_node(1, old.port).await;
+    let informed = Fake::cluster_node(2, new.port).await;
+    for number in 0..10 {
+        let urls = [stale.url(), informed.url()];
+        let store = RedisStore::cluster(urls).await.unwrap();
+        apply(&store, number, acquire(1)).await.unwrap();
+    }
+    assert_eq!(new.command::<u32>(&["DBSIZE"]), 10);
+    assert_eq!(old.command::<u32>(&["DBSIZE"]), 0);
 }
 
 /// Red when `WAIT` goes to another server than the key's primary.

@@ -10,6 +10,8 @@ enum Manner {
     Says(String),
     /// The epoch, and the port of the primary.
     Sentinel(u64, u16),
+    /// The epoch, and the port of the server that has all slots.
+    ClusterNode(u64, u16),
     KnowsNoHello,
     Silent,
     HangsUp,
@@ -30,6 +32,13 @@ impl Fake {
     /// A sentinel that names this primary, as of that epoch.
     pub async fn sentinel(epoch: u64, port: u16) -> Self {
         let mut fake = Self::start(Manner::Sentinel(epoch, port)).await;
+        fake.login = "";
+        fake
+    }
+
+    /// A node of a cluster that draws this map, as of that epoch.
+    pub async fn cluster_node(epoch: u64, port: u16) -> Self {
+        let mut fake = Self::start(Manner::ClusterNode(epoch, port)).await;
         fake.login = "";
         fake
     }
@@ -82,6 +91,14 @@ async fn serve(stream: TcpStream, manner: Manner) {
     while let Some((command, subcommand)) = command(&mut stream).await {
         let reply = match (&manner, command.as_str()) {
             (Manner::Sentinel(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$8\r\nsentinel\r\n".into(),
+            (Manner::ClusterNode(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n".into(),
+            (Manner::ClusterNode(epoch, _), "CLUSTER") if subcommand == "INFO" => bulk(&format!(
+                "cluster_state:ok\r\ncluster_current_epoch:{epoch}\r\n"
+            )),
+            (Manner::ClusterNode(_, port), "CLUSTER") => {
+                let server = format!("*2\r\n{}:{port}\r\n", bulk("127.0.0.1"));
+                format!("*1\r\n*3\r\n:0\r\n:16383\r\n{server}")
+            }
             (Manner::Sentinel(epoch, _), "SENTINEL") if subcommand == "MASTER" => {
                 format!("%1\r\n$12\r\nconfig-epoch\r\n$1\r\n{epoch}\r\n")
             }
@@ -101,6 +118,10 @@ async fn serve(stream: TcpStream, manner: Manner) {
             return;
         }
     }
+}
+
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
 }
 
 /// The first two words of the next command: `*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n`.
