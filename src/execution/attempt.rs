@@ -174,7 +174,7 @@ impl Execution<Locked> {
                     self.state.live_until = sent + self.state.claim.lease_ttl;
                     return Ok(true);
                 }
-Ok(_) => {
+                Ok(_) => {
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
                     return Ok(false);
                 }

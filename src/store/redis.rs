@@ -286,6 +286,10 @@ impl Store for RedisStore {
         Box::pin(self.inner.routes.changed(name.to_string()))
     }
 
+    fn part(&self, name: &RecordName) -> u64 {
+        self.inner.routes.part(&name.to_string())
+    }
+
     fn unresolved<'a>(
         &'a self,
         namespace: &'a Namespace,

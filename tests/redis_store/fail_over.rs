@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use genesys_once::Store;
 use genesys_once::record::{Answer, Event, RecordState};
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{DataActionRequest, Engine, Error, IdempotencyKey, RecordName, Store};
 use tokio::time::timeout;
 
 use super::cluster::{EVER, IN_TIME, connect, is_cached, shards, subscribe};
@@ -125,6 +126,80 @@ async fn a_hung_primary_holds_up_nobody_else() {
         let primary = cluster.primary_of(&name(*number).to_string());
         assert_eq!(primary, 3);
     }
+}
+
+/// The engine's own deadline may be shorter. Red when only a command that ran to
+/// its end leads to a new map.
+#[tokio::test]
+async fn impatient_callers_find_the_new_primary_all_the_same() {
+    const SHORT: Duration = Duration::from_millis(300);
+    let cluster = RedisCluster::start().await;
+    let store = connect(&cluster).await;
+    let [hung, ..] = shards(&cluster);
+    apply(&store, hung[0], acquire(1)).await.unwrap();
+    cluster.nodes[0].pause();
+    cluster.settled().await;
+    eventually_within(RECOVERY, "the shard is back", async || {
+        let answer = timeout(SHORT, apply(&store, hung[0], extend(1))).await;
+        matches!(answer, Ok(Ok(Answer::Done)))
+    })
+    .await;
+}
+
+/// One shard in three hangs, and executions of the others' keys go on as if it
+/// did not. Red when the engine takes it for the whole store.
+#[tokio::test]
+async fn an_engine_goes_on_with_the_other_shards() {
+    let cluster = RedisCluster::start().await;
+    let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let builder = Engine::builder(platform.clone()).store(connect(&cluster).await);
+    let builder = builder.store_timeout(Duration::from_millis(500));
+    let engine = builder
+        .namespace("test".parse().unwrap())
+        .start()
+        .await
+        .unwrap();
+    let mut requests = [(); 3].map(|()| Vec::new());
+    for number in 0..60 {
+        let request = DataActionRequest::new("refund", format!("{number}")).unwrap();
+        let name = RecordName::new("test".parse().unwrap(), IdempotencyKey::of(&request));
+        requests[cluster.primary_of(&name.to_string())].push(request);
+    }
+    let [hung, second, third] = requests;
+    cluster.nodes[0].pause();
+    let failing = tokio::spawn({
+        let (engine, hung) = (engine.clone(), hung.clone());
+        async move {
+            let mut failed = 0;
+            for request in hung.into_iter().take(5) {
+                let error = engine.execute(request).await.unwrap_err();
+                assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+                failed += 1;
+            }
+            failed
+        }
+    });
+    eventually("the store is known to be down in part", async || {
+        !engine.stats().store_up
+    })
+    .await;
+    for request in second.into_iter().chain(third) {
+        let reply = engine.execute(request).await.unwrap();
+        assert!(reply.recorded());
+    }
+    assert_eq!(timeout(RECOVERY, failing).await.unwrap().unwrap(), 5);
+    cluster.settled().await;
+    eventually_within(RECOVERY, "all executions go on", async || {
+        engine.execute(hung[9].clone()).await.is_ok()
+    })
+    .await;
+    assert!(engine.stats().store_up);
+    // None of those that were told of the outage was sent.
+    let told = hung[..5].iter().map(IdempotencyKey::of);
+    assert!(
+        told.into_iter()
+            .all(|key| platform.ledger().calls(&key) == 0)
+    );
 }
 
 /// A server that loses its shard takes the subscriptions back unasked. redis-rs

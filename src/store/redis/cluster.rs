@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::failure::Failure;
 use super::gather::gather;
-use super::link::{AbortOnDrop, DEADLINE, Link};
+use super::link::{AbortOnDrop, DEADLINE, Link, SUSPICIOUS};
 use super::map::{Chart, Map, chart};
 use super::node::Node;
 use super::server::Server;
@@ -71,6 +71,11 @@ impl Cluster {
         self.shared.map().primaries()
     }
 
+    /// The shard that has a key, by number.
+    pub(super) fn part(&self, key: &str) -> u64 {
+        self.shared.map().part(slot(key))
+    }
+
     /// The server that has a key, with a connection to it.
     pub(super) async fn server(&self, key: &str) -> Result<Server, Failure> {
         match self.shared.map().owner(slot(key)) {
@@ -115,7 +120,13 @@ impl Cluster {
 
     /// Sends commands to the server that has the key.
     pub(super) async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+        let mut patience = Patience {
+            shared: &self.shared,
+            begun: Instant::now(),
+            over: false,
+        };
         let sent = timeout(DEADLINE, self.shared.route(slot(key), commands)).await;
+        patience.over = true;
         let sent = sent.unwrap_or_else(|_| {
             let seconds = DEADLINE.as_secs();
             Err(Failure::Lost(format!(
@@ -134,6 +145,23 @@ impl Cluster {
             self.shared.refresh_soon();
         }
         sent
+    }
+}
+
+/// Watches over one command for the case that its caller drops it: callers may
+/// be less patient than [`DEADLINE`], and a server that hangs must be given up
+/// all the same.
+struct Patience<'a> {
+    shared: &'a Arc<Shared>,
+    begun: Instant,
+    over: bool,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if !self.over && self.begun.elapsed() >= SUSPICIOUS {
+            self.shared.refresh_soon();
+        }
     }
 }
 
@@ -204,6 +232,10 @@ impl Shared {
 
     /// Asks for the map in a task of its own, unless that is under way.
     fn refresh_soon(self: &Arc<Self>) {
+        // A caller may be dropped with its runtime.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let mut task = self
             .background
             .lock()
@@ -211,7 +243,7 @@ impl Shared {
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
             let shared = Arc::downgrade(self);
             let round = self.round();
-            *task = Some(AbortOnDrop(tokio::spawn(async move {
+            *task = Some(AbortOnDrop(runtime.spawn(async move {
                 if let Some(shared) = shared.upgrade() {
                     shared.refresh(round).await;
                 }

@@ -24,7 +24,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 /// A command that its caller gave up on after this long, with nothing heard on
 /// the connection since it was sent, counts as timed out: callers may be less
 /// patient than [`DEADLINE`], and a silent connection must go all the same.
-const SUSPICIOUS: Duration = Duration::from_millis(100);
+pub(super) const SUSPICIOUS: Duration = Duration::from_millis(100);
 
 /// The link to one server, or to whichever the sentinels call the primary. A
 /// clone is the same link.

@@ -22,6 +22,8 @@ pub(super) struct Map {
     /// For each slot the number of its primary below.
     owners: Vec<Option<u16>>,
     primaries: Vec<String>,
+    /// The first slot of each.
+    firsts: Vec<u64>,
     /// Every server of the map, replicas included, and the seeds.
     nodes: HashMap<String, Arc<Node>>,
 }
@@ -36,6 +38,7 @@ impl Map {
             seeds: seeds.iter().map(Server::address).collect(),
             owners: vec![None; SLOTS],
             primaries: Vec::new(),
+            firsts: Vec::new(),
             nodes: seeds.iter().map(node).collect(),
         })
     }
@@ -44,6 +47,13 @@ impl Map {
     pub(super) fn owner(&self, slot: usize) -> Option<&Arc<Node>> {
         let number = self.owners[slot]?;
         self.nodes.get(&self.primaries[usize::from(number)])
+    }
+
+    /// The shard that has a slot, by its first slot: that stays when a replica
+    /// takes over. 0 for a slot that nobody has.
+    pub(super) fn part(&self, slot: usize) -> u64 {
+        let first = self.owners[slot].map(|owner| self.firsts[usize::from(owner)]);
+        first.map_or(0, |first| first + 1)
     }
 
     /// The links to all primaries, by address.
@@ -92,6 +102,7 @@ impl Map {
             new.primaries.len() - 1
         });
         new.owners[slot] = u16::try_from(number).ok();
+        new.firsts = firsts(&new.owners, new.primaries.len());
         new.nodes.insert(address, node);
         Ok(new)
     }
@@ -125,11 +136,22 @@ impl Map {
         Ok(Self {
             login: self.login.clone(),
             seeds: self.seeds.clone(),
+            firsts: firsts(&owners, primaries.len()),
             owners,
             primaries,
             nodes,
         })
     }
+}
+
+fn firsts(owners: &[Option<u16>], primaries: usize) -> Vec<u64> {
+    let mut firsts = vec![0; primaries];
+    for (slot, owner) in owners.iter().enumerate().rev() {
+        if let Some(owner) = owner {
+            firsts[usize::from(*owner)] = slot as u64;
+        }
+    }
+    firsts
 }
 
 /// The map as one server draws it.
@@ -196,6 +218,10 @@ mod tests {
         assert_eq!(port(&map, 9).as_deref(), Some("a:1"));
         assert_eq!(port(&map, 10), None);
         assert_eq!(port(&map, 16_383).as_deref(), Some("a:3"));
+        assert_eq!(
+            [0, 9, 10, 11, 16_383].map(|slot| map.part(slot)),
+            [1, 1, 0, 12, 12]
+        );
         assert_eq!(map.primaries().len(), 2);
         assert_eq!(map.ask(9).len(), 4);
         let first: Vec<_> = map.ask(2).iter().map(Link::address).collect();

@@ -27,6 +27,14 @@ impl Routes {
         }
     }
 
+    /// The shard of a key, by number; 0 where there is only one.
+    pub(super) fn part(&self, key: &str) -> u64 {
+        match self {
+            Self::One(_) => 0,
+            Self::Cluster(cluster) => cluster.part(key),
+        }
+    }
+
     /// Makes sure of who has what: a server has sent us away.
     pub(super) async fn doubt(&self) {
         match self {
