@@ -266,7 +266,8 @@ async fn a_gigantic_value_is_not_fetched() {
     store.apply(&name(2), acquire(1)).await.unwrap();
 }
 
-/// The largest record that is written is one that is read.
+/// The largest record that is written is one that is read. Red when nothing
+/// bounds what is written.
 #[tokio::test]
 async fn an_outcome_that_would_not_be_read_is_not_written() {
     let server = RedisServer::start();
