@@ -3,7 +3,7 @@
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 #[derive(Clone)]
 enum Manner {
@@ -64,11 +64,13 @@ impl Fake {
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
             let mut silent = Vec::new();
+            // Connections end with the server.
+            let mut served = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 match &manner {
                     Manner::Silent => silent.push(stream),
                     Manner::HangsUp => drop(stream),
-                    answers => drop(tokio::spawn(serve(stream, answers.clone()))),
+                    answers => drop(served.spawn(serve(stream, answers.clone()))),
                 }
             }
         });
