@@ -15,6 +15,7 @@ mod redis_store {
     mod records;
     mod refusals;
     mod replicas;
+    mod rights;
     mod sentinel;
     mod tls;
     mod topologies;

@@ -80,12 +80,14 @@ use crate::record::{Answer, Event, RecordState};
 /// # What the user needs
 ///
 /// The user named in the URL needs `SET`, `GET`, `GETRANGE`, `STRLEN`, `PTTL`,
-/// `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those keys; `SCAN` to list
-/// unresolved ones; `PUBLISH` and `SUBSCRIBE` on those channels (in a cluster
-/// `SPUBLISH`, `SSUBSCRIBE` and `SUNSUBSCRIBE`), without which those who wait learn
-/// of an outcome only by polling. In a cluster also `CLUSTER SLOTS` and, to tell
-/// an old map from a new one, `CLUSTER INFO`; with sentinels `ROLE`, to tell a
-/// primary from a replica, and on the sentinels `SENTINEL`.
+/// `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those keys, and `SCAN` to
+/// list unresolved ones; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels,
+/// without which those who wait learn of an outcome only by polling. In a cluster
+/// `SPUBLISH`, `SSUBSCRIBE` and `SUNSUBSCRIBE` instead, `CLUSTER SLOTS`, `ASKING`,
+/// and `CLUSTER INFO` to tell an old map from a new one. With sentinels also `ROLE`,
+/// to tell a primary from a replica, and on the sentinels `SENTINEL`. `HELLO` says
+/// what kind of server it is, `INFO` and `CONFIG GET` how lasting: without them that
+/// is not known.
 ///
 /// On a server that is out of memory (`maxmemory` with `noeviction`), acquiring
 /// and writing large outcomes is [`StoreError::refused`]; replays go on, and so
@@ -116,8 +118,8 @@ impl RedisStore {
     /// [`Error::InvalidConfig`] where trying again cannot help: a URL that
     /// cannot be read, a wrong user, password or database, TLS on the wrong
     /// side, a certificate that is not trusted, a server older than 7.0, a node
-    /// of a cluster or a sentinel. [`Error::StoreUnavailable`] where it may: nobody there, or no answer
-    /// within a few seconds. Neither shows the password.
+    /// of a cluster or a sentinel. [`Error::StoreUnavailable`] where it may: nobody
+    /// there, or no answer within a few seconds. Neither shows the password.
     ///
     /// # Cancel safety
     ///

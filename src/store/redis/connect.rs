@@ -35,7 +35,7 @@ pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
     let address = server.address();
     let link = dial(&server, Place::Server(server.clone())).await?;
     match about(&link.0).await? {
-        Mode::Alone => {}
+        Mode::Alone | Mode::Unknown => {}
         Mode::ClusterNode => {
             return Err(invalid(
                 "the server is a node of a cluster: RedisStore::cluster is meant",
@@ -63,7 +63,7 @@ pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connect
         .await
         .map_err(|error| of_server(error, &what))?
     {
-        Mode::Alone => {}
+        Mode::Alone | Mode::Unknown => {}
         Mode::ClusterNode | Mode::Sentinel => {
             return Err(invalid(format!("{what}: it is no single data server")));
         }
@@ -91,7 +91,7 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
     let asked = seeds.iter().map(|seed| async {
         let (link, _) = dial(seed, Place::Server(seed.clone())).await?;
         match about(&link).await? {
-            Mode::ClusterNode => Ok(()),
+            Mode::ClusterNode | Mode::Unknown => Ok(()),
             Mode::Alone => Err(invalid(
                 "the server is no node of a cluster: RedisStore::connect is meant",
             )),
@@ -167,14 +167,18 @@ enum Mode {
     Alone,
     ClusterNode,
     Sentinel,
+    /// It does not say, or not to us.
+    Unknown,
 }
 
 /// Asks a server what it is, and whether it is new enough.
 async fn about(link: &Link) -> Result<Mode, Error> {
-    let reply = link.command(&cmd("HELLO")).await;
-    let reply = reply.map_err(|failure| unavailable(failure.to_string()))?;
+    let reply = match link.command(&cmd("HELLO")).await {
+        Err(failure) if failure.code() == Some("NOPERM") => return Ok(Mode::Unknown),
+        reply => reply.map_err(|failure| unavailable(failure.to_string()))?,
+    };
     let Value::Map(pairs) = reply else {
-        return Ok(Mode::Alone);
+        return Ok(Mode::Unknown);
     };
     let (mut version, mut mode) = (None, None);
     for pair in pairs {
@@ -197,7 +201,8 @@ async fn about(link: &Link) -> Result<Mode, Error> {
     Ok(match mode.as_deref() {
         Some("cluster") => Mode::ClusterNode,
         Some("sentinel") => Mode::Sentinel,
-        _ => Mode::Alone,
+        Some(_) => Mode::Alone,
+        None => Mode::Unknown,
     })
 }
 
