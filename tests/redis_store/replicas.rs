@@ -101,10 +101,13 @@ async fn no_way_into_dispatched_does_without_copies() {
     let patient = store(&primary, EVER).await;
     apply(&patient, 2, acquire(1)).await.unwrap();
     let store = patient.clone().replicas(2, SHORT);
-    replicas[1].pause();
     // Not on the way there, so nothing is waited for.
     let claimed = apply(&store, 2, enter(1, Phase::Claimed)).await;
     assert_eq!(claimed.unwrap(), Answer::Done);
+    // Nothing else is on its way to the replicas: elsewhere `WAIT` would say that
+    // both have everything.
+    in_step(&primary, 2).await;
+    replicas[1].pause();
 
     assert_short(apply(&store, 1, acquire(1)).await);
     // The same acquire again, as after a lost reply: one's own lease. It is
