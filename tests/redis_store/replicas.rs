@@ -11,6 +11,8 @@ use genesys_once::{
     StoreError,
 };
 
+use tokio::time::timeout;
+
 use super::{acquire, apply, chain, claim, complete, extend, name};
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
@@ -152,7 +154,8 @@ async fn nobody_else_waits_for_replicas() {
         primary.blocked_clients() == 1
     })
     .await;
-    let replay = apply(&store, 1, acquire(2)).await.unwrap();
+    let replay = timeout(Duration::from_secs(60), apply(&store, 1, acquire(2))).await;
+    let replay = replay.expect("a replay waits for replicas").unwrap();
     assert!(
         matches!(replay, Answer::Is(Some(RecordState::Cached { .. }))),
         "{replay:?}"
