@@ -252,7 +252,7 @@ pub(crate) async fn follow_up(
         made += 1;
         match store.apply(name, event.clone()).await {
             // A definite answer, a definite refusal, or time to stop asking.
-            Err(error) if !error.is_refused() && !error.is_unreadable() && made < tries => {
+            Err(error) if !error.is_definite() && made < tries => {
                 tokio::time::sleep(Duration::from_millis(20) * made).await;
             }
             answer => return answer.and_then(record::readable),

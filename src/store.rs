@@ -70,6 +70,14 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(std::future::pending())
     }
 
+    /// Which part of the store has the record of `name`, as a number of the
+    /// store's own; 0, the only one, by default. Parts fail apart: while one does
+    /// not answer, the engine goes on with the others.
+    fn part(&self, name: &RecordName) -> u64 {
+        let _ = name;
+        0
+    }
+
     /// Up to `limit` indeterminate records of a namespace, in no order.
     ///
     /// # Errors
@@ -104,6 +112,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         (**self).changed(name)
+    }
+
+    fn part(&self, name: &RecordName) -> u64 {
+        (**self).part(name)
     }
 
     fn unresolved<'a>(

@@ -5,14 +5,20 @@
 mod support;
 
 mod redis_store {
+    mod cluster;
     mod connect;
+    mod fail_over;
     mod fakes;
     mod notices;
     mod outage;
     mod protocol;
     mod records;
     mod refusals;
+    mod replicas;
+    mod rights;
+    mod sentinel;
     mod tls;
+    mod topologies;
 
     use std::sync::Arc;
     use std::time::Duration;

@@ -140,6 +140,7 @@ enum StoreErrorKind {
     Unavailable,
     Refused,
     Unreadable,
+    Undurable,
 }
 
 impl StoreError {
@@ -169,6 +170,29 @@ impl StoreError {
         }
     }
 
+    /// The command was applied, and too few machines know of it to build on it.
+    /// Nobody is to send it again in the hope of another answer: whoever sent it
+    /// gives its lease back. To stores' wrappers it looks like `unavailable`,
+    /// which leads to the same end, later.
+    #[cfg(feature = "redis")]
+    pub(crate) fn undurable(cause: impl Into<Cause>) -> Self {
+        Self {
+            kind: StoreErrorKind::Undurable,
+            cause: share(cause),
+        }
+    }
+
+    /// Whether the command was applied without being safe.
+    pub(crate) fn is_undurable(&self) -> bool {
+        self.kind == StoreErrorKind::Undurable
+    }
+
+    /// Whether the store gave a definite answer, so that sending the command
+    /// again finds out nothing.
+    pub(crate) fn is_definite(&self) -> bool {
+        self.kind != StoreErrorKind::Unavailable
+    }
+
     /// Whether the store definitely did not apply the command.
     pub fn is_refused(&self) -> bool {
         self.kind == StoreErrorKind::Refused
@@ -186,6 +210,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unavailable => "the store did not answer",
             StoreErrorKind::Refused => "the store refused to write",
             StoreErrorKind::Unreadable => "the record is unreadable",
+            StoreErrorKind::Undurable => "the store could not make sure of the write",
         })
     }
 }

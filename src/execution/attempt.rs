@@ -178,7 +178,7 @@ impl Execution<Locked> {
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
                     return Ok(false);
                 }
-                Err(error) if last || error.is_refused() => return Err(error),
+                Err(error) if last || error.is_definite() => return Err(error),
                 Err(_) => {}
             }
         }

@@ -177,7 +177,7 @@ struct Taking<'a> {
     core: &'a Core,
     store: &'a dyn Store,
     claim: Claim,
-    /// The fate of a command is unknown.
+    /// The fate of a command is unknown, or it was applied in vain.
     lost_reply: bool,
 }
 
@@ -286,7 +286,11 @@ impl Taking<'_> {
             let sent = Instant::now();
             match self.core.apply(self.store, &event, 1).await {
                 Ok(answer) => return Ok((answer, sent)),
-                Err(error) if error.is_refused() || error.is_unreadable() => return Err(error),
+                Err(error) if error.is_definite() => {
+                    // Applied, but not to be built on: given back.
+                    self.lost_reply |= error.is_undurable();
+                    return Err(error);
+                }
                 Err(_) => self.lost_reply = true,
             }
         }

@@ -1,6 +1,7 @@
-//! The circuit breaker of a store, as a pure state: when to fail at once, when
+//! The circuit breakers of a store, as a pure state: when to fail at once, when
 //! to probe. Times are those of its caller's clock, from any origin.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Failures in a row that open the breaker.
@@ -9,11 +10,67 @@ const THRESHOLD: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// A part that nobody has asked for in this long after its failure may be none
+/// any more: its failures are forgotten when others are heard of.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// A breaker for each part of a store, since parts fail apart. Only those with
+/// failures are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Breakers {
+    failing: BTreeMap<u64, Breaker>,
+}
+
+impl Breakers {
+    /// Whether a command for that part may go on at `now`.
+    pub(crate) fn pass(&mut self, part: u64, now: Duration) -> Pass {
+        let breaker = self.failing.get_mut(&part);
+        breaker.map_or(Pass::Go, |breaker| breaker.pass(now))
+    }
+
+    /// That part answered.
+    pub(crate) fn answered(&mut self, part: u64, now: Duration) {
+        self.failing.remove(&part);
+        self.forget(part, now);
+    }
+
+    /// As [`Breaker::failed`] has it.
+    pub(crate) fn failed(&mut self, part: u64, sent: Duration, now: Duration, probe: bool) {
+        self.forget(part, now);
+        let breaker = self.failing.entry(part).or_default();
+        breaker.failed(sent, now, probe);
+    }
+
+    /// As [`Breaker::silent`] has it.
+    pub(crate) fn silent(&mut self, part: u64, now: Duration, probe: bool) {
+        self.forget(part, now);
+        self.failing.entry(part).or_default().silent(now, probe);
+    }
+
+    /// As [`Breaker::dropped`] has it.
+    pub(crate) fn dropped(&mut self, part: u64) {
+        if let Some(breaker) = self.failing.get_mut(&part) {
+            breaker.dropped();
+        }
+    }
+
+    /// Whether commands go on, for every part.
+    pub(crate) fn are_closed(&self) -> bool {
+        self.failing.values().all(Breaker::is_closed)
+    }
+
+    fn forget(&mut self, but: u64, now: Duration) {
+        let recent = |breaker: &Breaker| now < breaker.last + FORGOTTEN;
+        self.failing
+            .retain(|part, breaker| *part == but || recent(breaker));
+    }
+}
+
 /// Closed while commands are answered; open after three failures in a row, when
 /// commands fail at once; and probing, when one command tries whether the store
 /// is back.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Breaker {
+struct Breaker {
     failures: u32,
     /// When the last failure was counted.
     last: Duration,
@@ -40,7 +97,7 @@ pub(crate) enum Pass {
 
 impl Breaker {
     /// Whether a command may go on at `now`.
-    pub(crate) fn pass(&mut self, now: Duration) -> Pass {
+    fn pass(&mut self, now: Duration) -> Pass {
         match &mut self.open {
             None => Pass::Go,
             Some(open) if open.probing || now < open.until => Pass::Stop,
@@ -51,17 +108,12 @@ impl Breaker {
         }
     }
 
-    /// The store answered.
-    pub(crate) fn answered(&mut self) {
-        *self = Self::default();
-    }
-
     /// A command that was sent at `sent` failed; `probe` where it was the probe.
     ///
     /// What was under way when a connection broke fails all at once, with a store
     /// that may be well: together it counts as one failure, so that the second
     /// try of each still goes on.
-    pub(crate) fn failed(&mut self, sent: Duration, now: Duration, probe: bool) {
+    fn failed(&mut self, sent: Duration, now: Duration, probe: bool) {
         if self.open.is_none() && sent < self.last {
             return;
         }
@@ -70,7 +122,7 @@ impl Breaker {
 
     /// A command got no answer in all the time that it had. Each of these
     /// counts: whoever else waits would wait as long.
-    pub(crate) fn silent(&mut self, now: Duration, probe: bool) {
+    fn silent(&mut self, now: Duration, probe: bool) {
         self.count(now, probe);
     }
 
@@ -100,14 +152,14 @@ impl Breaker {
     }
 
     /// The probe was given up without an answer or a failure: the next one may.
-    pub(crate) fn dropped(&mut self) {
+    fn dropped(&mut self) {
         if let Some(open) = &mut self.open {
             open.probing = false;
         }
     }
 
     /// Whether commands go on.
-    pub(crate) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.open.is_none()
     }
 }
@@ -130,14 +182,48 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
-        let mut breaker = Breaker::default();
+        let mut breakers = Breakers::default();
         for _ in 0..10 {
-            breaker.failed(Duration::ZERO, Duration::ZERO, false);
-            breaker.failed(Duration::ZERO, Duration::ZERO, false);
-            breaker.answered();
+            breakers.failed(0, Duration::ZERO, Duration::ZERO, false);
+            breakers.failed(0, Duration::ZERO, Duration::ZERO, false);
+            breakers.answered(0, Duration::ZERO);
         }
-        assert!(breaker.is_closed());
+        assert!(breakers.are_closed());
         opened();
+    }
+
+    /// Red when all parts share a breaker.
+    #[test]
+    fn a_part_that_fails_takes_no_other_along() {
+        let mut breakers = Breakers::default();
+        for _ in 0..THRESHOLD {
+            breakers.silent(1, Duration::ZERO, false);
+            breakers.failed(2, Duration::ZERO, Duration::ZERO, false);
+            breakers.answered(2, Duration::ZERO);
+        }
+        assert!(!breakers.are_closed());
+        assert_eq!(breakers.pass(1, 499 * MS), Pass::Stop);
+        assert_eq!(breakers.pass(2, 499 * MS), Pass::Go);
+        assert_eq!(breakers.pass(1, 500 * MS), Pass::Probe);
+        breakers.answered(1, 500 * MS);
+        assert!(breakers.are_closed());
+    }
+
+    /// Shards come and go: what nobody asks for is not down for ever.
+    #[test]
+    fn a_part_that_is_gone_is_forgotten() {
+        let mut breakers = Breakers::default();
+        for part in 1..4 {
+            for _ in 0..THRESHOLD {
+                breakers.silent(part, Duration::ZERO, false);
+            }
+        }
+        breakers.answered(9, FORGOTTEN - MS);
+        assert!(!breakers.are_closed());
+        breakers.silent(1, FORGOTTEN, false);
+        assert_eq!(breakers.failing.len(), 1, "the others were not asked for");
+        assert_eq!(breakers.pass(2, FORGOTTEN), Pass::Go);
+        assert!(!breakers.are_closed());
     }
 
     #[test]
@@ -167,8 +253,10 @@ mod tests {
         assert_eq!(breaker.pass(500 * MS), Pass::Stop);
         breaker.dropped();
         assert_eq!(breaker.pass(501 * MS), Pass::Probe);
-        breaker.answered();
-        assert_eq!(breaker.pass(502 * MS), Pass::Go);
+        let mut breakers = Breakers::default();
+        breakers.failing.insert(0, breaker);
+        breakers.answered(0, 501 * MS);
+        assert_eq!(breakers.pass(0, 502 * MS), Pass::Go);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Puts every call to a store under a deadline and a circuit breaker, so that no
-//! execution hangs on one and nobody waits for one that is known to be down.
+//! Puts every call to a store under a deadline and a circuit breaker, one for
+//! each part, so that no execution hangs on one and nobody waits for one that is
+//! known to be down.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::{BoxFuture, Store};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::policy::{Breaker, Pass};
+use crate::policy::{Breakers, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, Raised};
 
@@ -20,7 +21,7 @@ use crate::telemetry::{self, Raised};
 pub(crate) struct Guarded {
     store: Arc<dyn Store>,
     limit: Duration,
-    breaker: Mutex<Breaker>,
+    breakers: Mutex<Breakers>,
     origin: Instant,
     namespace: Namespace,
     /// Kept while the breaker is open; changed under its lock only.
@@ -32,25 +33,27 @@ impl Guarded {
         Self {
             store,
             limit,
-            breaker: Mutex::default(),
+            breakers: Mutex::default(),
             origin: Instant::now(),
             namespace,
             open: Mutex::default(),
         }
     }
 
-    /// Whether the store answers, as far as the last commands tell.
+    /// Whether every part of the store answers, as far as the last commands tell.
     pub(crate) fn is_up(&self) -> bool {
-        self.breaker().is_closed()
+        self.breakers().are_closed()
     }
 
     async fn within<T>(
         &self,
         command: &'static str,
+        name: &RecordName,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let sent = self.origin.elapsed();
-        let mut turn = match self.breaker().pass(sent) {
+        let part = self.store.part(name);
+        let mut turn = match self.breakers().pass(part, sent) {
             Pass::Stop => {
                 telemetry::store_stopped(&self.namespace, command);
                 let why = "the breaker is open: the last commands were not answered";
@@ -58,10 +61,12 @@ impl Guarded {
             }
             Pass::Go => Turn {
                 guarded: self,
+                part,
                 probe: false,
             },
             Pass::Probe => Turn {
                 guarded: self,
+                part,
                 probe: true,
             },
         };
@@ -78,15 +83,15 @@ impl Guarded {
         };
         turn.end(match &answer {
             // It answered, if only to refuse.
-            Err(error) if !error.is_refused() && !error.is_unreadable() => End::Failed { sent },
+            Err(error) if !error.is_definite() => End::Failed { sent },
             _ => End::Answered,
         });
         answer
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+    fn breakers(&self) -> MutexGuard<'_, Breakers> {
         // Plain numbers: no critical section leaves them half changed.
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self) -> MutexGuard<'_, Option<Raised>> {
@@ -98,6 +103,7 @@ impl Guarded {
 /// to the next one.
 struct Turn<'a> {
     guarded: &'a Guarded,
+    part: u64,
     probe: bool,
 }
 
@@ -114,16 +120,16 @@ enum End {
 impl Turn<'_> {
     fn end(&mut self, end: End) {
         let now = self.guarded.origin.elapsed();
-        let mut breaker = self.guarded.breaker();
-        let was_closed = breaker.is_closed();
+        let mut breakers = self.guarded.breakers();
+        let was_closed = breakers.are_closed();
         match end {
-            End::Answered => breaker.answered(),
-            End::Failed { sent } => breaker.failed(sent, now, self.probe),
-            End::Silent => breaker.silent(now, self.probe),
+            End::Answered => breakers.answered(self.part, now),
+            End::Failed { sent } => breakers.failed(self.part, sent, now, self.probe),
+            End::Silent => breakers.silent(self.part, now, self.probe),
         }
         self.probe = false;
         let mut open = self.guarded.open();
-        match (was_closed, breaker.is_closed()) {
+        match (was_closed, breakers.are_closed()) {
             (true, false) => {
                 *open = Some(telemetry::breaker_open(&self.guarded.namespace));
                 tracing::warn!("the store does not answer; failing at once, and probing")
@@ -140,7 +146,7 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.probe {
-            self.guarded.breaker().dropped();
+            self.guarded.breakers().dropped(self.part);
         }
     }
 }
@@ -161,7 +167,7 @@ impl Store for Guarded {
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         let command = telemetry::command(&event);
-        Box::pin(self.within(command, self.store.apply(name, event)))
+        Box::pin(self.within(command, name, self.store.apply(name, event)))
     }
 
     fn look<'a>(
@@ -172,11 +178,15 @@ impl Store for Guarded {
             let state = self.store.look(name).await?;
             state.map(RecordState::readable).transpose()
         };
-        Box::pin(self.within("look", look))
+        Box::pin(self.within("look", name, look))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         self.store.changed(name)
+    }
+
+    fn part(&self, name: &RecordName) -> u64 {
+        self.store.part(name)
     }
 
     fn unresolved<'a>(
@@ -186,5 +196,49 @@ impl Store for Guarded {
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         // Listing walks the whole store: it has no fixed time.
         self.store.unresolved(namespace, limit)
+    }
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    /// Takes every event, and makes sure of none.
+    struct WithoutCopies;
+
+    impl Store for WithoutCopies {
+        fn apply<'a>(
+            &'a self,
+            _: &'a RecordName,
+            _: Event,
+        ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+            Box::pin(async { Err(StoreError::undurable("1 of 2 replicas have it")) })
+        }
+
+        fn look<'a>(
+            &'a self,
+            _: &'a RecordName,
+        ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+            Box::pin(async { Ok(None) })
+        }
+    }
+
+    /// Red when missing replicas keep everybody from replaying.
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_lacks_copies_is_up() {
+        let guarded = Guarded::new(
+            Arc::new(WithoutCopies),
+            Duration::from_secs(2),
+            "test".parse().unwrap(),
+        );
+        let key = IdempotencyKey::from_bytes([1; 32]);
+        let name = RecordName::new("test".parse().unwrap(), key);
+        for _ in 0..10 {
+            let error = guarded.apply(&name, Event::Forget).await.unwrap_err();
+            assert!(error.is_undurable(), "{error:?}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(guarded.is_up());
+        assert!(guarded.look(&name).await.is_ok());
     }
 }

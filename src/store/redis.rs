@@ -1,49 +1,93 @@
-//! Records in one Redis or Valkey server: what several processes agree on. It
-//! composes no record and decides nothing itself: the scripts beside it mirror
+//! Records in Redis or Valkey: what several processes agree on. It composes no
+//! record and decides nothing itself: the scripts beside it mirror
 //! `record::apply`, and the conformance suite holds them to it.
 //!
 //! ```text
-//! RedisStore ── commands ── scripts ──► Link ── Server      one shared connection, remade on demand
-//!           └── notices ◄── listener ◄──┘                  who waits for which channel
+//! RedisStore ── commands ── scripts ──► Routes ─┬─ Node ── Link ── Place ─┬─ Server      one shared connection, remade on demand
+//!           └── copies ── commands ──► a few    │                         └─ Sentinels   who is the primary now?
+//!                                   connections └─ Cluster ── Map ── Nodes               who has which key?
+//! Node ── notices ◄── listener ◄── Link                                                  who waits for which channel
 //! ```
 
+mod cluster;
 mod commands;
+mod connect;
+mod copies;
 mod durability;
 mod failure;
+mod gather;
 mod link;
+mod map;
+mod node;
 mod notices;
+mod place;
+mod routes;
 mod scripts;
+mod sentinel;
 mod server;
+mod slots;
+mod unresolved;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use redis::{Value, cmd};
-
+use self::connect::Connected;
+use self::copies::Copies;
 pub use self::durability::{Durability, Persistence};
-use self::link::{AbortOnDrop, Link};
-use self::notices::Notices;
-use self::server::{Server, TOO_OLD, invalid, unavailable};
+use self::routes::Routes;
 use super::{BoxFuture, Store};
 use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
-/// The store of **several processes**: one Redis server, version 7.0 or later,
-/// or a Valkey.
+/// The store of **several processes**: Redis, version 7.0 or later, or Valkey.
 ///
-/// A clone is the same store, over the same one connection. That connection is
-/// remade when it fails, by the next command; while the server is away, commands
-/// fail at once or within 2 s, a new connection included, and never hang. No
-/// command is repeated behind the caller's back: one whose reply was lost is
+/// | servers | made by | when a primary fails |
+/// |---|---|---|
+/// | one server | [`connect`](Self::connect) | commands fail until it is back |
+/// | a primary and replicas, watched by sentinels | [`sentinel`](Self::sentinel) | commands fail until the sentinels have promoted a replica, then go there |
+/// | a cluster | [`cluster`](Self::cluster) | commands for its keys fail until its replica has taken over, then go there; all others go on |
+///
+/// A clone is the same store, over the same connections: one, or two for each
+/// primary of a cluster. A connection is remade when it fails, by the next
+/// command; while a server is away, commands for it fail at once or within 2 s,
+/// a new connection included, and never hang. No command is repeated behind the
+/// caller's back unless a server said that it had not run it (`MOVED`, `ASK`),
+/// or there was no connection to send it on: one whose reply was lost is
 /// [`StoreError::unavailable`], and its fate is for the caller to find out.
+///
+/// # What is kept
 ///
 /// Its clock is the server's. Records lie under `genesys-once:NAMESPACE:KEY`
 /// and expire by themselves; each change is published on a channel of the same
-/// name. The user named in the URL needs `SET`, `GET`, `GETRANGE`, `PTTL`,
-/// `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those
-/// keys; `SCAN` to list unresolved ones; `PUBLISH` and `SUBSCRIBE` on those
-/// channels, without which those who wait learn of an outcome only by polling.
+/// name, in a cluster to the shard only. A record has at most 32 MiB: a larger
+/// outcome is kept without its body, and a larger value that somebody else put
+/// there is [`Error::RecordUnreadable`]. An acquire fetches no more of it than
+/// that, everything else nothing.
+///
+/// # What is forgotten
+///
+/// What [`durability`](Self::durability) says, and this: **replication is
+/// asynchronous.** A fail-over forgets what the promoted replica had not been
+/// told, the last moments before a crash and everything since a network split.
+/// A lock that is forgotten can be taken, and its request sent, a second time.
+/// [`replicas`](Self::replicas) closes that for locks; `min-replicas-to-write` on
+/// the servers bounds it for everything. A promoted replica counts leases by its
+/// own clock, so keep the servers' in step: a lease that seems to have lapsed
+/// makes its key indeterminate, which is no second call, but somebody's work.
+///
+/// # What the user needs
+///
+/// The user named in the URL needs `SET`, `GET`, `GETRANGE`, `STRLEN`, `PTTL`,
+/// `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those keys, and `SCAN` to
+/// list unresolved ones; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels,
+/// without which those who wait learn of an outcome only by polling. In a cluster
+/// `SPUBLISH`, `SSUBSCRIBE` and `SUNSUBSCRIBE` instead, `CLUSTER SLOTS`, `ASKING`,
+/// and `CLUSTER INFO` to tell an old map from a new one. With sentinels also `ROLE`,
+/// to tell a primary from a replica, and on the sentinels `SENTINEL`. `HELLO` says
+/// what kind of server it is, `INFO` and `CONFIG GET` how lasting: without them that
+/// is not known.
 ///
 /// On a server that is out of memory (`maxmemory` with `noeviction`), acquiring
 /// and writing large outcomes is [`StoreError::refused`]; replays go on, and so
@@ -51,13 +95,11 @@ use crate::record::{Answer, Event, RecordState};
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
+    copies: Option<Arc<Copies>>,
 }
 
 struct Inner {
-    link: Link,
-    notices: Arc<Notices>,
-    /// Runs from the first wait on; ends with the last clone of the store.
-    listener: Mutex<Option<AbortOnDrop>>,
+    routes: Routes,
     durability: Durability,
     address: String,
 }
@@ -75,42 +117,137 @@ impl RedisStore {
     ///
     /// [`Error::InvalidConfig`] where trying again cannot help: a URL that
     /// cannot be read, a wrong user, password or database, TLS on the wrong
-    /// side, a certificate that is not trusted, a server older than 7.0.
-    /// [`Error::StoreUnavailable`] where it may: nobody there, or no answer
-    /// within a few seconds. Neither shows the password.
+    /// side, a certificate that is not trusted, a server older than 7.0, a node
+    /// of a cluster or a sentinel. [`Error::StoreUnavailable`] where it may: nobody
+    /// there, or no answer within a few seconds. Neither shows the password.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection that it was making.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let server = Server::parse(url)?;
-        let address = server.address();
-        let notices = Arc::new(Notices::default());
-        let first = match server.dial(&notices).await {
-            Ok(first) => first,
-            Err(error) => return Err(server.explain(error).await),
-        };
-        let link = Link::new(server, notices.clone(), first);
-        check_version(&link).await?;
-        let durability = Durability::ask(&link).await;
-        durability.warn(&address);
-        let listener = Mutex::new(None);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                link,
-                notices,
-                listener,
-                durability,
-                address,
-            }),
-        })
+        connect::to_server(url).await.map(Self::new)
+    }
+
+    /// Connects to a cluster, by the URLs of any of its nodes: one that answers is
+    /// enough to find the others, several are better. Each URL is as
+    /// [`connect`](Self::connect) has it, without a database.
+    ///
+    /// All nodes are logged in to with the user, the password and the scheme of
+    /// these URLs, which must be the same in each; with `rediss://` the nodes'
+    /// certificates must hold for the names or addresses that the cluster gives
+    /// out (`cluster-announce-hostname`). Those must be reachable from here.
+    ///
+    /// Set `cluster-require-full-coverage no`: otherwise one shard that is down
+    /// takes all others along until it is back.
+    ///
+    /// A node that hangs delays nobody but commands for its own keys, which fail
+    /// after 2 s. When its replica has taken over, they go there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Self::connect), of the node that they are about;
+    /// [`Error::InvalidConfig`] also for no URL at all, URLs that differ, a
+    /// database other than 0, and a server that is no node of a cluster.
+    /// [`Error::StoreUnavailable`] also where no primary can be reached under the
+    /// address that the cluster gives out. Where one URL can be used, the others'
+    /// faults are warnings in the log.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connections that it was making.
+    pub async fn cluster<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Self, Error> {
+        connect::to_cluster(&owned(urls)).await.map(Self::new)
+    }
+
+    /// Connects to the primary that these sentinels watch under that name. The
+    /// URLs are the **sentinels'**, as [`connect`](Self::connect) has them but with
+    /// port 26379 by custom (it must be said) and without a database.
+    ///
+    /// A plain name, `"orders"`, means data servers that are logged in to like the
+    /// sentinels: with user, password and scheme of the first URL. Where they
+    /// differ, the primary is named by a URL whose host is the name,
+    /// `"redis://user:password@orders/2"` or `"rediss://orders"`: then nothing is
+    /// taken from the sentinels' URLs, and the database may be another than 0.
+    /// With `rediss://` the servers' certificates must hold for the names or
+    /// addresses that the sentinels give out.
+    ///
+    /// All sentinels are asked at once, and the latest of their answers counts;
+    /// one that answers is enough. They are asked again when a connection fails,
+    /// when a server says that it is a replica, and once a second: so long, and
+    /// the time of one answer longer, a primary that was cut off from them, but
+    /// not from here, may go on being written to. `min-replicas-to-write` on it,
+    /// or [`replicas`](Self::replicas), keeps it from being believed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Self::connect), of the sentinel or the primary;
+    /// [`Error::InvalidConfig`] also for no URL at all, a database in a sentinel's
+    /// URL, a name that the sentinels do not know, and a data server's URL. Where
+    /// one sentinel can be used, the others' faults are warnings in the log.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connections that it was making.
+    pub async fn sentinel<U: AsRef<str>>(
+        urls: impl IntoIterator<Item = U>,
+        primary: &str,
+    ) -> Result<Self, Error> {
+        let connected = connect::to_primary(&owned(urls), primary).await?;
+        Ok(Self::new(connected))
+    }
+
+    /// Sends nothing to the platform before `count` replicas have the lock: each
+    /// transition that allows sending waits up to `timeout` for their word
+    /// (`WAIT`). With fewer the lock is given back and the caller gets
+    /// [`Error::StoreUnavailable`], which says how many have it: `1 of 2
+    /// replicas have it`. Zero, the default, waits for none.
+    ///
+    /// Redis replicates after it has answered, so that a fail-over may forget
+    /// the last moments. With this, a lock is known to every replica that may be
+    /// promoted if `count` is the number of all of them (in a cluster, of each
+    /// shard); with fewer, one without it may be. Outcomes are not waited for: a
+    /// fail-over that forgets one finds the lock in its place, and the key is
+    /// held, not executed again.
+    ///
+    /// Replays never wait for replicas. A fresh execution takes one more round
+    /// trip, since it looks the key up before it takes it, and extending a lease
+    /// waits, too; both on a few connections of their own (16 at most), made on
+    /// demand, since `WAIT` holds up whatever comes after it. Keep `timeout` well
+    /// below the engine's `store_timeout`, which includes it. The user in the
+    /// URL needs `WAIT` besides. Under `OnStoreDown::FailOpen` missing replicas
+    /// count as a store that is down.
+    pub fn replicas(self, count: u32, timeout: Duration) -> Self {
+        let copies = (count > 0).then(|| Arc::new(Copies::new(count, timeout)));
+        Self { copies, ..self }
     }
 
     /// In which ways this server may forget what it acknowledged, as it said
-    /// when [`connect`](Self::connect) asked.
+    /// when it connected; of a cluster, the worst of its primaries.
     pub fn durability(&self) -> &Durability {
         &self.inner.durability
     }
+
+    fn new(connected: Connected) -> Self {
+        let Connected {
+            routes,
+            durability,
+            address,
+        } = connected;
+        Self {
+            inner: Arc::new(Inner {
+                routes,
+                durability,
+                address,
+            }),
+            copies: None,
+        }
+    }
+}
+
+fn owned<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Vec<String> {
+    urls.into_iter()
+        .map(|url| url.as_ref().to_owned())
+        .collect()
 }
 
 impl fmt::Debug for RedisStore {
@@ -118,18 +255,8 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore")
             .field("address", &self.inner.address)
             .field("durability", &self.inner.durability)
+            .field("copies", &self.copies)
             .finish()
-    }
-}
-
-impl Inner {
-    fn listen(&self) {
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        // Finished: the runtime that it ran on is gone.
-        if listener.as_ref().is_none_or(|task| task.0.is_finished()) {
-            let task = notices::listen(self.link.clone(), self.notices.clone());
-            *listener = Some(AbortOnDrop(tokio::spawn(task)));
-        }
     }
 }
 
@@ -139,23 +266,30 @@ impl Store for RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        Box::pin(commands::apply(&self.inner.link, name, event))
+        Box::pin(async move {
+            let routes = &self.inner.routes;
+            match &self.copies {
+                Some(copies) if copies::are_needed(&event) => {
+                    copies.apply(routes, name, event).await
+                }
+                _ => commands::apply(routes, name, event).await,
+            }
+        })
     }
 
     fn look<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(async move { commands::look(&self.inner.link, &name.to_string()).await })
+        Box::pin(async move { commands::look(&self.inner.routes, &name.to_string()).await })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let mut changes = self.inner.notices.wait_for(name.to_string());
-            self.inner.listen();
-            // An error would say that the channel is gone: reason to look, too.
-            let _ = changes.changed().await;
-        })
+        Box::pin(self.inner.routes.changed(name.to_string()))
+    }
+
+    fn part(&self, name: &RecordName) -> u64 {
+        self.inner.routes.part(&name.to_string())
     }
 
     fn unresolved<'a>(
@@ -163,35 +297,6 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        Box::pin(commands::unresolved(&self.inner.link, namespace, limit))
-    }
-}
-
-/// `SET … NX GET` is an error before 7.0; better to say so now.
-async fn check_version(link: &Link) -> Result<(), Error> {
-    let reply = link
-        .command(&cmd("HELLO"))
-        .await
-        .map_err(|failure| match failure {
-            failure::Failure::Server { text, .. } | failure::Failure::Lost(text) => {
-                unavailable(text)
-            }
-        })?;
-    let Value::Map(pairs) = reply else {
-        return Ok(());
-    };
-    let version = pairs.into_iter().find_map(|pair| match pair {
-        (Value::BulkString(name), Value::BulkString(version)) if name == b"version" => {
-            String::from_utf8(version).ok()
-        }
-        _ => None,
-    });
-    let major = version
-        .as_deref()
-        .and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    // A server that gives no number is given the benefit of the doubt.
-    match (major, version) {
-        (Some(..7), Some(version)) => Err(invalid(format!("{TOO_OLD}: it says {version}"))),
-        _ => Ok(()),
+        Box::pin(unresolved::unresolved(&self.inner.routes, namespace, limit))
     }
 }

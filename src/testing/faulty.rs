@@ -141,6 +141,10 @@ impl Store for FaultyStore {
         self.store.changed(name)
     }
 
+    fn part(&self, name: &RecordName) -> u64 {
+        self.store.part(name)
+    }
+
     fn unresolved<'a>(
         &'a self,
         namespace: &'a Namespace,

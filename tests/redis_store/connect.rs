@@ -13,7 +13,21 @@ use crate::support::redis::{Certificate, Options, RedisServer};
 const SECRET: &str = "hunter2";
 
 async fn invalid(url: &str) -> String {
-    let error = RedisStore::connect(url).await.unwrap_err();
+    reason(url, RedisStore::connect(url).await.unwrap_err())
+}
+
+async fn invalid_cluster(urls: &[String]) -> String {
+    let error = RedisStore::cluster(urls).await.unwrap_err();
+    reason(&urls.join(" "), error)
+}
+
+pub async fn invalid_sentinel(urls: &[String], primary: &str) -> String {
+    let error = RedisStore::sentinel(urls, primary).await.unwrap_err();
+    reason(&urls.join(" "), error)
+}
+
+/// What a configuration error says, which is never the password.
+fn reason(url: &str, error: Error) -> String {
     let Error::InvalidConfig {
         setting, reason, ..
     } = &error
@@ -252,6 +266,100 @@ async fn what_a_server_may_forget_is_reported() {
     assert_eq!(store.durability().persistence, Some(Persistence::Snapshots));
     assert_eq!(store.durability().replicas, Some(1));
     drop(replica);
+}
+
+#[tokio::test]
+async fn servers_of_another_kind_are_told() {
+    let alone = RedisServer::start();
+    let node = Options::default().cluster_node().start();
+    let line = format!("sentinel monitor orders 127.0.0.1 {} 1", alone.port);
+    let sentinel = Options::default().sentinel(vec![line]).start();
+    let at = |server: &RedisServer| format!("127.0.0.1:{}", server.port);
+
+    let to_cluster = "the server is a node of a cluster: RedisStore::cluster is meant";
+    let to_sentinel = "the server is a sentinel: RedisStore::sentinel is meant";
+    assert_eq!(invalid(&node.url()).await, to_cluster);
+    assert_eq!(invalid(&sentinel.url()).await, to_sentinel);
+
+    let reason = "the server is no node of a cluster: RedisStore::connect is meant";
+    let reason = format!("{}: {reason}", at(&alone));
+    assert_eq!(invalid_cluster(&[alone.url()]).await, reason);
+    let reason = format!("{}: {to_sentinel}", at(&sentinel));
+    assert_eq!(invalid_cluster(&[sentinel.url()]).await, reason);
+
+    for server in [&alone, &node] {
+        let reason = format!(
+            "{} is no sentinel but a data server: RedisStore::connect, or its sentinels' urls, are meant",
+            at(server)
+        );
+        assert_eq!(invalid_sentinel(&[server.url()], "orders").await, reason);
+    }
+    let reason = format!(
+        "the sentinel {} watches no primary named \"other\"",
+        at(&sentinel)
+    );
+    assert_eq!(invalid_sentinel(&[sentinel.url()], "other").await, reason);
+    // One that can be used is enough.
+    let urls = [alone.url(), sentinel.url()];
+    RedisStore::sentinel(urls, "orders").await.unwrap();
+    // A node that has not met the others is no cluster yet.
+    let error = RedisStore::cluster([node.url()]).await.unwrap_err();
+    assert!(
+        chain(&error).contains("its cluster has no slots"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn urls_that_cannot_be_meant_are_told() {
+    let url = |part: &str| format!("redis://:{SECRET}@127.0.0.1:1{part}");
+    assert_eq!(invalid_cluster(&[]).await, "no url is given");
+    assert_eq!(invalid_sentinel(&[], "orders").await, "no url is given");
+    assert_eq!(
+        invalid_cluster(&[url(""), url("/1")]).await,
+        "a cluster has database 0 only"
+    );
+    assert_eq!(
+        invalid_cluster(&[url(""), "redis://127.0.0.1:2".into()]).await,
+        "the urls differ in user, password or TLS, and all nodes are logged in to alike"
+    );
+    assert_eq!(
+        invalid_sentinel(&[url("/2")], "orders").await,
+        "a sentinel has no databases; the primary's is named so: redis://NAME/1"
+    );
+    assert_eq!(
+        invalid_sentinel(&[url("")], "").await,
+        "the primary has no name"
+    );
+    assert_eq!(
+        invalid_sentinel(&[url("")], "http://orders").await,
+        "its scheme is neither redis:// nor rediss://"
+    );
+    // Nobody there: that may pass.
+    let nobody = url("");
+    for error in [
+        RedisStore::cluster([&nobody]).await.unwrap_err(),
+        RedisStore::sentinel([&nobody], "orders").await.unwrap_err(),
+    ] {
+        let message = format!("{error:?} {}", chain(&error));
+        assert!(matches!(error, Error::StoreUnavailable { .. }), "{message}");
+        assert!(
+            message.contains("127.0.0.1:1: ") && !message.contains(SECRET),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_old_cluster_and_an_old_primary_are_told() {
+    let old = Fake::version("6.2.14").await;
+    let said = "the server is older than Redis 7.0, which cannot look up and lock in one command: it says 6.2.14";
+    let reason = invalid_cluster(&[old.url()]).await;
+    assert_eq!(reason, format!("127.0.0.1:{}: {said}", old.port));
+    let sentinel = Fake::sentinel(1, old.port).await;
+    let reason = invalid_sentinel(&[sentinel.url()], "orders").await;
+    let primary = format!("the primary \"orders\", 127.0.0.1:{}", old.port);
+    assert_eq!(reason, format!("{primary}: {said}"));
 }
 
 #[tokio::test]

@@ -3,11 +3,15 @@
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 #[derive(Clone)]
 enum Manner {
     Says(String),
+    /// The epoch, and the port of the primary.
+    Sentinel(u64, u16),
+    /// The epoch, and the port of the server that has all slots.
+    ClusterNode(u64, u16),
     KnowsNoHello,
     Silent,
     HangsUp,
@@ -16,12 +20,27 @@ enum Manner {
 /// A fake server; it ends with the test.
 pub struct Fake {
     pub port: u16,
+    login: &'static str,
     task: JoinHandle<()>,
 }
 
 impl Fake {
     pub async fn version(version: &str) -> Self {
         Self::start(Manner::Says(version.to_owned())).await
+    }
+
+    /// A sentinel that names this primary, as of that epoch.
+    pub async fn sentinel(epoch: u64, port: u16) -> Self {
+        let mut fake = Self::start(Manner::Sentinel(epoch, port)).await;
+        fake.login = "";
+        fake
+    }
+
+    /// A node of a cluster that draws this map, as of that epoch.
+    pub async fn cluster_node(epoch: u64, port: u16) -> Self {
+        let mut fake = Self::start(Manner::ClusterNode(epoch, port)).await;
+        fake.login = "";
+        fake
     }
 
     pub async fn without_hello() -> Self {
@@ -37,7 +56,7 @@ impl Fake {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://:hunter2@127.0.0.1:{}", self.port)
+        format!("redis://{}127.0.0.1:{}", self.login, self.port)
     }
 
     async fn start(manner: Manner) -> Self {
@@ -45,15 +64,21 @@ impl Fake {
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
             let mut silent = Vec::new();
+            // Connections end with the server.
+            let mut served = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 match &manner {
                     Manner::Silent => silent.push(stream),
                     Manner::HangsUp => drop(stream),
-                    answers => drop(tokio::spawn(serve(stream, answers.clone()))),
+                    answers => drop(served.spawn(serve(stream, answers.clone()))),
                 }
             }
         });
-        Self { port, task }
+        Self {
+            port,
+            login: ":hunter2@",
+            task,
+        }
     }
 }
 
@@ -65,8 +90,24 @@ impl Drop for Fake {
 
 async fn serve(stream: TcpStream, manner: Manner) {
     let mut stream = BufReader::new(stream);
-    while let Some(command) = command(&mut stream).await {
+    while let Some((command, subcommand)) = command(&mut stream).await {
         let reply = match (&manner, command.as_str()) {
+            (Manner::Sentinel(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$8\r\nsentinel\r\n".into(),
+            (Manner::ClusterNode(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n".into(),
+            (Manner::ClusterNode(epoch, _), "CLUSTER") if subcommand == "INFO" => bulk(&format!(
+                "cluster_state:ok\r\ncluster_current_epoch:{epoch}\r\n"
+            )),
+            (Manner::ClusterNode(_, port), "CLUSTER") => {
+                let server = format!("*2\r\n{}:{port}\r\n", bulk("127.0.0.1"));
+                format!("*1\r\n*3\r\n:0\r\n:16383\r\n{server}")
+            }
+            (Manner::Sentinel(epoch, _), "SENTINEL") if subcommand == "MASTER" => {
+                format!("%1\r\n$12\r\nconfig-epoch\r\n$1\r\n{epoch}\r\n")
+            }
+            (Manner::Sentinel(_, port), "SENTINEL") => {
+                let port = port.to_string();
+                format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+            }
             (Manner::Says(version), "HELLO") => format!(
                 "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:3\r\n",
                 version.len()
@@ -81,17 +122,21 @@ async fn serve(stream: TcpStream, manner: Manner) {
     }
 }
 
-/// The name of the next command: `*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n`.
-async fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
-    let words = number(stream, '*').await?;
-    let mut name = None;
-    for _ in 0..words {
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+/// The first two words of the next command: `*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n`.
+async fn command(stream: &mut BufReader<TcpStream>) -> Option<(String, String)> {
+    let mut words = Vec::new();
+    for _ in 0..number(stream, '*').await? {
         let mut word = vec![0; number(stream, '$').await? + 2];
         stream.read_exact(&mut word).await.ok()?;
         word.truncate(word.len() - 2);
-        name = name.or_else(|| String::from_utf8(word).ok());
+        words.push(String::from_utf8(word).ok()?);
     }
-    name
+    let mut words = words.into_iter();
+    Some((words.next()?, words.next().unwrap_or_default()))
 }
 
 async fn number(stream: &mut BufReader<TcpStream>, mark: char) -> Option<usize> {

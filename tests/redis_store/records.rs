@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Event, Resolution, Seen};
-use genesys_once::{RedisStore, Store};
+use genesys_once::record::{Answer, Event, Resolution, Seen};
+use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, chain, claim, complete, extend, name};
 use crate::support::redis::RedisServer;
@@ -221,4 +221,72 @@ async fn large_numbers_stay_what_they_are() {
             .unwrap_err()
             .is_unreadable()
     );
+}
+
+/// A value that nobody can have written by this crate, as large as Redis takes
+/// without being asked to. Red when `SET … NX GET`, or a script's `GET`, fetches
+/// whatever is there.
+#[tokio::test]
+async fn a_gigantic_value_is_not_fetched() {
+    const SIZE: usize = 128 << 20;
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let key = name(1).to_string();
+    // Its first line is one of ours.
+    let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
+    let line = format!("genesys-once/1 cached {lease} 0 2 - 3600000 {fingerprint}\n");
+    server.command::<()>(&["SET", &key, &line, "PX", "600000"]);
+    server.command::<()>(&["SETRANGE", &key, &(SIZE - 1).to_string(), "x"]);
+    let sent = || -> usize {
+        let info: String = server.command(&["INFO", "stats"]);
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let before = sent();
+    let acquires = events()
+        .iter()
+        .filter(|event| matches!(event, Event::Acquire { .. }))
+        .count();
+    assert_eq!(acquires, 1);
+    for event in events() {
+        let name_of = format!("{event:?}");
+        let error = store.apply(&name(1), event).await.unwrap_err();
+        assert!(error.is_unreadable(), "{name_of}: {error:?}");
+        assert!(chain(&error).contains("larger than 32 MiB"), "{error:?}");
+    }
+    let error = store.look(&name(1)).await.unwrap_err();
+    assert!(error.is_unreadable(), "{error:?}");
+    // The acquire's part of it, and no other.
+    let sent = sent() - before;
+    assert!((32 << 20..33 << 20).contains(&sent), "{sent} bytes");
+    assert_eq!(server.command::<usize>(&["STRLEN", &key]), SIZE);
+    // Others are served over the same connection.
+    store.apply(&name(2), acquire(1)).await.unwrap();
+}
+
+/// The largest record that is written is one that is read. Red when nothing
+/// bounds what is written.
+#[tokio::test]
+async fn an_outcome_that_would_not_be_read_is_not_written() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    store.apply(&name(1), acquire(1)).await.unwrap();
+    // A control character is six in JSON.
+    let error = store
+        .apply(&name(1), complete(1, &"\u{1}".repeat(6 << 20)))
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_refused() && chain(&error).contains("larger than 32 MiB"),
+        "{error:?}"
+    );
+    let body = "\u{1}".repeat(5 << 20);
+    store.apply(&name(1), complete(1, &body)).await.unwrap();
+    let answer = store.apply(&name(1), acquire(2)).await.unwrap();
+    let Answer::Is(Some(RecordState::Cached { outcome, .. })) = answer else {
+        panic!("not cached");
+    };
+    assert!(outcome.body == body);
 }

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,17 @@ pub struct Options {
     args: Vec<String>,
     password: Option<String>,
     certificate: Option<Certificate>,
+    role: Role,
+}
+
+/// What the process is, among others.
+#[derive(Clone, Debug, Default)]
+enum Role {
+    #[default]
+    Alone,
+    ClusterNode,
+    /// With the lines of its configuration that say whom to watch.
+    Sentinel(Vec<String>),
 }
 
 /// A self-signed certificate for loopback.
@@ -56,21 +67,42 @@ impl Options {
         self.set("requirepass", password)
     }
 
+    /// A copy of another server, which must be running.
+    pub fn replica_of(mut self, primary: &RedisServer) -> Self {
+        let port = primary.port.to_string();
+        self.args
+            .extend(["--replicaof", "127.0.0.1", &port].map(str::to_owned));
+        self
+    }
+
     /// TLS only, without a plain port.
     pub fn tls(mut self, certificate: &Certificate) -> Self {
         self.certificate = Some(certificate.clone());
         self
     }
 
+    /// One node of a cluster, which still has to meet the others.
+    pub fn cluster_node(mut self) -> Self {
+        self.role = Role::ClusterNode;
+        self
+    }
+
+    /// A sentinel, with the lines that say whom it watches. It keeps them, and
+    /// what it learns, in a file of its own.
+    pub fn sentinel(mut self, lines: Vec<String>) -> Self {
+        self.role = Role::Sentinel(lines);
+        self
+    }
+
     pub fn start(self) -> RedisServer {
         // Another process may take the port between its choice and its use.
         for _ in 0..5 {
-            let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-            let port = free.local_addr().unwrap().port();
-            drop(free);
+            let port = free_port();
             let mut server = RedisServer {
                 child: None,
+                paused: AtomicBool::new(false),
                 port,
+                bus_port: free_port(),
                 folder: folder(),
                 options: self.clone(),
             };
@@ -86,7 +118,10 @@ impl Options {
 #[derive(Debug)]
 pub struct RedisServer {
     child: Option<Child>,
+    paused: AtomicBool,
     pub port: u16,
+    /// Where the nodes of a cluster talk to one another.
+    pub bus_port: u16,
     pub folder: PathBuf,
     options: Options,
 }
@@ -110,8 +145,14 @@ impl RedisServer {
         format!("{scheme}://{user}127.0.0.1:{}", self.port)
     }
 
+    /// Whether the process is there and not stopped.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some() && !self.paused.load(Ordering::Relaxed)
+    }
+
     /// Kills it, as a crash would.
     pub fn kill(&mut self) {
+        self.paused.store(false, Ordering::Relaxed);
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -131,11 +172,13 @@ impl RedisServer {
 
     /// Stops it without closing anything, as an overloaded machine would.
     pub fn pause(&self) {
+        self.paused.store(true, Ordering::Relaxed);
         self.signal("-STOP");
     }
 
     pub fn resume(&self) {
         self.signal("-CONT");
+        self.paused.store(false, Ordering::Relaxed);
     }
 
     /// One command by a connection of its own.
@@ -150,6 +193,25 @@ impl RedisServer {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         command.query(&mut connection)
+    }
+
+    /// Its replicas that follow it and have confirmed everything so far.
+    pub fn replicas_in_step(&self) -> usize {
+        let info: String = self.command(&["INFO", "replication"]);
+        let offset = info
+            .lines()
+            .find_map(|line| line.strip_prefix("master_repl_offset:"));
+        let in_step = format!("state=online,offset={},", offset.unwrap().trim());
+        info.matches(&in_step).count()
+    }
+
+    /// How many clients wait in `WAIT` or the like.
+    pub fn blocked_clients(&self) -> u32 {
+        let info: String = self.command(&["INFO", "clients"]);
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("blocked_clients:"));
+        line.unwrap().trim().parse().unwrap()
     }
 
     /// How often each command was called since `CONFIG RESETSTAT`, sorted by
@@ -183,7 +245,31 @@ impl RedisServer {
             Some(_) => (0, self.port),
             None => (self.port, 0),
         };
-        command.args(["--bind", "127.0.0.1", "--save", "", "--loglevel", "notice"]);
+        match &self.options.role {
+            Role::Sentinel(lines) => {
+                let file = self.folder.join("sentinel.conf");
+                // Afterwards it is the sentinel's own.
+                if !file.exists() {
+                    fs::write(&file, lines.join("\n")).unwrap();
+                }
+                command.arg(&file).arg("--sentinel");
+            }
+            Role::ClusterNode => {
+                let bus = self.bus_port.to_string();
+                command.args([
+                    "--save",
+                    "",
+                    "--cluster-enabled",
+                    "yes",
+                    "--cluster-port",
+                    &bus,
+                ]);
+            }
+            Role::Alone => {
+                command.args(["--save", ""]);
+            }
+        }
+        command.args(["--bind", "127.0.0.1", "--loglevel", "notice"]);
         command.args(["--port", &plain.to_string(), "--tls-port", &tls.to_string()]);
         command.arg("--dir").arg(&self.folder);
         command.arg("--logfile").arg(self.folder.join("log"));
@@ -256,6 +342,11 @@ impl Drop for RedisServer {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn free_port() -> u16 {
+    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    free.local_addr().unwrap().port()
 }
 
 fn folder() -> PathBuf {

@@ -1,17 +1,16 @@
-//! The store's operations as commands of Redis: `SET … NX GET` for an acquire,
-//! one script each for the other events and for a look. What a
-//! record holds is always taken from `record`, never composed here.
+//! The store's operations as commands of Redis: `SET … NX` for an acquire, one
+//! script each for the other events and for a look. What a record holds is
+//! always taken from `record`, never composed here.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use redis::{Value, cmd, pipe};
+use redis::{Value, cmd};
 
 use super::failure::Failure;
-use super::link::Link;
-use super::scripts::{self, Script};
+use super::link::{Carrier, exactly};
+use super::scripts::{self, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
-use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::key::RecordName;
 use crate::record::{
     self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState, Seen,
 };
@@ -19,16 +18,19 @@ use crate::record::{
 /// For ever, in practice: what lies beyond it could overflow Redis's clock.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Keys that one `SCAN` looks at.
-const SCAN: usize = 1000;
-
 /// How often an acquire starts over when the record that it met expires before
 /// it is read: twice in a row is next to impossible.
 const ACQUIRES: usize = 3;
 
+/// Room for the first line of a record, which the scripts compose.
+const LINE: usize = 256;
+
+/// Of a record beyond [`MAX_RECORD_BYTES`].
+const TOO_LARGE: &str = "the record is larger than 32 MiB";
+
 /// Applies one event.
 pub(super) async fn apply(
-    link: &Link,
+    link: &impl Carrier,
     name: &RecordName,
     event: Event,
 ) -> Result<Answer, StoreError> {
@@ -118,102 +120,70 @@ pub(super) async fn apply(
         }
         Event::Forget => (&scripts::FORGET, Vec::new()),
     };
+    let bytes: usize = args.iter().map(Vec::len).sum();
+    if bytes + LINE > MAX_RECORD_BYTES {
+        // The holder completes without the body then.
+        return Err(StoreError::refused(TOO_LARGE));
+    }
     let reply = script.run(link, &key, &args).await?;
     read_answer(reply)
 }
 
 /// The record, read together with the time that it lives on.
-pub(super) async fn look(link: &Link, key: &str) -> Result<Option<RecordState>, StoreError> {
+pub(super) async fn look(
+    link: &impl Carrier,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
     let Value::Array(both) = scripts::LOOK.read(link, key).await? else {
         return Err(unexpected());
     };
     match both.as_slice() {
+        [Value::Int(_)] => Err(StoreError::unreadable(TOO_LARGE)),
         [Value::Nil, _] => Ok(None),
         [Value::BulkString(bytes), Value::Int(left)] => read_state(bytes, *left).map(Some),
         _ => Err(unexpected()),
     }
 }
 
-/// The indeterminate records of a namespace.
-pub(super) async fn unresolved(
-    link: &Link,
-    namespace: &Namespace,
-    limit: usize,
-) -> Result<Vec<(IdempotencyKey, RecordState)>, StoreError> {
-    let prefix = format!("genesys-once:{namespace}:");
-    let mut found = Vec::new();
-    // A scan may return a key twice.
-    let mut known = HashSet::new();
-    let mut cursor = "0".to_owned();
-    while found.len() < limit {
-        // The namespace's alphabet has nothing that a pattern would expand.
-        let mut scan = cmd("SCAN");
-        scan.arg(&cursor).arg("MATCH").arg(format!("{prefix}*"));
-        scan.arg("COUNT").arg(SCAN).arg("TYPE").arg("string");
-        let (next, keys): (String, Vec<String>) =
-            redis::from_redis_value(link.command(&scan).await?).map_err(|_| unexpected())?;
-        for key in indeterminate(link, keys).await? {
-            let Some(digits) = key.strip_prefix(&prefix).and_then(|hex| hex.parse().ok()) else {
-                continue;
-            };
-            if found.len() == limit || !known.insert(digits) {
-                continue;
-            }
-            // It may have been settled, or expired, since.
-            if let Some(state @ RecordState::Indeterminate { .. }) = look(link, &key).await? {
-                found.push((digits, state));
-            }
-        }
-        if next == "0" {
-            break;
-        }
-        cursor = next;
-    }
-    Ok(found)
+/// What an acquire would answer without writing; `None` where it would write.
+pub(super) async fn found(
+    link: &impl Carrier,
+    name: &RecordName,
+    claim: &Claim,
+) -> Result<Option<Answer>, StoreError> {
+    let state = look(link, &name.to_string()).await?;
+    Ok(state.map(|state| found_by(claim, state)))
 }
 
-/// Those whose first line says that they are indeterminate.
-async fn indeterminate(link: &Link, keys: Vec<String>) -> Result<Vec<String>, StoreError> {
-    const BEGINNING: &[u8] = b"genesys-once/1 indeterminate ";
-    if keys.is_empty() {
-        return Ok(keys);
-    }
-    let mut beginnings = pipe();
-    for key in &keys {
-        beginnings
-            .cmd("GETRANGE")
-            .arg(key)
-            .arg(0)
-            .arg(BEGINNING.len() - 1);
-    }
-    let replies = link.pipeline(&beginnings).await?;
-    let hits = keys.into_iter().zip(replies).filter(
-        |(_, reply)| matches!(reply, Value::BulkString(beginning) if beginning == BEGINNING),
-    );
-    Ok(hits.map(|(key, _)| key).collect())
-}
-
-async fn acquire(link: &Link, key: &str, claim: Claim) -> Result<Answer, StoreError> {
+async fn acquire(link: &impl Carrier, key: &str, claim: Claim) -> Result<Answer, StoreError> {
     let (Some((record, left)), _) = record::apply(None, &Event::Acquire { claim }) else {
         return Err(StoreError::refused("an absent key was not acquired"));
     };
+    // Both in one go: what is there, up to one byte more than a record may have,
+    // and the record where nothing is. `SET … NX GET` would fetch whatever is
+    // there, and with half a gigabyte hold up everybody on this connection.
+    let mut get = cmd("GETRANGE");
+    get.arg(key).arg(0).arg(MAX_RECORD_BYTES);
     let mut set = cmd("SET");
-    set.arg(key)
-        .arg(record.encode())
-        .arg("NX")
-        .arg("GET")
-        .arg("PX")
-        .arg(millis(left));
+    set.arg(key).arg(record.encode());
+    set.arg("NX").arg("PX").arg(millis(left));
+    let both = [get, set];
     for _ in 0..ACQUIRES {
-        match link.command(&set).await {
-            Ok(Value::Nil) => return Ok(Answer::Done),
-            Ok(Value::BulkString(bytes)) => {
-                let found = Record::decode(&bytes)?;
-                // A replay needs no exact times: one round trip is all it costs.
-                if matches!(found.content, Content::Cached { .. }) {
-                    return Ok(found_by(&claim, found.state(Duration::ZERO)));
+        let [found, taken] = exactly(link.send(key, &both).await?)?;
+        match Failure::or_reply(taken) {
+            Ok(Value::Okay) => return Ok(Answer::Done),
+            Ok(Value::Nil) => match Failure::or_reply(found)? {
+                // It came between the two.
+                Value::BulkString(bytes) if bytes.is_empty() => {}
+                Value::BulkString(bytes) => {
+                    let found = decode(&bytes)?;
+                    // A replay needs no exact times: one round trip is all it costs.
+                    if matches!(found.content, Content::Cached { .. }) {
+                        return Ok(found_by(&claim, found.state(Duration::ZERO)));
+                    }
                 }
-            }
+                _ => return Err(unexpected()),
+            },
             Ok(_) => return Err(unexpected()),
             // A full server, or one that has become a replica, still replays.
             Err(refusal) if refusal.is_refusal() => {
@@ -306,6 +276,7 @@ fn read_answer(reply: Value) -> Result<Answer, StoreError> {
         (b"is", [Value::BulkString(bytes), Value::Int(left)]) => {
             Ok(Answer::Is(Some(read_state(bytes, *left)?)))
         }
+        (b"too-large", []) => Err(StoreError::unreadable(TOO_LARGE)),
         (b"unreadable", [Value::BulkString(line)]) => Err(match Record::decode(line) {
             Err(reason) => reason,
             Ok(_) => StoreError::unreadable("its first line is not spelled as this version does"),
@@ -314,8 +285,15 @@ fn read_answer(reply: Value) -> Result<Answer, StoreError> {
     }
 }
 
+fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
+    if bytes.len() > MAX_RECORD_BYTES {
+        return Err(StoreError::unreadable(TOO_LARGE));
+    }
+    Record::decode(bytes)
+}
+
 fn read_state(bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
-    let record = Record::decode(bytes)?;
+    let record = decode(bytes)?;
     let left = match u64::try_from(left) {
         Ok(left) => Duration::from_millis(left),
         // Nothing of ours lives for ever: somebody has changed the key. A lease
@@ -328,6 +306,6 @@ fn read_state(bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
     Ok(record.state(left))
 }
 
-fn unexpected() -> StoreError {
+pub(super) fn unexpected() -> StoreError {
     StoreError::unavailable(Failure::unexpected_reply())
 }

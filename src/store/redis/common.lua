@@ -2,9 +2,13 @@
 -- the few ways to answer. The JSON behind the line is never read here, and an
 -- unknown line ends the script before anything is written.
 local key = KEYS[1]
-local line = redis.call('GETRANGE', key, 0, 255)
+local size = redis.call('STRLEN', key)
+if size > MAX_RECORD_BYTES then
+  return { 'too-large' }
+end
 local record
-if line ~= '' or redis.call('EXISTS', key) == 1 then
+if size > 0 or redis.call('EXISTS', key) == 1 then
+  local line = redis.call('GETRANGE', key, 0, 255)
   local word, lease, step, rev, phase, retention, fingerprint = string.match(line,
     '^genesys%-once/1 (%l+) ([0-9a-f]+) (%d+) (%d+) ([%l-]+) (%d+) ([0-9a-f]+)\n')
   local states = {

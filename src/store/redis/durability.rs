@@ -1,4 +1,4 @@
-//! What a server may lose by the way it is set up, asked once at `connect`. It
+//! What servers may lose by the way they are set up, asked once at `connect`. It
 //! only reports; nothing here changes a setting or a decision.
 
 use std::collections::HashMap;
@@ -8,12 +8,13 @@ use redis::{Value, cmd};
 use super::link::Link;
 
 /// In which ways a Redis server may forget a lock or an outcome that it has
-/// acknowledged; `None` where it does not say.
+/// acknowledged; `None` where it does not say. Of a cluster, the worst of its
+/// primaries.
 ///
-/// Read once, when [`RedisStore::connect`](crate::RedisStore::connect) connects,
-/// from `INFO` and `CONFIG GET`; a user who may ask neither gets `None`
-/// throughout. Each risk is a warning in the log as well. What a server forgets
-/// can be executed a second time.
+/// Read once, when a [`RedisStore`](crate::RedisStore) connects, from `INFO` and
+/// `CONFIG GET`; a user who may ask neither gets `None` throughout. Each risk is
+/// a warning in the log as well, for each server. What a server forgets can be
+/// executed a second time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Durability {
@@ -28,7 +29,7 @@ pub struct Durability {
 }
 
 /// What a Redis server still knows after a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Persistence {
     /// Nothing.
@@ -79,6 +80,28 @@ impl Durability {
             evicts,
             persistence,
             replicas,
+        }
+    }
+
+    /// What both together may lose: the worse of each. Where one of them does not
+    /// say, only the worst of all is known.
+    pub(super) fn and(self, other: Self) -> Self {
+        fn worst<T: Ord>(one: Option<T>, two: Option<T>, worst: T) -> Option<T> {
+            match (one, two) {
+                (Some(one), Some(two)) => Some(one.min(two)),
+                (Some(known), None) | (None, Some(known)) => (known == worst).then_some(known),
+                (None, None) => None,
+            }
+        }
+        let keeps = worst(
+            self.evicts.map(|evicts| !evicts),
+            other.evicts.map(|evicts| !evicts),
+            false,
+        );
+        Self {
+            evicts: keeps.map(|keeps| !keeps),
+            persistence: worst(self.persistence, other.persistence, Persistence::None),
+            replicas: worst(self.replicas, other.replicas, 0),
         }
     }
 
@@ -156,5 +179,25 @@ mod tests {
         assert_eq!(persistence("0", "3600 1"), Some(Persistence::Snapshots));
         assert_eq!(of(&[("aof_enabled", "0")]).persistence, None);
         assert_eq!(of(&[("connected_slaves", "2")]).replicas, Some(2));
+    }
+
+    #[test]
+    fn of_several_servers_the_worst_is_told() {
+        let of = |evicts, persistence, replicas| Durability {
+            evicts,
+            persistence,
+            replicas,
+        };
+        let good = of(Some(false), Some(Persistence::AppendOnly), Some(2));
+        let bad = of(Some(true), Some(Persistence::None), Some(0));
+        let unknown = Durability::default();
+        assert_eq!(good.clone().and(good.clone()), good);
+        assert_eq!(good.clone().and(bad.clone()), bad);
+        assert_eq!(bad.clone().and(unknown.clone()), bad);
+        assert_eq!(unknown.clone().and(bad.clone()), bad);
+        assert_eq!(good.clone().and(unknown.clone()), unknown);
+        let middling = of(Some(false), Some(Persistence::Snapshots), Some(1));
+        assert_eq!(good.and(middling.clone()), middling);
+        assert_eq!(middling.and(unknown.clone()), unknown);
     }
 }

@@ -1,7 +1,9 @@
 //! What a failed command says about itself: the server's own error, or that no
 //! answer came. It turns both into [`StoreError`]s and never repeats anything.
 
-use redis::{ErrorKind, RedisError};
+use std::fmt;
+
+use redis::{ErrorKind, RedisError, Value};
 
 use crate::error::StoreError;
 
@@ -17,10 +19,21 @@ pub(super) enum Failure {
     },
     /// No answer: the command may have been applied or not.
     Lost(String),
+    /// There was no connection to send it on: nothing was applied.
+    Unsent(String),
 }
 
+/// The server does not have that key, another one does; nothing was applied.
+pub(super) const MOVED: &str = "MOVED";
+
+/// The same, for this once.
+pub(super) const ASK: &str = "ASK";
+
+/// A replica is asked to write, and has not.
+pub(super) const READONLY: &str = "READONLY";
+
 /// The codes with which a server refuses to write and has written nothing.
-const REFUSALS: [&str; 5] = ["OOM", "NOREPLICAS", "READONLY", "MISCONF", "NOPERM"];
+const REFUSALS: [&str; 5] = ["OOM", "NOREPLICAS", READONLY, "MISCONF", "NOPERM"];
 
 impl Failure {
     /// For a reply of a shape that no Redis sends.
@@ -28,11 +41,32 @@ impl Failure {
         "the server's reply has a shape that none of these commands has"
     }
 
+    /// The error that a reply is, if it is one.
+    pub(super) fn in_reply(reply: &Value) -> Option<Self> {
+        let Value::ServerError(error) = reply else {
+            return None;
+        };
+        let code = error.code().to_owned();
+        let text = match error.details() {
+            Some(details) => format!("{code} {details}"),
+            None => code.clone(),
+        };
+        Some(Self::Server { code, text })
+    }
+
+    /// The reply, or the error that it is.
+    pub(super) fn or_reply(reply: Value) -> Result<Value, Self> {
+        match Self::in_reply(&reply) {
+            Some(failure) => Err(failure),
+            None => Ok(reply),
+        }
+    }
+
     /// The server's error code, where it answered.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Server { code, .. } => Some(code),
-            Self::Lost(_) => None,
+            Self::Lost(_) | Self::Unsent(_) => None,
         }
     }
 
@@ -41,34 +75,33 @@ impl Failure {
         self.code().is_some_and(|code| REFUSALS.contains(&code))
     }
 
+    /// Whether another server may have the key by now.
+    pub(super) fn doubts_the_server(&self) -> bool {
+        let codes = [MOVED, ASK, READONLY, "CLUSTERDOWN"];
+        self.code().is_some_and(|code| codes.contains(&code))
+    }
+
     /// Whether the connection is of no more use: it broke, the server behind
     /// it has become a replica (a new connection may find the primary), or
     /// wants another password.
     pub(super) fn ends_connection(&self) -> bool {
         match self.code() {
-            Some(code) => code == "READONLY" || code == "NOAUTH",
+            Some(code) => code == READONLY || code == "NOAUTH",
             None => true,
         }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Server { text, .. } | Self::Lost(text) | Self::Unsent(text)) = self;
+        f.write_str(text)
     }
 }
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();
-        // A transaction's error carries those of its commands.
-        if let Some(first) = error
-            .clone()
-            .into_server_errors()
-            .as_deref()
-            .and_then(<[_]>::first)
-        {
-            let code = first.1.code().to_owned();
-            let text = match first.1.details() {
-                Some(details) => format!("{code} {details}"),
-                None => code.clone(),
-            };
-            return Self::Server { code, text };
-        }
         match error.kind() {
             ErrorKind::Server(_) => Self::Server {
                 code: error.code().unwrap_or("ERR").into(),
@@ -87,7 +120,9 @@ impl From<Failure> for StoreError {
             Failure::Server { code, .. } if code == "WRONGTYPE" => {
                 Self::unreadable("the key holds another type of value, not a record")
             }
-            Failure::Server { text, .. } | Failure::Lost(text) => Self::unavailable(text),
+            Failure::Server { text, .. } | Failure::Lost(text) | Failure::Unsent(text) => {
+                Self::unavailable(text)
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The connection that all commands of a store share: made on demand, replaced
-//! when it fails, and every use of it under a deadline. It never sends a
-//! command twice and never lets one hang.
+//! The connection to one server that all commands for it share: made on demand,
+//! replaced when it fails, and every use of it under a deadline. It never sends
+//! a command twice and never lets one hang.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,34 +8,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
 use super::notices::Notices;
-use super::server::{DialError, Dialled, Server};
+use super::place::Place;
+use super::server::{Dialled, Server};
 
 /// How long a command may take, a new connection included.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// A command that its caller gave up on after this long, with nothing heard on
 /// the connection since it was sent, counts as timed out: callers may be less
 /// patient than [`DEADLINE`], and a silent connection must go all the same.
-const SUSPICIOUS: Duration = Duration::from_millis(100);
+pub(super) const SUSPICIOUS: Duration = Duration::from_millis(100);
 
-/// The link to one server. A clone is the same link.
-///
-/// Only this type knows what a connection is: a cluster's would stand here as
-/// another kind of [`Live`], behind the same four operations.
+/// The link to one server, or to whichever the sentinels call the primary. A
+/// clone is the same link.
 #[derive(Clone)]
 pub(super) struct Link {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    server: Server,
+    place: Place,
     notices: Arc<Notices>,
     slot: Mutex<Slot>,
     generations: AtomicU64,
@@ -52,11 +51,14 @@ enum Slot {
 /// A connection and what has been seen of it.
 struct Live {
     generation: u64,
+    server: Server,
     connection: MultiplexedConnection,
     closed: Arc<AtomicBool>,
     born: Instant,
     /// When something was last heard, in milliseconds after `born`.
     heard: AtomicU64,
+    /// Closes it when the sentinels name another primary.
+    _watch: Option<AbortOnDrop>,
 }
 
 impl Live {
@@ -98,72 +100,161 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// What takes commands to the server that has a key, and brings the replies.
+pub(super) trait Carrier: Sync {
+    /// Sends commands about one key in one go. The replies come as they are,
+    /// errors included. A cluster may send all of them again where one was
+    /// answered with a redirection, so those before the last only read.
+    fn send(
+        &self,
+        key: &str,
+        commands: &[Cmd],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send;
+
+    /// Whether notices go to the shard that has the key, not to all servers.
+    fn is_sharded(&self) -> bool;
+
+    /// Sends one command, and tells an error from a reply.
+    fn command(
+        &self,
+        key: &str,
+        command: Cmd,
+    ) -> impl Future<Output = Result<Value, Failure>> + Send {
+        async move {
+            let replies = self.send(key, &[command]).await?;
+            let [reply] = exactly(replies)?;
+            Failure::or_reply(reply)
+        }
+    }
+}
+
+/// As many replies as there were commands.
+pub(super) fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N], Failure> {
+    let unexpected = |_| Failure::Lost(Failure::unexpected_reply().into());
+    replies.try_into().map_err(unexpected)
+}
+
 impl Link {
-    /// A link whose first connection is there already.
-    pub(super) fn new(server: Server, notices: Arc<Notices>, first: Dialled) -> Self {
-        let live = Arc::new(live(1, first));
-        let generations = AtomicU64::new(1);
+    /// A link that connects when it is first used.
+    pub(super) fn new(place: Place, notices: Arc<Notices>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                server,
+                place,
                 notices,
-                slot: Mutex::new(Slot::Up(live)),
-                generations,
+                slot: Mutex::new(Slot::Down),
+                generations: AtomicU64::new(0),
             }),
+        }
+    }
+
+    /// A link whose first connection is there already.
+    pub(super) fn with(place: Place, notices: Arc<Notices>, first: Dialled) -> Self {
+        let link = Self::new(place, notices);
+        *link.shared.lock() = Slot::Up(Arc::new(link.shared.live(first)));
+        link
+    }
+
+    /// Host and port, or what the sentinels call it.
+    pub(super) fn address(&self) -> String {
+        self.shared.place.address()
+    }
+
+    /// The host alone, where it is always the same.
+    pub(super) fn host(&self) -> String {
+        match &self.shared.place {
+            Place::Server(server) => server.host().to_owned(),
+            Place::Primary(_) => String::new(),
         }
     }
 
     /// Sends one command.
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
+        let replies = self.send(std::slice::from_ref(command)).await?;
+        let [reply] = exactly(replies)?;
+        Failure::or_reply(reply)
+    }
+
+    /// Sends commands in one go; the replies come as they are.
+    pub(super) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
         self.using(None, |mut connection| async move {
-            command.query_async(&mut connection).await
+            if let [command] = commands {
+                return Ok(vec![connection.send_packed_command(command).await?]);
+            }
+            let mut pipeline = redis::pipe();
+            for command in commands {
+                pipeline.add_command(command.clone());
+            }
+            connection
+                .send_packed_commands(&pipeline, 0, commands.len())
+                .await
         })
         .await
     }
 
-    /// Sends several commands in one go.
-    pub(super) async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Failure> {
-        self.using(None, |mut connection| async move {
-            pipeline.query_async(&mut connection).await
-        })
-        .await
+    /// The server that the connection at hand leads to.
+    pub(super) async fn server(&self) -> Result<Server, Failure> {
+        Ok(self.live_in_time().await?.server.clone())
     }
 
     /// The connection at hand, by number.
     pub(super) async fn generation(&self) -> Result<u64, Failure> {
-        match timeout_at(Instant::now() + DEADLINE, self.live()).await {
-            Ok(live) => Ok(live?.generation),
-            Err(_) => Err(no_connection()),
-        }
+        Ok(self.live_in_time().await?.generation)
+    }
+
+    /// Lets the next command connect anew: this server is not the right one.
+    pub(super) fn doubt(&self) {
+        let live = match &*self.shared.lock() {
+            Slot::Up(live) => live.clone(),
+            _ => return,
+        };
+        self.drop_connection(&live);
     }
 
     /// Subscribes to channels, on that connection only.
     pub(super) async fn subscribe(&self, generation: u64, to: &[String]) -> Result<(), Failure> {
-        self.using(Some(generation), |mut connection| async move {
-            connection.subscribe(to).await
-        })
-        .await
+        let reply = self.using(Some(generation), |mut connection| async move {
+            connection.subscribe(to).await.map(|()| Vec::new())
+        });
+        reply.await.map(drop)
     }
 
     /// Gives channels up, on that connection only.
     pub(super) async fn unsubscribe(&self, generation: u64, to: &[String]) -> Result<(), Failure> {
+        let reply = self.using(Some(generation), |mut connection| async move {
+            connection.unsubscribe(to).await.map(|()| Vec::new())
+        });
+        reply.await.map(drop)
+    }
+
+    /// `SSUBSCRIBE` or `SUNSUBSCRIBE`, one each since a command takes channels
+    /// of one slot only: a reply for each channel.
+    pub(super) async fn shard_channels(
+        &self,
+        generation: u64,
+        verb: &str,
+        channels: &[String],
+    ) -> Result<Vec<Value>, Failure> {
         self.using(Some(generation), |mut connection| async move {
-            connection.unsubscribe(to).await
+            let mut pipeline = redis::pipe();
+            for channel in channels {
+                pipeline.cmd(verb).arg(channel);
+            }
+            connection
+                .send_packed_commands(&pipeline, 0, channels.len())
+                .await
         })
         .await
     }
 
-    async fn using<T, F, Fut>(&self, generation: Option<u64>, send: F) -> Result<T, Failure>
+    async fn using<F, Fut>(&self, generation: Option<u64>, send: F) -> Result<Vec<Value>, Failure>
     where
         F: FnOnce(MultiplexedConnection) -> Fut,
-        Fut: Future<Output = RedisResult<T>>,
+        Fut: Future<Output = RedisResult<Vec<Value>>>,
     {
         let deadline = Instant::now() + DEADLINE;
-        let live = timeout_at(deadline, self.live())
-            .await
-            .map_err(|_| no_connection())??;
+        let live = self.live_in_time().await?;
         if generation.is_some_and(|wanted| wanted != live.generation) {
-            return Err(Failure::Lost("the connection was replaced".into()));
+            return Err(Failure::Unsent("the connection was replaced".into()));
         }
         let mut watch = Watch {
             link: self,
@@ -174,14 +265,18 @@ impl Link {
         let answer = timeout_at(deadline, send(live.connection.clone())).await;
         watch.over = true;
         let failure = match answer {
-            Ok(Ok(reply)) => {
+            Ok(Ok(replies)) => {
                 live.hear();
-                return Ok(reply);
+                let mut failures = replies.iter().filter_map(Failure::in_reply);
+                if failures.any(|failure| failure.ends_connection()) {
+                    self.drop_connection(&live);
+                }
+                return Ok(replies);
             }
             Ok(Err(error)) => Failure::from(error),
             Err(_) => Failure::Lost(format!(
                 "{} did not answer within {} s",
-                self.shared.server.address(),
+                live.server.address(),
                 DEADLINE.as_secs()
             )),
         };
@@ -191,6 +286,11 @@ impl Link {
             live.hear();
         }
         Err(failure)
+    }
+
+    async fn live_in_time(&self) -> Result<Arc<Live>, Failure> {
+        let live = timeout_at(Instant::now() + DEADLINE, self.live());
+        live.await.map_err(|_| no_connection())?
     }
 
     /// The connection, made first where there is none.
@@ -208,7 +308,7 @@ impl Link {
                 }
             }
         };
-        let ended = || Failure::Lost("the attempt to connect was ended".into());
+        let ended = || Failure::Unsent("the attempt to connect was ended".into());
         let result = attempt
             .wait_for(Option::is_some)
             .await
@@ -218,22 +318,19 @@ impl Link {
 
     fn attempt(&self) -> Attempt {
         let (done, result) = watch::channel(None);
-        let server = self.shared.server.clone();
-        let notices = self.shared.notices.clone();
-        let generation = self.shared.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let link = Arc::downgrade(&self.shared);
+        let (place, notices) = (self.shared.place.clone(), self.shared.notices.clone());
         let task = tokio::spawn(async move {
-            let built = match server.dial(&notices).await {
-                Ok(dialled) => Ok(Arc::new(live(generation, dialled))),
-                Err(DialError::Deadline) => Err(no_connection()),
-                Err(DialError::Redis(error)) => {
-                    Err(Failure::Lost(format!("{}: {error}", server.address())))
-                }
+            let dialled = place.dial(&notices).await;
+            let Some(link) = link.upgrade() else {
+                return;
+            };
+            let built = match dialled {
+                Ok(dialled) => Ok(Arc::new(link.live(dialled))),
+                Err(error) => Err(Failure::Unsent(error.at(&place.address()))),
             };
             done.send_replace(Some(built.clone()));
-            if let Some(link) = link.upgrade() {
-                *link.lock() = built.map_or(Slot::Down, Slot::Up);
-            }
+            *link.lock() = built.map_or(Slot::Down, Slot::Up);
         });
         Attempt {
             result,
@@ -254,6 +351,24 @@ impl Link {
 }
 
 impl Shared {
+    fn live(&self, dialled: Dialled) -> Live {
+        let Dialled {
+            server,
+            connection,
+            closed,
+        } = dialled;
+        let watch = self.place.watch(&server, &closed, &self.notices);
+        Live {
+            generation: self.generations.fetch_add(1, Ordering::Relaxed) + 1,
+            server,
+            connection,
+            closed,
+            born: Instant::now(),
+            heard: AtomicU64::new(0),
+            _watch: watch.map(AbortOnDrop),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slot> {
         // Every change under this lock is one assignment.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
@@ -276,17 +391,6 @@ impl Drop for Watch<'_> {
     }
 }
 
-fn live(generation: u64, dialled: Dialled) -> Live {
-    let Dialled { connection, closed } = dialled;
-    Live {
-        generation,
-        connection,
-        closed,
-        born: Instant::now(),
-        heard: AtomicU64::new(0),
-    }
-}
-
-fn no_connection() -> Failure {
-    Failure::Lost(format!("no connection within {} s", DEADLINE.as_secs()))
+pub(super) fn no_connection() -> Failure {
+    Failure::Unsent(format!("no connection within {} s", DEADLINE.as_secs()))
 }

@@ -1,3 +1,8 @@
--- The record and the time that it lives on, of one moment. Not a transaction:
--- a server that is out of memory refuses to queue even reads.
+-- The record and the time that it lives on, of one moment, or its size alone
+-- where it is too large. Not a transaction: a server that is out of memory
+-- refuses to queue even reads.
+local size = redis.call('STRLEN', KEYS[1])
+if size > MAX_RECORD_BYTES then
+  return { size }
+end
 return { redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]) }

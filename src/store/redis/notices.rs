@@ -77,6 +77,12 @@ impl Notices {
         }
     }
 
+    /// Whether anybody wants to hear of `channel`.
+    pub(super) fn wants(&self, channel: &[u8]) -> bool {
+        let known = std::str::from_utf8(channel).ok();
+        known.is_some_and(|name| self.lock().channels.contains_key(name))
+    }
+
     /// Makes the task look at the connection and the table.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
@@ -140,12 +146,22 @@ fn sender(channel: &Channel) -> watch::Sender<()> {
     channel.changes.clone()
 }
 
+/// Which channels a server publishes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channels {
+    /// Those that every server has.
+    Ordinary,
+    /// Those of the shards of a cluster, each on the server that has it.
+    OfShards,
+}
+
 /// Keeps the subscriptions in line with the table, for as long as the store
 /// lives. With nobody waiting it does nothing, not even connect.
-pub(super) async fn listen(link: Link, notices: Arc<Notices>) {
+pub(super) async fn listen(link: Link, notices: Arc<Notices>, channels: Channels) {
     let mut listener = Listener {
         link,
         notices,
+        channels,
         generation: None,
         swept: Instant::now(),
     };
@@ -169,6 +185,7 @@ pub(super) async fn listen(link: Link, notices: Arc<Notices>) {
 struct Listener {
     link: Link,
     notices: Arc<Notices>,
+    channels: Channels,
     /// The connection that the subscriptions were made on.
     generation: Option<u64>,
     swept: Instant,
@@ -185,25 +202,72 @@ impl Listener {
             if batch.is_empty() {
                 break;
             }
-            match self.link.subscribe(generation, &batch).await {
-                Ok(()) => self.notices.confirmed(&batch),
-                // The user may not listen: polling is all that is left.
-                Err(failure) if failure.code().is_some() => {
-                    tracing::debug!(?failure, "redis refuses a subscription");
-                }
-                Err(failure) => {
-                    self.notices.put_back(batch);
-                    return Err(failure);
-                }
+            match self.channels {
+                Channels::Ordinary => self.subscribe(generation, batch).await?,
+                Channels::OfShards => self.subscribe_in_shard(generation, batch).await?,
             }
         }
         let now = Instant::now();
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
             for batch in self.notices.sweep(now).chunks(BATCH) {
-                self.link.unsubscribe(generation, batch).await?;
+                match self.channels {
+                    Channels::Ordinary => self.link.unsubscribe(generation, batch).await?,
+                    Channels::OfShards => {
+                        let sent = self.link.shard_channels(generation, "SUNSUBSCRIBE", batch);
+                        sent.await?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    async fn subscribe(&self, generation: u64, batch: Vec<String>) -> Result<(), Failure> {
+        match self.link.subscribe(generation, &batch).await {
+            Ok(()) => self.notices.confirmed(&batch),
+            // The user may not listen: polling is all that is left.
+            Err(failure) if failure.code().is_some() => {
+                tracing::debug!(?failure, "redis refuses a subscription");
+            }
+            Err(failure) => {
+                self.notices.put_back(batch);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe_in_shard(&self, generation: u64, batch: Vec<String>) -> Result<(), Failure> {
+        let replies = match self
+            .link
+            .shard_channels(generation, "SSUBSCRIBE", &batch)
+            .await
+        {
+            Ok(replies) => replies,
+            Err(failure) => {
+                self.notices.put_back(batch);
+                return Err(failure);
+            }
+        };
+        let (mut confirmed, mut again) = (Vec::new(), Vec::new());
+        let mut moved = None;
+        for (channel, reply) in batch.into_iter().zip(&replies) {
+            match Failure::in_reply(reply) {
+                None => confirmed.push(channel),
+                Some(failure) if failure.code() == Some("NOPERM") => {
+                    tracing::debug!(?failure, "redis refuses a subscription");
+                }
+                // The map of the cluster is about to change, and with it who
+                // waits here; until then the channel is asked for again.
+                Some(failure) => {
+                    again.push(channel);
+                    moved = Some(failure);
+                }
+            }
+        }
+        self.notices.confirmed(&confirmed);
+        self.notices.put_back(again);
+        moved.map_or(Ok(()), Err)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use redis::{Cmd, Value, cmd};
 
 use super::failure::Failure;
-use super::link::Link;
+use super::link::Carrier;
 
 /// Up to this many bytes a write is let through on a server that is out of
 /// memory: it replaces a record of about its size, and frees more than it takes
@@ -15,8 +15,19 @@ use super::link::Link;
 /// completes without the body.
 const ALWAYS_FITS: usize = 1024;
 
-/// One script in both its forms.
+/// The largest record that is read or written, in bytes: what an answer of 8 MiB
+/// takes, with room for the escapes of its text. What is larger was not written
+/// by this crate, and is not fetched.
+pub(super) const MAX_RECORD_BYTES: usize = 32 << 20;
+
+/// One script in all its forms.
 pub(super) struct Script {
+    alone: Forms,
+    /// For clusters: notices stay within the shard.
+    sharded: Forms,
+}
+
+struct Forms {
     ordinary: Source,
     /// The same one, not subject to `maxmemory` (Redis 7.0 and later).
     allow_oom: Source,
@@ -29,6 +40,45 @@ struct Source {
 
 impl Script {
     fn new(code: &str) -> Self {
+        let code = code.replace("MAX_RECORD_BYTES", &MAX_RECORD_BYTES.to_string());
+        Self {
+            sharded: Forms::new(&code.replace("'PUBLISH'", "'SPUBLISH'")),
+            alone: Forms::new(&code),
+        }
+    }
+
+    /// Runs the script on one key, in one round trip where the server has it.
+    pub(super) async fn run(
+        &self,
+        link: &impl Carrier,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> Result<Value, Failure> {
+        let bytes: usize = args.iter().map(Vec::len).sum();
+        let forms = self.forms(link);
+        let source = match bytes <= ALWAYS_FITS {
+            true => &forms.allow_oom,
+            false => &forms.ordinary,
+        };
+        source.run(link, key, args).await
+    }
+
+    /// Runs a script that only reads, which a server that takes no writes does
+    /// as well: it would not run one that says by its flags that it may write.
+    pub(super) async fn read(&self, link: &impl Carrier, key: &str) -> Result<Value, Failure> {
+        self.forms(link).ordinary.run(link, key, &[]).await
+    }
+
+    fn forms(&self, link: &impl Carrier) -> &Forms {
+        match link.is_sharded() {
+            true => &self.sharded,
+            false => &self.alone,
+        }
+    }
+}
+
+impl Forms {
+    fn new(code: &str) -> Self {
         let source = |code: String| Source {
             sha1: redis::Script::new(&code).get_hash().into(),
             code,
@@ -38,38 +88,23 @@ impl Script {
             allow_oom: source(format!("#!lua flags=allow-oom\n{code}")),
         }
     }
-
-    /// Runs the script on one key, in one round trip where the server has it.
-    pub(super) async fn run(
-        &self,
-        link: &Link,
-        key: &str,
-        args: &[Vec<u8>],
-    ) -> Result<Value, Failure> {
-        let bytes: usize = args.iter().map(Vec::len).sum();
-        let fits = bytes <= ALWAYS_FITS;
-        let source = if fits {
-            &self.allow_oom
-        } else {
-            &self.ordinary
-        };
-        source.run(link, key, args).await
-    }
-
-    /// Runs a script that only reads, which a server that takes no writes does
-    /// as well: it would not run one that says by its flags that it may write.
-    pub(super) async fn read(&self, link: &Link, key: &str) -> Result<Value, Failure> {
-        self.ordinary.run(link, key, &[]).await
-    }
 }
 
 impl Source {
     /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
     /// it first would take another round trip, in a cluster one to every node.
-    async fn run(&self, link: &Link, key: &str, args: &[Vec<u8>]) -> Result<Value, Failure> {
-        match link.command(&call("EVALSHA", &self.sha1, key, args)).await {
+    async fn run(
+        &self,
+        link: &impl Carrier,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> Result<Value, Failure> {
+        match link
+            .command(key, call("EVALSHA", &self.sha1, key, args))
+            .await
+        {
             Err(failure) if failure.code() == Some("NOSCRIPT") => {
-                link.command(&call("EVAL", &self.code, key, args)).await
+                link.command(key, call("EVAL", &self.code, key, args)).await
             }
             answer => answer,
         }

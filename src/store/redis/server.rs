@@ -31,15 +31,23 @@ const QUEUE: usize = 1024;
 /// The address of one server and how to log in there.
 #[derive(Clone)]
 pub(super) struct Server {
-    client: Client,
+    client: Arc<Client>,
 }
 
 /// A connection, fresh from the handshake.
 pub(super) struct Dialled {
+    /// Where it leads.
+    pub(super) server: Server,
     /// Clones share it.
     pub(super) connection: MultiplexedConnection,
     /// Set once the connection has ended.
     pub(super) closed: Arc<AtomicBool>,
+}
+
+impl Dialled {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
 }
 
 /// Why a server could not be dialled.
@@ -48,6 +56,22 @@ pub(super) enum DialError {
     Deadline,
     /// Something did.
     Redis(RedisError),
+    /// The sentinels name no server that could be dialled.
+    NoPrimary(String),
+}
+
+impl DialError {
+    /// For whoever waited for the connection.
+    pub(super) fn at(&self, address: &str) -> String {
+        match self {
+            Self::Deadline => format!(
+                "{address} did not answer within {} s",
+                DIAL_DEADLINE.as_secs()
+            ),
+            Self::Redis(error) => format!("{address}: {error}"),
+            Self::NoPrimary(reason) => reason.clone(),
+        }
+    }
 }
 
 impl Server {
@@ -81,7 +105,7 @@ impl Server {
             install_tls_provider();
         }
         Ok(Self {
-            client: client(info)?,
+            client: Arc::new(client(info)?),
         })
     }
 
@@ -90,18 +114,69 @@ impl Server {
         self.client.get_connection_info().addr().to_string()
     }
 
+    /// Another server with the same login, and TLS where this one has it.
+    pub(super) fn at(&self, host: &str, port: u16) -> Result<Self, Error> {
+        let info = self.client.get_connection_info();
+        let host = host.to_owned();
+        let addr = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        let client = Arc::new(client(info.clone().set_addr(addr))?);
+        Ok(Self { client })
+    }
+
+    /// The host alone: servers leave it out where it is their own.
+    pub(super) fn host(&self) -> &str {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
+            _ => "",
+        }
+    }
+
+    /// The number of the database.
+    pub(super) fn database(&self) -> i64 {
+        self.client.get_connection_info().redis_settings().db()
+    }
+
+    /// Whether both log in alike, over TLS or without.
+    pub(super) fn logs_in_like(&self, other: &Self) -> bool {
+        let [one, two] = [self, other].map(|server| {
+            let info = server.client.get_connection_info();
+            let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+            let login = info.redis_settings();
+            let words = (login.username(), login.password());
+            (tls, words.0.map(str::to_owned), words.1.map(str::to_owned))
+        });
+        one == two
+    }
+
     /// Connects and logs in; `notices` is told what the server pushes.
-    ///
-    /// Sentinel differs from one server here and nowhere else.
     pub(super) async fn dial(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
         let closed = Arc::new(AtomicBool::new(false));
         let push = {
             let (notices, closed) = (notices.clone(), closed.clone());
             move |info: PushInfo| {
                 match info.kind {
-                    PushKind::Message => {
+                    PushKind::Message | PushKind::SMessage => {
                         if let Some(Value::BulkString(channel)) = info.data.first() {
                             notices.published(channel);
+                        }
+                    }
+                    // Not asked for: the shard has gone to another server.
+                    // redis-rs takes it for the reply to whatever command is
+                    // under way, so that this connection is of no more use.
+                    PushKind::SUnsubscribe => {
+                        if let Some(Value::BulkString(channel)) = info.data.first()
+                            && notices.wants(channel)
+                        {
+                            closed.store(true, Ordering::Release);
+                            notices.wake();
                         }
                     }
                     PushKind::Disconnection => {
@@ -120,20 +195,25 @@ impl Server {
             .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(push);
         let connection = dial(&self.client, &config, DIAL_DEADLINE).await?;
-        Ok(Dialled { connection, closed })
+        let server = self.clone();
+        Ok(Dialled {
+            server,
+            connection,
+            closed,
+        })
     }
 
     /// What to tell whoever called `connect`.
     pub(super) async fn explain(&self, error: DialError) -> Error {
-        let DialError::Redis(error) = error else {
-            return match self.speaks_the_other_way().await {
-                Some(reason) => invalid(reason),
-                None => unavailable(format!(
-                    "{} did not answer within {} s",
-                    self.address(),
-                    DIAL_DEADLINE.as_secs()
-                )),
-            };
+        let error = match error {
+            DialError::Redis(error) => error,
+            DialError::NoPrimary(reason) => return unavailable(reason),
+            DialError::Deadline => {
+                return match self.speaks_the_other_way().await {
+                    Some(reason) => invalid(reason),
+                    None => unavailable(error.at(&self.address())),
+                };
+            }
         };
         let text = error.to_string();
         match (error.kind(), error.code().unwrap_or_default()) {
@@ -191,7 +271,7 @@ impl Server {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None);
         let answered = match dial(&client(info).ok()?, &config, PROBE_DEADLINE).await {
             Ok(_) => true,
-            Err(DialError::Deadline) => false,
+            Err(DialError::Deadline | DialError::NoPrimary(_)) => false,
             Err(DialError::Redis(error)) => {
                 matches!(
                     error.kind(),
@@ -209,6 +289,15 @@ pub(super) const TOO_OLD: &str =
 
 pub(super) fn invalid(reason: impl Into<Arc<str>>) -> Error {
     Error::invalid_config("redis url", reason)
+}
+
+/// The same error, of one server among several.
+pub(super) fn of_server(error: Error, address: &str) -> Error {
+    match error {
+        Error::InvalidConfig { reason, .. } => invalid(format!("{address}: {reason}")),
+        // These name the server already.
+        other => other,
+    }
 }
 
 pub(super) fn unavailable(reason: String) -> Error {

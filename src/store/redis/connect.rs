@@ -1,0 +1,217 @@
+//! The three ways to connect, and what each says when the servers are not what
+//! it is for. It leaves nothing connected behind when it fails.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use redis::{Value, cmd};
+
+use super::cluster::Cluster;
+use super::durability::Durability;
+use super::failure::Failure;
+use super::gather::gather;
+use super::link::Link;
+use super::node::Node;
+use super::notices::Notices;
+use super::place::{self, Place};
+use super::routes::Routes;
+use super::sentinel::Sentinels;
+use super::server::{Server, TOO_OLD, invalid, of_server, unavailable};
+use crate::error::Error;
+
+/// How long further nodes are waited for once one has let us in.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What the store is connected to, how lasting that is, and what to call it.
+pub(super) struct Connected {
+    pub(super) routes: Routes,
+    pub(super) durability: Durability,
+    pub(super) address: String,
+}
+
+/// To one server.
+pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
+    let server = Server::parse(url)?;
+    let address = server.address();
+    let link = dial(&server, Place::Server(server.clone())).await?;
+    match about(&link.0).await? {
+        Mode::Alone | Mode::Unknown => {}
+        Mode::ClusterNode => {
+            return Err(invalid(
+                "the server is a node of a cluster: RedisStore::cluster is meant",
+            ));
+        }
+        Mode::Sentinel => {
+            return Err(invalid(
+                "the server is a sentinel: RedisStore::sentinel is meant",
+            ));
+        }
+    }
+    Ok(connected(link, address).await)
+}
+
+/// To the primary that the sentinels name.
+pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connected, Error> {
+    let (sentinels, server) = Sentinels::connect(urls, primary).await?;
+    let address = sentinels.to_string();
+    let what = format!("{address}, {}", server.address());
+    // Not by the sentinels' word alone, but so that it can be explained.
+    let link = dial(&server, Place::Primary(sentinels))
+        .await
+        .map_err(|error| of_server(error, &what))?;
+    match about(&link.0)
+        .await
+        .map_err(|error| of_server(error, &what))?
+    {
+        Mode::Alone | Mode::Unknown => {}
+        Mode::ClusterNode | Mode::Sentinel => {
+            return Err(invalid(format!("{what}: it is no single data server")));
+        }
+    }
+    let role = link.0.command(&cmd("ROLE")).await;
+    place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
+    Ok(connected(link, address).await)
+}
+
+/// To the primaries of a cluster.
+pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
+    let seeds = urls
+        .iter()
+        .map(|url| Server::parse(url))
+        .collect::<Result<Vec<_>, _>>()?;
+    let first = seeds.first().ok_or_else(|| invalid("no url is given"))?;
+    if seeds.iter().any(|seed| seed.database() != 0) {
+        return Err(invalid("a cluster has database 0 only"));
+    }
+    if !seeds.iter().all(|seed| seed.logs_in_like(first)) {
+        return Err(invalid(
+            "the urls differ in user, password or TLS, and all nodes are logged in to alike",
+        ));
+    }
+    let asked = seeds.iter().map(|seed| async {
+        let (link, _) = dial(seed, Place::Server(seed.clone())).await?;
+        match about(&link).await? {
+            Mode::ClusterNode | Mode::Unknown => Ok(()),
+            Mode::Alone => Err(invalid(
+                "the server is no node of a cluster: RedisStore::connect is meant",
+            )),
+            Mode::Sentinel => Err(invalid(
+                "the server is a sentinel: RedisStore::sentinel is meant",
+            )),
+        }
+    });
+    let mut errors = Vec::new();
+    let mut let_in = false;
+    for (seed, answer) in seeds.iter().zip(gather(asked, GRACE).await) {
+        match answer {
+            Some(Ok(())) => let_in = true,
+            Some(Err(error)) => errors.push(of_server(error, &seed.address())),
+            None => {}
+        }
+    }
+    if !let_in {
+        // First what only the caller can mend.
+        errors.sort_by_key(|error| !matches!(error, Error::InvalidConfig { .. }));
+        let nobody = || unavailable("no node of the cluster answered".into());
+        return Err(errors.into_iter().next().unwrap_or_else(nobody));
+    }
+    for error in errors {
+        let error = crate::error::chain(&error);
+        tracing::warn!(error, "a redis url is of no use");
+    }
+    let cluster = Cluster::connect(&seeds).await.map_err(of_map)?;
+    let primaries = cluster.primaries();
+    let reached = join_all(primaries.iter().map(|(_, link)| link.server())).await;
+    // A shard may be down; a cluster of which no shard can be reached is none.
+    if let Some(Err(failure)) = reached.iter().find(|reached| reached.is_err()) {
+        let reason = format!("a primary of the cluster cannot be reached: {failure}");
+        if reached.iter().all(Result::is_err) {
+            return Err(unavailable(reason));
+        }
+        tracing::warn!(reason, "a part of all keys has no store");
+    }
+    let durability = join_all(primaries.iter().map(|(address, link)| async {
+        let durability = Durability::ask(link).await;
+        durability.warn(address);
+        durability
+    }));
+    let durability = durability.await.into_iter().reduce(Durability::and);
+    Ok(Connected {
+        routes: Routes::Cluster(cluster),
+        durability: durability.unwrap_or_default(),
+        address: format!("a cluster with {}", first.address()),
+    })
+}
+
+async fn connected((link, notices): (Link, Arc<Notices>), address: String) -> Connected {
+    let durability = Durability::ask(&link).await;
+    durability.warn(&address);
+    Connected {
+        routes: Routes::One(Node::alone(link, notices)),
+        durability,
+        address,
+    }
+}
+
+/// A link whose first connection leads to that server.
+async fn dial(server: &Server, place: Place) -> Result<(Link, Arc<Notices>), Error> {
+    let notices = Arc::new(Notices::default());
+    match server.dial(&notices).await {
+        Ok(first) => Ok((Link::with(place, notices.clone(), first), notices)),
+        Err(error) => Err(server.explain(error).await),
+    }
+}
+
+/// What a server is.
+enum Mode {
+    Alone,
+    ClusterNode,
+    Sentinel,
+    /// It does not say, or not to us.
+    Unknown,
+}
+
+/// Asks a server what it is, and whether it is new enough.
+async fn about(link: &Link) -> Result<Mode, Error> {
+    let reply = match link.command(&cmd("HELLO")).await {
+        Err(failure) if failure.code() == Some("NOPERM") => return Ok(Mode::Unknown),
+        reply => reply.map_err(|failure| unavailable(failure.to_string()))?,
+    };
+    let Value::Map(pairs) = reply else {
+        return Ok(Mode::Unknown);
+    };
+    let (mut version, mut mode) = (None, None);
+    for pair in pairs {
+        let (Value::BulkString(name), Value::BulkString(value)) = pair else {
+            continue;
+        };
+        match name.as_slice() {
+            b"version" => version = String::from_utf8(value).ok(),
+            b"mode" => mode = String::from_utf8(value).ok(),
+            _ => {}
+        }
+    }
+    let major = version
+        .as_deref()
+        .and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    // A server that gives no number is given the benefit of the doubt.
+    if let (Some(..7), Some(version)) = (major, version) {
+        return Err(invalid(format!("{TOO_OLD}: it says {version}")));
+    }
+    Ok(match mode.as_deref() {
+        Some("cluster") => Mode::ClusterNode,
+        Some("sentinel") => Mode::Sentinel,
+        Some(_) => Mode::Alone,
+        None => Mode::Unknown,
+    })
+}
+
+/// Why there is no map of the cluster.
+fn of_map(failure: Failure) -> Error {
+    match failure.code() {
+        Some("NOPERM") => invalid(format!(
+            "the user may not ask for the map of the cluster: {failure}"
+        )),
+        _ => unavailable(failure.to_string()),
+    }
+}

@@ -1,0 +1,68 @@
+//! Asks several servers at once without waiting for the slowest. It gives up on
+//! none before somebody has answered.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, timeout_at};
+
+/// What each future gave, in their order; `None` where it had not ended `grace`
+/// after the first one that was a success.
+pub(super) async fn gather<T, E>(
+    asked: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
+    grace: Duration,
+) -> Vec<Option<Result<T, E>>> {
+    let mut running: FuturesUnordered<_> = asked
+        .into_iter()
+        .enumerate()
+        .map(|(number, answer)| async move { (number, answer.await) })
+        .collect();
+    let mut answers: Vec<_> = (0..running.len()).map(|_| None).collect();
+    let mut until = None;
+    loop {
+        let next = match until {
+            None => running.next().await,
+            Some(until) => timeout_at(until, running.next()).await.ok().flatten(),
+        };
+        let Some((number, answer)) = next else {
+            return answers;
+        };
+        if answer.is_ok() && until.is_none() {
+            until = Some(Instant::now() + grace);
+        }
+        answers[number] = Some(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::sleep;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_is_not_waited_for() {
+        let ask = |seconds, answer| async move {
+            sleep(Duration::from_secs(seconds)).await;
+            answer
+        };
+        let begun = Instant::now();
+        let asked = [ask(1, Err(1)), ask(9, Ok(2)), ask(3, Ok(3)), ask(4, Err(4))];
+        let answers = gather(asked, Duration::from_secs(2)).await;
+        assert_eq!(answers, [Some(Err(1)), None, Some(Ok(3)), Some(Err(4))]);
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        let nobody: [std::future::Ready<Result<(), ()>>; 0] = [];
+        assert_eq!(gather(nobody, Duration::ZERO).await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_may_fail() {
+        let asked = [
+            std::future::ready(Err::<(), _>(1)),
+            std::future::ready(Err(2)),
+        ];
+        let answers = gather(asked, Duration::ZERO).await;
+        assert_eq!(answers, [Some(Err(1)), Some(Err(2))]);
+    }
+}

@@ -1,0 +1,264 @@
+//! Locks that replicas must have before anything is sent, with real replicas:
+//! one that hangs or dies, and what goes on meanwhile.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use genesys_once::record::{Answer, Event, Phase};
+use genesys_once::testing::{ScriptedUpstream, Step, store_conformance};
+use genesys_once::{
+    DataActionRequest, Engine, Error, IdempotencyKey, RecordState, RedisStore, Served, Store,
+    StoreError,
+};
+
+use tokio::time::timeout;
+
+use super::{acquire, apply, chain, claim, complete, extend, name};
+use crate::support::eventually;
+use crate::support::redis::{Options, RedisServer};
+
+/// As long as it takes on a busy machine.
+const EVER: Duration = Duration::from_secs(600);
+
+/// Too short to wait for in vain for long.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A primary and its replicas, in step with it.
+async fn replicated<const N: usize>() -> (RedisServer, [RedisServer; N]) {
+    let primary = Options::default()
+        .set("repl-diskless-sync-delay", "0")
+        .start();
+    let replicas = std::array::from_fn(|_| Options::default().replica_of(&primary).start());
+    in_step(&primary, N).await;
+    (primary, replicas)
+}
+
+async fn in_step(primary: &RedisServer, count: usize) {
+    eventually("the replicas follow", async || {
+        primary.replicas_in_step() == count
+    })
+    .await;
+}
+
+async fn store(primary: &RedisServer, timeout: Duration) -> RedisStore {
+    let store = RedisStore::connect(&primary.url()).await.unwrap();
+    store.replicas(2, timeout)
+}
+
+fn enter(step: u32, phase: Phase) -> Event {
+    Event::Enter {
+        claim: claim(1),
+        step,
+        phase,
+    }
+}
+
+/// The error of a transition that was applied, and not copied often enough.
+#[track_caller]
+fn assert_short(answer: Result<Answer, StoreError>) {
+    let error = answer.unwrap_err();
+    assert!(
+        chain(&error).contains("1 of 2 replicas have it"),
+        "{error:?}"
+    );
+    // It is in the primary: nobody may take it for not applied.
+    assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
+}
+
+#[track_caller]
+fn assert_held(answer: Result<Answer, StoreError>) {
+    let answer = answer.unwrap();
+    let Answer::Is(Some(RecordState::Locked { seen, .. })) = &answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(seen.lease, claim(1).lease);
+}
+
+#[tokio::test]
+async fn the_protocol_is_the_same() {
+    let (primary, _replicas) = replicated::<2>().await;
+    let store = store(&primary, EVER).await;
+    store_conformance(store, tokio::time::sleep).await;
+}
+
+#[tokio::test]
+async fn what_may_be_sent_is_in_every_replica_by_then() {
+    let (primary, replicas) = replicated::<2>().await;
+    let store = store(&primary, EVER).await;
+    for number in 1..20 {
+        let answer = apply(&store, number, acquire(1)).await.unwrap();
+        assert_eq!(answer, Answer::Done);
+        for replica in &replicas {
+            let there: u32 = replica.command(&["EXISTS", &name(number).to_string()]);
+            assert_eq!(there, 1);
+        }
+    }
+}
+
+/// Red when `WAIT` is left out, or sent on another connection, for any of the
+/// three ways into `Dispatched`.
+#[tokio::test]
+async fn no_way_into_dispatched_does_without_copies() {
+    let (primary, replicas) = replicated::<2>().await;
+    let patient = store(&primary, EVER).await;
+    apply(&patient, 2, acquire(1)).await.unwrap();
+    let store = patient.clone().replicas(2, SHORT);
+    // Not on the way there, so nothing is waited for.
+    let claimed = apply(&store, 2, enter(1, Phase::Claimed)).await;
+    assert_eq!(claimed.unwrap(), Answer::Done);
+    // Nothing else is on its way to the replicas: elsewhere `WAIT` would say that
+    // both have everything.
+    in_step(&primary, 2).await;
+    replicas[1].pause();
+
+    assert_short(apply(&store, 1, acquire(1)).await);
+    // The same acquire again, as after a lost reply: one's own lease. It is
+    // extended before anything is sent, and that waits, however often it is tried.
+    assert_held(apply(&store, 1, acquire(1)).await);
+    assert_short(apply(&store, 1, extend(1)).await);
+    assert_short(apply(&store, 1, extend(1)).await);
+    assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
+    assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
+    // An absent record that is put back.
+    assert_short(apply(&store, 3, extend(1)).await);
+    assert_short(apply(&store, 3, extend(1)).await);
+
+    // The store takes nothing back: a request may be on the wire.
+    for number in 1..4 {
+        let state = store.look(&name(number)).await.unwrap();
+        let Some(RecordState::Locked { phase, .. }) = state else {
+            panic!("{number}: {state:?}");
+        };
+        assert_eq!(phase, Phase::Dispatched);
+    }
+    replicas[1].resume();
+    for number in 1..4 {
+        let extended = apply(&patient, number, extend(1)).await.unwrap();
+        assert_eq!(extended, Answer::Done);
+    }
+}
+
+/// Red when `WAIT` goes over the connection that all commands share, or when a
+/// replay waits for replicas.
+#[tokio::test]
+async fn nobody_else_waits_for_replicas() {
+    let (primary, replicas) = replicated::<2>().await;
+    let store = store(&primary, EVER).await;
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    replicas[1].pause();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { apply(&store, 2, acquire(1)).await }
+    });
+    eventually("the acquire waits for its copies", async || {
+        primary.blocked_clients() == 1
+    })
+    .await;
+    let replay = timeout(Duration::from_secs(60), apply(&store, 1, acquire(2))).await;
+    let replay = replay.expect("a replay waits for replicas").unwrap();
+    assert!(
+        matches!(replay, Answer::Is(Some(RecordState::Cached { .. }))),
+        "{replay:?}"
+    );
+    assert!(store.look(&name(2)).await.unwrap().is_some());
+    assert!(!waiting.is_finished());
+    assert_eq!(primary.blocked_clients(), 1);
+    replicas[1].resume();
+    assert_eq!(waiting.await.unwrap().unwrap(), Answer::Done);
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let (primary, _replicas) = replicated::<2>().await;
+    let store = store(&primary, EVER).await;
+    let clients = || {
+        let list: String = primary.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+        list.lines().count()
+    };
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let before = clients();
+    for number in 2..20 {
+        apply(&store, number, acquire(1)).await.unwrap();
+    }
+    assert_eq!(clients(), before);
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_wait_is_told_so() {
+    let (primary, _replicas) = replicated::<2>().await;
+    let user = ["app", "on", ">pw", "~*", "&*", "+@all", "-wait"];
+    primary.command::<()>(&[&["ACL", "SETUSER"][..], &user].concat());
+    let url = format!("redis://app:pw@127.0.0.1:{}", primary.port);
+    let store = RedisStore::connect(&url).await.unwrap();
+    let answer = apply(&store.replicas(2, EVER), 1, acquire(1)).await;
+    let error = answer.unwrap_err();
+    assert!(!error.is_refused(), "it was applied: {error:?}");
+    assert!(chain(&error).to_lowercase().contains("wait"), "{error:?}");
+}
+
+#[tokio::test]
+async fn zero_replicas_are_none() {
+    let primary = RedisServer::start();
+    let store = RedisStore::connect(&primary.url()).await.unwrap();
+    let strict = store.replicas(1, SHORT);
+    let error = apply(&strict, 1, acquire(1)).await.unwrap_err();
+    assert!(
+        chain(&error).contains("0 of 1 replicas have it"),
+        "{error:?}"
+    );
+    let store = strict.replicas(0, SHORT);
+    assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
+}
+
+fn request(payload: &str) -> DataActionRequest {
+    DataActionRequest::new("custom_-_refund", payload).unwrap()
+}
+
+/// Red when a lock without its copies lets a request out, or is not given back.
+#[tokio::test]
+async fn an_engine_sends_nothing_without_copies() {
+    let (primary, mut replicas) = replicated::<2>().await;
+    let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = async |timeout| {
+        let builder = Engine::builder(platform.clone()).store_timeout(Duration::from_secs(30));
+        let builder = builder.store(store(&primary, timeout).await);
+        builder.start().await.unwrap()
+    };
+    let (patient, hasty) = (engine(EVER).await, engine(SHORT).await);
+    patient.execute(request("0")).await.unwrap();
+    assert_eq!(platform.ledger().total(), 1);
+
+    replicas[1].pause();
+    // Many at once: to answer this way is no reason to take the store for down.
+    let payloads = ["1", "2", "3", "4", "5"];
+    let answers = join_all(payloads.map(|payload| hasty.execute(request(payload)))).await;
+    for (payload, answer) in payloads.into_iter().zip(answers) {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+        assert!(chain(&error).contains("1 of 2 replicas have it"), "{error}");
+        let key = IdempotencyKey::of(&request(payload));
+        let state = hasty.inspect(&key).await.unwrap();
+        assert!(
+            matches!(state, Some(RecordState::Released { .. })),
+            "{state:?}"
+        );
+    }
+    assert_eq!(platform.ledger().total(), 1);
+    let reply = hasty.execute(request("0")).await.unwrap();
+    assert_eq!(reply.served(), Served::Store);
+
+    // Dead is no better than hanging; a released key is taken in two steps.
+    replicas[1].kill();
+    for payload in ["1", "6"] {
+        let error = hasty.execute(request(payload)).await.unwrap_err();
+        assert!(chain(&error).contains("1 of 2 replicas have it"), "{error}");
+    }
+    assert_eq!(platform.ledger().total(), 1);
+
+    replicas[1].restart();
+    in_step(&primary, 2).await;
+    for (number, payload) in ["1", "6", "7"].into_iter().enumerate() {
+        patient.execute(request(payload)).await.unwrap();
+        assert_eq!(platform.ledger().total(), 2 + number);
+    }
+}

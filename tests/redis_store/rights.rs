@@ -1,0 +1,100 @@
+//! Users who may do what the documentation asks for and nothing more, on each
+//! kind of server.
+
+use std::time::Duration;
+
+use genesys_once::testing::store_conformance;
+use genesys_once::{Durability, RedisStore, Store};
+use tokio::time::timeout;
+
+use super::{apply, complete, name};
+use crate::support::cluster::RedisCluster;
+use crate::support::redis::RedisServer;
+use crate::support::sentinel::{PRIMARY, RedisSentinel};
+
+/// What every kind of server has to allow.
+const KEYS: [&str; 11] = [
+    "+set",
+    "+get",
+    "+getrange",
+    "+strlen",
+    "+pttl",
+    "+pexpire",
+    "+exists",
+    "+del",
+    "+eval",
+    "+evalsha",
+    "+scan",
+];
+
+/// Notices, alone and in a cluster.
+const CHANNELS: [&str; 3] = ["+publish", "+subscribe", "+unsubscribe"];
+const SHARD_CHANNELS: [&str; 5] = [
+    "+spublish",
+    "+ssubscribe",
+    "+sunsubscribe",
+    "+cluster|slots",
+    "+asking",
+];
+
+/// Makes a user `app` with these rights alone.
+fn allow(server: &RedisServer, rights: &[&str]) {
+    let user = [
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">pw",
+        "~genesys-once:*",
+        "&genesys-once:*",
+    ];
+    server.command::<()>(&[&user, &KEYS[..], rights].concat());
+}
+
+/// The protocol, the list and the notices.
+async fn works(store: RedisStore) {
+    assert_eq!(*store.durability(), Durability::default());
+    let one = name(99);
+    let long = Duration::from_secs(10);
+    timeout(long, store.changed(&one)).await.unwrap();
+    let waiting = store.changed(&one);
+    tokio::pin!(waiting);
+    let quiet = timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(quiet.is_err());
+    apply(&store, 99, complete(1, "{}")).await.unwrap();
+    timeout(long, waiting).await.unwrap();
+    let listed = store.unresolved(&"test".parse().unwrap(), 10).await;
+    assert!(listed.unwrap().is_empty());
+    store_conformance(store.clone(), tokio::time::sleep).await;
+}
+
+#[tokio::test]
+async fn one_server_needs_no_more_than_it_is_said_to() {
+    let server = RedisServer::start();
+    allow(&server, &CHANNELS);
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
+    works(RedisStore::connect(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_cluster_needs_no_more_than_it_is_said_to() {
+    let cluster = RedisCluster::start().await;
+    for node in &cluster.nodes {
+        allow(node, &SHARD_CHANNELS);
+    }
+    let url = format!("redis://app:pw@127.0.0.1:{}", cluster.nodes[0].port);
+    works(RedisStore::cluster([url]).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_primary_with_sentinels_needs_no_more_than_it_is_said_to() {
+    let set_up = RedisSentinel::start().await;
+    for server in &set_up.servers {
+        allow(server, &[&CHANNELS[..], &["+role"]].concat());
+    }
+    let user = ["ACL", "SETUSER", "watch", "on", ">pw", "+sentinel"];
+    set_up.sentinels[0].command::<()>(&user);
+    let url = format!("redis://watch:pw@127.0.0.1:{}", set_up.sentinels[0].port);
+    let primary = format!("redis://app:pw@{PRIMARY}");
+    works(RedisStore::sentinel([url], &primary).await.unwrap()).await;
+}
