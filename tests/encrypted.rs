@@ -14,6 +14,7 @@ mod encrypted {
     mod engines;
     mod protocol;
     mod tampering;
+    mod through;
 
     use std::sync::Arc;
     use std::time::Duration;

@@ -274,6 +274,10 @@ impl<S: Store> Store for Encrypted<S> {
         self.store.changed(name)
     }
 
+    fn part(&self, name: &RecordName) -> u64 {
+        self.store.part(name)
+    }
+
     fn unresolved<'a>(
         &'a self,
         namespace: &'a Namespace,

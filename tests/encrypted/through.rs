@@ -1,0 +1,66 @@
+//! What a wrapper may not swallow: the store's own answers to the questions
+//! that the trait answers by default.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use genesys_once::record::{Answer, Event};
+use genesys_once::testing::{Fault, FaultyStore};
+use genesys_once::{
+    BoxFuture, IdempotencyKey, Namespace, RecordName, RecordState, Store, StoreError,
+};
+
+use super::{encrypted, name};
+
+/// Two parts, a notice at once, and nothing unresolved, which it knows.
+struct TwoParts;
+
+impl Store for TwoParts {
+    fn apply<'a>(
+        &'a self,
+        _: &'a RecordName,
+        _: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(async { Ok(Answer::Is(None)) })
+    }
+
+    fn look<'a>(
+        &'a self,
+        _: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn changed<'a>(&'a self, _: &'a RecordName) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn part(&self, name: &RecordName) -> u64 {
+        u64::from(name.key.as_bytes()[0] % 2)
+    }
+
+    fn unresolved<'a>(
+        &'a self,
+        _: &'a Namespace,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+/// Red without `part` in `Encrypted`: parts would fail together.
+#[test]
+fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
+    let wrappers: [Box<dyn Store>; 3] = [
+        Box::new(encrypted(TwoParts)),
+        Box::new(Arc::new(TwoParts)),
+        Box::new(FaultyStore::new(TwoParts, |_| Fault::Pass)),
+    ];
+    for store in wrappers {
+        assert_eq!((store.part(&name(4)), store.part(&name(5))), (0, 1));
+        assert!(store.changed(&name(4)).now_or_never().is_some());
+        let namespace = "test".parse().unwrap();
+        let unresolved = store.unresolved(&namespace, 9).now_or_never();
+        assert!(unresolved.unwrap().unwrap().is_empty());
+    }
+}
