@@ -205,8 +205,8 @@ fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
 }
 
 /// The server that loses a slot takes its subscriptions back unasked. redis-rs
-/// takes that for the reply to whatever is under way, so that all later replies
-/// on that connection are one off. Red when notices and commands share one.
+/// takes that for the reply to whatever is under way, and a look then gets the
+/// record of another key. Red when notices and commands share a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_that_leave_mix_up_no_replies() {
     let cluster = RedisCluster::start().await;
