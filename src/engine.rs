@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 use crate::actors::shared::Shared;
 use crate::actors::{Drained, EngineMessage, Waits, resolve};
 use crate::error::Error;
-use crate::flights::{Admission, Waiter};
+use crate::flights::Admission;
 use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::{Reply, Served};
 use crate::record::{Answer, Event, RecordState, Resolution};
@@ -125,13 +125,20 @@ impl Engine {
         request: DataActionRequest,
         limit: Duration,
     ) -> Result<Reply, Error> {
-        let shared = &self.inner.shared;
+        let Inner { shared, root, .. } = &*self.inner;
         let span = telemetry::execute(&shared.namespace, &request);
-        let waiter = match span.in_scope(|| self.admit(&request)) {
-            Ok(waiter) => waiter,
-            Err(at_once) => {
-                shared.answered(&span, None, &at_once);
-                return at_once;
+        let at_once = |answer| {
+            shared.answered(&span, None, &answer);
+            answer
+        };
+        let waiter = match span.in_scope(|| shared.admit(&request)) {
+            Ok(Admission::Recent(reply)) => return at_once(Ok(reply)),
+            Err(error) => return at_once(Err(error)),
+            Ok(Admission::Joined(waiter)) => waiter,
+            Ok(Admission::First(waiter, guard)) => {
+                // A root that is gone drops the guard, which answers.
+                let _ = root.send_message(EngineMessage::run(guard));
+                waiter
             }
         };
         let trail = waiter.trail().clone();
@@ -146,22 +153,6 @@ impl Engine {
         };
         shared.answered(&span, Some(&trail), &answer);
         answer
-    }
-
-    /// A place among those who wait for the request's flight, or its answer at
-    /// once.
-    fn admit(&self, request: &DataActionRequest) -> Result<Waiter, Result<Reply, Error>> {
-        let Inner { shared, root, .. } = &*self.inner;
-        match shared.admit(request) {
-            Ok(Admission::Recent(reply)) => Err(Ok(reply)),
-            Ok(Admission::Joined(waiter)) => Ok(waiter),
-            Ok(Admission::First(waiter, guard)) => {
-                // A root that is gone drops the guard, which answers.
-                let _ = root.send_message(EngineMessage::run(guard));
-                Ok(waiter)
-            }
-            Err(error) => Err(Err(error)),
-        }
     }
 
     /// The engine's root actor, for callers that are actors themselves: send it
