@@ -63,8 +63,8 @@ use crate::record::{Answer, Event, RecordState};
 /// and expire by themselves; each change is published on a channel of the same
 /// name, in a cluster to the shard only. A record has at most 32 MiB: a larger
 /// outcome is kept without its body, and a larger value that somebody else put
-/// there is [`Error::RecordUnreadable`]. An acquire fetches no more of it than
-/// that, everything else nothing.
+/// there is [`Error::RecordUnreadable`]: an acquire fetches it to find that out,
+/// since it is one command (`SET … NX GET`), everything else does not.
 ///
 /// # What is forgotten
 ///

@@ -1,4 +1,4 @@
-//! The store's operations as commands of Redis: `SET … NX` for an acquire, one
+//! The store's operations as commands of Redis: `SET … NX GET` for an acquire, one
 //! script each for the other events and for a look. What a record holds is
 //! always taken from `record`, never composed here.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Value, cmd};
 
 use super::failure::Failure;
-use super::link::{Carrier, exactly};
+use super::link::Carrier;
 use super::scripts::{self, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
 use crate::key::RecordName;
@@ -159,31 +159,19 @@ async fn acquire(link: &impl Carrier, key: &str, claim: Claim) -> Result<Answer,
     let (Some((record, left)), _) = record::apply(None, &Event::Acquire { claim }) else {
         return Err(StoreError::refused("an absent key was not acquired"));
     };
-    // Both in one go: what is there, up to one byte more than a record may have,
-    // and the record where nothing is. `SET … NX GET` would fetch whatever is
-    // there, and with half a gigabyte hold up everybody on this connection.
-    let mut get = cmd("GETRANGE");
-    get.arg(key).arg(0).arg(MAX_RECORD_BYTES);
     let mut set = cmd("SET");
-    set.arg(key).arg(record.encode());
-    set.arg("NX").arg("PX").arg(millis(left));
-    let both = [get, set];
+    set.arg(key).arg(record.encode()).arg("NX").arg("GET");
+    set.arg("PX").arg(millis(left));
     for _ in 0..ACQUIRES {
-        let [found, taken] = exactly(link.send(key, &both).await?)?;
-        match Failure::or_reply(taken) {
-            Ok(Value::Okay) => return Ok(Answer::Done),
-            Ok(Value::Nil) => match Failure::or_reply(found)? {
-                // It came between the two.
-                Value::BulkString(bytes) if bytes.is_empty() => {}
-                Value::BulkString(bytes) => {
-                    let found = decode(&bytes)?;
-                    // A replay needs no exact times: one round trip is all it costs.
-                    if matches!(found.content, Content::Cached { .. }) {
-                        return Ok(found_by(&claim, found.state(Duration::ZERO)));
-                    }
+        match link.command(key, set.clone()).await {
+            Ok(Value::Nil) => return Ok(Answer::Done),
+            Ok(Value::BulkString(bytes)) => {
+                let found = decode(&bytes)?;
+                // A replay needs no exact times: one round trip is all it costs.
+                if matches!(found.content, Content::Cached { .. }) {
+                    return Ok(found_by(&claim, found.state(Duration::ZERO)));
                 }
-                _ => return Err(unexpected()),
-            },
+            }
             Ok(_) => return Err(unexpected()),
             // A full server, or one that has become a replica, still replays.
             Err(refusal) if refusal.is_refusal() => {
