@@ -29,6 +29,7 @@ const ORDER: [&str; 16] = [
 const NAMED_ONLY_IN: [(&str, &[&str]); 9] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
     ("reqwest", &["upstream/genesys"]),
+    ("http_body", &["upstream/genesys"]),
     ("redis", &["store/redis"]),
     ("redb", &["store/file"]),
     ("dashmap", &["flights.rs", "store/memory.rs"]),
