@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{TokenError, chain};
@@ -32,6 +33,8 @@ pub(crate) struct Current {
     id: u64,
     /// Until when it is used, a margin before the platform's own time.
     until: Option<Instant>,
+    /// When it is renewed.
+    renew: Option<Instant>,
 }
 
 /// What readers see.
@@ -222,6 +225,9 @@ pub(crate) struct State {
     next_id: u64,
     /// Fetches that failed in a row.
     failures: u32,
+    /// The next renewal. It ends with the actor: ractor's own timers would
+    /// outlive the engine by hours.
+    timer: JoinSet<()>,
 }
 
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
@@ -232,20 +238,28 @@ impl Actor for TokenActor {
 
     async fn pre_start(
         &self,
-        _: ActorRef<Message>,
+        myself: ActorRef<Message>,
         tokens: Tokens,
     ) -> Result<State, ActorProcessingErr> {
-        let next_id = tokens
-            .board
-            .borrow()
-            .current
-            .as_ref()
-            .map_or(1, |current| current.id + 1);
-        Ok(State {
+        let current = tokens.board.borrow().current.clone();
+        let mut state = State {
             tokens,
-            next_id,
+            next_id: current.as_ref().map_or(1, |current| current.id + 1),
             failures: 0,
-        })
+            timer: JoinSet::new(),
+        };
+        // The actor before died with its timer. Not at once, lest a renewal
+        // that panics use up the budget while the token is still good.
+        if let Some(Current {
+            id,
+            renew: Some(at),
+            ..
+        }) = current
+        {
+            let left = at.saturating_duration_since(Instant::now());
+            state.renew_after(&myself, id, left.max(MAX_BACKOFF));
+        }
+        Ok(state)
     }
 
     async fn handle(
@@ -306,8 +320,17 @@ impl State {
                 "could not renew the access token; trying again"
             );
             let wait = error.retry_after().unwrap_or_else(|| self.backoff());
-            myself.send_after(wait, move || Message::Renew(id));
+            self.renew_after(myself, id, wait);
         }
+    }
+
+    fn renew_after(&mut self, myself: &ActorRef<Message>, id: u64, wait: Duration) {
+        let myself = myself.clone();
+        self.timer = JoinSet::new();
+        self.timer.spawn(async move {
+            sleep(wait).await;
+            let _ = myself.send_message(Message::Renew(id));
+        });
     }
 
     async fn fetch(&mut self, myself: &ActorRef<Message>) -> Result<(), TokenError> {
@@ -336,10 +359,12 @@ impl State {
             .filter(|life| *life >= Duration::from_secs(1));
         // A day is the platform's default; what is longer needs no timer either.
         let until = life.map(|life| asked + (life - margin(life)).min(MAX_LIFE));
-        if let Some(life) = life {
-            let early = life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
-            let left = early.saturating_sub(asked.elapsed());
-            myself.send_after(left, move || Message::Renew(id));
+        let early = |life: Duration| life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
+        let renew = life.map(|life| asked + early(life));
+        self.timer.abort_all();
+        if let Some(at) = renew {
+            let left = at.saturating_duration_since(Instant::now());
+            self.renew_after(myself, id, left);
         }
         tracing::debug!(?life, "an access token came");
         self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
@@ -348,6 +373,7 @@ impl State {
                 token: Arc::new(token),
                 id,
                 until,
+                renew,
             });
             board.failure = None;
         });
