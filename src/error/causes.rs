@@ -200,7 +200,8 @@ impl StoreError {
     /// Whether the store gave a definite answer, so that sending the command
     /// again finds out nothing.
     pub(crate) fn is_definite(&self) -> bool {
-        self.kind != StoreErrorKind::Unavailable
+        use StoreErrorKind::{Unavailable, Unsent};
+        !matches!(self.kind, Unavailable | Unsent)
     }
 
     /// Whether the store definitely did not apply the command.
