@@ -323,10 +323,7 @@ impl Execution<Locked> {
 fn cause_of(outcome: &Outcome) -> String {
     let status = outcome.status_code.as_u16();
     match outcome.correlation_id() {
-        // Ids are short; anything else is not worth repeating to every caller.
-        Some(id) if id.len() <= 128 => {
-            format!("the platform answered {status} (correlation id {id})")
-        }
-        _ => format!("the platform answered {status}"),
+        Some(id) => format!("the platform answered {status} (correlation id {id})"),
+        None => format!("the platform answered {status}"),
     }
 }
