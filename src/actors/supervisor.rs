@@ -13,7 +13,6 @@ use ractor::{
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tracing::Instrument as _;
 
 use super::execution::{self, Job};
 use super::ports::Ports;

@@ -14,7 +14,12 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
 use crate::telemetry;
-use crate::upstream::{AccessToken, TokenSource};
+use crate::upstream::TokenSource;
+
+mod board;
+
+pub(crate) use self::board::Current;
+use self::board::{Board, Failure};
 
 /// How long one fetch may take, whatever the source itself allows.
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
@@ -24,32 +29,6 @@ const TRIES: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(500);
 /// The longest wait between two fetches while they fail.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-
-/// A token that may be used now.
-#[derive(Clone, Debug)]
-pub(crate) struct Current {
-    pub token: Arc<AccessToken>,
-    /// Which token it is, so that exactly this one can be refused.
-    id: u64,
-    /// Until when it is used, a margin before the platform's own time.
-    until: Option<Instant>,
-    /// When it is renewed.
-    renew: Option<Instant>,
-}
-
-/// What readers see.
-#[derive(Debug, Default)]
-struct Board {
-    current: Option<Current>,
-    failure: Option<Failure>,
-}
-
-#[derive(Debug)]
-struct Failure {
-    error: TokenError,
-    /// Until then nobody asks the endpoint again; `None`: never again.
-    until: Option<Instant>,
-}
 
 /// The token as executions see it; a clone is the same.
 #[derive(Clone)]
@@ -171,22 +150,6 @@ impl Tokens {
             // A dead actor's successor asks who is waiting.
             let _ = actor.send_message(Message::Need);
         }
-    }
-}
-
-impl Board {
-    fn usable(&self, now: Instant) -> Option<Current> {
-        self.current
-            .clone()
-            .filter(|current| current.until.is_none_or(|until| now < until))
-    }
-
-    fn failing(&self, now: Instant) -> Option<TokenError> {
-        let failure = self.failure.as_ref()?;
-        failure
-            .until
-            .is_none_or(|until| now < until)
-            .then(|| failure.error.clone())
     }
 }
 
