@@ -59,9 +59,6 @@ impl Upstream for Gated {
 
 /// The server dies while the call is under way: its caller is answered all the
 /// same, and the outcome is in the record when the server is back.
-///
-/// Red when an execution whose outcome could not be recorded is not settled
-/// later, by itself or by the supervisor.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_outlives_the_death_of_its_server() {
     let mut server = Options::default().append_only().start();

@@ -188,10 +188,9 @@ async fn next(builder: EngineBuilder, store: MemoryStore, end: End, what: &str) 
     usize::from(end == End::Free)
 }
 
-/// I3. Red without `Drop` of the flight's guard, without the supervisor's
-/// `settle` of dead children, and without each note in the progress: `taking`
-/// before the acquire, `unproven` before and `held` after an attempt, `refused`
-/// before a release, `known_outcome` before a complete.
+/// I3. Red where the guard's `Drop` leaves the flight in the table, without the
+/// supervisor's `settle` of dead children, and without the notes `taking` before
+/// the acquire and `known_outcome` before the complete.
 #[tokio::test(start_paused = true)]
 async fn at_every_store_command_of_every_course() {
     let deaths = [
@@ -248,8 +247,8 @@ async fn at_every_store_command_of_every_course() {
 /// Between the store commands: while a request is under way, and while the next
 /// attempt is waited for.
 ///
-/// Red where the note `unproven` comes after `send` is first polled, or is taken
-/// back before the next attempt of a `Retry`.
+/// Red without the note `unproven` before `send`, and where a later proof takes
+/// it back under `Retry`.
 #[tokio::test(start_paused = true)]
 async fn under_way_and_between_attempts() {
     let slow = || Step::ok("{}").after(10 * SECOND);

@@ -111,7 +111,7 @@ mod tests {
         assert!(next(&mut body).is_none());
     }
 
-    /// I1. Red without the question in `poll_frame`.
+    /// I1.
     #[tokio::test(start_paused = true)]
     async fn past_the_lease_nothing_is_handed_over() {
         let second = Duration::from_secs(1);
