@@ -23,6 +23,7 @@
 
 pub(crate) mod execution;
 pub(crate) mod hold;
+mod ports;
 pub(crate) mod shared;
 pub(crate) mod supervisor;
 pub(crate) mod token;

@@ -12,20 +12,19 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::actors::shared::Shared;
-use crate::actors::{Drained, EngineMessage, Waits, resolve};
+use crate::actors::{Drained, EngineMessage, Waits};
 use crate::error::Error;
 use crate::flights::Admission;
 use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::{Reply, Served};
-use crate::record::{Answer, Event, RecordState, Resolution};
 use crate::request::DataActionRequest;
-use crate::store::Store as _;
 use crate::telemetry;
 use crate::upstream::Upstream;
 
 mod builder;
 #[cfg(all(test, feature = "testing"))]
 mod exactly_once;
+mod records;
 
 pub use self::builder::EngineBuilder;
 
@@ -197,87 +196,6 @@ impl Engine {
             held_for: hold.left(),
             waits,
         }
-    }
-
-    /// What the store knows of a key; `None` where it knows nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn inspect(&self, key: &IdempotencyKey) -> Result<Option<RecordState>, Error> {
-        let Shared { store, .. } = &*self.inner.shared;
-        let name = self.inner.shared.name(*key);
-        store
-            .look(&name)
-            .await
-            .map_err(|source| Error::of_store(*key, source))
-    }
-
-    /// Settles an indeterminate key: `NotApplied` lets the next request execute
-    /// it, `Applied` replays the outcome given.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotIndeterminate`] where the key is not indeterminate (any
-    /// more), and for `NotApplied` as long as the lost attempt may still be
-    /// running: attempt time-out and lease (95 s by default) after `since`.
-    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
-    ///
-    /// # Cancel safety
-    ///
-    /// The resolution may or may not have been applied; asking again is safe.
-    pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
-        let shared = &self.inner.shared;
-        resolve(shared, *key, resolution, shared.terms.result_ttl).await
-    }
-
-    /// Removes the recorded outcome of a key, so that the next request executes
-    /// it again; `false` where there was none. Nothing but a recorded outcome is
-    /// ever removed. Other processes may answer from memory for another minute
-    /// (their `recent` time).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
-    ///
-    /// # Cancel safety
-    ///
-    /// The outcome may or may not have been removed; asking again is safe.
-    pub async fn forget(&self, key: &IdempotencyKey) -> Result<bool, Error> {
-        let Shared { store, flights, .. } = &*self.inner.shared;
-        let name = self.inner.shared.name(*key);
-        let answer = store.apply(&name, Event::Forget).await;
-        // Afterwards, so that what is remembered meanwhile goes, too.
-        flights.forget(key);
-        match answer {
-            Ok(answer) => Ok(answer == Answer::Done),
-            Err(source) => Err(Error::of_store(*key, source)),
-        }
-    }
-
-    /// Up to `limit` indeterminate keys of this engine's namespace, in no order.
-    /// It walks the whole store: for people and their tools, not for a request.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StoreUnavailable`], also from a store that cannot list.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn unresolved(
-        &self,
-        limit: usize,
-    ) -> Result<Vec<(IdempotencyKey, RecordState)>, Error> {
-        let Shared {
-            store, namespace, ..
-        } = &*self.inner.shared;
-        let found = store.unresolved(namespace, limit).await;
-        found.map_err(|source| Error::StoreUnavailable { source })
     }
 
     /// Stops the engine: admits nobody any more, lets the executions under way

@@ -82,9 +82,11 @@ impl Outcome {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The platform's correlation id, which its support asks for.
+    /// The platform's correlation id, which its support asks for. Ids are short:
+    /// anything else is not worth repeating in errors and logs.
     pub(crate) fn correlation_id(&self) -> Option<&str> {
         self.header("inin-correlation-id")
+            .filter(|id| (1..=128).contains(&id.len()))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The seam to the platform: what sends a call and what fetches a token. What
 //! an answer means is `policy`'s business, when to send is `execution`'s.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use crate::error::{Error, SendError, TokenError};
 use crate::key::{IdempotencyKey, Namespace};
@@ -148,6 +149,7 @@ pub struct Call {
     request: DataActionRequest,
     attempt: u32,
     key: IdempotencyKey,
+    lease: Option<Lease>,
 }
 
 impl Call {
@@ -158,6 +160,7 @@ impl Call {
             request,
             attempt,
             key,
+            lease: None,
         }
     }
 
@@ -169,7 +172,27 @@ impl Call {
             request,
             attempt,
             key,
+            lease: None,
         }
+    }
+
+    /// The same call, which may leave only while this lease lives.
+    pub(crate) fn under(mut self, lease: &Lease) -> Self {
+        self.lease = Some(lease.clone());
+        self
+    }
+
+    /// Whether the request may leave now: the engine's lease on the key lives
+    /// (I1); always for a call made by hand.
+    ///
+    /// The engine has made sure of it before it calls [`Upstream::send`]. An
+    /// implementation that first does something that takes time (resolves a
+    /// name, connects) asks again right before the first byte, and where it may
+    /// not leave any more sends nothing and says
+    /// [`SendError::before_sending`]: the process may have been stopped in
+    /// between, or the store out of reach, for longer than the lease.
+    pub fn may_leave(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::is_live)
     }
 
     /// What is to be executed.
@@ -191,6 +214,33 @@ impl Call {
     /// the request forwards it.
     pub fn body(&self) -> Bytes {
         self.request.wire_body()
+    }
+}
+
+/// Until when a lease lives by this process's clock; a clone is the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease(Arc<Mutex<Instant>>);
+
+impl Lease {
+    pub(crate) fn until(until: Instant) -> Self {
+        Self(Arc::new(Mutex::new(until)))
+    }
+
+    pub(crate) fn extend(&self, until: Instant) {
+        *self.lock() = until;
+    }
+
+    pub(crate) fn end(&self) -> Instant {
+        *self.lock()
+    }
+
+    fn is_live(&self) -> bool {
+        Instant::now() < self.end()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Instant> {
+        // One value, written whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

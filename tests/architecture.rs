@@ -26,9 +26,10 @@ const ORDER: [&str; 16] = [
 ];
 
 /// Packages, and the files that may name them: a path, or the beginning of one.
-const NAMED_ONLY_IN: [(&str, &[&str]); 9] = [
+const NAMED_ONLY_IN: [(&str, &[&str]); 10] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
     ("reqwest", &["upstream/genesys"]),
+    ("http_body", &["upstream/genesys"]),
     ("redis", &["store/redis"]),
     ("redb", &["store/file"]),
     ("dashmap", &["flights.rs", "store/memory.rs"]),

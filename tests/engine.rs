@@ -6,18 +6,23 @@ mod engine {
     mod answers;
     mod bounds;
     mod company;
+    mod crashes;
+    mod deaths;
+    mod ending;
+    mod fail_open;
     mod lifecycle;
     mod limits;
     mod mismatch;
     mod once;
     mod outage;
+    mod strangers;
     mod tokens;
     mod unknown;
     mod wishes;
 
     use std::time::Duration;
 
-    use genesys_once::DataActionRequest;
+    use genesys_once::{DataActionRequest, Engine};
 
     pub const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,6 +35,17 @@ mod engine {
             tokio::task::yield_now().await;
         }
         panic!("waited in vain until {what}");
+    }
+
+    /// The actor of the flight that began last, found as ractor's own tree has
+    /// it; `count` actors below the root in all.
+    pub fn child(engine: &Engine, count: usize) -> ractor::ActorCell {
+        let children = engine.actor().get_cell().get_children();
+        assert_eq!(children.len(), count);
+        let newest = children
+            .into_iter()
+            .max_by_key(|child| child.get_id().pid());
+        newest.expect("count is not 0")
     }
 
     pub fn request(payload: &str) -> DataActionRequest {

@@ -328,3 +328,84 @@ async fn an_absent_record_is_put_back_while_the_request_is_on_the_wire() {
             .recorded()
     );
 }
+
+/// Red when an answer that proves that nothing was executed is not noted at
+/// once: whoever drops the execution then has an indeterminate key.
+#[tokio::test(start_paused = true)]
+async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
+    let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
+    for step in [
+        Step::RateLimited(SECOND),
+        Step::Refused,
+        Step::status(403, "{}"),
+    ] {
+        let (store, upstream) = (
+            MemoryStore::new(),
+            ScriptedUpstream::new(move |_| step.clone()),
+        );
+        let attempt = locked(&store)
+            .await
+            .execute(&store, &upstream, None)
+            .await
+            .unwrap();
+        let Attempt::NotExecuted(holder, ..) = attempt else {
+            panic!("{attempt:?}")
+        };
+        let progress = holder.progress().clone();
+        drop(holder);
+        assert!(!progress.is_settled() && !progress.is_unproven());
+        progress.settle(&store, &name, 1).await.unwrap();
+        let now = state(&store).await;
+        assert!(matches!(now, Some(RecordState::Released { .. })), "{now:?}");
+    }
+}
+
+/// An upstream that takes its time before the first byte, as connecting does.
+struct Connecting {
+    platform: ScriptedUpstream,
+    takes: Duration,
+}
+
+impl genesys_once::Upstream for Connecting {
+    fn namespace(&self) -> Namespace {
+        namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a genesys_once::Call,
+        token: Option<&'a genesys_once::AccessToken>,
+    ) -> genesys_once::BoxFuture<'a, Result<genesys_once::Outcome, genesys_once::SendError>> {
+        Box::pin(async move {
+            sleep(self.takes).await;
+            if !call.may_leave() {
+                return Err(genesys_once::SendError::before_sending("past the lease"));
+            }
+            self.platform.send(call, token).await
+        })
+    }
+}
+
+/// I1. Red when the call's lease is not extended with the record's, and when the
+/// call does not know the lease at all.
+#[tokio::test(start_paused = true)]
+async fn a_call_knows_until_when_it_may_leave() {
+    for (out_of_reach, sent) in [(false, 1), (true, 0)] {
+        let store = FaultyStore::new(MemoryStore::new(), move |operation| match operation.event {
+            Some(Event::Extend { .. }) if out_of_reach => Fault::Fail,
+            _ => Fault::Pass,
+        });
+        let upstream = Connecting {
+            platform: ok(),
+            takes: 5 * SECOND,
+        };
+        let holder = locked(&store).await;
+        let attempt = holder.execute(&store, &upstream, None).await.unwrap();
+        match attempt {
+            Attempt::Executed(_) => assert!(!out_of_reach),
+            Attempt::NotExecuted(_, Then::Retry, Err(_)) => assert!(out_of_reach),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(upstream.platform.ledger().total(), sent);
+    }
+}

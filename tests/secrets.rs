@@ -2,6 +2,9 @@
 //! printed, the log at TRACE of every package included.
 #![cfg(all(feature = "testing", feature = "genesys"))]
 
+#[cfg(feature = "redis")]
+mod support;
+
 use std::error::Error as _;
 use std::fmt::Debug;
 use std::io::Write;
@@ -21,6 +24,9 @@ const TOKEN: &str = "simulated-token-";
 const PAYLOAD: &str = "card-4929-1234-payload";
 const ANSWER: &str = "answer-of-a-customer";
 const WRONG_SECRET: &str = "wrong-secret-0123456789";
+/// Of Redis and of a proxy, both given in a URL.
+const PASSWORD: &str = "password-5551234";
+const WRONG_PASSWORD: &str = "wrong-password-5551234";
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -163,6 +169,10 @@ async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
         seen.error("every error", &error);
     }
     engine.shutdown(Duration::ZERO).await;
+    #[cfg(feature = "redis")]
+    with_redis(&mut seen, &simulator).await;
+    with_proxy(&mut seen, &simulator).await;
+    other_types(&mut seen).await;
 
     let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(
@@ -185,17 +195,137 @@ async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
         seen.0.push(("the metrics".to_owned(), text));
     }
 
-    let basic = |secret: &str| {
-        let pair = format!("{}:{secret}", simulator.client_id());
-        base64::engine::general_purpose::STANDARD.encode(pair)
-    };
+    let basic = |secret: &str| basic_of(simulator.client_id(), secret);
     seen.assert_free_of(&[
         simulator.client_secret().to_owned(),
         basic(simulator.client_secret()),
         basic(WRONG_SECRET),
         WRONG_SECRET.to_owned(),
+        PASSWORD.to_owned(),
+        WRONG_PASSWORD.to_owned(),
+        basic_of("proxy-user", PASSWORD),
         TOKEN.to_owned(),
         PAYLOAD.to_owned(),
         ANSWER.to_owned(),
     ]);
+}
+
+fn basic_of(user: &str, secret: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{secret}"))
+}
+
+/// Redis with a password in its URL: connected, refused and unreachable. What
+/// stands in its records is searched too.
+#[cfg(feature = "redis")]
+async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
+    use genesys_once::RedisStore;
+
+    let mut server = support::redis::Options::default()
+        .password(PASSWORD)
+        .start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    seen.debug("redis store", &store);
+    seen.debug("durability", store.durability());
+    simulator.refuse_connections(false).await;
+    simulator.script(|_| Step::status(400, "{}"));
+    let upstream = GenesysCloud::new(simulator.environment(), simulator.credentials());
+    let engine = Engine::builder(upstream).store(store);
+    seen.debug("builder over redis", &engine);
+    let engine = engine.start().await.unwrap();
+    let payload = format!("{{\"card\":\"{PAYLOAD}\"}}");
+    let request = DataActionRequest::new("custom_-_refund", payload).unwrap();
+    engine.execute(request.clone()).await.unwrap();
+    simulator.script(|_| Step::ok(format!("{{\"a\":\"{ANSWER}\"}}")));
+    let sensitive = request.clone().scope("sensitive").unwrap().sensitive();
+    engine.execute(sensitive).await.unwrap();
+    let keys: Vec<String> = server.command(&["KEYS", "*"]);
+    assert_eq!(keys.len(), 2);
+    for key in keys {
+        let record: Vec<u8> = server.command(&["GET", &key]);
+        let text = String::from_utf8_lossy(&record).into_owned();
+        assert!(text.starts_with("genesys-once/1 cached"), "{text}");
+        seen.0.push((format!("the record {key}"), text));
+    }
+
+    let wrong = server.url().replace(PASSWORD, WRONG_PASSWORD);
+    assert_ne!(wrong, server.url());
+    let error = RedisStore::connect(&wrong).await.unwrap_err();
+    seen.error("a wrong password", &error);
+    let url = server.url();
+    server.kill();
+    let later = request.scope("later").unwrap();
+    let error = engine.execute(later).await.unwrap_err();
+    assert_eq!(error.code(), "store_unavailable");
+    seen.error("a dead server", &error);
+    let error = RedisStore::connect(&url).await.unwrap_err();
+    seen.error("nobody there", &error);
+    let error = RedisStore::connect(&format!("redis://:{PASSWORD}@[")).await;
+    seen.error("a broken url", &error.unwrap_err());
+}
+
+/// A proxy with a password in its URL: not there, refusing, and broken.
+async fn with_proxy(seen: &mut Seen, simulator: &GenesysSimulator) {
+    let upstream = |proxy: &str| {
+        GenesysCloud::new(simulator.environment(), simulator.credentials()).proxy(proxy)
+    };
+    let request = DataActionRequest::new("custom_-_refund", "{}").unwrap();
+    // The simulator is no proxy, and says so.
+    let host = simulator.base_url().trim_start_matches("http://");
+    for address in ["127.0.0.1:9", host] {
+        let proxy = format!("http://proxy-user:{PASSWORD}@{address}");
+        let builder = Engine::builder(upstream(&proxy));
+        seen.debug("builder with a proxy", &upstream(&proxy));
+        let engine = builder.start().await.unwrap();
+        let answer = engine.execute(request.clone()).await;
+        seen.debug("the answer through a proxy", &answer);
+        if let Err(error) = answer {
+            seen.error("a proxy", &error);
+        }
+    }
+    let broken = format!("socks5://proxy-user:{PASSWORD}@127.0.0.1:9");
+    let error = Engine::builder(upstream(&broken)).start().await;
+    seen.error("a broken proxy", &error.unwrap_err());
+    let url = format!("https://user:{PASSWORD}@127.0.0.1/");
+    let error = genesys_once::Environment::from_base_url(&url).unwrap_err();
+    seen.error("a base url with a password", &error);
+}
+
+/// What else has a `Debug` and holds something of a request or a token.
+async fn other_types(seen: &mut Seen) {
+    use genesys_once::execution::{Attempt, Execution, Lock, Terms};
+    use genesys_once::testing::{ScriptedTokens, ScriptedUpstream};
+    use genesys_once::{Call, EngineMessage, Resolution, Upstream as _};
+
+    let payload = || format!("{{\"card\":\"{PAYLOAD}\"}}");
+    let request = || DataActionRequest::new("custom_-_refund", payload()).unwrap();
+    seen.debug("call", &Call::new(request(), 1));
+    seen.debug("payload", &genesys_once::Payload::from(payload()));
+    let (port, _answer) = tokio::sync::oneshot::channel();
+    let message = EngineMessage::Execute(request(), port.into());
+    seen.debug("message with a request", &message);
+    let answer = || format!("{{\"a\":\"{ANSWER}\"}}");
+    let tokens = ScriptedTokens::lasting(Duration::from_secs(60));
+    let upstream = ScriptedUpstream::new(move |_| Step::ok(answer())).with_tokens(tokens);
+    let token = upstream.token_source().unwrap().fetch().await.unwrap();
+    seen.debug("a fetched token", &token);
+    let store = MemoryStore::new();
+    let hashed = Execution::new(request(), upstream.namespace());
+    seen.debug("hashed", &hashed);
+    let Lock::Locked(locked) = hashed.lock(&store, &Terms::default()).await.unwrap() else {
+        panic!("nobody else is there");
+    };
+    seen.debug("locked", &locked);
+    seen.debug("progress", locked.progress());
+    let attempt = locked.execute(&store, &upstream, Some(&token)).await;
+    let Attempt::Executed(executed) = attempt.unwrap() else {
+        panic!("a 200 is final");
+    };
+    seen.debug("executed", &executed);
+    let cached = executed.cache(&store).await.unwrap();
+    seen.debug("cached", &cached);
+    seen.debug("store", &store);
+    let outcome = cached.into_reply().outcome().clone();
+    seen.debug("resolution", &Resolution::Applied((*outcome).clone()));
+    let name = RecordName::new(upstream.namespace(), IdempotencyKey::of(&request()));
+    seen.debug("state of a record", &store.look(&name).await.unwrap());
 }

@@ -12,14 +12,14 @@ use ractor::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{Instrument as _, Span};
+use tokio::time::{Instant, sleep};
 
 use super::execution::{self, Job};
+use super::ports::Ports;
 use super::shared::Shared;
 use crate::error::{Error, chain};
 use crate::execution::Progress;
-use crate::flights::{Admission, Flights, Guard, Waiter};
+use crate::flights::{Admission, Flights, Guard};
 use crate::key::RecordName;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
@@ -123,8 +123,7 @@ struct State {
     restarts: Vec<Instant>,
     /// Work that ends with the root: settling, timers.
     tasks: JoinSet<()>,
-    /// Answers on their way to reply ports.
-    ports: JoinSet<()>,
+    ports: Ports,
     settling: usize,
     closing: Option<Drained>,
     cut: bool,
@@ -136,6 +135,18 @@ struct State {
 struct Child {
     name: RecordName,
     progress: Arc<Progress>,
+}
+
+/// Tells the root that a record is settled or given up, also where the store
+/// panics: the root waits for it before it ends.
+struct Settling(ActorRef<EngineMessage>);
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        let _ = self
+            .0
+            .send_message(EngineMessage::Internal(Internal(Order::Settled)));
+    }
 }
 
 struct Closer(Arc<Flights>);
@@ -175,7 +186,7 @@ impl Actor for Supervisor {
             token,
             restarts: Vec::new(),
             tasks: JoinSet::new(),
-            ports: JoinSet::new(),
+            ports: Ports::default(),
             settling: 0,
             closing: None,
             cut: false,
@@ -189,7 +200,7 @@ impl Actor for Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         while state.tasks.try_join_next().is_some() {}
-        while state.ports.try_join_next().is_some() {}
+        state.ports.reap();
         match message {
             EngineMessage::Execute(request, port) => state.execute(&myself, request, port).await,
             EngineMessage::Internal(Internal(order)) => match order {
@@ -210,10 +221,8 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         state.shared.flights.close();
         state.tasks.abort_all();
-        // Every flight is answered by now: let the answers reach their ports.
-        let delivered = async { while state.ports.join_next().await.is_some() {} };
-        let _ = timeout(Duration::from_secs(1), delivered).await;
-        state.ports.abort_all();
+        // Every flight is answered by now.
+        state.ports.deliver().await;
         Ok(())
     }
 
@@ -255,36 +264,18 @@ impl State {
             Err(error) => Err(error),
             Ok(Admission::Recent(reply)) => Ok(reply),
             Ok(Admission::Joined(waiter)) => {
-                return self.answer_port(waiter, key, limit, port, span);
+                let shared = &self.shared;
+                return self.ports.answer(shared, waiter, key, limit, port, span);
             }
             Ok(Admission::First(waiter, guard)) => {
-                self.answer_port(waiter, key, limit, port, span);
+                let shared = &self.shared;
+                self.ports.answer(shared, waiter, key, limit, port, span);
                 return self.run(myself, guard).await;
             }
         };
         self.shared.answered(&span, None, &at_once);
         // A port nobody listens to any more is no error of the engine's.
         let _ = port.send(at_once);
-    }
-
-    fn answer_port(
-        &mut self,
-        waiter: Waiter,
-        key: crate::IdempotencyKey,
-        limit: Duration,
-        port: RpcReplyPort<Result<Reply, Error>>,
-        span: Span,
-    ) {
-        let shared = self.shared.clone();
-        let trail = waiter.trail().clone();
-        self.ports.spawn(async move {
-            let answer = timeout(limit, waiter.answer())
-                .instrument(span.clone())
-                .await
-                .unwrap_or(Err(Error::DeadlineExceeded { key }));
-            shared.answered(&span, Some(&trail), &answer);
-            let _ = port.send(answer);
-        });
     }
 
     async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Guard) {
@@ -313,22 +304,31 @@ impl State {
         if progress.is_settled() {
             return;
         }
+        // One that was cut off has tried already; past the grace nobody waits.
+        if self.cut && why.is_none() {
+            return;
+        }
         tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
         self.settling += 1;
-        let (shared, root) = (self.shared.clone(), myself.clone());
+        let (shared, settling) = (self.shared.clone(), Settling(myself.clone()));
         self.tasks.spawn(async move {
-            for wait in [100, 500, 2_500] {
-                match progress.settle(&*shared.store, &name, 2).await {
-                    Ok(()) => break,
+            let _settling = settling;
+            let mut cut = shared.cut.subscribe();
+            for wait in [0, 100, 500, 2_500] {
+                tokio::select! {
+                    biased;
+                    () = sleep(Duration::from_millis(wait)) => {}
+                    _ = cut.wait_for(|cut| *cut) => return,
+                }
+                match progress.settle(&*shared.store, &name, 1).await {
+                    Ok(()) => return,
                     Err(error) => tracing::warn!(
                         %name,
                         error = chain(&error),
                         "could not settle the record of a dead execution; its lapse will"
                     ),
                 }
-                sleep(Duration::from_millis(wait)).await;
             }
-            let _ = root.send_message(EngineMessage::Internal(Internal(Order::Settled)));
         });
     }
 

@@ -8,12 +8,18 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
 use crate::telemetry;
-use crate::upstream::{AccessToken, TokenSource};
+use crate::upstream::TokenSource;
+
+mod board;
+
+pub(crate) use self::board::Current;
+use self::board::{Board, Failure};
 
 /// How long one fetch may take, whatever the source itself allows.
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
@@ -23,30 +29,6 @@ const TRIES: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(500);
 /// The longest wait between two fetches while they fail.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-
-/// A token that may be used now.
-#[derive(Clone, Debug)]
-pub(crate) struct Current {
-    pub token: Arc<AccessToken>,
-    /// Which token it is, so that exactly this one can be refused.
-    id: u64,
-    /// Until when it is used, a margin before the platform's own time.
-    until: Option<Instant>,
-}
-
-/// What readers see.
-#[derive(Debug, Default)]
-struct Board {
-    current: Option<Current>,
-    failure: Option<Failure>,
-}
-
-#[derive(Debug)]
-struct Failure {
-    error: TokenError,
-    /// Until then nobody asks the endpoint again; `None`: never again.
-    until: Option<Instant>,
-}
 
 /// The token as executions see it; a clone is the same.
 #[derive(Clone)]
@@ -171,22 +153,6 @@ impl Tokens {
     }
 }
 
-impl Board {
-    fn usable(&self, now: Instant) -> Option<Current> {
-        self.current
-            .clone()
-            .filter(|current| current.until.is_none_or(|until| now < until))
-    }
-
-    fn failing(&self, now: Instant) -> Option<TokenError> {
-        let failure = self.failure.as_ref()?;
-        failure
-            .until
-            .is_none_or(|until| now < until)
-            .then(|| failure.error.clone())
-    }
-}
-
 /// One who waits for a token; counted, so that a restarted actor knows.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -222,6 +188,9 @@ pub(crate) struct State {
     next_id: u64,
     /// Fetches that failed in a row.
     failures: u32,
+    /// The next renewal. It ends with the actor: ractor's own timers would
+    /// outlive the engine by hours.
+    timer: JoinSet<()>,
 }
 
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
@@ -232,20 +201,28 @@ impl Actor for TokenActor {
 
     async fn pre_start(
         &self,
-        _: ActorRef<Message>,
+        myself: ActorRef<Message>,
         tokens: Tokens,
     ) -> Result<State, ActorProcessingErr> {
-        let next_id = tokens
-            .board
-            .borrow()
-            .current
-            .as_ref()
-            .map_or(1, |current| current.id + 1);
-        Ok(State {
+        let current = tokens.board.borrow().current.clone();
+        let mut state = State {
             tokens,
-            next_id,
+            next_id: current.as_ref().map_or(1, |current| current.id + 1),
             failures: 0,
-        })
+            timer: JoinSet::new(),
+        };
+        // The actor before died with its timer. Not at once, lest a renewal
+        // that panics use up the budget while the token is still good.
+        if let Some(Current {
+            id,
+            renew: Some(at),
+            ..
+        }) = current
+        {
+            let left = at.saturating_duration_since(Instant::now());
+            state.renew_after(&myself, id, left.max(MAX_BACKOFF));
+        }
+        Ok(state)
     }
 
     async fn handle(
@@ -306,8 +283,17 @@ impl State {
                 "could not renew the access token; trying again"
             );
             let wait = error.retry_after().unwrap_or_else(|| self.backoff());
-            myself.send_after(wait, move || Message::Renew(id));
+            self.renew_after(myself, id, wait);
         }
+    }
+
+    fn renew_after(&mut self, myself: &ActorRef<Message>, id: u64, wait: Duration) {
+        let myself = myself.clone();
+        self.timer = JoinSet::new();
+        self.timer.spawn(async move {
+            sleep(wait).await;
+            let _ = myself.send_message(Message::Renew(id));
+        });
     }
 
     async fn fetch(&mut self, myself: &ActorRef<Message>) -> Result<(), TokenError> {
@@ -336,10 +322,12 @@ impl State {
             .filter(|life| *life >= Duration::from_secs(1));
         // A day is the platform's default; what is longer needs no timer either.
         let until = life.map(|life| asked + (life - margin(life)).min(MAX_LIFE));
-        if let Some(life) = life {
-            let early = life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
-            let left = early.saturating_sub(asked.elapsed());
-            myself.send_after(left, move || Message::Renew(id));
+        let early = |life: Duration| life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
+        let renew = life.map(|life| asked + early(life));
+        self.timer.abort_all();
+        if let Some(at) = renew {
+            let left = at.saturating_duration_since(Instant::now());
+            self.renew_after(myself, id, left);
         }
         tracing::debug!(?life, "an access token came");
         self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
@@ -348,6 +336,7 @@ impl State {
                 token: Arc::new(token),
                 id,
                 until,
+                renew,
             });
             board.failure = None;
         });

@@ -123,7 +123,8 @@ impl EngineBuilder {
     }
 
     /// Asks `f`, once per execution, what became of a request whose fate is
-    /// unknown; `None` leaves it indeterminate. By default nobody is asked.
+    /// unknown; `None`, and no answer within a minute, leaves it indeterminate.
+    /// By default nobody is asked.
     pub fn reconcile<F, Fut>(mut self, f: F) -> Self
     where
         F: Fn(DataActionRequest, Error) -> Fut + Send + Sync + 'static,

@@ -138,6 +138,8 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StoreErrorKind {
     Unavailable,
+    /// Unavailable, and known not to have been sent.
+    Unsent,
     Refused,
     Unreadable,
     Undurable,
@@ -148,6 +150,14 @@ impl StoreError {
     pub fn unavailable(cause: impl Into<Cause>) -> Self {
         Self {
             kind: StoreErrorKind::Unavailable,
+            cause: share(cause),
+        }
+    }
+
+    /// The command was not sent, so it was not applied; the next one may be.
+    pub(crate) fn unsent(cause: impl Into<Cause>) -> Self {
+        Self {
+            kind: StoreErrorKind::Unsent,
             cause: share(cause),
         }
     }
@@ -190,12 +200,18 @@ impl StoreError {
     /// Whether the store gave a definite answer, so that sending the command
     /// again finds out nothing.
     pub(crate) fn is_definite(&self) -> bool {
-        self.kind != StoreErrorKind::Unavailable
+        use StoreErrorKind::{Unavailable, Unsent};
+        !matches!(self.kind, Unavailable | Unsent)
     }
 
     /// Whether the store definitely did not apply the command.
     pub fn is_refused(&self) -> bool {
         self.kind == StoreErrorKind::Refused
+    }
+
+    /// Whether the command was not even sent.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.kind == StoreErrorKind::Unsent
     }
 
     /// Whether a record is there but cannot be read.
@@ -207,7 +223,7 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            StoreErrorKind::Unavailable => "the store did not answer",
+            StoreErrorKind::Unavailable | StoreErrorKind::Unsent => "the store did not answer",
             StoreErrorKind::Refused => "the store refused to write",
             StoreErrorKind::Unreadable => "the record is unreadable",
             StoreErrorKind::Undurable => "the store could not make sure of the write",

@@ -16,7 +16,7 @@ use crate::policy::OnUnknown;
 use crate::record::{Answer, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
-use crate::upstream::{AccessToken, Call, Upstream};
+use crate::upstream::{AccessToken, Call, Lease, Upstream};
 
 /// What is to be told of a call, where one was put on the wire.
 type Wire = Option<(UpstreamCall, Span)>;
@@ -52,7 +52,8 @@ impl Execution<Locked> {
     /// # Errors
     ///
     /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`] where the
-    /// lease could not be made sure of; nothing was sent by this attempt.
+    /// lease could not be made sure of: nothing was sent, and no attempt before
+    /// is unproven.
     ///
     /// # Cancel safety
     ///
@@ -74,11 +75,17 @@ impl Execution<Locked> {
                 return Ok(Attempt::Unknown(error));
             }
             Ok(false) => return Ok(Attempt::Lost(self.give_up(store).await)),
+            // An earlier attempt may have been executed: that outweighs the store.
+            Err(source) if self.state.unproven => {
+                let cause = format!(
+                    "an attempt is unproven, and the lease for another could not be made sure of: {}",
+                    chain(&source)
+                );
+                return Ok(Attempt::Unknown(self.abandon(store, cause).await));
+            }
             Err(source) => {
                 let error = self.core.of_store(source);
-                if !self.state.unproven {
-                    let _ = self.core.progress.settle(store, &self.core.name, 1).await;
-                }
+                let _ = self.core.progress.settle(store, &self.core.name, 1).await;
                 return Err(error);
             }
         }
@@ -111,13 +118,13 @@ impl Execution<Locked> {
             // finds out.
             self.state.phase = Phase::Claimed;
         }
-        let mut live_until = self.state.live_until;
+        let lease = Lease::until(self.state.live_until);
         let output = tokio::select! {
             biased;
             output = until => output,
-            never = self.heartbeat(store, &mut live_until) => match never {},
+            never = self.heartbeat(store, &lease) => match never {},
         };
-        self.state.live_until = live_until;
+        self.state.live_until = lease.end();
         (self, output)
     }
 
@@ -195,14 +202,16 @@ impl Execution<Locked> {
     ) -> Result<Outcome, SendError> {
         let claim = self.state.claim;
         self.state.attempts += 1;
-        let call = Call::new(self.core.request.clone(), self.state.attempts);
+        let lease = Lease::until(self.state.live_until);
+        let call = Call::new(self.core.request.clone(), self.state.attempts).under(&lease);
         let limit = upstream.attempt_limit();
         // Before the clock is looked at: a subscriber may take its time.
         let span = telemetry::attempt(self.state.attempts);
         // I1: live and dispatched, by our own clock, from when the last
         // successful command was sent. A process that was stopped until here
-        // wakes up past its lease and sends nothing.
-        if self.state.phase != Phase::Dispatched || Instant::now() >= self.state.live_until {
+        // wakes up past its lease and sends nothing; the upstream asks the same
+        // again between connecting and its first byte.
+        if self.state.phase != Phase::Dispatched || !call.may_leave() {
             return Err(SendError::before_sending(
                 "the lease lapsed before the request was sent",
             ));
@@ -216,13 +225,12 @@ impl Execution<Locked> {
         );
         self.core.progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
-        let mut live_until = self.state.live_until;
         let answer = tokio::select! {
             biased;
             answer = timeout(limit, upstream.send(&call, token)).instrument(span) => answer,
-            never = self.heartbeat(store, &mut live_until) => match never {},
+            never = self.heartbeat(store, &lease) => match never {},
         };
-        self.state.live_until = live_until;
+        self.state.live_until = lease.end();
         answer.unwrap_or_else(|_| {
             Err(SendError::after_sending(format!(
                 "no answer within {} s",
@@ -233,11 +241,7 @@ impl Execution<Locked> {
 
     /// Extends the lease every third of it, for ever. What the store answers is
     /// not acted on: a request on the wire cannot be called back.
-    async fn heartbeat(
-        &self,
-        store: &dyn Store,
-        live_until: &mut Instant,
-    ) -> std::convert::Infallible {
+    async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> std::convert::Infallible {
         let Locked {
             claim, step, phase, ..
         } = self.state;
@@ -247,7 +251,7 @@ impl Execution<Locked> {
             let sent = Instant::now();
             let extend = Event::Extend { claim, dispatched };
             match self.core.apply(store, &extend, 1).await {
-                Ok(Answer::Done) => *live_until = sent + claim.lease_ttl,
+                Ok(Answer::Done) => lease.extend(sent + claim.lease_ttl),
                 Ok(_) => telemetry::lease_lost(&self.core.name, self.core.progress.trail()),
                 Err(error) => tracing::warn!(
                     name = %self.core.name,
@@ -319,10 +323,7 @@ impl Execution<Locked> {
 fn cause_of(outcome: &Outcome) -> String {
     let status = outcome.status_code.as_u16();
     match outcome.correlation_id() {
-        // Ids are short; anything else is not worth repeating to every caller.
-        Some(id) if id.len() <= 128 => {
-            format!("the platform answered {status} (correlation id {id})")
-        }
-        _ => format!("the platform answered {status}"),
+        Some(id) => format!("the platform answered {status} (correlation id {id})"),
+        None => format!("the platform answered {status}"),
     }
 }

@@ -72,7 +72,7 @@ impl Execution<Hashed> {
             retention: terms.unresolved_ttl,
         };
         let progress = self.core.progress.clone();
-        progress.held(claim, 0);
+        progress.taking(claim);
         let mut taking = Taking {
             core: &self.core,
             store,
@@ -291,12 +291,13 @@ impl Taking<'_> {
                     self.lost_reply |= error.is_undurable();
                     return Err(error);
                 }
-                Err(_) => self.lost_reply = true,
+                Err(error) => self.lost_reply |= !error.is_unsent(),
             }
         }
         let sent = Instant::now();
         let answer = self.core.apply(self.store, &event, 1).await;
-        self.lost_reply |= answer.as_ref().is_err_and(|error| !error.is_refused());
+        let lost = |error: &StoreError| !error.is_refused() && !error.is_unsent();
+        self.lost_reply |= answer.as_ref().is_err_and(lost);
         answer.map(|answer| (answer, sent))
     }
 }

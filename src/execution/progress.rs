@@ -21,6 +21,8 @@ pub struct Progress {
     known: Mutex<Known>,
     wishes: Arc<Wishes>,
     trail: Arc<Trail>,
+    /// The same request's lease in another store, which ends as this one does.
+    beside: Option<Arc<Progress>>,
 }
 
 /// What the record may hold of this execution.
@@ -62,21 +64,25 @@ impl Progress {
     pub(crate) fn new(request: &DataActionRequest) -> Arc<Self> {
         let wishes = Wishes::default();
         wishes.join(request);
-        Self::with(Arc::new(wishes), Arc::default())
+        Self::with(Arc::new(wishes), Arc::default(), None)
     }
 
     /// A second progress of one execution, in another store, for the same
-    /// callers: who joins one joins both, and both leave one trail.
-    pub(crate) fn beside(&self) -> Arc<Self> {
-        Self::with(self.wishes.clone(), self.trail.clone())
+    /// callers: who joins one joins both, and both leave one trail. Whatever
+    /// becomes known of the request ends the lease that the first store may
+    /// hold, too: otherwise a lease that was never used would be released for a
+    /// request that was sent.
+    pub(crate) fn beside(self: &Arc<Self>) -> Arc<Self> {
+        Self::with(self.wishes.clone(), self.trail.clone(), Some(self.clone()))
     }
 
-    fn with(wishes: Arc<Wishes>, trail: Arc<Trail>) -> Arc<Self> {
+    fn with(wishes: Arc<Wishes>, trail: Arc<Trail>, beside: Option<Arc<Self>>) -> Arc<Self> {
         let known = Mutex::new(Known::Nothing);
         Arc::new(Self {
             known,
             wishes,
             trail,
+            beside,
         })
     }
 
@@ -130,10 +136,12 @@ impl Progress {
         )
     }
 
-    /// The outcome became known by another way than this lease: a lease that may
-    /// be in the store ends with it.
+    /// The outcome of an unproven attempt was found out in another way: a lease
+    /// that may be in the store ends with it.
     pub(crate) fn adopt(&self, outcome: &Arc<Outcome>, kept: Kept, usual_ttl: Duration) {
-        if let Known::Held(held) = &mut *self.known() {
+        if let Known::Held(held) = &mut *self.known()
+            && let End::Abandon { .. } = held.end
+        {
             let outcome = outcome.clone();
             held.end = End::Complete {
                 outcome,
@@ -227,7 +235,18 @@ impl Progress {
         })
     }
 
-    /// A lease may now be in the store; nothing was sent under it.
+    /// A lease may soon be in the store. It says nothing about what was sent
+    /// before it.
+    pub(super) fn taking(&self, claim: Claim) {
+        let end = End::Release(None);
+        *self.known() = Known::Held(Held {
+            claim,
+            step: 0,
+            end,
+        });
+    }
+
+    /// A lease is in the store; nothing was executed under it.
     pub(super) fn held(&self, claim: Claim, step: u32) {
         self.set(claim, step, End::Release(None));
     }
@@ -266,6 +285,11 @@ impl Progress {
     }
 
     fn set(&self, claim: Claim, step: u32, end: End) {
+        if let Some(beside) = &self.beside
+            && let Known::Held(held) = &mut *beside.known()
+        {
+            held.end = end.clone();
+        }
         *self.known() = Known::Held(Held { claim, step, end });
     }
 

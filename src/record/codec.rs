@@ -27,6 +27,9 @@ mod tests;
 
 const MAGIC: &str = "genesys-once/1";
 
+/// What scripts can still count by one (2^53); nothing writes as often as that.
+const MAX_REV: u64 = 1 << 53;
+
 /// Headers of one connection or one browser, which no replay should repeat:
 /// RFC 9110 section 7.6.1, and cookies.
 const NOT_KEPT: [&str; 11] = [
@@ -97,8 +100,12 @@ impl Record {
             ("released", "-") => read_released(json)?,
             _ => return Err(StoreError::unreadable("it is in no known state")),
         };
+        let rev = field("revision", rev)?;
+        if rev > MAX_REV {
+            return Err(StoreError::unreadable("its revision is beyond any"));
+        }
         Ok(Self {
-            rev: field("revision", rev)?,
+            rev,
             lease: field("lease", lease)?,
             step: field("step", step)?,
             retention: Duration::from_millis(field("retention", retention)?),

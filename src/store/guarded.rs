@@ -57,7 +57,7 @@ impl Guarded {
             Pass::Stop => {
                 telemetry::store_stopped(&self.namespace, command);
                 let why = "the breaker is open: the last commands were not answered";
-                return Err(StoreError::unavailable(why));
+                return Err(StoreError::unsent(why));
             }
             Pass::Go => Turn {
                 guarded: self,

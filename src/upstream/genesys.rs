@@ -5,6 +5,7 @@ mod client;
 mod credentials;
 mod environment;
 mod execute;
+mod gate;
 mod limiter;
 mod token;
 

@@ -10,7 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{SECOND, request, until};
+use super::{SECOND, child, request, until};
 
 fn slow() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
@@ -31,16 +31,6 @@ async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>) -> Vec<&'static st
         codes.push(answer.unwrap().unwrap_err().code());
     }
     codes
-}
-
-/// The actor of the flight under way, found as ractor's own tree has it.
-fn child(engine: &Engine, count: usize) -> ractor::ActorCell {
-    let children = engine.actor().get_cell().get_children();
-    assert_eq!(children.len(), count);
-    children
-        .into_iter()
-        .max_by_key(|child| child.get_id().pid())
-        .unwrap()
 }
 
 /// Red without `Drop` of the flight's guard.

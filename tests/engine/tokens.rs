@@ -7,7 +7,7 @@ use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{Engine, Error, RetryHint, Served, TokenError};
 use tokio::time::{Instant, sleep};
 
-use super::{SECOND, request};
+use super::{SECOND, child, request};
 
 async fn engine(tokens: &ScriptedTokens) -> (Engine, ScriptedUpstream) {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
@@ -139,4 +139,39 @@ async fn replays_need_no_token() {
     let error = engine.execute(request("[1]")).await.unwrap_err();
     assert!(matches!(error, Error::Token { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Red when a restarted actor does not set its timer anew: the token then ends
+/// unnoticed, and the next caller waits for a fetch.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_actor_still_renews_in_the_background() {
+    let tokens = ScriptedTokens::lasting(600 * SECOND);
+    let (engine, upstream) = engine(&tokens).await;
+    engine.execute(request("[0]")).await.unwrap();
+    let actor = child(&engine, 1);
+    actor.kill();
+    sleep(599 * SECOND).await;
+    assert!(tokens.fetches() > 1);
+    assert_ne!(child(&engine, 1).get_id(), actor.get_id());
+    let start = Instant::now();
+    engine.execute(request("[1]")).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(upstream.ledger().total(), 2);
+}
+
+/// Renewals that panic do not use the budget up while nobody waits. Red when the
+/// timer of a restarted actor ends at once.
+#[tokio::test(start_paused = true)]
+async fn renewals_that_panic_leave_the_budget_to_those_who_wait() {
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        2..=9 => TokenStep::Panic,
+        _ => TokenStep::Issue(3600 * SECOND),
+    });
+    let (engine, _) = engine(&tokens).await;
+    engine.execute(request("[0]")).await.unwrap();
+    sleep(4200 * SECOND).await;
+    assert_eq!(tokens.fetches(), 10);
+    let start = Instant::now();
+    engine.execute(request("[1]")).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }

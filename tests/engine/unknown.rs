@@ -1,11 +1,13 @@
 //! When a request may have been executed: it is held, told, and resolved.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::record::{Answer, Event};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
-    Engine, Error, IdempotencyKey, MemoryStore, OnUnknown, Outcome, RecordState, Resolution,
-    RetryHint, Served,
+    BoxFuture, Engine, Error, IdempotencyKey, MemoryStore, Namespace, OnUnknown, Outcome,
+    RecordName, RecordState, Resolution, RetryHint, Served, Store, StoreError,
 };
 
 use super::{SECOND, request};
@@ -154,6 +156,31 @@ async fn a_hook_that_knows_nothing_changes_nothing() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
+/// Red when the hook is asked again within one execution.
+#[tokio::test(start_paused = true)]
+async fn a_hook_is_asked_once_per_execution() {
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let asked = Arc::new(AtomicU32::new(0));
+    let engine = Engine::builder(upstream.clone())
+        .reconcile({
+            let asked = asked.clone();
+            move |_, _| {
+                let nth = asked.fetch_add(1, Ordering::SeqCst);
+                // Of the first execution nothing is known.
+                async move { (nth > 0).then_some(Resolution::NotApplied) }
+            }
+        })
+        .start()
+        .await
+        .unwrap();
+    engine.execute(request("{}")).await.unwrap_err();
+    tokio::time::sleep(100 * SECOND).await;
+    // Settled by the hook, sent once more, and lost once more.
+    engine.execute(request("{}")).await.unwrap_err();
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(upstream.ledger().total(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn at_least_once_is_a_choice() {
     let upstream = first_then_ok(Step::Reset);
@@ -197,4 +224,83 @@ async fn an_unproven_attempt_is_never_released_by_a_later_refusal() {
         matches!(state, Some(RecordState::Indeterminate { .. })),
         "{state:?}"
     );
+}
+
+/// Red when the store's failure is told instead: its hint is to try again, and
+/// the first attempt may have been executed.
+#[tokio::test(start_paused = true)]
+async fn an_outage_between_attempts_does_not_hide_that_one_is_unproven() {
+    let upstream = first_then_ok(Step::Reset);
+    let (store, down) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
+    let broken = FaultyStore::new(store.clone(), {
+        let down = down.clone();
+        move |_| match down.load(Ordering::SeqCst) {
+            true => Fault::Fail,
+            false => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone())
+        .store(broken)
+        .on_unknown(OnUnknown::Retry)
+        .lease(SECOND)
+        .store_timeout(SECOND)
+        .start()
+        .await
+        .unwrap();
+    let caller = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("{}")).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    down.store(true, Ordering::SeqCst);
+    let error = caller.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 1);
+    down.store(false, Ordering::SeqCst);
+    tokio::time::sleep(20 * SECOND).await;
+    let state = engine.inspect(&key()).await.unwrap();
+    assert!(
+        matches!(state, Some(RecordState::Indeterminate { .. })),
+        "{state:?}"
+    );
+}
+
+/// Red without the deadline of the list.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_never_comes_is_given_up() {
+    struct Endless(MemoryStore);
+
+    impl Store for Endless {
+        fn apply<'a>(
+            &'a self,
+            name: &'a RecordName,
+            event: Event,
+        ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+            self.0.apply(name, event)
+        }
+
+        fn look<'a>(
+            &'a self,
+            name: &'a RecordName,
+        ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+            self.0.look(name)
+        }
+
+        fn unresolved<'a>(
+            &'a self,
+            _: &'a Namespace,
+            _: usize,
+        ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    let engine = Engine::builder(first_then_ok(Step::Reset))
+        .store(Endless(MemoryStore::new()))
+        .start()
+        .await
+        .unwrap();
+    let listed = tokio::time::timeout(3600 * SECOND, engine.unresolved(10)).await;
+    let error = listed.expect("an answer").unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
 }

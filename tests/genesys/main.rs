@@ -4,6 +4,8 @@
 
 mod execute;
 mod failures;
+#[cfg(feature = "testing")]
+mod lease;
 mod server;
 mod tls;
 mod token;
@@ -43,6 +45,19 @@ async fn may_have_left(cloud: &GenesysCloud) -> bool {
         .await
         .expect_err("this server answers nothing")
         .may_have_left()
+}
+
+/// Waits until `condition` holds, with a deadline that no machine misses.
+#[cfg(feature = "testing")]
+async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !condition().await {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "waited in vain until {what}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 /// Every way in which an error is printed, its causes included.

@@ -183,6 +183,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ends the connection in good order.
     pub async fn close(mut self) {
+        self.end().await;
+    }
+
+    /// Says goodbye, and may go on reading.
+    pub async fn end(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 }

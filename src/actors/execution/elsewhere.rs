@@ -159,7 +159,8 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
     }
 }
 
-/// Settles an indeterminate key; an outcome is kept for `ttl`.
+/// Settles a key that is indeterminate in this store; an outcome is kept for
+/// `ttl`.
 ///
 /// # Errors
 ///
@@ -167,6 +168,7 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
 /// while the lost attempt may still be running.
 pub(crate) async fn resolve(
     shared: &Shared,
+    store: &dyn Store,
     key: IdempotencyKey,
     resolution: Resolution,
     ttl: Duration,
@@ -174,7 +176,7 @@ pub(crate) async fn resolve(
     let name = shared.name(key);
     let of_store = |source| Error::of_store(key, source);
     let Some(RecordState::Indeterminate { seen, age, .. }) =
-        shared.store.look(&name).await.map_err(of_store)?
+        store.look(&name).await.map_err(of_store)?
     else {
         return Err(Error::NotIndeterminate { key });
     };
@@ -186,10 +188,7 @@ pub(crate) async fn resolve(
         resolution,
         ttl,
     };
-    match follow_up(&*shared.store, &name, &event, 2)
-        .await
-        .map_err(of_store)?
-    {
+    match follow_up(store, &name, &event, 2).await.map_err(of_store)? {
         Answer::Done => Ok(()),
         _ => Err(Error::NotIndeterminate { key }),
     }

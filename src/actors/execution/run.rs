@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::super::shared::Shared;
 use super::super::token::Current;
@@ -32,6 +32,9 @@ pub(super) enum Turn {
     /// After an attempt that was not executed.
     Again,
 }
+/// How long the hook may take; a longer silence is no answer, and the callers
+/// are told what is known.
+const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a call needs besides the key: a permit and a token.
 pub(super) struct Ready {
@@ -86,7 +89,7 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
             answer => return answer,
         }
     }
-    // Its own progress: the store's may still hold a lease to give back.
+    // Its own progress: the store's may still hold a lease, which ends with it.
     let progress = &guard.progress().beside();
     let fallback = Flight {
         shared,
@@ -95,11 +98,13 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
         progress,
     };
     let Replay { reply, .. } = fallback.through().await?;
-    // A lease that the store may hold of this flight gets the outcome, too.
-    let usual_ttl = shared.terms.result_ttl;
-    guard
-        .progress()
-        .adopt(reply.outcome(), reply.kept(), usual_ttl);
+    if reply.recorded() {
+        // Also where the hook found it out.
+        let usual_ttl = shared.terms.result_ttl;
+        guard
+            .progress()
+            .adopt(reply.outcome(), reply.kept(), usual_ttl);
+    }
     Ok(Replay {
         reply: reply.with_recorded(false),
         left: Duration::ZERO,
@@ -286,7 +291,8 @@ impl Flight<'_> {
             return Err(error);
         };
         *asked = true;
-        let Some(resolution) = hook(self.guard.request().clone(), error.clone()).await else {
+        let asked = hook(self.guard.request().clone(), error.clone());
+        let Ok(Some(resolution)) = timeout(HOOK_LIMIT, asked).await else {
             return Err(error);
         };
         let progress = self.guard.progress();
@@ -295,8 +301,9 @@ impl Flight<'_> {
         } else {
             resolution
         };
+        let key = self.guard.key();
         let ttl = progress.ttl(self.shared.terms.result_ttl);
-        match elsewhere::resolve(self.shared, self.guard.key(), resolution, ttl).await {
+        match elsewhere::resolve(self.shared, self.store, key, resolution, ttl).await {
             // Settled: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
             // Already settled by somebody else, or too early: look, or hold.

@@ -123,6 +123,10 @@ fn a_newer_version_and_foreign_values_are_unreadable() {
         let error = Record::decode(text.as_bytes()).unwrap_err();
         assert!(error.is_unreadable(), "{text:?}: {error:?}");
     }
+    // A revision that cannot be raised any more would end in an overflow.
+    let mut last = record(Content::Locked(Phase::Claimed));
+    last.rev = u64::MAX;
+    assert!(Record::decode(&last.encode()).unwrap_err().is_unreadable());
     let newer = Record::decode(b"genesys-once/2 x\n").unwrap_err();
     assert!(
         crate::error::chain(&newer).contains("version \"2\""),

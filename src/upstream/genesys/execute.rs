@@ -4,10 +4,11 @@
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use reqwest::{Client, Request, Url};
+use reqwest::{Body, Client, Request, Url};
 
 use super::client::{percent_encode, read_body};
 use super::credentials::bearer;
+use super::gate::{GatedBody, Handed};
 use crate::error::SendError;
 use crate::outcome::Outcome;
 use crate::upstream::{AccessToken, Call};
@@ -69,7 +70,7 @@ pub(super) fn request(
     route: Route,
     call: &Call,
     token: Option<&AccessToken>,
-) -> Result<Request, SendError> {
+) -> Result<(Request, Handed), SendError> {
     let refuse = |reason: &str| SendError::before_sending(reason);
     let url = route
         .url(api, call.request().action_id().as_str())
@@ -84,22 +85,25 @@ pub(super) fn request(
     headers.insert(AUTHORIZATION, authorization);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(IDEMPOTENCY_KEY, key);
-    *request.body_mut() = Some(call.body().into());
-    Ok(request)
+    let (body, handed) = GatedBody::new(call);
+    *request.body_mut() = Some(Body::wrap(body));
+    Ok((request, handed))
 }
 
 /// Sends a request and reads its answer, of at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// [`SendError::before_sending`] where no connection came about, which proves
-/// that nothing was sent; after that always [`SendError::after_sending`].
+/// [`SendError::before_sending`] where the body was not handed over to a
+/// connection, which proves that nothing was executed; after that always
+/// [`SendError::after_sending`].
 pub(super) async fn send(
     client: &Client,
-    request: Request,
+    (request, handed): (Request, Handed),
     limit: usize,
 ) -> Result<Outcome, SendError> {
-    let response = client.execute(request).await.map_err(send_error)?;
+    let sent = client.execute(request).await;
+    let response = sent.map_err(|error| send_error(error, &handed))?;
     let status = response.status();
     let headers = detached(response.headers());
     let body = read_body(response, limit)
@@ -108,15 +112,15 @@ pub(super) async fn send(
     Ok(Outcome::new(status, headers, Bytes::from(body)))
 }
 
-/// Only two kinds of failure prove that no byte of the request has left: it
-/// could not be built, or name resolution, TCP, the proxy or TLS gave no
-/// connection. A connection that existed, new or from the pool, proves nothing.
-fn send_error(error: reqwest::Error) -> SendError {
+/// No connection came about (name resolution, TCP, the proxy, TLS), or it died
+/// before the body was handed over to it: nothing was executed. After that a
+/// failure proves nothing, on a new connection or one from the pool.
+fn send_error(error: reqwest::Error, handed: &Handed) -> SendError {
     let error = error.without_url();
-    if error.is_connect() || error.is_builder() {
-        SendError::before_sending(error)
-    } else {
+    if handed.over() {
         SendError::after_sending(error)
+    } else {
+        SendError::before_sending(error)
     }
 }
 

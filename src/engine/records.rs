@@ -1,0 +1,137 @@
+//! What people and their tools do with a key: look at it, settle it, forget it,
+//! list what is open. None of it sends anything to the platform.
+
+use tokio::time::timeout;
+
+use super::Engine;
+use crate::actors::resolve;
+use crate::error::{Error, StoreError};
+use crate::key::IdempotencyKey;
+use crate::policy::OnStoreDown;
+use crate::record::{Answer, Event, RecordState, Resolution};
+use crate::store::{MemoryStore, Store as _};
+
+impl Engine {
+    /// What is known of a key; `None` where nothing is.
+    ///
+    /// Under `OnStoreDown::FailOpen` what this process executed without the
+    /// store goes first, as it does for a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn inspect(&self, key: &IdempotencyKey) -> Result<Option<RecordState>, Error> {
+        let shared = &*self.inner.shared;
+        let name = shared.name(*key);
+        let of_store = |source| Error::of_store(*key, source);
+        if let Some(fallback) = self.fallback() {
+            match fallback.look(&name).await.map_err(of_store)? {
+                None | Some(RecordState::Released { .. }) => {}
+                known => return Ok(known),
+            }
+        }
+        shared.store.look(&name).await.map_err(of_store)
+    }
+
+    /// Settles an indeterminate key: `NotApplied` lets the next request execute
+    /// it, `Applied` replays the outcome given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotIndeterminate`] where the key is not indeterminate (any
+    /// more), and for `NotApplied` as long as the lost attempt may still be
+    /// running: attempt time-out and lease (95 s by default) after `since`.
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The resolution may or may not have been applied; asking again is safe.
+    pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
+        let shared = &*self.inner.shared;
+        let ttl = shared.terms.result_ttl;
+        let here = match self.fallback() {
+            Some(fallback) => resolve(shared, fallback, *key, resolution.clone(), ttl).await,
+            None => Err(Error::NotIndeterminate { key: *key }),
+        };
+        // The same request may be open in both.
+        match (
+            here,
+            resolve(shared, &*shared.store, *key, resolution, ttl).await,
+        ) {
+            (Ok(()), Err(Error::NotIndeterminate { .. } | Error::StoreUnavailable { .. })) => {
+                Ok(())
+            }
+            (_, there) => there,
+        }
+    }
+
+    /// Removes the recorded outcome of a key, so that the next request executes
+    /// it again; `false` where there was none. Nothing but a recorded outcome is
+    /// ever removed. Other processes may answer from memory for another minute
+    /// (their `recent` time).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The outcome may or may not have been removed; asking again is safe.
+    pub async fn forget(&self, key: &IdempotencyKey) -> Result<bool, Error> {
+        let shared = &*self.inner.shared;
+        let name = shared.name(*key);
+        let here = match self.fallback() {
+            Some(fallback) => fallback.apply(&name, Event::Forget).await.ok(),
+            None => None,
+        };
+        let there = shared.store.apply(&name, Event::Forget).await;
+        // Afterwards, so that what is remembered meanwhile goes, too.
+        shared.flights.forget(key);
+        match there {
+            Ok(there) => Ok(there == Answer::Done || here == Some(Answer::Done)),
+            Err(source) => Err(Error::of_store(*key, source)),
+        }
+    }
+
+    /// Up to `limit` indeterminate keys of this engine's namespace, in no order.
+    /// It walks the whole store: for people and their tools, not for a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`], also from a store that cannot list, and
+    /// where the list takes longer than the engine's `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn unresolved(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<(IdempotencyKey, RecordState)>, Error> {
+        let shared = &*self.inner.shared;
+        let unavailable = |source| Error::StoreUnavailable { source };
+        let listed = shared.store.unresolved(&shared.namespace, limit);
+        let listed = timeout(self.inner.deadline, listed).await;
+        let late = |_| unavailable(StoreError::unavailable("no list within the deadline"));
+        let mut found = listed.map_err(late)?.map_err(unavailable)?;
+        if let Some(fallback) = self.fallback() {
+            let here = fallback.unresolved(&shared.namespace, limit).await;
+            for (key, state) in here.map_err(unavailable)? {
+                if found.len() < limit && found.iter().all(|(other, _)| *other != key) {
+                    found.push((key, state));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// What this process executed without the store, where it may.
+    fn fallback(&self) -> Option<&MemoryStore> {
+        let shared = &*self.inner.shared;
+        (shared.on_store_down == OnStoreDown::FailOpen).then_some(&shared.fallback)
+    }
+}

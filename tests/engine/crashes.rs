@@ -1,0 +1,121 @@
+//! An execution that dies before it holds its key, and code of the embedder's
+//! that panics or never answers.
+
+use genesys_once::testing::{FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{Engine, MemoryStore};
+use tokio::time::timeout;
+
+use super::deaths::{End, ask, end, told};
+use super::{SECOND, child, request, until};
+
+/// Before the key is held: while a permit, a token or the end of a hold is
+/// waited for, and while somebody else's lease is.
+#[tokio::test(start_paused = true)]
+async fn while_it_waits_for_what_it_needs() {
+    for name in ["permit", "token", "hold", "elsewhere"] {
+        let tokens = ScriptedTokens::new(move |fetch| match (name, fetch) {
+            ("token", 1) => TokenStep::Silent,
+            _ => TokenStep::Issue(3600 * SECOND),
+        });
+        let upstream = ScriptedUpstream::new(move |call| match call.request().payload().as_ref() {
+            b"[1]" if name == "hold" && call.attempt() == 1 => Step::RateLimited(100 * SECOND),
+            b"[1]" => Step::ok("{}").after(60 * SECOND),
+            _ => Step::ok("{}"),
+        });
+        let upstream = match name {
+            "token" => upstream.with_tokens(tokens.clone()),
+            _ => upstream,
+        };
+        let store = MemoryStore::new();
+        let builder = Engine::builder(upstream.clone())
+            .max_in_flight(1)
+            .store(store.clone());
+        let engine = builder.clone().start().await.unwrap();
+        let mut actors = 1;
+        // Who is in the way.
+        let other = builder.clone().start().await.unwrap();
+        let first = match name {
+            "token" => None,
+            _ => Some(tokio::spawn({
+                let by = if name == "elsewhere" { &other } else { &engine }.clone();
+                async move { by.execute(request("[1]")).await }
+            })),
+        };
+        if first.is_some() {
+            upstream.ledger().wait_for(1).await;
+            actors += usize::from(name != "elsewhere");
+        } else {
+            actors += 1; // the token's
+        }
+        if name == "hold" {
+            until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+        }
+        let payload = if name == "elsewhere" { "[1]" } else { "{}" };
+        let waiter = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.execute(request(payload)).await }
+        });
+        tokio::time::sleep(SECOND).await;
+        assert!(!waiter.is_finished(), "{name}");
+        child(&engine, actors).kill();
+        assert_eq!(told(vec![waiter], name).await, ["crashed"]);
+        let calls = upstream.ledger().total();
+        if name == "token" {
+            // The fetch is silent for 30 s and then tried again.
+            tokio::time::sleep(60 * SECOND).await;
+        }
+        let reply = engine.execute(request(payload)).await.unwrap();
+        assert!(reply.is_success(), "{name}");
+        let own = usize::from(name != "elsewhere");
+        let theirs = usize::from(name == "hold");
+        assert_eq!(upstream.ledger().total(), calls + own + theirs, "{name}");
+        if let Some(first) = first {
+            let answer = timeout(3600 * SECOND, first).await.unwrap().unwrap();
+            assert!(answer.is_ok(), "{name}: {answer:?}");
+        }
+    }
+}
+
+/// What the embedder gives panics: nothing hangs, and what may have been
+/// executed is held.
+#[tokio::test(start_paused = true)]
+async fn by_the_embedder_s_own_code() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let store = MemoryStore::new();
+    let builder = Engine::builder(upstream.clone());
+    let reading = builder.clone().store(store.clone()).classify(|_| panic!());
+    let engine = reading.start().await.unwrap();
+    assert_eq!(told(vec![ask(&engine)], "classify").await, ["crashed"]);
+    assert_eq!(end(&store, &upstream, "classify").await, End::Held);
+
+    let lost = ScriptedUpstream::new(|_| Step::Reset);
+    let store = MemoryStore::new();
+    let hook = Engine::builder(lost.clone())
+        .store(store.clone())
+        .reconcile(|_, _| async { panic!("the hook") });
+    let engine = hook.start().await.unwrap();
+    assert_eq!(told(vec![ask(&engine)], "hook").await, ["crashed"]);
+    assert_eq!(end(&store, &lost, "hook").await, End::Held);
+
+    // A hook that never answers: everybody is told what is known.
+    let store = MemoryStore::new();
+    let hook = Engine::builder(lost.clone())
+        .store(store.clone())
+        .reconcile(|_, _| std::future::pending());
+    let engine = hook.start().await.unwrap();
+    assert_eq!(told(vec![ask(&engine)], "silence").await, ["indeterminate"]);
+}
+
+/// Red where the root is told of a settled record only when the settling did not
+/// panic: it waits for it for ever.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_always_panics_does_not_keep_the_engine_from_ending() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let broken = FaultyStore::new(MemoryStore::new(), |_| panic!("the store's script says so"));
+    let engine = Engine::builder(upstream.clone()).store(broken);
+    let engine = engine.start().await.unwrap();
+    assert_eq!(told(vec![ask(&engine)], "store").await, ["crashed"]);
+    let drained = timeout(3600 * SECOND, engine.shutdown(SECOND)).await;
+    assert!(drained.expect("the engine ends").is_clean());
+    assert_eq!(upstream.ledger().total(), 0);
+}

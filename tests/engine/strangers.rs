@@ -1,0 +1,174 @@
+//! I6 and I8: another request under the same key, and another namespace in the
+//! same store, in every state that a record can be in.
+
+use genesys_once::record::{Answer, Event};
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{
+    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore,
+    RecordName, RecordState, Store, StoreError,
+};
+
+use super::{SECOND, request, until};
+
+/// The states, and the platform that leads to each.
+fn states() -> [(&'static str, Step); 5] {
+    [
+        ("dispatched", Step::ok("{}").after(60 * SECOND)),
+        ("claimed", Step::RateLimited(60 * SECOND)),
+        ("cached", Step::ok("{}")),
+        ("indeterminate", Step::Reset),
+        ("released", Step::status(403, "{}")),
+    ]
+}
+
+fn mine(payload: &str) -> DataActionRequest {
+    request(payload).key("order-42").unwrap()
+}
+
+/// A store with a record of `mine("[1]")` in this state, and the engine that
+/// made it.
+async fn in_state(
+    state: &str,
+    step: Step,
+) -> (EngineBuilder, Engine, ScriptedUpstream, MemoryStore) {
+    let upstream = ScriptedUpstream::new(move |call| match call.request().payload().as_ref() {
+        b"[1]" => step.clone(),
+        _ => Step::ok("{}"),
+    });
+    let store = MemoryStore::new();
+    let builder = Engine::builder(upstream.clone()).store(store.clone());
+    let engine = builder.clone().start().await.unwrap();
+    tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(mine("[1]")).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    until(state, || {
+        let stats = engine.stats();
+        match state {
+            "dispatched" => true,
+            "claimed" => !stats.held_for.is_zero(),
+            _ => stats.executions == 0,
+        }
+    })
+    .await;
+    let key = IdempotencyKey::of(&mine("[1]"));
+    let record = engine.inspect(&key).await.unwrap().unwrap();
+    let found = match record {
+        RecordState::Locked { phase, .. } => format!("{phase:?}").to_lowercase(),
+        RecordState::Cached { .. } => "cached".into(),
+        RecordState::Indeterminate { .. } => "indeterminate".into(),
+        RecordState::Released { .. } => "released".into(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found, state);
+    (builder, engine, upstream, store)
+}
+
+/// I6. Red without the comparisons in the table of flights and of its recent
+/// outcomes; those of the store and of the execution stand behind one another.
+#[tokio::test(start_paused = true)]
+async fn the_same_key_for_another_payload_is_refused_in_every_state() {
+    for (state, step) in states() {
+        let (builder, here, upstream, _) = in_state(state, step).await;
+        let elsewhere = builder.start().await.unwrap();
+        let calls = upstream.ledger().total();
+        for engine in [elsewhere, here] {
+            // A released record holds nobody's answer, and nobody's key.
+            let answer = engine.execute(mine("[2]")).await;
+            match answer {
+                Ok(_) => assert_eq!(state, "released"),
+                Err(Error::PayloadMismatch { key, .. }) => {
+                    assert_ne!(state, "released");
+                    assert_eq!(key, IdempotencyKey::of(&mine("[1]")));
+                }
+                Err(error) => panic!("{state}: {error}"),
+            }
+        }
+        let more = usize::from(state == "released");
+        assert_eq!(upstream.ledger().total(), calls + more, "{state}");
+    }
+}
+
+/// I6. Red without the comparison in `Execution::seen`: an engine that has no
+/// token only looks, and must not hand out what it finds.
+#[tokio::test(start_paused = true)]
+async fn whoever_only_looks_is_refused_too() {
+    for (state, step) in states() {
+        if state == "released" {
+            continue; // nobody's: this one would wait for its token
+        }
+        let (.., store) = in_state(state, step).await;
+        let tokens = ScriptedTokens::new(|_| TokenStep::Silent);
+        let looks = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens);
+        let engine = Engine::builder(looks.clone()).store(store);
+        let engine = engine.start().await.unwrap();
+        let error = engine.execute(mine("[2]")).await.unwrap_err();
+        assert!(
+            matches!(error, Error::PayloadMismatch { .. }),
+            "{state}: {error}"
+        );
+        assert_eq!(looks.ledger().total(), 0);
+    }
+}
+
+/// A store of somebody else's that does not compare.
+struct Careless(MemoryStore);
+
+impl Store for Careless {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(async move {
+            match self.0.apply(name, event).await? {
+                Answer::Mismatch => Ok(Answer::Is(self.0.look(name).await?)),
+                answer => Ok(answer),
+            }
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        self.0.look(name)
+    }
+}
+
+/// I6. Red without the comparison in `Execution::read`.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_compare_hands_nothing_out() {
+    for (state, step) in states() {
+        if state == "released" {
+            continue;
+        }
+        let (builder, _here, upstream, store) = in_state(state, step).await;
+        let engine = builder.store(Careless(store)).start().await.unwrap();
+        let calls = upstream.ledger().total();
+        let error = engine.execute(mine("[2]")).await.unwrap_err();
+        assert!(
+            matches!(error, Error::PayloadMismatch { .. }),
+            "{state}: {error}"
+        );
+        assert_eq!(upstream.ledger().total(), calls, "{state}");
+    }
+}
+
+/// I8. Red when a record's name leaves the namespace out.
+#[tokio::test(start_paused = true)]
+async fn another_namespace_is_another_record_in_every_state() {
+    for (state, step) in states() {
+        let (builder, _here, ..) = in_state(state, step).await;
+        // The same store under another organisation's name.
+        let theirs = builder.namespace("another".parse().unwrap());
+        let engine = theirs.start().await.unwrap();
+        let key = IdempotencyKey::of(&mine("[1]"));
+        assert_eq!(engine.inspect(&key).await.unwrap(), None, "{state}");
+        assert_eq!(engine.unresolved(10).await.unwrap(), [], "{state}");
+        assert!(!engine.forget(&key).await.unwrap(), "{state}");
+        let reply = engine.execute(mine("[2]")).await.unwrap();
+        assert!(reply.recorded(), "{state}");
+    }
+}
