@@ -38,10 +38,14 @@ mod chaos {
     pub mod fleet;
     pub mod history;
     pub mod judgement;
+    pub mod oracle;
     pub mod platform;
     pub mod proxy;
+    pub mod records;
+    pub mod roles;
     pub mod run;
     pub mod schedule;
+    pub mod story;
     pub mod worker;
     pub mod world;
 }

@@ -7,39 +7,62 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use genesys_once::Engine;
 use genesys_once::testing::GenesysSimulator;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::fleet::Slot;
 use super::history::History;
+use super::oracle::Oracle;
 use super::platform::{self, Calls, Tally};
 use super::proxy::{Mode, Proxy};
+use super::roles::{Policy, Realm, Roles};
 use super::schedule::{End, Fault, Trouble};
 use super::worker;
 use crate::support::redis::{Options, RedisServer};
 
-pub const WORKERS: usize = 3;
+const ROLES: Roles = Roles {
+    policies: &[Policy::Hold, Policy::Retry, Policy::Hold, Policy::Reconcile],
+    open: true,
+};
 
 pub struct World {
     pub seed: u64,
     pub history: Arc<History>,
     pub faults: Tally,
-    pub calls: Calls,
-    pub simulator: GenesysSimulator,
+    pub oracle: Arc<Oracle>,
     pub fleet: Vec<Slot>,
+    simulator: GenesysSimulator,
     redis: Mutex<RedisServer>,
-    links: Vec<Link>,
+    /// From each worker, and from the operator, to Redis.
+    redis_lines: Vec<Line>,
+    /// From each worker to the platform.
+    platform_lines: Vec<Line>,
     /// For figures and looks of the coordinator's own.
     pub redis_url: String,
+    answering: JoinHandle<()>,
 }
 
-/// A worker's two ways out.
-struct Link {
-    redis: Proxy,
-    platform: Proxy,
-    /// One trouble at a time for each.
-    turns: [Mutex<()>; 2],
+/// One way to one end.
+struct Line {
+    proxy: Proxy,
+    /// One trouble at a time.
+    turn: Mutex<()>,
+}
+
+impl Line {
+    async fn to(end: SocketAddr) -> Self {
+        Self {
+            proxy: Proxy::start(end).await,
+            turn: Mutex::default(),
+        }
+    }
+
+    fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.proxy.address())
+    }
 }
 
 impl World {
@@ -52,39 +75,53 @@ impl World {
         let (faults, calls) = (Tally::default(), Calls::default());
         let script = Some(faults.clone());
         platform::script(&simulator, seed, script, history.clone(), calls.clone());
+        let ledger = simulator.ledger().clone();
+        let oracle = Arc::new(Oracle::new(ROLES, history.clone(), calls, ledger));
+        let (address, answering) = oracle.clone().serve().await;
         let platform: SocketAddr = simulator.base_url()["http://".len()..].parse().unwrap();
-        let (mut fleet, mut links) = (Vec::new(), Vec::new());
-        for place in 0..WORKERS {
-            let link = Link {
-                redis: Proxy::start(([127, 0, 0, 1], redis.port).into()).await,
-                platform: Proxy::start(platform).await,
-                turns: Default::default(),
-            };
+        let redis_end = ([127, 0, 0, 1], redis.port).into();
+        let (mut fleet, mut redis_lines, mut platform_lines) = (vec![], vec![], vec![]);
+        for (place, policy) in ROLES.policies.iter().enumerate() {
+            let (to_redis, to_platform) = (Line::to(redis_end).await, Line::to(platform).await);
             let (id, secret) = (simulator.client_id(), simulator.client_secret());
             let environment = HashMap::from([
-                (worker::REDIS, format!("redis://{}", link.redis.address())),
-                (
-                    worker::PLATFORM,
-                    format!("http://{}", link.platform.address()),
-                ),
+                (worker::REDIS, to_redis.url("redis")),
+                (worker::PLATFORM, to_platform.url("http")),
                 (worker::SECRET, format!("{id} {secret}")),
+                (worker::ORACLE, address.to_string()),
+                (worker::POLICY, policy.to_string()),
             ]);
             let slot = Slot::new(place, environment, history.clone());
             slot.start().await;
             fleet.push(slot);
-            links.push(link);
+            redis_lines.push(to_redis);
+            platform_lines.push(to_platform);
         }
+        redis_lines.push(Line::to(redis_end).await);
         Self {
             seed,
             history,
             faults,
-            calls,
-            simulator,
+            oracle,
             fleet,
+            simulator,
             redis: Mutex::new(redis),
-            links,
+            redis_lines,
+            platform_lines,
             redis_url,
+            answering,
         }
+    }
+
+    /// The operator's engine: it executes nothing, and reaches Redis by a line
+    /// that suffers as the others do.
+    pub async fn operator(&self) -> Engine {
+        let line = self.redis_lines.last().expect("the operator's line");
+        let store = worker::connect(&line.url("redis")).await;
+        let (id, secret) = (self.simulator.client_id(), self.simulator.client_secret());
+        let upstream = worker::platform_of(self.simulator.base_url(), id, secret);
+        let engine = worker::builder(Realm::Held, upstream).store(store);
+        engine.start().await.unwrap()
     }
 
     /// Injects a fault and takes it back when its time is over. A fault whose
@@ -93,7 +130,7 @@ impl World {
         let done = match fault {
             Fault::KillWorker { worker, down } => self.kill_worker(worker, down).await,
             Fault::StopWorker { worker, stopped } => self.stop_worker(worker, stopped).await,
-            Fault::Connections(worker, end, trouble) => self.trouble(worker, end, trouble).await,
+            Fault::Connections(line, end, trouble) => self.trouble(line, end, trouble).await,
             Fault::KillRedis { down } => self.kill_redis(down).await,
             Fault::StopRedis { stopped } => self.stop_redis(stopped).await,
             Fault::RevokeTokens => {
@@ -125,11 +162,10 @@ impl World {
         Some(())
     }
 
-    async fn trouble(&self, worker: usize, end: End, trouble: Trouble) -> Option<()> {
-        let link = &self.links[worker];
-        let (proxy, turn) = match end {
-            End::Redis => (&link.redis, &link.turns[0]),
-            End::Platform => (&link.platform, &link.turns[1]),
+    async fn trouble(&self, line: usize, end: End, trouble: Trouble) -> Option<()> {
+        let Line { proxy, turn } = match end {
+            End::Redis => &self.redis_lines[line],
+            End::Platform => &self.platform_lines[line],
         };
         let (mode, lasting) = match trouble {
             // These may come in the middle of a silence.
@@ -184,7 +220,7 @@ impl World {
     /// After the last fault: the platform answers every call, and every place
     /// has a process that is ready.
     pub async fn heal(&self) {
-        let (history, calls) = (self.history.clone(), self.calls.clone());
+        let (history, calls) = (self.history.clone(), self.oracle.calls.clone());
         platform::script(&self.simulator, self.seed, None, history, calls);
         for slot in &self.fleet {
             slot.start().await;
@@ -206,5 +242,6 @@ impl World {
         for slot in &self.fleet {
             slot.end().await;
         }
+        self.answering.abort();
     }
 }
