@@ -143,6 +143,14 @@ impl Progress {
         }
     }
 
+    /// The request may have been executed by another way than this lease: one
+    /// that may be in the store ends indeterminate.
+    pub(crate) fn doubt(&self, since: SystemTime, cause: Arc<str>) {
+        if let Known::Held(held) = &mut *self.known() {
+            held.end = End::Abandon { since, cause };
+        }
+    }
+
     /// Ends the record by what is known: released where nothing was executed,
     /// indeterminate where that is not proven, completed where the outcome is
     /// known. For the time after the execution's owner died; does nothing where

@@ -172,8 +172,9 @@ impl Judge<'_> {
         calls
     }
 
-    /// All recorded answers are one, all successes (of a process, where it
-    /// fails open) are one, and each was given by the platform for this key.
+    /// All recorded answers are one, all successes are one (where processes fail
+    /// open: those of a process that it had nobody record), and each was given
+    /// by the platform for this key.
     fn answers_agree(&mut self, number: u64) -> bool {
         let realm = self.oracle.roles.realm(number);
         let (mut recorded, mut all) = (BTreeSet::new(), BTreeSet::new());
@@ -183,8 +184,11 @@ impl Judge<'_> {
             if told.recorded {
                 recorded.insert(answer.clone());
             }
-            if told.status < 300 {
-                let of = (realm == Realm::Open).then_some(process);
+            let of = match realm {
+                Realm::Held => Some(None),
+                Realm::Open => (!told.recorded).then_some(Some(process)),
+            };
+            if let Some(of) = of.filter(|_| told.status < 300) {
                 successes.entry(of).or_default().insert(answer.clone());
             }
             all.insert(answer);

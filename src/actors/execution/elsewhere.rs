@@ -190,7 +190,10 @@ pub(crate) async fn resolve(
         .await
         .map_err(of_store)?
     {
-        Answer::Done => Ok(()),
+        Answer::Done => {
+            shared.doubts.forget(&key);
+            Ok(())
+        }
         _ => Err(Error::NotIndeterminate { key }),
     }
 }
