@@ -36,93 +36,41 @@ mod support;
 
 mod chaos {
     pub mod fleet;
+    pub mod harness;
     pub mod history;
     pub mod judgement;
+    pub mod load;
     pub mod oracle;
     pub mod platform;
     pub mod proxy;
     pub mod records;
     pub mod roles;
     pub mod run;
+    pub mod scene;
     pub mod schedule;
     pub mod story;
     pub mod worker;
     pub mod world;
 }
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chaos::harness;
+
 /// How long faults are injected, in seconds, unless `CHAOS_SECONDS` says else.
 const SECONDS: u64 = 40;
-
-/// How many wrong keys are told in full; they are usually wrong alike.
-const STORIES: usize = 20;
 
 fn main() -> ExitCode {
     if let Ok(redis) = std::env::var(chaos::worker::REDIS) {
         chaos::worker::main(redis);
         return ExitCode::SUCCESS;
     }
-    if !is_wanted() {
-        println!("0 passed, 0 failed");
-        return ExitCode::SUCCESS;
-    }
-    let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(SECONDS));
-    println!(
-        "chaos: CHAOS_SEED={seed} CHAOS_SECONDS={}",
-        length.as_secs()
-    );
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let run = AssertUnwindSafe(|| runtime.block_on(chaos::run::run(seed, length)));
-    let Ok(judgement) = catch_unwind(run) else {
-        // Its message stands above; the processes went with the stack.
-        println!("the test itself failed; again with CHAOS_SEED={seed}");
-        println!("0 passed, 1 failed");
-        return ExitCode::FAILURE;
-    };
-    for story in judgement.wrong.iter().take(STORIES) {
-        println!("{story}");
-    }
-    for figure in &judgement.figures {
-        println!("{figure}");
-    }
-    if judgement.wrong.is_empty() {
-        println!("1 passed, 0 failed");
-        ExitCode::SUCCESS
-    } else {
-        println!(
-            "{} keys are wrong; again with CHAOS_SEED={seed}",
-            judgement.wrong.len()
-        );
-        println!("0 passed, 1 failed");
-        ExitCode::FAILURE
-    }
-}
-
-/// Whether the test runner's arguments ask for this test: it has one name, and
-/// `--list` only asks for that.
-fn is_wanted() -> bool {
-    let mut filters = Vec::new();
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match &*argument {
-            "--list" => {
-                println!("chaos: test");
-                return false;
-            }
-            "--skip" | "--test-threads" | "--color" | "--format" => drop(arguments.next()),
-            flag if flag.starts_with('-') => {}
-            _ => filters.push(argument),
-        }
-    }
-    filters.is_empty() || filters.iter().any(|filter| "chaos".contains(&**filter))
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+    let seed = harness::number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seconds = harness::number("CHAOS_SECONDS").unwrap_or(SECONDS);
+    let again = format!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    harness::run(&["chaos"], &again, |_| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(chaos::run::run(seed, Duration::from_secs(seconds)))
+    })
 }

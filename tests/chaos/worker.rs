@@ -112,9 +112,9 @@ async fn serve(redis: String, mut input: mpsc::UnboundedReceiver<String>) {
 }
 
 /// A service that starts during an outage tries until it is over.
-pub async fn connect(redis: &str) -> RedisStore {
+pub async fn connect(store: &str) -> RedisStore {
     loop {
-        match RedisStore::connect(redis).await {
+        match RedisStore::connect(store).await {
             Ok(store) => return store,
             Err(Error::StoreUnavailable { .. }) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -171,12 +171,12 @@ pub fn builder(realm: Realm, upstream: GenesysCloud) -> EngineBuilder {
 }
 
 fn upstream() -> GenesysCloud {
-    let (platform, secret) = (variable(PLATFORM), variable(SECRET));
-    let (id, secret) = secret.split_once(' ').unwrap();
-    platform_of(&platform, id, secret)
+    platform_of(&variable(PLATFORM), &variable(SECRET))
 }
 
-pub fn platform_of(url: &str, id: &str, secret: &str) -> GenesysCloud {
+/// The platform at a URL, for a client's id and secret.
+pub fn platform_of(url: &str, secret: &str) -> GenesysCloud {
+    let (id, secret) = secret.split_once(' ').unwrap();
     let environment = Environment::from_base_url(url).unwrap();
     GenesysCloud::new(environment, Credentials::new(id, secret))
         .attempt_timeout(ATTEMPT)
