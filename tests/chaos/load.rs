@@ -16,15 +16,15 @@ use super::worker::DEADLINE;
 /// From the last fault until everything is settled.
 const SETTLE: Duration = Duration::from_secs(30);
 
-/// Asks for new keys and for old ones until `is_over`.
-pub async fn load(scene: &Scene, is_over: impl Fn() -> bool) {
+/// Asks for new keys and for the last `recent` ones until `is_over`.
+pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
     let mut rng = Rng::with_seed(scene.seed.rotate_left(32));
     let workers = scene.fleet.len();
     let mut numbers = 0;
     while !is_over() {
         let number = if numbers > 0 && rng.u32(..100) < 45 {
             // Lately asked for: still held, lapsed, or answered.
-            numbers - 1 - rng.u64(..numbers.min(60))
+            numbers - 1 - rng.u64(..numbers.min(recent))
         } else {
             numbers += 1;
             scene.oracle.numbers.store(numbers, Ordering::Relaxed);

@@ -13,6 +13,9 @@ use super::load;
 use super::schedule;
 use super::world::World;
 
+/// Of so many keys some are under way, and some have just lapsed.
+const RECENT: u64 = 60;
+
 /// Runs the chaos of one seed and says what came of it.
 pub async fn run(seed: u64, length: Duration) -> Judgement {
     let world = Arc::new(World::start(seed).await);
@@ -20,7 +23,10 @@ pub async fn run(seed: u64, length: Duration) -> Judgement {
     let operator = tokio::spawn(scene.oracle.clone().operate(world.operator().await));
     let loading = tokio::spawn({
         let world = world.clone();
-        async move { load::load(&world.scene, || world.scene.history.now() >= length).await }
+        async move {
+            let is_over = || world.scene.history.now() >= length;
+            load::load(&world.scene, RECENT, is_over).await;
+        }
     });
     let mut injected = JoinSet::new();
     for (at, fault) in schedule::draw(seed, length, scene.fleet.len()) {

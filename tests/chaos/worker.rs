@@ -18,6 +18,8 @@ use super::roles::{Policy, Realm};
 /// Short, so that a run sees many leases lapse.
 pub const LEASE: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_millis(400);
+/// How long a write waits for its copies.
+const COPIED: Duration = Duration::from_millis(150);
 /// How long a caller waits who is in no hurry.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 /// A call at the platform takes no longer.
@@ -112,9 +114,11 @@ async fn serve(redis: String, mut input: mpsc::UnboundedReceiver<String>) {
 }
 
 /// A service that starts during an outage tries until it is over.
+///
+/// `store` is a URL, or `cluster COPIES URL…`, or `sentinel COPIES NAME URL…`.
 pub async fn connect(store: &str) -> RedisStore {
     loop {
-        match RedisStore::connect(store).await {
+        match try_connect(store).await {
             Ok(store) => return store,
             Err(Error::StoreUnavailable { .. }) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -127,6 +131,20 @@ pub async fn connect(store: &str) -> RedisStore {
             }
         }
     }
+}
+
+async fn try_connect(store: &str) -> Result<RedisStore, Error> {
+    let words: Vec<&str> = store.split(' ').collect();
+    let (store, copies) = match &words[..] {
+        [url] => return RedisStore::connect(url).await,
+        ["cluster", copies, urls @ ..] => (RedisStore::cluster(urls).await?, copies),
+        ["sentinel", copies, name, urls @ ..] => (RedisStore::sentinel(urls, name).await?, copies),
+        _ => panic!("no store: {store}"),
+    };
+    Ok(match copies.parse().unwrap() {
+        0 => store,
+        copies => store.replicas(copies, COPIED),
+    })
 }
 
 /// The engine of the keys for which no second call is allowed.
