@@ -44,8 +44,8 @@
 //!
 //! The last two cannot be seen from outside as long as everything else holds:
 //! a key whose holder has an outcome goes to nobody else, and an operator who
-//! says what is true takes minutes, not the moments that a command is late. The
-//! stores' conformance suite holds the one line, `tests/protocol.rs` the other.
+//! says what is sure waits longer than any command is late. The stores'
+//! conformance suite holds the one line, `tests/protocol.rs` the other.
 //!
 //! `CHAOS_SEED=…` draws the same schedule, keys and answers again (the threads'
 //! interleaving is the machine's), `CHAOS_SECONDS=600` makes it long,
@@ -62,9 +62,7 @@ mod chaos {
     pub mod oracle;
     pub mod platform;
     pub mod proxy;
-    pub mod records;
     pub mod roles;
-    pub mod run;
     pub mod scene;
     pub mod schedule;
     pub mod story;
@@ -90,6 +88,6 @@ fn main() -> ExitCode {
     let again = format!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
     harness::run(&["chaos"], &again, |_| {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(chaos::run::run(seed, Duration::from_secs(seconds)))
+        runtime.block_on(chaos::world::run(seed, Duration::from_secs(seconds)))
     })
 }

@@ -57,7 +57,6 @@ mod chaos {
     pub mod load;
     pub mod oracle;
     pub mod platform;
-    pub mod records;
     pub mod roles;
     pub mod scene;
     pub mod story;

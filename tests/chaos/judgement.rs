@@ -8,10 +8,9 @@ use std::time::Duration;
 use super::history::{Ask, Process, Told};
 use super::oracle::Oracle;
 use super::platform::{Flight, Seen, Tally};
-use super::records::key;
 use super::roles::{Policy, Realm};
 use super::story;
-use super::worker::{DEADLINE, digest};
+use super::worker::{DEADLINE, digest, key};
 
 /// The records at the two looks, and what the workers say of themselves.
 #[derive(Debug, Default)]

@@ -1,17 +1,19 @@
-//! Who asks for what, from the first key to the last round and the judgement.
-//! It injects no fault.
+//! Who asks for what, from the first key to the last round, and what the records
+//! are then. It injects no fault, and leaves the judgement to `judgement`.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use genesys_once::RedisStore;
+use genesys_once::record::RecordState;
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{Engine, RedisStore};
 use tokio::time::sleep;
 
 use super::judgement::{Judgement, LastWords};
-use super::records;
+use super::roles::{Realm, Roles};
 use super::scene::Scene;
-use super::worker::DEADLINE;
+use super::worker::{DEADLINE, key};
 
 /// From the last fault until everything is settled.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -53,9 +55,9 @@ pub async fn finish(scene: &Scene, store: RedisStore) -> Judgement {
     let roles = scene.oracle.roles;
     scene.heal().await;
     let mut last = settle(scene).await;
-    last.before = records::look(store.clone(), roles, numbers).await;
+    last.before = look(&store, roles, numbers).await;
     last.unsettled += last_round(scene, numbers).await;
-    last.after = records::look(store, roles, numbers).await;
+    last.after = look(&store, roles, numbers).await;
     scene.end().await;
     Judgement::of(&scene.oracle, &scene.faults, last)
 }
@@ -99,4 +101,32 @@ async fn settle(scene: &Scene) -> LastWords {
         }
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// The state of each number's record, in a word, as engines of the coordinator's
+/// own see it. They only look, and would fail the run if they called anybody.
+async fn look(store: &RedisStore, roles: Roles, numbers: u64) -> Vec<&'static str> {
+    let looker = async |realm: Realm| {
+        let engine = Engine::builder(ScriptedUpstream::new(|_| Step::Panic))
+            .store(store.clone())
+            .namespace(realm.namespace());
+        engine.start().await.unwrap()
+    };
+    let (held, open) = (looker(Realm::Held).await, looker(Realm::Open).await);
+    let mut states = Vec::new();
+    for number in 0..numbers {
+        let engine = match roles.realm(number) {
+            Realm::Held => &held,
+            Realm::Open => &open,
+        };
+        states.push(match engine.inspect(&key(number)).await.unwrap() {
+            None => "absent",
+            Some(RecordState::Locked { .. }) => "locked",
+            Some(RecordState::Cached { .. }) => "cached",
+            Some(RecordState::Indeterminate { .. }) => "indeterminate",
+            Some(RecordState::Released { .. }) => "released",
+            Some(_) => "in an unknown state",
+        });
+    }
+    states
 }

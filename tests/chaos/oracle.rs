@@ -18,9 +18,8 @@ use tokio::task::JoinHandle;
 
 use super::history::History;
 use super::platform::{Calls, Tally};
-use super::records::key;
 use super::roles::{Policy, Roles};
-use super::worker::digest;
+use super::worker::{digest, key};
 
 /// A call that arrived this long ago has been answered, if ever.
 const ANSWERED: Duration = Duration::from_secs(4);

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use super::history::Ask;
 use super::oracle::Oracle;
-use super::records::key;
-use super::worker::digest;
+use super::worker::{digest, key};
 
 /// One story for each number that is `wrong`.
 pub fn all(

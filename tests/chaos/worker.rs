@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use genesys_once::{
     Credentials, DataActionRequest, Engine, EngineBuilder, Environment, Error, GenesysCloud,
-    OnStoreDown, OnUnknown, RedisStore, Resolution, RetryPolicy,
+    IdempotencyKey, OnStoreDown, OnUnknown, RedisStore, Resolution, RetryPolicy,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -43,6 +43,11 @@ pub fn request(number: u64, ask: u64, caller: usize) -> DataActionRequest {
     };
     let request = DataActionRequest::new("custom_-_chaos", payload).unwrap();
     request.ignoring(["/by"]).unwrap()
+}
+
+/// The key of a number.
+pub fn key(number: u64) -> IdempotencyKey {
+    IdempotencyKey::of(&request(number, 0, 0))
 }
 
 /// What stands in histories for a body.

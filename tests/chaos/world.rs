@@ -1,18 +1,22 @@
-//! Everything that a run of the chaos consists of: the scene, one Redis, and the
-//! proxies between them. It injects the faults that it is given and takes them
-//! back.
+//! One run of the chaos: the scene, one Redis, the proxies between them, and the
+//! faults of the schedule, injected and taken back. Whether it passes is decided
+//! in `judgement`, never here.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::Engine;
+use genesys_once::{Engine, RedisStore};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::judgement::Judgement;
+use super::load;
 use super::proxy::{Mode, Proxy};
 use super::roles::{Policy, Roles};
 use super::scene::Scene;
-use super::schedule::{End, Fault, Trouble};
+use super::schedule::{self, End, Fault, Trouble};
 use crate::support::redis::{Options, RedisServer};
 
 const ROLES: Roles = Roles {
@@ -20,15 +24,47 @@ const ROLES: Roles = Roles {
     open: true,
 };
 
-pub struct World {
-    pub scene: Scene,
+/// Of so many keys some are under way, and some have just lapsed.
+const RECENT: u64 = 60;
+
+/// Runs the chaos of one seed and says what came of it.
+pub async fn run(seed: u64, length: Duration) -> Judgement {
+    let world = Arc::new(World::start(seed).await);
+    let scene = &world.scene;
+    let operator = tokio::spawn(scene.oracle.clone().operate(world.operator().await));
+    let loading = tokio::spawn({
+        let world = world.clone();
+        async move {
+            let is_over = || world.scene.history.now() >= length;
+            load::load(&world.scene, RECENT, is_over).await;
+        }
+    });
+    let mut injected = JoinSet::new();
+    for (at, fault) in schedule::draw(seed, length, scene.fleet.len()) {
+        sleep(at.saturating_sub(scene.history.now())).await;
+        let world = world.clone();
+        injected.spawn(async move { world.inject(fault).await });
+    }
+    // Each ends with its own healing; a panic in one is the run's.
+    while let Some(done) = injected.join_next().await {
+        done.unwrap();
+    }
+    loading.await.unwrap();
+    assert!(!operator.is_finished(), "the operator panicked");
+    operator.abort();
+    let store = RedisStore::connect(&world.redis_url).await.unwrap();
+    load::finish(scene, store).await
+}
+
+struct World {
+    scene: Scene,
     redis: Mutex<RedisServer>,
     /// From each worker, and from the operator, to Redis.
     redis_lines: Vec<Line>,
     /// From each worker to the platform.
     platform_lines: Vec<Line>,
     /// For looks of the coordinator's own.
-    pub redis_url: String,
+    redis_url: String,
 }
 
 /// One way to one end.
@@ -52,7 +88,7 @@ impl Line {
 }
 
 impl World {
-    pub async fn start(seed: u64) -> Self {
+    async fn start(seed: u64) -> Self {
         // What was acknowledged is kept: that is what the promise rests on.
         let redis = tokio::task::block_in_place(|| Options::default().append_only().start());
         let redis_url = redis.url();
@@ -80,14 +116,14 @@ impl World {
 
     /// The operator's engine; it reaches Redis by a line that suffers as the
     /// others do.
-    pub async fn operator(&self) -> Engine {
+    async fn operator(&self) -> Engine {
         let line = self.redis_lines.last().expect("the operator's line");
         self.scene.operator(&line.url("redis")).await
     }
 
     /// Injects a fault and takes it back when its time is over. A fault whose
     /// victim suffers from another one of its kind is left out, uncounted.
-    pub async fn inject(&self, fault: Fault) {
+    async fn inject(&self, fault: Fault) {
         let done = match fault {
             Fault::KillWorker { worker, down } => self.scene.kill_worker(worker, down).await,
             Fault::StopWorker { worker, stopped } => self.scene.stop_worker(worker, stopped).await,

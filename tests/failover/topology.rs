@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use genesys_once::{IdempotencyKey, RecordName};
 use tokio::time::sleep;
 
-use crate::chaos::records;
 use crate::chaos::roles::Realm;
+use crate::chaos::worker;
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
@@ -56,7 +56,7 @@ impl Topology {
     /// The primary of the shard of a number's record, as most see it.
     pub fn primary(&self, number: u64) -> usize {
         match self {
-            Self::Cluster(cluster) => cluster.primary_of(&record(records::key(number))),
+            Self::Cluster(cluster) => cluster.primary_of(&record(worker::key(number))),
             Self::Sentinel(sentinel) => sentinel.primary(),
         }
     }
