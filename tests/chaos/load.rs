@@ -17,6 +17,8 @@ use super::worker::{DEADLINE, key};
 
 /// From the last fault until everything is settled.
 const SETTLE: Duration = Duration::from_secs(30);
+/// Keys asked for at once in the last round: a crowd would be a fault of its own.
+const AT_ONCE: usize = 200;
 
 /// Asks for new keys and for the last `recent` ones until `is_over`.
 pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
@@ -68,12 +70,15 @@ async fn last_round(scene: &Scene, numbers: u64) -> usize {
     let deadline = Instant::now() + SETTLE;
     let mut left: Vec<u64> = (0..numbers).collect();
     loop {
-        for number in &left {
-            let slot = &scene.fleet[*number as usize % scene.fleet.len()];
-            let realm = scene.oracle.roles.realm(*number);
-            slot.ask(*number, realm, 1, DEADLINE).await;
+        let mut unsettled = 0;
+        for some in left.chunks(AT_ONCE) {
+            for number in some {
+                let slot = &scene.fleet[*number as usize % scene.fleet.len()];
+                let realm = scene.oracle.roles.realm(*number);
+                slot.ask(*number, realm, 1, DEADLINE).await;
+            }
+            unsettled = settle(scene).await.unsettled;
         }
-        let unsettled = settle(scene).await.unsettled;
         let down = scene.history.last_told("store_unavailable");
         left.retain(|number| down.contains(number));
         if left.is_empty() || unsettled > 0 || Instant::now() >= deadline {

@@ -94,13 +94,14 @@ impl Oracle {
             return None;
         }
         let is_quiet = age >= QUIET;
-        let Some(first) = executions.first() else {
+        // The last one: whoever made several of its own was told that one's.
+        let Some(last) = executions.last() else {
             return is_quiet.then_some(Truth::NotApplied);
         };
         // A retrying holder may be about to get another answer.
         let policy = |ask| self.roles.policies[self.history.process(ask).0];
         let retried = seen.iter().any(|call| policy(call.by.0) == Policy::Retry);
-        let call = seen.iter().find(|call| call.nth == *first)?;
+        let call = seen.iter().find(|call| call.nth == *last)?;
         let (status, body) = call.answer.clone();
         (is_quiet || !retried).then_some(Truth::Applied(status, body))
     }
