@@ -6,6 +6,7 @@ mod engine {
     mod answers;
     mod bounds;
     mod company;
+    mod fail_open;
     mod lifecycle;
     mod limits;
     mod mismatch;

@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
-use genesys_once::{
-    Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, RecordState, Resolution, Served,
-};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, RecordState, Served};
 use tokio::time::Instant;
 
 use super::{SECOND, request};
 
-fn platform() -> ScriptedUpstream {
+pub fn platform() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND))
 }
 
 /// A store that does this to events of one kind for as long as the switch is on.
-fn faulty(
+pub fn faulty(
     store: &MemoryStore,
     on: &Arc<AtomicBool>,
     fault: impl Fn(&Operation<'_>) -> Fault + Send + Sync + 'static,
@@ -33,11 +31,11 @@ fn faulty(
     })
 }
 
-fn switch() -> Arc<AtomicBool> {
+pub fn switch() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(true))
 }
 
-async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> {
+pub async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> {
     use genesys_once::{RecordName, Store as _};
     let key = IdempotencyKey::of(&request("{}"));
     store
@@ -189,30 +187,6 @@ async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn fail_open_executes_once_in_this_process() {
-    let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
-    let broken = faulty(&store, &on, |_| Fault::Fail);
-    let engine = Engine::builder(upstream.clone())
-        .store(broken)
-        .on_store_down(OnStoreDown::FailOpen)
-        .start()
-        .await
-        .unwrap();
-    let (one, two) = tokio::join!(engine.execute(request("{}")), engine.execute(request("{}")));
-    assert!(!one.unwrap().recorded() && !two.unwrap().recorded());
-    assert!(!engine.stats().store_up);
-    // Still down, and back again: this process remembers.
-    for down in [true, false] {
-        on.store(down, Ordering::SeqCst);
-        tokio::time::sleep(100 * SECOND).await;
-        let reply = engine.execute(request("{}")).await.unwrap();
-        assert_eq!(upstream.ledger().total(), 1, "{reply:?}");
-    }
-    assert!(engine.execute(request("[2]")).await.unwrap().recorded());
-    assert!(engine.stats().store_up);
-}
-
 /// I1. Red without the check of `live_until` before the first poll of `send`,
 /// and without the extension before it.
 #[tokio::test(start_paused = true)]
@@ -270,103 +244,4 @@ async fn a_store_known_to_be_down_is_not_waited_for() {
     assert!(engine.execute(request("[1]")).await.is_ok());
     assert!(engine.stats().store_up);
     assert_eq!(upstream.ledger().total(), 1);
-}
-
-/// Red when an unknown outcome that the store took note of is forgotten with the
-/// next outage: this process then called a second time, seconds later.
-#[tokio::test(start_paused = true)]
-async fn fail_open_remembers_what_it_does_not_know() {
-    let (store, on) = (MemoryStore::new(), switch());
-    let upstream = first(Step::Reset);
-    let engine = fail_open(&upstream, &store, &on).await;
-    on.store(false, Ordering::SeqCst);
-    let unknown = engine.execute(request("{}")).await.unwrap_err();
-    assert!(matches!(unknown, Error::Indeterminate { .. }), "{unknown}");
-    on.store(true, Ordering::SeqCst);
-    let again = engine.execute(request("{}")).await.unwrap_err();
-    assert!(matches!(again, Error::Indeterminate { .. }), "{again}");
-    assert_eq!(upstream.ledger().total(), 1);
-    // Settled by somebody, and seen to be: it is no longer in doubt.
-    on.store(false, Ordering::SeqCst);
-    tokio::time::sleep(200 * SECOND).await;
-    let key = IdempotencyKey::of(&request("{}"));
-    engine.resolve(&key, Resolution::NotApplied).await.unwrap();
-    on.store(true, Ordering::SeqCst);
-    assert!(engine.execute(request("{}")).await.is_ok());
-    assert_eq!(upstream.ledger().total(), 2);
-}
-
-/// Red when every reply of the fallback is taken for an outcome: the refusal is
-/// then recorded under the lease that the store held, for everybody and a day.
-#[tokio::test(start_paused = true)]
-async fn fail_open_records_no_refusal() {
-    let (store, on) = (MemoryStore::new(), switch());
-    let upstream = first(Step::status(403, "{}"));
-    let lossy = faulty(&store, &on, takes_the_lease_and_falls_silent);
-    let engine = Engine::builder(upstream.clone())
-        .store(lossy)
-        .on_store_down(OnStoreDown::FailOpen);
-    let engine = engine.start().await.unwrap();
-    let refused = engine.execute(request("{}")).await.unwrap();
-    assert_eq!(
-        (refused.status().as_u16(), refused.recorded()),
-        (403, false)
-    );
-    on.store(false, Ordering::SeqCst);
-    tokio::time::sleep(100 * SECOND).await;
-    assert!(matches!(
-        state(&store, &engine).await,
-        Some(RecordState::Released { .. })
-    ));
-    assert!(engine.execute(request("{}")).await.unwrap().recorded());
-    assert_eq!(upstream.ledger().total(), 2);
-}
-
-/// Red when the lease that the store holds is given back: another process then
-/// executes what this one may have executed.
-#[tokio::test(start_paused = true)]
-async fn fail_open_tells_the_store_what_it_does_not_know() {
-    let (store, on) = (MemoryStore::new(), switch());
-    let upstream = ScriptedUpstream::new(|_| Step::Reset);
-    let lossy = faulty(&store, &on, takes_the_lease_and_falls_silent);
-    let engine = Engine::builder(upstream.clone())
-        .store(lossy)
-        .on_store_down(OnStoreDown::FailOpen);
-    let engine = engine.start().await.unwrap();
-    let unknown = engine.execute(request("{}")).await.unwrap_err();
-    assert!(matches!(unknown, Error::Indeterminate { .. }), "{unknown}");
-    on.store(false, Ordering::SeqCst);
-    tokio::time::sleep(100 * SECOND).await;
-    assert!(matches!(
-        state(&store, &engine).await,
-        Some(RecordState::Indeterminate { .. })
-    ));
-}
-
-fn takes_the_lease_and_falls_silent(operation: &Operation<'_>) -> Fault {
-    match operation.event {
-        Some(Event::Acquire { .. }) => Fault::LoseReply,
-        _ => Fault::Fail,
-    }
-}
-
-/// A platform that does this once, and then succeeds.
-fn first(step: Step) -> ScriptedUpstream {
-    let first = AtomicBool::new(true);
-    ScriptedUpstream::new(move |_| match first.swap(false, Ordering::SeqCst) {
-        true => step.clone(),
-        false => Step::ok("{}"),
-    })
-}
-
-async fn fail_open(
-    upstream: &ScriptedUpstream,
-    store: &MemoryStore,
-    down: &Arc<AtomicBool>,
-) -> Engine {
-    let broken = faulty(store, down, |_| Fault::Fail);
-    let engine = Engine::builder(upstream.clone())
-        .store(broken)
-        .on_store_down(OnStoreDown::FailOpen);
-    engine.start().await.unwrap()
 }

@@ -159,13 +159,33 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
     }
 }
 
-/// Settles an indeterminate key; an outcome is kept for `ttl`.
+/// Settles an indeterminate key: in the store, and where this process executed
+/// it while the store was down (`FailOpen`). An outcome is kept for `ttl`.
 ///
 /// # Errors
 ///
-/// [`Error::NotIndeterminate`] where it is not, or where `NotApplied` is said
+/// [`Error::NotIndeterminate`] where it is neither, or where `NotApplied` is said
 /// while the lost attempt may still be running.
 pub(crate) async fn resolve(
+    shared: &Shared,
+    key: IdempotencyKey,
+    resolution: Resolution,
+    ttl: Duration,
+) -> Result<(), Error> {
+    let seen = shared.store.look(&shared.name(key)).await;
+    let seen = seen.map_err(|source| Error::of_store(key, source))?;
+    let in_store = matches!(seen, Some(RecordState::Indeterminate { .. }));
+    if in_store {
+        // Where the store refuses, nothing is settled here either.
+        resolve_in(&*shared.store, shared, key, resolution.clone(), ttl).await?;
+    }
+    let here = resolve_in(&shared.fallback, shared, key, resolution, ttl).await;
+    if in_store { Ok(()) } else { here }
+}
+
+/// The same in one store.
+pub(super) async fn resolve_in(
+    store: &dyn Store,
     shared: &Shared,
     key: IdempotencyKey,
     resolution: Resolution,
@@ -174,7 +194,7 @@ pub(crate) async fn resolve(
     let name = shared.name(key);
     let of_store = |source| Error::of_store(key, source);
     let Some(RecordState::Indeterminate { seen, age, .. }) =
-        shared.store.look(&name).await.map_err(of_store)?
+        store.look(&name).await.map_err(of_store)?
     else {
         return Err(Error::NotIndeterminate { key });
     };
@@ -186,10 +206,7 @@ pub(crate) async fn resolve(
         resolution,
         ttl,
     };
-    match follow_up(&*shared.store, &name, &event, 2)
-        .await
-        .map_err(of_store)?
-    {
+    match follow_up(store, &name, &event, 2).await.map_err(of_store)? {
         Answer::Done => {
             shared.doubts.forget(&key);
             Ok(())

@@ -317,7 +317,9 @@ impl Flight<'_> {
             resolution
         };
         let ttl = progress.ttl(self.shared.terms.result_ttl);
-        match elsewhere::resolve(self.shared, self.guard.key(), resolution, ttl).await {
+        match elsewhere::resolve_in(self.store, self.shared, self.guard.key(), resolution, ttl)
+            .await
+        {
             // Settled: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
             // Already settled by somebody else, or too early: look, or hold.
