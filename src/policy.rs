@@ -45,6 +45,11 @@ pub enum OnStoreDown {
     FailClosed,
     /// Requests are sent with the guarantee of this process only, and replies
     /// say `recorded() == false`.
+    ///
+    /// What this process goes by then: its executions under way, its `recent`
+    /// outcomes, what it executed during an outage, and what the store last told
+    /// it to be indeterminate. An outcome that was recorded longer ago than
+    /// `recent` is executed again while the store is down.
     FailOpen,
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Engine, Inner};
 use crate::actors::hold::Hold;
-use crate::actors::shared::{Reconcile, Shared};
+use crate::actors::shared::{Doubts, Reconcile, Shared};
 use crate::actors::supervisor;
 use crate::actors::token::Tokens;
 use crate::error::Error;
@@ -280,6 +280,7 @@ impl EngineBuilder {
                 namespace.clone(),
             )),
             fallback: MemoryStore::new(),
+            doubts: Doubts::new(self.terms.unresolved_ttl),
             retry: self.retry,
             on_duplicate: self.on_duplicate,
             on_store_down: self.on_store_down,

@@ -53,19 +53,25 @@ impl Engine {
     pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
         let shared = &*self.inner.shared;
         let ttl = shared.terms.result_ttl;
-        let here = match self.fallback() {
-            Some(fallback) => resolve(shared, fallback, *key, resolution.clone(), ttl).await,
-            None => Err(Error::NotIndeterminate { key: *key }),
+        let Some(fallback) = self.fallback() else {
+            return resolve(shared, &*shared.store, *key, resolution, ttl).await;
         };
-        // The same request may be open in both.
-        match (
-            here,
-            resolve(shared, &*shared.store, *key, resolution, ttl).await,
-        ) {
-            (Ok(()), Err(Error::NotIndeterminate { .. } | Error::StoreUnavailable { .. })) => {
+        // The same request may be open in both. Where the store refuses, nothing
+        // is settled here either: it may have heard of the lost attempt only now.
+        let there = match shared.store.look(&shared.name(*key)).await {
+            Ok(Some(RecordState::Indeterminate { .. })) => {
+                resolve(shared, &*shared.store, *key, resolution.clone(), ttl).await?;
                 Ok(())
             }
-            (_, there) => there,
+            Ok(_) => Err(Error::NotIndeterminate { key: *key }),
+            Err(source) => Err(Error::of_store(*key, source)),
+        };
+        let here = resolve(shared, fallback, *key, resolution, ttl).await;
+        match (there, here) {
+            (Err(Error::NotIndeterminate { .. } | Error::StoreUnavailable { .. }), Ok(())) => {
+                Ok(())
+            }
+            (there, _) => there,
         }
     }
 

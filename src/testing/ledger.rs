@@ -128,6 +128,19 @@ impl Ledger {
         self.book().count(key, Fate::may_be_executed)
     }
 
+    /// Which of the calls for `key` were executed, or may have been: their
+    /// numbers among all arrivals of the key, from 1, as the script saw them in
+    /// [`Call::attempt`](crate::Call::attempt).
+    pub fn executions(&self, key: &IdempotencyKey) -> Vec<u32> {
+        let book = self.book();
+        let arrivals = book.of(key).filter(|(_, fate)| fate.arrived());
+        (1..)
+            .zip(arrivals)
+            .filter(|(_, (_, fate))| fate.may_be_executed())
+            .map(|(nth, _)| nth)
+            .collect()
+    }
+
     /// The keys of the calls that arrived, in the order of their first arrival.
     pub fn keys(&self) -> Vec<IdempotencyKey> {
         let book = self.book();
@@ -316,6 +329,10 @@ mod tests {
             (3, 2, 1)
         );
         assert_eq!((ledger.executed(&a), ledger.executed(&b)), (1, 1));
+        assert_eq!(
+            (ledger.executions(&a), ledger.executions(&b)),
+            (vec![2], vec![1])
+        );
         assert_eq!(ledger.keys(), [a, b]);
         assert_eq!(ledger.max_concurrent(), 1);
         ledger.assert_exactly_once(&[a, b]);

@@ -12,6 +12,7 @@ pub type Process = (usize, u32);
 /// Several callers of one process asking the same at one time.
 #[derive(Clone, Debug)]
 pub struct Ask {
+    pub id: u64,
     pub number: u64,
     pub process: Process,
     pub limit: Duration,
@@ -103,6 +104,7 @@ impl History {
         let mut book = self.book();
         let id = book.asks.len() as u64;
         let ask = Ask {
+            id,
             number,
             process,
             limit,
@@ -149,6 +151,11 @@ impl History {
         self.book().asks.values().cloned().collect()
     }
 
+    /// The process that an ask was put to.
+    pub fn process(&self, ask: u64) -> Process {
+        self.book().asks[&ask].process
+    }
+
     pub fn was_killed(&self, process: Process) -> bool {
         self.book().killed.contains(&process)
     }
@@ -165,6 +172,16 @@ impl History {
             .flat_map(|ask| &ask.answers)
             .filter(|told| told.is_none())
             .count()
+    }
+
+    /// The keys whose last caller was told this.
+    pub fn last_told(&self, kind: &str) -> HashSet<u64> {
+        let book = self.book();
+        let last: BTreeMap<u64, &Ask> = book.asks.values().map(|ask| (ask.number, ask)).collect();
+        last.into_values()
+            .filter(|ask| ask.answers.iter().flatten().any(|told| told.kind == kind))
+            .map(|ask| ask.number)
+            .collect()
     }
 
     /// How long it took from each return of Redis to the first success that the

@@ -3,16 +3,14 @@
 //! only from the outside.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use genesys_once::record::RecordState;
-use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{Engine, IdempotencyKey, RedisStore};
-
-use super::history::{Ask, Told};
-use super::worker::{DEADLINE, NAMESPACE, request};
-use super::world::World;
+use super::history::{Ask, Process, Told};
+use super::oracle::Oracle;
+use super::platform::{Flight, Seen, Tally};
+use super::roles::{Policy, Realm};
+use super::story;
+use super::worker::{DEADLINE, digest, key};
 
 /// The records at the two looks, and what the workers say of themselves.
 #[derive(Debug, Default)]
@@ -23,34 +21,6 @@ pub struct LastWords {
     pub unsettled: usize,
 }
 
-/// What stands in the store, as an engine of its own sees it.
-pub async fn look(world: &World, numbers: u64) -> Vec<&'static str> {
-    let store = RedisStore::connect(&world.redis_url).await.unwrap();
-    // It only looks: an engine that called anybody would fail here.
-    let upstream = ScriptedUpstream::new(|_| Step::Panic);
-    let engine = Engine::builder(upstream)
-        .store(store)
-        .namespace(NAMESPACE.parse().unwrap());
-    let engine = engine.start().await.unwrap();
-    let mut states = Vec::new();
-    for number in 0..numbers {
-        let state = engine.inspect(&key(number)).await.unwrap();
-        states.push(match state {
-            None => "absent",
-            Some(RecordState::Locked { .. }) => "locked",
-            Some(RecordState::Cached { .. }) => "cached",
-            Some(RecordState::Indeterminate { .. }) => "indeterminate",
-            Some(RecordState::Released { .. }) => "released",
-            Some(_) => "in an unknown state",
-        });
-    }
-    states
-}
-
-fn key(number: u64) -> IdempotencyKey {
-    IdempotencyKey::of(&request(number, 0))
-}
-
 /// The figures of a run, and everything that was wrong with it.
 #[derive(Debug)]
 pub struct Judgement {
@@ -59,29 +29,36 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    pub fn of(world: &World, last: LastWords) -> Self {
+    pub fn of(oracle: &Oracle, faults: &Tally, last: LastWords) -> Self {
         let mut judge = Judge {
-            world,
-            asks: by_number(world.history.asks()),
+            oracle,
+            asks: by_number(oracle.history.asks()),
             wrong: BTreeMap::new(),
         };
         let numbers = last.after.len() as u64;
-        let ledger = world.simulator.ledger();
-        let executions: usize = (0..numbers).map(|n| ledger.executed(&key(n))).sum();
-        let (mut second, mut disagreeing, mut stuck) = (0, 0, 0);
+        let executions: usize = (0..numbers).map(|n| oracle.ledger.executed(&key(n))).sum();
+        let mut calls = Calls::default();
+        let (mut disagreeing, mut stuck) = (0, 0);
         for number in 0..numbers {
-            second += judge.second_calls(number);
+            calls.add(judge.calls(number));
             disagreeing += usize::from(!judge.answers_agree(number));
             stuck += usize::from(!judge.has_ended(number, last.after[number as usize]));
         }
         let unanswered = judge.unanswered();
         let mut figures = vec![format!("keys: {numbers}")];
-        let faults = world.faults.counts();
+        let faults = faults.counts();
         figures.push(format!("faults: {}", faults.values().sum::<usize>()));
         figures.extend(faults.iter().map(|(kind, n)| format!("  {kind}: {n}")));
-        figures.push(format!("calls at the platform: {}", ledger.total()));
+        figures.push(format!("calls at the platform: {}", oracle.ledger.total()));
         figures.push(format!("executions: {executions}"));
-        figures.push(format!("second calls: {second}"));
+        figures.push(format!("second calls: {}", calls.second));
+        figures.push(format!("repeats by policy: {}", calls.repeats));
+        if oracle.roles.open {
+            let elsewhere = calls.elsewhere;
+            figures.push(format!(
+                "calls of further processes that fail open: {elsewhere}"
+            ));
+        }
         figures.push(format!("unanswered: {unanswered}"));
         figures.push(format!("keys with different answers: {disagreeing}"));
         figures.push(format!("keys without an end: {stuck}"));
@@ -92,7 +69,9 @@ impl Judgement {
             count(&last.before)
         ));
         figures.push(format!("records at the end: {}", count(&last.after)));
-        figures.push(recovery(&world.history.recoveries()));
+        let said = oracle.tally.counts();
+        figures.extend(said.iter().map(|(what, n)| format!("{what}: {n}")));
+        figures.push(recovery(&oracle.history.recoveries()));
         if last.unsettled > 0 {
             let what = format!(
                 "{} executions or callers are left in workers",
@@ -100,13 +79,32 @@ impl Judgement {
             );
             judge.wrong.entry(numbers).or_default().push(what);
         }
-        let wrong = judge.stories();
+        let wrong = story::all(oracle, &judge.asks, &judge.wrong);
         Self { figures, wrong }
     }
 }
 
+/// Calls that may have been executed, beyond the first of a key.
+#[derive(Clone, Copy, Default)]
+struct Calls {
+    /// Those that nothing allows.
+    second: usize,
+    /// Of a retrying execution, after an unproven attempt of its own.
+    repeats: usize,
+    /// Of processes that failed open, each its first.
+    elsewhere: usize,
+}
+
+impl Calls {
+    fn add(&mut self, other: Self) {
+        self.second += other.second;
+        self.repeats += other.repeats;
+        self.elsewhere += other.elsewhere;
+    }
+}
+
 struct Judge<'a> {
-    world: &'a World,
+    oracle: &'a Oracle,
     /// By the key's number, in the order in which they were made.
     asks: BTreeMap<u64, Vec<Ask>>,
     /// What is wrong, by the key's number.
@@ -114,48 +112,103 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn told(&self, number: u64) -> impl Iterator<Item = &Told> {
+    fn told(&self, number: u64) -> impl Iterator<Item = (Process, &Told)> {
         let asks = self.asks.get(&number).into_iter().flatten();
-        asks.flat_map(|ask| ask.answers.iter().flatten())
+        asks.flat_map(|ask| {
+            let told = ask.answers.iter().flatten();
+            told.map(|told| (ask.process, told))
+        })
     }
 
     fn blame(&mut self, number: u64, what: impl Into<String>) {
         self.wrong.entry(number).or_default().push(what.into());
     }
 
-    /// Calls that may have been executed, beyond the first.
-    fn second_calls(&mut self, number: u64) -> usize {
-        let executed = self.world.simulator.ledger().executed(&key(number));
-        if executed > 1 {
-            self.blame(number, format!("executed {executed} times"));
-        }
-        executed.saturating_sub(1)
+    fn seen(&self, number: u64) -> Vec<Seen> {
+        let calls = self.oracle.calls.lock().unwrap();
+        calls.get(&key(number)).cloned().unwrap_or_default()
     }
 
-    /// All recorded answers are one, all successes are one, and each was given
+    /// Executions of a key by the process and the flight that sent them.
+    fn executions(&self, number: u64) -> BTreeMap<Process, BTreeMap<Flight, usize>> {
+        let mut all: BTreeMap<Process, BTreeMap<Flight, usize>> = BTreeMap::new();
+        let executed = self.oracle.ledger.executions(&key(number));
+        let seen = self.seen(number);
+        for nth in executed {
+            let call = seen.iter().find(|call| call.nth == nth);
+            let by = call.expect("an executed call was seen").by;
+            let process = self.oracle.history.process(by.0);
+            *all.entry(process).or_default().entry(by).or_default() += 1;
+        }
+        all
+    }
+
+    fn calls(&mut self, number: u64) -> Calls {
+        let realm = self.oracle.roles.realm(number);
+        let mut calls = Calls::default();
+        let executions = self.executions(number);
+        for ((place, _), flights) in &executions {
+            let policy = match realm {
+                Realm::Held => self.oracle.roles.policies[*place],
+                Realm::Open => Policy::Hold,
+            };
+            calls.second += flights.len() - 1;
+            let again: usize = flights.values().map(|made| made - 1).sum();
+            match policy {
+                Policy::Retry => calls.repeats += again,
+                Policy::Hold | Policy::Reconcile => calls.second += again,
+            }
+        }
+        let further = executions.len().saturating_sub(1);
+        match realm {
+            Realm::Held => calls.second += further,
+            Realm::Open => calls.elsewhere += further,
+        }
+        if calls.second > 0 {
+            let what = format!("{realm}, executed by {executions:?}");
+            self.blame(number, what);
+        }
+        calls
+    }
+
+    /// All recorded answers are one, all successes are one (where processes fail
+    /// open: those of a process that it had nobody record), and each was given
     /// by the platform for this key.
     fn answers_agree(&mut self, number: u64) -> bool {
-        let of = |which: fn(&Told) -> bool| -> BTreeSet<(u16, String)> {
-            let told = self.told(number).filter(|told| told.is_ok() && which(told));
-            told.map(|told| (told.status, told.digest.clone()))
-                .collect()
-        };
-        let recorded = of(|told| told.recorded);
-        let successes = of(|told| told.status < 300);
-        let all = of(|_| true);
-        let calls = self.world.calls.lock().unwrap();
-        let given: BTreeSet<String> = calls
-            .get(&key(number))
+        let realm = self.oracle.roles.realm(number);
+        let (mut recorded, mut all) = (BTreeSet::new(), BTreeSet::new());
+        let mut successes: BTreeMap<Option<Process>, BTreeSet<(u16, String)>> = BTreeMap::new();
+        for (process, told) in self.told(number).filter(|(_, told)| told.is_ok()) {
+            let answer = (told.status, told.digest.clone());
+            if told.recorded {
+                recorded.insert(answer.clone());
+            }
+            let of = match realm {
+                Realm::Held => Some(None),
+                Realm::Open => (!told.recorded).then_some(Some(process)),
+            };
+            if let Some(of) = of.filter(|_| told.status < 300) {
+                successes.entry(of).or_default().insert(answer.clone());
+            }
+            all.insert(answer);
+        }
+        let mut given: BTreeSet<String> = self
+            .seen(number)
             .into_iter()
-            .flatten()
-            .filter_map(|seen| seen.digest.clone())
+            .filter(|seen| seen.whole)
+            .map(|seen| digest(seen.answer.1.as_bytes()))
             .collect();
-        drop(calls);
+        // Or said for it by whoever settled the key.
+        let said = self.oracle.said().into_iter();
+        given.extend(
+            said.filter(|said| said.number == number)
+                .filter_map(|said| said.digest),
+        );
         let mut what = Vec::new();
         if recorded.len() > 1 {
             what.push(format!("recorded answers differ: {recorded:?}"));
         }
-        if successes.len() > 1 {
+        if let Some(successes) = successes.values().find(|all| all.len() > 1) {
             what.push(format!("successes differ: {successes:?}"));
         }
         if let Some(foreign) = all.iter().find(|(_, digest)| !given.contains(digest)) {
@@ -167,14 +220,20 @@ impl Judge<'_> {
     }
 
     /// After everything is healed, a key has its outcome or is known to be
-    /// indeterminate, in the store and to the one who asked last.
+    /// indeterminate, in the store and to the one who asked last. A process that
+    /// failed open knows it from its own memory, whatever the store says.
     fn has_ended(&mut self, number: u64, state: &'static str) -> bool {
+        let realm = self.oracle.roles.realm(number);
         let last = self.asks.get(&number).and_then(|asks| asks.last());
         let told = last.and_then(|ask| ask.answers[0].clone());
-        let executed = self.world.simulator.ledger().executed(&key(number));
-        let what = match (state, told.as_ref().map(|told| &*told.kind)) {
-            ("cached", Some("ok")) if executed == 0 => "an outcome without a call",
-            ("cached", Some("ok")) | ("indeterminate", Some("indeterminate")) => return true,
+        let executed = self.oracle.ledger.executed(&key(number));
+        let kind = told.as_ref().map(|told| (&*told.kind, told.recorded));
+        let what = match (realm, state, kind) {
+            (_, _, Some(("ok", _))) if executed == 0 => "an outcome without a call",
+            // Recorded or not: a busy store may take note after the answer.
+            (_, "cached", Some(("ok", _))) => return true,
+            (_, "indeterminate", Some(("indeterminate", _))) => return true,
+            (Realm::Open, _, Some(("ok", false) | ("indeterminate", _))) => return true,
             _ => "no end",
         };
         let told = told.map(|told| told.kind);
@@ -191,7 +250,7 @@ impl Judge<'_> {
         let all: Vec<Ask> = self.asks.values().flatten().cloned().collect();
         for ask in all {
             let missing = ask.answers.iter().filter(|told| told.is_none()).count();
-            if missing > 0 && !self.world.history.was_killed(ask.process) {
+            if missing > 0 && !self.oracle.history.was_killed(ask.process) {
                 unanswered += missing;
                 self.blame(ask.number, format!("{missing} of {ask:?} have no answer"));
             }
@@ -217,37 +276,6 @@ impl Judge<'_> {
             }
         }
         format!("{}, lost with their worker {lost}", count(&kinds))
-    }
-
-    /// Every key that is wrong, with all that is known of it.
-    fn stories(self) -> Vec<String> {
-        let mut stories = Vec::new();
-        for (number, wrong) in &self.wrong {
-            let mut lines: Vec<(Duration, String)> = Vec::new();
-            for ask in self.asks.get(number).into_iter().flatten() {
-                let (process, callers) = (ask.process, ask.answers.len());
-                lines.push((ask.at, format!("{callers} ask {process:?}")));
-                for told in ask.answers.iter().flatten() {
-                    lines.push((told.at, format!("{process:?} is told {told}")));
-                }
-            }
-            let calls = self.world.calls.lock().unwrap();
-            for seen in calls.get(&key(*number)).into_iter().flatten() {
-                lines.push((seen.at, format!("PLATFORM {} {:?}", seen.what, seen.digest)));
-            }
-            drop(calls);
-            let begin = lines.iter().map(|(at, _)| *at).min().unwrap_or_default();
-            let end = lines.iter().map(|(at, _)| *at).max().unwrap_or_default();
-            let events = self.world.history.events().into_iter();
-            lines.extend(events.filter(|(at, _)| *at >= begin && *at <= end));
-            lines.sort();
-            let mut story = format!("key {number} ({}): {}", key(*number), wrong.join("; "));
-            for (at, line) in lines {
-                let _ = write!(story, "\n    {:8.3} {line}", at.as_secs_f64());
-            }
-            stories.push(story);
-        }
-        stories
     }
 }
 

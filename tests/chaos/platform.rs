@@ -11,7 +11,6 @@ use genesys_once::testing::{GenesysSimulator, Step, answers};
 use genesys_once::{Call, IdempotencyKey};
 
 use super::history::History;
-use super::worker::digest;
 
 /// How often each kind of fault happened.
 #[derive(Clone, Debug, Default)]
@@ -31,13 +30,21 @@ impl Tally {
     }
 }
 
+/// Whose execution a call belongs to: an ask, and which of its callers.
+pub type Flight = (u64, usize);
+
 /// One call as the platform saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub at: Duration,
+    /// Its number among the arrivals of its key, from 1.
+    pub nth: u32,
+    pub by: Flight,
     pub what: &'static str,
-    /// Of the body sent, where one was sent whole.
-    pub digest: Option<String>,
+    /// The answer that the platform stands by, where it executed the call.
+    pub answer: (u16, String),
+    /// Whether a body was sent, and whole.
+    pub whole: bool,
 }
 
 /// All calls, by key.
@@ -62,14 +69,22 @@ pub fn script(
             }
             None => ("answers 200", Step::ok(body(call))),
         };
-        let digest = match what {
-            "answers 200" | "answers 400" | "answers 403" => Some(digest(body(call).as_bytes())),
-            _ => None,
+        let (status, whole) = match what {
+            "answers 200" => (200, true),
+            "answers 400" => (400, true),
+            "answers 403" => (403, true),
+            _ => (200, false),
         };
-        let at = history.now();
+        let seen = Seen {
+            at: history.now(),
+            nth: call.attempt(),
+            by: by(call),
+            what,
+            answer: (status, body(call)),
+            whole,
+        };
         let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_key = calls.entry(call.key()).or_default();
-        of_key.push(Seen { at, what, digest });
+        calls.entry(call.key()).or_default().push(seen);
         step
     });
 }
@@ -77,6 +92,13 @@ pub fn script(
 /// An answer that no other call gets: key and number of the call.
 fn body(call: &Call) -> String {
     format!(r#"{{"key":"{}","call":{}}}"#, call.key(), call.attempt())
+}
+
+fn by(call: &Call) -> Flight {
+    let payload: serde_json::Value = serde_json::from_slice(call.request().payload()).unwrap();
+    let by = payload["by"].as_str().unwrap();
+    let (ask, caller) = by.split_once('.').unwrap();
+    (ask.parse().unwrap(), caller.parse().unwrap())
 }
 
 fn choose(seed: u64, call: &Call) -> (&'static str, bool, Step) {

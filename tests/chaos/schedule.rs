@@ -29,7 +29,8 @@ pub enum Trouble {
     HalfClose(Way),
 }
 
-/// One fault; `worker` is a place in the fleet.
+/// One fault; `worker` is a place in the fleet. To Redis there is one more line
+/// than there are workers: the operator's.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     KillWorker { worker: usize, down: Duration },
@@ -82,7 +83,8 @@ pub fn draw(seed: u64, length: Duration, workers: usize) -> Vec<(Duration, Fault
 
 fn fault(rng: &mut Rng, workers: usize) -> Fault {
     let worker = rng.usize(..workers);
-    let of_redis = |trouble| Fault::Connections(worker, End::Redis, trouble);
+    let line = rng.usize(..=workers);
+    let of_redis = |trouble| Fault::Connections(line, End::Redis, trouble);
     let of_platform = |trouble| Fault::Connections(worker, End::Platform, trouble);
     let mut ms = |range| Duration::from_millis(rng.u64(range));
     let (short, long, down) = (ms(100..900), ms(300..1_800), ms(50..1_200));

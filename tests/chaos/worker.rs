@@ -1,39 +1,53 @@
-//! The worker role: a process that embeds the engine as a service does, asks it
+//! The worker role: a process that embeds engines as a service does, asks them
 //! what it is told to, and prints every answer. It judges nothing, and it ends
 //! when its standard input does.
 
 use std::io::{BufRead as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use genesys_once::{
-    DataActionRequest, Engine, Environment, Error, GenesysCloud, RedisStore, RetryPolicy,
+    Credentials, DataActionRequest, Engine, EngineBuilder, Environment, Error, GenesysCloud,
+    IdempotencyKey, OnStoreDown, OnUnknown, RedisStore, Resolution, RetryPolicy,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::oracle;
+use super::roles::{Policy, Realm};
+
 /// Short, so that a run sees many leases lapse.
 pub const LEASE: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_millis(400);
+/// How long a write waits for its copies.
+const COPIED: Duration = Duration::from_millis(150);
 /// How long a caller waits who is in no hurry.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 /// A call at the platform takes no longer.
-const ATTEMPT: Duration = Duration::from_secs(3);
-
-pub const NAMESPACE: &str = "chaos";
+pub const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// The environment of a worker: its role, and whom it talks to.
 pub const REDIS: &str = "CHAOS_WORKER_REDIS";
 pub const PLATFORM: &str = "CHAOS_WORKER_PLATFORM";
 pub const SECRET: &str = "CHAOS_WORKER_SECRET";
+pub const ORACLE: &str = "CHAOS_WORKER_ORACLE";
+pub const POLICY: &str = "CHAOS_WORKER_POLICY";
 
-/// The request of a number; callers spell it differently.
-pub fn request(number: u64, caller: usize) -> DataActionRequest {
+/// The request of a number; callers spell it differently. Who asks goes along
+/// to the platform, as a part that the key does not know.
+pub fn request(number: u64, ask: u64, caller: usize) -> DataActionRequest {
+    let by = format!("{ask}.{caller}");
     let payload = match caller % 3 {
-        0 => format!(r#"{{"number":{number},"for":"chaos"}}"#),
-        1 => format!(r#"{{ "for": "\u0063haos", "number": {number}.0 }}"#),
-        _ => format!("{{\n\"number\":{number}e0,\"for\":\"chaos\"}}"),
+        0 => format!(r#"{{"number":{number},"for":"chaos","by":"{by}"}}"#),
+        1 => format!(r#"{{ "by": "{by}", "for": "\u0063haos", "number": {number}.0 }}"#),
+        _ => format!("{{\n\"number\":{number}e0,\"by\":\"{by}\",\"for\":\"chaos\"}}"),
     };
-    DataActionRequest::new("custom_-_chaos", payload).unwrap()
+    let request = DataActionRequest::new("custom_-_chaos", payload).unwrap();
+    request.ignoring(["/by"]).unwrap()
+}
+
+/// The key of a number.
+pub fn key(number: u64) -> IdempotencyKey {
+    IdempotencyKey::of(&request(number, 0, 0))
 }
 
 /// What stands in histories for a body.
@@ -70,42 +84,47 @@ pub fn main(redis: String) {
 }
 
 async fn serve(redis: String, mut input: mpsc::UnboundedReceiver<String>) {
-    let engine = engine(&redis).await;
+    let store = connect(&redis).await;
+    let policy = Policy::parse(&variable(POLICY));
+    // Two engines of one process, over clones of one store.
+    let held = held(policy).store(store.clone()).start().await.unwrap();
+    let open = open().store(store).start().await.unwrap();
     say("ready");
     while let Some(line) = input.recv().await {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |index: usize| words[index].parse::<u64>().unwrap();
         match words[0] {
             "ask" => {
-                let (id, limit) = (number(1), Duration::from_millis(number(4)));
-                for caller in 0..number(3) as usize {
-                    let request = request(number(2), caller);
+                let (id, limit) = (number(1), Duration::from_millis(number(5)));
+                let engine = match Realm::parse(words[3]) {
+                    Realm::Held => &held,
+                    Realm::Open => &open,
+                };
+                for caller in 0..number(4) as usize {
+                    let request = request(number(2), id, caller);
                     tokio::spawn(ask(engine.clone(), id, caller, request, limit));
                 }
             }
             "stats" => {
-                let stats = engine.stats();
-                say(&format!("stats {} {}", stats.executions, stats.waiting));
+                let (held, open) = (held.stats(), open.stats());
+                let executions = held.executions + open.executions;
+                say(&format!(
+                    "stats {executions} {}",
+                    held.waiting + open.waiting
+                ));
             }
             other => panic!("a worker knows no {other:?}"),
         }
     }
 }
 
-async fn engine(redis: &str) -> Engine {
-    let platform = std::env::var(PLATFORM).unwrap();
-    let secret = std::env::var(SECRET).unwrap();
-    let (id, secret) = secret.split_once(' ').unwrap();
-    let upstream = GenesysCloud::new(
-        Environment::from_base_url(&platform).unwrap(),
-        genesys_once::Credentials::new(id, secret),
-    )
-    .attempt_timeout(ATTEMPT)
-    .connect_timeout(Duration::from_secs(1));
-    // A service that starts during an outage tries until it is over.
-    let store = loop {
-        match RedisStore::connect(redis).await {
-            Ok(store) => break store,
+/// A service that starts during an outage tries until it is over.
+///
+/// `store` is a URL, or `cluster COPIES URL…`, or `sentinel COPIES NAME URL…`.
+pub async fn connect(store: &str) -> RedisStore {
+    loop {
+        match try_connect(store).await {
+            Ok(store) => return store,
             Err(Error::StoreUnavailable { .. }) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -116,24 +135,90 @@ async fn engine(redis: &str) -> Engine {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
+    }
+}
+
+async fn try_connect(store: &str) -> Result<RedisStore, Error> {
+    let words: Vec<&str> = store.split(' ').collect();
+    let (store, copies) = match &words[..] {
+        [url] => return RedisStore::connect(url).await,
+        ["cluster", copies, urls @ ..] => (RedisStore::cluster(urls).await?, copies),
+        ["sentinel", copies, name, urls @ ..] => (RedisStore::sentinel(urls, name).await?, copies),
+        _ => panic!("no store: {store}"),
     };
+    Ok(match copies.parse().unwrap() {
+        0 => store,
+        copies => store.replicas(copies, COPIED),
+    })
+}
+
+/// The engine of the keys for which no second call is allowed.
+fn held(policy: Policy) -> EngineBuilder {
+    let engine = builder(Realm::Held, upstream()).recent(1 << 20, RECENT);
+    match policy {
+        Policy::Hold => engine,
+        Policy::Retry => engine.on_unknown(OnUnknown::Retry),
+        Policy::Reconcile => engine.reconcile(|request, error| async move {
+            let asking = reconcile(request, error);
+            let answer = tokio::time::timeout(Duration::from_secs(1), asking).await;
+            answer.ok().flatten()
+        }),
+    }
+}
+
+/// Short, so that most answers come from the store.
+const RECENT: Duration = Duration::from_millis(500);
+
+/// The engine of the keys for which one process is held to one call. What it has
+/// recorded it has to remember by itself: the store may be down when it is asked
+/// again.
+fn open() -> EngineBuilder {
+    builder(Realm::Open, upstream())
+        .on_store_down(OnStoreDown::FailOpen)
+        .recent(64 << 20, Duration::from_secs(3600))
+}
+
+/// What all engines of a run have in common, the operator's too.
+pub fn builder(realm: Realm, upstream: GenesysCloud) -> EngineBuilder {
     let retry = RetryPolicy::default()
         .attempts(4)
         .backoff(Duration::from_millis(1_000))
         .max_wait(Duration::from_secs(3));
     Engine::builder(upstream)
-        .store(store)
-        .namespace(NAMESPACE.parse().unwrap())
+        .namespace(realm.namespace())
         .lease(LEASE)
         .store_timeout(STORE_TIMEOUT)
         .unresolved_ttl(Duration::from_secs(24 * 3600))
         .deadline(DEADLINE)
         .retry(retry)
-        // Short, so that most answers come from the store.
-        .recent(1 << 20, Duration::from_millis(500))
-        .start()
-        .await
-        .unwrap()
+}
+
+fn upstream() -> GenesysCloud {
+    platform_of(&variable(PLATFORM), &variable(SECRET))
+}
+
+/// The platform at a URL, for a client's id and secret.
+pub fn platform_of(url: &str, secret: &str) -> GenesysCloud {
+    let (id, secret) = secret.split_once(' ').unwrap();
+    let environment = Environment::from_base_url(url).unwrap();
+    GenesysCloud::new(environment, Credentials::new(id, secret))
+        .attempt_timeout(ATTEMPT)
+        .connect_timeout(Duration::from_secs(1))
+}
+
+/// Asks the other system what became of a request, as a service would.
+async fn reconcile(request: DataActionRequest, error: Error) -> Option<Resolution> {
+    let Error::Indeterminate { since, .. } = error else {
+        return None;
+    };
+    let payload: serde_json::Value = serde_json::from_slice(request.payload()).unwrap();
+    let number = payload["number"].as_f64().unwrap() as u64;
+    let age = SystemTime::now().duration_since(since).unwrap_or_default();
+    oracle::ask(&variable(ORACLE), number, age).await
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("a worker needs {name}"))
 }
 
 async fn ask(engine: Engine, id: u64, caller: usize, request: DataActionRequest, limit: Duration) {

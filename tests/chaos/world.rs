@@ -1,135 +1,150 @@
-//! Everything that a run consists of: one Redis, one platform, the workers and
-//! the proxies between them. It injects the faults that it is given, takes them
-//! back, and leaves no process behind.
+//! One run of the chaos: the scene, one Redis, the proxies between them, and the
+//! faults of the schedule, injected and taken back. Whether it passes is decided
+//! in `judgement`, never here.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::testing::GenesysSimulator;
+use genesys_once::{Engine, RedisStore};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::fleet::Slot;
-use super::history::History;
-use super::platform::{self, Calls, Tally};
+use super::judgement::Judgement;
+use super::load;
 use super::proxy::{Mode, Proxy};
-use super::schedule::{End, Fault, Trouble};
-use super::worker;
+use super::roles::{Policy, Roles};
+use super::scene::Scene;
+use super::schedule::{self, End, Fault, Trouble};
 use crate::support::redis::{Options, RedisServer};
 
-pub const WORKERS: usize = 3;
+const ROLES: Roles = Roles {
+    policies: &[Policy::Hold, Policy::Retry, Policy::Hold, Policy::Reconcile],
+    open: true,
+};
 
-pub struct World {
-    pub seed: u64,
-    pub history: Arc<History>,
-    pub faults: Tally,
-    pub calls: Calls,
-    pub simulator: GenesysSimulator,
-    pub fleet: Vec<Slot>,
-    redis: Mutex<RedisServer>,
-    links: Vec<Link>,
-    /// For figures and looks of the coordinator's own.
-    pub redis_url: String,
+/// Of so many keys some are under way, and some have just lapsed.
+const RECENT: u64 = 60;
+
+/// Runs the chaos of one seed and says what came of it.
+pub async fn run(seed: u64, length: Duration) -> Judgement {
+    let world = Arc::new(World::start(seed).await);
+    let scene = &world.scene;
+    let operator = tokio::spawn(scene.oracle.clone().operate(world.operator().await));
+    let loading = tokio::spawn({
+        let world = world.clone();
+        async move {
+            let is_over = || world.scene.history.now() >= length;
+            load::load(&world.scene, RECENT, is_over).await;
+        }
+    });
+    let mut injected = JoinSet::new();
+    for (at, fault) in schedule::draw(seed, length, scene.fleet.len()) {
+        sleep(at.saturating_sub(scene.history.now())).await;
+        let world = world.clone();
+        injected.spawn(async move { world.inject(fault).await });
+    }
+    // Each ends with its own healing; a panic in one is the run's.
+    while let Some(done) = injected.join_next().await {
+        done.unwrap();
+    }
+    loading.await.unwrap();
+    assert!(!operator.is_finished(), "the operator panicked");
+    operator.abort();
+    let store = RedisStore::connect(&world.redis_url).await.unwrap();
+    load::finish(scene, store).await
 }
 
-/// A worker's two ways out.
-struct Link {
-    redis: Proxy,
-    platform: Proxy,
-    /// One trouble at a time for each.
-    turns: [Mutex<()>; 2],
+struct World {
+    scene: Scene,
+    redis: Mutex<RedisServer>,
+    /// From each worker, and from the operator, to Redis.
+    redis_lines: Vec<Line>,
+    /// From each worker to the platform.
+    platform_lines: Vec<Line>,
+    /// For looks of the coordinator's own.
+    redis_url: String,
+}
+
+/// One way to one end.
+struct Line {
+    proxy: Proxy,
+    /// One trouble at a time.
+    turn: Mutex<()>,
+}
+
+impl Line {
+    async fn to(end: SocketAddr) -> Self {
+        Self {
+            proxy: Proxy::start(end).await,
+            turn: Mutex::default(),
+        }
+    }
+
+    fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.proxy.address())
+    }
 }
 
 impl World {
-    pub async fn start(seed: u64) -> Self {
-        let history = Arc::new(History::new());
+    async fn start(seed: u64) -> Self {
         // What was acknowledged is kept: that is what the promise rests on.
         let redis = tokio::task::block_in_place(|| Options::default().append_only().start());
         let redis_url = redis.url();
-        let simulator = GenesysSimulator::start().await;
-        let (faults, calls) = (Tally::default(), Calls::default());
-        let script = Some(faults.clone());
-        platform::script(&simulator, seed, script, history.clone(), calls.clone());
-        let platform: SocketAddr = simulator.base_url()["http://".len()..].parse().unwrap();
-        let (mut fleet, mut links) = (Vec::new(), Vec::new());
-        for place in 0..WORKERS {
-            let link = Link {
-                redis: Proxy::start(([127, 0, 0, 1], redis.port).into()).await,
-                platform: Proxy::start(platform).await,
-                turns: Default::default(),
-            };
-            let (id, secret) = (simulator.client_id(), simulator.client_secret());
-            let environment = HashMap::from([
-                (worker::REDIS, format!("redis://{}", link.redis.address())),
-                (
-                    worker::PLATFORM,
-                    format!("http://{}", link.platform.address()),
-                ),
-                (worker::SECRET, format!("{id} {secret}")),
-            ]);
-            let slot = Slot::new(place, environment, history.clone());
-            slot.start().await;
-            fleet.push(slot);
-            links.push(link);
+        let redis_end = ([127, 0, 0, 1], redis.port).into();
+        let mut scene = Scene::set(seed, ROLES).await;
+        let platform = scene.simulator.base_url()["http://".len()..].parse();
+        let platform: SocketAddr = platform.unwrap();
+        let (mut redis_lines, mut platform_lines) = (vec![], vec![]);
+        for _ in ROLES.policies {
+            let (to_redis, to_platform) = (Line::to(redis_end).await, Line::to(platform).await);
+            let (store, platform) = (to_redis.url("redis"), to_platform.url("http"));
+            scene.hire(store, platform).await;
+            redis_lines.push(to_redis);
+            platform_lines.push(to_platform);
         }
+        redis_lines.push(Line::to(redis_end).await);
         Self {
-            seed,
-            history,
-            faults,
-            calls,
-            simulator,
-            fleet,
+            scene,
             redis: Mutex::new(redis),
-            links,
+            redis_lines,
+            platform_lines,
             redis_url,
         }
     }
 
+    /// The operator's engine; it reaches Redis by a line that suffers as the
+    /// others do.
+    async fn operator(&self) -> Engine {
+        let line = self.redis_lines.last().expect("the operator's line");
+        self.scene.operator(&line.url("redis")).await
+    }
+
     /// Injects a fault and takes it back when its time is over. A fault whose
     /// victim suffers from another one of its kind is left out, uncounted.
-    pub async fn inject(&self, fault: Fault) {
+    async fn inject(&self, fault: Fault) {
         let done = match fault {
-            Fault::KillWorker { worker, down } => self.kill_worker(worker, down).await,
-            Fault::StopWorker { worker, stopped } => self.stop_worker(worker, stopped).await,
-            Fault::Connections(worker, end, trouble) => self.trouble(worker, end, trouble).await,
+            Fault::KillWorker { worker, down } => self.scene.kill_worker(worker, down).await,
+            Fault::StopWorker { worker, stopped } => self.scene.stop_worker(worker, stopped).await,
+            Fault::Connections(line, end, trouble) => self.trouble(line, end, trouble).await,
             Fault::KillRedis { down } => self.kill_redis(down).await,
             Fault::StopRedis { stopped } => self.stop_redis(stopped).await,
             Fault::RevokeTokens => {
-                self.simulator.revoke_tokens();
+                self.scene.simulator.revoke_tokens();
                 Some(())
             }
         };
         if done.is_some() {
-            self.faults.count(fault.kind());
-            self.history.event(format!("over: {fault:?}"));
+            self.scene.faults.count(fault.kind());
+            self.scene.history.event(format!("over: {fault:?}"));
         }
     }
 
-    async fn kill_worker(&self, worker: usize, down: Duration) -> Option<()> {
-        let slot = &self.fleet[worker];
-        let _turn = slot.turn.try_lock().ok()?;
-        slot.kill().await;
-        sleep(down).await;
-        slot.start().await;
-        Some(())
-    }
-
-    async fn stop_worker(&self, worker: usize, stopped: Duration) -> Option<()> {
-        let slot = &self.fleet[worker];
-        let _turn = slot.turn.try_lock().ok()?;
-        slot.stop(true).await;
-        sleep(stopped).await;
-        slot.stop(false).await;
-        Some(())
-    }
-
-    async fn trouble(&self, worker: usize, end: End, trouble: Trouble) -> Option<()> {
-        let link = &self.links[worker];
-        let (proxy, turn) = match end {
-            End::Redis => (&link.redis, &link.turns[0]),
-            End::Platform => (&link.platform, &link.turns[1]),
+    async fn trouble(&self, line: usize, end: End, trouble: Trouble) -> Option<()> {
+        let Line { proxy, turn } = match end {
+            End::Redis => &self.redis_lines[line],
+            End::Platform => &self.platform_lines[line],
         };
         let (mode, lasting) = match trouble {
             // These may come in the middle of a silence.
@@ -169,7 +184,7 @@ impl World {
         tokio::task::block_in_place(|| redis.kill());
         sleep(down).await;
         tokio::task::block_in_place(|| redis.restart());
-        self.history.redis_returned();
+        self.scene.history.redis_returned();
         Some(())
     }
 
@@ -179,32 +194,5 @@ impl World {
         sleep(stopped).await;
         tokio::task::block_in_place(|| redis.resume());
         Some(())
-    }
-
-    /// After the last fault: the platform answers every call, and every place
-    /// has a process that is ready.
-    pub async fn heal(&self) {
-        let (history, calls) = (self.history.clone(), self.calls.clone());
-        platform::script(&self.simulator, self.seed, None, history, calls);
-        for slot in &self.fleet {
-            slot.start().await;
-            let ready = async {
-                while !slot.is_ready().await {
-                    sleep(Duration::from_millis(20)).await;
-                }
-            };
-            let limit = Duration::from_secs(10);
-            let came = tokio::time::timeout(limit, ready).await;
-            came.expect("a worker is ready within 10 s");
-        }
-        self.history.event("healed");
-    }
-
-    /// Ends all workers, and hands on what went wrong while they were listened
-    /// to.
-    pub async fn end(&self) {
-        for slot in &self.fleet {
-            slot.end().await;
-        }
     }
 }

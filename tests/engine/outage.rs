@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
-use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, RecordState, Served};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, RecordState, Served};
 use tokio::time::Instant;
 
 use super::{SECOND, request};
 
-fn platform() -> ScriptedUpstream {
+pub fn platform() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND))
 }
 
 /// A store that does this to events of one kind for as long as the switch is on.
-fn faulty(
+pub fn faulty(
     store: &MemoryStore,
     on: &Arc<AtomicBool>,
     fault: impl Fn(&Operation<'_>) -> Fault + Send + Sync + 'static,
@@ -31,11 +31,11 @@ fn faulty(
     })
 }
 
-fn switch() -> Arc<AtomicBool> {
+pub fn switch() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(true))
 }
 
-async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> {
+pub async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> {
     use genesys_once::{RecordName, Store as _};
     let key = IdempotencyKey::of(&request("{}"));
     store
@@ -185,30 +185,6 @@ async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
     );
     assert_eq!(replay.status().as_u16(), 200);
     assert_eq!(upstream.ledger().total(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn fail_open_executes_once_in_this_process() {
-    let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
-    let broken = faulty(&store, &on, |_| Fault::Fail);
-    let engine = Engine::builder(upstream.clone())
-        .store(broken)
-        .on_store_down(OnStoreDown::FailOpen)
-        .start()
-        .await
-        .unwrap();
-    let (one, two) = tokio::join!(engine.execute(request("{}")), engine.execute(request("{}")));
-    assert!(!one.unwrap().recorded() && !two.unwrap().recorded());
-    assert!(!engine.stats().store_up);
-    // Still down, and back again: this process remembers.
-    for down in [true, false] {
-        on.store(down, Ordering::SeqCst);
-        tokio::time::sleep(100 * SECOND).await;
-        let reply = engine.execute(request("{}")).await.unwrap();
-        assert_eq!(upstream.ledger().total(), 1, "{reply:?}");
-    }
-    assert!(engine.execute(request("[2]")).await.unwrap().recorded());
-    assert!(engine.stats().store_up);
 }
 
 /// The acquire is applied and answered too late, twice. What I1 says of a lease

@@ -189,7 +189,10 @@ pub(crate) async fn resolve(
         ttl,
     };
     match follow_up(store, &name, &event, 2).await.map_err(of_store)? {
-        Answer::Done => Ok(()),
+        Answer::Done => {
+            shared.doubts.forget(&key);
+            Ok(())
+        }
         _ => Err(Error::NotIndeterminate { key }),
     }
 }

@@ -69,7 +69,7 @@ async fn with_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Replay, Error
 
 /// `FailOpen`: what this process executed while the store was down stands in the
 /// fallback, which is asked first; new requests go there when the store fails
-/// before anything was sent.
+/// before anything was sent, except those that it last said to be indeterminate.
 async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Replay, Error> {
     let known_here = shared.fallback.look(&shared.name(guard.key())).await;
     let executed_here = match known_here {
@@ -80,13 +80,24 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
     if !executed_here {
         match with_store(shared, guard).await {
             Err(Error::StoreUnavailable { source }) if guard.progress().is_unsent() => {
+                shared.doubts.check(guard.key())?;
                 tracing::warn!(
                     key = %guard.key(),
                     error = crate::error::chain(&source),
                     "the store is unavailable; executing with the guarantee of this process only"
                 );
             }
-            answer => return answer,
+            answer => {
+                match &answer {
+                    Err(Error::Indeterminate { since, cause, .. }) => {
+                        let (key, cause) = (guard.key(), cause.clone());
+                        shared.doubts.remember(key, *since, cause);
+                    }
+                    Ok(_) => shared.doubts.forget(&guard.key()),
+                    Err(_) => {}
+                }
+                return answer;
+            }
         }
     }
     // Its own progress: the store's may still hold a lease, which ends with it.

@@ -1,0 +1,77 @@
+//! What a test binary with a main of its own owes the test runner: names, a
+//! filter, and plain counts at the end. It knows no test.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use super::judgement::Judgement;
+
+/// How many wrong keys are told in full; they are usually wrong alike.
+const STORIES: usize = 20;
+
+/// Runs those of `names` that the runner's arguments ask for, and prints what
+/// each found.
+pub fn run(names: &[&str], again: &str, test: impl Fn(&str) -> Judgement) -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    for name in wanted(names) {
+        println!("{name}: {again}");
+        let Ok(judgement) = catch_unwind(AssertUnwindSafe(|| test(name))) else {
+            // Its message stands above; the processes went with the stack.
+            println!("the test itself failed; again with {again}");
+            failed += 1;
+            continue;
+        };
+        for story in judgement.wrong.iter().take(STORIES) {
+            println!("{story}");
+        }
+        for figure in &judgement.figures {
+            println!("{figure}");
+        }
+        if judgement.wrong.is_empty() {
+            passed += 1;
+        } else {
+            let wrong = judgement.wrong.len();
+            println!("{wrong} keys are wrong; again with {again}");
+            failed += 1;
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    match failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// The tests that the arguments ask for; none where they only ask for a list.
+fn wanted<'n>(names: &[&'n str]) -> Vec<&'n str> {
+    let (mut filters, mut exact) = (Vec::new(), false);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            "--list" => {
+                names.iter().for_each(|name| println!("{name}: test"));
+                return Vec::new();
+            }
+            "--exact" => exact = true,
+            "--skip" | "--test-threads" | "--color" | "--format" => drop(arguments.next()),
+            flag if flag.starts_with('-') => {}
+            _ => filters.push(argument),
+        }
+    }
+    let asks_for = |name: &&str| {
+        let mut filters = filters.iter();
+        filters.len() == 0
+            || filters.any(|filter| match exact {
+                true => filter == name,
+                false => name.contains(&**filter),
+            })
+    };
+    names.iter().copied().filter(asks_for).collect()
+}
+
+/// A number from the environment.
+pub fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+}

@@ -1,0 +1,117 @@
+//! `FailOpen`: while the store is down this process answers for itself alone. It
+//! calls nobody twice and forgets nothing that is in doubt.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use genesys_once::record::Event;
+use genesys_once::testing::{Fault, Operation, ScriptedUpstream, Step};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, Resolution};
+
+use super::outage::{faulty, platform, switch};
+use super::{SECOND, request};
+
+#[tokio::test(start_paused = true)]
+async fn fail_open_executes_once_in_this_process() {
+    let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
+    let broken = faulty(&store, &on, |_| Fault::Fail);
+    let engine = Engine::builder(upstream.clone())
+        .store(broken)
+        .on_store_down(OnStoreDown::FailOpen)
+        .start()
+        .await
+        .unwrap();
+    let (one, two) = tokio::join!(engine.execute(request("{}")), engine.execute(request("{}")));
+    assert!(!one.unwrap().recorded() && !two.unwrap().recorded());
+    assert!(!engine.stats().store_up);
+    // Still down, and back again: this process remembers.
+    for down in [true, false] {
+        on.store(down, Ordering::SeqCst);
+        tokio::time::sleep(100 * SECOND).await;
+        let reply = engine.execute(request("{}")).await.unwrap();
+        assert_eq!(upstream.ledger().total(), 1, "{reply:?}");
+    }
+    assert!(engine.execute(request("[2]")).await.unwrap().recorded());
+    assert!(engine.stats().store_up);
+}
+
+/// Red when an unknown outcome that the store took note of is forgotten with the
+/// next outage: this process then called a second time, seconds later.
+#[tokio::test(start_paused = true)]
+async fn fail_open_remembers_what_it_does_not_know() {
+    let (store, on) = (MemoryStore::new(), switch());
+    let upstream = first(Step::Reset);
+    let engine = fail_open(&upstream, &store, &on).await;
+    on.store(false, Ordering::SeqCst);
+    let unknown = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(unknown, Error::Indeterminate { .. }), "{unknown}");
+    on.store(true, Ordering::SeqCst);
+    let again = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(again, Error::Indeterminate { .. }), "{again}");
+    assert_eq!(upstream.ledger().total(), 1);
+    // Settled by somebody, and seen to be: it is no longer in doubt.
+    on.store(false, Ordering::SeqCst);
+    tokio::time::sleep(200 * SECOND).await;
+    let key = IdempotencyKey::of(&request("{}"));
+    engine.resolve(&key, Resolution::NotApplied).await.unwrap();
+    on.store(true, Ordering::SeqCst);
+    assert!(engine.execute(request("{}")).await.is_ok());
+    assert_eq!(upstream.ledger().total(), 2);
+}
+
+/// Red when what this process knows is settled although the store refuses: it
+/// heard of the lost attempt only now, and lets nobody repeat it yet.
+#[tokio::test(start_paused = true)]
+async fn fail_open_settles_nothing_that_the_store_refuses_to() {
+    let (store, on) = (MemoryStore::new(), switch());
+    let upstream = first(Step::Reset);
+    let lossy = faulty(&store, &on, takes_the_lease_and_falls_silent);
+    let engine = Engine::builder(upstream.clone())
+        .store(lossy)
+        .on_store_down(OnStoreDown::FailOpen);
+    let engine = engine.start().await.unwrap();
+    engine.execute(request("{}")).await.unwrap_err();
+    tokio::time::sleep(200 * SECOND).await;
+    on.store(false, Ordering::SeqCst);
+    tokio::time::sleep(20 * SECOND).await;
+    let key = IdempotencyKey::of(&request("{}"));
+    let early = engine.resolve(&key, Resolution::NotApplied).await;
+    assert!(
+        matches!(early, Err(Error::NotIndeterminate { .. })),
+        "{early:?}"
+    );
+    let unknown = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(unknown, Error::Indeterminate { .. }), "{unknown}");
+    tokio::time::sleep(100 * SECOND).await;
+    engine.resolve(&key, Resolution::NotApplied).await.unwrap();
+    assert!(engine.execute(request("{}")).await.unwrap().recorded());
+    assert_eq!(upstream.ledger().total(), 2);
+}
+
+fn takes_the_lease_and_falls_silent(operation: &Operation<'_>) -> Fault {
+    match operation.event {
+        Some(Event::Acquire { .. }) => Fault::LoseReply,
+        _ => Fault::Fail,
+    }
+}
+
+/// A platform that does this once, and then succeeds.
+fn first(step: Step) -> ScriptedUpstream {
+    let first = AtomicBool::new(true);
+    ScriptedUpstream::new(move |_| match first.swap(false, Ordering::SeqCst) {
+        true => step.clone(),
+        false => Step::ok("{}"),
+    })
+}
+
+async fn fail_open(
+    upstream: &ScriptedUpstream,
+    store: &MemoryStore,
+    down: &Arc<AtomicBool>,
+) -> Engine {
+    let broken = faulty(store, down, |_| Fault::Fail);
+    let engine = Engine::builder(upstream.clone())
+        .store(broken)
+        .on_store_down(OnStoreDown::FailOpen);
+    engine.start().await.unwrap()
+}
