@@ -22,6 +22,7 @@ const ORDER: [&str; 16] = [
     "actors",
     "engine",
     "testing",
+    "guide",
     "lib",
 ];
 
