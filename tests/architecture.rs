@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules in their order.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "key",
     "error",
     "canonical",
