@@ -68,10 +68,30 @@ async fn three_thousand_callers_are_one_call_a_key() {
             assert_eq!(answer.header("content-type"), "application/json");
         }
     }
+    #[cfg(feature = "metrics")]
+    assert_metrics(&service.get("/metrics").await.body);
     let health = service.get("/healthz").await;
     assert_eq!(health.status, 200);
     assert_eq!(health.json()["waiting"], 0);
     assert!(health.json()["token"]["valid_for_seconds"].as_u64() > Some(3_600));
+}
+
+/// What Prometheus reads adds up to what was done.
+#[cfg(feature = "metrics")]
+fn assert_metrics(text: &str) {
+    let sum = |series: &str| -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        let values = lines.map(|line| line.rsplit_once(' ').unwrap().1);
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    };
+    assert_eq!(
+        sum("genesys_once_requests_total{"),
+        CALLERS as f64,
+        "{text}"
+    );
+    assert_eq!(sum("genesys_once_upstream_calls_total{"), ORDERS as f64);
+    let buckets = "genesys_once_upstream_call_duration_seconds_bucket{";
+    assert!(text.contains(buckets), "{text}");
 }
 
 /// Red without `.key(…)` and without `.scope(…)` in `routes::request`.

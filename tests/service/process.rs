@@ -175,6 +175,7 @@ fn program() -> &'static PathBuf {
 fn features() -> String {
     let mut features = vec!["testing"];
     for (on, feature) in [
+        (cfg!(feature = "metrics"), "metrics"),
         (cfg!(feature = "ractor-cluster"), "ractor-cluster"),
         (cfg!(feature = "ractor-async-trait"), "ractor-async-trait"),
     ] {
