@@ -226,3 +226,24 @@ fn files_keep_to_one_idea() {
         );
     }
 }
+
+/// Red with a link to a file that is not there, and with a guide left out.
+#[test]
+fn the_readme_links_to_what_is_there_and_to_every_guide() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let links = readme
+        .match_indices("](")
+        .map(|(at, _)| readme[at + 2..].split(')').next().unwrap());
+    let files: Vec<_> = links.filter(|link| !link.contains(':')).collect();
+    for file in &files {
+        assert!(root.join(file).is_file(), "README links to {file}");
+    }
+    let mut guides = 0;
+    for entry in fs::read_dir(root.join("src/guide")).unwrap() {
+        let guide = format!("src/guide/{}", entry.unwrap().file_name().to_str().unwrap());
+        assert!(files.contains(&guide.as_str()), "README lacks {guide}");
+        guides += 1;
+    }
+    assert!(guides >= 6, "{guides} guides");
+}

@@ -46,6 +46,23 @@ pub struct Operation<'a> {
 }
 
 /// A [`Store`] whose commands fail as a script says. A clone is the same store.
+///
+/// The script is asked about each `apply` and `look`, in the order in which they
+/// come; notices and lists of unresolved keys pass. Delays are on tokio's clock.
+///
+/// ```
+/// use genesys_once::MemoryStore;
+/// use genesys_once::record::Event;
+/// use genesys_once::testing::{Fault, FaultyStore};
+///
+/// // Every third command is lost on its way, and outcomes cannot be written.
+/// let store = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
+///     Some(Event::Complete { .. }) => Fault::Refuse,
+///     _ if operation.number % 3 == 0 => Fault::Fail,
+///     _ => Fault::Pass,
+/// });
+/// # let _ = store;
+/// ```
 #[derive(Clone)]
 pub struct FaultyStore {
     store: Arc<dyn Store>,
