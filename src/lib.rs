@@ -108,7 +108,11 @@
 
 pub mod canonical;
 pub mod execution;
-// Its examples use all of these; without them it is still documentation.
+// Its examples and links use all of these; without them it is still to be read.
+#[cfg_attr(
+    not(all(feature = "testing", feature = "genesys", feature = "redis")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #[cfg(any(
     not(doctest),
     all(feature = "testing", feature = "genesys", feature = "redis")

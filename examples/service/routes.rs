@@ -135,6 +135,7 @@ async fn healthz(State(engine): State<Engine>) -> (StatusCode, Json<Value>) {
         "status": state(store_up),
         "store": state(store_up),
         "token": {
+            "state": if stats.token_valid_for.is_some() { "valid" } else { "none" },
             "valid_for_seconds": stats.token_valid_for.map(|left| left.as_secs()),
             "fetches": stats.token_fetches,
         },

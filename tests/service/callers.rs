@@ -73,6 +73,7 @@ async fn three_thousand_callers_are_one_call_a_key() {
     let health = service.get("/healthz").await;
     assert_eq!(health.status, 200);
     assert_eq!(health.json()["waiting"], 0);
+    assert_eq!(health.json()["token"]["state"], "valid");
     assert!(health.json()["token"]["valid_for_seconds"].as_u64() > Some(3_600));
 }
 
