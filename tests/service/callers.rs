@@ -2,9 +2,11 @@
 //! the first answer marked as such, all others as replays.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_once::testing::GenesysSimulator;
+use tokio::sync::Semaphore;
 
 use crate::key;
 use crate::process::{Settings, execute};
@@ -13,6 +15,19 @@ use crate::support::redis::RedisServer;
 const CALLERS: usize = 3_000;
 /// A third of the callers ask for the first order.
 const ORDERS: usize = 401;
+
+/// All callers at once, or as many as a process may have files open here: each
+/// is a connection, in this process and in the service's.
+fn at_once() -> usize {
+    let limit = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n"])
+        .output()
+        .unwrap();
+    let limit = String::from_utf8(limit.stdout).unwrap();
+    // "unlimited" is enough.
+    let limit = limit.trim().parse().unwrap_or(usize::MAX);
+    CALLERS.min(limit / 2)
+}
 
 /// The same request in another formatting.
 fn spelling(order: usize, caller: usize) -> String {
@@ -35,11 +50,16 @@ async fn three_thousand_callers_are_one_call_a_key() {
         .start()
         .await;
 
+    let connections = Arc::new(Semaphore::new(at_once()));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
             let order = if caller % 3 == 0 { 0 } else { caller % ORDERS };
             let (address, payload) = (service.address.clone(), spelling(order, caller));
-            let calling = async move { execute(&address, &payload, &[]).await };
+            let connections = connections.clone();
+            let calling = async move {
+                let _one = connections.acquire().await;
+                execute(&address, &payload, &[]).await
+            };
             (order, tokio::spawn(calling))
         })
         .collect();
