@@ -110,12 +110,22 @@ pub mod canonical;
 pub mod execution;
 // Its examples and links use all of these; without them it is still to be read.
 #[cfg_attr(
-    not(all(feature = "testing", feature = "genesys", feature = "redis")),
+    not(all(
+        feature = "testing",
+        feature = "genesys",
+        feature = "redis",
+        feature = "encrypted"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #[cfg(any(
     not(doctest),
-    all(feature = "testing", feature = "genesys", feature = "redis")
+    all(
+        feature = "testing",
+        feature = "genesys",
+        feature = "redis",
+        feature = "encrypted"
+    )
 ))]
 pub mod guide;
 pub mod record;

@@ -6,7 +6,12 @@
 //! ```
 //!
 //! prints them, for the server that `REDIS_SERVER` names.
-#![cfg(all(feature = "redis", feature = "file", feature = "testing"))]
+#![cfg(all(
+    feature = "redis",
+    feature = "file",
+    feature = "encrypted",
+    feature = "testing"
+))]
 
 mod support;
 
@@ -16,7 +21,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use genesys_once::record::{Answer, Claim, Event, LeaseId};
 use genesys_once::{
-    FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName, RedisStore, Store,
+    Encrypted, EncryptionKeys, FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName,
+    RedisStore, Store,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use support::redis::RedisServer;
@@ -30,15 +36,17 @@ enum Kind {
     Locked,
     Indeterminate,
     Cached(usize),
+    Encrypted(usize),
 }
 
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("locked", Kind::Locked),
     ("indeterminate", Kind::Indeterminate),
     ("cached, 200 bytes of body", Kind::Cached(200)),
     ("cached, 1 KiB of body", Kind::Cached(1 << 10)),
     ("cached, 4 KiB of body", Kind::Cached(4 << 10)),
     ("cached, 64 KiB of body", Kind::Cached(64 << 10)),
+    ("encrypted: cached, 1 KiB of body", Kind::Encrypted(1 << 10)),
 ];
 
 /// The headers of an answer of the platform: 12 of them, some 450 bytes.
@@ -93,7 +101,7 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
             since: SystemTime::now(),
             cause: "no whole answer after the request may have been sent: connection reset".into(),
         }),
-        Kind::Cached(bytes) => {
+        Kind::Cached(bytes) | Kind::Encrypted(bytes) => {
             let body = format!(r#"{{"refund":"{}"}}"#, "x".repeat(bytes - 13));
             Some(Event::Complete {
                 claim,
@@ -140,12 +148,17 @@ fn guide(name: &str) -> u64 {
 async fn a_record_takes_as_much_memory_as_the_guide_says() {
     let redis = RedisServer::start();
     let store = RedisStore::connect(&redis.url()).await.unwrap();
+    let keys = EncryptionKeys::new("2026-11", [7; 32]).unwrap();
+    let encrypted = Encrypted::new(store.clone(), keys);
     let mut wrong = Vec::new();
     println!("record, bytes: whole server, MEMORY USAGE, guide");
     for (name, kind) in KINDS {
         let _: () = redis.command(&["FLUSHALL", "SYNC"]);
         let before = memory(&redis);
-        write_all(&store, RECORDS, kind).await;
+        match kind {
+            Kind::Encrypted(_) => write_all(&encrypted, RECORDS, kind).await,
+            _ => write_all(&store, RECORDS, kind).await,
+        }
         let each = (memory(&redis) - before) / RECORDS;
         let any: String = redis.command(&["RANDOMKEY"]);
         let usage: u64 = redis.command(&["MEMORY", "USAGE", &any]);
