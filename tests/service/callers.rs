@@ -38,8 +38,8 @@ fn spelling(order: usize, caller: usize) -> String {
     }
 }
 
-/// Red with `Engine::execute` per caller under an own scope ("not executed
-/// exactly once"), and with the replay header set on every answer.
+/// Seen red with a scope of its own for each caller ("not executed exactly
+/// once"), with the replay header on every answer, and without `/metrics`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_thousand_callers_are_one_call_a_key() {
     let redis = RedisServer::start();
@@ -115,7 +115,7 @@ fn assert_metrics(text: &str) {
     assert!(text.contains(buckets), "{text}");
 }
 
-/// Red without `.key(…)` and without `.scope(…)` in `routes::request`.
+/// Seen red without `.key(…)` and without `.scope(…)` in `routes::request`.
 #[tokio::test]
 async fn a_key_of_the_caller_s_own_and_a_scope() {
     let redis = RedisServer::start();
