@@ -81,7 +81,13 @@
 //!
 //! # Where to read on
 //!
-//! [`Engine`] and [`EngineBuilder`] for embedding and settings, [`Error`] for
+//! The [`guide`]: [getting started](guide::getting_started),
+//! [guarantees and their limits](guide::guarantees),
+//! [choosing policies](guide::policies), [operating](guide::operating),
+//! [writing a store](guide::writing_a_store) and
+//! [testing your service](guide::testing_your_service).
+//!
+//! For reference: [`Engine`] and [`EngineBuilder`] for embedding and settings, [`Error`] for
 //! what can go wrong, [`DataActionRequest`] and [`IdempotencyKey::of`] for how a
 //! key is made, [`record`] for the protocol and [`Store`] for a store of one's
 //! own, [`execution`] for the typestates, [`classify`] for what an answer means,
@@ -102,6 +108,26 @@
 
 pub mod canonical;
 pub mod execution;
+// Its examples and links use all of these; without them it is still to be read.
+#[cfg_attr(
+    not(all(
+        feature = "testing",
+        feature = "genesys",
+        feature = "redis",
+        feature = "encrypted"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
+#[cfg(any(
+    not(doctest),
+    all(
+        feature = "testing",
+        feature = "genesys",
+        feature = "redis",
+        feature = "encrypted"
+    )
+))]
+pub mod guide;
 pub mod record;
 pub mod telemetry;
 

@@ -50,13 +50,33 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// `store_timeout`. A call that the engine drops may still be applied.
 pub trait Store: Send + Sync + 'static {
     /// Applies one event to the record of `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::refused`] where the event was certainly not applied,
+    /// [`StoreError::unavailable`] wherever that is not certain, and
+    /// [`StoreError::unreadable`] for a record that cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may or may not be applied; all events may be sent again.
     fn apply<'a>(
         &'a self,
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>>;
 
-    /// The record of `name`, without changing it.
+    /// The record of `name`, without changing it; `None` where there is none or
+    /// it has expired.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unavailable`], and [`StoreError::unreadable`] for a record
+    /// that cannot be read: never `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
     fn look<'a>(
         &'a self,
         name: &'a RecordName,
@@ -65,6 +85,10 @@ pub trait Store: Send + Sync + 'static {
     /// Completes when the record of `name` may have changed since the future
     /// was first polled: a notice to those who wait. The engine polls besides,
     /// so a store without notices leaves this as it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a notice that nobody waits for is lost, which polling covers.
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         let _ = name;
         Box::pin(std::future::pending())
@@ -84,6 +108,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// By default [`StoreError::refused`]: a store that cannot list its records
     /// leaves this as it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
     fn unresolved<'a>(
         &'a self,
         namespace: &'a Namespace,

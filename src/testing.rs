@@ -21,8 +21,13 @@
 //! whether every key was executed exactly once
 //! ([`Ledger::assert_exactly_once`]).
 //!
-//! [`answers`] makes answers in the platform's shape, [`every_error`] one error
-//! of every variant.
+//! [`FaultyStore`] is a store that fails, delays and loses replies where a script
+//! says so, and [`store_conformance`] what a store of your own must pass.
+//! [`strategies`] generates requests and their respellings; [`answers`] makes
+//! answers in the platform's shape, [`every_error`] one error of every variant.
+//!
+//! The guide [*testing your service*](crate::guide::testing_your_service) has a
+//! complete example of each.
 
 pub mod answers;
 mod conformance;

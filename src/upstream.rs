@@ -102,6 +102,11 @@ pub trait TokenSource: Send + Sync + 'static {
     /// # Errors
     ///
     /// A [`TokenError`] that never contains the secret.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the token that was under way is lost; the engine does so after
+    /// 30 s and when it ends.
     fn fetch(&self) -> BoxFuture<'_, Result<AccessToken, TokenError>>;
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules in their order.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "key",
     "error",
     "canonical",
@@ -22,6 +22,7 @@ const ORDER: [&str; 16] = [
     "actors",
     "engine",
     "testing",
+    "guide",
     "lib",
 ];
 
@@ -225,4 +226,25 @@ fn files_keep_to_one_idea() {
             file.display()
         );
     }
+}
+
+/// Red with a link to a file that is not there, and with a guide left out.
+#[test]
+fn the_readme_links_to_what_is_there_and_to_every_guide() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let links = readme
+        .match_indices("](")
+        .map(|(at, _)| readme[at + 2..].split(')').next().unwrap());
+    let files: Vec<_> = links.filter(|link| !link.contains(':')).collect();
+    for file in &files {
+        assert!(root.join(file).is_file(), "README links to {file}");
+    }
+    let mut guides = 0;
+    for entry in fs::read_dir(root.join("src/guide")).unwrap() {
+        let guide = format!("src/guide/{}", entry.unwrap().file_name().to_str().unwrap());
+        assert!(files.contains(&guide.as_str()), "README lacks {guide}");
+        guides += 1;
+    }
+    assert!(guides >= 6, "{guides} guides");
 }

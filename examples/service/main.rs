@@ -25,11 +25,16 @@
 //! | `SERVICE_GRACE_SECONDS` | 30 | how long executions may go on after SIGTERM |
 //! | `SERVICE_ON_DUPLICATE` | `wait` | or `fail-fast`: 409 while the key is being executed |
 //!
+//! With the crate's feature `metrics` (`--features metrics`) Prometheus reads
+//! `/metrics`.
+//!
 //! Who may execute is your own decision: put your authentication in front of
-//! `routes::execute`. Where callers do not trust each other, give each a scope
+//! `routes::execute`, and keep `/metrics` and `/healthz` to yourself. Where callers do not trust each other, give each a scope
 //! of its own, or one can ask for the answer of another's request.
 
 mod keys;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod problem;
 mod routes;
 mod settings;
@@ -66,6 +71,8 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), String> {
     let settings = Settings::from_environment()?;
+    #[cfg(feature = "metrics")]
+    let recorder = metrics::install()?;
     let platform = settings::platform().await?;
     let mut builder = Engine::builder(platform.upstream())
         .store(settings::store().await?)
@@ -89,7 +96,10 @@ async fn run() -> Result<(), String> {
     });
     let terminated = terminated()?;
     let (stop, mut stopping) = watch::channel(false);
-    let service = routes::service(engine.clone(), &settings);
+    let more = axum::Router::new();
+    #[cfg(feature = "metrics")]
+    let more = more.merge(metrics::routes(recorder));
+    let service = routes::service(engine.clone(), &settings, more);
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     });

@@ -35,12 +35,13 @@ const BODY: HeaderName = HeaderName::from_static("genesys-once-body");
 /// What the platform's support asks for.
 const CORRELATION_ID: HeaderName = HeaderName::from_static("inin-correlation-id");
 
-/// The whole service.
-pub fn service(engine: Engine, settings: &Settings) -> Router {
+/// The whole service, with `more` routes besides.
+pub fn service(engine: Engine, settings: &Settings, more: Router<Engine>) -> Router {
     let mut router = Router::new()
         .route("/actions/{id}/execute", post(execute))
         .route("/healthz", get(healthz))
-        .route("/problems/{code}", get(explain));
+        .route("/problems/{code}", get(explain))
+        .merge(more);
     if let Some(token) = &settings.admin {
         router = router.merge(keys::routes(token.clone()));
     }
@@ -134,6 +135,7 @@ async fn healthz(State(engine): State<Engine>) -> (StatusCode, Json<Value>) {
         "status": state(store_up),
         "store": state(store_up),
         "token": {
+            "state": if stats.token_valid_for.is_some() { "valid" } else { "none" },
             "valid_for_seconds": stats.token_valid_for.map(|left| left.as_secs()),
             "fetches": stats.token_fetches,
         },

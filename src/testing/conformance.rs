@@ -46,6 +46,10 @@ use crate::store::Store;
 ///
 /// With the case that failed, the events so far and both answers; a random
 /// sequence is shortened first.
+///
+/// # Cancel safety
+///
+/// Dropped halfway, it leaves records behind, as it does at its end.
 pub async fn store_conformance<S: Store>(store: S, elapse: impl AsyncFn(Duration)) {
     let elapse = |time| -> Pin<Box<dyn Future<Output = ()> + '_>> { Box::pin(elapse(time)) };
     let suite = Suite {

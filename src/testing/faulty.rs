@@ -46,6 +46,23 @@ pub struct Operation<'a> {
 }
 
 /// A [`Store`] whose commands fail as a script says. A clone is the same store.
+///
+/// The script is asked about each `apply` and `look`, in the order in which they
+/// come; notices and lists of unresolved keys pass. Delays are on tokio's clock.
+///
+/// ```
+/// use genesys_once::MemoryStore;
+/// use genesys_once::record::Event;
+/// use genesys_once::testing::{Fault, FaultyStore};
+///
+/// // Every third command is lost on its way, and outcomes cannot be written.
+/// let store = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
+///     Some(Event::Complete { .. }) => Fault::Refuse,
+///     _ if operation.number % 3 == 0 => Fault::Fail,
+///     _ => Fault::Pass,
+/// });
+/// # let _ = store;
+/// ```
 #[derive(Clone)]
 pub struct FaultyStore {
     store: Arc<dyn Store>,
@@ -125,7 +142,9 @@ impl Store for FaultyStore {
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         Box::pin(async move {
-            let applied = self.store.apply(name, event.clone());
+            // Not begun before the script has spoken: a store may do its work
+            // before its future is first polled.
+            let applied = async { self.store.apply(name, event.clone()).await };
             self.run(name, Some(&event), applied).await
         })
     }
@@ -134,7 +153,7 @@ impl Store for FaultyStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(self.run(name, None, self.store.look(name)))
+        Box::pin(self.run(name, None, async { self.store.look(name).await }))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
@@ -151,5 +170,52 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         self.store.unresolved(namespace, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does its work when it is called, and not when its future is polled.
+    struct Eager(Arc<AtomicUsize>);
+
+    impl Store for Eager {
+        fn apply<'a>(
+            &'a self,
+            _: &'a RecordName,
+            _: Event,
+        ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async { Ok(Answer::Done) })
+        }
+
+        fn look<'a>(
+            &'a self,
+            _: &'a RecordName,
+        ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async { Ok(None) })
+        }
+    }
+
+    /// Seen to turn red where the store's future is made before the script is
+    /// asked: the commands that fail had then been applied.
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_has_not_reached_the_store() {
+        let applied = Arc::new(AtomicUsize::new(0));
+        let store = FaultyStore::new(Eager(applied.clone()), |operation| match operation.number {
+            1 | 3 => Fault::Fail,
+            2 => Fault::After(Duration::from_secs(1), Box::new(Fault::Refuse)),
+            _ => Fault::LoseReply,
+        });
+        let name = RecordName::new("n".parse().unwrap(), IdempotencyKey::from_bytes([0; 32]));
+        assert!(store.apply(&name, Event::Forget).await.is_err());
+        let refused = store.apply(&name, Event::Forget).await.unwrap_err();
+        assert!(refused.is_refused());
+        assert!(store.look(&name).await.is_err());
+        assert_eq!(applied.load(Ordering::SeqCst), 0);
+        assert!(store.apply(&name, Event::Forget).await.is_err());
+        assert_eq!((applied.load(Ordering::SeqCst), store.commands()), (1, 4));
     }
 }

@@ -89,6 +89,10 @@ impl GenesysSimulator {
     ///
     /// Outside a tokio runtime with I/O and time, and where the machine lets no
     /// port be opened on loopback.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it never waits.
     pub async fn start() -> Self {
         let platform = Arc::new(Platform::new(CLIENT_ID, CLIENT_SECRET));
         let server = Server::start(platform.clone()).expect("a free port on 127.0.0.1");
@@ -242,6 +246,10 @@ impl GenesysSimulator {
     /// # Panics
     ///
     /// Where the script panicked, as on drop.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped halfway, the simulator stops all the same; nobody waits for it.
     pub async fn stop(self) {
         self.server.stop().await;
     }

@@ -2,9 +2,11 @@
 //! the first answer marked as such, all others as replays.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_once::testing::GenesysSimulator;
+use tokio::sync::Semaphore;
 
 use crate::key;
 use crate::process::{Settings, execute};
@@ -13,6 +15,19 @@ use crate::support::redis::RedisServer;
 const CALLERS: usize = 3_000;
 /// A third of the callers ask for the first order.
 const ORDERS: usize = 401;
+
+/// All callers at once, or as many as a process may have files open here: each
+/// is a connection, in this process and in the service's.
+fn at_once() -> usize {
+    let limit = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n"])
+        .output()
+        .unwrap();
+    let limit = String::from_utf8(limit.stdout).unwrap();
+    // "unlimited" is enough.
+    let limit = limit.trim().parse().unwrap_or(usize::MAX);
+    CALLERS.min(limit / 2)
+}
 
 /// The same request in another formatting.
 fn spelling(order: usize, caller: usize) -> String {
@@ -23,8 +38,8 @@ fn spelling(order: usize, caller: usize) -> String {
     }
 }
 
-/// Red with `Engine::execute` per caller under an own scope ("not executed
-/// exactly once"), and with the replay header set on every answer.
+/// Seen red with a scope of its own for each caller ("not executed exactly
+/// once"), with the replay header on every answer, and without `/metrics`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_thousand_callers_are_one_call_a_key() {
     let redis = RedisServer::start();
@@ -35,11 +50,16 @@ async fn three_thousand_callers_are_one_call_a_key() {
         .start()
         .await;
 
+    let connections = Arc::new(Semaphore::new(at_once()));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
             let order = if caller % 3 == 0 { 0 } else { caller % ORDERS };
             let (address, payload) = (service.address.clone(), spelling(order, caller));
-            let calling = async move { execute(&address, &payload, &[]).await };
+            let connections = connections.clone();
+            let calling = async move {
+                let _one = connections.acquire().await;
+                execute(&address, &payload, &[]).await
+            };
             (order, tokio::spawn(calling))
         })
         .collect();
@@ -68,13 +88,34 @@ async fn three_thousand_callers_are_one_call_a_key() {
             assert_eq!(answer.header("content-type"), "application/json");
         }
     }
+    #[cfg(feature = "metrics")]
+    assert_metrics(&service.get("/metrics").await.body);
     let health = service.get("/healthz").await;
     assert_eq!(health.status, 200);
     assert_eq!(health.json()["waiting"], 0);
+    assert_eq!(health.json()["token"]["state"], "valid");
     assert!(health.json()["token"]["valid_for_seconds"].as_u64() > Some(3_600));
 }
 
-/// Red without `.key(…)` and without `.scope(…)` in `routes::request`.
+/// What Prometheus reads adds up to what was done.
+#[cfg(feature = "metrics")]
+fn assert_metrics(text: &str) {
+    let sum = |series: &str| -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        let values = lines.map(|line| line.rsplit_once(' ').unwrap().1);
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    };
+    assert_eq!(
+        sum("genesys_once_requests_total{"),
+        CALLERS as f64,
+        "{text}"
+    );
+    assert_eq!(sum("genesys_once_upstream_calls_total{"), ORDERS as f64);
+    let buckets = "genesys_once_upstream_call_duration_seconds_bucket{";
+    assert!(text.contains(buckets), "{text}");
+}
+
+/// Seen red without `.key(…)` and without `.scope(…)` in `routes::request`.
 #[tokio::test]
 async fn a_key_of_the_caller_s_own_and_a_scope() {
     let redis = RedisServer::start();

@@ -9,7 +9,7 @@ use crate::key;
 use crate::process::{Settings, TOKEN};
 use crate::support::redis::RedisServer;
 
-/// Red without the call of `resolve`, without that of `forget`, and with a
+/// Seen red without the call of `resolve`, without that of `forget`, and with a
 /// guard that admits everybody.
 #[tokio::test]
 async fn they_look_resolve_and_forget() {
@@ -91,7 +91,7 @@ async fn they_look_resolve_and_forget() {
     assert_eq!(platform.ledger().total(), 2);
 }
 
-/// Red where the routes are merged without a token.
+/// Seen red where the routes are merged without a token.
 #[tokio::test]
 async fn without_a_token_there_are_no_operators() {
     let folder = std::env::temp_dir().join(format!("service-{}", std::process::id()));
@@ -110,7 +110,7 @@ async fn without_a_token_there_are_no_operators() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Red without the check of the token's length, and of each other setting.
+/// Seen red without the check of the token's length: that service started.
 #[tokio::test]
 async fn it_does_not_start_with_settings_that_it_does_not_understand() {
     for (name, value, says) in [

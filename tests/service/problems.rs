@@ -15,7 +15,7 @@ use crate::process::Settings;
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
-/// Red where a row of the table is missing ("no row"), where `Retry-After` is
+/// Seen red where a row of the table is missing ("no row"), where `Retry-After` is
 /// not set, and where a cause is shown.
 #[test]
 fn every_error_has_a_status_of_its_own_kind() {
@@ -53,6 +53,7 @@ fn every_error_has_a_status_of_its_own_kind() {
     }
 }
 
+/// Seen red without the body limit, and without the check of the content type.
 #[tokio::test]
 async fn requests_that_nobody_can_execute() {
     let redis = RedisServer::start();
@@ -166,7 +167,7 @@ async fn what_takes_too_long_and_what_is_under_way() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Red where `healthz` goes by `stats` alone: an idle engine does not notice.
+/// Seen red where `healthz` goes by `stats` alone: an idle engine does not notice.
 #[tokio::test]
 async fn a_store_that_is_away_is_told_and_nothing_is_sent() {
     let mut redis = RedisServer::start();

@@ -43,8 +43,8 @@ async fn record(redis: &RedisServer, platform: &GenesysSimulator, order: usize) 
     store.look(&name).await.unwrap().unwrap()
 }
 
-/// Red without `engine.shutdown` (the process ends under its callers: "no whole
-/// answer"), and without the graceful end of the server.
+/// Seen red with no grace for executions, with the server aborted at the signal,
+/// and with a server that is not told to stop.
 #[tokio::test]
 async fn everybody_in_flight_is_answered_before_it_ends() {
     let redis = RedisServer::start();

@@ -1,0 +1,45 @@
+//! What Prometheus reads (feature `metrics`): the engine's own series, all of
+//! them named in `genesys_once::telemetry`. It counts nothing itself.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use genesys_once::Engine;
+use genesys_once::telemetry::BUCKETS;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// How often what was measured is put into the buckets, also when nobody reads:
+/// until then it takes memory.
+const UPKEEP: Duration = Duration::from_secs(10);
+
+/// Installs the recorder of this process: before the engine starts, or what it
+/// does until then is not counted.
+pub fn install() -> Result<PrometheusHandle, String> {
+    let durations = Matcher::Suffix("_duration_seconds".into());
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(durations, BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|e| e.to_string())?;
+    let upkeep = recorder.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(recorder)
+}
+
+/// `GET /metrics`, in Prometheus's text format.
+pub fn routes(recorder: PrometheusHandle) -> Router<Engine> {
+    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Router::new().route(
+        "/metrics",
+        get(move || {
+            let rendered = (text, recorder.render());
+            async { rendered }
+        }),
+    )
+}
