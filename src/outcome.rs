@@ -47,6 +47,15 @@ impl Outcome {
         }
     }
 
+    /// About how many bytes its headers and body take in memory.
+    pub(crate) fn weight(&self) -> usize {
+        // The map's own share of a header.
+        const HEADER: usize = 64;
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER);
+        headers.sum::<usize>() + self.body.len()
+    }
+
     /// What stands in a store for an outcome that is encrypted: the key's id in
     /// the headers, everything else in the body. Its status is none that a
     /// platform answers, so that nobody takes it for one.

@@ -49,7 +49,8 @@ pub enum OnStoreDown {
     /// What this process goes by then: its executions under way, its `recent`
     /// outcomes, what it executed during an outage, and what the store last told
     /// it to be indeterminate. An outcome that was recorded longer ago than
-    /// `recent` is executed again while the store is down.
+    /// `recent` is executed again while the store is down. Beyond 256 MiB of such
+    /// records, kept for `result_ttl`, it is as with `FailClosed`.
     FailOpen,
 }
 

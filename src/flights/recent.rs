@@ -20,12 +20,7 @@ pub(super) struct Recent {
 /// What a recent outcome weighs in memory, in bytes.
 pub(super) fn weight(reply: &Reply) -> u32 {
     const ENTRY: usize = 512;
-    let headers: usize = reply
-        .headers()
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 64)
-        .sum();
-    u32::try_from(ENTRY + headers + reply.body().len()).unwrap_or(u32::MAX)
+    u32::try_from(ENTRY + reply.outcome().weight()).unwrap_or(u32::MAX)
 }
 
 /// A key is a SHA-256 already: its first bytes are as good as any hash of it.

@@ -88,6 +88,27 @@ async fn fail_open_settles_nothing_that_the_store_refuses_to() {
     assert_eq!(upstream.ledger().total(), 2);
 }
 
+/// I9. Red without the bound: the process grows for as long as the outage lasts.
+#[tokio::test(start_paused = true)]
+async fn fail_open_keeps_no_more_than_it_may() {
+    // One buffer, shared by all answers: the test itself stays small.
+    let body = bytes::Bytes::from(vec![b'1'; 8 << 20]);
+    let upstream = ScriptedUpstream::new(move |_| Step::ok(body.clone()));
+    let (store, on) = (MemoryStore::new(), switch());
+    let engine = fail_open(&upstream, &store, &on).await;
+    let number = |n: usize| request(&n.to_string());
+    for n in 0..32 {
+        assert!(engine.execute(number(n)).await.unwrap().is_success());
+    }
+    let full = engine.execute(number(32)).await.unwrap_err();
+    assert!(matches!(full, Error::StoreUnavailable { .. }), "{full}");
+    // What was executed is still known, and a day later there is room again.
+    assert!(engine.execute(number(0)).await.unwrap().is_success());
+    assert_eq!(upstream.ledger().total(), 32);
+    tokio::time::sleep(25 * 3600 * SECOND).await;
+    assert!(engine.execute(number(32)).await.unwrap().is_success());
+}
+
 fn takes_the_lease_and_falls_silent(operation: &Operation<'_>) -> Fault {
     match operation.event {
         Some(Event::Acquire { .. }) => Fault::LoseReply,

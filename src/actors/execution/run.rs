@@ -12,7 +12,7 @@ use super::super::token::Current;
 use super::super::waits::WaitFor;
 use super::attempts::Ended;
 use super::elsewhere::{self, Elsewhere};
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::execution::{Cached, Execution, Hashed, Lock, Progress};
 use crate::flights::Guard;
 use crate::outcome::Reply;
@@ -35,6 +35,10 @@ pub(super) enum Turn {
 /// How long the hook may take; a longer silence is no answer, and the callers
 /// are told what is known.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Bytes of records that a process keeps of what it executed while the store was
+/// down. None of them may be forgotten, so beyond it nothing more is executed.
+const MOST_WITHOUT_STORE: u64 = 256 << 20;
 
 /// What a call needs besides the key: a permit and a token.
 pub(super) struct Ready {
@@ -81,6 +85,12 @@ async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Re
         match with_store(shared, guard).await {
             Err(Error::StoreUnavailable { source }) if guard.progress().is_unsent() => {
                 shared.doubts.check(guard.key())?;
+                if shared.fallback.weight() >= MOST_WITHOUT_STORE {
+                    let source = StoreError::unavailable(format!(
+                        "{source}, and what this process executed without it has its limit"
+                    ));
+                    return Err(Error::StoreUnavailable { source });
+                }
                 tracing::warn!(
                     key = %guard.key(),
                     error = crate::error::chain(&source),
