@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Waits until `condition` holds; for what no notice announces.
 pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
-    eventually_within(Duration::from_secs(15), what, condition).await;
+    eventually_within(Duration::from_secs(60), what, condition).await;
 }
 
 /// The same, for what takes longer.
