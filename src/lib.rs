@@ -106,6 +106,8 @@
 //! | `testing` | no | simulator, scripted upstream, ledger, store conformance, proptest strategies |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build switches them on |
 
+#![forbid(unsafe_code)]
+
 pub mod canonical;
 pub mod execution;
 // Its examples and links use all of these; without them it is still to be read.
