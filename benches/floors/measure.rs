@@ -50,12 +50,17 @@ impl Measured {
 /// Measures both sides in turns; the first round only warms up, and each round
 /// begins with the other side. The value is the median of the rounds' ratios:
 /// what slows the machine down for a while hits both sides of a round.
+///
+/// `FLOORS_SIDE` leaves one side out, for a profiler.
 pub fn in_turns(
     rounds: usize,
     unit: &'static str,
     mut engine: impl FnMut() -> f64,
     mut floor: impl FnMut() -> f64,
 ) -> Measured {
+    let side = std::env::var("FLOORS_SIDE").unwrap_or_default();
+    let mut engine = || if side == "floor" { f64::NAN } else { engine() };
+    let mut floor = || if side == "engine" { f64::NAN } else { floor() };
     let mut pairs = Vec::new();
     for round in 0..=rounds {
         let pair = if round % 2 == 0 {
