@@ -1,7 +1,5 @@
-//! A recent outcome, what it weighs and how its key is hashed. It answers
-//! nobody: the table decides whether an outcome may still be given.
-
-use std::hash::Hasher;
+//! A recent outcome and what it weighs. It answers nobody: the table decides
+//! whether an outcome may still be given.
 
 use tokio::time::Instant;
 
@@ -26,23 +24,4 @@ pub(super) fn weight(reply: &Reply) -> u32 {
         .map(|(name, value)| name.as_str().len() + value.len() + 64)
         .sum();
     u32::try_from(ENTRY + headers + reply.body().len()).unwrap_or(u32::MAX)
-}
-
-/// A key is a SHA-256 already: its first bytes are as good as any hash of it.
-#[derive(Default)]
-pub(crate) struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_ne_bytes(*first);
-        }
-    }
-
-    // An array writes its length first; it says nothing.
-    fn write_usize(&mut self, _: usize) {}
 }
