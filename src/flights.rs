@@ -29,7 +29,7 @@ use crate::telemetry::{self, Meters, Raised, Trail};
 
 mod recent;
 
-use self::recent::{Recent, weight};
+use self::recent::{Recent, Recents};
 
 type Answer = Result<Reply, Error>;
 
@@ -48,7 +48,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Flights {
     under_way: DashMap<IdempotencyKey, Arc<Flight>, BuildHasherDefault<DigestHasher>>,
-    recent: moka::sync::Cache<IdempotencyKey, Recent, BuildHasherDefault<DigestHasher>>,
+    recent: Recents,
     limits: Limits,
     on_duplicate: OnDuplicate,
     /// Part of every fingerprint.
@@ -102,16 +102,9 @@ impl Flights {
         route: Arc<str>,
         meters: Arc<Meters>,
     ) -> Arc<Self> {
-        let recent = moka::sync::Cache::builder()
-            .max_capacity(limits.recent_bytes)
-            .weigher(|_, recent: &Recent| weight(&recent.reply))
-            // The entry itself says when it is too old, by tokio's clock; this
-            // frees the memory of those that nobody asks for again.
-            .time_to_live(limits.recent_ttl.max(Duration::from_millis(1)))
-            .build_with_hasher(BuildHasherDefault::default());
         Arc::new(Self {
             under_way: DashMap::default(),
-            recent,
+            recent: recent::cache(limits.recent_bytes, limits.recent_ttl),
             limits,
             on_duplicate,
             route,
