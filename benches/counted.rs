@@ -19,12 +19,17 @@ fn main() {
     match path.as_str() {
         "key_derivation" => counted_key_derivation(&small()),
         "replay_memory" => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             let runtime = runtime.expect("a runtime");
             let request = request(&small());
             let engine = runtime.block_on(async {
                 let upstream = ScriptedUpstream::new(|_| Step::ok(r#"{"refund":"R-1"}"#));
-                let engine = Engine::builder(upstream).store(MemoryStore::new()).start().await;
+                let engine = Engine::builder(upstream)
+                    .store(MemoryStore::new())
+                    .start()
+                    .await;
                 let engine = engine.expect("the defaults are possible");
                 engine.execute(request.clone()).await.expect("an answer");
                 engine
@@ -53,7 +58,7 @@ fn counted_replay_memory(engine: &Engine, request: &DataActionRequest) {
 }
 
 fn small() -> Bytes {
-    Bytes::from_static(br#"{"order":"R-000100042","customer":"C-1001","amount":19.90}"#)
+    Bytes::from_static(br#"{"order":"R-00000100042","customer":"C-1001","amount":19.90}"#)
 }
 
 fn request(payload: &Bytes) -> DataActionRequest {

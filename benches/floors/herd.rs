@@ -16,22 +16,15 @@ use crate::measure::{Measured, in_turns, of_pairs};
 use crate::world::{Answering, World, engine, payload, payload_of, request};
 
 /// How long the upstream takes.
-const LATENCY: Duration = Duration::from_millis(50);
+pub const LATENCY: Duration = Duration::from_millis(50);
+
+/// How many ask at once.
+const CALLERS: usize = 10_000;
 
 pub fn in_one_process(world: &World) -> Measured {
-    const CALLERS: usize = 10_000;
     let store = MemoryStore::new();
     let engine = world.block_on(engine(Answering::after(LATENCY), store, |b| b));
-    let through_engine = || {
-        world.block_on(async {
-            let payload = payload();
-            last_answer(CALLERS, || {
-                let (engine, payload) = (engine.clone(), payload.clone());
-                async move { drop(engine.execute(request(&payload)).await.expect("an answer")) }
-            })
-            .await
-        })
-    };
+    let through_engine = || world.block_on(through(&engine));
     let through_watch = || {
         world.block_on(async {
             let (sender, receiver) = watch::channel(false);
@@ -48,6 +41,17 @@ pub fn in_one_process(world: &World) -> Measured {
         })
     };
     in_turns(15, "ms", through_engine, through_watch)
+}
+
+/// Milliseconds until the last caller of one new key has its answer; each makes
+/// its request itself.
+pub async fn through(engine: &Engine) -> f64 {
+    let payload = payload();
+    last_answer(CALLERS, || {
+        let (engine, payload) = (engine.clone(), payload.clone());
+        async move { drop(engine.execute(request(&payload)).await.expect("an answer")) }
+    })
+    .await
 }
 
 /// Milliseconds until the last of `callers` tasks is done.
@@ -165,7 +169,7 @@ impl Drop for Process {
 
 /// One of the four: runs a round for every line, until there are no more.
 pub fn child(args: &[&str]) {
-    const CALLERS: usize = 500;
+    const CALLERS_EACH: usize = 500;
     let [redis, platform, client_id, client_secret] = args else {
         panic!("four arguments");
     };
@@ -184,7 +188,7 @@ pub fn child(args: &[&str]) {
     for line in std::io::stdin().lines() {
         let key: u64 = line.expect("a line").parse().expect("a number");
         let payload = payload_of(key);
-        let (sent, last_us) = runtime.block_on(round(&engine, &payload, CALLERS));
+        let (sent, last_us) = runtime.block_on(round(&engine, &payload, CALLERS_EACH));
         println!("{sent} {last_us}");
     }
 }

@@ -127,7 +127,7 @@ where
 }
 
 /// An engine over Redis and HTTP whose token is at hand.
-fn over_http(world: &World) -> Engine {
+pub fn over_http(world: &World) -> Engine {
     let platform = world.platform();
     let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
     world.block_on(async {

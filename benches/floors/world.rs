@@ -140,8 +140,8 @@ pub fn payload() -> Bytes {
 
 /// The payload with this order number.
 pub fn payload_of(order: u64) -> Bytes {
-    let text = format!(r#"{{"order":"R-{order:09}","customer":"C-1001","amount":19.90}}"#);
-    debug_assert_eq!(text.len(), 60);
+    let text = format!(r#"{{"order":"R-{order:011}","customer":"C-1001","amount":19.90}}"#);
+    assert_eq!(text.len(), 60);
     text.into()
 }
 
