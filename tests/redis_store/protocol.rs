@@ -40,7 +40,6 @@ async fn an_execution_is_two_round_trips_and_a_replay_one() {
         ("getrange", 1),
         ("publish", 1),
         ("set", 2),
-        ("strlen", 1),
     ]);
     assert_eq!(server.calls(), expected);
 
