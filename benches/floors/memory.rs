@@ -12,11 +12,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use crate::allocations::counted;
 use crate::in_process::execute_new;
 use crate::measure::{Measured, in_turns};
+use crate::redis_server::RedisServer;
 use crate::world::{Answering, World, engine, payload, request};
 
-pub fn in_flight(world: &World) -> Measured {
+pub fn in_flight(_: &World) -> Measured {
     const KEYS: usize = 100_000;
-    let url = world.redis().url();
+    // Of its own: it is left with as many keys that are held.
+    let server = RedisServer::start();
+    let url = server.url();
     let engine = on_one_thread(move || executions(&url, KEYS));
     let floor = on_one_thread(|| actors(KEYS));
     Measured::once(engine / KEYS as f64, floor / KEYS as f64, "bytes")
@@ -147,14 +150,16 @@ pub fn growth(world: &World) -> Measured {
 }
 
 /// In a process of its own, which nothing but these executions has used.
-pub fn soak(world: &World) -> Measured {
+pub fn soak(_: &World) -> Measured {
+    // Of its own: the process begins with the same keys as this one did.
+    let server = RedisServer::start();
     let this = std::env::current_exe().expect("this binary");
     let (few, many) = (scaled(200_000), scaled(2_000_000));
     let output = std::process::Command::new(this)
         .args([
             "--child",
             "soak",
-            &world.redis().url(),
+            &server.url(),
             &few.to_string(),
             &many.to_string(),
         ])
