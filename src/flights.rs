@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::Span;
 use tracing::span::Id;
 
 use crate::error::Error;
 use crate::execution::Progress;
-use crate::key::{Fingerprint, IdempotencyKey, Namespace};
+use crate::key::{DigestHasher, Fingerprint, IdempotencyKey, Namespace};
 use crate::outcome::{Kept, Reply, Served};
 use crate::policy::OnDuplicate;
 use crate::request::DataActionRequest;
@@ -29,7 +29,7 @@ use crate::telemetry::{self, Meters, Raised, Trail};
 
 mod recent;
 
-use self::recent::{DigestHasher, Recent, weight};
+use self::recent::{Recent, Recents};
 
 type Answer = Result<Reply, Error>;
 
@@ -48,7 +48,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Flights {
     under_way: DashMap<IdempotencyKey, Arc<Flight>, BuildHasherDefault<DigestHasher>>,
-    recent: moka::sync::Cache<IdempotencyKey, Recent, BuildHasherDefault<DigestHasher>>,
+    recent: Recents,
     limits: Limits,
     on_duplicate: OnDuplicate,
     /// Part of every fingerprint.
@@ -74,10 +74,25 @@ pub(crate) enum Admission {
 struct Flight {
     fingerprint: Fingerprint,
     progress: Arc<Progress>,
-    answer: watch::Sender<Option<Answer>>,
+    answer: OnceLock<Answer>,
+    /// Wakes those who wait, once the answer is there.
+    answered: Notify,
     /// Of its span; set once the first caller has left the table. A link that
     /// misses it is no loss.
     id: OnceLock<Id>,
+}
+
+impl Flight {
+    async fn answer(&self) -> &Answer {
+        loop {
+            // Before the look: an answer that comes in between wakes it, too.
+            let answered = self.answered.notified();
+            match self.answer.get() {
+                Some(answer) => return answer,
+                None => answered.await,
+            }
+        }
+    }
 }
 
 impl Flights {
@@ -87,16 +102,9 @@ impl Flights {
         route: Arc<str>,
         meters: Arc<Meters>,
     ) -> Arc<Self> {
-        let recent = moka::sync::Cache::builder()
-            .max_capacity(limits.recent_bytes)
-            .weigher(|_, recent: &Recent| weight(&recent.reply))
-            // The entry itself says when it is too old, by tokio's clock; this
-            // frees the memory of those that nobody asks for again.
-            .time_to_live(limits.recent_ttl.max(Duration::from_millis(1)))
-            .build_with_hasher(BuildHasherDefault::default());
         Arc::new(Self {
             under_way: DashMap::default(),
-            recent,
+            recent: recent::cache(limits.recent_bytes, limits.recent_ttl),
             limits,
             on_duplicate,
             route,
@@ -119,29 +127,24 @@ impl Flights {
         }
         match self.under_way.entry(key) {
             Entry::Occupied(entry) => self.join(key, entry.get(), fingerprint, request),
+            // Its flight may have ended since memory was looked at; then the
+            // store has the outcome, and a second look is not worth its price.
             Entry::Vacant(entry) => {
-                // Its flight may have ended between the two looks.
-                if let Some(reply) = self.recent(&key, fingerprint)? {
-                    return Ok(Admission::Recent(reply));
-                }
                 let place = self.place()?;
-                let (answer, receiver) = watch::channel(None);
-                let progress = Progress::new(request);
+                let flight = Arc::new(Flight {
+                    fingerprint,
+                    progress: Progress::new(request),
+                    answer: OnceLock::new(),
+                    answered: Notify::new(),
+                    id: OnceLock::new(),
+                });
                 let waiter = Waiter {
-                    key,
-                    receiver,
+                    flight: flight.clone(),
                     joined: false,
                     leader: None,
-                    trail: progress.trail().clone(),
                     _place: self.place()?,
                     _raised: self.meters.waiting(),
                 };
-                let flight = Arc::new(Flight {
-                    fingerprint,
-                    progress,
-                    answer,
-                    id: OnceLock::new(),
-                });
                 // A recorder is foreign code: nothing is in the table yet.
                 let raised = self.meters.execution();
                 entry.insert(flight.clone());
@@ -164,26 +167,23 @@ impl Flights {
     fn join(
         &self,
         key: IdempotencyKey,
-        flight: &Flight,
+        flight: &Arc<Flight>,
         fingerprint: Fingerprint,
         request: &DataActionRequest,
     ) -> Result<Admission, Error> {
         if flight.fingerprint != fingerprint {
             return Err(Error::PayloadMismatch { key });
         }
-        let answered = flight.answer.borrow().is_some();
+        let answered = flight.answer.get().is_some();
         if self.on_duplicate == OnDuplicate::FailFast && !answered {
             return Err(Error::InProgress { key });
         }
         let place = self.place()?;
         flight.progress.join(request);
-        let receiver = flight.answer.subscribe();
         Ok(Admission::Joined(Waiter {
-            key,
-            receiver,
+            flight: flight.clone(),
             joined: true,
             leader: flight.id.get().cloned(),
-            trail: flight.progress.trail().clone(),
             _place: place,
             _raised: self.meters.waiting(),
         }))
@@ -256,12 +256,10 @@ impl Drop for Place {
 /// nothing to the flight (I2).
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    key: IdempotencyKey,
-    receiver: watch::Receiver<Option<Answer>>,
+    flight: Arc<Flight>,
     joined: bool,
     /// The span of the flight that was joined.
     leader: Option<Id>,
-    trail: Arc<Trail>,
     _place: Place,
     _raised: Raised,
 }
@@ -269,7 +267,7 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// What the flight leaves for its callers' spans.
     pub(crate) fn trail(&self) -> &Arc<Trail> {
-        &self.trail
+        self.flight.progress.trail()
     }
 
     /// The current span follows from the flight that was joined.
@@ -280,15 +278,8 @@ impl Waiter {
     }
 
     /// The flight's answer.
-    pub(crate) async fn answer(mut self) -> Answer {
-        let answer = match self.receiver.wait_for(Option::is_some).await {
-            Ok(answer) => answer.clone(),
-            Err(_) => None,
-        };
-        // The guard answers before the channel closes; this is for the case
-        // that it could not.
-        let answer = answer.unwrap_or(Err(Error::Crashed { key: self.key }));
-        match answer {
+    pub(crate) async fn answer(self) -> Answer {
+        match self.flight.answer().await.clone() {
             Ok(reply) if self.joined => Ok(reply.with_served(Served::Joined)),
             answer => answer,
         }
@@ -348,11 +339,9 @@ impl Guard {
         if let Ok(reply) = &answer {
             self.remember(reply, left);
         }
-        self.flight.answer.send_if_modified(|slot| {
-            let first = slot.is_none();
-            slot.get_or_insert_with(|| answer.clone());
-            first
-        });
+        if self.flight.answer.set(answer.clone()).is_ok() {
+            self.flight.answered.notify_waiters();
+        }
         // Afterwards: what a subscriber does keeps nobody waiting. Only the first
         // answer finds a span.
         let span = std::mem::replace(&mut *self.lock(), Span::none());
@@ -360,7 +349,7 @@ impl Guard {
     }
 
     pub(crate) fn is_answered(&self) -> bool {
-        self.flight.answer.borrow().is_some()
+        self.flight.answer.get().is_some()
     }
 
     fn remember(&self, reply: &Reply, left: Duration) {

@@ -3,6 +3,7 @@
 //! or reads a payload; that is `request`'s work.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -196,6 +197,26 @@ impl fmt::Display for RecordName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "genesys-once:{}:{}", self.namespace, self.key)
     }
+}
+
+/// Hashes what holds a key: a key is a SHA-256 already, and its first bytes are
+/// as good as any hash of it.
+#[derive(Default)]
+pub(crate) struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_ne_bytes(*first);
+        }
+    }
+
+    // An array writes its length first; it says nothing.
+    fn write_usize(&mut self, _: usize) {}
 }
 
 /// Writes bytes as lower-case hex digits.

@@ -64,7 +64,9 @@ impl Actor for ExecutionActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(job) = state.take() {
-            job.run().await;
+            // Boxed: ractor keeps a handler's future twice, once as the argument
+            // that it came as and once where it is polled.
+            Box::pin(job.run()).await;
         }
         myself.stop(None);
         Ok(())
@@ -82,7 +84,7 @@ impl Job {
         if cut_off {
             self.guard.answer(Err(Error::Stopped), Duration::ZERO);
         }
-        self.settle(cut_off).await;
+        Box::pin(self.settle(cut_off)).await;
     }
 
     /// Ends the record by what is known. Where the store is down this waits for
@@ -91,6 +93,9 @@ impl Job {
     async fn settle(&self, cut_off: bool) {
         const LONGEST: Duration = Duration::from_secs(5);
         let Self { shared, guard } = self;
+        if guard.progress().is_settled() {
+            return;
+        }
         let name = shared.name(guard.key());
         let mut cut = shared.cut.subscribe();
         let mut wait = Duration::from_millis(100);

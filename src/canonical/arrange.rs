@@ -98,7 +98,7 @@ impl Arrangement {
     }
 
     /// Adds what has been read as a part of `container`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, container: &mut Opened, piece: Piece, text: &str) {
         // First pushed, then compared: a piece whose address is taken before
         // would be built elsewhere and copied, which costs more than all else.
@@ -147,8 +147,15 @@ impl Arrangement {
             return Err(ParseError::new(offset, "duplicate member name"));
         }
         let pieces_start = self.pieces.len();
-        let kept = self.open.drain(container.pieces..);
-        self.pieces.extend(kept.filter(|piece| !piece.is_ignored()));
+        let kept = &self.open[container.pieces..];
+        if kept.iter().any(Piece::is_ignored) {
+            let kept = kept.iter().filter(|piece| !piece.is_ignored());
+            self.pieces.extend(kept);
+        } else {
+            // One copy for all: by far the usual case.
+            self.pieces.extend_from_slice(kept);
+        }
+        self.open.truncate(container.pieces);
         self.changes.push(Change {
             start: container.start,
             end,

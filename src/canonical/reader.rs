@@ -94,8 +94,11 @@ impl<'t, 's> Reader<'t, 's> {
             self.pos += 1;
             let name_start = self.pos;
             let escaped = self.string()?;
-            let name = Name::new(self.text, name_start, self.pos - 1, escaped);
-            let below = node.and_then(|node| self.ignored.member(node, name, self.text));
+            let name_end = self.pos - 1;
+            let below = match node {
+                Some(node) => self.member(node, name_start, name_end, escaped),
+                None => None,
+            };
             self.skip_space();
             if self.bytes.get(self.pos) != Some(&b':') {
                 return Err(self.unexpected("expected a colon"));
@@ -103,6 +106,8 @@ impl<'t, 's> Reader<'t, 's> {
             self.pos += 1;
             self.skip_space();
             self.value(below)?;
+            // Made only now, so that it need not be kept over the value.
+            let name = Name::new(self.text, name_start, name_end, escaped);
             let piece = self.piece(name, start, changes_start, below);
             self.arrangement.push(&mut container, piece, self.text);
             if self.after_part(b'}', "expected a comma or a closing brace")? {
@@ -148,8 +153,15 @@ impl<'t, 's> Reader<'t, 's> {
         self.arrangement.close(container, end, self.text)
     }
 
+    /// Where a member of what is ignored stands; most payloads are read whole.
+    #[cold]
+    fn member(&self, node: Node, start: usize, end: usize, escaped: bool) -> Option<Node> {
+        let name = Name::new(self.text, start, end, escaped);
+        self.ignored.member(node, name, self.text)
+    }
+
     /// What has been read since `start`.
-    #[inline]
+    #[inline(always)]
     fn piece(&self, name: Name, start: usize, changes_start: usize, node: Option<Node>) -> Piece {
         let ignored = self.ignored.ends_at(node);
         Piece {

@@ -130,20 +130,21 @@ pub(crate) struct Name {
 impl Name {
     /// The name between `start` and `end`, which has been read and is valid;
     /// `escaped` where it contains a backslash.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(text: &str, start: usize, end: usize, escaped: bool) -> Self {
-        let mut name = Self {
-            prefix: 0,
-            start,
-            end,
-            escaped,
-        };
-        name.prefix = if escaped {
-            name.decoded_prefix(text)
+        // In registers throughout, hence always inlined: a name that goes through
+        // memory is stored in parts and loaded whole, for which processors wait.
+        let prefix = if escaped {
+            decoded_prefix(text.get(start..end).unwrap_or_default())
         } else {
             plain_prefix(text.as_bytes(), start, end)
         };
-        name
+        Self {
+            prefix,
+            start,
+            end,
+            escaped,
+        }
     }
 
     /// What an array's element has instead: it keeps elements in their order.
@@ -185,18 +186,7 @@ impl Name {
 
     /// The name's characters, unescaped.
     pub(crate) fn characters<'t>(&self, text: &'t str) -> impl Iterator<Item = char> + use<'t> {
-        let raw = self.raw(text);
-        let mut pos = 0;
-        std::iter::from_fn(move || {
-            let next = raw.get(pos..)?.chars().next()?;
-            if next != '\\' {
-                pos += next.len_utf8();
-                return Some(next);
-            }
-            let (character, end) = escape(raw.as_bytes(), pos).ok()?;
-            pos = end;
-            Some(character)
-        })
+        unescaped(self.raw(text))
     }
 
     /// Whether this is how somebody spells `name`.
@@ -211,21 +201,37 @@ impl Name {
     fn raw<'t>(&self, text: &'t str) -> &'t str {
         text.get(self.start..self.end).unwrap_or_default()
     }
+}
 
-    fn decoded_prefix(&self, text: &str) -> u64 {
-        let mut bytes = [0; 8];
-        let mut length = 0;
-        for character in self.characters(text) {
-            for &byte in character.encode_utf8(&mut [0; 4]).as_bytes() {
-                if length == bytes.len() {
-                    return u64::from_be_bytes(bytes);
-                }
-                bytes[length] = rank(byte);
-                length += 1;
-            }
+/// The characters of a valid string between its quotes.
+fn unescaped(raw: &str) -> impl Iterator<Item = char> {
+    let mut pos = 0;
+    std::iter::from_fn(move || {
+        let next = raw.get(pos..)?.chars().next()?;
+        if next != '\\' {
+            pos += next.len_utf8();
+            return Some(next);
         }
-        u64::from_be_bytes(bytes)
+        let (character, end) = escape(raw.as_bytes(), pos).ok()?;
+        pos = end;
+        Some(character)
+    })
+}
+
+#[cold]
+fn decoded_prefix(raw: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let mut length = 0;
+    for character in unescaped(raw) {
+        for &byte in character.encode_utf8(&mut [0; 4]).as_bytes() {
+            if length == bytes.len() {
+                return u64::from_be_bytes(bytes);
+            }
+            bytes[length] = rank(byte);
+            length += 1;
+        }
     }
+    u64::from_be_bytes(bytes)
 }
 
 #[inline]

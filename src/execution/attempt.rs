@@ -3,7 +3,7 @@
 //! and nowhere else.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -20,6 +20,10 @@ use crate::upstream::{AccessToken, Call, Lease, Upstream};
 
 /// What is to be told of a call, where one was put on the wire.
 type Wire = Option<(UpstreamCall, Span)>;
+
+/// What is said of an execution that ends while its request is under way.
+static LOST: LazyLock<Arc<str>> =
+    LazyLock::new(|| "the execution was lost with its request under way".into());
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -69,23 +73,22 @@ impl Execution<Locked> {
         match self.dispatch(store).await {
             Ok(true) => {}
             Ok(false) if self.state.unproven => {
-                let error = self
-                    .abandon(store, "its record was taken away between attempts")
-                    .await;
-                return Ok(Attempt::Unknown(error));
+                let cause = "its record was taken away between attempts";
+                return Ok(Attempt::Unknown(Box::pin(self.abandon(store, cause)).await));
             }
-            Ok(false) => return Ok(Attempt::Lost(self.give_up(store).await)),
+            Ok(false) => return Ok(Attempt::Lost(Box::pin(self.give_up(store)).await)),
             // An earlier attempt may have been executed: that outweighs the store.
             Err(source) if self.state.unproven => {
                 let cause = format!(
                     "an attempt is unproven, and the lease for another could not be made sure of: {}",
                     chain(&source)
                 );
-                return Ok(Attempt::Unknown(self.abandon(store, cause).await));
+                return Ok(Attempt::Unknown(Box::pin(self.abandon(store, cause)).await));
             }
             Err(source) => {
                 let error = self.core.of_store(source);
-                let _ = self.core.progress.settle(store, &self.core.name, 1).await;
+                let progress = self.core.progress.clone();
+                let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
                 return Err(error);
             }
         }
@@ -141,7 +144,7 @@ impl Execution<Locked> {
                 step,
                 phase: Phase::Dispatched,
             };
-            if !self.renew(store, enter).await? {
+            if !Box::pin(self.renew(store, enter)).await? {
                 return Ok(false);
             }
             self.state.phase = Phase::Dispatched;
@@ -160,7 +163,7 @@ impl Execution<Locked> {
                 claim,
                 dispatched: Some(self.state.step),
             };
-            if !self.renew(store, extend).await? {
+            if !Box::pin(self.renew(store, extend)).await? {
                 return Ok(false);
             }
             if tries == 4 {
@@ -217,12 +220,9 @@ impl Execution<Locked> {
             ));
         }
         // Before `send` is first polled: from here on nothing is proven.
-        self.core.progress.unproven(
-            claim,
-            self.state.step,
-            SystemTime::now(),
-            "the execution was lost with its request under way".into(),
-        );
+        self.core
+            .progress
+            .unproven(claim, self.state.step, SystemTime::now(), LOST.clone());
         self.core.progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let answer = tokio::select! {
@@ -250,7 +250,7 @@ impl Execution<Locked> {
             sleep(claim.lease_ttl / 3).await;
             let sent = Instant::now();
             let extend = Event::Extend { claim, dispatched };
-            match self.core.apply(store, &extend, 1).await {
+            match Box::pin(self.core.apply(store, &extend, 1)).await {
                 Ok(Answer::Done) => lease.extend(sent + claim.lease_ttl),
                 Ok(_) => telemetry::lease_lost(&self.core.name, self.core.progress.trail()),
                 Err(error) => tracing::warn!(
@@ -275,7 +275,11 @@ impl Execution<Locked> {
                 Verdict::Unknown,
                 format!("the answer is larger than {limit} bytes"),
             ),
-            Ok(outcome) => ((self.state.terms.classify)(outcome), cause_of(outcome)),
+            Ok(outcome) => match (self.state.terms.classify)(outcome) {
+                // Nobody asks why.
+                Verdict::Final => (Verdict::Final, String::new()),
+                verdict => (verdict, cause_of(outcome)),
+            },
             Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error)),
             Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error)),
         };
@@ -297,7 +301,7 @@ impl Execution<Locked> {
                 let error = self.core.indeterminate(SystemTime::now(), cause);
                 Attempt::Unproven(self, error)
             }
-            _ => Attempt::Unknown(self.abandon(store, cause).await),
+            _ => Attempt::Unknown(Box::pin(self.abandon(store, cause)).await),
         }
     }
 

@@ -101,7 +101,11 @@ impl Execution<Hashed> {
             other => {
                 // A command whose reply was lost may still be under way: what is
                 // released now, it finds released.
-                if !lost_reply || progress.settle(store, &self.core.name, 1).await.is_ok() {
+                if !lost_reply
+                    || Box::pin(progress.settle(store, &self.core.name, 1))
+                        .await
+                        .is_ok()
+                {
                     progress.settled();
                 }
                 match other {
@@ -222,14 +226,14 @@ impl Taking<'_> {
                     }
                 }
                 RecordState::Released { seen, .. } => {
-                    if let Some(taken) = self.take_over(seen).await? {
+                    if let Some(taken) = Box::pin(self.take_over(seen)).await? {
                         return Ok(taken);
                     }
                 }
                 RecordState::Locked {
                     lease_left, seen, ..
                 } if lease_left.is_zero() => {
-                    if let Some(taken) = self.take_over(seen).await? {
+                    if let Some(taken) = Box::pin(self.take_over(seen)).await? {
                         return Ok(taken);
                     }
                 }

@@ -3,6 +3,7 @@
 //! across an `.await`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{BoxFuture, Store};
 use crate::error::StoreError;
-use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
 use crate::record::{self, Answer, Content, Event, Record, RecordState, Refusal};
 
 /// The store of **this process only**: nothing survives its end, and no other
@@ -48,13 +49,15 @@ impl MemoryStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    records: HashMap<RecordName, Entry>,
+    records: ByName<Entry>,
     /// Of all records.
     weight: u64,
     /// When each record expires, soonest first.
     expiries: BTreeSet<(Instant, RecordName)>,
-    notices: HashMap<RecordName, Arc<Notify>>,
+    notices: ByName<Arc<Notify>>,
 }
+
+type ByName<T> = HashMap<RecordName, T, BuildHasherDefault<DigestHasher>>;
 
 #[derive(Debug)]
 struct Entry {

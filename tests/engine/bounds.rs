@@ -153,16 +153,19 @@ async fn recent_outcomes_are_bounded_in_bytes() {
         .start()
         .await
         .unwrap();
-    for n in 0..100 {
+    for n in 0..300 {
         engine.execute(request(&n.to_string())).await.unwrap();
     }
     let mut from_memory = 0;
-    for n in 0..100 {
+    // The latest first: they are those that are kept, and what is asked for again
+    // becomes one of them.
+    for n in (0..300).rev() {
         let reply = engine.execute(request(&n.to_string())).await.unwrap();
         from_memory += usize::from(reply.served() == Served::Memory);
     }
-    assert!((1..=8).contains(&from_memory), "{from_memory}");
-    assert_eq!(upstream.ledger().total(), 100);
+    // Four or five fit, and moka puts up to 64 more off before it tidies up.
+    assert!((1..=69).contains(&from_memory), "{from_memory}");
+    assert_eq!(upstream.ledger().total(), 300);
 }
 
 #[tokio::test(start_paused = true)]

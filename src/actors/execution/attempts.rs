@@ -26,6 +26,10 @@ pub(super) enum Ended {
 
 impl Flight<'_> {
     /// Attempts under one lease until one is final, or no more are due.
+    ///
+    /// All but the attempt itself is boxed: a future is as large as its largest
+    /// branch, and every flight would hold room for all of them while its call
+    /// is under way.
     pub(super) async fn attempts(
         &self,
         mut locked: Execution<Locked>,
@@ -39,11 +43,14 @@ impl Flight<'_> {
             let Ready { permit, token } = match ready.take() {
                 Some(ready) => ready,
                 None => {
-                    let (next, readied) = locked.pause(self.store, self.ready(Turn::Again)).await;
+                    let pause = Box::pin(locked.pause(self.store, self.ready(Turn::Again)));
+                    let (next, readied) = pause.await;
                     locked = next;
                     match readied {
                         Ok(ready) => ready,
-                        Err(error) => return self.give_back(locked, None, error).await,
+                        Err(error) => {
+                            return Box::pin(self.give_back(locked, None, error)).await;
+                        }
                     }
                 }
             };
@@ -55,7 +62,7 @@ impl Flight<'_> {
             match attempt {
                 Attempt::Executed(executed) => {
                     counts.calls_final.fetch_add(1, Ordering::Relaxed);
-                    return Ok(self.cache(executed).await);
+                    return Ok(Box::pin(self.cache(executed)).await);
                 }
                 Attempt::Lost(hashed) => return Ok(Ended::Lost(hashed)),
                 Attempt::Unknown(error) => {
@@ -66,10 +73,10 @@ impl Flight<'_> {
                     counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
                     let made = next.attempts() - refused_tokens;
                     match shared.retry.after(made, None, fastrand::f64()) {
-                        Next::Wait(wait) => locked = self.wait(next, wait).await,
+                        Next::Wait(wait) => locked = Box::pin(self.wait(next, wait)).await,
                         Next::GiveUp { .. } => {
                             let cause = cause_of(&error);
-                            let error = next.abandon(self.store, cause).await;
+                            let error = Box::pin(next.abandon(self.store, cause)).await;
                             return Ok(Ended::Unknown(self.again(), error));
                         }
                     }
@@ -82,7 +89,7 @@ impl Flight<'_> {
                                 (&shared.tokens, &token, renewed)
                             else {
                                 let error = unauthorized(answer);
-                                return self.give_back(next, None, error).await;
+                                return Box::pin(self.give_back(next, None, error)).await;
                             };
                             // Exactly the token that was refused.
                             tokens.refuse(token);
@@ -92,19 +99,20 @@ impl Flight<'_> {
                         }
                         (Then::Retry, answer) => {
                             let made = next.attempts() - refused_tokens;
-                            match self.wait_or_give_up(next, made, answer).await {
+                            let waited = Box::pin(self.wait_or_give_up(next, made, answer));
+                            match waited.await {
                                 Ok(next) => locked = next,
                                 Err(ended) => return ended,
                             }
                         }
                         (Then::HandOver, Ok(outcome)) => {
-                            return self.hand_over(next, outcome).await;
+                            return Box::pin(self.hand_over(next, outcome)).await;
                         }
                         (Then::HandOver, Err(error)) => {
                             // No answer to hand over: a custom reading cannot ask
                             // for this, since it reads answers only.
                             let error = Error::Unreachable { source: error };
-                            return self.give_back(next, None, error).await;
+                            return Box::pin(self.give_back(next, None, error)).await;
                         }
                     }
                 }

@@ -51,7 +51,7 @@ pub(super) struct Ready {
 pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
     let answer = match shared.on_store_down {
         OnStoreDown::FailClosed => with_store(shared, guard).await,
-        OnStoreDown::FailOpen => with_or_without_store(shared, guard).await,
+        OnStoreDown::FailOpen => Box::pin(with_or_without_store(shared, guard)).await,
     };
     match answer {
         Ok(Replay { reply, left }) => guard.answer(Ok(reply), left),
@@ -146,7 +146,8 @@ pub(super) struct Replay {
 }
 
 impl Flight<'_> {
-    /// From the key to the reply, however many rounds it takes.
+    /// From the key to the reply, however many rounds it takes; what seldom
+    /// happens is boxed, as in [`attempts`](Self::attempts).
     async fn through(&self) -> Result<Replay, Error> {
         let Shared {
             terms,
@@ -159,7 +160,7 @@ impl Flight<'_> {
             let (lock, ready) = match self.ready_now() {
                 // Permit and token are at hand: one round trip takes the key.
                 Some(ready) => (hashed.lock(self.store, terms).await?, Some(ready)),
-                None => self.look_then_lock(hashed).await?,
+                None => Box::pin(self.look_then_lock(hashed)).await?,
             };
             let (next, state) = match lock {
                 Lock::Cached(cached) => return Ok(reply_of(cached)),
@@ -170,7 +171,7 @@ impl Flight<'_> {
                         continue;
                     }
                     Ended::Unknown(next, error) => {
-                        self.reconcile(&mut reconciled, error).await?;
+                        Box::pin(self.reconcile(&mut reconciled, error)).await?;
                         hashed = next;
                         continue;
                     }
@@ -189,11 +190,11 @@ impl Flight<'_> {
                     key: self.guard.key(),
                 });
             }
-            match elsewhere::wait(self.store, self.shared, hashed, state).await? {
+            match Box::pin(elsewhere::wait(self.store, self.shared, hashed, state)).await? {
                 Elsewhere::Free(next) => hashed = next,
                 Elsewhere::Reply(reply, left) => return Ok(Replay { reply, left }),
                 Elsewhere::Unknown(next, error) => {
-                    self.reconcile(&mut reconciled, error).await?;
+                    Box::pin(self.reconcile(&mut reconciled, error)).await?;
                     hashed = next;
                 }
             }

@@ -128,7 +128,13 @@ macro_rules! script {
 script!(TAKE_OVER, "common.lua", "claim.lua", "take_over.lua");
 script!(EXTEND, "common.lua", "claim.lua", "extend.lua");
 script!(ENTER, "common.lua", "claim.lua", "enter.lua");
-script!(COMPLETE, "common.lua", "claim.lua", "complete.lua");
+script!(
+    COMPLETE,
+    "undisturbed.lua",
+    "common.lua",
+    "claim.lua",
+    "complete.lua"
+);
 script!(RELEASE, "common.lua", "claim.lua", "release.lua");
 script!(ABANDON, "common.lua", "claim.lua", "abandon.lua");
 script!(RESOLVE, "common.lua", "resolve.lua");

@@ -1,0 +1,134 @@
+//! How two sides are compared: in turns, several rounds, medians. It knows
+//! neither engine nor floors.
+
+use std::future::Future;
+use std::ops::Range;
+use std::time::Instant;
+
+/// Callers at the same time, where a row does not say otherwise.
+pub const TASKS: usize = 64;
+
+/// What a row gives.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Engine by floor.
+    pub value: f64,
+    /// The medians of both sides.
+    pub engine: f64,
+    pub floor: f64,
+    pub unit: &'static str,
+    pub rounds: usize,
+    /// The middle half of the rounds' ratios lies between these.
+    pub quartiles: [f64; 2],
+    /// What the numbers alone do not tell.
+    pub note: String,
+}
+
+impl Measured {
+    /// Of a single look at both sides: counts, or memory.
+    pub fn once(engine: f64, floor: f64, unit: &'static str) -> Self {
+        let value = engine / floor;
+        Self {
+            value,
+            engine,
+            floor,
+            unit,
+            rounds: 1,
+            quartiles: [value; 2],
+            note: String::new(),
+        }
+    }
+
+    pub fn with_note(self, note: impl Into<String>) -> Self {
+        Self {
+            note: note.into(),
+            ..self
+        }
+    }
+}
+
+/// Measures both sides in turns; the first round only warms up, and each round
+/// begins with the other side. The value is the median of the rounds' ratios:
+/// what slows the machine down for a while hits both sides of a round.
+///
+/// `FLOORS_SIDE` leaves one side out, for a profiler.
+pub fn in_turns(
+    rounds: usize,
+    unit: &'static str,
+    mut engine: impl FnMut() -> f64,
+    mut floor: impl FnMut() -> f64,
+) -> Measured {
+    let side = std::env::var("FLOORS_SIDE").unwrap_or_default();
+    let mut engine = || if side == "floor" { f64::NAN } else { engine() };
+    let mut floor = || if side == "engine" { f64::NAN } else { floor() };
+    let mut pairs = Vec::new();
+    for round in 0..=rounds {
+        let pair = if round % 2 == 0 {
+            let engine = engine();
+            (engine, floor())
+        } else {
+            let floor = floor();
+            (engine(), floor)
+        };
+        if round > 0 {
+            pairs.push(pair);
+        }
+    }
+    of_pairs(&pairs, unit)
+}
+
+/// What pairs of engine and floor, one per round, amount to.
+pub fn of_pairs(pairs: &[(f64, f64)], unit: &'static str) -> Measured {
+    let ratios = sorted(pairs.iter().map(|(engine, floor)| engine / floor));
+    Measured {
+        value: at(&ratios, 0.5),
+        engine: at(&sorted(pairs.iter().map(|pair| pair.0)), 0.5),
+        floor: at(&sorted(pairs.iter().map(|pair| pair.1)), 0.5),
+        unit,
+        rounds: pairs.len(),
+        quartiles: [at(&ratios, 0.25), at(&ratios, 0.75)],
+        note: String::new(),
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// A quantile, between two values where it falls there.
+fn at(sorted: &[f64], quantile: f64) -> f64 {
+    let place = quantile * (sorted.len() - 1) as f64;
+    let below = sorted[place.floor() as usize];
+    let above = sorted[place.ceil() as usize];
+    below + (above - below) * place.fract()
+}
+
+/// Calls of `work` per second, one after the other on this thread.
+pub fn rate(calls: usize, mut work: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..calls {
+        work();
+    }
+    calls as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Calls per second by [`TASKS`] tasks at the same time. `work` is called once
+/// per task, with the numbers of the calls that this task makes; `calls` is
+/// rounded up to whole shares.
+pub async fn throughput<F, Fut>(calls: usize, work: F) -> f64
+where
+    F: Fn(Range<usize>) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let share = calls.div_ceil(TASKS);
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| tokio::spawn(work(task * share..(task + 1) * share)))
+        .collect();
+    for task in tasks {
+        task.await.expect("a task of a bench panicked");
+    }
+    (share * TASKS) as f64 / start.elapsed().as_secs_f64()
+}

@@ -1,0 +1,220 @@
+//! What the engine holds: per key in flight, with a million records behind it,
+//! and after two million executions. Linux only: `soak` reads
+//! `/proc/self/status`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use genesys_once::{Engine, MemoryStore, RedisStore};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::allocations::counted;
+use crate::in_process::execute_new;
+use crate::measure::{Measured, in_turns};
+use crate::redis_server::RedisServer;
+use crate::world::{Answering, World, engine, payload, request};
+
+pub fn in_flight(_: &World) -> Measured {
+    const KEYS: usize = 100_000;
+    // Of its own: it is left with as many keys that are held.
+    let server = RedisServer::start();
+    let url = server.url();
+    let engine = on_one_thread(move || executions(&url, KEYS));
+    let floor = on_one_thread(|| actors(KEYS));
+    Measured::once(engine / KEYS as f64, floor / KEYS as f64, "bytes")
+}
+
+/// Allocations are counted per thread, so each side gets one thread for all.
+fn on_one_thread(work: impl FnOnce() -> f64 + Send + 'static) -> f64 {
+    std::thread::spawn(work)
+        .join()
+        .expect("a side of the row panicked")
+}
+
+/// The heap of `keys` executions that wait for the upstream. Their callers have
+/// given up: what a caller's own task takes is not the engine's. The records are
+/// in Redis, outside of this process.
+fn executions(url: &str, keys: usize) -> f64 {
+    let runtime = one_thread();
+    let engine = runtime.block_on(async {
+        let store = RedisStore::connect(url).await.expect("a server");
+        let slow = Answering::after(Duration::from_secs(3600));
+        engine(slow, store, |builder| {
+            builder
+                .max_in_flight(keys)
+                .max_waiting(2 * keys)
+                .lease(Duration::from_secs(600))
+        })
+        .await
+    });
+    let all = keys.div_ceil(BATCH) * BATCH;
+    let ((), heap) = counted(|| {
+        runtime.block_on(async {
+            for batch in 0..all / BATCH {
+                for _ in 0..BATCH {
+                    // Polled once, which starts the execution, then dropped.
+                    let asked = engine.execute(request(&payload()));
+                    assert!(asked.now_or_never().is_none(), "the upstream is slow");
+                }
+                until_in_flight(&engine, (batch + 1) * BATCH).await;
+            }
+        });
+    });
+    assert_eq!(engine.stats().in_flight, all);
+    heap.bytes_current as f64 * keys as f64 / all as f64
+}
+
+/// Keys that are started at once.
+const BATCH: usize = 1000;
+
+async fn until_in_flight(engine: &Engine, keys: usize) {
+    while engine.stats().in_flight < keys {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // In flight is counted from the permit on; wait until the call is made.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// The heap of `keys` actors that hold a payload and wait for a message.
+fn actors(keys: usize) -> f64 {
+    let runtime = one_thread();
+    let (actors, heap) = counted(|| {
+        runtime.block_on(async {
+            let mut actors = Vec::with_capacity(keys);
+            for _ in 0..keys {
+                let (actor, _) = Actor::spawn(None, Idle, payload()).await.expect("an actor");
+                actors.push(actor);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            actors
+        })
+    });
+    for actor in actors {
+        actor.stop(None);
+    }
+    heap.bytes_current as f64
+}
+
+fn one_thread() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime")
+}
+
+struct Idle;
+
+#[derive(Debug)]
+struct Nothing;
+
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for Nothing {}
+
+#[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+impl Actor for Idle {
+    type Msg = Nothing;
+    type State = Bytes;
+    type Arguments = Bytes;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Nothing>,
+        payload: Bytes,
+    ) -> Result<Bytes, ActorProcessingErr> {
+        Ok(payload)
+    }
+}
+
+/// The engine's own tables and `MemoryStore`: what grows in this process.
+pub fn growth(world: &World) -> Measured {
+    const KEYS: usize = 20_000;
+    let engine_with = |records: usize| {
+        world.block_on(async {
+            let engine = engine(Answering::at_once(), MemoryStore::new(), |b| b).await;
+            // Requests are made in portions, so that they are not what grows.
+            for _ in 0..records / 10_000 {
+                execute_new(&engine, 10_000).await;
+            }
+            engine
+        })
+    };
+    let grown = engine_with(scaled(1_000_000));
+    in_turns(
+        11,
+        "a second",
+        || world.block_on(execute_new(&grown, KEYS)),
+        || {
+            let small = engine_with(10_000);
+            world.block_on(execute_new(&small, KEYS))
+        },
+    )
+}
+
+/// In a process of its own, which nothing but these executions has used.
+pub fn soak(_: &World) -> Measured {
+    // Of its own: the process begins with the same keys as this one did.
+    let server = RedisServer::start();
+    let this = std::env::current_exe().expect("this binary");
+    let (few, many) = (scaled(200_000), scaled(2_000_000));
+    let output = std::process::Command::new(this)
+        .args([
+            "--child",
+            "soak",
+            &server.url(),
+            &few.to_string(),
+            &many.to_string(),
+        ])
+        .output()
+        .expect("this binary starts again");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).expect("numbers");
+    let mut numbers = stdout
+        .split_whitespace()
+        .map(|n| n.parse::<f64>().expect("a number"));
+    let mut next = || numbers.next().expect("two numbers");
+    let (after_few, after_many) = (next(), next());
+    Measured::once(after_many / 1024.0, after_few / 1024.0, "MiB").with_note(format!(
+        "{few} and {many} executions of distinct keys over Redis"
+    ))
+}
+
+pub fn soak_child(args: &[&str]) {
+    let [url, few, many] = args else {
+        panic!("three arguments");
+    };
+    let [few, many] = [few, many].map(|n| n.parse::<usize>().expect("a number"));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let store = RedisStore::connect(url).await.expect("a server");
+        // Short-lived records: it is not Redis's memory that is measured.
+        let engine = engine(Answering::at_once(), store, |builder| {
+            builder.result_ttl(Duration::from_secs(120))
+        })
+        .await;
+        let mut done = 0;
+        for goal in [few, many] {
+            while done < goal {
+                execute_new(&engine, 10_000).await;
+                done += 10_000;
+            }
+            println!("{}", resident_kib());
+        }
+        assert_eq!(engine.stats().executions, 0);
+    });
+}
+
+/// `FLOORS_PERCENT` of a number of executions: all of them by default.
+fn scaled(executions: usize) -> usize {
+    let percent = std::env::var("FLOORS_PERCENT").ok();
+    let percent: usize = percent.map_or(100, |p| p.parse().expect("a number of percent"));
+    (executions * percent / 100).max(10_000)
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux's /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse().ok()).expect("VmRSS in kB")
+}

@@ -1,0 +1,155 @@
+//! What the rows run in: one runtime, one `redis-server`, one simulated
+//! platform, payloads and engines. It measures nothing.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use genesys_once::testing::GenesysSimulator;
+use genesys_once::{
+    AccessToken, BoxFuture, Call, DataActionRequest, Engine, EngineBuilder, Namespace, Outcome,
+    RedisStore, SendError, Store, Upstream,
+};
+use http::{HeaderMap, StatusCode};
+use tokio::runtime::Runtime;
+
+use crate::measure::TASKS;
+use crate::redis_server::RedisServer;
+
+/// The action of all requests.
+pub const ACTION: &str = "custom_-_0f6e7a1c-1c7d-4d0e-9a52-2f1f0a4a0b0c";
+
+/// What all upstreams of a row's engine answer, and what floors record.
+pub const ANSWER: &str =
+    r#"{"refund":"R-100042","status":"booked","amount":19.9,"currency":"EUR"}"#;
+
+pub struct World {
+    pub runtime: Runtime,
+    redis: OnceLock<RedisServer>,
+    platform: OnceLock<GenesysSimulator>,
+}
+
+impl World {
+    /// With as many workers as the machine has cores.
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        Self {
+            runtime: runtime.expect("a runtime"),
+            redis: OnceLock::new(),
+            platform: OnceLock::new(),
+        }
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// The server that all rows over Redis share.
+    pub fn redis(&self) -> &RedisServer {
+        self.redis.get_or_init(RedisServer::start)
+    }
+
+    /// The engine's store over it.
+    pub async fn redis_store(&self) -> RedisStore {
+        let store = RedisStore::connect(&self.redis().url()).await;
+        store.expect("a server that was just started")
+    }
+
+    /// A connection for a floor, of the same kind as the engine's: one for all
+    /// tasks, without Nagle's delay.
+    pub async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
+        use redis::IntoConnectionInfo as _;
+        let url = self.redis().url();
+        let info = url.into_connection_info().expect("a URL of ours");
+        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+        let client = redis::Client::open(info.set_tcp_settings(tcp)).expect("a URL of ours");
+        let connection = client.get_multiplexed_async_connection().await;
+        connection.expect("a server that was just started")
+    }
+
+    /// The platform that all rows over HTTP share.
+    pub fn platform(&self) -> &GenesysSimulator {
+        self.platform
+            .get_or_init(|| self.block_on(GenesysSimulator::start()))
+    }
+}
+
+/// An engine with room for all tasks of a row: no permit is ever waited for.
+pub async fn engine(
+    upstream: impl Upstream,
+    store: impl Store,
+    settings: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Engine {
+    let builder = Engine::builder(upstream)
+        .store(store)
+        .max_in_flight(4 * TASKS);
+    settings(builder).start().await.expect("possible settings")
+}
+
+/// An upstream in this process: after `delay` always the same answer.
+#[derive(Clone, Debug)]
+pub struct Answering {
+    delay: Duration,
+    outcome: Outcome,
+}
+
+impl Answering {
+    pub fn at_once() -> Self {
+        Self::after(Duration::ZERO)
+    }
+
+    pub fn after(delay: Duration) -> Self {
+        let body = Bytes::from_static(ANSWER.as_bytes());
+        Self {
+            delay,
+            outcome: Outcome::new(StatusCode::OK, HeaderMap::new(), body),
+        }
+    }
+}
+
+impl Upstream for Answering {
+    fn namespace(&self) -> Namespace {
+        "floors".parse().expect("a namespace by its alphabet")
+    }
+
+    fn send<'a>(
+        &'a self,
+        _: &'a Call,
+        _: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        Box::pin(async {
+            if !self.delay.is_zero() {
+                tokio::time::sleep(self.delay).await;
+            }
+            Ok(self.outcome.clone())
+        })
+    }
+}
+
+/// A payload of 60 bytes that nobody else has: written as programs write it,
+/// with members out of order and a price with two decimals.
+pub fn payload() -> Bytes {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let order = NEXT.fetch_add(1, Ordering::Relaxed);
+    payload_of(order)
+}
+
+/// The payload with this order number.
+pub fn payload_of(order: u64) -> Bytes {
+    let text = format!(r#"{{"order":"R-{order:011}","customer":"C-1001","amount":19.90}}"#);
+    assert_eq!(text.len(), 60);
+    text.into()
+}
+
+pub fn request(payload: &Bytes) -> DataActionRequest {
+    DataActionRequest::new(ACTION, payload.clone()).expect("a payload of ours")
+}
+
+/// `count` requests with new keys, made before anything is measured.
+pub fn requests(count: usize) -> Arc<[DataActionRequest]> {
+    (0..count).map(|_| request(&payload())).collect()
+}
