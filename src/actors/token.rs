@@ -348,7 +348,8 @@ impl State {
         self.tokens.board.send_modify(|board| {
             board.failure = Some(Failure {
                 error,
-                until: Some(Instant::now() + wait),
+                // A source may name any time, and clocks have to add it up.
+                until: Some(Instant::now() + wait.min(MAX_LIFE)),
             });
         });
     }

@@ -102,6 +102,21 @@ async fn a_limited_endpoint_is_left_alone_for_as_long_as_it_asks() {
     assert!(engine.execute(request("{}")).await.is_ok());
 }
 
+/// Red when the time that a source names is added to a clock as it is: the actor
+/// then dies of it, again and again, and no token is ever fetched any more.
+#[tokio::test(start_paused = true)]
+async fn a_time_beyond_every_clock_is_a_long_time() {
+    let tokens = failing(1, || TokenError::rate_limited(Duration::MAX));
+    let (engine, _) = engine(&tokens).await;
+    for _ in 0..10 {
+        let error = engine.execute(request("{}")).await.unwrap_err();
+        assert_eq!(error.hint(), RetryHint::After(Duration::MAX));
+    }
+    assert_eq!(tokens.fetches(), 1);
+    sleep(11 * 24 * 3600 * SECOND).await;
+    assert!(engine.execute(request("{}")).await.is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_outlives_the_failures_of_its_renewal() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
