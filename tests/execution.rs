@@ -13,6 +13,9 @@ use genesys_once::{
 };
 use tokio::time::{advance, sleep};
 
+#[path = "execution/leaving.rs"]
+mod leaving;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn request() -> DataActionRequest {
@@ -357,55 +360,5 @@ async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
         progress.settle(&store, &name, 1).await.unwrap();
         let now = state(&store).await;
         assert!(matches!(now, Some(RecordState::Released { .. })), "{now:?}");
-    }
-}
-
-/// An upstream that takes its time before the first byte, as connecting does.
-struct Connecting {
-    platform: ScriptedUpstream,
-    takes: Duration,
-}
-
-impl genesys_once::Upstream for Connecting {
-    fn namespace(&self) -> Namespace {
-        namespace()
-    }
-
-    fn send<'a>(
-        &'a self,
-        call: &'a genesys_once::Call,
-        token: Option<&'a genesys_once::AccessToken>,
-    ) -> genesys_once::BoxFuture<'a, Result<genesys_once::Outcome, genesys_once::SendError>> {
-        Box::pin(async move {
-            sleep(self.takes).await;
-            if !call.may_leave() {
-                return Err(genesys_once::SendError::before_sending("past the lease"));
-            }
-            self.platform.send(call, token).await
-        })
-    }
-}
-
-/// I1. Red when the call's lease is not extended with the record's, and when the
-/// call does not know the lease at all.
-#[tokio::test(start_paused = true)]
-async fn a_call_knows_until_when_it_may_leave() {
-    for (out_of_reach, sent) in [(false, 1), (true, 0)] {
-        let store = FaultyStore::new(MemoryStore::new(), move |operation| match operation.event {
-            Some(Event::Extend { .. }) if out_of_reach => Fault::Fail,
-            _ => Fault::Pass,
-        });
-        let upstream = Connecting {
-            platform: ok(),
-            takes: 5 * SECOND,
-        };
-        let holder = locked(&store).await;
-        let attempt = holder.execute(&store, &upstream, None).await.unwrap();
-        match attempt {
-            Attempt::Executed(_) => assert!(!out_of_reach),
-            Attempt::NotExecuted(_, Then::Retry, Err(_)) => assert!(out_of_reach),
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(upstream.platform.ledger().total(), sent);
     }
 }

@@ -239,8 +239,9 @@ impl Execution<Locked> {
         })
     }
 
-    /// Extends the lease every third of it, for ever. What the store answers is
-    /// not acted on: a request on the wire cannot be called back.
+    /// Extends the lease every third of it, for ever. A request on the wire cannot
+    /// be called back; one that has not left yet does not leave under a lease that
+    /// the store says is lost.
     async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> std::convert::Infallible {
         let Locked {
             claim, step, phase, ..
@@ -252,7 +253,10 @@ impl Execution<Locked> {
             let extend = Event::Extend { claim, dispatched };
             match Box::pin(self.core.apply(store, &extend, 1)).await {
                 Ok(Answer::Done) => lease.extend(sent + claim.lease_ttl),
-                Ok(_) => telemetry::lease_lost(&self.core.name, self.core.progress.trail()),
+                Ok(_) => {
+                    lease.extend(sent);
+                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                }
                 Err(error) => tracing::warn!(
                     name = %self.core.name,
                     error = chain(&error),

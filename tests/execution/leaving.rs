@@ -1,0 +1,122 @@
+//! What an upstream may still send that takes its time before the first byte:
+//! nothing once the lease is over, by the clock or by what the store says.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use genesys_once::execution::Attempt;
+use genesys_once::record::{Answer, Event};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, MemoryStore, Namespace, Outcome, RecordName, RecordState,
+    SendError, Store, StoreError, Then, Upstream,
+};
+use tokio::time::sleep;
+
+use super::{SECOND, locked, namespace, ok};
+
+/// An upstream that takes its time before the first byte, as connecting does.
+struct Connecting {
+    platform: ScriptedUpstream,
+    takes: Duration,
+}
+
+impl Upstream for Connecting {
+    fn namespace(&self) -> Namespace {
+        namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        Box::pin(async move {
+            sleep(self.takes).await;
+            if !call.may_leave() {
+                return Err(SendError::before_sending("past the lease"));
+            }
+            self.platform.send(call, token).await
+        })
+    }
+}
+
+/// I1. Red when the call's lease is not extended with the record's, and when the
+/// call does not know the lease at all.
+#[tokio::test(start_paused = true)]
+async fn a_call_knows_until_when_it_may_leave() {
+    for (out_of_reach, sent) in [(false, 1), (true, 0)] {
+        let store = FaultyStore::new(MemoryStore::new(), move |operation| match operation.event {
+            Some(Event::Extend { .. }) if out_of_reach => Fault::Fail,
+            _ => Fault::Pass,
+        });
+        let upstream = Connecting {
+            platform: ok(),
+            takes: 5 * SECOND,
+        };
+        let holder = locked(&store).await;
+        let attempt = holder.execute(&store, &upstream, None).await.unwrap();
+        match attempt {
+            Attempt::Executed(_) => assert!(!out_of_reach),
+            Attempt::NotExecuted(_, Then::Retry, Err(_)) => assert!(out_of_reach),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(upstream.platform.ledger().total(), sent);
+    }
+}
+
+/// A store that can lose all it has, as one without persistence does when it is
+/// started again.
+#[derive(Clone, Default)]
+struct Forgetful(Arc<Mutex<MemoryStore>>);
+
+impl Forgetful {
+    fn now(&self) -> MemoryStore {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap() = MemoryStore::new();
+    }
+}
+
+impl Store for Forgetful {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(async move { self.now().apply(name, event).await })
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async move { self.now().look(name).await })
+    }
+}
+
+/// I1. Red when a holder that is told that its lease is another's goes on by its
+/// own clock: both requests then leave.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_the_store_says_is_lost_carries_no_request() {
+    let store = Forgetful::default();
+    let upstream = Connecting {
+        platform: ok(),
+        // After the first extension, and within the lease.
+        takes: SECOND / 2,
+    };
+    let first = locked(&store).await;
+    store.forget();
+    let second = locked(&store).await;
+    let attempt = first.execute(&store, &upstream, None).await.unwrap();
+    let Attempt::NotExecuted(first, Then::Retry, Err(_)) = attempt else {
+        panic!("{attempt:?}")
+    };
+    let attempt = first.execute(&store, &upstream, None).await.unwrap();
+    assert!(matches!(attempt, Attempt::Lost(_)), "{attempt:?}");
+    let attempt = second.execute(&store, &upstream, None).await.unwrap();
+    assert!(matches!(attempt, Attempt::Executed(_)), "{attempt:?}");
+    assert_eq!(upstream.platform.ledger().total(), 1);
+}
