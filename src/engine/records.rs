@@ -67,12 +67,16 @@ impl Engine {
             Err(source) => Err(Error::of_store(*key, source)),
         };
         let here = resolve(shared, fallback, *key, resolution, ttl).await;
-        match (there, here) {
+        let settled = match (there, here) {
             (Err(Error::NotIndeterminate { .. } | Error::StoreUnavailable { .. }), Ok(())) => {
                 Ok(())
             }
             (there, _) => there,
+        };
+        if settled.is_ok() {
+            shared.doubts.forget(key);
         }
+        settled
     }
 
     /// Removes the recorded outcome of a key, so that the next request executes

@@ -281,3 +281,56 @@ async fn the_hook_decides_without_the_store_too() {
     );
     assert_eq!(setting.upstream.ledger().total(), 1);
 }
+
+/// Red when a doubt is forgotten while the hook settles it: a store that goes
+/// down in between then had the request sent again under `FailOpen`, and under
+/// `FailClosed` the caller told that nothing was sent.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_down_while_the_hook_settles_leaves_the_doubt() {
+    let abandoned = |event: &Event| matches!(event, Event::Abandon { .. });
+    let resolved = |event: &Event| matches!(event, Event::Resolve { .. });
+    for (on_store_down, last, told) in [
+        (
+            OnStoreDown::FailOpen,
+            abandoned as fn(&Event) -> bool,
+            "indeterminate",
+        ),
+        (OnStoreDown::FailOpen, resolved, "indeterminate"),
+        (OnStoreDown::FailClosed, abandoned, "indeterminate"),
+        // What the hook said is in the store, and asking again gets it.
+        (OnStoreDown::FailClosed, resolved, "store_unavailable"),
+    ] {
+        let (upstream, store) = (always(Step::Reset), MemoryStore::new());
+        let down = Arc::new(AtomicBool::new(false));
+        let once = AtomicBool::new(true);
+        let faulty = FaultyStore::new(store.clone(), {
+            let down = down.clone();
+            move |operation| {
+                if down.load(Ordering::SeqCst) {
+                    return Fault::Fail;
+                }
+                if operation.event.is_some_and(last) && once.swap(false, Ordering::SeqCst) {
+                    down.store(true, Ordering::SeqCst);
+                }
+                Fault::Pass
+            }
+        });
+        let engine = Engine::builder(upstream.clone())
+            .store(faulty)
+            .on_store_down(on_store_down)
+            .reconcile(|_, _| async {
+                let found = Outcome::new(StatusCode::OK, Default::default(), "found");
+                Some(Resolution::Applied(found))
+            });
+        let engine = engine.start().await.unwrap();
+        let answer = engine.execute(request("{}")).await;
+        assert_eq!(upstream.ledger().total(), 1, "{on_store_down:?}, {told}");
+        let error = answer.unwrap_err();
+        assert_eq!(error.code(), told, "{on_store_down:?}: {error}");
+        down.store(false, Ordering::SeqCst);
+        tokio::time::sleep(10 * SECOND).await;
+        let reply = engine.execute(request("{}")).await.unwrap();
+        assert_eq!(reply.body(), "found");
+        assert_eq!(upstream.ledger().total(), 1, "{on_store_down:?}, {told}");
+    }
+}

@@ -189,10 +189,7 @@ pub(crate) async fn resolve(
         ttl,
     };
     match follow_up(store, &name, &event, 2).await.map_err(of_store)? {
-        Answer::Done => {
-            shared.doubts.forget(&key);
-            Ok(())
-        }
+        Answer::Done => Ok(()),
         _ => Err(Error::NotIndeterminate { key }),
     }
 }

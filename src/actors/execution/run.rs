@@ -313,6 +313,14 @@ impl Flight<'_> {
             return Err(error);
         };
         *asked = true;
+        // Until this flight has its answer: a store that goes down meanwhile must
+        // not have the request sent again.
+        if self.shared.on_store_down == OnStoreDown::FailOpen
+            && let Error::Indeterminate { since, cause, .. } = &error
+        {
+            let doubts = &self.shared.doubts;
+            doubts.remember(self.guard.key(), *since, cause.clone());
+        }
         let asked = hook(self.guard.request().clone(), error.clone());
         let Ok(Some(resolution)) = timeout(HOOK_LIMIT, asked).await else {
             return Err(error);
@@ -328,9 +336,9 @@ impl Flight<'_> {
         match elsewhere::resolve(self.shared, self.store, key, resolution, ttl).await {
             // Settled: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
-            // Already settled by somebody else, or too early: look, or hold.
-            Err(Error::NotIndeterminate { .. }) => Err(error),
-            Err(other) => Err(other),
+            // Already settled by somebody else, too early, or a store that does
+            // not answer: what is known is that it may have been executed.
+            Err(_) => Err(error),
         }
     }
 
