@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, Operation, ScriptedUpstream, Step};
-use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, Resolution};
+use genesys_once::{
+    Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, RecordState, Resolution,
+};
 
 use super::outage::{faulty, platform, switch};
 use super::{SECOND, request};
@@ -57,6 +59,34 @@ async fn fail_open_remembers_what_it_does_not_know() {
     on.store(true, Ordering::SeqCst);
     assert!(engine.execute(request("{}")).await.is_ok());
     assert_eq!(upstream.ledger().total(), 2);
+}
+
+/// Red when what a crash left is not in doubt: the store took note of it, went
+/// down, and this process called a second time.
+#[tokio::test(start_paused = true)]
+async fn fail_open_remembers_what_a_crash_left() {
+    let (store, on) = (MemoryStore::new(), switch());
+    on.store(false, Ordering::SeqCst);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let broken = faulty(&store, &on, |_| Fault::Fail);
+    let engine = Engine::builder(upstream.clone())
+        .store(broken)
+        .on_store_down(OnStoreDown::FailOpen)
+        .classify(|_| panic!("the embedder's own code"));
+    let engine = engine.start().await.unwrap();
+    let crashed = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(crashed, Error::Crashed { .. }), "{crashed}");
+    let key = IdempotencyKey::of(&request("{}"));
+    tokio::time::sleep(SECOND).await;
+    let state = engine.inspect(&key).await.unwrap();
+    assert!(
+        matches!(state, Some(RecordState::Indeterminate { .. })),
+        "{state:?}"
+    );
+    on.store(true, Ordering::SeqCst);
+    let again = engine.execute(request("{}")).await.unwrap_err();
+    assert_eq!(upstream.ledger().total(), 1);
+    assert!(matches!(again, Error::Indeterminate { .. }), "{again}");
 }
 
 /// Red when what this process knows is settled although the store refuses: it

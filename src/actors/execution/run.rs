@@ -1,7 +1,7 @@
 //! The course of one flight: look or lock, attempt, wait, attempt again, cache.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -49,6 +49,7 @@ pub(super) struct Ready {
 /// Runs a flight until everybody is answered. What may be left to settle then
 /// stands in the guard's progress.
 pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
+    let _crash = Crash { shared, guard };
     let answer = match shared.on_store_down {
         OnStoreDown::FailClosed => with_store(shared, guard).await,
         OnStoreDown::FailOpen => Box::pin(with_or_without_store(shared, guard)).await,
@@ -56,6 +57,27 @@ pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
     match answer {
         Ok(Replay { reply, left }) => guard.answer(Ok(reply), left),
         Err(error) => guard.answer(Err(error), Duration::ZERO),
+    }
+}
+
+/// Where a flight ends without an answer, before those who wait are told so: what
+/// it may have sent is in doubt until the store says more.
+struct Crash<'a> {
+    shared: &'a Shared,
+    guard: &'a Guard,
+}
+
+impl Drop for Crash<'_> {
+    fn drop(&mut self) {
+        let Self { shared, guard } = self;
+        if shared.on_store_down == OnStoreDown::FailOpen
+            && !guard.is_answered()
+            && !guard.progress().is_unsent()
+        {
+            let cause = "the execution crashed with its request under way";
+            let doubts = &shared.doubts;
+            doubts.remember(guard.key(), SystemTime::now(), cause.into());
+        }
     }
 }
 
