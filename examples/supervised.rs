@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use genesys_once::ractor::rpc::CallResult;
 use genesys_once::ractor::{
-    self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, call_t,
+    Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, call_t,
 };
 use genesys_once::testing::{GenesysSimulator, Step};
 use genesys_once::{
@@ -174,8 +174,9 @@ impl Actor for Orders {
                     }
                 });
             }
-            // Safe after both: the record decides whether anything is sent.
-            OrdersMessage::Answered(order, Err(Error::Stopped))
+            // Safe after all three: the record decides whether anything is sent.
+            // With the root killed, an execution may be told before its engine is.
+            OrdersMessage::Answered(order, Err(Error::Stopped | Error::Crashed { .. }))
             | OrdersMessage::Unanswered(order) => {
                 myself.send_after(Duration::from_millis(50), move || {
                     OrdersMessage::Place(order)
