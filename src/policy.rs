@@ -47,8 +47,9 @@ pub enum OnStoreDown {
     /// say `recorded() == false`.
     ///
     /// What this process goes by then: its executions under way, its `recent`
-    /// outcomes, what it executed during an outage, and what the store last told
-    /// it to be indeterminate. An outcome that was recorded longer ago than
+    /// outcomes, what it executed during an outage, and what is in doubt: what the
+    /// store last told it to be indeterminate, and what an execution of its own
+    /// that crashed may have sent. An outcome that was recorded longer ago than
     /// `recent` is executed again while the store is down. Beyond 256 MiB of such
     /// records, kept for `result_ttl`, it is as with `FailClosed`.
     FailOpen,

@@ -195,7 +195,8 @@ impl Call {
     /// name, connects) asks again right before the first byte, and where it may
     /// not leave any more sends nothing and says
     /// [`SendError::before_sending`]: the process may have been stopped in
-    /// between, or the store out of reach, for longer than the lease.
+    /// between, or the store out of reach, for longer than the lease, or the
+    /// store may have said that the lease is somebody else's by now.
     pub fn may_leave(&self) -> bool {
         self.lease.as_ref().is_none_or(Lease::is_live)
     }

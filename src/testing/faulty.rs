@@ -37,7 +37,7 @@ pub enum Fault {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Operation<'a> {
-    /// The how manieth command to the store it is, from 1.
+    /// Which command to the store it is, counted from 1.
     pub number: usize,
     /// The record.
     pub name: &'a RecordName,
