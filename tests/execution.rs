@@ -362,3 +362,31 @@ async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
         assert!(matches!(now, Some(RecordState::Released { .. })), "{now:?}");
     }
 }
+
+/// What `Engine::unresolved` says of itself.
+#[tokio::test(start_paused = true)]
+async fn a_lapsed_lock_is_listed_once_somebody_asked_for_it_again() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    drop(locked(&store).await);
+    advance(2 * SECOND).await;
+    let engine = Engine::builder(upstream.clone()).store(store.clone());
+    let engine = engine.start().await.unwrap();
+    let key = IdempotencyKey::of(&request());
+    let state = engine.inspect(&key).await.unwrap();
+    assert!(
+        matches!(
+            state,
+            Some(RecordState::Locked {
+                phase: Phase::Dispatched,
+                lease_left: Duration::ZERO,
+                ..
+            })
+        ),
+        "{state:?}"
+    );
+    assert_eq!(engine.unresolved(10).await.unwrap(), []);
+    let error = engine.execute(request()).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert_eq!(engine.unresolved(10).await.unwrap().len(), 1);
+    assert_eq!(upstream.ledger().total(), 0);
+}

@@ -108,6 +108,9 @@ impl Engine {
     }
 
     /// Up to `limit` indeterminate keys of this engine's namespace, in no order.
+    /// One whose process died with its request under way is a lapsed lock, and
+    /// not among them, until somebody asks for it again.
+    ///
     /// It walks the whole store: for people and their tools, not for a request.
     ///
     /// # Errors
