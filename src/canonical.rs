@@ -131,10 +131,9 @@ impl Scratch {
     ) -> Result<&'s [u8], ParseError> {
         self.staged.clear();
         self.arrangement.clear();
-        let in_order =
-            Reader::new(text, ignored, &mut self.staged, &mut self.arrangement).read()?;
+        let in_order = Reader::new(text, ignored, &mut self.staged, &mut self.arrangement).read();
         // Untouched, `staged` would have become a copy of this part of the text.
-        let in_order = in_order.unwrap_or(&self.staged);
+        let in_order = in_order.map_err(|error| *error)?.unwrap_or(&self.staged);
         Ok(self.arrangement.apply(in_order, &mut self.arranged))
     }
 
