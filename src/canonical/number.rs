@@ -28,7 +28,7 @@ pub(super) struct Number {
 
 impl Number {
     /// Reads the number that starts at `start` with a minus sign or a digit.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(bytes: &[u8], start: usize) -> Result<Self, ParseError> {
         let first = start + usize::from(bytes.get(start) == Some(&b'-'));
         let whole = first..digits_end(bytes, first)?;
@@ -43,13 +43,8 @@ impl Number {
         }
         let mut exponent = None;
         if let Some(b'e' | b'E') = bytes.get(end) {
-            let sign = bytes.get(end + 1).filter(|s| matches!(s, b'+' | b'-'));
-            let first = end + 1 + usize::from(sign.is_some());
-            end = digits_end(bytes, first)?;
-            let size = bytes[first..end].iter().fold(0_i64, |size, digit| {
-                (size.min(SATURATED / 10) * 10 + i64::from(digit - b'0')).min(SATURATED)
-            });
-            exponent = Some(if sign == Some(&b'-') { -size } else { size });
+            let (read, exponent_end) = read_exponent(bytes, end + 1)?;
+            (exponent, end) = (Some(read), exponent_end);
         }
         Ok(Self {
             start,
@@ -60,21 +55,27 @@ impl Number {
         })
     }
 
-    /// Whether the text is the canonical form already. A `false` may be wrong,
-    /// a `true` never is.
-    #[inline]
-    pub(super) fn is_canonical(&self, bytes: &[u8]) -> bool {
+    /// Where the canonical form ends, if the text begins with it: most numbers
+    /// are canonical as they stand, or but for zeros behind the last decimal.
+    /// `None` where that is not so, or not seen at a glance.
+    #[inline(always)]
+    pub(super) fn canonical_end(&self, bytes: &[u8]) -> Option<usize> {
         if self.exponent.is_some() || self.whole.len() > 21 {
-            return false;
+            return None;
         }
         let zero = bytes.get(self.whole.start) == Some(&b'0');
         if self.fraction.is_empty() {
             // "-0" is the one integer that is not.
-            return !zero || self.whole.start == self.start;
+            return (!zero || self.whole.start == self.start).then_some(self.end);
         }
         let fraction = &bytes[self.fraction.clone()];
-        fraction.last() != Some(&b'0')
-            && !(zero && fraction.iter().take(6).all(|&digit| digit == b'0'))
+        if zero && fraction.iter().take(6).all(|&digit| digit == b'0') {
+            return None;
+        }
+        match fraction.iter().rposition(|&digit| digit != b'0') {
+            Some(last) => Some(self.fraction.start + last + 1),
+            None => Some(self.whole.end),
+        }
     }
 
     /// Appends the canonical form: the layout of ECMAScript's
@@ -136,22 +137,39 @@ impl Number {
     }
 }
 
+/// Reads what follows the `e`: the exponent as written, and where it ends.
+#[inline(never)]
+fn read_exponent(bytes: &[u8], pos: usize) -> Result<(i64, usize), ParseError> {
+    let sign = bytes.get(pos).filter(|s| matches!(s, b'+' | b'-'));
+    let first = pos + usize::from(sign.is_some());
+    let end = digits_end(bytes, first)?;
+    let size = bytes[first..end].iter().fold(0_i64, |size, digit| {
+        (size.min(SATURATED / 10) * 10 + i64::from(digit - b'0')).min(SATURATED)
+    });
+    Ok((if sign == Some(&b'-') { -size } else { size }, end))
+}
+
 /// Where the digits from `pos` on end; at least one is needed.
-#[inline]
+#[inline(always)]
 fn digits_end(bytes: &[u8], pos: usize) -> Result<usize, ParseError> {
     let mut end = pos;
     while let Some(b'0'..=b'9') = bytes.get(end) {
         end += 1;
     }
     if end == pos {
-        let reason = if pos < bytes.len() {
-            "expected a digit"
-        } else {
-            "the text ends inside a number"
-        };
-        return Err(ParseError::new(pos, reason));
+        return Err(no_digit(bytes, pos));
     }
     Ok(end)
+}
+
+#[cold]
+fn no_digit(bytes: &[u8], pos: usize) -> ParseError {
+    let reason = if pos < bytes.len() {
+        "expected a digit"
+    } else {
+        "the text ends inside a number"
+    };
+    ParseError::new(pos, reason)
 }
 
 /// A position in a text as a number to calculate with. No text is longer than

@@ -266,9 +266,13 @@ impl<'t, 's> Reader<'t, 's> {
     #[inline(always)]
     fn number(&mut self, pos: usize) -> Read {
         let number = Number::read(self.bytes, pos)?;
-        if !number.is_canonical(self.bytes) {
-            self.stage(pos, number.end);
-            number.write(self.bytes, self.staged)?;
+        match number.canonical_end(self.bytes) {
+            Some(end) if end == number.end => {}
+            Some(end) => self.stage(end, number.end),
+            None => {
+                self.stage(pos, number.end);
+                number.write(self.bytes, self.staged)?;
+            }
         }
         Ok(number.end)
     }
