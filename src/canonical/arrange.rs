@@ -197,7 +197,11 @@ impl Arrangement {
             let pieces = &self.pieces[change.pieces_start..change.pieces_end];
             for (index, piece) in pieces.iter().enumerate().rev() {
                 let inside = piece.changes_start..piece.changes_end;
-                self.write(out, piece.start..piece.end, inside);
+                if inside.is_empty() {
+                    out.copy(piece.start..piece.end);
+                } else {
+                    self.write(out, piece.start..piece.end, inside);
+                }
                 if index > 0 {
                     out.comma();
                 }
@@ -209,6 +213,9 @@ impl Arrangement {
     }
 }
 
+/// Two vector registers.
+const BLOCK: usize = 32;
+
 /// Fills a buffer from its end.
 struct BackwardWriter<'b> {
     read: &'b [u8],
@@ -217,14 +224,24 @@ struct BackwardWriter<'b> {
 }
 
 impl BackwardWriter<'_> {
-    #[inline]
+    #[inline(always)]
     fn copy(&mut self, part: Range<usize>) {
-        let to = self.at - part.len();
-        self.buffer[to..self.at].copy_from_slice(&self.read[part]);
-        self.at = to;
+        let length = part.len();
+        // Most parts are short. As a block of fixed size they are copied without
+        // a call; what the block has too much is in front, where the next part
+        // is written over it.
+        if length <= BLOCK
+            && let Some(from) = self.read[..part.end].last_chunk::<BLOCK>()
+            && let Some(to) = self.buffer[..self.at].last_chunk_mut()
+        {
+            *to = *from;
+        } else {
+            self.buffer[self.at - length..self.at].copy_from_slice(&self.read[part]);
+        }
+        self.at -= length;
     }
 
-    #[inline]
+    #[inline(always)]
     fn comma(&mut self) {
         self.at -= 1;
         self.buffer[self.at] = b',';
