@@ -61,14 +61,6 @@ pub(super) struct Opened {
 }
 
 impl Arrangement {
-    pub(super) const fn new() -> Self {
-        Self {
-            open: Vec::new(),
-            changes: Vec::new(),
-            pieces: Vec::new(),
-        }
-    }
-
     pub(super) fn clear(&mut self) {
         self.open.clear();
         self.changes.clear();
