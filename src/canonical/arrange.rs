@@ -239,3 +239,34 @@ impl BackwardWriter<'_> {
         self.buffer[self.at] = b',';
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::canonical::canonicalize;
+
+    /// Members of every length about a block's, in front and behind, each in
+    /// working memory that holds something else.
+    #[test]
+    fn members_of_any_length_are_moved_whole() {
+        let dirt = format!(r#"{{"b":"{0}","a":"{0}"}}"#, "#".repeat(400));
+        canonicalize(dirt.as_bytes()).unwrap();
+        for first in 0..2 * super::BLOCK {
+            for second in 0..2 * super::BLOCK {
+                let (a, b) = ("x".repeat(first), "y".repeat(second));
+                for (json, expected) in [
+                    (
+                        format!(r#"{{"b":"{b}","a":"{a}"}}"#),
+                        format!(r#"{{"a":"{a}","b":"{b}"}}"#),
+                    ),
+                    (
+                        format!(r#"["{b}",{{"d":{{"y{b}":1,"{a}":2}},"c":"{a}"}}]"#),
+                        format!(r#"["{b}",{{"c":"{a}","d":{{"{a}":2,"y{b}":1}}}}]"#),
+                    ),
+                ] {
+                    let canonical = canonicalize(json.as_bytes()).unwrap();
+                    assert_eq!(String::from_utf8(canonical).unwrap(), expected, "{json}");
+                }
+            }
+        }
+    }
+}

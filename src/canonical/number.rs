@@ -189,3 +189,45 @@ fn write_integer(mut value: u64, out: &mut Vec<u8>) {
     }
     out[start..].reverse();
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is taken from the text as it stands, and what is written digit by
+    /// digit, are the same bytes.
+    #[track_caller]
+    fn assert_same_both_ways(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        let number = Number::read(bytes, 0).unwrap();
+        let mut written = Vec::new();
+        number.write(bytes, &mut written).unwrap();
+        let taken = number.canonical_end(bytes).map(|end| &bytes[..end]);
+        assert!(taken.is_none_or(|taken| taken == written), "{text}");
+        taken.is_some()
+    }
+
+    #[test]
+    fn usual_numbers_are_taken_as_they_stand() {
+        for text in ["0", "-7", "19.90", "20.00", "0.50", "0.000001", "-1.5"] {
+            assert!(assert_same_both_ways(text), "{text}");
+        }
+        for text in ["-0", "0.0", "-0.00", "0.0000001", "1e2", "1.0e0"] {
+            assert!(!assert_same_both_ways(text), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Red without any one of the four guards in `canonical_end`.
+        #[test]
+        fn what_is_taken_is_what_would_be_written(
+            text in "-?(0|[1-9][0-9]{0,4}|[1-9][0-9]{18,23})(\\.0{0,8}[0-9]{1,3}0{0,3})?(e-?[0-9])?",
+        ) {
+            assert_same_both_ways(&text);
+        }
+    }
+}
