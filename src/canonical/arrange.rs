@@ -245,7 +245,8 @@ mod tests {
     use crate::canonical::canonicalize;
 
     /// Members of every length about a block's, in front and behind, each in
-    /// working memory that holds something else.
+    /// working memory that holds something else. Red where a longer part is taken
+    /// for a block, and where changes inside a member are passed over.
     #[test]
     fn members_of_any_length_are_moved_whole() {
         let dirt = format!(r#"{{"b":"{0}","a":"{0}"}}"#, "#".repeat(400));
