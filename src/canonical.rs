@@ -79,11 +79,12 @@ pub(crate) fn with_canonical<R>(
     };
     // Taken out rather than borrowed: a sink that comes back here finds an
     // empty one and works all the same.
-    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    let kept = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    let mut scratch = kept.unwrap_or_default();
     let result = scratch.canonical(text, ignored).map(sink);
     if scratch.bytes() <= KEPT_BYTES {
         // Fails only while the thread ends, when nothing needs keeping.
-        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
+        let _ = SCRATCH.try_with(|kept| kept.set(Some(scratch)));
     }
     result
 }
@@ -100,8 +101,8 @@ fn first_error(json: &[u8], valid_up_to: usize) -> ParseError {
 
 thread_local! {
     /// So that the derivation of a key allocates nothing once a thread has done
-    /// it before.
-    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+    /// it before. Boxed, so that taking it out moves a pointer.
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 /// Working memory.
@@ -116,14 +117,6 @@ struct Scratch {
 }
 
 impl Scratch {
-    const fn new() -> Self {
-        Self {
-            staged: Vec::new(),
-            arrangement: Arrangement::new(),
-            arranged: Vec::new(),
-        }
-    }
-
     fn canonical<'s>(
         &'s mut self,
         text: &'s str,
@@ -131,10 +124,9 @@ impl Scratch {
     ) -> Result<&'s [u8], ParseError> {
         self.staged.clear();
         self.arrangement.clear();
-        let in_order =
-            Reader::new(text, ignored, &mut self.staged, &mut self.arrangement).read()?;
+        let in_order = Reader::new(text, ignored, &mut self.staged, &mut self.arrangement).read();
         // Untouched, `staged` would have become a copy of this part of the text.
-        let in_order = in_order.unwrap_or(&self.staged);
+        let in_order = in_order.map_err(|error| *error)?.unwrap_or(&self.staged);
         Ok(self.arrangement.apply(in_order, &mut self.arranged))
     }
 

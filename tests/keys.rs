@@ -1,6 +1,7 @@
 //! What the key stands on: no two values share a canonical form, and no value
 //! has two. `vectors` holds RFC 8785's files against it, `numbers` the layout of
-//! doubles, `hostile` bytes that nobody meant as JSON.
+//! doubles, `peers` another implementation, `hostile` bytes that nobody meant as
+//! JSON.
 #![cfg(feature = "testing")]
 
 use std::time::Duration;
@@ -15,6 +16,8 @@ use proptest::test_runner::FileFailurePersistence;
 mod hostile;
 #[path = "keys/numbers.rs"]
 mod numbers;
+#[path = "keys/peers.rs"]
+mod peers;
 #[path = "keys/vectors.rs"]
 mod vectors;
 

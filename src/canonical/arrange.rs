@@ -61,14 +61,6 @@ pub(super) struct Opened {
 }
 
 impl Arrangement {
-    pub(super) const fn new() -> Self {
-        Self {
-            open: Vec::new(),
-            changes: Vec::new(),
-            pieces: Vec::new(),
-        }
-    }
-
     pub(super) fn clear(&mut self) {
         self.open.clear();
         self.changes.clear();
@@ -197,7 +189,11 @@ impl Arrangement {
             let pieces = &self.pieces[change.pieces_start..change.pieces_end];
             for (index, piece) in pieces.iter().enumerate().rev() {
                 let inside = piece.changes_start..piece.changes_end;
-                self.write(out, piece.start..piece.end, inside);
+                if inside.is_empty() {
+                    out.copy(piece.start..piece.end);
+                } else {
+                    self.write(out, piece.start..piece.end, inside);
+                }
                 if index > 0 {
                     out.comma();
                 }
@@ -209,6 +205,9 @@ impl Arrangement {
     }
 }
 
+/// Two vector registers.
+const BLOCK: usize = 32;
+
 /// Fills a buffer from its end.
 struct BackwardWriter<'b> {
     read: &'b [u8],
@@ -217,16 +216,58 @@ struct BackwardWriter<'b> {
 }
 
 impl BackwardWriter<'_> {
-    #[inline]
+    #[inline(always)]
     fn copy(&mut self, part: Range<usize>) {
-        let to = self.at - part.len();
-        self.buffer[to..self.at].copy_from_slice(&self.read[part]);
-        self.at = to;
+        let length = part.len();
+        // Most parts are short. As a block of fixed size they are copied without
+        // a call; what the block has too much is in front, where the next part
+        // is written over it.
+        if length <= BLOCK
+            && let Some(from) = self.read[..part.end].last_chunk::<BLOCK>()
+            && let Some(to) = self.buffer[..self.at].last_chunk_mut()
+        {
+            *to = *from;
+        } else {
+            self.buffer[self.at - length..self.at].copy_from_slice(&self.read[part]);
+        }
+        self.at -= length;
     }
 
-    #[inline]
+    #[inline(always)]
     fn comma(&mut self) {
         self.at -= 1;
         self.buffer[self.at] = b',';
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::canonical::canonicalize;
+
+    /// Members of every length about a block's, in front and behind, each in
+    /// working memory that holds something else. Red where a longer part is taken
+    /// for a block, and where changes inside a member are passed over.
+    #[test]
+    fn members_of_any_length_are_moved_whole() {
+        let dirt = format!(r#"{{"b":"{0}","a":"{0}"}}"#, "#".repeat(400));
+        canonicalize(dirt.as_bytes()).unwrap();
+        for first in 0..2 * super::BLOCK {
+            for second in 0..2 * super::BLOCK {
+                let (a, b) = ("x".repeat(first), "y".repeat(second));
+                for (json, expected) in [
+                    (
+                        format!(r#"{{"b":"{b}","a":"{a}"}}"#),
+                        format!(r#"{{"a":"{a}","b":"{b}"}}"#),
+                    ),
+                    (
+                        format!(r#"["{b}",{{"d":{{"y{b}":1,"{a}":2}},"c":"{a}"}}]"#),
+                        format!(r#"["{b}",{{"c":"{a}","d":{{"{a}":2,"y{b}":1}}}}]"#),
+                    ),
+                ] {
+                    let canonical = canonicalize(json.as_bytes()).unwrap();
+                    assert_eq!(String::from_utf8(canonical).unwrap(), expected, "{json}");
+                }
+            }
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Number {
 
 impl Number {
     /// Reads the number that starts at `start` with a minus sign or a digit.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(bytes: &[u8], start: usize) -> Result<Self, ParseError> {
         let first = start + usize::from(bytes.get(start) == Some(&b'-'));
         let whole = first..digits_end(bytes, first)?;
@@ -43,13 +43,8 @@ impl Number {
         }
         let mut exponent = None;
         if let Some(b'e' | b'E') = bytes.get(end) {
-            let sign = bytes.get(end + 1).filter(|s| matches!(s, b'+' | b'-'));
-            let first = end + 1 + usize::from(sign.is_some());
-            end = digits_end(bytes, first)?;
-            let size = bytes[first..end].iter().fold(0_i64, |size, digit| {
-                (size.min(SATURATED / 10) * 10 + i64::from(digit - b'0')).min(SATURATED)
-            });
-            exponent = Some(if sign == Some(&b'-') { -size } else { size });
+            let (read, exponent_end) = read_exponent(bytes, end + 1)?;
+            (exponent, end) = (Some(read), exponent_end);
         }
         Ok(Self {
             start,
@@ -60,21 +55,27 @@ impl Number {
         })
     }
 
-    /// Whether the text is the canonical form already. A `false` may be wrong,
-    /// a `true` never is.
-    #[inline]
-    pub(super) fn is_canonical(&self, bytes: &[u8]) -> bool {
+    /// Where the canonical form ends, if the text begins with it: most numbers
+    /// are canonical as they stand, or but for zeros behind the last decimal.
+    /// `None` where that is not so, or not seen at a glance.
+    #[inline(always)]
+    pub(super) fn canonical_end(&self, bytes: &[u8]) -> Option<usize> {
         if self.exponent.is_some() || self.whole.len() > 21 {
-            return false;
+            return None;
         }
         let zero = bytes.get(self.whole.start) == Some(&b'0');
         if self.fraction.is_empty() {
             // "-0" is the one integer that is not.
-            return !zero || self.whole.start == self.start;
+            return (!zero || self.whole.start == self.start).then_some(self.end);
         }
         let fraction = &bytes[self.fraction.clone()];
-        fraction.last() != Some(&b'0')
-            && !(zero && fraction.iter().take(6).all(|&digit| digit == b'0'))
+        if zero && fraction.iter().take(6).all(|&digit| digit == b'0') {
+            return None;
+        }
+        match fraction.iter().rposition(|&digit| digit != b'0') {
+            Some(last) => Some(self.fraction.start + last + 1),
+            None => Some(self.whole.end),
+        }
     }
 
     /// Appends the canonical form: the layout of ECMAScript's
@@ -136,22 +137,39 @@ impl Number {
     }
 }
 
+/// Reads what follows the `e`: the exponent as written, and where it ends.
+#[inline(never)]
+fn read_exponent(bytes: &[u8], pos: usize) -> Result<(i64, usize), ParseError> {
+    let sign = bytes.get(pos).filter(|s| matches!(s, b'+' | b'-'));
+    let first = pos + usize::from(sign.is_some());
+    let end = digits_end(bytes, first)?;
+    let size = bytes[first..end].iter().fold(0_i64, |size, digit| {
+        (size.min(SATURATED / 10) * 10 + i64::from(digit - b'0')).min(SATURATED)
+    });
+    Ok((if sign == Some(&b'-') { -size } else { size }, end))
+}
+
 /// Where the digits from `pos` on end; at least one is needed.
-#[inline]
+#[inline(always)]
 fn digits_end(bytes: &[u8], pos: usize) -> Result<usize, ParseError> {
     let mut end = pos;
     while let Some(b'0'..=b'9') = bytes.get(end) {
         end += 1;
     }
     if end == pos {
-        let reason = if pos < bytes.len() {
-            "expected a digit"
-        } else {
-            "the text ends inside a number"
-        };
-        return Err(ParseError::new(pos, reason));
+        return Err(no_digit(bytes, pos));
     }
     Ok(end)
+}
+
+#[cold]
+fn no_digit(bytes: &[u8], pos: usize) -> ParseError {
+    let reason = if pos < bytes.len() {
+        "expected a digit"
+    } else {
+        "the text ends inside a number"
+    };
+    ParseError::new(pos, reason)
 }
 
 /// A position in a text as a number to calculate with. No text is longer than
@@ -170,4 +188,46 @@ fn write_integer(mut value: u64, out: &mut Vec<u8>) {
         }
     }
     out[start..].reverse();
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is taken from the text as it stands, and what is written digit by
+    /// digit, are the same bytes.
+    #[track_caller]
+    fn assert_same_both_ways(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        let number = Number::read(bytes, 0).unwrap();
+        let mut written = Vec::new();
+        number.write(bytes, &mut written).unwrap();
+        let taken = number.canonical_end(bytes).map(|end| &bytes[..end]);
+        assert!(taken.is_none_or(|taken| taken == written), "{text}");
+        taken.is_some()
+    }
+
+    #[test]
+    fn usual_numbers_are_taken_as_they_stand() {
+        for text in ["0", "-7", "19.90", "20.00", "0.50", "0.000001", "-1.5"] {
+            assert!(assert_same_both_ways(text), "{text}");
+        }
+        for text in ["-0", "0.0", "-0.00", "0.0000001", "1e2", "1.0e0"] {
+            assert!(!assert_same_both_ways(text), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Red without any one of the four guards in `canonical_end`.
+        #[test]
+        fn what_is_taken_is_what_would_be_written(
+            text in "-?(0|[1-9][0-9]{0,4}|[1-9][0-9]{18,23})(\\.0{0,8}[0-9]{1,3}0{0,3})?(e-?[0-9])?",
+        ) {
+            assert_same_both_ways(&text);
+        }
+    }
 }

@@ -2,6 +2,8 @@
 //! wherever they are canonical already. It knows the grammar and what is
 //! ignored; it never looks back at what it has staged.
 
+use std::ops::Range;
+
 use super::MAX_DEPTH;
 use super::arrange::{Arrangement, Piece};
 use super::number::Number;
@@ -9,13 +11,17 @@ use super::pointer::{Node, PointerSet};
 use super::string::{self, Name};
 use crate::error::ParseError;
 
-/// Reads one text.
+/// Where something ends, or what is wrong with it. Boxed, so that both fit into
+/// the registers in which a function returns: a refusal is rare.
+type Read = Result<usize, Box<ParseError>>;
+
+/// Reads one text. The position goes from function to function as a value: in a
+/// field, each step would wait for the store of the one before.
 pub(super) struct Reader<'t, 's> {
     text: &'t str,
     bytes: &'t [u8],
-    pos: usize,
-    /// From here up to `pos` the text is canonical as it stands and not staged
-    /// yet: compact JSON is copied in long runs, or not at all.
+    /// From here up to the position the text is canonical as it stands and not
+    /// staged yet: compact JSON is copied in long runs, or not at all.
     run: usize,
     depth: usize,
     ignored: &'s PointerSet,
@@ -33,7 +39,6 @@ impl<'t, 's> Reader<'t, 's> {
         Self {
             text,
             bytes: text.as_bytes(),
-            pos: 0,
             run: 0,
             depth: 0,
             ignored,
@@ -44,113 +49,122 @@ impl<'t, 's> Reader<'t, 's> {
 
     /// Reads the whole text. What it gives back, or else what is staged, is
     /// canonical but for what the arrangement says.
-    pub(super) fn read(mut self) -> Result<Option<&'t [u8]>, ParseError> {
+    pub(super) fn read(mut self) -> Result<Option<&'t [u8]>, Box<ParseError>> {
         if self.bytes.starts_with("\u{feff}".as_bytes()) {
-            return Err(ParseError::new(0, "byte order mark"));
+            return Err(ParseError::new(0, "byte order mark").into());
         }
-        self.skip_space();
-        self.value(self.ignored.root())?;
+        let start = self.skip_space(0);
+        let end = self.value(start, self.ignored.root())?;
         let untouched = self.staged.is_empty();
-        let untouched = untouched.then(|| &self.bytes[self.run..self.pos]);
+        let untouched = untouched.then(|| &self.bytes[self.run..end]);
         if untouched.is_none() {
-            self.stage();
+            self.stage(end, end);
         }
-        let end = self.space_end();
+        let end = self.space_end(end);
         if end < self.bytes.len() {
-            return Err(ParseError::new(end, "text after the value"));
+            return Err(ParseError::new(end, "text after the value").into());
         }
         Ok(untouched)
     }
 
-    fn value(&mut self, node: Option<Node>) -> Result<(), ParseError> {
-        match self.bytes.get(self.pos) {
-            Some(b'"') => {
-                self.pos += 1;
-                self.string().map(|_| ())
-            }
-            Some(b'{') => self.object(node),
-            Some(b'[') => self.array(node),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.literal(b"true"),
-            Some(b'f') => self.literal(b"false"),
-            Some(b'n') => self.literal(b"null"),
-            _ => Err(self.unexpected("expected a value")),
+    /// Inlined into whatever contains values, where most of them are read in a
+    /// few instructions.
+    #[inline(always)]
+    fn value(&mut self, pos: usize, node: Option<Node>) -> Read {
+        match self.bytes.get(pos) {
+            Some(b'"') => self.string(pos + 1).map(|(end, _)| end),
+            Some(b'-' | b'0'..=b'9') => self.number(pos),
+            Some(b'{') => self.object(pos, node),
+            Some(b'[') => self.array(pos, node),
+            Some(b't') => self.literal(pos, b"true"),
+            Some(b'f') => self.literal(pos, b"false"),
+            Some(b'n') => self.literal(pos, b"null"),
+            _ => Err(self.unexpected(pos, "expected a value")),
         }
     }
 
-    fn object(&mut self, node: Option<Node>) -> Result<(), ParseError> {
-        self.enter()?;
-        if self.next_is(b'}') {
+    #[inline(never)]
+    fn object(&mut self, pos: usize, node: Option<Node>) -> Read {
+        let mut pos = self.enter(pos)?;
+        if self.bytes.get(pos) == Some(&b'}') {
             self.depth -= 1;
-            return Ok(());
+            return Ok(pos + 1);
         }
-        let mut container = self.arrangement.open(self.staged_end());
+        let mut container = self.arrangement.open(self.staged_end(pos));
         loop {
-            let start = self.staged_end();
+            let start = self.staged_end(pos);
             let changes_start = self.arrangement.changes();
-            if self.bytes.get(self.pos) != Some(&b'"') {
-                return Err(self.unexpected("expected a member name"));
+            if self.bytes.get(pos) != Some(&b'"') {
+                return Err(self.unexpected(pos, "expected a member name"));
             }
-            self.pos += 1;
-            let name_start = self.pos;
-            let escaped = self.string()?;
-            let name_end = self.pos - 1;
+            let name_start = pos + 1;
+            let (after_name, escaped) = self.string(name_start)?;
+            let name_end = after_name - 1;
             let below = match node {
                 Some(node) => self.member(node, name_start, name_end, escaped),
                 None => None,
             };
-            self.skip_space();
-            if self.bytes.get(self.pos) != Some(&b':') {
-                return Err(self.unexpected("expected a colon"));
+            pos = self.skip_space(after_name);
+            if self.bytes.get(pos) != Some(&b':') {
+                return Err(self.unexpected(pos, "expected a colon"));
             }
-            self.pos += 1;
-            self.skip_space();
-            self.value(below)?;
+            pos = self.skip_space(pos + 1);
+            pos = self.value(pos, below)?;
             // Made only now, so that it need not be kept over the value.
             let name = Name::new(self.text, name_start, name_end, escaped);
-            let piece = self.piece(name, start, changes_start, below);
+            let piece = self.piece(name, start..self.staged_end(pos), changes_start, below);
             self.arrangement.push(&mut container, piece, self.text);
-            if self.after_part(b'}', "expected a comma or a closing brace")? {
+            let part = self.after_part(pos, b'}', "expected a comma or a closing brace")?;
+            pos = part.end;
+            if part.is_last {
                 break;
             }
         }
         self.depth -= 1;
-        let end = self.staged_end() - 1;
-        self.arrangement.close(container, end, self.text)
+        let end = self.staged_end(pos) - 1;
+        self.arrangement.close(container, end, self.text)?;
+        Ok(pos)
     }
 
-    fn array(&mut self, node: Option<Node>) -> Result<(), ParseError> {
-        self.enter()?;
-        if self.next_is(b']') {
+    #[inline(never)]
+    fn array(&mut self, pos: usize, node: Option<Node>) -> Read {
+        let mut pos = self.enter(pos)?;
+        if self.bytes.get(pos) == Some(&b']') {
             self.depth -= 1;
-            return Ok(());
+            return Ok(pos + 1);
         }
         const EXPECTED: &str = "expected a comma or a closing bracket";
         let Some(node) = node else {
             // Nothing in here is ignored, and elements keep their order.
             loop {
-                self.value(None)?;
-                if self.after_part(b']', EXPECTED)? {
+                pos = self.value(pos, None)?;
+                let part = self.after_part(pos, b']', EXPECTED)?;
+                pos = part.end;
+                if part.is_last {
                     self.depth -= 1;
-                    return Ok(());
+                    return Ok(pos);
                 }
             }
         };
-        let mut container = self.arrangement.open(self.staged_end());
+        let mut container = self.arrangement.open(self.staged_end(pos));
         for index in 0.. {
-            let start = self.staged_end();
+            let start = self.staged_end(pos);
             let changes_start = self.arrangement.changes();
             let below = self.ignored.element(node, index);
-            self.value(below)?;
-            let piece = self.piece(Name::of_element(index), start, changes_start, below);
+            pos = self.value(pos, below)?;
+            let name = Name::of_element(index);
+            let piece = self.piece(name, start..self.staged_end(pos), changes_start, below);
             self.arrangement.push(&mut container, piece, self.text);
-            if self.after_part(b']', EXPECTED)? {
+            let part = self.after_part(pos, b']', EXPECTED)?;
+            pos = part.end;
+            if part.is_last {
                 break;
             }
         }
         self.depth -= 1;
-        let end = self.staged_end() - 1;
-        self.arrangement.close(container, end, self.text)
+        let end = self.staged_end(pos) - 1;
+        self.arrangement.close(container, end, self.text)?;
+        Ok(pos)
     }
 
     /// Where a member of what is ignored stands; most payloads are read whole.
@@ -160,155 +174,176 @@ impl<'t, 's> Reader<'t, 's> {
         self.ignored.member(node, name, self.text)
     }
 
-    /// What has been read since `start`.
+    /// What has been read and would be staged at `place`.
     #[inline(always)]
-    fn piece(&self, name: Name, start: usize, changes_start: usize, node: Option<Node>) -> Piece {
+    fn piece(
+        &self,
+        name: Name,
+        place: Range<usize>,
+        changes_start: usize,
+        node: Option<Node>,
+    ) -> Piece {
         let ignored = self.ignored.ends_at(node);
         Piece {
             name,
-            start,
-            end: if ignored { start } else { self.staged_end() },
+            start: place.start,
+            end: if ignored { place.start } else { place.end },
             changes_start,
             changes_end: self.arrangement.changes(),
         }
     }
 
     /// Goes past an opening bracket and the space behind it.
-    fn enter(&mut self) -> Result<(), ParseError> {
+    #[inline(always)]
+    fn enter(&mut self, pos: usize) -> Read {
         if self.depth == MAX_DEPTH {
-            return Err(ParseError::new(self.pos, "nested too deeply"));
+            return Err(ParseError::new(pos, "nested too deeply").into());
         }
         self.depth += 1;
-        self.pos += 1;
-        self.skip_space();
-        Ok(())
+        Ok(self.skip_space(pos + 1))
     }
 
-    /// Goes past what follows a member or an element: whether it is the last.
-    #[inline]
-    fn after_part(&mut self, close: u8, expected: &'static str) -> Result<bool, ParseError> {
-        self.skip_space();
-        if self.next_is(close) {
-            return Ok(true);
+    /// Goes past what follows a member or an element.
+    #[inline(always)]
+    fn after_part(
+        &mut self,
+        pos: usize,
+        close: u8,
+        expected: &'static str,
+    ) -> Result<AfterPart, Box<ParseError>> {
+        let pos = self.skip_space(pos);
+        match self.bytes.get(pos) {
+            Some(b',') => Ok(AfterPart {
+                end: self.skip_space(pos + 1),
+                is_last: false,
+            }),
+            Some(&byte) if byte == close => Ok(AfterPart {
+                end: pos + 1,
+                is_last: true,
+            }),
+            _ => Err(self.unexpected(pos, expected)),
         }
-        if !self.next_is(b',') {
-            return Err(self.unexpected(expected));
-        }
-        self.skip_space();
-        Ok(false)
     }
 
-    /// Goes from behind the opening quote to behind the closing one: whether
-    /// there was an escape between them.
-    #[inline]
-    fn string(&mut self) -> Result<bool, ParseError> {
-        let end = string::plain_end(self.bytes, self.pos);
+    /// From behind the opening quote: where the string ends, behind the closing
+    /// one, and whether there is an escape in it.
+    #[inline(always)]
+    fn string(&mut self, pos: usize) -> Result<(usize, bool), Box<ParseError>> {
+        let end = string::plain_end(self.bytes, pos);
         if self.bytes.get(end) == Some(&b'"') {
-            self.pos = end + 1;
-            return Ok(false);
+            return Ok((end + 1, false));
         }
-        self.escaped_string(end).map(|()| true)
+        self.escaped_string(end).map(|end| (end, true))
     }
 
-    fn escaped_string(&mut self, mut end: usize) -> Result<(), ParseError> {
+    #[inline(never)]
+    fn escaped_string(&mut self, mut end: usize) -> Read {
         loop {
-            self.pos = end;
             match self.bytes.get(end) {
-                Some(b'"') => {
-                    self.pos += 1;
-                    return Ok(());
-                }
+                Some(b'"') => return Ok(end + 1),
                 Some(b'\\') => {
                     let (character, after) = string::escape(self.bytes, end)?;
                     let mut buffer = [0; 6];
                     let spelled = string::spell(character, &mut buffer);
                     if spelled != &self.bytes[end..after] {
-                        self.stage();
+                        self.stage(end, after);
                         self.staged.extend_from_slice(spelled);
-                        self.run = after;
                     }
                     end = string::plain_end(self.bytes, after);
                 }
-                Some(_) => return Err(ParseError::new(end, "control character in a string")),
-                None => return Err(ParseError::new(end, "the text ends inside a string")),
+                Some(_) => {
+                    let reason = "control character in a string";
+                    return Err(ParseError::new(end, reason).into());
+                }
+                None => {
+                    let reason = "the text ends inside a string";
+                    return Err(ParseError::new(end, reason).into());
+                }
             }
         }
     }
 
-    #[inline]
-    fn number(&mut self) -> Result<(), ParseError> {
-        let number = Number::read(self.bytes, self.pos)?;
-        if !number.is_canonical(self.bytes) {
-            self.stage();
-            number.write(self.bytes, self.staged)?;
-            self.run = number.end;
-        }
-        self.pos = number.end;
-        Ok(())
-    }
-
-    fn literal(&mut self, literal: &'static [u8]) -> Result<(), ParseError> {
-        for expected in literal {
-            if self.bytes.get(self.pos) != Some(expected) {
-                return Err(self.unexpected("expected a value"));
+    #[inline(always)]
+    fn number(&mut self, pos: usize) -> Read {
+        let number = Number::read(self.bytes, pos)?;
+        match number.canonical_end(self.bytes) {
+            Some(end) if end == number.end => {}
+            Some(end) => self.stage(end, number.end),
+            None => {
+                self.stage(pos, number.end);
+                number.write(self.bytes, self.staged)?;
             }
-            self.pos += 1;
         }
-        Ok(())
+        Ok(number.end)
     }
 
-    #[inline]
-    fn next_is(&mut self, byte: u8) -> bool {
-        let found = self.bytes.get(self.pos) == Some(&byte);
-        self.pos += usize::from(found);
-        found
-    }
-
-    #[inline]
-    fn skip_space(&mut self) {
-        if self.bytes.get(self.pos).is_some_and(|&byte| byte <= b' ') {
-            self.drop_space();
+    #[inline(always)]
+    fn literal(&self, pos: usize, literal: &'static [u8]) -> Read {
+        match self.bytes.get(pos..pos + literal.len()) {
+            Some(found) if found == literal => Ok(pos + literal.len()),
+            _ => Err(self.no_literal(pos, literal)),
         }
     }
 
-    fn drop_space(&mut self) {
-        let end = self.space_end();
-        if end > self.pos {
-            self.stage();
-            self.pos = end;
-            self.run = end;
+    #[cold]
+    fn no_literal(&self, pos: usize, literal: &'static [u8]) -> Box<ParseError> {
+        let found = self.bytes[pos..].iter().zip(literal);
+        let same = found.take_while(|(found, expected)| found == expected);
+        self.unexpected(pos + same.count(), "expected a value")
+    }
+
+    #[inline(always)]
+    fn skip_space(&mut self, pos: usize) -> usize {
+        match self.bytes.get(pos) {
+            Some(..=b' ') => self.drop_space(pos),
+            _ => pos,
         }
     }
 
-    fn space_end(&self) -> usize {
-        let mut end = self.pos;
+    #[inline(never)]
+    fn drop_space(&mut self, pos: usize) -> usize {
+        let end = self.space_end(pos);
+        if end > pos {
+            self.stage(pos, end);
+        }
+        end
+    }
+
+    fn space_end(&self, pos: usize) -> usize {
+        let mut end = pos;
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(end) {
             end += 1;
         }
         end
     }
 
-    /// Stages the run.
+    /// Stages the run up to `end`; the next one begins at `next`.
     #[inline]
-    fn stage(&mut self) {
-        self.staged
-            .extend_from_slice(&self.bytes[self.run..self.pos]);
-        self.run = self.pos;
+    fn stage(&mut self, end: usize, next: usize) {
+        self.staged.extend_from_slice(&self.bytes[self.run..end]);
+        self.run = next;
     }
 
-    /// Where the next byte would be staged.
-    #[inline]
-    fn staged_end(&self) -> usize {
-        self.staged.len() + self.pos - self.run
+    /// Where the byte at `pos` would be staged.
+    #[inline(always)]
+    fn staged_end(&self, pos: usize) -> usize {
+        self.staged.len() + pos - self.run
     }
 
     #[cold]
-    fn unexpected(&self, expected: &'static str) -> ParseError {
-        let reason = if self.pos < self.bytes.len() {
+    fn unexpected(&self, pos: usize, expected: &'static str) -> Box<ParseError> {
+        let reason = if pos < self.bytes.len() {
             expected
         } else {
             "the text ends too early"
         };
-        ParseError::new(self.pos, reason)
+        ParseError::new(pos, reason).into()
     }
+}
+
+/// What follows a member or an element: a comma, or else its container's end.
+struct AfterPart {
+    /// Behind it, and the space behind the comma.
+    end: usize,
+    is_last: bool,
 }

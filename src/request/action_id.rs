@@ -55,7 +55,7 @@ impl FromStr for ActionId {
             "it must have 1 to 255 bytes"
         } else if text.contains(':') {
             "it must not contain ':'"
-        } else if text.contains(char::is_control) {
+        } else if has_control(text) {
             "it must not contain control characters"
         } else if text == "." || text == ".." {
             "it must not be '.' or '..'"
@@ -64,6 +64,14 @@ impl FromStr for ActionId {
         };
         Err(Error::invalid_request("action_id", reason))
     }
+}
+
+/// Whether there is a control character. An id is checked for each request, and
+/// seldom has a character that is not printable ASCII.
+fn has_control(text: &str) -> bool {
+    // All bytes without a branch: many at a time.
+    let printable = |all, byte| all & matches!(byte, b' '..=b'~');
+    !text.bytes().fold(true, printable) && text.contains(char::is_control)
 }
 
 #[cfg(test)]

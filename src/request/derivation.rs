@@ -69,11 +69,14 @@ impl Derivation {
         payload: &[u8],
         ignored: &PointerSet,
     ) -> Result<Self, Error> {
-        with_canonical(payload, ignored, |canonical| {
-            let hash = Sha256::new().chain_update(action_id.as_str());
-            Self(hash.chain_update(":").chain_update(canonical))
-        })
-        .map_err(|error| Error::invalid_request("payload", error.to_string()))
+        // Updated in place: `chain_update` would move the state each time.
+        let mut hash = Sha256::new();
+        hash.update(action_id.as_str());
+        hash.update(":");
+        match with_canonical(payload, ignored, |canonical| hash.update(canonical)) {
+            Ok(()) => Ok(Self(hash)),
+            Err(error) => Err(Error::invalid_request("payload", error.to_string())),
+        }
     }
 
     /// The key, made of the payload.
