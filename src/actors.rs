@@ -29,6 +29,6 @@ pub(crate) mod supervisor;
 pub(crate) mod token;
 pub(crate) mod waits;
 
-pub(crate) use self::execution::resolve;
+pub(crate) use self::execution::{notice_loss, resolve};
 pub use self::supervisor::{Drained, EngineMessage};
 pub use self::waits::{Wait, Waits};

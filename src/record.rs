@@ -197,6 +197,19 @@ pub enum RecordState {
 }
 
 impl RecordState {
+    /// Whether a request may have been executed under this record, and nobody is
+    /// left who will find out: `Indeterminate`, or `Locked` with a lease in
+    /// `Dispatched` that has lapsed. `Store::unresolved` lists these.
+    pub fn is_unresolved(&self) -> bool {
+        match self {
+            Self::Indeterminate { .. } => true,
+            Self::Locked {
+                phase, lease_left, ..
+            } => *phase == Phase::Dispatched && lease_left.is_zero(),
+            Self::Cached { .. } | Self::Released { .. } => false,
+        }
+    }
+
     /// The version that was seen.
     pub fn seen(&self) -> Seen {
         match self {

@@ -102,7 +102,8 @@ pub trait Store: Send + Sync + 'static {
         0
     }
 
-    /// Up to `limit` indeterminate records of a namespace, in no order.
+    /// Up to `limit` records of a namespace that are
+    /// [unresolved](RecordState::is_unresolved), in no order.
     ///
     /// # Errors
     ///

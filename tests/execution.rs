@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use genesys_once::execution::{Attempt, Execution, Hashed, Lock, Locked, Terms};
 use genesys_once::record::{Event, Phase};
-use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
 use genesys_once::{
     DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Namespace, RecordName,
     RecordState, Resolution, Served, Store, Then, Upstream as _,
@@ -363,30 +363,34 @@ async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
     }
 }
 
-/// What `Engine::unresolved` says of itself.
+/// Nobody may ever ask for such a key again. Red when the store lists what is
+/// indeterminate alone, and when `resolve` does not look at a lapsed lock.
 #[tokio::test(start_paused = true)]
-async fn a_lapsed_lock_is_listed_once_somebody_asked_for_it_again() {
-    let (store, upstream) = (MemoryStore::new(), ok());
-    drop(locked(&store).await);
-    advance(2 * SECOND).await;
-    let engine = Engine::builder(upstream.clone()).store(store.clone());
-    let engine = engine.start().await.unwrap();
-    let key = IdempotencyKey::of(&request());
-    let state = engine.inspect(&key).await.unwrap();
-    assert!(
-        matches!(
-            state,
-            Some(RecordState::Locked {
-                phase: Phase::Dispatched,
-                lease_left: Duration::ZERO,
-                ..
-            })
-        ),
-        "{state:?}"
-    );
-    assert_eq!(engine.unresolved(10).await.unwrap(), []);
-    let error = engine.execute(request()).await.unwrap_err();
-    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
-    assert_eq!(engine.unresolved(10).await.unwrap().len(), 1);
-    assert_eq!(upstream.ledger().total(), 0);
+async fn a_lost_holder_s_key_is_listed_and_resolved_though_nobody_asks_for_it() {
+    let applied = Resolution::Applied(answers::json(200, "{}"));
+    for (resolution, calls) in [(Resolution::NotApplied, 1), (applied, 0)] {
+        let (store, upstream) = (MemoryStore::new(), ok());
+        drop(locked(&store).await);
+        let engine = Engine::builder(upstream.clone()).store(store.clone());
+        let engine = engine.start().await.unwrap();
+        // Live: it may still be answered.
+        assert_eq!(engine.unresolved(10).await.unwrap(), []);
+        advance(2 * SECOND).await;
+        let key = IdempotencyKey::of(&request());
+        if let Resolution::NotApplied = resolution {
+            let listed = engine.unresolved(10).await.unwrap();
+            let [(listed, RecordState::Indeterminate { .. })] = &*listed else {
+                panic!("{listed:?}");
+            };
+            assert_eq!(*listed, key);
+            // Its loss was noticed just now.
+            let early = engine.resolve(&key, Resolution::NotApplied).await;
+            assert!(matches!(early, Err(Error::NotIndeterminate { .. })));
+            advance(100 * SECOND).await;
+        }
+        engine.resolve(&key, resolution).await.unwrap();
+        assert_eq!(engine.unresolved(10).await.unwrap(), []);
+        assert!(engine.execute(request()).await.unwrap().is_success());
+        assert_eq!(upstream.ledger().total(), calls);
+    }
 }

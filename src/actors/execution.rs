@@ -17,7 +17,7 @@ mod attempts;
 mod elsewhere;
 mod run;
 
-pub(crate) use self::elsewhere::resolve;
+pub(crate) use self::elsewhere::{notice_loss, resolve};
 
 /// A flight and what it takes to run it.
 pub(crate) struct Job {

@@ -4,7 +4,7 @@
 use tokio::time::timeout;
 
 use super::Engine;
-use crate::actors::resolve;
+use crate::actors::{notice_loss, resolve};
 use crate::error::{Error, StoreError};
 use crate::key::IdempotencyKey;
 use crate::policy::OnStoreDown;
@@ -37,8 +37,9 @@ impl Engine {
         shared.store.look(&name).await.map_err(of_store)
     }
 
-    /// Settles an indeterminate key: `NotApplied` lets the next request execute
-    /// it, `Applied` replays the outcome given.
+    /// Settles an indeterminate key, also one whose holder was lost with its
+    /// request under way: `NotApplied` lets the next request execute it, `Applied`
+    /// replays the outcome given.
     ///
     /// # Errors
     ///
@@ -59,7 +60,7 @@ impl Engine {
         // The same request may be open in both. Where the store refuses, nothing
         // is settled here either: it may have heard of the lost attempt only now.
         let there = match shared.store.look(&shared.name(*key)).await {
-            Ok(Some(RecordState::Indeterminate { .. })) => {
+            Ok(Some(state)) if state.is_unresolved() => {
                 resolve(shared, &*shared.store, *key, resolution.clone(), ttl).await?;
                 Ok(())
             }
@@ -108,8 +109,8 @@ impl Engine {
     }
 
     /// Up to `limit` indeterminate keys of this engine's namespace, in no order.
-    /// One whose process died with its request under way is a lapsed lock, and
-    /// not among them, until somebody asks for it again.
+    /// One whose holder was lost with its request under way is among them as soon
+    /// as its lease has lapsed, and its record says so from then on.
     ///
     /// It walks the whole store: for people and their tools, not for a request.
     ///
@@ -130,7 +131,13 @@ impl Engine {
         let listed = shared.store.unresolved(&shared.namespace, limit);
         let listed = timeout(self.inner.deadline, listed).await;
         let late = |_| unavailable(StoreError::unavailable("no list within the deadline"));
-        let mut found = listed.map_err(late)?.map_err(unavailable)?;
+        let mut found = Vec::new();
+        for (key, state) in listed.map_err(late)?.map_err(unavailable)? {
+            let name = shared.name(key);
+            let state = notice_loss(shared, &*shared.store, &name, state).await?;
+            let open = state.filter(|state| matches!(state, RecordState::Indeterminate { .. }));
+            found.extend(open.map(|state| (key, state)));
+        }
         if let Some(fallback) = self.fallback() {
             let here = fallback.unresolved(&shared.namespace, limit).await;
             for (key, state) in here.map_err(unavailable)? {

@@ -167,13 +167,16 @@ impl Store for MemoryStore {
             let found = inner
                 .records
                 .iter()
-                .filter(|(name, entry)| {
-                    name.namespace == *namespace
-                        && matches!(entry.record.content, Content::Indeterminate { .. })
-                })
+                .filter(|(name, _)| name.namespace == *namespace)
                 .filter_map(|(name, _)| {
                     let (record, left) = inner.current(name, now)?;
-                    Some((name.key, record.state(left)))
+                    let state = matches!(
+                        record.content,
+                        Content::Indeterminate { .. } | Content::Locked(_)
+                    )
+                    .then(|| record.state(left));
+                    let state = state.filter(RecordState::is_unresolved)?;
+                    Some((name.key, state))
                 });
             Ok(found.take(limit).collect())
         })

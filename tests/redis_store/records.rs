@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Answer, Event, Resolution, Seen};
+use genesys_once::record::{Answer, Event, Phase, Resolution, Seen};
 use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, chain, claim, complete, extend, name};
@@ -148,6 +148,33 @@ async fn a_key_of_another_type_is_not_touched() {
             .unwrap()
             .is_empty()
     );
+}
+
+/// Red when only indeterminate records are looked at, and when a lock is listed
+/// that is live or claimed.
+#[tokio::test]
+async fn lapsed_locks_with_a_request_under_way_are_listed() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    for number in 1..4 {
+        store.apply(&name(number), acquire(1)).await.unwrap();
+    }
+    let enter = Event::Enter {
+        claim: claim(1),
+        step: 1,
+        phase: Phase::Claimed,
+    };
+    store.apply(&name(2), enter).await.unwrap();
+    // What is left is less than the retention: the leases have lapsed.
+    let retention = claim(1).retention.as_millis() - 1;
+    for number in [1, 2] {
+        let key = name(number).to_string();
+        server.command::<()>(&["PEXPIRE", &key, &retention.to_string()]);
+    }
+    let namespace = "test".parse().unwrap();
+    let listed = store.unresolved(&namespace, 10).await.unwrap();
+    let keys: Vec<_> = listed.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, [name(1).key], "{listed:?}");
 }
 
 /// A lease that never lapses would hold its key for good.

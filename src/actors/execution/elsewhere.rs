@@ -2,7 +2,7 @@
 //! answer from what the record says. Nothing is ever sent from here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use tokio::time::sleep;
@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::execution::{Execution, Hashed, Lock, follow_up};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{Answer, Event, RecordState, Refusal, Resolution};
+use crate::record::{Answer, Claim, Event, LeaseId, RecordState, Refusal, Resolution};
 use crate::store::{BoxFuture, Store};
+use crate::telemetry;
 
 /// The first wait between two looks, without a notice; doubled up to
 /// [`LONGEST_POLL`].
@@ -175,9 +176,12 @@ pub(crate) async fn resolve(
 ) -> Result<(), Error> {
     let name = shared.name(key);
     let of_store = |source| Error::of_store(key, source);
-    let Some(RecordState::Indeterminate { seen, age, .. }) =
-        store.look(&name).await.map_err(of_store)?
-    else {
+    let state = store.look(&name).await.map_err(of_store)?;
+    let state = match state {
+        Some(state) => notice_loss(shared, store, &name, state).await?,
+        None => None,
+    };
+    let Some(RecordState::Indeterminate { seen, age, .. }) = state else {
         return Err(Error::NotIndeterminate { key });
     };
     if resolution == Resolution::NotApplied && age < shared.may_still_run() {
@@ -191,5 +195,41 @@ pub(crate) async fn resolve(
     match follow_up(store, &name, &event, 2).await.map_err(of_store)? {
         Answer::Done => Ok(()),
         _ => Err(Error::NotIndeterminate { key }),
+    }
+}
+
+/// The record of a holder that was lost with its request under way says so from
+/// now on, as it would if somebody asked for the key; any other stays as it is.
+pub(crate) async fn notice_loss(
+    shared: &Shared,
+    store: &dyn Store,
+    name: &RecordName,
+    state: RecordState,
+) -> Result<Option<RecordState>, Error> {
+    let (RecordState::Locked { .. }, true, Some(fingerprint)) =
+        (&state, state.is_unresolved(), state.fingerprint())
+    else {
+        return Ok(Some(state));
+    };
+    let event = Event::TakeOver {
+        // Of a lease in `Dispatched` nobody becomes the holder.
+        claim: Claim {
+            lease: LeaseId::random(),
+            fingerprint,
+            lease_ttl: shared.terms.lease,
+            retention: shared.terms.unresolved_ttl,
+        },
+        seen: state.seen(),
+        now: SystemTime::now(),
+    };
+    let answer = follow_up(store, name, &event, 2).await;
+    match answer.map_err(|source| Error::of_store(name.key, source))? {
+        Answer::Is(Some(state)) => {
+            if let RecordState::Indeterminate { .. } = state {
+                telemetry::indeterminate(name);
+            }
+            Ok(Some(state))
+        }
+        _ => Ok(None),
     }
 }

@@ -214,8 +214,9 @@ impl Snapshot {
             let (key, record) = (name[first.len()..].parse(), row.read(now));
             match (key, record) {
                 (Ok(key), Ok(Some((record, left)))) => {
-                    if let Content::Indeterminate { .. } = record.content {
-                        found.push((key, record.state(left)));
+                    let state = record.state(left);
+                    if state.is_unresolved() {
+                        found.push((key, state));
                     }
                 }
                 (Ok(_), Ok(None)) => {}

@@ -1,5 +1,5 @@
-//! The list of indeterminate records: a walk through all keys of all primaries.
-//! It fetches no record whole that is not one of them.
+//! The list of unresolved records: a walk through all keys of all primaries. It
+//! fetches no record whole that has an outcome.
 
 use std::collections::HashSet;
 
@@ -16,10 +16,14 @@ use crate::record::RecordState;
 /// Keys that one `SCAN` looks at.
 const SCAN: usize = 1000;
 
-/// How the first line of these records begins.
-const BEGINNING: &[u8] = b"genesys-once/1 indeterminate ";
+/// How the first lines of these records begin; which locks have lapsed, their
+/// time to live says.
+const BEGINNINGS: [&[u8]; 2] = [b"genesys-once/1 indeterminate ", b"genesys-once/1 locked "];
 
-/// The indeterminate records of a namespace.
+/// As many bytes as the longest has.
+const LENGTH: usize = BEGINNINGS[0].len();
+
+/// The unresolved records of a namespace.
 ///
 /// # Errors
 ///
@@ -89,15 +93,15 @@ impl Walk<'_> {
             return Ok(());
         }
         // It may have been settled, or expired, since.
-        if let Some(state @ RecordState::Indeterminate { .. }) = look(self.routes, key).await? {
-            self.found.push((digits, state));
-        }
+        let state = look(self.routes, key).await?;
+        let state = state.filter(RecordState::is_unresolved);
+        self.found.extend(state.map(|state| (digits, state)));
         Ok(())
     }
 }
 
-/// Those whose first line says that they are indeterminate, and those that have
-/// gone to another server meanwhile.
+/// Those whose first line says that they are indeterminate or locked, and those
+/// that have gone to another server meanwhile.
 async fn candidates(primary: &Link, keys: Vec<String>) -> Result<Vec<String>, StoreError> {
     if keys.is_empty() {
         return Ok(keys);
@@ -106,7 +110,7 @@ async fn candidates(primary: &Link, keys: Vec<String>) -> Result<Vec<String>, St
         .iter()
         .map(|key| {
             let mut beginning = cmd("GETRANGE");
-            beginning.arg(key).arg(0).arg(BEGINNING.len() - 1);
+            beginning.arg(key).arg(0).arg(LENGTH - 1);
             beginning
         })
         .collect();
@@ -115,9 +119,15 @@ async fn candidates(primary: &Link, keys: Vec<String>) -> Result<Vec<String>, St
     for (key, reply) in keys.into_iter().zip(replies) {
         match Failure::in_reply(&reply) {
             Some(failure) if !failure.doubts_the_server() => return Err(failure.into()),
-            None if !matches!(&reply, Value::BulkString(line) if line == BEGINNING) => {}
+            None if !matches!(&reply, Value::BulkString(line) if is_candidate(line)) => {}
             _ => candidates.push(key),
         }
     }
     Ok(candidates)
+}
+
+fn is_candidate(line: &[u8]) -> bool {
+    BEGINNINGS
+        .iter()
+        .any(|beginning| line.starts_with(beginning))
 }
