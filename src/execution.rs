@@ -117,6 +117,13 @@ pub struct Hashed {
 /// The key is held; waits for `execute` or `release`.
 #[derive(Debug)]
 pub struct Locked {
+    held: Box<Holding>,
+}
+
+/// What there is to a held key. Boxed: each step hands it on, and the future of
+/// an execution keeps room for it on either side of each of them.
+#[derive(Debug)]
+struct Holding {
     terms: Terms,
     claim: Claim,
     step: u32,
@@ -132,7 +139,8 @@ pub struct Locked {
 /// The platform answered; waits for `cache`.
 #[derive(Debug)]
 pub struct Executed {
-    terms: Terms,
+    /// For how long the outcome is kept, where no caller asks for anything else.
+    usual_ttl: Duration,
     claim: Claim,
     step: u32,
     outcome: Arc<Outcome>,

@@ -1,6 +1,6 @@
 //! One key from `Hashed` to `Cached`: an actor that lives for one flight. The
 //! typestates do each step; this decides which step is next. All of it is one
-//! handler future, which a kill may drop anywhere.
+//! future, that of the hook after the start, which a kill may drop anywhere.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,38 +33,38 @@ pub(crate) async fn spawn(job: Job, supervisor: ActorCell) -> Result<ActorCell, 
 
 struct ExecutionActor;
 
-/// The only message: begin.
+/// Nobody tells an execution anything.
 #[derive(Debug)]
-struct Run;
+enum Nothing {}
 
 #[cfg(feature = "ractor-cluster")]
-impl ractor::Message for Run {}
+impl ractor::Message for Nothing {}
 
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
 impl Actor for ExecutionActor {
-    type Msg = Run;
-    /// Taken by the handler, so that the guard dies with the handler's future
-    /// and not with a supervision event that carries the state.
+    type Msg = Nothing;
+    /// Taken by the hook that runs it, so that the guard dies with the hook's
+    /// future and not with a supervision event that carries the state.
     type State = Option<Job>;
     type Arguments = Job;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<Run>,
+        _: ActorRef<Nothing>,
         job: Job,
     ) -> Result<Self::State, ActorProcessingErr> {
-        myself.send_message(Run)?;
         Ok(Some(job))
     }
 
-    async fn handle(
+    /// The whole flight. The actor is linked by now: a kill drops this future as
+    /// it would a handler's, and a panic is told to the supervisor all the same.
+    async fn post_start(
         &self,
-        myself: ActorRef<Run>,
-        _: Run,
+        myself: ActorRef<Nothing>,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(job) = state.take() {
-            // Boxed: ractor keeps a handler's future twice, once as the argument
+            // Boxed: ractor keeps a hook's future twice, once as the argument
             // that it came as and once where it is polled.
             Box::pin(job.run()).await;
         }

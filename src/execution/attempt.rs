@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, Span};
 
-use super::{Executed, Execution, Hashed, Locked, TRIES};
+use super::{Executed, Execution, Hashed, Holding, Locked, TRIES};
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
@@ -47,7 +47,7 @@ pub enum Attempt {
 impl Execution<Locked> {
     /// How many attempts were made under this lease.
     pub fn attempts(&self) -> u32 {
-        self.state.attempts
+        self.state.held.attempts
     }
 
     /// One attempt: makes sure that the lease is live and `Dispatched`, sends,
@@ -72,13 +72,13 @@ impl Execution<Locked> {
     ) -> Result<Attempt, Error> {
         match self.dispatch(store).await {
             Ok(true) => {}
-            Ok(false) if self.state.unproven => {
+            Ok(false) if self.state.held.unproven => {
                 let cause = "its record was taken away between attempts";
                 return Ok(Attempt::Unknown(Box::pin(self.abandon(store, cause)).await));
             }
             Ok(false) => return Ok(Attempt::Lost(Box::pin(self.give_up(store)).await)),
             // An earlier attempt may have been executed: that outweighs the store.
-            Err(source) if self.state.unproven => {
+            Err(source) if self.state.held.unproven => {
                 let cause = format!(
                     "an attempt is unproven, and the lease for another could not be made sure of: {}",
                     chain(&source)
@@ -94,7 +94,12 @@ impl Execution<Locked> {
         }
         let mut wire = Wire::default();
         let sent = self.send(store, upstream, token, &mut wire).await;
-        Ok(self.judge(store, sent, wire).await)
+        Ok(match self.judge(sent, wire) {
+            Ok(attempt) => attempt,
+            Err((unknown, cause)) => {
+                Attempt::Unknown(Box::pin(unknown.abandon(store, cause)).await)
+            }
+        })
     }
 
     /// Waits for `until` under the lease: in `Claimed`, so that another process
@@ -104,9 +109,9 @@ impl Execution<Locked> {
     ///
     /// As safe as dropping the execution: nothing is on the wire.
     pub async fn pause<F: Future>(mut self, store: &dyn Store, until: F) -> (Self, F::Output) {
-        if !self.state.unproven && self.state.phase == Phase::Dispatched {
-            self.state.step += 1;
-            let (claim, step) = (self.state.claim, self.state.step);
+        if !self.state.held.unproven && self.state.held.phase == Phase::Dispatched {
+            self.state.held.step += 1;
+            let (claim, step) = (self.state.held.claim, self.state.held.step);
             self.core.progress.held(claim, step);
             let sent = Instant::now();
             let enter = Event::Enter {
@@ -115,29 +120,29 @@ impl Execution<Locked> {
                 phase: Phase::Claimed,
             };
             if let Ok(Answer::Done) = self.core.apply(store, &enter, TRIES).await {
-                self.state.live_until = sent + claim.lease_ttl;
+                self.state.held.live_until = sent + claim.lease_ttl;
             }
             // Also where its fate is unknown: the next attempt enters anew, and
             // finds out.
-            self.state.phase = Phase::Claimed;
+            self.state.held.phase = Phase::Claimed;
         }
-        let lease = Lease::until(self.state.live_until);
+        let lease = Lease::until(self.state.held.live_until);
         let output = tokio::select! {
             biased;
             output = until => output,
             never = self.heartbeat(store, &lease) => match never {},
         };
-        self.state.live_until = lease.end();
+        self.state.held.live_until = lease.end();
         (self, output)
     }
 
     /// Makes sure that the lease is live and in `Dispatched`; `false` where it
     /// is no longer this execution's.
     async fn dispatch(&mut self, store: &dyn Store) -> Result<bool, StoreError> {
-        let claim = self.state.claim;
-        if self.state.phase == Phase::Claimed {
-            self.state.step += 1;
-            let step = self.state.step;
+        let claim = self.state.held.claim;
+        if self.state.held.phase == Phase::Claimed {
+            self.state.held.step += 1;
+            let step = self.state.held.step;
             self.core.progress.held(claim, step);
             let enter = Event::Enter {
                 claim,
@@ -147,13 +152,14 @@ impl Execution<Locked> {
             if !Box::pin(self.renew(store, enter)).await? {
                 return Ok(false);
             }
-            self.state.phase = Phase::Dispatched;
+            self.state.held.phase = Phase::Dispatched;
         }
         // What is left must suffice to begin with: a stop of this process, or a
         // slow answer of the store, may have eaten it up.
         let mut tries = 0;
         while self
             .state
+            .held
             .live_until
             .saturating_duration_since(Instant::now())
             < claim.lease_ttl / 3
@@ -161,7 +167,7 @@ impl Execution<Locked> {
             tries += 1;
             let extend = Event::Extend {
                 claim,
-                dispatched: Some(self.state.step),
+                dispatched: Some(self.state.held.step),
             };
             if !Box::pin(self.renew(store, extend)).await? {
                 return Ok(false);
@@ -181,7 +187,7 @@ impl Execution<Locked> {
             let sent = Instant::now();
             match self.core.apply(store, &event, 1).await {
                 Ok(Answer::Done) => {
-                    self.state.live_until = sent + self.state.claim.lease_ttl;
+                    self.state.held.live_until = sent + self.state.held.claim.lease_ttl;
                     return Ok(true);
                 }
                 Ok(_) => {
@@ -203,18 +209,18 @@ impl Execution<Locked> {
         token: Option<&AccessToken>,
         wire: &mut Wire,
     ) -> Result<Outcome, SendError> {
-        let claim = self.state.claim;
-        self.state.attempts += 1;
-        let lease = Lease::until(self.state.live_until);
-        let call = Call::new(self.core.request.clone(), self.state.attempts).under(&lease);
+        let claim = self.state.held.claim;
+        self.state.held.attempts += 1;
+        let lease = Lease::until(self.state.held.live_until);
+        let call = Call::new(self.core.request.clone(), self.state.held.attempts).under(&lease);
         let limit = upstream.attempt_limit();
         // Before the clock is looked at: a subscriber may take its time.
-        let span = telemetry::attempt(self.state.attempts);
+        let span = telemetry::attempt(self.state.held.attempts);
         // I1: live and dispatched, by our own clock, from when the last
         // successful command was sent. A process that was stopped until here
         // wakes up past its lease and sends nothing; the upstream asks the same
         // again between connecting and its first byte.
-        if self.state.phase != Phase::Dispatched || !call.may_leave() {
+        if self.state.held.phase != Phase::Dispatched || !call.may_leave() {
             return Err(SendError::before_sending(
                 "the lease lapsed before the request was sent",
             ));
@@ -222,7 +228,7 @@ impl Execution<Locked> {
         // Before `send` is first polled: from here on nothing is proven.
         self.core
             .progress
-            .unproven(claim, self.state.step, SystemTime::now(), LOST.clone());
+            .unproven(claim, self.state.held.step, SystemTime::now(), LOST.clone());
         self.core.progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let answer = tokio::select! {
@@ -230,7 +236,7 @@ impl Execution<Locked> {
             answer = timeout(limit, upstream.send(&call, token)).instrument(span) => answer,
             never = self.heartbeat(store, &lease) => match never {},
         };
-        self.state.live_until = lease.end();
+        self.state.held.live_until = lease.end();
         answer.unwrap_or_else(|_| {
             Err(SendError::after_sending(format!(
                 "no answer within {} s",
@@ -243,15 +249,18 @@ impl Execution<Locked> {
     /// be called back; one that has not left yet does not leave under a lease that
     /// the store says is lost.
     async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> std::convert::Infallible {
-        let Locked {
+        let Holding {
             claim, step, phase, ..
-        } = self.state;
+        } = *self.state.held;
         let dispatched = (phase == Phase::Dispatched).then_some(step);
         loop {
             sleep(claim.lease_ttl / 3).await;
             let sent = Instant::now();
-            let extend = Event::Extend { claim, dispatched };
-            match Box::pin(self.core.apply(store, &extend, 1)).await {
+            let extend = async {
+                let extend = Event::Extend { claim, dispatched };
+                self.core.apply(store, &extend, 1).await
+            };
+            match Box::pin(extend).await {
                 Ok(Answer::Done) => lease.extend(sent + claim.lease_ttl),
                 Ok(_) => {
                     lease.extend(sent);
@@ -266,20 +275,20 @@ impl Execution<Locked> {
         }
     }
 
-    /// What an answer means for this execution.
-    async fn judge(
+    /// What an answer means for this execution; where that is not known, gives
+    /// itself back with the cause, to be abandoned.
+    fn judge(
         mut self,
-        store: &dyn Store,
         sent: Result<Outcome, SendError>,
         wire: Wire,
-    ) -> Attempt {
-        let limit = self.state.terms.max_response_bytes;
+    ) -> Result<Attempt, (Self, String)> {
+        let limit = self.state.held.terms.max_response_bytes;
         let (verdict, cause) = match &sent {
             Ok(outcome) if outcome.body.len() > limit => (
                 Verdict::Unknown,
                 format!("the answer is larger than {limit} bytes"),
             ),
-            Ok(outcome) => match (self.state.terms.classify)(outcome) {
+            Ok(outcome) => match (self.state.held.terms.classify)(outcome) {
                 // Nobody asks why.
                 Verdict::Final => (Verdict::Final, String::new()),
                 verdict => (verdict, cause_of(outcome)),
@@ -293,28 +302,29 @@ impl Execution<Locked> {
             self.core.progress.trail().judged(verdict);
         }
         match (verdict, sent) {
-            (Verdict::Final, Ok(outcome)) => Attempt::Executed(self.executed(outcome)),
+            (Verdict::Final, Ok(outcome)) => Ok(Attempt::Executed(self.executed(outcome))),
             (Verdict::NotExecuted(then), sent) => {
-                if !self.state.unproven {
-                    self.core.progress.held(self.state.claim, self.state.step);
+                let Holding { claim, step, .. } = *self.state.held;
+                if !self.state.held.unproven {
+                    self.core.progress.held(claim, step);
                 }
-                Attempt::NotExecuted(self, then, sent)
+                Ok(Attempt::NotExecuted(self, then, sent))
             }
-            _ if self.state.terms.on_unknown == OnUnknown::Retry => {
-                self.state.unproven = true;
+            _ if self.state.held.terms.on_unknown == OnUnknown::Retry => {
+                self.state.held.unproven = true;
                 let error = self.core.indeterminate(SystemTime::now(), cause);
-                Attempt::Unproven(self, error)
+                Ok(Attempt::Unproven(self, error))
             }
-            _ => Attempt::Unknown(Box::pin(self.abandon(store, cause)).await),
+            _ => Err((self, cause)),
         }
     }
 
     fn executed(self, outcome: Outcome) -> Execution<Executed> {
-        let Locked {
+        let Holding {
             terms, claim, step, ..
-        } = self.state;
+        } = *self.state.held;
         let state = Executed {
-            terms,
+            usual_ttl: terms.result_ttl,
             claim,
             step,
             outcome: Arc::new(outcome),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::progress::without_body;
-use super::{Cached, Executed, Execution, Hashed, Locked, TRIES};
+use super::{Cached, Executed, Execution, Hashed, Holding, Locked, TRIES};
 use crate::error::Error;
 use crate::outcome::{Kept, Outcome, Reply, Served};
 use crate::record::{Answer, Event, MAX_REFUSAL_BYTES, Refusal};
@@ -44,7 +44,7 @@ impl Execution<Locked> {
         store: &dyn Store,
         verdict: Option<Refusal>,
     ) -> Result<Execution<Hashed>, Error> {
-        if self.state.unproven {
+        if self.state.held.unproven {
             return Err(self
                 .abandon(store, "an attempt before the last is unproven")
                 .await);
@@ -55,7 +55,7 @@ impl Execution<Locked> {
         });
         self.core
             .progress
-            .refused(self.state.claim, self.state.step, verdict);
+            .refused(self.state.held.claim, self.state.held.step, verdict);
         match self
             .core
             .progress
@@ -97,7 +97,7 @@ impl Execution<Locked> {
     /// [`Progress::settle`](super::Progress::settle) still records it.
     pub async fn abandon(self, store: &dyn Store, cause: impl Into<Arc<str>>) -> Error {
         let (since, cause) = (SystemTime::now(), cause.into());
-        let Locked { claim, step, .. } = self.state;
+        let Holding { claim, step, .. } = *self.state.held;
         self.core
             .progress
             .unproven(claim, step, since, cause.clone());
@@ -188,14 +188,14 @@ impl Execution<Executed> {
     /// Puts the outcome into the progress.
     pub(super) fn note_outcome(&self) {
         let Executed {
-            terms,
+            usual_ttl,
             claim,
             step,
             outcome,
         } = &self.state;
-        let (outcome, ttl) = (outcome.clone(), terms.result_ttl);
+        let outcome = outcome.clone();
         let progress = &self.core.progress;
-        progress.known_outcome(*claim, *step, outcome, ttl);
+        progress.known_outcome(*claim, *step, outcome, *usual_ttl);
     }
 
     /// `left` is how long the store replays the outcome whole.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::{Cached, Core, Execution, Hashed, Locked, Progress, TRIES, Terms};
+use super::{Cached, Core, Execution, Hashed, Holding, Locked, Progress, TRIES, Terms};
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::outcome::{Reply, Served};
@@ -84,7 +84,7 @@ impl Execution<Hashed> {
         match taken {
             Ok(Taken::Lease { phase, sent }) => {
                 progress.trail().lease_taken();
-                let state = Locked {
+                let held = Box::new(Holding {
                     terms: terms.clone(),
                     claim,
                     step: 0,
@@ -92,10 +92,10 @@ impl Execution<Hashed> {
                     live_until: sent + terms.lease,
                     unproven: false,
                     attempts: 0,
-                };
+                });
                 Ok(Lock::Locked(Execution {
                     core: self.core,
-                    state,
+                    state: Locked { held },
                 }))
             }
             other => {

@@ -8,6 +8,8 @@
 //! damaged line. A release that changes the format first only reads it.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,7 +18,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
@@ -167,14 +171,46 @@ struct StoredOutcome<'a> {
 }
 
 /// Bytes as a JSON string where they are text, else as `{"base64": "…"}`.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(untagged)]
 enum StoredBytes<'a> {
-    #[serde(borrow)]
     Text(Cow<'a, str>),
-    Base64 {
-        base64: String,
-    },
+    Base64 { base64: String },
+}
+
+/// By hand: what serde derives for an untagged enum copies each value into a
+/// tree of its own before it looks which of the two it is.
+impl<'de: 'a, 'a> Deserialize<'de> for StoredBytes<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(EitherForm(PhantomData))
+    }
+}
+
+struct EitherForm<'a>(PhantomData<&'a str>);
+
+impl<'de: 'a, 'a> Visitor<'de> for EitherForm<'a> {
+    type Value = StoredBytes<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text or base64")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(StoredBytes::Text(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(StoredBytes::Text(text.to_owned().into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        #[derive(Deserialize)]
+        struct Base64 {
+            base64: String,
+        }
+        let Base64 { base64 } = Base64::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(StoredBytes::Base64 { base64 })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
