@@ -352,6 +352,14 @@ impl Guard {
         self.flight.answer.get().is_some()
     }
 
+    /// The outcome that was answered before the store had it is there by now, and
+    /// replayed for `left`.
+    pub(crate) fn recorded(&self, left: Duration) {
+        if let Some(Ok(reply)) = self.flight.answer.get() {
+            self.remember(&reply.clone().with_recorded(true), left);
+        }
+    }
+
     fn remember(&self, reply: &Reply, left: Duration) {
         let Flights { limits, recent, .. } = &*self.flights;
         let ttl = limits.recent_ttl.min(left);

@@ -100,8 +100,8 @@ impl Job {
         let mut cut = shared.cut.subscribe();
         let mut wait = Duration::from_millis(100);
         loop {
-            let error = match guard.progress().settle(&*shared.store, &name, 1).await {
-                Ok(()) => return,
+            let error = match guard.progress().end(&*shared.store, &name, 1).await {
+                Ok(recorded_for) => return guard.recorded(recorded_for.unwrap_or_default()),
                 Err(error) => error,
             };
             if cut_off || *cut.borrow() || error.is_unreadable() {

@@ -169,14 +169,36 @@ impl Progress {
         name: &RecordName,
         tries: u32,
     ) -> Result<(), StoreError> {
+        self.end(store, name, tries).await.map(drop)
+    }
+
+    /// The same; says for how long an outcome is replayed whole from now on,
+    /// where that is how the record ended.
+    pub(crate) async fn end(
+        &self,
+        store: &dyn Store,
+        name: &RecordName,
+        tries: u32,
+    ) -> Result<Option<Duration>, StoreError> {
         let Some(event) = self.last_event() else {
-            return Ok(());
+            return Ok(None);
+        };
+        let mut recorded_for = match &event {
+            Event::Complete {
+                kept: Kept::Whole,
+                ttl,
+                ..
+            } => Some(*ttl),
+            _ => None,
         };
         let abandons = matches!(event, Event::Abandon { .. });
         let answer = match follow_up(store, name, &event, tries).await {
             // Too large for the store: the status at least is kept.
             Err(error) if error.is_refused() => match without_body(event) {
-                Some(smaller) => follow_up(store, name, &smaller, tries).await?,
+                Some(smaller) => {
+                    recorded_for = None;
+                    follow_up(store, name, &smaller, tries).await?
+                }
                 None => return Err(error),
             },
             answer => answer?,
@@ -188,7 +210,7 @@ impl Progress {
         }
         // Whatever the answer: done, or the record is no longer this lease's.
         self.settled();
-        Ok(())
+        Ok(recorded_for.filter(|_| answer == Answer::Done))
     }
 
     /// The event that ends the record by what is known, and by what the callers

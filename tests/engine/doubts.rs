@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use genesys_once::record::Event;
-use genesys_once::testing::{Fault, Operation, ScriptedUpstream, Step};
+use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
 use genesys_once::{
-    Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, RecordState, Resolution,
+    Engine, Error, IdempotencyKey, MemoryStore, OnStoreDown, RecordState, Resolution, Served,
 };
 
 use super::outage::{faulty, platform, switch};
@@ -116,6 +116,37 @@ async fn fail_open_settles_nothing_that_the_store_refuses_to() {
     engine.resolve(&key, Resolution::NotApplied).await.unwrap();
     assert!(engine.execute(request("{}")).await.unwrap().recorded());
     assert_eq!(upstream.ledger().total(), 2);
+}
+
+/// The chaos test found it: the outcome was answered while the store was down,
+/// recorded when it was back, and executed again in the next outage. Red without
+/// `recorded` in the guard.
+#[tokio::test(start_paused = true)]
+async fn fail_open_remembers_what_was_recorded_late() {
+    let (store, upstream) = (MemoryStore::new(), platform());
+    let (losing, dead) = (switch(), Arc::new(AtomicBool::new(false)));
+    let faulty = FaultyStore::new(store.clone(), {
+        let (losing, dead) = (losing.clone(), dead.clone());
+        move |operation| match operation.event {
+            _ if dead.load(Ordering::SeqCst) => Fault::Fail,
+            Some(Event::Complete { .. }) if losing.load(Ordering::SeqCst) => Fault::Fail,
+            _ => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone())
+        .store(faulty)
+        .recent(1 << 20, 3600 * SECOND)
+        .on_store_down(OnStoreDown::FailOpen);
+    let engine = engine.start().await.unwrap();
+    let reply = engine.execute(request("{}")).await.unwrap();
+    assert!(!reply.recorded());
+    losing.store(false, Ordering::SeqCst);
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(engine.stats().executions, 0, "it is recorded");
+    dead.store(true, Ordering::SeqCst);
+    let replay = engine.execute(request("{}")).await.unwrap();
+    assert_eq!(upstream.ledger().total(), 1);
+    assert_eq!((replay.served(), replay.recorded()), (Served::Memory, true));
 }
 
 /// I9. Red without the bound: the process grows for as long as the outage lasts.
