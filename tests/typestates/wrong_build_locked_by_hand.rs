@@ -1,5 +1,5 @@
 use genesys_once::execution::Locked;
 
 fn main() {
-    let _ = Locked { step: 0, unproven: false };
+    let _ = Locked { held: unimplemented!() };
 }
