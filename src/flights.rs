@@ -29,7 +29,7 @@ use crate::telemetry::{self, Meters, Raised, Trail};
 
 mod recent;
 
-use self::recent::{Recent, Recents};
+use self::recent::{Recent, Recents, weight};
 
 type Answer = Result<Reply, Error>;
 
@@ -370,7 +370,13 @@ impl Guard {
                 fingerprint: self.flight.fingerprint,
                 until: Instant::now() + ttl,
             };
+            let weight = u64::from(weight(reply));
             recent.insert(self.key, recent_outcome);
+            // moka puts up to 64 insertions off before it evicts for them: what
+            // may then stand above the bound is an eighth of it at most.
+            if weight * 64 > limits.recent_bytes / 8 {
+                recent.run_pending_tasks();
+            }
         }
     }
 }

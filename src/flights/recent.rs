@@ -38,7 +38,7 @@ pub(super) fn cache(bytes: u64, ttl: Duration) -> Recents {
 }
 
 /// What a recent outcome weighs in memory, in bytes.
-fn weight(reply: &Reply) -> u32 {
+pub(super) fn weight(reply: &Reply) -> u32 {
     const ENTRY: usize = 512;
     u32::try_from(ENTRY + reply.outcome().weight()).unwrap_or(u32::MAX)
 }
