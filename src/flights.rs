@@ -2,10 +2,11 @@
 //! lately. It admits and coalesces; it knows no store, no platform and no actor,
 //! and holds no guard of its tables across an `.await`.
 //!
-//! A **flight** is one execution and everybody who waits for it. Its entry stays
-//! until the execution is settled, so that no second one of its key can begin in
-//! this process before. Whoever runs the flight owns its [`Guard`], whose `Drop`
-//! answers everybody (I3).
+//! A **flight** is one execution and everybody who waits for it. It stays in the
+//! table until the execution is settled, so that no second one of its key can
+//! begin in this process before; then its outcome takes its place for a while.
+//! Whoever runs the flight owns its [`Guard`], whose `Drop` answers everybody
+//! (I3).
 
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,21 +16,22 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tracing::Span;
 use tracing::span::Id;
 
 use crate::error::Error;
 use crate::execution::Progress;
-use crate::key::{DigestHasher, Fingerprint, IdempotencyKey, Namespace};
-use crate::outcome::{Kept, Reply, Served};
+use crate::key::{DigestHasher, Fingerprint, IdempotencyKey};
+use crate::outcome::{Reply, Served};
 use crate::policy::OnDuplicate;
 use crate::request::DataActionRequest;
-use crate::telemetry::{self, Meters, Raised, Trail};
+use crate::telemetry::{Meters, Raised, Trail};
 
+mod guard;
 mod recent;
 
-use self::recent::{Recent, Recents, weight};
+pub(crate) use self::guard::Guard;
+use self::recent::{Recent, Recents};
 
 type Answer = Result<Reply, Error>;
 
@@ -47,8 +49,10 @@ pub(crate) struct Limits {
 /// The in-process table.
 #[derive(Debug)]
 pub(crate) struct Flights {
-    under_way: DashMap<IdempotencyKey, Arc<Flight>, BuildHasherDefault<DigestHasher>>,
-    recent: Recents,
+    table: DashMap<IdempotencyKey, Slot, BuildHasherDefault<DigestHasher>>,
+    recents: Recents,
+    /// Flights that are not settled.
+    under_way: AtomicUsize,
     limits: Limits,
     on_duplicate: OnDuplicate,
     /// Part of every fingerprint.
@@ -56,6 +60,13 @@ pub(crate) struct Flights {
     places: Arc<AtomicUsize>,
     closed: AtomicBool,
     meters: Arc<Meters>,
+}
+
+/// What the table holds of a key.
+#[derive(Debug)]
+enum Slot {
+    UnderWay(Arc<Flight>),
+    Recent(Arc<Recent>),
 }
 
 /// How a request is admitted.
@@ -77,6 +88,8 @@ struct Flight {
     answer: OnceLock<Answer>,
     /// Wakes those who wait, once the answer is there.
     answered: Notify,
+    /// What stays of it in memory, once it is answered.
+    recent: Mutex<Option<Arc<Recent>>>,
     /// Of its span; set once the first caller has left the table. A link that
     /// misses it is no loss.
     id: OnceLock<Id>,
@@ -93,6 +106,11 @@ impl Flight {
             }
         }
     }
+
+    fn recent(&self) -> MutexGuard<'_, Option<Arc<Recent>>> {
+        // Replaced as a whole, so a panic leaves it whole.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Flights {
@@ -103,8 +121,9 @@ impl Flights {
         meters: Arc<Meters>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            under_way: DashMap::default(),
-            recent: recent::cache(limits.recent_bytes, limits.recent_ttl),
+            table: DashMap::default(),
+            recents: Recents::new(limits.recent_bytes, limits.recent_ttl),
+            under_way: AtomicUsize::new(0),
             limits,
             on_duplicate,
             route,
@@ -122,45 +141,63 @@ impl Flights {
         }
         let key = IdempotencyKey::of(request);
         let fingerprint = request.fingerprint(&self.route);
-        if let Some(reply) = self.recent(&key, fingerprint)? {
-            return Ok(Admission::Recent(reply));
+        // For reading first: who only wants an answer keeps nobody waiting.
+        if let Some(slot) = self.table.get(&key)
+            && let Some(admission) = self.known(&slot, key, fingerprint, request)
+        {
+            return admission;
         }
-        match self.under_way.entry(key) {
-            Entry::Occupied(entry) => self.join(key, entry.get(), fingerprint, request),
-            // Its flight may have ended since memory was looked at; then the
-            // store has the outcome, and a second look is not worth its price.
-            Entry::Vacant(entry) => {
-                let place = self.place()?;
-                let flight = Arc::new(Flight {
-                    fingerprint,
-                    progress: Progress::new(request),
-                    answer: OnceLock::new(),
-                    answered: Notify::new(),
-                    id: OnceLock::new(),
-                });
-                let waiter = Waiter {
-                    flight: flight.clone(),
-                    joined: false,
-                    leader: None,
-                    _place: self.place()?,
-                    _raised: self.meters.waiting(),
-                };
-                // A recorder is foreign code: nothing is in the table yet.
-                let raised = self.meters.execution();
-                entry.insert(flight.clone());
-                // Built while the table's guard is still held: from here on
-                // nothing can fail before the guard of the flight exists.
-                let guard = Guard {
-                    flights: self.clone(),
-                    flight,
-                    request: request.clone(),
-                    key,
-                    span: Mutex::new(Span::none()),
-                    _place: place,
-                    _raised: raised,
-                };
-                Ok(Admission::First(waiter, guard))
+        let entry = self.table.entry(key);
+        if let Entry::Occupied(entry) = &entry
+            && let Some(admission) = self.known(entry.get(), key, fingerprint, request)
+        {
+            return admission;
+        }
+        let place = self.place()?;
+        let flight = Arc::new(Flight {
+            fingerprint,
+            progress: Progress::new(request),
+            answer: OnceLock::new(),
+            answered: Notify::new(),
+            recent: Mutex::default(),
+            id: OnceLock::new(),
+        });
+        let waiter = Waiter {
+            flight: flight.clone(),
+            joined: false,
+            leader: None,
+            _place: self.place()?,
+            _raised: self.meters.waiting(),
+        };
+        // A recorder is foreign code: nothing is in the table yet.
+        let raised = self.meters.execution();
+        // The table's guard is held until the guard of the flight exists: nothing
+        // in between can fail.
+        let _slot = entry.insert(Slot::UnderWay(flight.clone()));
+        let guard = Guard::new(self, flight, request, place, raised);
+        Ok(Admission::First(waiter, guard))
+    }
+
+    /// What a request gets for which the table has something: its answer, or a
+    /// place among those who wait. `None` where it is the first.
+    fn known(
+        &self,
+        slot: &Slot,
+        key: IdempotencyKey,
+        fingerprint: Fingerprint,
+        request: &DataActionRequest,
+    ) -> Option<Result<Admission, Error>> {
+        let recent = match slot {
+            Slot::Recent(recent) => recent.reply(fingerprint),
+            Slot::UnderWay(flight) => {
+                let recent = flight.recent();
+                recent.as_ref().and_then(|r| r.reply(fingerprint))
             }
+        };
+        match (recent, slot) {
+            (Some(reply), _) => Some(reply.map(Admission::Recent)),
+            (None, Slot::UnderWay(flight)) => Some(self.join(key, flight, fingerprint, request)),
+            (None, Slot::Recent(_)) => None,
         }
     }
 
@@ -189,25 +226,42 @@ impl Flights {
         }))
     }
 
-    fn recent(
-        &self,
-        key: &IdempotencyKey,
-        fingerprint: Fingerprint,
-    ) -> Result<Option<Reply>, Error> {
-        match self.recent.get(key) {
-            Some(recent) if Instant::now() < recent.until => {
-                if recent.fingerprint != fingerprint {
-                    return Err(Error::PayloadMismatch { key: *key });
-                }
-                Ok(Some(recent.reply.with_served(Served::Memory)))
-            }
-            _ => Ok(None),
+    /// A flight is settled: its outcome takes its place, where one is to be kept.
+    fn settled(&self, key: IdempotencyKey) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        let Entry::Occupied(mut entry) = self.table.entry(key) else {
+            return;
+        };
+        let Slot::UnderWay(flight) = entry.get() else {
+            return;
+        };
+        let recent = flight.recent().take();
+        let Some(recent) = recent else {
+            entry.remove();
+            return;
+        };
+        let _flight = entry.insert(Slot::Recent(recent.clone()));
+        drop(entry);
+        self.recents.push(key, &recent);
+        // Of those whose time is over a few at once: more than come.
+        let mut looked = 0;
+        while let Some(queued) = self.recents.pop(looked < 4) {
+            looked += 1;
+            self.table.remove_if(
+                &queued.key,
+                |_, slot| matches!(slot, Slot::Recent(recent) if queued.is_of(recent)),
+            );
         }
     }
 
     /// Forgets a recent outcome.
     pub(crate) fn forget(&self, key: &IdempotencyKey) {
-        self.recent.invalidate(key);
+        if let Entry::Occupied(entry) = self.table.entry(*key) {
+            match entry.get() {
+                Slot::UnderWay(flight) => *flight.recent() = None,
+                Slot::Recent(_) => drop(entry.remove()),
+            }
+        }
     }
 
     /// Admits nobody from now on.
@@ -221,7 +275,7 @@ impl Flights {
 
     /// How many flights are not settled.
     pub(crate) fn under_way(&self) -> usize {
-        self.under_way.len()
+        self.under_way.load(Ordering::Relaxed)
     }
 
     /// Callers waiting plus executions not settled.
@@ -286,111 +340,5 @@ impl Waiter {
     }
 }
 
-/// The right to run a flight, and the duty to answer it.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    flights: Arc<Flights>,
-    flight: Arc<Flight>,
-    request: DataActionRequest,
-    key: IdempotencyKey,
-    /// Until the answer: a span that stays open keeps those above it open.
-    span: Mutex<Span>,
-    _place: Place,
-    _raised: Raised,
-}
-
-impl Guard {
-    /// Begins the flight's span, a child of the current one.
-    pub(crate) fn begin(&self, namespace: &Namespace) {
-        let span = telemetry::flight(namespace, &self.request);
-        if let Some(id) = span.id() {
-            // The guard is new: nobody has set it before.
-            let _ = self.flight.id.set(id);
-        }
-        *self.lock() = span;
-    }
-
-    /// The flight's span, for what runs it.
-    pub(crate) fn span(&self) -> Span {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Span> {
-        // Replaced as a whole, so a panic leaves it whole.
-        self.span.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn key(&self) -> IdempotencyKey {
-        self.key
-    }
-
-    pub(crate) fn request(&self) -> &DataActionRequest {
-        &self.request
-    }
-
-    pub(crate) fn progress(&self) -> &Arc<Progress> {
-        &self.flight.progress
-    }
-
-    /// Answers everybody who waits, and those who join until the flight is
-    /// settled; only the first answer counts. `left` is for how long the store
-    /// replays it, zero where that is not known.
-    pub(crate) fn answer(&self, answer: Answer, left: Duration) {
-        if let Ok(reply) = &answer {
-            self.remember(reply, left);
-        }
-        if self.flight.answer.set(answer.clone()).is_ok() {
-            self.flight.answered.notify_waiters();
-        }
-        // Afterwards: what a subscriber does keeps nobody waiting. Only the first
-        // answer finds a span.
-        let span = std::mem::replace(&mut *self.lock(), Span::none());
-        telemetry::flown(&span, self.progress().trail(), &answer);
-    }
-
-    pub(crate) fn is_answered(&self) -> bool {
-        self.flight.answer.get().is_some()
-    }
-
-    /// The outcome that was answered before the store had it is there by now, and
-    /// replayed for `left`.
-    pub(crate) fn recorded(&self, left: Duration) {
-        if let Some(Ok(reply)) = self.flight.answer.get() {
-            self.remember(&reply.clone().with_recorded(true), left);
-        }
-    }
-
-    fn remember(&self, reply: &Reply, left: Duration) {
-        let Flights { limits, recent, .. } = &*self.flights;
-        let ttl = limits.recent_ttl.min(left);
-        let whole = reply.kept() == Kept::Whole && !self.flight.progress.is_sensitive();
-        if !ttl.is_zero() && limits.recent_bytes > 0 && reply.recorded() && whole {
-            let recent_outcome = Recent {
-                reply: reply.clone(),
-                fingerprint: self.flight.fingerprint,
-                until: Instant::now() + ttl,
-            };
-            let weight = u64::from(weight(reply));
-            recent.insert(self.key, recent_outcome);
-            // moka puts up to 64 insertions off before it evicts for them: what
-            // may then stand above the bound is an eighth of it at most.
-            if weight * 64 > limits.recent_bytes / 8 {
-                recent.run_pending_tasks();
-            }
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if !self.is_answered() {
-            let error = if self.flights.is_closed() {
-                Error::Stopped
-            } else {
-                Error::Crashed { key: self.key }
-            };
-            self.answer(Err(error), Duration::ZERO);
-        }
-        self.flights.under_way.remove(&self.key);
-    }
-}
+#[cfg(test)]
+mod tests;

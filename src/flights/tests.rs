@@ -1,0 +1,113 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use super::*;
+use crate::key::Namespace;
+use crate::outcome::Outcome;
+
+const SECOND: Duration = Duration::from_secs(1);
+const LIMITS: Limits = Limits {
+    max_waiting: 100,
+    recent_bytes: 1 << 20,
+    recent_ttl: Duration::from_secs(60),
+};
+
+fn table(limits: Limits) -> Arc<Flights> {
+    let namespace: Namespace = "test".parse().unwrap();
+    let meters = Arc::new(Meters::new(&namespace));
+    Flights::new(limits, OnDuplicate::Wait, "".into(), meters)
+}
+
+fn request(n: usize) -> DataActionRequest {
+    DataActionRequest::new("refund", n.to_string()).unwrap()
+}
+
+fn first(flights: &Arc<Flights>, request: &DataActionRequest) -> Guard {
+    match flights.admit(request).unwrap() {
+        Admission::First(_, guard) => guard,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn answer(guard: &Guard, left: Duration) {
+    let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "{}");
+    let reply = Reply::new(guard.key(), outcome.into(), Served::Upstream);
+    guard.answer(Ok(reply), left);
+}
+
+fn is_recent(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
+    matches!(flights.admit(request), Ok(Admission::Recent(reply)) if reply.served() == Served::Memory)
+}
+
+/// Red when a settled flight just leaves the table, or stays in it.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_is_recent_from_its_answer_on() {
+    let flights = table(LIMITS);
+    let (kept, gone) = (request(1), request(2));
+    let guard = first(&flights, &kept);
+    answer(&guard, SECOND);
+    assert!(is_recent(&flights, &kept));
+    drop(guard);
+    assert!(is_recent(&flights, &kept));
+    // The store does not replay this one.
+    let guard = first(&flights, &gone);
+    answer(&guard, Duration::ZERO);
+    assert!(matches!(flights.admit(&gone), Ok(Admission::Joined(_))));
+    assert_eq!(flights.under_way(), 1);
+    drop(guard);
+    assert_eq!((flights.under_way(), flights.table.len()), (0, 1));
+    tokio::time::advance(SECOND).await;
+    // Its key begins a new flight, which is not taken for what is over.
+    let guard = first(&flights, &kept);
+    assert_eq!((flights.under_way(), flights.places_taken()), (1, 1));
+    drop(guard);
+    assert_eq!((flights.under_way(), flights.table.len()), (0, 0));
+}
+
+/// Red when `forget` passes over flights that are not settled.
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_not_recent_again() {
+    let flights = table(LIMITS);
+    let request = request(1);
+    let guard = first(&flights, &request);
+    answer(&guard, SECOND);
+    flights.forget(&guard.key());
+    assert!(matches!(flights.admit(&request), Ok(Admission::Joined(_))));
+    drop(guard);
+    let guard = first(&flights, &request);
+    answer(&guard, SECOND);
+    let key = guard.key();
+    drop(guard);
+    flights.forget(&key);
+    assert!(!is_recent(&flights, &request));
+}
+
+/// I9. Red when `settled` takes nobody out, and when it takes one out only.
+#[tokio::test(start_paused = true)]
+async fn the_table_holds_no_more_than_the_latest() {
+    let flights = table(Limits {
+        recent_bytes: 10 * 600,
+        ..LIMITS
+    });
+    for n in 0..100 {
+        let guard = first(&flights, &request(n));
+        answer(&guard, SECOND);
+    }
+    assert!((5..=11).contains(&flights.table.len()));
+    assert!(is_recent(&flights, &request(99)));
+    assert!(!is_recent(&flights, &request(0)));
+
+    // What is over goes with those that come.
+    let flights = table(LIMITS);
+    for n in 0..40 {
+        answer(&first(&flights, &request(n)), SECOND);
+    }
+    assert_eq!(flights.table.len(), 40);
+    tokio::time::advance(SECOND).await;
+    for n in 100..120 {
+        answer(&first(&flights, &request(n)), SECOND);
+    }
+    assert_eq!(flights.table.len(), 20);
+}
