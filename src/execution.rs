@@ -139,10 +139,7 @@ struct Holding {
 /// The platform answered; waits for `cache`.
 #[derive(Debug)]
 pub struct Executed {
-    /// For how long the outcome is kept, where no caller asks for anything else.
-    usual_ttl: Duration,
-    claim: Claim,
-    step: u32,
+    held: Box<Holding>,
     outcome: Arc<Outcome>,
 }
 
@@ -261,9 +258,16 @@ pub(crate) async fn follow_up(
         match store.apply(name, event.clone()).await {
             // A definite answer, a definite refusal, or time to stop asking.
             Err(error) if !error.is_definite() && made < tries => {
-                tokio::time::sleep(Duration::from_millis(20) * made).await;
+                let pause = tokio::time::sleep(Duration::from_millis(20) * made);
+                Box::pin(pause).await;
             }
             answer => return answer.and_then(record::readable),
         }
     }
+}
+
+/// Sends one event once.
+async fn once(store: &dyn Store, name: &RecordName, event: &Event) -> Result<Answer, StoreError> {
+    let answer = store.apply(name, event.clone()).await;
+    answer.and_then(record::readable)
 }

@@ -27,7 +27,10 @@ pub(crate) struct Job {
 
 /// Spawns the actor of one flight, linked to its supervisor.
 pub(crate) async fn spawn(job: Job, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
-    let (actor, _) = Actor::spawn_linked(None, ExecutionActor, job, supervisor).await?;
+    // Boxed: it is large, and the supervisor's handler would be as large for any
+    // message.
+    let spawned = Box::pin(Actor::spawn_linked(None, ExecutionActor, job, supervisor));
+    let (actor, _) = spawned.await?;
     Ok(actor.get_cell())
 }
 
@@ -66,7 +69,7 @@ impl Actor for ExecutionActor {
         if let Some(job) = state.take() {
             // Boxed: ractor keeps a hook's future twice, once as the argument
             // that it came as and once where it is polled.
-            Box::pin(job.run()).await;
+            Box::pin(async move { job.run().await }).await;
         }
         myself.stop(None);
         Ok(())
@@ -74,7 +77,7 @@ impl Actor for ExecutionActor {
 }
 
 impl Job {
-    async fn run(self) {
+    async fn run(&self) {
         let mut cut = self.shared.cut.subscribe();
         let cut_off = tokio::select! {
             biased;
@@ -84,7 +87,9 @@ impl Job {
         if cut_off {
             self.guard.answer(Err(Error::Stopped), Duration::ZERO);
         }
-        Box::pin(self.settle(cut_off)).await;
+        if !self.guard.progress().is_settled() {
+            Box::pin(self.settle(cut_off)).await;
+        }
     }
 
     /// Ends the record by what is known. Where the store is down this waits for
@@ -93,9 +98,6 @@ impl Job {
     async fn settle(&self, cut_off: bool) {
         const LONGEST: Duration = Duration::from_secs(5);
         let Self { shared, guard } = self;
-        if guard.progress().is_settled() {
-            return;
-        }
         let name = shared.name(guard.key());
         let mut cut = shared.cut.subscribe();
         let mut wait = Duration::from_millis(100);

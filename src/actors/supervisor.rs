@@ -202,7 +202,9 @@ impl Actor for Supervisor {
         while state.tasks.try_join_next().is_some() {}
         state.ports.reap();
         match message {
-            EngineMessage::Execute(request, port) => state.execute(&myself, request, port).await,
+            EngineMessage::Execute(request, port) => {
+                Box::pin(state.execute(&myself, request, port)).await
+            }
             EngineMessage::Internal(Internal(order)) => match order {
                 Order::Run(guard) => state.run(&myself, guard).await,
                 Order::Close { grace } => state.close(&myself, grace),

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, Span};
 
-use super::{Executed, Execution, Hashed, Holding, Locked, TRIES};
+use super::{Executed, Execution, Hashed, Holding, Locked, TRIES, once};
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
@@ -185,7 +185,7 @@ impl Execution<Locked> {
     async fn renew(&mut self, store: &dyn Store, event: Event) -> Result<bool, StoreError> {
         for last in [false, true] {
             let sent = Instant::now();
-            match self.core.apply(store, &event, 1).await {
+            match once(store, &self.core.name, &event).await {
                 Ok(Answer::Done) => {
                     self.state.held.live_until = sent + self.state.held.claim.lease_ttl;
                     return Ok(true);
@@ -249,19 +249,17 @@ impl Execution<Locked> {
     /// be called back; one that has not left yet does not leave under a lease that
     /// the store says is lost.
     async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> std::convert::Infallible {
-        let Holding {
-            claim, step, phase, ..
-        } = *self.state.held;
-        let dispatched = (phase == Phase::Dispatched).then_some(step);
+        let held = &*self.state.held;
         loop {
-            sleep(claim.lease_ttl / 3).await;
+            sleep(held.claim.lease_ttl / 3).await;
             let sent = Instant::now();
             let extend = async {
-                let extend = Event::Extend { claim, dispatched };
-                self.core.apply(store, &extend, 1).await
+                let (claim, step) = (held.claim, held.step);
+                let dispatched = (held.phase == Phase::Dispatched).then_some(step);
+                once(store, &self.core.name, &Event::Extend { claim, dispatched }).await
             };
             match Box::pin(extend).await {
-                Ok(Answer::Done) => lease.extend(sent + claim.lease_ttl),
+                Ok(Answer::Done) => lease.extend(sent + held.claim.lease_ttl),
                 Ok(_) => {
                     lease.extend(sent);
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
@@ -320,13 +318,8 @@ impl Execution<Locked> {
     }
 
     fn executed(self, outcome: Outcome) -> Execution<Executed> {
-        let Holding {
-            terms, claim, step, ..
-        } = *self.state.held;
         let state = Executed {
-            usual_ttl: terms.result_ttl,
-            claim,
-            step,
+            held: self.state.held,
             outcome: Arc::new(outcome),
         };
         let executed = Execution {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::progress::without_body;
 use super::{Cached, Executed, Execution, Hashed, Holding, Locked, TRIES};
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::outcome::{Kept, Outcome, Reply, Served};
 use crate::record::{Answer, Event, MAX_REFUSAL_BYTES, Refusal};
 use crate::store::Store;
@@ -139,23 +139,20 @@ impl Execution<Executed> {
         let Some(event) = self.core.progress.last_event() else {
             return Ok(self.cached(false, Duration::ZERO));
         };
-        let (kept, ttl) = match &event {
+        let (mut kept, ttl) = match &event {
             Event::Complete { kept, ttl, .. } => (*kept, *ttl),
             _ => (Kept::Whole, Duration::ZERO),
         };
-        let answer = match self.core.apply(store, &event, TRIES).await {
-            // Too large, or no memory left: the status at least is kept.
-            Err(error) if error.is_refused() => match without_body(event) {
-                Some(smaller) => {
-                    let answer = self.core.apply(store, &smaller, TRIES).await;
-                    answer.map(|answer| (answer, Kept::TooLarge))
-                }
-                None => Err(error),
-            },
-            answer => answer.map(|answer| (answer, kept)),
-        };
+        let mut answer = self.core.apply(store, &event, TRIES).await;
+        // Too large, or no memory left: the status at least is kept.
+        if answer.as_ref().is_err_and(StoreError::is_refused)
+            && let Some(smaller) = without_body(event)
+        {
+            kept = Kept::TooLarge;
+            answer = Box::pin(async { self.core.apply(store, &smaller, TRIES).await }).await;
+        }
         match answer {
-            Ok((answer, kept)) => {
+            Ok(answer) => {
                 let recorded = answer == Answer::Done;
                 if !recorded {
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
@@ -187,15 +184,12 @@ impl Execution<Executed> {
 
     /// Puts the outcome into the progress.
     pub(super) fn note_outcome(&self) {
-        let Executed {
-            usual_ttl,
-            claim,
-            step,
-            outcome,
-        } = &self.state;
-        let outcome = outcome.clone();
+        let Executed { held, outcome } = &self.state;
+        let Holding {
+            terms, claim, step, ..
+        } = &**held;
         let progress = &self.core.progress;
-        progress.known_outcome(*claim, *step, outcome, *usual_ttl);
+        progress.known_outcome(*claim, *step, outcome.clone(), terms.result_ttl);
     }
 
     /// `left` is how long the store replays the outcome whole.

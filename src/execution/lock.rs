@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::{Cached, Core, Execution, Hashed, Holding, Locked, Progress, TRIES, Terms};
+use super::{Cached, Core, Execution, Hashed, Holding, Locked, Progress, TRIES, Terms, once};
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::outcome::{Reply, Served};
@@ -176,6 +176,9 @@ fn ms(time: SystemTime) -> Option<u128> {
     Some(since.as_millis())
 }
 
+/// How often a key is asked for whose record changes each time.
+const ROUNDS: u32 = 4;
+
 /// One attempt to take a key.
 struct Taking<'a> {
     core: &'a Core,
@@ -192,13 +195,13 @@ enum Taken {
 }
 
 impl Taking<'_> {
+    /// Most keys are free, or their outcome is recorded: what else may be found
+    /// is boxed, so that those need no room for it.
     async fn take(&mut self) -> Result<Taken, StoreError> {
         let claim = self.claim;
         // Two processes may take turns releasing; a bound, and then we wait.
-        let mut rounds = 0;
-        loop {
-            rounds += 1;
-            let (answer, sent) = self.send(Event::Acquire { claim }).await?;
+        for _ in 0..ROUNDS {
+            let (answer, sent) = self.send(&Event::Acquire { claim }).await?;
             let state = match answer {
                 Answer::Done => {
                     return Ok(Taken::Lease {
@@ -207,61 +210,61 @@ impl Taking<'_> {
                     });
                 }
                 Answer::Mismatch => return Ok(Taken::Mismatch),
+                Answer::Is(Some(state @ RecordState::Cached { .. })) => {
+                    return Ok(Taken::Somebody(state));
+                }
                 Answer::Is(Some(state)) => state,
                 // Gone between two looks: ask again.
-                _ if rounds < 4 => continue,
-                _ => return Err(StoreError::unavailable("the record does not stand still")),
+                _ => continue,
             };
-            match state {
-                // Our own acquire, whose reply was lost: extend it, so that its
-                // time counts from a command that was answered.
-                RecordState::Locked { seen, .. } if seen.lease == claim.lease => {
-                    let dispatched = Some(0);
-                    let (answer, sent) = self.send(Event::Extend { claim, dispatched }).await?;
-                    if answer == Answer::Done {
-                        return Ok(Taken::Lease {
-                            phase: Phase::Dispatched,
-                            sent,
-                        });
-                    }
-                }
-                RecordState::Released { seen, .. } => {
-                    if let Some(taken) = Box::pin(self.take_over(seen)).await? {
-                        return Ok(taken);
-                    }
-                }
-                RecordState::Locked {
-                    lease_left, seen, ..
-                } if lease_left.is_zero() => {
-                    if let Some(taken) = Box::pin(self.take_over(seen)).await? {
-                        return Ok(taken);
-                    }
-                }
-                // Our own acquire lapsed before we heard of it, and somebody
-                // took it for a lost request: we know that nothing was sent.
-                RecordState::Indeterminate { seen, .. } if seen.lease == claim.lease => {
-                    self.send(Event::Release {
-                        claim,
-                        step: 1,
-                        verdict: None,
-                    })
-                    .await?;
-                    return Err(StoreError::unavailable(
-                        "the lease lapsed while it was taken",
-                    ));
-                }
-                state => return Ok(Taken::Somebody(state)),
+            if let Some(taken) = Box::pin(self.take_found(state)).await? {
+                return Ok(taken);
             }
-            if rounds >= 4 {
-                return Err(StoreError::unavailable("the record does not stand still"));
+        }
+        Err(StoreError::unavailable("the record does not stand still"))
+    }
+
+    /// Takes the key where the record that was found allows it; `None` where it
+    /// has changed meanwhile.
+    async fn take_found(&mut self, state: RecordState) -> Result<Option<Taken>, StoreError> {
+        let claim = self.claim;
+        match state {
+            // Our own acquire, whose reply was lost: extend it, so that its
+            // time counts from a command that was answered.
+            RecordState::Locked { seen, .. } if seen.lease == claim.lease => {
+                let dispatched = Some(0);
+                let extend = Event::Extend { claim, dispatched };
+                let (answer, sent) = self.send(&extend).await?;
+                Ok((answer == Answer::Done).then_some(Taken::Lease {
+                    phase: Phase::Dispatched,
+                    sent,
+                }))
             }
+            RecordState::Released { seen, .. } => self.take_over(seen).await,
+            RecordState::Locked {
+                lease_left, seen, ..
+            } if lease_left.is_zero() => self.take_over(seen).await,
+            // Our own acquire lapsed before we heard of it, and somebody took it
+            // for a lost request: we know that nothing was sent.
+            RecordState::Indeterminate { seen, .. } if seen.lease == claim.lease => {
+                let release = Event::Release {
+                    claim,
+                    step: 1,
+                    verdict: None,
+                };
+                self.send(&release).await?;
+                Err(StoreError::unavailable(
+                    "the lease lapsed while it was taken",
+                ))
+            }
+            state => Ok(Some(Taken::Somebody(state))),
         }
     }
 
     async fn take_over(&mut self, seen: Seen) -> Result<Option<Taken>, StoreError> {
         let claim = self.claim;
         let now = SystemTime::now();
-        let (answer, sent) = self.send(Event::TakeOver { claim, seen, now }).await?;
+        let (answer, sent) = self.send(&Event::TakeOver { claim, seen, now }).await?;
         Ok(match answer {
             Answer::Done => Some(Taken::Lease {
                 phase: Phase::Claimed,
@@ -285,23 +288,25 @@ impl Taking<'_> {
 
     /// Sends an event, following a lost reply up, and says when the sending
     /// that was answered began.
-    async fn send(&mut self, event: Event) -> Result<(Answer, Instant), StoreError> {
-        for _ in 1..TRIES {
+    async fn send(&mut self, event: &Event) -> Result<(Answer, Instant), StoreError> {
+        let mut tries = 1;
+        loop {
             let sent = Instant::now();
-            match self.core.apply(self.store, &event, 1).await {
+            let error = match once(self.store, &self.core.name, event).await {
                 Ok(answer) => return Ok((answer, sent)),
-                Err(error) if error.is_definite() => {
-                    // Applied, but not to be built on: given back.
-                    self.lost_reply |= error.is_undurable();
-                    return Err(error);
-                }
-                Err(error) => self.lost_reply |= !error.is_unsent(),
+                Err(error) => error,
+            };
+            if tries == TRIES {
+                self.lost_reply |= !error.is_refused() && !error.is_unsent();
+                return Err(error);
             }
+            if error.is_definite() {
+                // Applied, but not to be built on: given back.
+                self.lost_reply |= error.is_undurable();
+                return Err(error);
+            }
+            self.lost_reply |= !error.is_unsent();
+            tries += 1;
         }
-        let sent = Instant::now();
-        let answer = self.core.apply(self.store, &event, 1).await;
-        let lost = |error: &StoreError| !error.is_refused() && !error.is_unsent();
-        self.lost_reply |= answer.as_ref().is_err_and(lost);
-        answer.map(|answer| (answer, sent))
     }
 }

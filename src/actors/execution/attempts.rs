@@ -7,21 +7,22 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
+use super::super::token::Current;
 use super::super::waits::WaitFor;
-use super::run::{Flight, Ready, Replay, Turn, reply_of};
+use super::run::{Flight, Ready, Replay, Round, Turn, reply_of};
 use crate::error::{Error, SendError};
-use crate::execution::{Attempt, Executed, Execution, Hashed, Locked};
+use crate::execution::{Attempt, Executed, Execution, Locked};
 use crate::outcome::{Outcome, Reply, Served, Then};
 use crate::policy::{Next, is_platform_limit, retry_after};
 use crate::record::Refusal;
 
-/// How a lease ended.
-pub(super) enum Ended {
-    Reply(Replay),
-    /// Before anything was sent.
-    Lost(Execution<Hashed>),
-    /// The key is indeterminate.
-    Unknown(Execution<Hashed>, Error),
+/// What attempts under one lease came to besides their answers.
+#[derive(Default)]
+struct Used {
+    /// A token was refused, and renewed.
+    renewed: bool,
+    /// Attempts that do not count, since their token was refused.
+    refused: u32,
 }
 
 impl Flight<'_> {
@@ -33,87 +34,103 @@ impl Flight<'_> {
     pub(super) async fn attempts(
         &self,
         mut locked: Execution<Locked>,
-        mut ready: Option<Ready>,
-    ) -> Result<Ended, Error> {
+        ready: &mut Option<Ready>,
+    ) -> Result<Round, Error> {
         let shared = self.shared;
-        let counts = &shared.counts;
-        let mut renewed = false;
-        let mut refused_tokens = 0;
+        let mut used = Used::default();
         loop {
-            let Ready { permit, token } = match ready.take() {
-                Some(ready) => ready,
-                None => {
-                    let pause = Box::pin(locked.pause(self.store, self.ready(Turn::Again)));
-                    let (next, readied) = pause.await;
-                    locked = next;
-                    match readied {
-                        Ok(ready) => ready,
-                        Err(error) => {
-                            return Box::pin(self.give_back(locked, None, error)).await;
-                        }
-                    }
+            if ready.is_none() {
+                match Box::pin(self.ready_again(locked)).await {
+                    Ok((next, again)) => (locked, *ready) = (next, Some(again)),
+                    Err(ended) => return ended,
                 }
-            };
-            let access = token.as_ref().map(|current| &*current.token);
+            }
+            let access = ready.as_ref().and_then(|ready| ready.token.as_ref());
+            let access = access.map(|current| &*current.token);
             let attempt = locked
                 .execute(self.store, &*shared.upstream, access)
                 .await?;
-            drop(permit);
-            match attempt {
-                Attempt::Executed(executed) => {
-                    counts.calls_final.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Box::pin(self.cache(executed)).await);
-                }
-                Attempt::Lost(hashed) => return Ok(Ended::Lost(hashed)),
-                Attempt::Unknown(error) => {
-                    counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Ended::Unknown(self.again(), error));
-                }
-                Attempt::Unproven(next, error) => {
-                    counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                    let made = next.attempts() - refused_tokens;
-                    match shared.retry.after(made, None, fastrand::f64()) {
-                        Next::Wait(wait) => locked = Box::pin(self.wait(next, wait)).await,
-                        Next::GiveUp { .. } => {
-                            let cause = cause_of(&error);
-                            let error = Box::pin(next.abandon(self.store, cause)).await;
-                            return Ok(Ended::Unknown(self.again(), error));
-                        }
+            let token = ready.take().and_then(|Ready { permit, token }| {
+                drop(permit);
+                token
+            });
+            if let Attempt::Executed(executed) = attempt {
+                shared.counts.calls_final.fetch_add(1, Ordering::Relaxed);
+                return Ok(Box::pin(self.cache(executed)).await);
+            }
+            match Box::pin(self.after(attempt, token, &mut used)).await {
+                Ok(next) => locked = next,
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    /// Waits under the lease until the next attempt may be made.
+    async fn ready_again(
+        &self,
+        locked: Execution<Locked>,
+    ) -> Result<(Execution<Locked>, Ready), Result<Round, Error>> {
+        let pause = locked.pause(self.store, self.ready(Turn::Again));
+        match pause.await {
+            (locked, Ok(ready)) => Ok((locked, ready)),
+            (locked, Err(error)) => Err(self.give_back(locked, None, error).await),
+        }
+    }
+
+    /// What follows an attempt that gave no final answer: another one, now or
+    /// after a wait, or one of the ends.
+    async fn after(
+        &self,
+        attempt: Attempt,
+        token: Option<Current>,
+        used: &mut Used,
+    ) -> Result<Execution<Locked>, Result<Round, Error>> {
+        let shared = self.shared;
+        let counts = &shared.counts;
+        match attempt {
+            Attempt::Executed(executed) => Err(Ok(self.cache(executed).await)),
+            Attempt::Lost(hashed) => Err(Ok(Round::Again(hashed))),
+            Attempt::Unknown(error) => {
+                counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
+                Err(Ok(Round::Unknown(self.again(), error)))
+            }
+            Attempt::Unproven(next, error) => {
+                counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
+                let made = next.attempts() - used.refused;
+                match shared.retry.after(made, None, fastrand::f64()) {
+                    Next::Wait(wait) => Ok(self.wait(next, wait).await),
+                    Next::GiveUp { .. } => {
+                        let error = next.abandon(self.store, cause_of(&error)).await;
+                        Err(Ok(Round::Unknown(self.again(), error)))
                     }
                 }
-                Attempt::NotExecuted(next, then, answer) => {
-                    counts.calls_not_executed.fetch_add(1, Ordering::Relaxed);
-                    match (then, answer) {
-                        (Then::RenewToken, answer) => {
-                            let (Some(tokens), Some(token), false) =
-                                (&shared.tokens, &token, renewed)
-                            else {
-                                let error = unauthorized(answer);
-                                return Box::pin(self.give_back(next, None, error)).await;
-                            };
-                            // Exactly the token that was refused.
-                            tokens.refuse(token);
-                            renewed = true;
-                            refused_tokens += 1;
-                            locked = next;
-                        }
-                        (Then::Retry, answer) => {
-                            let made = next.attempts() - refused_tokens;
-                            let waited = Box::pin(self.wait_or_give_up(next, made, answer));
-                            match waited.await {
-                                Ok(next) => locked = next,
-                                Err(ended) => return ended,
-                            }
-                        }
-                        (Then::HandOver, Ok(outcome)) => {
-                            return Box::pin(self.hand_over(next, outcome)).await;
-                        }
-                        (Then::HandOver, Err(error)) => {
-                            // No answer to hand over: a custom reading cannot ask
-                            // for this, since it reads answers only.
-                            let error = Error::Unreachable { source: error };
-                            return Box::pin(self.give_back(next, None, error)).await;
-                        }
+            }
+            Attempt::NotExecuted(next, then, answer) => {
+                counts.calls_not_executed.fetch_add(1, Ordering::Relaxed);
+                match (then, answer) {
+                    (Then::RenewToken, answer) => {
+                        let (Some(tokens), Some(token), false) =
+                            (&shared.tokens, &token, used.renewed)
+                        else {
+                            let error = unauthorized(answer);
+                            return Err(self.give_back(next, None, error).await);
+                        };
+                        // Exactly the token that was refused.
+                        tokens.refuse(token);
+                        used.renewed = true;
+                        used.refused += 1;
+                        Ok(next)
+                    }
+                    (Then::Retry, answer) => {
+                        let made = next.attempts() - used.refused;
+                        self.wait_or_give_up(next, made, answer).await
+                    }
+                    (Then::HandOver, Ok(outcome)) => Err(self.hand_over(next, outcome).await),
+                    (Then::HandOver, Err(error)) => {
+                        // No answer to hand over: a custom reading cannot ask for
+                        // this, since it reads answers only.
+                        let error = Error::Unreachable { source: error };
+                        Err(self.give_back(next, None, error).await)
                     }
                 }
             }
@@ -127,7 +144,7 @@ impl Flight<'_> {
         locked: Execution<Locked>,
         made: u32,
         answer: Result<Outcome, SendError>,
-    ) -> Result<Execution<Locked>, Result<Ended, Error>> {
+    ) -> Result<Execution<Locked>, Result<Round, Error>> {
         let shared = self.shared;
         let asked = answer
             .as_ref()
@@ -180,17 +197,17 @@ impl Flight<'_> {
         locked: Execution<Locked>,
         verdict: Option<Refusal>,
         why: Error,
-    ) -> Result<Ended, Error> {
+    ) -> Result<Round, Error> {
         match locked.release_with(self.store, verdict).await {
             Err(unproven @ Error::Indeterminate { .. }) => {
-                Ok(Ended::Unknown(self.again(), unproven))
+                Ok(Round::Unknown(self.again(), unproven))
             }
             _ => Err(why),
         }
     }
 
     /// The platform refused: everybody gets its answer, nothing is recorded.
-    async fn hand_over(&self, locked: Execution<Locked>, outcome: Outcome) -> Result<Ended, Error> {
+    async fn hand_over(&self, locked: Execution<Locked>, outcome: Outcome) -> Result<Round, Error> {
         let outcome = Arc::new(outcome);
         let key = self.guard.key();
         let reply = Reply::new(key, outcome.clone(), Served::Upstream).with_recorded(false);
@@ -198,9 +215,9 @@ impl Flight<'_> {
             .release_with(self.store, Some(Refusal::Refused(outcome)))
             .await
         {
-            Err(error @ Error::Indeterminate { .. }) => Ok(Ended::Unknown(self.again(), error)),
+            Err(error @ Error::Indeterminate { .. }) => Ok(Round::Unknown(self.again(), error)),
             // The refusal is known, whether or not the store took note of it.
-            _ => Ok(Ended::Reply(Replay {
+            _ => Ok(Round::Reply(Replay {
                 reply,
                 left: Duration::ZERO,
             })),
@@ -209,16 +226,16 @@ impl Flight<'_> {
 
     /// Records the outcome. Where the store does not take it, everybody gets it
     /// all the same, at once, and it is recorded when the store is back.
-    async fn cache(&self, executed: Execution<Executed>) -> Ended {
+    async fn cache(&self, executed: Execution<Executed>) -> Round {
         match executed.cache(self.store).await {
-            Ok(cached) => Ended::Reply(reply_of(cached)),
+            Ok(cached) => Round::Reply(reply_of(cached)),
             Err((executed, error)) => {
                 tracing::warn!(
                     key = %self.guard.key(),
                     error = crate::error::chain(&error),
                     "the outcome is known and not recorded yet"
                 );
-                Ended::Reply(Replay {
+                Round::Reply(Replay {
                     reply: executed.unrecorded_reply(),
                     left: Duration::ZERO,
                 })

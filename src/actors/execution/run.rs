@@ -10,7 +10,6 @@ use tokio::time::{sleep, timeout};
 use super::super::shared::Shared;
 use super::super::token::Current;
 use super::super::waits::WaitFor;
-use super::attempts::Ended;
 use super::elsewhere::{self, Elsewhere};
 use crate::error::{Error, StoreError};
 use crate::execution::{Cached, Execution, Hashed, Lock, Progress};
@@ -161,6 +160,15 @@ pub(super) struct Flight<'a> {
     progress: &'a Arc<Progress>,
 }
 
+/// How a round of a flight ended.
+pub(super) enum Round {
+    Reply(Replay),
+    /// Before anything was sent, or with whoever had the key gone.
+    Again(Execution<Hashed>),
+    /// The key is indeterminate.
+    Unknown(Execution<Hashed>, Error),
+}
+
 /// A reply, and for how long the store replays it.
 pub(super) struct Replay {
     pub(super) reply: Reply,
@@ -168,59 +176,66 @@ pub(super) struct Replay {
 }
 
 impl Flight<'_> {
-    /// From the key to the reply, however many rounds it takes; what seldom
-    /// happens is boxed, as in [`attempts`](Self::attempts).
+    /// From the key to the reply, however many rounds it takes.
     async fn through(&self) -> Result<Replay, Error> {
-        let Shared {
-            terms,
-            on_duplicate,
-            ..
-        } = &**self.shared;
         let mut hashed = self.again();
         let mut reconciled = false;
         loop {
-            let (lock, ready) = match self.ready_now() {
-                // Permit and token are at hand: one round trip takes the key.
-                Some(ready) => (hashed.lock(self.store, terms).await?, Some(ready)),
-                None => Box::pin(self.look_then_lock(hashed)).await?,
-            };
-            let (next, state) = match lock {
-                Lock::Cached(cached) => return Ok(reply_of(cached)),
-                Lock::Locked(locked) => match self.attempts(locked, ready).await? {
-                    Ended::Reply(replay) => return Ok(replay),
-                    Ended::Lost(next) => {
-                        hashed = next;
-                        continue;
-                    }
-                    Ended::Unknown(next, error) => {
-                        Box::pin(self.reconcile(&mut reconciled, error)).await?;
-                        hashed = next;
-                        continue;
-                    }
-                },
-                // The permit is given back while somebody else holds the key.
-                Lock::Taken(next, state) => {
-                    drop(ready);
-                    (next, state)
-                }
-            };
-            hashed = next;
-            if let RecordState::Locked { .. } = &state
-                && *on_duplicate == OnDuplicate::FailFast
-            {
-                return Err(Error::InProgress {
-                    key: self.guard.key(),
-                });
-            }
-            match Box::pin(elsewhere::wait(self.store, self.shared, hashed, state)).await? {
-                Elsewhere::Free(next) => hashed = next,
-                Elsewhere::Reply(reply, left) => return Ok(Replay { reply, left }),
-                Elsewhere::Unknown(next, error) => {
+            match self.round(hashed).await? {
+                Round::Reply(replay) => return Ok(replay),
+                Round::Again(next) => hashed = next,
+                Round::Unknown(next, error) => {
                     Box::pin(self.reconcile(&mut reconciled, error)).await?;
                     hashed = next;
                 }
             }
         }
+    }
+
+    /// Takes the key and makes the attempts, or waits for whoever has it.
+    ///
+    /// Each step is boxed: a future has room for its largest one, and most of a
+    /// flight's time passes in one only.
+    async fn round(&self, hashed: Execution<Hashed>) -> Result<Round, Error> {
+        let terms = &self.shared.terms;
+        let (lock, mut ready) = match self.ready_now() {
+            // Permit and token are at hand: one round trip takes the key.
+            Some(ready) => {
+                let lock = Box::pin(hashed.lock(self.store, terms));
+                (lock.await?, Some(ready))
+            }
+            None => Box::pin(self.look_then_lock(hashed)).await?,
+        };
+        match lock {
+            Lock::Cached(cached) => Ok(Round::Reply(reply_of(cached))),
+            Lock::Locked(locked) => Box::pin(self.attempts(locked, &mut ready)).await,
+            Lock::Taken(next, state) => {
+                // The permit is given back while somebody else holds the key.
+                drop(ready.take());
+                Box::pin(self.elsewhere(next, state)).await
+            }
+        }
+    }
+
+    /// Waits for whoever has the key, where that is wanted.
+    async fn elsewhere(
+        &self,
+        hashed: Execution<Hashed>,
+        state: RecordState,
+    ) -> Result<Round, Error> {
+        if let RecordState::Locked { .. } = &state
+            && self.shared.on_duplicate == OnDuplicate::FailFast
+        {
+            let key = self.guard.key();
+            return Err(Error::InProgress { key });
+        }
+        Ok(
+            match elsewhere::wait(self.store, self.shared, hashed, state).await? {
+                Elsewhere::Free(next) => Round::Again(next),
+                Elsewhere::Reply(reply, left) => Round::Reply(Replay { reply, left }),
+                Elsewhere::Unknown(next, error) => Round::Unknown(next, error),
+            },
+        )
     }
 
     /// Permit and token, where both can be had without waiting and nothing
