@@ -140,7 +140,7 @@ impl Engine {
                 waiter
             }
         };
-        let trail = waiter.trail().clone();
+        let progress = waiter.progress().clone();
         let waiting = timeout(limit, waiter.answer()).instrument(span.clone());
         let answer = match waiting.await {
             // An execution that died with its whole tree did not crash.
@@ -150,7 +150,7 @@ impl Engine {
                 key: IdempotencyKey::of(&request),
             }),
         };
-        shared.answered(&span, Some(&trail), &answer);
+        shared.answered(&span, Some(progress.trail()), &answer);
         answer
     }
 

@@ -59,7 +59,9 @@ pub use self::progress::Progress;
 /// Let inference name the states; a program rarely spells this type out.
 #[must_use = "a dropped execution leaves its record to lapse"]
 pub struct Execution<S: State> {
-    core: Core,
+    /// Boxed, as a step hands it on several times, and its future keeps room for
+    /// each of them.
+    core: Box<Core>,
     state: S,
 }
 
@@ -124,7 +126,7 @@ pub struct Locked {
 /// an execution keeps room for it on either side of each of them.
 #[derive(Debug)]
 struct Holding {
-    terms: Terms,
+    reading: Reading,
     claim: Claim,
     step: u32,
     phase: Phase,
@@ -134,6 +136,25 @@ struct Holding {
     /// An attempt of this execution may have been executed.
     unproven: bool,
     attempts: u32,
+}
+
+/// What of the terms is still needed once the key is held: how an answer is read
+/// and kept.
+struct Reading {
+    result_ttl: Duration,
+    on_unknown: OnUnknown,
+    classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
+    max_response_bytes: usize,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading")
+            .field("result_ttl", &self.result_ttl)
+            .field("on_unknown", &self.on_unknown)
+            .field("max_response_bytes", &self.max_response_bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The platform answered; waits for `cache`.
@@ -193,6 +214,17 @@ impl Default for Terms {
             classify: Arc::new(classify::genesys),
             max_response_bytes: 8 << 20,
             route: Arc::from(""),
+        }
+    }
+}
+
+impl Terms {
+    fn reading(&self) -> Reading {
+        Reading {
+            result_ttl: self.result_ttl,
+            on_unknown: self.on_unknown,
+            classify: self.classify.clone(),
+            max_response_bytes: self.max_response_bytes,
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::key::{DigestHasher, Fingerprint, IdempotencyKey};
 use crate::outcome::{Reply, Served};
 use crate::policy::OnDuplicate;
 use crate::request::DataActionRequest;
-use crate::telemetry::{Meters, Raised, Trail};
+use crate::telemetry::{Meters, Raised};
 
 mod guard;
 mod recent;
@@ -319,9 +319,9 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// What the flight leaves for its callers' spans.
-    pub(crate) fn trail(&self) -> &Arc<Trail> {
-        self.flight.progress.trail()
+    /// The execution that is waited for; outlives this.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.flight.progress
     }
 
     /// The current span follows from the flight that was joined.

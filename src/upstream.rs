@@ -153,18 +153,18 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
 pub struct Call {
     request: DataActionRequest,
     attempt: u32,
-    key: IdempotencyKey,
+    /// Where it is not the request's own.
+    key: Option<Box<IdempotencyKey>>,
     lease: Option<Lease>,
 }
 
 impl Call {
     /// The `attempt`th attempt, from 1, to execute `request`.
     pub fn new(request: DataActionRequest, attempt: u32) -> Self {
-        let key = IdempotencyKey::of(&request);
         Self {
             request,
             attempt,
-            key,
+            key: None,
             lease: None,
         }
     }
@@ -176,7 +176,7 @@ impl Call {
         Self {
             request,
             attempt,
-            key,
+            key: Some(Box::new(key)),
             lease: None,
         }
     }
@@ -208,7 +208,10 @@ impl Call {
 
     /// The request's key: the `Idempotency-Key` header's value.
     pub fn key(&self) -> IdempotencyKey {
-        self.key
+        match &self.key {
+            Some(key) => **key,
+            None => IdempotencyKey::of(&self.request),
+        }
     }
 
     /// Which attempt of its execution this is, from 1.

@@ -38,7 +38,7 @@ impl Ports {
         span: Span,
     ) {
         let shared = shared.clone();
-        let trail = waiter.trail().clone();
+        let progress = waiter.progress().clone();
         self.0.spawn(async move {
             let answer = tokio::select! {
                 biased;
@@ -46,7 +46,7 @@ impl Ports {
                 () = gone(&port) => return,
             };
             let answer = answer.unwrap_or(Err(Error::DeadlineExceeded { key }));
-            shared.answered(&span, Some(&trail), &answer);
+            shared.answered(&span, Some(progress.trail()), &answer);
             let _ = port.send(answer);
         });
     }

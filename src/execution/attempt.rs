@@ -231,16 +231,17 @@ impl Execution<Locked> {
             .unproven(claim, self.state.held.step, SystemTime::now(), LOST.clone());
         self.core.progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
+        let answer = timeout(limit, upstream.send(&call, token)).instrument(span);
         let answer = tokio::select! {
             biased;
-            answer = timeout(limit, upstream.send(&call, token)).instrument(span) => answer,
+            answer = answer => answer,
             never = self.heartbeat(store, &lease) => match never {},
         };
         self.state.held.live_until = lease.end();
         answer.unwrap_or_else(|_| {
             Err(SendError::after_sending(format!(
                 "no answer within {} s",
-                limit.as_secs_f64()
+                upstream.attempt_limit().as_secs_f64()
             )))
         })
     }
@@ -280,13 +281,13 @@ impl Execution<Locked> {
         sent: Result<Outcome, SendError>,
         wire: Wire,
     ) -> Result<Attempt, (Self, String)> {
-        let limit = self.state.held.terms.max_response_bytes;
+        let limit = self.state.held.reading.max_response_bytes;
         let (verdict, cause) = match &sent {
             Ok(outcome) if outcome.body.len() > limit => (
                 Verdict::Unknown,
                 format!("the answer is larger than {limit} bytes"),
             ),
-            Ok(outcome) => match (self.state.held.terms.classify)(outcome) {
+            Ok(outcome) => match (self.state.held.reading.classify)(outcome) {
                 // Nobody asks why.
                 Verdict::Final => (Verdict::Final, String::new()),
                 verdict => (verdict, cause_of(outcome)),
@@ -308,7 +309,7 @@ impl Execution<Locked> {
                 }
                 Ok(Attempt::NotExecuted(self, then, sent))
             }
-            _ if self.state.held.terms.on_unknown == OnUnknown::Retry => {
+            _ if self.state.held.reading.on_unknown == OnUnknown::Retry => {
                 self.state.held.unproven = true;
                 let error = self.core.indeterminate(SystemTime::now(), cause);
                 Ok(Attempt::Unproven(self, error))

@@ -186,10 +186,13 @@ impl Execution<Executed> {
     pub(super) fn note_outcome(&self) {
         let Executed { held, outcome } = &self.state;
         let Holding {
-            terms, claim, step, ..
+            reading,
+            claim,
+            step,
+            ..
         } = &**held;
         let progress = &self.core.progress;
-        progress.known_outcome(*claim, *step, outcome.clone(), terms.result_ttl);
+        progress.known_outcome(*claim, *step, outcome.clone(), reading.result_ttl);
     }
 
     /// `left` is how long the store replays the outcome whole.

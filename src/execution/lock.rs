@@ -43,11 +43,11 @@ impl Execution<Hashed> {
     ) -> Self {
         let name = RecordName::new(namespace, crate::IdempotencyKey::of(&request));
         Self {
-            core: Core {
+            core: Box::new(Core {
                 request,
                 name,
                 progress,
-            },
+            }),
             state: Hashed { _private: () },
         }
     }
@@ -85,7 +85,7 @@ impl Execution<Hashed> {
             Ok(Taken::Lease { phase, sent }) => {
                 progress.trail().lease_taken();
                 let held = Box::new(Holding {
-                    terms: terms.clone(),
+                    reading: terms.reading(),
                     claim,
                     step: 0,
                     phase,

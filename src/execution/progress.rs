@@ -19,9 +19,10 @@ use crate::telemetry::{self, Trail};
 /// What is known of one execution, and what its callers asked for.
 pub struct Progress {
     known: Mutex<Known>,
-    wishes: Arc<Wishes>,
-    trail: Arc<Trail>,
-    /// The same request's lease in another store, which ends as this one does.
+    wishes: Wishes,
+    trail: Trail,
+    /// The same request's lease in another store, which ends as this one does;
+    /// its wishes and its trail are those of both.
     beside: Option<Arc<Progress>>,
 }
 
@@ -62,9 +63,9 @@ enum End {
 impl Progress {
     /// The progress of an execution of `request` that has not begun.
     pub(crate) fn new(request: &DataActionRequest) -> Arc<Self> {
-        let wishes = Wishes::default();
-        wishes.join(request);
-        Self::with(Arc::new(wishes), Arc::default(), None)
+        let progress = Self::with(None);
+        progress.join(request);
+        Arc::new(progress)
     }
 
     /// A second progress of one execution, in another store, for the same
@@ -73,39 +74,42 @@ impl Progress {
     /// hold, too: otherwise a lease that was never used would be released for a
     /// request that was sent.
     pub(crate) fn beside(self: &Arc<Self>) -> Arc<Self> {
-        Self::with(self.wishes.clone(), self.trail.clone(), Some(self.clone()))
+        Arc::new(Self::with(Some(self.clone())))
     }
 
-    fn with(wishes: Arc<Wishes>, trail: Arc<Trail>, beside: Option<Arc<Self>>) -> Arc<Self> {
-        let known = Mutex::new(Known::Nothing);
-        Arc::new(Self {
-            known,
-            wishes,
-            trail,
+    fn with(beside: Option<Arc<Self>>) -> Self {
+        Self {
+            known: Mutex::new(Known::Nothing),
+            wishes: Wishes::default(),
+            trail: Trail::default(),
             beside,
-        })
+        }
+    }
+
+    fn wishes(&self) -> &Wishes {
+        &self.beside.as_deref().unwrap_or(self).wishes
     }
 
     /// Another caller joined: the longest `ttl` and the strictest `sensitive`
     /// apply to all, up to the moment at which the outcome goes to the store.
     pub(crate) fn join(&self, request: &DataActionRequest) {
-        self.wishes.join(request);
+        self.wishes().join(request);
     }
 
     /// How long the outcome is kept; `usual` where no caller asks for anything
     /// else.
     pub(crate) fn ttl(&self, usual: Duration) -> Duration {
-        self.wishes.ttl(usual)
+        self.wishes().ttl(usual)
     }
 
     /// What this execution leaves for its spans.
-    pub(crate) fn trail(&self) -> &Arc<Trail> {
-        &self.trail
+    pub(crate) fn trail(&self) -> &Trail {
+        &self.beside.as_deref().unwrap_or(self).trail
     }
 
     /// Whether a caller asked that nothing of the answer be stored.
     pub(crate) fn is_sensitive(&self) -> bool {
-        self.wishes.is_sensitive()
+        self.wishes().is_sensitive()
     }
 
     /// Whether nothing of this execution is left to settle in the store.
@@ -205,7 +209,7 @@ impl Progress {
         };
         match answer {
             Answer::Done if abandons => telemetry::indeterminate(name),
-            Answer::NotHolder => telemetry::lease_lost(name, &self.trail),
+            Answer::NotHolder => telemetry::lease_lost(name, self.trail()),
             _ => {}
         }
         // Whatever the answer: done, or the record is no longer this lease's.
@@ -302,7 +306,7 @@ impl Progress {
     /// Nothing of this execution is in the store any more, or the record says
     /// how it ended.
     pub(super) fn settled(&self) {
-        self.trail.lease_ended();
+        self.trail().lease_ended();
         *self.known() = Known::Settled;
     }
 
