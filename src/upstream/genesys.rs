@@ -20,6 +20,7 @@ use self::client::Settings;
 pub use self::credentials::{ClientAuth, Credentials};
 pub use self::environment::Environment;
 pub use self::execute::Route;
+use self::execute::Urls;
 use self::limiter::RateLimiter;
 use self::token::TokenEndpoint;
 use super::{AccessToken, Call, TokenSource, Upstream};
@@ -84,6 +85,7 @@ pub struct GenesysCloud {
     credentials: Arc<Credentials>,
     namespace: Namespace,
     route: Route,
+    urls: Urls,
     auth: ClientAuth,
     settings: Settings,
     limiter: Option<RateLimiter>,
@@ -103,6 +105,7 @@ impl GenesysCloud {
             environment,
             credentials: Arc::new(credentials),
             route: Route::default(),
+            urls: Urls::default(),
             auth: ClientAuth::default(),
             settings: Settings::default(),
             limiter: None,
@@ -218,7 +221,8 @@ impl GenesysCloud {
         token: Option<&AccessToken>,
     ) -> Result<Outcome, SendError> {
         let client = self.client().map_err(SendError::before_sending)?;
-        let request = execute::request(self.environment.api(), self.route, call, token)?;
+        let api = self.environment.api();
+        let request = execute::request(&self.urls, api, self.route, call, token)?;
         let limit = self.response_limit.load(Ordering::Relaxed);
         let outcome = execute::send(client, request, limit).await?;
         self.hint_at_the_other_route(&outcome);

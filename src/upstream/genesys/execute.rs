@@ -1,6 +1,9 @@
 //! The execute call: its path, its request, its answer, and whether a failure
 //! came before the first byte. It sends once and decides nothing.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -11,6 +14,7 @@ use super::credentials::bearer;
 use super::gate::{GatedBody, Handed};
 use crate::error::SendError;
 use crate::outcome::Outcome;
+use crate::request::ActionId;
 use crate::upstream::{AccessToken, Call};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -59,6 +63,33 @@ impl Route {
     }
 }
 
+/// The URLs of one API's actions. Actions are few and calls are many, and half
+/// of what it took to make a request was to make its URL.
+#[derive(Default)]
+pub(super) struct Urls(Mutex<HashMap<(Route, ActionId), Url>>);
+
+impl Urls {
+    /// More than an organisation calls at a time. Beyond it all are forgotten,
+    /// and made again when they are asked for.
+    const MOST: usize = 256;
+
+    /// The URL that executes `action`; `None` where a URL cannot name it.
+    fn of(&self, api: &Url, route: Route, action: &ActionId) -> Option<Url> {
+        // A panic leaves no half of an entry.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (route, action.clone());
+        if let Some(url) = known.get(&place) {
+            return Some(url.clone());
+        }
+        let url = route.url(api, action.as_str())?;
+        if known.len() == Self::MOST {
+            known.clear();
+        }
+        known.insert(place, url.clone());
+        Some(url)
+    }
+}
+
 /// The request of one call.
 ///
 /// # Errors
@@ -66,19 +97,20 @@ impl Route {
 /// [`SendError::before_sending`] where the action's id, the token or the key
 /// cannot be put into a request.
 pub(super) fn request(
+    urls: &Urls,
     api: &Url,
     route: Route,
     call: &Call,
     token: Option<&AccessToken>,
 ) -> Result<(Request, Handed), SendError> {
     let refuse = |reason: &str| SendError::before_sending(reason);
-    let url = route
-        .url(api, call.request().action_id().as_str())
+    let url = urls
+        .of(api, route, call.request().action_id())
         .ok_or_else(|| refuse("the action id is no path segment"))?;
     let token = token.ok_or_else(|| refuse("there is no access token"))?;
     let authorization =
         bearer(token.expose()).ok_or_else(|| refuse("the access token is not a header value"))?;
-    let key = HeaderValue::from_str(&call.key().to_string()).map_err(SendError::before_sending)?;
+    let key = HeaderValue::try_from(call.key().to_string()).map_err(SendError::before_sending)?;
 
     let mut request = Request::new(Method::POST, url);
     let headers = request.headers_mut();
@@ -173,6 +205,23 @@ mod tests {
         ] {
             assert_eq!(path(route, id).as_deref(), Some(expected.as_str()));
             assert_eq!(route.label(), label);
+        }
+    }
+
+    #[test]
+    fn a_known_url_is_its_action_s_and_its_route_s() {
+        let api = Url::parse("https://api.mypurecloud.ie").unwrap();
+        let urls = Urls::default();
+        for n in 0..Urls::MOST {
+            let id: ActionId = format!("custom_-_{n}/").parse().unwrap();
+            for route in [Route::DataActions, Route::Actions { flatten: true }] {
+                let meant = route.url(&api, id.as_str());
+                assert!(meant.is_some());
+                // Made, then known.
+                assert_eq!(urls.of(&api, route, &id), meant);
+                assert_eq!(urls.of(&api, route, &id), meant);
+            }
+            assert!(urls.0.lock().unwrap().len() <= Urls::MOST);
         }
     }
 
