@@ -222,13 +222,17 @@ impl Hasher for DigestHasher {
 /// Writes bytes as lower-case hex digits.
 pub(crate) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        let pair = [
-            DIGITS[usize::from(byte >> 4)],
-            DIGITS[usize::from(byte & 15)],
-        ];
-        // Two ASCII digits, so the conversion cannot fail.
-        f.write_str(std::str::from_utf8(&pair).map_err(|_| fmt::Error)?)?;
+    // As a whole: each piece that is written has its price, and names are written
+    // for every command and call.
+    let mut text = [0; 64];
+    for part in bytes.chunks(text.len() / 2) {
+        for (pair, byte) in text.chunks_exact_mut(2).zip(part) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        // ASCII digits, so the conversion cannot fail.
+        let digits = std::str::from_utf8(&text[..2 * part.len()]);
+        f.write_str(digits.map_err(|_| fmt::Error)?)?;
     }
     Ok(())
 }

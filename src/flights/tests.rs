@@ -1,3 +1,6 @@
+//! The table by itself: what it holds of a key from its answer on, and for how
+//! long.
+
 use std::sync::Arc;
 use std::time::Duration;
 
