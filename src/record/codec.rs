@@ -8,24 +8,21 @@
 //! damaged line. A release that changes the format first only reads it.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
+use std::io::Write as _;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use self::stored_bytes::StoredBytes;
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
 use crate::outcome::{Kept, Outcome};
 
+mod stored_bytes;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +30,12 @@ const MAGIC: &str = "genesys-once/1";
 
 /// What scripts can still count by one (2^53); nothing writes as often as that.
 const MAX_REV: u64 = 1 << 53;
+
+/// Room for the first line of any record.
+const LINE: usize = 192;
+
+/// Room for the names and brackets around what a record holds in JSON.
+const ROOM: usize = 64;
 
 /// Headers of one connection or one browser, which no replay should repeat:
 /// RFC 9110 section 7.6.1, and cookies.
@@ -60,16 +63,18 @@ impl Record {
             Content::Indeterminate { .. } => ("indeterminate", "-"),
             Content::Released { .. } => ("released", "-"),
         };
-        let mut bytes = format!(
-            "{MAGIC} {word} {} {} {} {phase} {} {}\n",
+        let mut bytes = Vec::with_capacity(LINE + self.content.room());
+        writeln!(
+            bytes,
+            "{MAGIC} {word} {} {} {} {phase} {} {}",
             self.lease,
             self.step,
             self.rev,
             u64::try_from(self.retention.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX),
             self.fingerprint,
         )
-        .into_bytes();
-        bytes.extend(self.content.encode());
+        .expect("a Vec takes everything");
+        self.content.write(&mut bytes);
         bytes
     }
 
@@ -84,18 +89,25 @@ impl Record {
             .and_then(|end| std::str::from_utf8(&bytes[..end]).ok())
             .ok_or_else(|| StoreError::unreadable("it does not begin with a line of a record"))?;
         let json = &bytes[line.len() + 1..];
-        let words: Vec<&str> = line.split(' ').collect();
-        if words[0] != MAGIC {
+        let mut words = line.split(' ');
+        let magic = words.next().unwrap_or_default();
+        if magic != MAGIC {
             return Err(StoreError::unreadable(
-                match words[0].strip_prefix("genesys-once/") {
+                match magic.strip_prefix("genesys-once/") {
                     Some(version) => format!("it has version {version:?}, this is version 1"),
                     None => "it is not a record of genesys-once".into(),
                 },
             ));
         }
-        let [_, word, lease, step, rev, phase, retention, fingerprint] = words[..] else {
+        let mut rest = [""; 7];
+        let filled = rest.iter_mut().try_for_each(|word| {
+            *word = words.next()?;
+            Some(())
+        });
+        if filled.is_none() || words.next().is_some() {
             return Err(StoreError::unreadable("its first line has not eight words"));
-        };
+        }
+        let [word, lease, step, rev, phase, retention, fingerprint] = rest;
         let content = match (word, phase) {
             ("locked", "claimed") => Content::Locked(Phase::Claimed),
             ("locked", "dispatched") => Content::Locked(Phase::Dispatched),
@@ -123,40 +135,52 @@ impl Content {
     /// The JSON part of a record: what differs between two `Complete`,
     /// `Release` or `Abandon` of the same holder.
     pub fn encode(&self) -> Vec<u8> {
-        let json = match self {
-            Self::Locked(_) => return Vec::new(),
-            Self::Cached { outcome, kept } => {
-                serde_json::to_vec(&StoredOutcome::of(outcome, *kept))
-            }
-            Self::Indeterminate { since, cause } => serde_json::to_vec(&StoredUnknown {
-                since_ms: since
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .as_millis() as u64,
-                cause: cause.as_ref().into(),
-            }),
-            Self::Released { verdict: None } => return Vec::new(),
-            Self::Released {
-                verdict: Some(Refusal::Refused(outcome)),
-            } => serde_json::to_vec(&StoredRefusal {
-                refused: Some(StoredOutcome::of(outcome, Kept::Whole)),
-                retry_after_ms: None,
-            }),
-            Self::Released {
-                verdict: Some(Refusal::Reduced { outcome, kept }),
-            } => serde_json::to_vec(&StoredRefusal {
-                refused: Some(StoredOutcome::of(outcome, *kept)),
-                retry_after_ms: None,
-            }),
-            Self::Released {
-                verdict: Some(Refusal::RateLimited { retry_after }),
-            } => serde_json::to_vec(&StoredRefusal {
-                refused: None,
-                retry_after_ms: Some(retry_after.as_millis() as u64),
-            }),
-        };
-        json.expect("these types have string keys only and no failing Serialize")
+        let mut json = Vec::with_capacity(self.room());
+        self.write(&mut json);
+        json
     }
+
+    /// Writes what [`encode`](Self::encode) returns behind what is there.
+    pub(crate) fn write(&self, to: &mut Vec<u8>) {
+        let written = match self {
+            Self::Locked(_) | Self::Released { verdict: None } => return,
+            Self::Cached { outcome, kept } => {
+                serde_json::to_writer(to, &StoredOutcome::of(outcome, *kept))
+            }
+            Self::Indeterminate { since, cause } => {
+                let unknown = StoredUnknown {
+                    since_ms: since
+                        .duration_since(UNIX_EPOCH)
+                        .unwrap_or_default()
+                        .as_millis() as u64,
+                    cause: cause.as_ref().into(),
+                };
+                serde_json::to_writer(to, &unknown)
+            }
+            Self::Released {
+                verdict: Some(refusal),
+            } => serde_json::to_writer(to, &StoredRefusal::of(refusal)),
+        };
+        written.expect("these types have string keys only and no failing Serialize");
+    }
+
+    /// About how many bytes [`encode`](Self::encode) returns.
+    pub(crate) fn room(&self) -> usize {
+        match self {
+            Self::Locked(_) | Self::Released { verdict: None } => 0,
+            Self::Cached { outcome, .. } => room(outcome),
+            Self::Indeterminate { cause, .. } => ROOM + cause.len(),
+            Self::Released {
+                verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
+            } => room(outcome),
+            Self::Released { .. } => ROOM,
+        }
+    }
+}
+
+/// About as many bytes as an outcome takes in JSON, quotes escaped.
+fn room(outcome: &Outcome) -> usize {
+    ROOM + outcome.weight() + outcome.body.len() / 4
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,49 +192,6 @@ struct StoredOutcome<'a> {
     body: StoredBytes<'a>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     omitted: Option<Cow<'a, str>>,
-}
-
-/// Bytes as a JSON string where they are text, else as `{"base64": "…"}`.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum StoredBytes<'a> {
-    Text(Cow<'a, str>),
-    Base64 { base64: String },
-}
-
-/// By hand: what serde derives for an untagged enum copies each value into a
-/// tree of its own before it looks which of the two it is.
-impl<'de: 'a, 'a> Deserialize<'de> for StoredBytes<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(EitherForm(PhantomData))
-    }
-}
-
-struct EitherForm<'a>(PhantomData<&'a str>);
-
-impl<'de: 'a, 'a> Visitor<'de> for EitherForm<'a> {
-    type Value = StoredBytes<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text or base64")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(StoredBytes::Text(text.into()))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(StoredBytes::Text(text.to_owned().into()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        #[derive(Deserialize)]
-        struct Base64 {
-            base64: String,
-        }
-        let Base64 { base64 } = Base64::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(StoredBytes::Base64 { base64 })
-    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -228,20 +209,21 @@ struct StoredRefusal<'a> {
     retry_after_ms: Option<u64>,
 }
 
-impl<'a> StoredBytes<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.into()),
-            Err(_) => Self::Base64 {
-                base64: BASE64.encode(bytes),
-            },
-        }
-    }
-
-    fn into_bytes(self) -> Result<Vec<u8>, StoreError> {
-        match self {
-            Self::Text(text) => Ok(text.into_owned().into_bytes()),
-            Self::Base64 { base64 } => BASE64.decode(base64).map_err(StoreError::unreadable),
+impl<'a> StoredRefusal<'a> {
+    fn of(refusal: &'a Refusal) -> Self {
+        let refused = match refusal {
+            Refusal::Refused(outcome) => StoredOutcome::of(outcome, Kept::Whole),
+            Refusal::Reduced { outcome, kept } => StoredOutcome::of(outcome, *kept),
+            Refusal::RateLimited { retry_after } => {
+                return Self {
+                    refused: None,
+                    retry_after_ms: Some(retry_after.as_millis() as u64),
+                };
+            }
+        };
+        Self {
+            refused: Some(refused),
+            retry_after_ms: None,
         }
     }
 }
@@ -278,7 +260,7 @@ impl<'a> StoredOutcome<'a> {
                 HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
             headers.append(name, value);
         }
-        let body = Bytes::from(self.body.into_bytes()?);
+        let body = Bytes::from(self.body.into_bytes()?.into_owned());
         let kept = match self.omitted.as_deref() {
             None => Kept::Whole,
             Some("sensitive") => Kept::Sensitive,

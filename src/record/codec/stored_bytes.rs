@@ -1,0 +1,80 @@
+//! Bytes within a record's JSON: text where they are text, else base64. It keeps
+//! every byte and borrows what it can.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::StoreError;
+
+/// Bytes as a JSON string where they are text, else as `{"base64": "…"}`.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum StoredBytes<'a> {
+    Text(Cow<'a, str>),
+    Base64 { base64: String },
+}
+
+/// By hand: what serde derives for an untagged enum copies each value into a
+/// tree of its own before it looks which of the two it is.
+impl<'de: 'a, 'a> Deserialize<'de> for StoredBytes<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(EitherForm(PhantomData))
+    }
+}
+
+struct EitherForm<'a>(PhantomData<&'a str>);
+
+impl<'de: 'a, 'a> Visitor<'de> for EitherForm<'a> {
+    type Value = StoredBytes<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text or base64")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(StoredBytes::Text(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(StoredBytes::Text(text.to_owned().into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        #[derive(Deserialize)]
+        struct Base64 {
+            base64: String,
+        }
+        let Base64 { base64 } = Base64::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(StoredBytes::Base64 { base64 })
+    }
+}
+
+impl<'a> StoredBytes<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.into()),
+            Err(_) => Self::Base64 {
+                base64: BASE64.encode(bytes),
+            },
+        }
+    }
+
+    /// Without a copy where they lie in the record as they are.
+    pub(super) fn into_bytes(self) -> Result<Cow<'a, [u8]>, StoreError> {
+        match self {
+            Self::Text(Cow::Borrowed(text)) => Ok(text.as_bytes().into()),
+            Self::Text(Cow::Owned(text)) => Ok(text.into_bytes().into()),
+            Self::Base64 { base64 } => match BASE64.decode(base64) {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(error) => Err(StoreError::unreadable(error)),
+            },
+        }
+    }
+}
