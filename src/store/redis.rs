@@ -9,6 +9,7 @@
 //! Node ── notices ◄── listener ◄── Link                                                  who waits for which channel
 //! ```
 
+mod carrier;
 mod cluster;
 mod commands;
 mod connect;
@@ -270,7 +271,9 @@ impl Store for RedisStore {
             let routes = &self.inner.routes;
             match &self.copies {
                 Some(copies) if copies::are_needed(&event) => {
-                    copies.apply(routes, name, event).await
+                    // Boxed, since few stores have copies: all others' commands
+                    // would carry its room about.
+                    Box::pin(copies.apply(routes, name, event)).await
                 }
                 _ => commands::apply(routes, name, event).await,
             }

@@ -2,13 +2,13 @@
 //! script each for the other events and for a look. What a record holds is
 //! always taken from `record`, never composed here.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use redis::{Value, cmd};
+use redis::{Cmd, Value};
 
+use super::carrier::Carrier;
 use super::failure::Failure;
-use super::link::Carrier;
-use super::scripts::{self, MAX_RECORD_BYTES, Script};
+use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::record::{
@@ -35,30 +35,32 @@ pub(super) async fn apply(
     event: Event,
 ) -> Result<Answer, StoreError> {
     let key = name.to_string();
-    let (script, args): (&Script, _) = match event {
+    let (script, args): (&Script, Args) = match event {
         Event::Acquire { claim } => return acquire(link, &key, whole(claim)).await,
         Event::TakeOver { claim, seen, now } => {
             let claim = whole(claim);
-            let lost = lost_holder(claim, seen, now);
-            let seen = [text(seen.lease), text(seen.rev)];
-            (
-                &scripts::TAKE_OVER,
-                terms(&claim, seen.into_iter().chain([lost])),
-            )
+            let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
+            let args = match lost_holder(claim, seen, now) {
+                Some(content) => args.content(&content),
+                None => args.word(""),
+            };
+            (&scripts::TAKE_OVER, args)
         }
         Event::Extend { claim, dispatched } => {
-            let step = dispatched.map(text).unwrap_or_default();
-            (&scripts::EXTEND, terms(&whole(claim), [step]))
+            let args = terms(&whole(claim), 0);
+            let args = match dispatched {
+                Some(step) => args.word(step),
+                None => args.word(""),
+            };
+            (&scripts::EXTEND, args)
         }
         Event::Enter { claim, step, phase } => {
             let phase = match phase {
                 Phase::Claimed => "claimed",
                 Phase::Dispatched => "dispatched",
             };
-            (
-                &scripts::ENTER,
-                terms(&whole(claim), [text(step), text(phase)]),
-            )
+            let args = terms(&whole(claim), 0).word(step).word(phase);
+            (&scripts::ENTER, args)
         }
         Event::Complete {
             claim,
@@ -67,23 +69,20 @@ pub(super) async fn apply(
             kept,
             ttl,
         } => {
-            let content = Content::Cached { outcome, kept }.encode();
-            (
-                &scripts::COMPLETE,
-                terms(&whole(claim), [text(step), text(millis(ttl)), content]),
-            )
+            let content = Content::Cached { outcome, kept };
+            let args = terms(&whole(claim), content.room());
+            let args = args.word(step).word(millis(ttl)).content(&content);
+            (&scripts::COMPLETE, args)
         }
         Event::Release {
             claim,
             step,
             verdict,
         } => {
-            let content = Content::Released { verdict }.encode();
-            let ttl = text(millis(RELEASED_FOR));
-            (
-                &scripts::RELEASE,
-                terms(&whole(claim), [text(step), ttl, content]),
-            )
+            let content = Content::Released { verdict };
+            let args = terms(&whole(claim), content.room());
+            let args = args.word(step).word(millis(RELEASED_FOR));
+            (&scripts::RELEASE, args.content(&content))
         }
         Event::Abandon {
             claim,
@@ -91,11 +90,9 @@ pub(super) async fn apply(
             since,
             cause,
         } => {
-            let content = Content::Indeterminate { since, cause }.encode();
-            (
-                &scripts::ABANDON,
-                terms(&whole(claim), [text(step), content]),
-            )
+            let content = Content::Indeterminate { since, cause };
+            let args = terms(&whole(claim), content.room());
+            (&scripts::ABANDON, args.word(step).content(&content))
         }
         Event::Resolve {
             seen,
@@ -114,14 +111,14 @@ pub(super) async fn apply(
                 }
             };
             let (rev, next) = (seen.rev, seen.rev.saturating_add(1));
-            let seen = [text(seen.lease), text(rev), text(next)];
-            let new = [text(word), text(millis(ttl)), content.encode()];
-            (&scripts::RESOLVE, seen.into_iter().chain(new).collect())
+            let args = Args::with_room(content.room());
+            let args = args.word(seen.lease).word(rev).word(next);
+            let args = args.word(word).word(millis(ttl)).content(&content);
+            (&scripts::RESOLVE, args)
         }
-        Event::Forget => (&scripts::FORGET, Vec::new()),
+        Event::Forget => (&scripts::FORGET, Args::default()),
     };
-    let bytes: usize = args.iter().map(Vec::len).sum();
-    if bytes + LINE > MAX_RECORD_BYTES {
+    if args.bytes() + LINE > MAX_RECORD_BYTES {
         // The holder completes without the body then.
         return Err(StoreError::refused(TOO_LARGE));
     }
@@ -159,11 +156,12 @@ async fn acquire(link: &impl Carrier, key: &str, claim: Claim) -> Result<Answer,
     let (Some((record, left)), _) = record::apply(None, &Event::Acquire { claim }) else {
         return Err(StoreError::refused("an absent key was not acquired"));
     };
-    let mut set = cmd("SET");
-    set.arg(key).arg(record.encode()).arg("NX").arg("GET");
+    let record = record.encode();
+    let mut set = Cmd::with_capacity(7, key.len() + record.len() + 32);
+    set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
     set.arg("PX").arg(millis(left));
     for _ in 0..ACQUIRES {
-        match link.command(key, set.clone()).await {
+        match link.command(key, &set).await {
             Ok(Value::Nil) => return Ok(Answer::Done),
             Ok(Value::BulkString(bytes)) => {
                 let found = decode(&bytes)?;
@@ -201,7 +199,7 @@ fn found_by(claim: &Claim, state: RecordState) -> Answer {
 
 /// The content that a take-over writes where the holder was lost with a request
 /// under way, as `record::apply` words it.
-fn lost_holder(claim: Claim, seen: Seen, now: std::time::SystemTime) -> Vec<u8> {
+fn lost_holder(claim: Claim, seen: Seen, now: SystemTime) -> Option<Content> {
     let lost = Record {
         rev: seen.rev,
         lease: seen.lease,
@@ -211,10 +209,8 @@ fn lost_holder(claim: Claim, seen: Seen, now: std::time::SystemTime) -> Vec<u8> 
         content: Content::Locked(Phase::Dispatched),
     };
     let event = Event::TakeOver { claim, seen, now };
-    match record::apply(Some((&lost, Duration::ZERO)), &event).0 {
-        Some((record, _)) => record.content.encode(),
-        None => Vec::new(),
-    }
+    let written = record::apply(Some((&lost, Duration::ZERO)), &event).0;
+    written.map(|(record, _)| record.content)
 }
 
 /// A claim in whole milliseconds, which are Redis's: rounded up, since a lease
@@ -233,24 +229,22 @@ fn millis(time: Duration) -> u64 {
     time.min(CENTURY).as_nanos().div_ceil(1_000_000).max(1) as u64
 }
 
-fn terms(claim: &Claim, rest: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
-    let terms = [
-        text(claim.lease),
-        text(claim.fingerprint),
-        text(millis(claim.lease_ttl)),
-        text(millis(claim.retention)),
-    ];
-    terms.into_iter().chain(rest).collect()
-}
-
-fn text(value: impl ToString) -> Vec<u8> {
-    value.to_string().into_bytes()
+/// What every event of a holder begins with, and room for as much content.
+fn terms(claim: &Claim, content: usize) -> Args {
+    Args::with_room(content)
+        .word(claim.lease)
+        .word(claim.fingerprint)
+        .word(millis(claim.lease_ttl))
+        .word(millis(claim.retention))
 }
 
 /// What a script says became of the event.
 fn read_answer(reply: Value) -> Result<Answer, StoreError> {
-    let Value::Array(words) = reply else {
-        return Err(unexpected());
+    let words = match reply {
+        // The usual case, in the shortest form.
+        Value::BulkString(word) if word == b"done" => return Ok(Answer::Done),
+        Value::Array(words) => words,
+        _ => return Err(unexpected()),
     };
     let Some(Value::BulkString(word)) = words.first() else {
         return Err(unexpected());

@@ -13,9 +13,10 @@ use redis::{Cmd, Value, pipe};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use super::carrier::Carrier;
 use super::commands;
 use super::failure::Failure;
-use super::link::{Carrier, DEADLINE, no_connection};
+use super::link::{DEADLINE, no_connection};
 use super::notices::Notices;
 use super::routes::Routes;
 use super::server::Dialled;

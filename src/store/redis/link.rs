@@ -3,6 +3,7 @@
 //! a command twice and never lets one hang.
 
 use std::future::Future;
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -100,40 +101,6 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What takes commands to the server that has a key, and brings the replies.
-pub(super) trait Carrier: Sync {
-    /// Sends commands about one key in one go. The replies come as they are,
-    /// errors included. A cluster may send all of them again where one was
-    /// answered with a redirection, so those before the last only read.
-    fn send(
-        &self,
-        key: &str,
-        commands: &[Cmd],
-    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send;
-
-    /// Whether notices go to the shard that has the key, not to all servers.
-    fn is_sharded(&self) -> bool;
-
-    /// Sends one command, and tells an error from a reply.
-    fn command(
-        &self,
-        key: &str,
-        command: Cmd,
-    ) -> impl Future<Output = Result<Value, Failure>> + Send {
-        async move {
-            let replies = self.send(key, &[command]).await?;
-            let [reply] = exactly(replies)?;
-            Failure::or_reply(reply)
-        }
-    }
-}
-
-/// As many replies as there were commands.
-pub(super) fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N], Failure> {
-    let unexpected = |_| Failure::Lost(Failure::unexpected_reply().into());
-    replies.try_into().map_err(unexpected)
-}
-
 impl Link {
     /// A link that connects when it is first used.
     pub(super) fn new(place: Place, notices: Arc<Notices>) -> Self {
@@ -169,14 +136,15 @@ impl Link {
 
     /// Sends one command.
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
-        let replies = self.send(std::slice::from_ref(command)).await?;
-        let [reply] = exactly(replies)?;
-        Failure::or_reply(reply)
+        let reply = self.using(None, slice::from_ref, |mut connection| async move {
+            connection.send_packed_command(command).await
+        });
+        Failure::or_reply(reply.await?)
     }
 
     /// Sends commands in one go; the replies come as they are.
     pub(super) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
-        self.using(None, |mut connection| async move {
+        self.using(None, Vec::as_slice, |mut connection| async move {
             if let [command] = commands {
                 return Ok(vec![connection.send_packed_command(command).await?]);
             }
@@ -212,18 +180,20 @@ impl Link {
 
     /// Subscribes to channels, on that connection only.
     pub(super) async fn subscribe(&self, generation: u64, to: &[String]) -> Result<(), Failure> {
-        let reply = self.using(Some(generation), |mut connection| async move {
-            connection.subscribe(to).await.map(|()| Vec::new())
-        });
-        reply.await.map(drop)
+        let none = |_: &()| -> &[Value] { &[] };
+        self.using(Some(generation), none, |mut connection| async move {
+            connection.subscribe(to).await
+        })
+        .await
     }
 
     /// Gives channels up, on that connection only.
     pub(super) async fn unsubscribe(&self, generation: u64, to: &[String]) -> Result<(), Failure> {
-        let reply = self.using(Some(generation), |mut connection| async move {
-            connection.unsubscribe(to).await.map(|()| Vec::new())
-        });
-        reply.await.map(drop)
+        let none = |_: &()| -> &[Value] { &[] };
+        self.using(Some(generation), none, |mut connection| async move {
+            connection.unsubscribe(to).await
+        })
+        .await
     }
 
     /// `SSUBSCRIBE` or `SUNSUBSCRIBE`, one each since a command takes channels
@@ -234,44 +204,58 @@ impl Link {
         verb: &str,
         channels: &[String],
     ) -> Result<Vec<Value>, Failure> {
-        self.using(Some(generation), |mut connection| async move {
-            let mut pipeline = redis::pipe();
-            for channel in channels {
-                pipeline.cmd(verb).arg(channel);
-            }
-            connection
-                .send_packed_commands(&pipeline, 0, channels.len())
-                .await
-        })
+        self.using(
+            Some(generation),
+            Vec::as_slice,
+            |mut connection| async move {
+                let mut pipeline = redis::pipe();
+                for channel in channels {
+                    pipeline.cmd(verb).arg(channel);
+                }
+                connection
+                    .send_packed_commands(&pipeline, 0, channels.len())
+                    .await
+            },
+        )
         .await
     }
 
-    async fn using<F, Fut>(&self, generation: Option<u64>, send: F) -> Result<Vec<Value>, Failure>
+    /// Sends something on the connection at hand. `replies` finds in its answer
+    /// what the server said, errors included.
+    async fn using<T, F, Fut>(
+        &self,
+        generation: Option<u64>,
+        replies: fn(&T) -> &[Value],
+        send: F,
+    ) -> Result<T, Failure>
     where
         F: FnOnce(MultiplexedConnection) -> Fut,
-        Fut: Future<Output = RedisResult<Vec<Value>>>,
+        Fut: Future<Output = RedisResult<T>>,
     {
-        let deadline = Instant::now() + DEADLINE;
-        let live = self.live_in_time().await?;
+        let begun = Instant::now();
+        let (live, sent) = match self.shared.up() {
+            Some(live) => (live, begun),
+            None => (self.live_in_time().await?, Instant::now()),
+        };
         if generation.is_some_and(|wanted| wanted != live.generation) {
             return Err(Failure::Unsent("the connection was replaced".into()));
         }
         let mut watch = Watch {
             link: self,
             live: &live,
-            sent: Instant::now(),
+            sent,
             over: false,
         };
-        let answer = timeout_at(deadline, send(live.connection.clone())).await;
+        let answer = timeout_at(begun + DEADLINE, send(live.connection.clone())).await;
         watch.over = true;
         let failure = match answer {
-            Ok(Ok(replies)) => {
+            Ok(Ok(answer)) => {
                 live.hear();
-                let mut failures = replies.iter().filter_map(Failure::in_reply);
+                let mut failures = replies(&answer).iter().filter_map(Failure::in_reply);
                 if failures.any(|failure| failure.ends_connection()) {
                     self.drop_connection(&live);
                 }
-                return Ok(replies);
+                return Ok(answer);
             }
             Ok(Err(error)) => Failure::from(error),
             Err(_) => Failure::Lost(format!(
@@ -351,6 +335,14 @@ impl Link {
 }
 
 impl Shared {
+    /// The connection, where there is one that can be used.
+    fn up(&self) -> Option<Arc<Live>> {
+        match &*self.lock() {
+            Slot::Up(live) if !live.is_closed() => Some(live.clone()),
+            _ => None,
+        }
+    }
+
     fn live(&self, dialled: Dialled) -> Live {
         let Dialled {
             server,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use redis::cmd;
 
+use super::carrier::exactly;
 use super::failure::Failure;
-use super::link::{Link, exactly};
+use super::link::Link;
 use super::node::Node;
 use super::server::Server;
 use super::slots::{self, Range, SLOTS};

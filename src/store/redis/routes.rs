@@ -3,12 +3,14 @@
 //! server.
 
 use std::collections::HashSet;
+use std::slice;
 
 use redis::{Cmd, Value};
 
+use super::carrier::{Carrier, only};
 use super::cluster::Cluster;
 use super::failure::Failure;
-use super::link::{Carrier, Link};
+use super::link::Link;
 use super::node::Node;
 use super::server::Server;
 
@@ -69,11 +71,20 @@ impl Routes {
     }
 }
 
+// The way through a cluster is boxed: commands for one server, of which most
+// stores are, would carry its room about.
 impl Carrier for Routes {
     async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
         match self {
             Self::One(node) => node.link.send(commands).await,
-            Self::Cluster(cluster) => cluster.send(key, commands).await,
+            Self::Cluster(cluster) => Box::pin(cluster.send(key, commands)).await,
+        }
+    }
+
+    async fn command(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
+        match self {
+            Self::One(node) => node.link.command(command).await,
+            Self::Cluster(_) => only(self.send(key, slice::from_ref(command)).await?),
         }
     }
 

@@ -2,12 +2,16 @@
 //! is called and answers. They match the record's first line as text and never
 //! read the JSON behind it.
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::sync::LazyLock;
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 
+use super::carrier::Carrier;
 use super::failure::Failure;
-use super::link::Carrier;
+use crate::record::Content;
+use crate::store::BoxFuture;
 
 /// Up to this many bytes a write is let through on a server that is out of
 /// memory: it replaces a record of about its size, and frees more than it takes
@@ -52,11 +56,10 @@ impl Script {
         &self,
         link: &impl Carrier,
         key: &str,
-        args: &[Vec<u8>],
+        args: &Args,
     ) -> Result<Value, Failure> {
-        let bytes: usize = args.iter().map(Vec::len).sum();
         let forms = self.forms(link);
-        let source = match bytes <= ALWAYS_FITS {
+        let source = match args.bytes() <= ALWAYS_FITS {
             true => &forms.allow_oom,
             false => &forms.ordinary,
         };
@@ -66,7 +69,10 @@ impl Script {
     /// Runs a script that only reads, which a server that takes no writes does
     /// as well: it would not run one that says by its flags that it may write.
     pub(super) async fn read(&self, link: &impl Carrier, key: &str) -> Result<Value, Failure> {
-        self.forms(link).ordinary.run(link, key, &[]).await
+        self.forms(link)
+            .ordinary
+            .run(link, key, &Args::default())
+            .await
     }
 
     fn forms(&self, link: &impl Carrier) -> &Forms {
@@ -93,28 +99,90 @@ impl Forms {
 impl Source {
     /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
     /// it first would take another round trip, in a cluster one to every node.
-    async fn run(
-        &self,
-        link: &impl Carrier,
-        key: &str,
-        args: &[Vec<u8>],
-    ) -> Result<Value, Failure> {
-        match link
-            .command(key, call("EVALSHA", &self.sha1, key, args))
-            .await
-        {
+    async fn run(&self, link: &impl Carrier, key: &str, args: &Args) -> Result<Value, Failure> {
+        let call = call("EVALSHA", &self.sha1, key, args);
+        match link.command(key, &call).await {
             Err(failure) if failure.code() == Some("NOSCRIPT") => {
-                link.command(key, call("EVAL", &self.code, key, args)).await
+                self.load_and_run(link, key, args).await
             }
             answer => answer,
         }
     }
+
+    /// Apart and boxed, since it is rare: no other call carries its room about.
+    fn load_and_run<'a>(
+        &'a self,
+        link: &'a impl Carrier,
+        key: &'a str,
+        args: &'a Args,
+    ) -> BoxFuture<'a, Result<Value, Failure>> {
+        Box::pin(async move {
+            let call = call("EVAL", &self.code, key, args);
+            link.command(key, &call).await
+        })
+    }
 }
 
-fn call(command: &str, script: &str, key: &str, args: &[Vec<u8>]) -> Cmd {
-    let mut command = cmd(command);
-    command.arg(script).arg(1).arg(key).arg(args);
-    command
+fn call(command: &str, script: &str, key: &str, args: &Args) -> Cmd {
+    let words = [command, script, key];
+    let bytes = args.bytes() + words.map(str::len).iter().sum::<usize>() + 1;
+    let mut call = Cmd::with_capacity(args.ends.len() + 4, bytes);
+    call.arg(command).arg(script).arg(1).arg(key).arg(args);
+    call
+}
+
+/// The arguments of a script, written one behind the other.
+#[derive(Default)]
+pub(super) struct Args {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Args {
+    /// Room for the terms of a holder and a few words besides, `content` bytes
+    /// of which are a record's.
+    pub(super) fn with_room(content: usize) -> Self {
+        Self {
+            text: Vec::with_capacity(160 + content),
+            ends: Vec::with_capacity(8),
+        }
+    }
+
+    /// One more: a word or a number.
+    pub(super) fn word(mut self, word: impl Display) -> Self {
+        write!(self.text, "{word}").expect("a Vec takes everything");
+        self.end()
+    }
+
+    /// One more: what a record holds behind its first line.
+    pub(super) fn content(mut self, content: &Content) -> Self {
+        content.write(&mut self.text);
+        self.end()
+    }
+
+    /// How many bytes they are together.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    fn end(mut self) -> Self {
+        self.ends.push(self.text.len());
+        self
+    }
+}
+
+impl ToRedisArgs for Args {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        let mut from = 0;
+        for &end in &self.ends {
+            out.write_arg(&self.text[from..end]);
+            from = end;
+        }
+    }
+
+    fn num_of_args(&self) -> usize {
+        self.ends.len()
+    }
 }
 
 /// A script from its parts, which lie beside this file.

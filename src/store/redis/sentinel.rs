@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use redis::{Value, cmd};
 
+use super::carrier::exactly;
 use super::failure::Failure;
 use super::gather::gather;
-use super::link::{Link, exactly};
+use super::link::Link;
 use super::notices::Notices;
 use super::place::Place;
 use super::server::{Server, invalid, of_server, unavailable};

@@ -1,12 +1,14 @@
 -- The usual case first: the record is, byte for byte, what this holder's acquire
 -- wrote. Then its successor is known as well, and nothing has to be taken apart;
--- whatever else is there, the script goes on as if this had not been.
-if ARGV[5] == '0' and redis.call('GETRANGE', KEYS[1], 0, 255) == 'genesys-once/1 locked '
-  .. ARGV[1] .. ' 0 1 dispatched ' .. ARGV[4] .. ' ' .. ARGV[2] .. '\n' then
-  local value = 'genesys-once/1 cached ' .. ARGV[1] .. ' 0 2 - ' .. ARGV[6] .. ' '
-    .. ARGV[2] .. '\n' .. ARGV[7]
-  redis.call('SET', KEYS[1], value, 'PX', ARGV[6])
+-- whatever else is there, the script goes on as if this had not been. Numbers as
+-- text, since Redis prints each of Lua's by way of %.17g; the answer without a
+-- table around it.
+local argv, call = ARGV, redis.call
+if argv[5] == '0' and call('GETRANGE', KEYS[1], '0', '255') == 'genesys-once/1 locked '
+  .. argv[1] .. ' 0 1 dispatched ' .. argv[4] .. ' ' .. argv[2] .. '\n' then
+  call('SET', KEYS[1], 'genesys-once/1 cached ' .. argv[1] .. ' 0 2 - ' .. argv[6] .. ' '
+    .. argv[2] .. '\n' .. argv[7], 'PX', argv[6])
   redis.pcall('PUBLISH', KEYS[1], 'cached')
-  return { 'done' }
+  return 'done'
 end
 

@@ -1,0 +1,45 @@
+//! What commands go through on their way to a key: the routes that all share, or
+//! a connection of its own. It says nothing of how often one may be sent.
+
+use std::future::Future;
+use std::slice;
+
+use redis::{Cmd, Value};
+
+use super::failure::Failure;
+
+/// What takes commands to the server that has a key, and brings the replies.
+pub(super) trait Carrier: Sync {
+    /// Sends commands about one key in one go. The replies come as they are,
+    /// errors included. A cluster may send all of them again where one was
+    /// answered with a redirection, so those before the last only read.
+    fn send(
+        &self,
+        key: &str,
+        commands: &[Cmd],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send;
+
+    /// Whether notices go to the shard that has the key, not to all servers.
+    fn is_sharded(&self) -> bool;
+
+    /// Sends one command, and tells an error from a reply.
+    fn command(
+        &self,
+        key: &str,
+        command: &Cmd,
+    ) -> impl Future<Output = Result<Value, Failure>> + Send {
+        async move { only(self.send(key, slice::from_ref(command)).await?) }
+    }
+}
+
+/// The reply to the one command that was sent.
+pub(super) fn only(replies: Vec<Value>) -> Result<Value, Failure> {
+    let [reply] = exactly(replies)?;
+    Failure::or_reply(reply)
+}
+
+/// As many replies as there were commands.
+pub(super) fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N], Failure> {
+    let unexpected = |_| Failure::Lost(Failure::unexpected_reply().into());
+    replies.try_into().map_err(unexpected)
+}
