@@ -243,13 +243,31 @@ pub(crate) fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if digits.len() != 2 * N {
         return None;
     }
-    let value = |digit: u8| (digit as char).to_digit(16);
+    let value = |digit: u8| VALUES[usize::from(digit)];
     let mut bytes = [0; N];
+    let mut seen = 0;
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::try_from(value(pair[0])? << 4 | value(pair[1])?).ok()?;
+        let (high, low) = (value(pair[0]), value(pair[1]));
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (seen < NO_DIGIT).then_some(bytes)
 }
+
+/// What each character is as a hex digit.
+static VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value];
+        values[digit as usize] = value as u8;
+        values[digit.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+const NO_DIGIT: u8 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -279,6 +297,30 @@ mod tests {
         ] {
             assert_eq!(text.parse::<IdempotencyKey>(), Err(ParseKeyError), "{text}");
         }
+    }
+
+    #[test]
+    fn hex_digits_are_those_that_char_knows() {
+        for byte in 0..128 {
+            let digit = char::from(byte);
+            let text = format!("{digit}7c{digit}");
+            let meant = digit.to_digit(16).map(|value| {
+                let value = value as u8;
+                [value << 4 | 7, 0xc0 | value]
+            });
+            assert_eq!(read_hex::<2>(&text), meant, "{digit:?}");
+        }
+        // Longer than what is written in one piece.
+        struct Long([u8; 77]);
+        impl fmt::Display for Long {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(&self.0, f)
+            }
+        }
+        let bytes = std::array::from_fn(|i| (i as u8).wrapping_mul(5));
+        let text = Long(bytes).to_string();
+        assert_eq!(read_hex(&text), Some(bytes));
+        assert_eq!(text, text.to_lowercase());
     }
 
     #[test]

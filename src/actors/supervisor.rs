@@ -20,7 +20,7 @@ use super::shared::Shared;
 use crate::error::{Error, chain};
 use crate::execution::Progress;
 use crate::flights::{Admission, Flights, Guard};
-use crate::key::RecordName;
+use crate::key::IdempotencyKey;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 use crate::telemetry;
@@ -133,7 +133,7 @@ struct State {
 
 /// What is known of a child's record.
 struct Child {
-    name: RecordName,
+    key: IdempotencyKey,
     progress: Arc<Progress>,
 }
 
@@ -257,7 +257,7 @@ impl State {
         request: DataActionRequest,
         port: RpcReplyPort<Result<Reply, Error>>,
     ) {
-        let key = crate::IdempotencyKey::of(&request);
+        let key = IdempotencyKey::of(&request);
         let limit = port
             .get_timeout()
             .map_or(self.deadline, |limit| limit.min(self.deadline));
@@ -281,7 +281,7 @@ impl State {
     }
 
     async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Guard) {
-        let name = self.shared.name(guard.key());
+        let key = guard.key();
         let progress = guard.progress().clone();
         let job = Job {
             guard,
@@ -290,10 +290,10 @@ impl State {
         match execution::spawn(job, myself.get_cell()).await {
             Ok(child) => {
                 self.children
-                    .insert(child.get_id(), Child { name, progress });
+                    .insert(child.get_id(), Child { key, progress });
             }
             // The guard, dropped with the job, has answered.
-            Err(error) => tracing::error!(%name, %error, "could not start an execution"),
+            Err(error) => tracing::error!(%key, %error, "could not start an execution"),
         }
     }
 
@@ -302,7 +302,7 @@ impl State {
         if self.closing.is_some() && !self.cut {
             self.closing.get_or_insert_default().finished += 1;
         }
-        let Child { name, progress } = child;
+        let Child { key, progress } = child;
         if progress.is_settled() {
             return;
         }
@@ -310,6 +310,7 @@ impl State {
         if self.cut && why.is_none() {
             return;
         }
+        let name = self.shared.name(key);
         tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
         self.settling += 1;
         let (shared, settling) = (self.shared.clone(), Settling(myself.clone()));

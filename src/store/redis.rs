@@ -267,17 +267,13 @@ impl Store for RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        Box::pin(async move {
-            let routes = &self.inner.routes;
-            match &self.copies {
-                Some(copies) if copies::are_needed(&event) => {
-                    // Boxed, since few stores have copies: all others' commands
-                    // would carry its room about.
-                    Box::pin(copies.apply(routes, name, event)).await
-                }
-                _ => commands::apply(routes, name, event).await,
+        let routes = &self.inner.routes;
+        match &self.copies {
+            Some(copies) if copies::are_needed(&event) => {
+                Box::pin(copies.apply(routes, name, event))
             }
-        })
+            _ => Box::pin(commands::apply(routes, name, event)),
+        }
     }
 
     fn look<'a>(

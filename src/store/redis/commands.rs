@@ -28,102 +28,137 @@ const LINE: usize = 256;
 /// Of a record beyond [`MAX_RECORD_BYTES`].
 const TOO_LARGE: &str = "the record is larger than 32 MiB";
 
-/// Applies one event.
-pub(super) async fn apply(
-    link: &impl Carrier,
+/// Applies one event. What is sent is put together at once, not when it is first
+/// polled: the future would carry the event along as well.
+pub(super) fn apply<C: Carrier>(
+    link: &C,
     name: &RecordName,
     event: Event,
-) -> Result<Answer, StoreError> {
+) -> impl Future<Output = Result<Answer, StoreError>> + Send {
     let key = name.to_string();
-    let (script, args): (&Script, Args) = match event {
-        Event::Acquire { claim } => return acquire(link, &key, whole(claim)).await,
-        Event::TakeOver { claim, seen, now } => {
-            let claim = whole(claim);
-            let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
-            let args = match lost_holder(claim, seen, now) {
-                Some(content) => args.content(&content),
-                None => args.word(""),
-            };
-            (&scripts::TAKE_OVER, args)
-        }
-        Event::Extend { claim, dispatched } => {
-            let args = terms(&whole(claim), 0);
-            let args = match dispatched {
-                Some(step) => args.word(step),
-                None => args.word(""),
-            };
-            (&scripts::EXTEND, args)
-        }
-        Event::Enter { claim, step, phase } => {
-            let phase = match phase {
-                Phase::Claimed => "claimed",
-                Phase::Dispatched => "dispatched",
-            };
-            let args = terms(&whole(claim), 0).word(step).word(phase);
-            (&scripts::ENTER, args)
-        }
-        Event::Complete {
-            claim,
-            step,
-            outcome,
-            kept,
-            ttl,
-        } => {
-            let content = Content::Cached { outcome, kept };
-            let args = terms(&whole(claim), content.room());
-            let args = args.word(step).word(millis(ttl)).content(&content);
-            (&scripts::COMPLETE, args)
-        }
-        Event::Release {
-            claim,
-            step,
-            verdict,
-        } => {
-            let content = Content::Released { verdict };
-            let args = terms(&whole(claim), content.room());
-            let args = args.word(step).word(millis(RELEASED_FOR));
-            (&scripts::RELEASE, args.content(&content))
-        }
-        Event::Abandon {
-            claim,
-            step,
-            since,
-            cause,
-        } => {
-            let content = Content::Indeterminate { since, cause };
-            let args = terms(&whole(claim), content.room());
-            (&scripts::ABANDON, args.word(step).content(&content))
-        }
-        Event::Resolve {
-            seen,
-            resolution,
-            ttl,
-        } => {
-            let (word, content, ttl) = match resolution.into_outcome() {
-                None => (
-                    "released",
-                    Content::Released { verdict: None },
-                    RELEASED_FOR,
-                ),
-                Some((outcome, kept)) => {
-                    let outcome = outcome.into();
-                    ("cached", Content::Cached { outcome, kept }, ttl)
+    let command = Command::of(&key, event);
+    async move {
+        match &command {
+            Command::Acquire(claim, Some(set)) => acquire(link, &key, claim, set).await,
+            Command::Acquire(_, None) => Err(StoreError::refused("an absent key was not acquired")),
+            Command::Script(script, args) => {
+                if args.bytes() + LINE > MAX_RECORD_BYTES {
+                    // The holder completes without the body then.
+                    return Err(StoreError::refused(TOO_LARGE));
                 }
-            };
-            let (rev, next) = (seen.rev, seen.rev.saturating_add(1));
-            let args = Args::with_room(content.room());
-            let args = args.word(seen.lease).word(rev).word(next);
-            let args = args.word(word).word(millis(ttl)).content(&content);
-            (&scripts::RESOLVE, args)
+                read_answer(script.run(link, &key, args).await?)
+            }
         }
-        Event::Forget => (&scripts::FORGET, Args::default()),
-    };
-    if args.bytes() + LINE > MAX_RECORD_BYTES {
-        // The holder completes without the body then.
-        return Err(StoreError::refused(TOO_LARGE));
     }
-    let reply = script.run(link, &key, &args).await?;
-    read_answer(reply)
+}
+
+/// An event as it is sent.
+enum Command {
+    /// Nothing where no key is ever free.
+    Acquire(Claim, Option<Cmd>),
+    Script(&'static Script, Args),
+}
+
+impl Command {
+    fn of(key: &str, event: Event) -> Self {
+        let (script, args): (&Script, Args) = match event {
+            Event::Acquire { claim } => {
+                let claim = whole(claim);
+                return Self::Acquire(claim, set_if_absent(key, claim));
+            }
+            Event::TakeOver { claim, seen, now } => {
+                let claim = whole(claim);
+                let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
+                let args = match lost_holder(claim, seen, now) {
+                    Some(content) => args.content(&content),
+                    None => args.word(""),
+                };
+                (&scripts::TAKE_OVER, args)
+            }
+            Event::Extend { claim, dispatched } => {
+                let args = terms(&whole(claim), 0);
+                let args = match dispatched {
+                    Some(step) => args.word(step),
+                    None => args.word(""),
+                };
+                (&scripts::EXTEND, args)
+            }
+            Event::Enter { claim, step, phase } => {
+                let phase = match phase {
+                    Phase::Claimed => "claimed",
+                    Phase::Dispatched => "dispatched",
+                };
+                let args = terms(&whole(claim), 0).word(step).word(phase);
+                (&scripts::ENTER, args)
+            }
+            Event::Complete {
+                claim,
+                step,
+                outcome,
+                kept,
+                ttl,
+            } => {
+                let content = Content::Cached { outcome, kept };
+                let args = terms(&whole(claim), content.room());
+                let args = args.word(step).word(millis(ttl)).content(&content);
+                (&scripts::COMPLETE, args)
+            }
+            Event::Release {
+                claim,
+                step,
+                verdict,
+            } => {
+                let content = Content::Released { verdict };
+                let args = terms(&whole(claim), content.room());
+                let args = args.word(step).word(millis(RELEASED_FOR));
+                (&scripts::RELEASE, args.content(&content))
+            }
+            Event::Abandon {
+                claim,
+                step,
+                since,
+                cause,
+            } => {
+                let content = Content::Indeterminate { since, cause };
+                let args = terms(&whole(claim), content.room());
+                (&scripts::ABANDON, args.word(step).content(&content))
+            }
+            Event::Resolve {
+                seen,
+                resolution,
+                ttl,
+            } => {
+                let (word, content, ttl) = match resolution.into_outcome() {
+                    None => (
+                        "released",
+                        Content::Released { verdict: None },
+                        RELEASED_FOR,
+                    ),
+                    Some((outcome, kept)) => {
+                        let outcome = outcome.into();
+                        ("cached", Content::Cached { outcome, kept }, ttl)
+                    }
+                };
+                let (rev, next) = (seen.rev, seen.rev.saturating_add(1));
+                let args = Args::with_room(content.room());
+                let args = args.word(seen.lease).word(rev).word(next);
+                let args = args.word(word).word(millis(ttl)).content(&content);
+                (&scripts::RESOLVE, args)
+            }
+            Event::Forget => (&scripts::FORGET, Args::default()),
+        };
+        Self::Script(script, args)
+    }
+}
+
+/// What takes an absent key, and writes what `record` says of it.
+fn set_if_absent(key: &str, claim: Claim) -> Option<Cmd> {
+    let (record, left) = record::apply(None, &Event::Acquire { claim }).0?;
+    let record = record.encode();
+    let mut set = Cmd::with_capacity(7, key.len() + record.len() + 32);
+    set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
+    set.arg("PX").arg(millis(left));
+    Some(set)
 }
 
 /// The record, read together with the time that it lives on.
@@ -152,36 +187,34 @@ pub(super) async fn found(
     Ok(state.map(|state| found_by(claim, state)))
 }
 
-async fn acquire(link: &impl Carrier, key: &str, claim: Claim) -> Result<Answer, StoreError> {
-    let (Some((record, left)), _) = record::apply(None, &Event::Acquire { claim }) else {
-        return Err(StoreError::refused("an absent key was not acquired"));
-    };
-    let record = record.encode();
-    let mut set = Cmd::with_capacity(7, key.len() + record.len() + 32);
-    set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
-    set.arg("PX").arg(millis(left));
+async fn acquire(
+    link: &impl Carrier,
+    key: &str,
+    claim: &Claim,
+    set: &Cmd,
+) -> Result<Answer, StoreError> {
     for _ in 0..ACQUIRES {
-        match link.command(key, &set).await {
+        match link.command(key, set).await {
             Ok(Value::Nil) => return Ok(Answer::Done),
             Ok(Value::BulkString(bytes)) => {
                 let found = decode(&bytes)?;
                 // A replay needs no exact times: one round trip is all it costs.
                 if matches!(found.content, Content::Cached { .. }) {
-                    return Ok(found_by(&claim, found.state(Duration::ZERO)));
+                    return Ok(found_by(claim, found.state(Duration::ZERO)));
                 }
             }
             Ok(_) => return Err(unexpected()),
             // A full server, or one that has become a replica, still replays.
             Err(refusal) if refusal.is_refusal() => {
-                return match look(link, key).await? {
-                    Some(state) => Ok(found_by(&claim, state)),
+                return match Box::pin(look(link, key)).await? {
+                    Some(state) => Ok(found_by(claim, state)),
                     None => Err(refusal.into()),
                 };
             }
             Err(failure) => return Err(failure.into()),
         }
-        if let Some(state) = look(link, key).await? {
-            return Ok(found_by(&claim, state));
+        if let Some(state) = Box::pin(look(link, key)).await? {
+            return Ok(found_by(claim, state));
         }
     }
     Err(StoreError::unavailable(

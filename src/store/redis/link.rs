@@ -235,7 +235,7 @@ impl Link {
         let begun = Instant::now();
         let (live, sent) = match self.shared.up() {
             Some(live) => (live, begun),
-            None => (self.live_in_time().await?, Instant::now()),
+            None => (Box::pin(self.live_in_time()).await?, Instant::now()),
         };
         if generation.is_some_and(|wanted| wanted != live.generation) {
             return Err(Failure::Unsent("the connection was replaced".into()));
@@ -246,7 +246,10 @@ impl Link {
             sent,
             over: false,
         };
-        let answer = timeout_at(begun + DEADLINE, send(live.connection.clone())).await;
+        // Boxed: it is larger than all that is around it, which would be moved
+        // with it from layer to layer.
+        let answer = Box::pin(send(live.connection.clone()));
+        let answer = timeout_at(begun + DEADLINE, answer).await;
         watch.over = true;
         let failure = match answer {
             Ok(Ok(answer)) => {

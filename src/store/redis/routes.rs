@@ -84,7 +84,10 @@ impl Carrier for Routes {
     async fn command(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
         match self {
             Self::One(node) => node.link.command(command).await,
-            Self::Cluster(_) => only(self.send(key, slice::from_ref(command)).await?),
+            Self::Cluster(cluster) => {
+                let replies = Box::pin(cluster.send(key, slice::from_ref(command)));
+                only(replies.await?)
+            }
         }
     }
 
