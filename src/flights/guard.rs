@@ -21,7 +21,6 @@ pub(crate) struct Guard {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
     request: DataActionRequest,
-    key: IdempotencyKey,
     /// Until the answer: a span that stays open keeps those above it open.
     span: Mutex<Span>,
     _place: Place,
@@ -42,7 +41,6 @@ impl Guard {
             flights: flights.clone(),
             flight,
             request: request.clone(),
-            key: IdempotencyKey::of(request),
             span: Mutex::new(Span::none()),
             _place: place,
             _raised: raised,
@@ -70,7 +68,7 @@ impl Guard {
     }
 
     pub(crate) fn key(&self) -> IdempotencyKey {
-        self.key
+        IdempotencyKey::of(&self.request)
     }
 
     pub(crate) fn request(&self) -> &DataActionRequest {
@@ -126,10 +124,10 @@ impl Drop for Guard {
             let error = if self.flights.is_closed() {
                 Error::Stopped
             } else {
-                Error::Crashed { key: self.key }
+                Error::Crashed { key: self.key() }
             };
             self.answer(Err(error), Duration::ZERO);
         }
-        self.flights.settled(self.key);
+        self.flights.settled(self.key());
     }
 }
