@@ -1,5 +1,5 @@
 //! The right to run a flight, and the duty to answer everybody who waits for it
-//! (I3). It knows no table but through its flight.
+//! (I3). The table hears from it once: that its flight is settled.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -55,7 +55,6 @@ impl Flight<'_> {
                 token
             });
             if let Attempt::Executed(executed) = attempt {
-                shared.counts.calls_final.fetch_add(1, Ordering::Relaxed);
                 return Ok(Box::pin(self.cache(executed)).await);
             }
             match Box::pin(self.after(attempt, token, &mut used)).await {
@@ -227,6 +226,8 @@ impl Flight<'_> {
     /// Records the outcome. Where the store does not take it, everybody gets it
     /// all the same, at once, and it is recorded when the store is back.
     async fn cache(&self, executed: Execution<Executed>) -> Round {
+        let counts = &self.shared.counts;
+        counts.calls_final.fetch_add(1, Ordering::Relaxed);
         match executed.cache(self.store).await {
             Ok(cached) => Round::Reply(reply_of(cached)),
             Err((executed, error)) => {
