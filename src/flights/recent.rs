@@ -173,6 +173,23 @@ mod tests {
         assert!(push(&Recents::new(0, SECOND), 0, SECOND).is_none());
     }
 
+    /// Red without either comparison: what the store does not replay whole is not
+    /// replayed from memory.
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_recorded_whole_is_kept() {
+        let recents = Recents::new(1 << 20, SECOND);
+        let outcome = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "{}");
+        let reply = Reply::new(key(0), outcome.into(), Served::Upstream);
+        let is_kept = |reply: Reply| {
+            let fingerprint = Fingerprint::from_bytes([0; 32]);
+            recents.take(&reply, fingerprint, SECOND).is_some()
+        };
+        assert!(is_kept(reply.clone()));
+        assert!(!is_kept(reply.clone().with_recorded(false)));
+        assert!(!is_kept(reply.clone().with_kept(Kept::Sensitive)));
+        assert!(!is_kept(reply.with_kept(Kept::TooLarge)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_outcome_is_given_past_its_time() {
         let recents = Recents::new(1 << 20, 10 * SECOND);

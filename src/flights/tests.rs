@@ -87,6 +87,24 @@ async fn what_is_forgotten_is_not_recent_again() {
     assert!(!is_recent(&flights, &request));
 }
 
+/// Red when `remember` does not ask: somebody may have joined after the outcome
+/// went to the store as a whole.
+#[tokio::test(start_paused = true)]
+async fn what_is_sensitive_to_anybody_is_not_kept() {
+    let flights = table(LIMITS);
+    let request = request(1);
+    let guard = first(&flights, &request);
+    let sensitive = request.clone().sensitive();
+    assert!(matches!(
+        flights.admit(&sensitive),
+        Ok(Admission::Joined(_))
+    ));
+    answer(&guard, SECOND);
+    assert!(!is_recent(&flights, &request));
+    drop(guard);
+    assert!(!is_recent(&flights, &request));
+}
+
 /// I9. Red when `settled` takes nobody out, and when it takes one out only.
 #[tokio::test(start_paused = true)]
 async fn the_table_holds_no_more_than_the_latest() {
