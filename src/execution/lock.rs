@@ -310,3 +310,6 @@ impl Taking<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! What becomes of a lease whose acquire was answered with errors only: it may
+//! be in the store, and is given back.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::store::{BoxFuture, MemoryStore};
+
+/// Fails the first commands in turn; one that fails may be applied all the same.
+struct Failing {
+    store: MemoryStore,
+    failures: Mutex<Vec<(StoreError, bool)>>,
+}
+
+impl Store for Failing {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        let failure = self.failures.lock().unwrap().pop();
+        Box::pin(async move {
+            match failure {
+                Some((error, applied)) => {
+                    if applied {
+                        self.store.apply(name, event).await?;
+                    }
+                    Err(error)
+                }
+                None => self.store.apply(name, event).await,
+            }
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        self.store.look(name)
+    }
+}
+
+/// What stands in the store after a key could not be taken because of these two.
+async fn left_by(first: (StoreError, bool), second: (StoreError, bool)) -> Option<RecordState> {
+    let store = Failing {
+        store: MemoryStore::new(),
+        failures: Mutex::new(vec![second, first]),
+    };
+    let request = DataActionRequest::new("refund", "{}").unwrap();
+    let namespace: Namespace = "test".parse().unwrap();
+    let name = RecordName::new(namespace.clone(), crate::IdempotencyKey::of(&request));
+    let hashed = Execution::new(request, namespace);
+    let progress = hashed.progress().clone();
+    assert!(hashed.lock(&store, &Terms::default()).await.is_err());
+    assert!(progress.is_settled());
+    assert!(store.failures.lock().unwrap().is_empty());
+    store.look(&name).await.unwrap()
+}
+
+/// I3: nobody would be told, and the key held for as long as an unknown one.
+/// Red where either error is not taken for a reply that may be lost: that of the
+/// first try, and that of the last.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_may_be_in_the_store_is_given_back() {
+    let lost = || StoreError::unavailable("no answer");
+    let refused = StoreError::refused("out of memory");
+    let unsent = StoreError::unsent("the breaker is open");
+    for (first, second) in [
+        ((lost(), true), (refused, false)),
+        ((unsent, false), (lost(), true)),
+    ] {
+        let left = left_by(first, second).await;
+        assert!(
+            matches!(left, Some(RecordState::Released { .. })),
+            "{left:?}"
+        );
+    }
+}
+
+/// What was never sent leaves nothing to give back, and sends no release.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_leaves_nothing() {
+    let unsent = || (StoreError::unsent("the breaker is open"), false);
+    let left = left_by(unsent(), unsent()).await;
+    assert!(left.is_none(), "{left:?}");
+}
