@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Answer, Event, Phase, Resolution, Seen};
+use genesys_once::record::{self, Answer, Event, Phase, Resolution, Seen};
 use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, chain, claim, complete, extend, name};
@@ -248,6 +248,30 @@ async fn large_numbers_stay_what_they_are() {
             .unwrap_err()
             .is_unreadable()
     );
+}
+
+/// What the script writes is what `record::apply` says, to the byte: where it
+/// knows the record beforehand, and where the outcome's step is a later one. Red
+/// when the short way of a complete does not ask for the step.
+#[tokio::test]
+async fn a_complete_writes_what_the_transition_says() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    for (number, at) in [(1, 0), (2, 3)] {
+        let mut event = complete(1, r#"{"amount": 19.90}"#);
+        if let Event::Complete { step, .. } = &mut event {
+            *step = at;
+        }
+        let taken = record::apply(None, &acquire(1)).0.unwrap();
+        let written = record::apply(Some((&taken.0, taken.1)), &event).0.unwrap();
+        for event in [acquire(1), event] {
+            let answer = store.apply(&name(number), event).await.unwrap();
+            assert_eq!(answer, Answer::Done);
+        }
+        let value: Vec<u8> = server.command(&["GET", &name(number).to_string()]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(text(&value), text(&written.0.encode()), "step {at}");
+    }
 }
 
 /// A value that nobody can have written by this crate, as large as Redis takes
