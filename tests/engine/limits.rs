@@ -267,3 +267,32 @@ async fn what_waits_and_for_how_long_is_seen() {
     }
     assert_eq!(seen(&engine), ([0; 6], Duration::ZERO));
 }
+
+/// Red when a flight keeps its permit while another engine has its key.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_engine_holds_no_permit() {
+    let store = MemoryStore::new();
+    let slow = ScriptedUpstream::new(|_| Step::ok("{}").after(20 * SECOND));
+    let other = Engine::builder(slow.clone()).store(store.clone());
+    let other = other.start().await.unwrap();
+    let executed = tokio::spawn(async move { other.execute(request("1")).await });
+    until("the other engine calls", || slow.ledger().total() == 1).await;
+
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream.clone()).store(store.clone());
+    let engine = engine.max_in_flight(1).start().await.unwrap();
+    let waiting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("1")).await }
+    });
+    until("it waits", || {
+        engine.stats().waits.elsewhere.executions == 1
+    })
+    .await;
+    let begun = Instant::now();
+    engine.execute(request("2")).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    waiting.await.unwrap().unwrap();
+    executed.await.unwrap().unwrap();
+    assert_eq!(upstream.ledger().total(), 1);
+}
