@@ -77,7 +77,9 @@ pub(crate) enum Admission {
     /// It is in flight: wait.
     Joined(Waiter),
     /// It is the first: run the flight, and wait.
-    First(Waiter, Guard),
+    ///
+    /// Boxed: the guard goes from hand to hand until its flight runs.
+    First(Waiter, Box<Guard>),
 }
 
 /// One execution and everybody who waits for it.
@@ -175,7 +177,7 @@ impl Flights {
         // in between can fail.
         let _slot = entry.insert(Slot::UnderWay(flight.clone()));
         let guard = Guard::new(self, flight, request, place, raised);
-        Ok(Admission::First(waiter, guard))
+        Ok(Admission::First(waiter, Box::new(guard)))
     }
 
     /// What a request gets for which the table has something: its answer, or a

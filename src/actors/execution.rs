@@ -21,17 +21,22 @@ pub(crate) use self::elsewhere::{notice_loss, resolve};
 
 /// A flight and what it takes to run it.
 pub(crate) struct Job {
-    pub guard: Guard,
+    pub guard: Box<Guard>,
     pub shared: Arc<Shared>,
 }
 
 /// Spawns the actor of one flight, linked to its supervisor.
-pub(crate) async fn spawn(job: Job, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+pub(crate) fn spawn(
+    job: Job,
+    supervisor: ActorCell,
+) -> impl Future<Output = Result<ActorCell, SpawnErr>> + Send {
     // Boxed: it is large, and the supervisor's handler would be as large for any
     // message.
     let spawned = Box::pin(Actor::spawn_linked(None, ExecutionActor, job, supervisor));
-    let (actor, _) = spawned.await?;
-    Ok(actor.get_cell())
+    async move {
+        let (actor, _) = spawned.await?;
+        Ok(actor.get_cell())
+    }
 }
 
 struct ExecutionActor;
@@ -69,7 +74,7 @@ impl Actor for ExecutionActor {
         if let Some(job) = state.take() {
             // Boxed: ractor keeps a hook's future twice, once as the argument
             // that it came as and once where it is polled.
-            Box::pin(async move { job.run().await }).await;
+            Box::pin(job.run()).await;
         }
         myself.stop(None);
         Ok(())
@@ -77,7 +82,7 @@ impl Actor for ExecutionActor {
 }
 
 impl Job {
-    async fn run(&self) {
+    async fn run(self) {
         let mut cut = self.shared.cut.subscribe();
         let cut_off = tokio::select! {
             biased;

@@ -51,7 +51,7 @@ pub struct Internal(Order);
 #[derive(Debug)]
 enum Order {
     /// Run this flight.
-    Run(Guard),
+    Run(Box<Guard>),
     /// Close admission, drain, settle and stop.
     Close { grace: Duration },
     /// The grace of a `Close` is over.
@@ -64,7 +64,7 @@ enum Order {
 impl ractor::Message for EngineMessage {}
 
 impl EngineMessage {
-    pub(crate) fn run(guard: Guard) -> Self {
+    pub(crate) fn run(guard: Box<Guard>) -> Self {
         Self::Internal(Internal(Order::Run(guard)))
     }
 
@@ -240,7 +240,9 @@ impl Actor for Supervisor {
             _ => return Ok(()),
         };
         if state.token == Some(who.get_id()) {
-            state.restart_token(&myself, why).await;
+            // Boxed: it is seldom and large, and ractor moves the future of every
+            // event several times.
+            Box::pin(state.restart_token(&myself, why)).await;
         } else if let Some(child) = state.children.remove(&who.get_id()) {
             state.settle(&myself, child, why);
         }
@@ -280,7 +282,7 @@ impl State {
         let _ = port.send(at_once);
     }
 
-    async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Guard) {
+    async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Box<Guard>) {
         let key = guard.key();
         let progress = guard.progress().clone();
         let job = Job {

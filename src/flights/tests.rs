@@ -29,7 +29,7 @@ fn request(n: usize) -> DataActionRequest {
 
 fn first(flights: &Arc<Flights>, request: &DataActionRequest) -> Guard {
     match flights.admit(request).unwrap() {
-        Admission::First(_, guard) => guard,
+        Admission::First(_, guard) => *guard,
         other => panic!("{other:?}"),
     }
 }

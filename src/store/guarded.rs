@@ -72,20 +72,21 @@ impl Guarded {
         };
         let answer = timeout(self.limit, call).await;
         let failed = !matches!(answer, Ok(Ok(_)));
-        let time = self.origin.elapsed() - sent;
-        telemetry::store_command(&self.namespace, command, time, failed);
+        let now = self.origin.elapsed();
+        telemetry::store_command(&self.namespace, command, now - sent, failed);
         let Ok(answer) = answer else {
-            turn.end(End::Silent);
+            turn.end(End::Silent, now);
             let limit = self.limit.as_secs_f64();
             return Err(StoreError::unavailable(format!(
                 "no answer within {limit} s"
             )));
         };
-        turn.end(match &answer {
+        let end = match &answer {
             // It answered, if only to refuse.
             Err(error) if !error.is_definite() => End::Failed { sent },
             _ => End::Answered,
-        });
+        };
+        turn.end(end, now);
         answer
     }
 
@@ -118,8 +119,7 @@ enum End {
 }
 
 impl Turn<'_> {
-    fn end(&mut self, end: End) {
-        let now = self.guarded.origin.elapsed();
+    fn end(&mut self, end: End, now: Duration) {
         let mut breakers = self.guarded.breakers();
         let was_closed = breakers.are_closed();
         match end {
