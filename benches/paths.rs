@@ -24,6 +24,8 @@ mod measure;
 mod over_redis;
 #[path = "../tests/support/redis.rs"]
 mod redis_server;
+#[path = "floors/steps.rs"]
+mod steps;
 #[path = "floors/world.rs"]
 mod world;
 

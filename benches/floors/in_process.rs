@@ -11,7 +11,8 @@ use http::{HeaderMap, StatusCode};
 use moka::sync::Cache;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use crate::measure::{Measured, TASKS, in_turns, throughput};
+use crate::measure::{Measured, TASKS, in_turns, in_turns_with, throughput};
+use crate::steps::{self, Steps};
 use crate::world::{ANSWER, Answering, World, engine, payload, request, requests};
 
 /// Keys that were answered lately.
@@ -87,7 +88,17 @@ pub fn fresh(world: &World) -> Measured {
             }
         }))
     };
-    in_turns(11, "a second", through_engine, through_actors)
+    let through_steps = |by| {
+        world.block_on(async {
+            let steps = Steps::new(MemoryStore::new(), Answering::at_once()).await;
+            let requests = requests(KEYS.next_multiple_of(TASKS));
+            steps
+                .throughput(KEYS, by, move |n| requests[n].clone())
+                .await
+        })
+    };
+    let others = steps::as_others(through_steps);
+    in_turns_with(11, "a second", through_engine, through_actors, others)
 }
 
 /// Executes `keys` new keys, whose requests are made before the clock starts.

@@ -6,9 +6,10 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use genesys_once::{DataActionRequest, IdempotencyKey};
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
-use crate::measure::{Measured, in_turns, rate};
+use crate::measure::{Measured, Other, in_turns, in_turns_with, rate};
 use crate::world::{ACTION, World, payload_of};
 
 pub fn small(_: &World) -> Measured {
@@ -25,7 +26,22 @@ pub fn against_sha(_: &World) -> Measured {
     let hash = || {
         black_box(Sha256::digest(black_box(&payload)));
     };
-    in_turns(41, "a second", || rate(200, derive), || rate(200, hash))
+    // No tree, no order, no output: what reading alone leaves of the ratio.
+    let read_and_hash = || {
+        let read: IgnoredAny = serde_json::from_slice(black_box(&payload)).expect("JSON");
+        black_box((read, Sha256::digest(black_box(&payload))));
+    };
+    let read_and_hash = Other {
+        name: "serde_json_and_sha2",
+        run: Box::new(|| rate(200, read_and_hash)),
+    };
+    in_turns_with(
+        41,
+        "a second",
+        || rate(200, derive),
+        || rate(200, hash),
+        vec![read_and_hash],
+    )
 }
 
 fn against_crates(payload: &Bytes, calls: usize) -> Measured {

@@ -12,8 +12,9 @@
 //! Per row it prints `ratio <row> <value> goal <op> <goal>` with what stands
 //! behind the value in the line below, and at the end `floors: N of M met`. The
 //! same goes to `target/floors/floors.json` (of single rows to `partial.json`
-//! there). It needs a `redis-server` 7.0 or later, which it starts itself on a
-//! free port; `FLOORS_PERCENT=5` shortens `growth` and `soak`, for trying out.
+//! there). Rows that miss their goals are taken apart: `steps` says by what. It
+//! needs a `redis-server` 7.0 or later, which it starts itself on a free port;
+//! `FLOORS_PERCENT=5` shortens `growth` and `soak`, for trying out.
 
 mod allocations;
 mod hand_written;
@@ -27,6 +28,7 @@ mod over_redis;
 #[allow(dead_code)]
 mod redis_server;
 mod report;
+mod steps;
 mod world;
 
 use std::process::ExitCode;

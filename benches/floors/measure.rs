@@ -20,8 +20,16 @@ pub struct Measured {
     pub rounds: usize,
     /// The middle half of the rounds' ratios lies between these.
     pub quartiles: [f64; 2],
+    /// Other ways to do the engine's job, each by the floor.
+    pub others: Vec<(&'static str, f64)>,
     /// What the numbers alone do not tell.
     pub note: String,
+}
+
+/// Another way to do the engine's job, which a row is taken apart by.
+pub struct Other<'a> {
+    pub name: &'static str,
+    pub run: Box<dyn FnMut() -> f64 + 'a>,
 }
 
 impl Measured {
@@ -35,6 +43,7 @@ impl Measured {
             unit,
             rounds: 1,
             quartiles: [value; 2],
+            others: Vec::new(),
             note: String::new(),
         }
     }
@@ -47,34 +56,62 @@ impl Measured {
     }
 }
 
-/// Measures both sides in turns; the first round only warms up, and each round
-/// begins with the other side. The value is the median of the rounds' ratios:
-/// what slows the machine down for a while hits both sides of a round.
-///
-/// `FLOORS_SIDE` leaves one side out, for a profiler.
+/// Measures both sides in turns; see [`in_turns_with`].
 pub fn in_turns(
     rounds: usize,
     unit: &'static str,
-    mut engine: impl FnMut() -> f64,
-    mut floor: impl FnMut() -> f64,
+    engine: impl FnMut() -> f64,
+    floor: impl FnMut() -> f64,
 ) -> Measured {
-    let side = std::env::var("FLOORS_SIDE").unwrap_or_default();
-    let mut engine = || if side == "floor" { f64::NAN } else { engine() };
-    let mut floor = || if side == "engine" { f64::NAN } else { floor() };
-    let mut pairs = Vec::new();
+    in_turns_with(rounds, unit, engine, floor, Vec::new())
+}
+
+/// Measures all sides in turns; the first round only warms up, and each round
+/// begins with another side. The value is the median of the rounds' ratios:
+/// what slows the machine down for a while hits all sides of a round.
+///
+/// `FLOORS_SIDE`, `engine` or `floor` or another side's name, runs that one
+/// alone, for a profiler.
+pub fn in_turns_with(
+    rounds: usize,
+    unit: &'static str,
+    engine: impl FnMut() -> f64,
+    floor: impl FnMut() -> f64,
+    others: Vec<Other<'_>>,
+) -> Measured {
+    let wanted = std::env::var("FLOORS_SIDE").unwrap_or_default();
+    let mut sides = vec![
+        Other {
+            name: "engine",
+            run: Box::new(engine),
+        },
+        Other {
+            name: "floor",
+            run: Box::new(floor),
+        },
+    ];
+    sides.extend(others);
+    let mut pairs = vec![Vec::new(); sides.len()];
     for round in 0..=rounds {
-        let pair = if round % 2 == 0 {
-            let engine = engine();
-            (engine, floor())
-        } else {
-            let floor = floor();
-            (engine(), floor)
-        };
+        let mut values = vec![f64::NAN; sides.len()];
+        for turn in 0..sides.len() {
+            let side = (turn + round) % sides.len();
+            let Other { name, run } = &mut sides[side];
+            if wanted.is_empty() || wanted == *name {
+                values[side] = run();
+            }
+        }
         if round > 0 {
-            pairs.push(pair);
+            for (pairs, value) in pairs.iter_mut().zip(&values) {
+                pairs.push((*value, values[1]));
+            }
         }
     }
-    of_pairs(&pairs, unit)
+    let others = (2..sides.len()).map(|n| (sides[n].name, of_pairs(&pairs[n], unit).value));
+    Measured {
+        others: others.collect(),
+        ..of_pairs(&pairs[0], unit)
+    }
 }
 
 /// What pairs of engine and floor, one per round, amount to.
@@ -87,6 +124,7 @@ pub fn of_pairs(pairs: &[(f64, f64)], unit: &'static str) -> Measured {
         unit,
         rounds: pairs.len(),
         quartiles: [at(&ratios, 0.25), at(&ratios, 0.75)],
+        others: Vec::new(),
         note: String::new(),
     }
 }

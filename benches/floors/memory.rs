@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use genesys_once::{Engine, MemoryStore, RedisStore};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
 
 use crate::allocations::counted;
 use crate::in_process::execute_new;
@@ -85,6 +85,12 @@ fn actors(keys: usize) -> f64 {
             for _ in 0..keys {
                 let (actor, _) = Actor::spawn(None, Idle, payload()).await.expect("an actor");
                 actors.push(actor);
+            }
+            // An actor takes its whole room when its task has run for the first
+            // time, and waits for a message.
+            let is_idle = |actor: &ActorRef<_>| actor.get_status() == ActorStatus::Running;
+            while !actors.iter().all(is_idle) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
             actors

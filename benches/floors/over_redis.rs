@@ -10,7 +10,8 @@ use genesys_once::{DataActionRequest, Engine, GenesysCloud, IdempotencyKey, Serv
 use redis::cmd;
 
 use crate::hand_written::{self, ByHand, Kept};
-use crate::measure::{Measured, TASKS, in_turns, throughput};
+use crate::measure::{Measured, TASKS, in_turns_with, throughput};
+use crate::steps::{self, Steps};
 use crate::world::{ANSWER, Answering, World, engine, payload, request, requests};
 
 /// Keys that are recorded for each task: nobody joins another task's replay.
@@ -19,7 +20,12 @@ const OWN_KEYS: usize = 16;
 pub fn replay(world: &World) -> Measured {
     const REPLAYS: usize = 25_600;
     let requests = requests(TASKS * OWN_KEYS);
-    let (engine, floor, names) = world.block_on(async {
+    let own = crate::world::requests(TASKS * OWN_KEYS);
+    let (engine, floor, names, steps) = world.block_on(async {
+        let steps = Steps::new(world.redis_store().await, Answering::at_once()).await;
+        for request in &*own {
+            steps.take(request.clone()).await;
+        }
         let store = world.redis_store().await;
         let engine = engine(Answering::at_once(), store, |b| {
             b.recent(0, Duration::from_secs(60))
@@ -33,7 +39,7 @@ pub fn replay(world: &World) -> Measured {
             hand_written::record(&mut floor, &name, ANSWER).await;
             names.push(name);
         }
-        (engine, floor, Arc::<[String]>::from(names))
+        (engine, floor, Arc::<[String]>::from(names), steps)
     });
     let through_engine = || {
         throughput(REPLAYS, |numbers| {
@@ -61,18 +67,30 @@ pub fn replay(world: &World) -> Measured {
             }
         })
     };
-    in_turns(
+    let through_steps = |by| {
+        let own = own.clone();
+        world.block_on(steps.throughput(REPLAYS, by, move |n| {
+            own[own_key(n, REPLAYS / TASKS)].clone()
+        }))
+    };
+    in_turns_with(
         11,
         "a second",
         || world.block_on(through_engine()),
         || world.block_on(through_get()),
+        steps::as_others(through_steps),
     )
 }
 
 /// The keys of a task's calls, in turn.
 fn own_keys(numbers: Range<usize>) -> impl Iterator<Item = usize> {
-    let first = numbers.start / numbers.len() * OWN_KEYS;
-    numbers.map(move |n| first + n % OWN_KEYS)
+    let share = numbers.len();
+    numbers.map(move |n| own_key(n, share))
+}
+
+/// The key of the call with this number, where each task makes `share` calls.
+fn own_key(n: usize, share: usize) -> usize {
+    n / share * OWN_KEYS + n % OWN_KEYS
 }
 
 pub fn fresh_against_locked(world: &World) -> Measured {
@@ -117,12 +135,17 @@ where
             }
         })
     };
+    let platform = world.platform();
+    let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
+    let steps = world.block_on(async { Steps::new(world.redis_store().await, upstream).await });
+    let through_steps = |by| world.block_on(steps.throughput(KEYS, by, |_| request(&payload())));
     let through_hand = || throughput(KEYS, |numbers| work(by_hand.clone(), numbers.len()));
-    in_turns(
+    in_turns_with(
         11,
         "a second",
         || world.block_on(through_engine()),
         || world.block_on(through_hand()),
+        steps::as_others(through_steps),
     )
 }
 

@@ -61,6 +61,7 @@ pub fn print(row: &Row, measured: &Measured) {
         unit,
         rounds,
         quartiles: [low, high],
+        others,
         note,
     } = measured;
     println!("ratio {} {value:.3} goal {} {}", row.name, row.op, row.goal);
@@ -77,6 +78,9 @@ pub fn print(row: &Row, measured: &Measured) {
         print!("; {note}");
     }
     println!();
+    for (name, value) in others {
+        println!("    {name} {value:.3}");
+    }
 }
 
 /// Prints the sum and writes the file.
@@ -102,6 +106,9 @@ pub fn finish(results: &[(&Row, Measured)], allocations: &[(&str, f64)], whole: 
                 "unit": measured.unit,
                 "rounds": measured.rounds,
                 "quartiles": measured.quartiles,
+                "others": measured.others.iter().map(|(name, value)| {
+                    json!({"name": name, "value": value})
+                }).collect::<Vec<Value>>(),
                 "note": measured.note,
             })
         })
@@ -151,12 +158,51 @@ pub fn markdown() {
             row["goal"]
         );
     }
+    apart(rows);
     let [command, machine] = ["command", "machine"].map(|key| table[key].as_str().unwrap_or(""));
     println!(
         "\n{} of {} met by `{command}` on {machine}.",
         table["met"],
         rows.len()
     );
+}
+
+/// The rows that were measured in several other ways: everything by the floor,
+/// but the last column, which is the engine by the last of those ways.
+fn apart(rows: &[Value]) {
+    let others = |row: &Value| row["others"].as_array().cloned().unwrap_or_default();
+    let mut head = false;
+    for row in rows {
+        let others = others(row);
+        let Some(last) = others.last().filter(|_| others.len() > 1) else {
+            continue;
+        };
+        let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+        if !head {
+            head = true;
+            let names: Vec<String> = others
+                .iter()
+                .map(|other| format!("`{}`", other["name"].as_str().unwrap_or("")))
+                .collect();
+            let name = names.last().map_or("", String::as_str);
+            println!(
+                "\n| row | {} | engine | engine by {name} |\n|---{}|---|---|",
+                names.join(" | "),
+                "|---".repeat(names.len())
+            );
+        }
+        let values: Vec<String> = others
+            .iter()
+            .map(|other| format!("{:.2}", number(&other["value"])))
+            .collect();
+        let engine = number(&row["value"]);
+        println!(
+            "| `{}` | {} | {engine:.2} | {:.2} |",
+            row["row"].as_str().unwrap_or(""),
+            values.join(" | "),
+            engine / number(&last["value"])
+        );
+    }
 }
 
 /// Three significant digits, and no more zeros than a reader wants.
