@@ -38,8 +38,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, RecordName};
-use crate::outcome::{Outcome, Verdict};
-use crate::policy::{OnUnknown, classify};
+use crate::outcome::Outcome;
 use crate::record::{self, Answer, Claim, Event, Phase};
 use crate::request::DataActionRequest;
 use crate::store::Store;
@@ -48,11 +47,15 @@ mod attempt;
 mod finish;
 mod lock;
 mod progress;
+mod terms;
 mod wishes;
 
 pub use self::attempt::Attempt;
 pub use self::lock::Lock;
 pub use self::progress::Progress;
+use self::terms::Reading;
+pub(crate) use self::terms::TEN_YEARS;
+pub use self::terms::Terms;
 
 /// An execution in state `S`: see the [module's docs](self).
 ///
@@ -138,25 +141,6 @@ struct Holding {
     attempts: u32,
 }
 
-/// What of the terms is still needed once the key is held: how an answer is read
-/// and kept.
-struct Reading {
-    result_ttl: Duration,
-    on_unknown: OnUnknown,
-    classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
-    max_response_bytes: usize,
-}
-
-impl fmt::Debug for Reading {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reading")
-            .field("result_ttl", &self.result_ttl)
-            .field("on_unknown", &self.on_unknown)
-            .field("max_response_bytes", &self.max_response_bytes)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The platform answered; waits for `cache`.
 #[derive(Debug)]
 pub struct Executed {
@@ -181,66 +165,6 @@ macro_rules! states {
 }
 
 states!(Hashed, Locked, Executed, Cached);
-
-/// The terms of an execution: times, bounds and the reading of answers.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Terms {
-    /// How long a lease lives without being extended; 30 s by default. It is
-    /// extended every third of that.
-    pub lease: Duration,
-    /// How long an outcome is replayed; 24 h by default. A request's own `ttl`
-    /// goes first.
-    pub result_ttl: Duration,
-    /// How long an indeterminate key is held; 7 days by default.
-    pub unresolved_ttl: Duration,
-    /// What follows an attempt that may have been executed; `Hold` by default.
-    pub on_unknown: OnUnknown,
-    /// Reads an answer; [`classify::genesys`] by default.
-    pub classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
-    /// The largest answer accepted, in bytes; 8 MiB by default.
-    pub max_response_bytes: usize,
-    /// The upstream's `route_label`, a part of the fingerprint; empty by default.
-    pub route: Arc<str>,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(30),
-            result_ttl: Duration::from_secs(24 * 3600),
-            unresolved_ttl: Duration::from_secs(7 * 24 * 3600),
-            on_unknown: OnUnknown::default(),
-            classify: Arc::new(classify::genesys),
-            max_response_bytes: 8 << 20,
-            route: Arc::from(""),
-        }
-    }
-}
-
-impl Terms {
-    fn reading(&self) -> Reading {
-        Reading {
-            result_ttl: self.result_ttl,
-            on_unknown: self.on_unknown,
-            classify: self.classify.clone(),
-            max_response_bytes: self.max_response_bytes,
-        }
-    }
-}
-
-impl fmt::Debug for Terms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terms")
-            .field("lease", &self.lease)
-            .field("result_ttl", &self.result_ttl)
-            .field("unresolved_ttl", &self.unresolved_ttl)
-            .field("on_unknown", &self.on_unknown)
-            .field("max_response_bytes", &self.max_response_bytes)
-            .field("route", &self.route)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What every state carries.
 struct Core {

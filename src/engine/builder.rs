@@ -14,7 +14,7 @@ use crate::actors::shared::{Doubts, Reconcile, Shared};
 use crate::actors::supervisor;
 use crate::actors::token::Tokens;
 use crate::error::Error;
-use crate::execution::Terms;
+use crate::execution::{TEN_YEARS, Terms};
 use crate::flights::{Flights, Limits};
 use crate::key::Namespace;
 use crate::outcome::{Outcome, Verdict};
@@ -24,9 +24,6 @@ use crate::request::DataActionRequest;
 use crate::store::{Guarded, MemoryStore, Store};
 use crate::telemetry::{self, Meters};
 use crate::upstream::Upstream;
-
-/// Longer than any record is of use, and short enough for every clock to add up.
-const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The settings of an [`Engine`]; each has a default, named at its function.
 ///
@@ -305,18 +302,8 @@ impl EngineBuilder {
     fn check(&self) -> Result<(), Error> {
         let refuse = |setting, reason: &str| Err(Error::invalid_config(setting, reason));
         let Self { terms, limits, .. } = self;
-        if terms.lease < Duration::from_millis(100) {
-            return refuse("lease", "it must be at least 100 ms");
-        }
-        if terms.lease > Duration::from_secs(3600) {
-            return refuse(
-                "lease",
-                "it must be at most an hour; a lease is extended while it is needed",
-            );
-        }
+        terms.check()?;
         for (setting, time) in [
-            ("result_ttl", terms.result_ttl),
-            ("unresolved_ttl", terms.unresolved_ttl),
             ("deadline", self.deadline),
             ("store_timeout", self.store_timeout),
         ] {
@@ -324,19 +311,8 @@ impl EngineBuilder {
                 return refuse(setting, "it must be at least 1 ms");
             }
         }
-        for (setting, time) in [
-            ("result_ttl", terms.result_ttl),
-            ("unresolved_ttl", terms.unresolved_ttl),
-        ] {
-            if time > TEN_YEARS {
-                return refuse(setting, "it must be at most ten years");
-            }
-        }
         if limits.recent_ttl > TEN_YEARS {
             return refuse("recent", "its time must be at most ten years");
-        }
-        if terms.unresolved_ttl < terms.lease {
-            return refuse("unresolved_ttl", "it must be at least the lease");
         }
         if self.store_timeout > terms.lease {
             return refuse(
@@ -347,7 +323,6 @@ impl EngineBuilder {
         for (setting, number) in [
             ("max_in_flight", self.max_in_flight),
             ("max_payload_bytes", self.max_payload_bytes),
-            ("max_response_bytes", terms.max_response_bytes),
         ] {
             if number == 0 {
                 return refuse(setting, "it must not be 0");

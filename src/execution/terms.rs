@@ -1,0 +1,128 @@
+//! The terms of an execution, and whether they are possible. It knows no state
+//! and no store.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::outcome::{Outcome, Verdict};
+use crate::policy::{OnUnknown, classify};
+
+/// Longer than any record is of use, and short enough for every clock to add up.
+pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The terms of an execution: times, bounds and the reading of answers.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Terms {
+    /// How long a lease lives without being extended; 30 s by default. It is
+    /// extended every third of that.
+    pub lease: Duration,
+    /// How long an outcome is replayed; 24 h by default. A request's own `ttl`
+    /// goes first.
+    pub result_ttl: Duration,
+    /// How long an indeterminate key is held; 7 days by default.
+    pub unresolved_ttl: Duration,
+    /// What follows an attempt that may have been executed; `Hold` by default.
+    pub on_unknown: OnUnknown,
+    /// Reads an answer; [`classify::genesys`] by default.
+    pub classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
+    /// The largest answer accepted, in bytes; 8 MiB by default.
+    pub max_response_bytes: usize,
+    /// The upstream's `route_label`, a part of the fingerprint; empty by default.
+    pub route: Arc<str>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            result_ttl: Duration::from_secs(24 * 3600),
+            unresolved_ttl: Duration::from_secs(7 * 24 * 3600),
+            on_unknown: OnUnknown::default(),
+            classify: Arc::new(classify::genesys),
+            max_response_bytes: 8 << 20,
+            route: Arc::from(""),
+        }
+    }
+}
+
+impl Terms {
+    /// Whether these terms are possible at all.
+    ///
+    /// # Errors
+    ///
+    /// `Error::InvalidConfig`, which names the one at fault.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let refuse = |setting, reason: &str| Err(Error::invalid_config(setting, reason));
+        if self.lease < Duration::from_millis(100) {
+            return refuse("lease", "it must be at least 100 ms");
+        }
+        if self.lease > Duration::from_secs(3600) {
+            return refuse(
+                "lease",
+                "it must be at most an hour; a lease is extended while it is needed",
+            );
+        }
+        for (setting, time) in [
+            ("result_ttl", self.result_ttl),
+            ("unresolved_ttl", self.unresolved_ttl),
+        ] {
+            if time < Duration::from_millis(1) {
+                return refuse(setting, "it must be at least 1 ms");
+            }
+            if time > TEN_YEARS {
+                return refuse(setting, "it must be at most ten years");
+            }
+        }
+        if self.unresolved_ttl < self.lease {
+            return refuse("unresolved_ttl", "it must be at least the lease");
+        }
+        if self.max_response_bytes == 0 {
+            return refuse("max_response_bytes", "it must not be 0");
+        }
+        Ok(())
+    }
+
+    pub(super) fn reading(&self) -> Reading {
+        Reading {
+            result_ttl: self.result_ttl,
+            on_unknown: self.on_unknown,
+            classify: self.classify.clone(),
+            max_response_bytes: self.max_response_bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("lease", &self.lease)
+            .field("result_ttl", &self.result_ttl)
+            .field("unresolved_ttl", &self.unresolved_ttl)
+            .field("on_unknown", &self.on_unknown)
+            .field("max_response_bytes", &self.max_response_bytes)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What of the terms is still needed once the key is held: how an answer is read
+/// and kept.
+pub(super) struct Reading {
+    pub(super) result_ttl: Duration,
+    pub(super) on_unknown: OnUnknown,
+    pub(super) classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
+    pub(super) max_response_bytes: usize,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading")
+            .field("result_ttl", &self.result_ttl)
+            .field("on_unknown", &self.on_unknown)
+            .field("max_response_bytes", &self.max_response_bytes)
+            .finish_non_exhaustive()
+    }
+}
