@@ -59,12 +59,14 @@ impl Execution<Hashed> {
     /// [`Error::PayloadMismatch`] where the record is another request's,
     /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`]. Whether the
     /// store took a lost command then is not known: [`Progress::settle`] gives
-    /// back what it may have taken.
+    /// back what it may have taken. [`Error::InvalidConfig`] where the terms are
+    /// impossible; the store is not asked then.
     ///
     /// # Cancel safety
     ///
     /// A lease may be left in the store; [`Progress::settle`] gives it back.
     pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
+        terms.check()?;
         let claim = Claim {
             lease: LeaseId::random(),
             fingerprint: self.core.request.fingerprint(&terms.route),

@@ -13,6 +13,11 @@ use crate::policy::{OnUnknown, classify};
 pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The terms of an execution: times, bounds and the reading of answers.
+///
+/// [`lock`](super::Execution::lock) refuses impossible ones with
+/// [`Error::InvalidConfig`]: a lease of less than 100 ms or more than an hour,
+/// other times of less than 1 ms or more than ten years, an `unresolved_ttl`
+/// shorter than the lease, a `max_response_bytes` of 0.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Terms {

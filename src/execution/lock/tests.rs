@@ -2,6 +2,7 @@
 //! be in the store, and is given back.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::*;
 use crate::store::{BoxFuture, MemoryStore};
@@ -83,4 +84,43 @@ async fn what_was_not_sent_leaves_nothing() {
     let unsent = || (StoreError::unsent("the breaker is open"), false);
     let left = left_by(unsent(), unsent()).await;
     assert!(left.is_none(), "{left:?}");
+}
+
+/// Red without the check: a lease of `Duration::MAX` overflows the clock, with
+/// the key taken; one of zero is taken over while its call is under way.
+#[tokio::test]
+async fn impossible_terms_are_refused_before_the_store_is_asked() {
+    let changes: [(&str, fn(&mut Terms)); 9] = [
+        ("lease", |terms| terms.lease = Duration::ZERO),
+        ("lease", |terms| terms.lease = Duration::MAX),
+        ("result_ttl", |terms| terms.result_ttl = Duration::ZERO),
+        ("result_ttl", |terms| terms.result_ttl = Duration::MAX),
+        ("unresolved_ttl", |terms| {
+            terms.unresolved_ttl = Duration::ZERO
+        }),
+        ("unresolved_ttl", |terms| {
+            terms.unresolved_ttl = Duration::MAX
+        }),
+        ("unresolved_ttl", |terms| {
+            terms.unresolved_ttl = terms.lease - Duration::from_millis(1);
+        }),
+        ("lease", |terms| terms.lease = Duration::from_millis(99)),
+        ("max_response_bytes", |terms| terms.max_response_bytes = 0),
+    ];
+    for (named, change) in changes {
+        let mut terms = Terms::default();
+        change(&mut terms);
+        let store = MemoryStore::new();
+        let request = DataActionRequest::new("refund", "{}").unwrap();
+        let namespace: Namespace = "test".parse().unwrap();
+        let name = RecordName::new(namespace.clone(), crate::IdempotencyKey::of(&request));
+        let hashed = Execution::new(request, namespace);
+        let progress = hashed.progress().clone();
+        match hashed.lock(&store, &terms).await {
+            Err(Error::InvalidConfig { setting, .. }) => assert_eq!(setting, named),
+            other => panic!("{named}: {other:?}"),
+        }
+        assert!(progress.is_settled());
+        assert_eq!(store.look(&name).await.unwrap(), None, "{named}");
+    }
 }
