@@ -90,7 +90,8 @@ async fn what_was_not_sent_leaves_nothing() {
 /// the key taken; one of zero is taken over while its call is under way.
 #[tokio::test]
 async fn impossible_terms_are_refused_before_the_store_is_asked() {
-    let changes: [(&str, fn(&mut Terms)); 9] = [
+    type Change = fn(&mut Terms);
+    let changes: [(&str, Change); 9] = [
         ("lease", |terms| terms.lease = Duration::ZERO),
         ("lease", |terms| terms.lease = Duration::MAX),
         ("result_ttl", |terms| terms.result_ttl = Duration::ZERO),
