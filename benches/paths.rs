@@ -35,8 +35,9 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use genesys_once::{Engine, MemoryStore, Served};
 
-use measure::throughput;
-use world::{Answering, World, engine, payload, payload_of, request};
+use measure::{TASKS, throughput};
+use over_redis::{OWN_KEYS, own_keys};
+use world::{Answering, World, engine, payload_of, requests};
 
 /// The time of so many calls at that rate, which is what criterion asks for.
 fn time(calls: u64, per_second: f64) -> Duration {
@@ -52,16 +53,19 @@ fn key_derivation(c: &mut Criterion) {
     }
 }
 
-/// One key, asked for by all tasks again and again.
-async fn replays(engine: &Engine, calls: u64) -> f64 {
-    let payload = payload();
-    engine.execute(request(&payload)).await.expect("an answer");
+/// Keys of each task, asked for in turn: nobody joins a replay.
+async fn replays(engine: &Engine, served: Served, calls: u64) -> f64 {
+    let own = requests(TASKS * OWN_KEYS);
+    for request in &*own {
+        engine.execute(request.clone()).await.expect("an answer");
+    }
     throughput(calls as usize, |numbers| {
-        let (engine, request) = (engine.clone(), request(&payload));
+        let (engine, own) = (engine.clone(), own.clone());
         async move {
-            for _ in numbers {
-                let reply = engine.execute(request.clone()).await.expect("an answer");
-                assert_ne!(reply.served(), Served::Upstream);
+            for key in own_keys(numbers) {
+                let reply = engine.execute(own[key].clone()).await;
+                let reply = reply.expect("an answer");
+                assert_eq!(reply.served(), served);
                 black_box(reply);
             }
         }
@@ -81,9 +85,12 @@ fn replay(c: &mut Criterion) {
         )
     });
     let mut group = c.benchmark_group("replay");
-    for (name, engine) in [("memory", in_memory), ("redis", over_redis)] {
+    for (name, engine, served) in [
+        ("memory", in_memory, Served::Memory),
+        ("redis", over_redis, Served::Store),
+    ] {
         group.bench_function(name, |b| {
-            b.iter_custom(|calls| time(calls, world.block_on(replays(&engine, calls))));
+            b.iter_custom(|calls| time(calls, world.block_on(replays(&engine, served, calls))));
         });
     }
     group.finish();

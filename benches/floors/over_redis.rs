@@ -14,8 +14,9 @@ use crate::measure::{Measured, TASKS, in_turns_with, throughput};
 use crate::steps::{self, Steps};
 use crate::world::{ANSWER, Answering, World, engine, payload, request, requests};
 
-/// Keys that are recorded for each task: nobody joins another task's replay.
-const OWN_KEYS: usize = 16;
+/// Keys that are recorded for each task: nobody joins another task's replay, or
+/// its own last one before that is settled.
+pub const OWN_KEYS: usize = 16;
 
 pub fn replay(world: &World) -> Measured {
     const REPLAYS: usize = 25_600;
@@ -83,7 +84,7 @@ pub fn replay(world: &World) -> Measured {
 }
 
 /// The keys of a task's calls, in turn.
-fn own_keys(numbers: Range<usize>) -> impl Iterator<Item = usize> {
+pub fn own_keys(numbers: Range<usize>) -> impl Iterator<Item = usize> {
     let share = numbers.len();
     numbers.map(move |n| own_key(n, share))
 }
