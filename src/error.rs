@@ -143,7 +143,8 @@ pub enum Error {
     /// The engine is shut down, or is about to be.
     #[error("the engine has stopped")]
     Stopped,
-    /// A setting is impossible; reported by `start` and by constructors.
+    /// A setting is impossible; reported by `start`, by constructors, and by
+    /// `Execution::lock` where `Terms` are made by hand.
     #[error("invalid setting {setting}: {reason}")]
     #[non_exhaustive]
     InvalidConfig {

@@ -9,7 +9,7 @@ use genesys_once::{DataActionRequest, IdempotencyKey};
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
-use crate::measure::{Measured, Other, in_turns, in_turns_with, rate};
+use crate::measure::{Measured, Side, in_turns, in_turns_with, rate};
 use crate::world::{ACTION, World, payload_of};
 
 pub fn small(_: &World) -> Measured {
@@ -31,7 +31,7 @@ pub fn against_sha(_: &World) -> Measured {
         let read: IgnoredAny = serde_json::from_slice(black_box(&payload)).expect("JSON");
         black_box((read, Sha256::digest(black_box(&payload))));
     };
-    let read_and_hash = Other {
+    let read_and_hash = Side {
         name: "serde_json_and_sha2",
         run: Box::new(|| rate(200, read_and_hash)),
     };

@@ -26,8 +26,8 @@ pub struct Measured {
     pub note: String,
 }
 
-/// Another way to do the engine's job, which a row is taken apart by.
-pub struct Other<'a> {
+/// A way to do a row's job: the engine, its floor, or one that takes it apart.
+pub struct Side<'a> {
     pub name: &'static str,
     pub run: Box<dyn FnMut() -> f64 + 'a>,
 }
@@ -77,15 +77,15 @@ pub fn in_turns_with(
     unit: &'static str,
     engine: impl FnMut() -> f64,
     floor: impl FnMut() -> f64,
-    others: Vec<Other<'_>>,
+    others: Vec<Side<'_>>,
 ) -> Measured {
     let wanted = std::env::var("FLOORS_SIDE").unwrap_or_default();
     let mut sides = vec![
-        Other {
+        Side {
             name: "engine",
             run: Box::new(engine),
         },
-        Other {
+        Side {
             name: "floor",
             run: Box::new(floor),
         },
@@ -96,7 +96,7 @@ pub fn in_turns_with(
         let mut values = vec![f64::NAN; sides.len()];
         for turn in 0..sides.len() {
             let side = (turn + round) % sides.len();
-            let Other { name, run } = &mut sides[side];
+            let Side { name, run } = &mut sides[side];
             if wanted.is_empty() || wanted == *name {
                 values[side] = run();
             }

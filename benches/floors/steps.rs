@@ -13,7 +13,7 @@ use genesys_once::{AccessToken, DataActionRequest, Namespace, Reply, Store, Upst
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
-use crate::measure::{Other, throughput};
+use crate::measure::{Side, throughput};
 
 /// What the steps are taken with; a clone shares all of it.
 #[derive(Clone)]
@@ -41,10 +41,10 @@ pub enum Driver {
 }
 
 /// Each driver, as a side of a row.
-pub fn as_others<'a>(run: impl Fn(Driver) -> f64 + Clone + 'a) -> Vec<Other<'a>> {
+pub fn as_others<'a>(run: impl Fn(Driver) -> f64 + Clone + 'a) -> Vec<Side<'a>> {
     let side = |name, by| {
         let run = run.clone();
-        Other {
+        Side {
             name,
             run: Box::new(move || run(by)),
         }

@@ -1,5 +1,5 @@
 //! What becomes of a lease whose acquire was answered with errors only: it may
-//! be in the store, and is given back.
+//! be in the store, and is given back. And by which terms no lease is taken.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -86,8 +86,8 @@ async fn what_was_not_sent_leaves_nothing() {
     assert!(left.is_none(), "{left:?}");
 }
 
-/// Red without the check: a lease of `Duration::MAX` overflows the clock, with
-/// the key taken; one of zero is taken over while its call is under way.
+/// Red without the check: the key is taken by a lease that is over, and one of
+/// `Duration::MAX` overflows where a store adds the retention to it.
 #[tokio::test]
 async fn impossible_terms_are_refused_before_the_store_is_asked() {
     type Change = fn(&mut Terms);
