@@ -132,6 +132,7 @@ pub mod record;
 pub mod telemetry;
 
 mod actors;
+mod ambient;
 mod engine;
 mod error;
 mod flights;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules in their order.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "key",
     "error",
     "canonical",
@@ -14,6 +14,7 @@ const ORDER: [&str; 17] = [
     "outcome",
     "policy",
     "record",
+    "ambient",
     "telemetry",
     "store",
     "upstream",

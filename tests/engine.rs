@@ -16,6 +16,7 @@ mod engine {
     mod mismatch;
     mod once;
     mod outage;
+    mod repeatable;
     mod strangers;
     mod tokens;
     mod unknown;

@@ -120,7 +120,8 @@ impl Job {
                 return;
             }
             tokio::select! {
-                () = sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                biased;
+                () = sleep(wait.mul_f64(0.5 + shared.terms.ambient.fraction() / 2.0)) => {}
                 _ = cut.wait_for(|cut| *cut) => {}
             }
             wait = (wait * 2).min(LONGEST);

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::ambient::Ambient;
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
 use crate::telemetry;
@@ -34,6 +35,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Tokens {
     source: Arc<dyn TokenSource>,
+    ambient: Ambient,
     namespace: Namespace,
     board: Arc<watch::Sender<Board>>,
     actor: Arc<Mutex<Option<ActorRef<Message>>>>,
@@ -50,9 +52,14 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    pub(crate) fn new(source: Arc<dyn TokenSource>, namespace: Namespace) -> Self {
+    pub(crate) fn new(
+        source: Arc<dyn TokenSource>,
+        namespace: Namespace,
+        ambient: Ambient,
+    ) -> Self {
         Self {
             source,
+            ambient,
             namespace,
             board: Arc::new(watch::Sender::new(Board::default())),
             actor: Arc::default(),
@@ -357,7 +364,7 @@ impl State {
     fn backoff(&self) -> Duration {
         let exponent = self.failures.saturating_sub(1).min(16);
         let full = (BACKOFF * (1 << exponent)).min(MAX_BACKOFF);
-        full.mul_f64(0.5 + fastrand::f64() / 2.0)
+        full.mul_f64(0.5 + self.tokens.ambient.fraction() / 2.0)
     }
 }
 

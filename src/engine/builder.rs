@@ -13,6 +13,7 @@ use crate::actors::hold::Hold;
 use crate::actors::shared::{Doubts, Reconcile, Shared};
 use crate::actors::supervisor;
 use crate::actors::token::Tokens;
+use crate::ambient::Ambient;
 use crate::error::Error;
 use crate::execution::{TEN_YEARS, Terms};
 use crate::flights::{Flights, Limits};
@@ -45,6 +46,8 @@ pub struct EngineBuilder {
     max_in_flight: usize,
     max_payload_bytes: usize,
     limits: Limits,
+    #[cfg(feature = "testing")]
+    deterministic: Option<(u64, std::time::SystemTime)>,
 }
 
 impl EngineBuilder {
@@ -67,6 +70,8 @@ impl EngineBuilder {
                 recent_bytes: 64 << 20,
                 recent_ttl: Duration::from_secs(60),
             },
+            #[cfg(feature = "testing")]
+            deterministic: None,
         }
     }
 
@@ -203,6 +208,21 @@ impl EngineBuilder {
         self
     }
 
+    /// Decides what an engine otherwise takes from the operating system (feature
+    /// `testing`): jitter and lease ids come from `seed`, and the engine's wall
+    /// clock shows `wall_clock` when the engine starts. By default both are the
+    /// system's.
+    ///
+    /// From then on the wall clock moves with tokio's clock. Together with a
+    /// current-thread runtime, paused time, `MemoryStore` and `ScriptedUpstream`
+    /// a test repeats exactly. Engines over one store need different seeds, or
+    /// they draw the same lease ids.
+    #[cfg(feature = "testing")]
+    pub fn deterministic(mut self, seed: u64, wall_clock: std::time::SystemTime) -> Self {
+        self.deterministic = Some((seed, wall_clock));
+        self
+    }
+
     /// Checks the settings and starts the engine. Nothing is asked of store or
     /// platform yet.
     ///
@@ -240,6 +260,7 @@ impl EngineBuilder {
         self.check()?;
         self.upstream.limit_response(self.terms.max_response_bytes);
         self.terms.route = Arc::from(self.upstream.route_label());
+        self.terms.ambient = self.ambient();
         let linked = above.is_some();
         let (deadline, drained) = (self.deadline, watch::Sender::new(None));
         let shared = Arc::new(self.into_shared());
@@ -266,11 +287,21 @@ impl EngineBuilder {
         })
     }
 
+    /// The clock starts with the engine, not with its settings.
+    fn ambient(&self) -> Ambient {
+        #[cfg(feature = "testing")]
+        if let Some((seed, wall_clock)) = self.deterministic {
+            return Ambient::seeded(seed, wall_clock);
+        }
+        Ambient::system()
+    }
+
     fn into_shared(self) -> Shared {
         let route = self.terms.route.clone();
         let namespace = self.namespace.unwrap_or_else(|| self.upstream.namespace());
         let meters = Arc::new(Meters::new(&namespace));
         let tokens = self.upstream.token_source();
+        let ambient = self.terms.ambient.clone();
         Shared {
             store: Arc::new(Guarded::new(
                 self.store,
@@ -284,7 +315,7 @@ impl EngineBuilder {
             on_store_down: self.on_store_down,
             reconcile: self.reconcile,
             flights: Flights::new(self.limits, self.on_duplicate, route, meters.clone()),
-            tokens: tokens.map(|source| Tokens::new(source, namespace.clone())),
+            tokens: tokens.map(|source| Tokens::new(source, namespace.clone(), ambient)),
             permits: Arc::new(Semaphore::new(self.max_in_flight)),
             max_in_flight: self.max_in_flight,
             max_payload_bytes: self.max_payload_bytes,

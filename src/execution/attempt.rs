@@ -4,7 +4,6 @@
 
 use std::future::Future;
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
 
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, Span};
@@ -228,7 +227,7 @@ impl Execution<Locked> {
         // Before `send` is first polled: from here on nothing is proven.
         self.core
             .progress
-            .unproven(claim, self.state.held.step, SystemTime::now(), LOST.clone());
+            .unproven(claim, self.state.held.step, self.wall_now(), LOST.clone());
         self.core.progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let answer = timeout(limit, upstream.send(&call, token)).instrument(span);
@@ -311,7 +310,7 @@ impl Execution<Locked> {
             }
             _ if self.state.held.reading.on_unknown == OnUnknown::Retry => {
                 self.state.held.unproven = true;
-                let error = self.core.indeterminate(SystemTime::now(), cause);
+                let error = self.core.indeterminate(self.wall_now(), cause);
                 Ok(Attempt::Unproven(self, error))
             }
             _ => Err((self, cause)),

@@ -13,6 +13,10 @@ use crate::store::Store;
 use crate::telemetry;
 
 impl Execution<Locked> {
+    pub(super) fn wall_now(&self) -> SystemTime {
+        self.state.held.reading.ambient.wall_now()
+    }
+
     /// Gives the key back: nothing was executed.
     ///
     /// # Errors
@@ -96,7 +100,7 @@ impl Execution<Locked> {
     /// It may or may not have been recorded, and
     /// [`Progress::settle`](super::Progress::settle) still records it.
     pub async fn abandon(self, store: &dyn Store, cause: impl Into<Arc<str>>) -> Error {
-        let (since, cause) = (SystemTime::now(), cause.into());
+        let (since, cause) = (self.wall_now(), cause.into());
         let Holding { claim, step, .. } = *self.state.held;
         self.core
             .progress

@@ -7,10 +7,11 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::{Cached, Core, Execution, Hashed, Holding, Locked, Progress, TRIES, Terms, once};
+use crate::ambient::Ambient;
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{Answer, Claim, Event, LeaseId, Phase, RecordState, Seen};
+use crate::record::{Answer, Claim, Event, Phase, RecordState, Seen};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry;
@@ -68,7 +69,7 @@ impl Execution<Hashed> {
     pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
         terms.check()?;
         let claim = Claim {
-            lease: LeaseId::random(),
+            lease: terms.ambient.lease_id(),
             fingerprint: self.core.request.fingerprint(&terms.route),
             lease_ttl: terms.lease,
             retention: terms.unresolved_ttl,
@@ -78,6 +79,7 @@ impl Execution<Hashed> {
         let mut taking = Taking {
             core: &self.core,
             store,
+            ambient: &terms.ambient,
             claim,
             lost_reply: false,
         };
@@ -185,6 +187,7 @@ const ROUNDS: u32 = 4;
 struct Taking<'a> {
     core: &'a Core,
     store: &'a dyn Store,
+    ambient: &'a Ambient,
     claim: Claim,
     /// The fate of a command is unknown, or it was applied in vain.
     lost_reply: bool,
@@ -265,7 +268,7 @@ impl Taking<'_> {
 
     async fn take_over(&mut self, seen: Seen) -> Result<Option<Taken>, StoreError> {
         let claim = self.claim;
-        let now = SystemTime::now();
+        let now = self.ambient.wall_now();
         let (answer, sent) = self.send(&Event::TakeOver { claim, seen, now }).await?;
         Ok(match answer {
             Answer::Done => Some(Taken::Lease {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ambient::Ambient;
 use crate::error::Error;
 use crate::outcome::{Outcome, Verdict};
 use crate::policy::{OnUnknown, classify};
@@ -37,6 +38,8 @@ pub struct Terms {
     pub max_response_bytes: usize,
     /// The upstream's `route_label`, a part of the fingerprint; empty by default.
     pub route: Arc<str>,
+    /// Wall clock and randomness; the system's by default.
+    pub(crate) ambient: Ambient,
 }
 
 impl Default for Terms {
@@ -49,6 +52,7 @@ impl Default for Terms {
             classify: Arc::new(classify::genesys),
             max_response_bytes: 8 << 20,
             route: Arc::from(""),
+            ambient: Ambient::system(),
         }
     }
 }
@@ -96,6 +100,7 @@ impl Terms {
             on_unknown: self.on_unknown,
             classify: self.classify.clone(),
             max_response_bytes: self.max_response_bytes,
+            ambient: self.ambient.clone(),
         }
     }
 }
@@ -120,6 +125,7 @@ pub(super) struct Reading {
     pub(super) on_unknown: OnUnknown,
     pub(super) classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
     pub(super) max_response_bytes: usize,
+    pub(super) ambient: Ambient,
 }
 
 impl fmt::Debug for Reading {

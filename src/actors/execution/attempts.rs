@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
@@ -96,7 +96,10 @@ impl Flight<'_> {
             Attempt::Unproven(next, error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
                 let made = next.attempts() - used.refused;
-                match shared.retry.after(made, None, fastrand::f64()) {
+                match shared
+                    .retry
+                    .after(made, None, shared.terms.ambient.fraction())
+                {
                     Next::Wait(wait) => Ok(self.wait(next, wait).await),
                     Next::GiveUp { .. } => {
                         let error = next.abandon(self.store, cause_of(&error)).await;
@@ -148,8 +151,10 @@ impl Flight<'_> {
         let asked = answer
             .as_ref()
             .ok()
-            .and_then(|o| retry_after(o, SystemTime::now()));
-        let next = shared.retry.after(made, asked, fastrand::f64());
+            .and_then(|o| retry_after(o, shared.terms.ambient.wall_now()));
+        let next = shared
+            .retry
+            .after(made, asked, shared.terms.ambient.fraction());
         let wait = match next {
             Next::Wait(wait) | Next::GiveUp { retry_after: wait } => wait,
         };

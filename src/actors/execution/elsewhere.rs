@@ -2,7 +2,7 @@
 //! answer from what the record says. Nothing is ever sent from here.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::time::sleep;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::execution::{Execution, Hashed, Lock, follow_up};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{Answer, Claim, Event, LeaseId, RecordState, Refusal, Resolution};
+use crate::record::{Answer, Claim, Event, RecordState, Refusal, Resolution};
 use crate::store::{BoxFuture, Store};
 use crate::telemetry;
 
@@ -127,6 +127,7 @@ impl<'a> Watch<'a> {
             // Never a busy loop, however little is left of a lease.
             let poll = self.poll.min(lease_left).max(Duration::from_millis(5));
             tokio::select! {
+                biased;
                 () = self.notice.as_mut() => self.notice = self.store.changed(self.name),
                 () = sleep(poll) => self.poll = (self.poll * 2).min(LONGEST_POLL),
             }
@@ -214,13 +215,13 @@ pub(crate) async fn notice_loss(
     let event = Event::TakeOver {
         // Of a lease in `Dispatched` nobody becomes the holder.
         claim: Claim {
-            lease: LeaseId::random(),
+            lease: shared.terms.ambient.lease_id(),
             fingerprint,
             lease_ttl: shared.terms.lease,
             retention: shared.terms.unresolved_ttl,
         },
         seen: state.seen(),
-        now: SystemTime::now(),
+        now: shared.terms.ambient.wall_now(),
     };
     let answer = follow_up(store, name, &event, 2).await;
     match answer.map_err(|source| Error::of_store(name.key, source))? {

@@ -1,7 +1,7 @@
 //! The course of one flight: look or lock, attempt, wait, attempt again, cache.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -75,7 +75,7 @@ impl Drop for Crash<'_> {
         {
             let cause = "the execution crashed with its request under way";
             let doubts = &shared.doubts;
-            doubts.remember(guard.key(), SystemTime::now(), cause.into());
+            doubts.remember(guard.key(), shared.terms.ambient.wall_now(), cause.into());
         }
     }
 }
@@ -272,7 +272,7 @@ impl Flight<'_> {
             // so that a crowd behind it does not use its attempts up. And a
             // crowd had better not come all at once.
             if turn == Turn::First && !held.is_zero() {
-                sleep(SPREAD.mul_f64(0.1 + 0.9 * fastrand::f64())).await;
+                sleep(SPREAD.mul_f64(0.1 + 0.9 * shared.terms.ambient.fraction())).await;
             }
             waiting.goes_on(WaitFor::Token);
             let token = match &shared.tokens {
