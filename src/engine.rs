@@ -203,6 +203,10 @@ impl Engine {
     /// and every record is settled by what is known. May be called again and
     /// concurrently; the shortest grace counts, and all get the same.
     ///
+    /// When it returns, only the handles to the engine still refer to the store:
+    /// once the last of them is dropped, the file of a `FileStore` can be
+    /// opened again.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future does not take the stop back.

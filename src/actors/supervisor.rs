@@ -12,7 +12,7 @@ use ractor::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::execution::{self, Job};
 use super::ports::Ports;
@@ -160,14 +160,16 @@ impl Drop for Closer {
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
 impl Actor for Supervisor {
     type Msg = EngineMessage;
-    type State = State;
+    /// Taken at the end: a supervision event would carry it, and with it the
+    /// store, to the embedder's supervisor.
+    type State = Option<State>;
     type Arguments = Args;
 
     async fn pre_start(
         &self,
         myself: ActorRef<EngineMessage>,
         args: Args,
-    ) -> Result<State, ActorProcessingErr> {
+    ) -> Result<Self::State, ActorProcessingErr> {
         let Args {
             shared,
             drained,
@@ -177,7 +179,7 @@ impl Actor for Supervisor {
             Some(tokens) => Some(tokens.spawn(myself.get_cell()).await?.get_id()),
             None => None,
         };
-        Ok(State {
+        Ok(Some(State {
             _closer: Closer(shared.flights.clone()),
             shared,
             deadline,
@@ -190,15 +192,16 @@ impl Actor for Supervisor {
             settling: 0,
             closing: None,
             cut: false,
-        })
+        }))
     }
 
     async fn handle(
         &self,
         myself: ActorRef<EngineMessage>,
         message: EngineMessage,
-        state: &mut State,
+        state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        let Some(state) = state else { return Ok(()) };
         while state.tasks.try_join_next().is_some() {}
         state.ports.reap();
         match message {
@@ -219,12 +222,11 @@ impl Actor for Supervisor {
     async fn post_stop(
         &self,
         _: ActorRef<EngineMessage>,
-        state: &mut State,
+        state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        state.shared.flights.close();
-        state.tasks.abort_all();
-        // Every flight is answered by now.
-        state.ports.deliver().await;
+        if let Some(state) = state.take() {
+            state.end().await;
+        }
         Ok(())
     }
 
@@ -232,8 +234,9 @@ impl Actor for Supervisor {
         &self,
         myself: ActorRef<EngineMessage>,
         event: SupervisionEvent,
-        state: &mut State,
+        state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        let Some(state) = state else { return Ok(()) };
         let (who, why) = match event {
             SupervisionEvent::ActorTerminated(who, _, reason) => (who, reason),
             SupervisionEvent::ActorFailed(who, error) => (who, Some(error.to_string())),
@@ -386,12 +389,23 @@ impl State {
     }
 
     fn stop_if_drained(&mut self, myself: &ActorRef<EngineMessage>) {
-        let Some(drained) = self.closing else {
-            return;
-        };
-        if self.children.is_empty() && self.settling == 0 {
-            self.drained.send_replace(Some(drained));
+        if self.closing.is_some() && self.children.is_empty() && self.settling == 0 {
             myself.stop(None);
         }
+    }
+
+    /// Reports the end once the tree has given up all that it shared: a store
+    /// of which the embedder drops the last handle then is closed.
+    async fn end(mut self) {
+        self.shared.flights.close();
+        self.tasks.abort_all();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // A task that a foreign store blocks must not hold up the end.
+        let _ = timeout(Duration::from_secs(1), ended).await;
+        // Every flight is answered by now.
+        self.ports.deliver().await;
+        let (drained, end) = (self.drained.clone(), self.closing.unwrap_or_default());
+        drop(self);
+        drained.send_replace(Some(end));
     }
 }

@@ -235,3 +235,66 @@ fn nothing_is_left_behind_however_the_engine_ends() {
         });
     }
 }
+
+/// `shutdown` means that the tree holds nothing any more: a store of which the
+/// caller then drops the last handle is gone, and its file can be opened.
+///
+/// Red when the end is reported before the root has given up its state.
+#[test]
+fn store_is_free_once_shutdown_returns() {
+    /// Keeps what the root's end tells it until it ends itself.
+    struct Embedder;
+    #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+    impl ractor::Actor for Embedder {
+        type Msg = ();
+        type State = Vec<ractor::SupervisionEvent>;
+        type Arguments = ();
+
+        async fn pre_start(
+            &self,
+            _: ractor::ActorRef<()>,
+            (): (),
+        ) -> Result<Self::State, ractor::ActorProcessingErr> {
+            Ok(Vec::new())
+        }
+
+        async fn handle_supervisor_evt(
+            &self,
+            _: ractor::ActorRef<()>,
+            event: ractor::SupervisionEvent,
+            kept: &mut Self::State,
+        ) -> Result<(), ractor::ActorProcessingErr> {
+            kept.push(event);
+            Ok(())
+        }
+    }
+
+    let several = || tokio::runtime::Builder::new_multi_thread();
+    let one = || tokio::runtime::Builder::new_current_thread();
+    for (flavour, mut runtime) in [("several", several()), ("one", one())] {
+        let runtime = runtime.enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (above, _) = ractor::Actor::spawn(None, Embedder, ()).await.unwrap();
+            for round in 0..40 {
+                let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+                let store = Arc::new(MemoryStore::new());
+                let held = Arc::downgrade(&store);
+                let engine = Engine::builder(upstream).store(store);
+                let engine = match round % 2 {
+                    0 => engine.start().await.unwrap(),
+                    _ => engine.start_linked(above.get_cell()).await.unwrap(),
+                };
+                let (sender, receiver) = tokio::sync::oneshot::channel();
+                let message = EngineMessage::Execute(request("{}"), sender.into());
+                engine.actor().send_message(message).unwrap();
+                engine.execute(request("[1]")).await.unwrap();
+                receiver.await.unwrap().unwrap();
+                assert!(engine.shutdown(5 * SECOND).await.is_clean());
+                drop(engine);
+                let holders = held.strong_count();
+                assert_eq!(holders, 0, "{flavour}, round {round}");
+            }
+            above.stop(None);
+        });
+    }
+}
