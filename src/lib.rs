@@ -60,8 +60,7 @@
 //!
 //! - **I1** No request leaves the process unless this execution's lease is live
 //!   and in phase `Dispatched`, by the holder's own clock, counted from when it
-//!   *sent* its last successful store command. (Under `FailOpen`: unless this
-//!   process's flight table says so.)
+//!   *sent* its last successful store command.
 //! - **I2** A caller that drops its future or times out never cancels, repeats
 //!   or leaks an execution.
 //! - **I3** No path leaves a waiter unanswered: panic, kill, store outage, lease
@@ -152,9 +151,7 @@ pub use self::key::{
     Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
 };
 pub use self::outcome::{Kept, Outcome, Reply, Served, Then, Verdict};
-pub use self::policy::{
-    Next, OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy, classify, retry_after,
-};
+pub use self::policy::{Next, OnDuplicate, OnUnknown, RetryPolicy, classify, retry_after};
 pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload};
 #[cfg(feature = "file")]

@@ -200,8 +200,7 @@ impl Reply {
 
     /// Whether the outcome is in the store, so that a later request gets the
     /// same reply. `false` for a refusal that proves that nothing was executed
-    /// (a 403, say), for an outcome that the store could not take yet, and
-    /// under `OnStoreDown::FailOpen`.
+    /// (a 403, say), and for an outcome that the store could not take yet.
     pub fn recorded(&self) -> bool {
         self.recorded
     }

@@ -36,25 +36,6 @@ pub enum OnUnknown {
     Retry,
 }
 
-/// What happens while the store is unavailable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnStoreDown {
-    /// Nothing is sent: `Error::StoreUnavailable`.
-    #[default]
-    FailClosed,
-    /// Requests are sent with the guarantee of this process only, and replies
-    /// say `recorded() == false`.
-    ///
-    /// What this process goes by then: its executions under way, its `recent`
-    /// outcomes, what it executed during an outage, and what is in doubt: what the
-    /// store last told it to be indeterminate, and what an execution of its own
-    /// that crashed may have sent. An outcome that was recorded longer ago than
-    /// `recent` is executed again while the store is down. Beyond 256 MiB of such
-    /// records, kept for `result_ttl`, it is as with `FailClosed`.
-    FailOpen,
-}
-
 /// How often and how long an execution tries again after an answer that proves
 /// that nothing was executed.
 ///

@@ -18,9 +18,8 @@ use genesys_once::testing::{
 use genesys_once::{
     Call, ClientAuth, Credentials, DataActionRequest, Drained, Engine, EngineBuilder,
     EngineMessage, Environment, Error, GenesysCloud, IdempotencyKey, MemoryStore, OnDuplicate,
-    OnStoreDown, OnUnknown, Outcome, RecordName, RecordState, Reply, Resolution, RetryHint,
-    RetryPolicy, Route, Served, Stats, Store, StoreError, Then, TokenError, Upstream, Verdict,
-    canonical, classify,
+    OnUnknown, Outcome, RecordName, RecordState, Reply, Resolution, RetryHint, RetryPolicy, Route,
+    Served, Stats, Store, StoreError, Then, TokenError, Upstream, Verdict, canonical, classify,
 };
 use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
@@ -35,7 +34,6 @@ fn tuned(upstream: impl Upstream, store: impl Store) -> EngineBuilder {
         .namespace("two.organisations_1".parse().unwrap())
         .on_duplicate(OnDuplicate::Wait)
         .on_unknown(OnUnknown::Hold)
-        .on_store_down(OnStoreDown::FailClosed)
         .retry(RetryPolicy::default())
         .classify(|outcome| match outcome.status_code.as_u16() {
             418 => Verdict::NotExecuted(Then::HandOver),

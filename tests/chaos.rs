@@ -15,17 +15,14 @@
 //! and has a `reconcile` hook. An operator settles two of three indeterminate
 //! keys. Hook and operator go by the ledger, and by it only when it is sure:
 //! `NotApplied` where no call that may have been executed arrived and none can
-//! any more, `Applied` with the platform's own answer. Every fifth key belongs
-//! to another namespace, where all workers fail open.
+//! any more, `Applied` with the platform's own answer.
 //!
 //! # What must hold
 //!
 //! - No key has a second call unless those before are proven unexecuted. Each
 //!   call is traced to the execution that sent it, by a part of the payload that
 //!   the key ignores: one that retries may repeat its own unproven attempts
-//!   (`repeats by policy`), and nobody else's. Where processes fail open, each is
-//!   held to one call (`calls of further processes that fail open` counts those
-//!   that the policy allows).
+//!   (`repeats by policy`), and nobody else's.
 //! - No caller is without an answer, those in killed workers excepted.
 //! - All recorded answers of a key are one, and the platform's for this key.
 //! - Every key ends `Cached` or `Indeterminate` for the next one who asks.

@@ -8,9 +8,7 @@ mod engine {
     mod company;
     mod crashes;
     mod deaths;
-    mod doubts;
     mod ending;
-    mod fail_open;
     mod lifecycle;
     mod limits;
     mod mismatch;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tracing::Span;
@@ -17,10 +17,10 @@ use crate::execution::Terms;
 use crate::flights::{Admission, Flights};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::policy::{OnDuplicate, OnStoreDown, RetryPolicy};
+use crate::policy::{OnDuplicate, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
-use crate::store::{BoxFuture, Guarded, MemoryStore};
+use crate::store::{BoxFuture, Guarded};
 use crate::telemetry::{self, Meters, Trail};
 use crate::upstream::Upstream;
 
@@ -30,16 +30,11 @@ pub(crate) type Reconcile =
 
 pub(crate) struct Shared {
     pub store: Arc<Guarded>,
-    /// The records of this process while the store is down (`FailOpen`).
-    pub fallback: MemoryStore,
-    /// What the store last said to be indeterminate, for while it is down.
-    pub doubts: Doubts,
     pub upstream: Arc<dyn Upstream>,
     pub namespace: Namespace,
     pub terms: Terms,
     pub retry: RetryPolicy,
     pub on_duplicate: OnDuplicate,
-    pub on_store_down: OnStoreDown,
     pub reconcile: Option<Reconcile>,
     pub flights: Arc<Flights>,
     pub tokens: Option<Tokens>,
@@ -60,39 +55,6 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("namespace", &self.namespace)
             .finish_non_exhaustive()
-    }
-}
-
-/// Keys that this process saw to be indeterminate: since when, and why.
-///
-/// Bounded: beyond [`Doubts::MOST`] those that nobody asks for go first.
-pub(crate) struct Doubts(moka::sync::Cache<IdempotencyKey, (SystemTime, Arc<str>)>);
-
-impl Doubts {
-    const MOST: u64 = 100_000;
-
-    /// Kept for as long as the store keeps such a record.
-    pub(crate) fn new(unresolved_ttl: Duration) -> Self {
-        let cache = moka::sync::Cache::builder().max_capacity(Self::MOST);
-        // moka refuses a longer one, and so does the builder's check.
-        let longest = Duration::from_secs(10 * 365 * 24 * 3600);
-        Self(cache.time_to_live(unresolved_ttl.min(longest)).build())
-    }
-
-    pub(crate) fn remember(&self, key: IdempotencyKey, since: SystemTime, cause: Arc<str>) {
-        self.0.insert(key, (since, cause));
-    }
-
-    pub(crate) fn forget(&self, key: &IdempotencyKey) {
-        self.0.invalidate(key);
-    }
-
-    /// `Error::Indeterminate` where the key was seen to be that.
-    pub(crate) fn check(&self, key: IdempotencyKey) -> Result<(), Error> {
-        match self.0.get(&key) {
-            Some((since, cause)) => Err(Error::Indeterminate { key, since, cause }),
-            None => Ok(()),
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Engine, Inner};
 use crate::actors::hold::Hold;
-use crate::actors::shared::{Doubts, Reconcile, Shared};
+use crate::actors::shared::{Reconcile, Shared};
 use crate::actors::supervisor;
 use crate::actors::token::Tokens;
 use crate::ambient::Ambient;
@@ -19,7 +19,7 @@ use crate::execution::{TEN_YEARS, Terms};
 use crate::flights::{Flights, Limits};
 use crate::key::Namespace;
 use crate::outcome::{Outcome, Verdict};
-use crate::policy::{OnDuplicate, OnStoreDown, OnUnknown, RetryPolicy};
+use crate::policy::{OnDuplicate, OnUnknown, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
 use crate::store::{Guarded, MemoryStore, Store};
@@ -39,7 +39,6 @@ pub struct EngineBuilder {
     terms: Terms,
     retry: RetryPolicy,
     on_duplicate: OnDuplicate,
-    on_store_down: OnStoreDown,
     reconcile: Option<Reconcile>,
     deadline: Duration,
     store_timeout: Duration,
@@ -59,7 +58,6 @@ impl EngineBuilder {
             terms: Terms::default(),
             retry: RetryPolicy::default(),
             on_duplicate: OnDuplicate::default(),
-            on_store_down: OnStoreDown::default(),
             reconcile: None,
             deadline: Duration::from_secs(5 * 60),
             store_timeout: Duration::from_secs(2),
@@ -101,12 +99,6 @@ impl EngineBuilder {
     /// held.
     pub fn on_unknown(mut self, policy: OnUnknown) -> Self {
         self.terms.on_unknown = policy;
-        self
-    }
-
-    /// What happens while the store is down; by default nothing is sent.
-    pub fn on_store_down(mut self, policy: OnStoreDown) -> Self {
-        self.on_store_down = policy;
         self
     }
 
@@ -308,11 +300,8 @@ impl EngineBuilder {
                 self.store_timeout,
                 namespace.clone(),
             )),
-            fallback: MemoryStore::new(),
-            doubts: Doubts::new(self.terms.unresolved_ttl),
             retry: self.retry,
             on_duplicate: self.on_duplicate,
-            on_store_down: self.on_store_down,
             reconcile: self.reconcile,
             flights: Flights::new(self.limits, self.on_duplicate, route, meters.clone()),
             tokens: tokens.map(|source| Tokens::new(source, namespace.clone(), ambient)),
@@ -382,7 +371,6 @@ impl fmt::Debug for EngineBuilder {
             .field("terms", &self.terms)
             .field("retry", &self.retry)
             .field("on_duplicate", &self.on_duplicate)
-            .field("on_store_down", &self.on_store_down)
             .field("reconcile", &self.reconcile.is_some())
             .field("deadline", &self.deadline)
             .field("store_timeout", &self.store_timeout)

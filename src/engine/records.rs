@@ -7,15 +7,11 @@ use super::Engine;
 use crate::actors::{notice_loss, resolve};
 use crate::error::{Error, StoreError};
 use crate::key::IdempotencyKey;
-use crate::policy::OnStoreDown;
 use crate::record::{Answer, Event, RecordState, Resolution};
-use crate::store::{MemoryStore, Store as _};
+use crate::store::Store as _;
 
 impl Engine {
     /// What is known of a key; `None` where nothing is.
-    ///
-    /// Under `OnStoreDown::FailOpen` what this process executed without the
-    /// store goes first, as it does for a request.
     ///
     /// # Errors
     ///
@@ -27,14 +23,8 @@ impl Engine {
     pub async fn inspect(&self, key: &IdempotencyKey) -> Result<Option<RecordState>, Error> {
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
-        let of_store = |source| Error::of_store(*key, source);
-        if let Some(fallback) = self.fallback() {
-            match fallback.look(&name).await.map_err(of_store)? {
-                None | Some(RecordState::Released { .. }) => {}
-                known => return Ok(known),
-            }
-        }
-        shared.store.look(&name).await.map_err(of_store)
+        let state = shared.store.look(&name).await;
+        state.map_err(|source| Error::of_store(*key, source))
     }
 
     /// Settles an indeterminate key, also one whose holder was lost with its
@@ -54,30 +44,7 @@ impl Engine {
     pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
         let shared = &*self.inner.shared;
         let ttl = shared.terms.result_ttl;
-        let Some(fallback) = self.fallback() else {
-            return resolve(shared, &*shared.store, *key, resolution, ttl).await;
-        };
-        // The same request may be open in both. Where the store refuses, nothing
-        // is settled here either: it may have heard of the lost attempt only now.
-        let there = match shared.store.look(&shared.name(*key)).await {
-            Ok(Some(state)) if state.is_unresolved() => {
-                resolve(shared, &*shared.store, *key, resolution.clone(), ttl).await?;
-                Ok(())
-            }
-            Ok(_) => Err(Error::NotIndeterminate { key: *key }),
-            Err(source) => Err(Error::of_store(*key, source)),
-        };
-        let here = resolve(shared, fallback, *key, resolution, ttl).await;
-        let settled = match (there, here) {
-            (Err(Error::NotIndeterminate { .. } | Error::StoreUnavailable { .. }), Ok(())) => {
-                Ok(())
-            }
-            (there, _) => there,
-        };
-        if settled.is_ok() {
-            shared.doubts.forget(key);
-        }
-        settled
+        resolve(shared, *key, resolution, ttl).await
     }
 
     /// Removes the recorded outcome of a key, so that the next request executes
@@ -95,15 +62,11 @@ impl Engine {
     pub async fn forget(&self, key: &IdempotencyKey) -> Result<bool, Error> {
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
-        let here = match self.fallback() {
-            Some(fallback) => fallback.apply(&name, Event::Forget).await.ok(),
-            None => None,
-        };
-        let there = shared.store.apply(&name, Event::Forget).await;
+        let forgotten = shared.store.apply(&name, Event::Forget).await;
         // Afterwards, so that what is remembered meanwhile goes, too.
         shared.flights.forget(key);
-        match there {
-            Ok(there) => Ok(there == Answer::Done || here == Some(Answer::Done)),
+        match forgotten {
+            Ok(answer) => Ok(answer == Answer::Done),
             Err(source) => Err(Error::of_store(*key, source)),
         }
     }
@@ -134,24 +97,10 @@ impl Engine {
         let mut found = Vec::new();
         for (key, state) in listed.map_err(late)?.map_err(unavailable)? {
             let name = shared.name(key);
-            let state = notice_loss(shared, &*shared.store, &name, state).await?;
+            let state = notice_loss(shared, &name, state).await?;
             let open = state.filter(|state| matches!(state, RecordState::Indeterminate { .. }));
             found.extend(open.map(|state| (key, state)));
         }
-        if let Some(fallback) = self.fallback() {
-            let here = fallback.unresolved(&shared.namespace, limit).await;
-            for (key, state) in here.map_err(unavailable)? {
-                if found.len() < limit && found.iter().all(|(other, _)| *other != key) {
-                    found.push((key, state));
-                }
-            }
-        }
         Ok(found)
-    }
-
-    /// What this process executed without the store, where it may.
-    fn fallback(&self) -> Option<&MemoryStore> {
-        let shared = &*self.inner.shared;
-        (shared.on_store_down == OnStoreDown::FailOpen).then_some(&shared.fallback)
     }
 }

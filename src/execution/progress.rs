@@ -21,9 +21,6 @@ pub struct Progress {
     known: Mutex<Known>,
     wishes: Wishes,
     trail: Trail,
-    /// The same request's lease in another store, which ends as this one does;
-    /// its wishes and its trail are those of both.
-    beside: Option<Arc<Progress>>,
 }
 
 /// What the record may hold of this execution.
@@ -63,53 +60,35 @@ enum End {
 impl Progress {
     /// The progress of an execution of `request` that has not begun.
     pub(crate) fn new(request: &DataActionRequest) -> Arc<Self> {
-        let progress = Self::with(None);
-        progress.join(request);
-        Arc::new(progress)
-    }
-
-    /// A second progress of one execution, in another store, for the same
-    /// callers: who joins one joins both, and both leave one trail. Whatever
-    /// becomes known of the request ends the lease that the first store may
-    /// hold, too: otherwise a lease that was never used would be released for a
-    /// request that was sent.
-    pub(crate) fn beside(self: &Arc<Self>) -> Arc<Self> {
-        Arc::new(Self::with(Some(self.clone())))
-    }
-
-    fn with(beside: Option<Arc<Self>>) -> Self {
-        Self {
+        let progress = Self {
             known: Mutex::new(Known::Nothing),
             wishes: Wishes::default(),
             trail: Trail::default(),
-            beside,
-        }
-    }
-
-    fn wishes(&self) -> &Wishes {
-        &self.beside.as_deref().unwrap_or(self).wishes
+        };
+        progress.join(request);
+        Arc::new(progress)
     }
 
     /// Another caller joined: the longest `ttl` and the strictest `sensitive`
     /// apply to all, up to the moment at which the outcome goes to the store.
     pub(crate) fn join(&self, request: &DataActionRequest) {
-        self.wishes().join(request);
+        self.wishes.join(request);
     }
 
     /// How long the outcome is kept; `usual` where no caller asks for anything
     /// else.
     pub(crate) fn ttl(&self, usual: Duration) -> Duration {
-        self.wishes().ttl(usual)
+        self.wishes.ttl(usual)
     }
 
     /// What this execution leaves for its spans.
     pub(crate) fn trail(&self) -> &Trail {
-        &self.beside.as_deref().unwrap_or(self).trail
+        &self.trail
     }
 
     /// Whether a caller asked that nothing of the answer be stored.
     pub(crate) fn is_sensitive(&self) -> bool {
-        self.wishes().is_sensitive()
+        self.wishes.is_sensitive()
     }
 
     /// Whether nothing of this execution is left to settle in the store.
@@ -127,32 +106,6 @@ impl Progress {
                 ..
             })
         )
-    }
-
-    /// Whether nothing was sent, or every attempt is proven not executed.
-    pub(crate) fn is_unsent(&self) -> bool {
-        !matches!(
-            &*self.known(),
-            Known::Held(Held {
-                end: End::Abandon { .. } | End::Complete { .. },
-                ..
-            })
-        )
-    }
-
-    /// The outcome of an unproven attempt was found out in another way: a lease
-    /// that may be in the store ends with it.
-    pub(crate) fn adopt(&self, outcome: &Arc<Outcome>, kept: Kept, usual_ttl: Duration) {
-        if let Known::Held(held) = &mut *self.known()
-            && let End::Abandon { .. } = held.end
-        {
-            let outcome = outcome.clone();
-            held.end = End::Complete {
-                outcome,
-                kept,
-                usual_ttl,
-            };
-        }
     }
 
     /// Ends the record by what is known: released where nothing was executed,
@@ -311,11 +264,6 @@ impl Progress {
     }
 
     fn set(&self, claim: Claim, step: u32, end: End) {
-        if let Some(beside) = &self.beside
-            && let Known::Held(held) = &mut *beside.known()
-        {
-            held.end = end.clone();
-        }
         *self.known() = Known::Held(Held { claim, step, end });
     }
 

@@ -95,7 +95,7 @@ impl Guard {
         telemetry::flown(&span, self.progress().trail(), &answer);
     }
 
-    pub(crate) fn is_answered(&self) -> bool {
+    fn is_answered(&self) -> bool {
         self.flight.answer.get().is_some()
     }
 

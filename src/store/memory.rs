@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{BoxFuture, Store};
 use crate::error::StoreError;
 use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
-use crate::record::{self, Answer, Content, Event, Record, RecordState, Refusal};
+use crate::record::{self, Answer, Content, Event, Record, RecordState};
 
 /// The store of **this process only**: nothing survives its end, and no other
 /// process sees it.
@@ -32,14 +32,6 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// About how many bytes the records take.
-    pub(crate) fn weight(&self) -> u64 {
-        let mut inner = self.lock();
-        // Who finds it full writes nothing, and expired records go with writes.
-        inner.reclaim(Instant::now());
-        inner.weight
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A transition is pure and the map is written last, so a panic cannot
         // leave it half done.
@@ -50,8 +42,6 @@ impl MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     records: ByName<Entry>,
-    /// Of all records.
-    weight: u64,
     /// When each record expires, soonest first.
     expiries: BTreeSet<(Instant, RecordName)>,
     notices: ByName<Arc<Notify>>,
@@ -83,18 +73,16 @@ impl Inner {
         });
         if let Some(entry) = &next {
             self.expiries.insert((entry.expires, name.clone()));
-            self.weight += weight(&entry.record);
         }
         let kept = next.as_ref().map(|entry| entry.expires);
         let before = match next {
             Some(entry) => self.records.insert(name.clone(), entry),
             None => self.records.remove(name),
         };
-        if let Some(before) = before {
-            self.weight -= weight(&before.record);
-            if Some(before.expires) != kept {
-                self.expiries.remove(&(before.expires, name.clone()));
-            }
+        if let Some(before) = before
+            && Some(before.expires) != kept
+        {
+            self.expiries.remove(&(before.expires, name.clone()));
         }
         if let Some(notify) = self.notices.get(name) {
             notify.notify_waiters();
@@ -109,10 +97,8 @@ impl Inner {
                 Some((expires, _)) if *expires <= now => {}
                 _ => return,
             }
-            if let Some((_, name)) = self.expiries.pop_first()
-                && let Some(gone) = self.records.remove(&name)
-            {
-                self.weight -= weight(&gone.record);
+            if let Some((_, name)) = self.expiries.pop_first() {
+                self.records.remove(&name);
             }
         }
     }
@@ -181,19 +167,6 @@ impl Store for MemoryStore {
             Ok(found.take(limit).collect())
         })
     }
-}
-
-/// About how many bytes a record takes: its parts, and what the platform sent.
-fn weight(record: &Record) -> u64 {
-    const PARTS: usize = 512;
-    let outcome = match &record.content {
-        Content::Cached { outcome, .. } => Some(outcome),
-        Content::Released {
-            verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
-        } => Some(outcome),
-        Content::Released { .. } | Content::Locked(_) | Content::Indeterminate { .. } => None,
-    };
-    (PARTS + outcome.map_or(0, |outcome| outcome.weight())) as u64
 }
 
 /// One who waits for a notice; the last one out removes the channel.

@@ -215,8 +215,7 @@ impl RedisStore {
     /// waits, too; both on a few connections of their own (16 at most), made on
     /// demand, since `WAIT` holds up whatever comes after it. Keep `timeout` well
     /// below the engine's `store_timeout`, which includes it. The user in the
-    /// URL needs `WAIT` besides. Under `OnStoreDown::FailOpen` missing replicas
-    /// count as a store that is down.
+    /// URL needs `WAIT` besides.
     pub fn replicas(self, count: u32, timeout: Duration) -> Self {
         let copies = (count > 0).then(|| Arc::new(Copies::new(count, timeout)));
         Self { copies, ..self }

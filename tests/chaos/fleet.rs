@@ -14,7 +14,6 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::history::{History, Process};
-use super::roles::Realm;
 
 /// Where a worker's standard input takes this long, it is stopped and full.
 const WRITE: Duration = Duration::from_millis(500);
@@ -92,7 +91,7 @@ impl Slot {
     }
 
     /// Lets callers ask for a number, where there is a process to ask.
-    pub async fn ask(&self, number: u64, realm: Realm, callers: usize, limit: Duration) {
+    pub async fn ask(&self, number: u64, callers: usize, limit: Duration) {
         let mut process = self.process.lock().await;
         let Some(process) = process.as_mut() else {
             return;
@@ -104,7 +103,7 @@ impl Slot {
         let id = history.asking(number, process.id, callers, limit);
         let limit = limit.as_millis();
         process
-            .tell(&format!("ask {id} {number} {realm} {callers} {limit}"))
+            .tell(&format!("ask {id} {number} {callers} {limit}"))
             .await;
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::history::{Ask, Process, Told};
 use super::oracle::Oracle;
 use super::platform::{Flight, Seen, Tally};
-use super::roles::{Policy, Realm};
+use super::roles::Policy;
 use super::story;
 use super::worker::{DEADLINE, digest, key};
 
@@ -53,12 +53,6 @@ impl Judgement {
         figures.push(format!("executions: {executions}"));
         figures.push(format!("second calls: {}", calls.second));
         figures.push(format!("repeats by policy: {}", calls.repeats));
-        if oracle.roles.open {
-            let elsewhere = calls.elsewhere;
-            figures.push(format!(
-                "calls of further processes that fail open: {elsewhere}"
-            ));
-        }
         figures.push(format!("unanswered: {unanswered}"));
         figures.push(format!("keys with different answers: {disagreeing}"));
         figures.push(format!("keys without an end: {stuck}"));
@@ -91,15 +85,12 @@ struct Calls {
     second: usize,
     /// Of a retrying execution, after an unproven attempt of its own.
     repeats: usize,
-    /// Of processes that failed open, each its first.
-    elsewhere: usize,
 }
 
 impl Calls {
     fn add(&mut self, other: Self) {
         self.second += other.second;
         self.repeats += other.repeats;
-        self.elsewhere += other.elsewhere;
     }
 }
 
@@ -112,12 +103,9 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn told(&self, number: u64) -> impl Iterator<Item = (Process, &Told)> {
+    fn told(&self, number: u64) -> impl Iterator<Item = &Told> {
         let asks = self.asks.get(&number).into_iter().flatten();
-        asks.flat_map(|ask| {
-            let told = ask.answers.iter().flatten();
-            told.map(|told| (ask.process, told))
-        })
+        asks.flat_map(|ask| ask.answers.iter().flatten())
     }
 
     fn blame(&mut self, number: u64, what: impl Into<String>) {
@@ -144,51 +132,36 @@ impl Judge<'_> {
     }
 
     fn calls(&mut self, number: u64) -> Calls {
-        let realm = self.oracle.roles.realm(number);
         let mut calls = Calls::default();
         let executions = self.executions(number);
         for ((place, _), flights) in &executions {
-            let policy = match realm {
-                Realm::Held => self.oracle.roles.policies[*place],
-                Realm::Open => Policy::Hold,
-            };
             calls.second += flights.len() - 1;
             let again: usize = flights.values().map(|made| made - 1).sum();
-            match policy {
+            match self.oracle.policies[*place] {
                 Policy::Retry => calls.repeats += again,
                 Policy::Hold | Policy::Reconcile => calls.second += again,
             }
         }
-        let further = executions.len().saturating_sub(1);
-        match realm {
-            Realm::Held => calls.second += further,
-            Realm::Open => calls.elsewhere += further,
-        }
+        calls.second += executions.len().saturating_sub(1);
         if calls.second > 0 {
-            let what = format!("{realm}, executed by {executions:?}");
+            let what = format!("executed by {executions:?}");
             self.blame(number, what);
         }
         calls
     }
 
-    /// All recorded answers are one, all successes are one (where processes fail
-    /// open: those of a process that it had nobody record), and each was given
-    /// by the platform for this key.
+    /// All recorded answers are one, all successes are one, and each was given by
+    /// the platform for this key.
     fn answers_agree(&mut self, number: u64) -> bool {
-        let realm = self.oracle.roles.realm(number);
         let (mut recorded, mut all) = (BTreeSet::new(), BTreeSet::new());
-        let mut successes: BTreeMap<Option<Process>, BTreeSet<(u16, String)>> = BTreeMap::new();
-        for (process, told) in self.told(number).filter(|(_, told)| told.is_ok()) {
+        let mut successes: BTreeSet<(u16, String)> = BTreeSet::new();
+        for told in self.told(number).filter(|told| told.is_ok()) {
             let answer = (told.status, told.digest.clone());
             if told.recorded {
                 recorded.insert(answer.clone());
             }
-            let of = match realm {
-                Realm::Held => Some(None),
-                Realm::Open => (!told.recorded).then_some(Some(process)),
-            };
-            if let Some(of) = of.filter(|_| told.status < 300) {
-                successes.entry(of).or_default().insert(answer.clone());
+            if told.status < 300 {
+                successes.insert(answer.clone());
             }
             all.insert(answer);
         }
@@ -208,7 +181,7 @@ impl Judge<'_> {
         if recorded.len() > 1 {
             what.push(format!("recorded answers differ: {recorded:?}"));
         }
-        if let Some(successes) = successes.values().find(|all| all.len() > 1) {
+        if successes.len() > 1 {
             what.push(format!("successes differ: {successes:?}"));
         }
         if let Some(foreign) = all.iter().find(|(_, digest)| !given.contains(digest)) {
@@ -220,20 +193,17 @@ impl Judge<'_> {
     }
 
     /// After everything is healed, a key has its outcome or is known to be
-    /// indeterminate, in the store and to the one who asked last. A process that
-    /// failed open knows it from its own memory, whatever the store says.
+    /// indeterminate, in the store and to the one who asked last.
     fn has_ended(&mut self, number: u64, state: &'static str) -> bool {
-        let realm = self.oracle.roles.realm(number);
         let last = self.asks.get(&number).and_then(|asks| asks.last());
         let told = last.and_then(|ask| ask.answers[0].clone());
         let executed = self.oracle.ledger.executed(&key(number));
-        let kind = told.as_ref().map(|told| (&*told.kind, told.recorded));
-        let what = match (realm, state, kind) {
-            (_, _, Some(("ok", _))) if executed == 0 => "an outcome without a call",
+        let kind = told.as_ref().map(|told| &*told.kind);
+        let what = match (state, kind) {
+            (_, Some("ok")) if executed == 0 => "an outcome without a call",
             // Recorded or not: a busy store may take note after the answer.
-            (_, "cached", Some(("ok", _))) => return true,
-            (_, "indeterminate", Some(("indeterminate", _))) => return true,
-            (Realm::Open, _, Some(("ok", false) | ("indeterminate", _))) => return true,
+            ("cached", Some("ok")) => return true,
+            ("indeterminate", Some("indeterminate")) => return true,
             _ => "no end",
         };
         let told = told.map(|told| told.kind);

@@ -11,9 +11,8 @@ use genesys_once::{Engine, RedisStore};
 use tokio::time::sleep;
 
 use super::judgement::{Judgement, LastWords};
-use super::roles::{Realm, Roles};
 use super::scene::Scene;
-use super::worker::{DEADLINE, key};
+use super::worker::{DEADLINE, key, namespace};
 
 /// From the last fault until everything is settled.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -34,7 +33,6 @@ pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
             scene.oracle.numbers.store(numbers, Ordering::Relaxed);
             numbers - 1
         };
-        let realm = scene.oracle.roles.realm(number);
         let first = rng.usize(..workers);
         for next in 0..rng.usize(1..=workers) {
             let callers = rng.usize(1..5);
@@ -44,7 +42,7 @@ pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
                 _ => DEADLINE,
             };
             let slot = &scene.fleet[(first + next) % workers];
-            slot.ask(number, realm, callers, limit).await;
+            slot.ask(number, callers, limit).await;
         }
         sleep(Duration::from_millis(rng.u64(5..45))).await;
     }
@@ -54,12 +52,11 @@ pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
 /// once more, and judges. `store` is the coordinator's own way to the records.
 pub async fn finish(scene: &Scene, store: RedisStore) -> Judgement {
     let numbers = scene.oracle.numbers.load(Ordering::Relaxed);
-    let roles = scene.oracle.roles;
     scene.heal().await;
     let mut last = settle(scene).await;
-    last.before = look(&store, roles, numbers).await;
+    last.before = look(&store, numbers).await;
     last.unsettled += last_round(scene, numbers).await;
-    last.after = look(&store, roles, numbers).await;
+    last.after = look(&store, numbers).await;
     scene.end().await;
     Judgement::of(&scene.oracle, &scene.faults, last)
 }
@@ -74,8 +71,7 @@ async fn last_round(scene: &Scene, numbers: u64) -> usize {
         for some in left.chunks(AT_ONCE) {
             for number in some {
                 let slot = &scene.fleet[*number as usize % scene.fleet.len()];
-                let realm = scene.oracle.roles.realm(*number);
-                slot.ask(*number, realm, 1, DEADLINE).await;
+                slot.ask(*number, 1, DEADLINE).await;
             }
             unsettled = settle(scene).await.unsettled;
         }
@@ -108,22 +104,15 @@ async fn settle(scene: &Scene) -> LastWords {
     }
 }
 
-/// The state of each number's record, in a word, as engines of the coordinator's
-/// own see it. They only look, and would fail the run if they called anybody.
-async fn look(store: &RedisStore, roles: Roles, numbers: u64) -> Vec<&'static str> {
-    let looker = async |realm: Realm| {
-        let engine = Engine::builder(ScriptedUpstream::new(|_| Step::Panic))
-            .store(store.clone())
-            .namespace(realm.namespace());
-        engine.start().await.unwrap()
-    };
-    let (held, open) = (looker(Realm::Held).await, looker(Realm::Open).await);
+/// The state of each number's record, in a word, as an engine of the coordinator's
+/// own sees it. It only looks, and would fail the run if it called anybody.
+async fn look(store: &RedisStore, numbers: u64) -> Vec<&'static str> {
+    let engine = Engine::builder(ScriptedUpstream::new(|_| Step::Panic))
+        .store(store.clone())
+        .namespace(namespace());
+    let engine = engine.start().await.unwrap();
     let mut states = Vec::new();
     for number in 0..numbers {
-        let engine = match roles.realm(number) {
-            Realm::Held => &held,
-            Realm::Open => &open,
-        };
         states.push(match engine.inspect(&key(number)).await.unwrap() {
             None => "absent",
             Some(RecordState::Locked { .. }) => "locked",

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::history::History;
 use super::platform::{Calls, Tally};
-use super::roles::{Policy, Roles};
+use super::roles::Policy;
 use super::worker::{digest, key};
 
 /// A call that arrived this long ago has been answered, if ever.
@@ -58,7 +58,8 @@ pub struct Said {
 }
 
 pub struct Oracle {
-    pub roles: Roles,
+    /// By a worker's place.
+    pub policies: &'static [Policy],
     pub history: Arc<History>,
     pub calls: Calls,
     pub ledger: Ledger,
@@ -70,9 +71,14 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(roles: Roles, history: Arc<History>, calls: Calls, ledger: Ledger) -> Self {
+    pub fn new(
+        policies: &'static [Policy],
+        history: Arc<History>,
+        calls: Calls,
+        ledger: Ledger,
+    ) -> Self {
         Self {
-            roles,
+            policies,
             history,
             calls,
             ledger,
@@ -99,7 +105,7 @@ impl Oracle {
             return is_quiet.then_some(Truth::NotApplied);
         };
         // A retrying holder may be about to get another answer.
-        let policy = |ask| self.roles.policies[self.history.process(ask).0];
+        let policy = |ask| self.policies[self.history.process(ask).0];
         let retried = seen.iter().any(|call| policy(call.by.0) == Policy::Retry);
         let call = seen.iter().find(|call| call.nth == *last)?;
         let (status, body) = call.answer.clone();

@@ -15,7 +15,7 @@ use super::fleet::Slot;
 use super::history::History;
 use super::oracle::Oracle;
 use super::platform::{self, Calls, Tally};
-use super::roles::{Realm, Roles};
+use super::roles::Policy;
 use super::worker;
 
 pub struct Scene {
@@ -31,14 +31,14 @@ pub struct Scene {
 
 impl Scene {
     /// A platform that fails as the seed says, and nobody who calls it yet.
-    pub async fn set(seed: u64, roles: Roles) -> Self {
+    pub async fn set(seed: u64, policies: &'static [Policy]) -> Self {
         let history = Arc::new(History::new());
         let simulator = GenesysSimulator::start().await;
         let (faults, calls) = (Tally::default(), Calls::default());
         let script = Some(faults.clone());
         platform::script(&simulator, seed, script, history.clone(), calls.clone());
         let ledger = simulator.ledger().clone();
-        let oracle = Arc::new(Oracle::new(roles, history.clone(), calls, ledger));
+        let oracle = Arc::new(Oracle::new(policies, history.clone(), calls, ledger));
         let (oracle_address, answering) = oracle.clone().serve().await;
         Self {
             seed,
@@ -61,10 +61,7 @@ impl Scene {
             (worker::PLATFORM, platform),
             (worker::SECRET, self.secret()),
             (worker::ORACLE, self.oracle_address.to_string()),
-            (
-                worker::POLICY,
-                self.oracle.roles.policies[place].to_string(),
-            ),
+            (worker::POLICY, self.oracle.policies[place].to_string()),
         ]);
         let slot = Slot::new(place, environment, self.history.clone());
         slot.start().await;
@@ -75,7 +72,7 @@ impl Scene {
     pub async fn operator(&self, store: &str) -> Engine {
         let store = worker::connect(store).await;
         let upstream = worker::platform_of(self.simulator.base_url(), &self.secret());
-        let engine = worker::builder(Realm::Held, upstream).store(store);
+        let engine = worker::builder(upstream).store(store);
         engine.start().await.unwrap()
     }
 

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use genesys_once::{
     Credentials, DataActionRequest, Engine, EngineBuilder, Environment, Error, GenesysCloud,
-    IdempotencyKey, OnStoreDown, OnUnknown, RedisStore, Resolution, RetryPolicy,
+    IdempotencyKey, Namespace, OnUnknown, RedisStore, Resolution, RetryPolicy,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::oracle;
-use super::roles::{Policy, Realm};
+use super::roles::Policy;
 
 /// Short, so that a run sees many leases lapse.
 pub const LEASE: Duration = Duration::from_secs(1);
@@ -86,32 +86,22 @@ pub fn main(redis: String) {
 async fn serve(redis: String, mut input: mpsc::UnboundedReceiver<String>) {
     let store = connect(&redis).await;
     let policy = Policy::parse(&variable(POLICY));
-    // Two engines of one process, over clones of one store.
-    let held = held(policy).store(store.clone()).start().await.unwrap();
-    let open = open().store(store).start().await.unwrap();
+    let engine = engine(policy).store(store).start().await.unwrap();
     say("ready");
     while let Some(line) = input.recv().await {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |index: usize| words[index].parse::<u64>().unwrap();
         match words[0] {
             "ask" => {
-                let (id, limit) = (number(1), Duration::from_millis(number(5)));
-                let engine = match Realm::parse(words[3]) {
-                    Realm::Held => &held,
-                    Realm::Open => &open,
-                };
-                for caller in 0..number(4) as usize {
+                let (id, limit) = (number(1), Duration::from_millis(number(4)));
+                for caller in 0..number(3) as usize {
                     let request = request(number(2), id, caller);
                     tokio::spawn(ask(engine.clone(), id, caller, request, limit));
                 }
             }
             "stats" => {
-                let (held, open) = (held.stats(), open.stats());
-                let executions = held.executions + open.executions;
-                say(&format!(
-                    "stats {executions} {}",
-                    held.waiting + open.waiting
-                ));
+                let stats = engine.stats();
+                say(&format!("stats {} {}", stats.executions, stats.waiting));
             }
             other => panic!("a worker knows no {other:?}"),
         }
@@ -152,9 +142,8 @@ async fn try_connect(store: &str) -> Result<RedisStore, Error> {
     })
 }
 
-/// The engine of the keys for which no second call is allowed.
-fn held(policy: Policy) -> EngineBuilder {
-    let engine = builder(Realm::Held, upstream()).recent(1 << 20, RECENT);
+fn engine(policy: Policy) -> EngineBuilder {
+    let engine = builder(upstream()).recent(1 << 20, RECENT);
     match policy {
         Policy::Hold => engine,
         Policy::Retry => engine.on_unknown(OnUnknown::Retry),
@@ -169,23 +158,19 @@ fn held(policy: Policy) -> EngineBuilder {
 /// Short, so that most answers come from the store.
 const RECENT: Duration = Duration::from_millis(500);
 
-/// The engine of the keys for which one process is held to one call. What it has
-/// recorded it has to remember by itself: the store may be down when it is asked
-/// again.
-fn open() -> EngineBuilder {
-    builder(Realm::Open, upstream())
-        .on_store_down(OnStoreDown::FailOpen)
-        .recent(64 << 20, Duration::from_secs(3600))
+/// Whose records a run's are.
+pub fn namespace() -> Namespace {
+    "chaos".parse().unwrap()
 }
 
 /// What all engines of a run have in common, the operator's too.
-pub fn builder(realm: Realm, upstream: GenesysCloud) -> EngineBuilder {
+pub fn builder(upstream: GenesysCloud) -> EngineBuilder {
     let retry = RetryPolicy::default()
         .attempts(4)
         .backoff(Duration::from_millis(1_000))
         .max_wait(Duration::from_secs(3));
     Engine::builder(upstream)
-        .namespace(realm.namespace())
+        .namespace(namespace())
         .lease(LEASE)
         .store_timeout(STORE_TIMEOUT)
         .unresolved_ttl(Duration::from_secs(24 * 3600))

@@ -14,15 +14,12 @@ use tokio::time::sleep;
 use super::judgement::Judgement;
 use super::load;
 use super::proxy::{Mode, Proxy};
-use super::roles::{Policy, Roles};
+use super::roles::Policy;
 use super::scene::Scene;
 use super::schedule::{self, End, Fault, Trouble};
 use crate::support::redis::{Options, RedisServer};
 
-const ROLES: Roles = Roles {
-    policies: &[Policy::Hold, Policy::Retry, Policy::Hold, Policy::Reconcile],
-    open: true,
-};
+const POLICIES: &[Policy] = &[Policy::Hold, Policy::Retry, Policy::Hold, Policy::Reconcile];
 
 /// Of so many keys some are under way, and some have just lapsed.
 const RECENT: u64 = 60;
@@ -93,11 +90,11 @@ impl World {
         let redis = tokio::task::block_in_place(|| Options::default().append_only().start());
         let redis_url = redis.url();
         let redis_end = ([127, 0, 0, 1], redis.port).into();
-        let mut scene = Scene::set(seed, ROLES).await;
+        let mut scene = Scene::set(seed, POLICIES).await;
         let platform = scene.simulator.base_url()["http://".len()..].parse();
         let platform: SocketAddr = platform.unwrap();
         let (mut redis_lines, mut platform_lines) = (vec![], vec![]);
-        for _ in ROLES.policies {
+        for _ in POLICIES {
             let (to_redis, to_platform) = (Line::to(redis_end).await, Line::to(platform).await);
             let (store, platform) = (to_redis.url("redis"), to_platform.url("http"));
             scene.hire(store, platform).await;

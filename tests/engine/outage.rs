@@ -161,6 +161,33 @@ async fn an_outage_after_the_call_delays_the_record_and_not_the_answer() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
+/// The chaos test found it: the outcome was answered while the store was down,
+/// recorded when it was back, and not known in the next outage. Red without
+/// `recorded` in the guard.
+#[tokio::test(start_paused = true)]
+async fn what_was_recorded_late_is_remembered() {
+    let (upstream, store, losing) = (platform(), MemoryStore::new(), switch());
+    let dead = Arc::new(AtomicBool::new(false));
+    let broken = FaultyStore::new(store, {
+        let (losing, dead) = (losing.clone(), dead.clone());
+        move |operation| match operation.event {
+            _ if dead.load(Ordering::SeqCst) => Fault::Fail,
+            Some(Event::Complete { .. }) if losing.load(Ordering::SeqCst) => Fault::Fail,
+            _ => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone()).store(broken);
+    let engine = engine.recent(1 << 20, 3600 * SECOND).start().await.unwrap();
+    assert!(!engine.execute(request("{}")).await.unwrap().recorded());
+    losing.store(false, Ordering::SeqCst);
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(engine.stats().executions, 0, "it is recorded");
+    dead.store(true, Ordering::SeqCst);
+    let replay = engine.execute(request("{}")).await.unwrap();
+    assert_eq!((replay.served(), replay.recorded()), (Served::Memory, true));
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
     let (upstream, store, on) = (platform(), MemoryStore::new(), switch());

@@ -304,3 +304,46 @@ async fn a_list_that_never_comes_is_given_up() {
     let error = listed.expect("an answer").unwrap_err();
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
 }
+
+/// Red when the doubt is forgotten while the hook settles it: where the store
+/// goes down in between, the caller was told that nothing was sent.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_down_while_the_hook_settles_leaves_the_doubt() {
+    let abandoned = |event: &Event| matches!(event, Event::Abandon { .. });
+    let resolved = |event: &Event| matches!(event, Event::Resolve { .. });
+    for (last, told) in [
+        (abandoned as fn(&Event) -> bool, "indeterminate"),
+        // What the hook said is in the store, and asking again gets it.
+        (resolved, "store_unavailable"),
+    ] {
+        let upstream = ScriptedUpstream::new(|_| Step::Reset);
+        let down = Arc::new(AtomicBool::new(false));
+        let once = AtomicBool::new(true);
+        let faulty = FaultyStore::new(MemoryStore::new(), {
+            let down = down.clone();
+            move |operation| {
+                if down.load(Ordering::SeqCst) {
+                    return Fault::Fail;
+                }
+                if operation.event.is_some_and(last) && once.swap(false, Ordering::SeqCst) {
+                    down.store(true, Ordering::SeqCst);
+                }
+                Fault::Pass
+            }
+        });
+        let engine = Engine::builder(upstream.clone())
+            .store(faulty)
+            .reconcile(|_, _| async {
+                let found = Outcome::new(http::StatusCode::OK, Default::default(), "found");
+                Some(Resolution::Applied(found))
+            });
+        let engine = engine.start().await.unwrap();
+        let error = engine.execute(request("{}")).await.unwrap_err();
+        assert_eq!(error.code(), told, "{error}");
+        down.store(false, Ordering::SeqCst);
+        tokio::time::sleep(10 * SECOND).await;
+        let reply = engine.execute(request("{}")).await.unwrap();
+        assert_eq!(reply.body(), "found");
+        assert_eq!(upstream.ledger().total(), 1, "{told}");
+    }
+}

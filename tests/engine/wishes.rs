@@ -8,12 +8,11 @@ use std::time::Duration;
 use genesys_once::record::{Event, Refusal};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
 use genesys_once::{
-    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, Kept, MemoryStore,
-    OnStoreDown, Outcome, RecordName, RecordState, Reply, Resolution, Served, Store as _,
-    Upstream as _,
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, Kept, MemoryStore, Outcome,
+    RecordName, RecordState, Reply, Resolution, Served, Store as _, Upstream as _,
 };
 use tokio::task::JoinHandle;
-use tokio::time::{advance, sleep};
+use tokio::time::sleep;
 
 use super::{SECOND, request, until};
 
@@ -176,48 +175,6 @@ async fn nothing_of_a_refusal_to_a_sensitive_request_is_stored_either() {
         }) => assert!(kept == Kept::Sensitive && outcome.body.is_empty()),
         state => panic!("{state:?}"),
     }
-    assert_eq!(upstream.ledger().total(), 1);
-}
-
-/// Red when an execution without the store knows its first caller only.
-#[tokio::test(start_paused = true)]
-async fn joined_callers_count_while_the_store_is_down() {
-    let (upstream, store) = (platform(), MemoryStore::new());
-    let down = Arc::new(AtomicBool::new(true));
-    let faulty = FaultyStore::new(store.clone(), {
-        let down = down.clone();
-        move |_| match down.load(Ordering::SeqCst) {
-            true => Fault::Fail,
-            false => Fault::Pass,
-        }
-    });
-    let engine = Engine::builder(upstream.clone())
-        .store(faulty)
-        .on_store_down(OnStoreDown::FailOpen)
-        .start()
-        .await
-        .unwrap();
-    let first = spawn(&engine, request("{}"));
-    upstream.ledger().wait_for(1).await;
-    let second = spawn(&engine, request("{}").sensitive().ttl(48 * HOUR));
-    for caller in [first, second] {
-        assert_eq!(caller.await.unwrap().unwrap().body(), BODY);
-    }
-    down.store(false, Ordering::SeqCst);
-    while engine.stats().executions > 0 {
-        sleep(SECOND).await;
-    }
-    // What the store is told when it is back, …
-    let (in_store, left) = kept(&store).await;
-    assert_eq!(in_store, Kept::Sensitive);
-    assert!(left > 47 * HOUR, "{left:?}");
-    // … and what this process remembers of the time without.
-    advance(47 * HOUR).await;
-    let replay = engine.execute(request("{}")).await.unwrap();
-    assert_eq!(
-        (replay.served(), replay.kept(), replay.recorded()),
-        (Served::Store, Kept::Sensitive, false)
-    );
     assert_eq!(upstream.ledger().total(), 1);
 }
 

@@ -10,15 +10,12 @@ use tokio::time::sleep;
 
 use super::topology::{Kind, Topology};
 use crate::chaos::judgement::Judgement;
-use crate::chaos::roles::{Policy, Roles};
+use crate::chaos::roles::Policy;
 use crate::chaos::scene::Scene;
 use crate::chaos::worker::{self, LEASE};
 use crate::chaos::{harness, load};
 
-const ROLES: Roles = Roles {
-    policies: &[Policy::Hold, Policy::Retry, Policy::Hold],
-    open: false,
-};
+const POLICIES: &[Policy] = &[Policy::Hold, Policy::Retry, Policy::Hold];
 
 /// Of so many keys some were asked for before the last election.
 const RECENT: u64 = 250;
@@ -41,8 +38,8 @@ pub async fn run(kind: Kind, seed: u64, length: Duration) -> Judgement {
     let mut topology = Topology::start(kind).await;
     let copies = harness::number("FAILOVER_COPIES");
     let copies = copies.map_or(topology.copies(), |copies| copies as u32);
-    let mut scene = Scene::set(seed, ROLES).await;
-    for _ in ROLES.policies {
+    let mut scene = Scene::set(seed, POLICIES).await;
+    for _ in POLICIES {
         let platform = scene.simulator.base_url().to_owned();
         scene.hire(topology.store(copies), platform).await;
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use genesys_once::{IdempotencyKey, RecordName};
 use tokio::time::sleep;
 
-use crate::chaos::roles::Realm;
 use crate::chaos::worker;
+use crate::chaos::worker::namespace;
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
@@ -113,7 +113,7 @@ impl Topology {
 
 /// The name of a key's record in Redis.
 fn record(key: IdempotencyKey) -> String {
-    RecordName::new(Realm::Held.namespace(), key).to_string()
+    RecordName::new(namespace(), key).to_string()
 }
 
 impl fmt::Display for Kind {

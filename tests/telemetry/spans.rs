@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
     AccessToken, BoxFuture, Call, Engine, EngineMessage, IdempotencyKey, MemoryStore, Namespace,
-    OnStoreDown, Outcome, SendError, Upstream,
+    Outcome, SendError, Upstream,
 };
 use tracing::Instrument as _;
 use tracing::field::{Field, Visit};
@@ -293,27 +293,4 @@ async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
         ("verdict", "unknown"),
     ];
     assert_eq!(own(&attempts[0]), reset);
-}
-
-/// The callers' attempts are those of the fallback, too. Red when the
-/// fallback's progress leaves a trail of its own.
-#[tokio::test(start_paused = true)]
-async fn an_execution_without_the_store_leaves_the_same_trail() {
-    use genesys_once::testing::{Fault, FaultyStore};
-    let spans = Spans::default();
-    let _here = spans.listen();
-    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
-    let store = FaultyStore::new(MemoryStore::new(), |_| Fault::Fail);
-    let engine = builder(&upstream)
-        .store(store)
-        .on_store_down(OnStoreDown::FailOpen);
-    let engine = engine.start().await.unwrap();
-    engine.execute(request("1")).await.unwrap();
-    let callers = spans.over("genesys_once.execute");
-    let expected = [
-        ("attempts", "1"),
-        ("served", "upstream"),
-        ("verdict", "final"),
-    ];
-    assert_eq!(own(&callers[0]), expected);
 }

@@ -48,7 +48,7 @@ impl Flight<'_> {
             let access = ready.as_ref().and_then(|ready| ready.token.as_ref());
             let access = access.map(|current| &*current.token);
             let attempt = locked
-                .execute(self.store, &*shared.upstream, access)
+                .execute(&*self.shared.store, &*shared.upstream, access)
                 .await?;
             let token = ready.take().and_then(|Ready { permit, token }| {
                 drop(permit);
@@ -69,7 +69,7 @@ impl Flight<'_> {
         &self,
         locked: Execution<Locked>,
     ) -> Result<(Execution<Locked>, Ready), Result<Round, Error>> {
-        let pause = locked.pause(self.store, self.ready(Turn::Again));
+        let pause = locked.pause(&*self.shared.store, self.ready(Turn::Again));
         match pause.await {
             (locked, Ok(ready)) => Ok((locked, ready)),
             (locked, Err(error)) => Err(self.give_back(locked, None, error).await),
@@ -102,7 +102,7 @@ impl Flight<'_> {
                 {
                     Next::Wait(wait) => Ok(self.wait(next, wait).await),
                     Next::GiveUp { .. } => {
-                        let error = next.abandon(self.store, cause_of(&error)).await;
+                        let error = next.abandon(&*self.shared.store, cause_of(&error)).await;
                         Err(Ok(Round::Unknown(self.again(), error)))
                     }
                 }
@@ -190,7 +190,7 @@ impl Flight<'_> {
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
         let _waiting = self.shared.waits.wait(WaitFor::Retry);
         let waited = self.shared.held("retry", sleep(wait));
-        locked.pause(self.store, waited).await.0
+        locked.pause(&*self.shared.store, waited).await.0
     }
 
     /// Gives the key back and tells the callers why. An unproven attempt
@@ -202,7 +202,7 @@ impl Flight<'_> {
         verdict: Option<Refusal>,
         why: Error,
     ) -> Result<Round, Error> {
-        match locked.release_with(self.store, verdict).await {
+        match locked.release_with(&*self.shared.store, verdict).await {
             Err(unproven @ Error::Indeterminate { .. }) => {
                 Ok(Round::Unknown(self.again(), unproven))
             }
@@ -216,7 +216,7 @@ impl Flight<'_> {
         let key = self.guard.key();
         let reply = Reply::new(key, outcome.clone(), Served::Upstream).with_recorded(false);
         match locked
-            .release_with(self.store, Some(Refusal::Refused(outcome)))
+            .release_with(&*self.shared.store, Some(Refusal::Refused(outcome)))
             .await
         {
             Err(error @ Error::Indeterminate { .. }) => Ok(Round::Unknown(self.again(), error)),
@@ -233,7 +233,7 @@ impl Flight<'_> {
     async fn cache(&self, executed: Execution<Executed>) -> Round {
         let counts = &self.shared.counts;
         counts.calls_final.fetch_add(1, Ordering::Relaxed);
-        match executed.cache(self.store).await {
+        match executed.cache(&*self.shared.store).await {
             Ok(cached) => Round::Reply(reply_of(cached)),
             Err((executed, error)) => {
                 tracing::warn!(

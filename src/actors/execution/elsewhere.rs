@@ -36,14 +36,13 @@ pub(super) enum Elsewhere {
 
 /// Waits until the record that was seen says how it went.
 pub(super) async fn wait(
-    store: &dyn Store,
     shared: &Arc<Shared>,
     mut hashed: Execution<Hashed>,
     mut state: RecordState,
 ) -> Result<Elsewhere, Error> {
     let name = shared.name(hashed.key());
     let _waiting = shared.waits.wait(WaitFor::Elsewhere);
-    let mut watch = Watch::new(store, &name);
+    let mut watch = Watch::new(&*shared.store, &name);
     // Whether the key was held while we were waiting: only then is a verdict
     // in a released record meant for us.
     let mut waited = false;
@@ -161,7 +160,7 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
     }
 }
 
-/// Settles a key that is indeterminate in this store; an outcome is kept for
+/// Settles a key that is indeterminate; an outcome is kept for
 /// `ttl`.
 ///
 /// # Errors
@@ -170,16 +169,15 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
 /// while the lost attempt may still be running.
 pub(crate) async fn resolve(
     shared: &Shared,
-    store: &dyn Store,
     key: IdempotencyKey,
     resolution: Resolution,
     ttl: Duration,
 ) -> Result<(), Error> {
     let name = shared.name(key);
     let of_store = |source| Error::of_store(key, source);
-    let state = store.look(&name).await.map_err(of_store)?;
+    let state = shared.store.look(&name).await.map_err(of_store)?;
     let state = match state {
-        Some(state) => notice_loss(shared, store, &name, state).await?,
+        Some(state) => notice_loss(shared, &name, state).await?,
         None => None,
     };
     let Some(RecordState::Indeterminate { seen, age, .. }) = state else {
@@ -193,7 +191,10 @@ pub(crate) async fn resolve(
         resolution,
         ttl,
     };
-    match follow_up(store, &name, &event, 2).await.map_err(of_store)? {
+    match follow_up(&*shared.store, &name, &event, 2)
+        .await
+        .map_err(of_store)?
+    {
         Answer::Done => Ok(()),
         _ => Err(Error::NotIndeterminate { key }),
     }
@@ -203,7 +204,6 @@ pub(crate) async fn resolve(
 /// now on, as it would if somebody asked for the key; any other stays as it is.
 pub(crate) async fn notice_loss(
     shared: &Shared,
-    store: &dyn Store,
     name: &RecordName,
     state: RecordState,
 ) -> Result<Option<RecordState>, Error> {
@@ -223,7 +223,7 @@ pub(crate) async fn notice_loss(
         seen: state.seen(),
         now: shared.terms.ambient.wall_now(),
     };
-    let answer = follow_up(store, name, &event, 2).await;
+    let answer = follow_up(&*shared.store, name, &event, 2).await;
     match answer.map_err(|source| Error::of_store(name.key, source))? {
         Answer::Is(Some(state)) => {
             if let RecordState::Indeterminate { .. } = state {

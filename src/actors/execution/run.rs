@@ -11,13 +11,13 @@ use super::super::shared::Shared;
 use super::super::token::Current;
 use super::super::waits::WaitFor;
 use super::elsewhere::{self, Elsewhere};
-use crate::error::{Error, StoreError};
-use crate::execution::{Cached, Execution, Hashed, Lock, Progress};
+use crate::error::Error;
+use crate::execution::{Cached, Execution, Hashed, Lock};
 use crate::flights::Guard;
 use crate::outcome::Reply;
-use crate::policy::{OnDuplicate, OnStoreDown};
+use crate::policy::OnDuplicate;
 use crate::record::{Phase, RecordState};
-use crate::store::Store;
+use crate::store::Store as _;
 use crate::telemetry::Raised;
 
 /// Over what time those who were held back, and have made no attempt yet, come
@@ -35,10 +35,6 @@ pub(super) enum Turn {
 /// are told what is known.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// Bytes of records that a process keeps of what it executed while the store was
-/// down. None of them may be forgotten, so beyond it nothing more is executed.
-const MOST_WITHOUT_STORE: u64 = 256 << 20;
-
 /// What a call needs besides the key: a permit and a token.
 pub(super) struct Ready {
     pub(super) permit: (OwnedSemaphorePermit, Raised),
@@ -48,116 +44,15 @@ pub(super) struct Ready {
 /// Runs a flight until everybody is answered. What may be left to settle then
 /// stands in the guard's progress.
 pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
-    let _crash = Crash { shared, guard };
-    let answer = match shared.on_store_down {
-        OnStoreDown::FailClosed => with_store(shared, guard).await,
-        OnStoreDown::FailOpen => Box::pin(with_or_without_store(shared, guard)).await,
-    };
-    match answer {
+    match (Flight { shared, guard }).through().await {
         Ok(Replay { reply, left }) => guard.answer(Ok(reply), left),
         Err(error) => guard.answer(Err(error), Duration::ZERO),
     }
 }
 
-/// Where a flight ends without an answer, before those who wait are told so: what
-/// it may have sent is in doubt until the store says more.
-struct Crash<'a> {
-    shared: &'a Shared,
-    guard: &'a Guard,
-}
-
-impl Drop for Crash<'_> {
-    fn drop(&mut self) {
-        let Self { shared, guard } = self;
-        if shared.on_store_down == OnStoreDown::FailOpen
-            && !guard.is_answered()
-            && !guard.progress().is_unsent()
-        {
-            let cause = "the execution crashed with its request under way";
-            let doubts = &shared.doubts;
-            doubts.remember(guard.key(), shared.terms.ambient.wall_now(), cause.into());
-        }
-    }
-}
-
-async fn with_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Replay, Error> {
-    let progress = guard.progress();
-    Flight {
-        shared,
-        guard,
-        store: &*shared.store,
-        progress,
-    }
-    .through()
-    .await
-}
-
-/// `FailOpen`: what this process executed while the store was down stands in the
-/// fallback, which is asked first; new requests go there when the store fails
-/// before anything was sent, except those that it last said to be indeterminate.
-async fn with_or_without_store(shared: &Arc<Shared>, guard: &Guard) -> Result<Replay, Error> {
-    let known_here = shared.fallback.look(&shared.name(guard.key())).await;
-    let executed_here = match known_here {
-        // Nothing was executed: the store, if it is back, decides anew.
-        Ok(None | Some(RecordState::Released { .. })) | Err(_) => false,
-        Ok(Some(_)) => true,
-    };
-    if !executed_here {
-        match with_store(shared, guard).await {
-            Err(Error::StoreUnavailable { source }) if guard.progress().is_unsent() => {
-                shared.doubts.check(guard.key())?;
-                if shared.fallback.weight() >= MOST_WITHOUT_STORE {
-                    let source = StoreError::unavailable(format!(
-                        "{source}, and what this process executed without it has its limit"
-                    ));
-                    return Err(Error::StoreUnavailable { source });
-                }
-                tracing::warn!(
-                    key = %guard.key(),
-                    error = crate::error::chain(&source),
-                    "the store is unavailable; executing with the guarantee of this process only"
-                );
-            }
-            answer => {
-                match &answer {
-                    Err(Error::Indeterminate { since, cause, .. }) => {
-                        let (key, cause) = (guard.key(), cause.clone());
-                        shared.doubts.remember(key, *since, cause);
-                    }
-                    Ok(_) => shared.doubts.forget(&guard.key()),
-                    Err(_) => {}
-                }
-                return answer;
-            }
-        }
-    }
-    // Its own progress: the store's may still hold a lease, which ends with it.
-    let progress = &guard.progress().beside();
-    let fallback = Flight {
-        shared,
-        guard,
-        store: &shared.fallback,
-        progress,
-    };
-    let Replay { reply, .. } = fallback.through().await?;
-    if reply.recorded() {
-        // Also where the hook found it out.
-        let usual_ttl = shared.terms.result_ttl;
-        guard
-            .progress()
-            .adopt(reply.outcome(), reply.kept(), usual_ttl);
-    }
-    Ok(Replay {
-        reply: reply.with_recorded(false),
-        left: Duration::ZERO,
-    })
-}
-
 pub(super) struct Flight<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) guard: &'a Guard,
-    pub(super) store: &'a dyn Store,
-    progress: &'a Arc<Progress>,
 }
 
 /// How a round of a flight ended.
@@ -201,7 +96,7 @@ impl Flight<'_> {
         let (lock, mut ready) = match self.ready_now() {
             // Permit and token are at hand: one round trip takes the key.
             Some(ready) => {
-                let lock = Box::pin(hashed.lock(self.store, terms));
+                let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
                 (lock.await?, Some(ready))
             }
             None => Box::pin(self.look_then_lock(hashed)).await?,
@@ -229,13 +124,11 @@ impl Flight<'_> {
             let key = self.guard.key();
             return Err(Error::InProgress { key });
         }
-        Ok(
-            match elsewhere::wait(self.store, self.shared, hashed, state).await? {
-                Elsewhere::Free(next) => Round::Again(next),
-                Elsewhere::Reply(reply, left) => Round::Reply(Replay { reply, left }),
-                Elsewhere::Unknown(next, error) => Round::Unknown(next, error),
-            },
-        )
+        Ok(match elsewhere::wait(self.shared, hashed, state).await? {
+            Elsewhere::Free(next) => Round::Again(next),
+            Elsewhere::Reply(reply, left) => Round::Reply(Replay { reply, left }),
+            Elsewhere::Unknown(next, error) => Round::Unknown(next, error),
+        })
     }
 
     /// Permit and token, where both can be had without waiting and nothing
@@ -313,7 +206,7 @@ impl Flight<'_> {
     ) -> Result<(Lock, Option<Ready>), Error> {
         let terms = &self.shared.terms;
         let name = self.shared.name(self.guard.key());
-        let seen = match self.store.look(&name).await {
+        let seen = match self.shared.store.look(&name).await {
             Err(source) => return Err(Error::of_store(name.key, source)),
             Ok(seen) => seen,
         };
@@ -328,7 +221,7 @@ impl Flight<'_> {
                         lease_left: Duration::ZERO,
                         ..
                     },
-                ) => return Ok((hashed.lock(self.store, terms).await?, None)),
+                ) => return Ok((hashed.lock(&*self.shared.store, terms).await?, None)),
                 Lock::Taken(
                     hashed,
                     RecordState::Locked {
@@ -341,7 +234,7 @@ impl Flight<'_> {
             },
         };
         let ready = self.ready(Turn::First).await?;
-        Ok((hashed.lock(self.store, terms).await?, Some(ready)))
+        Ok((hashed.lock(&*self.shared.store, terms).await?, Some(ready)))
     }
 
     /// Asks the hook, once a flight, what became of an indeterminate key.
@@ -350,14 +243,6 @@ impl Flight<'_> {
             return Err(error);
         };
         *asked = true;
-        // Until this flight has its answer: a store that goes down meanwhile must
-        // not have the request sent again.
-        if self.shared.on_store_down == OnStoreDown::FailOpen
-            && let Error::Indeterminate { since, cause, .. } = &error
-        {
-            let doubts = &self.shared.doubts;
-            doubts.remember(self.guard.key(), *since, cause.clone());
-        }
         let asked = hook(self.guard.request().clone(), error.clone());
         let Ok(Some(resolution)) = timeout(HOOK_LIMIT, asked).await else {
             return Err(error);
@@ -370,7 +255,7 @@ impl Flight<'_> {
         };
         let key = self.guard.key();
         let ttl = progress.ttl(self.shared.terms.result_ttl);
-        match elsewhere::resolve(self.shared, self.store, key, resolution, ttl).await {
+        match elsewhere::resolve(self.shared, key, resolution, ttl).await {
             // Settled: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
             // Already settled by somebody else, too early, or a store that does
@@ -384,7 +269,7 @@ impl Flight<'_> {
         Execution::with_progress(
             self.guard.request().clone(),
             self.shared.namespace.clone(),
-            self.progress.clone(),
+            self.guard.progress().clone(),
         )
     }
 }
