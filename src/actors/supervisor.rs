@@ -25,71 +25,14 @@ use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 use crate::telemetry;
 
+mod message;
+
+pub use self::message::{Drained, EngineMessage};
+use self::message::{Internal, Order};
+
 /// How often the token actor is started again within [`BUDGET_PERIOD`].
 const RESTART_BUDGET: usize = 5;
 const BUDGET_PERIOD: Duration = Duration::from_secs(60);
-
-/// What the engine's root actor understands, for callers that are actors
-/// themselves: `engine.actor()` is its address.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum EngineMessage {
-    /// The same as `Engine::execute`: admission, coalescing and the engine's
-    /// deadline included, or the port's own time-out where that is shorter. A
-    /// reply port that is dropped means that the engine is gone.
-    Execute(DataActionRequest, RpcReplyPort<Result<Reply, Error>>),
-    /// The engine's own messages.
-    #[doc(hidden)]
-    Internal(Internal),
-}
-
-/// What the engine tells its root.
-#[derive(Debug)]
-#[doc(hidden)]
-pub struct Internal(Order);
-
-#[derive(Debug)]
-enum Order {
-    /// Run this flight.
-    Run(Box<Guard>),
-    /// Close admission, drain, settle and stop.
-    Close { grace: Duration },
-    /// The grace of a `Close` is over.
-    Cut,
-    /// The record that a dead child left is settled, or given up.
-    Settled,
-}
-
-#[cfg(feature = "ractor-cluster")]
-impl ractor::Message for EngineMessage {}
-
-impl EngineMessage {
-    pub(crate) fn run(guard: Box<Guard>) -> Self {
-        Self::Internal(Internal(Order::Run(guard)))
-    }
-
-    pub(crate) fn close(grace: Duration) -> Self {
-        Self::Internal(Internal(Order::Close { grace }))
-    }
-}
-
-/// How an engine ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Drained {
-    /// Executions that ended by themselves while the engine closed.
-    pub finished: usize,
-    /// Executions that were cut off when the grace was over; their callers got
-    /// `Error::Stopped`, and their records say what is known.
-    pub cut_off: usize,
-}
-
-impl Drained {
-    /// Whether nothing was cut off.
-    pub fn is_clean(&self) -> bool {
-        self.cut_off == 0
-    }
-}
 
 /// What the root is given.
 #[derive(Debug)]
