@@ -63,6 +63,8 @@ struct Parts {
     own_key: Option<Box<str>>,
     /// Sorted, each once.
     ignored: Vec<Pointer>,
+    /// Those of them that match nothing in this payload.
+    unmatched: Vec<Pointer>,
     forward: Option<Forward>,
     ttl: Option<Duration>,
     sensitive: bool,
@@ -82,7 +84,7 @@ impl DataActionRequest {
     pub fn new(action_id: impl AsRef<str>, payload: impl Into<Payload>) -> Result<Self, Error> {
         let action_id: ActionId = action_id.as_ref().parse()?;
         let payload = payload.into();
-        let derivation = Derivation::new(&action_id, payload.bytes(), &PointerSet::default())?;
+        let (derivation, _) = Derivation::new(&action_id, payload.bytes(), &PointerSet::default())?;
         Ok(Self(Arc::new(Parts {
             key: derivation.key(None),
             action_id,
@@ -91,6 +93,7 @@ impl DataActionRequest {
             scope: None,
             own_key: None,
             ignored: Vec::new(),
+            unmatched: Vec::new(),
             forward: None,
             ttl: None,
             sensitive: false,
@@ -148,9 +151,13 @@ impl DataActionRequest {
     /// say. They are sent all the same.
     ///
     /// `pointers` are JSON Pointers (RFC 6901) to members or array elements;
-    /// one that matches nothing is fine. A second call adds to the first. Two
-    /// requests that ignore different pointers never share an answer, whether
-    /// the pointers match or not: they are part of the fingerprint.
+    /// A second call adds to the first. Two requests that ignore different
+    /// pointers never share an answer, whether the pointers match or not: they are
+    /// part of the fingerprint.
+    ///
+    /// A pointer that matches nothing changes no key. The engine logs it at `WARN`,
+    /// once per action: the pointer might be misspelled, and each call might be a
+    /// new request.
     ///
     /// ```
     /// use genesys_once::{DataActionRequest, IdempotencyKey};
@@ -167,9 +174,10 @@ impl DataActionRequest {
     /// # Errors
     ///
     /// [`Error::InvalidRequest`] with the field `ignoring` for a malformed
-    /// pointer, and for the empty one: it points at the whole payload, without
-    /// which all requests of an action would be one. [`key`](Self::key) does
-    /// that where it is wanted.
+    /// pointer, for the empty one, which points at the whole payload, and where
+    /// the pointers leave nothing of a payload but an empty object or array: all
+    /// requests of the action would be one. [`key`](Self::key) does that where it
+    /// is wanted.
     pub fn ignoring<P: AsRef<str>>(
         self,
         pointers: impl IntoIterator<Item = P>,
@@ -187,9 +195,16 @@ impl DataActionRequest {
         }
         let parts = &*self.0;
         let set = PointerSet::new(&ignored);
-        let derivation = Derivation::new(&parts.action_id, parts.payload.bytes(), &set)?;
+        let (derivation, empty) = Derivation::new(&parts.action_id, parts.payload.bytes(), &set)?;
+        if empty && !parts.payload.is_empty_container() {
+            let reason = "it leaves nothing of the payload: all requests would be one";
+            return Err(Error::invalid_request("ignoring", reason));
+        }
+        let unmatched = ignored.iter().filter(|pointer| !set.has_matched(pointer));
+        let unmatched = unmatched.cloned().collect();
         Ok(self.with(|parts| {
             parts.ignored = ignored;
+            parts.unmatched = unmatched;
             parts.derivation = derivation;
         }))
     }
@@ -275,6 +290,11 @@ impl DataActionRequest {
             Some(forward) => forward.splice(self.payload(), self.0.key),
             None => self.payload().clone(),
         }
+    }
+
+    /// The pointers of [`ignoring`](Self::ignoring) that match nothing.
+    pub(crate) fn unmatched(&self) -> impl Iterator<Item = &str> {
+        self.0.unmatched.iter().map(Pointer::as_str)
     }
 
     /// The caller's wish, where there is one.

@@ -162,7 +162,8 @@ proptest! {
     fn a_respelling_keeps_key_and_fingerprint(
         pair in requests().prop_flat_map(|request| {
             // Whatever is set, and whether or not the pointers match.
-            let request = request.ignoring(["/a", "/0", "/b/a", "/1/0"]).unwrap();
+            let pointers = ["/a", "/0", "/b/a", "/1/0"];
+            let request = request.clone().ignoring(pointers).unwrap_or(request);
             let ignoring = request.clone();
             let own = request.clone().key("own").unwrap().ttl(Duration::from_secs(1)).sensitive();
             let forwarding = request.clone().forward_key("/no such member").unwrap_or(request);
@@ -190,7 +191,12 @@ proptest! {
         let pruned = prune(&value, "", &mut choose, &mut chosen);
         chosen.reverse();
         let whole = DataActionRequest::new("action", value.render(&spelling)).unwrap();
-        let ignoring = whole.ignoring(&chosen).unwrap();
+        let ignoring = whole.ignoring(&chosen);
+        if !chosen.is_empty() && matches!(pruned.render(&[]).as_str(), "{}" | "[]") {
+            prop_assert!(ignoring.is_err(), "{:?}", chosen);
+            return Ok(());
+        }
+        let ignoring = ignoring.unwrap();
         prop_assert_eq!(IdempotencyKey::of(&ignoring), key(&pruned.render(&[])), "{:?}", chosen);
     }
 

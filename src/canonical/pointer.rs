@@ -1,6 +1,7 @@
 //! JSON Pointers (RFC 6901): reading them, and a set of them that a reader can
 //! walk down while it goes through a text.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::string::Name;
@@ -74,6 +75,8 @@ struct Branches {
     /// The same places, of those tokens that can name an element.
     elements: BTreeMap<usize, Node>,
     ends_here: bool,
+    /// Something was left out that a pointer to here names.
+    matched: Cell<bool>,
 }
 
 impl PointerSet {
@@ -124,9 +127,29 @@ impl PointerSet {
         self.nodes[at].elements.get(&index).copied()
     }
 
-    /// Whether a pointer of the set ends at `node`.
+    /// Whether a pointer of the set ends at `node`, which was found in a text:
+    /// that pointer has matched.
     #[inline]
     pub(super) fn ends_at(&self, node: Option<Node>) -> bool {
-        node.is_some_and(|Node(at)| self.nodes[at].ends_here)
+        node.is_some_and(|Node(at)| {
+            let Branches {
+                ends_here, matched, ..
+            } = &self.nodes[at];
+            matched.set(*ends_here);
+            *ends_here
+        })
+    }
+
+    /// Whether `pointer`, which is one of the set, matched something in the texts
+    /// that were read.
+    pub(crate) fn has_matched(&self, pointer: &Pointer) -> bool {
+        let mut at = 0;
+        for token in pointer.tokens() {
+            match self.nodes.get(at).and_then(|node| node.members.get(&token)) {
+                Some(Node(next)) => at = *next,
+                None => return false,
+            }
+        }
+        self.nodes.get(at).is_some_and(|node| node.matched.get())
     }
 }

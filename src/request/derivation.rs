@@ -63,18 +63,23 @@ impl IdempotencyKey {
 pub(super) struct Derivation(Sha256);
 
 impl Derivation {
-    /// Reads and hashes `payload`, less what is `ignored`.
+    /// Reads and hashes `payload`, less what is `ignored`; and whether that leaves
+    /// an empty object or array.
     pub(super) fn new(
         action_id: &ActionId,
         payload: &[u8],
         ignored: &PointerSet,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, bool), Error> {
         // Updated in place: `chain_update` would move the state each time.
         let mut hash = Sha256::new();
         hash.update(action_id.as_str());
         hash.update(":");
-        match with_canonical(payload, ignored, |canonical| hash.update(canonical)) {
-            Ok(()) => Ok(Self(hash)),
+        let empty = with_canonical(payload, ignored, |canonical| {
+            hash.update(canonical);
+            matches!(canonical, b"{}" | b"[]")
+        });
+        match empty {
+            Ok(empty) => Ok((Self(hash), empty)),
             Err(error) => Err(Error::invalid_request("payload", error.to_string())),
         }
     }

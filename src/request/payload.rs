@@ -18,6 +18,15 @@ impl Payload {
     pub(super) fn bytes(&self) -> &Bytes {
         &self.0
     }
+
+    /// Whether a JSON text is an empty object or array.
+    pub(super) fn is_empty_container(&self) -> bool {
+        let mut rest = self.0.iter().filter(|byte| !byte.is_ascii_whitespace());
+        matches!(
+            (rest.next(), rest.next()),
+            (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
+        )
+    }
 }
 
 impl fmt::Debug for Payload {

@@ -173,6 +173,57 @@ fn ignored_parts_are_sent_and_count_for_nothing_else() {
     assert_ne!(other.fingerprint(""), a.fingerprint(""));
 }
 
+/// Red without the check: two customers then share one key.
+#[test]
+fn ignoring_the_whole_payload_is_refused() {
+    let all: [(&str, &[&str]); 5] = [
+        (r#"{"a":1}"#, &["/a"]),
+        (r#" { "a" : { "b" : 1 }, "c": [2] } "#, &["/a", "/c"]),
+        ("[1, [2]]", &["/1", "/0"]),
+        (r#"{"a":{}}"#, &["/a"]),
+        ("[{}]", &["/0"]),
+    ];
+    for (payload, pointers) in all {
+        assert_refused(request(payload).ignoring(pointers), "ignoring");
+        let keyed = request(payload).key("k").unwrap();
+        assert_refused(keyed.ignoring(pointers), "ignoring");
+        // Pointer by pointer it is the last one that leaves nothing.
+        let (last, first) = pointers.split_last().unwrap();
+        let most = request(payload).ignoring(first).unwrap();
+        assert_refused(most.ignoring([last]), "ignoring");
+    }
+    for empty in ["{}", " [ ] ", "{\n}"] {
+        assert!(request(empty).ignoring(["/a"]).is_ok(), "{empty}");
+    }
+    for (payload, pointer) in [
+        (r#"{"a":{"b":1}}"#, "/a/b"),
+        ("[1,2]", "/0"),
+        ("{\"a\":[]}", "/b"),
+    ] {
+        assert!(request(payload).ignoring([pointer]).is_ok(), "{payload}");
+    }
+}
+
+#[test]
+fn a_request_knows_the_pointers_that_match_nothing() {
+    let payload = r#"{"a/b":1,"list":[{"t":1},2],"0":{"x":null}}"#;
+    let unmatched = |pointers: &[&str]| -> Vec<String> {
+        let request = request(payload).ignoring(pointers).unwrap();
+        request.unmatched().map(str::to_owned).collect()
+    };
+    assert!(unmatched(&["/a~1b", "/list/0/t", "/list/1", "/0/x", "/0"]).is_empty());
+    let slips = ["/0/x/y", "/0/y", "/a", "/list/01", "/list/2", "/list/t"];
+    assert_eq!(unmatched(&slips), slips);
+    // What is inside of something ignored matches all the same.
+    assert_eq!(
+        unmatched(&["/list", "/list/0/t", "/list/0/u"]),
+        ["/list/0/u"]
+    );
+    let again = request(payload).ignoring(["/slip"]).unwrap();
+    let again = again.ignoring(["/list"]).unwrap();
+    assert_eq!(again.unmatched().collect::<Vec<_>>(), ["/slip"]);
+}
+
 #[test]
 fn fingerprints_tell_everything_apart() {
     let base = || request(r#"{"a":{},"b":1}"#);
