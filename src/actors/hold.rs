@@ -9,6 +9,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::request::ActionId;
 
+/// How many actions are held back at a time. Beyond it the hold that ends first
+/// is dropped: that action is refused once more.
+const MAX_ACTIONS: usize = 1_000;
+
 /// The holds of one upstream.
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
@@ -32,10 +36,19 @@ impl Hold {
     /// Holds the executions of one action back; a longer hold stays.
     pub(crate) fn action(&self, action: &ActionId, wait: Duration) {
         let now = Instant::now();
-        let mut holds = self.lock();
-        holds.actions.retain(|_, until| *until > now);
-        let until = holds.actions.entry(action.clone()).or_insert(now);
+        let actions = &mut self.lock().actions;
+        if !actions.contains_key(action) && actions.len() >= MAX_ACTIONS {
+            actions.retain(|_, until| *until > now);
+        }
+        let until = actions.entry(action.clone()).or_insert(now);
         *until = (*until).max(now + wait);
+        if actions.len() > MAX_ACTIONS {
+            let first = actions
+                .iter()
+                .min_by_key(|(action, until)| (*until, *action));
+            let first = first.map(|(action, _)| action.clone());
+            first.and_then(|first| actions.remove(&first));
+        }
     }
 
     /// How long everybody is held back from now.
@@ -109,8 +122,26 @@ mod tests {
         assert!(hold.is_free(&other));
         assert_eq!(hold.left(), Duration::ZERO);
         hold.free(&held).await;
-        // What is over is forgotten with the next hold.
-        hold.action(&other, SECOND);
+    }
+
+    /// Red without the bound: the map then has an entry for each action that was
+    /// ever refused while the others are held.
+    #[tokio::test(start_paused = true)]
+    async fn the_holds_of_actions_are_bounded() {
+        let hold = Hold::default();
+        let action = |n: usize| n.to_string().parse::<ActionId>().unwrap();
+        let last = 5 * MAX_ACTIONS;
+        for n in 0..=last {
+            hold.action(&action(n), SECOND * (n as u32 + 1));
+            assert!(hold.lock().actions.len() <= MAX_ACTIONS);
+        }
+        // The longest stay.
+        assert!(!hold.is_free(&action(last)));
+        assert!(!hold.is_free(&action(last + 1 - MAX_ACTIONS)));
+        assert!(hold.is_free(&action(last - MAX_ACTIONS)));
+        // A full map forgets what is over.
+        tokio::time::advance(SECOND * (last as u32 + 1)).await;
+        hold.action(&action(0), SECOND);
         assert_eq!(hold.lock().actions.len(), 1);
     }
 }
