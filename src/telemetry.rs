@@ -69,6 +69,8 @@
 //! # Ok::<(), metrics_exporter_prometheus::BuildError>(())
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 mod meters;
 mod metric;
 #[cfg(feature = "metrics")]
@@ -91,3 +93,9 @@ pub(crate) use self::spans::{
     attempt, attempted, execute, execute_message, executed, flight, flown,
 };
 pub(crate) use self::trail::Trail;
+
+/// Runs code of a subscriber or a recorder. Where it panics, the panic ends here
+/// and the process's panic hook has reported it.
+pub(crate) fn contained<T>(foreign: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(foreign)).ok()
+}

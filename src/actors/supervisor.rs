@@ -1,22 +1,25 @@
-//! The root of the tree: spawns one actor per flight, restarts the token actor
-//! within a budget, settles what dead children leave, and closes the engine. It
-//! does no I/O itself and never waits for a child.
+//! The root of the tree: spawns one actor per flight, restarts the token actor,
+//! settles what dead children leave, and closes the engine. It does no I/O itself,
+//! never waits for a child, and runs no foreign code but what ractor runs.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr,
     SupervisionEvent,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::execution::{self, Job};
 use super::ports::Ports;
 use super::shared::Shared;
+use super::token::Restarts;
 use crate::error::{Error, chain};
 use crate::execution::Progress;
 use crate::flights::{Admission, Flights, Guard};
@@ -29,10 +32,6 @@ mod message;
 
 pub use self::message::{Drained, EngineMessage};
 use self::message::{Internal, Order};
-
-/// How often the token actor is started again within [`BUDGET_PERIOD`].
-const RESTART_BUDGET: usize = 5;
-const BUDGET_PERIOD: Duration = Duration::from_secs(60);
 
 /// What the root is given.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ struct State {
     drained: watch::Sender<Option<Drained>>,
     children: HashMap<ActorId, Child>,
     token: Option<ActorId>,
-    restarts: Vec<Instant>,
+    restarts: Restarts,
     /// Work that ends with the root: settling, timers.
     tasks: JoinSet<()>,
     ports: Ports,
@@ -129,7 +128,7 @@ impl Actor for Supervisor {
             drained,
             children: HashMap::new(),
             token,
-            restarts: Vec::new(),
+            restarts: Restarts::default(),
             tasks: JoinSet::new(),
             ports: Ports::default(),
             settling: 0,
@@ -156,6 +155,8 @@ impl Actor for Supervisor {
                 Order::Close { grace } => state.close(&myself, grace),
                 Order::Cut => state.cut_off(),
                 Order::Settled => state.settling -= 1,
+                // Boxed: it is seldom and large.
+                Order::StartToken => Box::pin(state.start_token(&myself)).await,
             },
         }
         state.stop_if_drained(&myself);
@@ -186,9 +187,7 @@ impl Actor for Supervisor {
             _ => return Ok(()),
         };
         if state.token == Some(who.get_id()) {
-            // Boxed: it is seldom and large, and ractor moves the future of every
-            // event several times.
-            Box::pin(state.restart_token(&myself, why)).await;
+            state.restart_token(&myself, why);
         } else if let Some(child) = state.children.remove(&who.get_id()) {
             state.settle(&myself, child, why);
         }
@@ -235,13 +234,20 @@ impl State {
             guard,
             shared: self.shared.clone(),
         };
-        match execution::spawn(job, myself.get_cell()).await {
-            Ok(child) => {
+        // ractor opens a span for each actor.
+        let spawned = AssertUnwindSafe(execution::spawn(job, myself.get_cell()));
+        // Where it fails, the guard, dropped with the job, has answered.
+        match spawned.catch_unwind().await {
+            Ok(Ok(child)) => {
                 self.children
                     .insert(child.get_id(), Child { key, progress });
             }
-            // The guard, dropped with the job, has answered.
-            Err(error) => tracing::error!(%key, %error, "could not start an execution"),
+            Ok(Err(error)) => {
+                self.log(move || tracing::error!(%key, %error, "could not start an execution"));
+            }
+            Err(_) => self.log(move || {
+                tracing::error!(%key, "a subscriber panicked while an execution started");
+            }),
         }
     }
 
@@ -259,11 +265,13 @@ impl State {
             return;
         }
         let name = self.shared.name(key);
-        tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
         self.settling += 1;
         let (shared, settling) = (self.shared.clone(), Settling(myself.clone()));
         self.tasks.spawn(async move {
             let _settling = settling;
+            telemetry::contained(|| {
+                tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
+            });
             let mut cut = shared.cut.subscribe();
             for wait in [0, 100, 500, 2_500] {
                 tokio::select! {
@@ -273,41 +281,49 @@ impl State {
                 }
                 match progress.settle(&*shared.store, &name, 1).await {
                     Ok(()) => return,
-                    Err(error) => tracing::warn!(
-                        %name,
-                        error = chain(&error),
-                        "could not settle the record of a dead execution; its lapse will"
-                    ),
+                    Err(error) => {
+                        telemetry::contained(|| {
+                            tracing::warn!(
+                                %name,
+                                error = chain(&error),
+                                "could not settle the record of a dead execution; its lapse will"
+                            );
+                        });
+                    }
                 }
             }
         });
     }
 
-    async fn restart_token(&mut self, myself: &ActorRef<EngineMessage>, why: Option<String>) {
+    fn restart_token(&mut self, myself: &ActorRef<EngineMessage>, why: Option<String>) {
         self.token = None;
+        let (wait, root) = (self.restarts.wait(), myself.clone());
+        self.tasks.spawn(async move {
+            let wait_s = wait.as_secs_f64();
+            telemetry::contained(|| {
+                tracing::warn!(why, wait_s, "the token actor died; starting it again");
+            });
+            sleep(wait).await;
+            let _ = root.send_message(EngineMessage::Internal(Internal(Order::StartToken)));
+        });
+    }
+
+    async fn start_token(&mut self, myself: &ActorRef<EngineMessage>) {
         let Some(tokens) = &self.shared.tokens else {
             return;
         };
-        let now = Instant::now();
-        self.restarts
-            .retain(|at| now.duration_since(*at) < BUDGET_PERIOD);
-        if self.restarts.len() >= RESTART_BUDGET {
-            tracing::error!(
-                why,
-                "the token actor died too often; no token will be fetched any more"
-            );
-            tokens.end("the token actor died too often");
-            return;
+        let spawned = AssertUnwindSafe(tokens.spawn(myself.get_cell()));
+        match spawned.catch_unwind().await {
+            Ok(Ok(actor)) => self.token = Some(actor.get_id()),
+            Ok(Err(error)) => self.restart_token(myself, Some(error.to_string())),
+            Err(_) => self.restart_token(myself, Some("a subscriber panicked".into())),
         }
-        self.restarts.push(now);
-        tracing::warn!(why, "the token actor died; starting it again");
-        match tokens.spawn(myself.get_cell()).await {
-            Ok(actor) => self.token = Some(actor.get_id()),
-            Err(error) => {
-                tracing::error!(%error, "could not start the token actor again");
-                tokens.end("the token actor could not be started");
-            }
-        }
+    }
+
+    /// Has something logged, outside of the root's handler: a subscriber is
+    /// foreign code, which may panic or ask this engine for something.
+    fn log(&mut self, log: impl FnOnce() + Send + 'static) {
+        self.tasks.spawn(async move { log() });
     }
 
     fn close(&mut self, myself: &ActorRef<EngineMessage>, grace: Duration) {

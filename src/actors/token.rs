@@ -2,10 +2,12 @@
 //! dropped when the platform refuses it. Reading it costs no mailbox hop.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,8 +19,11 @@ use crate::key::Namespace;
 use crate::telemetry;
 use crate::upstream::TokenSource;
 
+mod backoff;
 mod board;
 
+pub(crate) use self::backoff::Restarts;
+use self::backoff::backed_off;
 pub(crate) use self::board::Current;
 use self::board::{Board, Failure};
 
@@ -26,11 +31,6 @@ use self::board::{Board, Failure};
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
 /// How often a demand is tried before those who wait are told.
 const TRIES: u32 = 3;
-/// The wait after the first failure; doubled with every further one.
-const BACKOFF: Duration = Duration::from_millis(500);
-/// The longest wait between two fetches while they fail.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
-
 /// The token as executions see it; a clone is the same.
 #[derive(Clone)]
 pub(crate) struct Tokens {
@@ -141,20 +141,12 @@ impl Tokens {
         Ok(cell)
     }
 
-    /// Nobody will fetch a token any more: whoever waits is told.
-    pub(crate) fn end(&self, reason: &'static str) {
-        self.board.send_modify(|board| {
-            board.failure = Some(Failure {
-                error: TokenError::new(reason),
-                until: None,
-            });
-        });
-    }
-
     fn wake(&self) {
         let actor = self.actor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(actor) = &*actor {
-            // A dead actor's successor asks who is waiting.
+        // Sent after the lock is free: ractor may ask a subscriber for the span.
+        let actor = actor.clone();
+        if let Some(actor) = actor {
+            // The successor of a dead actor serves the callers that wait.
             let _ = actor.send_message(Message::Need);
         }
     }
@@ -184,7 +176,7 @@ pub(crate) enum Message {
     /// Somebody has no token.
     Need,
     /// It is time to renew this token.
-    Renew(u64),
+    Renew(usize),
 }
 
 #[cfg(feature = "ractor-cluster")]
@@ -192,7 +184,6 @@ impl ractor::Message for Message {}
 
 pub(crate) struct State {
     tokens: Tokens,
-    next_id: u64,
     /// Fetches that failed in a row.
     failures: u32,
     /// The next renewal. It ends with the actor: ractor's own timers would
@@ -214,12 +205,10 @@ impl Actor for TokenActor {
         let current = tokens.board.borrow().current.clone();
         let mut state = State {
             tokens,
-            next_id: current.as_ref().map_or(1, |current| current.id + 1),
             failures: 0,
             timer: JoinSet::new(),
         };
-        // The actor before died with its timer. Not at once, lest a renewal
-        // that panics use up the budget while the token is still good.
+        // The timer died with the actor before.
         if let Some(Current {
             id,
             renew: Some(at),
@@ -227,7 +216,7 @@ impl Actor for TokenActor {
         }) = current
         {
             let left = at.saturating_duration_since(Instant::now());
-            state.renew_after(&myself, id, left.max(MAX_BACKOFF));
+            state.renew_after(&myself, id, left);
         }
         Ok(state)
     }
@@ -273,7 +262,7 @@ impl State {
     }
 
     /// Renews a token that may still be used; a failure is nobody's concern yet.
-    async fn renew(&mut self, myself: &ActorRef<Message>, id: u64) {
+    async fn renew(&mut self, myself: &ActorRef<Message>, id: usize) {
         let due = self
             .tokens
             .board
@@ -285,16 +274,16 @@ impl State {
             return;
         }
         if let Err(error) = self.fetch(myself).await {
+            let wait = error.retry_after().unwrap_or_else(|| self.backoff());
+            self.renew_after(myself, id, wait);
             tracing::warn!(
                 error = chain(&error),
                 "could not renew the access token; trying again"
             );
-            let wait = error.retry_after().unwrap_or_else(|| self.backoff());
-            self.renew_after(myself, id, wait);
         }
     }
 
-    fn renew_after(&mut self, myself: &ActorRef<Message>, id: u64, wait: Duration) {
+    fn renew_after(&mut self, myself: &ActorRef<Message>, id: usize, wait: Duration) {
         let myself = myself.clone();
         self.timer = JoinSet::new();
         self.timer.spawn(async move {
@@ -306,22 +295,22 @@ impl State {
     async fn fetch(&mut self, myself: &ActorRef<Message>) -> Result<(), TokenError> {
         // Its life counts from before it was asked for.
         let asked = Instant::now();
-        let answer = timeout(FETCH_LIMIT, self.tokens.source.fetch()).await;
-        telemetry::token_renewal(&self.tokens.namespace, matches!(answer, Ok(Ok(_))));
+        // A panic of the source is a fetch that failed, wherever in it that is.
+        let fetch = async { timeout(FETCH_LIMIT, self.tokens.source.fetch()).await };
+        let answer = match AssertUnwindSafe(fetch).catch_unwind().await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(TokenError::new("no answer within 30 s")),
+            Err(_) => Err(TokenError::new("the token source panicked")),
+        };
+        telemetry::token_renewal(&self.tokens.namespace, answer.is_ok());
         let token = match answer {
-            Ok(Ok(token)) => token,
-            Ok(Err(error)) => {
+            Ok(token) => token,
+            Err(error) => {
                 self.failures += 1;
                 return Err(error);
             }
-            Err(_) => {
-                self.failures += 1;
-                return Err(TokenError::new("no answer within 30 s"));
-            }
         };
         self.failures = 0;
-        let id = self.next_id;
-        self.next_id += 1;
         // Less than a second is no lifetime: such a token is used until it is
         // refused, rather than fetched in a circle.
         let life = token
@@ -331,39 +320,44 @@ impl State {
         let until = life.map(|life| asked + (life - margin(life)).min(MAX_LIFE));
         let early = |life: Duration| life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
         let renew = life.map(|life| asked + early(life));
+        let id = 1 + self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
         self.timer.abort_all();
         if let Some(at) = renew {
             let left = at.saturating_duration_since(Instant::now());
             self.renew_after(myself, id, left);
         }
+        let current = Current {
+            token: Arc::new(token),
+            id,
+            until,
+            renew,
+        };
+        // What was there before goes after the lock of the board is free.
+        drop(self.tokens.board.send_replace(Board {
+            current: Some(current),
+            failure: None,
+        }));
         tracing::debug!(?life, "an access token came");
-        self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
-        self.tokens.board.send_modify(|board| {
-            board.current = Some(Current {
-                token: Arc::new(token),
-                id,
-                until,
-                renew,
-            });
-            board.failure = None;
-        });
         Ok(())
     }
 
+    /// Tells the callers that wait, then the log.
     fn fail(&self, error: TokenError, wait: Duration) {
-        tracing::warn!(error = chain(&error), "no access token could be had");
-        self.tokens.board.send_modify(|board| {
-            board.failure = Some(Failure {
-                error,
-                // A source may name any time, and clocks have to add it up.
-                until: Some(Instant::now() + wait.min(MAX_LIFE)),
-            });
-        });
+        let failure = Failure {
+            error: error.clone(),
+            // A source may name any time, and clocks have to add it up.
+            until: Instant::now() + wait.min(MAX_LIFE),
+        };
+        let mut before = None;
+        let replace = |board: &mut Board| before = board.failure.replace(failure);
+        self.tokens.board.send_modify(replace);
+        // The lock of the board is free: a cause is foreign.
+        drop(before);
+        tracing::warn!(error = chain(&error), "could not obtain an access token");
     }
 
     fn backoff(&self) -> Duration {
-        let exponent = self.failures.saturating_sub(1).min(16);
-        let full = (BACKOFF * (1 << exponent)).min(MAX_BACKOFF);
+        let full = backed_off(self.failures);
         full.mul_f64(0.5 + self.tokens.ambient.fraction() / 2.0)
     }
 }

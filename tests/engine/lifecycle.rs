@@ -226,7 +226,7 @@ fn the_last_handle_may_be_dropped_outside_a_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_wait_through_the_token_actor_s_deaths_within_a_budget() {
+async fn callers_wait_through_panics_of_the_token_source() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 | 2 => TokenStep::Panic,
         _ => TokenStep::Issue(3600 * SECOND),
@@ -242,5 +242,31 @@ async fn callers_wait_through_the_token_actor_s_deaths_within_a_budget() {
     for _ in 0..2 {
         assert_eq!(told(vec![ask(&engine)]).await, ["token"]);
     }
-    assert_eq!((broken.fetches(), upstream.ledger().total()), (6, 0));
+    assert_eq!((broken.fetches(), upstream.ledger().total()), (3, 0));
+}
+
+/// Red with a budget of restarts: the caller was told after the sixth death.
+#[tokio::test(start_paused = true)]
+async fn callers_wait_through_any_number_of_deaths_of_the_token_actor() {
+    const DEATHS: usize = 20;
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1..=DEATHS => TokenStep::Silent,
+        _ => TokenStep::Issue(3600 * SECOND),
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let caller = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute_within(request("{}"), 3600 * SECOND).await }
+    });
+    tokens.wait_for(1).await;
+    let flight = child(&engine, 2).get_id();
+    for death in 1..=DEATHS {
+        tokens.wait_for(death).await;
+        let children = engine.actor().get_cell().get_children();
+        let token = children.iter().find(|child| child.get_id() != flight);
+        token.expect("it fetches").kill();
+    }
+    assert!(caller.await.unwrap().is_ok());
+    assert_eq!(upstream.ledger().total(), 1);
 }

@@ -1,10 +1,15 @@
 //! The access token: one fetch however many ask, renewed before it expires,
 //! backed off while it cannot be had.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{Engine, Error, RetryHint, Served, TokenError};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, Engine, Error, Namespace, Outcome, RetryHint, SendError, Served,
+    TokenError, TokenSource, Upstream,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{SECOND, child, request};
@@ -174,19 +179,70 @@ async fn a_restarted_actor_still_renews_in_the_background() {
     assert_eq!(upstream.ledger().total(), 2);
 }
 
-/// Renewals that panic do not use the budget up while nobody waits. Red when the
-/// timer of a restarted actor ends at once.
+/// A panic is a fetch that failed, as often as it happens. Red where it kills the
+/// actor: after six panics no token was ever fetched again.
 #[tokio::test(start_paused = true)]
-async fn renewals_that_panic_leave_the_budget_to_those_who_wait() {
+async fn a_source_that_panics_is_asked_again() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
-        2..=9 => TokenStep::Panic,
+        1..=20 => TokenStep::Panic,
         _ => TokenStep::Issue(3600 * SECOND),
     });
-    let (engine, _) = engine(&tokens).await;
-    engine.execute(request("[0]")).await.unwrap();
-    sleep(4200 * SECOND).await;
-    assert_eq!(tokens.fetches(), 10);
+    let (engine, upstream) = engine(&tokens).await;
+    let actor = child(&engine, 1).get_id();
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::Token { .. }), "{error}");
+    assert!(matches!(error.hint(), RetryHint::After(_)));
     let start = Instant::now();
-    engine.execute(request("[1]")).await.unwrap();
-    assert_eq!(start.elapsed(), Duration::ZERO);
+    while engine.execute(request("{}")).await.is_err() {
+        sleep(SECOND).await;
+        assert!(start.elapsed() < 600 * SECOND, "it does not heal");
+    }
+    assert_eq!((tokens.fetches(), upstream.ledger().total()), (21, 1));
+    assert_eq!(child(&engine, 1).get_id(), actor, "it never died");
+}
+
+/// Panics before it returns a future, then defers to the scripted source.
+struct EagerPanic(AtomicUsize, ScriptedTokens);
+
+impl TokenSource for EagerPanic {
+    fn fetch(&self) -> BoxFuture<'_, Result<AccessToken, TokenError>> {
+        assert!(self.0.fetch_add(1, Ordering::SeqCst) >= 10, "no future");
+        self.1.fetch()
+    }
+}
+
+#[derive(Clone)]
+struct WithSource(ScriptedUpstream, Arc<EagerPanic>);
+
+impl Upstream for WithSource {
+    fn namespace(&self) -> Namespace {
+        self.0.namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        self.0.send(call, token)
+    }
+
+    fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
+        Some(self.1.clone())
+    }
+}
+
+/// Red where only the future of the source is guarded.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_without_a_future_is_asked_again() {
+    let tokens = ScriptedTokens::lasting(3600 * SECOND);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
+    let source = EagerPanic(AtomicUsize::new(0), tokens);
+    let upstream = WithSource(upstream, Arc::new(source));
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    let start = Instant::now();
+    while engine.execute(request("{}")).await.is_err() {
+        sleep(SECOND).await;
+        assert!(start.elapsed() < 600 * SECOND, "it does not heal");
+    }
 }

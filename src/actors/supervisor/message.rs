@@ -39,6 +39,8 @@ pub(super) enum Order {
     Cut,
     /// The record that a dead child left is settled, or given up.
     Settled,
+    /// The wait after the death of a token actor is over.
+    StartToken,
 }
 
 #[cfg(feature = "ractor-cluster")]

@@ -13,7 +13,7 @@ use crate::upstream::AccessToken;
 pub(crate) struct Current {
     pub token: Arc<AccessToken>,
     /// Which token it is, so that exactly this one can be refused.
-    pub(super) id: u64,
+    pub(super) id: usize,
     /// Until when it is used, a margin before the platform's own time.
     pub(super) until: Option<Instant>,
     /// When it is renewed.
@@ -30,8 +30,8 @@ pub(super) struct Board {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: TokenError,
-    /// Until then nobody asks the endpoint again; `None`: never again.
-    pub(super) until: Option<Instant>,
+    /// Until then the endpoint is not asked again.
+    pub(super) until: Instant,
 }
 
 impl Board {
@@ -43,10 +43,7 @@ impl Board {
 
     pub(super) fn failing(&self, now: Instant) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
-        failure
-            .until
-            .is_none_or(|until| now < until)
-            .then(|| failure.error.clone())
+        (now < failure.until).then(|| failure.error.clone())
     }
 }
 
@@ -69,7 +66,7 @@ mod tests {
         });
         board.failure = Some(Failure {
             error: TokenError::new("down"),
-            until: Some(later),
+            until: later,
         });
         assert!(board.usable(now).is_some() && board.failing(now).is_some());
         assert!(board.usable(later).is_none() && board.failing(later).is_none());
