@@ -23,10 +23,12 @@
 
 pub(crate) mod execution;
 pub(crate) mod hold;
+pub(crate) mod permits;
 mod ports;
 pub(crate) mod shared;
 pub(crate) mod supervisor;
 pub(crate) mod token;
+pub(crate) mod unmatched;
 pub(crate) mod waits;
 
 pub(crate) use self::execution::{notice_loss, resolve};

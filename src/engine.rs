@@ -171,17 +171,15 @@ impl Engine {
             flights,
             counts,
             permits,
-            max_in_flight,
             tokens,
             hold,
             waits,
             ..
         } = &*self.inner.shared;
         let waits = waits.now();
-        let permits = max_in_flight.saturating_sub(permits.available_permits());
         Stats {
             executions: flights.under_way(),
-            in_flight: permits.saturating_sub(waits.limiter.executions),
+            in_flight: permits.held().saturating_sub(waits.limiter.executions),
             waiting: flights.places_taken().saturating_sub(flights.under_way()),
             served_upstream: counts.served(Served::Upstream),
             served_joined: counts.served(Served::Joined),

@@ -84,7 +84,9 @@ pub trait Upstream: Send + Sync + 'static {
     /// called by the engine before it locks, so that being held back costs
     /// neither an attempt nor a lease. At once by default.
     ///
-    /// Each completed call is one send, whether or not it then takes place.
+    /// Each completed call is one send, whether or not it then takes place. An
+    /// engine waits for one call at a time, and the actions that wait for theirs
+    /// go by turns. It also tries a call without waiting, and drops its future.
     ///
     /// # Cancel safety
     ///

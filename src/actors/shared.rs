@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::Span;
 
 use super::hold::Hold;
+use super::permits::Permits;
 use super::token::Tokens;
+use super::unmatched::Unmatched;
 use super::waits::WaitList;
 use crate::error::Error;
 use crate::execution::Terms;
@@ -39,11 +41,13 @@ pub(crate) struct Shared {
     pub flights: Arc<Flights>,
     pub tokens: Option<Tokens>,
     /// One permit for each call at the platform.
-    pub permits: Arc<Semaphore>,
-    pub max_in_flight: usize,
+    pub permits: Arc<Permits>,
+    /// The turn to ask the upstream's rate limit.
+    pub turns: Arc<Permits>,
     pub max_payload_bytes: usize,
     pub hold: Hold,
     pub waits: WaitList,
+    pub unmatched: Unmatched,
     /// Turns true when executions are cut off.
     pub cut: watch::Sender<bool>,
     pub counts: Counts,
@@ -115,6 +119,7 @@ impl Shared {
             let reason = format!("{bytes} bytes, and max_payload_bytes is {limit}");
             return Err(Error::invalid_request("payload", reason));
         }
+        self.unmatched.log(request);
         let admission = self.flights.admit(request)?;
         match &admission {
             Admission::First(_, guard) => guard.begin(&self.namespace),

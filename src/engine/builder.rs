@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorCell;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{Engine, Inner};
 use crate::actors::hold::Hold;
+use crate::actors::permits::Permits;
 use crate::actors::shared::{Reconcile, Shared};
 use crate::actors::supervisor;
 use crate::actors::token::Tokens;
@@ -43,6 +44,7 @@ pub struct EngineBuilder {
     deadline: Duration,
     store_timeout: Duration,
     max_in_flight: usize,
+    max_in_flight_per_action: usize,
     max_payload_bytes: usize,
     limits: Limits,
     #[cfg(feature = "testing")]
@@ -62,6 +64,7 @@ impl EngineBuilder {
             deadline: Duration::from_secs(5 * 60),
             store_timeout: Duration::from_secs(2),
             max_in_flight: 50,
+            max_in_flight_per_action: usize::MAX,
             max_payload_bytes: 1 << 20,
             limits: Limits {
                 max_waiting: 100_000,
@@ -165,8 +168,22 @@ impl EngineBuilder {
 
     /// Calls at the platform at the same time; 50 by default, the platform's own
     /// limit for an organisation.
+    ///
+    /// The actions that wait for a call get one each in turn, and within an action
+    /// the first come is the first served: behind a crowd of slow calls, another
+    /// action waits for one of them to end, not for the crowd.
+    /// [`max_in_flight_per_action`](Self::max_in_flight_per_action) spares it that
+    /// wait, too.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.max_in_flight = calls;
+        self
+    }
+
+    /// Calls of one action at the platform at the same time; by default as many as
+    /// [`max_in_flight`](Self::max_in_flight) allows. Below that, one slow action
+    /// leaves the others room.
+    pub fn max_in_flight_per_action(mut self, calls: usize) -> Self {
+        self.max_in_flight_per_action = calls;
         self
     }
 
@@ -305,11 +322,12 @@ impl EngineBuilder {
             reconcile: self.reconcile,
             flights: Flights::new(self.limits, self.on_duplicate, route, meters.clone()),
             tokens: tokens.map(|source| Tokens::new(source, namespace.clone(), ambient)),
-            permits: Arc::new(Semaphore::new(self.max_in_flight)),
-            max_in_flight: self.max_in_flight,
+            permits: Permits::new(self.max_in_flight, self.max_in_flight_per_action),
+            turns: Permits::new(1, 1),
             max_payload_bytes: self.max_payload_bytes,
             hold: Hold::default(),
             waits: Default::default(),
+            unmatched: Default::default(),
             cut: watch::Sender::new(false),
             counts: Default::default(),
             meters,
@@ -342,14 +360,12 @@ impl EngineBuilder {
         }
         for (setting, number) in [
             ("max_in_flight", self.max_in_flight),
+            ("max_in_flight_per_action", self.max_in_flight_per_action),
             ("max_payload_bytes", self.max_payload_bytes),
         ] {
             if number == 0 {
                 return refuse(setting, "it must not be 0");
             }
-        }
-        if self.max_in_flight > Semaphore::MAX_PERMITS {
-            return refuse("max_in_flight", "it is too large");
         }
         if limits.max_waiting < 2 {
             return refuse(
@@ -375,6 +391,7 @@ impl fmt::Debug for EngineBuilder {
             .field("deadline", &self.deadline)
             .field("store_timeout", &self.store_timeout)
             .field("max_in_flight", &self.max_in_flight)
+            .field("max_in_flight_per_action", &self.max_in_flight_per_action)
             .field("max_payload_bytes", &self.max_payload_bytes)
             .field("limits", &self.limits)
             .finish_non_exhaustive()

@@ -3,6 +3,7 @@
 //! and nowhere else.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use tokio::time::{Instant, sleep, timeout};
@@ -240,7 +241,7 @@ impl Execution<Locked> {
         answer.unwrap_or_else(|_| {
             Err(SendError::after_sending(format!(
                 "no answer within {} s",
-                upstream.attempt_limit().as_secs_f64()
+                limit.as_secs_f64()
             )))
         })
     }
@@ -286,11 +287,19 @@ impl Execution<Locked> {
                 Verdict::Unknown,
                 format!("the answer is larger than {limit} bytes"),
             ),
-            Ok(outcome) => match (self.state.held.reading.classify)(outcome) {
-                // Nobody asks why.
-                Verdict::Final => (Verdict::Final, String::new()),
-                verdict => (verdict, cause_of(outcome)),
-            },
+            Ok(outcome) => {
+                let classify = || (self.state.held.reading.classify)(outcome);
+                match catch_unwind(AssertUnwindSafe(classify)) {
+                    // Nobody asks why.
+                    Ok(Verdict::Final) => (Verdict::Final, String::new()),
+                    Ok(verdict) => (verdict, cause_of(outcome)),
+                    // The answer is there, and what it means is not known.
+                    Err(_) => {
+                        let cause = format!("{}, and classify panicked", cause_of(outcome));
+                        (Verdict::Unknown, cause)
+                    }
+                }
+            }
             Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error)),
             Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error)),
         };

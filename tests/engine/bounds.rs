@@ -170,7 +170,7 @@ async fn recent_outcomes_are_bounded_in_bytes() {
 #[tokio::test(start_paused = true)]
 async fn impossible_settings_are_named() {
     type Change = fn(EngineBuilder) -> EngineBuilder;
-    let cases: [(&str, Change); 14] = [
+    let cases: [(&str, Change); 15] = [
         ("lease", |b| b.lease(SECOND / 100)),
         ("lease", |b| b.lease(7200 * SECOND)),
         ("result_ttl", |b| b.result_ttl(Duration::ZERO)),
@@ -178,6 +178,9 @@ async fn impossible_settings_are_named() {
         ("deadline", |b| b.deadline(Duration::ZERO)),
         ("store_timeout", |b| b.store_timeout(31 * SECOND)),
         ("max_in_flight", |b| b.max_in_flight(0)),
+        ("max_in_flight_per_action", |b| {
+            b.max_in_flight_per_action(0)
+        }),
         ("max_waiting", |b| b.max_waiting(1)),
         ("max_payload_bytes", |b| b.max_payload_bytes(0)),
         ("max_response_bytes", |b| b.max_response_bytes(0)),
@@ -218,6 +221,8 @@ async fn the_largest_settings_that_are_allowed_work() {
         .deadline(Duration::MAX)
         .lease(3600 * SECOND)
         .retry(patient)
+        .max_in_flight(usize::MAX)
+        .max_in_flight_per_action(usize::MAX)
         .max_waiting(usize::MAX)
         .max_payload_bytes(usize::MAX)
         .max_response_bytes(usize::MAX);

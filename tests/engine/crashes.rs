@@ -1,8 +1,12 @@
 //! An execution that dies before it holds its key, and code of the embedder's
 //! that panics or never answers.
 
+use std::future::{Future, Ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use genesys_once::testing::{FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{Engine, MemoryStore};
+use genesys_once::{Engine, MemoryStore, Resolution};
 use tokio::time::timeout;
 
 use super::deaths::{End, ask, end, told};
@@ -76,8 +80,26 @@ async fn while_it_waits_for_what_it_needs() {
     }
 }
 
-/// What the embedder gives panics: nothing hangs, and what may have been
-/// executed is held.
+/// A hook's answer that never comes, and that takes it badly.
+struct PanicsWhenDropped;
+
+impl Future for PanicsWhenDropped {
+    type Output = Option<Resolution>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Pending
+    }
+}
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("the hook's future");
+    }
+}
+
+/// What the embedder gives panics: nothing hangs, and what might have been
+/// executed is held. Red where a panic of `classify` or of the hook ends the
+/// execution: each caller of an indeterminate key was told `Crashed`, for ever.
 #[tokio::test(start_paused = true)]
 async fn by_the_embedder_s_own_code() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -85,17 +107,30 @@ async fn by_the_embedder_s_own_code() {
     let builder = Engine::builder(upstream.clone());
     let reading = builder.clone().store(store.clone()).classify(|_| panic!());
     let engine = reading.start().await.unwrap();
-    assert_eq!(told(vec![ask(&engine)], "classify").await, ["crashed"]);
+    let told_now = told(vec![ask(&engine)], "classify").await;
+    assert_eq!(told_now, ["indeterminate"]);
     assert_eq!(end(&store, &upstream, "classify").await, End::Held);
 
     let lost = ScriptedUpstream::new(|_| Step::Reset);
-    let store = MemoryStore::new();
-    let hook = Engine::builder(lost.clone())
-        .store(store.clone())
-        .reconcile(|_, _| async { panic!("the hook") });
-    let engine = hook.start().await.unwrap();
-    assert_eq!(told(vec![ask(&engine)], "hook").await, ["crashed"]);
-    assert_eq!(end(&store, &lost, "hook").await, End::Held);
+    let builder = Engine::builder(lost.clone());
+    let hooks = [
+        builder
+            .clone()
+            .reconcile(|_, _| async { panic!("the hook") }),
+        // Before there is a future, and when the future is dropped.
+        builder
+            .clone()
+            .reconcile(|_, _| -> Ready<Option<Resolution>> { panic!("no future") }),
+        builder.clone().reconcile(|_, _| PanicsWhenDropped),
+    ];
+    for (number, hook) in hooks.into_iter().enumerate() {
+        let (store, what) = (MemoryStore::new(), format!("hook {number}"));
+        let engine = hook.store(store.clone()).start().await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(told(vec![ask(&engine)], &what).await, ["indeterminate"]);
+        }
+        assert_eq!(end(&store, &lost, &what).await, End::Held);
+    }
 
     // A hook that never answers: everybody is told what is known.
     let store = MemoryStore::new();

@@ -1,12 +1,13 @@
 //! The course of one flight: look or lock, attempt, wait, attempt again, cache.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
+use super::super::permits::Permit;
 use super::super::shared::Shared;
 use super::super::token::Current;
 use super::super::waits::WaitFor;
@@ -37,7 +38,7 @@ const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a call needs besides the key: a permit and a token.
 pub(super) struct Ready {
-    pub(super) permit: (OwnedSemaphorePermit, Raised),
+    pub(super) permit: (Permit, Raised),
     pub(super) token: Option<Current>,
 }
 
@@ -135,14 +136,18 @@ impl Flight<'_> {
     /// holds this action back.
     fn ready_now(&self) -> Option<Ready> {
         let shared = self.shared;
-        if !shared.hold.is_free(self.guard.request().action_id()) {
+        let action = self.guard.request().action_id();
+        if !shared.hold.is_free(action) {
             return None;
         }
-        let permit = shared.permits.clone().try_acquire_owned().ok()?;
         let token = match &shared.tokens {
             Some(tokens) => Some(tokens.current()?),
             None => None,
         };
+        let permit = shared.permits.try_acquire(action)?;
+        if shared.turns.held() > 0 {
+            return None;
+        }
         shared.upstream.admit().now_or_never()?;
         let permit = (permit, shared.meters.in_flight());
         Some(Ready { permit, token })
@@ -178,14 +183,15 @@ impl Flight<'_> {
                 None => None,
             };
             waiting.goes_on(WaitFor::Permit);
-            let permit = shared
-                .held("permit", shared.permits.clone().acquire_owned())
-                .await
-                .map_err(|_| Error::Stopped)?;
+            let permit = shared.held("permit", shared.permits.acquire(action)).await;
             // Last, so that what is admitted is sent: a wait for a permit behind
             // it would let the admissions of two minutes pile up into one.
             waiting.goes_on(WaitFor::Limiter);
-            shared.held("limiter", shared.upstream.admit()).await;
+            let admitted = async {
+                let _turn = shared.turns.acquire(action).await;
+                shared.upstream.admit().await;
+            };
+            shared.held("limiter", admitted).await;
             // Either may have changed while the other was waited for.
             let stale = match (&shared.tokens, &token) {
                 (Some(tokens), Some(_)) => tokens.current().is_none(),
@@ -243,8 +249,11 @@ impl Flight<'_> {
             return Err(error);
         };
         *asked = true;
-        let asked = hook(self.guard.request().clone(), error.clone());
-        let Ok(Some(resolution)) = timeout(HOOK_LIMIT, asked).await else {
+        let (request, known) = (self.guard.request().clone(), error.clone());
+        // A panic of the hook is no answer, also one before its future exists and
+        // one of the future's own drop.
+        let asked = async move { timeout(HOOK_LIMIT, hook(request, known)).await };
+        let Ok(Ok(Some(resolution))) = AssertUnwindSafe(asked).catch_unwind().await else {
             return Err(error);
         };
         let progress = self.guard.progress();

@@ -1,0 +1,223 @@
+//! One action does not starve the others: permits and the rate limit go round by
+//! action, and one action can be capped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, DataActionRequest, Engine, Namespace, Outcome, SendError,
+    Upstream,
+};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{SECOND, until};
+
+/// The platform answers the action `slow` after a minute and the others at once.
+fn platform() -> ScriptedUpstream {
+    ScriptedUpstream::new(|call| match call.request().action_id().as_str() {
+        "slow" => Step::ok("{}").after(60 * SECOND),
+        _ => Step::ok("{}"),
+    })
+}
+
+/// Callers of an action, each with a request of its own; how long each waited.
+fn callers(engine: &Engine, action: &str, count: usize) -> Vec<JoinHandle<Duration>> {
+    let start = Instant::now();
+    (0..count)
+        .map(|n| {
+            let request = DataActionRequest::new(action, n.to_string()).unwrap();
+            let engine = engine.clone();
+            tokio::spawn(async move {
+                let limit = 3600 * SECOND;
+                engine.execute_within(request, limit).await.unwrap();
+                start.elapsed()
+            })
+        })
+        .collect()
+}
+
+/// Red with one queue for all: the fast action waits for 450 slow calls, ten
+/// minutes.
+#[tokio::test(start_paused = true)]
+async fn a_fast_action_waits_for_one_slow_call() {
+    let upstream = platform();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let slow = callers(&engine, "slow", 500);
+    until("the crowd waits", || {
+        engine.stats().waits.permit.executions == 450
+    })
+    .await;
+    for caller in callers(&engine, "fast", 5) {
+        assert_eq!(caller.await.unwrap(), 60 * SECOND);
+    }
+    // The crowd keeps what the others leave, and loses nothing.
+    let mut last = Duration::ZERO;
+    for caller in slow {
+        last = last.max(caller.await.unwrap());
+    }
+    assert_eq!(last, 600 * SECOND);
+    assert_eq!(upstream.ledger().max_concurrent(), 50);
+    assert_eq!(
+        (engine.stats().in_flight, engine.stats().executions),
+        (0, 0)
+    );
+}
+
+/// Red without the cap: the fast action waits for a slow call to end.
+#[tokio::test(start_paused = true)]
+async fn a_capped_action_leaves_the_rest_to_others() {
+    let upstream = platform();
+    let engine = Engine::builder(upstream.clone()).max_in_flight_per_action(40);
+    let engine = engine.start().await.unwrap();
+    let slow = callers(&engine, "slow", 100);
+    until("the crowd waits", || {
+        engine.stats().waits.permit.executions == 60
+    })
+    .await;
+    assert_eq!(engine.stats().in_flight, 40);
+    for caller in callers(&engine, "fast", 20) {
+        assert_eq!(caller.await.unwrap(), Duration::ZERO);
+    }
+    let mut last = Duration::ZERO;
+    for caller in slow {
+        last = last.max(caller.await.unwrap());
+    }
+    assert_eq!(last, 180 * SECOND, "100 calls, 40 at a time");
+}
+
+/// An execution that is killed while it waits, or while it is at the platform,
+/// gives its share back.
+#[tokio::test(start_paused = true)]
+async fn a_killed_execution_gives_its_share_back() {
+    let upstream = platform();
+    let engine = Engine::builder(upstream.clone()).max_in_flight(2);
+    let engine = engine.start().await.unwrap();
+    let slow = callers(&engine, "slow", 6);
+    until("they wait", || engine.stats().waits.permit.executions == 4).await;
+    for child in engine.actor().get_cell().get_children() {
+        child.kill();
+    }
+    until("all are gone", || engine.stats().executions == 0).await;
+    for caller in slow {
+        assert!(caller.await.is_err(), "its execution crashed");
+    }
+    let served = callers(&engine, "fast", 50);
+    for caller in served {
+        assert_eq!(caller.await.unwrap(), Duration::ZERO);
+    }
+    assert_eq!(engine.stats().in_flight, 0);
+}
+
+/// A platform with a rate limit of one call a second, first come first served;
+/// it knows how many ask at once.
+#[derive(Clone)]
+struct Limited {
+    platform: ScriptedUpstream,
+    next: Arc<tokio::sync::Mutex<Instant>>,
+    asking: Arc<AtomicUsize>,
+}
+
+/// One more asks, until this is dropped.
+struct Asking(Arc<AtomicUsize>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Upstream for Limited {
+    fn namespace(&self) -> Namespace {
+        self.platform.namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        self.platform.send(call, token)
+    }
+
+    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let asking = self.asking.fetch_add(1, Ordering::SeqCst);
+            let _asking = Asking(self.asking.clone());
+            assert_eq!(asking, 0, "one at a time");
+            let mut next = self.next.lock().await;
+            tokio::time::sleep_until(*next).await;
+            *next = Instant::now() + SECOND;
+        })
+    }
+}
+
+/// Red where each execution asks the limit by itself: the other action then comes
+/// behind the whole crowd.
+#[tokio::test(start_paused = true)]
+async fn the_rate_limit_goes_round_by_action() {
+    let upstream = Limited {
+        platform: ScriptedUpstream::new(|_| Step::ok("{}")),
+        next: Arc::new(tokio::sync::Mutex::new(Instant::now())),
+        asking: Arc::default(),
+    };
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let crowd = callers(&engine, "crowd", 200);
+    until("the crowd waits", || {
+        let waits = engine.stats().waits;
+        waits.limiter.executions == 50 && waits.permit.executions == 149
+    })
+    .await;
+    sleep(5 * SECOND).await;
+    let mut waited: Vec<_> = Vec::new();
+    for caller in callers(&engine, "other", 10) {
+        waited.push(caller.await.unwrap());
+    }
+    // The first waits for a permit and a turn, the others for every second turn.
+    for (n, waited) in waited.iter().enumerate() {
+        assert!(*waited <= (2 * n as u32 + 4) * SECOND, "{n}: {waited:?}");
+    }
+    let mut last = Duration::ZERO;
+    for caller in crowd {
+        last = last.max(caller.await.unwrap());
+    }
+    assert_eq!(last, 209 * SECOND, "no turn of the limit is lost");
+}
+
+/// A panic inside the limit passes the turn on. Red where the turn is kept.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_panics_keeps_no_turn() {
+    #[derive(Clone)]
+    struct Panics(ScriptedUpstream, Arc<AtomicUsize>);
+    impl Upstream for Panics {
+        fn namespace(&self) -> Namespace {
+            self.0.namespace()
+        }
+        fn send<'a>(
+            &'a self,
+            call: &'a Call,
+            token: Option<&'a AccessToken>,
+        ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+            self.0.send(call, token)
+        }
+        fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+            Box::pin(async move {
+                sleep(SECOND).await;
+                assert!(self.1.fetch_add(1, Ordering::SeqCst) > 2, "the limit");
+            })
+        }
+    }
+    let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let upstream = Panics(platform.clone(), Arc::default());
+    let engine = Engine::builder(upstream).max_in_flight(2);
+    let engine = engine.start().await.unwrap();
+    let callers = callers(&engine, "action", 8);
+    let mut crashed = 0;
+    for caller in callers {
+        let answer = timeout(600 * SECOND, caller).await.expect("nobody hangs");
+        crashed += usize::from(answer.is_err());
+    }
+    assert_eq!((crashed, platform.ledger().total()), (3, 5));
+}
