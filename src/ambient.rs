@@ -3,13 +3,31 @@
 //! test decides them.
 
 use std::fmt;
+use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
+use crate::error::Error;
 use crate::record::LeaseId;
+
+/// Whether this is called inside of a tokio runtime: outside of one, the first
+/// timer panics.
+pub(crate) fn in_runtime() -> Result<(), Error> {
+    Handle::try_current()
+        .map(drop)
+        .map_err(|_| Error::NoRuntime)
+}
+
+/// Whether this is called inside of a tokio runtime with timers.
+pub(crate) fn in_runtime_with_timers() -> Result<(), Error> {
+    in_runtime()?;
+    // Tokio says it by a panic alone.
+    catch_unwind(|| drop(sleep(Duration::ZERO))).map_err(|_| Error::NoRuntime)
+}
 
 /// The wall clock and the randomness of one engine. A clone draws from the same
 /// sources.
@@ -90,7 +108,6 @@ impl fmt::Debug for Ambient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 

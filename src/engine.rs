@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use crate::actors::shared::Shared;
 use crate::actors::{Drained, EngineMessage, Waits};
+use crate::ambient::in_runtime;
 use crate::error::Error;
 use crate::flights::Admission;
 use crate::key::{IdempotencyKey, Namespace};
@@ -130,7 +131,8 @@ impl Engine {
             shared.answered(&span, None, &answer);
             answer
         };
-        let waiter = match span.in_scope(|| shared.admit(&request)) {
+        let admission = in_runtime().and_then(|()| span.in_scope(|| shared.admit(&request)));
+        let waiter = match admission {
             Ok(Admission::Recent(reply)) => return at_once(Ok(reply)),
             Err(error) => return at_once(Err(error)),
             Ok(Admission::Joined(waiter)) => waiter,
@@ -207,7 +209,8 @@ impl Engine {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not take the stop back.
+    /// Dropping the future does not take the stop back. It needs no runtime of its
+    /// own.
     pub async fn shutdown(&self, grace: Duration) -> Drained {
         let mut drained = self.inner.drained.clone();
         let _ = self.inner.root.send_message(EngineMessage::close(grace));

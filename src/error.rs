@@ -143,6 +143,10 @@ pub enum Error {
     /// The engine is shut down, or is about to be.
     #[error("the engine has stopped")]
     Stopped,
+    /// Called outside of a tokio runtime, or `start` in one without timers. Nothing
+    /// was sent.
+    #[error("called outside of a tokio runtime, or in one without timers")]
+    NoRuntime,
     /// A setting is impossible; reported by `start`, by constructors, and by
     /// `Execution::lock` where `Terms` are made by hand.
     #[error("invalid setting {setting}: {reason}")]
@@ -181,6 +185,7 @@ impl Error {
             | Self::Unauthorized { .. }
             | Self::RecordUnreadable { .. }
             | Self::Stopped
+            | Self::NoRuntime
             | Self::InvalidConfig { .. } => Never,
             Self::Indeterminate { .. } => Resolve,
             Self::RateLimited { retry_after } => After(*retry_after),
@@ -211,6 +216,7 @@ impl Error {
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::Crashed { .. } => "crashed",
             Self::Stopped => "stopped",
+            Self::NoRuntime => "no_runtime",
             Self::InvalidConfig { .. } => "invalid_config",
         }
     }

@@ -15,6 +15,7 @@ mod engine {
     mod once;
     mod outage;
     mod repeatable;
+    mod runtimes;
     mod shares;
     mod strangers;
     mod tokens;

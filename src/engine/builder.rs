@@ -14,7 +14,7 @@ use crate::actors::permits::Permits;
 use crate::actors::shared::{Reconcile, Shared};
 use crate::actors::supervisor;
 use crate::actors::token::Tokens;
-use crate::ambient::Ambient;
+use crate::ambient::{Ambient, in_runtime_with_timers};
 use crate::error::Error;
 use crate::execution::{TEN_YEARS, Terms};
 use crate::flights::{Flights, Limits};
@@ -237,11 +237,8 @@ impl EngineBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] naming the setting.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
+    /// [`Error::InvalidConfig`] naming the setting; [`Error::NoRuntime`] outside of
+    /// a tokio runtime with timers.
     ///
     /// # Cancel safety
     ///
@@ -266,6 +263,7 @@ impl EngineBuilder {
     }
 
     async fn spawn(mut self, above: Option<ActorCell>) -> Result<Engine, Error> {
+        in_runtime_with_timers()?;
         self.check()?;
         self.upstream.limit_response(self.terms.max_response_bytes);
         self.terms.route = Arc::from(self.upstream.route_label());

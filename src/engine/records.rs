@@ -5,6 +5,7 @@ use tokio::time::timeout;
 
 use super::Engine;
 use crate::actors::{notice_loss, resolve};
+use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
 use crate::key::IdempotencyKey;
 use crate::record::{Answer, Event, RecordState, Resolution};
@@ -21,6 +22,7 @@ impl Engine {
     ///
     /// Cancel safe.
     pub async fn inspect(&self, key: &IdempotencyKey) -> Result<Option<RecordState>, Error> {
+        in_runtime()?;
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
         let state = shared.store.look(&name).await;
@@ -42,6 +44,7 @@ impl Engine {
     ///
     /// The resolution may or may not have been applied; asking again is safe.
     pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
+        in_runtime()?;
         let shared = &*self.inner.shared;
         let ttl = shared.terms.result_ttl;
         resolve(shared, *key, resolution, ttl).await
@@ -60,6 +63,7 @@ impl Engine {
     ///
     /// The outcome may or may not have been removed; asking again is safe.
     pub async fn forget(&self, key: &IdempotencyKey) -> Result<bool, Error> {
+        in_runtime()?;
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
         let forgotten = shared.store.apply(&name, Event::Forget).await;
@@ -89,6 +93,7 @@ impl Engine {
         &self,
         limit: usize,
     ) -> Result<Vec<(IdempotencyKey, RecordState)>, Error> {
+        in_runtime()?;
         let shared = &*self.inner.shared;
         let unavailable = |source| Error::StoreUnavailable { source };
         let listed = shared.store.unresolved(&shared.namespace, limit);

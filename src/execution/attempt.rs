@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, Span};
 
 use super::{Executed, Execution, Hashed, Holding, Locked, TRIES, once};
+use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
@@ -57,7 +58,8 @@ impl Execution<Locked> {
     ///
     /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`] where the
     /// lease could not be made sure of: nothing was sent, and no attempt before
-    /// is unproven.
+    /// is unproven. [`Error::NoRuntime`] outside of a tokio runtime: nothing was
+    /// sent, and the lease lapses.
     ///
     /// # Cancel safety
     ///
@@ -70,6 +72,7 @@ impl Execution<Locked> {
         upstream: &dyn Upstream,
         token: Option<&AccessToken>,
     ) -> Result<Attempt, Error> {
+        in_runtime()?;
         match self.dispatch(store).await {
             Ok(true) => {}
             Ok(false) if self.state.held.unproven => {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::{Cached, Core, Execution, Hashed, Holding, Locked, Progress, TRIES, Terms, once};
-use crate::ambient::Ambient;
+use crate::ambient::{Ambient, in_runtime};
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::outcome::{Reply, Served};
@@ -61,12 +61,14 @@ impl Execution<Hashed> {
     /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`]. Whether the
     /// store took a lost command then is not known: [`Progress::settle`] gives
     /// back what it may have taken. [`Error::InvalidConfig`] where the terms are
-    /// impossible; the store is not asked then.
+    /// impossible, [`Error::NoRuntime`] outside of a tokio runtime; the store is
+    /// not asked then.
     ///
     /// # Cancel safety
     ///
     /// A lease may be left in the store; [`Progress::settle`] gives it back.
     pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
+        in_runtime()?;
         terms.check()?;
         let claim = Claim {
             lease: terms.ambient.lease_id(),

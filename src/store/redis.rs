@@ -38,6 +38,7 @@ use self::copies::Copies;
 pub use self::durability::{Durability, Persistence};
 use self::routes::Routes;
 use super::{BoxFuture, Store};
+use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
@@ -121,11 +122,13 @@ impl RedisStore {
     /// side, a certificate that is not trusted, a server older than 7.0, a node
     /// of a cluster or a sentinel. [`Error::StoreUnavailable`] where it may: nobody
     /// there, or no answer within a few seconds. Neither shows the password.
+    /// [`Error::NoRuntime`] outside of a tokio runtime.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection that it was making.
     pub async fn connect(url: &str) -> Result<Self, Error> {
+        in_runtime()?;
         connect::to_server(url).await.map(Self::new)
     }
 
@@ -157,6 +160,7 @@ impl RedisStore {
     ///
     /// Dropping the future drops the connections that it was making.
     pub async fn cluster<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Self, Error> {
+        in_runtime()?;
         connect::to_cluster(&owned(urls)).await.map(Self::new)
     }
 
@@ -193,6 +197,7 @@ impl RedisStore {
         urls: impl IntoIterator<Item = U>,
         primary: &str,
     ) -> Result<Self, Error> {
+        in_runtime()?;
         let connected = connect::to_primary(&owned(urls), primary).await?;
         Ok(Self::new(connected))
     }

@@ -65,6 +65,7 @@ const CODES: &[&str] = &[
     "deadline_exceeded",
     "crashed",
     "stopped",
+    "no_runtime",
     "invalid_config",
 ];
 

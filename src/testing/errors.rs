@@ -57,6 +57,7 @@ pub fn every_error() -> Vec<Error> {
         Error::DeadlineExceeded { key },
         Error::Crashed { key },
         Error::Stopped,
+        Error::NoRuntime,
         Error::InvalidConfig {
             setting: "lease",
             reason: "is zero".into(),
@@ -92,9 +93,10 @@ mod tests {
                 | Error::DeadlineExceeded { .. }
                 | Error::Crashed { .. }
                 | Error::Stopped
+                | Error::NoRuntime
                 | Error::InvalidConfig { .. } => {}
             }
         }
-        assert_eq!(errors.len(), 16);
+        assert_eq!(errors.len(), 17);
     }
 }

@@ -1,0 +1,111 @@
+//! The engine's functions outside of a tokio runtime, and in one that cannot drive
+//! them: an error before anything is sent, and never a panic.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use genesys_once::execution::{Execution, Lock, Terms};
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, Resolution, RetryHint, Upstream};
+use tokio::runtime::{Builder, Runtime};
+
+use super::{SECOND, request};
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Drives a future on this thread, as an executor that is not tokio's does.
+fn outside<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
+fn assert_told<T: std::fmt::Debug>(answer: Result<T, Error>) {
+    let error = answer.unwrap_err();
+    assert!(matches!(error, Error::NoRuntime), "{error}");
+    assert_eq!(
+        (error.code(), error.hint()),
+        ("no_runtime", RetryHint::Never)
+    );
+}
+
+/// Red without the checks: each of these panicked, `execute` after it had begun
+/// the execution.
+#[test]
+fn outside_of_a_runtime_each_function_says_so() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    assert_told(outside(Engine::builder(upstream.clone()).start()));
+    let runtime = runtime();
+    let engine = runtime.block_on(Engine::builder(upstream.clone()).start());
+    let engine = engine.unwrap();
+    let key = IdempotencyKey::of(&request("{}"));
+    assert_told(outside(engine.execute(request("{}"))));
+    assert_told(outside(engine.execute_within(request("{}"), SECOND)));
+    assert_told(outside(engine.inspect(&key)));
+    assert_told(outside(engine.resolve(&key, Resolution::NotApplied)));
+    assert_told(outside(engine.forget(&key)));
+    assert_told(outside(engine.unresolved(1)));
+    assert_eq!((engine.stats().executions, engine.stats().waiting), (0, 0));
+    assert_eq!(upstream.ledger().total(), 0);
+
+    // Nothing is left behind: the key is executed inside.
+    assert!(runtime.block_on(engine.execute(request("{}"))).is_ok());
+    // A replay from memory needs a runtime as well.
+    assert_told(outside(engine.execute(request("{}"))));
+    assert_eq!(upstream.ledger().total(), 1);
+    assert!(outside(engine.shutdown(SECOND)).is_clean());
+    assert!(outside(engine.shutdown(SECOND)).is_clean());
+    let stopped = runtime.block_on(engine.execute(request("[1]")));
+    assert!(matches!(stopped, Err(Error::Stopped)));
+}
+
+#[test]
+fn after_its_runtime_an_engine_has_stopped() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let first = runtime();
+    let engine = first.block_on(Engine::builder(upstream.clone()).start());
+    let engine = engine.unwrap();
+    drop(first);
+    let answer = runtime().block_on(engine.execute(request("{}")));
+    assert!(matches!(answer, Err(Error::Stopped)), "{answer:?}");
+    outside(engine.shutdown(SECOND));
+    assert_eq!(upstream.ledger().total(), 0);
+}
+
+/// Red without the check: the engine started, and its first execution crashed.
+#[test]
+fn an_engine_does_not_start_in_a_runtime_without_timers() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    assert_told(runtime.block_on(Engine::builder(upstream).start()));
+}
+
+#[test]
+fn an_execution_by_hand_says_so_before_it_sends() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let (store, terms) = (MemoryStore::new(), Terms::default());
+    let hashed = || Execution::new(request("{}"), upstream.namespace());
+    assert_told(outside(hashed().lock(&store, &terms)));
+    let runtime = runtime();
+    let Ok(Lock::Locked(locked)) = runtime.block_on(hashed().lock(&store, &terms)) else {
+        panic!("the key is free");
+    };
+    assert_told(outside(locked.execute(&store, &upstream, None)));
+    assert_eq!(upstream.ledger().total(), 0);
+}
