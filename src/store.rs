@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::record::{Answer, Event, RecordState};
+use crate::record::{Answer, Content, Event, Record, RecordState};
 
 #[cfg(feature = "encrypted")]
 mod encrypted;
@@ -15,6 +15,7 @@ mod encrypted;
 mod file;
 mod guarded;
 mod memory;
+mod notices;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -154,4 +155,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         (**self).unresolved(namespace, limit)
     }
+}
+
+/// Whether a record may be indeterminate, now or once its lease has lapsed.
+fn may_be_unresolved(record: &Record) -> bool {
+    matches!(
+        record.content,
+        Content::Locked(_) | Content::Indeterminate { .. }
+    )
 }

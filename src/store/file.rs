@@ -5,10 +5,9 @@
 //! Reads go by the last commit and wait for nobody; writes go through one thread
 //! ([`writer`]), since one file has one writer anyhow and one sync can serve many
 //! transitions. [`open`] is what happens before, [`tables`] is what is in the
-//! file, [`clock`] is when it expires, [`notices`] wakes those who wait.
+//! file, [`clock`] is when it expires.
 
 mod clock;
-mod notices;
 mod open;
 mod tables;
 #[cfg(all(test, feature = "testing"))]
@@ -30,9 +29,9 @@ use tokio::sync::oneshot;
 #[cfg(feature = "testing")]
 pub use self::clock::ManualClock;
 use self::clock::{Source, Timeline};
-use self::notices::Notices;
 use self::tables::{Snapshot, row_name};
 use self::writer::{Command, Opener, Writer};
+use super::notices::Notices;
 use super::{BoxFuture, Store};
 use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};

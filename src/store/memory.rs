@@ -1,30 +1,35 @@
 //! Records in this process's memory: the default store, and the reference that
-//! the others are compared with. It holds one lock for a transition and never
-//! across an `.await`.
+//! the others are compared with. It holds one lock for a transition, and for a
+//! piece of a list, and never across an `.await`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{BoxFuture, Store};
+use super::notices::Notices;
+use super::{BoxFuture, Store, may_be_unresolved};
 use crate::error::StoreError;
 use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
-use crate::record::{self, Answer, Content, Event, Record, RecordState};
+use crate::record::{self, Answer, Event, Record, RecordState};
 
 /// The store of **this process only**: nothing survives its end, and no other
 /// process sees it.
 ///
 /// A clone is the same store, so two engines over clones behave like two
 /// processes over one Redis. Its clock is tokio's, which tests may pause.
-/// Expired records are removed as others are written.
+/// Expired records are removed as others are written, so an idle process keeps
+/// its last ones.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    inner: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
 }
+
+/// Names looked at under one lock by a list: a transition waits for no more.
+const PIECE: usize = 1000;
 
 impl MemoryStore {
     /// An empty store.
@@ -32,22 +37,30 @@ impl MemoryStore {
         Self::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Records> {
         // A transition is pure and the map is written last, so a panic cannot
         // leave it half done.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    records: ByName<Entry>,
-    /// When each record expires, soonest first.
-    expiries: BTreeSet<(Instant, RecordName)>,
-    notices: ByName<Arc<Notify>>,
+struct Shared {
+    records: Mutex<Records>,
+    notices: Notices,
 }
 
-type ByName<T> = HashMap<RecordName, T, BuildHasherDefault<DigestHasher>>;
+#[derive(Debug, Default)]
+struct Records {
+    by_name: HashMap<RecordName, Entry, BuildHasherDefault<DigestHasher>>,
+    /// When each record expires, soonest first.
+    expiries: BTreeSet<(Instant, RecordName)>,
+    /// Those that may be indeterminate.
+    unsettled: BTreeSet<RecordName>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -55,9 +68,9 @@ struct Entry {
     expires: Instant,
 }
 
-impl Inner {
+impl Records {
     fn current(&self, name: &RecordName, now: Instant) -> Option<(&Record, Duration)> {
-        let entry = self.records.get(name)?;
+        let entry = self.by_name.get(name)?;
         let left = entry.expires.saturating_duration_since(now);
         (!left.is_zero()).then_some((&entry.record, left))
     }
@@ -74,18 +87,23 @@ impl Inner {
         if let Some(entry) = &next {
             self.expiries.insert((entry.expires, name.clone()));
         }
+        match &next {
+            Some(entry) if may_be_unresolved(&entry.record) => {
+                self.unsettled.insert(name.clone());
+            }
+            _ => {
+                self.unsettled.remove(name);
+            }
+        }
         let kept = next.as_ref().map(|entry| entry.expires);
         let before = match next {
-            Some(entry) => self.records.insert(name.clone(), entry),
-            None => self.records.remove(name),
+            Some(entry) => self.by_name.insert(name.clone(), entry),
+            None => self.by_name.remove(name),
         };
         if let Some(before) = before
             && Some(before.expires) != kept
         {
             self.expiries.remove(&(before.expires, name.clone()));
-        }
-        if let Some(notify) = self.notices.get(name) {
-            notify.notify_waiters();
         }
     }
 
@@ -98,9 +116,38 @@ impl Inner {
                 _ => return,
             }
             if let Some((_, name)) = self.expiries.pop_first() {
-                self.records.remove(&name);
+                self.by_name.remove(&name);
+                self.unsettled.remove(&name);
             }
         }
+    }
+
+    /// Lists one piece of a namespace's unresolved keys, and returns the name
+    /// after which the next piece begins.
+    fn list(
+        &self,
+        namespace: &Namespace,
+        from: Bound<RecordName>,
+        limit: usize,
+        found: &mut Vec<(IdempotencyKey, RecordState)>,
+    ) -> Option<RecordName> {
+        let now = Instant::now();
+        let names = self.unsettled.range((from, Bound::Unbounded));
+        let names = names.take_while(|name| name.namespace == *namespace);
+        for (looked_at, name) in names.enumerate() {
+            if found.len() >= limit {
+                return None;
+            }
+            let state = self.current(name, now);
+            let state = state.map(|(record, left)| record.state(left));
+            if let Some(state) = state.filter(RecordState::is_unresolved) {
+                found.push((name.key, state));
+            }
+            if looked_at + 1 == PIECE {
+                return Some(name.clone());
+            }
+        }
+        None
     }
 }
 
@@ -112,13 +159,15 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         Box::pin(async move {
             let now = Instant::now();
-            let mut inner = self.lock();
-            inner.reclaim(now);
-            let current = inner.current(name, now);
+            let mut records = self.lock();
+            records.reclaim(now);
+            let current = records.current(name, now);
             let before = current.map(|(record, left)| (record.rev, left));
             let (next, answer) = record::apply(current, &event);
             if before != next.as_ref().map(|(record, left)| (record.rev, *left)) {
-                inner.put(name, next, now);
+                records.put(name, next, now);
+                drop(records);
+                self.shared.notices.notify(name);
             }
             Ok(answer)
         })
@@ -129,17 +178,14 @@ impl Store for MemoryStore {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
         Box::pin(async move {
-            let inner = self.lock();
-            let current = inner.current(name, Instant::now());
+            let records = self.lock();
+            let current = records.current(name, Instant::now());
             Ok(current.map(|(record, left)| record.state(left)))
         })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let waiting = Waiting::new(self, name);
-            waiting.notify.notified().await;
-        })
+        Box::pin(self.shared.notices.changed(name))
     }
 
     fn unresolved<'a>(
@@ -148,56 +194,95 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         Box::pin(async move {
-            let now = Instant::now();
-            let inner = self.lock();
-            let found = inner
-                .records
-                .iter()
-                .filter(|(name, _)| name.namespace == *namespace)
-                .filter_map(|(name, _)| {
-                    let (record, left) = inner.current(name, now)?;
-                    let state = matches!(
-                        record.content,
-                        Content::Indeterminate { .. } | Content::Locked(_)
-                    )
-                    .then(|| record.state(left));
-                    let state = state.filter(RecordState::is_unresolved)?;
-                    Some((name.key, state))
-                });
-            Ok(found.take(limit).collect())
+            let first = RecordName::new(namespace.clone(), IdempotencyKey::from_bytes([0; 32]));
+            let mut found = Vec::new();
+            let mut from = Bound::Included(first);
+            loop {
+                let last = self.lock().list(namespace, from, limit, &mut found);
+                match last {
+                    Some(last) => from = Bound::Excluded(last),
+                    None => return Ok(found),
+                }
+                tokio::task::yield_now().await;
+            }
         })
     }
 }
 
-/// One who waits for a notice; the last one out removes the channel.
-struct Waiting<'a> {
-    store: &'a MemoryStore,
-    name: &'a RecordName,
-    notify: Arc<Notify>,
-}
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
 
-impl<'a> Waiting<'a> {
-    fn new(store: &'a MemoryStore, name: &'a RecordName) -> Self {
-        let notify = store
-            .lock()
-            .notices
-            .entry(name.clone())
-            .or_default()
-            .clone();
-        Self {
-            store,
-            name,
-            notify,
+    use super::*;
+    use crate::key::Fingerprint;
+    use crate::outcome::{Kept, Outcome};
+    use crate::record::{Claim, LeaseId};
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn name(number: usize) -> RecordName {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        RecordName::new("unit".parse().unwrap(), IdempotencyKey::from_bytes(key))
+    }
+
+    fn claim() -> Claim {
+        Claim {
+            lease: LeaseId::from_bytes([1; 16]),
+            fingerprint: Fingerprint::from_bytes([7; 32]),
+            lease_ttl: Duration::from_secs(30),
+            retention: DAY,
         }
     }
-}
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut inner = self.store.lock();
-        // The map's and this one are the last two.
-        if Arc::strong_count(&self.notify) <= 2 {
-            inner.notices.remove(self.name);
+    fn done(store: &MemoryStore, number: usize, event: Event) {
+        let answer = store.apply(&name(number), event).now_or_never().unwrap();
+        assert_eq!(answer.unwrap(), Answer::Done);
+    }
+
+    fn completed() -> Event {
+        let outcome = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "{}");
+        Event::Complete {
+            claim: claim(),
+            step: 1,
+            outcome: Arc::new(outcome),
+            kept: Kept::Whole,
+            ttl: DAY,
         }
+    }
+
+    /// How often a list gives way to other tasks, and what it found.
+    fn list(store: &MemoryStore, limit: usize) -> (usize, usize) {
+        let namespace = name(0).namespace;
+        let mut listing = store.unresolved(&namespace, limit);
+        for polled in 0.. {
+            if let Some(found) = (&mut listing).now_or_never() {
+                return (polled, found.unwrap().len());
+            }
+        }
+        unreachable!()
+    }
+
+    /// Red when a list walks all records under one lock: it gave way 0 times.
+    #[tokio::test(start_paused = true)]
+    async fn list_walks_unsettled_records_in_pieces() {
+        let store = MemoryStore::new();
+        for number in 0..3 * PIECE {
+            done(&store, number, Event::Acquire { claim: claim() });
+        }
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(list(&store, usize::MAX), (3, 3 * PIECE));
+        assert_eq!(list(&store, PIECE + 1), (1, PIECE + 1));
+        assert_eq!(list(&store, 0), (0, 0));
+        // Outcomes are not walked, and neither are other namespaces.
+        for number in 1..3 * PIECE {
+            done(&store, number, completed());
+        }
+        assert_eq!(list(&store, usize::MAX), (0, 1));
+        tokio::time::advance(2 * DAY).await;
+        for number in 0..3 * PIECE {
+            done(&store, number, completed());
+        }
+        assert_eq!(store.lock().unsettled.len(), 0);
     }
 }

@@ -20,7 +20,8 @@ use redb::{
 use super::clock::{Stamp, nanos};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::record::{Content, Record, RecordState};
+use crate::record::{Record, RecordState};
+use crate::store::may_be_unresolved;
 
 const RECORDS: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
 const EXPIRIES: TableDefinition<(u64, &str), ()> = TableDefinition::new("expiries");
@@ -113,7 +114,7 @@ impl<'t> Tables<'t> {
             Some((record, bytes, expires)) => {
                 self.records.insert(name, (expires, bytes))?;
                 self.expiries.insert((expires, name), ())?;
-                if is_unsettled(record) {
+                if may_be_unresolved(record) {
                     self.unsettled.insert(name, ())?;
                 } else {
                     self.unsettled.remove(name)?;
@@ -250,11 +251,4 @@ fn read_row(
             bytes: bytes.to_vec(),
         }
     }))
-}
-
-fn is_unsettled(record: &Record) -> bool {
-    matches!(
-        record.content,
-        Content::Locked(_) | Content::Indeterminate { .. }
-    )
 }
