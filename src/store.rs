@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
@@ -103,6 +104,15 @@ pub trait Store: Send + Sync + 'static {
         0
     }
 
+    /// Completes when a command about the record of `name` that failed is worth
+    /// sending again, after `pause` at most where the store answers. For the
+    /// engine's own guard around a store; a store leaves this as it is.
+    #[doc(hidden)]
+    fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
+        let _ = name;
+        Box::pin(tokio::time::sleep(pause))
+    }
+
     /// Up to `limit` records of a namespace that are
     /// [unresolved](RecordState::is_unresolved), in no order.
     ///
@@ -146,6 +156,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn part(&self, name: &RecordName) -> u64 {
         (**self).part(name)
+    }
+
+    fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
+        (**self).again(name, pause)
     }
 
     fn unresolved<'a>(

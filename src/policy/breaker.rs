@@ -6,45 +6,61 @@ use std::time::Duration;
 
 /// Failures in a row that open the breaker.
 const THRESHOLD: u32 = 3;
-/// How long it stays open first; doubled with every probe that fails.
+/// How long it stays open at first, and between any two probes at least; the
+/// store's time-out where that is shorter.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A part that nobody has asked for in this long after its failure may be none
-/// any more: its failures are forgotten when others are heard of.
+/// A part that no command has asked for in this long after its failure may be
+/// none any more: its failures are forgotten when other parts are heard of.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// A breaker for each part of a store, since parts fail apart. Only those with
 /// failures are kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Breakers {
     failing: BTreeMap<u64, Breaker>,
+    /// How long a command may take, and the longest time from one probe to the
+    /// next.
+    limit: Duration,
+}
+
+/// A command that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub sent: Duration,
+    /// When it failed.
+    pub now: Duration,
+    /// Whether it got no answer in all the time that it had.
+    pub silent: bool,
+    /// Whether it was the probe.
+    pub probe: bool,
 }
 
 impl Breakers {
+    /// Of a store whose commands end within `limit`.
+    pub(crate) fn new(limit: Duration) -> Self {
+        let failing = BTreeMap::new();
+        Self { failing, limit }
+    }
+
     /// Whether a command for that part may go on at `now`.
     pub(crate) fn pass(&mut self, part: u64, now: Duration) -> Pass {
         let breaker = self.failing.get_mut(&part);
         breaker.map_or(Pass::Go, |breaker| breaker.pass(now))
     }
 
-    /// That part answered.
-    pub(crate) fn answered(&mut self, part: u64, now: Duration) {
-        self.failing.remove(&part);
+    /// That part answered; returns whether its breaker was open until now.
+    pub(crate) fn answered(&mut self, part: u64, now: Duration) -> bool {
+        let breaker = self.failing.remove(&part);
         self.forget(part, now);
+        breaker.is_some_and(|breaker| !breaker.is_closed())
     }
 
-    /// As [`Breaker::failed`] has it.
-    pub(crate) fn failed(&mut self, part: u64, sent: Duration, now: Duration, probe: bool) {
-        self.forget(part, now);
+    /// A command for that part failed.
+    pub(crate) fn failed(&mut self, part: u64, failure: Failure) {
+        self.forget(part, failure.now);
         let breaker = self.failing.entry(part).or_default();
-        breaker.failed(sent, now, probe);
-    }
-
-    /// As [`Breaker::silent`] has it.
-    pub(crate) fn silent(&mut self, part: u64, now: Duration, probe: bool) {
-        self.forget(part, now);
-        self.failing.entry(part).or_default().silent(now, probe);
+        breaker.failed(failure, self.limit);
     }
 
     /// As [`Breaker::dropped`] has it.
@@ -91,8 +107,8 @@ pub(crate) enum Pass {
     Go,
     /// Go on, as the only one: its end decides.
     Probe,
-    /// Fail at once.
-    Stop,
+    /// Fail at once. The next probe is due then; `None` while one is under way.
+    Stop(Option<Duration>),
 }
 
 impl Breaker {
@@ -100,7 +116,8 @@ impl Breaker {
     fn pass(&mut self, now: Duration) -> Pass {
         match &mut self.open {
             None => Pass::Go,
-            Some(open) if open.probing || now < open.until => Pass::Stop,
+            Some(open) if open.probing => Pass::Stop(None),
+            Some(open) if now < open.until => Pass::Stop(Some(open.until)),
             Some(open) => {
                 open.probing = true;
                 Pass::Probe
@@ -108,47 +125,37 @@ impl Breaker {
         }
     }
 
-    /// A command that was sent at `sent` failed; `probe` where it was the probe.
+    /// Counts a failure.
     ///
     /// What was under way when a connection broke fails all at once, with a store
     /// that may be well: together it counts as one failure, so that the second
-    /// try of each still goes on.
-    fn failed(&mut self, sent: Duration, now: Duration, probe: bool) {
-        if self.open.is_none() && sent < self.last {
+    /// try of each still goes on. Silent ones all count: any further command
+    /// would wait as long.
+    fn failed(&mut self, failure: Failure, limit: Duration) {
+        let Failure {
+            sent,
+            now,
+            silent,
+            probe,
+        } = failure;
+        if self.open.is_none() && !silent && sent < self.last {
             return;
         }
-        self.count(now, probe);
-    }
-
-    /// A command got no answer in all the time that it had. Each of these
-    /// counts: whoever else waits would wait as long.
-    fn silent(&mut self, now: Duration, probe: bool) {
-        self.count(now, probe);
-    }
-
-    fn count(&mut self, now: Duration, probe: bool) {
         self.failures = self.failures.saturating_add(1);
         self.last = now;
-        match &mut self.open {
+        let first = FIRST_PAUSE.min(limit);
+        let pause = match &self.open {
+            Some(open) if probe => (open.pause * 2).min(limit),
+            None if self.failures >= THRESHOLD => first,
             // Commands that were under way when it opened say nothing new.
-            Some(open) if probe => {
-                let pause = (open.pause * 2).min(LONGEST_PAUSE);
-                *open = Open {
-                    until: now + pause,
-                    pause,
-                    probing: false,
-                };
-            }
-            Some(_) => {}
-            None if self.failures >= THRESHOLD => {
-                self.open = Some(Open {
-                    until: now + FIRST_PAUSE,
-                    pause: FIRST_PAUSE,
-                    probing: false,
-                });
-            }
-            None => {}
-        }
+            _ => return,
+        };
+        // From one sending to the next: a probe that was silent has been a pause.
+        self.open = Some(Open {
+            until: (sent + pause).max(now + first),
+            pause,
+            probing: false,
+        });
     }
 
     /// The probe was given up without an answer or a failure: the next one may.
@@ -169,12 +176,39 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    /// Fails at `now`, at once.
+    fn failed(now: Duration) -> Failure {
+        Failure {
+            sent: now,
+            now,
+            silent: false,
+            probe: false,
+        }
+    }
+
+    /// Fails at `now`, after all the time that it had.
+    fn silent(now: Duration) -> Failure {
+        Failure {
+            sent: now.saturating_sub(LIMIT),
+            silent: true,
+            ..failed(now)
+        }
+    }
+
+    fn probe(failure: Failure) -> Failure {
+        Failure {
+            probe: true,
+            ..failure
+        }
+    }
 
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..THRESHOLD {
             assert_eq!(breaker.pass(Duration::ZERO), Pass::Go);
-            breaker.failed(Duration::ZERO, Duration::ZERO, false);
+            breaker.failed(failed(Duration::ZERO), LIMIT);
         }
         assert!(!breaker.is_closed());
         breaker
@@ -182,11 +216,11 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
-        let mut breakers = Breakers::default();
+        let mut breakers = Breakers::new(LIMIT);
         for _ in 0..10 {
-            breakers.failed(0, Duration::ZERO, Duration::ZERO, false);
-            breakers.failed(0, Duration::ZERO, Duration::ZERO, false);
-            breakers.answered(0, Duration::ZERO);
+            breakers.failed(0, failed(Duration::ZERO));
+            breakers.failed(0, failed(Duration::ZERO));
+            assert!(!breakers.answered(0, Duration::ZERO));
         }
         assert!(breakers.are_closed());
         opened();
@@ -195,32 +229,33 @@ mod tests {
     /// Red when all parts share a breaker.
     #[test]
     fn a_part_that_fails_takes_no_other_along() {
-        let mut breakers = Breakers::default();
+        let mut breakers = Breakers::new(LIMIT);
         for _ in 0..THRESHOLD {
-            breakers.silent(1, Duration::ZERO, false);
-            breakers.failed(2, Duration::ZERO, Duration::ZERO, false);
+            breakers.failed(1, silent(Duration::ZERO));
+            breakers.failed(2, failed(Duration::ZERO));
             breakers.answered(2, Duration::ZERO);
         }
         assert!(!breakers.are_closed());
-        assert_eq!(breakers.pass(1, 499 * MS), Pass::Stop);
+        let due = Some(500 * MS);
+        assert_eq!(breakers.pass(1, 499 * MS), Pass::Stop(due));
         assert_eq!(breakers.pass(2, 499 * MS), Pass::Go);
         assert_eq!(breakers.pass(1, 500 * MS), Pass::Probe);
-        breakers.answered(1, 500 * MS);
+        assert!(breakers.answered(1, 500 * MS));
         assert!(breakers.are_closed());
     }
 
     /// Shards come and go: what nobody asks for is not down for ever.
     #[test]
     fn a_part_that_is_gone_is_forgotten() {
-        let mut breakers = Breakers::default();
+        let mut breakers = Breakers::new(LIMIT);
         for part in 1..4 {
             for _ in 0..THRESHOLD {
-                breakers.silent(part, Duration::ZERO, false);
+                breakers.failed(part, silent(Duration::ZERO));
             }
         }
         breakers.answered(9, FORGOTTEN - MS);
         assert!(!breakers.are_closed());
-        breakers.silent(1, FORGOTTEN, false);
+        breakers.failed(1, silent(FORGOTTEN));
         assert_eq!(breakers.failing.len(), 1, "the others were not asked for");
         assert_eq!(breakers.pass(2, FORGOTTEN), Pass::Go);
         assert!(!breakers.are_closed());
@@ -229,18 +264,22 @@ mod tests {
     #[test]
     fn what_one_broken_connection_takes_along_is_one_failure() {
         let mut breaker = Breaker::default();
+        let under_way = |broken: u32| Failure {
+            sent: (broken - 5) * MS,
+            ..failed(broken * MS)
+        };
         for broken in [10, 20] {
             for _ in 0..50 {
-                breaker.failed((broken - 5) * MS, broken * MS, false);
+                breaker.failed(under_way(broken), LIMIT);
             }
             assert!(breaker.is_closed());
         }
-        breaker.failed(20 * MS, 30 * MS, false);
+        breaker.failed(failed(30 * MS), LIMIT);
         assert!(!breaker.is_closed());
         // Silence is another matter.
         let mut breaker = Breaker::default();
         for _ in 0..THRESHOLD {
-            breaker.silent(2_000 * MS, false);
+            breaker.failed(silent(2_000 * MS), LIMIT);
         }
         assert!(!breaker.is_closed());
     }
@@ -248,28 +287,47 @@ mod tests {
     #[test]
     fn while_open_one_probe_at_a_time() {
         let mut breaker = opened();
-        assert_eq!(breaker.pass(499 * MS), Pass::Stop);
+        assert_eq!(breaker.pass(499 * MS), Pass::Stop(Some(500 * MS)));
         assert_eq!(breaker.pass(500 * MS), Pass::Probe);
-        assert_eq!(breaker.pass(500 * MS), Pass::Stop);
+        assert_eq!(breaker.pass(500 * MS), Pass::Stop(None));
         breaker.dropped();
         assert_eq!(breaker.pass(501 * MS), Pass::Probe);
-        let mut breakers = Breakers::default();
+        let mut breakers = Breakers::new(LIMIT);
         breakers.failing.insert(0, breaker);
         breakers.answered(0, 501 * MS);
         assert_eq!(breakers.pass(0, 502 * MS), Pass::Go);
     }
 
     #[test]
-    fn a_failed_probe_waits_longer_up_to_a_bound() {
+    fn probes_that_fail_come_at_the_pace_of_the_time_out() {
         let mut breaker = opened();
         let mut now = Duration::ZERO;
-        for pause in [500, 1000, 2000, 4000, 5000, 5000] {
+        for pause in [500, 1000, 2000, 2000, 2000] {
             now += pause * MS;
-            assert_eq!(breaker.pass(now - MS), Pass::Stop);
+            assert_eq!(breaker.pass(now - MS), Pass::Stop(Some(now)));
             assert_eq!(breaker.pass(now), Pass::Probe);
-            // Late failures of others change nothing.
-            breaker.failed(now, now, false);
-            breaker.failed(now, now, true);
+            // Late failures of other commands change nothing.
+            breaker.failed(failed(now), LIMIT);
+            breaker.failed(probe(failed(now)), LIMIT);
         }
+    }
+
+    /// Seen red where the pause was counted from the end of a probe, and grew to
+    /// 5 s: a silent store was then asked every 7 s.
+    #[test]
+    fn a_silent_probe_has_been_a_pause() {
+        let mut breaker = opened();
+        let mut sent = 500 * MS;
+        for _ in 0..10 {
+            assert_eq!(breaker.pass(sent), Pass::Probe);
+            breaker.failed(probe(silent(sent + LIMIT)), LIMIT);
+            sent += LIMIT + FIRST_PAUSE;
+        }
+        // Of a store with a short time-out, too.
+        let mut breaker = opened();
+        let short = 10 * MS;
+        assert_eq!(breaker.pass(500 * MS), Pass::Probe);
+        breaker.failed(probe(failed(500 * MS)), short);
+        assert_eq!(breaker.pass(510 * MS), Pass::Probe);
     }
 }

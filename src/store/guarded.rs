@@ -1,17 +1,21 @@
 //! Puts every call to a store under a deadline and a circuit breaker, one for
 //! each part, so that no execution hangs on one and nobody waits for one that is
-//! known to be down.
+//! known to be down. A store is foreign code: none of it runs under a lock, and
+//! its panic is a failure of the one command.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{BoxFuture, Store};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::policy::{Breakers, Pass};
+use crate::policy::{Breakers, Failure, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, Raised};
 
@@ -21,11 +25,17 @@ use crate::telemetry::{self, Raised};
 pub(crate) struct Guarded {
     store: Arc<dyn Store>,
     limit: Duration,
-    breakers: Mutex<Breakers>,
+    state: Mutex<State>,
+    /// Wakes who waits for an open breaker: its probe has ended.
+    turned: Notify,
     origin: Instant,
     namespace: Namespace,
-    /// Kept while the breaker is open; changed under its lock only.
-    open: Mutex<Option<Raised>>,
+}
+
+struct State {
+    breakers: Breakers,
+    /// Kept while a breaker is open.
+    open: Option<Raised>,
 }
 
 impl Guarded {
@@ -33,122 +43,189 @@ impl Guarded {
         Self {
             store,
             limit,
-            breakers: Mutex::default(),
+            state: Mutex::new(State {
+                breakers: Breakers::new(limit),
+                open: None,
+            }),
+            turned: Notify::new(),
             origin: Instant::now(),
             namespace,
-            open: Mutex::default(),
         }
+    }
+
+    /// How long one command may take.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Whether every part of the store answers, as far as the last commands tell.
     pub(crate) fn is_up(&self) -> bool {
-        self.breakers().are_closed()
+        self.state().breakers.are_closed()
     }
 
-    async fn within<T>(
+    /// Calls the store, once the breaker has let the command through and not
+    /// before: a store may do its work before its future is first polled.
+    async fn within<T, F>(
         &self,
         command: &'static str,
         name: &RecordName,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let sent = self.origin.elapsed();
-        let part = self.store.part(name);
-        let mut turn = match self.breakers().pass(part, sent) {
-            Pass::Stop => {
+        call: impl FnOnce() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match self.turn(self.part(name)) {
+            Ok(turn) => turn.take(command, call).await,
+            Err(_) => {
                 telemetry::store_stopped(&self.namespace, command);
                 let why = "the breaker is open: the last commands were not answered";
-                return Err(StoreError::unsent(why));
+                Err(StoreError::unsent(why))
             }
-            Pass::Go => Turn {
-                guarded: self,
-                part,
-                probe: false,
-            },
-            Pass::Probe => Turn {
-                guarded: self,
-                part,
-                probe: true,
-            },
-        };
-        let answer = timeout(self.limit, call).await;
-        let failed = !matches!(answer, Ok(Ok(_)));
-        let now = self.origin.elapsed();
-        telemetry::store_command(&self.namespace, command, now - sent, failed);
-        let Ok(answer) = answer else {
-            turn.end(End::Silent, now);
-            let limit = self.limit.as_secs_f64();
-            return Err(StoreError::unavailable(format!(
-                "no answer within {limit} s"
-            )));
-        };
-        let end = match &answer {
-            // It answered, if only to refuse.
-            Err(error) if !error.is_definite() => End::Failed { sent },
-            _ => End::Answered,
-        };
-        turn.end(end, now);
-        answer
+        }
     }
 
-    fn breakers(&self) -> MutexGuard<'_, Breakers> {
-        // Plain numbers: no critical section leaves them half changed.
-        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn look_once(&self, name: &RecordName) -> Result<Option<RecordState>, StoreError> {
+        let state = self.store.look(name).await?;
+        state.map(RecordState::readable).transpose()
     }
 
-    fn open(&self) -> MutexGuard<'_, Option<Raised>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The right to send a command; where the breaker is open, when the next
+    /// probe is due, or `None` while one is under way.
+    fn turn(&self, part: u64) -> Result<Turn<'_>, Option<Instant>> {
+        let sent = self.origin.elapsed();
+        let pass = self.state().breakers.pass(part, sent);
+        let probe = match pass {
+            Pass::Go => false,
+            Pass::Probe => true,
+            Pass::Stop(due) => return Err(due.map(|due| self.origin + due)),
+        };
+        Ok(Turn {
+            guarded: self,
+            part,
+            sent,
+            probe,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Plain data: no critical section leaves it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A breaker has opened, or the last one has closed. Subscribers and
+    /// recorders are foreign code: told with no lock held, so that two changes
+    /// may be told in either order.
+    fn tell(&self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Opened => {
+                let mut raised = Some(telemetry::breaker_open(&self.namespace));
+                {
+                    let mut state = self.state();
+                    // Closed again meanwhile, or opened once more: the gauge
+                    // falls below.
+                    if !state.breakers.are_closed() && state.open.is_none() {
+                        state.open = raised.take();
+                    }
+                }
+                drop(raised);
+                tracing::warn!("the store does not answer; failing at once, and probing");
+            }
+            Change::Closed(raised) => {
+                drop(raised);
+                tracing::info!("the store answers again");
+            }
+        }
     }
 }
 
-/// One command that goes on. A probe that is dropped in mid-way leaves its turn
-/// to the next one.
+/// The right to send one command. Dropped without an end, it leaves the turn of
+/// a probe to the next one.
 struct Turn<'a> {
     guarded: &'a Guarded,
     part: u64,
+    sent: Duration,
     probe: bool,
 }
 
-/// How a command ended.
-enum End {
-    Answered,
-    /// Without an answer, before its time was over.
-    Failed {
-        sent: Duration,
-    },
-    Silent,
+/// What the end of a command changed.
+enum Change {
+    None,
+    Opened,
+    Closed(Option<Raised>),
 }
 
 impl Turn<'_> {
-    fn end(&mut self, end: End, now: Duration) {
-        let mut breakers = self.guarded.breakers();
-        let was_closed = breakers.are_closed();
-        match end {
-            End::Answered => breakers.answered(self.part, now),
-            End::Failed { sent } => breakers.failed(self.part, sent, now, self.probe),
-            End::Silent => breakers.silent(self.part, now, self.probe),
-        }
-        self.probe = false;
-        let mut open = self.guarded.open();
-        match (was_closed, breakers.are_closed()) {
-            (true, false) => {
-                *open = Some(telemetry::breaker_open(&self.guarded.namespace));
-                tracing::warn!("the store does not answer; failing at once, and probing")
+    async fn take<T, F>(
+        mut self,
+        command: &'static str,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let Guarded {
+            limit, namespace, ..
+        } = self.guarded;
+        let answer = timeout(*limit, caught(call)).await;
+        let silent = answer.is_err();
+        let answer = answer.unwrap_or_else(|_| {
+            let why = format!("no answer within {} s", limit.as_secs_f64());
+            Err(StoreError::unavailable(why))
+        });
+        let now = self.guarded.origin.elapsed();
+        let failure = Failure {
+            sent: self.sent,
+            now,
+            silent,
+            probe: self.probe,
+        };
+        // A store that refuses has answered.
+        let answered = answer.as_ref().err().is_none_or(StoreError::is_definite);
+        self.end(now, (!answered).then_some(failure));
+        telemetry::store_command(namespace, command, now - self.sent, answer.is_err());
+        answer
+    }
+
+    fn end(&mut self, now: Duration, failure: Option<Failure>) {
+        let mut turned = std::mem::take(&mut self.probe);
+        let change = {
+            let mut state = self.guarded.state();
+            let was_closed = state.breakers.are_closed();
+            match failure {
+                Some(failure) => state.breakers.failed(self.part, failure),
+                None => turned |= state.breakers.answered(self.part, now),
             }
-            (false, true) => {
-                *open = None;
-                tracing::info!("the store answers again");
+            match (was_closed, state.breakers.are_closed()) {
+                (true, false) => Change::Opened,
+                (false, true) => Change::Closed(state.open.take()),
+                _ => Change::None,
             }
-            _ => {}
+        };
+        if turned {
+            self.guarded.turned.notify_waiters();
         }
+        self.guarded.tell(change);
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.probe {
-            self.guarded.breakers().dropped(self.part);
+            self.guarded.state().breakers.dropped(self.part);
+            self.guarded.turned.notify_waiters();
         }
     }
+}
+
+/// Calls the store; its panic is a failure whose fate is unknown.
+async fn caught<T, F>(call: impl FnOnce() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let answer = AssertUnwindSafe(async { call().await }).catch_unwind();
+    let panicked = |_| Err(StoreError::unavailable("the store panicked"));
+    answer.await.unwrap_or_else(panicked)
 }
 
 impl fmt::Debug for Guarded {
@@ -167,26 +244,61 @@ impl Store for Guarded {
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         let command = telemetry::command(&event);
-        Box::pin(self.within(command, name, self.store.apply(name, event)))
+        Box::pin(self.within(command, name, move || self.store.apply(name, event)))
     }
 
     fn look<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let look = async {
-            let state = self.store.look(name).await?;
-            state.map(RecordState::readable).transpose()
-        };
-        Box::pin(self.within("look", name, look))
+        Box::pin(self.within("look", name, move || self.look_once(name)))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        self.store.changed(name)
+        Box::pin(async move {
+            let changed = AssertUnwindSafe(async { self.store.changed(name).await });
+            if changed.catch_unwind().await.is_err() {
+                // A notice that never comes: polling covers it.
+                std::future::pending::<()>().await;
+            }
+        })
     }
 
     fn part(&self, name: &RecordName) -> u64 {
-        self.store.part(name)
+        catch_unwind(AssertUnwindSafe(|| self.store.part(name))).unwrap_or(0)
+    }
+
+    /// While the breaker is open, `pause` is not waited for: it has a pace of its
+    /// own. One waiter at a time probes by a look; its success wakes all.
+    fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let part = self.part(name);
+            let paused = sleep(pause);
+            tokio::pin!(paused);
+            let mut waited = false;
+            loop {
+                // Before the look at the breaker: what ends in between wakes, too.
+                let turned = self.turned.notified();
+                match self.turn(part) {
+                    Ok(turn) if turn.probe => {
+                        let _ = turn.take("look", || self.look_once(name)).await;
+                    }
+                    Ok(_) if waited => return,
+                    Ok(_) => tokio::select! {
+                        biased;
+                        () = &mut paused => {}
+                        () = turned => {}
+                    },
+                    Err(Some(due)) => tokio::select! {
+                        biased;
+                        () = sleep_until(due) => {}
+                        () = turned => {}
+                    },
+                    Err(None) => turned.await,
+                }
+                waited = true;
+            }
+        })
     }
 
     fn unresolved<'a>(
@@ -195,50 +307,9 @@ impl Store for Guarded {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         // Listing walks the whole store: it has no fixed time.
-        self.store.unresolved(namespace, limit)
+        Box::pin(caught(move || self.store.unresolved(namespace, limit)))
     }
 }
 
-#[cfg(all(test, feature = "redis"))]
-mod tests {
-    use super::*;
-
-    /// Takes every event, and makes sure of none.
-    struct WithoutCopies;
-
-    impl Store for WithoutCopies {
-        fn apply<'a>(
-            &'a self,
-            _: &'a RecordName,
-            _: Event,
-        ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-            Box::pin(async { Err(StoreError::undurable("1 of 2 replicas have it")) })
-        }
-
-        fn look<'a>(
-            &'a self,
-            _: &'a RecordName,
-        ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-            Box::pin(async { Ok(None) })
-        }
-    }
-
-    /// Red when missing replicas keep everybody from replaying.
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_lacks_copies_is_up() {
-        let guarded = Guarded::new(
-            Arc::new(WithoutCopies),
-            Duration::from_secs(2),
-            "test".parse().unwrap(),
-        );
-        let key = IdempotencyKey::from_bytes([1; 32]);
-        let name = RecordName::new("test".parse().unwrap(), key);
-        for _ in 0..10 {
-            let error = guarded.apply(&name, Event::Forget).await.unwrap_err();
-            assert!(error.is_undurable(), "{error:?}");
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        assert!(guarded.is_up());
-        assert!(guarded.look(&name).await.is_ok());
-    }
-}
+#[cfg(test)]
+mod tests;

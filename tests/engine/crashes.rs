@@ -5,8 +5,10 @@ use std::future::{Future, Ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use genesys_once::testing::{FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{Engine, MemoryStore, Resolution};
+use genesys_once::testing::{
+    Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep,
+};
+use genesys_once::{Engine, IdempotencyKey, MemoryStore, Resolution};
 use tokio::time::timeout;
 
 use super::deaths::{End, ask, end, told};
@@ -141,16 +143,44 @@ async fn by_the_embedder_s_own_code() {
     assert_eq!(told(vec![ask(&engine)], "silence").await, ["indeterminate"]);
 }
 
-/// Red where the root is told of a settled record only when the settling did not
-/// panic: it waits for it for ever.
+/// A panic of the store is a failure of one command, whichever it is: nothing
+/// under way is cancelled by it. Seen red: its callers got `Crashed`, after an
+/// answer of the platform, too, and a heartbeat took the request with it.
+#[tokio::test(start_paused = true)]
+async fn store_panic_costs_no_caller_its_answer() {
+    for step in [Step::RateLimited(5 * SECOND), Step::ok("{}")] {
+        for number in 1..=6 {
+            let what = format!("{step:?}, command {number}");
+            let first = step.clone();
+            let upstream = ScriptedUpstream::new(move |call| match call.attempt() {
+                1 => first.clone().after(25 * SECOND),
+                _ => Step::ok("{}").after(25 * SECOND),
+            });
+            let broken = FaultyStore::new(MemoryStore::new(), move |operation| {
+                assert_ne!(operation.number, number, "the store's script says so");
+                Fault::Pass
+            });
+            let engine = Engine::builder(upstream.clone()).store(broken.clone());
+            let engine = engine.start().await.unwrap();
+            let reply = engine.execute(request("{}")).await;
+            let reply = reply.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(reply.recorded(), "{what}");
+            let key = IdempotencyKey::of(&request("{}"));
+            assert_eq!(upstream.ledger().executed(&key), 1, "{what}");
+        }
+    }
+}
+
+/// Red where the engine waits for a record that no try will finish.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_always_panics_does_not_keep_the_engine_from_ending() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let broken = FaultyStore::new(MemoryStore::new(), |_| panic!("the store's script says so"));
     let engine = Engine::builder(upstream.clone()).store(broken);
     let engine = engine.start().await.unwrap();
-    assert_eq!(told(vec![ask(&engine)], "store").await, ["crashed"]);
+    let told = told(vec![ask(&engine)], "store").await;
+    assert_eq!(told, ["store_unavailable"]);
     let drained = timeout(3600 * SECOND, engine.shutdown(SECOND)).await;
-    assert!(drained.expect("the engine ends").is_clean());
+    assert_eq!(drained.expect("the engine ends").cut_off, 1);
     assert_eq!(upstream.ledger().total(), 0);
 }

@@ -113,8 +113,6 @@ enum Death {
     KilledBefore,
     /// Killed when the store has applied it, and before it hears of that.
     KilledAfter,
-    /// The store's own code panics.
-    Panics,
     /// Cut off by the end of a grace, at the same two moments.
     CutBefore,
     CutAfter,
@@ -132,7 +130,6 @@ impl Death {
                 Fault::After(3600 * SECOND, Box::new(Fault::Fail))
             }
             Self::KilledAfter | Self::CutAfter => Fault::Silent,
-            Self::Panics => panic!("the store's script says so"),
         }
     }
 }
@@ -196,7 +193,6 @@ async fn at_every_store_command_of_every_course() {
     let deaths = [
         Death::KilledBefore,
         Death::KilledAfter,
-        Death::Panics,
         Death::CutBefore,
         Death::CutAfter,
     ];
@@ -215,7 +211,6 @@ async fn at_every_store_command_of_every_course() {
                 }
                 let expected_code = if death.is_cut() { "stopped" } else { "crashed" };
                 match death {
-                    Death::Panics => {}
                     Death::KilledBefore | Death::KilledAfter => child(&engine, 1).kill(),
                     Death::CutBefore | Death::CutAfter => {
                         engine.shutdown(Duration::ZERO).await;

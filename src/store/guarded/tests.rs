@@ -1,0 +1,351 @@
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::time::{advance, timeout};
+
+use super::*;
+use crate::error::StoreError;
+
+const SECOND: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What a store does with a command.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    Answer,
+    Fail,
+    Silence,
+    Undurable,
+    PanicAtOnce,
+    PanicLater,
+    PanicInPart,
+}
+
+/// Does its work when it is called, and not when its future is polled.
+struct Eager {
+    calls: AtomicUsize,
+    does: Mutex<Does>,
+}
+
+impl Eager {
+    fn new(does: Does) -> Arc<Self> {
+        Arc::new(Self {
+            calls: AtomicUsize::new(0),
+            does: Mutex::new(does),
+        })
+    }
+
+    fn set(&self, does: Does) {
+        *self.does.lock().unwrap() = does;
+    }
+
+    fn does(&self) -> Does {
+        *self.does.lock().unwrap()
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn call<'a, T: Send + 'a>(&self, answer: T) -> BoxFuture<'a, Result<T, StoreError>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let does = self.does();
+        if does == Does::PanicAtOnce {
+            panic!("the store's own fault");
+        }
+        Box::pin(async move {
+            match does {
+                Does::Answer => Ok(answer),
+                Does::Fail => Err(StoreError::unavailable("down")),
+                #[cfg(feature = "redis")]
+                Does::Undurable => Err(StoreError::undurable("1 of 2 replicas have it")),
+                Does::PanicLater => panic!("the store's own fault"),
+                _ => std::future::pending().await,
+            }
+        })
+    }
+}
+
+impl Store for Eager {
+    fn apply<'a>(
+        &'a self,
+        _: &'a RecordName,
+        _: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        self.call(Answer::Done)
+    }
+
+    fn look<'a>(
+        &'a self,
+        _: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        self.call(None)
+    }
+
+    fn changed<'a>(&'a self, _: &'a RecordName) -> BoxFuture<'a, ()> {
+        panic!("the store's own fault");
+    }
+
+    fn part(&self, _: &RecordName) -> u64 {
+        if self.does() == Does::PanicInPart {
+            panic!("the store's own fault");
+        }
+        0
+    }
+}
+
+fn guarded(does: Does) -> (Arc<Eager>, Arc<Guarded>) {
+    let store = Eager::new(does);
+    let namespace = "test".parse().unwrap();
+    let guarded = Guarded::new(Arc::new(store.clone()), LIMIT, namespace);
+    (store, Arc::new(guarded))
+}
+
+fn name() -> RecordName {
+    let key = IdempotencyKey::from_bytes([1; 32]);
+    RecordName::new("test".parse().unwrap(), key)
+}
+
+async fn open(guarded: &Guarded) {
+    for _ in 0..3 {
+        guarded.apply(&name(), Event::Forget).await.unwrap_err();
+        advance(Duration::from_millis(1)).await;
+    }
+    assert!(!guarded.is_up());
+}
+
+/// Red when missing replicas keep every caller from replaying.
+#[cfg(feature = "redis")]
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lacks_copies_is_up() {
+    let (store, guarded) = guarded(Does::Undurable);
+    for _ in 0..10 {
+        let error = guarded.apply(&name(), Event::Forget).await.unwrap_err();
+        assert!(error.is_undurable(), "{error:?}");
+        advance(SECOND).await;
+    }
+    assert!(guarded.is_up());
+    store.set(Does::Answer);
+    assert!(guarded.look(&name()).await.is_ok());
+}
+
+/// Seen red: the store's future was made before the breaker was asked.
+#[tokio::test(start_paused = true)]
+async fn open_breaker_keeps_commands_from_an_eager_store() {
+    let (store, guarded) = guarded(Does::Fail);
+    open(&guarded).await;
+    let before = store.calls();
+    let error = guarded.apply(&name(), Event::Forget).await.unwrap_err();
+    assert!(error.is_unsent(), "{error:?}");
+    assert!(guarded.look(&name()).await.unwrap_err().is_unsent());
+    assert_eq!(store.calls(), before);
+}
+
+/// Seen red where a panic of the store is not caught; a probe that panics leaves
+/// its turn to the next one.
+#[tokio::test(start_paused = true)]
+async fn panic_of_a_store_is_a_failure_of_one_command() {
+    for does in [Does::PanicAtOnce, Does::PanicLater, Does::PanicInPart] {
+        let (store, guarded) = guarded(does);
+        if does == Does::PanicInPart {
+            // All records are then of one part.
+            assert_eq!(guarded.part(&name()), 0);
+            continue;
+        }
+        open(&guarded).await;
+        for _ in 0..3 {
+            advance(5 * SECOND).await;
+            let error = guarded.look(&name()).await.unwrap_err();
+            assert!(!error.is_unsent(), "{does:?}: {error:?}");
+            assert!(!guarded.is_up(), "{does:?}");
+        }
+        store.set(Does::Answer);
+        advance(5 * SECOND).await;
+        assert!(guarded.look(&name()).await.is_ok(), "{does:?}");
+        assert!(guarded.is_up(), "{does:?}");
+        // A notice that panics is one that does not come.
+        let notice = timeout(SECOND, guarded.changed(&name())).await;
+        assert!(notice.is_err());
+        assert!(guarded.unresolved(&guarded.namespace, 1).await.is_err());
+    }
+}
+
+/// A subscriber and a recorder that ask for the state of the store, as
+/// `Engine::stats` does.
+struct Curious(Arc<OnceLock<Arc<Guarded>>>, AtomicUsize);
+
+impl Curious {
+    fn ask(&self) {
+        if let Some(guarded) = self.0.get() {
+            let _ = guarded.is_up();
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl tracing::Subscriber for Curious {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.ask();
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod recorder {
+    use metrics::{
+        Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    use super::*;
+
+    pub(super) struct Asks(pub(super) Arc<Curious>);
+
+    impl GaugeFn for Curious {
+        fn increment(&self, _: f64) {
+            self.ask();
+        }
+        fn decrement(&self, _: f64) {
+            self.ask();
+        }
+        fn set(&self, _: f64) {
+            self.ask();
+        }
+    }
+
+    impl Recorder for Asks {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            self.0.ask();
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.0.clone())
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            self.0.ask();
+            Histogram::noop()
+        }
+    }
+}
+
+/// Seen red: events and gauges were told under the lock of the breakers, and
+/// the thread never came back.
+#[test]
+fn subscriber_and_recorder_may_ask_for_the_state() {
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let asked = Arc::new(OnceLock::new());
+        let subscriber = Curious(asked.clone(), AtomicUsize::new(0));
+        let subscriber = Arc::new(subscriber);
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_time().start_paused(true).build();
+            runtime.unwrap().block_on(async {
+                let (store, guarded) = guarded(Does::Fail);
+                assert!(asked.set(guarded.clone()).is_ok());
+                open(&guarded).await;
+                store.set(Does::Answer);
+                advance(5 * SECOND).await;
+                guarded.look(&name()).await.unwrap();
+                assert!(guarded.is_up());
+            });
+        };
+        tracing::subscriber::with_default(subscriber.clone(), || {
+            #[cfg(feature = "metrics")]
+            metrics::with_local_recorder(&recorder::Asks(subscriber.clone()), run);
+            #[cfg(not(feature = "metrics"))]
+            run();
+        });
+        let _ = sender.send(subscriber.1.load(Ordering::SeqCst));
+    });
+    let asked = done.recv_timeout(Duration::from_secs(60));
+    let asked = asked.expect("a deadlock, or a panic above");
+    assert!(asked >= 2, "told of the outage and of its end: {asked}");
+}
+
+/// Those who wait for an open breaker, and when they are let go on.
+fn waiters(guarded: &Arc<Guarded>, count: usize) -> tokio::task::JoinSet<Duration> {
+    let start = Instant::now();
+    let mut waiters = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let guarded = guarded.clone();
+        waiters.spawn(async move {
+            guarded.again(&name(), 60 * SECOND).await;
+            start.elapsed()
+        });
+    }
+    waiters
+}
+
+/// Seen red without the wake-up at the end of a probe, and where each waiter
+/// probes by itself.
+#[tokio::test(start_paused = true)]
+async fn one_waiter_probes_and_its_success_wakes_all() {
+    for does in [Does::Fail, Does::Silence] {
+        let (store, guarded) = guarded(does);
+        open(&guarded).await;
+        let waiters = waiters(&guarded, 100);
+        let before = store.calls();
+        tokio::time::sleep(20 * SECOND).await;
+        let probes = store.calls() - before;
+        // At the pace of the time-out, with no busy loop.
+        assert!((8..=11).contains(&probes), "{does:?}: {probes}");
+        store.set(Does::Answer);
+        let times = waiters.join_all().await;
+        let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+        assert_eq!(first, last, "{does:?}");
+        let late = *last - 20 * SECOND;
+        assert!(late <= LIMIT + SECOND / 2, "{does:?}: {late:?}");
+        let probe = if does == Does::Silence { 2 } else { 1 };
+        assert!(store.calls() - before <= probes + probe, "{does:?}");
+        assert!(guarded.is_up());
+    }
+}
+
+/// Seen red where a probe that is dropped wakes no other.
+#[tokio::test(start_paused = true)]
+async fn dropped_probe_is_made_by_the_next_waiter() {
+    let (store, guarded) = guarded(Does::Silence);
+    open(&guarded).await;
+    let name = name();
+    let mut first = guarded.again(&name, SECOND);
+    advance(SECOND).await;
+    assert!(first.as_mut().now_or_never().is_none());
+    let mut second = guarded.again(&name, SECOND);
+    assert!(second.as_mut().now_or_never().is_none());
+    let before = store.calls();
+    store.set(Does::Answer);
+    drop(first);
+    assert!(timeout(SECOND / 10, second).await.is_ok());
+    assert_eq!(store.calls(), before + 1);
+}
+
+/// A closed breaker has no pace: what failed alone waits for its pause, or for
+/// the end of an outage that begins meanwhile.
+#[tokio::test(start_paused = true)]
+async fn closed_breaker_leaves_the_pause_as_it_is() {
+    let (store, guarded) = guarded(Does::Answer);
+    let start = Instant::now();
+    guarded.again(&name(), 3 * SECOND).await;
+    assert_eq!((start.elapsed(), store.calls()), (3 * SECOND, 0));
+    let waiters = waiters(&guarded, 1);
+    tokio::time::sleep(SECOND).await;
+    store.set(Does::Fail);
+    open(&guarded).await;
+    store.set(Does::Answer);
+    tokio::time::sleep(SECOND).await;
+    guarded.look(&name()).await.unwrap();
+    let times = waiters.join_all().await;
+    assert!(times[0] < 3 * SECOND, "{times:?}");
+}
