@@ -22,6 +22,7 @@
 //! ractor's registry is global and an engine is not.
 
 pub(crate) mod execution;
+mod finish;
 pub(crate) mod hold;
 pub(crate) mod permits;
 mod ports;

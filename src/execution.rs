@@ -174,8 +174,9 @@ struct Core {
 }
 
 impl Core {
-    /// Sends one event and follows a lost reply up: events are idempotent, so
-    /// sending one again finds out what became of the first. `tries` bounds it.
+    /// Sends one event and follows a lost reply up, though not a silence: events
+    /// are idempotent, so sending one again finds out what became of the first.
+    /// `tries` bounds it.
     async fn apply(
         &self,
         store: &dyn Store,
@@ -202,6 +203,10 @@ impl Core {
 /// unavailable.
 const TRIES: u32 = 2;
 
+/// A failure that came within this was no time-out: a broken connection, say. One
+/// that took longer would take as long again.
+const QUICK: Duration = Duration::from_millis(100);
+
 pub(crate) async fn follow_up(
     store: &dyn Store,
     name: &RecordName,
@@ -211,9 +216,10 @@ pub(crate) async fn follow_up(
     let mut made = 0;
     loop {
         made += 1;
+        let sent = Instant::now();
         match store.apply(name, event.clone()).await {
             // A definite answer, a definite refusal, or time to stop asking.
-            Err(error) if !error.is_definite() && made < tries => {
+            Err(error) if !error.is_definite() && made < tries && sent.elapsed() < QUICK => {
                 let pause = tokio::time::sleep(Duration::from_millis(20) * made);
                 Box::pin(pause).await;
             }

@@ -9,6 +9,7 @@ mod engine {
     mod crashes;
     mod deaths;
     mod ending;
+    mod leases;
     mod lifecycle;
     mod limits;
     mod mismatch;

@@ -11,7 +11,7 @@ use genesys_once::{
     DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Namespace, RecordName,
     RecordState, Resolution, Served, Store, Then, Upstream as _,
 };
-use tokio::time::{advance, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 #[path = "execution/leaving.rs"]
 mod leaving;
@@ -74,6 +74,32 @@ async fn from_hashed_to_cached() {
     upstream
         .ledger()
         .assert_exactly_once([&IdempotencyKey::of(&request())]);
+}
+
+/// Over any store, without the engine's guard: seen red where an extension that
+/// failed waited for another third of the lease.
+#[tokio::test(start_paused = true)]
+async fn failed_extension_is_repeated_within_the_lease() {
+    let (store, start) = (MemoryStore::new(), Instant::now());
+    let ms = Duration::from_millis(1);
+    let away = FaultyStore::new(store.clone(), move |_| match start.elapsed() {
+        now if now > 300 * ms && now < 850 * ms => Fault::Fail,
+        _ => Fault::Pass,
+    });
+    let locked = locked(&away).await;
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(3 * SECOND));
+    let attempt = tokio::spawn({
+        let (away, upstream) = (away.clone(), upstream.clone());
+        async move { locked.execute(&away, &upstream, None).await.unwrap() }
+    });
+    sleep(999 * ms).await;
+    match state(&store).await {
+        Some(RecordState::Locked { lease_left, .. }) => assert!(lease_left > 800 * ms),
+        other => panic!("{other:?}"),
+    }
+    // At a fifteenth of the lease.
+    assert!((8..=12).contains(&away.commands()), "{}", away.commands());
+    assert!(matches!(attempt.await.unwrap(), Attempt::Executed(_)));
 }
 
 /// I1 and I5. Red when `execute` neither extends a lapsed lease nor checks it.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::time::sleep;
 use tracing::Instrument as _;
 
+use super::finish::finish;
 use super::shared::Shared;
 use crate::error::Error;
 use crate::flights::Guard;
@@ -92,39 +92,14 @@ impl Job {
         if cut_off {
             self.guard.answer(Err(Error::Stopped), Duration::ZERO);
         }
-        if !self.guard.progress().is_settled() {
-            Box::pin(self.settle(cut_off)).await;
-        }
-    }
-
-    /// Ends the record by what is known. Where the store is down this waits for
-    /// it, with the flight still in the table, so that nobody in this process
-    /// begins anew; a cut-off engine tries once.
-    async fn settle(&self, cut_off: bool) {
-        const LONGEST: Duration = Duration::from_secs(5);
+        // Where the store is down this waits for it, with the flight still in the
+        // table, so that nobody in this process begins anew.
         let Self { shared, guard } = self;
-        let name = shared.name(guard.key());
-        let mut cut = shared.cut.subscribe();
-        let mut wait = Duration::from_millis(100);
-        loop {
-            let error = match guard.progress().end(&*shared.store, &name, 1).await {
-                Ok(recorded_for) => return guard.recorded(recorded_for.unwrap_or_default()),
-                Err(error) => error,
-            };
-            if cut_off || *cut.borrow() || error.is_unreadable() {
-                tracing::warn!(
-                    %name,
-                    error = crate::error::chain(&error),
-                    "left a record as it is; the lapse of its lease will settle it"
-                );
-                return;
+        if !guard.progress().is_settled() {
+            let finished = finish(&shared, guard.key(), guard.progress());
+            if let Some(left) = Box::pin(finished).await {
+                guard.recorded(left);
             }
-            tokio::select! {
-                biased;
-                () = sleep(wait.mul_f64(0.5 + shared.terms.ambient.fraction() / 2.0)) => {}
-                _ = cut.wait_for(|cut| *cut) => {}
-            }
-            wait = (wait * 2).min(LONGEST);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::Span;
 
+use super::finish::Unfinished;
 use super::hold::Hold;
 use super::permits::Permits;
 use super::token::Tokens;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub unmatched: Unmatched,
     /// Turns true when executions are cut off.
     pub cut: watch::Sender<bool>,
+    /// What waits for the store to take it.
+    pub unfinished: Unfinished,
     pub counts: Counts,
     pub meters: Arc<Meters>,
 }

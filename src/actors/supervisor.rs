@@ -17,10 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::execution::{self, Job};
+use super::finish::finish;
 use super::ports::Ports;
 use super::shared::Shared;
 use super::token::Restarts;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::execution::Progress;
 use crate::flights::{Admission, Flights, Guard};
 use crate::key::IdempotencyKey;
@@ -272,26 +273,7 @@ impl State {
             telemetry::contained(|| {
                 tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
             });
-            let mut cut = shared.cut.subscribe();
-            for wait in [0, 100, 500, 2_500] {
-                tokio::select! {
-                    biased;
-                    () = sleep(Duration::from_millis(wait)) => {}
-                    _ = cut.wait_for(|cut| *cut) => return,
-                }
-                match progress.settle(&*shared.store, &name, 1).await {
-                    Ok(()) => return,
-                    Err(error) => {
-                        telemetry::contained(|| {
-                            tracing::warn!(
-                                %name,
-                                error = chain(&error),
-                                "could not settle the record of a dead execution; its lapse will"
-                            );
-                        });
-                    }
-                }
-            }
+            let _ = finish(&shared, key, &progress).await;
         });
     }
 

@@ -327,6 +327,7 @@ impl EngineBuilder {
             waits: Default::default(),
             unmatched: Default::default(),
             cut: watch::Sender::new(false),
+            unfinished: Default::default(),
             counts: Default::default(),
             meters,
             namespace,

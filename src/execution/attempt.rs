@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, Span};
@@ -14,7 +15,7 @@ use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
-use crate::record::{Answer, Event, Phase};
+use crate::record::{Answer, Claim, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
 use crate::upstream::{AccessToken, Call, Lease, Upstream};
@@ -25,6 +26,18 @@ type Wire = Option<(UpstreamCall, Span)>;
 /// What is said of an execution that ends while its request is under way.
 static LOST: LazyLock<Arc<str>> =
     LazyLock::new(|| "the execution was lost with its request under way".into());
+
+/// The longest time from one extension that failed to the next. The engine puts a
+/// store under a time-out, which is the pace of one that is down.
+const LONGEST_PACE: Duration = Duration::from_secs(2);
+/// Between two of them at least.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
+
+/// From one extension that failed to the next: several fit into what is left of
+/// the lease.
+fn retry_pace(lease: Duration) -> Duration {
+    (lease / 15).min(LONGEST_PACE)
+}
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -106,34 +119,42 @@ impl Execution<Locked> {
     }
 
     /// Waits for `until` under the lease: in `Claimed`, so that another process
-    /// takes over if this one dies, unless an attempt is unproven.
+    /// takes over if this one dies, unless an attempt is unproven. A store that
+    /// does not answer makes the wait no longer.
     ///
     /// # Cancel safety
     ///
     /// As safe as dropping the execution: nothing is on the wire.
     pub async fn pause<F: Future>(mut self, store: &dyn Store, until: F) -> (Self, F::Output) {
+        let mut claimed = None;
         if !self.state.held.unproven && self.state.held.phase == Phase::Dispatched {
             self.state.held.step += 1;
             let (claim, step) = (self.state.held.claim, self.state.held.step);
             self.core.progress.held(claim, step);
-            let sent = Instant::now();
-            let enter = Event::Enter {
+            claimed = Some(Event::Enter {
                 claim,
                 step,
                 phase: Phase::Claimed,
-            };
-            if let Ok(Answer::Done) = self.core.apply(store, &enter, TRIES).await {
-                self.state.held.live_until = sent + claim.lease_ttl;
-            }
+            });
             // Also where its fate is unknown: the next attempt enters anew, and
             // finds out.
             self.state.held.phase = Phase::Claimed;
         }
         let lease = Lease::until(self.state.held.live_until);
+        let keep = async {
+            if let Some(enter) = claimed {
+                let sent = Instant::now();
+                let answer = Box::pin(self.core.apply(store, &enter, TRIES)).await;
+                if let Ok(Answer::Done) = answer {
+                    lease.extend(sent + self.state.held.claim.lease_ttl);
+                }
+            }
+            self.heartbeat(store, &lease).await
+        };
         let output = tokio::select! {
             biased;
+            never = keep => match never {},
             output = until => output,
-            never = self.heartbeat(store, &lease) => match never {},
         };
         self.state.held.live_until = lease.end();
         (self, output)
@@ -252,27 +273,48 @@ impl Execution<Locked> {
     /// Extends the lease every third of it, for ever. A request on the wire cannot
     /// be called back; one that has not left yet does not leave under a lease that
     /// the store says is lost.
+    ///
+    /// An extension that failed is sent again soon, and past the lapse as well:
+    /// until somebody notices the lapse, the lease may still be extended.
     async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> std::convert::Infallible {
         let held = &*self.state.held;
+        let Claim { lease_ttl, .. } = held.claim;
+        let mut failing = false;
         loop {
-            sleep(held.claim.lease_ttl / 3).await;
+            if !failing {
+                sleep(lease_ttl / 3).await;
+            }
             let sent = Instant::now();
             let extend = async {
                 let (claim, step) = (held.claim, held.step);
                 let dispatched = (held.phase == Phase::Dispatched).then_some(step);
                 once(store, &self.core.name, &Event::Extend { claim, dispatched }).await
             };
-            match Box::pin(extend).await {
-                Ok(Answer::Done) => lease.extend(sent + held.claim.lease_ttl),
+            let answer = Box::pin(extend).await;
+            let failed_before = std::mem::replace(&mut failing, answer.is_err());
+            match answer {
+                Ok(Answer::Done) => lease.extend(sent + lease_ttl),
                 Ok(_) => {
                     lease.extend(sent);
-                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                    // The request under way outlives a subscriber's panic.
+                    telemetry::contained(|| {
+                        telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                    });
                 }
-                Err(error) => tracing::warn!(
-                    name = %self.core.name,
-                    error = chain(&error),
-                    "could not extend a lease; trying again"
-                ),
+                Err(error) => {
+                    if !failed_before {
+                        telemetry::contained(|| {
+                            tracing::warn!(
+                                name = %self.core.name,
+                                error = chain(&error),
+                                "could not extend a lease; trying again"
+                            );
+                        });
+                    }
+                    // From one sending to the next, and never a busy loop.
+                    let pause = retry_pace(lease_ttl).saturating_sub(sent.elapsed());
+                    store.again(&self.core.name, pause.max(LEAST_PAUSE)).await;
+                }
             }
         }
     }

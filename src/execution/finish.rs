@@ -60,12 +60,7 @@ impl Execution<Locked> {
         self.core
             .progress
             .refused(self.state.held.claim, self.state.held.step, verdict);
-        match self
-            .core
-            .progress
-            .settle(store, &self.core.name, TRIES)
-            .await
-        {
+        match self.core.progress.settle(store, &self.core.name, 1).await {
             Ok(()) => Ok(Execution {
                 core: self.core,
                 state: Hashed { _private: () },
@@ -79,7 +74,7 @@ impl Execution<Locked> {
         if self
             .core
             .progress
-            .settle(store, &self.core.name, TRIES)
+            .settle(store, &self.core.name, 1)
             .await
             .is_err()
         {
@@ -105,12 +100,7 @@ impl Execution<Locked> {
         self.core
             .progress
             .unproven(claim, step, since, cause.clone());
-        if let Err(error) = self
-            .core
-            .progress
-            .settle(store, &self.core.name, TRIES)
-            .await
-        {
+        if let Err(error) = self.core.progress.settle(store, &self.core.name, 1).await {
             tracing::warn!(
                 name = %self.core.name,
                 error = crate::error::chain(&error),

@@ -96,6 +96,21 @@ impl Progress {
         !matches!(*self.known(), Known::Held(_))
     }
 
+    /// What the outcome or the verdict weighs that its record is to end with, in
+    /// bytes.
+    pub(crate) fn weight(&self) -> usize {
+        match &*self.known() {
+            Known::Held(Held { end, .. }) => match end {
+                End::Complete { outcome, .. }
+                | End::Release(Some(
+                    Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. },
+                )) => outcome.weight(),
+                End::Release(_) | End::Abandon { .. } => 0,
+            },
+            Known::Nothing | Known::Settled => 0,
+        }
+    }
+
     /// Whether an attempt of this execution may have been executed and its
     /// outcome is not known.
     pub fn is_unproven(&self) -> bool {

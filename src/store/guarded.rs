@@ -77,7 +77,7 @@ impl Guarded {
         match self.turn(self.part(name)) {
             Ok(turn) => turn.take(command, call).await,
             Err(_) => {
-                telemetry::store_stopped(&self.namespace, command);
+                telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
                 let why = "the breaker is open: the last commands were not answered";
                 Err(StoreError::unsent(why))
             }
@@ -167,11 +167,14 @@ impl Turn<'_> {
         let Guarded {
             limit, namespace, ..
         } = self.guarded;
-        let answer = timeout(*limit, caught(call)).await;
-        let silent = answer.is_err();
-        let answer = answer.unwrap_or_else(|_| {
-            let why = format!("no answer within {} s", limit.as_secs_f64());
-            Err(StoreError::unavailable(why))
+        // The future's own drop may panic, too.
+        let answer = caught(async move { Ok(timeout(*limit, call()).await) }).await;
+        let silent = matches!(answer, Ok(Err(_)));
+        let answer = answer.and_then(|answer| {
+            answer.unwrap_or_else(|_| {
+                let why = format!("no answer within {} s", limit.as_secs_f64());
+                Err(StoreError::unavailable(why))
+            })
         });
         let now = self.guarded.origin.elapsed();
         let failure = Failure {
@@ -183,7 +186,8 @@ impl Turn<'_> {
         // A store that refuses has answered.
         let answered = answer.as_ref().err().is_none_or(StoreError::is_definite);
         self.end(now, (!answered).then_some(failure));
-        telemetry::store_command(namespace, command, now - self.sent, answer.is_err());
+        let (time, failed) = (now - self.sent, answer.is_err());
+        telemetry::contained(|| telemetry::store_command(namespace, command, time, failed));
         answer
     }
 
@@ -205,7 +209,7 @@ impl Turn<'_> {
         if turned {
             self.guarded.turned.notify_waiters();
         }
-        self.guarded.tell(change);
+        telemetry::contained(|| self.guarded.tell(change));
     }
 }
 
@@ -218,12 +222,9 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Calls the store; its panic is a failure whose fate is unknown.
-async fn caught<T, F>(call: impl FnOnce() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let answer = AssertUnwindSafe(async { call().await }).catch_unwind();
+/// A call of the store; its panic is a failure whose fate is unknown.
+async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let answer = AssertUnwindSafe(call).catch_unwind();
     let panicked = |_| Err(StoreError::unavailable("the store panicked"));
     answer.await.unwrap_or_else(panicked)
 }
@@ -256,8 +257,11 @@ impl Store for Guarded {
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let changed = AssertUnwindSafe(async { self.store.changed(name).await });
-            if changed.catch_unwind().await.is_err() {
+            let changed = caught(async move {
+                self.store.changed(name).await;
+                Ok(())
+            });
+            if changed.await.is_err() {
                 // A notice that never comes: polling covers it.
                 std::future::pending::<()>().await;
             }
@@ -307,7 +311,9 @@ impl Store for Guarded {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         // Listing walks the whole store: it has no fixed time.
-        Box::pin(caught(move || self.store.unresolved(namespace, limit)))
+        Box::pin(caught(async move {
+            self.store.unresolved(namespace, limit).await
+        }))
     }
 }
 

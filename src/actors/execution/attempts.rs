@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use super::super::shared::Shared;
 use super::super::token::Current;
 use super::super::waits::WaitFor;
 use super::run::{Flight, Ready, Replay, Round, Turn, reply_of};
-use crate::error::{Error, SendError};
+use crate::error::{Error, SendError, chain};
 use crate::execution::{Attempt, Executed, Execution, Locked};
 use crate::outcome::{Outcome, Reply, Served, Then};
 use crate::policy::{Next, is_platform_limit, retry_after};
 use crate::record::Refusal;
+use crate::telemetry;
 
 /// What attempts under one lease came to besides their answers.
 #[derive(Default)]
@@ -228,25 +230,30 @@ impl Flight<'_> {
         }
     }
 
-    /// Records the outcome. Where the store does not take it, everybody gets it
-    /// all the same, at once, and it is recorded when the store is back.
+    /// Records the outcome. Where the store does not take it within its time-out,
+    /// everybody gets it all the same, and it is recorded behind them.
     async fn cache(&self, executed: Execution<Executed>) -> Round {
-        let counts = &self.shared.counts;
+        // After the last command's own time-out, which the breaker counts.
+        const AFTER: Duration = Duration::from_millis(5);
+        let Shared { counts, store, .. } = &**self.shared;
         counts.calls_final.fetch_add(1, Ordering::Relaxed);
-        match executed.cache(&*self.shared.store).await {
-            Ok(cached) => Round::Reply(reply_of(cached)),
-            Err((executed, error)) => {
-                tracing::warn!(
-                    key = %self.guard.key(),
-                    error = crate::error::chain(&error),
-                    "the outcome is known and not recorded yet"
-                );
-                Round::Reply(Replay {
-                    reply: executed.unrecorded_reply(),
-                    left: Duration::ZERO,
-                })
-            }
-        }
+        let reply = executed.unrecorded_reply();
+        let error = match timeout(store.limit() + AFTER, executed.cache(&**store)).await {
+            Ok(Ok(cached)) => return Round::Reply(reply_of(cached)),
+            Ok(Err((_, error))) => Some(chain(&error)),
+            Err(_) => None,
+        };
+        telemetry::contained(|| {
+            tracing::warn!(
+                key = %self.guard.key(),
+                error,
+                "the outcome is known and not recorded yet"
+            );
+        });
+        Round::Reply(Replay {
+            reply,
+            left: Duration::ZERO,
+        })
     }
 }
 

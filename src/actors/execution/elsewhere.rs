@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::shared::Shared;
 use super::super::waits::WaitFor;
@@ -14,15 +14,13 @@ use crate::execution::{Execution, Hashed, Lock, follow_up};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
 use crate::record::{Answer, Claim, Event, RecordState, Refusal, Resolution};
-use crate::store::{BoxFuture, Store};
+use crate::store::{BoxFuture, Guarded, Store};
 use crate::telemetry;
 
 /// The first wait between two looks, without a notice; doubled up to
 /// [`LONGEST_POLL`].
 const FIRST_POLL: Duration = Duration::from_millis(25);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
-/// Looks that fail in a row before those who wait are told.
-const FAILED_LOOKS: u32 = 3;
 
 /// How the wait for somebody else ended.
 pub(super) enum Elsewhere {
@@ -42,7 +40,7 @@ pub(super) async fn wait(
 ) -> Result<Elsewhere, Error> {
     let name = shared.name(hashed.key());
     let _waiting = shared.waits.wait(WaitFor::Elsewhere);
-    let mut watch = Watch::new(&*shared.store, &name);
+    let mut watch = Watch::new(&shared.store, &name);
     // Whether the key was held while we were waiting: only then is a verdict
     // in a released record meant for us.
     let mut waited = false;
@@ -93,14 +91,14 @@ pub(super) async fn wait(
 
 /// Looks at a record whenever there is a notice, and now and then without one.
 struct Watch<'a> {
-    store: &'a dyn Store,
+    store: &'a Guarded,
     name: &'a RecordName,
     notice: BoxFuture<'a, ()>,
     poll: Duration,
 }
 
 impl<'a> Watch<'a> {
-    fn new(store: &'a dyn Store, name: &'a RecordName) -> Self {
+    fn new(store: &'a Guarded, name: &'a RecordName) -> Self {
         let mut watch = Self {
             store,
             name,
@@ -120,27 +118,35 @@ impl<'a> Watch<'a> {
     }
 
     /// The record after a notice, or after a while, or when the lease lapses.
+    ///
+    /// Looks that fail say nothing of the holder, whose lease was seen to live on
+    /// for `lease_left`: they are repeated until that has lapsed and one more
+    /// look could have been answered, and only then is the wait over.
     async fn next(&mut self, lease_left: Duration) -> Result<Option<RecordState>, Error> {
-        let mut failed = 0;
+        // Never a busy loop, however little is left of a lease.
+        let poll = self.poll.min(lease_left).max(Duration::from_millis(5));
+        let end = Instant::now() + lease_left + self.store.limit();
+        tokio::select! {
+            biased;
+            () = self.notice.as_mut() => self.notice = self.store.changed(self.name),
+            () = sleep(poll) => self.poll = (self.poll * 2).min(LONGEST_POLL),
+        }
         loop {
-            // Never a busy loop, however little is left of a lease.
-            let poll = self.poll.min(lease_left).max(Duration::from_millis(5));
+            self.listen();
+            let error = match self.store.look(self.name).await {
+                Ok(state) => return Ok(state),
+                Err(error) => error,
+            };
+            if error.is_unreadable() || Instant::now() >= end {
+                return Err(Error::of_store(self.name.key, error));
+            }
+            tracing::debug!(name = %self.name, "a look at a record failed");
             tokio::select! {
                 biased;
-                () = self.notice.as_mut() => self.notice = self.store.changed(self.name),
-                () = sleep(poll) => self.poll = (self.poll * 2).min(LONGEST_POLL),
+                () = self.store.again(self.name, self.poll) => {}
+                () = sleep_until(end) => {}
             }
-            self.listen();
-            match self.store.look(self.name).await {
-                Ok(state) => return Ok(state),
-                Err(error) => {
-                    failed += 1;
-                    if failed == FAILED_LOOKS || error.is_unreadable() {
-                        return Err(Error::of_store(self.name.key, error));
-                    }
-                    tracing::debug!(name = %self.name, "a look at a record failed");
-                }
-            }
+            self.poll = (self.poll * 2).min(LONGEST_POLL);
         }
     }
 }

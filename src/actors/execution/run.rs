@@ -264,6 +264,9 @@ impl Flight<'_> {
         };
         let key = self.guard.key();
         let ttl = progress.ttl(self.shared.terms.result_ttl);
+        // Where the store did not take note of the unknown attempt at once.
+        let (store, name) = (&*self.shared.store, self.shared.name(key));
+        let _ = progress.settle(store, &name, 1).await;
         match elsewhere::resolve(self.shared, key, resolution, ttl).await {
             // Settled: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),

@@ -1,0 +1,348 @@
+//! A lease is kept, and a record finished, as long as somebody lives who can do
+//! it: through outages of the store that are shorter than a lease, and longer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use genesys_once::record::{Event, Phase};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{
+    Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, RecordState, Reply, RetryPolicy,
+    Served,
+};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::outage::{faulty, state, switch};
+use super::{SECOND, child, request, until};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn slow_platform() -> ScriptedUpstream {
+    ScriptedUpstream::new(|call| match call.request().payload().as_ref() {
+        b"{}" => Step::ok("{}").after(60 * SECOND),
+        _ => Step::ok("{}"),
+    })
+}
+
+/// A store that fails in this way between two moments from now.
+fn outage(store: &MemoryStore, from: Duration, to: Duration, fault: Fault) -> FaultyStore {
+    let start = Instant::now();
+    FaultyStore::new(store.clone(), move |_| {
+        let now = start.elapsed();
+        match now >= from && now < to {
+            true => fault.clone(),
+            false => Fault::Pass,
+        }
+    })
+}
+
+/// Not applied, and not answered within any time-out.
+fn cut() -> Fault {
+    Fault::After(3600 * SECOND, Box::new(Fault::Fail))
+}
+
+fn ask(engine: &Engine) -> JoinHandle<Result<Reply, Error>> {
+    let engine = engine.clone();
+    tokio::spawn(async move { engine.execute(request("{}")).await })
+}
+
+async fn start(builder: EngineBuilder) -> Engine {
+    builder.start().await.unwrap()
+}
+
+/// Seen red: an outage of 9.75 s cost a lease of 30 s, since a failed heartbeat
+/// waited for another third of it, and the open breaker stopped the next one.
+#[tokio::test(start_paused = true)]
+async fn short_outage_costs_no_lease() {
+    for fault in [cut(), Fault::Fail] {
+        for traffic in [false, true] {
+            // It takes its time.
+            if traffic && fault == Fault::Fail {
+                continue;
+            }
+            for (off, len) in [
+                (9_000, 10_000),
+                (9_900, 12_200),
+                (9_900, 17_000),
+                (11_000, 17_000),
+            ] {
+                let what = format!("{off} + {len} ms, {fault:?}, traffic: {traffic}");
+                let (from, to) = (off * MS, (off + len) * MS);
+                let (upstream, store) = (slow_platform(), MemoryStore::new());
+                let partial = outage(&store, from, to, fault.clone());
+                let builder = Engine::builder(upstream.clone());
+                let holder = start(builder.clone().store(partial)).await;
+                let other = start(builder.store(store.clone())).await;
+                let first = ask(&holder);
+                upstream.ledger().wait_for(1).await;
+                let second = ask(&other);
+                let crowd = traffic.then(|| {
+                    let holder = holder.clone();
+                    tokio::spawn(async move {
+                        for n in 0..600 {
+                            let (holder, payload) = (holder.clone(), n.to_string());
+                            tokio::spawn(async move {
+                                let _ = holder.execute(request(&payload)).await;
+                            });
+                            sleep(100 * MS).await;
+                        }
+                    })
+                });
+                let reply = second
+                    .await
+                    .unwrap()
+                    .unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(reply.served(), Served::Store, "{what}");
+                assert!(first.await.unwrap().unwrap().recorded(), "{what}");
+                if let Some(crowd) = crowd {
+                    crowd.abort();
+                }
+                let key = IdempotencyKey::of(&request("{}"));
+                assert_eq!(upstream.ledger().executed(&key), 1, "{what}");
+            }
+        }
+    }
+}
+
+/// A lapse that nobody noticed costs nothing: seen red where the heartbeat gave
+/// up with the lapse, and where it came a third of the lease later.
+#[tokio::test(start_paused = true)]
+async fn lapsed_lease_is_extended_once_the_store_answers() {
+    let (upstream, store) = (slow_platform(), MemoryStore::new());
+    let away = outage(&store, 9 * SECOND, 36 * SECOND, cut());
+    let builder = Engine::builder(upstream.clone());
+    let holder = start(builder.clone().store(away)).await;
+    let other = start(builder.store(store.clone())).await;
+    let begun = Instant::now();
+    let first = ask(&holder);
+    upstream.ledger().wait_for(1).await;
+    sleep_until(begun + 39 * SECOND).await;
+    let reply = other.execute(request("{}")).await.unwrap();
+    assert_eq!(reply.served(), Served::Store);
+    assert!(first.await.unwrap().unwrap().recorded());
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// A store that is down is asked at the pace of its time-out, by one of all who
+/// wait for it: seen red where a failed heartbeat waited for another third of its
+/// lease, and none asked.
+#[tokio::test(start_paused = true)]
+async fn many_heartbeats_ask_a_dead_store_as_one() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
+    let store = MemoryStore::new();
+    let away = outage(&store, 9 * SECOND, 29 * SECOND, Fault::Fail);
+    let builder = Engine::builder(upstream.clone()).max_in_flight(500);
+    let engine = start(builder.store(away.clone())).await;
+    let callers: Vec<_> = (0..500)
+        .map(|n| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.execute(request(&n.to_string())).await })
+        })
+        .collect();
+    upstream.ledger().wait_for(500).await;
+    sleep(18 * SECOND).await;
+    let before = away.commands();
+    sleep(10 * SECOND).await;
+    let probes = away.commands() - before;
+    assert!((4..=6).contains(&probes), "{probes}");
+    for caller in callers {
+        assert!(caller.await.unwrap().unwrap().recorded());
+    }
+}
+
+/// Seen red: three looks that failed, in 180 ms, were the end of the wait.
+#[tokio::test(start_paused = true)]
+async fn waiter_outlasts_an_outage_shorter_than_the_lease_it_saw() {
+    for fault in [cut(), Fault::Fail] {
+        for (from, len) in [(10, 180), (10, 12_000), (10, 25_000), (15_000, 15_000)] {
+            let what = format!("{from} + {len} ms, {fault:?}");
+            let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(40 * SECOND));
+            let store = MemoryStore::new();
+            let builder = Engine::builder(upstream.clone());
+            let holder = start(builder.clone().store(store.clone())).await;
+            let first = ask(&holder);
+            upstream.ledger().wait_for(1).await;
+            let away = outage(&store, from * MS, (from + len) * MS, fault.clone());
+            let other = start(builder.store(away)).await;
+            let second = ask(&other);
+            let reply = second
+                .await
+                .unwrap()
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(reply.served(), Served::Store, "{what}");
+            assert!(first.await.unwrap().is_ok(), "{what}");
+            assert_eq!(upstream.ledger().total(), 1, "{what}");
+        }
+    }
+}
+
+/// The wait for a holder of whom nothing is heard has an end: the lapse that was
+/// seen, and a time-out more.
+#[tokio::test(start_paused = true)]
+async fn waiter_is_told_of_an_outage_that_outlasts_the_lease() {
+    for fault in [cut(), Fault::Fail] {
+        let (upstream, store) = (slow_platform(), MemoryStore::new());
+        let builder = Engine::builder(upstream.clone());
+        let holder = start(builder.clone().store(store.clone())).await;
+        let first = ask(&holder);
+        upstream.ledger().wait_for(1).await;
+        let away = outage(&store, SECOND, 3600 * SECOND, fault.clone());
+        let other = start(builder.store(away.clone())).await;
+        let begun = Instant::now();
+        let error = other.execute(request("{}")).await.unwrap_err();
+        assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+        let took = begun.elapsed();
+        let seconds = 28 * SECOND..=36 * SECOND;
+        assert!(seconds.contains(&took), "{fault:?}: {took:?}");
+        assert!(away.commands() < 40, "{}", away.commands());
+        assert!(first.await.unwrap().is_ok());
+        assert_eq!(upstream.ledger().total(), 1);
+    }
+}
+
+/// A store that is silent from the moment at which an execution ends.
+fn silent_at_the_end(store: &MemoryStore, fault: Fault) -> FaultyStore {
+    let gone = AtomicBool::new(false);
+    FaultyStore::new(store.clone(), move |operation| {
+        let ends = matches!(
+            operation.event,
+            Some(Event::Complete { .. } | Event::Release { .. } | Event::Abandon { .. })
+        );
+        if ends {
+            gone.store(true, Ordering::SeqCst);
+        }
+        match gone.load(Ordering::SeqCst) {
+            true => fault.clone(),
+            false => Fault::Pass,
+        }
+    })
+}
+
+/// Seen red: every end was tried twice before its callers had their answer, 4.02 s
+/// after the platform's.
+#[tokio::test(start_paused = true)]
+async fn silent_store_delays_no_answer_beyond_its_time_out() {
+    let steps: [(&str, fn() -> Step, &str); 5] = [
+        ("executed", || Step::ok("{}").after(SECOND), "200"),
+        ("refused", || Step::status(403, "{}").after(SECOND), "403"),
+        (
+            "unknown",
+            || Step::status(503, "{}").after(SECOND),
+            "indeterminate",
+        ),
+        ("unreachable", || Step::Refused, "unreachable"),
+        (
+            "limited",
+            || Step::RateLimited(500 * SECOND),
+            "rate_limited",
+        ),
+    ];
+    let limit = 2 * SECOND;
+    for (what, step, expected) in steps {
+        for fault in [Fault::Silent, cut(), Fault::Fail] {
+            let mut times = Vec::new();
+            for down in [false, true] {
+                let upstream = ScriptedUpstream::new(move |_| step());
+                let store = MemoryStore::new();
+                let happens = if down { fault.clone() } else { Fault::Pass };
+                let builder = Engine::builder(upstream.clone())
+                    .store(silent_at_the_end(&store, happens))
+                    .retry(RetryPolicy::default().attempts(1));
+                let engine = start(builder).await;
+                let begun = Instant::now();
+                let told = match engine.execute(request("{}")).await {
+                    Ok(reply) => {
+                        assert_eq!(reply.recorded(), !down && what == "executed", "{what}");
+                        reply.status().as_str().to_owned()
+                    }
+                    Err(error) => error.code().to_owned(),
+                };
+                assert_eq!(told, expected, "{what}, {fault:?}");
+                times.push(begun.elapsed());
+            }
+            let more = times[1] - times[0];
+            assert!(more <= limit + 2 * MS, "{what}, {fault:?}: {more:?}");
+        }
+    }
+}
+
+/// Between two attempts a silent store delays nothing: seen red with the phase
+/// written before the wait begins.
+#[tokio::test(start_paused = true)]
+async fn silent_store_makes_a_wait_between_attempts_no_longer() {
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::Refused,
+        _ => Step::ok("{}"),
+    });
+    let away = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
+        Some(Event::Enter { phase, .. }) if *phase == Phase::Claimed => cut(),
+        _ => Fault::Pass,
+    });
+    let retry = RetryPolicy::default().backoff(SECOND / 2);
+    let engine = start(Engine::builder(upstream.clone()).store(away).retry(retry)).await;
+    let begun = Instant::now();
+    assert!(engine.execute(request("{}")).await.unwrap().recorded());
+    let took = begun.elapsed();
+    assert!(took < SECOND, "{took:?}");
+}
+
+/// Seen red: the root gave a dead execution's outcome up after 3.1 s, and the
+/// record said that nobody knew.
+#[tokio::test(start_paused = true)]
+async fn known_outcome_outlives_its_actor_and_a_long_outage() {
+    for (step, code) in [(Step::ok("{}"), 200), (Step::status(403, "{}"), 403)] {
+        let next = step.clone();
+        let upstream = ScriptedUpstream::new(move |_| next.clone().after(SECOND));
+        let (store, down) = (MemoryStore::new(), switch());
+        down.store(false, Ordering::SeqCst);
+        let broken = faulty(&store, &down, |_| Fault::Fail);
+        let engine = start(Engine::builder(upstream.clone()).store(broken)).await;
+        let caller = ask(&engine);
+        upstream.ledger().wait_for(1).await;
+        down.store(true, Ordering::SeqCst);
+        assert_eq!(caller.await.unwrap().unwrap().status(), code);
+        child(&engine, 1).kill();
+        sleep(12 * 3600 * SECOND).await;
+        assert_eq!(engine.stats().executions, 0);
+        down.store(false, Ordering::SeqCst);
+        sleep(5 * SECOND).await;
+        match (state(&store, &engine).await, code) {
+            (Some(RecordState::Cached { .. }), 200) => {
+                let reply = engine.execute(request("{}")).await.unwrap();
+                assert_eq!(reply.served(), Served::Store);
+                assert_eq!(upstream.ledger().total(), 1);
+            }
+            (Some(RecordState::Released { .. }), 403) => {}
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// I9. What waits for the store has a bound in bytes, and what exceeds it is
+/// given up: seen red without the bound.
+#[tokio::test(start_paused = true)]
+async fn outcomes_beyond_the_bound_are_given_up() {
+    let body = format!("\"{}\"", "x".repeat(7 << 20));
+    let upstream = ScriptedUpstream::new(move |_| Step::ok(body.clone()).after(SECOND));
+    let (store, down) = (MemoryStore::new(), switch());
+    let broken = faulty(&store, &down, |operation| match operation.event {
+        Some(Event::Complete { .. }) => Fault::Fail,
+        _ => Fault::Pass,
+    });
+    let engine = start(Engine::builder(upstream.clone()).store(broken)).await;
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 0..12 {
+        let engine = engine.clone();
+        callers.spawn(async move { engine.execute(request(&n.to_string())).await });
+    }
+    for answer in callers.join_all().await {
+        assert!(!answer.unwrap().recorded());
+    }
+    until("nine outcomes are left", || engine.stats().executions == 9).await;
+    down.store(false, Ordering::SeqCst);
+    sleep(10 * SECOND).await;
+    assert_eq!(engine.stats().executions, 0);
+    // Room for others, once those are finished.
+    assert!(engine.execute(request("[1]")).await.unwrap().recorded());
+}
