@@ -1,3 +1,6 @@
+//! What a store may do behind its guard: hang, fail, panic, and do its work before
+//! its future is polled.
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
