@@ -46,7 +46,7 @@ impl Breakers {
     /// Whether a command for that part may go on at `now`.
     pub(crate) fn pass(&mut self, part: u64, now: Duration) -> Pass {
         let breaker = self.failing.get_mut(&part);
-        breaker.map_or(Pass::Go, |breaker| breaker.pass(now))
+        breaker.map_or(Pass::Go, |breaker| breaker.pass(now, self.limit))
     }
 
     /// That part answered; returns whether its breaker was open until now.
@@ -64,9 +64,9 @@ impl Breakers {
     }
 
     /// As [`Breaker::dropped`] has it.
-    pub(crate) fn dropped(&mut self, part: u64) {
+    pub(crate) fn dropped(&mut self, part: u64, now: Duration) {
         if let Some(breaker) = self.failing.get_mut(&part) {
-            breaker.dropped();
+            breaker.dropped(now);
         }
     }
 
@@ -95,9 +95,9 @@ struct Breaker {
 
 #[derive(Clone, Debug)]
 struct Open {
+    /// When the next command may probe.
     until: Duration,
     pause: Duration,
-    probing: bool,
 }
 
 /// What a command may do.
@@ -107,19 +107,20 @@ pub(crate) enum Pass {
     Go,
     /// Go on, as the only one: its end decides.
     Probe,
-    /// Fail at once. The next probe is due then; `None` while one is under way.
-    Stop(Option<Duration>),
+    /// Fail at once. The next probe is due then, if none ends before.
+    Stop(Duration),
 }
 
 impl Breaker {
     /// Whether a command may go on at `now`.
-    fn pass(&mut self, now: Duration) -> Pass {
+    fn pass(&mut self, now: Duration, limit: Duration) -> Pass {
         match &mut self.open {
             None => Pass::Go,
-            Some(open) if open.probing => Pass::Stop(None),
-            Some(open) if now < open.until => Pass::Stop(Some(open.until)),
+            Some(open) if now < open.until => Pass::Stop(open.until),
             Some(open) => {
-                open.probing = true;
+                // A probe that its caller stopped polling does not end, and
+                // nobody waits for it any longer than for one that is silent.
+                open.until = now + limit + first_pause(limit);
                 Pass::Probe
             }
         }
@@ -143,7 +144,7 @@ impl Breaker {
         }
         self.failures = self.failures.saturating_add(1);
         self.last = now;
-        let first = FIRST_PAUSE.min(limit);
+        let first = first_pause(limit);
         let pause = match &self.open {
             Some(open) if probe => (open.pause * 2).min(limit),
             None if self.failures >= THRESHOLD => first,
@@ -154,14 +155,13 @@ impl Breaker {
         self.open = Some(Open {
             until: (sent + pause).max(now + first),
             pause,
-            probing: false,
         });
     }
 
     /// The probe was given up without an answer or a failure: the next one may.
-    fn dropped(&mut self) {
+    fn dropped(&mut self, now: Duration) {
         if let Some(open) = &mut self.open {
-            open.probing = false;
+            open.until = now;
         }
     }
 
@@ -169,6 +169,10 @@ impl Breaker {
     fn is_closed(&self) -> bool {
         self.open.is_none()
     }
+}
+
+fn first_pause(limit: Duration) -> Duration {
+    FIRST_PAUSE.min(limit)
 }
 
 #[cfg(test)]
@@ -207,7 +211,7 @@ mod tests {
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..THRESHOLD {
-            assert_eq!(breaker.pass(Duration::ZERO), Pass::Go);
+            assert_eq!(breaker.pass(Duration::ZERO, LIMIT), Pass::Go);
             breaker.failed(failed(Duration::ZERO), LIMIT);
         }
         assert!(!breaker.is_closed());
@@ -236,8 +240,7 @@ mod tests {
             breakers.answered(2, Duration::ZERO);
         }
         assert!(!breakers.are_closed());
-        let due = Some(500 * MS);
-        assert_eq!(breakers.pass(1, 499 * MS), Pass::Stop(due));
+        assert_eq!(breakers.pass(1, 499 * MS), Pass::Stop(500 * MS));
         assert_eq!(breakers.pass(2, 499 * MS), Pass::Go);
         assert_eq!(breakers.pass(1, 500 * MS), Pass::Probe);
         assert!(breakers.answered(1, 500 * MS));
@@ -287,11 +290,12 @@ mod tests {
     #[test]
     fn while_open_one_probe_at_a_time() {
         let mut breaker = opened();
-        assert_eq!(breaker.pass(499 * MS), Pass::Stop(Some(500 * MS)));
-        assert_eq!(breaker.pass(500 * MS), Pass::Probe);
-        assert_eq!(breaker.pass(500 * MS), Pass::Stop(None));
-        breaker.dropped();
-        assert_eq!(breaker.pass(501 * MS), Pass::Probe);
+        let mut pass = |now: u32| breaker.pass(now * MS, LIMIT);
+        assert_eq!(pass(499), Pass::Stop(500 * MS));
+        assert_eq!(pass(500), Pass::Probe);
+        assert_eq!(pass(500), Pass::Stop(3000 * MS));
+        breaker.dropped(501 * MS);
+        assert_eq!(breaker.pass(501 * MS, LIMIT), Pass::Probe);
         let mut breakers = Breakers::new(LIMIT);
         breakers.failing.insert(0, breaker);
         breakers.answered(0, 501 * MS);
@@ -304,8 +308,8 @@ mod tests {
         let mut now = Duration::ZERO;
         for pause in [500, 1000, 2000, 2000, 2000] {
             now += pause * MS;
-            assert_eq!(breaker.pass(now - MS), Pass::Stop(Some(now)));
-            assert_eq!(breaker.pass(now), Pass::Probe);
+            assert_eq!(breaker.pass(now - MS, LIMIT), Pass::Stop(now));
+            assert_eq!(breaker.pass(now, LIMIT), Pass::Probe);
             // Late failures of other commands change nothing.
             breaker.failed(failed(now), LIMIT);
             breaker.failed(probe(failed(now)), LIMIT);
@@ -319,15 +323,15 @@ mod tests {
         let mut breaker = opened();
         let mut sent = 500 * MS;
         for _ in 0..10 {
-            assert_eq!(breaker.pass(sent), Pass::Probe);
+            assert_eq!(breaker.pass(sent, LIMIT), Pass::Probe);
             breaker.failed(probe(silent(sent + LIMIT)), LIMIT);
             sent += LIMIT + FIRST_PAUSE;
         }
         // Of a store with a short time-out, too.
         let mut breaker = opened();
         let short = 10 * MS;
-        assert_eq!(breaker.pass(500 * MS), Pass::Probe);
+        assert_eq!(breaker.pass(500 * MS, short), Pass::Probe);
         breaker.failed(probe(failed(500 * MS)), short);
-        assert_eq!(breaker.pass(510 * MS), Pass::Probe);
+        assert_eq!(breaker.pass(510 * MS, short), Pass::Probe);
     }
 }

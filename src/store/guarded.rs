@@ -90,14 +90,14 @@ impl Guarded {
     }
 
     /// The right to send a command; where the breaker is open, when the next
-    /// probe is due, or `None` while one is under way.
-    fn turn(&self, part: u64) -> Result<Turn<'_>, Option<Instant>> {
+    /// probe is due, if none ends before.
+    fn turn(&self, part: u64) -> Result<Turn<'_>, Instant> {
         let sent = self.origin.elapsed();
         let pass = self.state().breakers.pass(part, sent);
         let probe = match pass {
             Pass::Go => false,
             Pass::Probe => true,
-            Pass::Stop(due) => return Err(due.map(|due| self.origin + due)),
+            Pass::Stop(due) => return Err(self.origin + due),
         };
         Ok(Turn {
             guarded: self,
@@ -216,7 +216,8 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.probe {
-            self.guarded.state().breakers.dropped(self.part);
+            let now = self.guarded.origin.elapsed();
+            self.guarded.state().breakers.dropped(self.part, now);
             self.guarded.turned.notify_waiters();
         }
     }
@@ -293,12 +294,11 @@ impl Store for Guarded {
                         () = &mut paused => {}
                         () = turned => {}
                     },
-                    Err(Some(due)) => tokio::select! {
+                    Err(due) => tokio::select! {
                         biased;
                         () = sleep_until(due) => {}
                         () = turned => {}
                     },
-                    Err(None) => turned.await,
                 }
                 waited = true;
             }

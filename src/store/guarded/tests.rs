@@ -334,6 +334,24 @@ async fn dropped_probe_is_made_by_the_next_waiter() {
     assert_eq!(store.calls(), before + 1);
 }
 
+/// Seen red where a turn lasts until its command ends: a caller of
+/// `Engine::inspect` may keep a future that it never polls again.
+#[tokio::test(start_paused = true)]
+async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
+    let (store, guarded) = guarded(Does::Silence);
+    open(&guarded).await;
+    let name = name();
+    advance(SECOND).await;
+    let mut left_alone = guarded.look(&name);
+    assert!(left_alone.as_mut().now_or_never().is_none());
+    store.set(Does::Answer);
+    assert!(guarded.look(&name).await.unwrap_err().is_unsent());
+    let start = Instant::now();
+    guarded.again(&name, SECOND).await;
+    assert!(start.elapsed() <= LIMIT + SECOND / 2);
+    assert!(guarded.is_up());
+}
+
 /// A closed breaker has no pace: what failed alone waits for its pause, or for
 /// the end of an outage that begins meanwhile.
 #[tokio::test(start_paused = true)]
