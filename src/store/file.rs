@@ -2,33 +2,33 @@
 //! acknowledged is on the disk; it follows `record`'s rules and has none of its
 //! own, except for what a process that ended left behind.
 //!
-//! Reads go by the last commit and wait for nobody; writes go through one thread
-//! ([`writer`]), since one file has one writer anyhow and one sync can serve many
-//! transitions. [`open`] is what happens before, [`tables`] is what is in the
+//! Reads go by the last commit, in threads of their own ([`reader`]); writes go
+//! through one thread ([`writer`]), since one file has one writer anyhow and one
+//! sync can serve many transitions. [`open`] is what happens before, [`tables`] is what is in the
 //! file, [`clock`] is when it expires.
 
 mod clock;
 mod open;
+mod reader;
 mod tables;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 mod writer;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
-};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{fmt, io};
 
 use redb::Database;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "testing")]
 pub use self::clock::ManualClock;
 use self::clock::{Source, Timeline};
+use self::reader::Read;
 use self::tables::{Snapshot, row_name};
 use self::writer::{Command, Opener, Writer};
 use super::notices::Notices;
@@ -37,8 +37,17 @@ use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{self, Answer, Event, Record, RecordState};
 
-/// Transitions that may wait for the disk; one more is an error at once.
-const MAX_WAITING: usize = 1024;
+/// Transitions, and reads, that may wait for the disk. Further ones wait for a
+/// place, each for as long as its caller does.
+const MAX_QUEUED: usize = 1024;
+
+/// Threads that read: a large outcome or a list delays no other read.
+const READERS: usize = 2;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// How a thread is started; tests have it fail.
+type Spawn = fn(thread::Builder, Work) -> io::Result<JoinHandle<()>>;
 
 /// How long dropping the last clone waits for the file to be closed. A disk that
 /// hangs for longer must not hang its owner.
@@ -67,6 +76,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// - **Growth.** Expired records are removed as others are written and when the
 ///   file is opened; their space is used again. A file of which more than half
 ///   is unused is made smaller when it is opened.
+/// - **Threads.** It starts three when it is opened and needs none of the
+///   runtime's: one writes, two read. Where more commands come than the disk
+///   takes, they wait for a place, each for as long as its caller does.
 /// - **Damage.** Opening reads the whole file and compares its checksums; a
 ///   damaged one is refused. A single record that cannot be read, because a newer
 ///   version wrote it, is [`StoreError::unreadable`] for its key until it expires.
@@ -103,7 +115,7 @@ impl FileStore {
     /// [`Error::InvalidConfig`] for the setting `path`, with the reason: another
     /// process (or another `FileStore`) has it open, it is a folder, it is not a
     /// database or not a store's, it is damaged, a newer version wrote it, it may
-    /// not be read and written, its disk is full.
+    /// not be read and written, its disk is full, the system gives no thread.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(path.as_ref(), Source::system())
     }
@@ -123,7 +135,8 @@ impl FileStore {
         let path = open::absolute(path)?;
         let db = open::open(&path)?;
         let again = path.clone();
-        Self::start(path, db, source, Box::new(move || open::reopen(&again)))
+        let opener = Box::new(move || open::reopen(&again));
+        Self::start(path, db, source, opener, thread::Builder::spawn)
     }
 
     fn start(
@@ -131,6 +144,7 @@ impl FileStore {
         mut db: Database,
         source: Source,
         opener: Opener,
+        spawn: Spawn,
     ) -> Result<Self, Error> {
         let timeline = open::prepare(&path, &mut db, source)?;
         let core = Arc::new(Core {
@@ -139,25 +153,51 @@ impl FileStore {
             timeline,
             notices: Notices::default(),
         });
-        let (commands, received) = sync_channel(MAX_WAITING);
+        let (commands, received) = mpsc::channel(MAX_QUEUED);
+        let (reads, asked) = mpsc::channel(MAX_QUEUED);
         let (ended, end) = channel();
+        let mut handle = Handle {
+            core: core.clone(),
+            queues: Some(Queues { commands, reads }),
+            end: Mutex::new(end),
+            threads: Vec::new(),
+        };
         let writer = Writer::new(core.clone(), received, opener);
-        let thread = thread::Builder::new()
-            .name("genesys-once".into())
-            .spawn(move || {
-                // Dropped last, whether the writer returns or panics.
-                let _ended: std::sync::mpsc::Sender<()> = ended;
-                writer.run();
-            })
-            .map_err(|error| open::refused(&core.path, &error.into()))?;
+        let asked = Arc::new(Mutex::new(asked));
+        let mut threads = vec![until_end(&ended, move || writer.run())];
+        for _ in 0..READERS {
+            let (core, asked) = (core.clone(), asked.clone());
+            threads.push(until_end(&ended, move || reader::run(&core, &asked)));
+        }
+        drop(ended);
+        for thread in threads {
+            let builder = thread::Builder::new().name("genesys-once".into());
+            // Those that were started end with the handle.
+            let started = spawn(builder, thread);
+            let started = started.map_err(|error| open::no_thread(&core.path, &error))?;
+            handle.threads.push(started);
+        }
         Ok(Self {
-            handle: Arc::new(Handle {
-                core,
-                commands: Some(commands),
-                end: Mutex::new(end),
-                thread: Some(thread),
-            }),
+            handle: Arc::new(handle),
         })
+    }
+
+    /// Has one of the readers read.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let read: Read = Box::new(move |core| {
+            // Given up: nothing would come of it.
+            if !reply.is_closed() {
+                let _ = reply.send(read(core));
+            }
+        });
+        let cut_short = || StoreError::unavailable("reading the store's file was cut short");
+        let queues = self.handle.queues.as_ref().ok_or_else(cut_short)?;
+        queues.reads.send(read).await.map_err(|_| cut_short())?;
+        answer.await.unwrap_or_else(|_| Err(cut_short()))
     }
 }
 
@@ -168,6 +208,9 @@ impl fmt::Debug for FileStore {
             .finish_non_exhaustive()
     }
 }
+
+/// Keys of a list, each with its state.
+type Listed = Vec<(IdempotencyKey, RecordState)>;
 
 /// What the clones, the readers and the writer share.
 struct Core {
@@ -224,13 +267,15 @@ impl Core {
         Ok(unchanged.then_some(answer))
     }
 
-    fn unresolved(
+    /// One piece of a list, and the row at which the next one begins.
+    fn list(
         &self,
         namespace: &Namespace,
+        from: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<(IdempotencyKey, RecordState)>, StoreError> {
+    ) -> Result<(Listed, Option<String>), StoreError> {
         self.snapshot()?
-            .unresolved(namespace, limit, self.timeline.now())
+            .unresolved(namespace, from, limit, self.timeline.now())
             .map_err(StoreError::unavailable)
     }
 }
@@ -238,41 +283,33 @@ impl Core {
 /// Owned by the clones alone: what ends with the last of them.
 struct Handle {
     core: Arc<Core>,
-    commands: Option<SyncSender<Command>>,
-    /// Disconnected once the writer's thread has ended.
+    /// The threads end with it.
+    queues: Option<Queues>,
+    /// Disconnected once all threads have ended.
     end: Mutex<Receiver<()>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-impl Handle {
-    fn send(&self, command: Command) -> Result<(), StoreError> {
-        let Some(commands) = &self.commands else {
-            return Err(writer_ended());
-        };
-        commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                StoreError::unavailable(format!("{MAX_WAITING} transitions wait for the disk"))
-            }
-            TrySendError::Disconnected(_) => writer_ended(),
-        })
-    }
+struct Queues {
+    commands: mpsc::Sender<Command>,
+    reads: mpsc::Sender<Read>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        drop(self.commands.take());
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
-        // A waker that the writer runs may own the last clone.
-        if thread.thread().id() == thread::current().id() {
+        drop(self.queues.take());
+        // A waker that one of them runs may own the last clone.
+        let current = thread::current().id();
+        if self.threads.iter().any(|t| t.thread().id() == current) {
             return;
         }
         let end = self.end.get_mut().unwrap_or_else(PoisonError::into_inner);
         match end.recv_timeout(CLOSE_WITHIN) {
-            // Nothing is left to do for the thread but to return.
+            // Nothing is left to do for the threads but to return.
             Err(RecvTimeoutError::Disconnected) => {
-                let _ = thread.join();
+                for thread in self.threads.drain(..) {
+                    let _ = thread.join();
+                }
             }
             Ok(()) | Err(RecvTimeoutError::Timeout) => tracing::warn!(
                 path = %self.core.path.display(),
@@ -289,10 +326,10 @@ impl Store for FileStore {
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         Box::pin(async move {
-            if let Event::Acquire { claim } = event {
-                let (core, name) = (self.handle.core.clone(), name.clone());
-                let acquire = Event::Acquire { claim };
-                match blocking(move || core.answer_unchanged(&name, &acquire)).await {
+            if let Event::Acquire { .. } = &event {
+                let (name, acquire) = (name.clone(), event.clone());
+                let unchanged = self.read(move |core| core.answer_unchanged(&name, &acquire));
+                match unchanged.await {
                     Ok(Some(answer)) => return Ok(answer),
                     Err(error) if error.is_unreadable() => return Err(error),
                     // The writer finds out more, and opens a failed file again.
@@ -301,7 +338,10 @@ impl Store for FileStore {
             }
             let (reply, answer) = oneshot::channel();
             let name = name.clone();
-            self.handle.send(Command { name, event, reply })?;
+            let command = Command { name, event, reply };
+            let queues = self.handle.queues.as_ref().ok_or_else(writer_ended)?;
+            let queued = queues.commands.send(command).await;
+            queued.map_err(|_| writer_ended())?;
             answer.await.unwrap_or_else(|_| Err(writer_ended()))
         })
     }
@@ -310,8 +350,8 @@ impl Store for FileStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let (core, name) = (self.handle.core.clone(), name.clone());
-        Box::pin(blocking(move || core.look(&name)))
+        let name = name.clone();
+        Box::pin(self.read(move |core| core.look(&name)))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
@@ -322,25 +362,30 @@ impl Store for FileStore {
         &'a self,
         namespace: &'a Namespace,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        let (core, namespace) = (self.handle.core.clone(), namespace.clone());
-        Box::pin(blocking(move || core.unresolved(&namespace, limit)))
+    ) -> BoxFuture<'a, Result<Listed, StoreError>> {
+        Box::pin(async move {
+            let (mut found, mut from) = (Vec::new(), None::<String>);
+            loop {
+                let (namespace, left) = (namespace.clone(), limit - found.len());
+                let piece = self.read(move |core| core.list(&namespace, from.as_deref(), left));
+                let (more, next) = piece.await?;
+                found.extend(more);
+                if next.is_none() {
+                    return Ok(found);
+                }
+                from = next;
+            }
+        })
     }
 }
 
-/// Reads the file where that may block: off the runtime's own threads, or in
-/// place where there is no runtime.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(read).await.unwrap_or_else(|_| {
-            Err(StoreError::unavailable(
-                "reading the store's file was cut short",
-            ))
-        }),
-        Err(_) => read(),
-    }
+/// Work that gives `ended` up when it returns or panics.
+fn until_end(ended: &Sender<()>, work: impl FnOnce() + Send + 'static) -> Work {
+    let ended = ended.clone();
+    Box::new(move || {
+        let _ended = ended;
+        work();
+    })
 }
 
 fn writer_ended() -> StoreError {

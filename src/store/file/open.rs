@@ -287,6 +287,12 @@ pub(super) fn refused(path: &Path, error: &redb::Error) -> Error {
     }
 }
 
+/// Why an opened file cannot be served.
+pub(super) fn no_thread(path: &Path, error: &io::Error) -> Error {
+    let reason = format!("the system gives no thread to read and write it: {error}");
+    invalid(path, &reason)
+}
+
 fn invalid(path: &Path, reason: &str) -> Error {
     Error::invalid_config("path", format!("{}: {reason}", path.display()))
 }

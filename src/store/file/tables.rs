@@ -17,10 +17,11 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
+use super::Listed;
 use super::clock::{Stamp, nanos};
 use crate::error::StoreError;
-use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::record::{Record, RecordState};
+use crate::key::{Namespace, RecordName};
+use crate::record::Record;
 use crate::store::may_be_unresolved;
 
 const RECORDS: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
@@ -30,6 +31,9 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// The arrangement described above. A file of a higher one is refused.
 const FORMAT: u64 = 1;
+
+/// Rows of a list that one read looks at: another read waits for no more.
+const PIECE: usize = 1000;
 
 /// A record in the file: when it expires, and its bytes.
 pub(super) struct Row {
@@ -196,21 +200,28 @@ impl Snapshot {
         read_row(&self.records, name)
     }
 
+    /// Up to `limit` of a namespace's unresolved keys among [`PIECE`] rows from
+    /// `from` on, or its first; and the row at which the next piece begins.
     pub(super) fn unresolved(
         &self,
         namespace: &Namespace,
+        from: Option<&str>,
         limit: usize,
         now: u64,
-    ) -> Result<Vec<(IdempotencyKey, RecordState)>, redb::Error> {
+    ) -> Result<(Listed, Option<String>), redb::Error> {
         let mut found = Vec::new();
         // No namespace contains the colon that ends it, and `;` follows `:`.
         let (first, end) = (format!("{namespace}:"), format!("{namespace};"));
-        for entry in self.unsettled.range(first.as_str()..end.as_str())? {
+        let from = from.unwrap_or(&first);
+        for (looked_at, entry) in self.unsettled.range(from..end.as_str())?.enumerate() {
             if found.len() >= limit {
-                break;
+                return Ok((found, None));
             }
             let entry = entry?.0;
             let name = entry.value();
+            if looked_at == PIECE {
+                return Ok((found, Some(name.to_owned())));
+            }
             let Some(row) = self.row(name)? else { continue };
             let (key, record) = (name[first.len()..].parse(), row.read(now));
             match (key, record) {
@@ -226,7 +237,7 @@ impl Snapshot {
                 _ => tracing::warn!(name, "a record that cannot be read is left out of the list"),
             }
         }
-        Ok(found)
+        Ok((found, None))
     }
 }
 

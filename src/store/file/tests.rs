@@ -2,6 +2,7 @@
 //! clock, and that nothing outlives the last clone.
 
 mod disk;
+mod threads;
 
 use std::sync::Arc;
 use std::time::SystemTime;

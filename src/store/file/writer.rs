@@ -2,13 +2,12 @@
 //! into one transaction, in their order, and answers each after the commit. It
 //! never answers before, and it ends when the last clone of the store does.
 
-use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use redb::{Database, Durability};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use super::Core;
@@ -79,31 +78,30 @@ impl Writer {
 
     /// Works until nobody can send a command any more, then closes the file.
     pub(super) fn run(mut self) {
-        while let Ok(first) = self.commands.recv() {
-            let batch: Vec<Command> = iter::once(first)
-                .chain(self.commands.try_iter())
-                .take(MAX_BATCH)
-                // Given up: its sender takes its fate for unknown already.
-                .filter(|command| !command.reply.is_closed())
-                .collect();
-            match self.commit(&batch) {
-                Ok(answers) => {
-                    for (command, (answer, effect)) in batch.into_iter().zip(answers) {
-                        if effect > Effect::Nothing {
-                            self.core.notices.notify(&command.name);
-                        }
-                        // Nobody may be waiting any more.
-                        let _ = command.reply.send(answer);
-                    }
-                }
-                Err(error) => {
-                    for command in batch {
-                        let _ = command.reply.send(Err(error.clone()));
-                    }
-                }
+        loop {
+            let mut batch = Vec::new();
+            if self.commands.blocking_recv_many(&mut batch, MAX_BATCH) == 0 {
+                break;
             }
+            // Given up: its sender takes its fate for unknown already.
+            batch.retain(|command| !command.reply.is_closed());
+            self.serve(batch);
         }
         self.close();
+    }
+
+    fn serve(&mut self, batch: Vec<Command>) {
+        let answers = match self.commit(&batch) {
+            Ok(answers) => answers,
+            Err(error) => vec![(Err(error), Effect::Nothing); batch.len()],
+        };
+        for (command, (answer, effect)) in batch.into_iter().zip(answers) {
+            if effect > Effect::Nothing {
+                contained(|| self.core.notices.notify(&command.name));
+            }
+            // Nobody may be waiting any more.
+            contained(|| drop(command.reply.send(answer)));
+        }
     }
 
     /// One transaction for the whole batch. An error is everybody's: each of
@@ -116,11 +114,13 @@ impl Writer {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the transaction panicked".into(),
         };
-        tracing::error!(
-            path = %self.core.path.display(),
-            cause,
-            "the store's file could not be written; it is opened again before the next write"
-        );
+        contained(|| {
+            tracing::error!(
+                path = %self.core.path.display(),
+                cause,
+                "the store's file could not be written; it is opened again before the next write"
+            );
+        });
         self.failed = Some(Failure {
             cause: cause.clone(),
             again: Instant::now(),
@@ -209,6 +209,12 @@ impl Writer {
             );
         }
     }
+}
+
+/// Runs foreign code, a waker or a subscriber, whose panic must not end a thread
+/// of the store's.
+pub(super) fn contained(foreign: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(foreign));
 }
 
 fn stamp(db: &Database, core: &Core) -> Result<(), redb::Error> {

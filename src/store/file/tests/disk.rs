@@ -1,10 +1,12 @@
-//! Disks that fail, and transitions that skip their sync or share one: told by a
-//! file that counts its syncs and can be full.
+//! Disks that fail or hang, and transitions that skip their sync or share one:
+//! told by a file that counts its syncs, can be full and can wait.
 
 use std::io;
 use std::ops::Bound;
+use std::sync::Condvar;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
@@ -119,14 +121,94 @@ async fn a_disk_that_fails_is_told_and_a_disk_that_heals_is_used_again() {
     ));
 }
 
-/// A file on a disk that counts its syncs and can be full.
+/// A full queue is room to wait for, and who gives up waiting leaves nothing: no
+/// place taken, nothing applied.
+///
+/// Red when a full queue is an error at once.
+#[tokio::test]
+async fn full_queue_is_waited_for() {
+    const WAITING: usize = 300;
+    let folder = Folder::new("queue");
+    let disk = Disk::default();
+    let store = disk.open(&folder.file()).unwrap();
+    let names: Vec<RecordName> = (0..1 + MAX_QUEUED + WAITING)
+        .map(|number| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_le_bytes());
+            RecordName::new("unit".parse().unwrap(), IdempotencyKey::from_bytes(key))
+        })
+        .collect();
+    let asked = |name| {
+        let mut asked = store.apply(name, complete(1, "{}"));
+        assert!((&mut asked).now_or_never().is_none());
+        asked
+    };
+    disk.hang();
+    let mut first = vec![asked(&names[0])];
+    // The writer has taken it, so all others are in the queue or before it.
+    disk.wait_until_hung();
+    let rest: Vec<_> = names[1..].iter().map(asked).collect();
+    // Of the queued and of those who wait for a place, every other one gives up.
+    let (stay, leave): (Vec<_>, Vec<_>) =
+        rest.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
+    drop(leave);
+    first.extend(stay.into_iter().map(|(_, asked)| asked));
+    disk.go_on();
+    for answer in futures_util::future::join_all(first).await {
+        assert_eq!(answer.unwrap(), Answer::Done);
+    }
+    for (number, name) in names.iter().enumerate() {
+        let given_up = number > 0 && number % 2 == 0;
+        let state = store.look(name).await.unwrap();
+        assert_eq!(state.is_none(), given_up, "{number}: {state:?}");
+    }
+}
+
+/// A file on a disk that counts its syncs, can be full and can hang.
 #[derive(Clone, Debug, Default)]
 struct Disk {
     full: Arc<AtomicBool>,
     syncs: Arc<AtomicUsize>,
+    hang: Arc<(Mutex<Hang>, Condvar)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Hang {
+    #[default]
+    No,
+    /// The next sync does not end.
+    Asked,
+    /// It has begun.
+    Begun,
 }
 
 impl Disk {
+    fn hang(&self) {
+        *self.hang.0.lock().unwrap() = Hang::Asked;
+    }
+
+    fn wait_until_hung(&self) {
+        let hang = self.hang.0.lock().unwrap();
+        let begun = |hang: &mut Hang| *hang != Hang::Begun;
+        drop(self.hang.1.wait_while(hang, begun).unwrap());
+    }
+
+    fn go_on(&self) {
+        *self.hang.0.lock().unwrap() = Hang::No;
+        self.hang.1.notify_all();
+    }
+
+    fn sync(&self) {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
+        let mut hang = self.hang.0.lock().unwrap();
+        if *hang == Hang::Asked {
+            *hang = Hang::Begun;
+            self.hang.1.notify_all();
+        }
+        let hangs = |hang: &mut Hang| *hang != Hang::No;
+        drop(self.hang.1.wait_while(hang, hangs).unwrap());
+    }
+
     fn open(&self, path: &Path) -> Result<FileStore, Error> {
         let (disk, file) = (self.clone(), path.to_owned());
         let opener = move || {
@@ -151,7 +233,8 @@ impl Disk {
             Tables::open(&txn).unwrap().mark_format().unwrap();
             txn.commit().unwrap();
         }
-        FileStore::start(path.to_owned(), db, Source::system(), Box::new(opener))
+        let (source, spawn) = (Source::system(), thread::Builder::spawn);
+        FileStore::start(path.to_owned(), db, source, Box::new(opener), spawn)
     }
 }
 
@@ -186,7 +269,7 @@ impl StorageBackend for Counted {
 
     fn sync_data(&self) -> Result<(), io::Error> {
         self.room()?;
-        self.disk.syncs.fetch_add(1, Ordering::SeqCst);
+        self.disk.sync();
         self.file.sync_data()
     }
 
