@@ -26,12 +26,13 @@ mod finish;
 pub(crate) mod hold;
 pub(crate) mod permits;
 mod ports;
+pub(crate) mod resolution;
 pub(crate) mod shared;
 pub(crate) mod supervisor;
 pub(crate) mod token;
 pub(crate) mod unmatched;
 pub(crate) mod waits;
 
-pub(crate) use self::execution::{notice_loss, resolve};
+pub(crate) use self::resolution::{notice_loss, resolve};
 pub use self::supervisor::{Drained, EngineMessage};
 pub use self::waits::{Wait, Waits};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::key::IdempotencyKey;
+use crate::key::{IdempotencyKey, Version};
 
 mod causes;
 
@@ -56,18 +56,39 @@ pub enum Error {
     Indeterminate {
         /// The key whose fate is unknown.
         key: IdempotencyKey,
-        /// Since when, by the clock of the process that noticed.
+        /// Which execution of which request it is: what `Engine::resolve` takes.
+        version: Version,
+        /// Since when: the time of sending, by the wall clock of the process that
+        /// sent it.
         since: SystemTime,
         /// What happened.
         cause: Arc<str>,
     },
-    /// `resolve` was asked for a key that is not indeterminate, or whose lost
-    /// attempt may still be running.
-    #[error(
-        "key {key} cannot be resolved: it is not indeterminate, or its attempt may still be running"
-    )]
+    /// `resolve` was asked for a key that is not indeterminate, or no longer in
+    /// the version that was seen.
+    #[error("key {key} is not indeterminate in the version that was seen")]
     #[non_exhaustive]
     NotIndeterminate {
+        /// The key asked for.
+        key: IdempotencyKey,
+    },
+    /// `resolve` was told that the request was not executed, while the lost
+    /// attempt might still be running.
+    #[error("the lost attempt of key {key} might run for another {} s", wait.as_secs_f64().ceil())]
+    #[non_exhaustive]
+    TooEarly {
+        /// The key asked for.
+        key: IdempotencyKey,
+        /// When it can no longer be running, by the resolver's wall clock.
+        until: SystemTime,
+        /// How long that is from now.
+        wait: Duration,
+    },
+    /// A resolution was sent, its reply was lost, and the key has changed since:
+    /// the resolution might have been applied.
+    #[error("the resolution of key {key} might have been applied: the key has changed since")]
+    #[non_exhaustive]
+    ResolutionUnknown {
         /// The key asked for.
         key: IdempotencyKey,
     },
@@ -182,12 +203,14 @@ impl Error {
             Self::InvalidRequest { .. }
             | Self::PayloadMismatch { .. }
             | Self::NotIndeterminate { .. }
+            | Self::ResolutionUnknown { .. }
             | Self::Unauthorized { .. }
             | Self::RecordUnreadable { .. }
             | Self::Stopped
             | Self::NoRuntime
             | Self::InvalidConfig { .. } => Never,
             Self::Indeterminate { .. } => Resolve,
+            Self::TooEarly { wait, .. } => After(*wait),
             Self::RateLimited { retry_after } => After(*retry_after),
             Self::Token { source } => source.hint(),
             Self::InProgress { .. } | Self::DeadlineExceeded { .. } | Self::Crashed { .. } => {
@@ -206,6 +229,8 @@ impl Error {
             Self::InProgress { .. } => "in_progress",
             Self::Indeterminate { .. } => "indeterminate",
             Self::NotIndeterminate { .. } => "not_indeterminate",
+            Self::TooEarly { .. } => "too_early",
+            Self::ResolutionUnknown { .. } => "resolution_unknown",
             Self::RateLimited { .. } => "rate_limited",
             Self::Unauthorized { .. } => "unauthorized",
             Self::Unreachable { .. } => "unreachable",
@@ -228,6 +253,8 @@ impl Error {
             | Self::InProgress { key }
             | Self::Indeterminate { key, .. }
             | Self::NotIndeterminate { key }
+            | Self::TooEarly { key, .. }
+            | Self::ResolutionUnknown { key }
             | Self::RecordUnreadable { key, .. }
             | Self::DeadlineExceeded { key }
             | Self::Crashed { key } => Some(*key),

@@ -190,10 +190,12 @@ impl Core {
         Error::of_store(self.name.key, source)
     }
 
-    fn indeterminate(&self, since: SystemTime, cause: impl Into<Arc<str>>) -> Error {
+    /// `now` is for an attempt whose time of sending is not known.
+    fn indeterminate(&self, claim: Claim, now: SystemTime, cause: impl Into<Arc<str>>) -> Error {
         Error::Indeterminate {
             key: self.name.key,
-            since,
+            version: claim.version(),
+            since: claim.attempts.sent.unwrap_or(now),
             cause: cause.into(),
         }
     }

@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod lease;
+
+pub use self::lease::{LeaseId, Version};
+
 /// The idempotency key of a request: 32 bytes of SHA-256.
 ///
 /// `Debug`, `Display`, `FromStr` and serde are its 64 lower-case hex digits,
@@ -76,7 +80,7 @@ impl<'de> Deserialize<'de> for IdempotencyKey {
 
 /// The text is not an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an idempotency key is 64 hex digits")]
+#[error("malformed hex digits: a key has 64, a lease 32, a version both")]
 #[non_exhaustive]
 pub struct ParseKeyError;
 

@@ -70,8 +70,9 @@
 //! - **I5** No live lease is taken over (the *store's* clock decides), and no
 //!   lapsed `Dispatched` lease becomes executable by itself while its record
 //!   lives.
-//! - **I6** No two different requests share an answer; the same request in
-//!   another formatting never gets another key.
+//! - **I6** No two different requests share an answer, a refusal or a verdict; the
+//!   same request in another formatting never gets another key. No two replies
+//!   with `recorded() == true` for one record differ.
 //! - **I7** No secret or token in `Debug`, `Display`, logs, spans, metrics,
 //!   errors or the store.
 //! - **I8** No two namespaces (platform host and OAuth client) share a record.

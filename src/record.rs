@@ -8,9 +8,11 @@
 //!                                 │  │ enter(Claimed | Dispatched): with a step
 //!                                 │  └ take over: lapsed AND Claimed
 //!                                 ├─ release ► Released{last verdict}
-//!                                 └─ abandon ► Indeterminate{since, cause}
-//! Indeterminate ── resolve ► Released or Cached
+//!                                 └─ abandon ► Indeterminate{sent, cause}
+//! Indeterminate ── resolve(not applied) ► Released, under the lost lease
+//!               ── resolve(applied) ► Cached, under the resolver's own lease
 //!               ── the lost lease itself: complete ► Cached, release ► Released
+//! Cached ── forget ► Released, under the forgetter's own lease
 //! ```
 //!
 //! A record lives as long as its store keeps it: `Locked` for the lease **and**
@@ -18,67 +20,29 @@
 //! left is less than the retention) and never guessed from two clocks.
 
 mod codec;
+mod event;
 mod orphan;
 mod sealed;
 mod transition;
 mod verdict;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 #[cfg(feature = "encrypted")]
 pub(crate) use self::codec::{decode_outcome, encode_outcome};
+pub use self::event::{Answer, Claim, Event};
 pub use self::orphan::settle_orphan;
 pub(crate) use self::sealed::readable;
 pub use self::transition::apply;
 pub use self::verdict::{MAX_REFUSAL_BYTES, Refusal, Resolution};
-use crate::key::{Fingerprint, ParseKeyError, read_hex, write_hex};
+use crate::key::Fingerprint;
+pub use crate::key::{LeaseId, Version};
 use crate::outcome::{Kept, Outcome};
 
 /// How long a [`RecordState::Released`] is kept: long enough for any late
 /// command of a dead connection to find it.
 pub const RELEASED_FOR: Duration = Duration::from_secs(600);
-
-/// Who holds a lease: 128 random bits, new for every execution.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseId([u8; 16]);
-
-impl LeaseId {
-    /// A lease that nobody else has, from the operating system's randomness.
-    pub fn random() -> Self {
-        let mut bytes = [0; 16];
-        // Without randomness two holders could share a lease: better no lease.
-        getrandom::fill(&mut bytes).expect("the operating system has randomness");
-        Self(bytes)
-    }
-
-    /// The lease with these bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
-    }
-}
-
-impl fmt::Debug for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
-    }
-}
-
-impl FromStr for LeaseId {
-    type Err = ParseKeyError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        read_hex(text).map(Self).ok_or(ParseKeyError)
-    }
-}
 
 /// What a holder may be doing under its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,6 +64,19 @@ pub struct Seen {
     pub lease: LeaseId,
 }
 
+/// What is known of an execution's attempts: written before each attempt is
+/// sent, by the holder, and kept when its fate becomes unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// When the last attempt was sent, by the holder's wall clock; `None` where
+    /// none was.
+    pub sent: Option<SystemTime>,
+    /// Attempts so far, the last included.
+    pub count: u32,
+    /// How long one attempt may take: the holder's attempt time-out.
+    pub timeout: Duration,
+}
+
 /// A record as it stands in a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
@@ -109,10 +86,13 @@ pub struct Record {
     pub lease: LeaseId,
     /// The number of the last step that this lease took.
     pub step: u32,
+    /// How long the holder's lease lives from each extension.
+    pub lease_ttl: Duration,
     /// How long the record outlives its lease (`Locked`), or how long it was to
     /// live when it was written (all others).
     pub retention: Duration,
-    /// What the request asks for.
+    /// What the request asks for; of a `Released` record with a verdict, what
+    /// the request asked for that the verdict is about.
     pub fingerprint: Fingerprint,
     /// The state and its data.
     pub content: Content,
@@ -122,8 +102,13 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Content {
-    /// Somebody holds the lease, or held it until it lapsed.
-    Locked(Phase),
+    /// A holder has the lease, or had it until it lapsed.
+    Locked {
+        /// What the holder may be doing.
+        phase: Phase,
+        /// What was sent under the lease.
+        attempts: Attempts,
+    },
     /// The outcome is known.
     Cached {
         /// The outcome, or its status alone.
@@ -133,10 +118,11 @@ pub enum Content {
     },
     /// A request was sent and its fate is unknown.
     Indeterminate {
-        /// Since when, by the clock of the process that noticed.
-        since: SystemTime,
-        /// What happened.
-        cause: Arc<str>,
+        /// What was sent, and when.
+        attempts: Attempts,
+        /// What happened; `None` where the holder was lost with its request under
+        /// way.
+        cause: Option<Arc<str>>,
     },
     /// Nothing was executed; the next one may.
     Released {
@@ -149,18 +135,22 @@ pub enum Content {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RecordState {
-    /// Somebody holds the key.
+    /// A holder has the key.
+    #[non_exhaustive]
     Locked {
-        /// What they may be doing.
+        /// What the holder may be doing.
         phase: Phase,
         /// What is left of the lease; zero once it has lapsed.
         lease_left: Duration,
+        /// What was sent under the lease.
+        attempts: Attempts,
         /// The version seen.
         seen: Seen,
-        /// What their request asks for.
+        /// What the holder's request asks for.
         fingerprint: Fingerprint,
     },
     /// The outcome is known.
+    #[non_exhaustive]
     Cached {
         /// The outcome, or its status alone: see `kept`.
         outcome: Arc<Outcome>,
@@ -175,24 +165,35 @@ pub enum RecordState {
         fingerprint: Fingerprint,
     },
     /// A request was sent and its fate is unknown.
+    #[non_exhaustive]
     Indeterminate {
-        /// Since when, by the clock of the process that noticed.
+        /// Since when: the time of sending, by the holder's wall clock.
         since: SystemTime,
         /// What happened.
         cause: Arc<str>,
-        /// How long ago that is by the store's clock.
-        age: Duration,
+        /// How long ago the record became indeterminate, by the store's clock;
+        /// `None` where its time to live makes no sense (none, or longer than
+        /// any that was written).
+        age: Option<Duration>,
+        /// How long after `since` the lost attempt might still be running: the
+        /// holder's attempt time-out and lease.
+        may_run: Duration,
+        /// What was sent, and when.
+        attempts: Attempts,
         /// The version seen.
         seen: Seen,
         /// What the request asked for.
         fingerprint: Fingerprint,
     },
-    /// Nothing was executed and nobody holds the key.
+    /// Nothing was executed and no holder has the key.
+    #[non_exhaustive]
     Released {
-        /// What those who waited are told.
+        /// The answer for waiters of the same request.
         verdict: Option<Refusal>,
         /// The version seen.
         seen: Seen,
+        /// What the request asked for that the verdict is about.
+        fingerprint: Fingerprint,
     },
 }
 
@@ -220,15 +221,30 @@ impl RecordState {
         }
     }
 
-    /// The fingerprint to compare before an answer is handed out; `Released`
-    /// has none, since it holds nobody's answer.
-    pub fn fingerprint(&self) -> Option<Fingerprint> {
+    /// The fingerprint to compare before an answer, a refusal or a verdict is
+    /// handed out.
+    pub fn fingerprint(&self) -> Fingerprint {
         match self {
             Self::Locked { fingerprint, .. }
             | Self::Cached { fingerprint, .. }
-            | Self::Indeterminate { fingerprint, .. } => Some(*fingerprint),
-            Self::Released { .. } => None,
+            | Self::Indeterminate { fingerprint, .. }
+            | Self::Released { fingerprint, .. } => *fingerprint,
         }
+    }
+
+    /// Which execution of which request this is about: what `Engine::resolve`
+    /// takes.
+    pub fn version(&self) -> Version {
+        Version {
+            lease: self.seen().lease,
+            fingerprint: self.fingerprint(),
+        }
+    }
+}
+
+impl From<&RecordState> for Version {
+    fn from(state: &RecordState) -> Self {
+        state.version()
     }
 }
 
@@ -239,9 +255,10 @@ impl Record {
         let seen = self.seen();
         let fingerprint = self.fingerprint;
         match &self.content {
-            Content::Locked(phase) => RecordState::Locked {
+            Content::Locked { phase, attempts } => RecordState::Locked {
                 phase: *phase,
                 lease_left: left.saturating_sub(self.retention),
+                attempts: *attempts,
                 seen,
                 fingerprint,
             },
@@ -252,16 +269,19 @@ impl Record {
                 seen,
                 fingerprint,
             },
-            Content::Indeterminate { since, cause } => RecordState::Indeterminate {
-                since: *since,
-                cause: cause.clone(),
-                age: self.retention.saturating_sub(left),
+            Content::Indeterminate { attempts, cause } => RecordState::Indeterminate {
+                since: attempts.sent.unwrap_or(SystemTime::UNIX_EPOCH),
+                cause: cause.clone().unwrap_or_else(|| self.lost_holder()),
+                age: self.retention.checked_sub(left),
+                may_run: attempts.timeout.saturating_add(self.lease_ttl),
+                attempts: *attempts,
                 seen,
                 fingerprint,
             },
             Content::Released { verdict } => RecordState::Released {
                 verdict: verdict.clone(),
                 seen,
+                fingerprint,
             },
         }
     }
@@ -273,119 +293,9 @@ impl Record {
             lease: self.lease,
         }
     }
-}
 
-/// Who asks, and on what terms: the part that all events of a holder share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The holder's own lease.
-    pub lease: LeaseId,
-    /// What its request asks for.
-    pub fingerprint: Fingerprint,
-    /// How long the lease lives from each acquire, take-over, extend and enter.
-    pub lease_ttl: Duration,
-    /// How long a `Locked` record outlives its lease, and how long an
-    /// `Indeterminate` one is kept.
-    pub retention: Duration,
-}
-
-/// One command to a record. All are idempotent: sending one again after a lost
-/// reply finds out what became of it.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Event {
-    /// Take an absent key, straight into `Dispatched`.
-    Acquire {
-        /// Who asks.
-        claim: Claim,
-    },
-    /// Take a `Released` key, or one whose holder lapsed in `Claimed`, into
-    /// `Claimed`. One that lapsed in `Dispatched` becomes `Indeterminate`.
-    TakeOver {
-        /// Who asks.
-        claim: Claim,
-        /// The version that was seen; any other is left alone.
-        seen: Seen,
-        /// The asker's clock, written where the key becomes `Indeterminate`.
-        now: SystemTime,
-    },
-    /// Keep the lease alive; changes no phase and no step.
-    Extend {
-        /// Who asks.
-        claim: Claim,
-        /// `Some(step)` where the holder is in `Dispatched`: an absent record
-        /// (a restart, an eviction, a flush) is put back with that step.
-        dispatched: Option<u32>,
-    },
-    /// Change the phase.
-    Enter {
-        /// Who asks.
-        claim: Claim,
-        /// Higher than the step of the phase before.
-        step: u32,
-        /// The phase to enter. `Claimed` needs proof that nothing was executed.
-        phase: Phase,
-    },
-    /// The outcome is known.
-    Complete {
-        /// Who asks.
-        claim: Claim,
-        /// The holder's step.
-        step: u32,
-        /// The outcome, reduced beforehand to what is to be kept.
-        outcome: Arc<Outcome>,
-        /// How much of it that is.
-        kept: Kept,
-        /// How long it is kept.
-        ttl: Duration,
-    },
-    /// Nothing was executed: give the key back.
-    Release {
-        /// Who asks.
-        claim: Claim,
-        /// Higher than every step before.
-        step: u32,
-        /// What those who waited are told.
-        verdict: Option<Refusal>,
-    },
-    /// It may have been executed: hold the key until it is resolved.
-    Abandon {
-        /// Who asks.
-        claim: Claim,
-        /// Higher than every step before.
-        step: u32,
-        /// The asker's clock.
-        since: SystemTime,
-        /// What happened.
-        cause: Arc<str>,
-    },
-    /// A person or a policy settles an indeterminate key.
-    Resolve {
-        /// The version that was seen; any other is left alone.
-        seen: Seen,
-        /// The settlement.
-        resolution: Resolution,
-        /// How long an `Applied` outcome is kept.
-        ttl: Duration,
-    },
-    /// Remove a `Cached` record, and only that.
-    Forget,
-}
-
-/// What a store answers to an [`Event`].
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Answer {
-    /// The record now is as the event asked for, by this or an earlier sending
-    /// of it.
-    Done,
-    /// The lease in the record is another one, or the record is gone.
-    NotHolder,
-    /// The lease took a higher step already: a late command.
-    StaleStep,
-    /// The record belongs to a request that asks for something else.
-    Mismatch,
-    /// Not applied, or (for `TakeOver` of a lapsed `Dispatched`) applied as
-    /// `Indeterminate`: this is the record now; `None` where there is none.
-    Is(Option<RecordState>),
+    fn lost_holder(&self) -> Arc<str> {
+        let lease = self.lease;
+        format!("its holder (lease {lease}) was lost with a request under way").into()
+    }
 }

@@ -175,6 +175,6 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 fn may_be_unresolved(record: &Record) -> bool {
     matches!(
         record.content,
-        Content::Locked(_) | Content::Indeterminate { .. }
+        Content::Locked { .. } | Content::Indeterminate { .. }
     )
 }

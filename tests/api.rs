@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use genesys_once::record::{self, Answer, Claim, Event, LeaseId, Phase};
+use genesys_once::record::{self, Answer, Attempts, Claim, Event, LeaseId, Phase};
 use genesys_once::testing::{
     GenesysSimulator, Ledger, ScriptedUpstream, Step, every_error, store_conformance, strategies,
 };
@@ -166,7 +166,9 @@ async fn a_service_with_two_organisations() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(one.resolve(&key, Resolution::NotApplied).await.is_err());
+    let state = one.inspect(&key).await.unwrap().unwrap();
+    let resolved = one.resolve(&key, &state, Resolution::not_applied()).await;
+    assert!(matches!(resolved, Err(Error::NotIndeterminate { .. })));
     assert!(one.forget(&key).await.unwrap());
     let unresolved: Vec<(IdempotencyKey, RecordState)> = match two.unresolved(10).await {
         Ok(unresolved) => unresolved,
@@ -316,6 +318,7 @@ fn the_protocol_is_a_pure_function() {
         fingerprint: request.fingerprint(""),
         lease_ttl: Duration::from_secs(30),
         retention: Duration::from_secs(60),
+        attempts: Attempts::default(),
     };
     let (next, answer) = record::apply(None, &Event::Acquire { claim });
     assert_eq!(answer, Answer::Done);
@@ -331,7 +334,12 @@ fn the_protocol_is_a_pure_function() {
         ),
         "{state:?}"
     );
-    let (_, answer) = record::apply(Some((&stored, left)), &Event::Forget);
+    let (_, answer) = record::apply(
+        Some((&stored, left)),
+        &Event::Forget {
+            lease: LeaseId::from_bytes([0xf0; 16]),
+        },
+    );
     assert_eq!(answer, Answer::Is(Some(state)));
     assert_eq!(
         canonical::canonicalize(b"{ \"b\": 1.0, \"a\": [] }").unwrap(),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use genesys_once::record::{Answer, Claim, Event, LeaseId};
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId};
 use genesys_once::{
     Encrypted, EncryptionKeys, FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName,
     RedisStore, Store,
@@ -92,13 +92,17 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
         fingerprint: Fingerprint::from_bytes([7; 32]),
         lease_ttl: Duration::from_secs(30),
         retention: Duration::from_secs(7 * 24 * 3600),
+        attempts: Attempts {
+            sent: Some(SystemTime::now()),
+            count: 1,
+            timeout: Duration::from_secs(65),
+        },
     };
     let end = match kind {
         Kind::Locked => None,
         Kind::Indeterminate => Some(Event::Abandon {
             claim,
             step: 1,
-            since: SystemTime::now(),
             cause: "no whole answer after the request may have been sent: connection reset".into(),
         }),
         Kind::Cached(bytes) | Kind::Encrypted(bytes) => {

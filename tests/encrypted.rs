@@ -19,7 +19,7 @@ mod encrypted {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use genesys_once::record::{Answer, Claim, Event, LeaseId, Refusal};
+    use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Refusal};
     use genesys_once::{
         Encrypted, EncryptionKeys, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName,
         RecordState, Store, StoreError,
@@ -47,6 +47,7 @@ mod encrypted {
             fingerprint: Fingerprint::from_bytes([9; 32]),
             lease_ttl: LONG,
             retention: 2 * LONG,
+            attempts: Attempts::default(),
         }
     }
 

@@ -16,11 +16,13 @@ mod engine {
     mod once;
     mod outage;
     mod repeatable;
+    mod resolution;
     mod runtimes;
     mod shares;
     mod strangers;
     mod tokens;
     mod unknown;
+    mod whose;
     mod wishes;
 
     use std::time::Duration;

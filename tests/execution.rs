@@ -131,7 +131,7 @@ async fn a_lease_that_lapsed_while_it_was_extended_is_not_used() {
     let holder = locked(&store).await;
     advance(2 * SECOND).await;
     let slow = FaultyStore::new(store.clone(), |operation| match operation.event {
-        Some(Event::Extend { .. }) => Fault::Late(3 * SECOND),
+        Some(Event::Enter { .. }) => Fault::Late(3 * SECOND),
         _ => Fault::Pass,
     });
     let error = holder.execute(&slow, &upstream, None).await.unwrap_err();
@@ -259,7 +259,11 @@ async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
     engine.execute(request()).await.unwrap_err();
     advance(100 * SECOND).await;
     let key = IdempotencyKey::of(&request());
-    engine.resolve(&key, Resolution::NotApplied).await.unwrap();
+    let lost = engine.inspect(&key).await.unwrap().unwrap();
+    engine
+        .resolve(&key, &lost, Resolution::not_applied())
+        .await
+        .unwrap();
     engine.execute(request()).await.unwrap();
     let theirs = state(&store).await.unwrap().seen();
     let reply = executed.cache(&store).await.unwrap().into_reply();
@@ -393,8 +397,8 @@ async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
 /// indeterminate alone, and when `resolve` does not look at a lapsed lock.
 #[tokio::test(start_paused = true)]
 async fn a_lost_holder_s_key_is_listed_and_resolved_though_nobody_asks_for_it() {
-    let applied = Resolution::Applied(answers::json(200, "{}"));
-    for (resolution, calls) in [(Resolution::NotApplied, 1), (applied, 0)] {
+    let applied = Resolution::applied(answers::json(200, "{}"));
+    for (resolution, calls) in [(Resolution::not_applied(), 1), (applied, 0)] {
         let (store, upstream) = (MemoryStore::new(), ok());
         drop(locked(&store).await);
         let engine = Engine::builder(upstream.clone()).store(store.clone());
@@ -403,18 +407,19 @@ async fn a_lost_holder_s_key_is_listed_and_resolved_though_nobody_asks_for_it() 
         assert_eq!(engine.unresolved(10).await.unwrap(), []);
         advance(2 * SECOND).await;
         let key = IdempotencyKey::of(&request());
-        if let Resolution::NotApplied = resolution {
+        let lost = engine.inspect(&key).await.unwrap().unwrap();
+        if resolution == Resolution::not_applied() {
             let listed = engine.unresolved(10).await.unwrap();
             let [(listed, RecordState::Indeterminate { .. })] = &*listed else {
                 panic!("{listed:?}");
             };
             assert_eq!(*listed, key);
             // Its loss was noticed just now.
-            let early = engine.resolve(&key, Resolution::NotApplied).await;
-            assert!(matches!(early, Err(Error::NotIndeterminate { .. })));
+            let early = engine.resolve(&key, &lost, Resolution::not_applied()).await;
+            assert!(matches!(early, Err(Error::TooEarly { .. })), "{early:?}");
             advance(100 * SECOND).await;
         }
-        engine.resolve(&key, resolution).await.unwrap();
+        engine.resolve(&key, &lost, resolution).await.unwrap();
         assert_eq!(engine.unresolved(10).await.unwrap(), []);
         assert!(engine.execute(request()).await.unwrap().is_success());
         assert_eq!(upstream.ledger().total(), calls);

@@ -8,7 +8,7 @@ mod file;
 
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Event, Phase, RELEASED_FOR};
+use genesys_once::record::{Answer, Event, LeaseId, Phase, RELEASED_FOR};
 use genesys_once::testing::{ManualClock, ScriptedUpstream, Step, store_conformance};
 use genesys_once::{DataActionRequest, Engine, FileStore, RecordState, Resolution, Served, Store};
 
@@ -149,8 +149,10 @@ async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
         Answer::Is(Some(RecordState::Indeterminate { .. }))
     ));
     let resolve = Event::Resolve {
+        lease: LeaseId::random(),
         seen: lost.seen(),
-        resolution: Resolution::NotApplied,
+        fingerprint: lost.fingerprint(),
+        resolution: Resolution::not_applied(),
         ttl: TTL,
     };
     done(&store, 1, resolve).await;
@@ -278,8 +280,10 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
     let two = store.unresolved(&name(0).namespace, 2).await.unwrap();
     assert_eq!(two.len(), 2);
     let resolve = Event::Resolve {
+        lease: LeaseId::random(),
         seen: listed[0].1.seen(),
-        resolution: Resolution::NotApplied,
+        fingerprint: listed[0].1.fingerprint(),
+        resolution: Resolution::not_applied(),
         ttl: TTL,
     };
     done(&store, 0, resolve).await;

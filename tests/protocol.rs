@@ -28,7 +28,8 @@
 //! # What must hold
 //!
 //! No second call while the first is not proven unexecuted ([`SecondCall`]); no
-//! two holders that both believe they may send ([`LiveTwice`]); no indeterminate
+//! two holders that both believe they may send ([`LiveTwice`]); no holder that is
+//! told that its answer is recorded where an operator's is ([`TwoAnswers`]); no indeterminate
 //! key without a crash where its holder proved that nothing was executed
 //! ([`FalseIndeterminate`]); and from every state, once nothing more goes wrong,
 //! all holders come to rest and whoever comes next gets the key or is told what
@@ -49,6 +50,7 @@
 //!
 //! [`SecondCall`]: Broken::SecondCall
 //! [`LiveTwice`]: Broken::LiveTwice
+//! [`TwoAnswers`]: Broken::TwoAnswers
 //! [`FalseIndeterminate`]: Broken::FalseIndeterminate
 //! [`NoWayOut`]: Broken::NoWayOut
 
@@ -231,6 +233,15 @@ fn second_call_where_resolve_does_not_compare_versions() {
         ..TWO
     };
     breaks(Mutation::ResolveUnseen, Broken::SecondCall, config);
+}
+
+#[test]
+fn two_answers_where_a_resolution_keeps_the_lost_lease() {
+    let config = Config {
+        resolutions: 1,
+        ..TWO
+    };
+    breaks(Mutation::ResolveKeepsLease, Broken::TwoAnswers, config);
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod redis_store {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use genesys_once::record::{Answer, Claim, Event, LeaseId};
+    use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId};
     use genesys_once::{
         Fingerprint, IdempotencyKey, Kept, Outcome, RecordName, RedisStore, Store, StoreError,
     };
@@ -41,6 +41,7 @@ mod redis_store {
             fingerprint: Fingerprint::from_bytes([9; 32]),
             lease_ttl: Duration::from_secs(60),
             retention: Duration::from_secs(3600),
+            attempts: Attempts::default(),
         }
     }
 

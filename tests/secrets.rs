@@ -243,7 +243,7 @@ async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
     for key in keys {
         let record: Vec<u8> = server.command(&["GET", &key]);
         let text = String::from_utf8_lossy(&record).into_owned();
-        assert!(text.starts_with("genesys-once/1 cached"), "{text}");
+        assert!(text.starts_with("genesys-once/2 cached"), "{text}");
         seen.0.push((format!("the record {key}"), text));
     }
 
@@ -325,7 +325,7 @@ async fn other_types(seen: &mut Seen) {
     seen.debug("cached", &cached);
     seen.debug("store", &store);
     let outcome = cached.into_reply().outcome().clone();
-    seen.debug("resolution", &Resolution::Applied((*outcome).clone()));
+    seen.debug("resolution", &Resolution::applied((*outcome).clone()));
     let name = RecordName::new(upstream.namespace(), IdempotencyKey::of(&request()));
     seen.debug("state of a record", &store.look(&name).await.unwrap());
 }

@@ -11,9 +11,9 @@ use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use genesys_once::record::Phase;
+use genesys_once::record::{Phase, Version};
 use genesys_once::{Engine, IdempotencyKey, Kept, Outcome, RecordState, Resolution};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -98,10 +98,13 @@ async fn list(
     Ok(Json(json!({ "keys": keys, "more": more })))
 }
 
-async fn show(State(engine): State<Engine>, key: KeyPath) -> Result<Json<Value>, Problem> {
+async fn show(State(engine): State<Engine>, key: KeyPath) -> Result<impl IntoResponse, Problem> {
     let key = read(key)?;
     match engine.inspect(&key).await? {
-        Some(state) => Ok(Json(told(&key, &state))),
+        Some(state) => {
+            let tag = format!("\"{}\"", state.version());
+            Ok(([(header::ETAG, tag)], Json(told(&key, &state))))
+        }
         None => Err(absent(key)),
     }
 }
@@ -135,13 +138,15 @@ enum Found {
 async fn resolve(
     State(engine): State<Engine>,
     key: KeyPath,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let key = read(key)?;
+    let version = seen_version(&headers).map_err(|problem| problem.of_key(key))?;
     let body = body.map_err(unreadable)?;
     let found = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
     let resolution = match found {
-        Found::NotApplied => Resolution::NotApplied,
+        Found::NotApplied => Resolution::not_applied(),
         Found::Applied { status, body } => {
             // A status that no answer can have is a slip of the operator's.
             let status = StatusCode::from_u16(status).ok();
@@ -151,16 +156,29 @@ async fn resolve(
             let mut headers = HeaderMap::new();
             let json = HeaderValue::from_static("application/json");
             headers.insert(header::CONTENT_TYPE, json);
-            Resolution::Applied(Outcome::new(status, headers, body))
+            Resolution::applied(Outcome::new(status, headers, body))
         }
     };
-    let what = match &resolution {
-        Resolution::Applied(_) => "applied",
-        _ => "not applied",
+    let what = match resolution.outcome() {
+        Some(_) => "applied",
+        None => "not applied",
     };
-    engine.resolve(&key, resolution).await?;
+    engine.resolve(&key, version, resolution).await?;
     tracing::warn!(%key, what, "an operator resolved it");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The version that the operator saw, from `If-Match`: a quoted entity tag (RFC
+/// 9110, section 13.1.1), which is the `ETag` and the `version` of a shown key.
+fn seen_version(headers: &HeaderMap) -> Result<Version, Problem> {
+    let missing = || {
+        let detail = "send the version of the key that was shown as If-Match: \"VERSION\"";
+        Problem::new("version_required", detail)
+    };
+    let tag = headers.get(header::IF_MATCH).ok_or_else(missing)?;
+    let tag = tag.to_str().ok().map(str::trim).ok_or_else(missing)?;
+    let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    tag.and_then(|tag| tag.parse().ok()).ok_or_else(missing)
 }
 
 fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
@@ -189,13 +207,14 @@ fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
         } => json!({
             "state": "indeterminate",
             "since_unix": since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            "age_seconds": age.as_secs(),
+            "age_seconds": age.map(|age| age.as_secs()),
             "cause": **cause,
         }),
         RecordState::Released { .. } => json!({ "state": "released" }),
         _ => json!({ "state": "unknown" }),
     };
     told["key"] = json!(key);
+    told["version"] = json!(state.version());
     told
 }
 

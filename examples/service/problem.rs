@@ -12,17 +12,20 @@ use serde_json::{Value, json};
 /// Every code with its status and title. The engine's codes are those of
 /// [`Error::code`]; the others are the service's own.
 #[rustfmt::skip]
-pub const TABLE: [(&str, u16, &str); 21] = [
+pub const TABLE: [(&str, u16, &str); 24] = [
     ("invalid_request", 400, "The request cannot be read"),
     ("unauthenticated", 401, "An admin token is needed"),
     ("not_found", 404, "There is nothing here"),
     ("method_not_allowed", 405, "This route has other methods"),
     ("in_progress", 409, "The key is being executed"),
-    ("not_indeterminate", 409, "The key cannot be resolved now"),
+    ("not_indeterminate", 409, "The key is not indeterminate in that version"),
+    ("resolution_unknown", 409, "The resolution might have been applied"),
+    ("too_early", 409, "The lost attempt might still be running"),
     ("payload_too_large", 413, "The body is too large"),
     ("unsupported_media_type", 415, "The body must be JSON"),
     // draft-ietf-httpapi-idempotency-key-header, section 2.7.
     ("payload_mismatch", 422, "The key belongs to another payload"),
+    ("version_required", 428, "If-Match must name the version that was seen"),
     ("rate_limited", 429, "The platform asks to wait"),
     ("internal", 500, "Something is wrong with the service"),
     ("record_unreadable", 500, "The key's record cannot be read"),
@@ -121,9 +124,15 @@ impl From<Error> for Problem {
             Error::InvalidRequest { field, .. } => {
                 problem.more.push(("field", json!(field)));
             }
-            Error::Indeterminate { key, since, .. } => {
+            Error::Indeterminate {
+                key,
+                version,
+                since,
+                ..
+            } => {
                 // The cause may name hosts: it is in the record and the log.
                 problem.detail = format!("key {key} may have been executed");
+                problem.more.push(("version", json!(version)));
                 let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
                 problem.more.push(("since_unix", json!(since.as_secs())));
             }

@@ -17,8 +17,6 @@ mod attempts;
 mod elsewhere;
 mod run;
 
-pub(crate) use self::elsewhere::{notice_loss, resolve};
-
 /// A flight and what it takes to run it.
 pub(crate) struct Job {
     pub guard: Box<Guard>,

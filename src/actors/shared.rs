@@ -4,7 +4,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::Span;
@@ -12,6 +11,7 @@ use tracing::Span;
 use super::finish::Unfinished;
 use super::hold::Hold;
 use super::permits::Permits;
+use super::resolution::Sightings;
 use super::token::Tokens;
 use super::unmatched::Unmatched;
 use super::waits::WaitList;
@@ -49,6 +49,7 @@ pub(crate) struct Shared {
     pub hold: Hold,
     pub waits: WaitList,
     pub unmatched: Unmatched,
+    pub sightings: Sightings,
     /// Turns true when executions are cut off.
     pub cut: watch::Sender<bool>,
     /// What waits for the store to take it.
@@ -73,13 +74,6 @@ impl Shared {
     /// Waits, and has the time recorded by what it waited for.
     pub(crate) async fn held<F: Future>(&self, by: &'static str, until: F) -> F::Output {
         telemetry::held(&self.namespace, by, until).await
-    }
-
-    /// How long after `since` a lost attempt may still be running.
-    pub(crate) fn may_still_run(&self) -> Duration {
-        self.upstream
-            .attempt_limit()
-            .saturating_add(self.terms.lease)
     }
 }
 

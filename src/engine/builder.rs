@@ -264,6 +264,7 @@ impl EngineBuilder {
 
     async fn spawn(mut self, above: Option<ActorCell>) -> Result<Engine, Error> {
         in_runtime_with_timers()?;
+        self.terms.attempt_timeout = self.upstream.attempt_limit();
         self.check()?;
         self.upstream.limit_response(self.terms.max_response_bytes);
         self.terms.route = Arc::from(self.upstream.route_label());
@@ -326,6 +327,7 @@ impl EngineBuilder {
             hold: Hold::default(),
             waits: Default::default(),
             unmatched: Default::default(),
+            sightings: Default::default(),
             cut: watch::Sender::new(false),
             unfinished: Default::default(),
             counts: Default::default(),

@@ -7,12 +7,13 @@ use super::Engine;
 use crate::actors::{notice_loss, resolve};
 use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
-use crate::key::IdempotencyKey;
+use crate::key::{IdempotencyKey, Version};
 use crate::record::{Answer, Event, RecordState, Resolution};
 use crate::store::Store as _;
 
 impl Engine {
-    /// What is known of a key; `None` where nothing is.
+    /// What is known of a key; `None` where nothing is: no record, one that was
+    /// forgotten, or one that was given back without a word.
     ///
     /// # Errors
     ///
@@ -26,34 +27,72 @@ impl Engine {
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
         let state = shared.store.look(&name).await;
-        state.map_err(|source| Error::of_store(*key, source))
+        let state = state.map_err(|source| Error::of_store(*key, source))?;
+        Ok(state.filter(|state| !matches!(state, RecordState::Released { verdict: None, .. })))
     }
 
-    /// Settles an indeterminate key, also one whose holder was lost with its
-    /// request under way: `NotApplied` lets the next request execute it, `Applied`
-    /// replays the outcome given.
+    /// Resolves an indeterminate key, also one whose holder was lost with its
+    /// request under way: [`Resolution::not_applied`] lets the next request execute
+    /// it, [`Resolution::applied`] replays the outcome given.
+    ///
+    /// `version` is what the caller saw: the state that [`inspect`](Self::inspect)
+    /// or [`unresolved`](Self::unresolved) returned, or the `version` of
+    /// [`Error::Indeterminate`]. Another execution of the key, or another request
+    /// under the same key, is never resolved by it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// # use genesys_once::testing::{ScriptedUpstream, Step};
+    /// use genesys_once::{DataActionRequest, Engine, Error, Resolution};
+    ///
+    /// # let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    /// let engine = Engine::builder(upstream).start().await?;
+    /// let request = DataActionRequest::new("custom_-_refund", r#"{"order": 42}"#)?;
+    /// if let Err(Error::Indeterminate { key, .. }) = engine.execute(request).await {
+    ///     let state = engine.inspect(&key).await?.expect("it is indeterminate");
+    ///     // Not before the lost attempt has ended for certain: 95 s by default.
+    ///     let early = engine.resolve(&key, &state, Resolution::not_applied()).await;
+    ///     assert!(matches!(early, Err(Error::TooEarly { .. })));
+    /// # tokio::time::advance(std::time::Duration::from_secs(95)).await;
+    /// # engine.resolve(&key, &state, Resolution::not_applied()).await?;
+    /// }
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::NotIndeterminate`] where the key is not indeterminate (any
-    /// more), and for `NotApplied` as long as the lost attempt may still be
-    /// running: attempt time-out and lease (95 s by default) after `since`.
-    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
+    /// [`Error::NotIndeterminate`] where the key is not, or no longer, indeterminate
+    /// in that version. [`Error::TooEarly`] for `not_applied` while the lost attempt
+    /// might still be running: for the attempt time-out and the lease of its holder
+    /// (95 s by default), by the store's clock since the record became
+    /// indeterminate and by this engine's wall clock since the attempt was sent.
+    /// [`Error::ResolutionUnknown`] where the reply was lost and the key has changed
+    /// since. [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
     ///
     /// # Cancel safety
     ///
-    /// The resolution may or may not have been applied; asking again is safe.
-    pub async fn resolve(&self, key: &IdempotencyKey, resolution: Resolution) -> Result<(), Error> {
+    /// The resolution might have been applied; asking again is safe.
+    pub async fn resolve(
+        &self,
+        key: &IdempotencyKey,
+        version: impl Into<Version>,
+        resolution: Resolution,
+    ) -> Result<(), Error> {
         in_runtime()?;
         let shared = &*self.inner.shared;
         let ttl = shared.terms.result_ttl;
-        resolve(shared, *key, resolution, ttl).await
+        resolve(shared, *key, version.into(), resolution, ttl).await
     }
 
-    /// Removes the recorded outcome of a key, so that the next request executes
+    /// Forgets the recorded outcome of a key, so that the next request executes
     /// it again; `false` where there was none. Nothing but a recorded outcome is
-    /// ever removed. Other processes may answer from memory for another minute
-    /// (their `recent` time).
+    /// ever forgotten. What is left in the store is an empty mark for as long as
+    /// the outcome would have lasted, so that no late command of its holder brings
+    /// it back. Other processes may answer from memory for another minute (their
+    /// `recent` time).
     ///
     /// # Errors
     ///
@@ -66,7 +105,8 @@ impl Engine {
         in_runtime()?;
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
-        let forgotten = shared.store.apply(&name, Event::Forget).await;
+        let lease = shared.terms.ambient.lease_id();
+        let forgotten = shared.store.apply(&name, Event::Forget { lease }).await;
         // Afterwards, so that what is remembered meanwhile goes, too.
         shared.flights.forget(key);
         match forgotten {

@@ -15,7 +15,7 @@ use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
-use crate::record::{Answer, Claim, Event, Phase};
+use crate::record::{Answer, Attempts, Claim, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
 use crate::upstream::{AccessToken, Call, Lease, Upstream};
@@ -160,14 +160,26 @@ impl Execution<Locked> {
         (self, output)
     }
 
-    /// Makes sure that the lease is live and in `Dispatched`; `false` where it
-    /// is no longer this execution's.
+    /// Makes sure that the lease is live, in `Dispatched`, and that the record says
+    /// when this attempt is sent; `false` where it is no longer this execution's.
+    ///
+    /// The first attempt of a key that was free needs no command: its acquire has
+    /// written all that.
     async fn dispatch(&mut self, store: &dyn Store) -> Result<bool, StoreError> {
-        let claim = self.state.held.claim;
-        if self.state.held.phase == Phase::Claimed {
-            self.state.held.step += 1;
-            let step = self.state.held.step;
-            self.core.progress.held(claim, step);
+        for _ in 0..4 {
+            if self.is_dispatched() {
+                return Ok(true);
+            }
+            let sent = Some(self.wall_now());
+            let held = &mut *self.state.held;
+            held.step += 1;
+            held.claim.attempts = Attempts {
+                sent,
+                count: held.attempts + 1,
+                ..held.claim.attempts
+            };
+            let (claim, step) = (held.claim, held.step);
+            self.core.progress.advanced(claim, step);
             let enter = Event::Enter {
                 claim,
                 step,
@@ -178,31 +190,23 @@ impl Execution<Locked> {
             }
             self.state.held.phase = Phase::Dispatched;
         }
-        // What is left must suffice to begin with: a stop of this process, or a
-        // slow answer of the store, may have eaten it up.
-        let mut tries = 0;
-        while self
-            .state
-            .held
-            .live_until
-            .saturating_duration_since(Instant::now())
-            < claim.lease_ttl / 3
-        {
-            tries += 1;
-            let extend = Event::Extend {
-                claim,
-                dispatched: Some(self.state.held.step),
-            };
-            if !Box::pin(self.renew(store, extend)).await? {
-                return Ok(false);
-            }
-            if tries == 4 {
-                return Err(StoreError::unavailable(
-                    "the lease lapses faster than it is extended",
-                ));
-            }
-        }
-        Ok(true)
+        Err(StoreError::unavailable(
+            "the lease lapses faster than it is extended",
+        ))
+    }
+
+    /// Whether the record says that this attempt is under way, of lately enough,
+    /// under a lease of which enough is left to begin with: a stop of this
+    /// process, or a slow answer of the store, may have eaten it up.
+    fn is_dispatched(&self) -> bool {
+        let held = &*self.state.held;
+        let third = held.claim.lease_ttl / 3;
+        let Attempts { sent, count, .. } = held.claim.attempts;
+        let age = sent.map(|sent| self.wall_now().duration_since(sent).unwrap_or_default());
+        held.phase == Phase::Dispatched
+            && count == held.attempts + 1
+            && age.is_some_and(|age| age <= third)
+            && held.live_until.saturating_duration_since(Instant::now()) >= third
     }
 
     /// Sends an event that renews the lease; `false` where it is lost.
@@ -237,7 +241,7 @@ impl Execution<Locked> {
         self.state.held.attempts += 1;
         let lease = Lease::until(self.state.held.live_until);
         let call = Call::new(self.core.request.clone(), self.state.held.attempts).under(&lease);
-        let limit = upstream.attempt_limit();
+        let limit = upstream.attempt_limit().min(claim.attempts.timeout);
         // Before the clock is looked at: a subscriber may take its time.
         let span = telemetry::attempt(self.state.held.attempts);
         // I1: live and dispatched, by our own clock, from when the last
@@ -252,7 +256,7 @@ impl Execution<Locked> {
         // Before `send` is first polled: from here on nothing is proven.
         self.core
             .progress
-            .unproven(claim, self.state.held.step, self.wall_now(), LOST.clone());
+            .unproven(claim, self.state.held.step, LOST.clone());
         self.core.progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let answer = timeout(limit, upstream.send(&call, token)).instrument(span);
@@ -364,7 +368,8 @@ impl Execution<Locked> {
             }
             _ if self.state.held.reading.on_unknown == OnUnknown::Retry => {
                 self.state.held.unproven = true;
-                let error = self.core.indeterminate(self.wall_now(), cause);
+                let claim = self.state.held.claim;
+                let error = self.core.indeterminate(claim, self.wall_now(), cause);
                 Ok(Attempt::Unproven(self, error))
             }
             _ => Err((self, cause)),

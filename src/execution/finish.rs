@@ -95,11 +95,9 @@ impl Execution<Locked> {
     /// It may or may not have been recorded, and
     /// [`Progress::settle`](super::Progress::settle) still records it.
     pub async fn abandon(self, store: &dyn Store, cause: impl Into<Arc<str>>) -> Error {
-        let (since, cause) = (self.wall_now(), cause.into());
+        let cause = cause.into();
         let Holding { claim, step, .. } = *self.state.held;
-        self.core
-            .progress
-            .unproven(claim, step, since, cause.clone());
+        self.core.progress.unproven(claim, step, cause.clone());
         if let Err(error) = self.core.progress.settle(store, &self.core.name, 1).await {
             tracing::warn!(
                 name = %self.core.name,
@@ -107,7 +105,7 @@ impl Execution<Locked> {
                 "could not record that a request may have been executed; its lease will say so when it lapses"
             );
         }
-        self.core.indeterminate(since, cause)
+        self.core.indeterminate(claim, self.wall_now(), cause)
     }
 }
 

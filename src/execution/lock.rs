@@ -2,16 +2,16 @@
 //! anything to the platform.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{Cached, Core, Execution, Hashed, Holding, Locked, Progress, TRIES, Terms, once};
 use crate::ambient::{Ambient, in_runtime};
 use crate::error::{Error, StoreError};
-use crate::key::{Namespace, RecordName};
+use crate::key::{Fingerprint, Namespace, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{Answer, Claim, Event, Phase, RecordState, Seen};
+use crate::record::{Answer, Attempts, Claim, Event, Phase, RecordState, Seen};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry;
@@ -75,6 +75,11 @@ impl Execution<Hashed> {
             fingerprint: self.core.request.fingerprint(&terms.route),
             lease_ttl: terms.lease,
             retention: terms.unresolved_ttl,
+            attempts: Attempts {
+                sent: None,
+                count: 0,
+                timeout: terms.attempt_timeout,
+            },
         };
         let progress = self.core.progress.clone();
         progress.taking(claim);
@@ -86,7 +91,7 @@ impl Execution<Hashed> {
             lost_reply: false,
         };
         let taken = taking.take().await;
-        let lost_reply = taking.lost_reply;
+        let (claim, lost_reply) = (taking.claim, taking.lost_reply);
         match taken {
             Ok(Taken::Lease { phase, sent }) => {
                 progress.trail().lease_taken();
@@ -115,10 +120,8 @@ impl Execution<Hashed> {
                     progress.settled();
                 }
                 match other {
-                    Ok(Taken::Somebody(state)) => self.read(state, claim),
-                    Ok(Taken::Mismatch) => Err(Error::PayloadMismatch {
-                        key: self.core.name.key,
-                    }),
+                    Ok(Taken::Somebody(state)) => self.read(state, claim.fingerprint),
+                    Ok(Taken::Mismatch) => Err(self.mismatch()),
                     Err(error) => Err(self.core.of_store(error)),
                     Ok(Taken::Lease { .. }) => unreachable!("matched above"),
                 }
@@ -132,33 +135,32 @@ impl Execution<Hashed> {
     ///
     /// [`Error::PayloadMismatch`] where it is another request's.
     pub(crate) fn seen(self, state: RecordState, terms: &Terms) -> Result<Lock, Error> {
-        let fingerprint = self.core.request.fingerprint(&terms.route);
-        if state
-            .fingerprint()
-            .is_some_and(|theirs| theirs != fingerprint)
-        {
-            return Err(Error::PayloadMismatch {
-                key: self.core.name.key,
-            });
-        }
-        Ok(self.replay_or(state))
+        let mine = self.core.request.fingerprint(&terms.route);
+        self.read(state, mine)
     }
 
-    fn read(self, state: RecordState, claim: Claim) -> Result<Lock, Error> {
-        // Stores compare this themselves; an answer is never handed out unchecked.
-        if state
-            .fingerprint()
-            .is_some_and(|theirs| theirs != claim.fingerprint)
-        {
-            return Err(Error::PayloadMismatch {
-                key: self.core.name.key,
-            });
-        }
-        Ok(self.replay_or(state))
-    }
-
-    fn replay_or(self, state: RecordState) -> Lock {
+    /// What a record says to the request with the fingerprint `mine`: every
+    /// outcome, refusal and error of a record passes through here, and none
+    /// without the comparison (I6).
+    fn read(self, state: RecordState, mine: Fingerprint) -> Result<Lock, Error> {
+        let foreign = state.fingerprint() != mine;
         match state {
+            // Nothing was executed, so that the key is free; the verdict is not
+            // this request's.
+            RecordState::Released {
+                seen, fingerprint, ..
+            } if foreign => {
+                let verdict = None;
+                Ok(Lock::Taken(
+                    self,
+                    RecordState::Released {
+                        verdict,
+                        seen,
+                        fingerprint,
+                    },
+                ))
+            }
+            _ if foreign => Err(self.mismatch()),
             RecordState::Cached {
                 outcome,
                 left,
@@ -166,24 +168,29 @@ impl Execution<Hashed> {
                 ..
             } => {
                 let reply = Reply::new(self.core.name.key, outcome, Served::Store).with_kept(kept);
-                Lock::Cached(Execution {
+                Ok(Lock::Cached(Execution {
                     core: self.core,
                     state: Cached { reply, left },
-                })
+                }))
             }
-            state => Lock::Taken(self, state),
+            state => Ok(Lock::Taken(self, state)),
+        }
+    }
+
+    fn mismatch(&self) -> Error {
+        Error::PayloadMismatch {
+            key: self.core.name.key,
         }
     }
 }
 
-/// Records keep times in milliseconds.
-fn ms(time: SystemTime) -> Option<u128> {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(since.as_millis())
-}
-
-/// How often a key is asked for whose record changes each time.
+/// How often a key is asked for whose record changes each time, before its record
+/// is handed to the caller as it was last seen.
 const ROUNDS: u32 = 4;
+
+/// The first wait before a contended key is asked for again, at most; doubled with
+/// each round.
+const CONTENDED: Duration = Duration::from_millis(4);
 
 /// One attempt to take a key.
 struct Taking<'a> {
@@ -205,9 +212,15 @@ impl Taking<'_> {
     /// Most keys are free, or their outcome is recorded: what else may be found
     /// is boxed, so that those need no room for it.
     async fn take(&mut self) -> Result<Taken, StoreError> {
+        self.claim.attempts = Attempts {
+            sent: Some(self.ambient.wall_now()),
+            count: 1,
+            ..self.claim.attempts
+        };
         let claim = self.claim;
-        // Two processes may take turns releasing; a bound, and then we wait.
-        for _ in 0..ROUNDS {
+        // Processes may take turns releasing; a bound, and then the caller waits.
+        let mut round = 0;
+        loop {
             let (answer, sent) = self.send(&Event::Acquire { claim }).await?;
             let state = match answer {
                 Answer::Done => {
@@ -220,15 +233,24 @@ impl Taking<'_> {
                 Answer::Is(Some(state @ RecordState::Cached { .. })) => {
                     return Ok(Taken::Somebody(state));
                 }
-                Answer::Is(Some(state)) => state,
+                Answer::Is(Some(state)) => Some(state),
                 // Gone between two looks: ask again.
-                _ => continue,
+                _ => None,
             };
-            if let Some(taken) = Box::pin(self.take_found(state)).await? {
-                return Ok(taken);
+            if let Some(state) = state {
+                let last = state.clone();
+                if let Some(taken) = Box::pin(self.take_found(state)).await? {
+                    return Ok(taken);
+                }
+                if round == ROUNDS {
+                    return Ok(Taken::Somebody(last));
+                }
             }
+            // The key is contended, which is no outage: apart, and not at once.
+            round = ROUNDS.min(round + 1);
+            let pause = CONTENDED * 2u32.pow(round);
+            sleep(pause.mul_f64(self.ambient.fraction())).await;
         }
-        Err(StoreError::unavailable("the record does not stand still"))
     }
 
     /// Takes the key where the record that was found allows it; `None` where it
@@ -253,42 +275,54 @@ impl Taking<'_> {
             } if lease_left.is_zero() => self.take_over(seen).await,
             // Our own acquire lapsed before we heard of it, and somebody took it
             // for a lost request: we know that nothing was sent.
-            RecordState::Indeterminate { seen, .. } if seen.lease == claim.lease => {
+            RecordState::Indeterminate {
+                seen, fingerprint, ..
+            } if seen.lease == claim.lease => {
                 let release = Event::Release {
                     claim,
                     step: 1,
                     verdict: None,
                 };
                 self.send(&release).await?;
-                Err(StoreError::unavailable(
-                    "the lease lapsed while it was taken",
-                ))
+                // Free again: the caller begins anew, with another lease.
+                let verdict = None;
+                Ok(Some(Taken::Somebody(RecordState::Released {
+                    verdict,
+                    seen,
+                    fingerprint,
+                })))
             }
             state => Ok(Some(Taken::Somebody(state))),
         }
     }
 
     async fn take_over(&mut self, seen: Seen) -> Result<Option<Taken>, StoreError> {
-        let claim = self.claim;
-        let now = self.ambient.wall_now();
-        let (answer, sent) = self.send(&Event::TakeOver { claim, seen, now }).await?;
+        // Into `Claimed`: nothing is sent yet.
+        let claim = Claim {
+            attempts: Attempts {
+                sent: None,
+                count: 0,
+                ..self.claim.attempts
+            },
+            ..self.claim
+        };
+        let (answer, sent) = self.send(&Event::TakeOver { claim, seen }).await?;
         Ok(match answer {
-            Answer::Done => Some(Taken::Lease {
-                phase: Phase::Claimed,
-                sent,
-            }),
+            Answer::Done => {
+                self.claim = claim;
+                Some(Taken::Lease {
+                    phase: Phase::Claimed,
+                    sent,
+                })
+            }
             Answer::Mismatch => Some(Taken::Mismatch),
             // Still free, at another revision: look again.
             Answer::Is(None | Some(RecordState::Released { .. })) => None,
-            Answer::Is(Some(state)) => {
-                if let RecordState::Indeterminate { since, .. } = &state
-                    && ms(*since) == ms(now)
-                {
-                    // By this very command: nobody else's is of this instant.
-                    telemetry::indeterminate(&self.core.name);
-                }
+            Answer::Lost(state) => {
+                telemetry::indeterminate(&self.core.name);
                 Some(Taken::Somebody(state))
             }
+            Answer::Is(Some(state)) => Some(Taken::Somebody(state)),
             _ => None,
         })
     }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::follow_up;
 use super::wishes::Wishes;
@@ -15,6 +15,10 @@ use crate::record::{Answer, Claim, Event, Refusal};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry::{self, Trail};
+
+/// How long an outcome is kept at least: waiters in other processes poll once a
+/// second, and their store may take its time-out twice.
+const SHORTEST_KEPT: Duration = Duration::from_secs(5);
 
 /// What is known of one execution, and what its callers asked for.
 pub struct Progress {
@@ -47,7 +51,7 @@ enum End {
     /// Nothing was sent, or every attempt is proven not executed.
     Release(Option<Refusal>),
     /// An attempt may have been executed.
-    Abandon { since: SystemTime, cause: Arc<str> },
+    Abandon { cause: Arc<str> },
     /// The outcome is known.
     Complete {
         outcome: Arc<Outcome>,
@@ -76,9 +80,10 @@ impl Progress {
     }
 
     /// How long the outcome is kept; `usual` where no caller asks for anything
-    /// else.
+    /// else. Long enough in any case for waiters in other processes to find it:
+    /// to them, an outcome that has gone is none, and they would execute again.
     pub(crate) fn ttl(&self, usual: Duration) -> Duration {
-        self.wishes.ttl(usual)
+        self.wishes.ttl(usual).max(SHORTEST_KEPT)
     }
 
     /// What this execution leaves for its spans.
@@ -202,10 +207,9 @@ impl Progress {
                     verdict
                 },
             },
-            End::Abandon { since, cause } => Event::Abandon {
+            End::Abandon { cause } => Event::Abandon {
                 claim,
                 step: next,
-                since,
                 cause,
             },
             End::Complete {
@@ -240,6 +244,13 @@ impl Progress {
         });
     }
 
+    /// The lease takes another step; what is known of its attempts stays.
+    pub(super) fn advanced(&self, claim: Claim, step: u32) {
+        if let Known::Held(held) = &mut *self.known() {
+            (held.claim, held.step) = (claim, step);
+        }
+    }
+
     /// A lease is in the store; nothing was executed under it.
     pub(super) fn held(&self, claim: Claim, step: u32) {
         self.set(claim, step, End::Release(None));
@@ -251,8 +262,8 @@ impl Progress {
     }
 
     /// A request may be on the wire from now on.
-    pub(super) fn unproven(&self, claim: Claim, step: u32, since: SystemTime, cause: Arc<str>) {
-        self.set(claim, step, End::Abandon { since, cause });
+    pub(super) fn unproven(&self, claim: Claim, step: u32, cause: Arc<str>) {
+        self.set(claim, step, End::Abandon { cause });
     }
 
     /// The outcome is known.

@@ -18,7 +18,7 @@ pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600)
 /// [`lock`](super::Execution::lock) refuses impossible ones with
 /// [`Error::InvalidConfig`]: a lease of less than 100 ms or more than an hour,
 /// other times of less than 1 ms or more than ten years, an `unresolved_ttl`
-/// shorter than the lease, a `max_response_bytes` of 0.
+/// shorter than lease and attempt time-out together, a `max_response_bytes` of 0.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Terms {
@@ -30,6 +30,10 @@ pub struct Terms {
     pub result_ttl: Duration,
     /// How long an indeterminate key is held; 7 days by default.
     pub unresolved_ttl: Duration,
+    /// How long one attempt may take, 65 s by default: the upstream's
+    /// `attempt_limit`, and no more than that. It stands in the record, so that a
+    /// lost attempt is never taken for one that has ended.
+    pub attempt_timeout: Duration,
     /// What follows an attempt that may have been executed; `Hold` by default.
     pub on_unknown: OnUnknown,
     /// Reads an answer; [`classify::genesys`] by default.
@@ -48,6 +52,7 @@ impl Default for Terms {
             lease: Duration::from_secs(30),
             result_ttl: Duration::from_secs(24 * 3600),
             unresolved_ttl: Duration::from_secs(7 * 24 * 3600),
+            attempt_timeout: Duration::from_secs(65),
             on_unknown: OnUnknown::default(),
             classify: Arc::new(classify::genesys),
             max_response_bytes: 8 << 20,
@@ -85,8 +90,11 @@ impl Terms {
                 return refuse(setting, "it must be at most ten years");
             }
         }
-        if self.unresolved_ttl < self.lease {
-            return refuse("unresolved_ttl", "it must be at least the lease");
+        if self.unresolved_ttl < self.lease.saturating_add(self.attempt_timeout) {
+            return refuse(
+                "unresolved_ttl",
+                "it must be at least the lease and the attempt time-out together",
+            );
         }
         if self.max_response_bytes == 0 {
             return refuse("max_response_bytes", "it must not be 0");
@@ -111,6 +119,7 @@ impl fmt::Debug for Terms {
             .field("lease", &self.lease)
             .field("result_ttl", &self.result_ttl)
             .field("unresolved_ttl", &self.unresolved_ttl)
+            .field("attempt_timeout", &self.attempt_timeout)
             .field("on_unknown", &self.on_unknown)
             .field("max_response_bytes", &self.max_response_bytes)
             .field("route", &self.route)

@@ -1,348 +1,289 @@
-//! A record as bytes: one line of text that scripts can match, then JSON.
+//! A record as bytes: one line of text that scripts decide by, one line of JSON,
+//! then the body of the platform's answer, byte for byte, to the end.
 //!
 //! ```text
-//! genesys-once/1 locked LEASE STEP REV PHASE RETENTION_MS FINGERPRINT\n{…}
+//! genesys-once/2 STATE PHASE LEASE REV STEP FINGERPRINT LEASE_MS RETENTION_MS\n
+//! {"name":"genesys-once:NAMESPACE:KEY",…}\n
+//! BODY
 //! ```
 //!
-//! A reader refuses what it does not know: a newer version, another word, a
-//! damaged line. A release that changes the format first only reads it.
+//! Numbers are decimal digits, at most 15; hex digits are lower case; words that
+//! follow the known ones, and unknown members of the JSON, are ignored. A reader
+//! refuses what it does not know: a newer version, another state, a damaged line,
+//! another record's name, a body that is cut.
 
-use std::borrow::Cow;
 use std::io::Write as _;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
-
-use self::stored_bytes::StoredBytes;
+use self::stored::{Name, Stored, StoredAttempts, StoredWait, millis, write_json, write_outcome};
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
+use crate::key::RecordName;
 use crate::outcome::{Kept, Outcome};
 
+mod stored;
 mod stored_bytes;
 #[cfg(test)]
 mod tests;
 
-const MAGIC: &str = "genesys-once/1";
+const MAGIC: &str = "genesys-once/2";
 
-/// What scripts can still count by one (2^53); nothing writes as often as that.
-const MAX_REV: u64 = 1 << 53;
+/// Digits of a number in the first line, at most: below 2^53, where numbers of
+/// scripts are still exact integers.
+const MAX_DIGITS: usize = 15;
+const MAX_NUMBER: u64 = 999_999_999_999_999;
 
 /// Room for the first line of any record.
-const LINE: usize = 192;
+const LINE: usize = 224;
 
-/// Room for the names and brackets around what a record holds in JSON.
-const ROOM: usize = 64;
-
-/// Headers of one connection or one browser, which no replay should repeat:
-/// RFC 9110 section 7.6.1, and cookies.
-const NOT_KEPT: [&str; 11] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
-];
+/// Room for the names and brackets around what a record holds in JSON, its own
+/// name included.
+const ROOM: usize = 256;
 
 impl Record {
-    /// The record as a store keeps it.
-    pub fn encode(&self) -> Vec<u8> {
-        let (word, phase) = match &self.content {
-            Content::Locked(Phase::Claimed) => ("locked", "claimed"),
-            Content::Locked(Phase::Dispatched) => ("locked", "dispatched"),
-            Content::Cached { .. } => ("cached", "-"),
-            Content::Indeterminate { .. } => ("indeterminate", "-"),
-            Content::Released { .. } => ("released", "-"),
-        };
+    /// The record as a store keeps it under `name`.
+    pub fn encode(&self, name: &RecordName) -> Vec<u8> {
+        let (word, phase) = self.content.words();
         let mut bytes = Vec::with_capacity(LINE + self.content.room());
         writeln!(
             bytes,
-            "{MAGIC} {word} {} {} {} {phase} {} {}",
+            "{MAGIC} {word} {phase} {} {} {} {} {} {}",
             self.lease,
-            self.step,
             self.rev,
-            u64::try_from(self.retention.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX),
+            self.step,
             self.fingerprint,
+            millis(self.lease_ttl),
+            millis(self.retention),
         )
         .expect("a Vec takes everything");
-        self.content.write(&mut bytes);
+        self.content.write(name, &mut bytes);
         bytes
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Reads what [`encode`](Self::encode) wrote under the same name.
     ///
     /// # Errors
     ///
-    /// `StoreError::unreadable` for a newer version and for anything damaged.
-    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let end = bytes.iter().take(512).position(|&b| b == b'\n');
-        let line = end
-            .and_then(|end| std::str::from_utf8(&bytes[..end]).ok())
+    /// `StoreError::unreadable` for a newer version, for another record's bytes
+    /// and for anything damaged.
+    pub fn decode(name: &RecordName, bytes: &[u8]) -> Result<Self, StoreError> {
+        let (line, rest) = first_line(bytes, 512)
             .ok_or_else(|| StoreError::unreadable("it does not begin with a line of a record"))?;
-        let json = &bytes[line.len() + 1..];
         let mut words = line.split(' ');
         let magic = words.next().unwrap_or_default();
         if magic != MAGIC {
             return Err(StoreError::unreadable(
                 match magic.strip_prefix("genesys-once/") {
-                    Some(version) => format!("it has version {version:?}, this is version 1"),
+                    Some(version) => format!("it has version {version:?}, this is version 2"),
                     None => "it is not a record of genesys-once".into(),
                 },
             ));
         }
-        let mut rest = [""; 7];
-        let filled = rest.iter_mut().try_for_each(|word| {
-            *word = words.next()?;
-            Some(())
-        });
-        if filled.is_none() || words.next().is_some() {
-            return Err(StoreError::unreadable("its first line has not eight words"));
+        let mut known = [""; 8];
+        for (found, word) in known.iter_mut().enumerate() {
+            *word = words.next().ok_or_else(|| {
+                StoreError::unreadable(format!(
+                    "malformed record header: expected 8 fields, found {found}"
+                ))
+            })?;
         }
-        let [word, lease, step, rev, phase, retention, fingerprint] = rest;
+        let [
+            word,
+            phase,
+            lease,
+            rev,
+            step,
+            fingerprint,
+            lease_ttl,
+            retention,
+        ] = known;
+        let (rev, lease) = (number("revision", rev)?, hex("lease", lease)?);
+        let step = u32::try_from(number("step", step)?)
+            .map_err(|_| StoreError::unreadable("its step is damaged"))?;
+        let fingerprint = hex("fingerprint", fingerprint)?;
+        let lease_ttl = Duration::from_millis(number("lease time", lease_ttl)?);
+        let retention = Duration::from_millis(number("retention", retention)?);
         let content = match (word, phase) {
-            ("locked", "claimed") => Content::Locked(Phase::Claimed),
-            ("locked", "dispatched") => Content::Locked(Phase::Dispatched),
-            ("cached", "-") => read_cached(json)?,
-            ("indeterminate", "-") => read_indeterminate(json)?,
-            ("released", "-") => read_released(json)?,
+            ("locked", "claimed") => read_locked(name, rest, Phase::Claimed)?,
+            ("locked", "dispatched") => read_locked(name, rest, Phase::Dispatched)?,
+            ("cached", "-") => read_cached(name, rest)?,
+            ("indeterminate", "-") => read_indeterminate(name, rest)?,
+            ("released", "-" | "refused") => read_released(name, rest)?,
             _ => return Err(StoreError::unreadable("it is in no known state")),
         };
-        let rev = field("revision", rev)?;
-        if rev > MAX_REV {
-            return Err(StoreError::unreadable("its revision is beyond any"));
-        }
         Ok(Self {
             rev,
-            lease: field("lease", lease)?,
-            step: field("step", step)?,
-            retention: Duration::from_millis(field("retention", retention)?),
-            fingerprint: field("fingerprint", fingerprint)?,
+            lease,
+            step,
+            lease_ttl,
+            retention,
+            fingerprint,
             content,
         })
     }
 }
 
+/// The first line and what follows it, where it ends within `limit` bytes.
+fn first_line(bytes: &[u8], limit: usize) -> Option<(&str, &[u8])> {
+    let end = bytes.iter().take(limit).position(|&b| b == b'\n')?;
+    let line = std::str::from_utf8(&bytes[..end]).ok()?;
+    Some((line, &bytes[end + 1..]))
+}
+
+fn number(field: &str, word: &str) -> Result<u64, StoreError> {
+    let digits = (1..=MAX_DIGITS).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit());
+    match word.parse() {
+        Ok(number) if digits => Ok(number),
+        _ => Err(StoreError::unreadable(format!("its {field} is damaged"))),
+    }
+}
+
+fn hex<T: FromStr>(field: &str, word: &str) -> Result<T, StoreError> {
+    let damaged = || StoreError::unreadable(format!("its {field} is damaged"));
+    if word.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err(damaged());
+    }
+    word.parse().map_err(|_| damaged())
+}
+
 impl Content {
-    /// The JSON part of a record: what differs between two `Complete`,
-    /// `Release` or `Abandon` of the same holder.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut json = Vec::with_capacity(self.room());
-        self.write(&mut json);
-        json
+    /// The words of a state in the first line.
+    pub(crate) fn words(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Locked { phase, .. } => ("locked", phase.word()),
+            Self::Cached { .. } => ("cached", "-"),
+            Self::Indeterminate { .. } => ("indeterminate", "-"),
+            Self::Released { verdict: None } => ("released", "-"),
+            Self::Released { verdict: Some(_) } => ("released", "refused"),
+        }
+    }
+
+    /// What stands behind the first line: the JSON, and the body where there is
+    /// one.
+    pub fn encode(&self, name: &RecordName) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.room());
+        self.write(name, &mut bytes);
+        bytes
     }
 
     /// Writes what [`encode`](Self::encode) returns behind what is there.
-    pub(crate) fn write(&self, to: &mut Vec<u8>) {
-        let written = match self {
-            Self::Locked(_) | Self::Released { verdict: None } => return,
-            Self::Cached { outcome, kept } => {
-                serde_json::to_writer(to, &StoredOutcome::of(outcome, *kept))
+    pub(crate) fn write(&self, name: &RecordName, to: &mut Vec<u8>) {
+        let name = Some(Name(name));
+        match self {
+            Self::Locked { attempts, .. } => write_json(to, &StoredAttempts::of(name, attempts)),
+            Self::Indeterminate { attempts, cause } => {
+                let mut stored = StoredAttempts::of(name, attempts);
+                stored.cause = cause.as_deref().map(Into::into);
+                write_json(to, &stored);
             }
-            Self::Indeterminate { since, cause } => {
-                let unknown = StoredUnknown {
-                    since_ms: since
-                        .duration_since(UNIX_EPOCH)
-                        .unwrap_or_default()
-                        .as_millis() as u64,
-                    cause: cause.as_ref().into(),
-                };
-                serde_json::to_writer(to, &unknown)
-            }
-            Self::Released {
-                verdict: Some(refusal),
-            } => serde_json::to_writer(to, &StoredRefusal::of(refusal)),
-        };
-        written.expect("these types have string keys only and no failing Serialize");
+            Self::Cached { outcome, kept } => write_outcome(to, name, outcome, *kept),
+            Self::Released { verdict } => match verdict {
+                Some(Refusal::Refused(outcome)) => write_outcome(to, name, outcome, Kept::Whole),
+                Some(Refusal::Reduced { outcome, kept }) => {
+                    write_outcome(to, name, outcome, *kept);
+                }
+                Some(Refusal::RateLimited { retry_after }) => {
+                    let retry_after_ms = Some(millis(*retry_after));
+                    write_json(
+                        to,
+                        &StoredWait {
+                            name,
+                            retry_after_ms,
+                        },
+                    );
+                }
+                None => {
+                    let retry_after_ms = None;
+                    write_json(
+                        to,
+                        &StoredWait {
+                            name,
+                            retry_after_ms,
+                        },
+                    );
+                }
+            },
+        }
     }
 
     /// About how many bytes [`encode`](Self::encode) returns.
     pub(crate) fn room(&self) -> usize {
         match self {
-            Self::Locked(_) | Self::Released { verdict: None } => 0,
-            Self::Cached { outcome, .. } => room(outcome),
-            Self::Indeterminate { cause, .. } => ROOM + cause.len(),
-            Self::Released {
+            Self::Indeterminate { cause, .. } => ROOM + cause.as_deref().map_or(0, str::len),
+            Self::Cached { outcome, .. }
+            | Self::Released {
                 verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
-            } => room(outcome),
-            Self::Released { .. } => ROOM,
+            } => ROOM + outcome.weight(),
+            Self::Locked { .. } | Self::Released { .. } => ROOM,
         }
     }
 }
 
-/// About as many bytes as an outcome takes in JSON, quotes escaped.
-fn room(outcome: &Outcome) -> usize {
-    ROOM + outcome.weight() + outcome.body.len() / 4
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredOutcome<'a> {
-    status: u16,
-    #[serde(borrow)]
-    headers: Vec<(Cow<'a, str>, StoredBytes<'a>)>,
-    #[serde(borrow)]
-    body: StoredBytes<'a>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    omitted: Option<Cow<'a, str>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredUnknown<'a> {
-    since_ms: u64,
-    #[serde(borrow)]
-    cause: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredRefusal<'a> {
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    refused: Option<StoredOutcome<'a>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-}
-
-impl<'a> StoredRefusal<'a> {
-    fn of(refusal: &'a Refusal) -> Self {
-        let refused = match refusal {
-            Refusal::Refused(outcome) => StoredOutcome::of(outcome, Kept::Whole),
-            Refusal::Reduced { outcome, kept } => StoredOutcome::of(outcome, *kept),
-            Refusal::RateLimited { retry_after } => {
-                return Self {
-                    refused: None,
-                    retry_after_ms: Some(retry_after.as_millis() as u64),
-                };
-            }
-        };
-        Self {
-            refused: Some(refused),
-            retry_after_ms: None,
+impl Phase {
+    /// Its word in the first line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Claimed => "claimed",
+            Self::Dispatched => "dispatched",
         }
     }
 }
 
-impl<'a> StoredOutcome<'a> {
-    fn of(outcome: &'a Outcome, kept: Kept) -> Self {
-        let headers = outcome
-            .headers
-            .iter()
-            .filter(|(name, _)| !NOT_KEPT.contains(&name.as_str()))
-            .map(|(name, value)| (name.as_str().into(), StoredBytes::of(value.as_bytes())))
-            .collect();
-        let omitted = match kept {
-            // Whoever does not know this word refuses the record.
-            _ if outcome.is_sealed() => Some("sealed".into()),
-            Kept::Whole => None,
-            Kept::Sensitive => Some("sensitive".into()),
-            Kept::TooLarge => Some("too large".into()),
-        };
-        Self {
-            status: outcome.status_code.as_u16(),
-            headers,
-            body: StoredBytes::of(&outcome.body),
-            omitted,
-        }
-    }
-
-    fn read(self) -> Result<(Outcome, Kept), StoreError> {
-        let status = StatusCode::from_u16(self.status).map_err(StoreError::unreadable)?;
-        let mut headers = HeaderMap::with_capacity(self.headers.len());
-        for (name, value) in self.headers {
-            let name = HeaderName::from_str(&name).map_err(StoreError::unreadable)?;
-            let value =
-                HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
-            headers.append(name, value);
-        }
-        let body = Bytes::from(self.body.into_bytes()?.into_owned());
-        let kept = match self.omitted.as_deref() {
-            None => Kept::Whole,
-            Some("sensitive") => Kept::Sensitive,
-            Some("too large") => Kept::TooLarge,
-            Some("sealed") => return Ok((Outcome::sealed(headers, body), Kept::Whole)),
-            Some(_) => {
-                return Err(StoreError::unreadable(
-                    "its outcome is left out for no known reason",
-                ));
-            }
-        };
-        Ok((Outcome::new(status, headers, body), kept))
-    }
-}
-
-/// What is encrypted of an outcome: the JSON that stands for it in a record.
+/// What is encrypted of an outcome: the JSON and the body that stand for it in a
+/// record, without the record's name.
 #[cfg(feature = "encrypted")]
 pub(crate) fn encode_outcome(outcome: &Outcome, kept: Kept) -> Vec<u8> {
-    serde_json::to_vec(&StoredOutcome::of(outcome, kept))
-        .expect("this type has string keys only and no failing Serialize")
+    let mut bytes = Vec::with_capacity(ROOM + outcome.weight());
+    write_outcome(&mut bytes, None, outcome, kept);
+    bytes
 }
 
 /// Reads what [`encode_outcome`] wrote.
-pub(crate) fn decode_outcome(json: &[u8]) -> Result<(Outcome, Kept), StoreError> {
-    parse::<StoredOutcome>(json)?.read()
+#[cfg(feature = "encrypted")]
+pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, Kept), StoreError> {
+    let (stored, rest) = Stored::read(None, bytes)?;
+    stored.outcome(rest)
 }
 
-fn read_cached(json: &[u8]) -> Result<Content, StoreError> {
-    let (outcome, kept) = decode_outcome(json)?;
+fn read_locked(name: &RecordName, bytes: &[u8], phase: Phase) -> Result<Content, StoreError> {
+    let attempts = Stored::read(Some(name), bytes)?.0.attempts()?;
+    Ok(Content::Locked { phase, attempts })
+}
+
+fn read_cached(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
+    let (stored, rest) = Stored::read(Some(name), bytes)?;
+    let (outcome, kept) = stored.outcome(rest)?;
     Ok(Content::Cached {
         outcome: Arc::new(outcome),
         kept,
     })
 }
 
-fn read_indeterminate(json: &[u8]) -> Result<Content, StoreError> {
-    let StoredUnknown { since_ms, cause } = parse(json)?;
-    let since = SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_millis(since_ms))
-        .ok_or_else(|| StoreError::unreadable("its time is out of range"))?;
+fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
+    let (stored, _) = Stored::read(Some(name), bytes)?;
     Ok(Content::Indeterminate {
-        since,
-        cause: cause.into(),
+        attempts: stored.attempts()?,
+        cause: stored.cause.map(Into::into),
     })
 }
 
-fn read_released(json: &[u8]) -> Result<Content, StoreError> {
-    if json.is_empty() {
-        return Ok(Content::Released { verdict: None });
-    }
-    let verdict = match parse(json)? {
-        StoredRefusal {
-            refused: Some(outcome),
-            ..
-        } => match outcome.read()? {
-            (outcome, Kept::Whole) => Refusal::Refused(Arc::new(outcome)),
-            (outcome, kept) => Refusal::Reduced {
-                outcome: Arc::new(outcome),
-                kept,
-            },
-        },
-        StoredRefusal {
-            retry_after_ms: Some(ms),
-            ..
-        } => Refusal::RateLimited {
+/// A verdict that cannot be read is none: nothing was executed either way.
+fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
+    let (stored, rest) = Stored::read(Some(name), bytes)?;
+    let verdict = match (stored.status, stored.retry_after_ms) {
+        (Some(_), _) => stored.outcome(rest).ok().map(|(outcome, kept)| {
+            let outcome = Arc::new(outcome);
+            match kept {
+                Kept::Whole => Refusal::Refused(outcome),
+                kept => Refusal::Reduced { outcome, kept },
+            }
+        }),
+        (None, Some(ms)) => Some(Refusal::RateLimited {
             retry_after: Duration::from_millis(ms),
-        },
-        _ => return Err(StoreError::unreadable("its refusal says nothing")),
+        }),
+        (None, None) => None,
     };
-    Ok(Content::Released {
-        verdict: Some(verdict),
-    })
-}
-
-fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(json).map_err(|error| {
-        // The message of serde_json may quote the record: say only where.
-        StoreError::unreadable(format!("its JSON is damaged at column {}", error.column()))
-    })
-}
-
-fn field<T: FromStr>(name: &str, word: &str) -> Result<T, StoreError> {
-    word.parse()
-        .map_err(|_| StoreError::unreadable(format!("its {name} is damaged")))
+    Ok(Content::Released { verdict })
 }

@@ -2,7 +2,7 @@
 //! that: only a store that no other process can have open may call it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{Content, Phase, RELEASED_FOR, Record};
 
@@ -11,22 +11,28 @@ use super::{Content, Phase, RELEASED_FOR, Record};
 /// is opened.
 ///
 /// `Claimed` becomes `Released` (nothing was on the wire), kept for
-/// [`RELEASED_FOR`]; `Dispatched` becomes `Indeterminate` since `now`, kept for
-/// the retention that is written in the record. The revision is raised, so that
+/// [`RELEASED_FOR`]; `Dispatched` becomes `Indeterminate`, kept for the retention
+/// that is written in the record. The revision is raised, so that
 /// no command that saw the record before still applies. The result is the
 /// record and the time that it lives on; `None` where it is in another state,
 /// which needs no settling.
-pub fn settle_orphan(record: &Record, now: SystemTime) -> Option<(Record, Duration)> {
+pub fn settle_orphan(record: &Record) -> Option<(Record, Duration)> {
     let (content, retention) = match record.content {
-        Content::Locked(Phase::Claimed) => (Content::Released { verdict: None }, RELEASED_FOR),
-        Content::Locked(Phase::Dispatched) => {
+        Content::Locked {
+            phase: Phase::Claimed,
+            ..
+        } => (Content::Released { verdict: None }, RELEASED_FOR),
+        Content::Locked {
+            phase: Phase::Dispatched,
+            attempts,
+        } => {
             let cause = format!(
                 "the process that held it (lease {}) ended with the request under way",
                 record.lease
             );
             let content = Content::Indeterminate {
-                since: now,
-                cause: Arc::from(cause),
+                attempts,
+                cause: Some(Arc::from(cause)),
             };
             (content, record.retention)
         }
@@ -46,9 +52,15 @@ mod tests {
     use super::*;
     use crate::key::Fingerprint;
     use crate::outcome::{Kept, Outcome};
-    use crate::record::{Answer, Claim, Event, LeaseId, apply};
+    use crate::record::{Answer, Attempts, Claim, Event, LeaseId, apply};
+    use std::time::SystemTime;
 
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+    const ATTEMPTS: Attempts = Attempts {
+        sent: Some(SystemTime::UNIX_EPOCH),
+        count: 1,
+        timeout: Duration::from_secs(65),
+    };
 
     fn claim(lease: u8) -> Claim {
         Claim {
@@ -56,6 +68,7 @@ mod tests {
             fingerprint: Fingerprint::from_bytes([9; 32]),
             lease_ttl: Duration::from_secs(30),
             retention: WEEK,
+            attempts: ATTEMPTS,
         }
     }
 
@@ -74,13 +87,12 @@ mod tests {
     #[test]
     fn a_claim_is_released_and_may_be_taken_at_once() {
         let record = locked(Phase::Claimed);
-        let (settled, left) = settle_orphan(&record, SystemTime::now()).unwrap();
+        let (settled, left) = settle_orphan(&record).unwrap();
         assert_eq!(settled.content, Content::Released { verdict: None });
         assert_eq!((settled.rev, left), (record.rev + 1, RELEASED_FOR));
         let take_over = |seen| Event::TakeOver {
             claim: claim(2),
             seen,
-            now: SystemTime::now(),
         };
         let (_, answer) = apply(Some((&settled, left)), &take_over(settled.seen()));
         assert_eq!(answer, Answer::Done);
@@ -92,12 +104,15 @@ mod tests {
     #[test]
     fn a_request_under_way_becomes_indeterminate_for_its_retention() {
         let record = locked(Phase::Dispatched);
-        let now = SystemTime::now();
-        let (settled, left) = settle_orphan(&record, now).unwrap();
-        let Content::Indeterminate { since, cause } = &settled.content else {
+        let (settled, left) = settle_orphan(&record).unwrap();
+        let Content::Indeterminate {
+            attempts,
+            cause: Some(cause),
+        } = &settled.content
+        else {
             panic!("{settled:?}");
         };
-        assert_eq!(*since, now);
+        assert_eq!(*attempts, ATTEMPTS);
         assert!(
             cause.contains("ended with the request under way"),
             "{cause}"
@@ -124,15 +139,15 @@ mod tests {
                 kept: Kept::Whole,
             },
             Content::Indeterminate {
-                since: SystemTime::now(),
-                cause: "cut".into(),
+                attempts: ATTEMPTS,
+                cause: None,
             },
         ] {
             let record = Record {
                 content,
                 ..record.clone()
             };
-            assert_eq!(settle_orphan(&record, SystemTime::now()), None);
+            assert_eq!(settle_orphan(&record), None);
         }
     }
 }

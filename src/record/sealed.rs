@@ -49,12 +49,17 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::key::Fingerprint;
+    use crate::key::{Fingerprint, IdempotencyKey, RecordName};
     use crate::outcome::{Kept, Outcome};
     use crate::record::{Content, LeaseId, Record, Seen};
 
     fn sealed() -> Arc<Outcome> {
         Arc::new(Outcome::sealed(HeaderMap::new(), vec![0xff; 50]))
+    }
+
+    fn name() -> RecordName {
+        let key = IdempotencyKey::from_bytes([0; 32]);
+        RecordName::new("test".parse().unwrap(), key)
     }
 
     fn record(content: Content) -> Record {
@@ -66,6 +71,7 @@ mod tests {
             rev,
             lease,
             step: 0,
+            lease_ttl: Duration::from_secs(30),
             retention: Duration::from_secs(60),
             fingerprint: Fingerprint::from_bytes([9; 32]),
             content,
@@ -95,7 +101,7 @@ mod tests {
     fn nothing_sealed_is_readable_also_after_the_round_trip_through_a_store() {
         for content in all() {
             let record = record(content);
-            let read = Record::decode(&record.encode()).unwrap();
+            let read = Record::decode(&name(), &record.encode(&name())).unwrap();
             for record in [record, read] {
                 let state = record.state(Duration::from_secs(1));
                 let error = readable(Answer::Is(Some(state))).unwrap_err();
@@ -109,7 +115,7 @@ mod tests {
     #[test]
     fn older_readers_refuse_what_is_sealed() {
         for content in all() {
-            let text = String::from_utf8(record(content).encode()).unwrap();
+            let text = String::from_utf8_lossy(&record(content).encode(&name())).into_owned();
             assert!(text.contains(r#""omitted":"sealed""#), "{text}");
         }
     }

@@ -2,11 +2,11 @@
 //! second call, or to a key held for a request that was never sent;
 //! `tests/protocol.rs` searches this very function for both, exhaustively.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, Refusal, Resolution, Seen,
+    Answer, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, Refusal, Resolution, Seen,
+    Version,
 };
 
 /// A record and the time that it lives on, by the store's clock.
@@ -22,16 +22,7 @@ type Stored = (Record, Duration);
 pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Stored>, Answer) {
     let next = match event {
         Event::Acquire { claim } => acquire(current, claim),
-        Event::TakeOver { claim, seen, now } => {
-            let since = *now;
-            take_over(current, claim, *seen, |record| Content::Indeterminate {
-                since,
-                cause: Arc::from(format!(
-                    "its holder (lease {}) was lost with a request under way",
-                    record.lease
-                )),
-            })
-        }
+        Event::TakeOver { claim, seen } => take_over(current, claim, *seen),
         Event::Extend { claim, dispatched } => extend(current, claim, *dispatched),
         Event::Enter { claim, step, phase } => enter(current, claim, *step, *phase),
         Event::Complete {
@@ -52,36 +43,37 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
             step,
             verdict,
         } => release(current, claim, *step, verdict),
-        Event::Abandon {
-            claim,
-            step,
-            since,
-            cause,
-        } => {
+        Event::Abandon { claim, step, cause } => {
             let content = Content::Indeterminate {
-                since: *since,
-                cause: cause.clone(),
+                attempts: claim.attempts,
+                cause: Some(cause.clone()),
             };
             abandon(current, claim, *step, content)
         }
         Event::Resolve {
+            lease,
             seen,
+            fingerprint,
             resolution,
             ttl,
-        } => resolve(current, *seen, resolution, *ttl),
-        Event::Forget => forget(current),
+        } => {
+            let version = Version {
+                lease: *lease,
+                fingerprint: *fingerprint,
+            };
+            resolve(current, version, *seen, resolution, *ttl)
+        }
+        Event::Forget { lease } => forget(current, *lease),
     };
     match next {
         Next::Keep(answer) => (current.map(|(record, left)| (record.clone(), left)), answer),
         Next::Write(record, left, answer) => (Some((record, left)), answer),
-        Next::Remove => (None, Answer::Done),
     }
 }
 
 enum Next {
     Keep(Answer),
     Write(Record, Duration, Answer),
-    Remove,
 }
 
 fn acquire(current: Option<(&Record, Duration)>, claim: &Claim) -> Next {
@@ -92,35 +84,32 @@ fn acquire(current: Option<(&Record, Duration)>, claim: &Claim) -> Next {
     }
 }
 
-fn take_over(
-    current: Option<(&Record, Duration)>,
-    claim: &Claim,
-    seen: Seen,
-    lost: impl FnOnce(&Record) -> Content,
-) -> Next {
+fn take_over(current: Option<(&Record, Duration)>, claim: &Claim, seen: Seen) -> Next {
     let Some((record, left)) = current else {
         return Next::Keep(Answer::Is(None));
     };
     match record.content {
         // This very command, applied before its reply was lost.
-        Content::Locked(Phase::Claimed) if record.lease == claim.lease && record.step == 0 => {
-            Next::Keep(Answer::Done)
-        }
+        Content::Locked {
+            phase: Phase::Claimed,
+            ..
+        } if record.lease == claim.lease && record.step == 0 => Next::Keep(Answer::Done),
         _ if differs(record, claim) => Next::Keep(Answer::Mismatch),
         // Somebody else wrote since: the asker must look again.
         _ if record.seen() != seen => Next::Keep(is(current)),
         Content::Released { .. } => locked(claim, 0, record.rev + 1, Phase::Claimed),
-        Content::Locked(phase) if left <= record.retention => match phase {
+        Content::Locked { phase, attempts } if left <= record.retention => match phase {
             Phase::Claimed => locked(claim, 0, record.rev + 1, Phase::Claimed),
             // A request may be on the wire: never executable by itself.
             Phase::Dispatched => {
+                let cause = None;
                 let record = Record {
                     rev: record.rev + 1,
-                    content: lost(record),
+                    content: Content::Indeterminate { attempts, cause },
                     ..record.clone()
                 };
                 let left = record.retention;
-                let answer = Answer::Is(Some(record.state(left)));
+                let answer = Answer::Lost(record.state(left));
                 Next::Write(record, left, answer)
             }
         },
@@ -135,7 +124,7 @@ fn extend(current: Option<(&Record, Duration)>, claim: &Claim, dispatched: Optio
             None => Next::Keep(Answer::NotHolder),
         },
         Some((record, _)) => match record.content {
-            Content::Locked(_) if record.lease == claim.lease => Next::Write(
+            Content::Locked { .. } if record.lease == claim.lease => Next::Write(
                 record.clone(),
                 claim.lease_ttl + record.retention,
                 Answer::Done,
@@ -150,13 +139,13 @@ fn enter(current: Option<(&Record, Duration)>, claim: &Claim, step: u32, phase: 
         return Next::Keep(Answer::NotHolder);
     };
     match record.content {
-        Content::Locked(now) if step == record.step && now == phase => Next::Write(
+        Content::Locked { phase: now, .. } if step == record.step && now == phase => Next::Write(
             record.clone(),
             claim.lease_ttl + record.retention,
             Answer::Done,
         ),
-        Content::Locked(_) if step > record.step => locked(claim, step, record.rev + 1, phase),
-        Content::Locked(_) => Next::Keep(Answer::StaleStep),
+        Content::Locked { .. } if step > record.step => locked(claim, step, record.rev + 1, phase),
+        Content::Locked { .. } => Next::Keep(Answer::StaleStep),
         _ => Next::Keep(Answer::NotHolder),
     }
 }
@@ -207,11 +196,24 @@ fn release(
                 Next::Keep(Answer::Done)
             }
             // Raises the revision, so that a take-over of this lease that is
-            // still under way comes too late.
-            Content::Released { verdict: theirs } => {
-                released(record.rev + 1, verdict.clone().or_else(|| theirs.clone()))
+            // still under way comes too late. A verdict that stays is that of
+            // its own request, whoever releases.
+            Content::Released {
+                verdict: Some(theirs),
+            } if verdict.is_none() => {
+                let claim = Claim {
+                    fingerprint: record.fingerprint,
+                    ..*claim
+                };
+                let content = Content::Released {
+                    verdict: Some(theirs.clone()),
+                };
+                write(&claim, step, record.rev + 1, content, RELEASED_FOR)
             }
-            Content::Locked(_) | Content::Indeterminate { .. } if record.lease == claim.lease => {
+            Content::Released { .. } => released(record.rev + 1, verdict.clone()),
+            Content::Locked { .. } | Content::Indeterminate { .. }
+                if record.lease == claim.lease =>
+            {
                 if step > record.step {
                     released(record.rev + 1, verdict.clone())
                 } else {
@@ -235,16 +237,17 @@ fn abandon(
     match record.content {
         _ if record.lease != claim.lease => Next::Keep(Answer::NotHolder),
         Content::Indeterminate { .. } => Next::Keep(Answer::Done),
-        Content::Locked(_) if step > record.step => {
+        Content::Locked { .. } if step > record.step => {
             write(claim, step, record.rev + 1, content, record.retention)
         }
-        Content::Locked(_) => Next::Keep(Answer::StaleStep),
+        Content::Locked { .. } => Next::Keep(Answer::StaleStep),
         _ => Next::Keep(Answer::NotHolder),
     }
 }
 
 fn resolve(
     current: Option<(&Record, Duration)>,
+    resolver: Version,
     seen: Seen,
     resolution: &Resolution,
     ttl: Duration,
@@ -252,30 +255,42 @@ fn resolve(
     let Some((record, _)) = current else {
         return Next::Keep(Answer::Is(None));
     };
-    let (content, ttl) = match resolution.clone().into_outcome() {
-        None => (Content::Released { verdict: None }, RELEASED_FOR),
-        Some((outcome, kept)) => {
-            let outcome = Arc::new(outcome);
-            (Content::Cached { outcome, kept }, ttl)
-        }
-    };
-    let next = Seen {
-        rev: seen.rev.saturating_add(1),
-        lease: seen.lease,
+    let next = match resolution.outcome() {
+        // Under the lost lease, so that a late proof still heals the record.
+        None => Record {
+            retention: RELEASED_FOR,
+            content: Content::Released { verdict: None },
+            ..record.clone()
+        },
+        // Under a lease of its own: the lost holder may still come with an
+        // answer, and no two recorded ones may differ.
+        Some((outcome, kept)) => Record {
+            lease: resolver.lease,
+            retention: ttl,
+            content: Content::Cached {
+                outcome: outcome.clone(),
+                kept,
+            },
+            ..record.clone()
+        },
     };
     match &record.content {
+        _ if record.fingerprint != resolver.fingerprint => Next::Keep(is(current)),
         Content::Indeterminate { .. } if record.seen() == seen => {
-            let record = Record {
-                rev: next.rev,
-                retention: ttl,
-                content,
-                ..record.clone()
-            };
-            Next::Write(record, ttl, Answer::Done)
+            let rev = record.rev + 1;
+            let left = next.retention;
+            Next::Write(Record { rev, ..next }, left, Answer::Done)
         }
         // This very command, applied before its reply was lost.
-        now if record.seen() == next
-            && std::mem::discriminant(now) == std::mem::discriminant(&content) =>
+        Content::Cached { .. }
+            if resolution.outcome().is_some() && record.lease == resolver.lease =>
+        {
+            Next::Keep(Answer::Done)
+        }
+        Content::Released { .. }
+            if resolution.outcome().is_none()
+                && record.lease == seen.lease
+                && record.rev == seen.rev.saturating_add(1) =>
         {
             Next::Keep(Answer::Done)
         }
@@ -283,15 +298,33 @@ fn resolve(
     }
 }
 
-fn forget(current: Option<(&Record, Duration)>) -> Next {
+fn forget(current: Option<(&Record, Duration)>, lease: LeaseId) -> Next {
     match current {
         Some((
-            Record {
+            record @ Record {
                 content: Content::Cached { .. },
                 ..
             },
+            left,
+        )) => {
+            let record = Record {
+                rev: record.rev + 1,
+                lease,
+                retention: left,
+                content: Content::Released { verdict: None },
+                ..record.clone()
+            };
+            Next::Write(record, left, Answer::Done)
+        }
+        // This very command, applied before its reply was lost.
+        Some((
+            Record {
+                content: Content::Released { .. },
+                lease: theirs,
+                ..
+            },
             _,
-        )) => Next::Remove,
+        )) if *theirs == lease => Next::Keep(Answer::Done),
         _ => Next::Keep(is(current)),
     }
 }
@@ -310,9 +343,13 @@ fn locked(claim: &Claim, step: u32, rev: u64, phase: Phase) -> Next {
         rev,
         lease: claim.lease,
         step,
+        lease_ttl: claim.lease_ttl,
         retention: claim.retention,
         fingerprint: claim.fingerprint,
-        content: Content::Locked(phase),
+        content: Content::Locked {
+            phase,
+            attempts: claim.attempts,
+        },
     };
     Next::Write(record, claim.lease_ttl + claim.retention, Answer::Done)
 }
@@ -322,6 +359,7 @@ fn write(claim: &Claim, step: u32, rev: u64, content: Content, ttl: Duration) ->
         rev,
         lease: claim.lease,
         step,
+        lease_ttl: claim.lease_ttl,
         retention: ttl,
         fingerprint: claim.fingerprint,
         content,

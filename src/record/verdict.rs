@@ -43,62 +43,101 @@ impl Refusal {
     }
 }
 
-/// How a person or a policy settles an indeterminate key.
+/// What a person or a policy found out about an indeterminate key.
+///
+/// ```
+/// use genesys_once::{Outcome, Resolution};
+/// use http::{HeaderMap, StatusCode};
+///
+/// // The refund is not in the books: the next request may execute it.
+/// let not_applied = Resolution::not_applied();
+/// // It is: this is the answer to replay.
+/// let found = Outcome::new(StatusCode::OK, HeaderMap::new(), r#"{"refund": "R-1"}"#);
+/// let applied = Resolution::applied(found);
+/// # assert_ne!(not_applied, applied);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Resolution {
-    /// It was not executed: the next request may execute it.
+#[must_use]
+pub struct Resolution {
+    found: Found,
+    despite_clocks: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Found {
     NotApplied,
-    /// It was executed, and this is the outcome to replay.
-    Applied(Outcome),
-    /// It was executed, and this is what may be kept of its outcome; see
-    /// [`sensitive`](Self::sensitive).
-    Reduced {
-        /// Its status, and the digest of its body.
-        outcome: Outcome,
-        /// Why that is all.
-        kept: Kept,
-    },
+    Applied(Arc<Outcome>, Kept),
 }
 
 impl Resolution {
+    /// The request was not executed: the next one may execute it.
+    ///
+    /// Refused ([`Error::TooEarly`](crate::Error::TooEarly)) while the lost
+    /// attempt might still be running; see
+    /// [`despite_clocks`](Self::despite_clocks).
+    pub fn not_applied() -> Self {
+        Self {
+            found: Found::NotApplied,
+            despite_clocks: false,
+        }
+    }
+
+    /// The request was executed, and this is the outcome to replay.
+    pub fn applied(outcome: impl Into<Arc<Outcome>>) -> Self {
+        Self::applied_as(outcome.into(), Kept::Whole)
+    }
+
+    pub(crate) fn applied_as(outcome: Arc<Outcome>, kept: Kept) -> Self {
+        Self {
+            found: Found::Applied(outcome, kept),
+            despite_clocks: false,
+        }
+    }
+
+    /// The same, whatever the clocks say: for a person who knows that the lost
+    /// attempt has ended. Without that knowledge two calls may run at once.
+    pub fn despite_clocks(mut self) -> Self {
+        self.despite_clocks = true;
+        self
+    }
+
     /// The same, with nothing of the outcome but its status and the digest of
     /// its body: for a request that was marked
     /// [`sensitive`](crate::DataActionRequest::sensitive).
     ///
     /// The engine does this by itself with what a `reconcile` hook says of such
-    /// a request. The record of an indeterminate key does not tell, so whoever
-    /// calls `Engine::resolve` has to.
+    /// a request. The record of an indeterminate key does not tell, so the caller
+    /// of `Engine::resolve` has to.
     ///
     /// ```
     /// use genesys_once::{Kept, Outcome, Resolution};
     /// use http::{HeaderMap, StatusCode};
     ///
     /// let found = Outcome::new(StatusCode::OK, HeaderMap::new(), r#"{"card": "4929…"}"#);
-    /// let Resolution::Reduced { outcome, kept, .. } = Resolution::Applied(found).sensitive() else {
-    ///     unreachable!()
-    /// };
+    /// let resolution = Resolution::applied(found).sensitive();
+    /// let (outcome, kept) = resolution.outcome().unwrap();
     /// assert_eq!((outcome.status_code, kept), (StatusCode::OK, Kept::Sensitive));
     /// assert!(outcome.body.is_empty());
     /// ```
-    #[must_use]
-    pub fn sensitive(self) -> Self {
-        match self {
-            Self::Applied(outcome) => Self::Reduced {
-                outcome: outcome.status_and_digest(),
-                kept: Kept::Sensitive,
-            },
-            reduced => reduced,
+    pub fn sensitive(mut self) -> Self {
+        if let Found::Applied(outcome, kept @ Kept::Whole) = &mut self.found {
+            *outcome = Arc::new(outcome.status_and_digest());
+            *kept = Kept::Sensitive;
+        }
+        self
+    }
+
+    /// The outcome to replay, and how much of it this is; `None` where the
+    /// request was not executed.
+    pub fn outcome(&self) -> Option<(&Arc<Outcome>, Kept)> {
+        match &self.found {
+            Found::NotApplied => None,
+            Found::Applied(outcome, kept) => Some((outcome, *kept)),
         }
     }
 
-    /// The outcome to replay, and how much of it this is; `None` where it was
-    /// not executed.
-    pub(crate) fn into_outcome(self) -> Option<(Outcome, Kept)> {
-        match self {
-            Self::NotApplied => None,
-            Self::Applied(outcome) => Some((outcome, Kept::Whole)),
-            Self::Reduced { outcome, kept } => Some((outcome, kept)),
-        }
+    /// Whether the clocks are left out of it.
+    pub(crate) fn is_despite_clocks(&self) -> bool {
+        self.despite_clocks
     }
 }

@@ -5,14 +5,13 @@ mod keys;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use self::keys::EncryptionKeys;
 use super::{BoxFuture, Store};
 use crate::error::StoreError;
 use crate::key::{Fingerprint, IdempotencyKey, Namespace, RecordName};
 use crate::outcome::{Kept, Outcome};
-use crate::record::{Answer, Event, LeaseId, RecordState, Refusal, Resolution, Seen};
+use crate::record::{Answer, Event, LeaseId, RecordState, Refusal, Resolution};
 
 /// A [`Store`] that encrypts what the platform answered before it reaches the
 /// store inside, with XChaCha20-Poly1305 and a new random nonce each time.
@@ -106,7 +105,8 @@ impl<S: Store> Encrypted<S> {
                 verdict,
             } => {
                 let seal = |outcome: &Outcome, kept| {
-                    let sealed = self.keys.seal(&refused(name), outcome, kept);
+                    let bound_to = refused(name, claim.fingerprint);
+                    let sealed = self.keys.seal(&bound_to, outcome, kept);
                     sealed.map(|sealed| Refusal::Refused(sealed.into()))
                 };
                 let verdict = match verdict {
@@ -120,33 +120,31 @@ impl<S: Store> Encrypted<S> {
                     verdict,
                 }
             }
+            Event::Resolve {
+                lease,
+                seen,
+                fingerprint,
+                resolution,
+                ttl,
+            } => {
+                let resolution = match resolution.outcome() {
+                    None => resolution,
+                    Some((outcome, kept)) => {
+                        let bound_to = recorded(name, lease, fingerprint);
+                        let sealed = self.keys.seal(&bound_to, outcome, kept)?;
+                        Resolution::applied(sealed)
+                    }
+                };
+                Event::Resolve {
+                    lease,
+                    seen,
+                    fingerprint,
+                    resolution,
+                    ttl,
+                }
+            }
             event => event,
         })
-    }
-
-    /// A resolution with an outcome. The event does not say what the request
-    /// asked for; the record does, and as long as it is the version that was
-    /// seen, it is the same request's.
-    async fn resolve(
-        &self,
-        name: &RecordName,
-        seen: Seen,
-        (outcome, kept): (Outcome, Kept),
-        ttl: Duration,
-    ) -> Result<Answer, StoreError> {
-        let state = self.store.look(name).await?;
-        let Some(fingerprint) = state.as_ref().and_then(RecordState::fingerprint) else {
-            // Absent or released: there is nothing to resolve.
-            return Ok(Answer::Is(state));
-        };
-        let bound_to = recorded(name, seen.lease, fingerprint);
-        let resolution = Resolution::Applied(self.keys.seal(&bound_to, &outcome, kept)?);
-        let event = Event::Resolve {
-            seen,
-            resolution,
-            ttl,
-        };
-        self.store.apply(name, event).await
     }
 
     fn opened(&self, name: &RecordName, state: RecordState) -> Result<RecordState, StoreError> {
@@ -171,15 +169,18 @@ impl<S: Store> Encrypted<S> {
             RecordState::Released {
                 verdict: Some(verdict),
                 seen,
+                fingerprint,
             } => {
+                let bound_to = refused(name, fingerprint);
                 let verdict = match verdict {
-                    Refusal::Refused(outcome) => self.refusal(name, outcome, Kept::Whole)?,
-                    Refusal::Reduced { outcome, kept } => self.refusal(name, outcome, kept)?,
+                    Refusal::Refused(outcome) => self.refusal(&bound_to, outcome, Kept::Whole)?,
+                    Refusal::Reduced { outcome, kept } => self.refusal(&bound_to, outcome, kept)?,
                     verdict @ Refusal::RateLimited { .. } => verdict,
                 };
                 RecordState::Released {
                     verdict: Some(verdict),
                     seen,
+                    fingerprint,
                 }
             }
             state => state,
@@ -188,11 +189,11 @@ impl<S: Store> Encrypted<S> {
 
     fn refusal(
         &self,
-        name: &RecordName,
+        bound_to: &str,
         outcome: Arc<Outcome>,
         kept: Kept,
     ) -> Result<Refusal, StoreError> {
-        Ok(match self.open(&refused(name), outcome, kept)? {
+        Ok(match self.open(bound_to, outcome, kept)? {
             (outcome, Kept::Whole) => Refusal::Refused(outcome),
             (outcome, kept) => Refusal::Reduced { outcome, kept },
         })
@@ -215,16 +216,15 @@ impl<S: Store> Encrypted<S> {
     }
 }
 
-/// What a recorded outcome is bound to. Both are fixed as long as there is one:
-/// no transition from `Cached` leads anywhere but to nothing.
+/// What a recorded outcome is bound to: all of it stays as long as there is one.
 fn recorded(name: &RecordName, lease: LeaseId, fingerprint: Fingerprint) -> String {
     format!("recorded\n{name}\n{lease}\n{fingerprint}")
 }
 
-/// What a refusal is bound to. A later release, by whatever lease, keeps it, so
-/// only the name stays the same.
-fn refused(name: &RecordName) -> String {
-    format!("refused\n{name}")
+/// What a refusal is bound to. A later release, by whatever lease, keeps it
+/// together with its request's fingerprint.
+fn refused(name: &RecordName, fingerprint: Fingerprint) -> String {
+    format!("refused\n{name}\n{fingerprint}")
 }
 
 impl<S: Store> Store for Encrypted<S> {
@@ -234,25 +234,7 @@ impl<S: Store> Store for Encrypted<S> {
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         Box::pin(async move {
-            let answer = match event {
-                Event::Resolve {
-                    seen,
-                    resolution,
-                    ttl,
-                } => match resolution.into_outcome() {
-                    Some(outcome) => self.resolve(name, seen, outcome, ttl).await?,
-                    None => {
-                        let resolution = Resolution::NotApplied;
-                        let event = Event::Resolve {
-                            seen,
-                            resolution,
-                            ttl,
-                        };
-                        self.store.apply(name, event).await?
-                    }
-                },
-                event => self.store.apply(name, self.sealed(name, event)?).await?,
-            };
+            let answer = self.store.apply(name, self.sealed(name, event)?).await?;
             match answer {
                 Answer::Is(Some(state)) => Ok(Answer::Is(Some(self.opened(name, state)?))),
                 answer => Ok(answer),

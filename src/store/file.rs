@@ -243,7 +243,7 @@ impl Core {
             .snapshot()?
             .row(&row_name(name))
             .map_err(StoreError::unavailable)?;
-        row.map_or(Ok(None), |row| row.read(self.timeline.now()))
+        row.map_or(Ok(None), |row| row.read(name, self.timeline.now()))
     }
 
     fn look(&self, name: &RecordName) -> Result<Option<RecordState>, StoreError> {

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use crate::key::Fingerprint;
     use crate::outcome::{Kept, Outcome};
-    use crate::record::{Claim, LeaseId};
+    use crate::record::{Attempts, Claim, LeaseId};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -232,6 +232,7 @@ mod tests {
             fingerprint: Fingerprint::from_bytes([7; 32]),
             lease_ttl: Duration::from_secs(30),
             retention: DAY,
+            attempts: Attempts::default(),
         }
     }
 

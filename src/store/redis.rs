@@ -284,7 +284,7 @@ impl Store for RedisStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(async move { commands::look(&self.inner.routes, &name.to_string()).await })
+        Box::pin(async move { commands::look(&self.inner.routes, name, &name.to_string()).await })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {

@@ -176,7 +176,7 @@ pub(crate) fn command(event: &Event) -> &'static str {
         Event::Release { .. } => "release",
         Event::Abandon { .. } => "abandon",
         Event::Resolve { .. } => "resolve",
-        Event::Forget => "forget",
+        Event::Forget { .. } => "forget",
     }
 }
 

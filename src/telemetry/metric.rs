@@ -55,6 +55,8 @@ const CODES: &[&str] = &[
     "in_progress",
     "indeterminate",
     "not_indeterminate",
+    "too_early",
+    "resolution_unknown",
     "rate_limited",
     "unauthorized",
     "unreachable",

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, SendError, StoreError, TokenError};
-use crate::key::IdempotencyKey;
+use crate::key::{Fingerprint, IdempotencyKey, LeaseId, Version};
 
 /// One [`Error`] of every variant, so that a test can run an embedder's own
 /// mapping (to HTTP statuses, to alerts) over all of them. A new variant shows
@@ -28,10 +28,20 @@ pub fn every_error() -> Vec<Error> {
         Error::InProgress { key },
         Error::Indeterminate {
             key,
+            version: Version {
+                lease: LeaseId::from_bytes([0xab; 16]),
+                fingerprint: Fingerprint::from_bytes([0xcd; 32]),
+            },
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
             cause: "connection reset".into(),
         },
         Error::NotIndeterminate { key },
+        Error::TooEarly {
+            key,
+            until: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_700),
+            wait: Duration::from_secs(42),
+        },
+        Error::ResolutionUnknown { key },
         Error::RateLimited {
             retry_after: Duration::from_secs(200),
         },
@@ -83,6 +93,8 @@ mod tests {
                 | Error::InProgress { .. }
                 | Error::Indeterminate { .. }
                 | Error::NotIndeterminate { .. }
+                | Error::TooEarly { .. }
+                | Error::ResolutionUnknown { .. }
                 | Error::RateLimited { .. }
                 | Error::Unauthorized { .. }
                 | Error::Unreachable { .. }
@@ -97,6 +109,6 @@ mod tests {
                 | Error::InvalidConfig { .. } => {}
             }
         }
-        assert_eq!(errors.len(), 17);
+        assert_eq!(errors.len(), 19);
     }
 }

@@ -176,6 +176,7 @@ impl Store for FaultyStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::LeaseId;
 
     /// Does its work when it is called, and not when its future is polled.
     struct Eager(Arc<AtomicUsize>);
@@ -210,12 +211,40 @@ mod tests {
             _ => Fault::LoseReply,
         });
         let name = RecordName::new("n".parse().unwrap(), IdempotencyKey::from_bytes([0; 32]));
-        assert!(store.apply(&name, Event::Forget).await.is_err());
-        let refused = store.apply(&name, Event::Forget).await.unwrap_err();
+        assert!(
+            store
+                .apply(
+                    &name,
+                    Event::Forget {
+                        lease: LeaseId::from_bytes([0xf0; 16]),
+                    }
+                )
+                .await
+                .is_err()
+        );
+        let refused = store
+            .apply(
+                &name,
+                Event::Forget {
+                    lease: LeaseId::from_bytes([0xf0; 16]),
+                },
+            )
+            .await
+            .unwrap_err();
         assert!(refused.is_refused());
         assert!(store.look(&name).await.is_err());
         assert_eq!(applied.load(Ordering::SeqCst), 0);
-        assert!(store.apply(&name, Event::Forget).await.is_err());
+        assert!(
+            store
+                .apply(
+                    &name,
+                    Event::Forget {
+                        lease: LeaseId::from_bytes([0xf0; 16]),
+                    }
+                )
+                .await
+                .is_err()
+        );
         assert_eq!((applied.load(Ordering::SeqCst), store.commands()), (1, 4));
     }
 }

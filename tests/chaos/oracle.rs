@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use genesys_once::record::RecordState;
+use genesys_once::record::{RecordState, Version};
 use genesys_once::testing::Ledger;
 use genesys_once::{Engine, Error, Outcome, Resolution};
 use http::{HeaderMap, StatusCode};
@@ -38,10 +38,10 @@ pub enum Truth {
 impl From<Truth> for Resolution {
     fn from(truth: Truth) -> Self {
         match truth {
-            Truth::NotApplied => Self::NotApplied,
+            Truth::NotApplied => Self::not_applied(),
             Truth::Applied(status, body) => {
                 let status = StatusCode::from_u16(status).unwrap();
-                Self::Applied(Outcome::new(status, HeaderMap::new(), body))
+                Self::applied(Outcome::new(status, HeaderMap::new(), body))
             }
         }
     }
@@ -191,29 +191,32 @@ impl Oracle {
                 let RecordState::Indeterminate { age, .. } = state else {
                     panic!("not indeterminate: {state:?}");
                 };
+                let age = age.expect("the time to live is as it was written");
                 let number = numbers.get(&key).copied();
                 let Some(number) = number.filter(|number| number % 3 != 0) else {
                     continue;
                 };
                 if let Some(truth) = self.truth(number, age) {
-                    self.settle(&engine, number, truth).await;
+                    self.settle(&engine, number, state.version(), truth).await;
                 }
             }
         }
     }
 
-    async fn settle(&self, engine: &Engine, number: u64, truth: Truth) {
+    async fn settle(&self, engine: &Engine, number: u64, version: Version, truth: Truth) {
         let settled = match &truth {
             Truth::NotApplied => "operator: not applied",
             Truth::Applied(..) => "operator: applied",
         };
         self.say("the operator", number, &truth);
-        self.tally
-            .count(match engine.resolve(&key(number), truth.into()).await {
+        self.tally.count(
+            match engine.resolve(&key(number), version, truth.into()).await {
                 Ok(()) => settled,
                 Err(Error::NotIndeterminate { .. }) => "operator: came too late",
+                Err(Error::TooEarly { .. }) => "operator: came too early",
                 Err(_) => "operator: was not answered",
-            });
+            },
+        );
     }
 
     fn book(&self) -> MutexGuard<'_, Vec<Said>> {

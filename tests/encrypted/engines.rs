@@ -106,9 +106,10 @@ async fn a_resolved_outcome_is_encrypted_and_replayed() {
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     assert_eq!(engine.unresolved(9).await.unwrap().len(), 1);
     let found = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "found");
+    let state = engine.inspect(&key()).await.unwrap().unwrap();
     for _ in 0..2 {
         let resolved = engine
-            .resolve(&key(), Resolution::Applied(found.clone()))
+            .resolve(&key(), &state, Resolution::applied(found.clone()))
             .await;
         // The second one finds nothing to resolve.
         assert!(matches!(

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use genesys_once::record::{Answer, Event, LeaseId, Refusal};
+use genesys_once::record::{Answer, Content, Event, LeaseId, Record, Refusal, Seen};
 use genesys_once::{
     BoxFuture, Fingerprint, Kept, MemoryStore, Outcome, RecordName, RecordState, Store, StoreError,
 };
@@ -147,10 +147,7 @@ async fn nothing_is_opened_in_another_place() {
     wrong.push(("lease", read(store.look(&name(1)).await)));
     inner.change(|state| {
         let outcome = Arc::new(outcome_in(state).clone());
-        *state = RecordState::Released {
-            verdict: Some(Refusal::Refused(outcome)),
-            seen: state.seen(),
-        };
+        *state = released(state, Refusal::Refused(outcome));
     });
     wrong.push(("kind", read(store.look(&name(1)).await)));
     for (what, result) in wrong {
@@ -209,4 +206,21 @@ async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
     assert_eq!(*read(lenient.look(&name(3)).await).unwrap().0, forged);
     done(&lenient, 4, complete(1, outcome(), Kept::Whole)).await;
     assert!(read(store.look(&name(4)).await).is_ok());
+}
+
+/// A released record of the same version, as its own store would read it.
+fn released(state: &RecordState, refusal: Refusal) -> RecordState {
+    let Seen { rev, lease } = state.seen();
+    let record = Record {
+        rev,
+        lease,
+        step: 0,
+        lease_ttl: super::LONG,
+        retention: super::LONG,
+        fingerprint: state.fingerprint(),
+        content: Content::Released {
+            verdict: Some(refusal),
+        },
+    };
+    record.state(super::LONG)
 }

@@ -69,19 +69,20 @@ fn courses() -> Vec<Course> {
         ),
         // Acquire, Abandon.
         course("reset", vec![Step::Reset], hold, &[Free, Held]),
-        // Acquire, Complete: between the attempts nothing is written.
+        // Acquire, Enter(Dispatched) twice, Complete: every attempt is written before
+        // it is sent.
         course(
             "reset, then executed",
             vec![Step::Reset, limited(), Step::ok("{}")],
             retry,
-            &[Free, Cached],
+            &[Free, Held, Held, Cached],
         ),
-        // Acquire, Abandon.
+        // Acquire, Enter(Dispatched), Abandon.
         course(
             "reset, then refused",
             vec![Step::Reset, Step::status(403, "{}")],
             retry,
-            &[Free, Held],
+            &[Free, Held, Held],
         ),
     ]
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use genesys_once::execution::{Execution, Lock, Terms};
+use genesys_once::record::Version;
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, Resolution, RetryHint, Upstream};
 use tokio::runtime::{Builder, Runtime};
@@ -58,7 +59,10 @@ fn outside_of_a_runtime_each_function_says_so() {
     assert_told(outside(engine.execute(request("{}"))));
     assert_told(outside(engine.execute_within(request("{}"), SECOND)));
     assert_told(outside(engine.inspect(&key)));
-    assert_told(outside(engine.resolve(&key, Resolution::NotApplied)));
+    let version = format!("{}-{}", "0".repeat(32), "0".repeat(64));
+    let version: Version = version.parse().unwrap();
+    let resolution = Resolution::not_applied();
+    assert_told(outside(engine.resolve(&key, version, resolution)));
     assert_told(outside(engine.forget(&key)));
     assert_told(outside(engine.unresolved(1)));
     assert_eq!((engine.stats().executions, engine.stats().waiting), (0, 0));

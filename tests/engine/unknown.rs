@@ -75,22 +75,27 @@ async fn a_person_resolves_it() {
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     engine.execute(request("{}")).await.unwrap_err();
 
-    // The lost attempt may still be running: attempt time-out plus lease.
+    // The lost attempt might still be running: attempt time-out plus lease.
+    let state = engine.inspect(&key()).await.unwrap().unwrap();
     let error = engine
-        .resolve(&key(), Resolution::NotApplied)
+        .resolve(&key(), &state, Resolution::not_applied())
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::NotIndeterminate { .. }), "{error}");
+    let Error::TooEarly { wait, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(wait, 95 * SECOND);
+    assert_eq!(error.hint(), RetryHint::After(wait));
     tokio::time::advance(96 * SECOND).await;
     engine
-        .resolve(&key(), Resolution::NotApplied)
+        .resolve(&key(), &state, Resolution::not_applied())
         .await
         .unwrap();
-    let error = engine
-        .resolve(&key(), Resolution::NotApplied)
+    // Said once more, as after a lost answer: nothing is left to do.
+    engine
+        .resolve(&key(), &state, Resolution::not_applied())
         .await
-        .unwrap_err();
-    assert!(matches!(error, Error::NotIndeterminate { .. }), "{error}");
+        .unwrap();
     assert_eq!(
         engine.execute(request("{}")).await.unwrap().served(),
         Served::Upstream
@@ -108,8 +113,9 @@ async fn an_outcome_that_was_found_out_is_replayed() {
         http::HeaderMap::new(),
         r#"{"refund":"R-1"}"#,
     );
+    let state = engine.inspect(&key()).await.unwrap().unwrap();
     engine
-        .resolve(&key(), Resolution::Applied(found))
+        .resolve(&key(), &state, Resolution::applied(found))
         .await
         .unwrap();
     let reply = engine.execute(request("{}")).await.unwrap();
@@ -127,7 +133,7 @@ async fn a_hook_may_decide_instead_of_a_person() {
         .reconcile(|request, error| async move {
             assert_eq!(error.key(), Some(IdempotencyKey::of(&request)));
             let headers = http::HeaderMap::new();
-            Some(Resolution::Applied(Outcome::new(
+            Some(Resolution::applied(Outcome::new(
                 http::StatusCode::OK,
                 headers,
                 "found",
@@ -167,7 +173,7 @@ async fn a_hook_is_asked_once_per_execution() {
             move |_, _| {
                 let nth = asked.fetch_add(1, Ordering::SeqCst);
                 // Of the first execution nothing is known.
-                async move { (nth > 0).then_some(Resolution::NotApplied) }
+                async move { (nth > 0).then_some(Resolution::not_applied()) }
             }
         })
         .start()
@@ -335,7 +341,7 @@ async fn a_store_that_goes_down_while_the_hook_settles_leaves_the_doubt() {
             .store(faulty)
             .reconcile(|_, _| async {
                 let found = Outcome::new(http::StatusCode::OK, Default::default(), "found");
-                Some(Resolution::Applied(found))
+                Some(Resolution::applied(found))
             });
         let engine = engine.start().await.unwrap();
         let error = engine.execute(request("{}")).await.unwrap_err();

@@ -185,7 +185,7 @@ async fn what_is_found_out_about_a_sensitive_request_is_not_stored_either() {
     let store = MemoryStore::new();
     let found = || Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), BODY);
     let engine = builder(&upstream, &store)
-        .reconcile(move |_, _| async move { Some(Resolution::Applied(found())) })
+        .reconcile(move |_, _| async move { Some(Resolution::applied(found())) })
         .start()
         .await
         .unwrap();
@@ -202,8 +202,9 @@ async fn what_is_found_out_about_a_sensitive_request_is_not_stored_either() {
     let engine = builder(&upstream, &store).start().await.unwrap();
     engine.execute(request("{}").sensitive()).await.unwrap_err();
     let key = IdempotencyKey::of(&request("{}"));
-    let resolution = Resolution::Applied(found()).sensitive();
-    engine.resolve(&key, resolution).await.unwrap();
+    let resolution = Resolution::applied(found()).sensitive();
+    let state = engine.inspect(&key).await.unwrap().unwrap();
+    engine.resolve(&key, &state, resolution).await.unwrap();
     assert_eq!(kept(&store).await, (Kept::Sensitive, 24 * HOUR));
 }
 

@@ -9,7 +9,7 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Answer, Claim, Event, LeaseId, Phase, Seen};
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Seen};
 use genesys_once::{
     Error, FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName, RecordState, Store,
 };
@@ -39,6 +39,10 @@ pub fn claim(key: u32) -> Claim {
         fingerprint: Fingerprint::from_bytes([3; 32]),
         lease_ttl: LEASE,
         retention: RETENTION,
+        attempts: Attempts {
+            sent: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(key))),
+            ..Attempts::default()
+        },
     }
 }
 
@@ -68,7 +72,6 @@ pub fn abandon(key: u32) -> Event {
     Event::Abandon {
         claim: claim(key),
         step: 1,
-        since: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(key)),
         cause: format!("cut off at {key}").into(),
     }
 }
@@ -78,8 +81,7 @@ pub async fn take_over(store: &FileStore, key: u32, seen: Seen) -> Answer {
         lease: LeaseId::from_bytes([0xee; 16]),
         ..claim(key)
     };
-    let now = SystemTime::now();
-    let event = Event::TakeOver { claim, seen, now };
+    let event = Event::TakeOver { claim, seen };
     store.apply(&name(key), event).await.unwrap()
 }
 

@@ -19,6 +19,8 @@ pub enum Mutation {
     NeverTakenOver,
     /// A resolution goes by the state alone, not by the version that was seen.
     ResolveUnseen,
+    /// An applied resolution is written under the lost holder's lease.
+    ResolveKeepsLease,
     /// A key that is given back is deleted and leaves no `Released`.
     Deletion,
     /// A release that finds nothing leaves nothing.
@@ -78,6 +80,13 @@ impl Mutation {
             (Self::TakeOverUnseen, Verb::TakeOver) => rules(rec, unseen),
             (Self::ResolveUnseen, Verb::ResolveNotApplied | Verb::ResolveApplied) => {
                 rules(rec, unseen)
+            }
+            (Self::ResolveKeepsLease, Verb::ResolveApplied) => {
+                let (mut next, reply) = rules(rec, command);
+                if next.kind == Kind::Resolved {
+                    next.lease = rec.lease;
+                }
+                (next, reply)
             }
             (Self::Deletion, _) => match rules(rec, command) {
                 (

@@ -4,11 +4,12 @@ use crate::holder::{At, Holder};
 use crate::store::{Command, Kind, Rec, Verb, Version};
 use crate::world::State;
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Absent,
     Kind::Claimed,
     Kind::Dispatched,
     Kind::Cached,
+    Kind::Resolved,
     Kind::Indeterminate,
     Kind::Released,
 ];
@@ -84,6 +85,7 @@ pub fn pack(state: &State) -> u128 {
     word.push(1, live.into());
     word.push(3, state.executed.map_or(0, |lease| u64::from(lease) + 1));
     word.push(1, state.second_call.into());
+    word.push(1, state.two_answers.into());
     word.push(2, state.resolutions.into());
     word.0
 }
@@ -92,6 +94,7 @@ pub fn pack(state: &State) -> u128 {
 pub fn unpack(number: u128) -> State {
     let mut word = Word(number);
     let resolutions = word.pop(2);
+    let two_answers = word.pop(1) == 1;
     let second_call = word.pop(1) == 1;
     let executed = word.pop(3).checked_sub(1);
     let live = word.pop(1) == 1;
@@ -139,6 +142,7 @@ pub fn unpack(number: u128) -> State {
         delayed: [d, e],
         executed,
         second_call,
+        two_answers,
         resolutions,
     }
 }

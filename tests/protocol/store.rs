@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use genesys_once::record::{
-    Answer, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState, Seen, apply,
+    Answer, Attempts, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState,
+    Seen, apply,
 };
 use genesys_once::{Fingerprint, Kept, Outcome, Resolution};
 
@@ -21,6 +22,15 @@ pub type Lease = u8;
 /// The lease of whoever comes when everybody else is at rest.
 pub const NEWCOMER: Lease = 7;
 
+/// The lease of an operator's last resolution; those before have the numbers below.
+pub const OPERATOR: Lease = 6;
+
+const ATTEMPTS: Attempts = Attempts {
+    sent: Some(SystemTime::UNIX_EPOCH),
+    count: 1,
+    timeout: Duration::from_secs(65),
+};
+
 const LEASE: Duration = Duration::from_secs(30);
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 const RESULT: Duration = Duration::from_secs(24 * 3600);
@@ -31,6 +41,8 @@ pub enum Kind {
     Claimed,
     Dispatched,
     Cached,
+    /// Cached, with the answer that an operator found.
+    Resolved,
     Indeterminate,
     Released,
 }
@@ -105,6 +117,7 @@ pub struct Store {
     mutation: Option<Mutation>,
     leases: Vec<LeaseId>,
     outcome: Arc<Outcome>,
+    resolved: Arc<Outcome>,
     cause: Arc<str>,
     answers: HashMap<(Rec, Command), (Rec, Reply), Fast>,
 }
@@ -117,6 +130,7 @@ impl Store {
                 .map(|lease| LeaseId::from_bytes([lease; 16]))
                 .collect(),
             outcome: Arc::new(Outcome::new(Default::default(), Default::default(), "{}")),
+            resolved: Arc::new(Outcome::new(Default::default(), Default::default(), "X")),
             cause: Arc::from("lost"),
             answers: HashMap::default(),
         }
@@ -165,24 +179,28 @@ impl Store {
     fn record(&self, rec: Rec) -> Option<(Record, Duration)> {
         let (content, retention) = match rec.kind {
             Kind::Absent => return None,
-            Kind::Claimed => (Content::Locked(Phase::Claimed), RETENTION),
-            Kind::Dispatched => (Content::Locked(Phase::Dispatched), RETENTION),
-            Kind::Cached => (
+            Kind::Claimed | Kind::Dispatched => {
+                let phase = match rec.kind {
+                    Kind::Claimed => Phase::Claimed,
+                    _ => Phase::Dispatched,
+                };
+                let attempts = ATTEMPTS;
+                (Content::Locked { phase, attempts }, RETENTION)
+            }
+            Kind::Cached | Kind::Resolved => (
                 Content::Cached {
-                    outcome: self.outcome.clone(),
+                    outcome: match rec.kind {
+                        Kind::Resolved => self.resolved.clone(),
+                        _ => self.outcome.clone(),
+                    },
                     kept: Kept::Whole,
                 },
                 RESULT,
             ),
             Kind::Indeterminate => {
-                let cause = self.cause.clone();
-                (
-                    Content::Indeterminate {
-                        since: SystemTime::UNIX_EPOCH,
-                        cause,
-                    },
-                    RETENTION,
-                )
+                let cause = Some(self.cause.clone());
+                let attempts = ATTEMPTS;
+                (Content::Indeterminate { attempts, cause }, RETENTION)
             }
             Kind::Released => (Content::Released { verdict: None }, RELEASED_FOR),
         };
@@ -190,6 +208,7 @@ impl Store {
             rev: rec.rev.into(),
             lease: self.leases[usize::from(rec.lease)],
             step: rec.step.into(),
+            lease_ttl: LEASE,
             retention,
             fingerprint: Fingerprint::from_bytes([1; 32]),
             content,
@@ -206,8 +225,15 @@ impl Store {
 
     fn rec(&self, record: &Record, left: Duration) -> Rec {
         let kind = match &record.content {
-            Content::Locked(Phase::Claimed) => Kind::Claimed,
-            Content::Locked(Phase::Dispatched) => Kind::Dispatched,
+            Content::Locked {
+                phase: Phase::Claimed,
+                ..
+            } => Kind::Claimed,
+            Content::Locked {
+                phase: Phase::Dispatched,
+                ..
+            } => Kind::Dispatched,
+            Content::Cached { outcome, .. } if *outcome == self.resolved => Kind::Resolved,
             Content::Cached { .. } => Kind::Cached,
             Content::Indeterminate { .. } => Kind::Indeterminate,
             Content::Released { .. } => Kind::Released,
@@ -241,6 +267,7 @@ impl Store {
             fingerprint: Fingerprint::from_bytes([1; 32]),
             lease_ttl: LEASE,
             retention: RETENTION,
+            attempts: ATTEMPTS,
         };
         let step = u32::from(step);
         let seen = Seen {
@@ -250,11 +277,7 @@ impl Store {
         match verb {
             Verb::None => unreachable!("a free place is never delivered"),
             Verb::Acquire => Event::Acquire { claim },
-            Verb::TakeOver => Event::TakeOver {
-                claim,
-                seen,
-                now: SystemTime::UNIX_EPOCH,
-            },
+            Verb::TakeOver => Event::TakeOver { claim, seen },
             Verb::Extend => Event::Extend {
                 claim,
                 dispatched: None,
@@ -290,26 +313,18 @@ impl Store {
             },
             Verb::Abandon => {
                 let cause = self.cause.clone();
-                Event::Abandon {
-                    claim,
-                    step,
-                    since: SystemTime::UNIX_EPOCH,
-                    cause,
-                }
+                Event::Abandon { claim, step, cause }
             }
-            Verb::ResolveNotApplied => Event::Resolve {
+            Verb::ResolveNotApplied | Verb::ResolveApplied => Event::Resolve {
+                lease: claim.lease,
                 seen,
-                resolution: Resolution::NotApplied,
+                fingerprint: claim.fingerprint,
+                resolution: match verb {
+                    Verb::ResolveApplied => Resolution::applied(self.resolved.clone()),
+                    _ => Resolution::not_applied(),
+                },
                 ttl: RESULT,
             },
-            Verb::ResolveApplied => {
-                let outcome = Outcome::clone(&self.outcome);
-                Event::Resolve {
-                    seen,
-                    resolution: Resolution::Applied(outcome),
-                    ttl: RESULT,
-                }
-            }
         }
     }
 
@@ -322,7 +337,7 @@ impl Store {
                 assert_eq!(next, Rec::ABSENT, "the answer is not the record");
                 Reply::Is(Rec::ABSENT)
             }
-            Answer::Is(Some(state)) => {
+            Answer::Is(Some(state)) | Answer::Lost(state) => {
                 let seen = state.seen();
                 let seen = Version {
                     rev: seen.rev as u8,

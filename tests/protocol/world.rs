@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::holder::{At, Holder, Policy};
 use crate::mutation::Mutation;
-use crate::store::{Command, Kind, Lease, NEWCOMER, Rec, Reply, Store, Verb, Version};
+use crate::store::{Command, Kind, Lease, NEWCOMER, OPERATOR, Rec, Reply, Store, Verb, Version};
 
 const HOLDERS: usize = 3;
 const DELAYED: usize = 2;
@@ -47,6 +47,9 @@ pub enum Broken {
     SecondCall,
     /// Two holders believe that they may have a request on the wire.
     LiveTwice,
+    /// A holder was told that its own answer is recorded, where the record has
+    /// another one.
+    TwoAnswers,
     /// A key is held as if by a request under way, or is indeterminate,
     /// although its holder proved that there is none and has gone on.
     FalseIndeterminate,
@@ -63,6 +66,7 @@ pub struct State {
     /// Whose request was executed, by its lease.
     pub executed: Option<Lease>,
     pub second_call: bool,
+    pub two_answers: bool,
     pub resolutions: u8,
 }
 
@@ -85,7 +89,10 @@ pub struct World {
 impl World {
     pub fn new(config: Config) -> Self {
         assert!(config.holders.len() <= HOLDERS && config.delayed <= DELAYED);
-        assert!(config.holders.len() * usize::from(config.leases) < usize::from(NEWCOMER));
+        assert!(
+            config.holders.len() * usize::from(config.leases) + usize::from(config.resolutions)
+                < usize::from(NEWCOMER)
+        );
         Self {
             config,
             store: Store::new(config.mutation),
@@ -99,6 +106,7 @@ impl World {
             delayed: [Command::NONE; DELAYED],
             executed: None,
             second_call: false,
+            two_answers: false,
             resolutions: self.config.resolutions,
         }
     }
@@ -148,8 +156,10 @@ impl World {
         }
         if let Some(command) = holder.command(lease, careless) {
             let (rec, reply) = self.store.apply(state.rec, command);
+            let told_recorded = command.verb == Verb::Complete && reply == Reply::Done;
             let answered = State {
                 rec,
+                two_answers: state.two_answers || told_recorded && rec.kind == Kind::Resolved,
                 ..state.with(who, holder.heard(lease, reply))
             };
             out.push((
@@ -216,7 +226,7 @@ impl World {
         };
         let command = Command {
             verb,
-            lease: 0,
+            lease: OPERATOR + 1 - state.resolutions,
             step: 0,
             seen: state.rec.version(),
         };
@@ -273,6 +283,9 @@ impl World {
         if state.second_call {
             return Some(Broken::SecondCall);
         }
+        if state.two_answers {
+            return Some(Broken::TwoAnswers);
+        }
         if state
             .holders
             .iter()
@@ -320,7 +333,8 @@ impl World {
             let verb = match reply {
                 Reply::Done => return rec.lease == NEWCOMER && rec.live,
                 Reply::Is(Rec {
-                    kind: Kind::Cached, ..
+                    kind: Kind::Cached | Kind::Resolved,
+                    ..
                 }) => return true,
                 Reply::Is(Rec {
                     kind: Kind::Indeterminate,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use genesys_once::record::{Answer, Event, RecordState};
+use genesys_once::record::{Answer, Event, LeaseId, RecordState};
 use genesys_once::testing::store_conformance;
 use genesys_once::{Persistence, RedisStore, Store};
 use tokio::time::timeout;
@@ -73,7 +73,6 @@ async fn all_shards_together_are_one_store() {
         let abandon = Event::Abandon {
             claim: claim(1),
             step: 1,
-            since: std::time::SystemTime::now(),
             cause: "reset".into(),
         };
         assert_eq!(apply(&there, number, abandon).await.unwrap(), Answer::Done);
@@ -183,11 +182,20 @@ async fn a_slot_on_the_move_is_followed() {
     set_slot(0, "NODE", &ids[1]);
     // From now on it is there without being asked for.
     assert!(is_cached(&apply(&store, number, acquire(2)).await.unwrap()));
-    let forgotten = apply(&store, number, Event::Forget).await.unwrap();
+    let forgotten = apply(
+        &store,
+        number,
+        Event::Forget {
+            lease: LeaseId::from_bytes([0xf0; 16]),
+        },
+    )
+    .await
+    .unwrap();
     assert_eq!(forgotten, Answer::Done);
-    assert_eq!(
-        apply(&store, number, acquire(2)).await.unwrap(),
-        Answer::Done
+    let free = apply(&store, number, acquire(2)).await.unwrap();
+    assert!(
+        matches!(free, Answer::Is(Some(RecordState::Released { .. }))),
+        "{free:?}"
     );
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use genesys_once::record::{Answer, Event, RecordState};
+use genesys_once::record::{Answer, Event, LeaseId, RecordState};
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{DataActionRequest, Engine, Error, IdempotencyKey, RecordName, Store};
 use tokio::time::timeout;
@@ -277,7 +277,15 @@ async fn a_planned_fail_over_loses_nothing() {
     // A change wakes whoever has not been woken by the move itself.
     for number in &moving {
         assert!(!read.is_finished(), "a reply was another command's");
-        let answer = apply(&store, *number, Event::Forget).await.unwrap();
+        let answer = apply(
+            &store,
+            *number,
+            Event::Forget {
+                lease: LeaseId::from_bytes([0xf0; 16]),
+            },
+        )
+        .await
+        .unwrap();
         assert_eq!(answer, Answer::Done, "{number}");
     }
     for waiter in join_all(waiters.into_iter().map(|waiter| timeout(RECOVERY, waiter))).await {

@@ -68,10 +68,10 @@ async fn the_record_in_redis_is_what_the_crate_documents() {
     apply(&store, 1, acquire(1)).await.unwrap();
     let key = name(1).to_string();
     let value: String = server.command(&["GET", &key]);
+    let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
     let expected = format!(
-        "genesys-once/1 locked {} 0 1 dispatched 3600000 {}\n",
-        claim(1).lease,
-        claim(1).fingerprint
+        "genesys-once/2 locked dispatched {lease} 1 0 {fingerprint} 60000 3600000\n\
+         {{\"name\":\"{key}\",\"attempts\":0,\"attempt_timeout_ms\":0}}\n"
     );
     assert_eq!(value, expected);
     let left: u64 = server.command(&["PTTL", &key]);
@@ -80,10 +80,8 @@ async fn the_record_in_redis_is_what_the_crate_documents() {
     apply(&store, 1, complete(1, "{\"a\":[]}")).await.unwrap();
     let value: String = server.command(&["GET", &key]);
     let expected = format!(
-        "genesys-once/1 cached {} 0 2 - 3600000 {}\n{}",
-        claim(1).lease,
-        claim(1).fingerprint,
-        r#"{"status":200,"headers":[],"body":"{\"a\":[]}"}"#
+        "genesys-once/2 cached - {lease} 2 0 {fingerprint} 60000 3600000\n\
+         {{\"name\":\"{key}\",\"status\":200,\"headers\":[],\"body\":8}}\n{{\"a\":[]}}"
     );
     assert_eq!(value, expected);
     let Some(RecordState::Cached { left, .. }) = store.look(&name(1)).await.unwrap() else {

@@ -1,9 +1,9 @@
 //! Records that this version did not write: never taken for absent, and never
 //! overwritten.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use genesys_once::record::{self, Answer, Event, Phase, Resolution, Seen};
+use genesys_once::record::{self, Answer, Event, LeaseId, Phase, Resolution, Seen};
 use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, chain, claim, complete, extend, name};
@@ -15,13 +15,11 @@ fn events() -> Vec<Event> {
         rev: 1,
         lease: claim(1).lease,
     };
-    let now = SystemTime::now();
     vec![
         acquire(1),
         Event::TakeOver {
             claim: claim(1),
             seen,
-            now,
         },
         extend(1),
         Event::Enter {
@@ -38,15 +36,18 @@ fn events() -> Vec<Event> {
         Event::Abandon {
             claim: claim(1),
             step: 9,
-            since: now,
             cause: "?".into(),
         },
         Event::Resolve {
+            lease: claim(2).lease,
             seen,
-            resolution: Resolution::NotApplied,
+            fingerprint: claim(1).fingerprint,
+            resolution: Resolution::not_applied(),
             ttl: Duration::from_secs(9),
         },
-        Event::Forget,
+        Event::Forget {
+            lease: LeaseId::from_bytes([0xf0; 16]),
+        },
     ]
 }
 
@@ -55,49 +56,71 @@ async fn what_cannot_be_read_is_not_touched() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
+    let name_of = name(1).to_string();
+    let json = format!(r#"{{"name":"{name_of}","attempts":1,"attempt_timeout_ms":5}}"#);
+    let line = |line: &str| format!("genesys-once/2 {line}\n{json}\n");
     let values = [
         (
-            format!("genesys-once/2 locked {lease} something new\n"),
-            "version \"2\"",
+            format!("genesys-once/3 locked {lease} something new\n"),
+            "version \"3\"",
         ),
         (String::new(), "does not begin with a line"),
         ("garbage".into(), "does not begin with a line"),
         ("hello world\n{}".into(), "not a record of genesys-once"),
         (
-            format!("genesys-once/1 locked {lease} 0 1 dispatched 5\n"),
-            "eight words",
+            line(&format!("locked dispatched {lease} 1 0")),
+            "expected 8 fields, found 5",
         ),
         (
-            format!("genesys-once/1 paused {lease} 0 1 - 5 {fingerprint}\n"),
+            line(&format!("paused - {lease} 1 0 {fingerprint} 5 5")),
             "no known state",
         ),
         (
-            format!("genesys-once/1 locked {lease} 0 1 - 5 {fingerprint}\n"),
+            line(&format!("locked - {lease} 1 0 {fingerprint} 5 5")),
             "no known state",
         ),
         (
-            format!("genesys-once/1 cached {lease} 0 1 claimed 5 {fingerprint}\n{{}}"),
+            line(&format!("cached claimed {lease} 1 0 {fingerprint} 5 5")),
             "no known state",
         ),
         (
-            format!("genesys-once/1 locked {lease} -1 1 claimed 5 {fingerprint}\n"),
+            line(&format!("locked claimed {lease} 1 -1 {fingerprint} 5 5")),
             "step is damaged",
         ),
         (
-            format!("genesys-once/1 locked {lease} 4294967296 1 claimed 5 {fingerprint}\n"),
+            line(&format!(
+                "locked claimed {lease} 1 4294967296 {fingerprint} 5 5"
+            )),
             "step is damaged",
         ),
         (
-            format!("genesys-once/1 locked {lease} 0 x claimed 5 {fingerprint}\n"),
+            line(&format!("locked claimed {lease} x 0 {fingerprint} 5 5")),
             "revision is damaged",
         ),
         (
-            format!("genesys-once/1 locked {lease}0 0 1 claimed 5 {fingerprint}\n"),
+            line(&format!("locked claimed {lease} +1 0 {fingerprint} 5 5")),
+            "revision is damaged",
+        ),
+        (
+            line(&format!("locked claimed {lease}0 1 0 {fingerprint} 5 5")),
             "lease is damaged",
         ),
         (
-            format!("genesys-once/1 locked {lease} 0 1 claimed 5 {fingerprint}00\n"),
+            line(&format!(
+                "locked claimed {} 1 0 {fingerprint} 5 5",
+                "AB".repeat(16)
+            )),
+            "lease is damaged",
+        ),
+        (
+            line(&format!("locked claimed {lease} 1 0 {fingerprint}00 5 5")),
             "fingerprint is damaged",
+        ),
+        (
+            line(&format!(
+                "locked claimed {lease} 1 0 {fingerprint} 5 1000000000000000"
+            )),
+            "retention is damaged",
         ),
     ];
     for (value, reason) in values {
@@ -196,7 +219,6 @@ async fn a_lock_that_was_made_to_live_for_ever_is_refused() {
                         rev: 1,
                         lease: claim(1).lease,
                     },
-                    now: SystemTime::now(),
                 },
             )
             .await
@@ -219,8 +241,10 @@ async fn large_numbers_stay_what_they_are() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
     let key = name(1).to_string();
+    let json = format!(r#"{{"name":"{key}","attempts":0,"attempt_timeout_ms":0}}"#);
     let line = |step: u32, rev: u64, phase: &str, retention: u64| {
-        format!("genesys-once/1 locked {lease} {step} {rev} {phase} {retention} {fingerprint}\n")
+        let terms = format!("{lease} {rev} {step} {fingerprint} 60000 {retention}");
+        format!("genesys-once/2 locked {phase} {terms}\n{json}\n")
     };
     let (step, rev) = (u32::MAX - 1, 123_456_789_012_344);
     let value = line(step, rev, "dispatched", 3_600_000);
@@ -270,7 +294,11 @@ async fn a_complete_writes_what_the_transition_says() {
         }
         let value: Vec<u8> = server.command(&["GET", &name(number).to_string()]);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert_eq!(text(&value), text(&written.0.encode()), "step {at}");
+        assert_eq!(
+            text(&value),
+            text(&written.0.encode(&name(number))),
+            "step {at}"
+        );
     }
 }
 
@@ -285,7 +313,7 @@ async fn a_gigantic_value_is_fetched_by_nothing_but_an_acquire() {
     let key = name(1).to_string();
     // Its first line is one of ours.
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
-    let line = format!("genesys-once/1 cached {lease} 0 2 - 3600000 {fingerprint}\n");
+    let line = format!("genesys-once/2 cached - {lease} 2 0 {fingerprint} 60000 3600000\n");
     server.command::<()>(&["SET", &key, &line, "PX", "600000"]);
     server.command::<()>(&["SETRANGE", &key, &(SIZE - 1).to_string(), "x"]);
     let sent = || -> usize {
@@ -323,16 +351,15 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store.apply(&name(1), acquire(1)).await.unwrap();
-    // A control character is six in JSON.
     let error = store
-        .apply(&name(1), complete(1, &"\u{1}".repeat(6 << 20)))
+        .apply(&name(1), complete(1, &"\u{1}".repeat(32 << 20)))
         .await
         .unwrap_err();
     assert!(
         error.is_refused() && chain(&error).contains("larger than 32 MiB"),
         "{error:?}"
     );
-    let body = "\u{1}".repeat(5 << 20);
+    let body = "\u{1}".repeat((32 << 20) - 1024);
     store.apply(&name(1), complete(1, &body)).await.unwrap();
     let answer = store.apply(&name(1), acquire(2)).await.unwrap();
     let Answer::Is(Some(RecordState::Cached { outcome, .. })) = answer else {

@@ -52,11 +52,9 @@ async fn a_full_server_refuses_new_keys_and_replays_old_ones() {
         verdict: None,
     };
     assert_eq!(apply(&store, 3, release).await.unwrap(), Answer::Done);
-    let since = std::time::SystemTime::now();
     let abandon = Event::Abandon {
         claim: claim(1),
         step: 1,
-        since,
         cause: "reset".into(),
     };
     assert_eq!(apply(&store, 4, abandon).await.unwrap(), Answer::Done);

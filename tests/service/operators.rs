@@ -59,15 +59,35 @@ async fn they_look_resolve_and_forget() {
         answer.problem(400, "invalid_request");
     }
 
-    // The lost attempt may still be running: nobody may say that it is not.
-    let answer = service.admin("POST", &resolve, r#"{"resolution":"not_applied"}"#);
-    answer.await.problem(409, "not_indeterminate");
+    let shown = service.admin("GET", &path, "").await;
+    let tag = shown.header("etag").to_owned();
+    assert_eq!(
+        tag,
+        format!("\"{}\"", shown.json()["version"].as_str().unwrap())
+    );
+    assert_eq!(lost["version"], shown.json()["version"]);
+
+    // The lost attempt might still be running: nobody may say that it is not.
+    let not_applied = r#"{"resolution":"not_applied"}"#;
+    let early = service.resolve(&resolve, &tag, not_applied).await;
+    assert!(early.header("retry-after").parse::<u64>().unwrap() > 60);
+    early.problem(409, "too_early");
     for body in ["", "{}", r#"{"resolution":"applied","status":99}"#] {
-        let answer = service.admin("POST", &resolve, body).await;
+        let answer = service.resolve(&resolve, &tag, body).await;
         answer.problem(400, "invalid_request");
     }
     let found = r#"{"resolution":"applied","status":200,"body":"{\"refund\":\"R-1\"}"}"#;
-    assert_eq!(service.admin("POST", &resolve, found).await.status, 204);
+    // Not without the version that was seen, and no other one.
+    let blind = service.admin("POST", &resolve, found).await;
+    blind.problem(428, "version_required");
+    for tag in ["*", "", "W/\"1\"", "\"not-a-version\""] {
+        let answer = service.resolve(&resolve, tag, found).await;
+        answer.problem(428, "version_required");
+    }
+    let other = format!("\"{}-{}\"", "0".repeat(32), "0".repeat(64));
+    let answer = service.resolve(&resolve, &other, found).await;
+    answer.problem(409, "not_indeterminate");
+    assert_eq!(service.resolve(&resolve, &tag, found).await.status, 204);
     let replay = service.execute(payload).await;
     assert_eq!(
         (replay.status, replay.body.as_str()),

@@ -108,6 +108,15 @@ impl Service {
             .unwrap()
     }
 
+    /// What an operator says of the version of a key that was shown as `tag`.
+    pub async fn resolve(&self, path: &str, tag: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [("authorization", bearer.as_str()), ("if-match", tag)];
+        send(&self.address, "POST", path, &headers, body)
+            .await
+            .unwrap()
+    }
+
     pub async fn execute(&self, payload: &str) -> Answer {
         self.execute_with(payload, &[]).await
     }

@@ -10,12 +10,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::super::shared::Shared;
 use super::super::waits::WaitFor;
 use crate::error::Error;
-use crate::execution::{Execution, Hashed, Lock, follow_up};
+use crate::execution::{Execution, Hashed, Lock};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{Answer, Claim, Event, RecordState, Refusal, Resolution};
+use crate::record::{RecordState, Refusal};
 use crate::store::{BoxFuture, Guarded, Store};
-use crate::telemetry;
 
 /// The first wait between two looks, without a notice; doubled up to
 /// [`LONGEST_POLL`].
@@ -55,23 +54,19 @@ pub(super) async fn wait(
                 return refused(hashed.key(), verdict);
             }
             RecordState::Released { .. } => return Ok(Elsewhere::Free(hashed)),
-            RecordState::Indeterminate { since, cause, .. } => {
+            RecordState::Indeterminate {
+                since, ref cause, ..
+            } => {
                 let error = Error::Indeterminate {
                     key: name.key,
+                    version: state.version(),
                     since,
-                    cause,
+                    cause: cause.clone(),
                 };
                 return Ok(Elsewhere::Unknown(hashed, error));
             }
-            RecordState::Cached { .. } => match hashed.seen(state, &shared.terms)? {
-                Lock::Cached(cached) => {
-                    let left = cached.left();
-                    return Ok(Elsewhere::Reply(cached.into_reply(), left));
-                }
-                Lock::Locked(_) | Lock::Taken(..) => {
-                    unreachable!("a cached record reads as cached")
-                }
-            },
+            // A recorded outcome is read as such before; locking finds it again.
+            RecordState::Cached { .. } => return Ok(Elsewhere::Free(hashed)),
         };
         waited = true;
         let next = watch.next(lease_left).await?;
@@ -163,80 +158,5 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
             Ok(Elsewhere::Reply(reply.with_kept(kept), Duration::ZERO))
         }
         Refusal::RateLimited { retry_after } => Err(Error::RateLimited { retry_after }),
-    }
-}
-
-/// Settles a key that is indeterminate; an outcome is kept for
-/// `ttl`.
-///
-/// # Errors
-///
-/// [`Error::NotIndeterminate`] where it is not, or where `NotApplied` is said
-/// while the lost attempt may still be running.
-pub(crate) async fn resolve(
-    shared: &Shared,
-    key: IdempotencyKey,
-    resolution: Resolution,
-    ttl: Duration,
-) -> Result<(), Error> {
-    let name = shared.name(key);
-    let of_store = |source| Error::of_store(key, source);
-    let state = shared.store.look(&name).await.map_err(of_store)?;
-    let state = match state {
-        Some(state) => notice_loss(shared, &name, state).await?,
-        None => None,
-    };
-    let Some(RecordState::Indeterminate { seen, age, .. }) = state else {
-        return Err(Error::NotIndeterminate { key });
-    };
-    if resolution == Resolution::NotApplied && age < shared.may_still_run() {
-        return Err(Error::NotIndeterminate { key });
-    }
-    let event = Event::Resolve {
-        seen,
-        resolution,
-        ttl,
-    };
-    match follow_up(&*shared.store, &name, &event, 2)
-        .await
-        .map_err(of_store)?
-    {
-        Answer::Done => Ok(()),
-        _ => Err(Error::NotIndeterminate { key }),
-    }
-}
-
-/// The record of a holder that was lost with its request under way says so from
-/// now on, as it would if somebody asked for the key; any other stays as it is.
-pub(crate) async fn notice_loss(
-    shared: &Shared,
-    name: &RecordName,
-    state: RecordState,
-) -> Result<Option<RecordState>, Error> {
-    let (RecordState::Locked { .. }, true, Some(fingerprint)) =
-        (&state, state.is_unresolved(), state.fingerprint())
-    else {
-        return Ok(Some(state));
-    };
-    let event = Event::TakeOver {
-        // Of a lease in `Dispatched` nobody becomes the holder.
-        claim: Claim {
-            lease: shared.terms.ambient.lease_id(),
-            fingerprint,
-            lease_ttl: shared.terms.lease,
-            retention: shared.terms.unresolved_ttl,
-        },
-        seen: state.seen(),
-        now: shared.terms.ambient.wall_now(),
-    };
-    let answer = follow_up(&*shared.store, name, &event, 2).await;
-    match answer.map_err(|source| Error::of_store(name.key, source))? {
-        Answer::Is(Some(state)) => {
-            if let RecordState::Indeterminate { .. } = state {
-                telemetry::indeterminate(name);
-            }
-            Ok(Some(state))
-        }
-        _ => Ok(None),
     }
 }

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::super::permits::Permit;
+use super::super::resolution::resolve;
 use super::super::shared::Shared;
 use super::super::token::Current;
 use super::super::waits::WaitFor;
@@ -245,9 +246,12 @@ impl Flight<'_> {
 
     /// Asks the hook, once a flight, what became of an indeterminate key.
     async fn reconcile(&self, asked: &mut bool, error: Error) -> Result<(), Error> {
-        let Some(hook) = self.shared.reconcile.as_ref().filter(|_| !*asked) else {
+        let (Some(hook), Error::Indeterminate { version, .. }) =
+            (self.shared.reconcile.as_ref().filter(|_| !*asked), &error)
+        else {
             return Err(error);
         };
+        let version = *version;
         *asked = true;
         let (request, known) = (self.guard.request().clone(), error.clone());
         // A panic of the hook is no answer, also one before its future exists and
@@ -267,11 +271,12 @@ impl Flight<'_> {
         // Where the store did not take note of the unknown attempt at once.
         let (store, name) = (&*self.shared.store, self.shared.name(key));
         let _ = progress.settle(store, &name, 1).await;
-        match elsewhere::resolve(self.shared, key, resolution, ttl).await {
-            // Settled: the next round finds the outcome, or executes.
+        // The execution that the hook was asked about, and no later one.
+        match resolve(self.shared, key, version, resolution, ttl).await {
+            // Resolved: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
-            // Already settled by somebody else, too early, or a store that does
-            // not answer: what is known is that it may have been executed.
+            // Already resolved in another way, too early, or a store that does not
+            // answer: what is known is that it might have been executed.
             Err(_) => Err(error),
         }
     }

@@ -103,7 +103,8 @@ async fn impossible_terms_are_refused_before_the_store_is_asked() {
             terms.unresolved_ttl = Duration::MAX
         }),
         ("unresolved_ttl", |terms| {
-            terms.unresolved_ttl = terms.lease - Duration::from_millis(1);
+            let shortest = terms.lease + terms.attempt_timeout;
+            terms.unresolved_ttl = shortest - Duration::from_millis(1);
         }),
         ("lease", |terms| terms.lease = Duration::from_millis(99)),
         ("max_response_bytes", |terms| terms.max_response_bytes = 0),

@@ -154,7 +154,7 @@ impl EncryptionKeys {
 /// a line feed, so no two lists of parts are the same bytes.
 fn associated(id: &HeaderValue, bound_to: &str) -> Vec<u8> {
     [
-        b"genesys-once/1 sealed\n",
+        b"genesys-once/2 sealed\n",
         id.as_bytes(),
         b"\n",
         bound_to.as_bytes(),

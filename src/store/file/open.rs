@@ -11,7 +11,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, WriteTransaction};
 
 use super::clock::{Source, Timeline};
-use super::tables::{Tables, expiry};
+use super::tables::{Tables, expiry, record_name};
 use crate::error::Error;
 use crate::record::{Content, Record, settle_orphan};
 
@@ -201,18 +201,19 @@ fn settle(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline
                 continue;
             };
             // One that cannot be read is not touched, and not taken for absent.
-            let Ok(record) = Record::decode(&row.bytes) else {
+            let read = record_name(name).map(|named| (Record::decode(&named, &row.bytes), named));
+            let Some((Ok(record), named)) = read else {
                 tracing::warn!(name, "a record that cannot be read was not settled");
                 continue;
             };
-            let Some((record, left)) = settle_orphan(&record, timeline.wall()) else {
+            let Some((record, left)) = settle_orphan(&record) else {
                 continue;
             };
             match record.content {
                 Content::Indeterminate { .. } => indeterminate += 1,
                 _ => released += 1,
             }
-            let next = (&record, record.encode(), expiry(timeline.now(), left));
+            let next = (&record, record.encode(&named), expiry(timeline.now(), left));
             tables.put(name, Some(row.expires), Some((next.0, &next.1, next.2)))?;
         }
     }

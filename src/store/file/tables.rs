@@ -43,12 +43,16 @@ pub(super) struct Row {
 
 impl Row {
     /// The record and the time it lives on; `None` once it has expired.
-    pub(super) fn read(&self, now: u64) -> Result<Option<(Record, Duration)>, StoreError> {
+    pub(super) fn read(
+        &self,
+        name: &RecordName,
+        now: u64,
+    ) -> Result<Option<(Record, Duration)>, StoreError> {
         if self.expires <= now {
             return Ok(None);
         }
         let left = Duration::from_nanos(self.expires - now);
-        Ok(Some((Record::decode(&self.bytes)?, left)))
+        Ok(Some((Record::decode(name, &self.bytes)?, left)))
     }
 }
 
@@ -223,15 +227,15 @@ impl Snapshot {
                 return Ok((found, Some(name.to_owned())));
             }
             let Some(row) = self.row(name)? else { continue };
-            let (key, record) = (name[first.len()..].parse(), row.read(now));
-            match (key, record) {
-                (Ok(key), Ok(Some((record, left)))) => {
+            let read = record_name(name).map(|named| (named.key, row.read(&named, now)));
+            match read {
+                Some((key, Ok(Some((record, left))))) => {
                     let state = record.state(left);
                     if state.is_unresolved() {
                         found.push((key, state));
                     }
                 }
-                (Ok(_), Ok(None)) => {}
+                Some((_, Ok(None))) => {}
                 // Asking for the key itself says so too; the others are still
                 // worth listing.
                 _ => tracing::warn!(name, "a record that cannot be read is left out of the list"),
@@ -244,6 +248,12 @@ impl Snapshot {
 /// The name of a record in the tables.
 pub(super) fn row_name(name: &RecordName) -> String {
     format!("{}:{}", name.namespace, name.key)
+}
+
+/// The record that a name in the tables is of.
+pub(super) fn record_name(row: &str) -> Option<RecordName> {
+    let (namespace, key) = row.split_once(':')?;
+    Some(RecordName::new(namespace.parse().ok()?, key.parse().ok()?))
 }
 
 /// When a record that lives on for `left` expires.

@@ -14,7 +14,7 @@ use super::tables::Tables;
 use super::*;
 use crate::key::Fingerprint;
 use crate::outcome::{Kept, Outcome};
-use crate::record::{Claim, LeaseId, Phase};
+use crate::record::{Attempts, Claim, LeaseId, Phase};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -54,6 +54,7 @@ fn claim(lease: u8) -> Claim {
         fingerprint: Fingerprint::from_bytes([7; 32]),
         lease_ttl: Duration::from_secs(30),
         retention: DAY,
+        attempts: Attempts::default(),
     }
 }
 
@@ -104,16 +105,23 @@ fn plant(path: &Path, key: u8, bytes: &[u8]) {
 async fn a_record_that_cannot_be_read_is_never_absent_and_never_overwritten() {
     let folder = Folder::new("unreadable");
     drop(FileStore::open(folder.file()).unwrap());
-    let newer = b"genesys-once/2 locked 0 0 0 claimed 0 0\n";
+    let newer = b"genesys-once/3 locked claimed 0 0 0 0 0 0\n";
     plant(&folder.file(), 1, newer);
-    plant(&folder.file(), 2, b"genesys-once/1 lock");
+    plant(&folder.file(), 2, b"genesys-once/2 lock");
     plant(&folder.file(), 3, b"");
 
     let store = FileStore::open(folder.file()).unwrap();
     for key in 1..=3 {
         let error = store.look(&name(key)).await.unwrap_err();
         assert!(error.is_unreadable(), "{key}: {error:?}");
-        for event in [acquire(1), extend(1), complete(1, "{}"), Event::Forget] {
+        for event in [
+            acquire(1),
+            extend(1),
+            complete(1, "{}"),
+            Event::Forget {
+                lease: LeaseId::from_bytes([0xf0; 16]),
+            },
+        ] {
             let error = store.apply(&name(key), event.clone()).await.unwrap_err();
             assert!(error.is_unreadable(), "{key} {event:?}: {error:?}");
         }

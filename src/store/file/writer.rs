@@ -232,7 +232,11 @@ fn apply(
 ) -> Result<(Reply, Effect), redb::Error> {
     let name = row_name(&command.name);
     let row = tables.row(&name)?;
-    let current = match row.as_ref().map(|row| row.read(now)).transpose() {
+    let current = match row
+        .as_ref()
+        .map(|row| row.read(&command.name, now))
+        .transpose()
+    {
         Ok(current) => current.flatten(),
         Err(unreadable) => return Ok((Err(unreadable), Effect::Nothing)),
     };
@@ -245,7 +249,7 @@ fn apply(
             Effect::Nothing
         }
         (_, Some((new, left))) => {
-            let bytes = new.encode();
+            let bytes = new.encode(&command.name);
             let is_extend = matches!(command.event, Event::Extend { .. });
             let same = current.is_some() && row.is_some_and(|row| row.bytes == bytes);
             tables.put(&name, before, Some((&new, &bytes, expiry(now, left))))?;

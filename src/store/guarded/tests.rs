@@ -8,6 +8,13 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::error::StoreError;
+use crate::record::LeaseId;
+
+fn forget() -> Event {
+    Event::Forget {
+        lease: LeaseId::from_bytes([0xf0; 16]),
+    }
+}
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(2);
@@ -111,7 +118,7 @@ fn name() -> RecordName {
 
 async fn open(guarded: &Guarded) {
     for _ in 0..3 {
-        guarded.apply(&name(), Event::Forget).await.unwrap_err();
+        guarded.apply(&name(), forget()).await.unwrap_err();
         advance(Duration::from_millis(1)).await;
     }
     assert!(!guarded.is_up());
@@ -123,7 +130,7 @@ async fn open(guarded: &Guarded) {
 async fn a_store_that_lacks_copies_is_up() {
     let (store, guarded) = guarded(Does::Undurable);
     for _ in 0..10 {
-        let error = guarded.apply(&name(), Event::Forget).await.unwrap_err();
+        let error = guarded.apply(&name(), forget()).await.unwrap_err();
         assert!(error.is_undurable(), "{error:?}");
         advance(SECOND).await;
     }
@@ -138,7 +145,7 @@ async fn open_breaker_keeps_commands_from_an_eager_store() {
     let (store, guarded) = guarded(Does::Fail);
     open(&guarded).await;
     let before = store.calls();
-    let error = guarded.apply(&name(), Event::Forget).await.unwrap_err();
+    let error = guarded.apply(&name(), forget()).await.unwrap_err();
     assert!(error.is_unsent(), "{error:?}");
     assert!(guarded.look(&name()).await.unwrap_err().is_unsent());
     assert_eq!(store.calls(), before);

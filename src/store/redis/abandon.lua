@@ -1,4 +1,4 @@
--- ARGV 5: the step; 6: since when and why.
+-- ARGV 5: the step; 6: what was sent, and why its fate is unknown.
 local step = tonumber(ARGV[5])
 if not record then
   return settle('indeterminate', step, 1, ARGV[6], claim.retention)

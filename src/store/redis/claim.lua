@@ -4,20 +4,20 @@ local claim = {
   lease_ttl = tonumber(ARGV[3]), retention = tonumber(ARGV[4]),
 }
 
--- A record of this holder in `Locked`.
-local function lock(step, rev, phase)
+-- A record of this holder in `Locked`; what it has sent stands in `content`.
+local function lock(step, rev, phase, content)
   write({
-    word = 'locked', lease = claim.lease, step = step, rev = rev, phase = phase,
-    retention = claim.retention, fingerprint = claim.fingerprint,
-  }, '', claim.lease_ttl + claim.retention)
+    word = 'locked', phase = phase, lease = claim.lease, rev = rev, step = step,
+    fingerprint = claim.fingerprint, lease_ttl = claim.lease_ttl, retention = claim.retention,
+  }, content, claim.lease_ttl + claim.retention)
   return { 'done' }
 end
 
 -- A record of this holder in any other state, kept for `ttl`.
 local function settle(word, step, rev, content, ttl)
   write({
-    word = word, lease = claim.lease, step = step, rev = rev, phase = '-',
-    retention = ttl, fingerprint = claim.fingerprint,
+    word = word, phase = '-', lease = claim.lease, rev = rev, step = step,
+    fingerprint = claim.fingerprint, lease_ttl = claim.lease_ttl, retention = ttl,
   }, content, ttl)
   return { 'done' }
 end

@@ -2,7 +2,7 @@
 //! script each for the other events and for a look. What a record holds is
 //! always taken from `record`, never composed here.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 
@@ -12,7 +12,7 @@ use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::record::{
-    self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState, Seen,
+    self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState,
 };
 
 /// For ever, in practice: what lies beyond it could overflow Redis's clock.
@@ -36,17 +36,17 @@ pub(super) fn apply<C: Carrier>(
     event: Event,
 ) -> impl Future<Output = Result<Answer, StoreError>> + Send {
     let key = name.to_string();
-    let command = Command::of(&key, event);
+    let command = Command::of(name, &key, event);
     async move {
         match &command {
-            Command::Acquire(claim, Some(set)) => acquire(link, &key, claim, set).await,
+            Command::Acquire(claim, Some(set)) => acquire(link, name, &key, claim, set).await,
             Command::Acquire(_, None) => Err(StoreError::refused("an absent key was not acquired")),
             Command::Script(script, args) => {
                 if args.bytes() + LINE > MAX_RECORD_BYTES {
                     // The holder completes without the body then.
                     return Err(StoreError::refused(TOO_LARGE));
                 }
-                read_answer(script.run(link, &key, args).await?)
+                read_answer(name, script.run(link, &key, args).await?)
             }
         }
     }
@@ -60,36 +60,33 @@ enum Command {
 }
 
 impl Command {
-    fn of(key: &str, event: Event) -> Self {
+    fn of(name: &RecordName, key: &str, event: Event) -> Self {
         let (script, args): (&Script, Args) = match event {
             Event::Acquire { claim } => {
                 let claim = whole(claim);
-                return Self::Acquire(claim, set_if_absent(key, claim));
+                return Self::Acquire(claim, set_if_absent(name, key, claim));
             }
-            Event::TakeOver { claim, seen, now } => {
+            Event::TakeOver { claim, seen } => {
                 let claim = whole(claim);
                 let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
-                let args = match lost_holder(claim, seen, now) {
-                    Some(content) => args.content(&content),
-                    None => args.word(""),
-                };
-                (&scripts::TAKE_OVER, args)
+                let locked = locked(&claim, Phase::Claimed);
+                (&scripts::TAKE_OVER, args.content(name, &locked))
             }
             Event::Extend { claim, dispatched } => {
-                let args = terms(&whole(claim), 0);
+                let claim = whole(claim);
+                let args = terms(&claim, 0);
                 let args = match dispatched {
                     Some(step) => args.word(step),
                     None => args.word(""),
                 };
-                (&scripts::EXTEND, args)
+                let locked = locked(&claim, Phase::Dispatched);
+                (&scripts::EXTEND, args.content(name, &locked))
             }
             Event::Enter { claim, step, phase } => {
-                let phase = match phase {
-                    Phase::Claimed => "claimed",
-                    Phase::Dispatched => "dispatched",
-                };
-                let args = terms(&whole(claim), 0).word(step).word(phase);
-                (&scripts::ENTER, args)
+                let claim = whole(claim);
+                let args = terms(&claim, 0).word(step).word(phase.word());
+                let locked = locked(&claim, phase);
+                (&scripts::ENTER, args.content(name, &locked))
             }
             Event::Complete {
                 claim,
@@ -100,7 +97,7 @@ impl Command {
             } => {
                 let content = Content::Cached { outcome, kept };
                 let args = terms(&whole(claim), content.room());
-                let args = args.word(step).word(millis(ttl)).content(&content);
+                let args = args.word(step).word(millis(ttl)).content(name, &content);
                 (&scripts::COMPLETE, args)
             }
             Event::Release {
@@ -111,50 +108,52 @@ impl Command {
                 let content = Content::Released { verdict };
                 let args = terms(&whole(claim), content.room());
                 let args = args.word(step).word(millis(RELEASED_FOR));
-                (&scripts::RELEASE, args.content(&content))
+                let args = args.word(content.words().1);
+                (&scripts::RELEASE, args.content(name, &content))
             }
-            Event::Abandon {
-                claim,
-                step,
-                since,
-                cause,
-            } => {
-                let content = Content::Indeterminate { since, cause };
+            Event::Abandon { claim, step, cause } => {
+                let attempts = claim.attempts;
+                let cause = Some(cause);
+                let content = Content::Indeterminate { attempts, cause };
                 let args = terms(&whole(claim), content.room());
-                (&scripts::ABANDON, args.word(step).content(&content))
+                (&scripts::ABANDON, args.word(step).content(name, &content))
             }
             Event::Resolve {
+                lease,
                 seen,
+                fingerprint,
                 resolution,
                 ttl,
             } => {
-                let (word, content, ttl) = match resolution.into_outcome() {
-                    None => (
-                        "released",
-                        Content::Released { verdict: None },
-                        RELEASED_FOR,
-                    ),
+                let (lease, content, ttl) = match resolution.outcome() {
+                    None => {
+                        let content = Content::Released { verdict: None };
+                        (seen.lease, content, RELEASED_FOR)
+                    }
                     Some((outcome, kept)) => {
-                        let outcome = outcome.into();
-                        ("cached", Content::Cached { outcome, kept }, ttl)
+                        let outcome = outcome.clone();
+                        (lease, Content::Cached { outcome, kept }, ttl)
                     }
                 };
-                let (rev, next) = (seen.rev, seen.rev.saturating_add(1));
                 let args = Args::with_room(content.room());
-                let args = args.word(seen.lease).word(rev).word(next);
-                let args = args.word(word).word(millis(ttl)).content(&content);
-                (&scripts::RESOLVE, args)
+                let args = args.word(seen.lease).word(seen.rev).word(fingerprint);
+                let args = args.word(content.words().0).word(lease).word(millis(ttl));
+                (&scripts::RESOLVE, args.content(name, &content))
             }
-            Event::Forget => (&scripts::FORGET, Args::default()),
+            Event::Forget { lease } => {
+                let content = Content::Released { verdict: None };
+                let args = Args::with_room(content.room()).word(lease);
+                (&scripts::FORGET, args.content(name, &content))
+            }
         };
         Self::Script(script, args)
     }
 }
 
 /// What takes an absent key, and writes what `record` says of it.
-fn set_if_absent(key: &str, claim: Claim) -> Option<Cmd> {
+fn set_if_absent(name: &RecordName, key: &str, claim: Claim) -> Option<Cmd> {
     let (record, left) = record::apply(None, &Event::Acquire { claim }).0?;
-    let record = record.encode();
+    let record = record.encode(name);
     let mut set = Cmd::with_capacity(7, key.len() + record.len() + 32);
     set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
     set.arg("PX").arg(millis(left));
@@ -164,6 +163,7 @@ fn set_if_absent(key: &str, claim: Claim) -> Option<Cmd> {
 /// The record, read together with the time that it lives on.
 pub(super) async fn look(
     link: &impl Carrier,
+    name: &RecordName,
     key: &str,
 ) -> Result<Option<RecordState>, StoreError> {
     let Value::Array(both) = scripts::LOOK.read(link, key).await? else {
@@ -172,7 +172,7 @@ pub(super) async fn look(
     match both.as_slice() {
         [Value::Int(_)] => Err(StoreError::unreadable(TOO_LARGE)),
         [Value::Nil, _] => Ok(None),
-        [Value::BulkString(bytes), Value::Int(left)] => read_state(bytes, *left).map(Some),
+        [Value::BulkString(bytes), Value::Int(left)] => read_state(name, bytes, *left).map(Some),
         _ => Err(unexpected()),
     }
 }
@@ -183,12 +183,13 @@ pub(super) async fn found(
     name: &RecordName,
     claim: &Claim,
 ) -> Result<Option<Answer>, StoreError> {
-    let state = look(link, &name.to_string()).await?;
+    let state = look(link, name, &name.to_string()).await?;
     Ok(state.map(|state| found_by(claim, state)))
 }
 
 async fn acquire(
     link: &impl Carrier,
+    name: &RecordName,
     key: &str,
     claim: &Claim,
     set: &Cmd,
@@ -197,7 +198,7 @@ async fn acquire(
         match link.command(key, set).await {
             Ok(Value::Nil) => return Ok(Answer::Done),
             Ok(Value::BulkString(bytes)) => {
-                let found = decode(&bytes)?;
+                let found = decode(name, &bytes)?;
                 // A replay needs no exact times: one round trip is all it costs.
                 if matches!(found.content, Content::Cached { .. }) {
                     return Ok(found_by(claim, found.state(Duration::ZERO)));
@@ -206,14 +207,14 @@ async fn acquire(
             Ok(_) => return Err(unexpected()),
             // A full server, or one that has become a replica, still replays.
             Err(refusal) if refusal.is_refusal() => {
-                return match Box::pin(look(link, key)).await? {
+                return match Box::pin(look(link, name, key)).await? {
                     Some(state) => Ok(found_by(claim, state)),
                     None => Err(refusal.into()),
                 };
             }
             Err(failure) => return Err(failure.into()),
         }
-        if let Some(state) = Box::pin(look(link, key)).await? {
+        if let Some(state) = Box::pin(look(link, name, key)).await? {
             return Ok(found_by(claim, state));
         }
     }
@@ -224,26 +225,18 @@ async fn acquire(
 
 /// What an acquire answers that found this record.
 fn found_by(claim: &Claim, state: RecordState) -> Answer {
-    match state.fingerprint() {
-        Some(theirs) if theirs != claim.fingerprint => Answer::Mismatch,
+    match &state {
+        RecordState::Released { .. } => Answer::Is(Some(state)),
+        other if other.fingerprint() != claim.fingerprint => Answer::Mismatch,
         _ => Answer::Is(Some(state)),
     }
 }
 
-/// The content that a take-over writes where the holder was lost with a request
-/// under way, as `record::apply` words it.
-fn lost_holder(claim: Claim, seen: Seen, now: SystemTime) -> Option<Content> {
-    let lost = Record {
-        rev: seen.rev,
-        lease: seen.lease,
-        step: 0,
-        retention: Duration::ZERO,
-        fingerprint: claim.fingerprint,
-        content: Content::Locked(Phase::Dispatched),
-    };
-    let event = Event::TakeOver { claim, seen, now };
-    let written = record::apply(Some((&lost, Duration::ZERO)), &event).0;
-    written.map(|(record, _)| record.content)
+/// The content of a holder's record, of which scripts take what stands behind the
+/// first line.
+fn locked(claim: &Claim, phase: Phase) -> Content {
+    let attempts = claim.attempts;
+    Content::Locked { phase, attempts }
 }
 
 /// A claim in whole milliseconds, which are Redis's: rounded up, since a lease
@@ -272,7 +265,7 @@ fn terms(claim: &Claim, content: usize) -> Args {
 }
 
 /// What a script says became of the event.
-fn read_answer(reply: Value) -> Result<Answer, StoreError> {
+fn read_answer(name: &RecordName, reply: Value) -> Result<Answer, StoreError> {
     let words = match reply {
         // The usual case, in the shortest form.
         Value::BulkString(word) if word == b"done" => return Ok(Answer::Done),
@@ -289,10 +282,13 @@ fn read_answer(reply: Value) -> Result<Answer, StoreError> {
         (b"mismatch", []) => Ok(Answer::Mismatch),
         (b"is", []) => Ok(Answer::Is(None)),
         (b"is", [Value::BulkString(bytes), Value::Int(left)]) => {
-            Ok(Answer::Is(Some(read_state(bytes, *left)?)))
+            Ok(Answer::Is(Some(read_state(name, bytes, *left)?)))
+        }
+        (b"lost", [Value::BulkString(bytes), Value::Int(left)]) => {
+            Ok(Answer::Lost(read_state(name, bytes, *left)?))
         }
         (b"too-large", []) => Err(StoreError::unreadable(TOO_LARGE)),
-        (b"unreadable", [Value::BulkString(line)]) => Err(match Record::decode(line) {
+        (b"unreadable", [Value::BulkString(line)]) => Err(match Record::decode(name, line) {
             Err(reason) => reason,
             Ok(_) => StoreError::unreadable("its first line is not spelled as this version does"),
         }),
@@ -300,20 +296,20 @@ fn read_answer(reply: Value) -> Result<Answer, StoreError> {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
+fn decode(name: &RecordName, bytes: &[u8]) -> Result<Record, StoreError> {
     if bytes.len() > MAX_RECORD_BYTES {
         return Err(StoreError::unreadable(TOO_LARGE));
     }
-    Record::decode(bytes)
+    Record::decode(name, bytes)
 }
 
-fn read_state(bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
-    let record = decode(bytes)?;
+fn read_state(name: &RecordName, bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
+    let record = decode(name, bytes)?;
     let left = match u64::try_from(left) {
         Ok(left) => Duration::from_millis(left),
         // Nothing of ours lives for ever: somebody has changed the key. A lease
         // that never lapses would hold it for good, so nobody is told it is one.
-        Err(_) if matches!(record.content, Content::Locked(_)) => {
+        Err(_) if matches!(record.content, Content::Locked { .. }) => {
             return Err(StoreError::unreadable("its key was made to live for ever"));
         }
         Err(_) => CENTURY,

@@ -1,6 +1,19 @@
-if record and record.word == 'cached' then
-  redis.call('DEL', key)
-  redis.pcall('PUBLISH', key, 'absent')
+-- ARGV 1: the forgetter's own lease; 2: what stands behind the first line of what
+-- is left: nothing but the record's name.
+if record and record.word == 'released' and record.lease == ARGV[1] then
   return { 'done' }
 end
-return is()
+if not record or record.word ~= 'cached' then
+  return is()
+end
+-- As long as the outcome would have lasted, so that no late command of its holder
+-- writes it again.
+local left = redis.call('PTTL', key)
+if left < 1 then
+  left = record.retention
+end
+write({
+  word = 'released', phase = '-', lease = ARGV[1], rev = record.rev + 1, step = record.step,
+  fingerprint = record.fingerprint, lease_ttl = record.lease_ttl, retention = left,
+}, ARGV[2], left)
+return { 'done' }

@@ -1,22 +1,30 @@
--- ARGV 5: the step; 6: how long it is kept; 7: the verdict, or nothing.
-local step, ttl, verdict = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+-- ARGV 5: the step; 6: how long it is kept; 7: `refused` where there is a verdict,
+-- else `-`; 8: what stands behind the first line.
+local step, ttl = tonumber(ARGV[5]), tonumber(ARGV[6])
+local function released(rev, phase, fingerprint, content)
+  write({
+    word = 'released', phase = phase, lease = claim.lease, rev = rev, step = step,
+    fingerprint = fingerprint, lease_ttl = claim.lease_ttl, retention = ttl,
+  }, content, ttl)
+  return { 'done' }
+end
 if not record then
-  return settle('released', step, 1, verdict, ttl)
+  return released(1, ARGV[7], claim.fingerprint, ARGV[8])
 end
 if record.word == 'released' then
   if record.lease == claim.lease and record.step == step then
     return { 'done' }
   end
-  -- Who has no verdict keeps the one that is there.
-  if verdict == '' then
-    verdict = redis.call('GETRANGE', key, record.json, -1)
+  -- A verdict that is there stays where none is given, as that of its own request.
+  if record.phase == 'refused' and ARGV[7] == '-' then
+    return released(record.rev + 1, 'refused', record.fingerprint, content())
   end
-  return settle('released', step, record.rev + 1, verdict, ttl)
+  return released(record.rev + 1, ARGV[7], claim.fingerprint, ARGV[8])
 end
 if record.word == 'cached' or record.lease ~= claim.lease then
   return { 'not-holder' }
 end
 if step > record.step then
-  return settle('released', step, record.rev + 1, verdict, ttl)
+  return released(record.rev + 1, ARGV[7], claim.fingerprint, ARGV[8])
 end
 return { 'stale-step' }

@@ -1,19 +1,22 @@
--- ARGV 1, 2: the lease and revision that were seen; 3: the revision after it;
--- 4: the new state; 5: how long it is kept; 6: its content.
-if not record then
+-- ARGV 1, 2: the lease and revision that were seen; 3: the fingerprint that is
+-- meant; 4: the new state; 5: the lease that it is written under; 6: how long it
+-- is kept; 7: its content.
+if not record or record.fingerprint ~= ARGV[3] then
   return is()
 end
 local rev = integer(record.rev)
 if record.word == 'indeterminate' and record.lease == ARGV[1] and rev == ARGV[2] then
-  local ttl = tonumber(ARGV[5])
+  local ttl = tonumber(ARGV[6])
   write({
-    word = ARGV[4], lease = record.lease, step = record.step, rev = record.rev + 1,
-    phase = '-', retention = ttl, fingerprint = record.fingerprint,
-  }, ARGV[6], ttl)
+    word = ARGV[4], phase = '-', lease = ARGV[5], rev = record.rev + 1, step = record.step,
+    fingerprint = record.fingerprint, lease_ttl = record.lease_ttl, retention = ttl,
+  }, ARGV[7], ttl)
   return { 'done' }
 end
--- This very command, applied before its reply was lost.
-if record.word == ARGV[4] and record.lease == ARGV[1] and rev == ARGV[3] then
+-- This very command, applied before its reply was lost: an outcome stands under
+-- its resolver's lease, a release one revision above what was seen.
+if record.word == ARGV[4] and record.lease == ARGV[5]
+  and (record.word == 'cached' or integer(record.rev - 1) == ARGV[2]) then
   return { 'done' }
 end
 return is()

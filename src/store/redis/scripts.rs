@@ -10,6 +10,7 @@ use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 
 use super::carrier::Carrier;
 use super::failure::Failure;
+use crate::key::RecordName;
 use crate::record::Content;
 use crate::store::BoxFuture;
 
@@ -155,8 +156,8 @@ impl Args {
     }
 
     /// One more: what a record holds behind its first line.
-    pub(super) fn content(mut self, content: &Content) -> Self {
-        content.write(&mut self.text);
+    pub(super) fn content(mut self, name: &RecordName, content: &Content) -> Self {
+        content.write(name, &mut self.text);
         self.end()
     }
 

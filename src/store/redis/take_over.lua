@@ -1,5 +1,5 @@
--- ARGV 5, 6: the lease and revision that were seen; 7: what is written where a
--- lost holder may have a request on the wire.
+-- ARGV 5, 6: the lease and revision that were seen; 7: what stands behind the first
+-- line of the new holder's record.
 if not record then
   return is()
 end
@@ -14,7 +14,7 @@ if record.lease ~= ARGV[5] or integer(record.rev) ~= ARGV[6] then
   return is()
 end
 if record.word == 'released' then
-  return lock(0, record.rev + 1, 'claimed')
+  return lock(0, record.rev + 1, 'claimed', ARGV[7])
 end
 if record.word ~= 'locked' then
   return is()
@@ -25,10 +25,12 @@ if left == -1 or left > record.retention then
   return is()
 end
 if record.phase == 'claimed' then
-  return lock(0, record.rev + 1, 'claimed')
+  return lock(0, record.rev + 1, 'claimed', ARGV[7])
 end
+-- A lost holder may have a request on the wire: what it wrote of it stays.
 local value = write({
-  word = 'indeterminate', lease = record.lease, step = record.step, rev = record.rev + 1,
-  phase = '-', retention = record.retention, fingerprint = record.fingerprint,
-}, ARGV[7], record.retention)
-return { 'is', value, record.retention }
+  word = 'indeterminate', phase = '-', lease = record.lease, rev = record.rev + 1,
+  step = record.step, fingerprint = record.fingerprint, lease_ttl = record.lease_ttl,
+  retention = record.retention,
+}, content(), record.retention)
+return { 'lost', value, record.retention }

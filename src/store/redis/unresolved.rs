@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::link::Link;
 use super::routes::Routes;
 use crate::error::StoreError;
-use crate::key::{IdempotencyKey, Namespace};
+use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::RecordState;
 
 /// Keys that one `SCAN` looks at.
@@ -18,7 +18,7 @@ const SCAN: usize = 1000;
 
 /// How the first lines of these records begin; which locks have lapsed, their
 /// time to live says.
-const BEGINNINGS: [&[u8]; 2] = [b"genesys-once/1 indeterminate ", b"genesys-once/1 locked "];
+const BEGINNINGS: [&[u8]; 2] = [b"genesys-once/2 indeterminate ", b"genesys-once/2 locked "];
 
 /// As many bytes as the longest has.
 const LENGTH: usize = BEGINNINGS[0].len();
@@ -36,6 +36,7 @@ pub(super) async fn unresolved(
 ) -> Result<Vec<(IdempotencyKey, RecordState)>, StoreError> {
     let mut walk = Walk {
         routes,
+        namespace,
         prefix: format!("genesys-once:{namespace}:"),
         limit,
         found: Vec::new(),
@@ -51,6 +52,7 @@ pub(super) async fn unresolved(
 
 struct Walk<'a> {
     routes: &'a Routes,
+    namespace: &'a Namespace,
     prefix: String,
     limit: usize,
     found: Vec<(IdempotencyKey, RecordState)>,
@@ -93,7 +95,8 @@ impl Walk<'_> {
             return Ok(());
         }
         // It may have been settled, or expired, since.
-        let state = look(self.routes, key).await?;
+        let name = RecordName::new(self.namespace.clone(), digits);
+        let state = look(self.routes, &name, key).await?;
         let state = state.filter(RecordState::is_unresolved);
         self.found.extend(state.map(|state| (digits, state)));
         Ok(())

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, moment};
+use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, whichever};
 use crate::outcome::{Kept, Outcome};
 use crate::record::Phase::{Claimed, Dispatched};
-use crate::record::{Claim, Event, LeaseId, Phase, Refusal, Resolution, Seen};
+use crate::record::{Attempts, Claim, Event, LeaseId, Phase, Refusal, Resolution, Seen};
 
 use Wanted::{
     Absent, Cached, Done, Held, Indeterminate, Lapsed, Mismatch, NotHolder, Released, StaleStep,
@@ -121,6 +121,9 @@ pub(super) fn all() -> Vec<Case> {
             vec![(acquire(a), Done), (release(a, 1, refused()), Done), (release(b, 1, None), Done), (acquire(b), Released),
                 (release(a, 2, limited.clone()), Done), (acquire(b), Released), (release(b, 3, None), Done),
                 (again(take_over(b)), Released), (take_over(b), Done)]),
+        ("a verdict stays that of its own request, whoever releases",
+            vec![(acquire(a), Done), (release(a, 1, refused()), Done), (release(x, 1, None), Done), (acquire(b), Released),
+                (release(x, 2, limited.clone()), Done), (acquire(b), Released), (release(a, 3, None), Done), (take_over(b), Done)]),
         ("release is the holder's alone",
             vec![(acquire(a), Done), (release(b, 9, None), NotHolder), (abandon(a, 1), Done),
                 (release(b, 9, None), NotHolder), (complete(a, 1), Done), (release(b, 9, None), NotHolder)]),
@@ -150,6 +153,13 @@ pub(super) fn all() -> Vec<Case> {
         ("resolve as applied records the outcome, once",
             vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve(Some("done")), Done), (again(resolve(Some("done"))), Done),
                 (again(resolve(None)), Cached), (acquire(b), Cached)]),
+        ("a key resolved as applied is no longer its holder's",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve(Some("done")), Done), (complete(a, 1), NotHolder),
+                (release(a, 2, None), NotHolder), (abandon(a, 2), NotHolder), (extend(a, Some(1)), NotHolder), (acquire(b), Cached)]),
+        ("a key resolved as not applied is healed by its holder's late outcome",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve(None), Done), (complete(a, 1), Done), (acquire(b), Cached)]),
+        ("resolve reaches no other request under the same key",
+            vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve_another(x), Indeterminate), (resolve(None), Done)]),
         ("resolve as applied records what may be kept of the outcome",
             vec![(acquire(a), Done), (abandon(a, 1), Done), (reduced_resolve(), Done), (again(reduced_resolve()), Done), (acquire(b), Cached)]),
         ("resolve settles only the version that was seen",
@@ -157,13 +167,21 @@ pub(super) fn all() -> Vec<Case> {
                 (foreign(resolve(None)), Indeterminate), (resolve(None), Done)]),
         ("a resolved outcome is kept for its time",
             vec![(abandon(a, 1), Done),
-                (current(Event::Resolve { seen: unseen(), resolution: Resolution::Applied(text("x")), ttl: SHORT }), Done),
+                (resolve_for(SHORT), Done),
                 (acquire(b), Done)]),
 
-        ("forget removes an outcome and nothing else",
+        ("forget releases an outcome and nothing else, once",
             vec![(forget(), Absent), (acquire(a), Done), (forget(), Held(Dispatched)), (abandon(a, 1), Done),
                 (forget(), Indeterminate), (release(a, 2, None), Done), (forget(), Released),
-                (complete(a, 2), Done), (forget(), Done), (forget(), Absent), (acquire(b), Done)]),
+                (complete(a, 2), Done), (forget(), Done), (forget(), Done), (acquire(b), Released), (take_over(b), Done),
+                (forget(), Held(Claimed))]),
+        ("no late command of its holder brings a forgotten outcome back",
+            vec![(acquire(a), Done), (complete(a, 0), Done), (forget(), Done), (complete(a, 0), NotHolder),
+                (abandon(a, 9), NotHolder), (extend(a, Some(9)), NotHolder), (release(a, 9, None), Done), (complete(b, 0), NotHolder),
+                (acquire(b), Released)]),
+        ("what is left of a forgotten outcome lasts as long as that would have",
+            vec![(acquire(a), Done), (complete_for(a, 0, SHORT), Done), (complete_for(b, 0, LONG), Done), (forget(), Done),
+                (acquire(a), Released)]),
     ]
 }
 
@@ -210,11 +228,15 @@ pub(super) fn acquire(claim: Claim) -> Move {
 }
 
 pub(super) fn take_over(claim: Claim) -> Move {
-    let now = moment();
+    // What was sent under the lease before is not the new holder's.
+    let attempts = Attempts {
+        sent: None,
+        count: 0,
+        ..claim.attempts
+    };
     current(Event::TakeOver {
-        claim,
+        claim: Claim { attempts, ..claim },
         seen: unseen(),
-        now,
     })
 }
 
@@ -263,33 +285,52 @@ pub(super) fn abandon(claim: Claim, step: u32) -> Move {
     current(Event::Abandon {
         claim,
         step,
-        since: moment(),
         cause: "connection reset\nby \"peer\"".into(),
     })
 }
 
 pub(super) fn resolve(applied: Option<&str>) -> Move {
-    let resolution = match applied {
-        Some(body) => Resolution::Applied(text(body)),
-        None => Resolution::NotApplied,
-    };
+    resolve_with(match applied {
+        Some(body) => Resolution::applied(text(body)),
+        None => Resolution::not_applied(),
+    })
+}
+
+fn resolve_with(resolution: Resolution) -> Move {
     current(Event::Resolve {
+        lease: LeaseId::from_bytes([b'R'; 16]),
         seen: unseen(),
+        fingerprint: whichever(),
         resolution,
         ttl: LONG,
     })
 }
 
+fn resolve_for(time: Duration) -> Move {
+    let mut step = resolve(Some("x"));
+    if let Event::Resolve { ttl, .. } = &mut step.event {
+        *ttl = time;
+    }
+    step
+}
+
+/// The right version, of a request that asks for something else.
+fn resolve_another(claim: Claim) -> Move {
+    let mut step = resolve(None);
+    if let Event::Resolve { fingerprint, .. } = &mut step.event {
+        *fingerprint = claim.fingerprint;
+    }
+    step
+}
+
 fn reduced_resolve() -> Move {
-    current(Event::Resolve {
-        seen: unseen(),
-        resolution: Resolution::Applied(text("secret")).sensitive(),
-        ttl: LONG,
-    })
+    resolve_with(Resolution::applied(text("secret")).sensitive())
 }
 
 pub(super) fn forget() -> Move {
-    current(Event::Forget)
+    current(Event::Forget {
+        lease: LeaseId::from_bytes([b'F'; 16]),
+    })
 }
 
 pub(super) fn text(body: &str) -> Outcome {

@@ -54,7 +54,7 @@ pub(super) fn all() -> Vec<Case> {
             "what looks like the end of a record is replayed",
             outcome(
                 200,
-                "\ngenesys-once/1 locked\n\r\n\0{\"base64\":\"AA\"}",
+                "\ngenesys-once/2 locked\n\r\n\0{\"base64\":\"AA\"}",
                 &[],
             ),
             Kept::Whole,

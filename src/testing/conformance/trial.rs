@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Elapse;
 use crate::error::chain;
 use crate::key::{Fingerprint, RecordName};
-use crate::record::{self, Answer, Claim, Event, LeaseId, Phase, Record, RecordState, Seen};
+use crate::record::{
+    self, Answer, Attempts, Claim, Event, LeaseId, Phase, Record, RecordState, Seen,
+};
 use crate::store::Store;
 
 /// A time that passes in a trial.
@@ -63,6 +65,11 @@ pub(super) fn holder(number: u8) -> Claim {
         fingerprint: Fingerprint::from_bytes([if number == b'X' { 7 } else { 9 }; 32]),
         lease_ttl: LONG,
         retention: 2 * LONG,
+        attempts: Attempts {
+            sent: Some(moment()),
+            count: 1,
+            timeout: Duration::from_millis(65_000),
+        },
     }
 }
 
@@ -181,6 +188,12 @@ impl<'a> Trial<'a> {
         if let Event::TakeOver { seen, .. } | Event::Resolve { seen, .. } = &mut event {
             *seen = version;
         }
+        if let Event::Resolve { fingerprint, .. } = &mut event
+            && *fingerprint == whichever()
+            && let Some((record, _)) = &self.expected
+        {
+            *fingerprint = record.fingerprint;
+        }
         event
     }
 
@@ -196,7 +209,7 @@ impl<'a> Trial<'a> {
 /// whether a lease has lapsed.
 fn comparable(answer: &Answer) -> Answer {
     let mut answer = answer.clone();
-    if let Answer::Is(Some(state)) = &mut answer {
+    if let Answer::Is(Some(state)) | Answer::Lost(state) = &mut answer {
         match state {
             RecordState::Locked { lease_left, .. } => {
                 *lease_left = if lease_left.is_zero() {
@@ -207,7 +220,7 @@ fn comparable(answer: &Answer) -> Answer {
             }
             // A lower bound only: zero where the store was not asked for it.
             RecordState::Cached { left, .. } => *left = Duration::ZERO,
-            RecordState::Indeterminate { age, .. } => *age = Duration::ZERO,
+            RecordState::Indeterminate { age, .. } => *age = age.map(|_| Duration::ZERO),
             RecordState::Released { .. } => {}
         }
     }
@@ -221,7 +234,7 @@ fn kind(answer: &Answer) -> Wanted {
         Answer::StaleStep => Wanted::StaleStep,
         Answer::Mismatch => Wanted::Mismatch,
         Answer::Is(None) => Wanted::Absent,
-        Answer::Is(Some(state)) => match state {
+        Answer::Is(Some(state)) | Answer::Lost(state) => match state {
             RecordState::Locked {
                 phase, lease_left, ..
             } if lease_left.is_zero() => Wanted::Lapsed(*phase),
@@ -231,6 +244,11 @@ fn kind(answer: &Answer) -> Wanted {
             RecordState::Released { .. } => Wanted::Released,
         },
     }
+}
+
+/// In the place of the fingerprint that a trial fills in: the record's own.
+pub(super) fn whichever() -> Fingerprint {
+    Fingerprint::from_bytes([0; 32])
 }
 
 /// A moment that survives being written in milliseconds.

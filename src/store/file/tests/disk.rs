@@ -20,7 +20,12 @@ async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
     let syncs = || synced.syncs.swap(0, Ordering::SeqCst);
     // Room in the file: redb syncs whenever it grows.
     let large = Box::leak("x".repeat(1024 * 1024).into_boxed_str());
-    for event in [complete(9, large), Event::Forget] {
+    for event in [
+        complete(9, large),
+        Event::Forget {
+            lease: LeaseId::from_bytes([0xf0; 16]),
+        },
+    ] {
         store.apply(&name(9), event).await.unwrap();
     }
     syncs();
@@ -50,7 +55,15 @@ async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
     assert!(syncs() > 0, "a hundred extended leases");
     // Nothing changes, nothing is written.
     assert!(matches!(
-        store.apply(&name(1), Event::Forget).await.unwrap(),
+        store
+            .apply(
+                &name(1),
+                Event::Forget {
+                    lease: LeaseId::from_bytes([0xf0; 16]),
+                }
+            )
+            .await
+            .unwrap(),
         Answer::Is(Some(_))
     ));
     assert_eq!(syncs(), 0, "an event that changes nothing");

@@ -1,0 +1,177 @@
+//! Ending an indeterminate key by what a person or a policy found out. It resolves
+//! the execution that its caller saw and no other, and lets nothing be executed
+//! again while the lost attempt might still be running.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::shared::Shared;
+use crate::error::Error;
+use crate::execution::follow_up;
+use crate::key::{IdempotencyKey, RecordName, Version};
+use crate::record::{self, Answer, Attempts, Claim, Event, RecordState, Resolution, Seen};
+use crate::store::Store as _;
+use crate::telemetry;
+
+/// How often a resolution is sent before its caller is told that the store is
+/// unavailable.
+const TRIES: u32 = 2;
+
+/// Resolves the execution `version` of a key that is indeterminate;
+/// an outcome is kept for `ttl`.
+///
+/// # Errors
+///
+/// [`Error::NotIndeterminate`] where the key is not, or no longer, in that version;
+/// [`Error::TooEarly`] for `not_applied` while the lost attempt might still be
+/// running; [`Error::ResolutionUnknown`] where a reply was lost and the key has
+/// changed since; the store's.
+pub(crate) async fn resolve(
+    shared: &Shared,
+    key: IdempotencyKey,
+    version: Version,
+    resolution: Resolution,
+    ttl: Duration,
+) -> Result<(), Error> {
+    let name = shared.name(key);
+    let of_store = |source| Error::of_store(key, source);
+    let Some(state) = shared.store.look(&name).await.map_err(of_store)? else {
+        return Err(Error::NotIndeterminate { key });
+    };
+    if state.version() != version {
+        return Err(Error::NotIndeterminate { key });
+    }
+    let not_applied = resolution.outcome().is_none();
+    let state = match notice_loss(shared, &name, state).await? {
+        Some(state @ RecordState::Indeterminate { .. }) if state.version() == version => state,
+        // Asked again, after an answer that was lost: nothing is left to do.
+        Some(RecordState::Released { .. }) if not_applied => return Ok(()),
+        _ => return Err(Error::NotIndeterminate { key }),
+    };
+    if not_applied && !resolution.is_despite_clocks() {
+        shared.sightings.check(shared, key, &state)?;
+    }
+    let event = Event::Resolve {
+        lease: shared.terms.ambient.lease_id(),
+        seen: state.seen(),
+        fingerprint: version.fingerprint,
+        resolution,
+        ttl,
+    };
+    let mut lost_reply = false;
+    for tries in 1..=TRIES {
+        let sent = shared.store.apply(&name, event.clone()).await;
+        match sent.and_then(record::readable) {
+            Ok(Answer::Done) => {
+                shared.sightings.forget(&key);
+                return Ok(());
+            }
+            Ok(_) if lost_reply => return Err(Error::ResolutionUnknown { key }),
+            Ok(_) => return Err(Error::NotIndeterminate { key }),
+            Err(error) if error.is_definite() || tries == TRIES => return Err(of_store(error)),
+            Err(error) => lost_reply |= !error.is_unsent(),
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+/// The record of a holder that was lost with its request under way says so from
+/// now on, as it would if a caller asked for the key; any other stays as it is.
+pub(crate) async fn notice_loss(
+    shared: &Shared,
+    name: &RecordName,
+    state: RecordState,
+) -> Result<Option<RecordState>, Error> {
+    let RecordState::Locked { attempts, .. } = state else {
+        return Ok(Some(state));
+    };
+    if !state.is_unresolved() {
+        return Ok(Some(state));
+    }
+    let event = Event::TakeOver {
+        // Of a lease in `Dispatched` no asker becomes the holder.
+        claim: Claim {
+            lease: shared.terms.ambient.lease_id(),
+            fingerprint: state.fingerprint(),
+            lease_ttl: shared.terms.lease,
+            retention: shared.terms.unresolved_ttl,
+            attempts,
+        },
+        seen: state.seen(),
+    };
+    let answer = follow_up(&*shared.store, name, &event, TRIES).await;
+    match answer.map_err(|source| Error::of_store(name.key, source))? {
+        Answer::Lost(state) => {
+            telemetry::indeterminate(name);
+            Ok(Some(state))
+        }
+        Answer::Is(state) => Ok(state),
+        _ => Ok(None),
+    }
+}
+
+/// When this engine first saw indeterminate records whose age no clock tells: its
+/// own monotonic clock is the witness then.
+#[derive(Debug, Default)]
+pub(crate) struct Sightings(Mutex<HashMap<IdempotencyKey, (Seen, Instant)>>);
+
+/// Sightings kept at most; one more drops all, whose waits begin anew.
+const MAX_SIGHTINGS: usize = 10_000;
+
+impl Sightings {
+    /// Whether the lost attempt of an indeterminate record has ended by every
+    /// clock that makes sense: the store's since the record was written, the wall
+    /// clock's since the attempt was sent; where neither does, this engine's
+    /// monotonic clock since it first saw the record.
+    fn check(
+        &self,
+        shared: &Shared,
+        key: IdempotencyKey,
+        state: &RecordState,
+    ) -> Result<(), Error> {
+        let RecordState::Indeterminate {
+            age,
+            may_run,
+            attempts: Attempts { sent, .. },
+            seen,
+            ..
+        } = state
+        else {
+            return Ok(());
+        };
+        let now = shared.terms.ambient.wall_now();
+        // A sending in the future is no witness.
+        let by_wall_clock = sent.and_then(|sent| now.duration_since(sent).ok());
+        let passed = match (*age, by_wall_clock) {
+            (Some(store), Some(wall)) => store.min(wall),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => self.first_seen(key, *seen).elapsed(),
+        };
+        let wait = may_run.saturating_sub(passed);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let until = now.checked_add(wait).unwrap_or(SystemTime::UNIX_EPOCH);
+        Err(Error::TooEarly { key, until, wait })
+    }
+
+    fn first_seen(&self, key: IdempotencyKey, seen: Seen) -> Instant {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_SIGHTINGS && !known.contains_key(&key) {
+            known.clear();
+        }
+        let first = known.entry(key).or_insert_with(|| (seen, Instant::now()));
+        if first.0 != seen {
+            *first = (seen, Instant::now());
+        }
+        first.1
+    }
+
+    fn forget(&self, key: &IdempotencyKey) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(key);
+    }
+}
