@@ -21,6 +21,7 @@
 //! so what may enter them was admitted before. Actors have no names, since
 //! ractor's registry is global and an engine is not.
 
+pub(crate) mod caller;
 pub(crate) mod execution;
 mod finish;
 pub(crate) mod hold;

@@ -8,15 +8,11 @@ use std::time::Duration;
 
 use ractor::{ActorRef, ActorStatus};
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tracing::Instrument as _;
 
 use crate::actors::shared::Shared;
-use crate::actors::{Drained, EngineMessage, Waits};
-use crate::ambient::in_runtime;
+use crate::actors::{Drained, EngineMessage, Waits, caller};
 use crate::error::Error;
-use crate::flights::Admission;
-use crate::key::{IdempotencyKey, Namespace};
+use crate::key::Namespace;
 use crate::outcome::{Reply, Served};
 use crate::request::DataActionRequest;
 use crate::telemetry;
@@ -127,33 +123,7 @@ impl Engine {
     ) -> Result<Reply, Error> {
         let Inner { shared, root, .. } = &*self.inner;
         let span = telemetry::execute(&shared.namespace, &request);
-        let at_once = |answer| {
-            shared.answered(&span, None, &answer);
-            answer
-        };
-        let admission = in_runtime().and_then(|()| span.in_scope(|| shared.admit(&request)));
-        let waiter = match admission {
-            Ok(Admission::Recent(reply)) => return at_once(Ok(reply)),
-            Err(error) => return at_once(Err(error)),
-            Ok(Admission::Joined(waiter)) => waiter,
-            Ok(Admission::First(waiter, guard)) => {
-                // A root that is gone drops the guard, which answers.
-                let _ = root.send_message(EngineMessage::run(guard));
-                waiter
-            }
-        };
-        let progress = waiter.progress().clone();
-        let waiting = timeout(limit, waiter.answer()).instrument(span.clone());
-        let answer = match waiting.await {
-            // An execution that died with its whole tree did not crash.
-            Ok(Err(Error::Crashed { .. })) if !self.is_running() => Err(Error::Stopped),
-            Ok(answer) => answer,
-            Err(_) => Err(Error::DeadlineExceeded {
-                key: IdempotencyKey::of(&request),
-            }),
-        };
-        shared.answered(&span, Some(progress.trail()), &answer);
-        answer
+        caller::execute(shared, root, &request, limit, span).await
     }
 
     /// The engine's root actor, for callers that are actors themselves: send it

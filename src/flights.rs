@@ -1,6 +1,7 @@
 //! Who is in flight in this process, who waits for it, and what was answered
 //! lately. It admits and coalesces; it knows no store, no platform and no actor,
-//! and holds no guard of its tables across an `.await`.
+//! and holds no guard of its tables across an `.await`, nor while a recorder or a
+//! subscriber runs.
 //!
 //! A **flight** is one execution and everybody who waits for it. It stays in the
 //! table until the execution is settled, so that no second one of its key can
@@ -9,29 +10,31 @@
 //! (I3).
 
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::Notify;
-use tracing::Span;
-use tracing::span::Id;
+use tokio::task::coop::consume_budget;
+use tokio::time::sleep;
 
 use crate::error::Error;
-use crate::execution::Progress;
 use crate::key::{DigestHasher, Fingerprint, IdempotencyKey};
-use crate::outcome::{Reply, Served};
+use crate::outcome::Reply;
 use crate::policy::OnDuplicate;
 use crate::request::DataActionRequest;
-use crate::telemetry::{Meters, Raised};
+use crate::telemetry::Meters;
 
+mod flight;
 mod guard;
 mod recent;
+mod waiter;
 
+use self::flight::{Flight, Relation};
 pub(crate) use self::guard::Guard;
-use self::recent::{Recent, Recents};
+use self::recent::{Queued, Recent, Recents};
+pub(crate) use self::waiter::{Follower, Waiter};
 
 type Answer = Result<Reply, Error>;
 
@@ -76,43 +79,13 @@ pub(crate) enum Admission {
     Recent(Reply),
     /// It is in flight: wait.
     Joined(Waiter),
+    /// Its key has a flight whose answer is not for it: wait for the end of that
+    /// flight, then ask for admission again.
+    Follows(Follower),
     /// It is the first: run the flight, and wait.
     ///
     /// Boxed: the guard goes from hand to hand until its flight runs.
     First(Waiter, Box<Guard>),
-}
-
-/// One execution and everybody who waits for it.
-#[derive(Debug)]
-struct Flight {
-    fingerprint: Fingerprint,
-    progress: Arc<Progress>,
-    answer: OnceLock<Answer>,
-    /// Wakes those who wait, once the answer is there.
-    answered: Notify,
-    /// What stays of it in memory, once it is answered.
-    recent: Mutex<Option<Arc<Recent>>>,
-    /// Of its span; set once the first caller has left the table. A link that
-    /// misses it is no loss.
-    id: OnceLock<Id>,
-}
-
-impl Flight {
-    async fn answer(&self) -> &Answer {
-        loop {
-            // Before the look: an answer that comes in between wakes it, too.
-            let answered = self.answered.notified();
-            match self.answer.get() {
-                Some(answer) => return answer,
-                None => answered.await,
-            }
-        }
-    }
-
-    fn recent(&self) -> MutexGuard<'_, Option<Arc<Recent>>> {
-        // Replaced as a whole, so a panic leaves it whole.
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Flights {
@@ -135,9 +108,24 @@ impl Flights {
         })
     }
 
-    /// Admits a request: answers it from memory, lets it join its key's flight,
-    /// or makes it the first of a new one.
+    /// Admits a request: answers it from memory, lets it join its key's flight or
+    /// wait for the end of that, or makes it the first of a new one.
     pub(crate) fn admit(self: &Arc<Self>, request: &DataActionRequest) -> Result<Admission, Error> {
+        let mut admission = self.find_or_begin(request)?;
+        // Outside of the table's locks: a recorder is foreign code.
+        match &mut admission {
+            Admission::Recent(_) => {}
+            Admission::Joined(waiter) => waiter.raise(&self.meters),
+            Admission::Follows(follower) => follower.raise(&self.meters),
+            Admission::First(waiter, guard) => {
+                guard.raise(&self.meters);
+                waiter.raise(&self.meters);
+            }
+        }
+        Ok(admission)
+    }
+
+    fn find_or_begin(self: &Arc<Self>, request: &DataActionRequest) -> Result<Admission, Error> {
         if self.is_closed() {
             return Err(Error::Stopped);
         }
@@ -155,28 +143,13 @@ impl Flights {
         {
             return admission;
         }
-        let place = self.place()?;
-        let flight = Arc::new(Flight {
-            fingerprint,
-            progress: Progress::new(request),
-            answer: OnceLock::new(),
-            answered: Notify::new(),
-            recent: Mutex::default(),
-            id: OnceLock::new(),
-        });
-        let waiter = Waiter {
-            flight: flight.clone(),
-            joined: false,
-            leader: None,
-            _place: self.place()?,
-            _raised: self.meters.waiting(),
-        };
-        // A recorder is foreign code: nothing is in the table yet.
-        let raised = self.meters.execution();
+        let (place, own) = (self.place()?, self.place()?);
+        let flight = Arc::new(Flight::new(fingerprint, request));
+        let waiter = Waiter::first(flight.clone(), own);
         // The table's guard is held until the guard of the flight exists: nothing
         // in between can fail.
         let _slot = entry.insert(Slot::UnderWay(flight.clone()));
-        let guard = Guard::new(self, flight, request, place, raised);
+        let guard = Guard::new(self, flight, request, place);
         Ok(Admission::First(waiter, Box::new(guard)))
     }
 
@@ -189,43 +162,41 @@ impl Flights {
         fingerprint: Fingerprint,
         request: &DataActionRequest,
     ) -> Option<Result<Admission, Error>> {
-        let recent = match slot {
-            Slot::Recent(recent) => recent.reply(fingerprint),
-            Slot::UnderWay(flight) => {
-                let recent = flight.recent();
-                recent.as_ref().and_then(|r| r.reply(fingerprint))
+        match slot {
+            Slot::Recent(recent) => {
+                let reply = recent.reply(fingerprint)?;
+                Some(reply.map(Admission::Recent))
             }
-        };
-        match (recent, slot) {
-            (Some(reply), _) => Some(reply.map(Admission::Recent)),
-            (None, Slot::UnderWay(flight)) => Some(self.join(key, flight, fingerprint, request)),
-            (None, Slot::Recent(_)) => None,
+            Slot::UnderWay(flight) => Some(match flight.recent(fingerprint) {
+                Some(reply) => reply.map(Admission::Recent),
+                None => self.wait_for(flight, key, fingerprint, request),
+            }),
         }
     }
 
-    fn join(
+    fn wait_for(
         &self,
-        key: IdempotencyKey,
         flight: &Arc<Flight>,
+        key: IdempotencyKey,
         fingerprint: Fingerprint,
         request: &DataActionRequest,
     ) -> Result<Admission, Error> {
-        if flight.fingerprint != fingerprint {
-            return Err(Error::PayloadMismatch { key });
-        }
-        let answered = flight.answer.get().is_some();
-        if self.on_duplicate == OnDuplicate::FailFast && !answered {
+        let relation = flight.relation(fingerprint);
+        let at_once = match relation {
+            Relation::Mismatch => return Err(Error::PayloadMismatch { key }),
+            Relation::Joins => flight.is_answered(),
+            Relation::Follows => false,
+        };
+        if self.on_duplicate == OnDuplicate::FailFast && !at_once {
             return Err(Error::InProgress { key });
         }
         let place = self.place()?;
-        flight.progress.join(request);
-        Ok(Admission::Joined(Waiter {
-            flight: flight.clone(),
-            joined: true,
-            leader: flight.id.get().cloned(),
-            _place: place,
-            _raised: self.meters.waiting(),
-        }))
+        if relation == Relation::Follows {
+            let follower = Follower::new(flight.clone(), fingerprint, place);
+            return Ok(Admission::Follows(follower));
+        }
+        flight.progress().join(request);
+        Ok(Admission::Joined(Waiter::joined(flight.clone(), place)))
     }
 
     /// A flight is settled: its outcome takes its place, where one is to be kept.
@@ -237,38 +208,66 @@ impl Flights {
         let Slot::UnderWay(flight) = entry.get() else {
             return;
         };
-        let recent = flight.recent().take();
-        let Some(recent) = recent else {
+        let Some(recent) = flight.take_recent().filter(|_| !self.is_closed()) else {
             entry.remove();
             return;
         };
         let _flight = entry.insert(Slot::Recent(recent.clone()));
         drop(entry);
         self.recents.push(key, &recent);
-        // Of those whose time is over a few at once: more than come.
-        let mut looked = 0;
-        while let Some(queued) = self.recents.pop(looked < 4) {
-            looked += 1;
-            self.table.remove_if(
-                &queued.key,
-                |_, slot| matches!(slot, Slot::Recent(recent) if queued.is_of(recent)),
-            );
+        while let Some(excess) = self.recents.pop_excess() {
+            self.remove_recent(excess);
         }
     }
 
-    /// Forgets a recent outcome.
+    /// Forgets a recent outcome. The answer of a flight that is under way is not
+    /// remembered, and nobody joins it any more: it may be the very outcome that
+    /// was forgotten.
     pub(crate) fn forget(&self, key: &IdempotencyKey) {
         if let Entry::Occupied(entry) = self.table.entry(*key) {
             match entry.get() {
-                Slot::UnderWay(flight) => *flight.recent() = None,
-                Slot::Recent(_) => drop(entry.remove()),
+                Slot::UnderWay(flight) => flight.forget(),
+                Slot::Recent(recent) => {
+                    self.recents.remove(recent);
+                    drop(entry.remove());
+                }
             }
         }
     }
 
-    /// Admits nobody from now on.
+    /// Takes outcomes out of memory when their time is over, for as long as it
+    /// runs: the engine's root owns it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn expire(self: Arc<Self>) {
+        loop {
+            self.recents.expired().await;
+            while let Some(expired) = self.recents.pop_expired() {
+                self.remove_recent(expired);
+                consume_budget().await;
+            }
+            // What a burst made the table reserve is given back, too.
+            if self.table.capacity() / 8 > self.table.len() + 128 {
+                self.table.shrink_to_fit();
+            }
+            // Many that are over one after the other are one round of work.
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn remove_recent(&self, queued: Queued) {
+        let is_it = |slot: &Slot| matches!(slot, Slot::Recent(recent) if queued.is_of(recent));
+        self.table.remove_if(&queued.key, |_, slot| is_it(slot));
+    }
+
+    /// Admits nobody from now on, so that nothing is answered from memory either.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.recents.clear();
+        self.table
+            .retain(|_, slot| matches!(slot, Slot::UnderWay(_)));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -283,6 +282,11 @@ impl Flights {
     /// Callers waiting plus executions not settled.
     pub(crate) fn places_taken(&self) -> usize {
         self.places.load(Ordering::Relaxed)
+    }
+
+    /// The bound of these.
+    pub(crate) fn max_waiting(&self) -> usize {
+        self.limits.max_waiting
     }
 
     fn place(&self) -> Result<Place, Error> {
@@ -305,40 +309,6 @@ struct Place(Arc<AtomicUsize>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A caller who waits for a flight. Dropping it frees its place and does
-/// nothing to the flight (I2).
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    flight: Arc<Flight>,
-    joined: bool,
-    /// The span of the flight that was joined.
-    leader: Option<Id>,
-    _place: Place,
-    _raised: Raised,
-}
-
-impl Waiter {
-    /// The execution that is waited for; outlives this.
-    pub(crate) fn progress(&self) -> &Arc<Progress> {
-        &self.flight.progress
-    }
-
-    /// The current span follows from the flight that was joined.
-    pub(crate) fn link(&self) {
-        if let Some(leader) = &self.leader {
-            Span::current().follows_from(leader);
-        }
-    }
-
-    /// The flight's answer.
-    pub(crate) async fn answer(self) -> Answer {
-        match self.flight.answer().await.clone() {
-            Ok(reply) if self.joined => Ok(reply.with_served(Served::Joined)),
-            answer => answer,
-        }
     }
 }
 

@@ -16,7 +16,9 @@ pub use self::retry_after::{is_platform_limit, retry_after};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDuplicate {
-    /// The answer of the execution under way, whoever's it is.
+    /// The answer of the execution under way, whoever's it is. Who comes when a
+    /// refusal or an error was answered already, and the record is not finished
+    /// yet, waits for that and executes anew.
     #[default]
     Wait,
     /// `Error::InProgress` at once, for holders in this process too.

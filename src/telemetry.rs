@@ -90,7 +90,7 @@ pub(crate) use self::meters::{
 };
 pub(crate) use self::series::Raised;
 pub(crate) use self::spans::{
-    attempt, attempted, execute, execute_message, executed, flight, flown,
+    attempt, attempted, execute, execute_message, executed, flight, flown, sender,
 };
 pub(crate) use self::trail::Trail;
 

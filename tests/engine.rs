@@ -3,6 +3,7 @@
 #![cfg(feature = "testing")]
 
 mod engine {
+    mod admission;
     mod answers;
     mod bounds;
     mod company;

@@ -94,7 +94,9 @@ impl Job {
         // table, so that nobody in this process begins anew.
         let Self { shared, guard } = self;
         if !guard.progress().is_settled() {
-            let finished = finish(&shared, guard.key(), guard.progress());
+            let finished = finish(&shared, guard.key(), guard.progress(), |error| {
+                guard.not_finished(error);
+            });
             if let Some(left) = Box::pin(finished).await {
                 guard.recorded(left);
             }

@@ -5,10 +5,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::shared::Shared;
-use crate::error::chain;
+use crate::error::{StoreError, chain};
 use crate::execution::Progress;
 use crate::key::IdempotencyKey;
 use crate::store::Store as _;
@@ -29,11 +29,13 @@ const ENTRY_BYTES: u64 = 512;
 /// It tries until the store takes it, for as long as the record is retained.
 /// After the first failure the outcome counts towards [`MAX_UNFINISHED_BYTES`];
 /// what exceeds them is given up, as is what the end of the engine cuts off
-/// after one more try.
+/// after one more try. `failed` hears of each try that failed, and again
+/// for each of the store's time-outs that passes without another.
 pub(super) async fn finish(
     shared: &Shared,
     key: IdempotencyKey,
     progress: &Progress,
+    failed: impl Fn(&StoreError),
 ) -> Option<Duration> {
     let (store, name) = (&*shared.store, shared.name(key));
     let mut cut = shared.cut.subscribe();
@@ -46,6 +48,7 @@ pub(super) async fn finish(
             Ok(recorded_for) => return recorded_for,
             Err(error) => error,
         };
+        failed(&error);
         if kept.is_none() {
             kept = shared.unfinished.keep(progress.weight());
         }
@@ -59,11 +62,18 @@ pub(super) async fn finish(
             "too many outcomes wait for the store"
         } else {
             let jitter = 0.5 + shared.terms.ambient.fraction() / 2.0;
+            let still_failing = async {
+                loop {
+                    sleep(store.limit()).await;
+                    failed(&error);
+                }
+            };
             tokio::select! {
                 biased;
                 _ = cut.wait_for(|cut| *cut) => {}
                 () = store.again(&name, pause.mul_f64(jitter)) => {}
                 () = sleep_until(end) => {}
+                () = still_failing => {}
             }
             pause = (pause * 2).min(store.limit()).max(FIRST_PAUSE);
             continue;

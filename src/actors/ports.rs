@@ -1,19 +1,22 @@
-//! The answers on their way to reply ports: one task for each caller who asked
-//! by message. It waits for no longer than the caller does.
+//! The callers who ask by message: one task for each, within the bound of all who
+//! may wait. Nothing of theirs is done in the root's handler.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ractor::RpcReplyPort;
-use tokio::task::JoinSet;
+use ractor::{ActorRef, RpcReplyPort};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
+use super::caller;
 use super::shared::Shared;
-use crate::IdempotencyKey;
+use super::supervisor::EngineMessage;
 use crate::error::Error;
-use crate::flights::Waiter;
 use crate::outcome::Reply;
+use crate::request::DataActionRequest;
+use crate::telemetry;
 
 /// A reply port gives no notice when its caller has gone: it is asked this
 /// often.
@@ -21,50 +24,88 @@ const ASK: Duration = Duration::from_secs(1);
 /// How long the last answers may take to their ports when the engine ends.
 const DELIVERY: Duration = Duration::from_secs(1);
 
+type Port = RpcReplyPort<Result<Reply, Error>>;
+
 /// The callers who wait by message; dropping it drops their ports.
-#[derive(Default)]
-pub(super) struct Ports(JoinSet<()>);
+pub(super) struct Ports {
+    shared: Arc<Shared>,
+    deadline: Duration,
+    /// As many as may wait. A mailbox has no bound, so what exceeds this is
+    /// answered by the handler itself.
+    places: Arc<Semaphore>,
+    /// Callers who found no place, and were not counted yet.
+    refused: Arc<AtomicUsize>,
+    /// Each caller's task watches it.
+    open: watch::Sender<()>,
+}
 
 impl Ports {
-    /// Answers a port with the flight's answer, within `limit`. A caller who
-    /// has gone frees its place.
-    pub(super) fn answer(
-        &mut self,
-        shared: &Arc<Shared>,
-        waiter: Waiter,
-        key: IdempotencyKey,
-        limit: Duration,
-        port: RpcReplyPort<Result<Reply, Error>>,
-        span: Span,
+    pub(super) fn new(shared: Arc<Shared>, deadline: Duration) -> Self {
+        let places = shared.flights.max_waiting().min(Semaphore::MAX_PERMITS);
+        Self {
+            shared,
+            deadline,
+            places: Arc::new(Semaphore::new(places)),
+            refused: Arc::default(),
+            open: watch::Sender::new(()),
+        }
+    }
+
+    /// Executes a request, and answers its port within the caller's deadline. A
+    /// caller who has gone frees its place.
+    pub(super) fn execute(
+        &self,
+        root: &ActorRef<EngineMessage>,
+        request: DataActionRequest,
+        port: Port,
     ) {
-        let shared = shared.clone();
-        let progress = waiter.progress().clone();
-        self.0.spawn(async move {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            return self.refuse(port);
+        };
+        let limit = port.get_timeout().unwrap_or(self.deadline);
+        let limit = limit.min(self.deadline);
+        let sender = telemetry::contained(telemetry::sender).unwrap_or_else(Span::none);
+        let (shared, root) = (self.shared.clone(), root.clone());
+        let mut open = self.open.subscribe();
+        tokio::spawn(async move {
+            let _place = place;
+            let span = telemetry::execute_message(&shared.namespace, &request, &sender);
+            drop(sender);
             let answer = tokio::select! {
                 biased;
-                answer = timeout(limit, waiter.answer()).instrument(span.clone()) => answer,
+                _ = open.changed() => return,
+                answer = caller::execute(&shared, &root, &request, limit, span) => answer,
                 () = gone(&port) => return,
             };
-            let answer = answer.unwrap_or(Err(Error::DeadlineExceeded { key }));
-            shared.answered(&span, Some(progress.trail()), &answer);
+            // A port nobody listens to any more is no error of the engine's.
             let _ = port.send(answer);
         });
     }
 
-    /// Forgets those who were answered.
-    pub(super) fn reap(&mut self) {
-        while self.0.try_join_next().is_some() {}
+    /// Constant work for the handler; a recorder hears of it in a task, one for
+    /// all who were refused meanwhile.
+    fn refuse(&self, port: Port) {
+        let error = Error::Overloaded {
+            limit: "max_waiting",
+        };
+        let _ = port.send(Err(error.clone()));
+        if self.refused.fetch_add(1, Ordering::Relaxed) == 0 {
+            let (shared, refused) = (self.shared.clone(), self.refused.clone());
+            tokio::spawn(async move {
+                for _ in 0..refused.swap(0, Ordering::Relaxed) {
+                    shared.meters.failed(&error);
+                }
+            });
+        }
     }
 
     /// Lets the answers that were given reach their ports.
-    pub(super) async fn deliver(&mut self) {
-        let delivered = async { while self.0.join_next().await.is_some() {} };
-        let _ = timeout(DELIVERY, delivered).await;
-        self.0.abort_all();
+    pub(super) async fn deliver(&self) {
+        let _ = timeout(DELIVERY, self.open.closed()).await;
     }
 }
 
-async fn gone(port: &RpcReplyPort<Result<Reply, Error>>) {
+async fn gone(port: &Port) {
     while !port.is_closed() {
         sleep(ASK).await;
     }

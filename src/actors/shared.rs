@@ -118,11 +118,11 @@ impl Shared {
         }
         self.unmatched.log(request);
         let admission = self.flights.admit(request)?;
-        match &admission {
+        telemetry::contained(|| match &admission {
             Admission::First(_, guard) => guard.begin(&self.namespace),
             Admission::Joined(waiter) => waiter.link(),
-            Admission::Recent(_) => {}
-        }
+            Admission::Recent(_) | Admission::Follows(_) => {}
+        });
         Ok(admission)
     }
 
@@ -133,13 +133,13 @@ impl Shared {
         trail: Option<&Trail>,
         answer: &Result<Reply, Error>,
     ) {
-        match answer {
-            Ok(reply) => {
-                self.counts.count_served(reply.served());
-                self.meters.served(reply.served());
-            }
-            Err(error) => self.meters.failed(error),
+        if let Ok(reply) = answer {
+            self.counts.count_served(reply.served());
         }
-        telemetry::executed(span, trail, answer);
+        telemetry::contained(|| match answer {
+            Ok(reply) => self.meters.served(reply.served()),
+            Err(error) => self.meters.failed(error),
+        });
+        telemetry::contained(|| telemetry::executed(span, trail, answer));
     }
 }

@@ -8,10 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr,
-    SupervisionEvent,
-};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -21,12 +18,9 @@ use super::finish::finish;
 use super::ports::Ports;
 use super::shared::Shared;
 use super::token::Restarts;
-use crate::error::Error;
 use crate::execution::Progress;
-use crate::flights::{Admission, Flights, Guard};
+use crate::flights::{Flights, Guard};
 use crate::key::IdempotencyKey;
-use crate::outcome::Reply;
-use crate::request::DataActionRequest;
 use crate::telemetry;
 
 mod message;
@@ -59,7 +53,6 @@ struct Supervisor;
 
 struct State {
     shared: Arc<Shared>,
-    deadline: Duration,
     drained: watch::Sender<Option<Drained>>,
     children: HashMap<ActorId, Child>,
     token: Option<ActorId>,
@@ -122,16 +115,18 @@ impl Actor for Supervisor {
             Some(tokens) => Some(tokens.spawn(myself.get_cell()).await?.get_id()),
             None => None,
         };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(shared.flights.clone().expire());
+        let ports = Ports::new(shared.clone(), deadline);
         Ok(Some(State {
             _closer: Closer(shared.flights.clone()),
             shared,
-            deadline,
             drained,
             children: HashMap::new(),
             token,
             restarts: Restarts::default(),
-            tasks: JoinSet::new(),
-            ports: Ports::default(),
+            tasks,
+            ports,
             settling: 0,
             closing: None,
             cut: false,
@@ -146,11 +141,8 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         let Some(state) = state else { return Ok(()) };
         while state.tasks.try_join_next().is_some() {}
-        state.ports.reap();
         match message {
-            EngineMessage::Execute(request, port) => {
-                Box::pin(state.execute(&myself, request, port)).await
-            }
+            EngineMessage::Execute(request, port) => state.ports.execute(&myself, request, port),
             EngineMessage::Internal(Internal(order)) => match order {
                 Order::Run(guard) => state.run(&myself, guard).await,
                 Order::Close { grace } => state.close(&myself, grace),
@@ -198,36 +190,6 @@ impl Actor for Supervisor {
 }
 
 impl State {
-    /// A request that came as a message: the same table operation as a call.
-    async fn execute(
-        &mut self,
-        myself: &ActorRef<EngineMessage>,
-        request: DataActionRequest,
-        port: RpcReplyPort<Result<Reply, Error>>,
-    ) {
-        let key = IdempotencyKey::of(&request);
-        let limit = port
-            .get_timeout()
-            .map_or(self.deadline, |limit| limit.min(self.deadline));
-        let span = telemetry::execute_message(&self.shared.namespace, &request);
-        let at_once = match span.in_scope(|| self.shared.admit(&request)) {
-            Err(error) => Err(error),
-            Ok(Admission::Recent(reply)) => Ok(reply),
-            Ok(Admission::Joined(waiter)) => {
-                let shared = &self.shared;
-                return self.ports.answer(shared, waiter, key, limit, port, span);
-            }
-            Ok(Admission::First(waiter, guard)) => {
-                let shared = &self.shared;
-                self.ports.answer(shared, waiter, key, limit, port, span);
-                return self.run(myself, guard).await;
-            }
-        };
-        self.shared.answered(&span, None, &at_once);
-        // A port nobody listens to any more is no error of the engine's.
-        let _ = port.send(at_once);
-    }
-
     async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Box<Guard>) {
         let key = guard.key();
         let progress = guard.progress().clone();
@@ -273,7 +235,7 @@ impl State {
             telemetry::contained(|| {
                 tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
             });
-            let _ = finish(&shared, key, &progress).await;
+            let _ = finish(&shared, key, &progress, |_| {}).await;
         });
     }
 

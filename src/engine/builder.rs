@@ -209,8 +209,9 @@ impl EngineBuilder {
 
     /// How many bytes of recent outcomes are kept in memory, and for how long
     /// each; 64 MiB and 60 s by default, at most ten years, and never longer than
-    /// the store keeps them. Where they need more room, the oldest go first. 0
-    /// bytes keeps none.
+    /// the store keeps them. Where they need more room, those go first whose time
+    /// is over first. What is over leaves memory within a second or so. 0 bytes
+    /// keeps none.
     pub fn recent(mut self, bytes: u64, ttl: Duration) -> Self {
         self.limits.recent_bytes = bytes;
         self.limits.recent_ttl = ttl;

@@ -128,6 +128,17 @@ impl Progress {
         )
     }
 
+    /// Whether the outcome is known and not recorded yet.
+    pub(crate) fn is_executed(&self) -> bool {
+        matches!(
+            &*self.known(),
+            Known::Held(Held {
+                end: End::Complete { .. },
+                ..
+            })
+        )
+    }
+
     /// Ends the record by what is known: released where nothing was executed,
     /// indeterminate where that is not proven, completed where the outcome is
     /// known. For the time after the execution's owner died; does nothing where

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tracing::Span;
 
-use super::{Answer, Flight, Flights, Place};
-use crate::error::Error;
+use super::flight::Flight;
+use super::{Answer, Flights, Place};
+use crate::error::{Error, StoreError};
 use crate::execution::Progress;
 use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
-use crate::telemetry::{self, Raised};
+use crate::telemetry::{self, Meters, Raised};
 
 /// The right to run a flight, and the duty to answer it.
 #[derive(Debug)]
@@ -23,8 +24,8 @@ pub(crate) struct Guard {
     request: DataActionRequest,
     /// Until the answer: a span that stays open keeps those above it open.
     span: Mutex<Span>,
-    _place: Place,
-    _raised: Raised,
+    place: Option<Place>,
+    raised: Option<Raised>,
 }
 
 impl Guard {
@@ -34,7 +35,6 @@ impl Guard {
         flight: Arc<Flight>,
         request: &DataActionRequest,
         place: Place,
-        raised: Raised,
     ) -> Self {
         flights.under_way.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -42,9 +42,13 @@ impl Guard {
             flight,
             request: request.clone(),
             span: Mutex::new(Span::none()),
-            _place: place,
-            _raised: raised,
+            place: Some(place),
+            raised: None,
         }
+    }
+
+    pub(super) fn raise(&mut self, meters: &Meters) {
+        self.raised = telemetry::contained(|| meters.execution());
     }
 
     /// Begins the flight's span, a child of the current one.
@@ -52,7 +56,7 @@ impl Guard {
         let span = telemetry::flight(namespace, &self.request);
         if let Some(id) = span.id() {
             // The guard is new: nobody has set it before.
-            let _ = self.flight.id.set(id);
+            let _ = self.flight.span_id().set(id);
         }
         *self.lock() = span;
     }
@@ -76,58 +80,85 @@ impl Guard {
     }
 
     pub(crate) fn progress(&self) -> &Arc<Progress> {
-        &self.flight.progress
+        self.flight.progress()
     }
 
-    /// Answers everybody who waits, and those who join until the flight is
-    /// settled; only the first answer counts. `left` is for how long the store
-    /// replays it, zero where that is not known.
+    /// Says whether the store has just said that the key is this request's: under
+    /// its lease, or in a record of its own. Before, and when it is free for
+    /// anybody again, the flight says nothing about the requests of others.
+    pub(crate) fn confirm(&self, confirmed: bool) {
+        self.flight.confirm(confirmed);
+    }
+
+    /// Answers everybody who waits, and where the answer holds for them those who
+    /// join until the flight is settled; only the first answer counts. `left` is
+    /// for how long the store replays it, zero where that is not known.
     pub(crate) fn answer(&self, answer: Answer, left: Duration) {
-        if let Ok(reply) = &answer {
+        self.publish(&answer, left);
+        self.end_span(&answer);
+    }
+
+    fn publish(&self, answer: &Answer, left: Duration) {
+        if let Ok(reply) = answer {
             self.remember(reply, left);
         }
-        if self.flight.answer.set(answer.clone()).is_ok() {
-            self.flight.answered.notify_waiters();
-        }
-        // Afterwards: what a subscriber does keeps nobody waiting. Only the first
-        // answer finds a span.
-        let span = std::mem::replace(&mut *self.lock(), Span::none());
-        telemetry::flown(&span, self.progress().trail(), &answer);
+        self.flight.set_answer(answer.clone());
     }
 
-    fn is_answered(&self) -> bool {
-        self.flight.answer.get().is_some()
+    /// After the answer: what a subscriber does keeps nobody waiting. Only the
+    /// first answer finds a span.
+    fn end_span(&self, answer: &Answer) {
+        let span = std::mem::replace(&mut *self.lock(), Span::none());
+        telemetry::contained(move || {
+            telemetry::flown(&span, self.progress().trail(), answer);
+            drop(span);
+        });
     }
 
     /// The outcome that was answered before the store had it is there by now, and
     /// replayed for `left`.
     pub(crate) fn recorded(&self, left: Duration) {
-        if let Some(Ok(reply)) = self.flight.answer.get() {
+        if let Some(Ok(reply)) = self.flight.answer() {
             self.remember(&reply.clone().with_recorded(true), left);
         }
     }
 
+    /// A try to finish the record failed: who came after the answer and waits for
+    /// that is told.
+    pub(crate) fn not_finished(&self, error: &StoreError) {
+        self.flight.failed(error);
+    }
+
     fn remember(&self, reply: &Reply, left: Duration) {
-        if self.flight.progress.is_sensitive() {
+        if self.progress().is_sensitive() {
             return;
         }
-        let Flight { fingerprint, .. } = *self.flight;
+        let fingerprint = self.flight.fingerprint();
         if let Some(recent) = self.flights.recents.take(reply, fingerprint, left) {
-            *self.flight.recent() = Some(Arc::new(recent));
+            self.flight.remember(recent);
         }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.is_answered() {
-            let error = if self.flights.is_closed() {
+        let crashed = (!self.flight.is_answered()).then(|| {
+            Err(if self.flights.is_closed() {
                 Error::Stopped
             } else {
                 Error::Crashed { key: self.key() }
-            };
-            self.answer(Err(error), Duration::ZERO);
+            })
+        });
+        if let Some(answer) = &crashed {
+            self.publish(answer, Duration::ZERO);
         }
         self.flights.settled(self.key());
+        // For whoever begins the next flight of the key.
+        drop(self.place.take());
+        self.flight.finish();
+        // Last: should a subscriber panic, nothing is left over.
+        if let Some(answer) = &crashed {
+            self.end_span(answer);
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! Outcomes that were answered lately: what one weighs, whether it may still be
-//! given, and in which order they go. The table holds them; here stands whose
-//! turn it is to leave it.
+//! given, and when it goes. The table holds them; here stands whose turn it is to
+//! leave it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
 use crate::key::{Fingerprint, IdempotencyKey};
@@ -17,14 +18,17 @@ use crate::outcome::{Kept, Reply, Served};
 pub(super) struct Recent {
     reply: Reply,
     fingerprint: Fingerprint,
-    /// By tokio's clock: never past what the store would say.
-    until: Instant,
+    turn: Turn,
 }
+
+/// When an outcome goes, and a number that no other one has. By tokio's clock:
+/// never past what the store would say.
+type Turn = (Instant, u64);
 
 impl Recent {
     /// The reply to a request of its key; `None` where its time is over.
     pub(super) fn reply(&self, fingerprint: Fingerprint) -> Option<Result<Reply, Error>> {
-        if Instant::now() >= self.until {
+        if Instant::now() >= self.turn.0 {
             return None;
         }
         Some(if self.fingerprint == fingerprint {
@@ -42,41 +46,61 @@ impl Recent {
     }
 }
 
-/// The recent outcomes in the order in which they were answered: the oldest go
-/// first.
+/// The recent outcomes in the order in which they go: those first whose time is
+/// over first.
 #[derive(Debug)]
 pub(super) struct Recents {
     /// The weight of all of them, in bytes; 0 keeps none.
     limit: u64,
     ttl: Duration,
     line: Mutex<Line>,
+    /// Wakes who waits for the first one to go: it is another one now.
+    sooner: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Line {
-    queued: VecDeque<Queued>,
+    queued: BTreeMap<Turn, (IdempotencyKey, u64)>,
     weight: u64,
+    number: u64,
 }
 
-/// Tells an outcome from a later one of its key.
+impl Line {
+    fn remove(&mut self, turn: Turn) -> Option<Queued> {
+        let (key, weight) = self.queued.remove(&turn)?;
+        self.weight -= weight;
+        Some(Queued { key, turn })
+    }
+
+    fn first(&self) -> Option<Turn> {
+        self.queued.first_key_value().map(|(turn, _)| *turn)
+    }
+}
+
+/// An outcome that has left the line, and has to leave the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Queued {
     pub(super) key: IdempotencyKey,
-    until: Instant,
-    weight: u64,
+    turn: Turn,
 }
 
 impl Queued {
+    /// Not a later one of its key.
     pub(super) fn is_of(&self, recent: &Recent) -> bool {
-        self.until == recent.until
+        self.turn == recent.turn
     }
 }
 
 impl Recents {
     /// Room for outcomes of so many bytes, each for `ttl` at most.
     pub(super) fn new(limit: u64, ttl: Duration) -> Self {
-        let line = Mutex::default();
-        Self { limit, ttl, line }
+        let (line, sooner) = (Mutex::default(), Notify::new());
+        Self {
+            limit,
+            ttl,
+            line,
+            sooner,
+        }
     }
 
     /// What is to be kept of a reply that the store replays for `left`; nothing
@@ -91,42 +115,79 @@ impl Recents {
         if self.limit == 0 || ttl.is_zero() || !reply.recorded() || reply.kept() != Kept::Whole {
             return None;
         }
+        let number = {
+            let mut line = self.lock();
+            line.number += 1;
+            line.number
+        };
         let recent = Recent {
             reply: reply.clone(),
             fingerprint,
-            until: Instant::now() + ttl,
+            turn: (Instant::now() + ttl, number),
         };
         (recent.weight() <= self.limit).then_some(recent)
     }
 
     /// An outcome comes into the table.
     pub(super) fn push(&self, key: IdempotencyKey, recent: &Recent) {
-        let queued = Queued {
-            key,
-            until: recent.until,
-            weight: recent.weight(),
-        };
+        let weight = recent.weight();
         let mut line = self.lock();
-        line.weight += queued.weight;
-        line.queued.push_back(queued);
+        line.weight += weight;
+        line.queued.insert(recent.turn, (key, weight));
+        if line.first() == Some(recent.turn) {
+            self.sooner.notify_one();
+        }
     }
 
-    /// Whose outcome has to leave the table next: where there is not room for
-    /// all, or, if they are asked for, where its time is over.
-    pub(super) fn pop(&self, expired: bool) -> Option<Queued> {
+    /// An outcome has left the table.
+    pub(super) fn remove(&self, recent: &Recent) {
+        self.lock().remove(recent.turn);
+    }
+
+    /// All outcomes have left the table.
+    pub(super) fn clear(&self) {
         let mut line = self.lock();
-        let first = *line.queued.front()?;
-        let goes = line.weight > self.limit || expired && first.until <= Instant::now();
-        if !goes {
-            return None;
+        line.queued = BTreeMap::new();
+        line.weight = 0;
+    }
+
+    /// Whose outcome has to leave the table since there is not room for all.
+    pub(super) fn pop_excess(&self) -> Option<Queued> {
+        let mut line = self.lock();
+        let first = line.first().filter(|_| line.weight > self.limit)?;
+        line.remove(first)
+    }
+
+    /// Whose outcome has to leave the table since its time is over.
+    pub(super) fn pop_expired(&self) -> Option<Queued> {
+        let mut line = self.lock();
+        let first = line.first().filter(|(until, _)| *until <= Instant::now())?;
+        line.remove(first)
+    }
+
+    /// Waits until the time of an outcome is over.
+    pub(super) async fn expired(&self) {
+        loop {
+            let first = self.lock().first();
+            let Some((until, _)) = first else {
+                self.sooner.notified().await;
+                continue;
+            };
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => return,
+                () = self.sooner.notified() => {}
+            }
         }
-        line.queued.pop_front();
-        line.weight -= first.weight;
-        Some(first)
+    }
+
+    #[cfg(test)]
+    pub(super) fn weight(&self) -> u64 {
+        self.lock().weight
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
-        // Between the two changes of a line nothing can panic but a failed
+        // Between two changes of a line nothing can panic but a failed
         // allocation, which aborts.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,10 +213,8 @@ mod tests {
         Some(recent)
     }
 
-    fn gone(recents: &Recents, expired: bool) -> Vec<IdempotencyKey> {
-        std::iter::from_fn(|| recents.pop(expired))
-            .map(|queued| queued.key)
-            .collect()
+    fn all(pop: impl FnMut() -> Option<Queued>) -> Vec<IdempotencyKey> {
+        std::iter::from_fn(pop).map(|queued| queued.key).collect()
     }
 
     /// I9. Red without the comparison of the weight.
@@ -165,8 +224,8 @@ mod tests {
         for n in 0..5 {
             push(&recents, n, SECOND).unwrap();
         }
-        assert_eq!(gone(&recents, false), [key(0), key(1)]);
-        assert_eq!(gone(&recents, true), []);
+        assert_eq!(all(|| recents.pop_excess()), [key(0), key(1)]);
+        assert_eq!(all(|| recents.pop_expired()), []);
         // Nobody goes for what would not fit alone.
         let small = Recents::new(100, 60 * SECOND);
         assert!(push(&small, 0, SECOND).is_none());
@@ -197,15 +256,15 @@ mod tests {
         assert!(push(&recents, 0, Duration::ZERO).is_none());
         let short = push(&recents, 1, SECOND).unwrap();
         let long = push(&recents, 2, 20 * SECOND).unwrap();
-        assert_eq!(gone(&recents, true), []);
+        assert_eq!(all(|| recents.pop_expired()), []);
         advance(SECOND).await;
         assert!(short.reply(fingerprint).is_none());
         assert!(long.reply(fingerprint).is_some());
-        assert_eq!(gone(&recents, false), []);
-        assert_eq!(gone(&recents, true), [key(1)]);
+        assert_eq!(all(|| recents.pop_excess()), []);
+        assert_eq!(all(|| recents.pop_expired()), [key(1)]);
         // By the setting, where the store keeps it for longer.
         advance(9 * SECOND).await;
         assert!(long.reply(fingerprint).is_none());
-        assert_eq!(gone(&recents, true), [key(2)]);
+        assert_eq!(all(|| recents.pop_expired()), [key(2)]);
     }
 }

@@ -1,14 +1,16 @@
 //! The table by itself: what it holds of a key from its answer on, and for how
 //! long.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
 use super::*;
 use crate::key::Namespace;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Served};
+
+mod relations;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMITS: Limits = Limits {
@@ -34,14 +36,20 @@ fn first(flights: &Arc<Flights>, request: &DataActionRequest) -> Guard {
     }
 }
 
-fn answer(guard: &Guard, left: Duration) {
-    let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "{}");
-    let reply = Reply::new(guard.key(), outcome.into(), Served::Upstream);
+fn answer(guard: &Guard, left: Duration) -> Arc<Outcome> {
+    let outcome = Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}"));
+    let reply = Reply::new(guard.key(), outcome.clone(), Served::Upstream);
     guard.answer(Ok(reply), left);
+    outcome
 }
 
 fn is_recent(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
     matches!(flights.admit(request), Ok(Admission::Recent(reply)) if reply.served() == Served::Memory)
+}
+
+/// A further caller who would wait for another's end.
+fn follows(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
+    matches!(flights.admit(request), Ok(Admission::Follows(_)))
 }
 
 /// Red when a settled flight just leaves the table, or stays in it.
@@ -69,22 +77,33 @@ async fn an_outcome_is_recent_from_its_answer_on() {
     assert_eq!((flights.under_way(), flights.table.len()), (0, 0));
 }
 
-/// Red when `forget` passes over flights that are not settled.
+/// Red when `forget` passes over flights that are not settled, and when it only
+/// takes away what such a flight remembers by then: its outcome was in the store,
+/// forgotten there, and put into memory when its reply came.
 #[tokio::test(start_paused = true)]
 async fn what_is_forgotten_is_not_recent_again() {
     let flights = table(LIMITS);
     let request = request(1);
-    let guard = first(&flights, &request);
-    answer(&guard, SECOND);
-    flights.forget(&guard.key());
-    assert!(matches!(flights.admit(&request), Ok(Admission::Joined(_))));
-    drop(guard);
+    for forgotten_first in [false, true] {
+        let guard = first(&flights, &request);
+        if forgotten_first {
+            flights.forget(&guard.key());
+            assert!(follows(&flights, &request));
+        }
+        answer(&guard, SECOND);
+        flights.forget(&guard.key());
+        // Nor is it handed to those who come after.
+        assert!(follows(&flights, &request));
+        drop(guard);
+    }
     let guard = first(&flights, &request);
     answer(&guard, SECOND);
     let key = guard.key();
     drop(guard);
+    assert!(is_recent(&flights, &request));
     flights.forget(&key);
     assert!(!is_recent(&flights, &request));
+    assert_eq!(flights.recents.weight(), 0);
 }
 
 /// Red when `remember` does not ask: somebody may have joined after the outcome
@@ -119,16 +138,49 @@ async fn the_table_holds_no_more_than_the_latest() {
     assert!((5..=11).contains(&flights.table.len()));
     assert!(is_recent(&flights, &request(99)));
     assert!(!is_recent(&flights, &request(0)));
+}
 
-    // What is over goes with those that come.
+/// I9. Red without `expire`: what an idle process was answered stayed in its
+/// memory, and what a burst made the table reserve stayed reserved.
+#[tokio::test(start_paused = true)]
+async fn what_is_over_leaves_memory_by_itself() {
     let flights = table(LIMITS);
-    for n in 0..40 {
-        answer(&first(&flights, &request(n)), SECOND);
+    let expiring = tokio::spawn(flights.clone().expire());
+    let mut outcomes = Vec::new();
+    for n in 0..5_000 {
+        let guard = first(&flights, &request(n));
+        // The last one goes first.
+        let left = if n == 4_999 { SECOND } else { 60 * SECOND };
+        outcomes.push(Arc::downgrade(&answer(&guard, left)));
     }
-    assert_eq!(flights.table.len(), 40);
-    tokio::time::advance(SECOND).await;
-    for n in 100..120 {
-        answer(&first(&flights, &request(n)), SECOND);
-    }
-    assert_eq!(flights.table.len(), 20);
+    let kept =
+        |outcomes: &[Weak<Outcome>]| outcomes.iter().filter(|o| o.strong_count() > 0).count();
+    let reserved = flights.table.capacity();
+    assert_eq!(kept(&outcomes), flights.table.len());
+    // No caller comes meanwhile.
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(outcomes[4_999].strong_count(), 0);
+    assert_eq!(kept(&outcomes), flights.table.len());
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!((kept(&outcomes), flights.table.len()), (0, 0));
+    assert_eq!(flights.recents.weight(), 0);
+    assert!(flights.table.capacity() * 8 < reserved);
+    // And again.
+    answer(&first(&flights, &request(1)), SECOND);
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(flights.table.len(), 0);
+    expiring.abort();
+}
+
+/// Red when `close` leaves what nobody can ask for any more.
+#[tokio::test(start_paused = true)]
+async fn a_closed_table_remembers_nothing() {
+    let flights = table(LIMITS);
+    answer(&first(&flights, &request(1)), SECOND);
+    let guard = first(&flights, &request(2));
+    flights.close();
+    assert_eq!(flights.table.len(), 1, "the flight under way");
+    answer(&guard, SECOND);
+    drop(guard);
+    assert_eq!((flights.table.len(), flights.recents.weight()), (0, 0));
 }

@@ -4,7 +4,6 @@
 use std::fmt;
 
 use tracing::field::Empty;
-use tracing::span::Id;
 use tracing::{Metadata, Span};
 
 use super::trail::{Trail, label};
@@ -51,18 +50,23 @@ pub(crate) fn execute(namespace: &Namespace, request: &DataActionRequest) -> Spa
     execute!(namespace, request)
 }
 
-/// The span of a caller by message: a child of the sender's, where the message
-/// carries it, and never of the root actor's, which lasts as long as the engine.
-pub(crate) fn execute_message(namespace: &Namespace, request: &DataActionRequest) -> Span {
-    execute!(namespace, request, sender())
+/// The span of a caller by message, a child of the `sender`'s.
+pub(crate) fn execute_message(
+    namespace: &Namespace,
+    request: &DataActionRequest,
+    sender: &Span,
+) -> Span {
+    execute!(namespace, request, sender)
 }
 
-fn sender() -> Option<Id> {
+/// The sender's span, in the handler of its message, where the message carries
+/// it; none instead of the root actor's, which lasts as long as the engine.
+pub(crate) fn sender() -> Span {
     let current = Span::current();
     let of_actor = |metadata: &Metadata<'_>| metadata.target().starts_with("ractor");
     match current.metadata().is_some_and(of_actor) {
-        true => None,
-        false => current.id(),
+        true => Span::none(),
+        false => current,
     }
 }
 

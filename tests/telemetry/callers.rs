@@ -6,7 +6,7 @@ use genesys_once::telemetry::METRICS;
 use genesys_once::testing::{ScriptedUpstream, Step, every_error};
 use genesys_once::{EngineMessage, MemoryStore};
 
-use super::{SECOND, ask, builder, exporter, request, value};
+use super::{SECOND, ask, builder, exporter, request, until, value};
 
 fn served(by: &str) -> String {
     format!("genesys_once_requests_total{{served=\"{by}\"}}")
@@ -85,6 +85,30 @@ async fn errors_are_counted_by_code_whether_at_once_or_after_a_wait() {
     engine.shutdown(Duration::ZERO).await;
     engine.execute(request("1")).await.unwrap_err();
     assert_eq!(value(&recorder, &failed("stopped")), 1.0);
+}
+
+/// Red where the root answers those who find no place and nobody counts them.
+#[tokio::test(start_paused = true)]
+async fn callers_by_message_who_find_no_place_are_counted_too() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
+    let engine = builder(&upstream).max_waiting(5).start().await.unwrap();
+    let asked: Vec<_> = (0..100)
+        .map(|_| {
+            let (told, asked) = ractor::concurrency::oneshot();
+            let message = EngineMessage::Execute(request("1"), told.into());
+            engine.actor().send_message(message).unwrap();
+            asked
+        })
+        .collect();
+    let mut answered = 0;
+    for asked in asked {
+        answered += usize::from(asked.await.unwrap().is_ok());
+    }
+    assert_eq!(answered, 4);
+    let counted = || value(&recorder, &failed("overloaded"));
+    until("all are counted", || counted() == 96.0).await;
 }
 
 /// A code that is not listed would be a series that `start` does not announce.

@@ -1,7 +1,13 @@
 //! What is going on now: right while it goes on, and right again after every
 //! kind of end.
 
+use std::cell::RefCell;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use genesys_once::Engine;
 use genesys_once::testing::{ScriptedUpstream, Step};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::{SECOND, ask, builder, exporter, request, until, value};
@@ -97,4 +103,53 @@ async fn a_late_recorder_never_sees_less_than_nothing() {
         value(&recorder, "genesys_once_requests_total{served=\"memory\"}"),
         1.0
     );
+}
+
+/// Asks the engine for the same key whenever a gauge is looked up.
+struct Asking(RefCell<Option<Engine>>);
+
+impl metrics::Recorder for Asking {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        if let Some(engine) = self.0.take() {
+            // Waits, and is dropped.
+            assert!(engine.execute(request("1")).now_or_never().is_none());
+            self.0.replace(Some(engine));
+        }
+        Gauge::noop()
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// A recorder is foreign code. Red (it never ends) when a gauge rises under the
+/// table's lock.
+#[test]
+fn a_recorder_may_ask_the_engine() {
+    let (told, ends) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let engine = builder(&slow()).start().await.unwrap();
+            let asking = Asking(RefCell::new(Some(engine.clone())));
+            let _here = metrics::set_default_local_recorder(&asking);
+            let callers = [ask(&engine, "1"), ask(&engine, "1")];
+            for caller in callers {
+                caller.await.unwrap().unwrap();
+            }
+        });
+        told.send(()).unwrap();
+    });
+    ends.recv_timeout(Duration::from_secs(60))
+        .expect("it hangs");
 }

@@ -95,6 +95,7 @@ impl Flight<'_> {
     /// flight's time passes in one only.
     async fn round(&self, hashed: Execution<Hashed>) -> Result<Round, Error> {
         let terms = &self.shared.terms;
+        self.guard.confirm(false);
         let (lock, mut ready) = match self.ready_now() {
             // Permit and token are at hand: one round trip takes the key.
             Some(ready) => {
@@ -103,6 +104,8 @@ impl Flight<'_> {
             }
             None => Box::pin(self.look_then_lock(hashed)).await?,
         };
+        // Whatever it is, it has this request's fingerprint.
+        self.guard.confirm(true);
         match lock {
             Lock::Cached(cached) => Ok(Round::Reply(reply_of(cached))),
             Lock::Locked(locked) => Box::pin(self.attempts(locked, &mut ready)).await,

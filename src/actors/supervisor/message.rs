@@ -16,8 +16,10 @@ use crate::request::DataActionRequest;
 #[non_exhaustive]
 pub enum EngineMessage {
     /// The same as `Engine::execute`: admission, coalescing and the engine's
-    /// deadline included, or the port's own time-out where that is shorter. A
-    /// reply port that is dropped means that the engine is gone.
+    /// deadline included, or the port's own time-out where that is shorter. While
+    /// `max_waiting` callers wait by message, further ones get
+    /// `Error::Overloaded` at once. If the reply port is dropped, the engine has
+    /// stopped.
     Execute(DataActionRequest, RpcReplyPort<Result<Reply, Error>>),
     /// The engine's own messages.
     #[doc(hidden)]

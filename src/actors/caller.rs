@@ -1,0 +1,88 @@
+//! One caller's way through the engine, by call and by message alike: admitted,
+//! answered at once or after a flight, and counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{ActorRef, ActorStatus};
+use tokio::task::coop::consume_budget;
+use tokio::time::timeout;
+use tracing::{Instrument as _, Span};
+
+use super::shared::Shared;
+use super::supervisor::EngineMessage;
+use crate::ambient::in_runtime;
+use crate::error::Error;
+use crate::execution::Progress;
+use crate::flights::Admission;
+use crate::key::IdempotencyKey;
+use crate::outcome::Reply;
+use crate::request::DataActionRequest;
+
+/// Executes a request once for its key, or waits for whoever does, within
+/// `limit`. `span` is the caller's.
+///
+/// # Cancel safety
+///
+/// Cancel safe: dropping the future frees the caller's place (I2).
+pub(crate) async fn execute(
+    shared: &Shared,
+    root: &ActorRef<EngineMessage>,
+    request: &DataActionRequest,
+    limit: Duration,
+    span: Span,
+) -> Result<Reply, Error> {
+    // A loop of callers that are all answered at once must let others run.
+    consume_budget().await;
+    let mut progress = None;
+    let admission = in_runtime().and_then(|()| span.in_scope(|| shared.admit(request)));
+    let answer = match admission {
+        Ok(Admission::Recent(reply)) => Ok(reply),
+        Err(error) => Err(error),
+        Ok(admission) => {
+            let answer = wait(shared, root, request, admission, &mut progress);
+            match timeout(limit, answer).instrument(span.clone()).await {
+                // An execution that died with its whole tree did not crash.
+                Ok(Err(Error::Crashed { .. })) if root.get_status() >= ActorStatus::Stopping => {
+                    Err(Error::Stopped)
+                }
+                Ok(answer) => answer,
+                Err(_) => Err(Error::DeadlineExceeded {
+                    key: IdempotencyKey::of(request),
+                }),
+            }
+        }
+    };
+    let trail = progress.as_deref().map(Progress::trail);
+    shared.answered(&span, trail, &answer);
+    answer
+}
+
+/// Waits for the flight's answer; `progress` is that of the execution that is
+/// waited for.
+async fn wait(
+    shared: &Shared,
+    root: &ActorRef<EngineMessage>,
+    request: &DataActionRequest,
+    mut admission: Admission,
+    progress: &mut Option<Arc<Progress>>,
+) -> Result<Reply, Error> {
+    loop {
+        let waiter = match admission {
+            Admission::Recent(reply) => return Ok(reply),
+            Admission::Joined(waiter) => waiter,
+            Admission::First(waiter, guard) => {
+                // A root that is gone drops the guard, which answers.
+                let _ = root.send_message(EngineMessage::run(guard));
+                waiter
+            }
+            Admission::Follows(follower) => {
+                follower.passed().await?;
+                admission = shared.admit(request)?;
+                continue;
+            }
+        };
+        *progress = Some(waiter.progress().clone());
+        return waiter.answer().await;
+    }
+}

@@ -1,0 +1,109 @@
+//! Those who wait for a flight: for its answer, or for its end. Dropping one frees
+//! its place and does nothing to the flight (I2).
+
+use std::sync::Arc;
+
+use tracing::Span;
+use tracing::span::Id;
+
+use super::flight::Flight;
+use super::{Answer, Place};
+use crate::error::Error;
+use crate::execution::Progress;
+use crate::key::Fingerprint;
+use crate::outcome::Served;
+use crate::telemetry::{self, Meters, Raised};
+
+/// A caller who waits for the answer of a flight.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    flight: Arc<Flight>,
+    joined: bool,
+    /// The span of the flight that was joined.
+    leader: Option<Id>,
+    _place: Place,
+    raised: Option<Raised>,
+}
+
+impl Waiter {
+    /// The caller who begins a flight.
+    pub(super) fn first(flight: Arc<Flight>, place: Place) -> Self {
+        Self {
+            flight,
+            joined: false,
+            leader: None,
+            _place: place,
+            raised: None,
+        }
+    }
+
+    /// A further caller.
+    pub(super) fn joined(flight: Arc<Flight>, place: Place) -> Self {
+        Self {
+            joined: true,
+            leader: flight.span_id().get().cloned(),
+            ..Self::first(flight, place)
+        }
+    }
+
+    pub(super) fn raise(&mut self, meters: &Meters) {
+        self.raised = telemetry::contained(|| meters.waiting());
+    }
+
+    /// The execution that is waited for; outlives this.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        self.flight.progress()
+    }
+
+    /// The current span follows from the flight that was joined.
+    pub(crate) fn link(&self) {
+        if let Some(leader) = &self.leader {
+            Span::current().follows_from(leader);
+        }
+    }
+
+    /// The flight's answer.
+    pub(crate) async fn answer(self) -> Answer {
+        match self.flight.answered().await.clone() {
+            Ok(reply) if self.joined => Ok(reply.with_served(Served::Joined)),
+            answer => answer,
+        }
+    }
+}
+
+/// A caller for whom the answer of its key's flight is not: it waits until that
+/// flight is out of its way.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    flight: Arc<Flight>,
+    fingerprint: Fingerprint,
+    /// How often finishing the flight's record had failed before.
+    failed: usize,
+    _place: Place,
+    raised: Option<Raised>,
+}
+
+impl Follower {
+    pub(super) fn new(flight: Arc<Flight>, fingerprint: Fingerprint, place: Place) -> Self {
+        Self {
+            failed: flight.failures(),
+            flight,
+            fingerprint,
+            _place: place,
+            raised: None,
+        }
+    }
+
+    pub(super) fn raise(&mut self, meters: &Meters) {
+        self.raised = telemetry::contained(|| meters.waiting());
+    }
+
+    /// Waits until the request may be admitted again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`] where the flight's record cannot be finished.
+    pub(crate) async fn passed(self) -> Result<(), Error> {
+        self.flight.passed(self.fingerprint, self.failed).await
+    }
+}

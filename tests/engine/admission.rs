@@ -1,0 +1,286 @@
+//! What a caller is handed of a flight that it finds: one with another payload
+//! under the same key, one who comes after the answer, one after a `forget`, and
+//! how much of that stays.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use genesys_once::record::Event;
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{
+    DataActionRequest, Encrypted, EncryptionKeys, Engine, EngineMessage, Error, IdempotencyKey,
+    MemoryStore, Reply, Served,
+};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::outage::{faulty, switch};
+use super::{SECOND, request, until};
+
+type Answer = Result<Reply, Error>;
+
+fn ok() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}"))
+}
+
+fn mine(payload: &str) -> DataActionRequest {
+    request(payload).key("refund-1").unwrap()
+}
+
+fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Answer> {
+    let engine = engine.clone();
+    tokio::spawn(async move { engine.execute(request).await })
+}
+
+fn ask_by_message(engine: &Engine, request: DataActionRequest) -> JoinHandle<Answer> {
+    let (told, asked) = ractor::concurrency::oneshot();
+    let message = EngineMessage::Execute(request, told.into());
+    engine.actor().send_message(message).unwrap();
+    tokio::spawn(async move { asked.await.unwrap() })
+}
+
+/// I6. Red when a flight's fingerprint decides for others before the store has
+/// said whose the key is: its rightful owner was refused for somebody's slip.
+#[tokio::test(start_paused = true)]
+async fn the_rightful_owner_is_not_refused_for_another_one_s_claim() {
+    type Ask = fn(&Engine, DataActionRequest) -> JoinHandle<Answer>;
+    for ask in [ask as Ask, ask_by_message] {
+        let (upstream, store) = (ok(), MemoryStore::new());
+        let builder = Engine::builder(upstream.clone());
+        let elsewhere = builder.clone().store(store.clone()).start().await.unwrap();
+        let first = elsewhere.execute(mine("[1]")).await.unwrap();
+        // A store that takes its time, on the way there and back.
+        let slow = FaultyStore::new(store, |_| {
+            Fault::After(SECOND / 20, Box::new(Fault::Late(SECOND / 20)))
+        });
+        let engine = builder.store(slow).start().await.unwrap();
+        let wrong = ask(&engine, mine("[2]"));
+        until("it is under way", || engine.stats().executions == 1).await;
+        let right = ask(&engine, mine("[1]"));
+        until("the other one waits", || engine.stats().waiting == 2).await;
+        let refused = wrong.await.unwrap().unwrap_err();
+        assert!(
+            matches!(refused, Error::PayloadMismatch { .. }),
+            "{refused}"
+        );
+        // The moment after it, too.
+        let again = ask(&engine, mine("[1]"));
+        for caller in [right, again] {
+            let reply = caller.await.unwrap().unwrap();
+            assert_eq!(reply.body(), first.body());
+        }
+        assert_eq!(upstream.ledger().total(), 1);
+        assert_eq!(engine.stats().waiting, 0);
+    }
+}
+
+/// Red when a claim is never confirmed: the other one waits for the whole flight.
+#[tokio::test(start_paused = true)]
+async fn once_the_key_is_taken_another_payload_is_refused_at_once() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
+    let slow = FaultyStore::new(MemoryStore::new(), |_| Fault::Late(SECOND / 20));
+    let engine = Engine::builder(upstream.clone()).store(slow);
+    let engine = engine.start().await.unwrap();
+    let start = Instant::now();
+    let first = ask(&engine, mine("[1]"));
+    until("it is under way", || engine.stats().executions == 1).await;
+    let error = engine.execute(mine("[2]")).await.unwrap_err();
+    assert!(matches!(error, Error::PayloadMismatch { .. }), "{error}");
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    first.await.unwrap().unwrap();
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// A caller behind another one's claim has a deadline like any other, and leaves
+/// nothing when it goes.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_one_s_claim_may_give_up() {
+    let hanging = Fault::After(3600 * SECOND, Box::new(Fault::Fail));
+    let store = FaultyStore::new(MemoryStore::new(), move |_| hanging.clone());
+    let engine = Engine::builder(ok()).store(store).start().await.unwrap();
+    let first = ask(&engine, mine("[1]"));
+    until("it is under way", || engine.stats().executions == 1).await;
+    let error = engine.execute_within(mine("[2]"), SECOND).await;
+    assert!(
+        matches!(error, Err(Error::DeadlineExceeded { .. })),
+        "{error:?}"
+    );
+    let leaving = ask(&engine, mine("[2]"));
+    until("it waits", || engine.stats().waiting == 2).await;
+    leaving.abort();
+    until("its place is free", || engine.stats().waiting == 1).await;
+    first.await.unwrap().unwrap_err();
+}
+
+/// Red when a flight that is answered and not settled hands a refusal to those
+/// who come later: they got it for as long as the store was down.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_not_handed_out_while_the_store_is_down() {
+    let calls = AtomicUsize::new(0);
+    let upstream = ScriptedUpstream::new(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
+        0 => Step::status(403, "{}"),
+        _ => Step::ok("{}"),
+    });
+    let (down, released) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+    let store = FaultyStore::new(MemoryStore::new(), {
+        let down = down.clone();
+        move |operation| {
+            if let Some(Event::Release { .. }) = operation.event
+                && !released.swap(true, Ordering::SeqCst)
+            {
+                down.store(true, Ordering::SeqCst);
+            }
+            match down.load(Ordering::SeqCst) {
+                true => Fault::Fail,
+                false => Fault::Pass,
+            }
+        }
+    });
+    let engine = Engine::builder(upstream.clone()).store(store);
+    let engine = engine.start().await.unwrap();
+    let refused = engine.execute(mine("[1]")).await.unwrap();
+    assert_eq!(
+        (refused.status().as_u16(), refused.recorded()),
+        (403, false)
+    );
+    for hours in [0, 1, 12] {
+        sleep(hours * 3600 * SECOND).await;
+        // The key is free as soon as the store is back, for anybody.
+        for payload in ["[1]", "[2]"] {
+            let start = Instant::now();
+            let error = engine.execute(mine(payload)).await.unwrap_err();
+            assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+            assert!(start.elapsed() < 5 * SECOND, "{:?}", start.elapsed());
+        }
+    }
+    assert_eq!(upstream.ledger().total(), 1);
+    down.store(false, Ordering::SeqCst);
+    sleep(20 * SECOND).await;
+    let reply = engine.execute(mine("[2]")).await.unwrap();
+    assert_eq!(
+        (reply.status().as_u16(), reply.served()),
+        (200, Served::Upstream)
+    );
+}
+
+/// Red when a flight that was under way when its outcome was forgotten puts it
+/// into memory afterwards.
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_before_its_reply_came_is_not_replayed() {
+    let (upstream, on) = (ok(), switch());
+    let late = faulty(&MemoryStore::new(), &on, |operation| {
+        match operation.event {
+            Some(Event::Complete { .. }) => Fault::Late(SECOND / 2),
+            _ => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone()).store(late);
+    let engine = engine.start().await.unwrap();
+    let first = ask(&engine, request("{}"));
+    upstream.ledger().wait_for(1).await;
+    sleep(SECOND / 4).await;
+    let key = IdempotencyKey::of(&request("{}"));
+    assert!(engine.forget(&key).await.unwrap());
+    // Neither joined nor, later, from memory.
+    let at_once = ask(&engine, request("{}"));
+    first.await.unwrap().unwrap();
+    assert_eq!(at_once.await.unwrap().unwrap().served(), Served::Upstream);
+    assert_eq!(upstream.ledger().total(), 2);
+}
+
+/// I9. Red when recent outcomes leave memory only as others come: what an idle
+/// process was answered last stayed in it. (The store here holds none of it.)
+#[tokio::test(start_paused = true)]
+async fn an_idle_process_forgets_what_is_over() {
+    let keys = EncryptionKeys::new("k1", [7; 32]).unwrap();
+    let engine = Engine::builder(ok()).store(Encrypted::new(MemoryStore::new(), keys));
+    let engine = engine.recent(1 << 20, SECOND).start().await.unwrap();
+    let mut outcomes = Vec::new();
+    for n in 0..10 {
+        let reply = engine.execute(request(&n.to_string())).await.unwrap();
+        outcomes.push(Arc::downgrade(reply.outcome()));
+    }
+    until("all is settled", || engine.stats().executions == 0).await;
+    assert!(outcomes.iter().all(|outcome| outcome.strong_count() > 0));
+    sleep(3 * SECOND).await;
+    assert!(outcomes.iter().all(|outcome| outcome.strong_count() == 0));
+}
+
+/// Red without a yield in `execute`: on a runtime of one thread a caller who is
+/// always answered from memory keeps everybody else from running, heartbeats
+/// included.
+#[tokio::test]
+async fn replays_from_memory_let_others_run() {
+    let engine = Engine::builder(ok()).start().await.unwrap();
+    let request = request("{}");
+    engine.execute(request.clone()).await.unwrap();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let other = tokio::spawn({
+        let ran = ran.clone();
+        async move {
+            loop {
+                ran.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    for _ in 0..10_000 {
+        assert_eq!(
+            engine.execute(request.clone()).await.unwrap().served(),
+            Served::Memory
+        );
+    }
+    let ran = ran.load(Ordering::Relaxed);
+    assert!(ran > 10, "{ran} turns in 10,000 replays");
+    other.abort();
+}
+
+/// I9. Red when each message gets a task of its own: a mailbox has no bound, so
+/// what exceeds the places is answered by the handler.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_messages_is_answered_at_once() {
+    let upstream = ScriptedUpstream::new(|_| Step::Silent);
+    let engine = Engine::builder(upstream.clone()).max_waiting(10);
+    let engine = engine.start().await.unwrap();
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let (before, most) = (tasks(), Arc::new(AtomicUsize::new(0)));
+    let watching = tokio::spawn({
+        let most = most.clone();
+        async move {
+            loop {
+                most.fetch_max(tasks(), Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let asked: Vec<_> = (0..5_000)
+        .map(|_| {
+            let (told, asked) = ractor::concurrency::oneshot();
+            let message = EngineMessage::Execute(request("{}"), told.into());
+            engine.actor().send_message(message).unwrap();
+            asked
+        })
+        .collect();
+    let mut answered = 0;
+    let mut asked = FuturesUnordered::from_iter(asked);
+    while answered < 5_000 - 9 {
+        let error = asked.next().await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Overloaded { .. }), "{error}");
+        answered += 1;
+    }
+    watching.abort();
+    // One place is the execution's; there are a few tasks besides the callers'.
+    assert_eq!(engine.stats().waiting, 9);
+    let most = most.load(Ordering::Relaxed) - before;
+    assert!(most <= 20, "{most} tasks");
+    drop(asked);
+    // Their ports are gone.
+    sleep(2 * SECOND).await;
+    assert_eq!(engine.stats().waiting, 0);
+}
