@@ -261,10 +261,13 @@ impl Shared {
             sleep_until(last + PAUSE).await;
         }
         *last = Some(Instant::now());
-        if let Err(failure) = self.ask().await {
+        let asked = self.ask().await;
+        self.rounds.fetch_add(1, Ordering::AcqRel);
+        drop(last);
+        // A subscriber is foreign: it is told last, with no lock held.
+        if let Err(failure) = asked {
             tracing::debug!(?failure, "no redis server gives the map of the cluster");
         }
-        self.rounds.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Asks some servers for the map and takes the one of the latest epoch.

@@ -85,13 +85,14 @@ impl Place {
                 if let Ok(primary) = sentinels.find().await
                     && primary.address() != address
                 {
+                    closed.store(true, Ordering::Release);
+                    notices.wake();
+                    // A subscriber is foreign: it is told last, and may panic.
                     tracing::info!(
                         from = address,
                         to = primary.address(),
                         "{sentinels} has moved"
                     );
-                    closed.store(true, Ordering::Release);
-                    notices.wake();
                     return;
                 }
             }
