@@ -240,9 +240,11 @@ async fn a_source_that_panics_without_a_future_is_asked_again() {
     let source = EagerPanic(AtomicUsize::new(0), tokens);
     let upstream = WithSource(upstream, Arc::new(source));
     let engine = Engine::builder(upstream).start().await.unwrap();
+    let actor = child(&engine, 1).get_id();
     let start = Instant::now();
     while engine.execute(request("{}")).await.is_err() {
         sleep(SECOND).await;
         assert!(start.elapsed() < 600 * SECOND, "it does not heal");
     }
+    assert_eq!(child(&engine, 1).get_id(), actor, "it never died");
 }
