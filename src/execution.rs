@@ -45,7 +45,6 @@ use crate::store::Store;
 
 mod attempt;
 mod finish;
-mod heartbeat;
 mod lock;
 mod progress;
 mod terms;

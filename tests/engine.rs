@@ -21,6 +21,7 @@ mod engine {
     mod runtimes;
     mod shares;
     mod strangers;
+    mod subscribers;
     mod tokens;
     mod unknown;
     mod whose;

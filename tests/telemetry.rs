@@ -5,6 +5,7 @@
 mod telemetry {
     mod callers;
     mod calls;
+    mod foreign;
     mod gauges;
     mod spans;
     mod store;

@@ -1,10 +1,12 @@
 //! The callers who ask by message: one task for each, within the bound of all who
 //! may wait. Nothing of theirs is done in the root's handler.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -14,6 +16,7 @@ use super::caller;
 use super::shared::Shared;
 use super::supervisor::EngineMessage;
 use crate::error::Error;
+use crate::key::IdempotencyKey;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 use crate::telemetry;
@@ -69,12 +72,19 @@ impl Ports {
         let mut open = self.open.subscribe();
         tokio::spawn(async move {
             let _place = place;
-            let span = telemetry::execute_message(&shared.namespace, &request, &sender);
-            drop(sender);
+            let key = IdempotencyKey::of(&request);
+            let answer = async {
+                let span = telemetry::execute_message(&shared.namespace, &request, &sender);
+                drop(sender);
+                caller::execute(&shared, &root, &request, limit, span).await
+            };
+            // A subscriber that panics when the span is entered keeps no port from
+            // its answer.
+            let answer = AssertUnwindSafe(answer).catch_unwind();
             let answer = tokio::select! {
                 biased;
                 _ = open.changed() => return,
-                answer = caller::execute(&shared, &root, &request, limit, span) => answer,
+                answer = answer => answer.unwrap_or(Err(Error::Crashed { key })),
                 () = gone(&port) => return,
             };
             // A port nobody listens to any more is no error of the engine's.

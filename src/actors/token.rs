@@ -276,10 +276,12 @@ impl State {
         if let Err(error) = self.fetch(myself).await {
             let wait = error.retry_after().unwrap_or_else(|| self.backoff());
             self.renew_after(myself, id, wait);
-            tracing::warn!(
-                error = chain(&error),
-                "could not renew the access token; trying again"
-            );
+            telemetry::contained(|| {
+                tracing::warn!(
+                    error = chain(&error),
+                    "could not renew the access token; trying again"
+                );
+            });
         }
     }
 
@@ -337,7 +339,7 @@ impl State {
             current: Some(current),
             failure: None,
         }));
-        tracing::debug!(?life, "an access token came");
+        telemetry::contained(|| tracing::debug!(?life, "an access token came"));
         Ok(())
     }
 
@@ -353,7 +355,9 @@ impl State {
         self.tokens.board.send_modify(replace);
         // The lock of the board is free: a cause is foreign.
         drop(before);
-        tracing::warn!(error = chain(&error), "could not obtain an access token");
+        telemetry::contained(|| {
+            tracing::warn!(error = chain(&error), "could not obtain an access token");
+        });
     }
 
     fn backoff(&self) -> Duration {

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use crate::request::DataActionRequest;
+use crate::telemetry;
 
 /// How many pairs of action and pointer are logged; later ones are not.
 const MAX_LOGGED: usize = 1_000;
@@ -27,11 +28,13 @@ impl Unmatched {
         for pointer in request.unmatched() {
             if self.is_new(action_id, pointer) {
                 let shown: String = pointer.chars().take(MAX_SHOWN).collect();
-                tracing::warn!(
-                    action_id,
-                    pointer = ?shown,
-                    "a pointer of `ignoring` matches nothing in the payload; logged once per action"
-                );
+                telemetry::contained(|| {
+                    tracing::warn!(
+                        action_id,
+                        pointer = ?shown,
+                        "a pointer of `ignoring` matches nothing in the payload; logged once per action"
+                    );
+                });
             }
         }
     }

@@ -63,7 +63,11 @@ impl Guard {
 
     /// The flight's span, for what runs it.
     pub(crate) fn span(&self) -> Span {
-        self.lock().clone()
+        // Cloned with the lock free: a subscriber is told of each clone.
+        let span = std::mem::replace(&mut *self.lock(), Span::none());
+        let clone = span.clone();
+        *self.lock() = span;
+        clone
     }
 
     fn lock(&self) -> MutexGuard<'_, Span> {

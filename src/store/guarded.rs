@@ -129,11 +129,13 @@ impl Guarded {
                     }
                 }
                 drop(raised);
-                tracing::warn!("the store does not answer; failing at once, and probing");
+                telemetry::contained(|| {
+                    tracing::warn!("the store does not answer; failing at once, and probing");
+                });
             }
             Change::Closed(raised) => {
                 drop(raised);
-                tracing::info!("the store answers again");
+                telemetry::contained(|| tracing::info!("the store answers again"));
             }
         }
     }

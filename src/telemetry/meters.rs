@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
+use super::contained;
 use super::metric::{
     BREAKER_OPEN, CALL_TIME, CALLS, ERRORS, EXECUTIONS, HOLD_TIME, IN_FLIGHT, INDETERMINATE,
     LEASES_LOST, METRICS, REQUESTS, STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAITING,
@@ -78,8 +79,9 @@ impl Meters {
     }
 }
 
-/// An engine starts: tells the recorder what there is.
+/// An engine starts: tells the log, and the recorder what there is.
 pub(crate) fn start(namespace: &Namespace) {
+    contained(|| tracing::info!(target: "genesys_once", %namespace, "starting an engine"));
     METRICS
         .iter()
         .for_each(|metric| introduce(metric, namespace));
@@ -150,18 +152,22 @@ impl Drop for Held {
 /// A record says from now on that its request may have been executed.
 pub(crate) fn indeterminate(name: &RecordName) {
     Series::plain(&INDETERMINATE, &name.namespace).count();
-    tracing::warn!(target: "genesys_once", %name, "a request may have been executed; its key is held until it is resolved");
+    contained(|| {
+        tracing::warn!(target: "genesys_once", %name, "a request may have been executed; its key is held until it is resolved");
+    });
 }
 
 /// The execution of this trail holds its lease no more; counted once a lease.
 pub(crate) fn lease_lost(name: &RecordName, trail: &Trail) {
     if trail.lose_lease() {
         Series::plain(&LEASES_LOST, &name.namespace).count();
-        tracing::warn!(
-            target: "genesys_once",
-            %name,
-            "lost a lease while it was in use; whoever took it knows whether a request may be under way"
-        );
+        contained(|| {
+            tracing::warn!(
+                target: "genesys_once",
+                %name,
+                "lost a lease while it was in use; whoever took it knows whether a request may be under way"
+            );
+        });
     }
 }
 

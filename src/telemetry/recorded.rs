@@ -1,12 +1,16 @@
 //! Series of the `metrics` facade, with the feature of that name. A series is
 //! looked up whenever it is used, never kept: so a recorder that drops idle
-//! series, or one that is local to a thread, sees what it should.
+//! series, or one that is local to a thread, sees what it should. A recorder is
+//! foreign code: its panics end here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Gauge, Key, KeyName, Label, Level, Metadata, SharedString, Unit, with_recorder};
+use metrics::{
+    Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder,
+};
 
+use super::contained;
 use super::metric::{Kind, Metric};
 use crate::key::Namespace;
 
@@ -39,11 +43,11 @@ impl Series {
     }
 
     pub(super) fn count(&self) {
-        with_recorder(|recorder| recorder.register_counter(&self.0, &METADATA).increment(1));
+        recorded(|recorder| recorder.register_counter(&self.0, &METADATA).increment(1));
     }
 
     pub(super) fn observe(&self, time: Duration) {
-        with_recorder(|recorder| {
+        recorded(|recorder| {
             let histogram = recorder.register_histogram(&self.0, &METADATA);
             histogram.record(time.as_secs_f64());
         });
@@ -51,20 +55,26 @@ impl Series {
 
     /// Raises a gauge by one until the result is dropped.
     pub(super) fn raise(&self) -> Raised {
-        let gauge = with_recorder(|recorder| recorder.register_gauge(&self.0, &METADATA));
-        gauge.increment(1.0);
-        Raised(gauge)
+        Raised(recorded(|recorder| {
+            let gauge = recorder.register_gauge(&self.0, &METADATA);
+            gauge.increment(1.0);
+            gauge
+        }))
     }
 
     /// Makes the series known, at zero: a rate needs a value before the first
     /// event.
     fn touch(&self, kind: Kind) {
-        with_recorder(|recorder| match kind {
+        recorded(|recorder| match kind {
             Kind::Counter => recorder.register_counter(&self.0, &METADATA).increment(0),
             Kind::Gauge => recorder.register_gauge(&self.0, &METADATA).increment(0.0),
             Kind::Seconds => drop(recorder.register_histogram(&self.0, &METADATA)),
         });
     }
+}
+
+fn recorded<T>(foreign: impl FnOnce(&dyn Recorder) -> T) -> Option<T> {
+    contained(|| with_recorder(foreign))
 }
 
 fn of(namespace: &Namespace) -> Label {
@@ -75,11 +85,13 @@ fn of(namespace: &Namespace) -> Label {
 /// A gauge that is higher by one as long as this lives. It keeps the gauge that
 /// it raised, so that exactly that one falls.
 #[must_use = "the gauge falls when this is dropped"]
-pub(crate) struct Raised(Gauge);
+pub(crate) struct Raised(Option<Gauge>);
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        self.0.decrement(1.0);
+        if let Some(gauge) = self.0.take() {
+            contained(move || gauge.decrement(1.0));
+        }
     }
 }
 
@@ -92,7 +104,7 @@ impl std::fmt::Debug for Raised {
 /// Tells the recorder what a metric means, and makes its series known.
 pub(super) fn introduce(metric: &Metric, namespace: &Namespace) {
     let (name, meaning) = (KeyName::from_const_str(metric.name), metric.meaning.into());
-    with_recorder(|recorder| match metric.kind {
+    recorded(|recorder| match metric.kind {
         Kind::Counter => recorder.describe_counter(name, Some(Unit::Count), meaning),
         Kind::Gauge => recorder.describe_gauge(name, Some(Unit::Count), meaning),
         Kind::Seconds => recorder.describe_histogram(name, Some(Unit::Seconds), meaning),

@@ -6,6 +6,7 @@ use std::fmt;
 use tracing::field::Empty;
 use tracing::{Metadata, Span};
 
+use super::contained;
 use super::trail::{Trail, label};
 use crate::error::{Error, SendError};
 use crate::key::{IdempotencyKey, Namespace};
@@ -28,21 +29,28 @@ impl fmt::Display for Prefix {
 
 macro_rules! execute {
     ($namespace:expr, $request:expr $(, $parent:expr)?) => {
-        tracing::info_span!(
-            target: "genesys_once",
-            $(parent: $parent,)?
-            "genesys_once.execute",
-            namespace = $namespace.as_str(),
-            key = %Prefix(IdempotencyKey::of($request)),
-            action_id = $request.action_id().as_str(),
-            served = Empty,
-            attempts = Empty,
-            verdict = Empty,
-            correlation_id = Empty,
-            "error.type" = Empty,
-            "otel.status_code" = Empty,
-        )
+        begun(|| {
+            tracing::info_span!(
+                target: "genesys_once",
+                $(parent: $parent,)?
+                "genesys_once.execute",
+                namespace = $namespace.as_str(),
+                key = %Prefix(IdempotencyKey::of($request)),
+                action_id = $request.action_id().as_str(),
+                served = Empty,
+                attempts = Empty,
+                verdict = Empty,
+                correlation_id = Empty,
+                "error.type" = Empty,
+                "otel.status_code" = Empty,
+            )
+        })
     };
+}
+
+/// A span; none where the subscriber panics.
+fn begun(span: impl FnOnce() -> Span) -> Span {
+    contained(span).unwrap_or_else(Span::none)
 }
 
 /// The span of one caller, a child of the current one.
@@ -99,17 +107,19 @@ pub(crate) fn executed(span: &Span, trail: Option<&Trail>, answer: &Result<Reply
 
 /// The span of one execution, a child of the current one.
 pub(crate) fn flight(namespace: &Namespace, request: &DataActionRequest) -> Span {
-    tracing::info_span!(
-        target: "genesys_once",
-        "genesys_once.flight",
-        namespace = namespace.as_str(),
-        key = %Prefix(IdempotencyKey::of(request)),
-        action_id = request.action_id().as_str(),
-        attempts = Empty,
-        verdict = Empty,
-        "error.type" = Empty,
-        "otel.status_code" = Empty,
-    )
+    begun(|| {
+        tracing::info_span!(
+            target: "genesys_once",
+            "genesys_once.flight",
+            namespace = namespace.as_str(),
+            key = %Prefix(IdempotencyKey::of(request)),
+            action_id = request.action_id().as_str(),
+            attempts = Empty,
+            verdict = Empty,
+            "error.type" = Empty,
+            "otel.status_code" = Empty,
+        )
+    })
 }
 
 /// The execution has its answer, however it came to it.
@@ -128,16 +138,18 @@ pub(crate) fn flown(span: &Span, trail: &Trail, answer: &Result<Reply, Error>) {
 
 /// The span of one call at the platform.
 pub(crate) fn attempt(number: u32) -> Span {
-    tracing::info_span!(
-        target: "genesys_once",
-        "genesys_once.attempt",
-        "otel.kind" = "client",
-        attempt = number,
-        verdict = Empty,
-        correlation_id = Empty,
-        "http.response.status_code" = Empty,
-        "otel.status_code" = Empty,
-    )
+    begun(|| {
+        tracing::info_span!(
+            target: "genesys_once",
+            "genesys_once.attempt",
+            "otel.kind" = "client",
+            attempt = number,
+            verdict = Empty,
+            correlation_id = Empty,
+            "http.response.status_code" = Empty,
+            "otel.status_code" = Empty,
+        )
+    })
 }
 
 /// The call ended.

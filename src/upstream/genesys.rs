@@ -28,6 +28,7 @@ use crate::error::{Error, SendError};
 use crate::key::Namespace;
 use crate::outcome::Outcome;
 use crate::store::BoxFuture;
+use crate::telemetry;
 
 /// What one answer may hold until `limit_response` says otherwise.
 const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
@@ -235,11 +236,14 @@ impl GenesysCloud {
             && self.route == Route::DataActions
             && !self.hinted.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(
-                correlation_id = outcome.correlation_id(),
-                "the platform does not know this action under Route::DataActions; if the action \
-                 exists, try Route::Actions, the path that the platform's SDKs call"
-            );
+            // The answer outlives the panic of a subscriber.
+            telemetry::contained(|| {
+                tracing::warn!(
+                    correlation_id = outcome.correlation_id(),
+                    "the platform does not know this action under Route::DataActions; if the \
+                     action exists, try Route::Actions, the path that the platform's SDKs call"
+                );
+            });
         }
     }
 }

@@ -163,16 +163,18 @@ impl Flight<'_> {
         if let Ok(outcome) = &answer
             && outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
         {
-            tracing::info!(
-                key = %self.guard.key(),
-                wait_s = wait.as_secs_f64(),
-                "rate limited; nothing was executed"
-            );
             if is_platform_limit(outcome) {
                 shared.hold.everybody(wait);
             } else {
                 shared.hold.action(self.guard.request().action_id(), wait);
             }
+            telemetry::contained(|| {
+                tracing::info!(
+                    key = %self.guard.key(),
+                    wait_s = wait.as_secs_f64(),
+                    "rate limited; nothing was executed"
+                );
+            });
         }
         match (next, answer) {
             (Next::Wait(wait), _) => Ok(self.wait(locked, wait).await),

@@ -15,6 +15,7 @@ use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
 use crate::record::{RecordState, Refusal};
 use crate::store::{BoxFuture, Guarded, Store};
+use crate::telemetry;
 
 /// The first wait between two looks, without a notice; doubled up to
 /// [`LONGEST_POLL`].
@@ -135,7 +136,9 @@ impl<'a> Watch<'a> {
             if error.is_unreadable() || Instant::now() >= end {
                 return Err(Error::of_store(self.name.key, error));
             }
-            tracing::debug!(name = %self.name, "a look at a record failed");
+            telemetry::contained(|| {
+                tracing::debug!(name = %self.name, "a look at a record failed");
+            });
             tokio::select! {
                 biased;
                 () = self.store.again(self.name, self.poll) => {}

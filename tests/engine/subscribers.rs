@@ -1,0 +1,251 @@
+//! Subscribers are foreign code: what they are told, what one that panics does to
+//! the engine (nothing), and one that asks the engine for something.
+
+use std::fmt::{Debug, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use futures_util::FutureExt as _;
+use genesys_once::testing::{
+    Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep,
+};
+use genesys_once::{
+    DataActionRequest, Engine, EngineMessage, Error, MemoryStore, Reply, TokenError,
+};
+use ractor::concurrency::oneshot;
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use super::{SECOND, child, request};
+
+/// What a subscriber of this crate's spans and events is told.
+#[derive(Clone, Copy)]
+enum Told<'a> {
+    Span(&'static str),
+    Record,
+    Enter,
+    Event(Level, &'a str),
+}
+
+/// Does this whenever it is told something by this crate.
+struct Foreign<F>(F);
+
+impl<F: Fn(Told<'_>) + Send + Sync + 'static> Foreign<F> {
+    fn listen(react: F) -> DefaultGuard {
+        tracing::subscriber::set_default(Self(react))
+    }
+}
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, "{field}={value:?} ").unwrap();
+    }
+}
+
+impl<F: Fn(Told<'_>) + Send + Sync + 'static> Subscriber for Foreign<F> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("genesys_once")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        (self.0)(Told::Span(span.metadata().name()));
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {
+        (self.0)(Told::Record);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {
+        (self.0)(Told::Record);
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        (self.0)(Told::Event(*event.metadata().level(), &text.0));
+    }
+
+    fn enter(&self, _: &Id) {
+        (self.0)(Told::Enter);
+    }
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// What a caller by message is told.
+async fn ask(engine: &Engine, request: DataActionRequest) -> Result<Reply, Error> {
+    let (sender, answer) = oneshot();
+    let message = EngineMessage::Execute(request, sender.into());
+    engine.actor().send_message(message).unwrap();
+    answer.await.expect("the port is answered")
+}
+
+/// Red where admission logs each time, and where it logs nothing.
+#[tokio::test(start_paused = true)]
+async fn a_pointer_that_matches_nothing_is_logged_once_per_action() {
+    let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
+    let _here = Foreign::listen({
+        let warnings = warnings.clone();
+        move |told| {
+            if let Told::Event(Level::WARN, text) = told {
+                warnings.lock().unwrap().push(text.to_owned());
+            }
+        }
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    for n in 0..3 {
+        for action in ["refund", "notify"] {
+            let payload = format!(r#"{{"order":1,"timestamp":{n}}}"#);
+            let request = DataActionRequest::new(action, payload).unwrap();
+            let misspelled = request.ignoring(["/timestmp", "/timestamp"]).unwrap();
+            engine.execute(misspelled).await.unwrap();
+        }
+    }
+    let warnings = warnings.lock().unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, action) in warnings.iter().zip(["refund", "notify"]) {
+        assert!(warning.contains(action) && warning.contains("/timestmp"));
+    }
+}
+
+/// Red where the root runs a message's span: the panic ended the engine.
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_span_of_a_message_ends_there() {
+    type Once = Arc<Mutex<Option<fn(Told<'_>) -> bool>>>;
+    let panics = Once::default();
+    let _here = Foreign::listen({
+        let panics = panics.clone();
+        move |told| {
+            let due = panics.lock().unwrap().take_if(|due| due(told));
+            assert!(due.is_none(), "the subscriber");
+        }
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    for n in 0..3 {
+        *panics.lock().unwrap() = Some(|told| matches!(told, Told::Span("genesys_once.execute")));
+        assert!(ask(&engine, request(&n.to_string())).await.is_ok());
+        assert!(panics.lock().unwrap().is_none(), "it panicked");
+    }
+    // A span that cannot be entered ends its caller, who is told.
+    *panics.lock().unwrap() = Some(|told| matches!(told, Told::Enter));
+    let ended = ask(&engine, request("[4]")).await;
+    assert!(matches!(ended, Err(Error::Crashed { .. })), "{ended:?}");
+    assert!(engine.execute(request("{}")).await.is_ok());
+    assert_eq!(upstream.ledger().total(), 4);
+}
+
+/// What an engine meets: 429s, unknown outcomes, tokens that do not come, deaths,
+/// an outage of the store, callers by message; each with its spans and events.
+async fn everything(after_start: impl FnOnce(&Engine)) {
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1..=3 | 5 => TokenStep::Fail(TokenError::new("down")),
+        _ => TokenStep::Issue(60 * SECOND),
+    });
+    let upstream = ScriptedUpstream::new(|call| match call.request().payload().as_ref() {
+        b"[429]" if call.attempt() == 1 => Step::RateLimited(SECOND),
+        b"[503]" => Step::status(503, "{}"),
+        b"[60]" => Step::ok("{}").after(60 * SECOND),
+        _ => Step::ok("{}"),
+    })
+    .with_tokens(tokens);
+    let down = Arc::new(AtomicBool::new(false));
+    let store = FaultyStore::new(MemoryStore::new(), {
+        let down = down.clone();
+        move |_| match down.load(Ordering::SeqCst) {
+            true => Fault::Fail,
+            false => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone()).store(store);
+    let engine = engine.start().await.unwrap();
+    after_start(&engine);
+    let no_token = engine.execute(request("[0]")).await;
+    assert!(matches!(no_token, Err(Error::Token { .. })));
+    sleep(60 * SECOND).await;
+    assert!(engine.execute(request("[1]")).await.is_ok());
+    assert!(ask(&engine, request("[1]")).await.is_ok());
+    assert!(ask(&engine, request("[429]")).await.is_ok());
+    let unknown = engine.execute(request("[503]")).await;
+    assert!(matches!(unknown, Err(Error::Indeterminate { .. })));
+    // Callers who join, and a store that goes down under them.
+    let slow = || request("[60]").ignoring(["/nothing"]).unwrap();
+    let (first, joined) = (engine.clone(), engine.clone());
+    let first = tokio::spawn(async move { first.execute(slow()).await });
+    upstream.ledger().wait_for(5).await;
+    let joined = tokio::spawn(async move { joined.execute(slow()).await });
+    down.store(true, Ordering::SeqCst);
+    sleep(30 * SECOND).await;
+    let refused = engine.execute(request("[2]")).await;
+    assert!(matches!(refused, Err(Error::StoreUnavailable { .. })));
+    for caller in [first, joined] {
+        assert!(!caller.await.unwrap().unwrap().recorded());
+    }
+    down.store(false, Ordering::SeqCst);
+    sleep(60 * SECOND).await;
+    assert!(
+        engine
+            .execute(request("[60]").ignoring(["/nothing"]).unwrap())
+            .await
+            .is_ok()
+    );
+    child(&engine, 1).kill();
+    sleep(60 * SECOND).await;
+    assert!(engine.execute(request("[3]")).await.is_ok());
+    let stats = engine.stats();
+    assert_eq!(
+        (stats.executions, stats.waiting, stats.in_flight),
+        (0, 0, 0)
+    );
+    assert!(engine.shutdown(SECOND).await.is_clean());
+}
+
+/// Red where one of these panics is not contained: it reached `start`, callers,
+/// executions whose answer was at hand, or the root.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_always_panics_does_nothing_else() {
+    let panics = Arc::new(AtomicUsize::new(0));
+    let _here = Foreign::listen({
+        let panics = panics.clone();
+        move |told| {
+            if !matches!(told, Told::Enter) {
+                panics.fetch_add(1, Ordering::SeqCst);
+                // As a panic, without its report.
+                std::panic::resume_unwind(Box::new("the subscriber"));
+            }
+        }
+    });
+    everything(|_| ()).await;
+    assert!(panics.load(Ordering::SeqCst) > 20);
+}
+
+/// Red where a subscriber is told something under a lock of the engine: its
+/// question then waits for ever.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_asks_the_engine_is_answered() {
+    let (engine, asking): (Arc<OnceLock<Engine>>, _) = (Arc::default(), AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let _here = Foreign::listen({
+        let (engine, asked) = (engine.clone(), asked.clone());
+        move |_| {
+            // What it asks for tells it something again.
+            if let Some(engine) = engine.get()
+                && !asking.swap(true, Ordering::SeqCst)
+            {
+                let _stats = engine.stats();
+                let _answer = engine.execute(request("[1]")).now_or_never();
+                asked.fetch_add(1, Ordering::SeqCst);
+                asking.store(false, Ordering::SeqCst);
+            }
+        }
+    });
+    everything(|started| engine.set(started.clone()).unwrap()).await;
+    assert!(asked.load(Ordering::SeqCst) > 20);
+}

@@ -1,0 +1,125 @@
+//! Recorders are foreign code: one that panics does nothing else, and one that asks
+//! the engine for something is answered.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use futures_util::FutureExt as _;
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step};
+use genesys_once::{Engine, Served};
+use metrics::{
+    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+
+use super::{SECOND, ask, builder, request};
+
+/// Does this whenever it is asked for anything.
+struct Foreign<F>(Arc<F>);
+
+impl<F: Fn() + Send + Sync + 'static> GaugeFn for Foreign<F> {
+    fn increment(&self, _: f64) {
+        (self.0)();
+    }
+
+    fn decrement(&self, _: f64) {
+        (self.0)();
+    }
+
+    fn set(&self, _: f64) {}
+}
+
+impl<F: Fn() + Send + Sync + 'static> Recorder for Foreign<F> {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        (self.0)();
+    }
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        (self.0)();
+    }
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        (self.0)();
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        (self.0)();
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        // Its handle does the same, when the gauge falls.
+        Gauge::from_arc(Arc::new(Self(self.0.clone())))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        (self.0)();
+        Histogram::noop()
+    }
+}
+
+/// Red where the panic of a recorder is not contained: `start` and the callers
+/// panicked, and executions crashed with the answer of the platform at hand.
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_panics_does_nothing_else() {
+    let panics = Arc::new(AtomicUsize::new(0));
+    let count = panics.clone();
+    let recorder = Foreign(Arc::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::panic::resume_unwind(Box::new("the recorder"));
+    }));
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let tokens = ScriptedTokens::lasting(3600 * SECOND);
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::RateLimited(SECOND),
+        _ => Step::ok("{}"),
+    })
+    .with_tokens(tokens);
+    let engine = builder(&upstream).start().await.unwrap();
+    for served in [Served::Upstream, Served::Memory] {
+        let reply = ask(&engine, "1").await.unwrap().unwrap();
+        assert_eq!((reply.served(), reply.recorded()), (served, true));
+    }
+    let stats = engine.stats();
+    assert_eq!(
+        (stats.executions, stats.waiting, stats.in_flight),
+        (0, 0, 0)
+    );
+    assert!(panics.load(Ordering::SeqCst) > 10);
+    assert!(engine.shutdown(SECOND).await.is_clean());
+}
+
+/// Red where a recorder is called under a lock of the engine: its question then
+/// waits for ever.
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_asks_the_engine_is_answered() {
+    let (engine, asking): (Arc<OnceLock<Engine>>, _) = (Arc::default(), AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let recorder = Foreign(Arc::new({
+        let (engine, asked) = (engine.clone(), asked.clone());
+        move || {
+            // What it asks for calls it again.
+            if let Some(engine) = engine.get()
+                && !asking.swap(true, Ordering::SeqCst)
+            {
+                let _stats = engine.stats();
+                let _answer = engine.execute(request("1")).now_or_never();
+                asked.fetch_add(1, Ordering::SeqCst);
+                asking.store(false, Ordering::SeqCst);
+            }
+        }
+    }));
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
+    let builder = builder(&upstream).recent(0, SECOND);
+    engine.set(builder.start().await.unwrap()).unwrap();
+    let engine = engine.get().unwrap();
+    for _ in 0..3 {
+        let callers = [ask(engine, "1"), ask(engine, "1"), ask(engine, "2")];
+        for caller in callers {
+            caller.await.unwrap().unwrap();
+        }
+    }
+    assert!(asked.load(Ordering::SeqCst) > 10);
+    assert_eq!(upstream.ledger().total(), 2);
+    assert!(engine.shutdown(SECOND).await.is_clean());
+}
