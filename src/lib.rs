@@ -137,6 +137,8 @@ mod engine;
 mod error;
 mod flights;
 mod key;
+#[cfg(any(feature = "genesys", feature = "redis"))]
+mod lookup;
 mod outcome;
 mod policy;
 mod request;

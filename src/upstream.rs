@@ -1,6 +1,7 @@
 //! The seam to the platform: what sends a call and what fetches a token. What
 //! an answer means is `policy`'s business, when to send is `execution`'s.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -203,6 +204,30 @@ impl Call {
         self.lease.as_ref().is_none_or(Lease::is_live)
     }
 
+    /// The gate of a send that begins: until something has passed it, the end of
+    /// the attempt proves that nothing was executed.
+    #[cfg(feature = "genesys")]
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        let gate = Arc::<Gate>::default();
+        if let Some(Lease(attempted)) = &self.lease {
+            let mut current = lock(&attempted.gate);
+            // What has left by an earlier send of this call has left.
+            if current.as_ref().is_none_or(|earlier| earlier.close()) {
+                *current = Some(gate.clone());
+            }
+        }
+        gate
+    }
+
+    /// A send ended with the proof that nothing left. What an upstream does next
+    /// with the call is its own affair, and proves nothing.
+    #[cfg(feature = "genesys")]
+    pub(crate) fn forget(&self, gate: &Arc<Gate>) {
+        if let Some(Lease(attempted)) = &self.lease {
+            lock(&attempted.gate).take_if(|current| Arc::ptr_eq(current, gate));
+        }
+    }
+
     /// What is to be executed.
     pub fn request(&self) -> &DataActionRequest {
         &self.request
@@ -228,30 +253,80 @@ impl Call {
     }
 }
 
-/// Until when a lease lives by this process's clock; a clone is the same.
+/// Until when a lease lives by this process's clock, and what has left under it;
+/// a clone is the same. One attempt has one.
 #[derive(Clone, Debug)]
-pub(crate) struct Lease(Arc<Mutex<Instant>>);
+pub(crate) struct Lease(Arc<Attempted>);
+
+#[derive(Debug)]
+struct Attempted {
+    until: Mutex<Instant>,
+    /// Of the send under way, where the upstream has one.
+    gate: Mutex<Option<Arc<Gate>>>,
+}
 
 impl Lease {
     pub(crate) fn until(until: Instant) -> Self {
-        Self(Arc::new(Mutex::new(until)))
+        Self(Arc::new(Attempted {
+            until: Mutex::new(until),
+            gate: Mutex::default(),
+        }))
     }
 
     pub(crate) fn extend(&self, until: Instant) {
-        *self.lock() = until;
+        *lock(&self.0.until) = until;
     }
 
     pub(crate) fn end(&self) -> Instant {
-        *self.lock()
+        *lock(&self.0.until)
+    }
+
+    /// Whether nothing of the request has left, and from now on nothing will. For
+    /// the end of an attempt, whatever ended it.
+    pub(crate) fn is_unsent(&self) -> bool {
+        let gate = lock(&self.0.gate);
+        gate.as_ref().is_some_and(|gate| gate.close())
     }
 
     fn is_live(&self) -> bool {
         Instant::now() < self.end()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Instant> {
-        // One value, written whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+/// Single values, written whole: no panic leaves one half done.
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the body of one send has to pass. It opens once, or closes for good: so
+/// whoever closes it knows what has left, also while a connection's task still
+/// has the body.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(AtomicU8);
+
+impl Gate {
+    const UNUSED: u8 = 0;
+    #[cfg(feature = "genesys")]
+    const PASSED: u8 = 1;
+    const CLOSED: u8 = 2;
+
+    /// Whether the body may be handed over. It has been from then on.
+    #[cfg(feature = "genesys")]
+    pub(crate) fn pass(&self) -> bool {
+        self.turn(Self::PASSED) == Self::PASSED
+    }
+
+    /// Closes the gate; whether nothing has passed it.
+    pub(crate) fn close(&self) -> bool {
+        self.turn(Self::CLOSED) == Self::CLOSED
+    }
+
+    /// Turns an unused gate to `state`, and returns the state that it is in.
+    fn turn(&self, state: u8) -> u8 {
+        let turned =
+            self.0
+                .compare_exchange(Self::UNUSED, state, Ordering::SeqCst, Ordering::SeqCst);
+        turned.map_or_else(|found| found, |_| state)
     }
 }
 

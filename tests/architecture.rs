@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules in their order.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "key",
     "error",
     "canonical",
@@ -16,6 +16,7 @@ const ORDER: [&str; 18] = [
     "record",
     "ambient",
     "telemetry",
+    "lookup",
     "store",
     "upstream",
     "execution",

@@ -17,10 +17,7 @@ pub struct SendError {
 impl SendError {
     /// Proven: no byte of the request has left this process.
     pub fn before_sending(cause: impl Into<Cause>) -> Self {
-        Self {
-            may_have_left: false,
-            cause: share(cause),
-        }
+        Self::by(true, cause)
     }
 
     /// The request, or a part of it, may have left this process.
@@ -28,8 +25,13 @@ impl SendError {
     /// What the cause says is written into the record and told to every caller:
     /// it should name what failed, and nothing of the request or the answer.
     pub fn after_sending(cause: impl Into<Cause>) -> Self {
+        Self::by(false, cause)
+    }
+
+    /// By the evidence that nothing has left, where there is any.
+    pub(crate) fn by(is_unsent: bool, cause: impl Into<Cause>) -> Self {
         Self {
-            may_have_left: true,
+            may_have_left: !is_unsent,
             cause: share(cause),
         }
     }

@@ -253,11 +253,12 @@ impl Execution<Locked> {
                 "the lease lapsed before the request was sent",
             ));
         }
-        // Before `send` is first polled: from here on nothing is proven.
-        self.core
-            .progress
-            .unproven(claim, self.state.held.step, LOST.clone());
-        self.core.progress.trail().sent();
+        // Before `send` is first polled: from here on only the lease may know that
+        // nothing has left, and it knows nothing of earlier attempts.
+        let evidence = (!self.state.held.unproven).then(|| lease.clone());
+        let (step, progress) = (self.state.held.step, &self.core.progress);
+        progress.under_way(claim, step, LOST.clone(), evidence);
+        progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let answer = timeout(limit, upstream.send(&call, token)).instrument(span);
         let answer = tokio::select! {
@@ -267,10 +268,8 @@ impl Execution<Locked> {
         };
         self.state.held.live_until = lease.end();
         answer.unwrap_or_else(|_| {
-            Err(SendError::after_sending(format!(
-                "no answer within {} s",
-                limit.as_secs_f64()
-            )))
+            let cause = format!("no answer within {} s", limit.as_secs_f64());
+            Err(SendError::by(lease.is_unsent(), cause))
         })
     }
 

@@ -15,6 +15,7 @@ use crate::record::{Answer, Claim, Event, Refusal};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry::{self, Trail};
+use crate::upstream::Lease;
 
 /// How long an outcome is kept at least: waiters in other processes poll once a
 /// second, and their store may take its time-out twice.
@@ -50,8 +51,12 @@ struct Held {
 enum End {
     /// Nothing was sent, or every attempt is proven not executed.
     Release(Option<Refusal>),
-    /// An attempt may have been executed.
-    Abandon { cause: Arc<str> },
+    /// An attempt may have been executed, unless the lease that it is made under
+    /// knows that nothing has left.
+    Abandon {
+        cause: Arc<str>,
+        evidence: Option<Lease>,
+    },
     /// The outcome is known.
     Complete {
         outcome: Arc<Outcome>,
@@ -218,7 +223,15 @@ impl Progress {
                     verdict
                 },
             },
-            End::Abandon { cause } => Event::Abandon {
+            End::Abandon {
+                evidence: Some(lease),
+                ..
+            } if lease.is_unsent() => Event::Release {
+                claim,
+                step: next,
+                verdict: None,
+            },
+            End::Abandon { cause, .. } => Event::Abandon {
                 claim,
                 step: next,
                 cause,
@@ -272,9 +285,21 @@ impl Progress {
         self.set(claim, step, End::Release(verdict));
     }
 
-    /// A request may be on the wire from now on.
+    /// A request may be on the wire.
     pub(super) fn unproven(&self, claim: Claim, step: u32, cause: Arc<str>) {
-        self.set(claim, step, End::Abandon { cause });
+        self.under_way(claim, step, cause, None);
+    }
+
+    /// A request may be on the wire from now on. Should nobody live to tell what
+    /// became of it, `evidence` may know that nothing has left.
+    pub(super) fn under_way(
+        &self,
+        claim: Claim,
+        step: u32,
+        cause: Arc<str>,
+        evidence: Option<Lease>,
+    ) {
+        self.set(claim, step, End::Abandon { cause, evidence });
     }
 
     /// The outcome is known.

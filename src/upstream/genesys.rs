@@ -133,7 +133,8 @@ impl GenesysCloud {
 
     /// The longest that one attempt may take, from connecting to the last byte
     /// of the answer: 65 s by default, since an action may run for 60; at most a day. An
-    /// attempt cut off by it counts as possibly executed.
+    /// attempt cut off by it counts as possibly executed, unless its body had not
+    /// been handed to a connection yet.
     pub fn attempt_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.attempt_timeout = limit)
     }

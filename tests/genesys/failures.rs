@@ -231,3 +231,42 @@ fn bodies(server: &Server) -> Vec<String> {
     let body = |text: String| text.split("\r\n\r\n").nth(1).map(str::to_owned);
     server.requests().into_iter().filter_map(body).collect()
 }
+
+/// A runtime without a driver makes the client panic in the middle, as one does
+/// to which the system gives no thread.
+///
+/// Red when the panic goes on to the caller.
+#[test]
+fn panic_of_the_client_is_an_error_before_the_first_byte() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().unwrap();
+    runtime.block_on(async {
+        let cloud = cloud("http://127.0.0.1:9");
+        let error = send(&cloud, &call("{}")).await.unwrap_err();
+        assert!(!error.may_have_left());
+        assert!(printed(&error).contains("the HTTP client panicked"));
+        let tokens = cloud.token_source().unwrap();
+        let error = tokens.fetch().await.unwrap_err();
+        assert!(printed(&error).contains("the HTTP client panicked"));
+    });
+}
+
+/// Red when names are looked up by the runtime's blocking threads: the attempt
+/// ends with the time for connecting.
+#[test]
+fn name_is_resolved_although_the_blocking_pool_is_busy() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (free, busy) = std::sync::mpsc::channel::<()>();
+    runtime.spawn_blocking(move || busy.recv());
+    let answered = runtime.block_on(async {
+        let server = Server::answering(answer("200 OK", "", "{}")).await;
+        let cloud = cloud(&server.url().replace("127.0.0.1", "localhost"));
+        send(&cloud, &call("{}")).await
+    });
+    drop(free);
+    assert_eq!(answered.unwrap().body, "{}");
+}

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore};
-use genesys_once::{DataActionRequest, Engine, IdempotencyKey, MemoryStore, RecordState};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, DataActionRequest, Engine, GenesysCloud, IdempotencyKey,
+    MemoryStore, Namespace, Outcome, RecordState, RetryPolicy, SendError, Upstream,
+};
 use tokio::sync::watch;
 
 use crate::server::{Server, answer};
@@ -108,4 +111,102 @@ async fn a_connection_slower_than_the_lease_carries_no_request() {
         .unwrap();
     assert!(reply.recorded());
     assert_eq!(executed(), 2);
+}
+
+/// `GenesysCloud` with a token at hand, whose attempts the engine ends early.
+struct Impatient(GenesysCloud, Duration);
+
+impl Upstream for Impatient {
+    fn namespace(&self) -> Namespace {
+        self.0.namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        _: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        Box::pin(async { self.0.send(call, Some(&AccessToken::new("t", None))).await })
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        self.1
+    }
+}
+
+/// An attempt that ends while its connection comes about was not executed,
+/// however it ended: the next one may be.
+///
+/// Red when only the upstream's own errors are evidence: each key is then
+/// indeterminate.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_ends_while_it_connects_was_not_executed() {
+    type Ending = fn(&Engine);
+    let killed: Ending = |engine| {
+        let children = engine.actor().get_cell().get_children();
+        assert_eq!(children.len(), 1);
+        children[0].kill();
+    };
+    let shut_down: Ending = |engine| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.shutdown(Duration::ZERO).await });
+    };
+    let timed_out: Ending = |_| {};
+    for (name, end, limit, code) in [
+        ("killed", killed, 60, "crashed"),
+        ("shut down", shut_down, 60, "stopped"),
+        ("timed out", timed_out, 1, "unreachable"),
+    ] {
+        let (acceptor, pem) = identity(false);
+        let (shake, hands) = watch::channel(false);
+        let server = Server::start(move |connection| {
+            let (acceptor, mut hands) = (acceptor.clone(), hands.clone());
+            async move {
+                let connection = connection.upgrade(|tcp| async move {
+                    let _ = hands.wait_for(|shake| *shake).await;
+                    acceptor.accept(tcp).await
+                });
+                let Ok(mut connection) = connection.await else {
+                    return;
+                };
+                while connection.request().await.is_some() {
+                    connection
+                        .write(answer("200 OK", "", "{}").as_bytes())
+                        .await;
+                }
+            }
+        })
+        .await;
+        let store = MemoryStore::new();
+        let start = async |limit| {
+            let cloud = cloud(&server.https_url()).root_certificate(&pem);
+            let cloud = cloud.connect_timeout(Duration::from_secs(30));
+            let upstream = Impatient(cloud, Duration::from_secs(limit));
+            let engine = Engine::builder(upstream).store(store.clone());
+            let once = RetryPolicy::default().attempts(1);
+            engine.retry(once).start().await.unwrap()
+        };
+        let request = DataActionRequest::new("custom_-_1", "{}").unwrap();
+        let engine = start(limit).await;
+        let caller = tokio::spawn({
+            let (engine, request) = (engine.clone(), request.clone());
+            async move { engine.execute(request).await }
+        });
+        eventually("it connects", async || server.connections() == 1).await;
+        end(&engine);
+        let error = caller.await.unwrap().unwrap_err();
+        assert_eq!(error.code(), code, "{name}");
+
+        let engine = start(60).await;
+        let key = IdempotencyKey::of(&request);
+        eventually("its record has ended", async || {
+            let state = engine.inspect(&key).await.unwrap();
+            !matches!(state, Some(RecordState::Locked { .. }))
+        })
+        .await;
+        shake.send_replace(true);
+        let reply = engine.execute(request).await;
+        assert!(reply.is_ok(), "{name}: {reply:?}");
+        assert_eq!(server.requests().len(), 1, "{name}");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::mpsc::Receiver;
 
 use super::Core;
-use super::writer::contained;
+use crate::telemetry::contained;
 
 /// One read, its answer included.
 pub(super) type Read = Box<dyn FnOnce(&Core) + Send>;

@@ -15,6 +15,7 @@ use super::tables::{Tables, expiry, row_name};
 use crate::error::{Error, StoreError};
 use crate::key::RecordName;
 use crate::record::{self, Answer, Event};
+use crate::telemetry::contained;
 
 /// Transitions in one transaction, at most: what they write is held in memory
 /// until its commit.
@@ -209,12 +210,6 @@ impl Writer {
             );
         }
     }
-}
-
-/// Runs foreign code, a waker or a subscriber, whose panic must not end a thread
-/// of the store's.
-pub(super) fn contained(foreign: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(foreign));
 }
 
 fn stamp(db: &Database, core: &Core) -> Result<(), redb::Error> {

@@ -1,20 +1,25 @@
 //! One server's address: read from a URL, dialled, and every way in which that
 //! can fail told apart. No message ever holds the user's password.
 
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use redis::aio::{MultiplexedConnection, SendError};
+use redis::io::AsyncDNSResolver;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisFuture, Value,
 };
 use tokio::time::timeout;
 
 use super::notices::Notices;
 use crate::error::{Error, StoreError};
+use crate::lookup;
 
 /// How long one attempt to connect may take: name, TCP, TLS and handshake.
 const DIAL_DEADLINE: Duration = Duration::from_secs(4);
@@ -194,7 +199,7 @@ impl Server {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(push);
-        let connection = dial(&self.client, &config, DIAL_DEADLINE).await?;
+        let connection = dial(&self.client, config, DIAL_DEADLINE).await?;
         let server = self.clone();
         Ok(Dialled {
             server,
@@ -269,7 +274,7 @@ impl Server {
         };
         let info = addr.into_connection_info().ok()?;
         let config = AsyncConnectionConfig::new().set_connection_timeout(None);
-        let answered = match dial(&client(info).ok()?, &config, PROBE_DEADLINE).await {
+        let answered = match dial(&client(info).ok()?, config, PROBE_DEADLINE).await {
             Ok(_) => true,
             Err(DialError::Deadline | DialError::NoPrimary(_)) => false,
             Err(DialError::Redis(error)) => {
@@ -308,16 +313,32 @@ pub(super) fn unavailable(reason: String) -> Error {
 
 async fn dial(
     client: &Client,
-    config: &AsyncConnectionConfig,
+    config: AsyncConnectionConfig,
     limit: Duration,
 ) -> Result<MultiplexedConnection, DialError> {
-    timeout(
-        limit,
-        client.get_multiplexed_async_connection_with_config(config),
-    )
-    .await
-    .map_err(|_| DialError::Deadline)?
-    .map_err(DialError::Redis)
+    let config = config.set_dns_resolver(Resolver);
+    let dialled = client.get_multiplexed_async_connection_with_config(&config);
+    // tokio panics for want of a driver.
+    let dialled = timeout(limit, AssertUnwindSafe(dialled).catch_unwind()).await;
+    let panicked = |_| Err((ErrorKind::Io, "the redis client panicked").into());
+    let dialled = dialled.map_err(|_| DialError::Deadline)?;
+    dialled.unwrap_or_else(panicked).map_err(DialError::Redis)
+}
+
+/// Looks names up in threads of the crate's own.
+struct Resolver;
+
+impl AsyncDNSResolver for Resolver {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = lookup::addresses(host.to_owned(), port).await?;
+            Ok(Box::new(found) as _)
+        })
+    }
 }
 
 fn client(info: ConnectionInfo) -> Result<Client, Error> {

@@ -2,15 +2,20 @@
 //! an answer within a bound. It knows neither routes nor tokens.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::HeaderValue;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Proxy, Response, Url, redirect, retry};
 use rustls::crypto::CryptoProvider;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::environment::Environment;
 use crate::error::{Cause, Error, chain};
+use crate::lookup;
 
 /// Gateways close idle connections after a minute or so; a request written into
 /// one that is being closed is lost, and its fate unknown.
@@ -84,6 +89,7 @@ impl Settings {
             .no_zstd()
             .no_deflate()
             .no_hickory_dns()
+            .dns_resolver(Arc::new(Resolver))
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())
@@ -156,6 +162,26 @@ fn ensure_crypto_provider() {
         // Fails only where somebody else was faster, and then there is one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
+}
+
+/// Looks names up in threads of the crate's own.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // The client sets the port.
+            let found = lookup::addresses(name.as_str().to_owned(), 0).await?;
+            Ok(Box::new(found) as Addrs)
+        })
+    }
+}
+
+/// Uses the HTTP client. Where that panics, as tokio does for want of a thread or
+/// a driver, the panic ends here as an error.
+pub(super) async fn contained<T>(used: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
+    let answer = AssertUnwindSafe(used).catch_unwind().await;
+    answer.unwrap_or_else(|_| Err("the HTTP client panicked".into()))
 }
 
 /// Reads a whole body of at most `limit` bytes.

@@ -9,10 +9,10 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::{Body, Client, Request, Url};
 
-use super::client::{percent_encode, read_body};
+use super::client::{contained, percent_encode, read_body};
 use super::credentials::bearer;
 use super::gate::{GatedBody, Handed};
-use crate::error::SendError;
+use crate::error::{Cause, SendError};
 use crate::outcome::Outcome;
 use crate::request::ActionId;
 use crate::upstream::{AccessToken, Call};
@@ -127,33 +127,27 @@ pub(super) fn request(
 /// # Errors
 ///
 /// [`SendError::before_sending`] where the body was not handed over to a
-/// connection, which proves that nothing was executed; after that always
-/// [`SendError::after_sending`].
+/// connection, which proves that nothing was executed, whatever went wrong, a
+/// panic included; after that always [`SendError::after_sending`].
 pub(super) async fn send(
     client: &Client,
     (request, handed): (Request, Handed),
     limit: usize,
 ) -> Result<Outcome, SendError> {
-    let sent = client.execute(request).await;
-    let response = sent.map_err(|error| send_error(error, &handed))?;
-    let status = response.status();
-    let headers = detached(response.headers());
-    let body = read_body(response, limit)
-        .await
-        .map_err(SendError::after_sending)?;
-    Ok(Outcome::new(status, headers, Bytes::from(body)))
-}
-
-/// No connection came about (name resolution, TCP, the proxy, TLS), or it died
-/// before the body was handed over to it: nothing was executed. After that a
-/// failure proves nothing, on a new connection or one from the pool.
-fn send_error(error: reqwest::Error, handed: &Handed) -> SendError {
-    let error = error.without_url();
-    if handed.over() {
-        SendError::after_sending(error)
-    } else {
-        SendError::before_sending(error)
-    }
+    let answer = contained(async {
+        let response = client.execute(request).await;
+        let response = response.map_err(reqwest::Error::without_url)?;
+        let status = response.status();
+        let headers = detached(response.headers());
+        let body = read_body(response, limit).await?;
+        Ok(Outcome::new(status, headers, Bytes::from(body)))
+    });
+    answer.await.map_err(|cause: Cause| {
+        // No connection came about (name resolution, TCP, the proxy, TLS), or it
+        // died before the body was handed over to it. After that a failure proves
+        // nothing, on a new connection or one from the pool.
+        SendError::by(handed.nothing(), cause)
+    })
 }
 
 /// The headers in memory of their own: as they come they are slices of the

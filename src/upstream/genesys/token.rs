@@ -12,7 +12,7 @@ use reqwest::{Client, Request, Url};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use super::client::read_body;
+use super::client::{contained, read_body};
 use super::credentials::{ClientAuth, Credentials, is_token};
 use crate::error::{Error, TokenError};
 use crate::outcome::Outcome;
@@ -79,17 +79,15 @@ impl TokenEndpoint {
             .client
             .as_ref()
             .map_err(|error| TokenError::new(error.clone()))?;
-        let response = client
-            .execute(self.request()?)
-            .await
-            .map_err(|error| TokenError::new(error.without_url()))?;
-        let status = response.status();
-        let headers = response.headers().clone();
-        let body = Zeroizing::new(
-            read_body(response, SIZE_LIMIT)
-                .await
-                .map_err(TokenError::new)?,
-        );
+        let request = self.request()?;
+        let answer = contained(async {
+            let response = client.execute(request).await;
+            let response = response.map_err(reqwest::Error::without_url)?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = Zeroizing::new(read_body(response, SIZE_LIMIT).await?);
+            Ok((status, headers, body))
+        });
+        let (status, headers, body) = answer.await.map_err(TokenError::new)?;
         if status == StatusCode::OK {
             read_token(&body)
         } else {
