@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{BoxFuture, Store};
@@ -74,6 +75,8 @@ impl Guarded {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        // A store may answer at once, whoever asks in a loop.
+        consume_budget().await;
         match self.turn(self.part(name)) {
             Ok(turn) => turn.take(command, call).await,
             Err(_) => {

@@ -208,14 +208,13 @@ async fn an_idle_process_forgets_what_is_over() {
     assert!(outcomes.iter().all(|outcome| outcome.strong_count() == 0));
 }
 
-/// Red without a yield in `execute`: on a runtime of one thread a caller who is
-/// always answered from memory keeps everybody else from running, heartbeats
-/// included.
+/// Red without a yield in `execute`, and in the commands of a store: on a runtime
+/// of one thread, a caller who is always answered at once keeps everybody else
+/// from running, heartbeats included.
 #[tokio::test]
-async fn replays_from_memory_let_others_run() {
+async fn who_is_answered_at_once_lets_others_run() {
     let engine = Engine::builder(ok()).start().await.unwrap();
-    let request = request("{}");
-    engine.execute(request.clone()).await.unwrap();
+    engine.execute(mine("[1]")).await.unwrap();
     let ran = Arc::new(AtomicUsize::new(0));
     let other = tokio::spawn({
         let ran = ran.clone();
@@ -226,14 +225,22 @@ async fn replays_from_memory_let_others_run() {
             }
         }
     });
-    for _ in 0..10_000 {
-        assert_eq!(
-            engine.execute(request.clone()).await.unwrap().served(),
-            Served::Memory
-        );
+    let key = IdempotencyKey::of(&mine("[1]"));
+    for what in ["replay", "refusal", "look"] {
+        ran.store(0, Ordering::Relaxed);
+        for _ in 0..3_000 {
+            match what {
+                "replay" => {
+                    let reply = engine.execute(mine("[1]")).await.unwrap();
+                    assert_eq!(reply.served(), Served::Memory);
+                }
+                "refusal" => drop(engine.execute(mine("[2]")).await.unwrap_err()),
+                _ => drop(engine.inspect(&key).await.unwrap()),
+            }
+        }
+        let ran = ran.load(Ordering::Relaxed);
+        assert!(ran > 10, "{what}: {ran} turns of another task");
     }
-    let ran = ran.load(Ordering::Relaxed);
-    assert!(ran > 10, "{ran} turns in 10,000 replays");
     other.abort();
 }
 
