@@ -45,6 +45,7 @@ use crate::store::Store;
 
 mod attempt;
 mod finish;
+mod heartbeat;
 mod lock;
 mod progress;
 mod terms;

@@ -16,7 +16,7 @@ use crate::actors::supervisor;
 use crate::actors::token::Tokens;
 use crate::ambient::{Ambient, in_runtime_with_timers};
 use crate::error::Error;
-use crate::execution::{TEN_YEARS, Terms};
+use crate::execution::Terms;
 use crate::flights::{Flights, Limits};
 use crate::key::Namespace;
 use crate::outcome::{Outcome, Verdict};
@@ -26,6 +26,8 @@ use crate::request::DataActionRequest;
 use crate::store::{Guarded, MemoryStore, Store};
 use crate::telemetry::{self, Meters};
 use crate::upstream::Upstream;
+
+mod check;
 
 /// The settings of an [`Engine`]; each has a default, named at its function.
 ///
@@ -336,48 +338,6 @@ impl EngineBuilder {
             terms: self.terms,
             upstream: self.upstream,
         }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let refuse = |setting, reason: &str| Err(Error::invalid_config(setting, reason));
-        let Self { terms, limits, .. } = self;
-        terms.check()?;
-        for (setting, time) in [
-            ("deadline", self.deadline),
-            ("store_timeout", self.store_timeout),
-        ] {
-            if time < Duration::from_millis(1) {
-                return refuse(setting, "it must be at least 1 ms");
-            }
-        }
-        if limits.recent_ttl > TEN_YEARS {
-            return refuse("recent", "its time must be at most ten years");
-        }
-        if self.store_timeout > terms.lease {
-            return refuse(
-                "store_timeout",
-                "it must not exceed the lease, or a slow answer eats it up",
-            );
-        }
-        for (setting, number) in [
-            ("max_in_flight", self.max_in_flight),
-            ("max_in_flight_per_action", self.max_in_flight_per_action),
-            ("max_payload_bytes", self.max_payload_bytes),
-        ] {
-            if number == 0 {
-                return refuse(setting, "it must not be 0");
-            }
-        }
-        if limits.max_waiting < 2 {
-            return refuse(
-                "max_waiting",
-                "it must be at least 2: one caller and one execution",
-            );
-        }
-        if let Some(fault) = self.retry.fault() {
-            return refuse("retry", fault);
-        }
-        self.upstream.check()
     }
 }
 

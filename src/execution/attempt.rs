@@ -5,17 +5,16 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
-use super::{Executed, Execution, Hashed, Holding, Locked, TRIES, once};
+use super::{Executed, Execution, Hashed, Holding, Locked, QUICK, TRIES, once};
 use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
-use crate::record::{Answer, Attempts, Claim, Event, Phase};
+use crate::record::{Answer, Attempts, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
 use crate::upstream::{AccessToken, Call, Lease, Upstream};
@@ -26,18 +25,6 @@ type Wire = Option<(UpstreamCall, Span)>;
 /// What is said of an execution that ends while its request is under way.
 static LOST: LazyLock<Arc<str>> =
     LazyLock::new(|| "the execution was lost with its request under way".into());
-
-/// The longest time from one extension that failed to the next. The engine puts a
-/// store under a time-out, which is the pace of one that is down.
-const LONGEST_PACE: Duration = Duration::from_secs(2);
-/// Between two of them at least.
-const LEAST_PAUSE: Duration = Duration::from_millis(5);
-
-/// From one extension that failed to the next: several fit into what is left of
-/// the lease.
-fn retry_pace(lease: Duration) -> Duration {
-    (lease / 15).min(LONGEST_PACE)
-}
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -71,8 +58,9 @@ impl Execution<Locked> {
     ///
     /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`] where the
     /// lease could not be made sure of: nothing was sent, and no attempt before
-    /// is unproven. [`Error::NoRuntime`] outside of a tokio runtime: nothing was
-    /// sent, and the lease lapses.
+    /// is unproven; [`Progress::settle`](super::Progress::settle) gives the key
+    /// back, where a silent store has not taken that. [`Error::NoRuntime`] outside of a tokio runtime: nothing was sent,
+    /// and the lease lapses.
     ///
     /// # Cancel safety
     ///
@@ -86,6 +74,7 @@ impl Execution<Locked> {
         token: Option<&AccessToken>,
     ) -> Result<Attempt, Error> {
         in_runtime()?;
+        let begun = Instant::now();
         match self.dispatch(store).await {
             Ok(true) => {}
             Ok(false) if self.state.held.unproven => {
@@ -103,8 +92,12 @@ impl Execution<Locked> {
             }
             Err(source) => {
                 let error = self.core.of_store(source);
-                let progress = self.core.progress.clone();
-                let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
+                // Callers who wait since an attempt was answered wait for one silence
+                // of the store only.
+                if self.state.held.attempts == 0 || begun.elapsed() < QUICK {
+                    let progress = self.core.progress.clone();
+                    let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
+                }
                 return Err(error);
             }
         }
@@ -209,8 +202,10 @@ impl Execution<Locked> {
             && held.live_until.saturating_duration_since(Instant::now()) >= third
     }
 
-    /// Sends an event that renews the lease; `false` where it is lost.
+    /// Sends an event that renews the lease; `false` where it is lost. After an
+    /// attempt was answered, a silence is not followed up.
     async fn renew(&mut self, store: &dyn Store, event: Event) -> Result<bool, StoreError> {
+        let answered = self.state.held.attempts > 0;
         for last in [false, true] {
             let sent = Instant::now();
             match once(store, &self.core.name, &event).await {
@@ -222,8 +217,11 @@ impl Execution<Locked> {
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
                     return Ok(false);
                 }
-                Err(error) if last || error.is_definite() => return Err(error),
-                Err(_) => {}
+                Err(error) => {
+                    if last || error.is_definite() || answered && sent.elapsed() >= QUICK {
+                        return Err(error);
+                    }
+                }
             }
         }
         unreachable!("the last try returns")
@@ -271,52 +269,6 @@ impl Execution<Locked> {
             let cause = format!("no answer within {} s", limit.as_secs_f64());
             Err(SendError::by(lease.is_unsent(), cause))
         })
-    }
-
-    /// Extends the lease every third of it, for ever. A request on the wire cannot
-    /// be called back; one that has not left yet does not leave under a lease that
-    /// the store says is lost.
-    ///
-    /// An extension that failed is sent again soon, and past the lapse as well:
-    /// until somebody notices the lapse, the lease may still be extended.
-    async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> std::convert::Infallible {
-        let held = &*self.state.held;
-        let Claim { lease_ttl, .. } = held.claim;
-        let mut failing = false;
-        loop {
-            if !failing {
-                sleep(lease_ttl / 3).await;
-            }
-            let sent = Instant::now();
-            let extend = async {
-                let (claim, step) = (held.claim, held.step);
-                let dispatched = (held.phase == Phase::Dispatched).then_some(step);
-                once(store, &self.core.name, &Event::Extend { claim, dispatched }).await
-            };
-            let answer = Box::pin(extend).await;
-            let failed_before = std::mem::replace(&mut failing, answer.is_err());
-            match answer {
-                Ok(Answer::Done) => lease.extend(sent + lease_ttl),
-                Ok(_) => {
-                    lease.extend(sent);
-                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
-                }
-                Err(error) => {
-                    if !failed_before {
-                        telemetry::contained(|| {
-                            tracing::warn!(
-                                name = %self.core.name,
-                                error = chain(&error),
-                                "could not extend a lease; trying again"
-                            );
-                        });
-                    }
-                    // From one sending to the next, and never a busy loop.
-                    let pause = retry_pace(lease_ttl).saturating_sub(sent.elapsed());
-                    store.again(&self.core.name, pause.max(LEAST_PAUSE)).await;
-                }
-            }
-        }
     }
 
     /// What an answer means for this execution; where that is not known, gives

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Cached, Core, Execution, Hashed, Holding, Locked, Progress, TRIES, Terms, once};
+use super::{
+    Cached, Core, Execution, Hashed, Holding, Locked, Progress, QUICK, TRIES, Terms, once,
+};
 use crate::ambient::{Ambient, in_runtime};
 use crate::error::{Error, StoreError};
 use crate::key::{Fingerprint, Namespace, RecordName};
@@ -90,6 +92,7 @@ impl Execution<Hashed> {
             claim,
             lost_reply: false,
         };
+        let begun = Instant::now();
         let taken = taking.take().await;
         let (claim, lost_reply) = (taking.claim, taking.lost_reply);
         match taken {
@@ -111,13 +114,12 @@ impl Execution<Hashed> {
             }
             other => {
                 // A command whose reply was lost may still be under way: what is
-                // released now, it finds released.
-                if !lost_reply
-                    || Box::pin(progress.settle(store, &self.core.name, 1))
-                        .await
-                        .is_ok()
-                {
+                // released now, it finds released. A silent store is not asked for
+                // that while the callers wait.
+                if !lost_reply {
                     progress.settled();
+                } else if other.is_ok() || begun.elapsed() < QUICK {
+                    let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
                 }
                 match other {
                     Ok(Taken::Somebody(state)) => self.read(state, claim.fingerprint),

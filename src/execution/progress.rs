@@ -360,8 +360,8 @@ pub(super) fn without_body(event: Event) -> Option<Event> {
 
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = self.known();
-        let (word, step) = match &*known {
+        // The lock is free before a subscriber formats it.
+        let (word, step) = match &*self.known() {
             Known::Nothing => ("not locked", None),
             Known::Settled => ("settled", None),
             Known::Held(Held { step, end, .. }) => match end {

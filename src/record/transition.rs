@@ -179,43 +179,37 @@ fn release(
     step: u32,
     verdict: &Option<Refusal>,
 ) -> Next {
-    let released = |rev, verdict| {
-        write(
-            claim,
-            step,
-            rev,
-            Content::Released { verdict },
-            RELEASED_FOR,
-        )
+    let released = |fingerprint, rev, verdict, ttl| {
+        let claim = Claim {
+            fingerprint,
+            ..*claim
+        };
+        write(&claim, step, rev, Content::Released { verdict }, ttl)
     };
+    let mine = |rev, ttl| released(claim.fingerprint, rev, verdict.clone(), ttl);
     match current {
         // So that an acquire of this lease that is still under way finds it.
-        None => released(1, verdict.clone()),
-        Some((record, _)) => match &record.content {
+        None => mine(1, RELEASED_FOR),
+        Some((record, left)) => match &record.content {
             Content::Released { .. } if (record.lease, record.step) == (claim.lease, step) => {
                 Next::Keep(Answer::Done)
             }
             // Raises the revision, so that a take-over of this lease that is
-            // still under way comes too late. A verdict that stays is that of
-            // its own request, whoever releases.
-            Content::Released {
-                verdict: Some(theirs),
-            } if verdict.is_none() => {
-                let claim = Claim {
-                    fingerprint: record.fingerprint,
-                    ..*claim
-                };
-                let content = Content::Released {
-                    verdict: Some(theirs.clone()),
-                };
-                write(&claim, step, record.rev + 1, content, RELEASED_FOR)
+            // still under way comes too late. A verdict that stays is that of its
+            // own request, whoever releases; and what a forgotten outcome left
+            // lasts no shorter for it.
+            Content::Released { verdict: theirs } => {
+                let (rev, ttl) = (record.rev + 1, left.max(RELEASED_FOR));
+                match (verdict, theirs) {
+                    (None, Some(_)) => released(record.fingerprint, rev, theirs.clone(), ttl),
+                    _ => mine(rev, ttl),
+                }
             }
-            Content::Released { .. } => released(record.rev + 1, verdict.clone()),
             Content::Locked { .. } | Content::Indeterminate { .. }
                 if record.lease == claim.lease =>
             {
                 if step > record.step {
-                    released(record.rev + 1, verdict.clone())
+                    mine(record.rev + 1, RELEASED_FOR)
                 } else {
                     Next::Keep(Answer::StaleStep)
                 }
@@ -366,3 +360,6 @@ fn write(claim: &Claim, step: u32, rev: u64, content: Content, ttl: Duration) ->
     };
     Next::Write(record, ttl, Answer::Done)
 }
+
+#[cfg(test)]
+mod tests;

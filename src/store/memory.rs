@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::notices::Notices;
@@ -16,13 +17,17 @@ use crate::error::StoreError;
 use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
 use crate::record::{self, Answer, Event, Record, RecordState};
 
+mod expiry;
+
+use self::expiry::Expiry;
+
 /// The store of **this process only**: nothing survives its end, and no other
 /// process sees it.
 ///
 /// A clone is the same store, so two engines over clones behave like two
 /// processes over one Redis. Its clock is tokio's, which tests may pause.
-/// Expired records are removed as others are written, so an idle process keeps
-/// its last ones.
+/// Expired records leave memory within a second or so, by a task in the runtime of
+/// a writer.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -38,12 +43,7 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Records> {
-        // A transition is pure and the map is written last, so a panic cannot
-        // leave it half done.
-        self.shared
-            .records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
     }
 }
 
@@ -51,6 +51,22 @@ impl MemoryStore {
 struct Shared {
     records: Mutex<Records>,
     notices: Notices,
+    /// Tells the task that removes expired records.
+    turned: Arc<Notify>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Records> {
+        // A transition is pure and the map is written last, so a panic cannot
+        // leave it half done.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.turned.notify_one();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +76,8 @@ struct Records {
     expiries: BTreeSet<(Instant, RecordName)>,
     /// Those that may be indeterminate.
     unsettled: BTreeSet<RecordName>,
+    /// A task removes those that expire.
+    expiring: bool,
 }
 
 #[derive(Debug)]
@@ -166,7 +184,15 @@ impl Store for MemoryStore {
             let (next, answer) = record::apply(current, &event);
             if before != next.as_ref().map(|(record, left)| (record.rev, *left)) {
                 records.put(name, next, now);
+                let first = records.expiries.first();
+                if first.is_some_and(|(_, first)| first == name) {
+                    self.shared.turned.notify_one();
+                }
+                let expiring = std::mem::replace(&mut records.expiring, true);
                 drop(records);
+                if !expiring {
+                    Expiry::start(&self.shared);
+                }
                 self.shared.notices.notify(name);
             }
             Ok(answer)
@@ -212,6 +238,8 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use tokio::runtime::Handle;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::key::Fingerprint;
@@ -285,5 +313,49 @@ mod tests {
             done(&store, number, completed());
         }
         assert_eq!(store.lock().unsettled.len(), 0);
+    }
+
+    /// I9. Red without the task: what is expired stayed in an idle process. Red
+    /// too when the task outlives its store.
+    #[tokio::test(start_paused = true)]
+    async fn expired_records_leave_an_idle_process() {
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let store = MemoryStore::new();
+        let complete = |number, ttl| {
+            let Event::Complete { outcome, .. } = &mut completed() else {
+                unreachable!()
+            };
+            let outcome = outcome.clone();
+            let weak = Arc::downgrade(&outcome);
+            let (claim, step, kept) = (claim(), 1, Kept::Whole);
+            done(
+                &store,
+                number,
+                Event::Complete {
+                    claim,
+                    step,
+                    outcome,
+                    kept,
+                    ttl,
+                },
+            );
+            weak
+        };
+        let mut outcomes: Vec<_> = (1..=100).map(|number| complete(number, DAY)).collect();
+        outcomes.push(complete(0, Duration::from_secs(1)));
+        assert_eq!(tasks(), 1);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(outcomes.pop().unwrap().strong_count(), 0);
+        assert!(outcomes.iter().all(|outcome| outcome.strong_count() == 1));
+        sleep(DAY).await;
+        assert!(outcomes.iter().all(|outcome| outcome.strong_count() == 0));
+        assert_eq!(tasks(), 0, "nothing is left to remove");
+        let again = complete(0, Duration::from_secs(1));
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(again.strong_count(), 0);
+        complete(0, DAY);
+        drop(store);
+        tokio::task::yield_now().await;
+        assert_eq!(tasks(), 0, "the store is gone");
     }
 }

@@ -267,6 +267,35 @@ async fn silent_store_delays_no_answer_beyond_its_time_out() {
     }
 }
 
+/// Nor the end of an execution that the silence keeps from its next attempt: seen
+/// red, the command for it was sent twice, and the key given back, 6 s after the
+/// platform's answer.
+#[tokio::test(start_paused = true)]
+async fn silent_store_ends_a_retry_within_its_time_out() {
+    for (wait, step) in [
+        (Duration::ZERO, Step::Refused),
+        (5 * SECOND, Step::RateLimited(5 * SECOND)),
+    ] {
+        for fault in [Fault::Silent, cut()] {
+            let (step, happens) = (step.clone(), fault.clone());
+            let upstream = ScriptedUpstream::new(move |_| step.clone());
+            let store = MemoryStore::new();
+            let away = FaultyStore::new(store, move |operation| match operation.number {
+                1 => Fault::Pass,
+                _ => happens.clone(),
+            });
+            let retry = RetryPolicy::default().backoff(MS);
+            let engine = start(Engine::builder(upstream.clone()).store(away).retry(retry)).await;
+            let begun = Instant::now();
+            let error = engine.execute(request("{}")).await.unwrap_err();
+            assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+            let took = begun.elapsed() - wait;
+            assert!(took <= 2 * SECOND + SECOND / 2, "{fault:?}: {took:?}");
+            assert_eq!(engine.stats().calls_not_executed, 1);
+        }
+    }
+}
+
 /// Between two attempts a silent store delays nothing: seen red with the phase
 /// written before the wait begins.
 #[tokio::test(start_paused = true)]

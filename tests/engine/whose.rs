@@ -170,8 +170,8 @@ async fn late_answer_heals_a_key_that_was_resolved_as_not_applied() {
     assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"Y"[..], true));
 }
 
-/// Red where `forget` leaves nothing: the holder's second try wrote the forgotten
-/// outcome again.
+/// Red with the holder's own lease on what `forget` leaves: its second try wrote the
+/// forgotten outcome again.
 #[tokio::test(start_paused = true)]
 async fn forgotten_outcome_is_not_written_again_by_its_holder() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));

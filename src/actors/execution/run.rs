@@ -104,8 +104,9 @@ impl Flight<'_> {
             }
             None => Box::pin(self.look_then_lock(hashed)).await?,
         };
-        // Whatever it is, it has this request's fingerprint.
-        self.guard.confirm(true);
+        // What is not free has this request's fingerprint: `lock` compares it.
+        let free = matches!(&lock, Lock::Taken(_, RecordState::Released { .. }));
+        self.guard.confirm(!free);
         match lock {
             Lock::Cached(cached) => Ok(Round::Reply(reply_of(cached))),
             Lock::Locked(locked) => Box::pin(self.attempts(locked, &mut ready)).await,

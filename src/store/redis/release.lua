@@ -15,7 +15,9 @@ if record.word == 'released' then
   if record.lease == claim.lease and record.step == step then
     return { 'done' }
   end
-  -- A verdict that is there stays where none is given, as that of its own request.
+  -- What a forgotten outcome left lasts no shorter for it. A verdict that is there
+  -- stays where none is given, as that of its own request.
+  ttl = math.max(ttl, redis.call('PTTL', key))
   if record.phase == 'refused' and ARGV[7] == '-' then
     return released(record.rev + 1, 'refused', record.fingerprint, content())
   end

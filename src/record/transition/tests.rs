@@ -1,0 +1,44 @@
+//! Rules about time, which the search over all transitions leaves out.
+
+use super::*;
+use crate::key::Fingerprint;
+use crate::record::Attempts;
+
+/// Red with `RELEASED_FOR` alone: ten minutes after another holder had come and
+/// gone, a late command of the first could have written the outcome again.
+#[test]
+fn mark_of_a_forgotten_outcome_lasts_through_releases() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let claim = |lease| Claim {
+        lease: LeaseId::from_bytes([lease; 16]),
+        fingerprint: Fingerprint::from_bytes([9; 32]),
+        lease_ttl: Duration::from_secs(30),
+        retention: DAY,
+        attempts: Attempts::default(),
+    };
+    let mut stored: Option<Stored> = None;
+    let mut send = |event: Event| {
+        let current = stored.as_ref().map(|(record, left)| (record, *left));
+        let (next, answer) = apply(current, &event);
+        stored = next;
+        (answer, stored.as_ref().map(|(_, left)| *left))
+    };
+    let outcome = crate::Outcome::new(Default::default(), Default::default(), "{}");
+    let complete = Event::Complete {
+        claim: claim(1),
+        step: 0,
+        outcome: outcome.into(),
+        kept: crate::Kept::Whole,
+        ttl: DAY,
+    };
+    assert_eq!(send(complete.clone()), (Answer::Done, Some(DAY)));
+    let lease = LeaseId::from_bytes([7; 16]);
+    assert_eq!(send(Event::Forget { lease }), (Answer::Done, Some(DAY)));
+    let release = Event::Release {
+        claim: claim(2),
+        step: 1,
+        verdict: None,
+    };
+    assert_eq!(send(release), (Answer::Done, Some(DAY)));
+    assert_eq!(send(complete), (Answer::NotHolder, Some(DAY)));
+}

@@ -1,0 +1,77 @@
+//! Removes expired records of a store that nobody writes to, so that an idle
+//! process keeps none. It decides nothing: what is expired is no record any more,
+//! whether or not it is still here.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+
+use super::Shared;
+
+/// Records that expire one after the other are one round of work.
+const PACE: Duration = Duration::from_secs(1);
+/// As far ahead as a timer is set.
+const FAR: Duration = Duration::from_secs(24 * 3600);
+
+/// A task that runs until no record is left, the store is gone, or its runtime
+/// ends.
+pub(super) struct Expiry {
+    store: Weak<Shared>,
+    /// The store is gone, or has a record that expires sooner than all others.
+    turned: Arc<Notify>,
+}
+
+impl Expiry {
+    /// Starts it for a store that has marked itself as having one. Outside of a
+    /// runtime nothing is started.
+    pub(super) fn start(store: &Arc<Shared>) {
+        let expiry = Self {
+            store: Arc::downgrade(store),
+            turned: store.turned.clone(),
+        };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(expiry.run());
+        }
+    }
+
+    async fn run(mut self) {
+        while let Some(due) = self.remove_some() {
+            let now = Instant::now();
+            if due <= now {
+                yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.turned.notified() => {}
+                () = sleep_until(due.clamp(now + PACE, now + FAR)) => {}
+            }
+        }
+        self.store = Weak::new();
+    }
+
+    /// Removes a few, and says when the next one expires.
+    fn remove_some(&self) -> Option<Instant> {
+        let store = self.store.upgrade()?;
+        let mut records = store.lock();
+        records.reclaim(Instant::now());
+        let next = records.expiries.first().map(|(expires, _)| *expires);
+        records.expiring = next.is_some();
+        next
+    }
+}
+
+impl Drop for Expiry {
+    /// Cut off with its runtime: the next write starts another one.
+    fn drop(&mut self) {
+        if let Some(store) = self.store.upgrade()
+            && !std::thread::panicking()
+        {
+            store.lock().expiring = false;
+        }
+    }
+}
