@@ -91,10 +91,11 @@ impl Execution<Locked> {
                 return Ok(Attempt::Unknown(Box::pin(self.abandon(store, cause)).await));
             }
             Err(source) => {
+                let answered = source.is_definite();
                 let error = self.core.of_store(source);
                 // Callers who wait since an attempt was answered wait for one silence
                 // of the store only.
-                if self.state.held.attempts == 0 || begun.elapsed() < QUICK {
+                if answered || self.state.held.attempts == 0 || begun.elapsed() < QUICK {
                     let progress = self.core.progress.clone();
                     let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
                 }

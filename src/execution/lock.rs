@@ -116,9 +116,10 @@ impl Execution<Hashed> {
                 // A command whose reply was lost may still be under way: what is
                 // released now, it finds released. A silent store is not asked for
                 // that while the callers wait.
+                let answered = other.as_ref().err().is_none_or(StoreError::is_definite);
                 if !lost_reply {
                     progress.settled();
-                } else if other.is_ok() || begun.elapsed() < QUICK {
+                } else if answered || begun.elapsed() < QUICK {
                     let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
                 }
                 match other {
