@@ -2,6 +2,7 @@
 //! short and lower-case; the cause stands behind `source()`; none ever holds a
 //! secret, a token or a payload.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -303,8 +304,14 @@ impl ParseError {
     }
 }
 
-/// An error and all its causes in one line, for logs and `Indeterminate`.
+/// An error and all its causes in one line, for logs and `Indeterminate`. Causes are
+/// foreign code: one that panics when it is printed loses the line, not the answer.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    catch_unwind(AssertUnwindSafe(|| chained(error)))
+        .unwrap_or_else(|_| "an error that panics when it is printed".into())
+}
+
+fn chained(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -337,6 +344,22 @@ mod tests {
             chain(&error),
             "the store is unavailable: the store did not answer: connection refused"
         );
+    }
+
+    /// Red where the panic is not caught: an attempt that failed with such an error
+    /// crashed its execution.
+    #[test]
+    fn a_cause_that_cannot_be_printed_is_still_an_error() {
+        #[derive(Debug)]
+        struct Unprintable;
+        impl std::fmt::Display for Unprintable {
+            fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                panic!("the cause")
+            }
+        }
+        impl std::error::Error for Unprintable {}
+        let error = SendError::after_sending(Unprintable);
+        assert_eq!(chain(&error), "an error that panics when it is printed");
     }
 
     #[test]

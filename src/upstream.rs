@@ -1,6 +1,7 @@
 //! The seam to the platform: what sends a call and what fetches a token. What
 //! an answer means is `policy`'s business, when to send is `execution`'s.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -255,14 +256,20 @@ impl Call {
 
 /// Until when a lease lives by this process's clock, and what has left under it;
 /// a clone is the same. One attempt has one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Lease(Arc<Attempted>);
 
-#[derive(Debug)]
 struct Attempted {
     until: Mutex<Instant>,
     /// Of the send under way, where the upstream has one.
     gate: Mutex<Option<Arc<Gate>>>,
+}
+
+/// Read first, printed with the lock free: an upstream prints its `Call`.
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.end()).finish()
+    }
 }
 
 impl Lease {

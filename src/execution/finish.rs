@@ -99,11 +99,13 @@ impl Execution<Locked> {
         let Holding { claim, step, .. } = *self.state.held;
         self.core.progress.unproven(claim, step, cause.clone());
         if let Err(error) = self.core.progress.settle(store, &self.core.name, 1).await {
-            tracing::warn!(
-                name = %self.core.name,
-                error = crate::error::chain(&error),
-                "could not record that a request may have been executed; its lease will say so when it lapses"
-            );
+            telemetry::contained(|| {
+                tracing::warn!(
+                    name = %self.core.name,
+                    error = crate::error::chain(&error),
+                    "could not record that a request may have been executed; its lease will say so when it lapses"
+                );
+            });
         }
         self.core.indeterminate(claim, self.wall_now(), cause)
     }
@@ -148,10 +150,12 @@ impl Execution<Executed> {
                 let recorded = answer == Answer::Done;
                 if !recorded {
                     telemetry::lease_lost(&self.core.name, self.core.progress.trail());
-                    tracing::warn!(
-                        name = %self.core.name,
-                        "an outcome came too late: its record belongs to somebody else by now"
-                    );
+                    telemetry::contained(|| {
+                        tracing::warn!(
+                            name = %self.core.name,
+                            "an outcome came too late: its record belongs to somebody else by now"
+                        );
+                    });
                 }
                 self.core.progress.settled();
                 let whole = recorded && kept == Kept::Whole;

@@ -376,3 +376,6 @@ impl fmt::Debug for Progress {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
