@@ -145,6 +145,13 @@ impl Flights {
         }
         let (place, own) = (self.place()?, self.place()?);
         let flight = Arc::new(Flight::new(fingerprint, request));
+        if let Entry::Occupied(entry) = &entry
+            && let Slot::Recent(recent) = entry.get()
+            && !recent.is_over()
+        {
+            // It may be another request's, whose key this one has.
+            flight.remember(recent.clone());
+        }
         let waiter = Waiter::first(flight.clone(), own);
         // The table's guard is held until the guard of the flight exists: nothing
         // in between can fail.
@@ -163,12 +170,9 @@ impl Flights {
         request: &DataActionRequest,
     ) -> Option<Result<Admission, Error>> {
         match slot {
-            Slot::Recent(recent) => {
-                let reply = recent.reply(fingerprint)?;
-                Some(reply.map(Admission::Recent))
-            }
+            Slot::Recent(recent) => recent.reply(fingerprint).map(Admission::Recent).map(Ok),
             Slot::UnderWay(flight) => Some(match flight.recent(fingerprint) {
-                Some(reply) => reply.map(Admission::Recent),
+                Some(reply) => Ok(Admission::Recent(reply)),
                 None => self.wait_for(flight, key, fingerprint, request),
             }),
         }

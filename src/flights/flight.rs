@@ -12,6 +12,7 @@ use super::recent::Recent;
 use crate::error::{Error, StoreError};
 use crate::execution::Progress;
 use crate::key::Fingerprint;
+use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 
 /// One execution and everybody who waits for it.
@@ -46,7 +47,8 @@ struct State {
     confirmed: bool,
     /// Its outcome was forgotten while it was under way.
     forgotten: bool,
-    /// What stays of it in memory, once it is answered.
+    /// What memory has of the key: of this flight, once it is answered, and of an
+    /// earlier one until then.
     recent: Option<Arc<Recent>>,
     /// How often finishing its record failed, and how the last time.
     failures: usize,
@@ -149,15 +151,15 @@ impl Flight {
     }
 
     /// The reply from memory, where there is one.
-    pub(super) fn recent(&self, fingerprint: Fingerprint) -> Option<Answer> {
+    pub(super) fn recent(&self, fingerprint: Fingerprint) -> Option<Reply> {
         self.state().recent.as_ref()?.reply(fingerprint)
     }
 
     /// Keeps this of the answer in memory.
-    pub(super) fn remember(&self, recent: Recent) {
+    pub(super) fn remember(&self, recent: Arc<Recent>) {
         let mut state = self.state();
         if !state.forgotten {
-            state.recent = Some(Arc::new(recent));
+            state.recent = Some(recent);
         }
     }
 

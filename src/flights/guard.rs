@@ -139,7 +139,7 @@ impl Guard {
         }
         let fingerprint = self.flight.fingerprint();
         if let Some(recent) = self.flights.recents.take(reply, fingerprint, left) {
-            self.flight.remember(recent);
+            self.flight.remember(Arc::new(recent));
         }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::Error;
 use crate::key::{Fingerprint, IdempotencyKey};
 use crate::outcome::{Kept, Reply, Served};
 
@@ -26,17 +25,16 @@ pub(super) struct Recent {
 type Turn = (Instant, u64);
 
 impl Recent {
-    /// The reply to a request of its key; `None` where its time is over.
-    pub(super) fn reply(&self, fingerprint: Fingerprint) -> Option<Result<Reply, Error>> {
-        if Instant::now() >= self.turn.0 {
-            return None;
-        }
-        Some(if self.fingerprint == fingerprint {
-            Ok(self.reply.clone().with_served(Served::Memory))
-        } else {
-            let key = self.reply.key();
-            Err(Error::PayloadMismatch { key })
-        })
+    /// The reply to a request with this fingerprint, while its time is not over.
+    /// Memory refuses nobody: another process may have forgotten the outcome, and
+    /// the key may be another request's by now.
+    pub(super) fn reply(&self, fingerprint: Fingerprint) -> Option<Reply> {
+        let is_mine = self.fingerprint == fingerprint && !self.is_over();
+        is_mine.then(|| self.reply.clone().with_served(Served::Memory))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.turn.0
     }
 
     /// What it weighs in memory, in bytes.
@@ -132,8 +130,9 @@ impl Recents {
     pub(super) fn push(&self, key: IdempotencyKey, recent: &Recent) {
         let weight = recent.weight();
         let mut line = self.lock();
-        line.weight += weight;
-        line.queued.insert(recent.turn, (key, weight));
+        if line.queued.insert(recent.turn, (key, weight)).is_none() {
+            line.weight += weight;
+        }
         if line.first() == Some(recent.turn) {
             self.sooner.notify_one();
         }

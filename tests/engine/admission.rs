@@ -76,6 +76,33 @@ async fn the_rightful_owner_is_not_refused_for_another_one_s_claim() {
     }
 }
 
+/// I6. Red when memory refuses: what it has was forgotten elsewhere, and the key
+/// is rightfully another request's.
+#[tokio::test(start_paused = true)]
+async fn memory_of_a_forgotten_outcome_refuses_nobody() {
+    let upstream = ScriptedUpstream::new(|call| Step::ok(call.request().payload().clone()));
+    let builder = Engine::builder(upstream.clone()).store(MemoryStore::new());
+    let (here, elsewhere) = (
+        builder.clone().start().await.unwrap(),
+        builder.start().await.unwrap(),
+    );
+    here.execute(mine("[1]")).await.unwrap();
+    let key = IdempotencyKey::of(&mine("[1]"));
+    assert!(elsewhere.forget(&key).await.unwrap());
+    elsewhere.execute(mine("[2]")).await.unwrap();
+    let reply = here.execute(mine("[2]")).await.unwrap();
+    assert_eq!(
+        (reply.body(), reply.served()),
+        (&"[2]"[..].into(), Served::Store)
+    );
+    let refused = here.execute(mine("[1]")).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::PayloadMismatch { .. }),
+        "{refused}"
+    );
+    assert_eq!(upstream.ledger().total(), 2);
+}
+
 /// Red when a claim is never confirmed: the other one waits for the whole flight.
 #[tokio::test(start_paused = true)]
 async fn once_the_key_is_taken_another_payload_is_refused_at_once() {

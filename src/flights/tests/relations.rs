@@ -74,6 +74,31 @@ async fn a_claim_decides_nothing_for_another_request() {
     drop(first(&flights, &other));
 }
 
+/// Red when memory refuses another request: somebody elsewhere may have forgotten
+/// what it has, so that the store decides. Red too when the other one's flight
+/// takes it out of memory.
+#[tokio::test(start_paused = true)]
+async fn memory_answers_and_refuses_nobody() {
+    let flights = table(LIMITS);
+    let (one, other) = (mine(1), mine(2));
+    answer(&first(&flights, &one), 60 * SECOND);
+    let weight = flights.recents.weight();
+    let guard = first(&flights, &other);
+    assert!(is_recent(&flights, &one));
+    let mismatch = Error::PayloadMismatch { key: guard.key() };
+    guard.answer(Err(mismatch), Duration::ZERO);
+    assert!(is_recent(&flights, &one) && follows(&flights, &other));
+    drop(guard);
+    assert!(is_recent(&flights, &one));
+    assert_eq!(flights.recents.weight(), weight);
+    // The key is the other one's by now.
+    let guard = first(&flights, &other);
+    guard.confirm(true);
+    answer(&guard, 60 * SECOND);
+    drop(guard);
+    assert!(is_recent(&flights, &other) && !is_recent(&flights, &one));
+}
+
 /// Red when a refusal, or an error, of a flight that is not settled yet is handed
 /// to those who come after it.
 #[tokio::test(start_paused = true)]
