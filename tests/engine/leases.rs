@@ -223,27 +223,25 @@ fn silent_at_the_end(store: &MemoryStore, fault: Fault) -> FaultyStore {
 /// after the platform's.
 #[tokio::test(start_paused = true)]
 async fn silent_store_delays_no_answer_beyond_its_time_out() {
-    let steps: [(&str, fn() -> Step, &str); 5] = [
-        ("executed", || Step::ok("{}").after(SECOND), "200"),
-        ("refused", || Step::status(403, "{}").after(SECOND), "403"),
+    let limited = Step::RateLimited(500 * SECOND);
+    let steps = [
+        ("executed", Step::ok("{}").after(SECOND), "200"),
+        ("refused", Step::status(403, "{}").after(SECOND), "403"),
         (
             "unknown",
-            || Step::status(503, "{}").after(SECOND),
+            Step::status(503, "{}").after(SECOND),
             "indeterminate",
         ),
-        ("unreachable", || Step::Refused, "unreachable"),
-        (
-            "limited",
-            || Step::RateLimited(500 * SECOND),
-            "rate_limited",
-        ),
+        ("unreachable", Step::Refused, "unreachable"),
+        ("limited", limited, "rate_limited"),
     ];
     let limit = 2 * SECOND;
     for (what, step, expected) in steps {
         for fault in [Fault::Silent, cut(), Fault::Fail] {
             let mut times = Vec::new();
             for down in [false, true] {
-                let upstream = ScriptedUpstream::new(move |_| step());
+                let step = step.clone();
+                let upstream = ScriptedUpstream::new(move |_| step.clone());
                 let store = MemoryStore::new();
                 let happens = if down { fault.clone() } else { Fault::Pass };
                 let builder = Engine::builder(upstream.clone())

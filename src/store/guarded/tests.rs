@@ -25,6 +25,7 @@ enum Does {
     Answer,
     Fail,
     Silence,
+    #[cfg(feature = "redis")]
     Undurable,
     PanicAtOnce,
     PanicLater,
