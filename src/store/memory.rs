@@ -70,10 +70,14 @@ impl Drop for Shared {
     }
 }
 
-/// Shows no record: printing them all would keep every command waiting.
+/// Counts what there is: printing it all would keep every command waiting.
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        let (records, notices) = (self.lock().by_name.len(), self.notices.len());
+        f.debug_struct("Shared")
+            .field("records", &records)
+            .field("notices", &notices)
+            .finish_non_exhaustive()
     }
 }
 

@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 use crate::key::{DigestHasher, RecordName};
 
 /// Which records have waiters; an entry lives as long as its last waiter.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Notices(Mutex<Entries>);
 
 type Entries = HashMap<RecordName, Entry, BuildHasherDefault<DigestHasher>>;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Entry {
     notify: Arc<Notify>,
     /// Counted under the lock. The references to `notify` are not: a waiter
@@ -36,6 +36,11 @@ impl Notices {
         if let Some(notify) = notify {
             notify.notify_waiters();
         }
+    }
+
+    /// How many records have waiters.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -105,7 +110,7 @@ mod tests {
         drop(first);
         drop(second);
         drop(not_yet_given_up);
-        assert_eq!(notices.lock().len(), 0);
+        assert_eq!(notices.len(), 0);
     }
 
     /// Wakes nothing and drops another waiter, as a runtime does whose task is
@@ -143,6 +148,6 @@ mod tests {
             panic!("the waker waits for the lock under which it runs");
         }
         drop(woken);
-        assert_eq!(notices.lock().len(), 0);
+        assert_eq!(notices.len(), 0);
     }
 }
