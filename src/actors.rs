@@ -27,6 +27,7 @@ mod finish;
 pub(crate) mod hold;
 pub(crate) mod permits;
 mod ports;
+pub(crate) mod posted;
 pub(crate) mod resolution;
 pub(crate) mod shared;
 pub(crate) mod supervisor;

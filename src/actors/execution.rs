@@ -81,10 +81,9 @@ impl Actor for ExecutionActor {
 
 impl Job {
     async fn run(self) {
-        let mut cut = self.shared.cut.subscribe();
         let cut_off = tokio::select! {
             biased;
-            _ = cut.wait_for(|cut| *cut) => true,
+            () = self.shared.cut_off() => true,
             () = run::fly(&self.shared, &self.guard).instrument(self.guard.span()) => false,
         };
         if cut_off {

@@ -38,12 +38,11 @@ pub(super) async fn finish(
     failed: impl Fn(&StoreError),
 ) -> Option<Duration> {
     let (store, name) = (&*shared.store, shared.name(key));
-    let mut cut = shared.cut.subscribe();
     let end = Instant::now() + shared.terms.unresolved_ttl;
     let mut pause = FIRST_PAUSE;
     let mut kept = None;
     loop {
-        let is_cut = *cut.borrow();
+        let is_cut = *shared.cut.read();
         let error = match progress.end(store, &name, 1).await {
             Ok(recorded_for) => return recorded_for,
             Err(error) => error,
@@ -70,7 +69,7 @@ pub(super) async fn finish(
             };
             tokio::select! {
                 biased;
-                _ = cut.wait_for(|cut| *cut) => {}
+                () = shared.cut_off() => {}
                 () = store.again(&name, pause.mul_f64(jitter)) => {}
                 () = sleep_until(end) => {}
                 () = still_failing => {}

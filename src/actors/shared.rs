@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::watch;
 use tracing::Span;
 
 use super::finish::Unfinished;
 use super::hold::Hold;
 use super::permits::Permits;
+use super::posted::Posted;
 use super::resolution::Sightings;
 use super::token::Tokens;
 use super::unmatched::Unmatched;
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     pub unmatched: Unmatched,
     pub sightings: Sightings,
     /// Turns true when executions are cut off.
-    pub cut: watch::Sender<bool>,
+    pub cut: Posted<bool>,
     /// What waits for the store to take it.
     pub unfinished: Unfinished,
     pub counts: Counts,
@@ -69,6 +69,11 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn name(&self, key: IdempotencyKey) -> RecordName {
         RecordName::new(self.namespace.clone(), key)
+    }
+
+    /// Waits until executions are cut off.
+    pub(crate) async fn cut_off(&self) {
+        self.cut.wait_for(|cut| cut.then_some(())).await;
     }
 
     /// Waits, and has the time recorded by what it waited for.

@@ -287,7 +287,7 @@ impl State {
         if !self.cut {
             self.cut = true;
             self.closing.get_or_insert_default().cut_off = self.children.len();
-            self.shared.cut.send_replace(true);
+            self.shared.cut.post(|cut| *cut = true);
         }
     }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::posted::Posted;
 use crate::ambient::Ambient;
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
@@ -37,7 +37,7 @@ pub(crate) struct Tokens {
     source: Arc<dyn TokenSource>,
     ambient: Ambient,
     namespace: Namespace,
-    board: Arc<watch::Sender<Board>>,
+    board: Arc<Posted<Board>>,
     actor: Arc<Mutex<Option<ActorRef<Message>>>>,
     waiting: Arc<AtomicUsize>,
     renewals: Arc<AtomicUsize>,
@@ -61,7 +61,7 @@ impl Tokens {
             source,
             ambient,
             namespace,
-            board: Arc::new(watch::Sender::new(Board::default())),
+            board: Arc::default(),
             actor: Arc::default(),
             waiting: Arc::default(),
             renewals: Arc::default(),
@@ -70,7 +70,7 @@ impl Tokens {
 
     /// The token at hand, without asking anybody.
     pub(crate) fn current(&self) -> Option<Current> {
-        self.board.borrow().usable(Instant::now())
+        self.board.read().usable(Instant::now())
     }
 
     /// A token: the one at hand, or the next one fetched.
@@ -80,43 +80,31 @@ impl Tokens {
     /// Why none could be had, at once while fetches back off.
     pub(crate) async fn get(&self) -> Result<Current, TokenError> {
         let _waiting = Waiting::new(&self.waiting);
-        let mut board = self.board.subscribe();
-        loop {
-            {
-                let now = Instant::now();
-                let board = board.borrow_and_update();
-                if let Some(current) = board.usable(now) {
-                    return Ok(current);
-                }
-                if let Some(error) = board.failing(now) {
-                    return Err(error);
-                }
+        let look = |board: &Board| {
+            let now = Instant::now();
+            let known = board.usable(now).map(Ok);
+            let known = known.or_else(|| board.failing(now).map(Err));
+            if known.is_none() {
+                self.wake();
             }
-            self.wake();
-            if board.changed().await.is_err() {
-                return Err(TokenError::new("the engine has stopped"));
-            }
-        }
+            known
+        };
+        self.board.wait_for(look).await
     }
 
     /// Drops exactly this token: the platform refused it. A newer one stays.
     pub(crate) fn refuse(&self, refused: &Current) {
-        self.board.send_if_modified(|board| {
-            let same = board
-                .current
-                .as_ref()
-                .is_some_and(|current| current.id == refused.id);
-            if same {
-                board.current = None;
-            }
-            same
-        });
+        let before = self
+            .board
+            .post(|board| board.current.take_if(|current| current.id == refused.id));
+        // After the lock of the board is free.
+        drop(before);
     }
 
     /// How long the token at hand may be used; `None` where there is none.
     pub(crate) fn valid_for(&self) -> Option<Duration> {
         let now = Instant::now();
-        let current = self.board.borrow().usable(now)?;
+        let current = self.board.read().usable(now)?;
         Some(
             current
                 .until
@@ -202,7 +190,7 @@ impl Actor for TokenActor {
         myself: ActorRef<Message>,
         tokens: Tokens,
     ) -> Result<State, ActorProcessingErr> {
-        let current = tokens.board.borrow().current.clone();
+        let current = tokens.board.read().current.clone();
         let mut state = State {
             tokens,
             failures: 0,
@@ -241,7 +229,7 @@ impl State {
         for attempt in 1..=TRIES {
             let now = Instant::now();
             {
-                let board = self.tokens.board.borrow();
+                let board = self.tokens.board.read();
                 if board.usable(now).is_some() || board.failing(now).is_some() {
                     return; // an earlier message has seen to it
                 }
@@ -266,7 +254,7 @@ impl State {
         let due = self
             .tokens
             .board
-            .borrow()
+            .read()
             .current
             .as_ref()
             .is_some_and(|c| c.id == id);
@@ -335,10 +323,15 @@ impl State {
             renew,
         };
         // What was there before goes after the lock of the board is free.
-        drop(self.tokens.board.send_replace(Board {
+        let next = Board {
             current: Some(current),
             failure: None,
-        }));
+        };
+        drop(
+            self.tokens
+                .board
+                .post(|board| std::mem::replace(board, next)),
+        );
         telemetry::contained(|| tracing::debug!(?life, "an access token came"));
         Ok(())
     }
@@ -350,9 +343,10 @@ impl State {
             // A source may name any time, and clocks have to add it up.
             until: Instant::now() + wait.min(MAX_LIFE),
         };
-        let mut before = None;
-        let replace = |board: &mut Board| before = board.failure.replace(failure);
-        self.tokens.board.send_modify(replace);
+        let before = self
+            .tokens
+            .board
+            .post(|board| board.failure.replace(failure));
         // The lock of the board is free: a cause is foreign.
         drop(before);
         telemetry::contained(|| {

@@ -330,7 +330,7 @@ impl EngineBuilder {
             waits: Default::default(),
             unmatched: Default::default(),
             sightings: Default::default(),
-            cut: watch::Sender::new(false),
+            cut: Default::default(),
             unfinished: Default::default(),
             counts: Default::default(),
             meters,

@@ -1,0 +1,114 @@
+//! What is known of a run from outside, as plain data: calls, records, faults and
+//! those who ask.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use genesys_once::{Engine, Fingerprint, RecordName};
+use tokio::time::Instant;
+
+use super::oracle::Violation;
+use super::schedule::{Answer, Command, Fault, HookSays, Ms};
+
+/// A call at the platform.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub engine: usize,
+    pub life: usize,
+    pub name: RecordName,
+    pub label: String,
+    pub attempt: u32,
+    pub arrived: Instant,
+    pub executes_at: Option<Instant>,
+    pub end: Option<(Instant, Ended)>,
+    /// The lease in the record when it arrived.
+    pub lease: Option<String>,
+    /// Until when its outcome, or what an operator said of it, is recorded.
+    pub recorded_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its answer proves that nothing was executed.
+    Refused,
+    /// Its answer is its outcome.
+    Final,
+    /// Its answer, or the lack of one, proves nothing.
+    Unknown,
+    /// The engine gave it up.
+    Dropped,
+}
+
+/// What allows a call after one that may have been executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clearing {
+    NotApplied,
+    Forget,
+    Loss,
+}
+
+/// The engine that sits at one place now.
+#[derive(Clone)]
+pub struct Seat {
+    pub engine: Engine,
+    pub life: usize,
+    /// Something in it was killed, or panicked by the script.
+    pub hurt: bool,
+    /// The system's clock against this run's.
+    pub clock: i64,
+}
+
+/// What an answer turns out to be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    Call(usize),
+    Operator(usize),
+}
+
+#[derive(Default)]
+pub struct State {
+    pub trace: Vec<String>,
+    pub hash: u64,
+    pub violations: Vec<Violation>,
+    pub answers: BTreeMap<u8, VecDeque<Answer>>,
+    pub hook: VecDeque<(Ms, HookSays)>,
+    pub blips: Vec<(Instant, usize, Command, Fault, u8)>,
+    pub commands: BTreeMap<(usize, RecordName), u64>,
+    pub total_commands: usize,
+    pub sent: Vec<Sent>,
+    pub cleared: Vec<(RecordName, Instant, Clearing)>,
+    pub seats: Vec<Seat>,
+    pub ended: BTreeSet<(usize, usize)>,
+    /// When a command of an engine failed last, and all such moments.
+    pub faults: BTreeMap<usize, Vec<Instant>>,
+    /// When a command of an engine was answered last.
+    pub well: BTreeMap<usize, Instant>,
+    /// Which request's record it was from when on; `None` for nobody's.
+    pub history: BTreeMap<RecordName, Vec<(Instant, Option<Fingerprint>)>>,
+    /// A live lease that an engine sees: when it did so, and its lapse.
+    pub lapses: BTreeMap<(usize, usize, RecordName), (Vec<Instant>, Instant)>,
+    /// Leases that an engine drew.
+    pub own: BTreeSet<(usize, usize, String)>,
+    /// Leases that a flight of an engine saw.
+    pub seen: BTreeSet<(usize, RecordName, String)>,
+    /// When an answer was first given to a caller of an engine.
+    pub given: BTreeMap<(usize, usize, Source), Instant>,
+    /// What stood in a record at some time.
+    pub recorded: BTreeSet<(RecordName, Source)>,
+    pub bodies: BTreeMap<String, (String, Source)>,
+    /// What operators and the hook said: when, and until when it is recorded.
+    pub operators: Vec<(Instant, Option<Instant>)>,
+    /// Callers who wait.
+    pub asked: BTreeSet<(usize, RecordName, String, Instant, usize)>,
+    pub forgotten: Vec<(RecordName, usize, Instant, Instant)>,
+    pub replies: Vec<Recorded>,
+    pub callers: usize,
+    /// Records of calls that were given up before they left.
+    pub connecting: BTreeSet<RecordName>,
+}
+
+/// A reply that says that it is recorded.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub name: RecordName,
+    pub source: Source,
+}
