@@ -200,6 +200,26 @@ async fn lapsed_locks_with_a_request_under_way_are_listed() {
     assert_eq!(keys, [name(1).key], "{listed:?}");
 }
 
+/// Red when such a record ends the list with its error.
+#[tokio::test]
+async fn what_cannot_be_read_hides_no_other_record_from_the_list() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let abandon = Event::Abandon {
+        claim: claim(1),
+        step: 1,
+        cause: "reset".into(),
+    };
+    store.apply(&name(1), abandon).await.unwrap();
+    let (key, copy) = (name(1).to_string(), name(2).to_string());
+    server.command::<u64>(&["COPY", &key, &copy]);
+    store.apply(&name(3), acquire(1)).await.unwrap();
+    server.command::<()>(&["PERSIST", &name(3).to_string()]);
+    let listed = store.unresolved(&"test".parse().unwrap(), 10).await;
+    let keys: Vec<_> = listed.unwrap().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, [name(1).key]);
+}
+
 /// A lease that never lapses would hold its key for good.
 #[tokio::test]
 async fn a_lock_that_was_made_to_live_for_ever_is_refused() {

@@ -9,9 +9,10 @@ use super::commands::{look, unexpected};
 use super::failure::Failure;
 use super::link::Link;
 use super::routes::Routes;
-use crate::error::StoreError;
+use crate::error::{StoreError, chain};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::RecordState;
+use crate::telemetry::contained;
 
 /// Keys that one `SCAN` looks at.
 const SCAN: usize = 1000;
@@ -96,8 +97,22 @@ impl Walk<'_> {
         }
         // It may have been settled, or expired, since.
         let name = RecordName::new(self.namespace.clone(), digits);
-        let state = look(self.routes, &name, key).await?;
-        let state = state.filter(RecordState::is_unresolved);
+        let state = match look(self.routes, &name, key).await {
+            // Asking for the key itself says so too; the others are still worth
+            // listing.
+            Err(reason) if reason.is_unreadable() => {
+                let reason = chain(&reason);
+                contained(|| {
+                    tracing::warn!(
+                        %name,
+                        reason,
+                        "a record that cannot be read is left out of the list"
+                    );
+                });
+                return Ok(());
+            }
+            state => state?.filter(RecordState::is_unresolved),
+        };
         self.found.extend(state.map(|state| (digits, state)));
         Ok(())
     }
