@@ -1,11 +1,14 @@
 //! Bounds, deadlines and settings.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, RecordState, RetryPolicy,
-    Served,
+    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore,
+    RecordName, RecordState, RetryPolicy, Served, Store, StoreError,
 };
 
 use super::{SECOND, request, until};
@@ -264,4 +267,54 @@ async fn what_is_no_request_is_refused_before_anything_else() {
         IdempotencyKey::of(&request("{}")),
         IdempotencyKey::of(&request(" { } "))
     );
+}
+
+/// A store whose notices come all the time: a record always "may have changed".
+struct Restless {
+    store: MemoryStore,
+    looks: Arc<AtomicUsize>,
+}
+
+impl Store for Restless {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        self.store.apply(name, event)
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.store.look(name)
+    }
+
+    fn changed<'a>(&'a self, _: &'a RecordName) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// Red without the pause after a notice: whoever waits for another process never
+/// gives way, and the test does not end.
+#[tokio::test(start_paused = true)]
+async fn notices_without_end_make_nobody_spin() {
+    let upstream = slow();
+    let (store, looks) = (MemoryStore::new(), Arc::default());
+    let restless = Restless {
+        store: store.clone(),
+        looks: Arc::clone(&looks),
+    };
+    let builder = Engine::builder(upstream.clone());
+    let holder = builder.clone().store(store).start().await.unwrap();
+    let other = builder.store(restless).start().await.unwrap();
+    let first = tokio::spawn(async move { holder.execute(request("{}")).await });
+    upstream.ledger().wait_for(1).await;
+    let reply = other.execute(request("{}")).await.unwrap();
+    assert_eq!(reply.served(), Served::Store);
+    assert!(first.await.unwrap().is_ok());
+    // One in 5 ms.
+    assert!(looks.load(Ordering::SeqCst) <= 2_001, "{looks:?}");
 }

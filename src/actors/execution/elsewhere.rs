@@ -22,6 +22,10 @@ use crate::telemetry;
 const FIRST_POLL: Duration = Duration::from_millis(25);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
 
+/// The time from one look to the next at least, whatever asks for it: the end of
+/// a lease, or notices of a store that come all the time.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
+
 /// How the wait for somebody else ended.
 pub(super) enum Elsewhere {
     /// The key may be taken.
@@ -91,6 +95,8 @@ struct Watch<'a> {
     name: &'a RecordName,
     notice: BoxFuture<'a, ()>,
     poll: Duration,
+    /// When the record was looked at last.
+    looked: Instant,
 }
 
 impl<'a> Watch<'a> {
@@ -100,6 +106,7 @@ impl<'a> Watch<'a> {
             name,
             notice: store.changed(name),
             poll: FIRST_POLL,
+            looked: Instant::now(),
         };
         watch.listen();
         watch
@@ -119,17 +126,21 @@ impl<'a> Watch<'a> {
     /// for `lease_left`: they are repeated until that has lapsed and one more
     /// look could have been answered, and only then is the wait over.
     async fn next(&mut self, lease_left: Duration) -> Result<Option<RecordState>, Error> {
-        // Never a busy loop, however little is left of a lease.
-        let poll = self.poll.min(lease_left).max(Duration::from_millis(5));
+        let poll = self.poll.min(lease_left).max(LEAST_PAUSE);
         let end = Instant::now() + lease_left + self.store.limit();
         tokio::select! {
             biased;
-            () = self.notice.as_mut() => self.notice = self.store.changed(self.name),
+            () = self.notice.as_mut() => {
+                self.notice = self.store.changed(self.name);
+                sleep_until(self.looked + LEAST_PAUSE).await;
+            }
             () = sleep(poll) => self.poll = (self.poll * 2).min(LONGEST_POLL),
         }
         loop {
             self.listen();
-            let error = match self.store.look(self.name).await {
+            let look = self.store.look(self.name).await;
+            self.looked = Instant::now();
+            let error = match look {
                 Ok(state) => return Ok(state),
                 Err(error) => error,
             };
