@@ -7,9 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-#[cfg(feature = "encrypted")]
-use http::HeaderName;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -35,6 +33,27 @@ pub struct Outcome {
 /// The header with the id of the key that a sealed outcome was encrypted with.
 #[cfg(feature = "encrypted")]
 pub(crate) const SEALED_WITH: HeaderName = HeaderName::from_static("encryption-key-id");
+
+/// Headers of one connection or one browser, which no replay should repeat:
+/// RFC 9110 section 7.6.1, and cookies.
+pub(crate) const NOT_KEPT: [&str; 11] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+];
+
+/// Whether a replay has this header.
+pub(crate) fn is_kept(name: &HeaderName) -> bool {
+    !NOT_KEPT.contains(&name.as_str())
+}
 
 impl Outcome {
     /// An outcome with these parts.
@@ -73,6 +92,18 @@ impl Outcome {
     /// [`Error::RecordUnreadable`](crate::Error::RecordUnreadable).
     pub fn is_sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// This outcome as it is replayed: without the headers that are not kept.
+    pub(crate) fn replayable(self: Arc<Self>) -> Arc<Self> {
+        if self.headers.keys().all(is_kept) {
+            return self;
+        }
+        let mut outcome = Arc::unwrap_or_clone(self);
+        for name in NOT_KEPT {
+            outcome.headers.remove(name);
+        }
+        Arc::new(outcome)
     }
 
     /// What is kept of an answer that may not, or cannot, be stored: its status,
@@ -131,6 +162,13 @@ impl Reply {
         }
     }
 
+    /// This reply as it is given again: its outcome without the headers that are
+    /// not kept.
+    pub(crate) fn replayable(mut self) -> Self {
+        self.outcome = self.outcome.replayable();
+        self
+    }
+
     pub(crate) fn with_served(mut self, served: Served) -> Self {
         self.served = served;
         self
@@ -162,8 +200,8 @@ impl Reply {
         self.outcome.header(name)
     }
 
-    /// All headers. A reply from the store lacks `Set-Cookie` and the
-    /// hop-by-hop headers, which belong to one connection.
+    /// All headers. A reply from the store or from memory lacks `Set-Cookie`
+    /// and the hop-by-hop headers, which belong to one connection.
     pub fn headers(&self) -> &HeaderMap {
         &self.outcome.headers
     }

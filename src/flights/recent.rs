@@ -119,7 +119,7 @@ impl Recents {
             line.number
         };
         let recent = Recent {
-            reply: reply.clone(),
+            reply: reply.clone().replayable(),
             fingerprint,
             turn: (Instant::now() + ttl, number),
         };

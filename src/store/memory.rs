@@ -16,7 +16,7 @@ use super::notices::Notices;
 use super::{BoxFuture, Store, may_be_unresolved};
 use crate::error::StoreError;
 use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
-use crate::record::{self, Answer, Event, Record, RecordState};
+use crate::record::{self, Answer, Content, Event, Record, RecordState, Refusal};
 
 mod expiry;
 
@@ -106,7 +106,8 @@ impl Records {
     }
 
     fn put(&mut self, name: &RecordName, next: Option<(Record, Duration)>, now: Instant) {
-        let next = next.map(|(record, left)| {
+        let next = next.map(|(mut record, left)| {
+            record.content = without_unkept(record.content);
             // A lifetime beyond the clock's range is for ever, in practice.
             let century = Duration::from_secs(100 * 365 * 24 * 3600);
             Entry {
@@ -178,6 +179,24 @@ impl Records {
             }
         }
         None
+    }
+}
+
+/// The content as the bytes of a record have it in other stores: of an outcome,
+/// the headers that a replay has.
+fn without_unkept(content: Content) -> Content {
+    match content {
+        Content::Cached { outcome, kept } => Content::Cached {
+            outcome: outcome.replayable(),
+            kept,
+        },
+        Content::Released {
+            verdict: Some(Refusal::Refused(outcome)),
+        } => Content::Released {
+            verdict: Some(Refusal::Refused(outcome.replayable())),
+        },
+        // What is reduced has no headers of the platform's.
+        content => content,
     }
 }
 

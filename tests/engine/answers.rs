@@ -178,6 +178,40 @@ async fn a_refusal_goes_to_every_waiter_and_is_not_recorded() {
     );
 }
 
+/// Red for memory and for the store when either keeps an outcome as it came, and
+/// for the one who waited when the verdict is kept so.
+#[tokio::test(start_paused = true)]
+async fn cookies_and_hop_by_hop_headers_go_to_the_holder_s_callers_alone() {
+    for status in [200, 403] {
+        let step = Step::status(status, "{}").header("x-a", "1");
+        let step = step.header("set-cookie", "a=1").header("set-cookie", "b=2");
+        let upstream = in_turn([step.header("connection", "close").after(SECOND)]);
+        let builder = Engine::builder(upstream.clone()).store(MemoryStore::new());
+        let (one, two) = (
+            builder.clone().start().await.unwrap(),
+            builder.start().await.unwrap(),
+        );
+        let first = one.execute(request("{}"));
+        let (first, elsewhere) = tokio::join!(first, two.execute(request("{}")));
+        let first = first.unwrap();
+        assert_eq!(first.served(), Served::Upstream);
+        assert_eq!(first.headers().get_all("set-cookie").iter().count(), 2);
+        assert_eq!(first.header("connection"), Some("close"));
+        let mut replays = vec![(Served::Store, elsewhere.unwrap())];
+        if status == 200 {
+            replays.push((Served::Memory, one.execute(request("{}")).await.unwrap()));
+        }
+        for (served, reply) in replays {
+            assert_eq!((reply.served(), reply.status().as_u16()), (served, status));
+            assert_eq!(reply.header("x-a"), Some("1"));
+            for name in ["set-cookie", "connection"] {
+                assert_eq!(reply.header(name), None, "{served}, {status}");
+            }
+        }
+        assert_eq!(upstream.ledger().total(), 1);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_error_is_final_and_replayed() {
     let upstream = in_turn([Step::status(400, r#"{"message":"bad input"}"#)]);

@@ -13,24 +13,8 @@ use super::MAX_NUMBER;
 use super::stored_bytes::StoredBytes;
 use crate::error::StoreError;
 use crate::key::RecordName;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Kept, Outcome, is_kept};
 use crate::record::Attempts;
-
-/// Headers of one connection or one browser, which no replay should repeat:
-/// RFC 9110 section 7.6.1, and cookies.
-pub(super) const NOT_KEPT: [&str; 11] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
-];
 
 /// Writes one line of JSON.
 pub(super) fn write_json(to: &mut Vec<u8>, json: &impl Serialize) {
@@ -108,7 +92,7 @@ impl<'a> StoredOutcome<'a> {
         let headers = outcome
             .headers
             .iter()
-            .filter(|(name, _)| !NOT_KEPT.contains(&name.as_str()))
+            .filter(|(name, _)| is_kept(name))
             .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
             .collect();
         let omitted = match kept {

@@ -1,8 +1,8 @@
 //! Every state survives the round trip, and damage is never read as something else.
 
-use super::stored::NOT_KEPT;
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
+use crate::outcome::NOT_KEPT;
 use crate::record::{Attempts, LeaseId};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
