@@ -213,7 +213,11 @@ fn settle(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline
                 Content::Indeterminate { .. } => indeterminate += 1,
                 _ => released += 1,
             }
-            let next = (&record, record.encode(&named), expiry(timeline.now(), left));
+            let next = (
+                &record,
+                record.encode(&named),
+                expiry(timeline.now(), &record, left),
+            );
             tables.put(name, Some(row.expires), Some((next.0, &next.1, next.2)))?;
         }
     }

@@ -256,9 +256,15 @@ pub(super) fn record_name(row: &str) -> Option<RecordName> {
     Some(RecordName::new(namespace.parse().ok()?, key.parse().ok()?))
 }
 
-/// When a record that lives on for `left` expires.
-pub(super) fn expiry(now: u64, left: Duration) -> u64 {
+/// When a record that lives on for `left` expires: later by what its retention
+/// gains in its bytes, which have whole milliseconds, rounded up. A lease is what
+/// of its life is left beyond that, and would lapse before its holder thinks so.
+pub(super) fn expiry(now: u64, record: &Record, left: Duration) -> u64 {
+    const MILLISECOND: u32 = 1_000_000;
+    let part = record.retention.subsec_nanos() % MILLISECOND;
+    let gained = (MILLISECOND - part) % MILLISECOND;
     now.saturating_add(nanos(left))
+        .saturating_add(gained.into())
 }
 
 fn read_row(

@@ -233,6 +233,29 @@ fn time_goes_on_between_runs_and_follows_no_step_within_one() {
     assert_eq!(Timeline::resume(source(), Some(last)).now(), u64::MAX);
 }
 
+/// Red without what `expiry` adds: a retention gains up to a millisecond in its
+/// bytes, which the lease lost: it had lapsed 0.9 ms early.
+#[tokio::test]
+async fn lease_lasts_to_its_end_whatever_its_retention() {
+    let folder = Folder::new("parts");
+    let clock = ManualClock::new();
+    let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
+    let claim = Claim {
+        lease_ttl: Duration::from_micros(99_950),
+        retention: DAY + Duration::from_micros(100),
+        ..claim(1)
+    };
+    let name = name(1);
+    store.apply(&name, Event::Acquire { claim }).await.unwrap();
+    for time in [0, 99_949] {
+        clock.advance(Duration::from_micros(time));
+        let Some(RecordState::Locked { lease_left, .. }) = store.look(&name).await.unwrap() else {
+            panic!("not locked");
+        };
+        assert_eq!(lease_left, Duration::from_micros(99_950 - time));
+    }
+}
+
 #[test]
 fn a_file_of_a_newer_format_or_of_something_else_is_refused() {
     let folder = Folder::new("format");

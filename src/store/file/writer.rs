@@ -247,7 +247,7 @@ fn apply(
             let bytes = new.encode(&command.name);
             let is_extend = matches!(command.event, Event::Extend { .. });
             let same = current.is_some() && row.is_some_and(|row| row.bytes == bytes);
-            tables.put(&name, before, Some((&new, &bytes, expiry(now, left))))?;
+            tables.put(&name, before, Some((&new, &bytes, expiry(now, &new, left))))?;
             if is_extend && same {
                 Effect::Extended
             } else {
