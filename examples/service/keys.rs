@@ -127,7 +127,8 @@ async fn forget(State(engine): State<Engine>, key: KeyPath) -> Result<StatusCode
 #[derive(Deserialize)]
 #[serde(tag = "resolution", rename_all = "snake_case", deny_unknown_fields)]
 enum Found {
-    NotApplied,
+    /// With braces: of a variant without any, serde ignores all other members.
+    NotApplied {},
     Applied {
         status: u16,
         #[serde(default)]
@@ -146,7 +147,7 @@ async fn resolve(
     let body = body.map_err(unreadable)?;
     let found = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
     let resolution = match found {
-        Found::NotApplied => Resolution::not_applied(),
+        Found::NotApplied {} => Resolution::not_applied(),
         Found::Applied { status, body } => {
             // A status that no answer can have is a slip of the operator's.
             let status = StatusCode::from_u16(status).ok();

@@ -72,7 +72,13 @@ async fn they_look_resolve_and_forget() {
     let early = service.resolve(&resolve, &tag, not_applied).await;
     assert!(early.header("retry-after").parse::<u64>().unwrap() > 60);
     early.problem(409, "too_early");
-    for body in ["", "{}", r#"{"resolution":"applied","status":99}"#] {
+    for body in [
+        "",
+        "{}",
+        r#"{"resolution":"applied","status":99}"#,
+        r#"{"resolution":"applied","status":200,"bdy":"{}"}"#,
+        r#"{"resolution":"not_applied","status":200}"#,
+    ] {
         let answer = service.resolve(&resolve, &tag, body).await;
         answer.problem(400, "invalid_request");
     }
