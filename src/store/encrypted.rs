@@ -48,8 +48,7 @@ use crate::record::{Answer, Event, LeaseId, RecordState, Refusal, Resolution};
 ///   data out of its [`SendError`](crate::SendError)s. And it protects what is
 ///   read out of the store, not the promise: who may write to it can remove a
 ///   record, and so cause a second call.
-/// - **Size.** A sealed outcome is its JSON, 40 bytes and the key's id; `RedisStore`
-///   and `FileStore` write that as base64, a third more.
+/// - **Size.** A sealed outcome is its JSON and its body, 40 bytes and the key's id.
 ///
 /// A clone is the same store where the one inside is.
 pub struct Encrypted<S> {
