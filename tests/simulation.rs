@@ -141,11 +141,11 @@ fn schedules_that_failed_once_hold() {
     }
 }
 
-/// Red with tokio's `watch` in place of `Posted`, and where the root is killed
-/// without its children, whose order ractor leaves to chance.
+/// The last four did not repeat with tokio's `watch` in place of `Posted`, and with
+/// the root killed before its children, whose order ractor leaves to chance.
 #[test]
 fn seed_repeats_exactly() {
-    for seed in 0..150 {
+    for seed in (0..100).chain([330, 700, 1380, 1590]) {
         let schedule = schedule(seed);
         let (first, second) = (run(&schedule, true), run(&schedule, true));
         assert_eq!(first.hash, second.hash, "seed {seed}");

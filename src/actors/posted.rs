@@ -63,7 +63,9 @@ mod tests {
                 woken.lock().unwrap().push(number);
             });
         }
-        tokio::task::yield_now().await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
         posted.post(|set| *set = true);
         while waiting.join_next().await.is_some() {}
         assert!(woken.lock().unwrap().is_sorted());
