@@ -54,6 +54,7 @@ mod wishes;
 pub use self::attempt::Attempt;
 pub use self::lock::Lock;
 pub use self::progress::Progress;
+pub(crate) use self::progress::SHORTEST_KEPT;
 use self::terms::Reading;
 pub(crate) use self::terms::TEN_YEARS;
 pub use self::terms::Terms;

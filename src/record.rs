@@ -211,6 +211,19 @@ impl RecordState {
         }
     }
 
+    /// Whether nothing was executed under this record and no holder has the key, so
+    /// that any request may take it: `Released`, or `Locked` with a lease in
+    /// `Claimed` that has lapsed.
+    pub fn is_free(&self) -> bool {
+        match self {
+            Self::Released { .. } => true,
+            Self::Locked {
+                phase, lease_left, ..
+            } => *phase == Phase::Claimed && lease_left.is_zero(),
+            Self::Cached { .. } | Self::Indeterminate { .. } => false,
+        }
+    }
+
     /// The version that was seen.
     pub fn seen(&self) -> Seen {
         match self {

@@ -231,7 +231,8 @@ impl DataActionRequest {
 
     /// Sets how long the outcome is kept, instead of the engine's `result_ttl`:
     /// 1 ms to ten years, and the nearest of these for what lies outside. It is kept
-    /// for 5 s at least, so that waiters in other processes find it.
+    /// for 5 s at least, so that waiters in other processes find it, and counts from
+    /// the answer.
     ///
     /// Among callers that joined one execution, the longest applies; one that
     /// asks for nothing counts for the engine's `result_ttl`, or its repeat

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::shared::Shared;
 use crate::error::Error;
-use crate::execution::follow_up;
+use crate::execution::{SHORTEST_KEPT, follow_up};
 use crate::key::{IdempotencyKey, RecordName, Version};
 use crate::record::{self, Answer, Attempts, Claim, Event, RecordState, Resolution, Seen};
 use crate::store::Store as _;
@@ -59,7 +59,7 @@ pub(crate) async fn resolve(
         seen: state.seen(),
         fingerprint: version.fingerprint,
         resolution,
-        ttl,
+        ttl: ttl.max(SHORTEST_KEPT),
     };
     let mut lost_reply = false;
     for tries in 1..=TRIES {

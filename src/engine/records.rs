@@ -7,6 +7,7 @@ use super::Engine;
 use crate::actors::{notice_loss, resolve};
 use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
+use crate::execution::follow_up;
 use crate::key::{IdempotencyKey, Version};
 use crate::record::{Answer, Event, RecordState, Resolution};
 use crate::store::Store as _;
@@ -91,7 +92,9 @@ impl Engine {
     /// it again; `false` where there was none. Nothing but a recorded outcome is
     /// ever forgotten. What is left in the store is an empty mark for as long as
     /// the outcome would have lasted, so that no late command of its holder brings
-    /// it back. Other processes may answer from memory for another minute (their
+    /// it back: unless another request takes the key and gives it back meanwhile,
+    /// and the holder is cut off from the store for more than ten minutes after
+    /// that. Other processes may answer from memory for another minute (their
     /// `recent` time).
     ///
     /// # Errors
@@ -106,7 +109,7 @@ impl Engine {
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
         let lease = shared.terms.ambient.lease_id();
-        let forgotten = shared.store.apply(&name, Event::Forget { lease }).await;
+        let forgotten = follow_up(&*shared.store, &name, &Event::Forget { lease }, 2).await;
         // Afterwards, so that what is remembered meanwhile goes, too.
         shared.flights.forget(key);
         match forgotten {

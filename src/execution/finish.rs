@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::progress::without_body;
+use super::progress::reduced;
 use super::{Cached, Executed, Execution, Hashed, Holding, Locked, TRIES};
 use crate::error::{Error, StoreError};
 use crate::outcome::{Kept, Outcome, Reply, Served};
@@ -54,7 +54,7 @@ impl Execution<Locked> {
                 .await);
         }
         let verdict = verdict.filter(|verdict| match verdict {
-            Refusal::Refused(outcome) => outcome.body.len() <= MAX_REFUSAL_BYTES,
+            Refusal::Refused(outcome) => outcome.weight() <= MAX_REFUSAL_BYTES,
             Refusal::Reduced { .. } | Refusal::RateLimited { .. } => true,
         });
         self.core
@@ -140,7 +140,7 @@ impl Execution<Executed> {
         let mut answer = self.core.apply(store, &event, TRIES).await;
         // Too large, or no memory left: the status at least is kept.
         if answer.as_ref().is_err_and(StoreError::is_refused)
-            && let Some(smaller) = without_body(event)
+            && let Some(smaller) = reduced(event)
         {
             kept = Kept::TooLarge;
             answer = Box::pin(async { self.core.apply(store, &smaller, TRIES).await }).await;

@@ -72,6 +72,10 @@ impl Execution<Hashed> {
     pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
         in_runtime()?;
         terms.check()?;
+        // What is left of a lease before this one is ended first: a new lease would
+        // drop what is known of it.
+        let left = Box::pin(self.core.progress.settle(store, &self.core.name, 1));
+        left.await.map_err(|source| self.core.of_store(source))?;
         let claim = Claim {
             lease: terms.ambient.lease_id(),
             fingerprint: self.core.request.fingerprint(&terms.route),
@@ -163,7 +167,7 @@ impl Execution<Hashed> {
                     },
                 ))
             }
-            _ if foreign => Err(self.mismatch()),
+            _ if foreign && !state.is_free() => Err(self.mismatch()),
             RecordState::Cached {
                 outcome,
                 left,
@@ -203,6 +207,16 @@ struct Taking<'a> {
     claim: Claim,
     /// The fate of a command is unknown, or it was applied in vain.
     lost_reply: bool,
+}
+
+/// Free again, for the next lease of the caller.
+fn begin_anew(seen: Seen, fingerprint: Fingerprint) -> Taken {
+    let verdict = None;
+    Taken::Somebody(RecordState::Released {
+        verdict,
+        seen,
+        fingerprint,
+    })
 }
 
 enum Taken {
@@ -272,6 +286,11 @@ impl Taking<'_> {
                     sent,
                 }))
             }
+            // Our own acquire, released or resolved before we heard of it: a lease is
+            // that of one execution.
+            RecordState::Released {
+                seen, fingerprint, ..
+            } if seen.lease == claim.lease => Ok(Some(begin_anew(seen, fingerprint))),
             RecordState::Released { seen, .. } => self.take_over(seen).await,
             RecordState::Locked {
                 lease_left, seen, ..
@@ -287,13 +306,7 @@ impl Taking<'_> {
                     verdict: None,
                 };
                 self.send(&release).await?;
-                // Free again: the caller begins anew, with another lease.
-                let verdict = None;
-                Ok(Some(Taken::Somebody(RecordState::Released {
-                    verdict,
-                    seen,
-                    fingerprint,
-                })))
+                Ok(Some(begin_anew(seen, fingerprint)))
             }
             state => Ok(Some(Taken::Somebody(state))),
         }

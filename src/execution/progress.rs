@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::follow_up;
 use super::wishes::Wishes;
 use crate::error::StoreError;
@@ -18,8 +20,8 @@ use crate::telemetry::{self, Trail};
 use crate::upstream::Lease;
 
 /// How long an outcome is kept at least: waiters in other processes poll once a
-/// second, and their store may take its time-out twice.
-const SHORTEST_KEPT: Duration = Duration::from_secs(5);
+/// second, and are told of an outage where they find nothing.
+pub(crate) const SHORTEST_KEPT: Duration = Duration::from_secs(5);
 
 /// What is known of one execution, and what its callers asked for.
 pub struct Progress {
@@ -63,6 +65,7 @@ enum End {
         kept: Kept,
         /// For how long, where no caller asks for anything else.
         usual_ttl: Duration,
+        answered: Instant,
     },
 }
 
@@ -84,11 +87,10 @@ impl Progress {
         self.wishes.join(request);
     }
 
-    /// How long the outcome is kept; `usual` where no caller asks for anything
-    /// else. Long enough in any case for waiters in other processes to find it:
-    /// to them, an outcome that has gone is none, and they would execute again.
+    /// How long callers want the outcome to be kept; `usual` where no caller asks
+    /// for anything else.
     pub(crate) fn ttl(&self, usual: Duration) -> Duration {
-        self.wishes.ttl(usual).max(SHORTEST_KEPT)
+        self.wishes.ttl(usual)
     }
 
     /// What this execution leaves for its spans.
@@ -186,8 +188,8 @@ impl Progress {
         };
         let abandons = matches!(event, Event::Abandon { .. });
         let answer = match follow_up(store, name, &event, tries).await {
-            // Too large for the store: the status at least is kept.
-            Err(error) if error.is_refused() => match without_body(event) {
+            // Too large for the store: what is smaller may fit.
+            Err(error) if error.is_refused() => match reduced(event) {
                 Some(smaller) => {
                     recorded_for = None;
                     follow_up(store, name, &smaller, tries).await?
@@ -240,7 +242,10 @@ impl Progress {
                 outcome,
                 kept,
                 usual_ttl,
+                answered,
             } => {
+                // It counts from the answer, however late the store takes it.
+                let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
                 let (outcome, kept) = if self.is_sensitive() && kept == Kept::Whole {
                     (Arc::new(outcome.status_and_digest()), Kept::Sensitive)
                 } else {
@@ -251,7 +256,7 @@ impl Progress {
                     step,
                     outcome,
                     kept,
-                    ttl: self.ttl(usual_ttl),
+                    ttl: ttl.max(SHORTEST_KEPT),
                 }
             }
         })
@@ -314,6 +319,7 @@ impl Progress {
             outcome,
             kept: Kept::Whole,
             usual_ttl,
+            answered: Instant::now(),
         };
         self.set(claim, step, end);
     }
@@ -335,8 +341,9 @@ impl Progress {
     }
 }
 
-/// The same completion with the status alone.
-pub(super) fn without_body(event: Event) -> Option<Event> {
+/// The same end in a smaller form, for a store that refuses it: a completion with
+/// the status alone, a release without its verdict.
+pub(super) fn reduced(event: Event) -> Option<Event> {
     match event {
         Event::Complete {
             claim,
@@ -354,6 +361,15 @@ pub(super) fn without_body(event: Event) -> Option<Event> {
                 ttl,
             })
         }
+        Event::Release {
+            claim,
+            step,
+            verdict: Some(_),
+        } => Some(Event::Release {
+            claim,
+            step,
+            verdict: None,
+        }),
         _ => None,
     }
 }

@@ -79,7 +79,7 @@ enum Next {
 fn acquire(current: Option<(&Record, Duration)>, claim: &Claim) -> Next {
     match current {
         None => locked(claim, 0, 1, Phase::Dispatched),
-        Some((record, _)) if differs(record, claim) => Next::Keep(Answer::Mismatch),
+        Some((record, left)) if differs(record, left, claim) => Next::Keep(Answer::Mismatch),
         Some(_) => Next::Keep(is(current)),
     }
 }
@@ -94,9 +94,11 @@ fn take_over(current: Option<(&Record, Duration)>, claim: &Claim, seen: Seen) ->
             phase: Phase::Claimed,
             ..
         } if record.lease == claim.lease && record.step == 0 => Next::Keep(Answer::Done),
-        _ if differs(record, claim) => Next::Keep(Answer::Mismatch),
+        _ if differs(record, left, claim) => Next::Keep(Answer::Mismatch),
         // Somebody else wrote since: the asker must look again.
         _ if record.seen() != seen => Next::Keep(is(current)),
+        // A lease is that of one execution: it takes nothing that it gave back.
+        Content::Released { .. } if record.lease == claim.lease => Next::Keep(is(current)),
         Content::Released { .. } => locked(claim, 0, record.rev + 1, Phase::Claimed),
         Content::Locked { phase, attempts } if left <= record.retention => match phase {
             Phase::Claimed => locked(claim, 0, record.rev + 1, Phase::Claimed),
@@ -323,9 +325,15 @@ fn forget(current: Option<(&Record, Duration)>, lease: LeaseId) -> Next {
     }
 }
 
-/// Whether an answer from this record would be somebody else's.
-fn differs(record: &Record, claim: &Claim) -> bool {
-    !matches!(record.content, Content::Released { .. }) && record.fingerprint != claim.fingerprint
+/// Whether an answer from this record would be another request's, and the key is
+/// not free for any.
+fn differs(record: &Record, left: Duration, claim: &Claim) -> bool {
+    let free = match record.content {
+        Content::Released { .. } => true,
+        Content::Locked { phase, .. } => phase == Phase::Claimed && left <= record.retention,
+        Content::Cached { .. } | Content::Indeterminate { .. } => false,
+    };
+    !free && record.fingerprint != claim.fingerprint
 }
 
 fn is(current: Option<(&Record, Duration)>) -> Answer {

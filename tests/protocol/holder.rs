@@ -175,10 +175,13 @@ impl Holder {
                 Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
                     self.take_over(rec.version())
                 }
-                Kind::Released => self.take_over(rec.version()),
                 // Somebody lapsed it before this holder was told that it had
-                // it: nothing was sent, and that is the proof.
-                Kind::Claimed | Kind::Indeterminate if rec.lease == lease => self.give_up(),
+                // it: nothing was sent, and that is the proof. A lease is that of
+                // one execution.
+                Kind::Claimed | Kind::Indeterminate | Kind::Released if rec.lease == lease => {
+                    self.give_up()
+                }
+                Kind::Released => self.take_over(rec.version()),
                 _ => self.rest(At::Idle),
             },
             (At::TakeOver, Reply::Done) => Self {
@@ -189,7 +192,7 @@ impl Holder {
                 Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
                     self.take_over(rec.version())
                 }
-                Kind::Released => self.take_over(rec.version()),
+                Kind::Released if rec.lease != lease => self.take_over(rec.version()),
                 _ => self.give_up(),
             },
             (At::Claimed, Reply::Done) => self.at(At::Dispatched),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::shared::Shared;
 use super::super::waits::WaitFor;
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::execution::{Execution, Hashed, Lock};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
@@ -76,7 +76,12 @@ pub(super) async fn wait(
         waited = true;
         let next = watch.next(lease_left).await?;
         let Some(next) = next else {
-            return Ok(Elsewhere::Free(hashed));
+            // No transition leads from a live lease to nothing: the store lost the
+            // record, or this engine could not look while an outcome had its time.
+            // Its request may have been executed.
+            let why = "the record has gone while its holder was waited for";
+            let source = StoreError::unavailable(why);
+            return Err(Error::StoreUnavailable { source });
         };
         match hashed.seen(next, &shared.terms)? {
             Lock::Taken(same, next) => (hashed, state) = (same, next),

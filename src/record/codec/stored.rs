@@ -187,12 +187,14 @@ impl<'a> Stored<'a> {
         if rest[length..].iter().any(|b| !matches!(b, b'\r' | b'\n')) {
             return Err(StoreError::unreadable("its body is longer than it says"));
         }
-        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        let mut headers = HeaderMap::with_capacity(self.headers.len().min(64));
         for (name, value) in self.headers {
             let name = HeaderName::from_str(&name).map_err(StoreError::unreadable)?;
             let value =
                 HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
-            headers.append(name, value);
+            // More than any map holds is no answer of a platform.
+            let added = headers.try_append(name, value);
+            added.map_err(StoreError::unreadable)?;
         }
         let body = Bytes::copy_from_slice(body);
         let kept = match self.omitted.as_deref() {

@@ -312,3 +312,19 @@ proptest! {
         let _ = decode(&bytes);
     }
 }
+
+/// Red with `HeaderMap::with_capacity` of what the record says, and with `append`:
+/// it panicked in whoever read the record.
+#[test]
+fn more_headers_than_a_map_holds_are_unreadable() {
+    let header: String = (0..40_000).map(|n| format!("[\"x-{n}\",\"1\"],")).collect();
+    let text = String::from_utf8(encode(&record(Content::Cached {
+        outcome: Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}")),
+        kept: Kept::Whole,
+    })))
+    .unwrap();
+    let header = header.trim_end_matches(',');
+    let text = text.replacen("\"headers\":[]", &format!("\"headers\":[{header}]"), 1);
+    let error = decode(text.as_bytes()).unwrap_err();
+    assert!(error.is_unreadable(), "{error:?}");
+}

@@ -225,10 +225,9 @@ async fn acquire(
 
 /// What an acquire answers that found this record.
 fn found_by(claim: &Claim, state: RecordState) -> Answer {
-    match &state {
-        RecordState::Released { .. } => Answer::Is(Some(state)),
-        other if other.fingerprint() != claim.fingerprint => Answer::Mismatch,
-        _ => Answer::Is(Some(state)),
+    match state.is_free() || state.fingerprint() == claim.fingerprint {
+        true => Answer::Is(Some(state)),
+        false => Answer::Mismatch,
     }
 }
 

@@ -7,25 +7,26 @@ end
 if record.phase == 'claimed' and record.lease == claim.lease and record.step == 0 then
   return { 'done' }
 end
-if record.word ~= 'released' and record.fingerprint ~= claim.fingerprint then
+local left = redis.call('PTTL', key)
+-- -1: it never expires, so no lapse can be seen; the reader refuses it.
+local lapsed = left ~= -1 and left <= record.retention
+-- Free for any request: nothing was executed, and no holder has it.
+local free = record.word == 'released' or record.phase == 'claimed' and lapsed
+if not free and record.fingerprint ~= claim.fingerprint then
   return { 'mismatch' }
 end
 if record.lease ~= ARGV[5] or integer(record.rev) ~= ARGV[6] then
   return is()
 end
-if record.word == 'released' then
-  return lock(0, record.rev + 1, 'claimed', ARGV[7])
-end
-if record.word ~= 'locked' then
+-- A lease is that of one execution: it takes nothing that it gave back.
+if record.word == 'released' and record.lease == claim.lease then
   return is()
 end
-local left = redis.call('PTTL', key)
--- -1: it never expires, so no lapse can be seen; the reader refuses it.
-if left == -1 or left > record.retention then
-  return is()
-end
-if record.phase == 'claimed' then
+if free then
   return lock(0, record.rev + 1, 'claimed', ARGV[7])
+end
+if record.word ~= 'locked' or not lapsed then
+  return is()
 end
 -- A lost holder may have a request on the wire: what it wrote of it stays.
 local value = write({
