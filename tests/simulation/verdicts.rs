@@ -254,7 +254,9 @@ impl World {
                 }
             }
             Error::StoreUnavailable { source, .. } => {
-                if !self.had_fault(asked.engine, asked.began) {
+                // A record that goes away under a waiter is an outage, too.
+                let lost = self.lost_since(&asked.name, asked.began);
+                if !lost && !self.had_fault(asked.engine, asked.began) {
                     self.violated(Rule::FalseOutage, || format!("caller {}: no command failed, and the store is unavailable: {source:?}", asked.number));
                 }
                 let lapse = self
