@@ -57,6 +57,9 @@ pub struct Seat {
     pub clock: i64,
 }
 
+/// Engine and life, record, label, since when, and the caller's number.
+pub type Waiting = (usize, usize, RecordName, String, Instant, usize);
+
 /// What an answer turns out to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -89,16 +92,16 @@ pub struct State {
     /// Leases that an engine drew.
     pub own: BTreeSet<(usize, usize, String)>,
     /// Leases that a flight of an engine saw.
-    pub seen: BTreeSet<(usize, RecordName, String)>,
+    pub seen: BTreeSet<(usize, usize, RecordName, String)>,
     /// When an answer was first given to a caller of an engine.
     pub given: BTreeMap<(usize, usize, Source), Instant>,
-    /// What stood in a record at some time.
-    pub recorded: BTreeSet<(RecordName, Source)>,
+    /// What stood in a record, and since when it last did.
+    pub recorded: BTreeMap<(RecordName, Source), Instant>,
     pub bodies: BTreeMap<String, (String, Source)>,
     /// What operators and the hook said: when, and until when it is recorded.
     pub operators: Vec<(Instant, Option<Instant>)>,
     /// Callers who wait.
-    pub asked: BTreeSet<(usize, RecordName, String, Instant, usize)>,
+    pub asked: BTreeSet<Waiting>,
     pub forgotten: Vec<(RecordName, usize, Instant, Instant)>,
     pub replies: Vec<Recorded>,
     pub callers: usize,
@@ -111,4 +114,16 @@ pub struct State {
 pub struct Recorded {
     pub name: RecordName,
     pub source: Source,
+}
+
+impl State {
+    /// Whether an answer had expired when another one came into the record.
+    pub fn expired_before(&self, name: &RecordName, first: &Source, second: &Source) -> bool {
+        let until = match first {
+            Source::Call(id) => self.sent[*id].recorded_until,
+            Source::Operator(number) => self.operators[*number].1,
+        };
+        let since = self.recorded.get(&(name.clone(), second.clone()));
+        until.is_some_and(|until| since.is_some_and(|since| until <= *since))
+    }
 }

@@ -26,9 +26,9 @@ type Trouble = fn(&mut Maker, &mut Vec<Step>);
 pub(super) struct Maker {
     pub rng: Rng,
     instants: Vec<Ms>,
-    engines: Vec<EngineSetup>,
-    slots: Vec<Slot>,
-    horizon: Ms,
+    pub engines: Vec<EngineSetup>,
+    pub slots: Vec<Slot>,
+    pub horizon: Ms,
     /// Whether payloads under one key differ often.
     mixed: bool,
 }
@@ -120,6 +120,9 @@ impl Maker {
             horizon: self.horizon,
             deceitful: false,
         };
+        if self.chance(12) {
+            self.rush(&mut steps);
+        }
         (setup, steps)
     }
 

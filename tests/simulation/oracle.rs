@@ -137,7 +137,7 @@ impl World {
                 let waited = first.end.is_some_and(|(at, how)| {
                     how == Ended::Final
                         && self.waits_since(sent, at)
-                        && self.saw_lease_of(sent.engine, &first)
+                        && self.saw_lease_of(sent, &first)
                 });
                 if waited && first.recorded_until.is_some() && !self.cleared_otherwise(&first) {
                     self.violated(Rule::ShortTtl, || {
@@ -188,17 +188,20 @@ impl World {
         self.state()
             .asked
             .iter()
-            .any(|(engine, name, label, began, _)| {
-                *engine == sent.engine && *name == sent.name && *label == sent.label && *began < at
+            .any(|(engine, life, name, label, began, _)| {
+                (*engine, *life) == (sent.engine, sent.life)
+                    && *name == sent.name
+                    && *label == sent.label
+                    && *began < at
             })
     }
 
     /// Whether a flight of an engine saw the lease under which a call was made.
-    fn saw_lease_of(&self, engine: usize, first: &Sent) -> bool {
+    fn saw_lease_of(&self, sent: &Sent, first: &Sent) -> bool {
         let Some(lease) = &first.lease else {
             return false;
         };
-        let lease = (engine, first.name.clone(), lease.clone());
+        let lease = (sent.engine, sent.life, first.name.clone(), lease.clone());
         self.state().seen.contains(&lease)
     }
 
@@ -235,7 +238,7 @@ impl World {
                 if let Source::Operator(number) = source {
                     self.state().operators[number].1 = Some(now + *left);
                 }
-                self.state().recorded.insert((name.clone(), source));
+                self.state().recorded.insert((name.clone(), source), now);
             }
             let calls = self.state().sent.len();
             let open: Vec<_> = (0..calls)

@@ -162,6 +162,7 @@ impl World {
         self.tell(|| format!("caller {number} asks engine {engine} for {}", asked.label));
         self.state().asked.insert((
             engine,
+            life,
             asked.name.clone(),
             asked.label.clone(),
             asked.began,
@@ -174,6 +175,7 @@ impl World {
     pub fn answered(&self, asked: &Asked, answer: Option<&Result<Reply, Error>>) {
         let entry = (
             asked.engine,
+            asked.life,
             asked.name.clone(),
             asked.label.clone(),
             asked.began,

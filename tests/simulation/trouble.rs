@@ -1,7 +1,7 @@
 //! The kinds of trouble that a schedule may have.
 
 use super::generate::Maker;
-use super::schedule::{Command, End, Fault, HookSays, Step, TokenAnswer};
+use super::schedule::{Answer, Call, Command, End, Fault, HookSays, Kind, Step, TokenAnswer};
 
 impl Maker {
     fn fault(&mut self) -> Fault {
@@ -180,6 +180,50 @@ impl Maker {
             ]);
             let after = self.pick(&[0, 20, 900, lease, 3 * lease, 59_000]);
             steps.push(Step::Hook { after, says });
+        }
+    }
+
+    /// Two payloads under one key at two engines: one waits elsewhere while the
+    /// other comes in between.
+    pub fn rush(&mut self, steps: &mut Vec<Step>) {
+        let slot = self.slot();
+        if self.engines.len() < 2 || !self.slots[usize::from(slot)].own_key {
+            return;
+        }
+        let (at, engine) = (self.rng.u64(0..self.horizon / 2), self.engine());
+        let other = (engine + 1) % self.engines.len() as u8;
+        let call = |at, engine, variant, again| {
+            Step::Call(Call {
+                at,
+                engine,
+                slot,
+                variant,
+                by_message: false,
+                limit: 60_000,
+                leaves: None,
+                ttl: None,
+                sensitive: false,
+                again,
+                pause: 20,
+            })
+        };
+        steps.push(call(at, engine, 0, 0));
+        steps.push(call(at + 1, other, 0, 0));
+        steps.push(call(at + 2, engine, 1, 60));
+        let lease = self.lease();
+        for delay in [
+            self.pick(&[0, 50, 300]),
+            self.pick(&[700, lease / 3, lease]),
+        ] {
+            let kind = self.pick(&[Kind::Refused, Kind::Forbidden, Kind::NotFound, Kind::Ok]);
+            let answer = Answer {
+                connect: 0,
+                delay,
+                kind,
+                executes: true,
+            };
+            // The later one comes first.
+            steps.insert(0, Step::Answer { slot, answer });
         }
     }
 }

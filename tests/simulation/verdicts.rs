@@ -53,7 +53,7 @@ impl World {
         }
         if reply.recorded() {
             let known = (asked.name.clone(), source.clone());
-            if !self.state().recorded.contains(&known) {
+            if !self.state().recorded.contains_key(&known) {
                 self.violated(Rule::NotRecorded, || {
                     format!(
                         "caller {} is told that {source:?} is recorded, and it never was",
@@ -165,7 +165,10 @@ impl World {
                 || state
                     .operators
                     .iter()
-                    .any(|(_, until)| until.is_some_and(|until| a <= until && until <= b));
+                    .any(|(_, until)| until.is_some_and(|until| a <= until && until <= b))
+                // One had expired when the other came into the record.
+                || state.expired_before(&asked.name, &other.source, &source)
+                || state.expired_before(&asked.name, &source, &other.source);
             drop(state);
             if !between {
                 self.violated(Rule::TwoAnswers, || {

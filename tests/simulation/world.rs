@@ -252,10 +252,10 @@ impl World {
             Some(RecordState::Locked {
                 lease_left, seen, ..
             }) if !lease_left.is_zero() => {
-                let lease = (engine, name.clone(), seen.lease.to_string());
+                let lease = (engine, life, name.clone(), seen.lease.to_string());
                 let now = Instant::now();
                 let mut state = self.state();
-                if state.own.contains(&(engine, life, lease.2.clone())) {
+                if state.own.contains(&(engine, life, lease.3.clone())) {
                     return;
                 }
                 state.seen.insert(lease);
