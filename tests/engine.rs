@@ -15,6 +15,7 @@ mod engine {
     mod limits;
     mod mismatch;
     mod once;
+    mod one_lease;
     mod outage;
     mod repeatable;
     mod resolution;

@@ -21,7 +21,9 @@ use self::stored::{Name, Stored, StoredAttempts, StoredWait, millis, write_json,
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
 use crate::key::RecordName;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::Kept;
+#[cfg(feature = "encrypted")]
+use crate::outcome::Outcome;
 
 mod stored;
 mod stored_bytes;
