@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::request::ActionId;
 
@@ -70,11 +70,23 @@ impl Hold {
         self.until(action).is_none()
     }
 
-    /// Completes when nothing holds this action back.
-    pub(crate) async fn free(&self, action: &ActionId) {
-        // A hold may be extended while it is waited out.
-        while let Some(until) = self.until(action) {
-            sleep_until(until).await;
+    /// Completes when nothing holds this action back, and with what is left of a hold
+    /// that is too long to be waited out.
+    pub(crate) async fn free(
+        &self,
+        action: &ActionId,
+        is_too_long: impl Fn(Duration) -> bool,
+    ) -> Result<(), Duration> {
+        // A hold may grow while it is waited out.
+        loop {
+            let left = self.left_for(action);
+            if left.is_zero() {
+                return Ok(());
+            }
+            if is_too_long(left) {
+                return Err(left);
+            }
+            sleep(left).await;
         }
     }
 
@@ -107,7 +119,7 @@ mod tests {
         hold.everybody(SECOND);
         assert_eq!(hold.left(), 10 * SECOND);
         let start = Instant::now();
-        hold.free(&action).await;
+        hold.free(&action, |_| false).await.unwrap();
         assert_eq!(start.elapsed(), 10 * SECOND);
         assert!(hold.is_free(&action));
     }
@@ -121,7 +133,7 @@ mod tests {
         assert!(!hold.is_free(&held));
         assert!(hold.is_free(&other));
         assert_eq!(hold.left(), Duration::ZERO);
-        hold.free(&held).await;
+        hold.free(&held, |_| false).await.unwrap();
     }
 
     /// Red without the bound: the map then has an entry for each action that was

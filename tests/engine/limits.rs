@@ -7,7 +7,7 @@ use std::time::Duration;
 use genesys_once::execution::{Execution, Lock, Terms};
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment,
+    AccessToken, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment, Error,
     GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, SendError, TokenSource,
     Upstream, Waits,
 };
@@ -295,4 +295,25 @@ async fn who_waits_for_another_engine_holds_no_permit() {
     waiting.await.unwrap().unwrap();
     executed.await.unwrap().unwrap();
     assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Found by `tests/simulation.rs`. Red where a hold is waited out however long it has
+/// become meanwhile: the second caller then waits for thirty days.
+#[tokio::test(start_paused = true)]
+async fn hold_that_grows_beyond_any_wait_is_reported() {
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::RateLimited(SECOND),
+        _ => Step::RateLimited(10 * 24 * 3600 * SECOND),
+    });
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    let later = async {
+        sleep(SECOND / 2).await;
+        engine.execute(request(r#"{"n":2}"#)).await
+    };
+    let (first, second) = tokio::join!(engine.execute(request(r#"{"n":1}"#)), later);
+    for answer in [first, second] {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, Error::RateLimited { .. }), "{error:?}");
+    }
+    assert_eq!(engine.stats().waits.executions(), 0);
 }

@@ -102,6 +102,8 @@ pub struct State {
     pub operators: Vec<(Instant, Option<Instant>)>,
     /// Callers who wait.
     pub asked: BTreeSet<Waiting>,
+    /// When an engine was told to forget a key, whatever came of it.
+    pub told_to_forget: Vec<(RecordName, usize, Instant)>,
     pub forgotten: Vec<(RecordName, usize, Instant, Instant)>,
     pub replies: Vec<Recorded>,
     pub callers: usize,

@@ -40,6 +40,8 @@ pub async fn operate(world: Arc<World>, step: Step) {
             let (place, seat) = world.seat(engine);
             let name = world.name(place, slot, variant);
             let begun = Instant::now();
+            let order = (name.clone(), place, begun);
+            world.state().told_to_forget.push(order);
             let told = seat.engine.forget(&name.key).await;
             world.tell(|| format!("engine {place} forgets {}: {told:?}", world.short(&name)));
             if let Ok(true) = told {

@@ -85,8 +85,10 @@ impl World {
             });
         }
         let limit = ms(self.schedule.setup.engines[asked.engine].store_timeout);
+        let apart = self.comes_apart(asked, sent.arrived);
         if here
             && joined
+            && !apart
             && asked.began <= ended
             && now > ended + limit + ms(60 + 2 * self.schedule.setup.latency)
         {
@@ -118,6 +120,18 @@ impl World {
                 )
             });
         }
+    }
+
+    /// Whether a caller came after an order to forget the key: it does not join what
+    /// began before.
+    fn comes_apart(&self, asked: &Asked, since: Instant) -> bool {
+        self.state()
+            .told_to_forget
+            .iter()
+            .any(|(name, engine, at)| {
+                let here = *name == asked.name && *engine == asked.engine;
+                here && since <= *at && *at <= asked.began
+            })
     }
 
     /// Whether others of the engine had been given this answer when a caller came.
@@ -267,9 +281,13 @@ impl World {
                     .lapses
                     .get(&(asked.engine, asked.life, asked.name.clone()))
                     .cloned();
-                if lapse.is_some_and(|(saw, lapse)| {
-                    saw.iter().filter(|at| **at > asked.began).count() >= 2 && lapse > now + ms(5)
-                }) {
+                let other = hurt || self.comes_apart(asked, self.begun);
+                if !other
+                    && lapse.is_some_and(|(saw, lapse)| {
+                        saw.iter().filter(|at| **at > asked.began).count() >= 2
+                            && lapse > now + ms(5)
+                    })
+                {
                     self.violated(Rule::GivenUp, || {
                         format!(
                             "caller {} is given up on while another engine's lease lives",

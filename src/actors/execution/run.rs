@@ -164,13 +164,14 @@ impl Flight<'_> {
         let action = self.guard.request().action_id();
         let mut waiting = shared.waits.wait(WaitFor::Hold);
         loop {
-            // A hold longer than any wait would be is told at once.
             let held = shared.hold.left_for(action);
-            if shared.retry.is_too_long(held) {
-                return Err(Error::RateLimited { retry_after: held });
-            }
             waiting.goes_on(WaitFor::Hold);
-            shared.held("platform", shared.hold.free(action)).await;
+            // A hold longer than any wait would be is reported at once.
+            let free = shared
+                .hold
+                .free(action, |left| shared.retry.is_too_long(left));
+            let free = shared.held("platform", free).await;
+            free.map_err(|retry_after| Error::RateLimited { retry_after })?;
             // What was refused goes first when the platform takes calls again,
             // so that a crowd behind it does not use its attempts up. And a
             // crowd had better not come all at once.
