@@ -54,6 +54,8 @@
 //! [`FalseIndeterminate`]: Broken::FalseIndeterminate
 //! [`NoWayOut`]: Broken::NoWayOut
 
+#[path = "protocol/command.rs"]
+mod command;
 #[path = "protocol/holder.rs"]
 mod holder;
 #[path = "protocol/mutation.rs"]
@@ -62,6 +64,8 @@ mod mutation;
 mod packed;
 #[path = "protocol/search.rs"]
 mod search;
+#[path = "protocol/state.rs"]
+mod state;
 #[path = "protocol/store.rs"]
 mod store;
 #[path = "protocol/world.rs"]

@@ -16,6 +16,7 @@ mod redis_store {
     mod refusals;
     mod replicas;
     mod rights;
+    mod runtime;
     mod sentinel;
     mod tls;
     mod topologies;

@@ -311,8 +311,8 @@ async fn a_list_that_never_comes_is_given_up() {
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
 }
 
-/// Red when the doubt is forgotten while the hook settles it: where the store
-/// goes down in between, the caller was told that nothing was sent.
+/// Red with the error of `resolve` in place of the doubt in `Flight::reconcile`:
+/// where the store goes down in between, the caller was told that nothing was sent.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_goes_down_while_the_hook_settles_leaves_the_doubt() {
     let abandoned = |event: &Event| matches!(event, Event::Abandon { .. });

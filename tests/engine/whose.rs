@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Answer, Event};
+use genesys_once::record::{Answer, Event, Version};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
     BoxFuture, DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, OnUnknown, Outcome,
@@ -101,10 +101,17 @@ async fn waiter_elsewhere_gets_no_refusal_of_another_request() {
     }
 }
 
-/// Red with the lost holder's lease on a record that was resolved as applied: both
-/// answers said that they are recorded.
-#[tokio::test(start_paused = true)]
-async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
+/// A holder that the store does not hear while its call takes its minute, and
+/// another engine that finds the key indeterminate meanwhile.
+struct CutOff {
+    upstream: ScriptedUpstream,
+    holder: Engine,
+    other: Engine,
+    asked: JoinHandle<Result<Reply, Error>>,
+    version: Version,
+}
+
+async fn cut_off() -> CutOff {
     let upstream = ScriptedUpstream::new(|_| Step::ok("Y").after(60 * SECOND));
     let store = MemoryStore::new();
     let start = Instant::now();
@@ -123,6 +130,26 @@ async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
     let Error::Indeterminate { version, .. } = error else {
         panic!("{error}");
     };
+    CutOff {
+        upstream,
+        holder,
+        other,
+        asked,
+        version,
+    }
+}
+
+/// Red with the lost holder's lease on a record that was resolved as applied: both
+/// answers said that they are recorded.
+#[tokio::test(start_paused = true)]
+async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
+    let CutOff {
+        upstream,
+        holder,
+        other,
+        asked,
+        version,
+    } = cut_off().await;
     let resolution = Resolution::applied(answer("X"));
     other.resolve(&key(), version, resolution).await.unwrap();
     let reply = asked.await.unwrap().unwrap();
@@ -140,24 +167,12 @@ async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
 /// After `not_applied` the lost holder's lease stays, so that its proof heals.
 #[tokio::test(start_paused = true)]
 async fn late_answer_heals_a_key_that_was_resolved_as_not_applied() {
-    let upstream = ScriptedUpstream::new(|_| Step::ok("Y").after(60 * SECOND));
-    let store = MemoryStore::new();
-    let start = Instant::now();
-    let cut_off = FaultyStore::new(store.clone(), move |_| {
-        let cut = start.elapsed() > SECOND && start.elapsed() < 45 * SECOND;
-        if cut { Fault::Fail } else { Fault::Pass }
-    });
-    let holder = Engine::builder(upstream.clone()).store(cut_off);
-    let holder = holder.start().await.unwrap();
-    let other = Engine::builder(upstream.clone()).store(store);
-    let other = other.start().await.unwrap();
-    let asked = ask(&holder, order(FIRST));
-    upstream.ledger().wait_for(1).await;
-    sleep(35 * SECOND).await;
-    let error = other.execute(order(FIRST)).await.unwrap_err();
-    let Error::Indeterminate { version, .. } = error else {
-        panic!("{error}");
-    };
+    let CutOff {
+        other,
+        asked,
+        version,
+        ..
+    } = cut_off().await;
     let resolution = Resolution::not_applied();
     let early = other.resolve(&key(), version, resolution.clone()).await;
     assert!(matches!(early, Err(Error::TooEarly { .. })), "{early:?}");

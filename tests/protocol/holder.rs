@@ -3,7 +3,8 @@
 //! and it sends even where its own clock would have told it that its lease has
 //! lapsed: the model's holders are less careful than the crate's.
 
-use crate::store::{Command, Kind, Lease, Reply, Verb, Version};
+use crate::command::{Command, Lease, Verb, Version};
+use crate::store::{Kind, Reply};
 
 /// Attempts of one execution.
 const TRIES: u8 = 2;

@@ -2,7 +2,8 @@
 //! from outside, by rewriting what goes into the crate's `apply` and what comes
 //! out of it.
 
-use crate::store::{Command, Kind, Rec, Reply, Verb};
+use crate::command::{Command, Verb};
+use crate::store::{Kind, Rec, Reply};
 
 /// A rule left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

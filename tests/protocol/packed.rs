@@ -1,8 +1,9 @@
 //! A [`State`] in 128 bits, so that tens of millions fit into memory.
 
+use crate::command::{Command, Verb, Version};
 use crate::holder::{At, Holder};
-use crate::store::{Command, Kind, Rec, Verb, Version};
-use crate::world::State;
+use crate::state::State;
+use crate::store::{Kind, Rec};
 
 const KINDS: [Kind; 7] = [
     Kind::Absent,

@@ -13,17 +13,9 @@ use genesys_once::record::{
 };
 use genesys_once::{Fingerprint, Kept, Outcome, Resolution};
 
+use crate::command::{Command, Lease, NEWCOMER, Verb, Version};
 use crate::mutation::Mutation;
 use crate::search::Fast;
-
-/// A lease by its number: those of holder 0 first, then those of holder 1, ….
-pub type Lease = u8;
-
-/// The lease of whoever comes when everybody else is at rest.
-pub const NEWCOMER: Lease = 7;
-
-/// The lease of an operator's last resolution; those before have the numbers below.
-pub const OPERATOR: Lease = 6;
 
 const ATTEMPTS: Attempts = Attempts {
     sent: Some(SystemTime::UNIX_EPOCH),
@@ -55,52 +47,6 @@ pub struct Rec {
     pub step: u8,
     pub rev: u8,
     pub live: bool,
-}
-
-/// A version of the record that somebody saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Version {
-    pub rev: u8,
-    pub lease: Lease,
-}
-
-impl Version {
-    pub const NONE: Self = Self { rev: 0, lease: 0 };
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verb {
-    /// No command: a free place among the delayed ones.
-    None,
-    Acquire,
-    TakeOver,
-    Extend,
-    ExtendDispatched,
-    EnterClaimed,
-    EnterDispatched,
-    Complete,
-    Release,
-    Abandon,
-    ResolveNotApplied,
-    ResolveApplied,
-}
-
-/// An [`Event`] with all that varies; what its verb does not use is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Command {
-    pub verb: Verb,
-    pub lease: Lease,
-    pub step: u8,
-    pub seen: Version,
-}
-
-impl Command {
-    pub const NONE: Self = Self {
-        verb: Verb::None,
-        lease: 0,
-        step: 0,
-        seen: Version::NONE,
-    };
 }
 
 /// An [`Answer`] as a holder reads it.
@@ -390,26 +336,6 @@ impl fmt::Display for Rec {
                 )
             }
             _ => write!(f, "{kind:?} {{ lease {lease}, step {step}, rev {rev} }}"),
-        }
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            verb,
-            lease,
-            step,
-            seen,
-        } = self;
-        match verb {
-            Verb::None => write!(f, "-"),
-            Verb::Acquire | Verb::Extend => write!(f, "{verb:?} of lease {lease}"),
-            Verb::TakeOver => write!(f, "{verb:?} by lease {lease} of rev {}", seen.rev),
-            Verb::ResolveNotApplied | Verb::ResolveApplied => {
-                write!(f, "{verb:?} of lease {}, rev {}", seen.lease, seen.rev)
-            }
-            _ => write!(f, "{verb:?} of lease {lease}, step {step}"),
         }
     }
 }

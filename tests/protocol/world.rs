@@ -4,12 +4,12 @@
 
 use std::fmt;
 
+use crate::command::{Command, Lease, NEWCOMER, OPERATOR, Verb, Version};
 use crate::holder::{At, Holder, Policy};
 use crate::mutation::Mutation;
-use crate::store::{Command, Kind, Lease, NEWCOMER, OPERATOR, Rec, Reply, Store, Verb, Version};
+use crate::state::{DELAYED, HOLDERS, State};
+use crate::store::{Kind, Rec, Reply, Store};
 
-const HOLDERS: usize = 3;
-const DELAYED: usize = 2;
 const LATE: &str = "sends, to arrive late";
 
 /// What is explored.
@@ -55,19 +55,6 @@ pub enum Broken {
     FalseIndeterminate,
     /// All is quiet, and the next one neither gets the key nor is told why.
     NoWayOut,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct State {
-    pub rec: Rec,
-    pub holders: [Holder; HOLDERS],
-    /// Sorted, free places first.
-    pub delayed: [Command; DELAYED],
-    /// Whose request was executed, by its lease.
-    pub executed: Option<Lease>,
-    pub second_call: bool,
-    pub two_answers: bool,
-    pub resolutions: u8,
 }
 
 /// One thing that happens, for the path that is printed.
@@ -349,39 +336,6 @@ impl World {
             (rec, reply) = self.store.apply(rec, ask(verb, rec.version()));
         }
         false
-    }
-}
-
-impl State {
-    fn with(&self, who: usize, holder: Holder) -> Self {
-        let mut next = *self;
-        next.holders[who] = holder;
-        next
-    }
-
-    fn execute(&mut self, lease: Lease, policy: Policy) {
-        match self.executed {
-            None => self.executed = Some(lease),
-            Some(first) => self.second_call = first != lease || policy == Policy::Hold,
-        }
-    }
-
-    fn renumber(&mut self) {
-        const NOW: u8 = 2;
-        let now = self.rec.version();
-        let seen = self.holders.iter_mut().map(|holder| &mut holder.seen);
-        for seen in seen.chain(self.delayed.iter_mut().map(|command| &mut command.seen)) {
-            let current = now.rev > 0 && *seen == now;
-            *seen = if current {
-                Version { rev: NOW, ..now }
-            } else {
-                Version::NONE
-            };
-        }
-        if now.rev > 0 {
-            self.rec.rev = NOW;
-        }
-        self.delayed.sort_unstable();
     }
 }
 

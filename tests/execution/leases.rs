@@ -1,0 +1,149 @@
+//! The lease of a holder: how it is kept while the answer takes its time, and what
+//! its holder may still do once it has lapsed.
+
+use std::time::Duration;
+
+use genesys_once::execution::{Attempt, Lock};
+use genesys_once::record::{Event, Phase};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{Error, MemoryStore, RecordState, Then};
+use tokio::time::{Instant, advance, sleep};
+
+use super::{SECOND, hashed, locked, ok, ok_after, state, terms};
+
+/// Over any store, without the engine's guard: seen red where an extension that
+/// failed waited for another third of the lease.
+#[tokio::test(start_paused = true)]
+async fn failed_extension_is_repeated_within_the_lease() {
+    let (store, start) = (MemoryStore::new(), Instant::now());
+    let ms = Duration::from_millis(1);
+    let away = FaultyStore::new(store.clone(), move |_| match start.elapsed() {
+        now if now > 300 * ms && now < 850 * ms => Fault::Fail,
+        _ => Fault::Pass,
+    });
+    let locked = locked(&away).await;
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(3 * SECOND));
+    let attempt = tokio::spawn({
+        let (away, upstream) = (away.clone(), upstream.clone());
+        async move { locked.execute(&away, &upstream, None).await.unwrap() }
+    });
+    sleep(999 * ms).await;
+    match state(&store).await {
+        Some(RecordState::Locked { lease_left, .. }) => assert!(lease_left > 800 * ms),
+        other => panic!("{other:?}"),
+    }
+    // At a fifteenth of the lease.
+    assert!((8..=12).contains(&away.commands()), "{}", away.commands());
+    assert!(matches!(attempt.await.unwrap(), Attempt::Executed(_)));
+}
+
+/// I1 and I5. Red when `execute` neither extends a lapsed lease nor checks it.
+#[tokio::test(start_paused = true)]
+async fn a_holder_stopped_past_its_lease_sends_nothing_if_somebody_came_by() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let stopped = locked(&store).await;
+    advance(2 * SECOND).await;
+    // Somebody comes by: the key may have been sent, for all they know.
+    match hashed().lock(&store, &terms()).await.unwrap() {
+        Lock::Taken(_, RecordState::Indeterminate { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let attempt = stopped.execute(&store, &upstream, None).await.unwrap();
+    assert!(matches!(attempt, Attempt::Lost(_)), "{attempt:?}");
+    assert_eq!(upstream.ledger().total(), 0);
+    // It knows better than they do, and says so.
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Released { .. })
+    ));
+}
+
+/// I1. Red when the lease counts from when the store's answer came instead of
+/// from when the command was sent.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_lapsed_while_it_was_extended_is_not_used() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let holder = locked(&store).await;
+    advance(2 * SECOND).await;
+    let slow = FaultyStore::new(store.clone(), |operation| match operation.event {
+        Some(Event::Enter { .. }) => Fault::Late(3 * SECOND),
+        _ => Fault::Pass,
+    });
+    let error = holder.execute(&slow, &upstream, None).await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 0);
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Released { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_lives_as_long_as_the_answer_takes() {
+    let (store, upstream) = (MemoryStore::new(), ok_after(20 * SECOND));
+    let holder = locked(&store).await;
+    let executing = tokio::spawn({
+        let (store, upstream) = (store.clone(), upstream.clone());
+        async move { holder.execute(&store, &upstream, None).await }
+    });
+    for _ in 0..19 {
+        sleep(SECOND).await;
+        let now = state(&store).await;
+        let Some(RecordState::Locked {
+            phase: Phase::Dispatched,
+            lease_left,
+            ..
+        }) = now
+        else {
+            panic!("{now:?}")
+        };
+        assert!(lease_left > SECOND / 2, "{lease_left:?}");
+    }
+    assert!(matches!(
+        executing.await.unwrap().unwrap(),
+        Attempt::Executed(_)
+    ));
+}
+
+/// I5. Red when a lapsed `Claimed` is not taken over, or a live one is.
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_dies_while_it_waits_is_taken_over_after_its_lease() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let limited = ScriptedUpstream::new(|_| Step::RateLimited(60 * SECOND));
+    let attempt = locked(&store)
+        .await
+        .execute(&store, &limited, None)
+        .await
+        .unwrap();
+    let Attempt::NotExecuted(holder, Then::Retry, Ok(_)) = attempt else {
+        panic!("{attempt:?}")
+    };
+    // It waits in `Claimed`, and lives on for as long as it waits.
+    let (holder, ()) = holder.pause(&store, sleep(30 * SECOND)).await;
+    let now = state(&store).await;
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Claimed,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
+    let taken = hashed().lock(&store, &terms()).await.unwrap();
+    assert!(matches!(taken, Lock::Taken(..)), "{taken:?}");
+    // Dead: nobody extends the lease any more, nobody releases it.
+    drop(holder);
+    advance(2 * SECOND).await;
+    let next = locked(&store)
+        .await
+        .execute(&store, &upstream, None)
+        .await
+        .unwrap();
+    assert!(matches!(next, Attempt::Executed(_)), "{next:?}");
+    assert_eq!(
+        (limited.ledger().total(), upstream.ledger().total()),
+        (1, 1)
+    );
+}

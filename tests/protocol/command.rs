@@ -1,0 +1,78 @@
+//! The commands of the model: who asks the store for what.
+
+use std::fmt;
+
+/// A lease by its number: those of holder 0 first, then those of holder 1, ….
+pub type Lease = u8;
+
+/// The lease of whoever comes when everybody else is at rest.
+pub const NEWCOMER: Lease = 7;
+
+/// The lease of an operator's last resolution; those before have the numbers below.
+pub const OPERATOR: Lease = 6;
+
+/// A version of the record that somebody saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version {
+    pub rev: u8,
+    pub lease: Lease,
+}
+
+impl Version {
+    pub const NONE: Self = Self { rev: 0, lease: 0 };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// No command: a free place among the delayed ones.
+    None,
+    Acquire,
+    TakeOver,
+    Extend,
+    ExtendDispatched,
+    EnterClaimed,
+    EnterDispatched,
+    Complete,
+    Release,
+    Abandon,
+    ResolveNotApplied,
+    ResolveApplied,
+}
+
+/// An [`Event`](genesys_once::record::Event) with all that varies; what its verb does not use is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Command {
+    pub verb: Verb,
+    pub lease: Lease,
+    pub step: u8,
+    pub seen: Version,
+}
+
+impl Command {
+    pub const NONE: Self = Self {
+        verb: Verb::None,
+        lease: 0,
+        step: 0,
+        seen: Version::NONE,
+    };
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            verb,
+            lease,
+            step,
+            seen,
+        } = self;
+        match verb {
+            Verb::None => write!(f, "-"),
+            Verb::Acquire | Verb::Extend => write!(f, "{verb:?} of lease {lease}"),
+            Verb::TakeOver => write!(f, "{verb:?} by lease {lease} of rev {}", seen.rev),
+            Verb::ResolveNotApplied | Verb::ResolveApplied => {
+                write!(f, "{verb:?} of lease {}, rev {}", seen.lease, seen.rev)
+            }
+            _ => write!(f, "{verb:?} of lease {lease}, step {step}"),
+        }
+    }
+}

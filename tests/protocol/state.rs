@@ -1,0 +1,54 @@
+//! A state of the model's world: what it takes to tell two of them apart.
+
+use crate::command::{Command, Lease, Version};
+use crate::holder::{Holder, Policy};
+use crate::store::Rec;
+
+pub const HOLDERS: usize = 3;
+pub const DELAYED: usize = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct State {
+    pub rec: Rec,
+    pub holders: [Holder; HOLDERS],
+    /// Sorted, free places first.
+    pub delayed: [Command; DELAYED],
+    /// Whose request was executed, by its lease.
+    pub executed: Option<Lease>,
+    pub second_call: bool,
+    pub two_answers: bool,
+    pub resolutions: u8,
+}
+
+impl State {
+    pub fn with(&self, who: usize, holder: Holder) -> Self {
+        let mut next = *self;
+        next.holders[who] = holder;
+        next
+    }
+
+    pub fn execute(&mut self, lease: Lease, policy: Policy) {
+        match self.executed {
+            None => self.executed = Some(lease),
+            Some(first) => self.second_call = first != lease || policy == Policy::Hold,
+        }
+    }
+
+    pub fn renumber(&mut self) {
+        const NOW: u8 = 2;
+        let now = self.rec.version();
+        let seen = self.holders.iter_mut().map(|holder| &mut holder.seen);
+        for seen in seen.chain(self.delayed.iter_mut().map(|command| &mut command.seen)) {
+            let current = now.rev > 0 && *seen == now;
+            *seen = if current {
+                Version { rev: NOW, ..now }
+            } else {
+                Version::NONE
+            };
+        }
+        if now.rev > 0 {
+            self.rec.rev = NOW;
+        }
+        self.delayed.sort_unstable();
+    }
+}
