@@ -28,6 +28,25 @@ pub struct Outcome {
     pub body: Bytes,
     /// These parts stand for others, which only `Encrypted` can open.
     sealed: bool,
+    body_end: BodyEnd,
+}
+
+/// How the end of an answer's body is known. Not recorded: what is replayed was
+/// judged by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BodyEnd {
+    /// The answer itself says where the body ends: by its length, a last chunk, a
+    /// status that has no body. Taken for so of every outcome made by
+    /// [`Outcome::new`].
+    #[default]
+    Marked,
+    /// The connection ended, which may have cut the body ("close-delimited", RFC
+    /// 9112 section 6.3).
+    Closed,
+    /// It is not known, and there is no body here: it is larger than the engine
+    /// accepts, and was not read or is not kept.
+    Unread,
 }
 
 /// The header with the id of the key that a sealed outcome was encrypted with.
@@ -63,6 +82,42 @@ impl Outcome {
             headers,
             body: body.into(),
             sealed: false,
+            body_end: BodyEnd::default(),
+        }
+    }
+
+    /// The same outcome, of whose body's end this is known. One that is
+    /// [`Unread`](BodyEnd::Unread) has no body.
+    ///
+    /// An [`Upstream`](crate::Upstream) says by it how far its answers can be
+    /// believed: [`classify`](crate::classify) goes by it.
+    #[must_use]
+    pub fn with_body_end(mut self, end: BodyEnd) -> Self {
+        self.body_end = end;
+        if end == BodyEnd::Unread {
+            self.body = Bytes::new();
+        }
+        self
+    }
+
+    /// How the end of the body is known.
+    pub fn body_end(&self) -> BodyEnd {
+        self.body_end
+    }
+
+    /// How much of the outcome there is.
+    fn kept(&self) -> Kept {
+        match self.body_end {
+            BodyEnd::Unread => Kept::TooLarge,
+            BodyEnd::Marked | BodyEnd::Closed => Kept::Whole,
+        }
+    }
+
+    /// What of the outcome is recorded, where nothing else limits that.
+    pub(crate) fn to_keep(self: Arc<Self>) -> (Arc<Self>, Kept) {
+        match self.kept() {
+            Kept::Whole => (self, Kept::Whole),
+            kept => (Arc::new(self.status_and_digest()), kept),
         }
     }
 
@@ -107,8 +162,11 @@ impl Outcome {
     }
 
     /// What is kept of an answer that may not, or cannot, be stored: its status,
-    /// and the digest of its body (RFC 9530, section 2).
+    /// and the digest of its body (RFC 9530, section 2) where that was read.
     pub(crate) fn status_and_digest(&self) -> Self {
+        if self.body_end == BodyEnd::Unread {
+            return Self::new(self.status_code, HeaderMap::new(), "");
+        }
         let digest = format!("sha-256=:{}:", BASE64.encode(Sha256::digest(&self.body)));
         let mut headers = HeaderMap::new();
         if let Ok(digest) = HeaderValue::from_str(&digest) {
@@ -154,11 +212,11 @@ pub struct Reply {
 impl Reply {
     pub(crate) fn new(key: IdempotencyKey, outcome: Arc<Outcome>, served: Served) -> Self {
         Self {
+            kept: outcome.kept(),
             outcome,
             key,
             served,
             recorded: true,
-            kept: Kept::Whole,
         }
     }
 
@@ -244,7 +302,8 @@ impl Reply {
     }
 
     /// How much of the outcome this reply holds: a replay of a `sensitive`
-    /// request or of an answer too large for the store has its status only.
+    /// request or of an answer too large for the store has its status only. The
+    /// first reply, too, lacks a body that is larger than `max_response_bytes`.
     pub fn kept(&self) -> Kept {
         self.kept
     }
@@ -291,7 +350,8 @@ pub enum Kept {
     Whole,
     /// Status and digest: the request was marked sensitive.
     Sensitive,
-    /// Status and digest: the store could not take the body.
+    /// The status, and a digest where the body was read: it is larger than
+    /// `max_response_bytes`, or than the store can take.
     TooLarge,
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+mod body;
 mod breaker;
 pub mod classify;
 mod error_body;

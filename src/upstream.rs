@@ -31,7 +31,9 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// Sends one call, **once**: an implementation repeats nothing by itself,
     /// follows no redirects, and says of every failure whether a byte of the
-    /// request may have left.
+    /// request may have left. A body that broke off is a failure; one that only the
+    /// end of its connection ended is marked so
+    /// ([`Outcome::with_body_end`]).
     ///
     /// # Errors
     ///
@@ -77,7 +79,9 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// The largest answer the engine accepts, in bytes; called by
     /// `EngineBuilder::start` before the first `send`. An implementation that
-    /// reads bodies stops reading there.
+    /// reads bodies stops reading there, and returns what is larger without its body
+    /// ([`BodyEnd::Unread`](crate::BodyEnd::Unread)) where it is a 2xx, and as
+    /// [`SendError::after_sending`] otherwise.
     fn limit_response(&self, bytes: usize) {
         let _ = bytes;
     }

@@ -202,8 +202,9 @@ impl EngineBuilder {
         self
     }
 
-    /// The largest answer in bytes; 8 MiB by default. A larger one is an unknown
-    /// outcome.
+    /// The largest answer in bytes; 8 MiB by default. A 2xx that is larger is final,
+    /// and recorded without its body ([`Kept::TooLarge`](crate::Kept::TooLarge)); any
+    /// other is an unknown outcome.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.terms.max_response_bytes = bytes;
         self

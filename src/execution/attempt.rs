@@ -12,8 +12,8 @@ use tracing::{Instrument as _, Span};
 use super::{Executed, Execution, Hashed, Holding, Locked, QUICK, TRIES, once};
 use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
-use crate::outcome::{Outcome, Then, Verdict};
-use crate::policy::OnUnknown;
+use crate::outcome::{BodyEnd, Outcome, Then, Verdict};
+use crate::policy::{OnUnknown, classify};
 use crate::record::{Answer, Attempts, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
@@ -279,14 +279,11 @@ impl Execution<Locked> {
         sent: Result<Outcome, SendError>,
         wire: Wire,
     ) -> Result<Attempt, (Self, String)> {
-        let limit = self.state.held.reading.max_response_bytes;
+        let sent =
+            sent.and_then(|outcome| bounded(outcome, self.state.held.reading.max_response_bytes));
         let (verdict, cause) = match &sent {
-            Ok(outcome) if outcome.body.len() > limit => (
-                Verdict::Unknown,
-                format!("the answer is larger than {limit} bytes"),
-            ),
             Ok(outcome) => {
-                let classify = || (self.state.held.reading.classify)(outcome);
+                let classify = || classify::verdict(outcome, &*self.state.held.reading.classify);
                 match catch_unwind(AssertUnwindSafe(classify)) {
                     // Nobody asks why.
                     Ok(Verdict::Final) => (Verdict::Final, String::new()),
@@ -341,10 +338,26 @@ impl Execution<Locked> {
     }
 }
 
-fn cause_of(outcome: &Outcome) -> String {
-    let status = outcome.status_code.as_u16();
-    match outcome.correlation_id() {
-        Some(id) => format!("the platform answered {status} (correlation id {id})"),
-        None => format!("the platform answered {status}"),
+/// The answer as far as it may be kept. A success is settled by its status; what a
+/// larger body of another answer says is not known.
+fn bounded(outcome: Outcome, limit: usize) -> Result<Outcome, SendError> {
+    match outcome.body.len() > limit {
+        false => Ok(outcome),
+        true if outcome.status_code.is_success() => Ok(outcome.with_body_end(BodyEnd::Unread)),
+        true => {
+            let cause = format!("the answer is larger than {limit} bytes");
+            Err(SendError::after_sending(cause))
+        }
     }
+}
+
+fn cause_of(outcome: &Outcome) -> String {
+    let mut cause = format!("the platform answered {}", outcome.status_code.as_u16());
+    if let Some(id) = outcome.correlation_id() {
+        cause += &format!(" (correlation id {id})");
+    }
+    if let Some(fault) = classify::fault(outcome) {
+        cause += &format!("; {fault}");
+    }
+    cause
 }

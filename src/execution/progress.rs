@@ -315,9 +315,10 @@ impl Progress {
         outcome: Arc<Outcome>,
         usual_ttl: Duration,
     ) {
+        let (outcome, kept) = outcome.to_keep();
         let end = End::Complete {
             outcome,
-            kept: Kept::Whole,
+            kept,
             usual_ttl,
             answered: Instant::now(),
         };

@@ -38,7 +38,8 @@ pub struct Terms {
     pub on_unknown: OnUnknown,
     /// Reads an answer; [`classify::genesys`] by default.
     pub classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
-    /// The largest answer accepted, in bytes; 8 MiB by default.
+    /// The largest answer accepted, in bytes; 8 MiB by default. Of a larger 2xx the
+    /// status is recorded alone; any other is unknown.
     pub max_response_bytes: usize,
     /// The upstream's `route_label`, a part of the fingerprint; empty by default.
     pub route: Arc<str>,

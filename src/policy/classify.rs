@@ -5,26 +5,60 @@
 //! come back as the action's own. So a status alone proves little, and the
 //! platform's error details can take the proof away again.
 //!
-//! | answer | [`genesys`] | with `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING` |
-//! |---|---|---|
-//! | 2xx, 400, 409 and every 4xx not listed below | `Final` | the same |
-//! | 401 | `NotExecuted(RenewToken)` | `Unknown` |
-//! | 408, 425, 429 | `NotExecuted(Retry)` | `Unknown` |
-//! | 3xx, 403, 404, 405, 406, 411, 413, 414, 415, 417, 421, 426, 431 | `NotExecuted(HandOver)` | `Final` |
-//! | 400 with `ACTION.AUTHENTICATION` | `NotExecuted(HandOver)` | `Final` |
-//! | 5xx, 1xx, 600 and above | `Unknown` | the same |
+//! | answer | [`genesys`] | with `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING` | with a body that cannot be read |
+//! |---|---|---|---|
+//! | 2xx | `Final` | the same | see below |
+//! | 400, 409 and every 4xx not listed below | `Final` | the same | 400 `Unknown`, others the same |
+//! | 401 | `NotExecuted(RenewToken)` | `Unknown` | `Unknown` |
+//! | 408, 425, 429 | `NotExecuted(Retry)` | `Unknown` | `Unknown` |
+//! | 3xx, 403, 404, 405, 406, 407, 411, 413, 414, 415, 417, 421, 426, 431 | `NotExecuted(HandOver)` | `Final` | `Unknown` |
+//! | 400 with `ACTION.AUTHENTICATION` | `NotExecuted(HandOver)` | `Final` | |
+//! | 400 with code `client.failed.request`, 504 with `authentication.request.timeout` | `NotExecuted(Retry)` | 400 `Final`, 504 `Unknown` | |
+//! | other 5xx, 1xx, 600 and above | `Unknown` | the same | the same |
 //!
 //! The error codes are those in the body's `details[].errorCode`: see the
-//! vendor's help pages on data action errors.
+//! vendor's help pages on data action errors. `client.failed.request`,
+//! `authentication.request.timeout` and `response.entity.too.large` (a 400 of an
+//! action that **was executed** and whose answer is lost: `Final`) are the body's
+//! own `code`, from the vendor's public API definition.
+//!
+//! # Bodies that cannot be read
+//!
+//! A refusal proves something only where its body was read to its end and
+//! searched for these codes. A body cannot be read where it has a
+//! `Content-Encoding` (none is asked for), where its charset is not a superset of
+//! ASCII or it is UTF-16, and where only the end of the connection ends it and it
+//! is not whole JSON. Where the body can be read and is not JSON, the remote end's
+//! codes count wherever they stand in it. The engine takes no `NotExecuted` for an
+//! answer whose body cannot be read, whatever a classifier of your own says.
+//!
+//! # Successes
+//!
+//! A 2xx is the action's answer only where its body is:
+//!
+//! | body of a 2xx | verdict |
+//! |---|---|
+//! | HTML (`text/html`, `application/xhtml+xml`): a login or maintenance page | `Unknown` |
+//! | announced as JSON, or not announced, and not JSON | `Unknown` |
+//! | empty, or a number, and only the end of the connection ends it | `Unknown` |
+//! | any other: JSON, none (204, `Content-Length: 0`, no chunks), another type, a content coding | `Final` |
+//! | not read, since it is larger than `max_response_bytes`, and not HTML | `Final`, recorded without it |
+//!
+//! A byte order mark, invalid UTF-8, a lone surrogate or a raw control character
+//! does not make JSON something else.
 
-use super::error_body::ErrorBody;
-use crate::outcome::{Outcome, Then, Verdict};
+use super::body;
+use super::error_body::{Code, ErrorBody};
+use crate::outcome::{BodyEnd, Outcome, Then, Verdict};
 
 /// The verdict that the engine uses by default: the table of this module.
 ///
 /// A closure given to `EngineBuilder::classify` may decide some answers and
 /// fall back on this one. The body is read only for the statuses in which it
 /// can change the verdict.
+///
+/// [`Outcome::body_end`] tells a body that may be cut from one that is whole: an
+/// `Upstream` sets it, and for an outcome made by hand the body is whole.
 ///
 /// ```
 /// use genesys_once::{Outcome, Then, Verdict, classify};
@@ -39,30 +73,34 @@ use crate::outcome::{Outcome, Then, Verdict};
 /// ```
 pub fn genesys(outcome: &Outcome) -> Verdict {
     match outcome.status_code.as_u16() {
+        200..=299 if body::is_answer(outcome).is_ok() => Verdict::Final,
         401 | 408 | 425 | 429 => refused_for_now(outcome),
-        300..=399 | 403..=406 | 411 | 413..=415 | 417 | 421 | 426 | 431 => {
-            if ErrorBody::read(&outcome.body).remote {
-                Verdict::Final
-            } else {
-                Verdict::NotExecuted(Then::HandOver)
+        300..=399 | 403..=407 | 411 | 413..=415 | 417 | 421 | 426 | 431 => match read(outcome) {
+            None => Verdict::Unknown,
+            Some(body) if body.remote => Verdict::Final,
+            Some(_) => Verdict::NotExecuted(Then::HandOver),
+        },
+        400 => match read(outcome) {
+            None => Verdict::Unknown,
+            Some(body) if body.remote => Verdict::Final,
+            Some(body) if body.authentication => Verdict::NotExecuted(Then::HandOver),
+            Some(body) if body.code == Code::FailedRequest => Verdict::NotExecuted(Then::Retry),
+            Some(_) => Verdict::Final,
+        },
+        402..=499 => Verdict::Final,
+        504 => match read(outcome) {
+            Some(body) if !body.remote && body.code == Code::AuthenticationTimeout => {
+                Verdict::NotExecuted(Then::Retry)
             }
-        }
-        400 => {
-            let body = ErrorBody::read(&outcome.body);
-            if body.authentication && !body.remote {
-                Verdict::NotExecuted(Then::HandOver)
-            } else {
-                Verdict::Final
-            }
-        }
-        200..=299 | 402..=499 => Verdict::Final,
+            _ => Verdict::Unknown,
+        },
         _ => Verdict::Unknown,
     }
 }
 
 /// Stores all responses, success or failure: every answer is `Final`, a 500
-/// and a redirect too. Only 401, 408, 425 and 429 are as in [`genesys`], since
-/// they ask for another attempt.
+/// and a redirect too, and a 2xx whatever its body. Only 401, 408, 425 and 429 are
+/// as in [`genesys`], since they ask for another attempt.
 ///
 /// For actions whose failures may be replayed for the whole of `result_ttl`.
 /// Requests without an answer (time-outs, resets) stay unknown.
@@ -76,12 +114,40 @@ pub fn everything_final(outcome: &Outcome) -> Verdict {
 /// 401, 408, 425, 429: the platform's own refusal, unless a remote end that was
 /// reached says so.
 fn refused_for_now(outcome: &Outcome) -> Verdict {
-    if ErrorBody::read(&outcome.body).remote {
-        Verdict::Unknown
-    } else if outcome.status_code == http::StatusCode::UNAUTHORIZED {
-        Verdict::NotExecuted(Then::RenewToken)
-    } else {
-        Verdict::NotExecuted(Then::Retry)
+    match read(outcome) {
+        Some(body) if !body.remote => match outcome.status_code {
+            http::StatusCode::UNAUTHORIZED => Verdict::NotExecuted(Then::RenewToken),
+            _ => Verdict::NotExecuted(Then::Retry),
+        },
+        _ => Verdict::Unknown,
+    }
+}
+
+/// What a refusal says; `None` where that cannot be known.
+fn read(outcome: &Outcome) -> Option<ErrorBody> {
+    let readable = body::searchable(outcome).is_ok();
+    readable.then(|| ErrorBody::read(&outcome.body))
+}
+
+/// The engine's verdict: that of its classifier, as far as the body was read.
+///
+/// A body that was not read is nothing to ask a classifier about: one that looks
+/// into it would find nothing, and might take that for a proof.
+pub(crate) fn verdict(outcome: &Outcome, classify: impl FnOnce(&Outcome) -> Verdict) -> Verdict {
+    if outcome.body_end() == BodyEnd::Unread {
+        return genesys(outcome);
+    }
+    match classify(outcome) {
+        Verdict::NotExecuted(_) if body::searchable(outcome).is_err() => Verdict::Unknown,
+        verdict => verdict,
+    }
+}
+
+/// What is wrong with the body, for those who look into an unknown outcome.
+pub(crate) fn fault(outcome: &Outcome) -> Option<&'static str> {
+    match outcome.status_code.is_success() {
+        true => body::is_answer(outcome).err(),
+        false => body::searchable(outcome).err(),
     }
 }
 
@@ -124,7 +190,7 @@ mod tests {
             Final,
         );
         add(
-            &[400, 402, 407, 409, 410, 412, 416, 418, 422, 423, 424],
+            &[400, 402, 409, 410, 412, 416, 418, 422, 423, 424],
             Final,
             Final,
         );
@@ -132,7 +198,7 @@ mod tests {
         add(&[401], NotExecuted(RenewToken), Unknown);
         add(&[408, 425, 429], NotExecuted(Retry), Unknown);
         add(
-            &[403, 404, 405, 406, 411, 413, 414, 415],
+            &[403, 404, 405, 406, 407, 411, 413, 414, 415],
             NotExecuted(HandOver),
             Final,
         );
@@ -152,12 +218,102 @@ mod tests {
                 r#"{"message":"ACTION.PROCESSING"}"#,
                 r#"{"details":[]}"#,
             ] {
-                assert_eq!(genesys(&answer(status, body)), alone, "{status} {body}");
+                let page = body == "<html>" && (200..300).contains(&status);
+                let expected = if page { Unknown } else { alone };
+                assert_eq!(genesys(&answer(status, body)), expected, "{status} {body}");
             }
             for body in [REMOTE, PROCESSING, BOTH] {
                 assert_eq!(genesys(&answer(status, body)), remote, "{status} {body}");
             }
         }
+    }
+
+    /// A body that cannot be read, of whatever kind, and one that says nothing.
+    fn unreadable(status: u16) -> [Outcome; 4] {
+        let coded = {
+            let mut coded = answer(status, REMOTE);
+            let gzip = http::HeaderValue::from_static("gzip");
+            coded.headers.insert("content-encoding", gzip);
+            coded
+        };
+        [
+            coded,
+            answer(status, "{\0}\0"),
+            answer(status, "<html>").with_body_end(BodyEnd::Closed),
+            answer(status, "").with_body_end(BodyEnd::Unread),
+        ]
+    }
+
+    #[test]
+    fn what_cannot_be_read_proves_nothing() {
+        for (status, alone, _) in table() {
+            for outcome in unreadable(status) {
+                let silent = outcome.body_end() != BodyEnd::Closed || status >= 300;
+                let expected = match alone {
+                    NotExecuted(_) => Unknown,
+                    Final if status == 400 || !silent => Unknown,
+                    verdict => verdict,
+                };
+                assert_eq!(genesys(&outcome), expected, "{status} {outcome:?}");
+                if matches!(status, 401 | 408 | 425 | 429) {
+                    assert_eq!(everything_final(&outcome), Unknown, "{status}");
+                } else {
+                    assert_eq!(everything_final(&outcome), Final, "{status}");
+                }
+            }
+        }
+    }
+
+    /// Red when the engine believes a closure whatever was read.
+    #[test]
+    fn no_classifier_makes_a_proof_of_what_cannot_be_read() {
+        for status in [200, 401, 403, 429, 500] {
+            for outcome in unreadable(status) {
+                let given = verdict(&outcome, |_| NotExecuted(Retry));
+                let unread = outcome.body_end() == BodyEnd::Unread;
+                let expected = if unread && status == 200 {
+                    Final
+                } else {
+                    Unknown
+                };
+                assert_eq!(given, expected, "{status} {outcome:?}");
+                if status >= 300 {
+                    assert!(fault(&outcome).is_some(), "{status} {outcome:?}");
+                }
+            }
+        }
+        let readable = answer(503, "busy");
+        assert_eq!(
+            verdict(&readable, |_| NotExecuted(Retry)),
+            NotExecuted(Retry)
+        );
+        assert_eq!(fault(&readable), None);
+    }
+
+    #[test]
+    fn vendor_codes_count_for_their_status_alone() {
+        for code in ["client.failed.request", "authentication.request.timeout"] {
+            let body = format!(r#"{{"code":"{code}","details":[]}}"#);
+            let relayed = format!(
+                r#"{{"code":"{code}","details":[{{"code":"{}"}}]}}"#,
+                "ACTION.PROCESSING"
+            );
+            for (status, alone, remote) in table() {
+                let expected = match (status, code) {
+                    (400, "client.failed.request") => NotExecuted(Retry),
+                    (504, "authentication.request.timeout") => NotExecuted(Retry),
+                    _ => alone,
+                };
+                assert_eq!(genesys(&answer(status, &body)), expected, "{status} {code}");
+                assert_eq!(
+                    genesys(&answer(status, &relayed)),
+                    remote,
+                    "{status} {code}"
+                );
+            }
+        }
+        let lost = answer(400, r#"{"code":"response.entity.too.large"}"#);
+        assert_eq!(genesys(&lost), Final);
     }
 
     #[test]
@@ -199,7 +355,7 @@ mod tests {
             &deep,
             &huge,
             &format!("{AUTHENTICATION}trailing"),
-            &"\u{0}".repeat(1 << 20),
+            &"\u{1}".repeat(1 << 20),
         ] {
             assert_eq!(genesys(&answer(429, body)), NotExecuted(Retry));
             assert_eq!(genesys(&answer(400, body)), Final);

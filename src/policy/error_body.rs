@@ -2,10 +2,16 @@
 //! is read in one pass without building a tree, and never decides anything.
 
 use std::fmt;
+use std::iter;
 
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
+
+use super::body::without_mark;
+
+/// The codes by which the platform says that the remote end was reached.
+const REMOTE: [&str; 2] = ["ACTION.REMOTE_ENDPOINT", "ACTION.PROCESSING"];
 
 /// The facts in an error body that decisions rest on.
 ///
@@ -19,22 +25,37 @@ pub(super) struct ErrorBody {
     pub(super) remote: bool,
     /// A detail says `ACTION.AUTHENTICATION`: the remote was never asked.
     pub(super) authentication: bool,
+    /// The body's own `code`, of those that say what was executed.
+    pub(super) code: Code,
     /// The whole seconds of "Retry the request in [42] seconds".
     pub(super) retry_seconds: Option<u64>,
 }
 
+/// Codes of the vendor's public API definition (`x-inin-error-codes`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Code {
+    #[default]
+    None,
+    /// `client.failed.request`: the platform never had the whole request.
+    FailedRequest,
+    /// `authentication.request.timeout`: it ended before the dispatch.
+    AuthenticationTimeout,
+    /// Another one, or more than one.
+    Other,
+}
+
 impl ErrorBody {
-    /// Reads a body of any size and shape: linear time, no allocation that
-    /// grows with it, no recursion beyond serde_json's 128.
+    /// Reads a body of any size and shape: linear time, no recursion beyond
+    /// serde_json's 128, and where it is JSON no allocation that grows with it.
     ///
     /// A body that is not JSON proves nothing. `remote` is the exception: it
-    /// only ever takes proof away, so it counts even where the text breaks off
-    /// later, and nobody can hide it behind garbage.
+    /// only ever takes proof away, so there it counts wherever its words stand,
+    /// and nobody can hide it behind garbage.
     pub(super) fn read(body: &[u8]) -> Self {
         let mut found = Self::default();
-        let mut json = serde_json::Deserializer::from_slice(body);
+        let mut json = serde_json::Deserializer::from_slice(without_mark(body));
         let whole = Reader {
-            place: Place::Body,
+            place: Place::Top,
             found: &mut found,
         }
         .deserialize(&mut json)
@@ -44,24 +65,66 @@ impl ErrorBody {
             found
         } else {
             Self {
-                remote: found.remote,
+                remote: found.remote || names_remote(body),
                 ..Self::default()
             }
         }
     }
 }
 
+fn is_remote(code: &str) -> bool {
+    REMOTE
+        .iter()
+        .any(|remote| code.eq_ignore_ascii_case(remote))
+}
+
+/// Whether the words of a remote end's code stand anywhere in the text, their
+/// characters escaped or not.
+fn names_remote(text: &[u8]) -> bool {
+    let mut rest = text;
+    let plain: Vec<u8> = iter::from_fn(|| {
+        let (byte, behind) = match rest {
+            [b'\\', b'u' | b'U', b'0', b'0', high, low, behind @ ..] => {
+                let digit = |digit: u8| char::from(digit).to_digit(16);
+                let byte = digit(*high)
+                    .zip(digit(*low))
+                    .map(|(high, low)| high << 4 | low);
+                (
+                    byte.and_then(|byte| u8::try_from(byte).ok())
+                        .unwrap_or(b'?'),
+                    behind,
+                )
+            }
+            [byte, behind @ ..] => (*byte, behind),
+            [] => return None,
+        };
+        rest = behind;
+        Some(byte)
+    })
+    .collect();
+    REMOTE.iter().any(|remote| {
+        let mut windows = plain.windows(remote.len());
+        windows.any(|window| window.eq_ignore_ascii_case(remote.as_bytes()))
+    })
+}
+
 /// Where in the body a value stands.
 #[derive(Clone, Copy)]
 enum Place {
+    /// The body itself.
+    Top,
+    /// One of its `errors`.
     Body,
     Errors,
     Details,
     Detail,
     /// `details[].errorCode`.
     DetailCode,
-    /// `errorCode` of the body itself: another shape that the platform has.
-    BodyCode,
+    /// `code` of the body itself.
+    TopCode,
+    /// Another code: of one of the errors, or a spelling that the platform has
+    /// elsewhere (`errorCode` of the body). Only the remote end's count here.
+    OtherCode,
     Message,
     Elsewhere,
 }
@@ -69,10 +132,12 @@ enum Place {
 impl Place {
     fn member(self, name: &str) -> Self {
         match (self, name) {
-            (Self::Body, "details") => Self::Details,
-            (Self::Body, "errors") => Self::Errors,
-            (Self::Body, "message") => Self::Message,
-            (Self::Body, "errorCode") => Self::BodyCode,
+            (Self::Top | Self::Body, "details") => Self::Details,
+            (Self::Top | Self::Body, "errors") => Self::Errors,
+            (Self::Top | Self::Body, "message") => Self::Message,
+            (Self::Top, "code") => Self::TopCode,
+            (Self::Top | Self::Body, "errorCode" | "code") => Self::OtherCode,
+            (Self::Detail | Self::Details, "code") => Self::OtherCode,
             // One detail where a list is expected says as much.
             (Self::Detail | Self::Details, "errorCode") => Self::DetailCode,
             _ => Self::Elsewhere,
@@ -114,14 +179,18 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         match (self.place, text) {
-            (
-                Place::DetailCode | Place::BodyCode,
-                "ACTION.REMOTE_ENDPOINT" | "ACTION.PROCESSING",
-            ) => {
+            (Place::DetailCode | Place::TopCode | Place::OtherCode, code) if is_remote(code) => {
                 self.found.remote = true;
             }
-            // Strict, unlike the one above: this one is a proof.
+            // Strict, unlike the one above: these are proofs.
             (Place::DetailCode, "ACTION.AUTHENTICATION") => self.found.authentication = true,
+            (Place::TopCode, code) => {
+                self.found.code = match (self.found.code, code) {
+                    (Code::None, "client.failed.request") => Code::FailedRequest,
+                    (Code::None, "authentication.request.timeout") => Code::AuthenticationTimeout,
+                    _ => Code::Other,
+                };
+            }
             (Place::Message, text) => {
                 self.found.retry_seconds = self.found.retry_seconds.max(seconds_in(text));
             }
@@ -232,6 +301,11 @@ mod tests {
             r#"{"det\u0061ils":[{"errorCode":"ACTION\u002eREMOTE_ENDPOINT"}]}"#,
             // A second `details` does not unsay the first.
             r#"{"details":[{"errorCode":"ACTION.PROCESSING"}],"details":[]}"#,
+            r#"{"details":[{"errorCode":"Action.Processing"}]}"#,
+            r#"{"details":[{"code":"ACTION.PROCESSING"}]}"#,
+            r#"{"errors":[{"code":"ACTION.PROCESSING"}]}"#,
+            r#"{"code":"ACTION.REMOTE_ENDPOINT"}"#,
+            "\u{feff}{\"errorCode\":\"ACTION.REMOTE_ENDPOINT\"}",
         ] {
             assert_eq!(ErrorBody::read(body.as_bytes()), remote(), "{body}");
         }
@@ -267,11 +341,54 @@ mod tests {
                 "{end}"
             );
         }
-        assert!(ErrorBody::read(format!("{proof}}}").as_bytes()).authentication);
+        for start in ["", "\u{feff}"] {
+            assert!(ErrorBody::read(format!("{start}{proof}}}").as_bytes()).authentication);
+        }
         assert_eq!(
             ErrorBody::read(br#"{"details":[{"errorCode":"ACTION.PROCESSING"}],"#),
             remote()
         );
+        // Not JSON: wherever the words stand, in every spelling.
+        for body in [
+            "ACTION.REMOTE_ENDPOINT",
+            "{}{\"a\":\"ACTION.PROCESSING\"}",
+            "{\"message\":\"a\nb\",\"x\":\"action.remote_Endpoint\"}",
+            r"x \u0041CTION\u002eREMOTE\u005FENDPOINT",
+            r"\\\u0041CTION.PROCESSING\u00",
+        ] {
+            assert_eq!(ErrorBody::read(body.as_bytes()), remote(), "{body}");
+        }
+        for body in [r"ACTION\u00zzPROCESSING", r"\u00", "ACTION.PROCESSIN"] {
+            assert_eq!(ErrorBody::read(body.as_bytes()), ErrorBody::default());
+        }
+    }
+
+    #[test]
+    fn codes_are_the_bodys_own_and_unambiguous() {
+        let code = |body: &str| ErrorBody::read(body.as_bytes()).code;
+        let failed = r#""code":"client.failed.request""#;
+        assert_eq!(code(&format!("{{{failed}}}")), Code::FailedRequest);
+        assert_eq!(
+            code(r#"{"code":"authentication.request.timeout"}"#),
+            Code::AuthenticationTimeout
+        );
+        for (body, expected) in [
+            (format!(r#"{{{failed},"code":"bad.request"}}"#), Code::Other),
+            (
+                r#"{"code":"Client.Failed.Request"}"#.to_owned(),
+                Code::Other,
+            ),
+            (format!(r#"{{"errors":[{{{failed}}}]}}"#), Code::None),
+            (format!(r#"{{"details":[{{{failed}}}]}}"#), Code::None),
+            (
+                r#"{"errorCode":"client.failed.request"}"#.to_owned(),
+                Code::None,
+            ),
+            (format!("{{{failed}}}x"), Code::None),
+            (format!("[{{{failed}}}]"), Code::None),
+        ] {
+            assert_eq!(code(&body), expected, "{body}");
+        }
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Resolution {
 
     /// The request was executed, and this is the outcome to replay.
     pub fn applied(outcome: impl Into<Arc<Outcome>>) -> Self {
-        Self::applied_as(outcome.into(), Kept::Whole)
+        let (outcome, kept) = outcome.into().to_keep();
+        Self::applied_as(outcome, kept)
     }
 
     pub(crate) fn applied_as(outcome: Arc<Outcome>, kept: Kept) -> Self {

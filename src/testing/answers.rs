@@ -88,9 +88,9 @@ pub(super) fn too_many_a_minute(retry_after: Duration, limit: u32) -> Outcome {
 }
 
 /// A 429 to more than `limit` executions at one time. The platform documents
-/// the limit and no code for it, so the code is this crate's invention.
+/// the limit and no code of its own for it.
 pub(super) fn too_many_at_once(limit: usize) -> Outcome {
-    let code = "too.many.concurrent.requests";
+    let code = "too.many.requests";
     throttled(
         Duration::from_secs(1),
         code,

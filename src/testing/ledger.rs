@@ -20,11 +20,13 @@ mod proof;
 /// A clone is the same ledger. A call counts as **executed** unless it is
 /// proven that it was not; only these answers prove that:
 ///
-/// - 401, 403, 404, 405, 406, 408, 411, 413, 414, 415, 417, 421, 425, 426, 429,
-///   431 and every 3xx, unless a `details[].errorCode` in the body is
-///   `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING`: then the remote end has
-///   answered, so it was called;
-/// - 400 with `ACTION.AUTHENTICATION`.
+/// - 401, 403–408, 411, 413, 414, 415, 417, 421, 425, 426, 429, 431 and every 3xx;
+/// - 400 with `ACTION.AUTHENTICATION` or the code `client.failed.request`, and 504
+///   with the code `authentication.request.timeout`;
+///
+/// and none of them where the body names `ACTION.REMOTE_ENDPOINT` or
+/// `ACTION.PROCESSING`, since then the remote end was called, or where the body
+/// cannot be read: in a content coding, in UTF-16, or cut.
 ///
 /// A call without an answer (reset, cut, silent, under way, given up by the
 /// caller) counts as executed. A refused connection never reached the platform:

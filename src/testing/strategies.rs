@@ -57,7 +57,7 @@ fn actions() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "custom_-_[0-9a-f]{8}",
         2 => "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-        1 => "[a-zé/ %]{1,12}",
+        1 => "[a-z0-9_~-][a-zA-Z0-9._~-]{0,11}",
     ]
 }
 

@@ -41,9 +41,10 @@ const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
 /// | [`client_auth`](Self::client_auth) | [`ClientAuth::Basic`] |
 /// | [`attempt_timeout`](Self::attempt_timeout) | 65 s: an action may run 60 s |
 /// | [`connect_timeout`](Self::connect_timeout) | 5 s |
-/// | [`proxy`](Self::proxy) | none; the environment's variables are not read |
+/// | [`proxy`](Self::proxy) | none |
+/// | [`environment_proxy`](Self::environment_proxy) | `false`: `HTTPS_PROXY` and the like are not read |
 /// | [`root_certificate`](Self::root_certificate) | the system's roots |
-/// | [`allow_insecure`](Self::allow_insecure) | plain HTTP to loopback only |
+/// | [`allow_insecure`](Self::allow_insecure) | plain HTTP to loopback only, without a proxy |
 /// | [`rate_limit`](Self::rate_limit) | none |
 /// | [`user_agent`](Self::user_agent) | `genesys-once/VERSION` alone |
 ///
@@ -147,13 +148,27 @@ impl GenesysCloud {
     }
 
     /// An `http://` or `https://` proxy for every request, tokens included;
-    /// `user:password@` in it is sent to the proxy and never shown.
+    /// `user:password@` in it is sent to the proxy and never shown. It goes before
+    /// [`environment_proxy`](Self::environment_proxy).
     ///
-    /// `HTTPS_PROXY` and the like are not read: what a call may pass through is
-    /// not left to the environment.
+    /// An `https://` platform is reached through a tunnel, of which the proxy sees
+    /// host and port only. A platform on plain `http://`, loopback included, would
+    /// show it secret, tokens and payloads: `InvalidConfig`, without
+    /// [`allow_insecure`](Self::allow_insecure).
     pub fn proxy(self, url: impl Into<String>) -> Self {
         let url = SecretString::from(url.into());
         self.with(|settings| settings.proxy = Some(url))
+    }
+
+    /// Whether the proxy is the one of the process's environment, for API and
+    /// tokens alike; `false` by default: what a call may pass through is not left to
+    /// the environment.
+    ///
+    /// The variables are `HTTPS_PROXY`, `HTTP_PROXY` (not under CGI), `ALL_PROXY`
+    /// and `NO_PROXY`, in lower case too, read when the engine starts; a value that
+    /// is no URL is ignored. A platform on loopback is reached without them.
+    pub fn environment_proxy(self, honour: bool) -> Self {
+        self.with(|settings| settings.environment_proxy = honour)
     }
 
     /// Trusts the certificates in this PEM text besides the system's roots.
@@ -163,8 +178,8 @@ impl GenesysCloud {
         self.with(|settings| settings.roots.push(pem))
     }
 
-    /// Allows plain HTTP to hosts that are not loopback. Credentials, tokens
-    /// and payloads can then be read by everybody on the way.
+    /// Allows plain HTTP to hosts that are not loopback, and through a proxy.
+    /// Credentials, tokens and payloads can then be read by everybody on the way.
     pub fn allow_insecure(self) -> Self {
         self.with(|settings| settings.allow_insecure = true)
     }
@@ -207,7 +222,6 @@ impl GenesysCloud {
         self.client
             .get_or_init(|| {
                 self.credentials.check(self.auth)?;
-                self.environment.check(self.settings.allow_insecure)?;
                 if self.limiter.as_ref().is_some_and(RateLimiter::is_closed) {
                     return Err(Error::invalid_config("rate_limit", "must not be zero"));
                 }

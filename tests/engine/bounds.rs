@@ -7,7 +7,7 @@ use std::time::Duration;
 use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore,
+    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, Kept, MemoryStore,
     RecordName, RecordState, RetryPolicy, Served, Store, StoreError,
 };
 
@@ -121,7 +121,10 @@ async fn no_more_calls_than_max_in_flight() {
 
 #[tokio::test(start_paused = true)]
 async fn payloads_and_answers_are_bounded() {
-    let upstream = ScriptedUpstream::new(|_| Step::ok("x".repeat(101)));
+    let upstream = ScriptedUpstream::new(|call| match call.request().payload().as_ref() {
+        b"{}" => Step::status(409, "x".repeat(101)),
+        _ => Step::ok("x".repeat(101)),
+    });
     let engine = Engine::builder(upstream.clone())
         .max_payload_bytes(10)
         .max_response_bytes(100)
@@ -146,11 +149,18 @@ async fn payloads_and_answers_are_bounded() {
         error.to_string().contains("larger than 100 bytes"),
         "{error}"
     );
+    // A success is settled by its status, whichever upstream it is from.
+    for served in [Served::Upstream, Served::Store] {
+        let reply = engine.execute(request("[]")).await.unwrap();
+        let found = (reply.served(), reply.kept(), reply.body().len());
+        assert_eq!(found, (served, Kept::TooLarge, 0));
+        assert!(reply.recorded());
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn recent_outcomes_are_bounded_in_bytes() {
-    let upstream = ScriptedUpstream::new(|_| Step::ok("x".repeat(10_000)));
+    let upstream = ScriptedUpstream::new(|_| Step::ok(format!("\"{}\"", "x".repeat(10_000))));
     let engine = Engine::builder(upstream.clone())
         .recent(50_000, 60 * SECOND)
         .start()

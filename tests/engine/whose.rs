@@ -78,7 +78,7 @@ async fn waiter_elsewhere_gets_no_refusal_of_another_request() {
         ScriptedUpstream::new(
             |call| match call.request().payload().as_ref() == FIRST.as_bytes() {
                 true if call.attempt() == 1 => Step::Refused.after(5 * SECOND),
-                true => Step::ok("first"),
+                true => Step::ok("\"first\""),
                 false => Step::status(403, "second").after(SECOND / 10),
             },
         );
@@ -96,7 +96,7 @@ async fn waiter_elsewhere_gets_no_refusal_of_another_request() {
     let second = one.execute(order(SECOND_ONE)).await.unwrap();
     assert_eq!(second.body(), "second");
     match waiter.await.unwrap() {
-        Ok(reply) => assert_eq!(reply.body(), "first"),
+        Ok(reply) => assert_eq!(reply.body(), "\"first\""),
         Err(error) => assert!(matches!(error, Error::Unreachable { .. }), "{error}"),
     }
 }
@@ -112,7 +112,7 @@ struct CutOff {
 }
 
 async fn cut_off() -> CutOff {
-    let upstream = ScriptedUpstream::new(|_| Step::ok("Y").after(60 * SECOND));
+    let upstream = ScriptedUpstream::new(|_| Step::ok("7").after(60 * SECOND));
     let store = MemoryStore::new();
     let start = Instant::now();
     let cut_off = FaultyStore::new(store.clone(), move |_| {
@@ -155,7 +155,7 @@ async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
     let reply = asked.await.unwrap().unwrap();
     assert_eq!(
         (reply.body().as_ref(), reply.recorded()),
-        (&b"Y"[..], false)
+        (&b"7"[..], false)
     );
     for engine in [&holder, &other] {
         let reply = engine.execute(order(FIRST)).await.unwrap();
@@ -180,9 +180,9 @@ async fn late_answer_heals_a_key_that_was_resolved_as_not_applied() {
     let resolution = resolution.despite_clocks();
     other.resolve(&key(), version, resolution).await.unwrap();
     let reply = asked.await.unwrap().unwrap();
-    assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"Y"[..], true));
+    assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"7"[..], true));
     let reply = other.execute(order(FIRST)).await.unwrap();
-    assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"Y"[..], true));
+    assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"7"[..], true));
 }
 
 /// Red with the holder's own lease on what `forget` leaves: its second try wrote the

@@ -2,10 +2,12 @@
 //! and of every failure whether it is known to have come before the first byte.
 #![cfg(feature = "genesys")]
 
+mod believed;
 mod execute;
 mod failures;
 #[cfg(feature = "testing")]
 mod lease;
+mod proxies;
 mod server;
 mod tls;
 mod token;

@@ -50,7 +50,7 @@ async fn beyond_its_places_it_answers_429_until_one_is_free() {
     platform.ledger().wait_for(1).await;
     let refused = second.execute().await.unwrap();
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
-    assert_eq!(refused.json()["code"], "too.many.concurrent.requests");
+    assert_eq!(refused.json()["code"], "too.many.requests");
     assert_eq!(platform.max_concurrent(), 2);
     // The client that goes gives its place back as soon as the platform sees it.
     drop(first);

@@ -3,40 +3,48 @@
 
 use serde::Deserialize;
 
-use crate::outcome::Outcome;
+use crate::outcome::{BodyEnd, Outcome};
 
-/// Whether this answer proves that the action was not executed.
+/// Whether this answer proves that the action was not executed. A test that writes
+/// a remote end's code anywhere means it.
 pub(super) fn proves_unexecuted(outcome: &Outcome) -> bool {
-    let codes = error_codes(&outcome.body);
-    let says = |code: &str| codes.iter().any(|found| found == code);
-    if says("ACTION.REMOTE_ENDPOINT") || says("ACTION.PROCESSING") {
+    let body = String::from_utf8_lossy(&outcome.body).to_ascii_uppercase();
+    let names = |code: &str| body.contains(code);
+    let unread = outcome.body_end() != BodyEnd::Marked
+        || outcome.headers.contains_key("content-encoding")
+        || names("\0");
+    if unread || names("ACTION.REMOTE_ENDPOINT") || names("ACTION.PROCESSING") {
         return false;
     }
+    let (codes, code) = error_codes(&outcome.body);
     match outcome.status_code.as_u16() {
-        300..=399 | 401 | 403..=406 | 408 | 411 | 413..=415 | 417 => true,
+        300..=399 | 401 | 403..=408 | 411 | 413..=415 | 417 => true,
         421 | 425 | 426 | 429 | 431 => true,
-        400 => says("ACTION.AUTHENTICATION"),
+        400 => {
+            code == "client.failed.request" || codes.iter().any(|c| c == "ACTION.AUTHENTICATION")
+        }
+        504 => code == "authentication.request.timeout",
         _ => false,
     }
 }
 
-/// The `details[].errorCode`s of an error body; none where it is another text.
-fn error_codes(body: &[u8]) -> Vec<String> {
-    #[derive(Deserialize)]
+/// The `details[].errorCode`s and the `code` of an error body; none where it is
+/// another text.
+fn error_codes(body: &[u8]) -> (Vec<String>, String) {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
     struct Body {
-        #[serde(default)]
         details: Vec<Detail>,
+        code: Option<String>,
     }
     #[derive(Deserialize)]
     struct Detail {
         #[serde(rename = "errorCode")]
         error_code: Option<String>,
     }
-    let details = serde_json::from_slice::<Body>(body).map_or_else(|_| Vec::new(), |b| b.details);
-    details
-        .into_iter()
-        .filter_map(|detail| detail.error_code)
-        .collect()
+    let body = serde_json::from_slice::<Body>(body).unwrap_or_default();
+    let codes = body.details.into_iter().filter_map(|d| d.error_code);
+    (codes.collect(), body.code.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -47,7 +55,7 @@ mod tests {
     #[test]
     fn only_a_proof_makes_a_call_unexecuted() {
         let refusals = [
-            401, 403, 404, 405, 406, 408, 411, 413, 414, 415, 417, 421, 425, 426, 429, 431,
+            401, 403, 404, 405, 406, 407, 408, 411, 413, 414, 415, 417, 421, 425, 426, 429, 431,
         ];
         for status in 200..=599 {
             let plain = answers::platform_error(status, "code", "message");

@@ -2,12 +2,14 @@
 //! an answer within a bound. It knows neither routes nor tokens.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::HeaderValue;
+use http::header::{ACCEPT, ACCEPT_ENCODING};
+use http::{HeaderMap, HeaderValue};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Proxy, Response, Url, redirect, retry};
 use rustls::crypto::CryptoProvider;
@@ -30,6 +32,7 @@ pub(super) struct Settings {
     pub(super) attempt_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) proxy: Option<SecretString>,
+    pub(super) environment_proxy: bool,
     pub(super) roots: Vec<Vec<u8>>,
     pub(super) allow_insecure: bool,
     pub(super) user_agent: Option<String>,
@@ -41,6 +44,7 @@ impl Default for Settings {
             attempt_timeout: Duration::from_secs(65),
             connect_timeout: Duration::from_secs(5),
             proxy: None,
+            environment_proxy: false,
             roots: Vec::new(),
             allow_insecure: false,
             user_agent: None,
@@ -55,6 +59,7 @@ impl fmt::Debug for Settings {
             .field("connect_timeout", &self.connect_timeout)
             // May hold the proxy's password.
             .field("proxy", &self.proxy.as_ref().map(|_| "[redacted]"))
+            .field("environment_proxy", &self.environment_proxy)
             .field("root_certificates", &self.roots.len())
             .field("allow_insecure", &self.allow_insecure)
             .field("user_agent", &self.user_agent)
@@ -65,6 +70,9 @@ impl fmt::Debug for Settings {
 impl Settings {
     /// Builds the client, or says which setting makes that impossible.
     pub(super) fn build(&self, environment: &Environment) -> Result<Client, Error> {
+        if !self.allow_insecure {
+            environment.check(self.proxy.is_some())?;
+        }
         for (setting, limit) in [
             ("attempt_timeout", self.attempt_timeout),
             ("connect_timeout", self.connect_timeout),
@@ -80,6 +88,11 @@ impl Settings {
         ensure_crypto_provider();
         let mut builder = Client::builder()
             .user_agent(self.user_agent_header()?)
+            // A coded answer cannot be read, and some gateways compress unasked.
+            .default_headers(HeaderMap::from_iter([
+                (ACCEPT, HeaderValue::from_static("application/json")),
+                (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+            ]))
             // A service elsewhere in the build may have switched on reqwest's
             // other features; none of them may change what is sent.
             .tls_backend_rustls()
@@ -89,7 +102,9 @@ impl Settings {
             .no_zstd()
             .no_deflate()
             .no_hickory_dns()
-            .dns_resolver(Arc::new(Resolver))
+            .dns_resolver(Arc::new(Resolver {
+                loopback: environment.is_plain() && !self.allow_insecure,
+            }))
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())
@@ -98,11 +113,14 @@ impl Settings {
             .timeout(self.attempt_timeout)
             // Were both to end together, the proof that nothing was sent
             // would be lost.
-            .connect_timeout(self.connect_timeout.min(self.attempt_timeout / 2))
-            .no_proxy();
-        if let Some(proxy) = &self.proxy {
-            builder = builder.proxy(read_proxy(proxy)?);
-        }
+            .connect_timeout(self.connect_timeout.min(self.attempt_timeout / 2));
+        builder = match &self.proxy {
+            Some(proxy) => builder.proxy(read_proxy(proxy)?),
+            // reqwest reads the variables itself. What stays on this machine passes
+            // no proxy.
+            None if self.environment_proxy && !environment.is_loopback() => builder,
+            None => builder.no_proxy(),
+        };
         builder = if environment.is_plain() && self.proxy.is_none() {
             // Nothing needs TLS, so a machine without any root certificates
             // must not be refused.
@@ -165,14 +183,20 @@ fn ensure_crypto_provider() {
 }
 
 /// Looks names up in threads of the crate's own.
-struct Resolver;
+struct Resolver {
+    /// Only addresses of loopback are taken, whatever a name resolves to: what is
+    /// sent in the clear stays on the machine.
+    loopback: bool,
+}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let loopback = self.loopback;
         Box::pin(async move {
             // The client sets the port.
             let found = lookup::addresses(name.as_str().to_owned(), 0).await?;
-            Ok(Box::new(found) as Addrs)
+            let taken = move |address: &SocketAddr| !loopback || address.ip().is_loopback();
+            Ok(Box::new(found.filter(taken)) as Addrs)
         })
     }
 }
@@ -184,14 +208,19 @@ pub(super) async fn contained<T>(used: impl Future<Output = Result<T, Cause>>) -
     answer.unwrap_or_else(|_| Err("the HTTP client panicked".into()))
 }
 
+/// A body is larger than so many bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is larger than {0} bytes")]
+pub(super) struct TooLarge(usize);
+
 /// Reads a whole body of at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// What broke off, or that the body is larger; a body that says so beforehand
-/// is not read at all.
+/// What broke off, or [`TooLarge`]; a body that says so beforehand is not read at
+/// all.
 pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Cause> {
-    let too_large = || Cause::from(format!("the answer is larger than {limit} bytes"));
+    let too_large = || Cause::from(TooLarge(limit));
     let announced = response.content_length().unwrap_or(0);
     let announced = usize::try_from(announced).map_err(|_| too_large())?;
     if announced > limit {
@@ -293,12 +322,27 @@ mod tests {
         let plain = Environment::from_base_url("http://127.0.0.1:1").unwrap();
         Settings::default().build(&plain).unwrap();
         let proxied = Settings {
+            allow_insecure: true,
             proxy: Some(SecretString::from("http://u:hunter2@127.0.0.1:2")),
             user_agent: Some("billing/1.0 (eu)".into()),
             ..Settings::default()
         };
         proxied.build(&plain).unwrap();
         assert!(!format!("{proxied:?} {proxied:#?}").contains("hunter2"));
+    }
+
+    /// Red when a name of loopback is believed: it may resolve to any address.
+    #[tokio::test]
+    async fn plain_http_resolves_to_loopback_only() {
+        for (name, loopback, expected) in [
+            ("127.0.0.1", true, 1),
+            ("192.0.2.1", true, 0),
+            ("192.0.2.1", false, 1),
+        ] {
+            let resolver = Resolver { loopback };
+            let found = resolver.resolve(name.parse().unwrap()).await.unwrap();
+            assert_eq!(found.count(), expected, "{name} {loopback}");
+        }
     }
 
     #[test]

@@ -68,9 +68,9 @@ impl Environment {
     }
 
     /// One host for API and login both: a gateway, or a simulator. The URL is
-    /// scheme, host and port only. Plain `http://` works for loopback hosts;
-    /// elsewhere the engine refuses to start without
-    /// [`allow_insecure`](super::GenesysCloud::allow_insecure).
+    /// scheme, host and port only. Plain `http://` works for loopback hosts without
+    /// a [`proxy`](super::GenesysCloud::proxy); elsewhere the engine refuses to start
+    /// without [`allow_insecure`](super::GenesysCloud::allow_insecure).
     ///
     /// # Errors
     ///
@@ -130,13 +130,19 @@ impl Environment {
             .all(|url| url.scheme() == "http")
     }
 
-    pub(super) fn check(&self, allow_insecure: bool) -> Result<(), Error> {
-        let exposed = |url: &Url| url.scheme() == "http" && !is_loopback(url);
-        if !allow_insecure && (exposed(&self.api) || exposed(&self.login)) {
+    /// Whether no request of this environment leaves the machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        [&self.api, &self.login].into_iter().all(is_loopback)
+    }
+
+    /// Refuses plain HTTP that leaves the machine: to another host, or to a proxy.
+    pub(super) fn check(&self, proxied: bool) -> Result<(), Error> {
+        let exposed = |url: &Url| url.scheme() == "http" && (proxied || !is_loopback(url));
+        if exposed(&self.api) || exposed(&self.login) {
             return Err(Error::invalid_config(
                 "environment",
-                "plain http to a host that is not loopback would expose credentials; \
-                 use https, or allow_insecure()",
+                "plain http to a host that is not loopback, or through a proxy, would expose \
+                 credentials; use https, or allow_insecure()",
             ));
         }
         Ok(())
@@ -329,6 +335,9 @@ mod tests {
             "http://a.localhost",
         ] {
             base(url).check(false).unwrap();
+            assert!(base(url).is_loopback());
+            // The proxy is somewhere else.
+            assert!(base(url).check(true).is_err(), "{url}");
         }
         for url in [
             "http://example.com",
@@ -338,9 +347,10 @@ mod tests {
             "http://[::2]",
         ] {
             assert!(base(url).check(false).is_err(), "{url}");
-            base(url).check(true).unwrap();
+            assert!(!base(url).is_loopback());
         }
         base("https://example.com").check(false).unwrap();
+        base("https://example.com").check(true).unwrap();
         assert!(!base("https://example.com").is_plain());
         assert!(base("http://localhost").is_plain());
     }

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::{Body, Client, Request, Url};
 
-use super::client::{contained, percent_encode, read_body};
+use super::client::{TooLarge, contained, read_body};
 use super::credentials::bearer;
 use super::gate::{GatedBody, Handed};
 use crate::error::{Cause, SendError};
-use crate::outcome::Outcome;
+use crate::outcome::{BodyEnd, Outcome};
 use crate::request::ActionId;
 use crate::upstream::{AccessToken, Call};
 
@@ -45,21 +45,19 @@ impl Route {
         }
     }
 
-    /// The URL that executes `action`; `None` where a URL cannot name it.
-    fn url(self, api: &Url, action: &str) -> Option<Url> {
+    /// The URL that executes `action`, whose id is one path segment as it is.
+    fn url(self, api: &Url, action: &ActionId) -> Url {
         let (collection, query) = match self {
             Self::DataActions => ("dataactions", None),
             Self::Actions { flatten: false } => ("actions", Some("flatten=false")),
             Self::Actions { flatten: true } => ("actions", Some("flatten=true")),
         };
-        let id = percent_encode(action);
-        let path = format!("/api/v2/integrations/{collection}/{id}/execute");
         let mut url = api.clone();
-        url.set_path(&path);
+        url.set_path(&format!(
+            "/api/v2/integrations/{collection}/{action}/execute"
+        ));
         url.set_query(query);
-        // URLs resolve "." and ".." in every spelling, so the path that stands
-        // there now is compared with the one that was meant.
-        (url.path() == path && !id.is_empty()).then_some(url)
+        url
     }
 }
 
@@ -73,20 +71,20 @@ impl Urls {
     /// and made again when they are asked for.
     const MOST: usize = 256;
 
-    /// The URL that executes `action`; `None` where a URL cannot name it.
-    fn of(&self, api: &Url, route: Route, action: &ActionId) -> Option<Url> {
+    /// The URL that executes `action`.
+    fn of(&self, api: &Url, route: Route, action: &ActionId) -> Url {
         // A panic leaves no half of an entry.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (route, action.clone());
         if let Some(url) = known.get(&place) {
-            return Some(url.clone());
+            return url.clone();
         }
-        let url = route.url(api, action.as_str())?;
+        let url = route.url(api, action);
         if known.len() == Self::MOST {
             known.clear();
         }
         known.insert(place, url.clone());
-        Some(url)
+        url
     }
 }
 
@@ -94,8 +92,8 @@ impl Urls {
 ///
 /// # Errors
 ///
-/// [`SendError::before_sending`] where the action's id, the token or the key
-/// cannot be put into a request.
+/// [`SendError::before_sending`] where the token or the key cannot be put into a
+/// request.
 pub(super) fn request(
     urls: &Urls,
     api: &Url,
@@ -104,9 +102,7 @@ pub(super) fn request(
     token: Option<&AccessToken>,
 ) -> Result<(Request, Handed), SendError> {
     let refuse = |reason: &str| SendError::before_sending(reason);
-    let url = urls
-        .of(api, route, call.request().action_id())
-        .ok_or_else(|| refuse("the action id is no path segment"))?;
+    let url = urls.of(api, route, call.request().action_id());
     let token = token.ok_or_else(|| refuse("there is no access token"))?;
     let authorization =
         bearer(token.expose()).ok_or_else(|| refuse("the access token is not a header value"))?;
@@ -122,7 +118,8 @@ pub(super) fn request(
     Ok((request, handed))
 }
 
-/// Sends a request and reads its answer, of at most `limit` bytes.
+/// Sends a request and reads its answer, of at most `limit` bytes. The status of a
+/// success stands whatever the size of its body, which is then not read.
 ///
 /// # Errors
 ///
@@ -139,8 +136,14 @@ pub(super) async fn send(
         let response = response.map_err(reqwest::Error::without_url)?;
         let status = response.status();
         let headers = detached(response.headers());
-        let body = read_body(response, limit).await?;
-        Ok(Outcome::new(status, headers, Bytes::from(body)))
+        let end = body_end(status, &headers);
+        match read_body(response, limit).await {
+            Ok(body) => Ok(Outcome::new(status, headers, Bytes::from(body)).with_body_end(end)),
+            Err(cause) if status.is_success() && cause.is::<TooLarge>() => {
+                Ok(Outcome::new(status, headers, "").with_body_end(BodyEnd::Unread))
+            }
+            Err(cause) => Err(cause),
+        }
     });
     answer.await.map_err(|cause: Cause| {
         // No connection came about (name resolution, TCP, the proxy, TLS), or it
@@ -148,6 +151,23 @@ pub(super) async fn send(
         // nothing, on a new connection or one from the pool.
         SendError::by(handed.nothing(), cause)
     })
+}
+
+/// What ended a body that was read without an error (RFC 9112 section 6.3): without
+/// a length and chunks it is the end of the connection, wherever that came.
+fn body_end(status: StatusCode, headers: &HeaderMap) -> BodyEnd {
+    let chunked = || {
+        let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
+        let codings = last.and_then(|codings| codings.to_str().ok());
+        let last = codings.and_then(|codings| codings.rsplit(',').next());
+        last.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
+    };
+    let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+    let sized = headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
+    match bodiless || sized || chunked() {
+        true => BodyEnd::Marked,
+        false => BodyEnd::Closed,
+    }
 }
 
 /// The headers in memory of their own: as they come they are slices of the
@@ -166,15 +186,11 @@ fn detached(headers: &HeaderMap) -> HeaderMap {
 mod tests {
     use super::*;
 
-    fn path(route: Route, id: &str) -> Option<String> {
+    fn path(route: Route, id: &str) -> String {
         let api = Url::parse("https://api.mypurecloud.ie").unwrap();
-        let url = route.url(&api, id)?;
-        Some(
-            url.as_str()
-                .strip_prefix("https://api.mypurecloud.ie")
-                .unwrap()
-                .to_owned(),
-        )
+        let url = route.url(&api, &id.parse().unwrap());
+        let path = url.as_str().strip_prefix("https://api.mypurecloud.ie");
+        path.unwrap().to_owned()
     }
 
     #[test]
@@ -197,7 +213,7 @@ mod tests {
                 "actions?flatten=false",
             ),
         ] {
-            assert_eq!(path(route, id).as_deref(), Some(expected.as_str()));
+            assert_eq!(path(route, id), expected);
             assert_eq!(route.label(), label);
         }
     }
@@ -207,10 +223,9 @@ mod tests {
         let api = Url::parse("https://api.mypurecloud.ie").unwrap();
         let urls = Urls::default();
         for n in 0..Urls::MOST {
-            let id: ActionId = format!("custom_-_{n}/").parse().unwrap();
+            let id: ActionId = format!("custom_-_{n}").parse().unwrap();
             for route in [Route::DataActions, Route::Actions { flatten: true }] {
-                let meant = route.url(&api, id.as_str());
-                assert!(meant.is_some());
+                let meant = route.url(&api, &id);
                 // Made, then known.
                 assert_eq!(urls.of(&api, route, &id), meant);
                 assert_eq!(urls.of(&api, route, &id), meant);
@@ -219,30 +234,51 @@ mod tests {
         }
     }
 
+    /// What an id may hold is safe in a path as it is.
     #[test]
-    fn an_id_is_one_path_segment_whatever_it_holds() {
-        for (id, segment) in [
-            ("../x", "..%2Fx"),
-            ("..", ""),
-            (".", ""),
-            ("", ""),
-            ("...", "..."),
-            ("%2e%2e", "%252e%252e"),
-            ("%2E.", "%252E."),
-            ("..%2f", "..%252f"),
-            ("..\\x", "..%5Cx"),
-            ("a/b", "a%2Fb"),
-            ("a?b", "a%3Fb"),
-            ("a#b", "a%23b"),
-            ("a b", "a%20b"),
-            ("a;b@c:d", "a%3Bb%40c%3Ad"),
-            ("é\u{202e}", "%C3%A9%E2%80%AE"),
-            ("a\r\nb\t\u{0}", "a%0D%0Ab%09%00"),
-            ("//evil.example/", "%2F%2Fevil.example%2F"),
+    fn an_id_is_one_path_segment_as_it_is() {
+        let every: String = (' '..='~')
+            .filter(|c| c.to_string().parse::<ActionId>().is_ok() || *c == '.')
+            .collect();
+        assert_eq!(every.len(), 26 + 26 + 10 + 4);
+        for id in [every.as_str(), "...", "..a", "custom_-_refund"] {
+            let expected = format!("/api/v2/integrations/dataactions/{id}/execute");
+            assert_eq!(path(Route::DataActions, id), expected);
+        }
+    }
+
+    /// Red when a body that the connection ended counts as one that was marked.
+    #[test]
+    fn end_of_a_body_is_what_the_client_went_by() {
+        for (status, headers, end) in [
+            (200, "content-length: 0", BodyEnd::Marked),
+            (200, "transfer-encoding: chunked", BodyEnd::Marked),
+            (200, "transfer-encoding: gzip, Chunked", BodyEnd::Marked),
+            (200, "transfer-encoding: chunked, gzip", BodyEnd::Closed),
+            (
+                200,
+                "transfer-encoding: gzip;content-length: 2",
+                BodyEnd::Closed,
+            ),
+            (
+                200,
+                "transfer-encoding: chunked;content-length: 2",
+                BodyEnd::Marked,
+            ),
+            (200, "x: y", BodyEnd::Closed),
+            (204, "x: y", BodyEnd::Marked),
+            (304, "x: y", BodyEnd::Marked),
+            (205, "x: y", BodyEnd::Closed),
         ] {
-            let expected = format!("/api/v2/integrations/dataactions/{segment}/execute");
-            let expected = (!segment.is_empty()).then_some(expected);
-            assert_eq!(path(Route::DataActions, id), expected, "{id:?}");
+            let mut map = HeaderMap::new();
+            for (name, value) in headers.split(';').filter_map(|line| line.split_once(": ")) {
+                map.append(
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                );
+            }
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(body_end(status, &map), end, "{status} {headers}");
         }
     }
 }

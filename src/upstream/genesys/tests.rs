@@ -24,8 +24,14 @@ fn check_names_the_setting_at_fault() {
         .allow_insecure()
         .check()
         .unwrap();
+    // Red when loopback needs no TLS although a proxy is in between.
+    let proxied = || cloud("http://localhost:1").proxy("http://127.0.0.1:2");
+    assert_eq!(refused(&proxied()), "environment");
+    proxied().allow_insecure().check().unwrap();
+    good().environment_proxy(true).check().unwrap();
     assert_eq!(refused(&good().rate_limit(0)), "rate_limit");
-    assert_eq!(refused(&good().proxy("nonsense")), "proxy");
+    let secure = cloud("https://127.0.0.1:9");
+    assert_eq!(refused(&secure.proxy("nonsense")), "proxy");
     assert_eq!(
         refused(&good().root_certificate("nonsense")),
         "root_certificate"
@@ -46,7 +52,7 @@ fn check_names_the_setting_at_fault() {
 
 #[test]
 fn a_setting_after_a_check_is_not_lost() {
-    let cloud = cloud("http://127.0.0.1:9");
+    let cloud = cloud("https://127.0.0.1:9");
     cloud.check().unwrap();
     assert_eq!(refused(&cloud.proxy("nonsense")), "proxy");
 }

@@ -1,0 +1,301 @@
+//! How much of an answer's body can be read, and whether it is what its headers
+//! say. It looks for no error code: that is `error_body`'s.
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use serde::de::IgnoredAny;
+
+use crate::outcome::{BodyEnd, Outcome};
+
+/// Whether the body was read to its end and can be searched for what the platform
+/// writes into it; the reason where not.
+///
+/// # Errors
+///
+/// A body that was not read, or that only the end of its connection ends and
+/// that is no whole JSON; a content coding; an encoding in which ASCII is not
+/// ASCII (UTF-16, UTF-7, …), announced or seen.
+pub(super) fn searchable(outcome: &Outcome) -> Result<(), &'static str> {
+    let body = &*outcome.body;
+    match outcome.body_end() {
+        BodyEnd::Unread => return Err("its body was not read"),
+        BodyEnd::Closed if !is_json(body) => {
+            return Err("its body may be cut: it has no length, and the connection ended");
+        }
+        _ if body.is_empty() => return Ok(()),
+        _ => {}
+    }
+    if is_coded(outcome) {
+        Err("its body has a content coding")
+    } else if hides_ascii(outcome) {
+        Err("its body is in an encoding that hides text")
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a success has the action's answer with it; the reason where not.
+///
+/// # Errors
+///
+/// HTML; a body that is announced as JSON, or not at all, and is none; one that
+/// is empty, or a number, and that only the end of its connection ends. What was
+/// not read is settled by the status, unless it is HTML.
+pub(super) fn is_answer(outcome: &Outcome) -> Result<(), &'static str> {
+    let body = &*outcome.body;
+    let closed = outcome.body_end() == BodyEnd::Closed;
+    let announced = Announced::of(outcome);
+    if body.is_empty() && outcome.body_end() != BodyEnd::Unread {
+        return match closed {
+            true => Err("its body may be cut: it is empty, and the connection ended"),
+            false => Ok(()),
+        };
+    }
+    match announced {
+        Announced::Html => Err("its body is an HTML page"),
+        _ if outcome.body_end() == BodyEnd::Unread || is_coded(outcome) => Ok(()),
+        Announced::Other => Ok(()),
+        Announced::Json | Announced::Nothing if !is_json(body) => Err("its body is not JSON"),
+        // Another digit may have followed.
+        _ if closed && body.last().is_some_and(u8::is_ascii_digit) => {
+            Err("its body may be cut: it is a number, and the connection ended")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The text behind a byte order mark.
+pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// Whether the body is one JSON value in structure. Invalid UTF-8, lone
+/// surrogates, raw control characters and a byte order mark do not make it none.
+fn is_json(body: &[u8]) -> bool {
+    let parses = |text| serde_json::from_slice::<IgnoredAny>(text).is_ok();
+    let body = without_mark(body);
+    parses(body) || body.iter().any(u8::is_ascii_control) && parses(&respelled(body))
+}
+
+/// Without its control characters, and so in one byte for a character where it is
+/// UTF-16.
+fn respelled(body: &[u8]) -> Vec<u8> {
+    let marks: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+    let mark = marks.iter().any(|mark| body.starts_with(mark));
+    let body = if mark { &body[2..] } else { body };
+    let characters = body.iter().filter(|byte| **byte != 0);
+    let plain = |byte: &u8| if byte.is_ascii_control() { b' ' } else { *byte };
+    characters.map(plain).collect()
+}
+
+/// What the headers say of the body; of several, the first in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Announced {
+    Html,
+    Json,
+    Other,
+    Nothing,
+}
+
+impl Announced {
+    fn of(outcome: &Outcome) -> Self {
+        let types = values(outcome, CONTENT_TYPE).map(|value| {
+            let value = value.unwrap_or_default();
+            let kind = value.split(';').next().unwrap_or_default().trim();
+            Self::named(&kind.to_ascii_lowercase())
+        });
+        types.min().unwrap_or(Self::Nothing)
+    }
+
+    fn named(kind: &str) -> Self {
+        match kind.split_once('/') {
+            None | Some(("", _) | (_, "")) => Self::Nothing,
+            Some(("text", "html") | ("application", "xhtml+xml")) => Self::Html,
+            Some((_, "json" | "x-json")) => Self::Json,
+            Some((_, name)) if name.ends_with("+json") => Self::Json,
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+/// Whether the body is compressed or the like, as a whole or for its way.
+fn is_coded(outcome: &Outcome) -> bool {
+    let plain = |value: Option<&str>| {
+        value.is_some_and(|value| {
+            let known = ["", "identity", "chunked"];
+            known.iter().any(|known| value.eq_ignore_ascii_case(known))
+        })
+    };
+    let mut codings = values(outcome, CONTENT_ENCODING).chain(values(outcome, TRANSFER_ENCODING));
+    !codings.all(plain)
+}
+
+/// Whether ASCII may stand in the body as something else.
+fn hides_ascii(outcome: &Outcome) -> bool {
+    const PLAIN: [&str; 6] = [
+        "utf-8",
+        "utf8",
+        "us-ascii",
+        "ascii",
+        "iso-8859-",
+        "windows-125",
+    ];
+    let body = &*outcome.body;
+    let announced = || {
+        values(outcome, CONTENT_TYPE).any(|value| {
+            let parameters = value.unwrap_or_default().split(';').skip(1);
+            parameters
+                .filter_map(|parameter| parameter.trim().split_once('='))
+                .filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
+                .map(|(_, name)| name.trim().trim_matches('"').to_ascii_lowercase())
+                .any(|name| !PLAIN.iter().any(|plain| name.starts_with(plain)))
+        })
+    };
+    body.contains(&0)
+        || body.starts_with(b"\xff\xfe")
+        || body.starts_with(b"\xfe\xff")
+        || announced()
+}
+
+/// The members of a header's lists; `None` where one is no text.
+fn values(outcome: &Outcome, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
+    let values = outcome.headers.get_all(name).into_iter();
+    values.flat_map(|value| {
+        let text = value.to_str().ok();
+        let members = text.unwrap_or_default().split(',');
+        members.map(move |member| text.and(Some(member.trim())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    fn outcome(headers: &[(&'static str, &[u8])], body: &[u8]) -> Outcome {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        Outcome::new(StatusCode::OK, map, body.to_vec())
+    }
+
+    #[test]
+    fn spelling_is_no_structure() {
+        for body in [
+            "{}".as_bytes(),
+            b" [1, 2.5e99999, null]\r\n",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\xff\":\"\xfc\"}",
+            b"[\"\x00\x01\x1f\n\"]",
+            br#"{"\ud83d":"\udc00 \ud83d\ude00"}"#,
+            b"{\0}\0",
+            b"\xfe\xff\0[\0t\0r\0u\0e\0]",
+            "[".repeat(100_000).as_bytes(),
+        ] {
+            let nested = body.starts_with(b"[[");
+            let body = match nested {
+                true => [body, "]".repeat(100_000).as_bytes()].concat(),
+                false => body.to_vec(),
+            };
+            assert!(is_json(&body), "{}", String::from_utf8_lossy(&body));
+        }
+        for body in [
+            "".as_bytes(),
+            b" \n",
+            b"\xef\xbb\xbf",
+            b"{\"a\":",
+            b"{\"a\":\"",
+            b"{}{}",
+            b"{}x",
+            b"{a:1}",
+            b"'a'",
+            b"NaN",
+            b"[1,]",
+            b"<html>",
+            b"\0",
+            b"\xff\xfe",
+        ] {
+            assert!(!is_json(body), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn media_types_are_read_in_every_spelling() {
+        let page = b"<html>";
+        for (kind, is_json_or_nothing) in [
+            ("", true),
+            ("nonsense", true),
+            ("/", true),
+            ("application/", true),
+            ("application/json", true),
+            ("APPLICATION/JSON ; charset=utf-8", true),
+            ("text/json", true),
+            ("application/problem+json;a=b", true),
+            ("text/plain, application/json", true),
+            ("text/plain", false),
+            ("application/jsonp", false),
+            ("application/x-ndjson", false),
+            ("application/octet-stream", false),
+            ("image/svg+xml; a=\"b, c\"", false),
+        ] {
+            let outcome = outcome(&[("content-type", kind.as_bytes())], page);
+            assert_eq!(is_answer(&outcome).is_err(), is_json_or_nothing, "{kind}");
+        }
+        for kind in ["text/html", "Text/HTML;charset=x", "application/xhtml+xml"] {
+            let outcome = outcome(&[("content-type", kind.as_bytes())], b"{}");
+            assert!(is_answer(&outcome).is_err(), "{kind}");
+        }
+        assert!(is_answer(&outcome(&[("content-type", b"\xff")], page)).is_err());
+    }
+
+    #[test]
+    fn codings_and_encodings_are_seen() {
+        for (name, value, readable) in [
+            ("content-encoding", b"identity".as_slice(), true),
+            ("content-encoding", b"", true),
+            ("content-encoding", b"Identity, GZIP", false),
+            ("content-encoding", b"\xff", false),
+            ("transfer-encoding", b"chunked", true),
+            ("transfer-encoding", b"gzip, chunked", false),
+            ("content-type", b"application/json", true),
+            ("content-type", b"application/json; charset=UTF-8", true),
+            (
+                "content-type",
+                b"text/plain; a=b; Charset = \"ISO-8859-15\"",
+                true,
+            ),
+            ("content-type", b"application/json; charset=utf-16", false),
+            ("content-type", b"application/json; charset=utf-7", false),
+            ("content-type", b"application/json; charset=IBM037", false),
+        ] {
+            let text = String::from_utf8_lossy(value);
+            let refusal = outcome(&[(name, value)], b"{}");
+            assert_eq!(searchable(&refusal).is_ok(), readable, "{name}: {text}");
+            // Nothing is hidden where there is nothing.
+            assert!(searchable(&outcome(&[(name, value)], b"")).is_ok());
+        }
+        for body in [b"\0{\0}".as_slice(), b"{\0}\0", b"\xff\xfe", b"\xfe\xff"] {
+            assert!(searchable(&outcome(&[], body)).is_err());
+        }
+    }
+
+    #[test]
+    fn end_of_a_body_is_a_length_a_chunk_or_its_own_structure() {
+        let of = |end, body| outcome(&[], body).with_body_end(end);
+        for (end, body, read, answer) in [
+            (BodyEnd::Marked, b"".as_slice(), true, true),
+            (BodyEnd::Marked, b"12", true, true),
+            (BodyEnd::Marked, b"{", true, false),
+            (BodyEnd::Closed, b"", false, false),
+            (BodyEnd::Closed, b"{}", true, true),
+            (BodyEnd::Closed, b"{", false, false),
+            (BodyEnd::Closed, b"12", true, false),
+            (BodyEnd::Closed, b"12 ", true, true),
+            (BodyEnd::Unread, b"{}", false, true),
+        ] {
+            let text = String::from_utf8_lossy(body);
+            assert_eq!(searchable(&of(end, body)).is_ok(), read, "{end:?} {text}");
+            assert_eq!(is_answer(&of(end, body)).is_ok(), answer, "{end:?} {text}");
+        }
+    }
+}
