@@ -33,7 +33,7 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
         br#"{"details":[{"errorCode":"ACTION.AUTHENTICATION"}]}"#.to_vec(),
         br#"{"code":"authentication.request.timeout"}"#.to_vec(),
         br#"{"code":"client.failed.request"}"#.to_vec(),
-        vec![b'['; 5_000],
+        vec![b'['; 1_000],
         br#"{"message":"Retry the request in [99999999999999999999999] seconds"}"#.to_vec(),
     ]);
     let changed = (
