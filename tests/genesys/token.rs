@@ -189,3 +189,25 @@ fn nothing_of_the_upstream_shows_the_secret() {
     let text = format!("{cloud:?} {cloud:#?}");
     assert!(!text.contains("hunter2"), "{text}");
 }
+
+/// Only its words tell a throttled client from a bad one, and here they cannot be
+/// read. Red when that counts as a refusal of the client, which hints `Never`.
+#[tokio::test]
+async fn refusal_that_cannot_be_read_may_pass() {
+    for (headers, body) in [
+        ("content-encoding: gzip\r\n", "rate limit, compressed"),
+        (
+            "content-type: application/json; charset=utf-16\r\n",
+            "r\0a\0t\0e\0",
+        ),
+    ] {
+        for status in ["400 Bad Request", "401 Unauthorized", "403 Forbidden"] {
+            assert!(!refused(status, headers, body).await.is_rejected());
+            assert!(
+                refused(status, "", body.split('\0').next().unwrap())
+                    .await
+                    .is_rejected()
+            );
+        }
+    }
+}

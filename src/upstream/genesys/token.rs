@@ -16,7 +16,7 @@ use super::client::{contained, read_body};
 use super::credentials::{ClientAuth, Credentials, is_token};
 use crate::error::{Error, TokenError};
 use crate::outcome::Outcome;
-use crate::policy::retry_after;
+use crate::policy::{classify, retry_after};
 use crate::store::BoxFuture;
 use crate::upstream::{AccessToken, TokenSource};
 
@@ -116,7 +116,10 @@ impl TokenEndpoint {
             reason.push_str(code);
         }
         match status {
-            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            // What cannot be read may have been a rate limit.
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+                if classify::fault(refusal).is_none() =>
+            {
                 TokenError::rejected(reason)
             }
             _ => TokenError::new(reason),
