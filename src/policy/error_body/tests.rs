@@ -93,6 +93,7 @@ fn codes_are_the_bodys_own_and_unambiguous() {
     );
     for (body, expected) in [
         (format!(r#"{{{failed},"code":"bad.request"}}"#), Code::Other),
+        (format!(r#"{{"code":"bad.request",{failed}}}"#), Code::Other),
         (
             r#"{"code":"Client.Failed.Request"}"#.to_owned(),
             Code::Other,
