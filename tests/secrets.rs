@@ -266,7 +266,9 @@ async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
 /// A proxy with a password in its URL: not there, refusing, and broken.
 async fn with_proxy(seen: &mut Seen, simulator: &GenesysSimulator) {
     let upstream = |proxy: &str| {
-        GenesysCloud::new(simulator.environment(), simulator.credentials()).proxy(proxy)
+        let cloud = GenesysCloud::new(simulator.environment(), simulator.credentials());
+        // The platform of this test has no TLS.
+        cloud.proxy(proxy).allow_insecure()
     };
     let request = DataActionRequest::new("custom_-_refund", "{}").unwrap();
     // The simulator is no proxy, and says so.

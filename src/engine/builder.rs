@@ -116,6 +116,11 @@ impl EngineBuilder {
 
     /// Reads answers; by default [`classify::genesys`](crate::classify::genesys),
     /// which a reading of your own may fall back on.
+    ///
+    /// Not asked about a success that is larger than
+    /// [`max_response_bytes`](Self::max_response_bytes), which is final. Its
+    /// `NotExecuted` is taken as `Unknown` where the answer's body cannot be read: see
+    /// [`classify`](crate::classify#bodies-that-cannot-be-read).
     pub fn classify(mut self, f: impl Fn(&Outcome) -> Verdict + Send + Sync + 'static) -> Self {
         self.terms.classify = Arc::new(f);
         self
