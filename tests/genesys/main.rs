@@ -4,6 +4,7 @@
 
 mod execute;
 mod failures;
+mod large;
 #[cfg(feature = "testing")]
 mod lease;
 mod server;

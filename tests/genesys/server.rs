@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Listens on loopback until dropped. A script that panics fails the test.
@@ -20,6 +21,7 @@ pub struct Server {
 #[derive(Default)]
 struct Seen {
     connections: AtomicUsize,
+    running: watch::Sender<usize>,
     requests: Mutex<Vec<String>>,
     panicked: AtomicBool,
 }
@@ -43,6 +45,7 @@ impl Server {
                     stream,
                     seen: Arc::clone(&log),
                 };
+                log.running.send_modify(|running| *running += 1);
                 let guard = Guard(Arc::clone(&log));
                 let script = script(connection);
                 running.spawn(async move {
@@ -88,6 +91,12 @@ impl Server {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits until no script runs.
+    pub async fn idle(&self) {
+        let mut running = self.seen.running.subscribe();
+        let _ = running.wait_for(|running| *running == 0).await;
+    }
+
     /// The whole requests so far: head and body as they came.
     pub fn requests(&self) -> Vec<String> {
         self.seen.requests.lock().unwrap().clone()
@@ -113,6 +122,7 @@ impl Drop for Guard {
         if std::thread::panicking() {
             self.0.panicked.store(true, Ordering::SeqCst);
         }
+        self.0.running.send_modify(|running| *running -= 1);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,23 +12,23 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Proxy, Response, Url, redirect, retry};
 use rustls::crypto::CryptoProvider;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::{self, Handle};
+use tokio::task::yield_now;
 
 use super::environment::Environment;
 use crate::error::{Cause, Error, chain};
 use crate::lookup;
-
-/// Gateways close idle connections after a minute or so; a request written into
-/// one that is being closed is lost, and its fate unknown.
-const POOL_IDLE: Duration = Duration::from_secs(15);
 
 /// An action runs for a minute at most; what is beyond a day is a slip, and so
 /// long a doubt that nobody could resolve it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything about the HTTP client that can be set.
+#[derive(Clone)]
 pub(super) struct Settings {
     pub(super) attempt_timeout: Duration,
     pub(super) connect_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) proxy: Option<SecretString>,
     pub(super) roots: Vec<Vec<u8>>,
     pub(super) allow_insecure: bool,
@@ -40,6 +40,9 @@ impl Default for Settings {
         Self {
             attempt_timeout: Duration::from_secs(65),
             connect_timeout: Duration::from_secs(5),
+            // Gateways close idle connections after a minute or so; a request
+            // written into one that is being closed is lost, and its fate unknown.
+            idle_timeout: Duration::from_secs(15),
             proxy: None,
             roots: Vec::new(),
             allow_insecure: false,
@@ -53,6 +56,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("attempt_timeout", &self.attempt_timeout)
             .field("connect_timeout", &self.connect_timeout)
+            .field("idle_timeout", &self.idle_timeout)
             // May hold the proxy's password.
             .field("proxy", &self.proxy.as_ref().map(|_| "[redacted]"))
             .field("root_certificates", &self.roots.len())
@@ -68,8 +72,9 @@ impl Settings {
         for (setting, limit) in [
             ("attempt_timeout", self.attempt_timeout),
             ("connect_timeout", self.connect_timeout),
+            ("idle_timeout", self.idle_timeout),
         ] {
-            if limit.is_zero() {
+            if limit.is_zero() && setting != "idle_timeout" {
                 return Err(Error::invalid_config(setting, "must not be zero"));
             }
             if limit > LONGEST_TIMEOUT {
@@ -93,13 +98,17 @@ impl Settings {
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())
-            .pool_idle_timeout(POOL_IDLE)
+            .pool_idle_timeout(self.idle_timeout)
             .tcp_nodelay(true)
-            .timeout(self.attempt_timeout)
-            // Were both to end together, the proof that nothing was sent
-            // would be lost.
+            // The client has no time limit for the whole request: it would look at
+            // that before the answer, and throw away one that is there. Were
+            // connecting and the attempt to end together, the proof that nothing
+            // was sent would be lost.
             .connect_timeout(self.connect_timeout.min(self.attempt_timeout / 2))
             .no_proxy();
+        if self.idle_timeout.is_zero() {
+            builder = builder.pool_max_idle_per_host(0);
+        }
         if let Some(proxy) = &self.proxy {
             builder = builder.proxy(read_proxy(proxy)?);
         }
@@ -156,6 +165,51 @@ fn read_proxy(proxy: &SecretString) -> Result<Proxy, Error> {
     }
 }
 
+/// The HTTP clients of one upstream: one for each runtime that it is used on.
+///
+/// A connection is a task of the runtime that made it. On another one, a request
+/// would wait for a task that is polled only when its own runtime is driven, which
+/// may be never again.
+pub(super) struct Clients {
+    settings: Settings,
+    environment: Environment,
+    /// The one used last is the last.
+    known: Mutex<Vec<(Option<runtime::Id>, Client)>>,
+}
+
+impl Clients {
+    /// More runtimes than a program has; beyond it, clients are built anew.
+    const MOST: usize = 16;
+
+    /// Builds the client of this runtime, which finds impossible settings.
+    pub(super) fn new(settings: Settings, environment: Environment) -> Result<Arc<Self>, Error> {
+        let clients = Self {
+            settings,
+            environment,
+            known: Mutex::default(),
+        };
+        clients.of_this_runtime()?;
+        Ok(Arc::new(clients))
+    }
+
+    /// The client whose connections this runtime drives.
+    pub(super) fn of_this_runtime(&self) -> Result<Client, Error> {
+        let runtime = Handle::try_current().ok().map(|handle| handle.id());
+        // A panic leaves no half of an entry.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match known.iter().position(|(of, _)| *of == runtime) {
+            Some(at) => known.remove(at),
+            None => (runtime, self.settings.build(&self.environment)?),
+        };
+        if known.len() == Self::MOST {
+            known.remove(0);
+        }
+        let client = found.1.clone();
+        known.push(found);
+        Ok(client)
+    }
+}
+
 /// Without a default provider reqwest would panic.
 fn ensure_crypto_provider() {
     if CryptoProvider::get_default().is_none() {
@@ -179,7 +233,16 @@ impl Resolve for Resolver {
 
 /// Uses the HTTP client. Where that panics, as tokio does for want of a thread or
 /// a driver, the panic ends here as an error.
+///
+/// The runtime has a turn first. Until it has looked at its sockets, the client
+/// takes a connection for idle that the other end has closed long ago, or has sent
+/// something on that no request asked for: with its tasks busy, that may be the
+/// last time that they were not.
 pub(super) async fn contained<T>(used: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
+    let used = async {
+        yield_now().await;
+        used.await
+    };
     let answer = AssertUnwindSafe(used).catch_unwind().await;
     answer.unwrap_or_else(|_| Err("the HTTP client panicked".into()))
 }
@@ -262,6 +325,10 @@ mod tests {
         assert_eq!(
             setting(&refused(|s| s.connect_timeout = Duration::ZERO)),
             "connect_timeout"
+        );
+        assert_eq!(
+            setting(&refused(|s| s.idle_timeout = Duration::MAX)),
+            "idle_timeout"
         );
         assert_eq!(
             setting(&refused(|s| s.user_agent = Some("a\r\nX: y".into()))),

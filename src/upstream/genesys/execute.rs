@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -15,7 +16,7 @@ use super::gate::{GatedBody, Handed};
 use crate::error::{Cause, SendError};
 use crate::outcome::Outcome;
 use crate::request::ActionId;
-use crate::upstream::{AccessToken, Call};
+use crate::upstream::{AccessToken, Call, within};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -122,32 +123,42 @@ pub(super) fn request(
     Ok((request, handed))
 }
 
-/// Sends a request and reads its answer, of at most `limit` bytes.
+/// Sends a request and reads its answer, in `limit` at most.
 ///
 /// # Errors
 ///
-/// [`SendError::before_sending`] where the body was not handed over to a
+/// [`SendError::before_sending`] where the end of the body was not handed over to a
 /// connection, which proves that nothing was executed, whatever went wrong, a
 /// panic included; after that always [`SendError::after_sending`].
 pub(super) async fn send(
     client: &Client,
     (request, handed): (Request, Handed),
-    limit: usize,
+    limit: Duration,
 ) -> Result<Outcome, SendError> {
     let answer = contained(async {
         let response = client.execute(request).await;
         let response = response.map_err(reqwest::Error::without_url)?;
         let status = response.status();
+        if status.is_success() {
+            handed.acted_on();
+        }
         let headers = detached(response.headers());
-        let body = read_body(response, limit).await?;
+        let body = read_body(response, handed.max_response_bytes()).await?;
         Ok(Outcome::new(status, headers, Bytes::from(body)))
     });
-    answer.await.map_err(|cause: Cause| {
-        // No connection came about (name resolution, TCP, the proxy, TLS), or it
-        // died before the body was handed over to it. After that a failure proves
-        // nothing, on a new connection or one from the pool.
-        SendError::by(handed.nothing(), cause)
-    })
+    // From the end of its time on nothing leaves, also where the answer is waited
+    // for a little longer.
+    let answer = within(limit, answer, || handed.nothing()).await;
+    let answer = answer.unwrap_or_else(|| {
+        let cause = format!("no answer within {} s", limit.as_secs_f64());
+        Err(cause.into())
+    });
+    // No connection came about (name resolution, TCP, the proxy, TLS), or it died
+    // before the end of the body was handed over to it. After that a failure proves
+    // nothing, on a new connection or one from the pool. An answer that came before
+    // it leaves nothing to hand over either.
+    let nothing = handed.nothing();
+    answer.map_err(|cause: Cause| SendError::by(nothing, cause))
 }
 
 /// The headers in memory of their own: as they come they are slices of the
