@@ -21,6 +21,7 @@ mod engine {
     mod resolution;
     mod runtimes;
     mod shares;
+    mod stalls;
     mod strangers;
     mod subscribers;
     mod tokens;

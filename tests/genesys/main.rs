@@ -7,7 +7,9 @@ mod failures;
 mod large;
 #[cfg(feature = "testing")]
 mod lease;
+mod reuse;
 mod server;
+mod stalls;
 mod tls;
 mod token;
 

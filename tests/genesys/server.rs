@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -34,6 +34,26 @@ impl Server {
         Done: Future<Output = ()> + Send + 'static,
     {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::serve(listener, script)
+    }
+
+    /// The same behind sockets that take little of what is not read.
+    pub async fn narrow<F, Done>(script: F) -> Self
+    where
+        F: Fn(Connection<TcpStream>) -> Done + Send + 'static,
+        Done: Future<Output = ()> + Send + 'static,
+    {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self::serve(socket.listen(64).unwrap(), script)
+    }
+
+    fn serve<F, Done>(listener: TcpListener, script: F) -> Self
+    where
+        F: Fn(Connection<TcpStream>) -> Done + Send + 'static,
+        Done: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let log = Arc::clone(&seen);

@@ -18,6 +18,7 @@ use tokio::task::yield_now;
 use super::environment::Environment;
 use crate::error::{Cause, Error, chain};
 use crate::lookup;
+use crate::upstream::within;
 
 /// An action runs for a minute at most; what is beyond a day is a slip, and so
 /// long a doubt that nobody could resolve it.
@@ -231,20 +232,28 @@ impl Resolve for Resolver {
     }
 }
 
-/// Uses the HTTP client. Where that panics, as tokio does for want of a thread or
-/// a driver, the panic ends here as an error.
+/// Uses the HTTP client for `limit` at most. Where that panics, as tokio does for
+/// want of a thread or a driver, the panic ends here as an error. `is_over` is that
+/// of [`within`].
 ///
 /// The runtime has a turn first. Until it has looked at its sockets, the client
 /// takes a connection for idle that the other end has closed long ago, or has sent
-/// something on that no request asked for: with its tasks busy, that may be the
-/// last time that they were not.
-pub(super) async fn contained<T>(used: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
+/// something on that no request asked for: while tasks are busy, nothing looks.
+pub(super) async fn contained<T>(
+    limit: Duration,
+    used: impl Future<Output = Result<T, Cause>>,
+    is_over: impl FnOnce() -> bool,
+) -> Result<T, Cause> {
     let used = async {
         yield_now().await;
         used.await
     };
-    let answer = AssertUnwindSafe(used).catch_unwind().await;
-    answer.unwrap_or_else(|_| Err("the HTTP client panicked".into()))
+    let answer = AssertUnwindSafe(within(limit, used, is_over));
+    match answer.catch_unwind().await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => Err(format!("no answer within {} s", limit.as_secs_f64()).into()),
+        Err(_) => Err("the HTTP client panicked".into()),
+    }
 }
 
 /// Reads a whole body of at most `limit` bytes.

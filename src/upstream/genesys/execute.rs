@@ -13,10 +13,10 @@ use reqwest::{Body, Client, Request, Url};
 use super::client::{contained, percent_encode, read_body};
 use super::credentials::bearer;
 use super::gate::{GatedBody, Handed};
-use crate::error::{Cause, SendError};
+use crate::error::SendError;
 use crate::outcome::Outcome;
 use crate::request::ActionId;
-use crate::upstream::{AccessToken, Call, within};
+use crate::upstream::{AccessToken, Call};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -135,7 +135,7 @@ pub(super) async fn send(
     (request, handed): (Request, Handed),
     limit: Duration,
 ) -> Result<Outcome, SendError> {
-    let answer = contained(async {
+    let answer = async {
         let response = client.execute(request).await;
         let response = response.map_err(reqwest::Error::without_url)?;
         let status = response.status();
@@ -145,20 +145,16 @@ pub(super) async fn send(
         let headers = detached(response.headers());
         let body = read_body(response, handed.max_response_bytes()).await?;
         Ok(Outcome::new(status, headers, Bytes::from(body)))
-    });
+    };
     // From the end of its time on nothing leaves, also where the answer is waited
     // for a little longer.
-    let answer = within(limit, answer, || handed.nothing()).await;
-    let answer = answer.unwrap_or_else(|| {
-        let cause = format!("no answer within {} s", limit.as_secs_f64());
-        Err(cause.into())
-    });
+    let answer = contained(limit, answer, || handed.nothing()).await;
     // No connection came about (name resolution, TCP, the proxy, TLS), or it died
     // before the end of the body was handed over to it. After that a failure proves
     // nothing, on a new connection or one from the pool. An answer that came before
     // it leaves nothing to hand over either.
     let nothing = handed.nothing();
-    answer.map_err(|cause: Cause| SendError::by(nothing, cause))
+    answer.map_err(|cause| SendError::by(nothing, cause))
 }
 
 /// The headers in memory of their own: as they come they are slices of the

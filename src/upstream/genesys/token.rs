@@ -18,7 +18,7 @@ use crate::error::{Error, TokenError};
 use crate::outcome::Outcome;
 use crate::policy::retry_after;
 use crate::store::BoxFuture;
-use crate::upstream::{AccessToken, TokenSource, within};
+use crate::upstream::{AccessToken, TokenSource};
 
 /// For connecting, asking and reading the answer together.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -78,15 +78,14 @@ impl TokenEndpoint {
         let client = clients.and_then(|clients| clients.of_this_runtime());
         let client = client.map_err(TokenError::new)?;
         let request = self.request()?;
-        let answer = contained(async {
+        let answer = async {
             let response = client.execute(request).await;
             let response = response.map_err(reqwest::Error::without_url)?;
             let (status, headers) = (response.status(), response.headers().clone());
             let body = Zeroizing::new(read_body(response, SIZE_LIMIT).await?);
             Ok((status, headers, body))
-        });
-        let answer = within(TIME_LIMIT, answer, || false).await;
-        let answer = answer.unwrap_or_else(|| Err("no answer in time".into()));
+        };
+        let answer = contained(TIME_LIMIT, answer, || false).await;
         let (status, headers, body) = answer.map_err(TokenError::new)?;
         if status == StatusCode::OK {
             read_token(&body)
