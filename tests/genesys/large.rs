@@ -95,7 +95,8 @@ async fn large_request_that_arrived_whole_may_have_been_executed() {
 /// As gateways refuse what is too large: after the head, without reading the rest.
 /// Closing such a connection resets it, and the answer may be lost.
 ///
-/// Red when the whole body is handed over at once: 5 to 19 of 20 are then unknown.
+/// Red when the whole body is handed over at once, or its end without a pause: some
+/// of these are then unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn early_refusal_of_a_large_request_is_never_unknown() {
     for size in [100_000, 900_000, HUGE] {

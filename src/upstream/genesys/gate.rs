@@ -6,17 +6,24 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::upstream::{Call, Gate};
 
 /// A body of so many bytes is handed over at once, and written at once with its
 /// head. A larger one may be refused, or lose its connection, while it leaves.
 const ONE_WRITE: usize = 64 * 1024;
+
+/// From when the first part of a large body is written until its end is handed
+/// over. A server that refuses the request by its head has said so by then, or has
+/// reset the connection; on one that is far away, while the first part was written.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What tells whether the HTTP client was given the whole body; a clone is the
 /// same.
@@ -87,9 +94,9 @@ impl GatedBody {
     }
 
     /// The first frame of a large body. The connection learns of a refusal or of
-    /// its own end only by reading, and it reads before it asks for the rest: so
-    /// the rest is kept back until this is written and the runtime has looked at
-    /// its sockets.
+    /// its own end by reading, and it reads before it asks for the rest: so the rest
+    /// is kept back until this is written and what the server says has had time to
+    /// come.
     fn begin(&mut self, mut body: Bytes) -> Result<Bytes, Lapsed> {
         let Handed { call, gate } = &self.handed;
         if gate.is_closed() || !call.may_leave() {
@@ -101,7 +108,7 @@ impl GatedBody {
         let later = tokio::spawn(async {
             // Never sent: it ends when the connection drops what it has written.
             let _ = written.await;
-            yield_now().await;
+            sleep(PAUSE).await;
         });
         self.left = Left::End(end, later);
         Ok(Bytes::from_owner(Part { body, _held: held }))
@@ -171,7 +178,6 @@ mod tests {
     use super::*;
     use crate::request::DataActionRequest;
     use crate::upstream::Lease;
-    use std::time::Duration;
     use tokio::time::{Instant, advance};
 
     fn next(body: &mut GatedBody) -> Option<Result<Bytes, Lapsed>> {
@@ -220,7 +226,7 @@ mod tests {
     }
 
     /// Red when the end is handed over with the rest, or as soon as it is written.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn end_of_a_large_body_waits_until_the_rest_is_written() {
         let (mut body, handed) = GatedBody::new(&large());
         let length = body.size_hint().exact().unwrap();
@@ -232,10 +238,8 @@ mod tests {
             let polled = Pin::new(body).poll_frame(&mut context);
             polled.is_pending()
         };
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-            assert!(is_pending(&mut body), "it is not written yet");
-        }
+        sleep(2 * PAUSE).await;
+        assert!(is_pending(&mut body), "it is not written yet");
         let written = begun.len() as u64;
         drop(begun);
         assert!(is_pending(&mut body), "nothing was read since");
@@ -255,8 +259,7 @@ mod tests {
         let (mut body, handed) = GatedBody::new(&large().under(&lease));
         drop(next(&mut body).unwrap().unwrap());
         assert!(handed.nothing());
-        tokio::task::yield_now().await;
-        tokio::task::yield_now().await;
+        sleep(2 * PAUSE).await;
         assert!(next(&mut body).unwrap().is_err());
 
         // I1 for the end, and for the beginning.
