@@ -225,6 +225,15 @@ mod tests {
         Call::new(DataActionRequest::new("refund", payload).unwrap(), 1)
     }
 
+    #[test]
+    fn body_of_one_write_is_one_frame() {
+        let payload = format!("\"{}\"", "x".repeat(ONE_WRITE - 2));
+        let call = Call::new(DataActionRequest::new("refund", payload).unwrap(), 1);
+        let (mut body, handed) = GatedBody::new(&call);
+        assert_eq!(next(&mut body).unwrap().unwrap().len(), ONE_WRITE);
+        assert!(body.is_end_stream() && !handed.nothing());
+    }
+
     /// Red when the end is handed over with the rest, or as soon as it is written.
     #[tokio::test(start_paused = true)]
     async fn end_of_a_large_body_waits_until_the_rest_is_written() {
@@ -266,6 +275,7 @@ mod tests {
         let (mut body, handed) = GatedBody::new(&large().under(&lease));
         drop(next(&mut body).unwrap().unwrap());
         advance(second).await;
+        sleep(2 * PAUSE).await;
         assert!(next(&mut body).unwrap().is_err());
         assert!(handed.nothing());
         let (mut body, handed) = GatedBody::new(&large().under(&lease));
