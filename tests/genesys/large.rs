@@ -144,27 +144,22 @@ async fn attempt_that_ends_within_a_large_request_proves_that_it_was_not_whole()
     assert_eq!((server.connections(), server.requests().len()), (1, 0));
 }
 
-/// A server that reports success has acted, whatever it had.
+/// A server that answers and does not refuse the request may have acted, whatever it
+/// had.
 ///
 /// Red without `acted_on`.
 #[tokio::test]
-async fn success_that_comes_before_the_request_is_whole_proves_nothing() {
-    for resets in [true, false] {
+async fn answer_that_comes_before_the_request_is_whole_proves_nothing() {
+    for status in ["200 OK", "502 Bad Gateway"] {
         let server = Server::narrow(move |mut connection| async move {
             connection.skip(1000).await;
-            let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab";
-            connection.write(begun).await;
-            if resets {
-                // The answer is there before the reset.
-                connection.skip(100_000).await;
-                connection.reset();
-            } else {
-                connection.until_closed().await;
-            }
+            let begun = format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\n\r\nab");
+            connection.write(begun.as_bytes()).await;
+            connection.until_closed().await;
         })
         .await;
         let cloud = cloud(&server.url()).attempt_timeout(2 * SOON);
         let error = send(&cloud, &large(HUGE)).await.unwrap_err();
-        assert!(error.may_have_left(), "{error:?}");
+        assert!(error.may_have_left(), "{status}: {error:?}");
     }
 }

@@ -139,7 +139,7 @@ pub(super) async fn send(
         let response = client.execute(request).await;
         let response = response.map_err(reqwest::Error::without_url)?;
         let status = response.status();
-        if status.is_success() {
+        if !status.is_client_error() {
             handed.acted_on();
         }
         let headers = detached(response.headers());

@@ -54,8 +54,8 @@ impl Handed {
         nothing
     }
 
-    /// The server reports success. Whatever of the body it had, the end of this
-    /// send proves nothing from now on.
+    /// The server answers, and does not refuse the request: it may have acted on
+    /// what it had of the body, and the end of this send proves nothing from now on.
     pub(super) fn acted_on(&self) {
         self.gate.pass();
     }
@@ -285,7 +285,7 @@ mod tests {
 
     /// Red without `acted_on`.
     #[tokio::test]
-    async fn reported_success_outweighs_a_missing_end() {
+    async fn answer_outweighs_a_missing_end() {
         let lease = Lease::until(Instant::now() + Duration::from_secs(1));
         let (mut body, handed) = GatedBody::new(&large().under(&lease));
         drop(next(&mut body).unwrap().unwrap());
