@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, Error, IdempotencyKey, Namespace, Outcome, RetryPolicy,
-    SendError, Upstream,
+    AccessToken, BoxFuture, Call, Engine, Error, IdempotencyKey, Namespace, Outcome, Reply,
+    Resolution, RetryPolicy, SendError, Upstream,
 };
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
@@ -67,10 +68,7 @@ impl Upstream for Slow {
 
 /// Executes, and stops the process for `stop` when the attempt has begun. How often
 /// the request left, and how long after the stop the caller was answered.
-async fn stopped(
-    upstream: &Slow,
-    stop: Duration,
-) -> (Result<genesys_once::Reply, Error>, Duration) {
+async fn stopped(upstream: &Slow, stop: Duration) -> (Result<Reply, Error>, Duration) {
     let engine = Engine::builder(upstream.clone()).retry(RetryPolicy::never());
     let engine = engine.start().await.unwrap();
     let caller = tokio::spawn(async move { engine.execute(request("{}")).await });
@@ -116,11 +114,57 @@ async fn record_counts_the_second_of_a_late_timer() {
     engine.execute(request("{}")).await.unwrap_err();
     let key = IdempotencyKey::of(&request("{}"));
     let state = engine.inspect(&key).await.unwrap().unwrap();
-    let not_applied = genesys_once::Resolution::not_applied();
+    let not_applied = Resolution::not_applied();
     let early = engine.resolve(&key, &state, not_applied).await;
     let Err(Error::TooEarly { wait, .. }) = early else {
         panic!("{early:?}");
     };
     // Counted from when the record became indeterminate.
     assert_eq!(wait, LIMIT + SECOND + lease);
+}
+
+/// The `reconcile` hook's answer may be there, too.
+///
+/// Red when a timer that fires late ends the wait for the hook at once.
+#[tokio::test(start_paused = true)]
+async fn late_timer_waits_for_the_hook() {
+    let asked = Arc::<Notify>::default();
+    let begun = asked.clone();
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let engine = Engine::builder(upstream).reconcile(move |_, _| {
+        begun.notify_one();
+        async {
+            sleep(61 * SECOND).await;
+            let found = Outcome::new(StatusCode::OK, HeaderMap::new(), "found");
+            Some(Resolution::applied(found))
+        }
+    });
+    let engine = engine.start().await.unwrap();
+    let caller = tokio::spawn(async move { engine.execute(request("{}")).await });
+    asked.notified().await;
+    advance(60 * SECOND + SECOND / 2).await;
+    assert_eq!(caller.await.unwrap().unwrap().body(), "found");
+}
+
+/// And so may a token.
+///
+/// Red when a timer that fires late ends the fetch at once: a second one begins.
+#[tokio::test(start_paused = true)]
+async fn late_timer_waits_for_the_token() {
+    let asked = Arc::<Notify>::default();
+    let (begun, fetches) = (asked.clone(), Arc::<AtomicUsize>::default());
+    let count = fetches.clone();
+    let tokens = ScriptedTokens::new(move |_| {
+        begun.notify_one();
+        count.fetch_add(1, Ordering::SeqCst);
+        let token = TokenStep::Issue(3600 * SECOND);
+        TokenStep::After(31 * SECOND, Box::new(token))
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens);
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    let caller = tokio::spawn(async move { engine.execute(request("{}")).await });
+    asked.notified().await;
+    advance(30 * SECOND + SECOND / 2).await;
+    assert_eq!(caller.await.unwrap().unwrap().body(), "{}");
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
 }
