@@ -2,6 +2,7 @@
 //! happens to it. Nothing here repeats, schedules or classifies.
 
 mod client;
+mod clients;
 mod credentials;
 mod environment;
 mod execute;
@@ -16,7 +17,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use self::client::{Clients, Settings};
+use self::client::Settings;
+use self::clients::Clients;
 pub use self::credentials::{ClientAuth, Credentials};
 pub use self::environment::Environment;
 pub use self::execute::Route;

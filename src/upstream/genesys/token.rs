@@ -12,7 +12,8 @@ use reqwest::{Request, Url};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use super::client::{Clients, contained, read_body};
+use super::client::{contained, read_body};
+use super::clients::Clients;
 use super::credentials::{ClientAuth, Credentials, is_token};
 use crate::error::{Error, TokenError};
 use crate::outcome::Outcome;
