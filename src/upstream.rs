@@ -2,7 +2,7 @@
 //! an answer means is `policy`'s business, when to send is `execution`'s.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::store::BoxFuture;
 #[cfg(feature = "genesys")]
 mod genesys;
 mod rate_permit;
+mod time_limit;
+
+pub(crate) use self::time_limit::{GRACE, within};
 
 #[cfg(feature = "genesys")]
 pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
@@ -75,17 +78,12 @@ pub trait Upstream: Send + Sync + 'static {
     /// The longest that one `send` may take, 65 s by default. The engine gives
     /// up on the attempt after it, and a lost attempt may be running for as
     /// long.
+    ///
+    /// Where the engine's timer fires late, because the process did not run, the
+    /// future is polled for up to a second more: the answer may be there already.
+    /// The record counts that second. [`Call::may_leave`] is false in it.
     fn attempt_limit(&self) -> Duration {
         Duration::from_secs(65)
-    }
-
-    /// The largest answer the engine accepts, in bytes; called by
-    /// `EngineBuilder::start` before the first `send`. An implementation that
-    /// reads bodies stops reading there, and returns what is larger without its body
-    /// ([`BodyEnd::Unread`](crate::BodyEnd::Unread)) where it is a 2xx, and as
-    /// [`SendError::after_sending`] otherwise.
-    fn limit_response(&self, bytes: usize) {
-        let _ = bytes;
     }
 
     /// Completes when the upstream's own rate limit allows one more send;
@@ -151,10 +149,6 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
         (**self).attempt_limit()
     }
 
-    fn limit_response(&self, bytes: usize) {
-        (**self).limit_response(bytes);
-    }
-
     fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
         (**self).acquire_rate_permit()
     }
@@ -168,6 +162,7 @@ pub struct Call {
     /// Where it is not the request's own.
     key: Option<Box<IdempotencyKey>>,
     lease: Option<Lease>,
+    max_response_bytes: usize,
 }
 
 impl Call {
@@ -178,6 +173,7 @@ impl Call {
             attempt,
             key: None,
             lease: None,
+            max_response_bytes: 8 << 20,
         }
     }
 
@@ -186,11 +182,17 @@ impl Call {
     #[cfg(feature = "testing")]
     pub(crate) fn with_key(request: DataActionRequest, attempt: u32, key: IdempotencyKey) -> Self {
         Self {
-            request,
-            attempt,
             key: Some(Box::new(key)),
-            lease: None,
+            ..Self::new(request, attempt)
         }
+    }
+
+    /// The same call with another bound for its answer. A call that an engine
+    /// makes has the engine's own.
+    #[must_use]
+    pub fn with_max_response_bytes(mut self, bytes: usize) -> Self {
+        self.max_response_bytes = bytes;
+        self
     }
 
     /// The same call, which may leave only while this lease lives.
@@ -200,7 +202,7 @@ impl Call {
     }
 
     /// Whether the request may leave now: the engine's lease on the key lives
-    /// (I1); always for a call made by hand.
+    /// (I1), and the attempt is not over; always for a call made by hand.
     ///
     /// The engine has made sure of it before it calls [`Upstream::send`]. An
     /// implementation that first does something that takes time (resolves a
@@ -250,6 +252,15 @@ impl Call {
         }
     }
 
+    /// The largest answer that is accepted, in bytes: the `max_response_bytes` of
+    /// the engine that makes the call, 8 MiB for a call made by hand. An
+    /// implementation that reads bodies stops reading there, and returns what is
+    /// larger without its body ([`BodyEnd::Unread`](crate::BodyEnd::Unread)) where it
+    /// is a 2xx, and as [`SendError::after_sending`] otherwise.
+    pub fn max_response_bytes(&self) -> usize {
+        self.max_response_bytes
+    }
+
     /// Which attempt of its execution this is, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -269,6 +280,8 @@ pub(crate) struct Lease(Arc<Attempted>);
 
 struct Attempted {
     until: Mutex<Instant>,
+    /// Whether the attempt has ended, although its upstream may go on.
+    over: AtomicBool,
     /// Of the send under way, where the upstream has one.
     gate: Mutex<Option<Arc<Gate>>>,
 }
@@ -284,6 +297,7 @@ impl Lease {
     pub(crate) fn until(until: Instant) -> Self {
         Self(Arc::new(Attempted {
             until: Mutex::new(until),
+            over: AtomicBool::new(false),
             gate: Mutex::default(),
         }))
     }
@@ -296,15 +310,16 @@ impl Lease {
         *lock(&self.0.until)
     }
 
-    /// Whether nothing of the request has left, and from now on nothing will. For
-    /// the end of an attempt, whatever ended it.
+    /// Ends the attempt, whatever ended it: whether the whole request has not
+    /// left, and from now on will not.
     pub(crate) fn is_unsent(&self) -> bool {
+        self.0.over.store(true, Ordering::SeqCst);
         let gate = lock(&self.0.gate);
         gate.as_ref().is_some_and(|gate| gate.close())
     }
 
     fn is_live(&self) -> bool {
-        Instant::now() < self.end()
+        !self.0.over.load(Ordering::SeqCst) && Instant::now() < self.end()
     }
 }
 
@@ -313,9 +328,10 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the body of one send has to pass. It opens once, or closes for good: so
-/// whoever closes it knows what has left, also while a connection's task still
-/// has the body.
+/// What the end of the body of one send has to pass: the part without which the
+/// request is not whole. It opens once, or closes for good: so the attempt that
+/// closes it knows what has left, also while a connection's task still has the
+/// body.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(AtomicU8);
 
@@ -325,10 +341,16 @@ impl Gate {
     const PASSED: u8 = 1;
     const CLOSED: u8 = 2;
 
-    /// Whether the body may be handed over. It has been from then on.
+    /// Whether the end of the body may be handed over. It has been from then on.
     #[cfg(feature = "genesys")]
     pub(crate) fn pass(&self) -> bool {
         self.turn(Self::PASSED) == Self::PASSED
+    }
+
+    /// Whether the end of the body will never be handed over.
+    #[cfg(feature = "genesys")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == Self::CLOSED
     }
 
     /// Closes the gate; whether nothing has passed it.

@@ -22,6 +22,7 @@ mod engine {
     mod resolution;
     mod runtimes;
     mod shares;
+    mod stalls;
     mod strangers;
     mod subscribers;
     mod tokens;

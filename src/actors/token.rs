@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::posted::Posted;
 use crate::ambient::Ambient;
@@ -19,7 +19,7 @@ use crate::error::{TokenError, chain};
 use crate::key::Namespace;
 use crate::request::ActionId;
 use crate::telemetry;
-use crate::upstream::TokenSource;
+use crate::upstream::{TokenSource, within};
 
 mod backoff;
 mod board;
@@ -316,10 +316,10 @@ impl State {
         // Its life counts from before it was asked for.
         let asked = Instant::now();
         // A panic of the source is a fetch that failed, wherever in it that is.
-        let fetch = async { timeout(FETCH_LIMIT, self.tokens.source.fetch()).await };
+        let fetch = async { within(FETCH_LIMIT, self.tokens.source.fetch(), || false).await };
         let answer = match AssertUnwindSafe(fetch).catch_unwind().await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(TokenError::new("no answer within 30 s")),
+            Ok(Some(answer)) => answer,
+            Ok(None) => Err(TokenError::new("no answer within 30 s")),
             Err(_) => Err(TokenError::new("the token source panicked")),
         };
         telemetry::token_renewal(&self.tokens.namespace, answer.is_ok());

@@ -25,7 +25,7 @@ use crate::record::Resolution;
 use crate::request::DataActionRequest;
 use crate::store::{Guarded, MemoryStore, Store};
 use crate::telemetry::{self, Meters};
-use crate::upstream::Upstream;
+use crate::upstream::{GRACE, Upstream};
 
 mod check;
 
@@ -273,9 +273,8 @@ impl EngineBuilder {
 
     async fn spawn(mut self, above: Option<ActorCell>) -> Result<Engine, Error> {
         in_runtime_with_timers()?;
-        self.terms.attempt_timeout = self.upstream.attempt_limit();
+        self.terms.attempt_timeout = self.upstream.attempt_limit().saturating_add(GRACE);
         self.check()?;
-        self.upstream.limit_response(self.terms.max_response_bytes);
         self.terms.route = Arc::from(self.upstream.route_label());
         self.terms.ambient = self.ambient();
         let linked = above.is_some();

@@ -52,7 +52,7 @@ impl Engine {
     /// let request = DataActionRequest::new("custom_-_refund", r#"{"order": 42}"#)?;
     /// if let Err(Error::Indeterminate { key, .. }) = engine.execute(request).await {
     ///     let state = engine.inspect(&key).await?.expect("it is indeterminate");
-    ///     // Not before the lost attempt has ended for certain: 95 s by default.
+    ///     // Not before the lost attempt has ended for certain: 96 s by default.
     ///     let early = engine.resolve(&key, &state, Resolution::not_applied()).await;
     ///     assert!(matches!(early, Err(Error::TooEarly { .. })));
     /// # tokio::time::advance(std::time::Duration::from_secs(95)).await;
@@ -68,7 +68,7 @@ impl Engine {
     /// [`Error::NotIndeterminate`] where the key is not, or no longer, indeterminate
     /// in that version. [`Error::TooEarly`] for `not_applied` while the lost attempt
     /// might still be running: for the attempt time-out and the lease of its holder
-    /// (95 s by default), by the store's clock since the record became
+    /// (96 s by default), by the store's clock since the record became
     /// indeterminate and by this engine's wall clock since the attempt was sent.
     /// [`Error::ResolutionUnknown`] where the reply was lost and the key has changed
     /// since. [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].

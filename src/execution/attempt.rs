@@ -6,7 +6,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::{Executed, Execution, Hashed, Holding, Locked, QUICK, TRIES, once};
@@ -17,7 +17,7 @@ use crate::policy::{OnUnknown, classify};
 use crate::record::{Answer, Attempts, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
-use crate::upstream::{AccessToken, Call, Lease, Upstream};
+use crate::upstream::{AccessToken, Call, Lease, Upstream, within};
 
 /// What is to be told of a call, where one was put on the wire.
 type Wire = Option<(UpstreamCall, Span)>;
@@ -283,7 +283,9 @@ impl Execution<Locked> {
         let claim = self.state.held.claim;
         self.state.held.attempts += 1;
         let lease = Lease::until(self.state.held.live_until);
-        let call = Call::new(self.core.request.clone(), self.state.held.attempts).under(&lease);
+        let call = Call::new(self.core.request.clone(), self.state.held.attempts)
+            .with_max_response_bytes(self.state.held.reading.max_response_bytes)
+            .under(&lease);
         let limit = upstream.attempt_limit().min(claim.attempts.timeout);
         // Before the clock is looked at: a subscriber may take its time.
         let span = telemetry::attempt(self.state.held.attempts);
@@ -303,14 +305,17 @@ impl Execution<Locked> {
         progress.under_way(claim, step, LOST.clone(), evidence);
         progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
-        let answer = timeout(limit, upstream.send(&call, token)).instrument(span);
+        // From the end of its time on nothing leaves, also where an answer is
+        // waited for a little longer.
+        let sent = within(limit, upstream.send(&call, token), || lease.is_unsent());
+        let answer = sent.instrument(span);
         let answer = tokio::select! {
             biased;
             answer = answer => answer,
             never = self.heartbeat(store, &lease) => match never {},
         };
         self.state.held.live_until = lease.end();
-        answer.unwrap_or_else(|_| {
+        answer.unwrap_or_else(|| {
             let cause = format!("no answer within {} s", limit.as_secs_f64());
             Err(SendError::by(lease.is_unsent(), cause))
         })

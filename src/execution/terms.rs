@@ -30,9 +30,10 @@ pub struct Terms {
     pub result_ttl: Duration,
     /// How long an indeterminate key is held; 7 days by default.
     pub unresolved_ttl: Duration,
-    /// How long one attempt may take, 65 s by default: the upstream's
-    /// `attempt_limit`, and no more than that. It stands in the record, so that a
-    /// lost attempt is never taken for one that has ended.
+    /// How long one attempt may take, 66 s by default: the upstream's
+    /// `attempt_limit` and the second in which a process that did not run looks
+    /// for its answer. It stands in the record, so that a lost attempt is never
+    /// taken for one that has ended.
     pub attempt_timeout: Duration,
     /// What follows an attempt that may have been executed; `Hold` by default.
     pub on_unknown: OnUnknown,
@@ -53,7 +54,7 @@ impl Default for Terms {
             lease: Duration::from_secs(30),
             result_ttl: Duration::from_secs(24 * 3600),
             unresolved_ttl: Duration::from_secs(7 * 24 * 3600),
-            attempt_timeout: Duration::from_secs(65),
+            attempt_timeout: Duration::from_secs(66),
             on_unknown: OnUnknown::default(),
             classify: Arc::new(classify::genesys),
             max_response_bytes: 8 << 20,

@@ -2,6 +2,7 @@
 //! happens to it. Nothing here repeats, schedules or classifies.
 
 mod client;
+mod clients;
 mod credentials;
 mod environment;
 mod execute;
@@ -10,13 +11,14 @@ mod limiter;
 mod token;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use self::client::Settings;
+use self::clients::Clients;
 pub use self::credentials::{ClientAuth, Credentials};
 pub use self::environment::Environment;
 pub use self::execute::Route;
@@ -30,9 +32,6 @@ use crate::outcome::Outcome;
 use crate::store::BoxFuture;
 use crate::telemetry;
 
-/// What one answer may hold until `limit_response` says otherwise.
-const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
-
 /// A Genesys Cloud organisation, reached with one OAuth client.
 ///
 /// | setting | default |
@@ -41,6 +40,7 @@ const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
 /// | [`client_auth`](Self::client_auth) | [`ClientAuth::Basic`] |
 /// | [`attempt_timeout`](Self::attempt_timeout) | 65 s: an action may run 60 s |
 /// | [`connect_timeout`](Self::connect_timeout) | 5 s |
+/// | [`idle_timeout`](Self::idle_timeout) | 15 s; zero is a connection for each call |
 /// | [`proxy`](Self::proxy) | none |
 /// | [`environment_proxy`](Self::environment_proxy) | `false`: `HTTPS_PROXY` and the like are not read |
 /// | [`root_certificate`](Self::root_certificate) | the system's roots |
@@ -56,8 +56,12 @@ const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
 /// Redirects are answers (a followed 307 would be a second POST), the HTTP
 /// client's own retries are off, connections speak HTTP/1.1 only (a refused
 /// HTTP/2 stream cannot be told from a lost one), and idle ones are dropped
-/// after 15 s, before gateways drop them. No HTTP client of the caller's is
-/// taken, because it could repeat requests out of sight.
+/// after `idle_timeout`, before gateways drop them. A connection on which bytes
+/// came that no request asked for is not used again. No HTTP client of the
+/// caller's is taken, because it could repeat requests out of sight.
+///
+/// Several engines may share one `Arc<GenesysCloud>`, on one runtime or on several:
+/// a connection is only ever used on the runtime that made it.
 ///
 /// # Namespace
 ///
@@ -91,8 +95,7 @@ pub struct GenesysCloud {
     auth: ClientAuth,
     settings: Settings,
     limiter: Option<Arc<RateLimiter>>,
-    client: OnceLock<Result<reqwest::Client, Error>>,
-    response_limit: AtomicUsize,
+    clients: OnceLock<Result<Arc<Clients>, Error>>,
     hinted: AtomicBool,
 }
 
@@ -111,8 +114,7 @@ impl GenesysCloud {
             auth: ClientAuth::default(),
             settings: Settings::default(),
             limiter: None,
-            client: OnceLock::new(),
-            response_limit: AtomicUsize::new(DEFAULT_RESPONSE_LIMIT),
+            clients: OnceLock::new(),
             hinted: AtomicBool::new(false),
         }
     }
@@ -134,8 +136,11 @@ impl GenesysCloud {
 
     /// The longest that one attempt may take, from connecting to the last byte
     /// of the answer: 65 s by default, since an action may run for 60; at most a day. An
-    /// attempt cut off by it counts as possibly executed, unless its body had not
-    /// been handed to a connection yet.
+    /// attempt cut off by it counts as possibly executed, unless the last of its body
+    /// had not been handed to a connection yet.
+    ///
+    /// Where the process did not run when that time ended, an answer is looked for
+    /// during one second more.
     pub fn attempt_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.attempt_timeout = limit)
     }
@@ -145,6 +150,15 @@ impl GenesysCloud {
     /// the attempt's time, so that the attempt's end cannot hide that proof.
     pub fn connect_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.connect_timeout = limit)
+    }
+
+    /// How long a connection may be idle and still be used, 15 s by default, at most
+    /// a day. **Less than the platform, or a gateway before it, keeps idle
+    /// connections**: a request that is written into a connection while the other
+    /// end closes it is lost, and its key is indeterminate. Zero is a connection of
+    /// its own for each call and each token request.
+    pub fn idle_timeout(self, limit: Duration) -> Self {
+        self.with(|settings| settings.idle_timeout = limit)
     }
 
     /// An `http://` or `https://` proxy for every request, tokens included;
@@ -212,14 +226,14 @@ impl GenesysCloud {
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
         // A client built by an earlier `check` does not know this setting.
-        self.client = OnceLock::new();
+        self.clients = OnceLock::new();
         self
     }
 
-    /// The HTTP client, built when first asked for. A setting that makes it
-    /// impossible is found here, so nothing is sent with it, checked or not.
-    fn client(&self) -> Result<&reqwest::Client, Error> {
-        self.client
+    /// The HTTP clients, the first of them built when first asked for. A setting that
+    /// makes it impossible is found here, so nothing is sent with it, checked or not.
+    fn clients(&self) -> Result<&Arc<Clients>, Error> {
+        self.clients
             .get_or_init(|| {
                 self.credentials.check(self.auth)?;
                 if self
@@ -229,7 +243,7 @@ impl GenesysCloud {
                 {
                     return Err(Error::invalid_config("rate_limit", "must not be zero"));
                 }
-                self.settings.build(&self.environment)
+                Clients::new(self.settings.clone(), self.environment.clone())
             })
             .as_ref()
             .map_err(Error::clone)
@@ -240,11 +254,13 @@ impl GenesysCloud {
         call: &Call,
         token: Option<&AccessToken>,
     ) -> Result<Outcome, SendError> {
-        let client = self.client().map_err(SendError::before_sending)?;
+        let client = self
+            .clients()
+            .and_then(|clients| clients.of_this_runtime())
+            .map_err(SendError::before_sending)?;
         let api = self.environment.api();
         let request = execute::request(&self.urls, api, self.route, call, token)?;
-        let limit = self.response_limit.load(Ordering::Relaxed);
-        let outcome = execute::send(client, request, limit).await?;
+        let outcome = execute::send(&client, request, self.settings.attempt_timeout).await?;
         self.hint_at_the_other_route(&outcome);
         Ok(outcome)
     }
@@ -282,7 +298,7 @@ impl Upstream for GenesysCloud {
 
     fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
         Some(Arc::new(TokenEndpoint::new(
-            self.client().cloned(),
+            self.clients().cloned(),
             self.environment.login(),
             Arc::clone(&self.credentials),
             self.auth,
@@ -290,7 +306,7 @@ impl Upstream for GenesysCloud {
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.client().map(drop)
+        self.clients().map(drop)
     }
 
     fn route_label(&self) -> &str {
@@ -299,10 +315,6 @@ impl Upstream for GenesysCloud {
 
     fn attempt_limit(&self) -> Duration {
         self.settings.attempt_timeout
-    }
-
-    fn limit_response(&self, bytes: usize) {
-        self.response_limit.store(bytes, Ordering::Relaxed);
     }
 
     fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {

@@ -81,8 +81,8 @@ async fn lost_attempt_runs_as_long_as_its_holder_said() {
     let Err(Error::TooEarly { wait, .. }) = not_applied().await else {
         panic!("too early");
     };
-    assert_eq!(wait, 660 * SECOND);
-    sleep(659 * SECOND).await;
+    assert_eq!(wait, 661 * SECOND);
+    sleep(660 * SECOND).await;
     let error = not_applied().await.unwrap_err();
     assert_eq!(error.hint(), RetryHint::After(SECOND));
     sleep(SECOND).await;
@@ -110,13 +110,13 @@ async fn not_applied_waits_for_every_clock_that_makes_sense() {
     };
     let hour = 3600;
     for (what, see, ahead, wait) in [
-        ("both make sense", as_it_is, 0, 95),
-        ("the store's clock was stepped forward", old, 0, 95),
-        ("the wall clock is an hour ahead", as_it_is, hour, 95),
-        ("the wall clock is an hour behind", as_it_is, -hour, 95),
-        ("the time to live makes no sense", none, 0, 95),
+        ("both make sense", as_it_is, 0, 96),
+        ("the store's clock was stepped forward", old, 0, 96),
+        ("the wall clock is an hour ahead", as_it_is, hour, 96),
+        ("the wall clock is an hour behind", as_it_is, -hour, 96),
+        ("the time to live makes no sense", none, 0, 96),
         ("both are ahead", old, hour, 0),
-        ("neither makes sense", none, -hour, 95),
+        ("neither makes sense", none, -hour, 96),
     ] {
         let upstream = ScriptedUpstream::new(|_| Step::Reset);
         let store = MemoryStore::new();
@@ -215,7 +215,7 @@ async fn unresolved_ttl_covers_lease_and_attempt() {
         Err(Error::InvalidConfig { setting, .. }) => assert_eq!(setting, "unresolved_ttl"),
         other => panic!("{other:?}"),
     }
-    build(95 * SECOND).await.unwrap();
+    build(96 * SECOND).await.unwrap();
 }
 
 /// What an operator is shown and sends back.

@@ -84,9 +84,9 @@ async fn a_person_resolves_it() {
     let Error::TooEarly { wait, .. } = error else {
         panic!("{error}");
     };
-    assert_eq!(wait, 95 * SECOND);
+    assert_eq!(wait, 96 * SECOND);
     assert_eq!(error.hint(), RetryHint::After(wait));
-    tokio::time::advance(96 * SECOND).await;
+    tokio::time::advance(97 * SECOND).await;
     engine
         .resolve(&key(), &state, Resolution::not_applied())
         .await

@@ -174,9 +174,9 @@ async fn a_proxy_is_asked_when_one_is_set() {
 #[tokio::test]
 async fn an_answer_may_be_as_large_as_the_limit() {
     let server = Server::answering(answer("200 OK", "", "12345678")).await;
-    let cloud = cloud(&server.url());
-    cloud.limit_response(8);
-    assert_eq!(send(&cloud, &call("{}")).await.unwrap().body, "12345678");
+    let call = call("{}").with_max_response_bytes(8);
+    let outcome = send(&cloud(&server.url()), &call).await.unwrap();
+    assert_eq!(outcome.body, "12345678");
 }
 
 #[tokio::test]

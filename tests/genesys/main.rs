@@ -5,10 +5,13 @@
 mod believed;
 mod execute;
 mod failures;
+mod large;
 #[cfg(feature = "testing")]
 mod lease;
 mod proxies;
+mod reuse;
 mod server;
+mod stalls;
 mod tls;
 mod token;
 

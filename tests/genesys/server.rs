@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Listens on loopback until dropped. A script that panics fails the test.
@@ -20,6 +21,7 @@ pub struct Server {
 #[derive(Default)]
 struct Seen {
     connections: AtomicUsize,
+    running: watch::Sender<usize>,
     requests: Mutex<Vec<String>>,
     panicked: AtomicBool,
 }
@@ -32,6 +34,26 @@ impl Server {
         Done: Future<Output = ()> + Send + 'static,
     {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::serve(listener, script)
+    }
+
+    /// The same behind sockets that take little of what is not read.
+    pub async fn narrow<F, Done>(script: F) -> Self
+    where
+        F: Fn(Connection<TcpStream>) -> Done + Send + 'static,
+        Done: Future<Output = ()> + Send + 'static,
+    {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self::serve(socket.listen(64).unwrap(), script)
+    }
+
+    fn serve<F, Done>(listener: TcpListener, script: F) -> Self
+    where
+        F: Fn(Connection<TcpStream>) -> Done + Send + 'static,
+        Done: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let log = Arc::clone(&seen);
@@ -43,6 +65,7 @@ impl Server {
                     stream,
                     seen: Arc::clone(&log),
                 };
+                log.running.send_modify(|running| *running += 1);
                 let guard = Guard(Arc::clone(&log));
                 let script = script(connection);
                 running.spawn(async move {
@@ -88,6 +111,12 @@ impl Server {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits until no script runs.
+    pub async fn idle(&self) {
+        let mut running = self.seen.running.subscribe();
+        let _ = running.wait_for(|running| *running == 0).await;
+    }
+
     /// The whole requests so far: head and body as they came.
     pub fn requests(&self) -> Vec<String> {
         self.seen.requests.lock().unwrap().clone()
@@ -113,6 +142,7 @@ impl Drop for Guard {
         if std::thread::panicking() {
             self.0.panicked.store(true, Ordering::SeqCst);
         }
+        self.0.running.send_modify(|running| *running -= 1);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::super::permits::Permit;
 use super::super::resolution::resolve;
@@ -21,7 +21,7 @@ use crate::policy::OnDuplicate;
 use crate::record::{Phase, RecordState};
 use crate::store::Store as _;
 use crate::telemetry::Raised;
-use crate::upstream::{AccessToken, RatePermit};
+use crate::upstream::{AccessToken, RatePermit, within};
 
 /// Over what time those who were held back, and have made no attempt yet, come
 /// after the hold.
@@ -286,8 +286,8 @@ impl Flight<'_> {
         let (request, known) = (self.guard.request().clone(), error.clone());
         // A panic of the hook is no answer, also one before its future exists and
         // one of the future's own drop.
-        let asked = async move { timeout(HOOK_LIMIT, hook(request, known)).await };
-        let Ok(Ok(Some(resolution))) = AssertUnwindSafe(asked).catch_unwind().await else {
+        let asked = async move { within(HOOK_LIMIT, hook(request, known), || false).await };
+        let Ok(Some(Some(resolution))) = AssertUnwindSafe(asked).catch_unwind().await else {
             return Err(error);
         };
         let progress = self.guard.progress();

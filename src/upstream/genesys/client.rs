@@ -14,23 +14,23 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Proxy, Response, Url, redirect, retry};
 use rustls::crypto::CryptoProvider;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::task::yield_now;
 
 use super::environment::Environment;
 use crate::error::{Cause, Error, chain};
 use crate::lookup;
-
-/// Gateways close idle connections after a minute or so; a request written into
-/// one that is being closed is lost, and its fate unknown.
-const POOL_IDLE: Duration = Duration::from_secs(15);
+use crate::upstream::within;
 
 /// An action runs for a minute at most; what is beyond a day is a slip, and so
 /// long a doubt that nobody could resolve it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything about the HTTP client that can be set.
+#[derive(Clone)]
 pub(super) struct Settings {
     pub(super) attempt_timeout: Duration,
     pub(super) connect_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) proxy: Option<SecretString>,
     pub(super) environment_proxy: bool,
     pub(super) roots: Vec<Vec<u8>>,
@@ -43,6 +43,9 @@ impl Default for Settings {
         Self {
             attempt_timeout: Duration::from_secs(65),
             connect_timeout: Duration::from_secs(5),
+            // Gateways close idle connections after a minute or so; a request
+            // written into one that is being closed is lost, and its fate unknown.
+            idle_timeout: Duration::from_secs(15),
             proxy: None,
             environment_proxy: false,
             roots: Vec::new(),
@@ -57,6 +60,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("attempt_timeout", &self.attempt_timeout)
             .field("connect_timeout", &self.connect_timeout)
+            .field("idle_timeout", &self.idle_timeout)
             // May hold the proxy's password.
             .field("proxy", &self.proxy.as_ref().map(|_| "[redacted]"))
             .field("environment_proxy", &self.environment_proxy)
@@ -76,8 +80,9 @@ impl Settings {
         for (setting, limit) in [
             ("attempt_timeout", self.attempt_timeout),
             ("connect_timeout", self.connect_timeout),
+            ("idle_timeout", self.idle_timeout),
         ] {
-            if limit.is_zero() {
+            if limit.is_zero() && setting != "idle_timeout" {
                 return Err(Error::invalid_config(setting, "must not be zero"));
             }
             if limit > LONGEST_TIMEOUT {
@@ -108,12 +113,16 @@ impl Settings {
             .redirect(redirect::Policy::none())
             .referer(false)
             .retry(retry::never())
-            .pool_idle_timeout(POOL_IDLE)
+            .pool_idle_timeout(self.idle_timeout)
             .tcp_nodelay(true)
-            .timeout(self.attempt_timeout)
-            // Were both to end together, the proof that nothing was sent
-            // would be lost.
+            // The client has no time limit for the whole request: it would look at
+            // that before the answer, and throw away one that is there. Were
+            // connecting and the attempt to end together, the proof that nothing
+            // was sent would be lost.
             .connect_timeout(self.connect_timeout.min(self.attempt_timeout / 2));
+        if self.idle_timeout.is_zero() {
+            builder = builder.pool_max_idle_per_host(0);
+        }
         builder = match &self.proxy {
             Some(proxy) => builder.proxy(read_proxy(proxy)?),
             // reqwest reads the variables itself. What stays on this machine passes
@@ -201,11 +210,28 @@ impl Resolve for Resolver {
     }
 }
 
-/// Uses the HTTP client. Where that panics, as tokio does for want of a thread or
-/// a driver, the panic ends here as an error.
-pub(super) async fn contained<T>(used: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
-    let answer = AssertUnwindSafe(used).catch_unwind().await;
-    answer.unwrap_or_else(|_| Err("the HTTP client panicked".into()))
+/// Uses the HTTP client for `limit` at most. Where that panics, as tokio does for
+/// want of a thread or a driver, the panic ends here as an error. `is_over` is that
+/// of [`within`].
+///
+/// The runtime has a turn first. Until it has looked at its sockets, the client
+/// takes a connection for idle that the other end has closed long ago, or has sent
+/// something on that no request asked for: while tasks are busy, nothing looks.
+pub(super) async fn contained<T>(
+    limit: Duration,
+    used: impl Future<Output = Result<T, Cause>>,
+    is_over: impl FnOnce() -> bool,
+) -> Result<T, Cause> {
+    let used = async {
+        yield_now().await;
+        used.await
+    };
+    let answer = AssertUnwindSafe(within(limit, used, is_over));
+    match answer.catch_unwind().await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => Err(format!("no answer within {} s", limit.as_secs_f64()).into()),
+        Err(_) => Err("the HTTP client panicked".into()),
+    }
 }
 
 /// A body is larger than so many bytes.
@@ -291,6 +317,10 @@ mod tests {
         assert_eq!(
             setting(&refused(|s| s.connect_timeout = Duration::ZERO)),
             "connect_timeout"
+        );
+        assert_eq!(
+            setting(&refused(|s| s.idle_timeout = Duration::MAX)),
+            "idle_timeout"
         );
         assert_eq!(
             setting(&refused(|s| s.user_agent = Some("a\r\nX: y".into()))),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -12,7 +13,7 @@ use reqwest::{Body, Client, Request, Url};
 use super::client::{TooLarge, contained, read_body};
 use super::credentials::bearer;
 use super::gate::{GatedBody, Handed};
-use crate::error::{Cause, SendError};
+use crate::error::SendError;
 use crate::outcome::{BodyEnd, Outcome};
 use crate::request::ActionId;
 use crate::upstream::{AccessToken, Call};
@@ -118,39 +119,45 @@ pub(super) fn request(
     Ok((request, handed))
 }
 
-/// Sends a request and reads its answer, of at most `limit` bytes. The status of a
-/// success stands whatever the size of its body, which is then not read.
+/// Sends a request and reads its answer, in `limit` at most. The status of a success
+/// stands whatever the size of its body, which is then not read.
 ///
 /// # Errors
 ///
-/// [`SendError::before_sending`] where the body was not handed over to a
+/// [`SendError::before_sending`] where the end of the body was not handed over to a
 /// connection, which proves that nothing was executed, whatever went wrong, a
 /// panic included; after that always [`SendError::after_sending`].
 pub(super) async fn send(
     client: &Client,
     (request, handed): (Request, Handed),
-    limit: usize,
+    limit: Duration,
 ) -> Result<Outcome, SendError> {
-    let answer = contained(async {
+    let answer = async {
         let response = client.execute(request).await;
         let response = response.map_err(reqwest::Error::without_url)?;
         let status = response.status();
+        if !status.is_client_error() {
+            handed.acted_on();
+        }
         let headers = detached(response.headers());
         let end = body_end(status, &headers);
-        match read_body(response, limit).await {
+        match read_body(response, handed.max_response_bytes()).await {
             Ok(body) => Ok(Outcome::new(status, headers, Bytes::from(body)).with_body_end(end)),
             Err(cause) if status.is_success() && cause.is::<TooLarge>() => {
                 Ok(Outcome::new(status, headers, "").with_body_end(BodyEnd::Unread))
             }
             Err(cause) => Err(cause),
         }
-    });
-    answer.await.map_err(|cause: Cause| {
-        // No connection came about (name resolution, TCP, the proxy, TLS), or it
-        // died before the body was handed over to it. After that a failure proves
-        // nothing, on a new connection or one from the pool.
-        SendError::by(handed.nothing(), cause)
-    })
+    };
+    // From the end of its time on nothing leaves, also where the answer is waited
+    // for a little longer.
+    let answer = contained(limit, answer, || handed.nothing()).await;
+    // No connection came about (name resolution, TCP, the proxy, TLS), or it died
+    // before the end of the body was handed over to it. After that a failure proves
+    // nothing, on a new connection or one from the pool. An answer that came before
+    // it leaves nothing to hand over either.
+    let nothing = handed.nothing();
+    answer.map_err(|cause| SendError::by(nothing, cause))
 }
 
 /// What ended a body that was read without an error (RFC 9112 section 6.3): without

@@ -1,22 +1,42 @@
-//! The last moment before a request leaves: its body is handed over only while
-//! the lease lives, and what was never handed over is proven not to have been
-//! executed. It changes no byte.
+//! The last moment before a request leaves: the end of its body is handed over
+//! only while the lease lives, and a request whose end was never handed over is
+//! proven not to have been executed. It changes no byte.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::upstream::{Call, Gate};
 
-/// What tells whether the HTTP client was given the body; a clone is the same.
+/// A body of so many bytes is handed over at once, and written at once with its
+/// head. A larger one may be refused, or lose its connection, while it leaves.
+const ONE_WRITE: usize = 64 * 1024;
+
+/// From when the first part of a large body is written until its end is handed
+/// over. A server that refuses the request by its head has said so by then, or has
+/// reset the connection; on one that is far away, while the first part was written.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What tells whether the HTTP client was given the whole body; a clone is the
+/// same.
 ///
 /// The client asks for it when a connection is there and the head is written,
 /// so a process that was stopped while it connected asks here after it woke up.
-/// A request without its body, which its head announces, cannot be executed:
-/// as long as nobody took the body, nothing has been.
+///
+/// A request without the end of its body cannot be executed. Its head announces
+/// the length (`Content-Length`), and a server treats what is shorter as
+/// incomplete (RFC 9112 §6.3 and §8). And what it has is no JSON text, since the
+/// byte that would complete the text is in the end that is kept back. A server
+/// that acts all the same is beyond any proof, except where it says so: see
+/// [`acted_on`](Self::acted_on).
 #[derive(Clone, Debug)]
 pub(super) struct Handed {
     call: Call,
@@ -24,8 +44,8 @@ pub(super) struct Handed {
 }
 
 impl Handed {
-    /// For the end of a send: whether no byte of the body has left. Then none
-    /// leaves any more, although a connection may still have it.
+    /// For the end of a send: whether the end of the body has not left. Then it
+    /// never leaves, although a connection may still have the body.
     pub(super) fn nothing(&self) -> bool {
         let nothing = self.gate.close();
         if nothing {
@@ -33,12 +53,30 @@ impl Handed {
         }
         nothing
     }
+
+    /// The server answers, and does not refuse the request: it may have acted on
+    /// what it had of the body, and the end of this send proves nothing from now on.
+    pub(super) fn acted_on(&self) {
+        self.gate.pass();
+    }
+
+    pub(super) fn max_response_bytes(&self) -> usize {
+        self.call.max_response_bytes()
+    }
 }
 
-/// The body of one call.
+/// The body of one call: in one frame, or where it is large in two.
 pub(super) struct GatedBody {
     handed: Handed,
-    bytes: Option<Bytes>,
+    left: Left,
+}
+
+/// What of a body has not been handed over.
+enum Left {
+    Whole(Bytes),
+    /// The first part is under way. The end follows when the task is over.
+    End(Bytes, JoinHandle<()>),
+    Nothing,
 }
 
 impl GatedBody {
@@ -49,16 +87,56 @@ impl GatedBody {
             gate: call.gate(),
         };
         let body = Self {
-            bytes: Some(call.body()),
+            left: Left::Whole(call.body()),
             handed: handed.clone(),
         };
         (body, handed)
+    }
+
+    /// The first frame of a large body. The connection learns of a refusal or of
+    /// its own end by reading, and it reads before it asks for the rest: so the rest
+    /// is kept back until this is written and what the server says has had time to
+    /// come.
+    fn begin(&mut self, mut body: Bytes) -> Result<Bytes, Lapsed> {
+        let Handed { call, gate } = &self.handed;
+        if gate.is_closed() || !call.may_leave() {
+            return Err(Lapsed);
+        }
+        let last = body.iter().rposition(|byte| !byte.is_ascii_whitespace());
+        let end = body.split_off(last.unwrap_or(0));
+        let (held, written) = oneshot::channel();
+        let later = tokio::spawn(async {
+            // Never sent: it ends when the connection drops what it has written.
+            let _ = written.await;
+            sleep(PAUSE).await;
+        });
+        self.left = Left::End(end, later);
+        Ok(Bytes::from_owner(Part { body, _held: held }))
+    }
+
+    /// The last frame, or the only one: with it the request is whole.
+    fn finish(&self, end: Bytes) -> Result<Bytes, Lapsed> {
+        let Handed { call, gate } = &self.handed;
+        let passes = call.may_leave() && gate.pass();
+        passes.then_some(end).ok_or(Lapsed)
+    }
+}
+
+/// The first part of a large body. The connection drops it when it is written.
+struct Part {
+    body: Bytes,
+    _held: oneshot::Sender<()>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
 }
 
 /// Why a body was not handed over.
 #[derive(Debug, thiserror::Error)]
-#[error("the lease lapsed, or the attempt ended, before the first byte of the request was sent")]
+#[error("the lease lapsed, or the attempt ended, before the whole request was sent")]
 pub(super) struct Lapsed;
 
 impl Body for GatedBody {
@@ -67,22 +145,31 @@ impl Body for GatedBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Lapsed>>> {
-        let Some(bytes) = self.bytes.take() else {
-            return Poll::Ready(None);
+        if let Left::End(_, later) = &mut self.left {
+            // A runtime that ends takes the connection with it.
+            let _ = ready!(Pin::new(later).poll(context));
+        }
+        let frame = match mem::replace(&mut self.left, Left::Nothing) {
+            Left::Whole(body) if body.len() > ONE_WRITE => self.begin(body),
+            Left::Whole(body) => self.finish(body),
+            Left::End(end, _) => self.finish(end),
+            Left::Nothing => return Poll::Ready(None),
         };
-        let Handed { call, gate } = &self.handed;
-        let passes = call.may_leave() && gate.pass();
-        Poll::Ready(Some(passes.then(|| Frame::data(bytes)).ok_or(Lapsed)))
+        Poll::Ready(Some(frame.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        matches!(self.left, Left::Nothing)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        let left = match &self.left {
+            Left::Whole(bytes) | Left::End(bytes, _) => bytes.len(),
+            Left::Nothing => 0,
+        };
+        SizeHint::with_exact(left as u64)
     }
 }
 
@@ -91,14 +178,13 @@ mod tests {
     use super::*;
     use crate::request::DataActionRequest;
     use crate::upstream::Lease;
-    use std::time::Duration;
     use tokio::time::{Instant, advance};
 
     fn next(body: &mut GatedBody) -> Option<Result<Bytes, Lapsed>> {
         let mut context = Context::from_waker(std::task::Waker::noop());
         match Pin::new(body).poll_frame(&mut context) {
             Poll::Ready(frame) => frame.map(|frame| frame.map(|f| f.into_data().unwrap())),
-            Poll::Pending => panic!("a body of bytes is never pending"),
+            Poll::Pending => panic!("the connection would have to wait"),
         }
     }
 
@@ -132,6 +218,93 @@ mod tests {
         let (mut body, handed) = GatedBody::new(&call().under(&lease));
         assert!(next(&mut body).unwrap().is_ok());
         assert!(!handed.nothing());
+    }
+
+    fn large() -> Call {
+        let payload = format!("\"{}\" \n", "x".repeat(ONE_WRITE));
+        Call::new(DataActionRequest::new("refund", payload).unwrap(), 1)
+    }
+
+    #[test]
+    fn body_of_one_write_is_one_frame() {
+        let payload = format!("\"{}\"", "x".repeat(ONE_WRITE - 2));
+        let call = Call::new(DataActionRequest::new("refund", payload).unwrap(), 1);
+        let (mut body, handed) = GatedBody::new(&call);
+        assert_eq!(next(&mut body).unwrap().unwrap().len(), ONE_WRITE);
+        assert!(body.is_end_stream() && !handed.nothing());
+    }
+
+    /// Red when the end is handed over with the rest, or as soon as it is written.
+    #[tokio::test(start_paused = true)]
+    async fn end_of_a_large_body_waits_until_the_rest_is_written() {
+        let (mut body, handed) = GatedBody::new(&large());
+        let length = body.size_hint().exact().unwrap();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let begun = next(&mut body).unwrap().unwrap();
+        assert!(begun.starts_with(b"\"x") && begun.ends_with(b"x"));
+        assert!(!body.is_end_stream());
+        let mut is_pending = |body: &mut GatedBody| {
+            let polled = Pin::new(body).poll_frame(&mut context);
+            polled.is_pending()
+        };
+        sleep(2 * PAUSE).await;
+        assert!(is_pending(&mut body), "it is not written yet");
+        let written = begun.len() as u64;
+        drop(begun);
+        assert!(is_pending(&mut body), "nothing was read since");
+        let end = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+        let end = end.await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(end, "\" \n");
+        assert_eq!(written + end.len() as u64, length);
+        assert!(body.is_end_stream() && !handed.nothing());
+    }
+
+    /// Red when the first part passes the gate: a connection that fails with half
+    /// of the request then leaves the key indeterminate.
+    #[tokio::test(start_paused = true)]
+    async fn large_body_without_its_end_was_not_handed_over() {
+        let second = Duration::from_secs(1);
+        let lease = Lease::until(Instant::now() + second);
+        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        drop(next(&mut body).unwrap().unwrap());
+        assert!(handed.nothing());
+        sleep(2 * PAUSE).await;
+        assert!(next(&mut body).unwrap().is_err());
+
+        // I1 for the end, and for the beginning.
+        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        drop(next(&mut body).unwrap().unwrap());
+        advance(second).await;
+        sleep(2 * PAUSE).await;
+        assert!(next(&mut body).unwrap().is_err());
+        assert!(handed.nothing());
+        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        assert!(next(&mut body).unwrap().is_err());
+        assert!(handed.nothing());
+    }
+
+    /// Red without `acted_on`.
+    #[tokio::test]
+    async fn answer_outweighs_a_missing_end() {
+        let lease = Lease::until(Instant::now() + Duration::from_secs(1));
+        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        drop(next(&mut body).unwrap().unwrap());
+        handed.acted_on();
+        assert!(!handed.nothing());
+        assert!(!lease.is_unsent());
+    }
+
+    /// For an upstream without a gate: it asks before it sends.
+    ///
+    /// Red when only the lease counts.
+    #[tokio::test(start_paused = true)]
+    async fn attempt_that_is_over_lets_nothing_leave() {
+        let lease = Lease::until(Instant::now() + Duration::from_secs(1));
+        let call = call().under(&lease);
+        assert!(call.may_leave());
+        assert!(!lease.is_unsent());
+        lease.extend(Instant::now() + Duration::from_secs(2));
+        assert!(!call.may_leave());
     }
 
     /// The task of a connection may still have the body when the attempt is over.

@@ -1,5 +1,7 @@
 //! `GenesysCloud` as far as it needs no socket; `tests/genesys.rs` has the rest.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
 use crate::request::DataActionRequest;
 
@@ -44,6 +46,9 @@ fn check_names_the_setting_at_fault() {
         refused(&good().connect_timeout(Duration::ZERO)),
         "connect_timeout"
     );
+    let idle = good().idle_timeout(Duration::from_secs(100_000));
+    assert_eq!(refused(&idle), "idle_timeout");
+    good().idle_timeout(Duration::ZERO).check().unwrap();
     assert_eq!(refused(&good().user_agent("é\n")), "user_agent");
     let environment = Environment::from_domain("mypurecloud.ie").unwrap();
     let nobody = GenesysCloud::new(environment, Credentials::new("", ""));

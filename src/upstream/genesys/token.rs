@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
-use reqwest::{Client, Request, Url};
+use reqwest::{Request, Url};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
 use super::client::{contained, read_body};
+use super::clients::Clients;
 use super::credentials::{ClientAuth, Credentials, is_token};
 use crate::error::{Error, TokenError};
 use crate::outcome::Outcome;
@@ -32,7 +33,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// `POST {login}/oauth/token` with the grant "client credentials" (RFC 6749
 /// §4.4).
 pub(super) struct TokenEndpoint {
-    client: Result<Client, Error>,
+    clients: Result<Arc<Clients>, Error>,
     url: Url,
     credentials: Arc<Credentials>,
     auth: ClientAuth,
@@ -40,7 +41,7 @@ pub(super) struct TokenEndpoint {
 
 impl TokenEndpoint {
     pub(super) fn new(
-        client: Result<Client, Error>,
+        clients: Result<Arc<Clients>, Error>,
         login: &Url,
         credentials: Arc<Credentials>,
         auth: ClientAuth,
@@ -48,7 +49,7 @@ impl TokenEndpoint {
         let mut url = login.clone();
         url.set_path("/oauth/token");
         Self {
-            client,
+            clients,
             url,
             credentials,
             auth,
@@ -70,24 +71,23 @@ impl TokenEndpoint {
             ClientAuth::RequestBody => self.credentials.form(),
         };
         *request.body_mut() = Some(body.into());
-        *request.timeout_mut() = Some(TIME_LIMIT);
         Ok(request)
     }
 
     async fn fetch_one(&self) -> Result<AccessToken, TokenError> {
-        let client = self
-            .client
-            .as_ref()
-            .map_err(|error| TokenError::new(error.clone()))?;
+        let clients = self.clients.as_ref().map_err(Error::clone);
+        let client = clients.and_then(|clients| clients.of_this_runtime());
+        let client = client.map_err(TokenError::new)?;
         let request = self.request()?;
-        let answer = contained(async {
+        let answer = async {
             let response = client.execute(request).await;
             let response = response.map_err(reqwest::Error::without_url)?;
             let (status, headers) = (response.status(), response.headers().clone());
             let body = Zeroizing::new(read_body(response, SIZE_LIMIT).await?);
             Ok((status, headers, body))
-        });
-        let (status, headers, body) = answer.await.map_err(TokenError::new)?;
+        };
+        let answer = contained(TIME_LIMIT, answer, || false).await;
+        let (status, headers, body) = answer.map_err(TokenError::new)?;
         if status == StatusCode::OK {
             read_token(&body)
         } else {
