@@ -1,5 +1,6 @@
-//! The OAuth token: one fetch however many ask, renewed before it expires,
-//! dropped when the platform refuses it. Reading it costs no mailbox hop.
+//! The OAuth token: one fetch however many ask, renewed before it expires and when
+//! the platform refuses it; until its successor is there it serves those whom it was
+//! not refused. Reading it costs no mailbox hop.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -16,16 +17,19 @@ use super::posted::Posted;
 use crate::ambient::Ambient;
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
+use crate::request::ActionId;
 use crate::telemetry;
 use crate::upstream::TokenSource;
 
 mod backoff;
 mod board;
+mod refusals;
 
 pub(crate) use self::backoff::Restarts;
 use self::backoff::backed_off;
 pub(crate) use self::board::Current;
-use self::board::{Board, Failure};
+use self::board::{Board, Failure, Waiting};
+pub(crate) use self::refusals::Refused;
 
 /// How long one fetch may take, whatever the source itself allows.
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
@@ -68,9 +72,9 @@ impl Tokens {
         }
     }
 
-    /// The token at hand, without asking anybody.
-    pub(crate) fn current(&self) -> Option<Current> {
-        self.board.read().usable(Instant::now())
+    /// The token at hand for this action, without asking anybody.
+    pub(crate) fn current(&self, action: &ActionId) -> Option<Current> {
+        self.board.read().usable_for(action, Instant::now())
     }
 
     /// A token: the one at hand, or the next one fetched.
@@ -78,11 +82,11 @@ impl Tokens {
     /// # Errors
     ///
     /// Why none could be had, at once while fetches back off.
-    pub(crate) async fn get(&self) -> Result<Current, TokenError> {
+    pub(crate) async fn get(&self, action: &ActionId) -> Result<Current, TokenError> {
         let _waiting = Waiting::new(&self.waiting);
         let look = |board: &Board| {
             let now = Instant::now();
-            let known = board.usable(now).map(Ok);
+            let known = board.usable_for(action, now).map(Ok);
             let known = known.or_else(|| board.failing(now).map(Err));
             if known.is_none() {
                 self.wake();
@@ -92,13 +96,27 @@ impl Tokens {
         self.board.wait_for(look).await
     }
 
-    /// Drops exactly this token: the platform refused it. A newer one stays.
-    pub(crate) fn refuse(&self, refused: &Current) {
-        let before = self
-            .board
-            .post(|board| board.current.take_if(|current| current.id == refused.id));
-        // After the lock of the board is free.
-        drop(before);
+    /// The platform refused this token for this action. Where that may be the
+    /// token's fault, its successor is fetched, and meanwhile it serves others.
+    pub(crate) fn refuse(&self, refused: &Current, action: &ActionId) -> Refused {
+        let now = Instant::now();
+        let what = {
+            let mut board = self.board.read();
+            let current = board.current.as_ref().map(|current| current.id);
+            match current == Some(refused.id) {
+                true => board.refusals.refuse(action, refused.id, now),
+                false => Refused::Stale,
+            }
+        };
+        if what == Refused::Current {
+            self.wake();
+        }
+        what
+    }
+
+    /// A call of this action succeeded with this token.
+    pub(crate) fn accept(&self, accepted: &Current, action: &ActionId) {
+        self.board.read().refusals.accept(action, accepted.id);
     }
 
     /// How long the token at hand may be used; `None` where there is none.
@@ -140,22 +158,6 @@ impl Tokens {
     }
 }
 
-/// One who waits for a token; counted, so that a restarted actor knows.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 struct TokenActor;
 
 /// What the token actor is told.
@@ -174,6 +176,9 @@ pub(crate) struct State {
     tokens: Tokens,
     /// Fetches that failed in a row.
     failures: u32,
+    /// The suspected token whose renewal is scheduled, and the pace of those.
+    suspected: usize,
+    pace: Restarts,
     /// The next renewal. It ends with the actor: ractor's own timers would
     /// outlive the engine by hours.
     timer: JoinSet<()>,
@@ -194,6 +199,8 @@ impl Actor for TokenActor {
         let mut state = State {
             tokens,
             failures: 0,
+            suspected: 0,
+            pace: Restarts::default(),
             timer: JoinSet::new(),
         };
         // The timer died with the actor before.
@@ -228,11 +235,16 @@ impl State {
     async fn need(&mut self, myself: &ActorRef<Message>) {
         for attempt in 1..=TRIES {
             let now = Instant::now();
-            {
+            let (suspect, known) = {
                 let board = self.tokens.board.read();
-                if board.usable(now).is_some() || board.failing(now).is_some() {
-                    return; // an earlier message has seen to it
-                }
+                let known = board.usable(now).is_some() || board.failing(now).is_some();
+                (board.suspect(now), known)
+            };
+            if let Some(id) = suspect {
+                return self.suspect(myself, id);
+            }
+            if known {
+                return; // an earlier message has seen to it
             }
             match self.fetch(myself).await {
                 Ok(()) => return,
@@ -249,7 +261,17 @@ impl State {
         }
     }
 
-    /// Renews a token that may still be used; a failure is nobody's concern yet.
+    /// Has a token under suspicion renewed: at once the first time, and at a pace
+    /// that grows while that happens again and again.
+    fn suspect(&mut self, myself: &ActorRef<Message>, id: usize) {
+        if std::mem::replace(&mut self.suspected, id) != id {
+            let wait = self.pace.wait();
+            self.renew_after(myself, id, wait);
+        }
+    }
+
+    /// Renews a token that may still be used. A failure concerns only those whom
+    /// it was refused.
     async fn renew(&mut self, myself: &ActorRef<Message>, id: usize) {
         let due = self
             .tokens
@@ -264,6 +286,10 @@ impl State {
         if let Err(error) = self.fetch(myself).await {
             let wait = error.retry_after().unwrap_or_else(|| self.backoff());
             self.renew_after(myself, id, wait);
+            let told = error.is_rejected() || error.retry_after().is_some();
+            if self.suspected == id && (told || self.failures >= TRIES) {
+                return self.fail(error, wait);
+            }
             telemetry::contained(|| {
                 tracing::warn!(
                     error = chain(&error),
@@ -323,15 +349,11 @@ impl State {
             renew,
         };
         // What was there before goes after the lock of the board is free.
-        let next = Board {
-            current: Some(current),
-            failure: None,
-        };
-        drop(
-            self.tokens
-                .board
-                .post(|board| std::mem::replace(board, next)),
-        );
+        let before = self
+            .tokens
+            .board
+            .post(|board| (board.current.replace(current), board.failure.take()));
+        drop(before);
         telemetry::contained(|| tracing::debug!(?life, "an access token came"));
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::policy::OnDuplicate;
 use crate::record::{Phase, RecordState};
 use crate::store::Store as _;
 use crate::telemetry::Raised;
+use crate::upstream::{AccessToken, RatePermit};
 
 /// Over what time those who were held back, and have made no attempt yet, come
 /// after the hold.
@@ -37,10 +38,29 @@ pub(super) enum Turn {
 /// are told what is known.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a call needs besides the key: a permit and a token.
+/// What a call needs besides the key, and what can be used up: each is given back
+/// when it is dropped. The token is none of these: it is read when the call leaves.
 pub(super) struct Ready {
-    pub(super) permit: (Permit, Raised),
-    pub(super) token: Option<Current>,
+    /// Of this engine, for as long as the call takes.
+    _permit: (Permit, Raised),
+    /// Of the upstream's rate limit, until the call leaves.
+    pub(super) rate: RatePermit,
+}
+
+/// What a call leaves with.
+pub(super) enum Access {
+    With(Current),
+    /// The upstream asks for no token.
+    Open,
+}
+
+impl Access {
+    pub(super) fn token(&self) -> Option<&AccessToken> {
+        match self {
+            Self::With(current) => Some(&current.token),
+            Self::Open => None,
+        }
+    }
 }
 
 /// Runs a flight until everybody is answered. What may be left to settle then
@@ -97,7 +117,7 @@ impl Flight<'_> {
         let terms = &self.shared.terms;
         self.guard.confirm(false);
         let (lock, mut ready) = match self.ready_now() {
-            // Permit and token are at hand: one round trip takes the key.
+            // All is at hand: one round trip takes the key, or finds what to replay.
             Some(ready) => {
                 let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
                 (lock.await?, Some(ready))
@@ -111,7 +131,7 @@ impl Flight<'_> {
             Lock::Cached(cached) => Ok(Round::Reply(reply_of(cached))),
             Lock::Locked(locked) => Box::pin(self.attempts(locked, &mut ready)).await,
             Lock::Taken(next, state) => {
-                // The permit is given back while somebody else holds the key.
+                // All is given back while somebody else holds the key.
                 drop(ready.take());
                 Box::pin(self.elsewhere(next, state)).await
             }
@@ -137,28 +157,43 @@ impl Flight<'_> {
         })
     }
 
-    /// Permit and token, where both can be had without waiting and nothing
-    /// holds this action back.
+    /// What a call needs, where all can be had without waiting and nothing holds
+    /// this action back.
     fn ready_now(&self) -> Option<Ready> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         if !shared.hold.is_free(action) {
             return None;
         }
-        let token = match &shared.tokens {
-            Some(tokens) => Some(tokens.current()?),
-            None => None,
-        };
+        self.token()?;
         let permit = shared.permits.try_acquire(action)?;
         if shared.turns.held() > 0 {
             return None;
         }
-        shared.upstream.admit().now_or_never()?;
-        let permit = (permit, shared.meters.in_flight());
-        Some(Ready { permit, token })
+        let rate = shared.upstream.acquire_rate_permit().now_or_never()?;
+        Some(self.all(permit, rate))
     }
 
-    /// Waits until permit and token are at hand and nothing holds back.
+    fn all(&self, permit: Permit, rate: RatePermit) -> Ready {
+        let _permit = (permit, self.shared.meters.in_flight());
+        Ready { _permit, rate }
+    }
+
+    /// The token that a call may leave with now; `None` where one is to be waited
+    /// for.
+    pub(super) fn token(&self) -> Option<Access> {
+        match &self.shared.tokens {
+            Some(tokens) => {
+                let token = tokens.current(self.guard.request().action_id())?;
+                Some(Access::With(token))
+            }
+            None => Some(Access::Open),
+        }
+    }
+
+    /// Waits until all that a call needs is at hand and nothing holds back. In this
+    /// order, and always before the key is locked or in `Claimed`: an end of the
+    /// hold, a token, a permit, the upstream's rate limit.
     pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
@@ -179,15 +214,10 @@ impl Flight<'_> {
                 sleep(SPREAD.mul_f64(0.1 + 0.9 * shared.terms.ambient.fraction())).await;
             }
             waiting.goes_on(WaitFor::Token);
-            let token = match &shared.tokens {
-                Some(tokens) => Some(
-                    shared
-                        .held("token", tokens.get())
-                        .await
-                        .map_err(|source| Error::Token { source })?,
-                ),
-                None => None,
-            };
+            if let Some(tokens) = &shared.tokens {
+                let token = shared.held("token", tokens.get(action)).await;
+                token.map_err(|source| Error::Token { source })?;
+            }
             waiting.goes_on(WaitFor::Permit);
             let permit = shared.held("permit", shared.permits.acquire(action)).await;
             // Last, so that what is admitted is sent: a wait for a permit behind
@@ -195,23 +225,18 @@ impl Flight<'_> {
             waiting.goes_on(WaitFor::Limiter);
             let admitted = async {
                 let _turn = shared.turns.acquire(action).await;
-                shared.upstream.admit().await;
+                shared.upstream.acquire_rate_permit().await
             };
-            shared.held("limiter", admitted).await;
+            let rate = shared.held("limiter", admitted).await;
             // Either may have changed while the other was waited for.
-            let stale = match (&shared.tokens, &token) {
-                (Some(tokens), Some(_)) => tokens.current().is_none(),
-                _ => false,
-            };
-            if shared.hold.is_free(action) && !stale {
-                let permit = (permit, shared.meters.in_flight());
-                return Ok(Ready { permit, token });
+            if shared.hold.is_free(action) && self.token().is_some() {
+                return Ok(self.all(permit, rate));
             }
         }
     }
 
-    /// Replays need no permit, no token and no end of a hold: look first, and
-    /// wait for those only where something is to be sent.
+    /// Replays need no token, no permit, no rate limit and no end of a hold: look
+    /// first, and wait for those only where something is to be sent.
     async fn look_then_lock(
         &self,
         hashed: Execution<Hashed>,

@@ -2,10 +2,13 @@
 //! data; nothing here asks the endpoint or waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
+use super::refusals::Refusals;
 use crate::error::TokenError;
+use crate::request::ActionId;
 use crate::upstream::AccessToken;
 
 /// A token that may be used now.
@@ -25,6 +28,7 @@ pub(crate) struct Current {
 pub(super) struct Board {
     pub(super) current: Option<Current>,
     pub(super) failure: Option<Failure>,
+    pub(super) refusals: Refusals,
 }
 
 #[derive(Debug)]
@@ -41,9 +45,38 @@ impl Board {
             .filter(|current| current.until.is_none_or(|until| now < until))
     }
 
+    /// The token for an action: the one at hand, unless it was refused for that
+    /// action and its successor is awaited.
+    pub(super) fn usable_for(&self, action: &ActionId, now: Instant) -> Option<Current> {
+        self.usable(now)
+            .filter(|current| !self.refusals.is_refused(action, current.id, now))
+    }
+
+    /// The token at hand, where it is under suspicion.
+    pub(super) fn suspect(&self, now: Instant) -> Option<usize> {
+        let id = self.usable(now)?.id;
+        self.refusals.suspects(id).then_some(id)
+    }
+
     pub(super) fn failing(&self, now: Instant) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
         (now < failure.until).then(|| failure.error.clone())
+    }
+}
+
+/// One who waits for a token; counted, so that a restarted actor knows.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
