@@ -1,8 +1,8 @@
 //! Tokens that end or are refused while executions wait, and actions whose 401 no
 //! token mends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_once::record::{Event, Phase};
@@ -11,8 +11,8 @@ use genesys_once::testing::{
 };
 use genesys_once::{
     AccessToken, BoxFuture, Call, DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore,
-    Namespace, Outcome, RecordName, RecordState, Reply, RetryPolicy, SendError, Store, TokenError,
-    TokenSource, Upstream,
+    Namespace, Outcome, RecordName, RecordState, Reply, RetryHint, RetryPolicy, SendError, Store,
+    TokenError, TokenSource, Upstream,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -353,8 +353,16 @@ async fn a_lease_without_a_token_is_claimed_again() {
 /// token after the other for one execution, for ever.
 #[tokio::test(start_paused = true)]
 async fn tokens_that_end_too_early_end_the_execution() {
-    let tokens =
-        ScriptedTokens::new(|_| TokenStep::After(SECOND, Box::new(TokenStep::Issue(10 * SECOND))));
+    // No token comes before the last one has ended, and has been missed.
+    let last = Mutex::new(None);
+    let tokens = ScriptedTokens::new(move |_| {
+        let (now, mut last) = (Instant::now(), last.lock().unwrap());
+        if last.is_some_and(|last| now < last + 11 * SECOND) {
+            return TokenStep::Fail(TokenError::rate_limited(MINUTE));
+        }
+        *last = Some(now);
+        TokenStep::Issue(10 * SECOND)
+    });
     let upstream = platform(&tokens, Duration::ZERO);
     let dispatches = |event: &Event| !matches!(event, Event::Release { .. });
     let (engine, _, slow) = slowed(&upstream, dispatches).await;
@@ -362,6 +370,7 @@ async fn tokens_that_end_too_early_end_the_execution() {
     let asked = engine.execute_within(request("1"), 60 * MINUTE).await;
     let error = asked.unwrap_err();
     assert!(matches!(error, Error::Token { .. }), "{error:?}");
+    assert!(matches!(error.hint(), RetryHint::After(_)));
     assert_eq!(upstream.ledger().total(), 0);
     slow.store(false, Ordering::SeqCst);
     engine.execute(request("1")).await.unwrap();
