@@ -96,15 +96,19 @@ impl Tokens {
         self.board.wait_for(look).await
     }
 
-    /// The platform refused this token for this action. Where that may be the
-    /// token's fault, its successor is fetched, and meanwhile it serves others.
-    pub(crate) fn refuse(&self, refused: &Current, action: &ActionId) -> Refused {
+    /// The platform refused this token for this action, to an execution that was
+    /// refused one before (`again`) or not. Where that may be the token's fault, its
+    /// successor is fetched, and meanwhile it serves others.
+    pub(crate) fn refuse(&self, refused: &Current, action: &ActionId, again: bool) -> Refused {
         let now = Instant::now();
         let what = {
             let mut board = self.board.read();
             let current = board.current.as_ref().map(|current| current.id);
             match current == Some(refused.id) {
-                true => board.refusals.refuse(action, refused.id, now),
+                true => {
+                    let token = (refused.id, refused.since);
+                    board.refusals.refuse(action, token, again, now)
+                }
                 false => Refused::Stale,
             }
         };
@@ -345,6 +349,7 @@ impl State {
         let current = Current {
             token: Arc::new(token),
             id,
+            since: Instant::now(),
             until,
             renew,
         };

@@ -172,7 +172,8 @@ impl Flight<'_> {
                             // Exactly the token that was refused.
                             (Some(tokens), Access::With(token)) => {
                                 let action = self.guard.request().action_id();
-                                used.after(tokens.refuse(token, action))
+                                let again = used.refused > 0;
+                                used.after(tokens.refuse(token, action, again))
                             }
                             _ => false,
                         };

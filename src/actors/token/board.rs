@@ -17,6 +17,8 @@ pub(crate) struct Current {
     pub token: Arc<AccessToken>,
     /// Which token it is, so that exactly this one can be refused.
     pub(super) id: usize,
+    /// When it came.
+    pub(super) since: Instant,
     /// Until when it is used, a margin before the platform's own time.
     pub(super) until: Option<Instant>,
     /// When it is renewed.
@@ -94,6 +96,7 @@ mod tests {
         board.current = Some(Current {
             token: Arc::new(AccessToken::new("t", None)),
             id: 1,
+            since: now,
             until: Some(later),
             renew: None,
         });

@@ -13,8 +13,11 @@ use crate::request::ActionId;
 /// one then asks for one more token, at the pace of all.
 const MAX_ACTIONS: usize = 1_000;
 
-/// For how long no token is renewed for an action that two in a row were refused for.
+/// For how long no token is renewed for an action that a fresh one was refused for.
 const BROKEN_FOR: Duration = Duration::from_secs(600);
+
+/// How long a token is fresh: whatever is revoked was in use before.
+const FRESH_FOR: Duration = Duration::from_secs(60);
 
 /// What a refusal was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +44,16 @@ pub(super) struct Refusals {
 struct Known {
     /// The newest one that a call of this action succeeded with.
     accepted: usize,
-    /// The newest one that was refused, and when.
-    refused: Option<(usize, Instant)>,
+    /// The newest one that was refused.
+    refused: usize,
     /// Until when its refusals are its own fault.
     broken: Option<Instant>,
+}
+
+impl Known {
+    fn is_broken(&self, now: Instant) -> bool {
+        self.broken.is_some_and(|until| now < until)
+    }
 }
 
 impl Refusals {
@@ -57,28 +66,29 @@ impl Refusals {
     /// token mends need not.
     pub(super) fn is_refused(&self, action: &ActionId, token: usize, now: Instant) -> bool {
         let known = self.actions.get(action).filter(|_| self.suspects(token));
-        known.is_some_and(|known| {
-            let broken = known.broken.is_some_and(|until| now < until);
-            !broken && known.refused.is_some_and(|(refused, _)| refused == token)
-        })
+        known.is_some_and(|known| known.refused == token && !known.is_broken(now))
     }
 
-    /// The platform refused the current token for an action.
-    pub(super) fn refuse(&mut self, action: &ActionId, token: usize, now: Instant) -> Refused {
+    /// The platform refused the current token, which came at `since`, for an action;
+    /// `again` where the same execution was refused one before.
+    pub(super) fn refuse(
+        &mut self,
+        action: &ActionId,
+        (token, since): (usize, Instant),
+        again: bool,
+        now: Instant,
+    ) -> Refused {
         let suspected = self.suspects(token);
         let known = self.known(action);
-        if known.broken.is_some_and(|until| now < until) {
+        if known.is_broken(now) {
             return Refused::Action;
         }
-        let before = known.refused.replace((token, now));
-        match before {
-            Some((refused, _)) if refused == token && suspected => return Refused::Stale,
-            // Two in a row, with no success in between.
-            Some((refused, when)) if refused > known.accepted && now < when + BROKEN_FOR => {
-                known.broken = Some(now + BROKEN_FOR);
-                return Refused::Action;
-            }
-            _ => {}
+        if std::mem::replace(&mut known.refused, token) == token && suspected {
+            return Refused::Stale;
+        }
+        if again && now < since + FRESH_FOR && known.accepted != token {
+            known.broken = Some(now + BROKEN_FOR);
+            return Refused::Action;
         }
         self.suspect = token;
         Refused::Current
@@ -88,7 +98,7 @@ impl Refusals {
     pub(super) fn accept(&mut self, action: &ActionId, token: usize) {
         let known = self.known(action);
         known.accepted = known.accepted.max(token);
-        if known.refused.is_none_or(|(refused, _)| refused <= token) {
+        if known.refused <= token {
             known.broken = None;
         }
     }
@@ -111,51 +121,81 @@ mod tests {
         id.parse().unwrap()
     }
 
-    /// The action is at fault where a token and its successor were refused for it,
-    /// for ten minutes or until it succeeds.
+    /// The action is at fault where one execution is refused a token and then a fresh
+    /// one, for ten minutes or until it succeeds.
     #[test]
-    fn two_tokens_in_a_row_are_the_action_s_fault() {
+    fn a_fresh_token_that_is_refused_is_the_action_s_fault() {
         let (mut refusals, start) = (Refusals::default(), Instant::now());
         let (broken, other) = (action("broken"), action("other"));
-        assert_eq!(refusals.refuse(&broken, 1, start), Refused::Current);
-        assert!(refusals.suspects(1) && refusals.is_refused(&broken, 1, start));
-        assert!(!refusals.is_refused(&other, 1, start));
-        assert_eq!(refusals.refuse(&broken, 1, start), Refused::Stale);
-        // It waits for the next one, which is not suspected for its sake.
-        assert!(!refusals.is_refused(&broken, 2, start));
-        assert_eq!(refusals.refuse(&broken, 2, start), Refused::Action);
-        assert!(!refusals.suspects(2) && !refusals.is_refused(&broken, 2, start));
-        assert_eq!(refusals.refuse(&other, 2, start), Refused::Current);
+        let mut refuse = |action: &ActionId, token, again, after| {
+            let now = start + after;
+            refusals.refuse(action, (token, now), again, now)
+        };
+        assert_eq!(refuse(&broken, 1, false, MINUTE), Refused::Current);
+        assert_eq!(refuse(&broken, 1, false, MINUTE), Refused::Stale);
+        assert_eq!(refuse(&broken, 2, true, MINUTE), Refused::Action);
+        assert_eq!(refuse(&broken, 2, false, MINUTE), Refused::Action);
+        assert_eq!(refuse(&other, 2, false, MINUTE), Refused::Current);
         // For ten minutes, …
-        let later = start + 9 * MINUTE;
-        assert_eq!(refusals.refuse(&broken, 3, later), Refused::Action);
-        let later = start + 10 * MINUTE;
-        assert!(
-            !refusals.is_refused(&broken, 3, later),
-            "nobody fetches another"
-        );
-        assert_eq!(refusals.refuse(&broken, 4, later), Refused::Current);
-        assert_eq!(refusals.refuse(&broken, 5, later), Refused::Action);
+        assert_eq!(refuse(&broken, 3, false, 10 * MINUTE), Refused::Action);
+        assert_eq!(refuse(&broken, 4, false, 11 * MINUTE), Refused::Current);
+        assert_eq!(refuse(&broken, 5, true, 11 * MINUTE), Refused::Action);
         // … or until it succeeds.
         refusals.accept(&broken, 5);
-        assert_eq!(refusals.refuse(&broken, 6, later), Refused::Current);
+        let now = start + 12 * MINUTE;
+        let refused = refusals.refuse(&broken, (6, now), false, now);
+        assert_eq!(refused, Refused::Current);
     }
 
-    /// Tokens that worked and then ended are nobody's fault, however fast they do.
+    /// Only the token's own actions wait for its successor, and only while one comes.
     #[test]
-    fn an_action_that_succeeds_in_between_is_not_at_fault() {
+    fn a_token_is_refused_to_those_who_had_it_refused() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let (broken, other) = (action("broken"), action("other"));
+        refusals.refuse(&broken, (1, now), false, now);
+        assert!(refusals.suspects(1) && refusals.is_refused(&broken, 1, now));
+        assert!(!refusals.is_refused(&other, 1, now));
+        assert!(!refusals.is_refused(&broken, 2, now));
+        refusals.refuse(&broken, (2, now), true, now);
+        assert!(!refusals.suspects(2) && !refusals.is_refused(&broken, 2, now));
+        let later = now + 10 * MINUTE;
+        assert!(
+            !refusals.is_refused(&broken, 2, later),
+            "nobody fetches one"
+        );
+    }
+
+    /// Found by `tests/simulation.rs`. Red where any two tokens in a row are the
+    /// action's fault: both were revoked, and no action had a chance to succeed.
+    #[test]
+    fn a_token_that_is_revoked_is_not_the_action_s_fault() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let healthy = action("healthy");
         for token in 1..100 {
-            assert_eq!(refusals.refuse(&healthy, token, now), Refused::Current);
-            refusals.accept(&healthy, token + 1);
+            // By an execution that comes later; …
+            let refused = refusals.refuse(&healthy, (token, now), false, now);
+            assert_eq!(refused, Refused::Current);
         }
-        // A late success of an older token says nothing of a newer one.
-        assert_eq!(refusals.refuse(&healthy, 200, now), Refused::Current);
-        refusals.accept(&healthy, 199);
-        assert_eq!(refusals.refuse(&healthy, 201, now), Refused::Action);
-        refusals.accept(&healthy, 199);
-        assert_eq!(refusals.refuse(&healthy, 202, now), Refused::Action);
+        // … after a long wait; …
+        let later = now + MINUTE;
+        let refused = refusals.refuse(&healthy, (100, now), true, later);
+        assert_eq!(refused, Refused::Current);
+        // … or after others succeeded with it.
+        refusals.accept(&healthy, 101);
+        let refused = refusals.refuse(&healthy, (101, later), true, later);
+        assert_eq!(refused, Refused::Current);
+    }
+
+    /// A late success of an older token says nothing of a newer one.
+    #[test]
+    fn a_late_success_mends_nothing() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let broken = action("broken");
+        refusals.refuse(&broken, (1, now), false, now);
+        refusals.refuse(&broken, (2, now), true, now);
+        refusals.accept(&broken, 1);
+        let refused = refusals.refuse(&broken, (3, now), false, now);
+        assert_eq!(refused, Refused::Action);
     }
 
     /// Red without the bound.
@@ -164,7 +204,7 @@ mod tests {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         for n in 0..5 * MAX_ACTIONS {
             refusals.accept(&action(&n.to_string()), 1);
-            refusals.refuse(&action(&n.to_string()), 2, now);
+            refusals.refuse(&action(&n.to_string()), (2, now), false, now);
             assert!(refusals.actions.len() <= MAX_ACTIONS);
         }
     }
