@@ -311,6 +311,24 @@ async fn a_token_that_ends_while_the_store_answers_is_not_sent() {
     assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
 }
 
+/// The same for a later attempt, whose lease is made sure of by a command of its own.
+/// Red where the token is read before that.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_before_a_later_attempt_is_not_sent() {
+    let tokens = ScriptedTokens::lasting(10 * SECOND);
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::RateLimited(SECOND),
+        _ => Step::ok("{}"),
+    });
+    let upstream = upstream.with_tokens(tokens);
+    let dispatches =
+        |event: &Event| matches!(event, Event::Enter { phase, .. } if *phase == Phase::Dispatched);
+    let (engine, _, slow) = slowed(&upstream, dispatches).await;
+    slow.store(true, Ordering::SeqCst);
+    engine.execute(request("1")).await.unwrap();
+    assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
+}
+
 /// Red where the lease goes on in `Dispatched` while there is no token: the death of
 /// the process would leave the key indeterminate, and nothing was sent.
 #[tokio::test(start_paused = true)]
@@ -349,8 +367,8 @@ async fn a_lease_without_a_token_is_claimed_again() {
     assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
 }
 
-/// Tokens that never live until the store has answered. Red without a bound: a
-/// token after the other for one execution, for ever.
+/// Tokens that never live until the store has answered. Red without a bound: one after
+/// the other is fetched for one execution, until its caller leaves and after that.
 #[tokio::test(start_paused = true)]
 async fn tokens_that_end_too_early_end_the_execution() {
     // No token comes before the last one has ended, and has been missed.
