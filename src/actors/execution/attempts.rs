@@ -21,7 +21,7 @@ use crate::telemetry;
 /// How many calls of one execution may meet a token that is no longer current and
 /// cost nothing.
 const MAX_STALE: u32 = 2;
-/// How many tokens in a row may end before the call of an execution leaves.
+/// How many tokens in a row may end before a call of an execution leaves.
 const MAX_ENDED: u32 = 3;
 
 /// What attempts under one lease came to besides their answers.
@@ -33,7 +33,7 @@ struct Used {
     stale: u32,
     /// Attempts that do not count, since their token was refused.
     refused: u32,
-    /// Tokens that ended before the call left.
+    /// Tokens in a row that ended before a call left.
     ended: u32,
 }
 
@@ -78,6 +78,7 @@ impl Flight<'_> {
                         if let Some(ready) = ready.as_mut() {
                             std::mem::take(&mut ready.rate).spend();
                         }
+                        used.ended = 0;
                         let called =
                             dispatched.call(&*shared.store, &*shared.upstream, access.token());
                         (called.await, access)

@@ -83,12 +83,13 @@ impl Refusals {
         if known.is_broken(now) {
             return Refused::Action;
         }
-        if std::mem::replace(&mut known.refused, token) == token && suspected {
-            return Refused::Stale;
-        }
+        let before = std::mem::replace(&mut known.refused, token) == token;
         if again && now < since + FRESH_FOR && known.accepted != token {
             known.broken = Some(now + BROKEN_FOR);
             return Refused::Action;
+        }
+        if before && suspected {
+            return Refused::Stale;
         }
         self.suspect = token;
         Refused::Current
@@ -136,6 +137,11 @@ mod tests {
         assert_eq!(refuse(&broken, 2, true, MINUTE), Refused::Action);
         assert_eq!(refuse(&broken, 2, false, MINUTE), Refused::Action);
         assert_eq!(refuse(&other, 2, false, MINUTE), Refused::Current);
+        // Also where one that came later was refused it first.
+        let late = action("late");
+        assert_eq!(refuse(&late, 1, false, MINUTE), Refused::Current);
+        assert_eq!(refuse(&late, 2, false, MINUTE), Refused::Current);
+        assert_eq!(refuse(&late, 2, true, MINUTE), Refused::Action);
         // For ten minutes, …
         assert_eq!(refuse(&broken, 3, false, 10 * MINUTE), Refused::Action);
         assert_eq!(refuse(&broken, 4, false, 11 * MINUTE), Refused::Current);
