@@ -16,6 +16,7 @@ use super::posted::Posted;
 use crate::ambient::Ambient;
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
+use crate::policy::{heed, jittered};
 use crate::telemetry;
 use crate::upstream::TokenSource;
 
@@ -31,6 +32,9 @@ use self::board::{Board, Failure};
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
 /// How often a demand is tried before those who wait are told.
 const TRIES: u32 = 3;
+/// A token that lives less long is renewed when one is needed, not in the background:
+/// a peer may name any life, and nobody may be there to use it.
+const MIN_RENEWED_LIFE: Duration = Duration::from_secs(60);
 /// The token as executions see it; a clone is the same.
 #[derive(Clone)]
 pub(crate) struct Tokens {
@@ -97,6 +101,13 @@ impl Tokens {
         let before = self
             .board
             .post(|board| board.current.take_if(|current| current.id == refused.id));
+        // After the lock of the board is free.
+        drop(before);
+    }
+
+    /// Forgets that the endpoint is to be left alone: the next demand asks it.
+    pub(crate) fn end_cooldown(&self) {
+        let before = self.board.post(|board| board.failure.take());
         // After the lock of the board is free.
         drop(before);
     }
@@ -237,13 +248,13 @@ impl State {
             match self.fetch(myself).await {
                 Ok(()) => return,
                 Err(error) => {
-                    let last = attempt == TRIES || error.is_rejected();
-                    let wait = self.backoff();
-                    match error.retry_after() {
-                        Some(wait) => return self.fail(error, wait),
-                        None if last => return self.fail(error, wait),
-                        None => sleep(wait).await,
+                    let asked = error.retry_after();
+                    let last = attempt == TRIES || error.is_rejected() || asked.is_some();
+                    let wait = heed(asked, self.backoff());
+                    if last {
+                        return self.fail(error, wait);
                     }
+                    sleep(wait).await;
                 }
             }
         }
@@ -262,8 +273,13 @@ impl State {
             return;
         }
         if let Err(error) = self.fetch(myself).await {
-            let wait = error.retry_after().unwrap_or_else(|| self.backoff());
+            let asked = error.retry_after();
+            let wait = heed(asked, self.backoff());
             self.renew_after(myself, id, wait);
+            if asked.is_some() {
+                // Also for those who find that token expired meanwhile.
+                self.post_failure(error.clone(), wait);
+            }
             telemetry::contained(|| {
                 tracing::warn!(
                     error = chain(&error),
@@ -309,7 +325,8 @@ impl State {
         // A day is the platform's default; what is longer needs no timer either.
         let until = life.map(|life| asked + (life - margin(life)).min(MAX_LIFE));
         let early = |life: Duration| life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
-        let renew = life.map(|life| asked + early(life));
+        let renewed = life.filter(|life| *life >= MIN_RENEWED_LIFE);
+        let renew = renewed.map(|life| asked + early(life));
         let id = 1 + self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
         self.timer.abort_all();
         if let Some(at) = renew {
@@ -338,25 +355,25 @@ impl State {
 
     /// Tells the callers that wait, then the log.
     fn fail(&self, error: TokenError, wait: Duration) {
-        let failure = Failure {
-            error: error.clone(),
-            // A source may name any time, and clocks have to add it up.
-            until: Instant::now() + wait.min(MAX_LIFE),
-        };
-        let before = self
-            .tokens
-            .board
-            .post(|board| board.failure.replace(failure));
-        // The lock of the board is free: a cause is foreign.
-        drop(before);
+        self.post_failure(error.clone(), wait);
         telemetry::contained(|| {
             tracing::warn!(error = chain(&error), "could not obtain an access token");
         });
     }
 
+    fn post_failure(&self, error: TokenError, wait: Duration) {
+        let until = Instant::now() + wait;
+        let failure = Some(Failure { error, until });
+        let before = self
+            .tokens
+            .board
+            .post(|board| std::mem::replace(&mut board.failure, failure));
+        // The lock of the board is free: a cause is foreign.
+        drop(before);
+    }
+
     fn backoff(&self) -> Duration {
-        let full = backed_off(self.failures);
-        full.mul_f64(0.5 + self.tokens.ambient.fraction() / 2.0)
+        jittered(backed_off(self.failures), self.tokens.ambient.fraction())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::super::hold::HoldPass;
 use super::super::shared::Shared;
 use super::super::token::Current;
 use super::super::waits::WaitFor;
@@ -23,8 +24,9 @@ use crate::telemetry;
 struct Used {
     /// A token was refused, and renewed.
     renewed: bool,
-    /// Attempts that do not count, since their token was refused.
-    refused: u32,
+    /// Attempts that do not count: their token was refused, or the platform asked for
+    /// a wait.
+    free: u32,
 }
 
 impl Flight<'_> {
@@ -47,19 +49,35 @@ impl Flight<'_> {
                     Err(ended) => return ended,
                 }
             }
+            if let Some(ready) = ready.as_ref() {
+                ready.pass.sent();
+            }
             let access = ready.as_ref().and_then(|ready| ready.token.as_ref());
             let access = access.map(|current| &*current.token);
             let attempt = locked
                 .execute(&*self.shared.store, &*shared.upstream, access)
                 .await?;
-            let token = ready.take().and_then(|Ready { permit, token }| {
-                drop(permit);
-                token
-            });
+            let back = ready.take().map(
+                |Ready {
+                     pass,
+                     permit,
+                     token,
+                 }| {
+                    drop(permit);
+                    (token, pass)
+                },
+            );
+            let (token, mut pass) = back.unzip();
+            if is_taken(&attempt)
+                && let Some(pass) = pass.take()
+            {
+                pass.succeeded();
+            }
             if let Attempt::Executed(executed) = attempt {
                 return Ok(Box::pin(self.cache(executed)).await);
             }
-            match Box::pin(self.after(attempt, token, &mut used)).await {
+            let after = self.after(attempt, token.flatten(), pass, &mut used);
+            match Box::pin(after).await {
                 Ok(next) => locked = next,
                 Err(ended) => return ended,
             }
@@ -74,7 +92,7 @@ impl Flight<'_> {
         let pause = locked.pause(&*self.shared.store, self.ready(Turn::Again));
         match pause.await {
             (locked, Ok(ready)) => Ok((locked, ready)),
-            (locked, Err(error)) => Err(self.give_back(locked, None, error).await),
+            (locked, Err(error)) => Err(self.give_back(locked, error).await),
         }
     }
 
@@ -84,6 +102,7 @@ impl Flight<'_> {
         &self,
         attempt: Attempt,
         token: Option<Current>,
+        pass: Option<HoldPass>,
         used: &mut Used,
     ) -> Result<Execution<Locked>, Result<Round, Error>> {
         let shared = self.shared;
@@ -97,11 +116,8 @@ impl Flight<'_> {
             }
             Attempt::Unproven(next, error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                let made = next.attempts() - used.refused;
-                match shared
-                    .retry
-                    .after(made, None, shared.terms.ambient.fraction())
-                {
+                let made = next.attempts() - used.free;
+                match self.next(made, None) {
                     Next::Wait(wait) => Ok(self.wait(next, wait).await),
                     Next::GiveUp { .. } => {
                         let error = next.abandon(&*self.shared.store, cause_of(&error)).await;
@@ -117,24 +133,21 @@ impl Flight<'_> {
                             (&shared.tokens, &token, used.renewed)
                         else {
                             let error = unauthorized(answer);
-                            return Err(self.give_back(next, None, error).await);
+                            return Err(self.give_back(next, error).await);
                         };
                         // Exactly the token that was refused.
                         tokens.refuse(token);
                         used.renewed = true;
-                        used.refused += 1;
+                        used.free += 1;
                         Ok(next)
                     }
-                    (Then::Retry, answer) => {
-                        let made = next.attempts() - used.refused;
-                        self.wait_or_give_up(next, made, answer).await
-                    }
+                    (Then::Retry, answer) => self.wait_or_give_up(next, answer, pass, used).await,
                     (Then::HandOver, Ok(outcome)) => Err(self.hand_over(next, outcome).await),
                     (Then::HandOver, Err(error)) => {
                         // No answer to hand over: a custom reading cannot ask for
                         // this, since it reads answers only.
                         let error = Error::Unreachable { source: error };
-                        Err(self.give_back(next, None, error).await)
+                        Err(self.give_back(next, error).await)
                     }
                 }
             }
@@ -146,28 +159,25 @@ impl Flight<'_> {
     async fn wait_or_give_up(
         &self,
         locked: Execution<Locked>,
-        made: u32,
         answer: Result<Outcome, SendError>,
+        pass: Option<HoldPass>,
+        used: &mut Used,
     ) -> Result<Execution<Locked>, Result<Round, Error>> {
         let shared = self.shared;
         let asked = answer
             .as_ref()
             .ok()
             .and_then(|o| retry_after(o, shared.terms.ambient.wall_now()));
-        let next = shared
-            .retry
-            .after(made, asked, shared.terms.ambient.fraction());
-        let wait = match next {
-            Next::Wait(wait) | Next::GiveUp { retry_after: wait } => wait,
-        };
+        used.free += u32::from(asked.is_some());
+        let next = self.next(locked.attempts() - used.free, asked);
+        let (Next::Wait(wait) | Next::GiveUp { retry_after: wait }) = next;
+        let limited = answer.as_ref().is_ok_and(is_limit);
         if let Ok(outcome) = &answer
-            && outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
+            && limited
         {
-            if is_platform_limit(outcome) {
-                shared.hold.everybody(wait);
-            } else {
-                shared.hold.action(self.guard.request().action_id(), wait);
-            }
+            let action = self.guard.request().action_id();
+            let whose = (!is_platform_limit(outcome)).then_some(action);
+            shared.hold.close(whose, wait);
             telemetry::contained(|| {
                 tracing::info!(
                     key = %self.guard.key(),
@@ -176,36 +186,44 @@ impl Flight<'_> {
                 );
             });
         }
+        // Behind the cooldown, or the next execution would be sent into the limit.
+        drop(pass);
         match (next, answer) {
+            // Its cooldown is waited out where everybody's is.
+            (Next::Wait(_), _) if limited => Ok(locked),
             (Next::Wait(wait), _) => Ok(self.wait(locked, wait).await),
-            (Next::GiveUp { retry_after }, Ok(_)) => {
-                let verdict = Some(Refusal::RateLimited { retry_after });
-                Err(self
-                    .give_back(locked, verdict, Error::RateLimited { retry_after })
-                    .await)
-            }
-            (Next::GiveUp { .. }, Err(source)) => Err(self
-                .give_back(locked, None, Error::Unreachable { source })
+            (Next::GiveUp { retry_after }, Ok(_)) => Err(self
+                .give_back(locked, Error::RateLimited { retry_after })
                 .await),
+            (Next::GiveUp { .. }, Err(source)) => {
+                Err(self.give_back(locked, Error::Unreachable { source }).await)
+            }
         }
+    }
+
+    /// What follows after so many attempts that count.
+    fn next(&self, made: u32, asked: Option<Duration>) -> Next {
+        let Shared { retry, terms, .. } = &**self.shared;
+        retry.after(made, self.waited(), asked, terms.ambient.fraction())
     }
 
     /// Waits between two attempts, with the lease kept.
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
         let _waiting = self.shared.waits.wait(WaitFor::Retry);
         let waited = self.shared.held("retry", sleep(wait));
-        locked.pause(&*self.shared.store, waited).await.0
+        let locked = locked.pause(&*self.shared.store, waited).await.0;
+        self.has_waited(wait);
+        locked
     }
 
     /// Gives the key back and tells the callers why. An unproven attempt
     /// outweighs the reason for giving up; a store that did not take note of it
     /// does not.
-    async fn give_back(
-        &self,
-        locked: Execution<Locked>,
-        verdict: Option<Refusal>,
-        why: Error,
-    ) -> Result<Round, Error> {
+    async fn give_back(&self, locked: Execution<Locked>, why: Error) -> Result<Round, Error> {
+        let verdict = match why {
+            Error::RateLimited { retry_after } => Some(Refusal::RateLimited { retry_after }),
+            _ => None,
+        };
         match locked.release_with(&*self.shared.store, verdict).await {
             Err(unproven @ Error::Indeterminate { .. }) => {
                 Ok(Round::Unknown(self.again(), unproven))
@@ -257,6 +275,20 @@ impl Flight<'_> {
             left: Duration::ZERO,
         })
     }
+}
+
+/// Whether the platform took the call of this attempt, as far as a limit goes: it
+/// gave any answer but 429, or may have executed it.
+fn is_taken(attempt: &Attempt) -> bool {
+    match attempt {
+        Attempt::Executed(_) | Attempt::Unknown(_) | Attempt::Unproven(..) => true,
+        Attempt::NotExecuted(_, _, answer) => answer.as_ref().is_ok_and(|o| !is_limit(o)),
+        Attempt::Lost(_) => false,
+    }
+}
+
+fn is_limit(outcome: &Outcome) -> bool {
+    outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
 }
 
 fn unauthorized(answer: Result<Outcome, SendError>) -> Error {

@@ -2,11 +2,13 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use super::super::hold::{HoldPass, Rank};
 use super::super::permits::Permit;
 use super::super::resolution::resolve;
 use super::super::shared::Shared;
@@ -22,10 +24,6 @@ use crate::record::{Phase, RecordState};
 use crate::store::Store as _;
 use crate::telemetry::Raised;
 
-/// Over what time those who were held back, and have made no attempt yet, come
-/// after the hold.
-const SPREAD: Duration = Duration::from_millis(500);
-
 /// Whose turn it is to be ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -37,8 +35,10 @@ pub(super) enum Turn {
 /// are told what is known.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a call needs besides the key: a permit and a token.
+/// What a call needs besides the key: a permit, a token, and that nothing holds it
+/// back.
 pub(super) struct Ready {
+    pub(super) pass: HoldPass,
     pub(super) permit: (Permit, Raised),
     pub(super) token: Option<Current>,
 }
@@ -46,7 +46,13 @@ pub(super) struct Ready {
 /// Runs a flight until everybody is answered. What may be left to settle then
 /// stands in the guard's progress.
 pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
-    match (Flight { shared, guard }).through().await {
+    let waited = AtomicU64::new(0);
+    let flight = Flight {
+        shared,
+        guard,
+        waited,
+    };
+    match flight.through().await {
         Ok(Replay { reply, left }) => guard.answer(Ok(reply), left),
         Err(error) => guard.answer(Err(error), Duration::ZERO),
     }
@@ -55,6 +61,8 @@ pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
 pub(super) struct Flight<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) guard: &'a Guard,
+    /// Milliseconds that it waited before its attempts: what `max_wait` bounds.
+    waited: AtomicU64,
 }
 
 /// How a round of a flight ended.
@@ -142,9 +150,7 @@ impl Flight<'_> {
     fn ready_now(&self) -> Option<Ready> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
-        if !shared.hold.is_free(action) {
-            return None;
-        }
+        let pass = shared.hold.try_pass(action)?;
         let token = match &shared.tokens {
             Some(tokens) => Some(tokens.current()?),
             None => None,
@@ -155,29 +161,30 @@ impl Flight<'_> {
         }
         shared.upstream.admit().now_or_never()?;
         let permit = (permit, shared.meters.in_flight());
-        Some(Ready { permit, token })
+        Some(Ready {
+            pass,
+            permit,
+            token,
+        })
     }
 
     /// Waits until permit and token are at hand and nothing holds back.
     pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
-        let mut waiting = shared.waits.wait(WaitFor::Hold);
+        // What was refused goes first when the platform takes calls again.
+        let (rank, what, by) = match turn {
+            Turn::First => (Rank::New, WaitFor::Hold, "platform"),
+            Turn::Again => (Rank::Refused, WaitFor::Retry, "retry"),
+        };
+        let mut waiting = shared.waits.wait(what);
         loop {
-            let held = shared.hold.left_for(action);
-            waiting.goes_on(WaitFor::Hold);
-            // A hold longer than any wait would be is reported at once.
-            let free = shared
-                .hold
-                .free(action, |left| shared.retry.is_too_long(left));
-            let free = shared.held("platform", free).await;
-            free.map_err(|retry_after| Error::RateLimited { retry_after })?;
-            // What was refused goes first when the platform takes calls again,
-            // so that a crowd behind it does not use its attempts up. And a
-            // crowd had better not come all at once.
-            if turn == Turn::First && !held.is_zero() {
-                sleep(SPREAD.mul_f64(0.1 + 0.9 * shared.terms.ambient.fraction())).await;
-            }
+            waiting.goes_on(what);
+            let left = shared.retry.left(self.waited());
+            let pass = shared.hold.pass(action, rank, left);
+            let (cooled, pass) = shared.held(by, pass).await;
+            self.has_waited(cooled);
+            let pass = pass.map_err(|retry_after| Error::RateLimited { retry_after })?;
             waiting.goes_on(WaitFor::Token);
             let token = match &shared.tokens {
                 Some(tokens) => Some(
@@ -203,11 +210,25 @@ impl Flight<'_> {
                 (Some(tokens), Some(_)) => tokens.current().is_none(),
                 _ => false,
             };
-            if shared.hold.is_free(action) && !stale {
+            if shared.hold.accepts(&pass, action) && !stale {
                 let permit = (permit, shared.meters.in_flight());
-                return Ok(Ready { permit, token });
+                return Ok(Ready {
+                    pass,
+                    permit,
+                    token,
+                });
             }
         }
+    }
+
+    /// How long this flight has waited, of what `max_wait` bounds.
+    pub(super) fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn has_waited(&self, wait: Duration) {
+        let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// Replays need no permit, no token and no end of a hold: look first, and
