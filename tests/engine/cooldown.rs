@@ -368,7 +368,8 @@ enum Ending {
     Replay,
 }
 
-/// Seen red: with a turn that only an answer gives back, the others wait for ever.
+/// Seen red: without an end of their time, turns of silent calls kept the others waiting
+/// for ever; and before, all came at once.
 #[tokio::test(start_paused = true)]
 async fn turn_is_given_back_however_its_holder_ends() {
     use Ending::*;
@@ -417,22 +418,37 @@ async fn turn_is_given_back_however_its_holder_ends() {
     }
 }
 
-/// Waits for a token, a permit or the client's own limit are no part of the sum, and
-/// an execution that has no permit yet keeps no other from its turn.
+/// Red where a turn that was not used stays out: the others then wait for a permit of
+/// an action that is not theirs. And that wait is no part of the sum.
 #[tokio::test(start_paused = true)]
-async fn turns_without_a_permit_do_not_stand_in_the_way() {
-    let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
-        (b"0", 1) => limit(&[("retry-after", "3")]).after(SECOND),
-        (b"1" | b"2", _) => Step::ok("{}").after(60 * SECOND),
+async fn turn_without_a_permit_does_not_stand_in_the_way() {
+    let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
+        b"0" => limit(&[("retry-after", "10")]),
+        b"1" | b"2" => Step::ok("{}").after(60 * SECOND),
         _ => Step::ok("{}"),
     });
-    let engine = Engine::builder(upstream.clone()).max_in_flight(3);
+    let engine = Engine::builder(upstream.clone()).max_in_flight_per_action(1);
     let retry = RetryPolicy::default().max_wait(5 * SECOND);
     let engine = engine.retry(retry).start().await.unwrap();
-    let first: Vec<_> = (0..3).map(|n| ask(&engine, n)).collect();
-    upstream.ledger().wait_for(3).await;
-    let crowd: Vec<_> = (3..30).map(|n| ask(&engine, n)).collect();
-    for caller in first.into_iter().chain(crowd) {
+    let other = |payload: &str| {
+        let request = DataActionRequest::new("custom_-_other", payload.to_owned()).unwrap();
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(request).await })
+    };
+    let begun = Instant::now();
+    let slow = ask(&engine, 1);
+    upstream.ledger().wait_for(1).await;
+    assert!(other("0").await.unwrap().is_err());
+    sleep_until(begun + 6 * SECOND).await;
+    let first = ask(&engine, 2);
+    until("it waits", || engine.stats().waits.hold.executions == 1).await;
+    let crowd: Vec<_> = (3..30).map(|n| other(&n.to_string())).collect();
+    for caller in crowd {
         caller.await.unwrap().unwrap();
     }
+    let took = begun.elapsed();
+    assert!(took >= 10 * SECOND && took <= 13 * SECOND, "{took:?}");
+    slow.await.unwrap().unwrap();
+    first.await.unwrap().unwrap();
+    assert_eq!(begun.elapsed(), 120 * SECOND);
 }

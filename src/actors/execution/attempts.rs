@@ -186,7 +186,7 @@ impl Flight<'_> {
                 );
             });
         }
-        // Behind the cooldown, or the next execution would be sent into the limit.
+        // Behind the cooldown, so that its turn goes to no execution.
         drop(pass);
         match (next, answer) {
             // Its cooldown is waited out where everybody's is.
