@@ -9,9 +9,9 @@
 //!   slow. Where a child dies it settles the child's record by what its
 //!   progress says is known; where the engine closes it waits for the children,
 //!   and past the grace cuts them off.
-//! - [`token`]: fetches the OAuth token, renews it before it expires, and backs
-//!   off when that fails. Readers see the token through a channel and wake the
-//!   actor only where there is none.
+//! - [`token`]: fetches the OAuth token, renews it before it expires and when it
+//!   is refused, and backs off when that fails or goes on. Readers see the token
+//!   on a board and wake the actor only where there is none for them.
 //! - [`execution`]: walks one key from `Hashed` to `Cached`, in one handler
 //!   future that a kill may drop at any point: the guard answers, the progress
 //!   tells.

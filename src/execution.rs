@@ -52,6 +52,7 @@ mod terms;
 mod wishes;
 
 pub use self::attempt::Attempt;
+pub(crate) use self::attempt::Dispatch;
 pub use self::lock::Lock;
 pub use self::progress::Progress;
 pub(crate) use self::progress::SHORTEST_KEPT;

@@ -164,7 +164,7 @@ pub use self::store::{BoxFuture, MemoryStore, Store};
 pub use self::store::{Durability, Persistence, RedisStore};
 #[cfg(feature = "encrypted")]
 pub use self::store::{Encrypted, EncryptionKeys};
-pub use self::upstream::{AccessToken, Call, TokenSource, Upstream};
+pub use self::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};
 #[cfg(feature = "genesys")]
 pub use self::upstream::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
 /// The actor framework whose types `Engine::actor` and `EngineMessage` use.

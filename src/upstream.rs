@@ -18,9 +18,11 @@ use crate::store::BoxFuture;
 
 #[cfg(feature = "genesys")]
 mod genesys;
+mod rate_permit;
 
 #[cfg(feature = "genesys")]
 pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
+pub use self::rate_permit::RatePermit;
 
 /// The platform as the engine sees it.
 ///
@@ -86,15 +88,17 @@ pub trait Upstream: Send + Sync + 'static {
     /// called by the engine before it locks, so that being held back costs
     /// neither an attempt nor a lease. At once by default.
     ///
-    /// Each completed call is one send, whether or not it then takes place. An
-    /// engine waits for one call at a time, and the actions that wait for theirs
-    /// go by turns. It also tries a call without waiting, and drops its future.
+    /// The engine [spends](RatePermit::spend) the permit when it sends, and drops
+    /// it where nothing is to be sent after all (a replay): a limit that hears of
+    /// that lets somebody else through instead. An engine waits for one permit
+    /// at a time, and the actions that wait for theirs go by turns. It also tries
+    /// without waiting, and drops the future.
     ///
     /// # Cancel safety
     ///
     /// A future dropped before it completed has taken nothing.
-    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
+    fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
+        Box::pin(async { RatePermit::default() })
     }
 }
 
@@ -147,8 +151,8 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
         (**self).limit_response(bytes);
     }
 
-    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
-        (**self).admit()
+    fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
+        (**self).acquire_rate_permit()
     }
 }
 

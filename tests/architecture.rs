@@ -29,7 +29,7 @@ const ORDER: [&str; 19] = [
 ];
 
 /// Packages, and the files that may name them: a path, or the beginning of one.
-const NAMED_ONLY_IN: [(&str, &[&str]); 10] = [
+const NAMED_ONLY_IN: [(&str, &[&str]); 9] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
     ("reqwest", &["upstream/genesys"]),
     ("http_body", &["upstream/genesys"]),
@@ -38,7 +38,6 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 10] = [
     ("dashmap", &["flights.rs", "store/memory.rs"]),
     ("hyper", &["testing"]),
     ("metrics", &["telemetry/recorded.rs"]),
-    ("governor", &["upstream/genesys"]),
     ("chacha20poly1305", &["store/encrypted"]),
 ];
 

@@ -18,6 +18,7 @@ mod engine {
     mod once;
     mod one_lease;
     mod outage;
+    mod refused_tokens;
     mod repeatable;
     mod resolution;
     mod runtimes;

@@ -1,5 +1,6 @@
-//! The OAuth token: one fetch however many ask, renewed before it expires,
-//! dropped when the platform refuses it. Reading it costs no mailbox hop.
+//! The OAuth token: one fetch however many ask, renewed before it expires and when
+//! the platform refuses it; until its successor is there it serves those whom it was
+//! not refused. Reading it costs no mailbox hop.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -17,24 +18,26 @@ use crate::ambient::Ambient;
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
 use crate::policy::{heed, jittered};
+use crate::request::ActionId;
 use crate::telemetry;
 use crate::upstream::TokenSource;
 
 mod backoff;
 mod board;
+mod life;
+mod refusals;
 
 pub(crate) use self::backoff::Restarts;
 use self::backoff::backed_off;
 pub(crate) use self::board::Current;
-use self::board::{Board, Failure};
+use self::board::{Board, Failure, Waiting};
+use self::life::times;
+pub(crate) use self::refusals::Refused;
 
 /// How long one fetch may take, whatever the source itself allows.
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
 /// How often a demand is tried before those who wait are told.
 const TRIES: u32 = 3;
-/// A token that lives less long is renewed when one is needed, not in the background:
-/// a peer may name any life, and nobody may be there to use it.
-const MIN_RENEWED_LIFE: Duration = Duration::from_secs(60);
 /// The token as executions see it; a clone is the same.
 #[derive(Clone)]
 pub(crate) struct Tokens {
@@ -72,9 +75,9 @@ impl Tokens {
         }
     }
 
-    /// The token at hand, without asking anybody.
-    pub(crate) fn current(&self) -> Option<Current> {
-        self.board.read().usable(Instant::now())
+    /// The token at hand for this action, without asking anybody.
+    pub(crate) fn current(&self, action: &ActionId) -> Option<Current> {
+        self.board.read().usable_for(action, Instant::now())
     }
 
     /// A token: the one at hand, or the next one fetched.
@@ -82,11 +85,11 @@ impl Tokens {
     /// # Errors
     ///
     /// Why none could be had, at once while fetches back off.
-    pub(crate) async fn get(&self) -> Result<Current, TokenError> {
+    pub(crate) async fn get(&self, action: &ActionId) -> Result<Current, TokenError> {
         let _waiting = Waiting::new(&self.waiting);
         let look = |board: &Board| {
             let now = Instant::now();
-            let known = board.usable(now).map(Ok);
+            let known = board.usable_for(action, now).map(Ok);
             let known = known.or_else(|| board.failing(now).map(Err));
             if known.is_none() {
                 self.wake();
@@ -96,13 +99,31 @@ impl Tokens {
         self.board.wait_for(look).await
     }
 
-    /// Drops exactly this token: the platform refused it. A newer one stays.
-    pub(crate) fn refuse(&self, refused: &Current) {
-        let before = self
-            .board
-            .post(|board| board.current.take_if(|current| current.id == refused.id));
-        // After the lock of the board is free.
-        drop(before);
+    /// The platform refused this token for this action, to an execution that was
+    /// refused one before (`again`) or not. Where that may be the token's fault, its
+    /// successor is fetched, and meanwhile it serves others.
+    pub(crate) fn refuse(&self, refused: &Current, action: &ActionId, again: bool) -> Refused {
+        let now = Instant::now();
+        let what = {
+            let mut board = self.board.read();
+            let current = board.current.as_ref().map(|current| current.id);
+            match current == Some(refused.id) {
+                true => {
+                    let token = (refused.id, refused.since);
+                    board.refusals.refuse(action, token, again, now)
+                }
+                false => Refused::Stale,
+            }
+        };
+        if what == Refused::Current {
+            self.wake();
+        }
+        what
+    }
+
+    /// A call of this action succeeded with this token.
+    pub(crate) fn accept(&self, accepted: &Current, action: &ActionId) {
+        self.board.read().refusals.accept(action, accepted.id);
     }
 
     /// Forgets that the endpoint is to be left alone: the next demand asks it.
@@ -151,22 +172,6 @@ impl Tokens {
     }
 }
 
-/// One who waits for a token; counted, so that a restarted actor knows.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 struct TokenActor;
 
 /// What the token actor is told.
@@ -185,6 +190,9 @@ pub(crate) struct State {
     tokens: Tokens,
     /// Fetches that failed in a row.
     failures: u32,
+    /// The suspected token whose renewal is scheduled, and the pace of those.
+    suspected: usize,
+    pace: Restarts,
     /// The next renewal. It ends with the actor: ractor's own timers would
     /// outlive the engine by hours.
     timer: JoinSet<()>,
@@ -205,6 +213,8 @@ impl Actor for TokenActor {
         let mut state = State {
             tokens,
             failures: 0,
+            suspected: 0,
+            pace: Restarts::default(),
             timer: JoinSet::new(),
         };
         // The timer died with the actor before.
@@ -239,11 +249,16 @@ impl State {
     async fn need(&mut self, myself: &ActorRef<Message>) {
         for attempt in 1..=TRIES {
             let now = Instant::now();
-            {
+            let (suspect, known) = {
                 let board = self.tokens.board.read();
-                if board.usable(now).is_some() || board.failing(now).is_some() {
-                    return; // an earlier message has seen to it
-                }
+                let known = board.usable(now).is_some() || board.failing(now).is_some();
+                (board.suspect(now), known)
+            };
+            if let Some(id) = suspect {
+                return self.suspect(myself, id);
+            }
+            if known {
+                return; // an earlier message has seen to it
             }
             match self.fetch(myself).await {
                 Ok(()) => return,
@@ -260,7 +275,17 @@ impl State {
         }
     }
 
-    /// Renews a token that may still be used; a failure is nobody's concern yet.
+    /// Has a token under suspicion renewed: at once the first time, and at a pace
+    /// that grows while that happens again and again.
+    fn suspect(&mut self, myself: &ActorRef<Message>, id: usize) {
+        if std::mem::replace(&mut self.suspected, id) != id {
+            let wait = self.pace.wait();
+            self.renew_after(myself, id, wait);
+        }
+    }
+
+    /// Renews a token that may still be used. A failure concerns only those whom
+    /// it was refused.
     async fn renew(&mut self, myself: &ActorRef<Message>, id: usize) {
         let due = self
             .tokens
@@ -276,6 +301,10 @@ impl State {
             let asked = error.retry_after();
             let wait = heed(asked, self.backoff());
             self.renew_after(myself, id, wait);
+            let told = error.is_rejected() || asked.is_some();
+            if self.suspected == id && (told || self.failures >= TRIES) {
+                return self.fail(error, wait);
+            }
             if asked.is_some() {
                 // Also for those who find that token expired meanwhile.
                 self.post_failure(error.clone(), wait);
@@ -317,16 +346,9 @@ impl State {
             }
         };
         self.failures = 0;
-        // Less than a second is no lifetime: such a token is used until it is
-        // refused, rather than fetched in a circle.
-        let life = token
-            .expires_in()
-            .filter(|life| *life >= Duration::from_secs(1));
-        // A day is the platform's default; what is longer needs no timer either.
-        let until = life.map(|life| asked + (life - margin(life)).min(MAX_LIFE));
-        let early = |life: Duration| life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
-        let renewed = life.filter(|life| *life >= MIN_RENEWED_LIFE);
-        let renew = renewed.map(|life| asked + early(life));
+        let life = token.expires_in();
+        let (until, renew) = times(life);
+        let (until, renew) = (until.map(|t| asked + t), renew.map(|t| asked + t));
         let id = 1 + self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
         self.timer.abort_all();
         if let Some(at) = renew {
@@ -336,19 +358,16 @@ impl State {
         let current = Current {
             token: Arc::new(token),
             id,
+            since: Instant::now(),
             until,
             renew,
         };
         // What was there before goes after the lock of the board is free.
-        let next = Board {
-            current: Some(current),
-            failure: None,
-        };
-        drop(
-            self.tokens
-                .board
-                .post(|board| std::mem::replace(board, next)),
-        );
+        let before = self
+            .tokens
+            .board
+            .post(|board| (board.current.replace(current), board.failure.take()));
+        drop(before);
         telemetry::contained(|| tracing::debug!(?life, "an access token came"));
         Ok(())
     }
@@ -376,12 +395,3 @@ impl State {
         jittered(backed_off(self.failures), self.tokens.ambient.fraction())
     }
 }
-
-/// A token is used until this long before its end: enough for a request to
-/// arrive, and for the renewal that begins twice as early.
-fn margin(life: Duration) -> Duration {
-    (life / 10).min(Duration::from_secs(60))
-}
-
-/// Ten days: beyond any lifetime that the platform grants (48 h).
-const MAX_LIFE: Duration = Duration::from_secs(10 * 24 * 3600);

@@ -45,6 +45,42 @@ pub enum Attempt {
     Lost(Execution<Hashed>),
 }
 
+/// What became of the first half of an attempt.
+pub(crate) enum Dispatch {
+    Ready(Dispatched),
+    /// Nothing is to be sent.
+    Ended(Attempt),
+}
+
+/// A held key whose call may leave now, and so without waiting for anything.
+pub(crate) struct Dispatched(Execution<Locked>);
+
+impl Dispatched {
+    /// The second half of an attempt: sends, and extends the lease every third of
+    /// it for as long as the answer takes.
+    pub(crate) async fn call(
+        self,
+        store: &dyn Store,
+        upstream: &dyn Upstream,
+        token: Option<&AccessToken>,
+    ) -> Attempt {
+        let Self(mut locked) = self;
+        let mut wire = Wire::default();
+        let sent = locked.send(store, upstream, token, &mut wire).await;
+        match locked.judge(sent, wire) {
+            Ok(attempt) => attempt,
+            Err((unknown, cause)) => {
+                Attempt::Unknown(Box::pin(unknown.abandon(store, cause)).await)
+            }
+        }
+    }
+
+    /// Nothing is sent after all.
+    pub(crate) fn back(self) -> Execution<Locked> {
+        self.0
+    }
+}
+
 impl Execution<Locked> {
     /// How many attempts were made under this lease.
     pub fn attempts(&self) -> u32 {
@@ -68,28 +104,42 @@ impl Execution<Locked> {
     /// executed. [`Progress::settle`](super::Progress::settle) then records just
     /// that.
     pub async fn execute(
-        mut self,
+        self,
         store: &dyn Store,
         upstream: &dyn Upstream,
         token: Option<&AccessToken>,
     ) -> Result<Attempt, Error> {
+        Ok(match self.dispatch(store).await? {
+            Dispatch::Ready(dispatched) => dispatched.call(store, upstream, token).await,
+            Dispatch::Ended(attempt) => attempt,
+        })
+    }
+
+    /// The first half of an attempt: makes sure that the lease is live and
+    /// `Dispatched`. What the call leaves with is read after it, since it may take
+    /// its time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute`](Self::execute).
+    pub(crate) async fn dispatch(mut self, store: &dyn Store) -> Result<Dispatch, Error> {
         in_runtime()?;
         let begun = Instant::now();
-        match self.dispatch(store).await {
-            Ok(true) => {}
+        let cause: Arc<str> = match self.enter(store).await {
+            Ok(true) => return Ok(Dispatch::Ready(Dispatched(self))),
             Ok(false) if self.state.held.unproven => {
-                let cause = "its record was taken away between attempts";
-                return Ok(Attempt::Unknown(Box::pin(self.abandon(store, cause)).await));
+                "its record was taken away between attempts".into()
             }
-            Ok(false) => return Ok(Attempt::Lost(Box::pin(self.give_up(store)).await)),
+            Ok(false) => {
+                let lost = Box::pin(self.give_up(store)).await;
+                return Ok(Dispatch::Ended(Attempt::Lost(lost)));
+            }
             // An earlier attempt may have been executed: that outweighs the store.
-            Err(source) if self.state.held.unproven => {
-                let cause = format!(
-                    "an attempt is unproven, and the lease for another could not be made sure of: {}",
-                    chain(&source)
-                );
-                return Ok(Attempt::Unknown(Box::pin(self.abandon(store, cause)).await));
-            }
+            Err(source) if self.state.held.unproven => format!(
+                "an attempt is unproven, and the lease for another could not be made sure of: {}",
+                chain(&source)
+            )
+            .into(),
             Err(source) => {
                 let answered = source.is_definite();
                 let error = self.core.of_store(source);
@@ -101,15 +151,9 @@ impl Execution<Locked> {
                 }
                 return Err(error);
             }
-        }
-        let mut wire = Wire::default();
-        let sent = self.send(store, upstream, token, &mut wire).await;
-        Ok(match self.judge(sent, wire) {
-            Ok(attempt) => attempt,
-            Err((unknown, cause)) => {
-                Attempt::Unknown(Box::pin(unknown.abandon(store, cause)).await)
-            }
-        })
+        };
+        let unknown = Box::pin(self.abandon(store, cause)).await;
+        Ok(Dispatch::Ended(Attempt::Unknown(unknown)))
     }
 
     /// Waits for `until` under the lease: in `Claimed`, so that another process
@@ -159,7 +203,7 @@ impl Execution<Locked> {
     ///
     /// The first attempt of a key that was free needs no command: its acquire has
     /// written all that.
-    async fn dispatch(&mut self, store: &dyn Store) -> Result<bool, StoreError> {
+    async fn enter(&mut self, store: &dyn Store) -> Result<bool, StoreError> {
         for _ in 0..4 {
             if self.is_dispatched() {
                 return Ok(true);

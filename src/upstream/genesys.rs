@@ -23,7 +23,7 @@ pub use self::execute::Route;
 use self::execute::Urls;
 use self::limiter::RateLimiter;
 use self::token::TokenEndpoint;
-use super::{AccessToken, Call, TokenSource, Upstream};
+use super::{AccessToken, Call, RatePermit, TokenSource, Upstream};
 use crate::error::{Error, SendError};
 use crate::key::Namespace;
 use crate::outcome::Outcome;
@@ -89,7 +89,7 @@ pub struct GenesysCloud {
     urls: Urls,
     auth: ClientAuth,
     settings: Settings,
-    limiter: Option<RateLimiter>,
+    limiter: Option<Arc<RateLimiter>>,
     client: OnceLock<Result<reqwest::Client, Error>>,
     response_limit: AtomicUsize,
     hinted: AtomicBool,
@@ -183,7 +183,7 @@ impl GenesysCloud {
     /// that: give each its part. What goes beyond it all the same gets a 429,
     /// which holds everybody back until the platform's time has come.
     pub fn rate_limit(mut self, per_minute: u32) -> Self {
-        self.limiter = Some(RateLimiter::new(per_minute));
+        self.limiter = Some(Arc::new(RateLimiter::new(per_minute)));
         self
     }
 
@@ -208,7 +208,11 @@ impl GenesysCloud {
             .get_or_init(|| {
                 self.credentials.check(self.auth)?;
                 self.environment.check(self.settings.allow_insecure)?;
-                if self.limiter.as_ref().is_some_and(RateLimiter::is_closed) {
+                if self
+                    .limiter
+                    .as_ref()
+                    .is_some_and(|limiter| limiter.is_closed())
+                {
                     return Err(Error::invalid_config("rate_limit", "must not be zero"));
                 }
                 self.settings.build(&self.environment)
@@ -287,10 +291,10 @@ impl Upstream for GenesysCloud {
         self.response_limit.store(bytes, Ordering::Relaxed);
     }
 
-    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+    fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
         match &self.limiter {
-            Some(limiter) => Box::pin(limiter.admit()),
-            None => Box::pin(async {}),
+            Some(limiter) => Box::pin(limiter.acquire()),
+            None => Box::pin(async { RatePermit::default() }),
         }
     }
 }

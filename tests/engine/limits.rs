@@ -8,8 +8,8 @@ use genesys_once::execution::{Execution, Lock, Terms};
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
     AccessToken, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment, Error,
-    GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RetryPolicy, SendError,
-    TokenSource, Upstream, Waits,
+    GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RatePermit, RetryPolicy,
+    SendError, Served, TokenSource, Upstream, Waits,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -76,8 +76,8 @@ impl Upstream for Limited {
         self.platform.token_source()
     }
 
-    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
-        self.limiter.admit()
+    fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
+        self.limiter.acquire_rate_permit()
     }
 }
 
@@ -319,4 +319,73 @@ async fn hold_that_grows_beyond_any_wait_is_reported() {
         assert!(matches!(error, Error::RateLimited { .. }), "{error:?}");
     }
     assert_eq!(engine.stats().waits.executions(), 0);
+}
+
+/// Replays that find everything free take the key's place in one command, and give
+/// back what they did not use. Red where they keep it: 40 replays then delay fresh
+/// requests by the limiter's pace, 15 of them by 5 s.
+#[tokio::test(start_paused = true)]
+async fn a_replay_gives_its_place_at_the_limiter_back() {
+    let store = MemoryStore::new();
+    let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let before = Engine::builder(platform.clone()).store(store.clone());
+    let before = before.start().await.unwrap();
+    for n in 0..40 {
+        before.execute(request(&n.to_string())).await.unwrap();
+    }
+    let engine = Engine::builder(Limited::new(&platform, 300)).store(store);
+    let engine = engine.recent(0, SECOND).start().await.unwrap();
+    let begun = Instant::now();
+    for n in 0..40 {
+        let replay = engine.execute(request(&n.to_string())).await.unwrap();
+        assert_eq!(replay.served(), Served::Store);
+    }
+    for n in 40..55 {
+        engine.execute(request(&n.to_string())).await.unwrap();
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // The burst is used up: a replay looks first, and waits for nothing.
+    let fresh = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("55")).await }
+    });
+    until("it waits", || engine.stats().waits.limiter.executions == 1).await;
+    for n in 0..40 {
+        engine.execute(request(&n.to_string())).await.unwrap();
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    fresh.await.unwrap().unwrap();
+    assert_eq!(begun.elapsed().as_millis(), 210);
+    assert_eq!(platform.ledger().total(), 40 + 16);
+}
+
+/// All permits are taken, there is no token, and none comes: replays wait for neither.
+/// Red where either is waited for before the record is looked at.
+#[tokio::test(start_paused = true)]
+async fn a_replay_waits_for_nothing_that_a_call_needs() {
+    let store = MemoryStore::new();
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1 => TokenStep::Issue(60 * SECOND),
+        _ => TokenStep::Silent,
+    });
+    let platform = ScriptedUpstream::new(|call| match call.body().as_ref() {
+        b"1" => Step::ok("{}"),
+        _ => Step::Silent,
+    });
+    let platform = platform.with_tokens(tokens.clone());
+    let engine = Engine::builder(platform.clone()).store(store);
+    let engine = engine.recent(0, SECOND).max_in_flight(1);
+    let engine = engine.start().await.unwrap();
+    engine.execute(request("1")).await.unwrap();
+    spawn(&engine, "2");
+    platform.ledger().wait_for(2).await;
+    sleep(60 * SECOND).await;
+    assert_eq!(engine.stats().token_valid_for, None);
+    spawn(&engine, "3");
+    until("it waits", || engine.stats().waits.token.executions == 1).await;
+    assert_eq!(engine.stats().in_flight, 1);
+    let begun = Instant::now();
+    let replay = engine.execute(request("1")).await.unwrap();
+    assert_eq!(replay.served(), Served::Store);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }

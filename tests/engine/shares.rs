@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Engine, Namespace, Outcome, SendError,
-    Upstream,
+    AccessToken, BoxFuture, Call, DataActionRequest, Engine, Namespace, Outcome, RatePermit,
+    SendError, Upstream,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -142,7 +142,7 @@ impl Upstream for Limited {
         self.platform.send(call, token)
     }
 
-    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+    fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
         Box::pin(async move {
             let asking = self.asking.fetch_add(1, Ordering::SeqCst);
             let _asking = Asking(self.asking.clone());
@@ -150,6 +150,7 @@ impl Upstream for Limited {
             let mut next = self.next.lock().await;
             tokio::time::sleep_until(*next).await;
             *next = Instant::now() + SECOND;
+            RatePermit::default()
         })
     }
 }
@@ -202,10 +203,11 @@ async fn a_limit_that_panics_keeps_no_turn() {
         ) -> BoxFuture<'a, Result<Outcome, SendError>> {
             self.0.send(call, token)
         }
-        fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
+        fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
             Box::pin(async move {
                 sleep(SECOND).await;
                 assert!(self.1.fetch_add(1, Ordering::SeqCst) > 2, "the limit");
+                RatePermit::default()
             })
         }
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, Namespace, Outcome, SendError, TokenSource, Upstream,
+    AccessToken, BoxFuture, Call, Engine, Namespace, Outcome, RatePermit, SendError, TokenSource,
+    Upstream,
 };
 use metrics_exporter_prometheus::PrometheusRecorder;
 
@@ -90,8 +91,11 @@ impl Upstream for Limited {
         None
     }
 
-    fn admit<'a>(&'a self) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(3 * SECOND))
+    fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
+        Box::pin(async {
+            tokio::time::sleep(3 * SECOND).await;
+            RatePermit::default()
+        })
     }
 }
 

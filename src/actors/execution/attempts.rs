@@ -9,24 +9,50 @@ use tokio::time::{sleep, timeout};
 
 use super::super::hold::HoldPass;
 use super::super::shared::Shared;
-use super::super::token::Current;
+use super::super::token::Refused;
 use super::super::waits::WaitFor;
-use super::run::{Flight, Ready, Replay, Round, Turn, reply_of};
-use crate::error::{Error, SendError, chain};
-use crate::execution::{Attempt, Executed, Execution, Locked};
+use super::run::{Access, Flight, Ready, Replay, Round, Turn, reply_of};
+use crate::error::{Error, SendError, TokenError, chain};
+use crate::execution::{Attempt, Dispatch, Executed, Execution, Locked};
 use crate::outcome::{Outcome, Reply, Served, Then};
 use crate::policy::{Next, is_platform_limit, retry_after};
 use crate::record::Refusal;
 use crate::telemetry;
 
+/// How many calls of one execution may meet a token that is no longer current and
+/// cost nothing.
+const MAX_STALE: u32 = 2;
+/// How many tokens in a row may end before a call of an execution leaves.
+const MAX_ENDED: u32 = 3;
+
 /// What attempts under one lease came to besides their answers.
 #[derive(Default)]
 struct Used {
-    /// A token was refused, and renewed.
+    /// The current token was refused, and renewed.
     renewed: bool,
-    /// Attempts that do not count: their token was refused, or the platform asked for
+    /// Tokens were refused that were no longer current.
+    stale: u32,
+    /// Attempts whose token was refused.
+    refused: u32,
+    /// Attempts that do not count: these, and those after which the platform asked for
     /// a wait.
     free: u32,
+    /// Tokens in a row that ended before a call left.
+    ended: u32,
+}
+
+impl Used {
+    /// Whether an execution whose token was refused sends once more.
+    fn after(&mut self, refused: Refused) -> bool {
+        match refused {
+            Refused::Stale if self.stale < MAX_STALE => {
+                self.stale += 1;
+                true
+            }
+            Refused::Stale | Refused::Current => !std::mem::replace(&mut self.renewed, true),
+            Refused::Action => false,
+        }
+    }
 }
 
 impl Flight<'_> {
@@ -49,39 +75,63 @@ impl Flight<'_> {
                     Err(ended) => return ended,
                 }
             }
-            if let Some(ready) = ready.as_ref() {
-                ready.pass.sent();
-            }
-            let access = ready.as_ref().and_then(|ready| ready.token.as_ref());
-            let access = access.map(|current| &*current.token);
-            let attempt = locked
-                .execute(&*self.shared.store, &*shared.upstream, access)
-                .await?;
-            let back = ready.take().map(
-                |Ready {
-                     pass,
-                     permit,
-                     token,
-                 }| {
-                    drop(permit);
-                    (token, pass)
+            let (attempt, access) = match locked.dispatch(&*shared.store).await? {
+                Dispatch::Ended(attempt) => (attempt, Access::Open),
+                Dispatch::Ready(dispatched) => match self.token() {
+                    Some(access) => {
+                        if let Some(ready) = ready.as_mut() {
+                            std::mem::take(&mut ready.rate).spend();
+                            ready.pass.sent();
+                        }
+                        used.ended = 0;
+                        let called =
+                            dispatched.call(&*shared.store, &*shared.upstream, access.token());
+                        (called.await, access)
+                    }
+                    None => {
+                        ready.take();
+                        match Box::pin(self.token_ended(dispatched.back(), &mut used)).await {
+                            Ok(next) => locked = next,
+                            Err(ended) => return ended,
+                        }
+                        continue;
+                    }
                 },
-            );
-            let (token, mut pass) = back.unzip();
+            };
+            // The rest goes back here.
+            let mut pass = ready.take().map(|ready| ready.pass);
             if is_taken(&attempt)
                 && let Some(pass) = pass.take()
             {
                 pass.succeeded();
             }
             if let Attempt::Executed(executed) = attempt {
+                if let (Some(tokens), Access::With(token)) = (&shared.tokens, &access) {
+                    tokens.accept(token, self.guard.request().action_id());
+                }
                 return Ok(Box::pin(self.cache(executed)).await);
             }
-            let after = self.after(attempt, token.flatten(), pass, &mut used);
+            let after = self.after(attempt, access, pass, &mut used);
             match Box::pin(after).await {
                 Ok(next) => locked = next,
                 Err(ended) => return ended,
             }
         }
+    }
+
+    /// There is no token any more, now that the lease is made sure of: the next one is
+    /// waited for, unless tokens end faster than that.
+    async fn token_ended(
+        &self,
+        locked: Execution<Locked>,
+        used: &mut Used,
+    ) -> Result<Execution<Locked>, Result<Round, Error>> {
+        used.ended += 1;
+        if used.ended < MAX_ENDED {
+            return Ok(locked);
+        }
+        let source = TokenError::new("tokens end before a call can leave with them");
+        Err(self.give_back(locked, Error::Token { source }).await)
     }
 
     /// Waits under the lease until the next attempt may be made.
@@ -101,7 +151,7 @@ impl Flight<'_> {
     async fn after(
         &self,
         attempt: Attempt,
-        token: Option<Current>,
+        access: Access,
         pass: Option<HoldPass>,
         used: &mut Used,
     ) -> Result<Execution<Locked>, Result<Round, Error>> {
@@ -129,15 +179,20 @@ impl Flight<'_> {
                 counts.calls_not_executed.fetch_add(1, Ordering::Relaxed);
                 match (then, answer) {
                     (Then::RenewToken, answer) => {
-                        let (Some(tokens), Some(token), false) =
-                            (&shared.tokens, &token, used.renewed)
-                        else {
+                        let again = match (&shared.tokens, &access) {
+                            // Exactly the token that was refused.
+                            (Some(tokens), Access::With(token)) => {
+                                let action = self.guard.request().action_id();
+                                let again = used.refused > 0;
+                                used.after(tokens.refuse(token, action, again))
+                            }
+                            _ => false,
+                        };
+                        if !again {
                             let error = unauthorized(answer);
                             return Err(self.give_back(next, error).await);
-                        };
-                        // Exactly the token that was refused.
-                        tokens.refuse(token);
-                        used.renewed = true;
+                        }
+                        used.refused += 1;
                         used.free += 1;
                         Ok(next)
                     }

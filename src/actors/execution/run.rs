@@ -23,6 +23,7 @@ use crate::policy::OnDuplicate;
 use crate::record::{Phase, RecordState};
 use crate::store::Store as _;
 use crate::telemetry::Raised;
+use crate::upstream::{AccessToken, RatePermit};
 
 /// Whose turn it is to be ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,31 @@ pub(super) enum Turn {
 /// are told what is known.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a call needs besides the key: a permit, a token, and that nothing holds it
-/// back.
+/// What a call needs besides the key, and what can be used up: each is given back
+/// when it is dropped. The token is none of these: it is read when the call leaves.
 pub(super) struct Ready {
+    /// Of the slow start after a cooldown, where there is one.
     pub(super) pass: HoldPass,
-    pub(super) permit: (Permit, Raised),
-    pub(super) token: Option<Current>,
+    /// Of this engine, for as long as the call takes.
+    _permit: (Permit, Raised),
+    /// Of the upstream's rate limit, until the call leaves.
+    pub(super) rate: RatePermit,
+}
+
+/// What a call leaves with.
+pub(super) enum Access {
+    With(Current),
+    /// The upstream asks for no token.
+    Open,
+}
+
+impl Access {
+    pub(super) fn token(&self) -> Option<&AccessToken> {
+        match self {
+            Self::With(current) => Some(&current.token),
+            Self::Open => None,
+        }
+    }
 }
 
 /// Runs a flight until everybody is answered. What may be left to settle then
@@ -105,7 +125,7 @@ impl Flight<'_> {
         let terms = &self.shared.terms;
         self.guard.confirm(false);
         let (lock, mut ready) = match self.ready_now() {
-            // Permit and token are at hand: one round trip takes the key.
+            // All is at hand: one round trip takes the key, or finds what to replay.
             Some(ready) => {
                 let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
                 (lock.await?, Some(ready))
@@ -119,7 +139,7 @@ impl Flight<'_> {
             Lock::Cached(cached) => Ok(Round::Reply(reply_of(cached))),
             Lock::Locked(locked) => Box::pin(self.attempts(locked, &mut ready)).await,
             Lock::Taken(next, state) => {
-                // The permit is given back while somebody else holds the key.
+                // All is given back while somebody else holds the key.
                 drop(ready.take());
                 Box::pin(self.elsewhere(next, state)).await
             }
@@ -145,30 +165,45 @@ impl Flight<'_> {
         })
     }
 
-    /// Permit and token, where both can be had without waiting and nothing
-    /// holds this action back.
+    /// What a call needs, where all can be had without waiting and nothing holds
+    /// this action back.
     fn ready_now(&self) -> Option<Ready> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         let pass = shared.hold.try_pass(action)?;
-        let token = match &shared.tokens {
-            Some(tokens) => Some(tokens.current()?),
-            None => None,
-        };
+        self.token()?;
         let permit = shared.permits.try_acquire(action)?;
         if shared.turns.held() > 0 {
             return None;
         }
-        shared.upstream.admit().now_or_never()?;
-        let permit = (permit, shared.meters.in_flight());
-        Some(Ready {
-            pass,
-            permit,
-            token,
-        })
+        let rate = shared.upstream.acquire_rate_permit().now_or_never()?;
+        Some(self.all(pass, permit, rate))
     }
 
-    /// Waits until permit and token are at hand and nothing holds back.
+    fn all(&self, pass: HoldPass, permit: Permit, rate: RatePermit) -> Ready {
+        let _permit = (permit, self.shared.meters.in_flight());
+        Ready {
+            pass,
+            _permit,
+            rate,
+        }
+    }
+
+    /// The token that a call may leave with now; `None` where one is to be waited
+    /// for.
+    pub(super) fn token(&self) -> Option<Access> {
+        match &self.shared.tokens {
+            Some(tokens) => {
+                let token = tokens.current(self.guard.request().action_id())?;
+                Some(Access::With(token))
+            }
+            None => Some(Access::Open),
+        }
+    }
+
+    /// Waits until all that a call needs is at hand and nothing holds back. In this
+    /// order, and always before the key is locked or in `Claimed`: an end of the
+    /// hold, a token, a permit, the upstream's rate limit.
     pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
@@ -186,15 +221,10 @@ impl Flight<'_> {
             self.has_waited(cooled);
             let pass = pass.map_err(|retry_after| Error::RateLimited { retry_after })?;
             waiting.goes_on(WaitFor::Token);
-            let token = match &shared.tokens {
-                Some(tokens) => Some(
-                    shared
-                        .held("token", tokens.get())
-                        .await
-                        .map_err(|source| Error::Token { source })?,
-                ),
-                None => None,
-            };
+            if let Some(tokens) = &shared.tokens {
+                let token = shared.held("token", tokens.get(action)).await;
+                token.map_err(|source| Error::Token { source })?;
+            }
             waiting.goes_on(WaitFor::Permit);
             let permit = shared.held("permit", shared.permits.acquire(action)).await;
             // Last, so that what is admitted is sent: a wait for a permit behind
@@ -202,21 +232,12 @@ impl Flight<'_> {
             waiting.goes_on(WaitFor::Limiter);
             let admitted = async {
                 let _turn = shared.turns.acquire(action).await;
-                shared.upstream.admit().await;
+                shared.upstream.acquire_rate_permit().await
             };
-            shared.held("limiter", admitted).await;
+            let rate = shared.held("limiter", admitted).await;
             // Either may have changed while the other was waited for.
-            let stale = match (&shared.tokens, &token) {
-                (Some(tokens), Some(_)) => tokens.current().is_none(),
-                _ => false,
-            };
-            if shared.hold.accepts(&pass, action) && !stale {
-                let permit = (permit, shared.meters.in_flight());
-                return Ok(Ready {
-                    pass,
-                    permit,
-                    token,
-                });
+            if shared.hold.accepts(&pass, action) && self.token().is_some() {
+                return Ok(self.all(pass, permit, rate));
             }
         }
     }
@@ -231,8 +252,8 @@ impl Flight<'_> {
         self.waited.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// Replays need no permit, no token and no end of a hold: look first, and
-    /// wait for those only where something is to be sent.
+    /// Replays need no token, no permit, no rate limit and no end of a hold: look
+    /// first, and wait for those only where something is to be sent.
     async fn look_then_lock(
         &self,
         hashed: Execution<Hashed>,

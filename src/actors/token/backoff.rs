@@ -16,8 +16,9 @@ pub(super) fn backed_off(failures: u32) -> Duration {
     (BACKOFF * (1 << exponent)).min(MAX_BACKOFF)
 }
 
-/// How long a dead token actor's successor waits for its start: not at all, then
-/// longer each time while the actors die young. There is no last one.
+/// How long a successor waits for its start, that of a dead token actor or of a
+/// refused token: not at all, then longer each time while they die young. There is
+/// no last one.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts {
     last: Option<Instant>,
@@ -25,7 +26,7 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    /// The token actor died now.
+    /// The one before died now.
     pub(crate) fn wait(&mut self) -> Duration {
         let now = Instant::now();
         let young = |last| now.saturating_duration_since(last) < 2 * MAX_BACKOFF;

@@ -2,10 +2,13 @@
 //! data; nothing here asks the endpoint or waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
+use super::refusals::Refusals;
 use crate::error::TokenError;
+use crate::request::ActionId;
 use crate::upstream::AccessToken;
 
 /// A token that may be used now.
@@ -14,6 +17,8 @@ pub(crate) struct Current {
     pub token: Arc<AccessToken>,
     /// Which token it is, so that exactly this one can be refused.
     pub(super) id: usize,
+    /// When it came.
+    pub(super) since: Instant,
     /// Until when it is used, a margin before the platform's own time.
     pub(super) until: Option<Instant>,
     /// When it is renewed.
@@ -25,6 +30,7 @@ pub(crate) struct Current {
 pub(super) struct Board {
     pub(super) current: Option<Current>,
     pub(super) failure: Option<Failure>,
+    pub(super) refusals: Refusals,
 }
 
 #[derive(Debug)]
@@ -41,10 +47,39 @@ impl Board {
             .filter(|current| current.until.is_none_or(|until| now < until))
     }
 
+    /// The token for an action: the one at hand, unless it was refused for that
+    /// action and its successor is awaited.
+    pub(super) fn usable_for(&self, action: &ActionId, now: Instant) -> Option<Current> {
+        self.usable(now)
+            .filter(|current| !self.refusals.is_refused(action, current.id, now))
+    }
+
+    /// The token at hand, where it is under suspicion.
+    pub(super) fn suspect(&self, now: Instant) -> Option<usize> {
+        let id = self.usable(now)?.id;
+        self.refusals.suspects(id).then_some(id)
+    }
+
     pub(super) fn failing(&self, now: Instant) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
         let left = failure.until.checked_duration_since(now)?;
         (!left.is_zero()).then(|| failure.error.clone().with_left(left))
+    }
+}
+
+/// One who waits for a token; counted, so that a restarted actor knows.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -62,6 +97,7 @@ mod tests {
         board.current = Some(Current {
             token: Arc::new(AccessToken::new("t", None)),
             id: 1,
+            since: now,
             until: Some(later),
             renew: None,
         });
