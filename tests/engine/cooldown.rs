@@ -418,8 +418,9 @@ async fn turn_is_given_back_however_its_holder_ends() {
     }
 }
 
-/// Red where a turn that was not used stays out: the others then wait for a permit of
-/// an action that is not theirs. And that wait is no part of the sum.
+/// A turn that is not used for 2 s goes to the next: no execution waits for a permit of
+/// an action that is not its own (`hold/gate.rs` has the tests that were seen red). And
+/// the wait for a permit is no part of the sum.
 #[tokio::test(start_paused = true)]
 async fn turn_without_a_permit_does_not_stand_in_the_way() {
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
