@@ -168,6 +168,20 @@ impl Engine {
         }
     }
 
+    /// Ends all cooldowns now: the platform's, those of single actions, and the token
+    /// endpoint's. For operators who know better than the time that a peer named.
+    ///
+    /// Executions that wait come back in a slow start, one first. Where the peer still
+    /// refuses, the next cooldown begins.
+    pub fn end_cooldown(&self) {
+        let Shared { hold, tokens, .. } = &*self.inner.shared;
+        if let Some(tokens) = tokens {
+            tokens.end_cooldown();
+        }
+        hold.end();
+        telemetry::contained(|| tracing::info!("an operator ended all cooldowns"));
+    }
+
     /// Stops the engine: admits nobody any more, lets the executions under way
     /// finish for `grace`, then cuts them off. Everybody who waits is answered,
     /// and every record is settled by what is known. May be called again and
@@ -238,7 +252,8 @@ pub struct Stats {
     pub token_valid_for: Option<Duration>,
     /// Access tokens fetched.
     pub token_fetches: usize,
-    /// For how long the platform holds everybody back; zero where it does not.
+    /// For how long the platform holds everybody back, at most an hour; zero where it
+    /// does not. The slow start after it is not in it.
     pub held_for: Duration,
     /// What executions wait for, and for how long.
     pub waits: Waits,

@@ -93,12 +93,14 @@ pub enum Error {
         /// The key asked for.
         key: IdempotencyKey,
     },
-    /// The platform refuses for now and its waiting time, or the number of
-    /// attempts, is beyond what the retry policy allows. Nothing was executed.
-    #[error("rate limited for another {} s", retry_after.as_secs())]
+    /// The platform refuses for now and its waiting time, the sum of all waits, or
+    /// the number of attempts is beyond what the retry policy allows. Nothing was
+    /// executed.
+    #[error("rate limited for another {} s", retry_after.as_secs_f64().ceil())]
     #[non_exhaustive]
     RateLimited {
-        /// How long the platform asked to wait.
+        /// How long the platform asked to wait: at least the engine's own backoff, at
+        /// most an hour.
         retry_after: Duration,
     },
     /// The platform refused the token, and a fresh one too. Nothing was executed.
@@ -153,6 +155,9 @@ pub enum Error {
     DeadlineExceeded {
         /// The key under way.
         key: IdempotencyKey,
+        /// How long to leave it alone: what is left of the platform's cooldown, and 1 s
+        /// where there is none.
+        retry_after: Duration,
     },
     /// The actor that executed this key died. Ask again: the record says what
     /// is known.
@@ -187,20 +192,24 @@ pub enum Error {
 pub enum RetryHint {
     /// The same request will fail again until something else is changed.
     Never,
-    /// The same request may be asked for again, best after this long. It is
-    /// safe: the record decides whether anything is sent.
+    /// The same request may be asked for again, best after this long, which is never
+    /// zero. It is safe: the record decides whether anything is sent.
     After(Duration),
     /// Find out whether the request was executed, then `Engine::resolve`.
     Resolve,
 }
 
+/// When to ask again after what passes by itself.
+const SOON: Duration = Duration::from_secs(1);
+
 impl Error {
     /// What the caller may do now.
     pub fn hint(&self) -> RetryHint {
         use RetryHint::{After, Never, Resolve};
-        const SOON: Duration = Duration::from_secs(1);
         const LATER: Duration = Duration::from_secs(5);
-        match self {
+        // A caller who follows a hint of nothing spins.
+        const LEAST: Duration = Duration::from_millis(100);
+        let hint = match self {
             Self::InvalidRequest { .. }
             | Self::PayloadMismatch { .. }
             | Self::NotIndeterminate { .. }
@@ -214,11 +223,21 @@ impl Error {
             Self::TooEarly { wait, .. } => After(*wait),
             Self::RateLimited { retry_after } => After(*retry_after),
             Self::Token { source } => source.hint(),
-            Self::InProgress { .. } | Self::DeadlineExceeded { .. } | Self::Crashed { .. } => {
-                After(SOON)
-            }
-            Self::Overloaded { .. } => After(SOON),
+            Self::DeadlineExceeded { retry_after, .. } => After(*retry_after),
+            Self::InProgress { .. } | Self::Crashed { .. } | Self::Overloaded { .. } => After(SOON),
             Self::Unreachable { .. } | Self::StoreUnavailable { .. } => After(LATER),
+        };
+        match hint {
+            After(wait) => After(wait.max(LEAST)),
+            hint => hint,
+        }
+    }
+
+    /// A caller's time is over, with so much left of a cooldown.
+    pub(crate) fn deadline_exceeded(key: IdempotencyKey, cooldown: Duration) -> Self {
+        Self::DeadlineExceeded {
+            key,
+            retry_after: cooldown.max(SOON),
         }
     }
 
@@ -257,7 +276,7 @@ impl Error {
             | Self::TooEarly { key, .. }
             | Self::ResolutionUnknown { key }
             | Self::RecordUnreadable { key, .. }
-            | Self::DeadlineExceeded { key }
+            | Self::DeadlineExceeded { key, .. }
             | Self::Crashed { key } => Some(*key),
             _ => None,
         }
@@ -327,58 +346,4 @@ fn chained(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::error::Error as _;
-
-    #[test]
-    fn causes_stand_behind_source_and_not_in_the_message() {
-        let error = Error::StoreUnavailable {
-            source: StoreError::unavailable("connection refused"),
-        };
-        assert_eq!(error.to_string(), "the store is unavailable");
-        let store = error.source().unwrap();
-        assert_eq!(store.to_string(), "the store did not answer");
-        assert_eq!(store.source().unwrap().to_string(), "connection refused");
-        assert_eq!(
-            chain(&error),
-            "the store is unavailable: the store did not answer: connection refused"
-        );
-    }
-
-    /// Red where the panic is not caught: an attempt that failed with such an error
-    /// crashed its execution.
-    #[test]
-    fn a_cause_that_cannot_be_printed_is_still_an_error() {
-        #[derive(Debug)]
-        struct Unprintable;
-        impl std::fmt::Display for Unprintable {
-            fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                panic!("the cause")
-            }
-        }
-        impl std::error::Error for Unprintable {}
-        let error = SendError::after_sending(Unprintable);
-        assert_eq!(chain(&error), "an error that panics when it is printed");
-    }
-
-    #[test]
-    fn hints_follow_what_is_known() {
-        let wait = Duration::from_secs(42);
-        assert_eq!(
-            Error::RateLimited { retry_after: wait }.hint(),
-            RetryHint::After(wait)
-        );
-        let token = |source| Error::Token { source };
-        assert_eq!(token(TokenError::rejected("no")).hint(), RetryHint::Never);
-        assert_eq!(
-            token(TokenError::rate_limited(wait)).hint(),
-            RetryHint::After(wait)
-        );
-        assert!(matches!(
-            token(TokenError::new("no")).hint(),
-            RetryHint::After(_)
-        ));
-        assert_eq!(Error::Stopped.hint(), RetryHint::Never);
-    }
-}
+mod tests;

@@ -154,7 +154,7 @@ pub use self::key::{
     Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
 };
 pub use self::outcome::{BodyEnd, Kept, Outcome, Reply, Served, Then, Verdict};
-pub use self::policy::{Next, OnDuplicate, OnUnknown, RetryPolicy, classify, retry_after};
+pub use self::policy::{OnDuplicate, OnUnknown, RetryPolicy, classify, retry_after};
 pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload};
 #[cfg(feature = "file")]

@@ -11,7 +11,12 @@ mod error_body;
 mod retry_after;
 
 pub(crate) use self::breaker::{Breakers, Failure, Pass};
+pub(crate) use self::retry_after::{heed, jittered};
 pub use self::retry_after::{is_platform_limit, retry_after};
+
+/// The longest backoff, and the longest sum of waits, that may be set: clocks can
+/// still add it up.
+const MAX_SET: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What a caller gets whose key is already being executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,9 +47,14 @@ pub enum OnUnknown {
 /// How often and how long an execution tries again after an answer that proves
 /// that nothing was executed.
 ///
-/// Defaults: 3 attempts; where the platform names no time, 2 s doubled with
-/// every attempt, of which up to half is jitter; a wait over 180 s is not waited
-/// out (the limit of the vendor's SDKs).
+/// Defaults: 3 attempts; a backoff of 2 s, doubled with every attempt, to which up
+/// to half is added as jitter; 180 s of waiting in all (the limit of the vendor's
+/// SDKs).
+///
+/// A wait that the platform asked for (`Retry-After`) costs no attempt and doubles
+/// nothing, but it is a part of the sum that [`max_wait`](Self::max_wait) bounds: a
+/// platform that answers 429 without end ends the execution. What the platform asks
+/// for is a wish: less than the backoff is the backoff, more than an hour is an hour.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     attempts: u32,
@@ -63,7 +73,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// One attempt, never a second one.
+    /// One attempt, never a second one, whatever the platform asks for.
     pub fn never() -> Self {
         Self {
             attempts: 1,
@@ -71,54 +81,65 @@ impl RetryPolicy {
         }
     }
 
-    /// How many attempts there are in all, the first included; at least 1.
+    /// How many attempts there are, the first included; at least 1. An attempt that
+    /// the platform asked to repeat later, by a time of its own, is not counted, but
+    /// 1 is [`never`](Self::never).
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// The first wait where the platform names none; doubled every time. At
-    /// most 30 days.
+    /// The first wait where the platform names none, and the least where it does;
+    /// doubled with every attempt that counts. At most 30 days.
     pub fn backoff(mut self, first: Duration) -> Self {
         self.backoff = first;
         self
     }
 
-    /// The longest wait; one that is longer ends the execution at once. At most
-    /// 30 days.
-    pub fn max_wait(mut self, longest: Duration) -> Self {
-        self.max_wait = longest;
+    /// The sum of all waits of an execution: between its attempts, and for the end of
+    /// a cooldown, its own or another execution's. A wait that would exceed it ends
+    /// the execution at once with [`Error::RateLimited`](crate::Error::RateLimited).
+    /// Waits for a token, a permit or the client's own rate limit are not in it.
+    /// At most 30 days.
+    pub fn max_wait(mut self, sum: Duration) -> Self {
+        self.max_wait = sum;
         self
     }
 
-    /// What to do after the `made`th attempt (from 1) was not executed.
+    /// What to do after an attempt that was not executed.
     ///
-    /// `asked` is what the platform asked for; `random`, from 0 to 1, is the
-    /// jitter's.
-    pub fn after(&self, made: u32, asked: Option<Duration>, random: f64) -> Next {
-        let wait = asked.unwrap_or_else(|| {
-            let full = self
-                .backoff
-                .saturating_mul(1 << made.saturating_sub(1).min(16));
-            full.min(self.max_wait)
-                .mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
-        });
-        if made >= self.attempts || self.is_too_long(wait) {
+    /// `made` attempts count so far and `waited` is the sum of the waits before this
+    /// one; `asked` is what the platform asked for, after which this attempt does not
+    /// count; `random`, from 0 to 1, is the jitter's.
+    pub(crate) fn after(
+        &self,
+        made: u32,
+        waited: Duration,
+        asked: Option<Duration>,
+        random: f64,
+    ) -> Next {
+        let doubled = self
+            .backoff
+            .saturating_mul(1 << made.saturating_sub(1).min(16));
+        let own = jittered(doubled.min(self.max_wait), random).min(self.max_wait);
+        let wait = heed(asked, own);
+        let is_last = self.attempts <= 1 || asked.is_none() && made >= self.attempts;
+        if is_last || wait > self.left(waited) {
             Next::GiveUp { retry_after: wait }
         } else {
             Next::Wait(wait)
         }
     }
 
-    /// Whether a wait is longer than any that is waited out.
-    pub(crate) fn is_too_long(&self, wait: Duration) -> bool {
-        wait > self.max_wait
+    /// How long an execution may wait after it has waited so long.
+    pub(crate) fn left(&self, waited: Duration) -> Duration {
+        self.max_wait.saturating_sub(waited)
     }
 
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.attempts == 0 {
             Some("there must be at least one attempt")
-        } else if self.backoff.max(self.max_wait) > self::retry_after::LONGEST {
+        } else if self.backoff.max(self.max_wait) > MAX_SET {
             Some("a wait must be at most 30 days")
         } else {
             None
@@ -128,13 +149,12 @@ impl RetryPolicy {
 
 /// What follows an attempt that was not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Next {
+pub(crate) enum Next {
     /// Try again after this long.
     Wait(Duration),
     /// Do not try again; a caller may, after this long.
     GiveUp {
-        /// How long the platform wants to be left alone.
+        /// How long the platform had better be left alone.
         retry_after: Duration,
     },
 }
@@ -145,47 +165,69 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    const ZERO: Duration = Duration::ZERO;
+
     #[test]
-    fn backoff_doubles_and_jitter_takes_up_to_half() {
+    fn backoff_doubles_and_jitter_adds_up_to_half() {
         let policy = RetryPolicy::default().attempts(9);
-        assert_eq!(policy.after(1, None, 0.0), Next::Wait(2 * SECOND));
-        assert_eq!(policy.after(2, None, 0.0), Next::Wait(4 * SECOND));
-        assert_eq!(policy.after(3, None, 1.0), Next::Wait(4 * SECOND));
-        assert_eq!(policy.after(8, None, 0.0), Next::Wait(180 * SECOND));
+        let wait = |made, random| policy.after(made, ZERO, None, random);
+        assert_eq!(wait(1, 0.0), Next::Wait(2 * SECOND));
+        assert_eq!(wait(2, 0.0), Next::Wait(4 * SECOND));
+        assert_eq!(wait(3, 1.0), Next::Wait(12 * SECOND));
+        // One wait is never longer than all may be together.
+        assert_eq!(wait(8, 1.0), Next::Wait(180 * SECOND));
     }
 
     #[test]
-    fn the_platform_s_own_time_goes_first() {
+    fn platform_time_is_followed_between_backoff_and_an_hour() {
+        let policy = RetryPolicy::default().max_wait(2 * 3600 * SECOND);
+        let wait = |asked| policy.after(0, ZERO, Some(asked), 0.5);
+        assert_eq!(wait(42 * SECOND), Next::Wait(42 * SECOND));
+        assert_eq!(wait(ZERO), Next::Wait(5 * SECOND / 2));
+        assert_eq!(wait(Duration::MAX), Next::Wait(3600 * SECOND));
+    }
+
+    /// Red where a wait that was asked for costs an attempt, or doubles the backoff.
+    #[test]
+    fn asked_waits_cost_no_attempt_and_end_with_their_sum() {
         let policy = RetryPolicy::default();
-        assert_eq!(
-            policy.after(1, Some(42 * SECOND), 0.7),
-            Next::Wait(42 * SECOND)
-        );
-        assert_eq!(
-            policy.after(1, Some(180 * SECOND), 0.0),
-            Next::Wait(180 * SECOND)
-        );
-        let late = policy.after(1, Some(181 * SECOND), 0.0);
+        let mut waited = ZERO;
+        for _ in 0..90 {
+            assert_eq!(
+                policy.after(0, waited, Some(ZERO), 0.0),
+                Next::Wait(2 * SECOND)
+            );
+            waited += 2 * SECOND;
+        }
+        let late = policy.after(0, waited, Some(ZERO), 0.0);
         assert_eq!(
             late,
             Next::GiveUp {
-                retry_after: 181 * SECOND
+                retry_after: 2 * SECOND
             }
         );
     }
 
     #[test]
-    fn the_last_attempt_is_the_last() {
+    fn wait_beyond_the_sum_ends_at_once() {
         let policy = RetryPolicy::default();
-        assert!(matches!(policy.after(2, None, 0.5), Next::Wait(_)));
-        assert!(matches!(policy.after(3, None, 0.5), Next::GiveUp { .. }));
-        assert!(matches!(
-            RetryPolicy::never().after(1, None, 0.5),
-            Next::GiveUp { .. }
-        ));
-        assert!(matches!(
-            policy.after(u32::MAX, None, 0.5),
-            Next::GiveUp { .. }
-        ));
+        let after = |waited, asked| policy.after(1, waited * SECOND, Some(asked * SECOND), 0.0);
+        assert_eq!(after(0, 180), Next::Wait(180 * SECOND));
+        assert_eq!(after(100, 80), Next::Wait(80 * SECOND));
+        for (waited, asked) in [(0, 181), (100, 81), (180, 2), (999, 2)] {
+            let retry_after = asked * SECOND;
+            assert_eq!(after(waited, asked), Next::GiveUp { retry_after });
+        }
+    }
+
+    #[test]
+    fn last_attempt_is_the_last() {
+        let policy = RetryPolicy::default();
+        let ends = |made| matches!(policy.after(made, ZERO, None, 0.5), Next::GiveUp { .. });
+        assert!(!ends(2) && ends(3) && ends(u32::MAX));
+        for asked in [None, Some(SECOND)] {
+            let never = RetryPolicy::never().after(0, ZERO, asked, 0.5);
+            assert!(matches!(never, Next::GiveUp { .. }));
+        }
     }
 }

@@ -7,6 +7,7 @@ mod engine {
     mod answers;
     mod bounds;
     mod company;
+    mod cooldown;
     mod crashes;
     mod deaths;
     mod ending;

@@ -47,9 +47,10 @@ pub(crate) async fn execute(
                     Err(Error::Stopped)
                 }
                 Ok(answer) => answer,
-                Err(_) => Err(Error::DeadlineExceeded {
-                    key: IdempotencyKey::of(request),
-                }),
+                Err(_) => Err(Error::deadline_exceeded(
+                    IdempotencyKey::of(request),
+                    shared.hold.left_for(request.action_id()),
+                )),
             }
         }
     };

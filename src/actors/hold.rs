@@ -1,159 +1,378 @@
-//! How long the platform asked to be left alone: by everybody after its own
-//! 429, by one action after a relayed one. Being held costs no attempt.
+//! What a 429 holds back: every execution after the platform's own, those of one
+//! action after a relayed one. A cooldown, then a slow start with one call first.
+//! Waiting here costs no attempt.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use crate::request::ActionId;
 
-/// How many actions are held back at a time. Beyond it the hold that ends first
+mod gate;
+
+pub(crate) use self::gate::Rank;
+use self::gate::{Gate, Place};
+
+/// How many actions are held back at a time. Beyond it the cooldown that ends first
 /// is dropped: that action is refused once more.
 const MAX_ACTIONS: usize = 1_000;
 
-/// The holds of one upstream.
-#[derive(Debug, Default)]
+/// The cooldowns of one upstream.
+#[derive(Debug)]
 pub(crate) struct Hold {
-    until: Mutex<Until>,
+    /// A slow start that is wider holds nothing back.
+    permits: usize,
+    gates: Mutex<Gates>,
+    /// A cooldown became longer, or was ended.
+    changed: Notify,
 }
 
+/// Whose gate: that of one action, or of all executions.
+type Whose<'a> = Option<&'a ActionId>;
+
 #[derive(Debug, Default)]
-struct Until {
-    everybody: Option<Instant>,
-    actions: HashMap<ActionId, Instant>,
+struct Gates {
+    /// Numbers cooldowns and turns.
+    last: u64,
+    everybody: Option<Gate>,
+    actions: HashMap<ActionId, Gate>,
+}
+
+/// The leave to send: a turn of each slow start that there is, mostly of none. Turns
+/// go back when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct HoldPass {
+    turns: Vec<Turn>,
+}
+
+/// A turn of a slow start.
+#[derive(Debug)]
+struct Turn {
+    hold: Arc<Hold>,
+    action: Option<ActionId>,
+    number: u64,
+    round: u64,
 }
 
 impl Hold {
-    /// Holds every execution back; a longer hold stays.
-    pub(crate) fn everybody(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut holds = self.lock();
-        holds.everybody = holds.everybody.max(Some(until));
+    /// No cooldown yet, for an engine with so many permits.
+    pub(crate) fn new(permits: usize) -> Arc<Self> {
+        Arc::new(Self {
+            permits,
+            gates: Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
-    /// Holds the executions of one action back; a longer hold stays.
-    pub(crate) fn action(&self, action: &ActionId, wait: Duration) {
+    /// Begins a cooldown of all executions, or of one action's; a longer one stays.
+    pub(crate) fn close(self: &Arc<Self>, whose: Whose<'_>, wait: Duration) {
         let now = Instant::now();
-        let actions = &mut self.lock().actions;
-        if !actions.contains_key(action) && actions.len() >= MAX_ACTIONS {
-            actions.retain(|_, until| *until > now);
+        let (grows, dropped) = {
+            let mut gates = self.lock();
+            let round = gates.number();
+            let grows = gates.gate(whose, now).close(now + wait, round);
+            (grows, gates.drop_one())
+        };
+        if let Some((action, gate)) = dropped {
+            let round = gate.round();
+            self.grant(Some(&action), round, gate.into_waiters());
         }
-        let until = actions.entry(action.clone()).or_insert(now);
-        *until = (*until).max(now + wait);
-        if actions.len() > MAX_ACTIONS {
-            let first = actions
-                .iter()
-                .min_by_key(|(action, until)| (*until, *action));
-            let first = first.map(|(action, _)| action.clone());
-            first.and_then(|first| actions.remove(&first));
+        if grows {
+            self.changed.notify_waiters();
         }
     }
 
-    /// How long everybody is held back from now.
+    /// Ends all cooldowns; their slow starts follow.
+    pub(crate) fn end(&self) {
+        let now = Instant::now();
+        self.lock().all().for_each(|gate| gate.end(now));
+        self.changed.notify_waiters();
+    }
+
+    /// How long every execution is held back from now.
     pub(crate) fn left(&self) -> Duration {
-        let everybody = self.lock().everybody;
-        everybody.map_or(Duration::ZERO, |until| {
+        let until = self.lock().everybody.as_ref().map(Gate::until);
+        until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
         })
     }
 
     /// How long this action is held back from now.
     pub(crate) fn left_for(&self, action: &ActionId) -> Duration {
-        self.until(action).map_or(Duration::ZERO, |until| {
+        let until = self.lock().actions.get(action).map(Gate::until);
+        let own = until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
-        })
+        });
+        own.max(self.left())
     }
 
-    pub(crate) fn is_free(&self, action: &ActionId) -> bool {
-        self.until(action).is_none()
+    /// A pass, where it can be had without waiting. Overtakes no waiter.
+    pub(crate) fn try_pass(self: &Arc<Self>, action: &ActionId) -> Option<HoldPass> {
+        let mut turns = Vec::new();
+        // What nearly always holds costs one look.
+        if self.lock().is_open(action) {
+            return Some(HoldPass { turns });
+        }
+        for whose in [Some(action), None] {
+            let taken = self.change(whose, |gate, number, now| {
+                (gate.try_take(number, now), number, gate.round())
+            });
+            match taken {
+                Some((true, number, round)) => turns.push(self.turn(whose, number, round)),
+                Some((false, ..)) => return None,
+                None => {}
+            }
+        }
+        Some(HoldPass { turns })
     }
 
-    /// Completes when nothing holds this action back, and with what is left of a hold
-    /// that is too long to be waited out.
-    pub(crate) async fn free(
-        &self,
+    /// A pass, when cooldown and slow start allow it, and how much of the wait was
+    /// cooldown. The error is what is left of a cooldown that exceeds `budget`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves its place; a turn on its way goes to the next waiter.
+    pub(crate) async fn pass(
+        self: &Arc<Self>,
         action: &ActionId,
-        is_too_long: impl Fn(Duration) -> bool,
-    ) -> Result<(), Duration> {
-        // A hold may grow while it is waited out.
+        rank: Rank,
+        budget: Duration,
+    ) -> (Duration, Result<HoldPass, Duration>) {
+        let mut cooled = Duration::ZERO;
         loop {
-            let left = self.left_for(action);
-            if left.is_zero() {
-                return Ok(());
+            let mut turns = Vec::new();
+            // The action's own gate first: that wait takes no turn of all executions.
+            for whose in [Some(action), None] {
+                match self.turn_of(whose, rank, budget, &mut cooled).await {
+                    Ok(turn) => turns.extend(turn),
+                    Err(left) => return (cooled, Err(left)),
+                }
             }
-            if is_too_long(left) {
-                return Err(left);
+            let pass = HoldPass { turns };
+            // The first gate may have closed while the second was waited for.
+            if self.accepts(&pass, action) {
+                return (cooled, Ok(pass));
             }
-            sleep(left).await;
         }
     }
 
-    fn until(&self, action: &ActionId) -> Option<Instant> {
-        let holds = self.lock();
-        holds
-            .everybody
-            .max(holds.actions.get(action).copied())
-            .filter(|until| *until > Instant::now())
+    /// Whether nothing was held back since this pass was given out.
+    pub(crate) fn accepts(&self, pass: &HoldPass, action: &ActionId) -> bool {
+        let mut gates = self.lock();
+        [Some(action), None].into_iter().all(|whose| {
+            let round = gates.get_mut(whose).map(|gate| gate.round());
+            let mut turns = pass.turns.iter();
+            round.is_none_or(|round| {
+                turns.any(|turn| turn.round == round && turn.action.as_ref() == whose)
+            })
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Until> {
-        // No critical section can leave the map half changed.
-        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A turn of one gate; none where there is no gate.
+    async fn turn_of(
+        self: &Arc<Self>,
+        whose: Whose<'_>,
+        rank: Rank,
+        budget: Duration,
+        cooled: &mut Duration,
+    ) -> Result<Option<Turn>, Duration> {
+        let mut waiting: Option<Waiting<'_>> = None;
+        loop {
+            let changed = self.changed.notified();
+            let look = self.change(whose, |gate, number, now| {
+                let left = gate.until().saturating_duration_since(now);
+                let too_long = *cooled + left > budget;
+                if waiting.is_none() && !too_long {
+                    let (sender, granted) = oneshot::channel();
+                    let place = (rank, number);
+                    gate.enter(place, sender);
+                    waiting = Some(Waiting {
+                        hold: self,
+                        whose,
+                        place,
+                        granted,
+                    });
+                }
+                let (until, next) = (gate.until(), gate.next(now));
+                if too_long {
+                    Err(left)
+                } else {
+                    Ok((now, until, next))
+                }
+            });
+            // A gate that is gone lets its waiters pass.
+            let Some(look) = look else {
+                return Ok(None);
+            };
+            let (now, until, next) = look?;
+            let waiting = waiting.as_mut().expect("it has entered the queue just now");
+            let turn = tokio::select! {
+                biased;
+                turn = &mut waiting.granted => Some(turn.ok()),
+                () = changed => None,
+                () = sleep_until(next) => None,
+            };
+            *cooled += Instant::now().min(until).saturating_duration_since(now);
+            if let Some(turn) = turn {
+                return Ok(turn);
+            }
+        }
+    }
+
+    /// Changes a gate, where there is one, and wakes the waiters whose turn has come.
+    /// `change` gets a number that nothing else has, and the time.
+    fn change<R>(
+        self: &Arc<Self>,
+        whose: Whose<'_>,
+        change: impl FnOnce(&mut Gate, u64, Instant) -> R,
+    ) -> Option<R> {
+        let now = Instant::now();
+        let (result, round, granted, over) = {
+            let mut gates = self.lock();
+            let number = gates.number();
+            let gate = gates.get_mut(whose)?;
+            let result = change(gate, number, now);
+            let (round, granted) = (gate.round(), gate.advance(now));
+            let over = gate.is_over(self.permits);
+            let over = if over { gates.remove(whose) } else { None };
+            (result, round, granted, over)
+        };
+        self.grant(whose, round, granted);
+        let waiters = over.into_iter().flat_map(Gate::into_waiters);
+        self.grant(whose, round, waiters);
+        Some(result)
+    }
+
+    /// The lock is free here: the turn of a waiter that has left comes back.
+    fn grant(
+        self: &Arc<Self>,
+        whose: Whose<'_>,
+        round: u64,
+        granted: impl IntoIterator<Item = (u64, oneshot::Sender<Turn>)>,
+    ) {
+        for (number, waiter) in granted {
+            drop(waiter.send(self.turn(whose, number, round)));
+        }
+    }
+
+    fn turn(self: &Arc<Self>, whose: Whose<'_>, number: u64, round: u64) -> Turn {
+        Turn {
+            hold: self.clone(),
+            action: whose.cloned(),
+            number,
+            round,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gates> {
+        // No critical section can leave a gate half changed.
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gates {
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn is_open(&self, action: &ActionId) -> bool {
+        self.everybody.is_none() && !self.actions.contains_key(action)
+    }
+
+    fn get_mut(&mut self, whose: Whose<'_>) -> Option<&mut Gate> {
+        match whose {
+            None => self.everybody.as_mut(),
+            Some(action) => self.actions.get_mut(action),
+        }
+    }
+
+    /// The gate, made where there is none.
+    fn gate(&mut self, whose: Whose<'_>, now: Instant) -> &mut Gate {
+        let Some(action) = whose else {
+            return self.everybody.get_or_insert_with(|| Gate::new(now));
+        };
+        if self.actions.len() >= MAX_ACTIONS && !self.actions.contains_key(action) {
+            self.actions.retain(|_, gate| !gate.is_idle(now));
+        }
+        let gate = self.actions.entry(action.clone());
+        gate.or_insert_with(|| Gate::new(now))
+    }
+
+    /// The action's gate that opens first, where there are too many.
+    fn drop_one(&mut self) -> Option<(ActionId, Gate)> {
+        if self.actions.len() <= MAX_ACTIONS {
+            return None;
+        }
+        let first = self.actions.iter();
+        let (first, _) = first.min_by_key(|(action, gate)| (gate.until(), *action))?;
+        let first = first.clone();
+        self.actions.remove_entry(&first)
+    }
+
+    fn remove(&mut self, whose: Whose<'_>) -> Option<Gate> {
+        match whose {
+            None => self.everybody.take(),
+            Some(action) => self.actions.remove(action),
+        }
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Gate> {
+        self.everybody.iter_mut().chain(self.actions.values_mut())
+    }
+}
+
+impl HoldPass {
+    /// The call leaves now.
+    pub(crate) fn sent(&self) {
+        for turn in &self.turns {
+            turn.change(|gate, now| gate.sent(turn.number, turn.round, now));
+        }
+    }
+
+    /// The platform took the call: more may follow.
+    pub(crate) fn succeeded(self) {
+        for turn in &self.turns {
+            turn.change(|gate, _| gate.put_back(turn.number, true));
+        }
+    }
+}
+
+impl Turn {
+    fn change(&self, change: impl FnOnce(&mut Gate, Instant)) {
+        let whose = self.action.as_ref();
+        self.hold.change(whose, |gate, _, now| change(gate, now));
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.change(|gate, _| gate.put_back(self.number, false));
+    }
+}
+
+/// A place in the queue of a gate. Its turn may be in the channel already when it is
+/// dropped, and goes back from there.
+struct Waiting<'a> {
+    hold: &'a Arc<Hold>,
+    whose: Whose<'a>,
+    place: Place,
+    granted: oneshot::Receiver<Turn>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let left = self
+            .hold
+            .change(self.whose, |gate, _, _| gate.leave(self.place));
+        // Outside of the lock: it holds the waiter's waker.
+        drop(left);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[tokio::test(start_paused = true)]
-    async fn the_longer_hold_stays() {
-        let hold = Hold::default();
-        let action: ActionId = "custom_-_1".parse().unwrap();
-        assert!(hold.is_free(&action));
-        hold.everybody(10 * SECOND);
-        hold.everybody(SECOND);
-        assert_eq!(hold.left(), 10 * SECOND);
-        let start = Instant::now();
-        hold.free(&action, |_| false).await.unwrap();
-        assert_eq!(start.elapsed(), 10 * SECOND);
-        assert!(hold.is_free(&action));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_relayed_limit_holds_its_action_only() {
-        let hold = Hold::default();
-        let held: ActionId = "custom_-_1".parse().unwrap();
-        let other: ActionId = "custom_-_2".parse().unwrap();
-        hold.action(&held, 5 * SECOND);
-        assert!(!hold.is_free(&held));
-        assert!(hold.is_free(&other));
-        assert_eq!(hold.left(), Duration::ZERO);
-        hold.free(&held, |_| false).await.unwrap();
-    }
-
-    /// Red without the bound: the map then has an entry for each action that was
-    /// ever refused while the others are held.
-    #[tokio::test(start_paused = true)]
-    async fn the_holds_of_actions_are_bounded() {
-        let hold = Hold::default();
-        let action = |n: usize| n.to_string().parse::<ActionId>().unwrap();
-        let last = 5 * MAX_ACTIONS;
-        for n in 0..=last {
-            hold.action(&action(n), SECOND * (n as u32 + 1));
-            assert!(hold.lock().actions.len() <= MAX_ACTIONS);
-        }
-        // The longest stay.
-        assert!(!hold.is_free(&action(last)));
-        assert!(!hold.is_free(&action(last + 1 - MAX_ACTIONS)));
-        assert!(hold.is_free(&action(last - MAX_ACTIONS)));
-        // A full map forgets what is over.
-        tokio::time::advance(SECOND * (last as u32 + 1)).await;
-        hold.action(&action(0), SECOND);
-        assert_eq!(hold.lock().actions.len(), 1);
-    }
-}
+mod tests;

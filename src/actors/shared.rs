@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     /// The turn to ask the upstream's rate limit.
     pub turns: Arc<Permits>,
     pub max_payload_bytes: usize,
-    pub hold: Hold,
+    pub hold: Arc<Hold>,
     pub waits: WaitList,
     pub unmatched: Unmatched,
     pub sightings: Sightings,

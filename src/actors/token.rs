@@ -17,18 +17,21 @@ use super::posted::Posted;
 use crate::ambient::Ambient;
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
+use crate::policy::{heed, jittered};
 use crate::request::ActionId;
 use crate::telemetry;
 use crate::upstream::{TokenSource, within};
 
 mod backoff;
 mod board;
+mod life;
 mod refusals;
 
 pub(crate) use self::backoff::Restarts;
 use self::backoff::backed_off;
 pub(crate) use self::board::Current;
 use self::board::{Board, Failure, Waiting};
+use self::life::times;
 pub(crate) use self::refusals::Refused;
 
 /// How long one fetch may take, whatever the source itself allows.
@@ -121,6 +124,13 @@ impl Tokens {
     /// A call of this action succeeded with this token.
     pub(crate) fn accept(&self, accepted: &Current, action: &ActionId) {
         self.board.read().refusals.accept(action, accepted.id);
+    }
+
+    /// Forgets that the endpoint is to be left alone: the next demand asks it.
+    pub(crate) fn end_cooldown(&self) {
+        let before = self.board.post(|board| board.failure.take());
+        // After the lock of the board is free.
+        drop(before);
     }
 
     /// How long the token at hand may be used; `None` where there is none.
@@ -253,13 +263,13 @@ impl State {
             match self.fetch(myself).await {
                 Ok(()) => return,
                 Err(error) => {
-                    let last = attempt == TRIES || error.is_rejected();
-                    let wait = self.backoff();
-                    match error.retry_after() {
-                        Some(wait) => return self.fail(error, wait),
-                        None if last => return self.fail(error, wait),
-                        None => sleep(wait).await,
+                    let asked = error.retry_after();
+                    let last = attempt == TRIES || error.is_rejected() || asked.is_some();
+                    let wait = heed(asked, self.backoff());
+                    if last {
+                        return self.fail(error, wait);
                     }
+                    sleep(wait).await;
                 }
             }
         }
@@ -288,11 +298,16 @@ impl State {
             return;
         }
         if let Err(error) = self.fetch(myself).await {
-            let wait = error.retry_after().unwrap_or_else(|| self.backoff());
+            let asked = error.retry_after();
+            let wait = heed(asked, self.backoff());
             self.renew_after(myself, id, wait);
-            let told = error.is_rejected() || error.retry_after().is_some();
+            let told = error.is_rejected() || asked.is_some();
             if self.suspected == id && (told || self.failures >= TRIES) {
                 return self.fail(error, wait);
+            }
+            if asked.is_some() {
+                // Also for those who find that token expired meanwhile.
+                self.post_failure(error.clone(), wait);
             }
             telemetry::contained(|| {
                 tracing::warn!(
@@ -331,15 +346,9 @@ impl State {
             }
         };
         self.failures = 0;
-        // Less than a second is no lifetime: such a token is used until it is
-        // refused, rather than fetched in a circle.
-        let life = token
-            .expires_in()
-            .filter(|life| *life >= Duration::from_secs(1));
-        // A day is the platform's default; what is longer needs no timer either.
-        let until = life.map(|life| asked + (life - margin(life)).min(MAX_LIFE));
-        let early = |life: Duration| life.saturating_sub(2 * margin(life)).min(MAX_LIFE / 2);
-        let renew = life.map(|life| asked + early(life));
+        let life = token.expires_in();
+        let (until, renew) = times(life);
+        let (until, renew) = (until.map(|t| asked + t), renew.map(|t| asked + t));
         let id = 1 + self.tokens.renewals.fetch_add(1, Ordering::Relaxed);
         self.timer.abort_all();
         if let Some(at) = renew {
@@ -365,33 +374,24 @@ impl State {
 
     /// Tells the callers that wait, then the log.
     fn fail(&self, error: TokenError, wait: Duration) {
-        let failure = Failure {
-            error: error.clone(),
-            // A source may name any time, and clocks have to add it up.
-            until: Instant::now() + wait.min(MAX_LIFE),
-        };
-        let before = self
-            .tokens
-            .board
-            .post(|board| board.failure.replace(failure));
-        // The lock of the board is free: a cause is foreign.
-        drop(before);
+        self.post_failure(error.clone(), wait);
         telemetry::contained(|| {
             tracing::warn!(error = chain(&error), "could not obtain an access token");
         });
     }
 
+    fn post_failure(&self, error: TokenError, wait: Duration) {
+        let until = Instant::now() + wait;
+        let failure = Some(Failure { error, until });
+        let before = self
+            .tokens
+            .board
+            .post(|board| std::mem::replace(&mut board.failure, failure));
+        // The lock of the board is free: a cause is foreign.
+        drop(before);
+    }
+
     fn backoff(&self) -> Duration {
-        let full = backed_off(self.failures);
-        full.mul_f64(0.5 + self.tokens.ambient.fraction() / 2.0)
+        jittered(backed_off(self.failures), self.tokens.ambient.fraction())
     }
 }
-
-/// A token is used until this long before its end: enough for a request to
-/// arrive, and for the renewal that begins twice as early.
-fn margin(life: Duration) -> Duration {
-    (life / 10).min(Duration::from_secs(60))
-}
-
-/// Ten days: beyond any lifetime that the platform grants (48 h).
-const MAX_LIFE: Duration = Duration::from_secs(10 * 24 * 3600);

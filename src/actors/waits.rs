@@ -13,8 +13,8 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waits {
-    /// For the end of a hold: the platform's own (everybody), or a relayed
-    /// one (its action).
+    /// For the end of a cooldown, the platform's own (everybody) or a relayed
+    /// one (its action), and for a turn of the slow start after it.
     pub hold: Wait,
     /// For an access token.
     pub token: Wait,
@@ -23,7 +23,8 @@ pub struct Waits {
     /// For the upstream's rate limit. These have a permit: behind them, others
     /// wait for one.
     pub limiter: Wait,
-    /// To try again, after an answer or a failure of their own.
+    /// To try again, after an answer or a failure of their own: for the backoff, or
+    /// for the cooldown that their own 429 began.
     pub retry: Wait,
     /// For another process (or another engine over the same store), which
     /// executes their key.

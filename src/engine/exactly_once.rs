@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::Engine;
 use crate::key::IdempotencyKey;
 use crate::outcome::{Reply, Served};
+use crate::policy::RetryPolicy;
 use crate::request::DataActionRequest;
 use crate::store::{MemoryStore, Store};
 use crate::testing::{ScriptedUpstream, Step};
@@ -128,8 +129,11 @@ async fn exactly_once(
     let mut engines = Vec::new();
     for _ in 0..ENGINES {
         let engine = Engine::builder(upstream.clone()).store(store.clone());
+        // One cooldown after another, and everybody waits for all of them.
+        let retry = RetryPolicy::default().max_wait(Duration::from_secs(3600));
         engines.push(
             engine
+                .retry(retry)
                 .deadline(Duration::from_secs(3600))
                 .start()
                 .await

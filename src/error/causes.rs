@@ -84,7 +84,8 @@ impl TokenError {
         }
     }
 
-    /// The endpoint limits how often tokens are asked for.
+    /// The endpoint limits how often tokens are asked for. The engine leaves it alone
+    /// for that long, but at least for its own backoff, and at most for an hour.
     pub fn rate_limited(retry_after: Duration) -> Self {
         Self {
             kind: TokenErrorKind::RateLimited(retry_after),
@@ -98,6 +99,14 @@ impl TokenError {
             TokenErrorKind::RateLimited(wait) => Some(wait),
             TokenErrorKind::Failed | TokenErrorKind::Rejected => None,
         }
+    }
+
+    /// The same error, with what is left of the time that it names, if it does.
+    pub(crate) fn with_left(mut self, left: Duration) -> Self {
+        if let TokenErrorKind::RateLimited(wait) = &mut self.kind {
+            *wait = left;
+        }
+        self
     }
 
     /// Whether the endpoint refused the client itself.
@@ -123,7 +132,7 @@ impl fmt::Display for TokenError {
                 write!(
                     f,
                     "token requests are rate limited for another {} s",
-                    wait.as_secs()
+                    wait.as_secs_f64().ceil()
                 )
             }
         }

@@ -1,16 +1,19 @@
-//! How long the platform asks to wait, and whom a rate limit concerns. Pure:
-//! the clock is a parameter, and backing off without being told is not done
-//! here.
+//! How long a peer asks to wait, what becomes of that, and whom a rate limit concerns.
+//! Pure: the clock and the dice are parameters.
 
 use std::time::{Duration, SystemTime};
 
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 
 use super::error_body::{ErrorBody, is_digits};
 use crate::outcome::Outcome;
 
-/// No platform means more than this, and clocks can still add it up.
-pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The longest wait that a peer may ask for. After it one request finds out whether
+/// the peer still means it.
+pub(crate) const MAX_ASKED: Duration = Duration::from_secs(60 * 60);
+
+/// The least wait that a peer gets which asks for none, however short the backoff is.
+const MIN_ASKED: Duration = Duration::from_millis(10);
 
 /// How long the answer asks to wait before the next attempt; `None` where it
 /// does not say.
@@ -19,10 +22,16 @@ pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// §10.2.3; a date that has passed is zero), the longest where it is repeated;
 /// else the words "Retry the request in \[42\] seconds" in the JSON body's
 /// message, which the platform writes without a header at times. What is
-/// neither is ignored. More than 30 days are 30 days.
+/// neither is ignored. More than an hour is an hour.
 ///
-/// `now` is the wall clock's time, which a date is compared with.
+/// A date is compared with the answer's own `Date` header, so that the two clocks
+/// need not agree; only where there is none, with `now`, the wall clock's time.
+///
+/// What is asked for is a wish: the engine waits at least as long as its own backoff.
 pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
+    let dates = outcome.headers.get_all(DATE).iter();
+    let mut dates = dates.filter_map(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    let now = dates.next().unwrap_or(now);
     let by_header = outcome
         .headers
         .get_all(RETRY_AFTER)
@@ -35,7 +44,23 @@ pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
                 .retry_seconds
                 .map(Duration::from_secs)
         })
-        .map(|wait| wait.min(LONGEST))
+        .map(|wait| wait.min(MAX_ASKED))
+}
+
+/// How long to wait where a peer has, or has not, asked for a time: never less than
+/// `own` (our backoff with its jitter), and never longer than an hour for a peer. All
+/// times that peers name go through this.
+pub(crate) fn heed(asked: Option<Duration>, own: Duration) -> Duration {
+    match asked {
+        Some(asked) => asked.clamp(MIN_ASKED, MAX_ASKED).max(own),
+        None => own,
+    }
+}
+
+/// A backoff with its jitter: up to half of it longer, never shorter. `random` is
+/// from 0 to 1.
+pub(crate) fn jittered(backoff: Duration, random: f64) -> Duration {
+    backoff.mul_f64(1.0 + random.clamp(0.0, 1.0) / 2.0)
 }
 
 /// Whether a 429 is the platform's own limit, which holds back every execution
@@ -69,9 +94,16 @@ mod tests {
     }
 
     fn wait(headers: &[&[u8]], body: &str) -> Option<Duration> {
+        wait_at(&[], headers, body)
+    }
+
+    fn wait_at(dates: &[&str], headers: &[&[u8]], body: &str) -> Option<Duration> {
         let mut map = HeaderMap::new();
         for value in headers {
             map.append(RETRY_AFTER, HeaderValue::from_bytes(value).unwrap());
+        }
+        for date in dates {
+            map.append(DATE, HeaderValue::from_str(date).unwrap());
         }
         retry_after(
             &Outcome::new(StatusCode::TOO_MANY_REQUESTS, map, body.to_owned()),
@@ -87,12 +119,14 @@ mod tests {
             ("42", seconds(42)),
             (" 007 ", seconds(7)),
             ("3600", seconds(3600)),
-            ("99999999999999999999999", Some(LONGEST)),
+            ("3601", seconds(3600)),
+            ("1764200000", seconds(3600)),
+            ("99999999999999999999999", Some(MAX_ASKED)),
             ("Sun, 06 Nov 1994 08:50:37 GMT", seconds(60)),
             ("Sunday, 06-Nov-94 08:50:37 GMT", seconds(60)),
             ("Sun Nov  6 08:50:37 1994", seconds(60)),
             ("Sun, 06 Nov 1994 08:49:36 GMT", seconds(0)),
-            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(LONGEST)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(MAX_ASKED)),
         ] {
             assert_eq!(wait(&[value.as_bytes()], ""), expected, "{value}");
         }
@@ -134,10 +168,49 @@ mod tests {
         );
     }
 
+    /// Red where a date is compared with our own clock: both then ask for no wait, or
+    /// for the longest.
+    #[test]
+    fn date_is_compared_with_the_answers_own() {
+        let asked = |dates: &[&str], date: &str| wait_at(dates, &[date.as_bytes()], "");
+        let behind = "Wed, 21 Oct 2015 07:28:10 GMT";
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(asked(&[behind], "Wed, 21 Oct 2015 07:29:10 GMT"), minute);
+        assert_eq!(asked(&[behind], behind), Some(Duration::ZERO));
+        // A date that cannot be read is none, and seconds need none.
+        assert_eq!(asked(&["soon"], "Sun, 06 Nov 1994 08:50:37 GMT"), minute);
+        assert_eq!(
+            asked(&["soon", behind], "Wed, 21 Oct 2015 07:29:10 GMT"),
+            minute
+        );
+        assert_eq!(asked(&[behind], "60"), minute);
+    }
+
+    #[test]
+    fn wish_is_bounded_from_both_sides() {
+        let second = Duration::from_secs(1);
+        for (asked, own, wait) in [
+            (None, 0, Duration::ZERO),
+            (None, 9, 9 * second),
+            (Some(Duration::ZERO), 0, MIN_ASKED),
+            (Some(Duration::ZERO), 2, 2 * second),
+            (Some(second), 2, 2 * second),
+            (Some(3 * second), 2, 3 * second),
+            (Some(Duration::MAX), 2, MAX_ASKED),
+            (Some(Duration::MAX), 7200, 7200 * second),
+        ] {
+            assert_eq!(heed(asked, Duration::from_secs(own)), wait);
+        }
+        for (random, wait) in [(0.0, 2.0), (0.5, 2.5), (1.0, 3.0), (9.0, 3.0), (-1.0, 2.0)] {
+            let wait = Duration::from_secs_f64(wait);
+            assert_eq!(jittered(2 * second, random), wait);
+        }
+    }
+
     #[test]
     fn words_too_large_are_the_longest_wait() {
         let body = r#"{"message":"Retry the request in [18446744073709551616] seconds"}"#;
-        assert_eq!(wait(&[], body), Some(LONGEST));
+        assert_eq!(wait(&[], body), Some(MAX_ASKED));
     }
 
     #[test]

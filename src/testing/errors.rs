@@ -64,7 +64,7 @@ pub fn every_error() -> Vec<Error> {
         Error::Overloaded {
             limit: "max_waiting",
         },
-        Error::DeadlineExceeded { key },
+        Error::deadline_exceeded(key, Duration::from_secs(7)),
         Error::Crashed { key },
         Error::Stopped,
         Error::NoRuntime,

@@ -167,8 +167,9 @@ pub fn namespace() -> Namespace {
 pub fn builder(upstream: GenesysCloud) -> EngineBuilder {
     let retry = RetryPolicy::default()
         .attempts(4)
-        .backoff(Duration::from_millis(1_000))
-        .max_wait(Duration::from_secs(3));
+        .backoff(Duration::from_millis(500))
+        // Room for all four, and for a cooldown: it is the sum of all waits.
+        .max_wait(Duration::from_secs(6));
     Engine::builder(upstream)
         .namespace(namespace())
         .lease(LEASE)

@@ -8,8 +8,8 @@ use genesys_once::execution::{Execution, Lock, Terms};
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
     AccessToken, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment, Error,
-    GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RatePermit, SendError, Served,
-    TokenSource, Upstream, Waits,
+    GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RatePermit, RetryPolicy,
+    SendError, Served, TokenSource, Upstream, Waits,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -128,7 +128,10 @@ async fn two_thousand_keys_within_the_limit_meet_no_429() {
 #[tokio::test(start_paused = true)]
 async fn two_thousand_keys_beyond_the_limit_are_held_and_all_succeed() {
     let platform = platform(300, || SECOND / 3);
-    let engine = Engine::builder(platform.clone()).start().await.unwrap();
+    // The last of them wait for seven minutes in all.
+    let patient = RetryPolicy::default().max_wait(60 * MINUTE);
+    let engine = Engine::builder(platform.clone()).retry(patient);
+    let engine = engine.start().await.unwrap();
     let requests = requests();
     let took = burst(&engine, &requests).await;
     let keys: Vec<_> = requests.iter().map(IdempotencyKey::of).collect();

@@ -115,11 +115,116 @@ async fn a_time_beyond_every_clock_is_a_long_time() {
     let (engine, _) = engine(&tokens).await;
     for _ in 0..10 {
         let error = engine.execute(request("{}")).await.unwrap_err();
-        assert_eq!(error.hint(), RetryHint::After(Duration::MAX));
+        assert_eq!(error.hint(), RetryHint::After(3600 * SECOND));
     }
     assert_eq!(tokens.fetches(), 1);
-    sleep(11 * 24 * 3600 * SECOND).await;
+    // An hour is the most that a peer gets.
+    sleep(3000 * SECOND).await;
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert_eq!(error.hint(), RetryHint::After(600 * SECOND));
+    sleep(600 * SECOND).await;
     assert!(engine.execute(request("{}")).await.is_ok());
+}
+
+/// Seen red: an operator could do nothing about it.
+#[tokio::test(start_paused = true)]
+async fn operator_ends_the_endpoints_cooldown() {
+    let tokens = failing(1, || TokenError::rate_limited(3600 * SECOND));
+    let (engine, _) = engine(&tokens).await;
+    assert!(engine.execute(request("{}")).await.is_err());
+    engine.end_cooldown();
+    assert!(engine.execute(request("{}")).await.is_ok());
+    assert_eq!(tokens.fetches(), 2);
+}
+
+/// Seen red: one execution asked the endpoint as fast as it answered, 21,202 times in
+/// 3 s over HTTP, and went on after its caller had left.
+#[tokio::test(start_paused = true)]
+async fn endpoint_that_asks_for_no_wait_is_backed_off_from() {
+    let instant = |n: usize| Duration::from_millis(n as u64 % 2);
+    let tokens = ScriptedTokens::new(move |fetch| {
+        let refuse = TokenStep::Fail(TokenError::rate_limited(instant(fetch)));
+        // An answer takes a moment, or paused time stands still.
+        TokenStep::After(SECOND / 1000, Box::new(refuse))
+    });
+    let (engine, upstream) = engine(&tokens).await;
+    let limit = 3 * SECOND;
+    let error = engine
+        .execute_within(request("{}"), limit)
+        .await
+        .unwrap_err();
+    let RetryHint::After(wait) = error.hint() else {
+        panic!("{error}")
+    };
+    assert!(wait >= SECOND / 2, "{error:?}");
+    sleep(SECOND * 60).await;
+    assert_eq!(tokens.fetches(), 1, "nobody asks when nobody waits");
+    // Callers who ask again at once do not make it more.
+    let start = Instant::now();
+    while start.elapsed() < 60 * SECOND {
+        assert!(engine.execute(request("{}")).await.is_err());
+        sleep(SECOND / 100).await;
+    }
+    let fetches = tokens.fetches();
+    assert!(fetches <= 8, "{fetches}");
+    assert_eq!(upstream.ledger().total(), 0);
+}
+
+/// Seen red: the renewal in the background asked as fast as it was refused, and at the
+/// token's end the endpoint's time was forgotten.
+#[tokio::test(start_paused = true)]
+async fn renewal_that_is_limited_leaves_the_endpoint_alone() {
+    for (asked, most) in [(0, 5), (1, 5), (300, 2)] {
+        let tokens = ScriptedTokens::new(move |fetch| match fetch {
+            1 => TokenStep::Issue(100 * SECOND),
+            _ => TokenStep::After(
+                SECOND / 1000,
+                Box::new(TokenStep::Fail(TokenError::rate_limited(asked * SECOND))),
+            ),
+        });
+        let (engine, _) = engine(&tokens).await;
+        engine.execute(request("0")).await.unwrap();
+        // Due after 80 s, good for 90 s.
+        sleep(89 * SECOND).await;
+        engine.execute(request("1")).await.unwrap();
+        assert!(
+            tokens.fetches() <= most + 1,
+            "{asked}: {}",
+            tokens.fetches()
+        );
+        sleep(2 * SECOND).await;
+        let before = tokens.fetches();
+        let error = engine.execute(request("2")).await.unwrap_err();
+        assert!(matches!(error, Error::Token { .. }), "{error}");
+        if asked == 300 {
+            assert_eq!(tokens.fetches(), before, "it is still to be left alone");
+            let left = error.hint();
+            assert!(
+                matches!(left, RetryHint::After(wait) if wait > 280 * SECOND),
+                "{left:?}"
+            );
+        }
+    }
+}
+
+/// Seen red: a token of 1 s was renewed every 0.8 s for ever.
+#[tokio::test(start_paused = true)]
+async fn short_lives_are_renewed_when_a_token_is_needed() {
+    for life in [1, 10, 59] {
+        let tokens = ScriptedTokens::lasting(life * SECOND);
+        let (engine, upstream) = engine(&tokens).await;
+        engine.execute(request("0")).await.unwrap();
+        sleep(600 * SECOND).await;
+        assert_eq!(tokens.fetches(), 1, "nobody needs it");
+        engine.execute(request("1")).await.unwrap();
+        engine.execute(request("2")).await.unwrap();
+        assert_eq!((tokens.fetches(), upstream.ledger().total()), (2, 3));
+    }
+    let tokens = ScriptedTokens::lasting(60 * SECOND);
+    let (engine, _) = engine(&tokens).await;
+    engine.execute(request("0")).await.unwrap();
+    sleep(600 * SECOND).await;
+    assert!(tokens.fetches() > 10);
 }
 
 #[tokio::test(start_paused = true)]

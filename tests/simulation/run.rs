@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use genesys_once::{Error, RecordState};
+use genesys_once::{Error, RecordState, RetryHint};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -156,6 +156,21 @@ async fn probe(world: &Arc<World>) {
                     pause: 0,
                 };
                 let mut answer = people::call(world, &call).await;
+                // What is left of the platform's limits ends with its hints.
+                let limits = world.schedule.steps.iter().filter(|step| {
+                    matches!(step, Step::Answer { answer, .. }
+                        if matches!(answer.kind, Kind::Limited(_) | Kind::OddLimit(_)))
+                });
+                for _ in 0..=2 * limits.count() {
+                    let Some(Err(error @ Error::RateLimited { .. })) = &answer else {
+                        break;
+                    };
+                    let RetryHint::After(wait) = error.hint() else {
+                        break;
+                    };
+                    sleep(wait).await;
+                    answer = people::call(world, &call).await;
+                }
                 // Tokens were revoked so fast that it looked like the action's
                 // fault: no token is renewed for it, for ten minutes at most.
                 if let Some(Err(Error::Unauthorized { .. })) = answer {
@@ -163,14 +178,10 @@ async fn probe(world: &Arc<World>) {
                     answer = people::call(world, &call).await;
                 }
                 let Some(Err(error)) = answer else { continue };
-                let fine = match &error {
-                    Error::Indeterminate { .. } | Error::PayloadMismatch { .. } => true,
-                    Error::RateLimited { .. } => world.schedule.steps.iter().any(|step| {
-                        matches!(step, Step::Answer { answer, .. }
-                            if matches!(answer.kind, Kind::Limited(_) | Kind::OddLimit(_)))
-                    }),
-                    _ => false,
-                };
+                let fine = matches!(
+                    &error,
+                    Error::Indeterminate { .. } | Error::PayloadMismatch { .. }
+                );
                 if !fine {
                     world.violated(Rule::NotHealed, || {
                         format!("all is well, and a request gets {error:?}")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genesys_once::{Error, Reply, Served};
+use genesys_once::{Error, Reply, RetryHint, Served};
 use tokio::time::Instant;
 
 use super::facts::{Clearing, Ended, Recorded, Source};
@@ -216,6 +216,13 @@ impl World {
                 format!("caller {} gets {}: {why}", asked.number, error.code())
             });
         };
+        if let RetryHint::After(wait) = error.hint() {
+            // The schedules' own backoff is half a second, and no peer gets more than an
+            // hour.
+            if wait < ms(100) || wait > ms(3_600_000) {
+                wrong("its hint is no time to wait");
+            }
+        }
         match error {
             Error::PayloadMismatch { .. } => self.judge_mismatch(asked),
             Error::Indeterminate { cause, .. } => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::super::hold::HoldPass;
 use super::super::shared::Shared;
 use super::super::token::Refused;
 use super::super::waits::WaitFor;
@@ -31,8 +32,11 @@ struct Used {
     renewed: bool,
     /// Tokens were refused that were no longer current.
     stale: u32,
-    /// Attempts that do not count, since their token was refused.
+    /// Attempts whose token was refused.
     refused: u32,
+    /// Attempts that do not count: these, and those after which the platform asked for
+    /// a wait.
+    free: u32,
     /// Tokens in a row that ended before a call left.
     ended: u32,
 }
@@ -77,6 +81,7 @@ impl Flight<'_> {
                     Some(access) => {
                         if let Some(ready) = ready.as_mut() {
                             std::mem::take(&mut ready.rate).spend();
+                            ready.pass.sent();
                         }
                         used.ended = 0;
                         let called =
@@ -93,14 +98,21 @@ impl Flight<'_> {
                     }
                 },
             };
-            drop(ready.take());
+            // The rest goes back here.
+            let mut pass = ready.take().map(|ready| ready.pass);
+            if is_taken(&attempt)
+                && let Some(pass) = pass.take()
+            {
+                pass.succeeded();
+            }
             if let Attempt::Executed(executed) = attempt {
                 if let (Some(tokens), Access::With(token)) = (&shared.tokens, &access) {
                     tokens.accept(token, self.guard.request().action_id());
                 }
                 return Ok(Box::pin(self.cache(executed)).await);
             }
-            match Box::pin(self.after(attempt, access, &mut used)).await {
+            let after = self.after(attempt, access, pass, &mut used);
+            match Box::pin(after).await {
                 Ok(next) => locked = next,
                 Err(ended) => return ended,
             }
@@ -119,7 +131,7 @@ impl Flight<'_> {
             return Ok(locked);
         }
         let source = TokenError::new("tokens end before a call can leave with them");
-        Err(self.give_back(locked, None, Error::Token { source }).await)
+        Err(self.give_back(locked, Error::Token { source }).await)
     }
 
     /// Waits under the lease until the next attempt may be made.
@@ -130,7 +142,7 @@ impl Flight<'_> {
         let pause = locked.pause(&*self.shared.store, self.ready(Turn::Again));
         match pause.await {
             (locked, Ok(ready)) => Ok((locked, ready)),
-            (locked, Err(error)) => Err(self.give_back(locked, None, error).await),
+            (locked, Err(error)) => Err(self.give_back(locked, error).await),
         }
     }
 
@@ -140,6 +152,7 @@ impl Flight<'_> {
         &self,
         attempt: Attempt,
         access: Access,
+        pass: Option<HoldPass>,
         used: &mut Used,
     ) -> Result<Execution<Locked>, Result<Round, Error>> {
         let shared = self.shared;
@@ -153,11 +166,8 @@ impl Flight<'_> {
             }
             Attempt::Unproven(next, error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                let made = next.attempts() - used.refused;
-                match shared
-                    .retry
-                    .after(made, None, shared.terms.ambient.fraction())
-                {
+                let made = next.attempts() - used.free;
+                match self.next(made, None) {
                     Next::Wait(wait) => Ok(self.wait(next, wait).await),
                     Next::GiveUp { .. } => {
                         let error = next.abandon(&*self.shared.store, cause_of(&error)).await;
@@ -180,21 +190,19 @@ impl Flight<'_> {
                         };
                         if !again {
                             let error = unauthorized(answer);
-                            return Err(self.give_back(next, None, error).await);
+                            return Err(self.give_back(next, error).await);
                         }
                         used.refused += 1;
+                        used.free += 1;
                         Ok(next)
                     }
-                    (Then::Retry, answer) => {
-                        let made = next.attempts() - used.refused;
-                        self.wait_or_give_up(next, made, answer).await
-                    }
+                    (Then::Retry, answer) => self.wait_or_give_up(next, answer, pass, used).await,
                     (Then::HandOver, Ok(outcome)) => Err(self.hand_over(next, outcome).await),
                     (Then::HandOver, Err(error)) => {
                         // No answer to hand over: a custom reading cannot ask for
                         // this, since it reads answers only.
                         let error = Error::Unreachable { source: error };
-                        Err(self.give_back(next, None, error).await)
+                        Err(self.give_back(next, error).await)
                     }
                 }
             }
@@ -206,28 +214,25 @@ impl Flight<'_> {
     async fn wait_or_give_up(
         &self,
         locked: Execution<Locked>,
-        made: u32,
         answer: Result<Outcome, SendError>,
+        pass: Option<HoldPass>,
+        used: &mut Used,
     ) -> Result<Execution<Locked>, Result<Round, Error>> {
         let shared = self.shared;
         let asked = answer
             .as_ref()
             .ok()
             .and_then(|o| retry_after(o, shared.terms.ambient.wall_now()));
-        let next = shared
-            .retry
-            .after(made, asked, shared.terms.ambient.fraction());
-        let wait = match next {
-            Next::Wait(wait) | Next::GiveUp { retry_after: wait } => wait,
-        };
+        used.free += u32::from(asked.is_some());
+        let next = self.next(locked.attempts() - used.free, asked);
+        let (Next::Wait(wait) | Next::GiveUp { retry_after: wait }) = next;
+        let limited = answer.as_ref().is_ok_and(is_limit);
         if let Ok(outcome) = &answer
-            && outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
+            && limited
         {
-            if is_platform_limit(outcome) {
-                shared.hold.everybody(wait);
-            } else {
-                shared.hold.action(self.guard.request().action_id(), wait);
-            }
+            let action = self.guard.request().action_id();
+            let whose = (!is_platform_limit(outcome)).then_some(action);
+            shared.hold.close(whose, wait);
             telemetry::contained(|| {
                 tracing::info!(
                     key = %self.guard.key(),
@@ -236,36 +241,44 @@ impl Flight<'_> {
                 );
             });
         }
+        // Behind the cooldown, so that its turn goes to no execution.
+        drop(pass);
         match (next, answer) {
+            // Its cooldown is waited out where everybody's is.
+            (Next::Wait(_), _) if limited => Ok(locked),
             (Next::Wait(wait), _) => Ok(self.wait(locked, wait).await),
-            (Next::GiveUp { retry_after }, Ok(_)) => {
-                let verdict = Some(Refusal::RateLimited { retry_after });
-                Err(self
-                    .give_back(locked, verdict, Error::RateLimited { retry_after })
-                    .await)
-            }
-            (Next::GiveUp { .. }, Err(source)) => Err(self
-                .give_back(locked, None, Error::Unreachable { source })
+            (Next::GiveUp { retry_after }, Ok(_)) => Err(self
+                .give_back(locked, Error::RateLimited { retry_after })
                 .await),
+            (Next::GiveUp { .. }, Err(source)) => {
+                Err(self.give_back(locked, Error::Unreachable { source }).await)
+            }
         }
+    }
+
+    /// What follows after so many attempts that count.
+    fn next(&self, made: u32, asked: Option<Duration>) -> Next {
+        let Shared { retry, terms, .. } = &**self.shared;
+        retry.after(made, self.waited(), asked, terms.ambient.fraction())
     }
 
     /// Waits between two attempts, with the lease kept.
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
         let _waiting = self.shared.waits.wait(WaitFor::Retry);
         let waited = self.shared.held("retry", sleep(wait));
-        locked.pause(&*self.shared.store, waited).await.0
+        let locked = locked.pause(&*self.shared.store, waited).await.0;
+        self.has_waited(wait);
+        locked
     }
 
     /// Gives the key back and tells the callers why. An unproven attempt
     /// outweighs the reason for giving up; a store that did not take note of it
     /// does not.
-    async fn give_back(
-        &self,
-        locked: Execution<Locked>,
-        verdict: Option<Refusal>,
-        why: Error,
-    ) -> Result<Round, Error> {
+    async fn give_back(&self, locked: Execution<Locked>, why: Error) -> Result<Round, Error> {
+        let verdict = match why {
+            Error::RateLimited { retry_after } => Some(Refusal::RateLimited { retry_after }),
+            _ => None,
+        };
         match locked.release_with(&*self.shared.store, verdict).await {
             Err(unproven @ Error::Indeterminate { .. }) => {
                 Ok(Round::Unknown(self.again(), unproven))
@@ -317,6 +330,20 @@ impl Flight<'_> {
             left: Duration::ZERO,
         })
     }
+}
+
+/// Whether the platform took the call of this attempt, as far as a limit goes: it
+/// gave any answer but 429, or may have executed it.
+fn is_taken(attempt: &Attempt) -> bool {
+    match attempt {
+        Attempt::Executed(_) | Attempt::Unknown(_) | Attempt::Unproven(..) => true,
+        Attempt::NotExecuted(_, _, answer) => answer.as_ref().is_ok_and(|o| !is_limit(o)),
+        Attempt::Lost(_) => false,
+    }
+}
+
+fn is_limit(outcome: &Outcome) -> bool {
+    outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
 }
 
 fn unauthorized(answer: Result<Outcome, SendError>) -> Error {

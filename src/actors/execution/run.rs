@@ -2,11 +2,12 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::sleep;
 
+use super::super::hold::{HoldPass, Rank};
 use super::super::permits::Permit;
 use super::super::resolution::resolve;
 use super::super::shared::Shared;
@@ -23,10 +24,6 @@ use crate::store::Store as _;
 use crate::telemetry::Raised;
 use crate::upstream::{AccessToken, RatePermit, within};
 
-/// Over what time those who were held back, and have made no attempt yet, come
-/// after the hold.
-const SPREAD: Duration = Duration::from_millis(500);
-
 /// Whose turn it is to be ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -41,6 +38,8 @@ const HOOK_LIMIT: Duration = Duration::from_secs(60);
 /// What a call needs besides the key, and what can be used up: each is given back
 /// when it is dropped. The token is none of these: it is read when the call leaves.
 pub(super) struct Ready {
+    /// Of the slow start after a cooldown, where there is one.
+    pub(super) pass: HoldPass,
     /// Of this engine, for as long as the call takes.
     _permit: (Permit, Raised),
     /// Of the upstream's rate limit, until the call leaves.
@@ -66,7 +65,13 @@ impl Access {
 /// Runs a flight until everybody is answered. What may be left to settle then
 /// stands in the guard's progress.
 pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
-    match (Flight { shared, guard }).through().await {
+    let waited = AtomicU64::new(0);
+    let flight = Flight {
+        shared,
+        guard,
+        waited,
+    };
+    match flight.through().await {
         Ok(Replay { reply, left }) => guard.answer(Ok(reply), left),
         Err(error) => guard.answer(Err(error), Duration::ZERO),
     }
@@ -75,6 +80,8 @@ pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
 pub(super) struct Flight<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) guard: &'a Guard,
+    /// Milliseconds that it waited before its attempts: what `max_wait` bounds.
+    waited: AtomicU64,
 }
 
 /// How a round of a flight ended.
@@ -162,21 +169,23 @@ impl Flight<'_> {
     fn ready_now(&self) -> Option<Ready> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
-        if !shared.hold.is_free(action) {
-            return None;
-        }
+        let pass = shared.hold.try_pass(action)?;
         self.token()?;
         let permit = shared.permits.try_acquire(action)?;
         if shared.turns.held() > 0 {
             return None;
         }
         let rate = shared.upstream.acquire_rate_permit().now_or_never()?;
-        Some(self.all(permit, rate))
+        Some(self.all(pass, permit, rate))
     }
 
-    fn all(&self, permit: Permit, rate: RatePermit) -> Ready {
+    fn all(&self, pass: HoldPass, permit: Permit, rate: RatePermit) -> Ready {
         let _permit = (permit, self.shared.meters.in_flight());
-        Ready { _permit, rate }
+        Ready {
+            pass,
+            _permit,
+            rate,
+        }
     }
 
     /// The token that a call may leave with now; `None` where one is to be waited
@@ -197,22 +206,19 @@ impl Flight<'_> {
     pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
-        let mut waiting = shared.waits.wait(WaitFor::Hold);
+        // What was refused goes first when the platform takes calls again.
+        let (rank, what, by) = match turn {
+            Turn::First => (Rank::New, WaitFor::Hold, "platform"),
+            Turn::Again => (Rank::Refused, WaitFor::Retry, "retry"),
+        };
+        let mut waiting = shared.waits.wait(what);
         loop {
-            let held = shared.hold.left_for(action);
-            waiting.goes_on(WaitFor::Hold);
-            // A hold longer than any wait would be is reported at once.
-            let free = shared
-                .hold
-                .free(action, |left| shared.retry.is_too_long(left));
-            let free = shared.held("platform", free).await;
-            free.map_err(|retry_after| Error::RateLimited { retry_after })?;
-            // What was refused goes first when the platform takes calls again,
-            // so that a crowd behind it does not use its attempts up. And a
-            // crowd had better not come all at once.
-            if turn == Turn::First && !held.is_zero() {
-                sleep(SPREAD.mul_f64(0.1 + 0.9 * shared.terms.ambient.fraction())).await;
-            }
+            waiting.goes_on(what);
+            let left = shared.retry.left(self.waited());
+            let pass = shared.hold.pass(action, rank, left);
+            let (cooled, pass) = shared.held(by, pass).await;
+            self.has_waited(cooled);
+            let pass = pass.map_err(|retry_after| Error::RateLimited { retry_after })?;
             waiting.goes_on(WaitFor::Token);
             if let Some(tokens) = &shared.tokens {
                 let token = shared.held("token", tokens.get(action)).await;
@@ -229,10 +235,20 @@ impl Flight<'_> {
             };
             let rate = shared.held("limiter", admitted).await;
             // Either may have changed while the other was waited for.
-            if shared.hold.is_free(action) && self.token().is_some() {
-                return Ok(self.all(permit, rate));
+            if shared.hold.accepts(&pass, action) && self.token().is_some() {
+                return Ok(self.all(pass, permit, rate));
             }
         }
+    }
+
+    /// How long this flight has waited, of what `max_wait` bounds.
+    pub(super) fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn has_waited(&self, wait: Duration) {
+        let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// Replays need no token, no permit, no rate limit and no end of a hold: look

@@ -62,7 +62,8 @@ impl Board {
 
     pub(super) fn failing(&self, now: Instant) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
-        (now < failure.until).then(|| failure.error.clone())
+        let left = failure.until.checked_duration_since(now)?;
+        (!left.is_zero()).then(|| failure.error.clone().with_left(left))
     }
 }
 
@@ -105,6 +106,13 @@ mod tests {
             until: later,
         });
         assert!(board.usable(now).is_some() && board.failing(now).is_some());
+        // A time that was asked for is told by what is left of it.
+        board.failure = Some(Failure {
+            error: TokenError::rate_limited(Duration::MAX),
+            until: later,
+        });
+        let told = board.failing(now).unwrap().retry_after();
+        assert_eq!(told, Some(Duration::from_secs(1)));
         assert!(board.usable(later).is_none() && board.failing(later).is_none());
     }
 }

@@ -1,0 +1,83 @@
+//! Messages, causes and hints of errors.
+
+use super::*;
+use std::error::Error as _;
+
+#[test]
+fn causes_stand_behind_source_and_not_in_the_message() {
+    let error = Error::StoreUnavailable {
+        source: StoreError::unavailable("connection refused"),
+    };
+    assert_eq!(error.to_string(), "the store is unavailable");
+    let store = error.source().unwrap();
+    assert_eq!(store.to_string(), "the store did not answer");
+    assert_eq!(store.source().unwrap().to_string(), "connection refused");
+    assert_eq!(
+        chain(&error),
+        "the store is unavailable: the store did not answer: connection refused"
+    );
+}
+
+/// Red where the panic is not caught: an attempt that failed with such an error
+/// crashed its execution.
+#[test]
+fn a_cause_that_cannot_be_printed_is_still_an_error() {
+    #[derive(Debug)]
+    struct Unprintable;
+    impl std::fmt::Display for Unprintable {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("the cause")
+        }
+    }
+    impl std::error::Error for Unprintable {}
+    let error = SendError::after_sending(Unprintable);
+    assert_eq!(chain(&error), "an error that panics when it is printed");
+}
+
+#[test]
+fn hints_follow_what_is_known() {
+    let wait = Duration::from_secs(42);
+    assert_eq!(
+        Error::RateLimited { retry_after: wait }.hint(),
+        RetryHint::After(wait)
+    );
+    let token = |source| Error::Token { source };
+    assert_eq!(token(TokenError::rejected("no")).hint(), RetryHint::Never);
+    assert_eq!(
+        token(TokenError::rate_limited(wait)).hint(),
+        RetryHint::After(wait)
+    );
+    assert!(matches!(
+        token(TokenError::new("no")).hint(),
+        RetryHint::After(_)
+    ));
+    assert_eq!(Error::Stopped.hint(), RetryHint::Never);
+}
+
+/// Red without the least hint, and where a deadline knows of no cooldown.
+#[test]
+fn hint_is_never_zero() {
+    let zero = Duration::ZERO;
+    let key = IdempotencyKey::from_bytes([7; 32]);
+    let errors = [
+        Error::RateLimited { retry_after: zero },
+        Error::Token {
+            source: TokenError::rate_limited(zero),
+        },
+        Error::TooEarly {
+            key,
+            until: SystemTime::UNIX_EPOCH,
+            wait: zero,
+        },
+        Error::deadline_exceeded(key, zero),
+    ];
+    for error in errors {
+        let RetryHint::After(wait) = error.hint() else {
+            panic!("{error}");
+        };
+        assert!(wait >= Duration::from_millis(100), "{error}: {wait:?}");
+    }
+    let left = Duration::from_secs(99);
+    let late = Error::deadline_exceeded(key, left);
+    assert_eq!(late.hint(), RetryHint::After(left));
+}

@@ -1,0 +1,455 @@
+//! A 429 and what follows it: how much of a peer's time is believed, the slow start,
+//! the sum of all waits, and the operator who ends a cooldown.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{DataActionRequest, Engine, Error, Reply, RetryHint, RetryPolicy};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{SECOND, child, request, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn engine(upstream: &ScriptedUpstream) -> Engine {
+    Engine::builder(upstream.clone()).start().await.unwrap()
+}
+
+fn ask(engine: &Engine, payload: impl ToString) -> JoinHandle<Result<Reply, Error>> {
+    let (engine, request) = (engine.clone(), request(&payload.to_string()));
+    tokio::spawn(async move { engine.execute_within(request, 48 * HOUR).await })
+}
+
+/// 429 with these headers.
+fn limit(headers: &[(&str, &str)]) -> Step {
+    let step = Step::status(429, "{}");
+    headers
+        .iter()
+        .fold(step, |step, (name, value)| step.header(name, value))
+}
+
+fn hint(error: &Error) -> Duration {
+    match error.hint() {
+        RetryHint::After(wait) => wait,
+        other => panic!("{error}: {other:?}"),
+    }
+}
+
+/// Seen red: with `Retry-After: 1` the third 429 ended the execution.
+#[tokio::test(start_paused = true)]
+async fn waits_that_were_asked_for_cost_no_attempt() {
+    for (refusals, asked) in [(6, 1), (12, 0), (8, 20), (1, 180)] {
+        let upstream = ScriptedUpstream::new(move |call| match call.attempt() {
+            n if n <= refusals => limit(&[("retry-after", &asked.to_string())]),
+            _ => Step::ok("{}"),
+        });
+        let engine = engine(&upstream).await;
+        let begun = Instant::now();
+        engine.execute(request("{}")).await.unwrap();
+        assert_eq!(upstream.ledger().total(), refusals as usize + 1);
+        // Not doubled: each is the asked time, or the first backoff.
+        let each = Duration::from_secs(asked).max(2 * SECOND);
+        let most = Duration::from_secs(asked).max(3 * SECOND) + SECOND / 10;
+        let took = begun.elapsed();
+        assert!(
+            (each * refusals..most * refusals).contains(&took),
+            "{took:?}"
+        );
+    }
+}
+
+/// Seen red: three POSTs within 3 ms, and a hint of nothing.
+#[tokio::test(start_paused = true)]
+async fn no_wait_is_shorter_than_the_backoff() {
+    let past = ("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT");
+    let date = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
+    for headers in [
+        &[("retry-after", "0")][..],
+        &[past],
+        &[past, date],
+        &[("retry-after", "-7"), ("retry-after", "0")],
+        &[("retry-after", "0"), past],
+    ] {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let seen = calls.clone();
+        let headers: Vec<_> = headers.to_vec();
+        let upstream = ScriptedUpstream::new(move |_| {
+            seen.lock().unwrap().push(Instant::now());
+            limit(&headers)
+        });
+        let engine = Engine::builder(upstream);
+        let retry = RetryPolicy::default().max_wait(60 * SECOND);
+        let engine = engine.retry(retry).start().await.unwrap();
+        let error = engine.execute(request("{}")).await.unwrap_err();
+        assert!(hint(&error) >= 2 * SECOND, "{error:?}");
+        let calls = calls.lock().unwrap();
+        assert!((20..=31).contains(&calls.len()), "{}", calls.len());
+        for pair in calls.windows(2) {
+            let wait = pair[1] - pair[0];
+            assert!((2 * SECOND..=3 * SECOND).contains(&wait), "{wait:?}");
+        }
+    }
+}
+
+/// Seen red: the answer's own clock was not looked at, and ten seconds were none.
+#[tokio::test(start_paused = true)]
+async fn dates_are_read_by_the_peers_clock() {
+    for (date, until) in [
+        (
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "Wed, 21 Oct 2015 07:28:17 GMT",
+        ),
+        (
+            "Fri, 31 Dec 2055 23:59:43 GMT",
+            "Sat, 01 Jan 2056 00:00:00 GMT",
+        ),
+    ] {
+        let upstream = ScriptedUpstream::new(move |call| match call.attempt() {
+            1 => limit(&[("date", date), ("retry-after", until)]),
+            _ => Step::ok("{}"),
+        });
+        let engine = Engine::builder(upstream.clone());
+        let engine = engine.deterministic(1, SystemTime::UNIX_EPOCH + 20_000 * 24 * HOUR);
+        let engine = engine.start().await.unwrap();
+        let begun = Instant::now();
+        engine.execute(request("{}")).await.unwrap();
+        let took = begun.elapsed();
+        assert!((17 * SECOND..18 * SECOND).contains(&took), "{took:?}");
+    }
+}
+
+/// Seen red: the engine stood still for 30 days. After an hour one call finds out; the
+/// others follow it, or none does.
+#[tokio::test(start_paused = true)]
+async fn absurd_times_stop_for_an_hour_and_one_probe_follows() {
+    for value in [
+        "1764200000",
+        "2592000",
+        "99999999999999999999",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ] {
+        let bad = Arc::new(AtomicUsize::new(2));
+        let left = bad.clone();
+        let upstream = ScriptedUpstream::new(move |_| {
+            let refused =
+                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+            match refused {
+                Ok(_) => limit(&[("retry-after", value)]).after(SECOND),
+                Err(_) => Step::ok("{}").after(SECOND),
+            }
+        });
+        let engine = engine(&upstream).await;
+        let begun = Instant::now();
+        let error = engine.execute(request("0")).await.unwrap_err();
+        assert_eq!(hint(&error), HOUR);
+        assert_eq!(engine.stats().held_for, HOUR);
+        // Another action, too, and at once.
+        let other = DataActionRequest::new("custom_-_other", "{}").unwrap();
+        let error = engine.execute(other).await.unwrap_err();
+        assert_eq!((hint(&error), upstream.ledger().total()), (HOUR, 1));
+        // The first probe is refused, the second one is not.
+        for (hours, successes) in [(1, 0), (2, 40)] {
+            sleep_until(begun + SECOND + hours * (HOUR + 2 * SECOND)).await;
+            let before = upstream.ledger().total();
+            let crowd: Vec<_> = (0..40).map(|n| ask(&engine, n)).collect();
+            sleep(SECOND / 2).await;
+            assert_eq!(upstream.ledger().total() - before, 1, "one probe");
+            let mut good = 0;
+            for caller in crowd {
+                good += usize::from(caller.await.unwrap().is_ok());
+            }
+            assert_eq!(good, successes, "{value}");
+        }
+    }
+}
+
+/// A fixed window of so many calls; what exceeds it gets a 429.
+fn window(calls: usize, length: Duration, asked: Option<u64>) -> ScriptedUpstream {
+    let begun = Instant::now();
+    let counts = Mutex::new(BTreeMap::new());
+    ScriptedUpstream::new(move |_| {
+        let now = begun.elapsed().as_millis() / length.as_millis();
+        let mut counts = counts.lock().unwrap();
+        let count = counts.entry(now).or_insert(0);
+        *count += 1;
+        let step = match asked {
+            _ if *count <= calls => Step::ok("{}"),
+            Some(seconds) => limit(&[("retry-after", &seconds.to_string())]),
+            None => limit(&[]),
+        };
+        step.after(Duration::from_millis(7))
+    })
+}
+
+/// Seen red: 15 of 30 with the first window, since each wave spent everybody's
+/// attempts.
+#[tokio::test(start_paused = true)]
+async fn crowd_beyond_a_window_is_answered_whole() {
+    for (calls, length, asked, crowd) in [
+        (5, SECOND, Some(1), 30),
+        (1, SECOND, Some(0), 20),
+        (3, 4 * SECOND, Some(2), 60),
+        (7, SECOND, Some(1), 200),
+        (40, 10 * SECOND, Some(10), 500),
+    ] {
+        let upstream = window(calls, length, asked);
+        let engine = engine(&upstream).await;
+        let callers: Vec<_> = (0..crowd).map(|n| ask(&engine, n)).collect();
+        for caller in callers {
+            caller.await.unwrap().unwrap();
+        }
+        // Each window ends with a handful of refusals, not with a wave.
+        let refused = upstream.ledger().total() - crowd;
+        assert!(
+            refused <= 50 + (crowd / calls) * (2 * calls + 1),
+            "{refused}"
+        );
+        assert!(engine.stats().waits.executions() == 0);
+    }
+}
+
+/// Seen red: nothing but the callers' deadlines ended a cooldown that begins again and
+/// again.
+#[tokio::test(start_paused = true)]
+async fn limit_without_end_ends_everybody() {
+    for asked in ["1", "0", "30", "179"] {
+        let upstream = ScriptedUpstream::new(move |_| limit(&[("retry-after", asked)]));
+        let engine = engine(&upstream).await;
+        let begun = Instant::now();
+        let crowd: Vec<_> = (0..300).map(|n| ask(&engine, n)).collect();
+        for caller in crowd {
+            let error = caller.await.unwrap().unwrap_err();
+            assert!(matches!(error, Error::RateLimited { .. }), "{error}");
+            assert!(hint(&error) >= SECOND, "{error:?}");
+        }
+        assert!(begun.elapsed() <= 181 * SECOND, "{:?}", begun.elapsed());
+        let calls = upstream.ledger().total();
+        assert!(calls <= 50 + 91, "{asked}: {calls} calls");
+        until("all is given back", || engine.stats().executions == 0).await;
+    }
+}
+
+/// Seen red: each wait was measured alone, and the cooldown of others not at all.
+#[tokio::test(start_paused = true)]
+async fn longest_wait_is_a_sum() {
+    let refused = |first: u64| {
+        ScriptedUpstream::new(move |call| match (&call.body()[..], call.attempt()) {
+            (b"1", 1) => limit(&[("retry-after", &first.to_string())]),
+            (b"2", _) => limit(&[("retry-after", "100")]),
+            _ => Step::ok("{}"),
+        })
+    };
+    for (first, calls) in [(100, 1), (79, 2), (81, 1)] {
+        let upstream = refused(first);
+        let engine = engine(&upstream).await;
+        let one = ask(&engine, 1);
+        until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+        let begun = Instant::now();
+        // It waits for the first one's cooldown, and then for its own.
+        let error = engine.execute(request("2")).await.unwrap_err();
+        assert!(matches!(error, Error::RateLimited { .. }), "{error}");
+        assert_eq!(hint(&error), 100 * SECOND);
+        let took = begun.elapsed().as_secs();
+        assert_eq!(took, first + 100 * (calls - 1));
+        one.await.unwrap().unwrap();
+        assert_eq!(upstream.ledger().total() as u64, 2 + calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_sends_once_whatever_is_asked() {
+    for headers in [&[][..], &[("retry-after", "0")], &[("retry-after", "1")]] {
+        for retry in [RetryPolicy::never(), RetryPolicy::default().attempts(1)] {
+            let headers: Vec<_> = headers.to_vec();
+            let upstream = ScriptedUpstream::new(move |_| limit(&headers));
+            let engine = Engine::builder(upstream.clone()).retry(retry);
+            let engine = engine.start().await.unwrap();
+            let error = engine.execute(request("{}")).await.unwrap_err();
+            assert!(matches!(error, Error::RateLimited { .. }), "{error}");
+            assert!(hint(&error) >= 2 * SECOND);
+            assert_eq!(upstream.ledger().total(), 1);
+            // Nor into the cooldown that it met.
+            sleep(SECOND).await;
+            let second = ask(&engine, 2);
+            sleep(SECOND / 2).await;
+            assert_eq!(upstream.ledger().total(), 1);
+            assert!(second.await.unwrap().is_err());
+            assert_eq!(upstream.ledger().total(), 2);
+        }
+    }
+}
+
+/// A backoff of nothing is no licence to spin.
+#[tokio::test(start_paused = true)]
+async fn limit_without_end_ends_without_a_backoff_too() {
+    let upstream = ScriptedUpstream::new(|_| limit(&[("retry-after", "0")]));
+    let retry = RetryPolicy::default()
+        .backoff(Duration::ZERO)
+        .max_wait(SECOND);
+    let engine = Engine::builder(upstream.clone()).retry(retry);
+    let engine = engine.start().await.unwrap();
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(hint(&error) >= SECOND / 10, "{error:?}");
+    assert!(upstream.ledger().total() <= 101);
+}
+
+/// Seen red: the hint was 1 s while 99 s were known.
+#[tokio::test(start_paused = true)]
+async fn deadline_hints_what_is_left_of_a_cooldown() {
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => limit(&[("retry-after", "100")]),
+        _ => Step::ok("{}").after(9 * SECOND),
+    });
+    let engine = engine(&upstream).await;
+    for (limit, left) in [(SECOND, 99 * SECOND), (60 * SECOND, 39 * SECOND)] {
+        let error = engine
+            .execute_within(request("1"), limit)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+        assert_eq!(hint(&error), left);
+    }
+    sleep(40 * SECOND).await;
+    let error = engine
+        .execute_within(request("1"), SECOND)
+        .await
+        .unwrap_err();
+    assert_eq!(hint(&error), SECOND, "it is under way: {error:?}");
+}
+
+/// Seen red: nothing lifted a cooldown.
+#[tokio::test(start_paused = true)]
+async fn operator_ends_a_cooldown() {
+    let refuse = Arc::new(AtomicBool::new(true));
+    let refuses = refuse.clone();
+    let upstream = ScriptedUpstream::new(move |_| match refuses.load(Ordering::SeqCst) {
+        true => limit(&[("retry-after", "170")]),
+        false => Step::ok("{}").after(SECOND),
+    });
+    let engine = engine(&upstream).await;
+    engine.end_cooldown();
+    let first = ask(&engine, 0);
+    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    let crowd: Vec<_> = (1..20).map(|n| ask(&engine, n)).collect();
+    sleep(SECOND).await;
+    assert_eq!(upstream.ledger().total(), 1);
+    // Too early: the one that probes is refused, and all wait on.
+    engine.end_cooldown();
+    sleep(SECOND).await;
+    assert_eq!(upstream.ledger().total(), 2);
+    assert!(engine.stats().held_for > 160 * SECOND);
+    refuse.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    engine.end_cooldown();
+    assert_eq!(engine.stats().held_for, Duration::ZERO);
+    first.await.unwrap().unwrap();
+    for caller in crowd {
+        caller.await.unwrap().unwrap();
+    }
+    // 1, 2, 4, 8, 5.
+    assert_eq!(begun.elapsed(), 5 * SECOND);
+    assert_eq!(upstream.ledger().total(), 22);
+}
+
+/// How the call that goes first may end without an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    Silent,
+    Slow,
+    Reset,
+    Refused,
+    Panic,
+    Kill,
+    CallerLeaves,
+    Replay,
+}
+
+/// Seen red: without an end of their time, turns of silent calls kept the others waiting
+/// for ever; and before, all came at once.
+#[tokio::test(start_paused = true)]
+async fn turn_is_given_back_however_its_holder_ends() {
+    use Ending::*;
+    for ending in [
+        Silent,
+        Slow,
+        Reset,
+        Refused,
+        Panic,
+        Kill,
+        CallerLeaves,
+        Replay,
+    ] {
+        let upstream = ScriptedUpstream::new(move |call| match (&call.body()[..], ending) {
+            (b"0", _) if call.attempt() == 1 => limit(&[("retry-after", "10")]),
+            (b"0", Silent | Kill) => Step::Silent,
+            (b"0", Slow) => Step::ok("{}").after(30 * SECOND),
+            (b"0", Reset) => Step::Reset.after(SECOND),
+            (b"0", Refused) => Step::Refused.after(SECOND),
+            (b"0", Panic) => Step::Panic.after(SECOND),
+            _ => Step::ok("{}").after(SECOND / 10),
+        });
+        let engine = engine(&upstream).await;
+        let first = ask(&engine, 0);
+        until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+        let actor = child(&engine, 1);
+        let crowd: Vec<_> = (1..=20).map(|n| ask(&engine, n)).collect();
+        let begun = Instant::now();
+        match ending {
+            CallerLeaves => first.abort(),
+            Kill => {
+                sleep(10 * SECOND + SECOND / 2).await;
+                assert_eq!(upstream.ledger().total(), 2);
+                actor.kill();
+            }
+            _ => {}
+        }
+        for caller in crowd {
+            caller.await.unwrap().unwrap();
+        }
+        let took = begun.elapsed();
+        assert!(
+            took >= 10 * SECOND && took < 15 * SECOND,
+            "{ending:?}: {took:?}"
+        );
+    }
+}
+
+/// A turn that is not used for 2 s goes to the next: no execution waits for a permit of
+/// an action that is not its own (`hold/gate.rs` has the tests that were seen red). And
+/// the wait for a permit is no part of the sum.
+#[tokio::test(start_paused = true)]
+async fn turn_without_a_permit_does_not_stand_in_the_way() {
+    let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
+        b"0" => limit(&[("retry-after", "10")]),
+        b"1" | b"2" => Step::ok("{}").after(60 * SECOND),
+        _ => Step::ok("{}"),
+    });
+    let engine = Engine::builder(upstream.clone()).max_in_flight_per_action(1);
+    let retry = RetryPolicy::default().max_wait(5 * SECOND);
+    let engine = engine.retry(retry).start().await.unwrap();
+    let other = |payload: &str| {
+        let request = DataActionRequest::new("custom_-_other", payload.to_owned()).unwrap();
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(request).await })
+    };
+    let begun = Instant::now();
+    let slow = ask(&engine, 1);
+    upstream.ledger().wait_for(1).await;
+    assert!(other("0").await.unwrap().is_err());
+    sleep_until(begun + 6 * SECOND).await;
+    let first = ask(&engine, 2);
+    until("it waits", || engine.stats().waits.hold.executions == 1).await;
+    let crowd: Vec<_> = (3..30).map(|n| other(&n.to_string())).collect();
+    for caller in crowd {
+        caller.await.unwrap().unwrap();
+    }
+    let took = begun.elapsed();
+    assert!(took >= 10 * SECOND && took <= 13 * SECOND, "{took:?}");
+    slow.await.unwrap().unwrap();
+    first.await.unwrap().unwrap();
+    assert_eq!(begun.elapsed(), 120 * SECOND);
+}
