@@ -74,7 +74,8 @@ fn records() -> Vec<Option<Stored>> {
             if matches!(content, Content::Locked { .. }) {
                 records.push(Some((record.clone(), LEASE + RETENTION)));
             }
-            records.push(Some((record, RETENTION)));
+            records.push(Some((record.clone(), RETENTION)));
+            records.push(Some((record, RETENTION / 2)));
         }
     }
     records
@@ -114,11 +115,9 @@ fn events(seen: Seen) -> Vec<Event> {
             },
             Event::Forget { lease },
         ]);
-        events.extend([Phase::Claimed, Phase::Dispatched].map(|phase| Event::Enter {
-            claim,
-            step,
-            phase,
-        }));
+        events.extend(
+            [Phase::Claimed, Phase::Dispatched].map(|phase| Event::Enter { claim, step, phase }),
+        );
         events.extend([None, refused()].map(|verdict| Event::Release {
             claim,
             step,
@@ -198,6 +197,66 @@ fn every_write_raises_the_revision_and_begins_its_time_anew() {
             assert_eq!(*left, record.retention + lease, "{event:?} to {before:?}");
         }
     });
+}
+
+/// What nobody needs any more is not kept for as long as an unknown fate is.
+///
+/// Red where a key that was resolved as not applied keeps the time of the record
+/// that it was.
+#[test]
+fn what_was_not_executed_is_kept_for_a_short_time() {
+    for_all(|before, event, after, _| {
+        let freed = match event {
+            Event::Resolve { .. } => before != after,
+            Event::Release { .. } => !matches!(
+                before.as_ref().map(|(record, _)| &record.content),
+                Some(Content::Released { .. })
+            ),
+            _ => false,
+        };
+        if let Some((record, left)) = after
+            && matches!(record.content, Content::Released { .. })
+            && freed
+        {
+            assert_eq!(*left, RELEASED_FOR, "{event:?} to {before:?}");
+        }
+    });
+}
+
+/// What a reader is told of a record is what a take-over of it would do: a free
+/// key may be taken by any request, and an unresolved one is indeterminate
+/// afterwards.
+///
+/// Red where a lease that lapsed in `Claimed` does not count as free.
+#[test]
+fn a_reader_is_told_what_a_take_over_would_do() {
+    for (record, left) in records().into_iter().flatten() {
+        let (state, seen) = (record.state(left), record.seen());
+        let take_over = |request| {
+            let event = Event::TakeOver {
+                claim: claim(3, request),
+                seen,
+            };
+            send(&Some((record.clone(), left)), &event)
+        };
+        for request in [8, 9] {
+            let (_, answer) = take_over(request);
+            assert_eq!(state.is_free(), answer == Answer::Done, "{state:?}");
+        }
+        let mine = record.fingerprint.as_bytes()[0];
+        let (after, answer) = take_over(mine);
+        let unresolved = matches!(
+            after,
+            Some((
+                Record {
+                    content: Content::Indeterminate { .. },
+                    ..
+                },
+                _
+            ))
+        );
+        assert_eq!(state.is_unresolved(), unresolved, "{state:?}: {answer:?}");
+    }
 }
 
 /// A command sent again after a lost reply changes nothing more and finds that it
