@@ -98,6 +98,25 @@ async fn an_unproven_attempt_outweighs_a_store_that_fails() {
     );
 }
 
+/// Red where the caller may take the key anew: an attempt of its own may have been
+/// executed, whatever became of the record since.
+#[tokio::test(start_paused = true)]
+async fn an_unproven_attempt_outweighs_a_record_that_was_taken_away() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let holder = tried(&store, Step::Reset).await;
+    // Its lease lapses, and somebody takes it for a lost one.
+    advance(2 * SECOND).await;
+    let noticed = hashed().lock(&store, &terms()).await.unwrap();
+    assert!(matches!(noticed, Lock::Taken(..)), "{noticed:?}");
+    match holder.execute(&store, &upstream, None).await.unwrap() {
+        Attempt::Unknown(Error::Indeterminate { cause, .. }) => {
+            assert!(cause.contains("taken away between attempts"), "{cause}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(upstream.ledger().total(), 0);
+}
+
 /// Nothing was executed, and the store failed without a wait. Red where the key
 /// stays locked until the lease lapses.
 #[tokio::test(start_paused = true)]

@@ -4,11 +4,11 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use genesys_once::execution::{Attempt, Lock};
+use genesys_once::execution::{Attempt, Lock, Terms};
 use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Seen};
 use genesys_once::testing::{Fault, FaultyStore};
 use genesys_once::{
-    BoxFuture, Fingerprint, MemoryStore, RecordName, RecordState, Store, StoreError,
+    BoxFuture, Error, Fingerprint, MemoryStore, RecordName, RecordState, Store, StoreError,
 };
 use tokio::time::{Instant, sleep};
 
@@ -227,4 +227,57 @@ async fn a_lease_that_lapsed_before_its_holder_heard_of_it_is_no_lost_request() 
         matches!(left, Some(RecordState::Released { .. })),
         "{left:?}"
     );
+}
+
+/// Somebody else takes the key between the look and the take-over: their own
+/// request's caller waits for them, another's is told so, and neither asks again.
+#[tokio::test(start_paused = true)]
+async fn who_comes_second_is_told_so_at_once() {
+    for mine in [true, false] {
+        let mut first = true;
+        let store = Meanwhile::new(move |event| match event {
+            Event::TakeOver { claim, seen } if std::mem::take(&mut first) => {
+                let theirs = if mine {
+                    claim.fingerprint
+                } else {
+                    Fingerprint::from_bytes([1; 32])
+                };
+                let taken = Event::TakeOver {
+                    claim: another(7, theirs),
+                    seen: *seen,
+                };
+                Around {
+                    before: vec![taken],
+                    ..Around::default()
+                }
+            }
+            _ => Around::default(),
+        });
+        locked(&store).await.release(&store).await.unwrap();
+        let begun = Instant::now();
+        match hashed().lock(&store, &terms()).await {
+            Ok(Lock::Taken(_, RecordState::Locked { .. })) => assert!(mine),
+            Err(Error::PayloadMismatch { .. }) => assert!(!mine),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+}
+
+/// The bounds that the documentation names are themselves allowed.
+#[tokio::test(start_paused = true)]
+async fn terms_at_their_bounds_are_taken() {
+    let changes: [fn(&mut Terms); 5] = [
+        |terms| terms.lease = Duration::from_millis(100),
+        |terms| terms.lease = 3600 * SECOND,
+        |terms| terms.result_ttl = Duration::from_millis(1),
+        |terms| terms.result_ttl = 10 * 365 * 24 * 3600 * SECOND,
+        |terms| terms.unresolved_ttl = terms.lease + terms.attempt_timeout,
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let (store, mut terms) = (MemoryStore::new(), Terms::default());
+        change(&mut terms);
+        let lock = hashed().lock(&store, &terms).await;
+        assert!(matches!(lock, Ok(Lock::Locked(_))), "{number}: {lock:?}");
+    }
 }
