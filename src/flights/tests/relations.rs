@@ -188,9 +188,12 @@ async fn a_follower_is_one_of_those_who_wait() {
 
     let meters = Arc::new(Meters::new(&"test".parse().unwrap()));
     let fast = Flights::new(LIMITS, OnDuplicate::FailFast, "".into(), meters);
-    let _guard = first(&fast, &mine(1));
+    let guard = first(&fast, &mine(1));
     for request in [mine(1), mine(2)] {
         let told = fast.admit(&request);
         assert!(matches!(told, Err(Error::InProgress { .. })), "{told:?}");
     }
+    // An answer that is there is nothing to wait for.
+    guard.answer(Err(indeterminate(guard.key())), Duration::ZERO);
+    assert!(joins(&fast, &mine(1)));
 }
