@@ -19,10 +19,12 @@ mod engine {
     mod outage;
     mod repeatable;
     mod resolution;
+    mod resolving;
     mod runtimes;
     mod shares;
     mod strangers;
     mod subscribers;
+    mod token_times;
     mod tokens;
     mod unknown;
     mod whose;

@@ -99,6 +99,27 @@ async fn memory_answers_and_refuses_nobody() {
     assert!(is_recent(&flights, &other) && !is_recent(&flights, &one));
 }
 
+/// The time of what memory had before ends nothing that it has now. Red when what
+/// is over is removed by its key alone.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_outlives_the_one_before_it() {
+    let flights = table(LIMITS);
+    let _expiring = tokio::spawn(flights.clone().expire());
+    let (one, other) = (mine(1), mine(2));
+    let outcome = answer(&first(&flights, &one), 60 * SECOND);
+    assert!(flights.recents.weight() > outcome.weight() as u64);
+    tokio::time::sleep(30 * SECOND).await;
+    let guard = first(&flights, &other);
+    guard.confirm(true);
+    answer(&guard, 60 * SECOND);
+    drop(guard);
+    assert!(is_recent(&flights, &other));
+    tokio::time::sleep(40 * SECOND).await;
+    assert!(is_recent(&flights, &other));
+    tokio::time::sleep(25 * SECOND).await;
+    assert!(!is_recent(&flights, &other));
+}
+
 /// Red when a refusal, or an error, of a flight that is not settled yet is handed
 /// to those who come after it.
 #[tokio::test(start_paused = true)]
