@@ -16,12 +16,15 @@ use super::whose::{answer, key};
 
 type Which = fn(&Event) -> bool;
 
+/// Which command is meant, and what comes before it.
+type Others = (Which, Vec<Event>);
+
 /// A store to which these commands of others come right before the first that is
 /// meant.
 #[derive(Clone)]
 struct Before {
     store: MemoryStore,
-    what: Arc<Mutex<Option<(Which, Vec<Event>)>>>,
+    what: Arc<Mutex<Option<Others>>>,
 }
 
 impl Store for Before {

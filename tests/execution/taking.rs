@@ -139,7 +139,7 @@ async fn a_key_that_is_held_or_recorded_is_asked_for_with_one_command() {
     let Attempt::Executed(executed) = holder.execute(&store, &ok(), None).await.unwrap() else {
         panic!("not executed");
     };
-    executed.cache(&store).await.unwrap();
+    let _ = executed.cache(&store).await.unwrap();
     let counting = FaultyStore::new(store, |_| Fault::Pass);
     let lock = hashed().lock(&counting, &terms()).await.unwrap();
     assert!(matches!(lock, Lock::Cached(_)), "{lock:?}");
@@ -152,7 +152,7 @@ async fn a_key_that_is_held_or_recorded_is_asked_for_with_one_command() {
 async fn a_key_that_is_taken_over_says_that_nothing_was_sent() {
     let store = MemoryStore::new();
     let holder = locked(&store).await;
-    holder.release(&store).await.unwrap();
+    let _ = holder.release(&store).await.unwrap();
     let _holder = locked(&store).await;
     match state(&store).await {
         Some(RecordState::Locked {
@@ -253,7 +253,7 @@ async fn who_comes_second_is_told_so_at_once() {
             }
             _ => Around::default(),
         });
-        locked(&store).await.release(&store).await.unwrap();
+        let _ = locked(&store).await.release(&store).await.unwrap();
         let begun = Instant::now();
         match hashed().lock(&store, &terms()).await {
             Ok(Lock::Taken(_, RecordState::Locked { .. })) => assert!(mine),
