@@ -98,3 +98,28 @@ async fn a_refused_token_costs_no_attempt() {
     assert!(reply.is_success());
     assert_eq!(upstream.ledger().total(), 3);
 }
+
+/// A wait for a permit may last longer than the token that was fetched before it,
+/// while none can be fetched. Red where that token is sent all the same.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_during_the_wait_for_a_permit_is_not_sent() {
+    let start = Instant::now();
+    let tokens = ScriptedTokens::new(move |_| match start.elapsed().as_secs() {
+        1..55 => TokenStep::Fail(TokenError::new("down")),
+        _ => TokenStep::Issue(50 * SECOND),
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
+    let engine = Engine::builder(upstream.clone().with_tokens(tokens)).max_in_flight(1);
+    let engine = engine.start().await.unwrap();
+    let first = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("[1]")).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    let second = engine.execute_within(request("[2]"), 3600 * SECOND).await;
+    assert!(first.await.unwrap().unwrap().is_success());
+    // It is told that there is no token, or gets the next one.
+    assert!(matches!(second, Ok(_) | Err(Error::Token { .. })));
+    let sent = 1 + usize::from(second.is_ok());
+    assert_eq!(upstream.ledger().total(), sent, "{second:?}");
+}
