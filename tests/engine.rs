@@ -21,11 +21,13 @@ mod engine {
     mod refused_tokens;
     mod repeatable;
     mod resolution;
+    mod resolving;
     mod runtimes;
     mod shares;
     mod stalls;
     mod strangers;
     mod subscribers;
+    mod token_times;
     mod tokens;
     mod unknown;
     mod whose;

@@ -13,10 +13,14 @@ use genesys_once::{
 };
 use tokio::time::{advance, sleep};
 
+#[path = "execution/attempts.rs"]
+mod attempts;
 #[path = "execution/leases.rs"]
 mod leases;
 #[path = "execution/leaving.rs"]
 mod leaving;
+#[path = "execution/taking.rs"]
+mod taking;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -127,3 +127,31 @@ proptest! {
         }
     }
 }
+
+/// What stands beside what is read is skipped, however deep it is and whatever its
+/// numbers say. Red where it is read as the rest: the answer then means what one
+/// without a body does.
+#[test]
+fn what_stands_beside_an_error_is_skipped() {
+    let read = |status: u16, body: &str| {
+        let status = StatusCode::from_u16(status).unwrap();
+        classify::genesys(&Outcome::new(status, HeaderMap::new(), body.to_owned()))
+    };
+    let deep = "[".repeat(5_000) + &"]".repeat(5_000);
+    let errors = [
+        answers::remote_error(429, "ACTION.PROCESSING", "no"),
+        answers::remote_error(400, "ACTION.REMOTE_ENDPOINT", "it answered 500"),
+    ];
+    let mut told = 0;
+    for error in errors {
+        let body = String::from_utf8(error.body.to_vec()).unwrap();
+        for beside in [&deep, "1e999", r#"{"x":[1e999]}"#] {
+            let more = body.replacen('{', &format!(r#"{{"beside":{beside},"#), 1);
+            for status in STATUSES {
+                assert_eq!(read(status, &more), read(status, &body), "{status}");
+                told += usize::from(read(status, &body) != read(status, "{}"));
+            }
+        }
+    }
+    assert!(told > 0, "the body says nothing");
+}

@@ -1,9 +1,65 @@
 //! The store of one process against the list of cases that every store passes.
 
-use genesys_once::MemoryStore;
+use std::time::Duration;
+
+use genesys_once::record::{Attempts, Claim, Event, LeaseId};
 use genesys_once::testing::store_conformance;
+use genesys_once::{
+    Fingerprint, IdempotencyKey, Kept, MemoryStore, Outcome, RecordName, RecordState, Store,
+};
+use tokio::time::advance;
 
 #[tokio::test(start_paused = true)]
 async fn it_keeps_the_protocol() {
     store_conformance(MemoryStore::new(), tokio::time::advance).await;
+}
+
+/// A record lives by the time that was written last. Red where the time of an
+/// earlier state still ends it: an outcome was gone ten minutes after its key had
+/// been given back once.
+#[tokio::test(start_paused = true)]
+async fn a_record_outlives_the_times_that_it_had_before() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let store = MemoryStore::new();
+    let name = |number| {
+        RecordName::new(
+            "test".parse().unwrap(),
+            IdempotencyKey::from_bytes([number; 32]),
+        )
+    };
+    let claim = Claim {
+        lease: LeaseId::from_bytes([1; 16]),
+        fingerprint: Fingerprint::from_bytes([9; 32]),
+        lease_ttl: MINUTE / 2,
+        retention: 60 * MINUTE,
+        attempts: Attempts::default(),
+    };
+    let release = Event::Release {
+        claim,
+        step: 1,
+        verdict: None,
+    };
+    let complete = Event::Complete {
+        claim,
+        step: 1,
+        outcome: Outcome::new(Default::default(), Default::default(), "{}").into(),
+        kept: Kept::Whole,
+        ttl: 60 * MINUTE,
+    };
+    for event in [release, complete] {
+        store.apply(&name(1), event).await.unwrap();
+    }
+    for later in 0..5 {
+        advance(11 * MINUTE).await;
+        // Whoever writes removes what is over.
+        let acquire = Event::Acquire { claim };
+        store.apply(&name(2 + later), acquire).await.unwrap();
+        let state = store.look(&name(1)).await.unwrap();
+        assert!(
+            matches!(state, Some(RecordState::Cached { .. })),
+            "{state:?}"
+        );
+    }
+    advance(6 * MINUTE).await;
+    assert_eq!(store.look(&name(1)).await.unwrap(), None);
 }

@@ -118,3 +118,6 @@ impl Drop for Kept<'_> {
         self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

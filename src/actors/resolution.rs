@@ -175,3 +175,6 @@ impl Sightings {
         known.remove(key);
     }
 }
+
+#[cfg(test)]
+mod tests;

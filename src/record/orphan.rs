@@ -90,6 +90,7 @@ mod tests {
         let (settled, left) = settle_orphan(&record).unwrap();
         assert_eq!(settled.content, Content::Released { verdict: None });
         assert_eq!((settled.rev, left), (record.rev + 1, RELEASED_FOR));
+        assert_eq!(settled.retention, left);
         let take_over = |seen| Event::TakeOver {
             claim: claim(2),
             seen,
@@ -118,6 +119,7 @@ mod tests {
             "{cause}"
         );
         assert_eq!((settled.rev, left), (record.rev + 1, WEEK));
+        assert_eq!(settled.retention, left);
         assert_eq!(settled.fingerprint, record.fingerprint);
         let acquire = Event::Acquire { claim: claim(2) };
         let (_, answer) = apply(Some((&settled, left)), &acquire);

@@ -48,6 +48,20 @@ async fn a_killed_execution_answers_and_its_record_tells_what_is_known() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
+/// The root waits for the records of its dead children, and no longer. Red where
+/// it is not told that one is settled: `shutdown` never returns.
+#[tokio::test(start_paused = true)]
+async fn an_engine_ends_after_an_execution_was_killed() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let waiters = vec![ask(&engine)];
+    upstream.ledger().wait_for(1).await;
+    child(&engine, 1).kill();
+    assert_eq!(told(waiters).await, ["crashed"]);
+    let ended = timeout(3600 * SECOND, engine.shutdown(SECOND)).await;
+    assert!(ended.is_ok(), "it never ends");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panicking_upstream_is_a_crash_and_an_unknown_outcome() {
     let upstream = ScriptedUpstream::new(|_| Step::Panic);

@@ -279,3 +279,31 @@ async fn a_store_known_to_be_down_is_not_waited_for() {
     assert!(engine.stats().store_up);
     assert_eq!(upstream.ledger().total(), 1);
 }
+
+/// Whoever waits for another process's lease and cannot look waits as long as that
+/// lease was seen to live, and one look more. Red where it gives up before.
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_cannot_look_waits_out_the_lease_it_saw() {
+    let upstream = ScriptedUpstream::new(|_| Step::Silent);
+    let store = MemoryStore::new();
+    let builder = Engine::builder(upstream.clone()).lease(30 * SECOND);
+    let lost = builder.clone().store(store.clone()).start().await.unwrap();
+    let asked = tokio::spawn({
+        let lost = lost.clone();
+        async move { lost.execute(request("{}")).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    lost.actor().kill();
+    asked.await.unwrap().unwrap_err();
+    let blind = FaultyStore::new(store, |operation| match operation.event {
+        None => Fault::Fail,
+        Some(_) => Fault::Pass,
+    });
+    let waiter = builder.store(blind).start().await.unwrap();
+    let start = Instant::now();
+    let error = waiter.execute_within(request("{}"), 300 * SECOND).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+    let waited = start.elapsed();
+    assert!(waited >= 30 * SECOND && waited < 40 * SECOND, "{waited:?}");
+}

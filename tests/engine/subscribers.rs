@@ -115,6 +115,38 @@ async fn a_pointer_that_matches_nothing_is_logged_once_per_action() {
     }
 }
 
+/// Red where each extension that fails is logged, and where the first of an outage
+/// is not.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_logged_once_for_each_lease() {
+    let warnings = Arc::new(AtomicUsize::new(0));
+    let _here = Foreign::listen({
+        let warnings = warnings.clone();
+        move |told| {
+            if matches!(told, Told::Event(Level::WARN, text) if text.contains("could not extend a lease"))
+            {
+                warnings.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    // Extensions are due every ten seconds.
+    let start = tokio::time::Instant::now();
+    let store = FaultyStore::new(MemoryStore::new(), move |_| {
+        match start.elapsed().as_secs() {
+            9..17 | 26..34 => Fault::Fail,
+            _ => Fault::Pass,
+        }
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(40 * SECOND));
+    let engine = Engine::builder(upstream)
+        .store(store)
+        .start()
+        .await
+        .unwrap();
+    assert!(engine.execute(request("1")).await.unwrap().recorded());
+    assert_eq!(warnings.load(Ordering::SeqCst), 2);
+}
+
 /// Red where the root runs a message's span: the panic ended the engine.
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_span_of_a_message_ends_there() {

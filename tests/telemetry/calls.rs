@@ -62,11 +62,15 @@ async fn keys_that_become_indeterminate_are_counted_once() {
     let _here = metrics::set_default_local_recorder(&recorder);
     let count = || value(&recorder, "genesys_once_indeterminate_total");
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
+        b"0" => Step::status(403, "{}"),
         b"1" => Step::Reset,
         _ => Step::Silent,
     });
     let builder = builder(&upstream).store(MemoryStore::new());
     let engine = builder.clone().start().await.unwrap();
+    // Not one that is given back.
+    assert_eq!(engine.execute(request("0")).await.unwrap().status(), 403);
+    assert_eq!(count(), 0.0);
     // By its own execution; whoever asks again is told, and changes nothing.
     for _ in 0..2 {
         engine.execute(request("1")).await.unwrap_err();
@@ -74,13 +78,13 @@ async fn keys_that_become_indeterminate_are_counted_once() {
     }
     // By the supervisor of one that was killed.
     let caller = ask(&engine, "2");
-    upstream.ledger().wait_for(2).await;
+    upstream.ledger().wait_for(3).await;
     engine.actor().get_cell().get_children()[0].kill();
     caller.await.unwrap().unwrap_err();
     until("it is settled", || count() == 2.0).await;
     // By whoever finds the lapsed lease of a dead process.
     let caller = ask(&engine, "3");
-    upstream.ledger().wait_for(3).await;
+    upstream.ledger().wait_for(4).await;
     engine.actor().get_cell().kill();
     caller.await.unwrap().unwrap_err();
     let next = builder.start().await.unwrap();

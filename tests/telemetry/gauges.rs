@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use genesys_once::Engine;
-use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{Engine, MemoryStore};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
@@ -56,6 +56,31 @@ async fn gauges_rise_and_fall_with_what_they_count() {
     second.await.unwrap().unwrap();
     until("all is settled", || engine.stats().executions == 0).await;
     assert_eq!(now(&recorder), [0.0; 3]);
+}
+
+/// Red without `Meters::waiting` in a follower: of a request under a key of which
+/// the store has not yet said whose it is.
+#[tokio::test(start_paused = true)]
+async fn who_waits_behind_another_request_is_counted_too() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let store = FaultyStore::new(MemoryStore::new(), |_| Fault::Late(SECOND));
+    let engine = builder(&slow()).store(store).start().await.unwrap();
+    let callers = ["1", "2"].map(|payload| {
+        let request = request(payload).key("order-42").unwrap();
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(request).await })
+    });
+    until("both are admitted", || engine.stats().waiting == 2).await;
+    assert_eq!(now(&recorder)[..2], [2.0, 1.0]);
+    let [first, second] = callers;
+    assert_eq!(
+        second.await.unwrap().unwrap_err().code(),
+        "payload_mismatch"
+    );
+    assert_eq!(now(&recorder)[0], 1.0);
+    first.await.unwrap().unwrap();
+    assert_eq!(now(&recorder)[0], 0.0);
 }
 
 /// Red when a gauge does not fall in the `Drop` of what raised it.

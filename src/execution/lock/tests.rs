@@ -78,6 +78,27 @@ async fn a_lease_that_may_be_in_the_store_is_given_back() {
     }
 }
 
+/// What a store took and does not vouch for is no lease, and is given back. Red
+/// where the record stays locked.
+#[cfg(feature = "redis")]
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_not_durable_is_given_back() {
+    let store = Failing {
+        store: MemoryStore::new(),
+        failures: Mutex::new(vec![(StoreError::undurable("on one copy only"), true)]),
+    };
+    let request = DataActionRequest::new("refund", "{}").unwrap();
+    let namespace: Namespace = "test".parse().unwrap();
+    let name = RecordName::new(namespace.clone(), crate::IdempotencyKey::of(&request));
+    let hashed = Execution::new(request, namespace);
+    assert!(hashed.lock(&store, &Terms::default()).await.is_err());
+    let left = store.look(&name).await.unwrap();
+    assert!(
+        matches!(left, Some(RecordState::Released { .. })),
+        "{left:?}"
+    );
+}
+
 /// What was never sent leaves nothing to give back, and sends no release.
 #[tokio::test(start_paused = true)]
 async fn what_was_not_sent_leaves_nothing() {

@@ -99,6 +99,41 @@ async fn memory_answers_and_refuses_nobody() {
     assert!(is_recent(&flights, &other) && !is_recent(&flights, &one));
 }
 
+/// I9. Red where a larger outcome does not count for more.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_weighs_what_it_holds() {
+    let flights = table(LIMITS);
+    let (light, large) = (first(&flights, &mine(1)), first(&flights, &request(2)));
+    answer(&light, 60 * SECOND);
+    drop(light);
+    let one = flights.recents.weight();
+    let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), vec![b' '; 1002]);
+    let reply = Reply::new(large.key(), outcome.into(), Served::Upstream);
+    large.answer(Ok(reply), 60 * SECOND);
+    drop(large);
+    assert_eq!(flights.recents.weight() - one, one + 1000);
+}
+
+/// The time of what memory had before ends nothing that it has now. Red when what
+/// is over is removed by its key alone.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_outlives_the_one_before_it() {
+    let flights = table(LIMITS);
+    let _expiring = tokio::spawn(flights.clone().expire());
+    let (one, other) = (mine(1), mine(2));
+    answer(&first(&flights, &one), 60 * SECOND);
+    tokio::time::sleep(30 * SECOND).await;
+    let guard = first(&flights, &other);
+    guard.confirm(true);
+    answer(&guard, 60 * SECOND);
+    drop(guard);
+    assert!(is_recent(&flights, &other));
+    tokio::time::sleep(40 * SECOND).await;
+    assert!(is_recent(&flights, &other));
+    tokio::time::sleep(25 * SECOND).await;
+    assert!(!is_recent(&flights, &other));
+}
+
 /// Red when a refusal, or an error, of a flight that is not settled yet is handed
 /// to those who come after it.
 #[tokio::test(start_paused = true)]
@@ -188,9 +223,12 @@ async fn a_follower_is_one_of_those_who_wait() {
 
     let meters = Arc::new(Meters::new(&"test".parse().unwrap()));
     let fast = Flights::new(LIMITS, OnDuplicate::FailFast, "".into(), meters);
-    let _guard = first(&fast, &mine(1));
+    let guard = first(&fast, &mine(1));
     for request in [mine(1), mine(2)] {
         let told = fast.admit(&request);
         assert!(matches!(told, Err(Error::InProgress { .. })), "{told:?}");
     }
+    // An answer that is there is nothing to wait for.
+    guard.answer(Err(indeterminate(guard.key())), Duration::ZERO);
+    assert!(joins(&fast, &mine(1)));
 }

@@ -1,8 +1,12 @@
-//! Rules about time, which the search over all transitions leaves out.
+//! What holds for every record and every event, and rules about time and
+//! verdicts, which the search over all transitions leaves out.
 
 use super::*;
 use crate::key::Fingerprint;
 use crate::record::Attempts;
+use crate::{Kept, Outcome};
+
+mod every;
 
 /// Red with `RELEASED_FOR` alone: ten minutes after another holder had come and
 /// gone, a late command of the first could have written the outcome again.

@@ -1,0 +1,40 @@
+//! What an engine remembers of records whose age no clock tells.
+
+use super::*;
+use crate::record::LeaseId;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn key(n: usize) -> IdempotencyKey {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    IdempotencyKey::from_bytes(bytes)
+}
+
+fn seen(rev: u64) -> Seen {
+    Seen {
+        rev,
+        lease: LeaseId::from_bytes([1; 16]),
+    }
+}
+
+/// I9. Red where the wait of a record that is known begins anew, because another
+/// is seen or the memory is full, and where one that has changed keeps its wait.
+#[tokio::test(start_paused = true)]
+async fn sightings_are_remembered_and_bounded() {
+    let sightings = Sightings::default();
+    let start = Instant::now();
+    for n in 0..MAX_SIGHTINGS {
+        assert_eq!(sightings.first_seen(key(n), seen(1)), start);
+    }
+    tokio::time::advance(SECOND).await;
+    // Full, and nothing is forgotten for one that is known.
+    assert_eq!(sightings.first_seen(key(0), seen(1)), start);
+    assert_eq!(sightings.first_seen(key(1), seen(1)), start);
+    // It has changed: another loss, which may run from now on.
+    assert_eq!(sightings.first_seen(key(1), seen(2)), start + SECOND);
+    sightings.forget(&key(2));
+    assert_eq!(sightings.first_seen(key(2), seen(1)), start + SECOND);
+    sightings.first_seen(key(MAX_SIGHTINGS), seen(1));
+    assert!(sightings.0.lock().unwrap().len() <= MAX_SIGHTINGS);
+}

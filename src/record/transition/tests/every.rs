@@ -1,0 +1,311 @@
+//! All pairs of a small record and an event. The conformance suite compares a
+//! store with `apply`; here `apply` itself is held to what its types promise.
+
+use std::sync::Arc;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(30);
+const RETENTION: Duration = Duration::from_secs(3600);
+
+fn claim(lease: u8, request: u8) -> Claim {
+    Claim {
+        lease: LeaseId::from_bytes([lease; 16]),
+        fingerprint: Fingerprint::from_bytes([request; 32]),
+        lease_ttl: LEASE,
+        retention: RETENTION,
+        attempts: Attempts::default(),
+    }
+}
+
+fn refused() -> Option<Refusal> {
+    let retry_after = Duration::from_secs(3);
+    Some(Refusal::RateLimited { retry_after })
+}
+
+fn answer(body: &'static str) -> Arc<Outcome> {
+    Arc::new(Outcome::new(Default::default(), Default::default(), body))
+}
+
+/// Records of two leases and two requests at three steps, with live and lapsed
+/// leases, and none.
+fn records() -> Vec<Option<Stored>> {
+    let attempts = Attempts::default();
+    let [claimed, dispatched] = [Phase::Claimed, Phase::Dispatched];
+    let contents = [
+        Content::Locked {
+            phase: claimed,
+            attempts,
+        },
+        Content::Locked {
+            phase: dispatched,
+            attempts,
+        },
+        Content::Cached {
+            outcome: answer("{}"),
+            kept: Kept::Whole,
+        },
+        Content::Indeterminate {
+            attempts,
+            cause: None,
+        },
+        Content::Released { verdict: None },
+        Content::Released { verdict: refused() },
+    ];
+    let mut records = vec![None];
+    for content in contents {
+        for (lease, request, step) in triples([1, 2], [8, 9], [0, 1, 2]) {
+            let Claim {
+                lease,
+                fingerprint,
+                lease_ttl,
+                retention,
+                ..
+            } = claim(lease, request);
+            let record = Record {
+                rev: 5,
+                lease,
+                step,
+                lease_ttl,
+                retention,
+                fingerprint,
+                content: content.clone(),
+            };
+            if matches!(content, Content::Locked { .. }) {
+                records.push(Some((record.clone(), LEASE + RETENTION)));
+            }
+            records.push(Some((record.clone(), RETENTION)));
+            records.push(Some((record, RETENTION / 2)));
+        }
+    }
+    records
+}
+
+/// Every event, of the same leases and requests and of one more lease, to a
+/// record that was seen as it is.
+fn events(seen: Seen) -> Vec<Event> {
+    let mut events = Vec::new();
+    for (lease, request, step) in triples([1, 2, 3], [8, 9], [0, 1, 2, 3]) {
+        let claim = claim(lease, request);
+        let Claim {
+            lease, fingerprint, ..
+        } = claim;
+        events.extend([
+            Event::Acquire { claim },
+            Event::TakeOver { claim, seen },
+            Event::Extend {
+                claim,
+                dispatched: None,
+            },
+            Event::Extend {
+                claim,
+                dispatched: Some(step),
+            },
+            Event::Complete {
+                claim,
+                step,
+                outcome: answer("{}"),
+                kept: Kept::Whole,
+                ttl: RETENTION,
+            },
+            Event::Abandon {
+                claim,
+                step,
+                cause: "reset".into(),
+            },
+            Event::Forget { lease },
+        ]);
+        events.extend(
+            [Phase::Claimed, Phase::Dispatched].map(|phase| Event::Enter { claim, step, phase }),
+        );
+        events.extend([None, refused()].map(|verdict| Event::Release {
+            claim,
+            step,
+            verdict,
+        }));
+        let resolutions = [
+            Resolution::not_applied(),
+            Resolution::applied(answer("found")),
+        ];
+        events.extend(resolutions.map(|resolution| Event::Resolve {
+            lease,
+            seen,
+            fingerprint,
+            resolution,
+            ttl: RETENTION,
+        }));
+    }
+    events
+}
+
+fn triples<A: Copy, B: Copy, C: Copy>(
+    a: impl IntoIterator<Item = A>,
+    b: impl IntoIterator<Item = B> + Clone,
+    c: impl IntoIterator<Item = C> + Clone,
+) -> impl Iterator<Item = (A, B, C)> {
+    a.into_iter().flat_map(move |a| {
+        let c = c.clone();
+        b.clone()
+            .into_iter()
+            .flat_map(move |b| c.clone().into_iter().map(move |c| (a, b, c)))
+    })
+}
+
+/// Calls `check` with each record, each event, and what the event makes of it.
+fn for_all(check: impl Fn(&Option<Stored>, &Event, &Option<Stored>, &Answer)) {
+    for stored in records() {
+        let seen = match &stored {
+            Some((record, _)) => record.seen(),
+            None => Seen {
+                rev: 1,
+                lease: claim(1, 8).lease,
+            },
+        };
+        for event in events(seen) {
+            let (next, answer) = send(&stored, &event);
+            check(&stored, &event, &next, &answer);
+        }
+    }
+}
+
+fn send(stored: &Option<Stored>, event: &Event) -> (Option<Stored>, Answer) {
+    let current = stored.as_ref().map(|(record, left)| (record, *left));
+    apply(current, event)
+}
+
+/// Every write raises the revision by one, from nothing to 1, so that nobody
+/// takes another version for the one that he saw; and whatever was written lives
+/// for its lease and its retention.
+///
+/// Red where any one of the writes leaves the revision as it is, or lowers it.
+#[test]
+fn every_write_raises_the_revision_and_begins_its_time_anew() {
+    for_all(|before, event, after, _| {
+        let Some((record, left)) = after else {
+            assert_eq!(before, after, "{event:?} removed a record");
+            return;
+        };
+        let rev = before.as_ref().map_or(0, |(record, _)| record.rev);
+        let same = before.as_ref().is_some_and(|(before, _)| before == record);
+        let expected = if same { rev } else { rev + 1 };
+        assert_eq!(record.rev, expected, "{event:?} to {before:?}");
+        let lease = match record.content {
+            Content::Locked { .. } => LEASE,
+            _ => Duration::ZERO,
+        };
+        if !same {
+            assert_eq!(*left, record.retention + lease, "{event:?} to {before:?}");
+        }
+    });
+}
+
+/// What nobody needs any more is not kept for as long as an unknown fate is.
+///
+/// Red where a key that was resolved as not applied keeps the time of the record
+/// that it was.
+#[test]
+fn what_was_not_executed_is_kept_for_a_short_time() {
+    for_all(|before, event, after, _| {
+        let freed = match event {
+            Event::Resolve { .. } => before != after,
+            Event::Release { .. } => !matches!(
+                before.as_ref().map(|(record, _)| &record.content),
+                Some(Content::Released { .. })
+            ),
+            _ => false,
+        };
+        if let Some((record, left)) = after
+            && matches!(record.content, Content::Released { .. })
+            && freed
+        {
+            assert_eq!(*left, RELEASED_FOR, "{event:?} to {before:?}");
+        }
+    });
+}
+
+/// What a reader is told of a record is what a take-over of it would do: a free
+/// key may be taken by any request, and an unresolved one is indeterminate
+/// afterwards.
+///
+/// Red where a lease that lapsed in `Claimed` does not count as free.
+#[test]
+fn a_reader_is_told_what_a_take_over_would_do() {
+    for (record, left) in records().into_iter().flatten() {
+        let (state, seen) = (record.state(left), record.seen());
+        let take_over = |request| {
+            let event = Event::TakeOver {
+                claim: claim(3, request),
+                seen,
+            };
+            send(&Some((record.clone(), left)), &event)
+        };
+        for request in [8, 9] {
+            let (_, answer) = take_over(request);
+            assert_eq!(state.is_free(), answer == Answer::Done, "{state:?}");
+        }
+        let mine = record.fingerprint.as_bytes()[0];
+        let (after, answer) = take_over(mine);
+        let unresolved = matches!(
+            after,
+            Some((
+                Record {
+                    content: Content::Indeterminate { .. },
+                    ..
+                },
+                _
+            ))
+        );
+        assert_eq!(state.is_unresolved(), unresolved, "{state:?}: {answer:?}");
+    }
+}
+
+/// A command sent again after a lost reply changes nothing more and finds that it
+/// was done: for `Acquire`, that its own lease holds the key.
+///
+/// Red where a repeated release raises the revision again, and wherever else a
+/// command does not recognise itself.
+#[test]
+fn a_command_sent_again_finds_itself_done() {
+    for_all(|before, event, after, answer| {
+        let (again, second) = send(after, event);
+        assert_eq!(again, *after, "{event:?}, twice to {before:?}");
+        let done = *answer == Answer::Done;
+        match (event, &second) {
+            (Event::Acquire { claim }, Answer::Is(Some(state))) if done => {
+                assert_eq!(state.version(), claim.version());
+            }
+            _ if done => assert_eq!(second, Answer::Done, "{event:?}, twice to {before:?}"),
+            _ => assert_ne!(second, Answer::Done, "{event:?}, twice to {before:?}"),
+        }
+    });
+}
+
+/// A release that has nothing to say leaves the verdict that is there, and leaves
+/// it with the request that it is about (I6); one with a verdict replaces both.
+///
+/// Red where the verdict that stays takes the releasing request's fingerprint, and
+/// where it does not stay.
+#[test]
+fn a_verdict_stays_that_of_its_own_request() {
+    let of = |stored: &Option<Stored>| match stored {
+        Some((record, _)) => match &record.content {
+            Content::Released { verdict: Some(_) } => Some(record.fingerprint),
+            _ => None,
+        },
+        None => None,
+    };
+    for_all(|before, event, after, answer| {
+        let Event::Release { claim, verdict, .. } = event else {
+            return;
+        };
+        match (verdict, of(before)) {
+            (None, Some(theirs)) => assert_eq!(of(after), Some(theirs), "{event:?}"),
+            (None, None) => assert_eq!(of(after), None, "{event:?}"),
+            (Some(_), _) if after != before => {
+                assert_eq!(*answer, Answer::Done);
+                assert_eq!(of(after), Some(claim.fingerprint), "{event:?}");
+            }
+            (Some(_), _) => {}
+        }
+    });
+}

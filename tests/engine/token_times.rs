@@ -1,0 +1,125 @@
+//! For how long a token is used, when it is fetched again, and how long failures
+//! are waited out.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{Engine, Error, OnUnknown, RetryPolicy, TokenError};
+use tokio::time::{Instant, sleep};
+
+use super::{SECOND, request};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn engine(tokens: &ScriptedTokens, seed: u64) -> Engine {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
+    let engine = Engine::builder(upstream)
+        .recent(0, SECOND)
+        .deterministic(seed, SystemTime::UNIX_EPOCH + 365 * DAY);
+    engine.start().await.unwrap()
+}
+
+/// Red where it is used beyond the margin before its end, and where it is given up
+/// earlier.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_used_until_shortly_before_its_end() {
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1 => TokenStep::Issue(100 * SECOND),
+        _ => TokenStep::Fail(TokenError::new("down")),
+    });
+    let engine = engine(&tokens, 1).await;
+    sleep(SECOND).await;
+    assert_eq!(tokens.fetches(), 0, "nobody has needed one");
+    engine.execute(request("[0]")).await.unwrap();
+    sleep(89 * SECOND).await;
+    engine.execute(request("[1]")).await.unwrap();
+    sleep(2 * SECOND).await;
+    let error = engine.execute(request("[2]")).await.unwrap_err();
+    assert!(matches!(error, Error::Token { .. }), "{error}");
+}
+
+/// Red where the renewal of a token that says it lasts for a month is left to the
+/// caller who finds that it is over.
+#[tokio::test(start_paused = true)]
+async fn a_token_of_any_life_is_renewed_in_the_background() {
+    let tokens = ScriptedTokens::lasting(30 * DAY);
+    let engine = engine(&tokens, 1).await;
+    engine.execute(request("[0]")).await.unwrap();
+    sleep(6 * DAY).await;
+    assert_eq!(tokens.fetches(), 2);
+    assert_eq!(engine.stats().token_fetches, 2);
+}
+
+/// Each failure in a row is waited out for twice as long as the one before, half of
+/// it at random, up to half a minute.
+#[tokio::test(start_paused = true)]
+async fn failures_in_a_row_are_waited_out_longer_and_longer() {
+    let often = SECOND / 10;
+    for seed in 0..8 {
+        let fetched: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let times = fetched.clone();
+        let tokens = ScriptedTokens::new(move |_| {
+            times.lock().unwrap().push(Instant::now());
+            TokenStep::Fail(TokenError::new("down"))
+        });
+        let engine = engine(&tokens, seed).await;
+        while tokens.fetches() < 9 {
+            engine.execute(request("{}")).await.unwrap_err();
+            sleep(often).await;
+        }
+        let fetched = fetched.lock().unwrap();
+        for (n, pair) in fetched.windows(2).enumerate() {
+            let full = (SECOND / 2 * (1 << n)).min(30 * SECOND);
+            let wait = pair[1] - pair[0];
+            assert!(
+                wait >= full / 2 && wait <= full + 2 * often,
+                "{wait:?} of {full:?}"
+            );
+        }
+    }
+}
+
+/// Under `OnUnknown::Retry`, too, an attempt that the platform refused for its
+/// token is none of those that the policy counts.
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_costs_no_attempt() {
+    let tokens = ScriptedTokens::lasting(3600 * SECOND);
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::status(401, "{}"),
+        2 => Step::Reset,
+        _ => Step::ok("{}"),
+    });
+    let engine = Engine::builder(upstream.clone().with_tokens(tokens))
+        .on_unknown(OnUnknown::Retry)
+        .retry(RetryPolicy::default().attempts(2));
+    let engine = engine.start().await.unwrap();
+    let reply = engine.execute(request("{}")).await.unwrap();
+    assert!(reply.is_success());
+    assert_eq!(upstream.ledger().total(), 3);
+}
+
+/// A wait for a permit may last longer than the token that was fetched before it,
+/// while none can be fetched. Red where that token is sent all the same.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_during_the_wait_for_a_permit_is_not_sent() {
+    let start = Instant::now();
+    let tokens = ScriptedTokens::new(move |_| match start.elapsed().as_secs() {
+        1..55 => TokenStep::Fail(TokenError::new("down")),
+        _ => TokenStep::Issue(50 * SECOND),
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
+    let engine = Engine::builder(upstream.clone().with_tokens(tokens)).max_in_flight(1);
+    let engine = engine.start().await.unwrap();
+    let first = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("[1]")).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    let second = engine.execute_within(request("[2]"), 3600 * SECOND).await;
+    assert!(first.await.unwrap().unwrap().is_success());
+    // It is told that there is no token, or gets the next one.
+    assert!(matches!(second, Ok(_) | Err(Error::Token { .. })));
+    let sent = 1 + usize::from(second.is_ok());
+    assert_eq!(upstream.ledger().total(), sent, "{second:?}");
+}

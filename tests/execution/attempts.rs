@@ -1,0 +1,224 @@
+//! What a further attempt under the same lease may and must do, what its holder
+//! says of an answer, and how often a record's end is sent.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use genesys_once::execution::{Attempt, Execution, Lock, Locked};
+use genesys_once::record::Event;
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, Error, IdempotencyKey, MemoryStore, Namespace, OnUnknown,
+    Outcome, RecordName, RecordState, SendError, Then, Upstream,
+};
+use tokio::time::{Instant, advance};
+
+use super::{SECOND, hashed, locked, namespace, ok, request, state, terms};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Whatever enters a phase has this fault.
+fn enters(store: &MemoryStore, fault: Fault) -> FaultyStore {
+    FaultyStore::new(store.clone(), move |operation| match operation.event {
+        Some(Event::Enter { .. }) => fault.clone(),
+        _ => Fault::Pass,
+    })
+}
+
+/// A holder that has made one attempt, with this answer.
+async fn tried(store: &MemoryStore, step: Step) -> Execution<Locked> {
+    let mut terms = terms();
+    terms.on_unknown = OnUnknown::Retry;
+    let Lock::Locked(holder) = hashed().lock(store, &terms).await.unwrap() else {
+        panic!("not locked");
+    };
+    let upstream = ScriptedUpstream::new(move |_| step.clone());
+    match holder.execute(store, &upstream, None).await.unwrap() {
+        Attempt::Unproven(holder, _) | Attempt::NotExecuted(holder, Then::Retry, _) => holder,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A process that is stopped just before it sends: the time passes where the
+/// upstream is asked for its limit, after the lease was made sure of.
+struct Stopped(ScriptedUpstream);
+
+impl Upstream for Stopped {
+    fn namespace(&self) -> Namespace {
+        namespace()
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        let _ = advance(2 * SECOND).now_or_never();
+        self.0.attempt_limit()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        self.0.send(call, token)
+    }
+}
+
+/// I1. Red where the lease is not looked at again right before the request goes
+/// to the upstream.
+#[tokio::test(start_paused = true)]
+async fn a_holder_stopped_right_before_it_sends_sends_nothing() {
+    let (store, upstream) = (MemoryStore::new(), Stopped(ok()));
+    let attempt = locked(&store).await.execute(&store, &upstream, None);
+    let attempt = attempt.await.unwrap();
+    assert!(
+        matches!(attempt, Attempt::NotExecuted(_, Then::Retry, Err(_))),
+        "{attempt:?}"
+    );
+    assert_eq!(upstream.0.ledger().total(), 0);
+}
+
+/// Red where the store's silence is told as if nothing had been sent before: the
+/// callers would ask again.
+#[tokio::test(start_paused = true)]
+async fn an_unproven_attempt_outweighs_a_store_that_fails() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let holder = tried(&store, Step::Reset).await;
+    let away = enters(&store, Fault::Fail);
+    let attempt = holder.execute(&away, &upstream, None).await.unwrap();
+    match attempt {
+        Attempt::Unknown(Error::Indeterminate { cause, .. }) => {
+            assert!(cause.contains("an attempt is unproven"), "{cause}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(upstream.ledger().total(), 0);
+    let left = state(&store).await;
+    assert!(
+        matches!(left, Some(RecordState::Indeterminate { .. })),
+        "{left:?}"
+    );
+}
+
+/// Red where the caller may take the key anew: an attempt of its own may have been
+/// executed, whatever became of the record since.
+#[tokio::test(start_paused = true)]
+async fn an_unproven_attempt_outweighs_a_record_that_was_taken_away() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let holder = tried(&store, Step::Reset).await;
+    // Its lease lapses, and somebody takes it for a lost one.
+    advance(2 * SECOND).await;
+    let noticed = hashed().lock(&store, &terms()).await.unwrap();
+    assert!(matches!(noticed, Lock::Taken(..)), "{noticed:?}");
+    match holder.execute(&store, &upstream, None).await.unwrap() {
+        Attempt::Unknown(Error::Indeterminate { cause, .. }) => {
+            assert!(cause.contains("taken away between attempts"), "{cause}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(upstream.ledger().total(), 0);
+}
+
+/// Nothing was executed, and the store failed without a wait. Red where the key
+/// stays locked until the lease lapses.
+#[tokio::test(start_paused = true)]
+async fn a_key_is_given_back_where_the_store_fails_between_attempts() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let holder = tried(&store, Step::Refused).await;
+    let away = enters(&store, Fault::Fail);
+    let error = holder.execute(&away, &upstream, None).await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+    let left = state(&store).await;
+    assert!(
+        matches!(left, Some(RecordState::Released { .. })),
+        "{left:?}"
+    );
+}
+
+/// Before the first attempt a slow failure of the store is followed up once, since
+/// nobody has waited for an answer yet; afterwards it is not.
+#[tokio::test(start_paused = true)]
+async fn a_slow_failure_is_followed_up_before_the_first_attempt_only() {
+    for tried_before in [false, true] {
+        let (store, upstream) = (MemoryStore::new(), ok());
+        let holder = if tried_before {
+            tried(&store, Step::Refused).await
+        } else {
+            let holder = locked(&store).await;
+            // Past the lease, so that it has to be made sure of.
+            advance(2 * SECOND).await;
+            holder
+        };
+        let fault = Fault::After(200 * MS, Box::new(Fault::Fail));
+        let first = FaultyStore::new(store.clone(), move |operation| match operation.number {
+            1 => fault.clone(),
+            _ => Fault::Pass,
+        });
+        match holder.execute(&first, &upstream, None).await {
+            Ok(Attempt::Executed(_)) => assert!(!tried_before),
+            Err(Error::StoreUnavailable { .. }) => assert!(tried_before),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The bound is the largest answer that is read; one byte more is not.
+#[tokio::test(start_paused = true)]
+async fn an_answer_as_large_as_the_bound_is_read() {
+    for (bound, read) in [(2, true), (1, false)] {
+        let (store, mut terms) = (MemoryStore::new(), terms());
+        terms.max_response_bytes = bound;
+        let Lock::Locked(holder) = hashed().lock(&store, &terms).await.unwrap() else {
+            panic!("not locked");
+        };
+        match holder.execute(&store, &ok(), None).await.unwrap() {
+            Attempt::Executed(_) => assert!(read),
+            Attempt::Unknown(Error::Indeterminate { cause, .. }) => {
+                assert!(!read && cause.contains("larger than 1 bytes"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Whoever has to find out what became of a request needs the platform's status
+/// and the id that its support asks for.
+#[tokio::test(start_paused = true)]
+async fn what_the_platform_answered_is_the_cause() {
+    for (id, said) in [
+        (None, "the platform answered 502"),
+        (
+            Some("c-17"),
+            "the platform answered 502 (correlation id c-17)",
+        ),
+    ] {
+        let step = Step::status(502, "{}");
+        let step = match id {
+            Some(id) => step.header("inin-correlation-id", id),
+            None => step,
+        };
+        let upstream = ScriptedUpstream::new(move |_| step.clone());
+        let store = MemoryStore::new();
+        let attempt = locked(&store).await.execute(&store, &upstream, None).await;
+        match attempt.unwrap() {
+            Attempt::Unknown(Error::Indeterminate { cause, .. }) => assert_eq!(&*cause, said),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// As often as it was told, at once the first time and with longer waits from then
+/// on. Red where a failure is followed up once more, and where the waits get
+/// shorter.
+#[tokio::test(start_paused = true)]
+async fn settling_is_tried_as_often_as_it_was_told() {
+    let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
+    for (tries, waited) in [(1, 0), (2, 20), (3, 60), (4, 120)] {
+        let store = MemoryStore::new();
+        let progress = locked(&store).await.progress().clone();
+        let away = FaultyStore::new(store, |_| Fault::Fail);
+        let begun = Instant::now();
+        progress.settle(&away, &name, tries).await.unwrap_err();
+        assert_eq!(away.commands(), tries as usize);
+        assert_eq!(begun.elapsed(), waited * MS);
+        assert!(!progress.is_settled());
+    }
+}
