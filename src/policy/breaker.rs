@@ -14,11 +14,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// none any more: its failures are forgotten when other parts are heard of.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// A breaker for each part of a store, since parts fail apart. Only those with
-/// failures are kept.
+/// What a command asks of a store. A full disk can still be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// A breaker for each part of a store and each access, since they fail apart.
+/// Only those with failures are kept.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    failing: BTreeMap<u64, Breaker>,
+    failing: BTreeMap<(u64, Access), Breaker>,
     /// How long a command may take, and the longest time from one probe to the
     /// next.
     limit: Duration,
@@ -44,28 +51,53 @@ impl Breakers {
     }
 
     /// Whether a command for that part may go on at `now`.
-    pub(crate) fn pass(&mut self, part: u64, now: Duration) -> Pass {
-        let breaker = self.failing.get_mut(&part);
+    pub(crate) fn pass(&mut self, part: u64, access: Access, now: Duration) -> Pass {
+        let breaker = self.failing.get_mut(&(part, access));
         breaker.map_or(Pass::Go, |breaker| breaker.pass(now, self.limit))
     }
 
+    /// When the next probe is due, where commands of this kind fail at once.
+    pub(crate) fn due(&self, part: u64, access: Access) -> Option<Duration> {
+        let open = self.failing.get(&(part, access))?.open.as_ref()?;
+        Some(open.until)
+    }
+
     /// That part answered; returns whether its breaker was open until now.
-    pub(crate) fn answered(&mut self, part: u64, now: Duration) -> bool {
-        let breaker = self.failing.remove(&part);
+    ///
+    /// A part that takes a write can be read, too. Where reads failed as well, the
+    /// first that is answered ends an outage of both.
+    pub(crate) fn answered(&mut self, part: u64, access: Access, now: Duration) -> bool {
+        let mut was_open = self.close(part, access);
+        match access {
+            Access::Write => was_open |= self.close(part, Access::Read),
+            Access::Read if was_open => _ = self.close(part, Access::Write),
+            Access::Read => {}
+        }
         self.forget(part, now);
+        was_open
+    }
+
+    fn close(&mut self, part: u64, access: Access) -> bool {
+        let breaker = self.failing.remove(&(part, access));
         breaker.is_some_and(|breaker| !breaker.is_closed())
     }
 
-    /// A command for that part failed.
-    pub(crate) fn failed(&mut self, part: u64, failure: Failure) {
+    /// A command for that part failed. Silence counts for both accesses: the
+    /// other one would wait as long.
+    pub(crate) fn failed(&mut self, part: u64, access: Access, failure: Failure) {
         self.forget(part, failure.now);
-        let breaker = self.failing.entry(part).or_default();
-        breaker.failed(failure, self.limit);
+        for of in [Access::Read, Access::Write] {
+            if of == access || failure.silent {
+                let breaker = self.failing.entry((part, of)).or_default();
+                let probe = failure.probe && of == access;
+                breaker.failed(Failure { probe, ..failure }, self.limit);
+            }
+        }
     }
 
     /// As [`Breaker::dropped`] has it.
-    pub(crate) fn dropped(&mut self, part: u64, now: Duration) {
-        if let Some(breaker) = self.failing.get_mut(&part) {
+    pub(crate) fn dropped(&mut self, part: u64, access: Access, now: Duration) {
+        if let Some(breaker) = self.failing.get_mut(&(part, access)) {
             breaker.dropped(now);
         }
     }
@@ -78,7 +110,7 @@ impl Breakers {
     fn forget(&mut self, but: u64, now: Duration) {
         let recent = |breaker: &Breaker| now < breaker.last + FORGOTTEN;
         self.failing
-            .retain(|part, breaker| *part == but || recent(breaker));
+            .retain(|(part, _), breaker| *part == but || recent(breaker));
     }
 }
 
@@ -222,9 +254,9 @@ mod tests {
     fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
         let mut breakers = Breakers::new(LIMIT);
         for _ in 0..10 {
-            breakers.failed(0, failed(Duration::ZERO));
-            breakers.failed(0, failed(Duration::ZERO));
-            assert!(!breakers.answered(0, Duration::ZERO));
+            breakers.failed(0, Access::Write, failed(Duration::ZERO));
+            breakers.failed(0, Access::Write, failed(Duration::ZERO));
+            assert!(!breakers.answered(0, Access::Write, Duration::ZERO));
         }
         assert!(breakers.are_closed());
         opened();
@@ -235,16 +267,60 @@ mod tests {
     fn a_part_that_fails_takes_no_other_along() {
         let mut breakers = Breakers::new(LIMIT);
         for _ in 0..THRESHOLD {
-            breakers.failed(1, silent(Duration::ZERO));
-            breakers.failed(2, failed(Duration::ZERO));
-            breakers.answered(2, Duration::ZERO);
+            breakers.failed(1, Access::Read, silent(Duration::ZERO));
+            breakers.failed(2, Access::Read, failed(Duration::ZERO));
+            breakers.answered(2, Access::Read, Duration::ZERO);
         }
         assert!(!breakers.are_closed());
-        assert_eq!(breakers.pass(1, 499 * MS), Pass::Stop(500 * MS));
-        assert_eq!(breakers.pass(2, 499 * MS), Pass::Go);
-        assert_eq!(breakers.pass(1, 500 * MS), Pass::Probe);
-        assert!(breakers.answered(1, 500 * MS));
+        assert_eq!(
+            breakers.pass(1, Access::Read, 499 * MS),
+            Pass::Stop(500 * MS)
+        );
+        assert_eq!(breakers.pass(2, Access::Read, 499 * MS), Pass::Go);
+        assert_eq!(breakers.pass(1, Access::Read, 500 * MS), Pass::Probe);
+        assert!(breakers.answered(1, Access::Read, 500 * MS));
         assert!(breakers.are_closed());
+    }
+
+    /// Red where reads and writes share a breaker: a full disk replayed nothing.
+    #[test]
+    fn failed_writes_stop_no_read() {
+        let mut breakers = Breakers::new(LIMIT);
+        for _ in 0..THRESHOLD {
+            breakers.failed(0, Access::Write, failed(Duration::ZERO));
+        }
+        let stopped = Pass::Stop(500 * MS);
+        assert_eq!(breakers.pass(0, Access::Write, 499 * MS), stopped);
+        assert_eq!(breakers.pass(0, Access::Read, 499 * MS), Pass::Go);
+        // An answer to a read proves nothing of writes.
+        assert!(!breakers.answered(0, Access::Read, 499 * MS));
+        assert_eq!(breakers.pass(0, Access::Write, 499 * MS), stopped);
+        assert!(!breakers.are_closed());
+        assert_eq!(breakers.pass(0, Access::Write, 500 * MS), Pass::Probe);
+        assert!(breakers.answered(0, Access::Write, 500 * MS));
+        assert!(breakers.are_closed());
+    }
+
+    /// A store that is silent is silent to both, and one answer ends it for both.
+    #[test]
+    fn silence_stops_both_until_one_answer() {
+        for (silence, answer) in [
+            (Access::Write, Access::Read),
+            (Access::Read, Access::Write),
+            (Access::Read, Access::Read),
+        ] {
+            let mut breakers = Breakers::new(LIMIT);
+            for _ in 0..THRESHOLD {
+                breakers.failed(0, silence, silent(LIMIT));
+            }
+            let due = LIMIT + 500 * MS;
+            for access in [Access::Read, Access::Write] {
+                assert_eq!(breakers.pass(0, access, due - MS), Pass::Stop(due));
+            }
+            assert_eq!(breakers.pass(0, answer, due), Pass::Probe);
+            assert!(breakers.answered(0, answer, due));
+            assert!(breakers.are_closed(), "{silence:?}, {answer:?}");
+        }
     }
 
     /// Shards come and go: what nobody asks for is not down for ever.
@@ -253,14 +329,15 @@ mod tests {
         let mut breakers = Breakers::new(LIMIT);
         for part in 1..4 {
             for _ in 0..THRESHOLD {
-                breakers.failed(part, silent(Duration::ZERO));
+                breakers.failed(part, Access::Read, silent(Duration::ZERO));
             }
         }
-        breakers.answered(9, FORGOTTEN - MS);
+        breakers.answered(9, Access::Read, FORGOTTEN - MS);
         assert!(!breakers.are_closed());
-        breakers.failed(1, silent(FORGOTTEN));
-        assert_eq!(breakers.failing.len(), 1, "the others were not asked for");
-        assert_eq!(breakers.pass(2, FORGOTTEN), Pass::Go);
+        breakers.failed(1, Access::Read, silent(FORGOTTEN));
+        let parts = |breakers: &Breakers| breakers.failing.keys().all(|(part, _)| *part == 1);
+        assert!(parts(&breakers), "the others were not asked for");
+        assert_eq!(breakers.pass(2, Access::Read, FORGOTTEN), Pass::Go);
         assert!(!breakers.are_closed());
     }
 
@@ -297,9 +374,9 @@ mod tests {
         breaker.dropped(501 * MS);
         assert_eq!(breaker.pass(501 * MS, LIMIT), Pass::Probe);
         let mut breakers = Breakers::new(LIMIT);
-        breakers.failing.insert(0, breaker);
-        breakers.answered(0, 501 * MS);
-        assert_eq!(breakers.pass(0, 502 * MS), Pass::Go);
+        breakers.failing.insert((0, Access::Read), breaker);
+        breakers.answered(0, Access::Read, 501 * MS);
+        assert_eq!(breakers.pass(0, Access::Read, 502 * MS), Pass::Go);
     }
 
     #[test]

@@ -8,11 +8,25 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::error::StoreError;
-use crate::record::LeaseId;
+use crate::key::Fingerprint;
+use crate::outcome::{Kept, Outcome};
+use crate::record::{Attempts, Claim, LeaseId, Seen};
 
 fn forget() -> Event {
     Event::Forget {
         lease: LeaseId::from_bytes([0xf0; 16]),
+    }
+}
+
+fn acquire() -> Event {
+    Event::Acquire {
+        claim: Claim {
+            lease: LeaseId::from_bytes([1; 16]),
+            fingerprint: Fingerprint::from_bytes([2; 32]),
+            lease_ttl: 30 * SECOND,
+            retention: 600 * SECOND,
+            attempts: Attempts::default(),
+        },
     }
 }
 
@@ -24,6 +38,10 @@ const LIMIT: Duration = Duration::from_secs(2);
 enum Does {
     Answer,
     Fail,
+    /// Writes alone fail.
+    Full,
+    /// Writes alone are refused.
+    Refuse,
     Silence,
     #[cfg(feature = "redis")]
     Undurable,
@@ -36,6 +54,7 @@ enum Does {
 struct Eager {
     calls: AtomicUsize,
     does: Mutex<Does>,
+    cached: Mutex<bool>,
 }
 
 impl Eager {
@@ -43,6 +62,7 @@ impl Eager {
         Arc::new(Self {
             calls: AtomicUsize::new(0),
             does: Mutex::new(does),
+            cached: Mutex::new(false),
         })
     }
 
@@ -66,7 +86,7 @@ impl Eager {
         }
         Box::pin(async move {
             match does {
-                Does::Answer => Ok(answer),
+                Does::Answer | Does::Full | Does::Refuse => Ok(answer),
                 Does::Fail => Err(StoreError::unavailable("down")),
                 #[cfg(feature = "redis")]
                 Does::Undurable => Err(StoreError::undurable("1 of 2 replicas have it")),
@@ -83,14 +103,32 @@ impl Store for Eager {
         _: &'a RecordName,
         _: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        self.call(Answer::Done)
+        match self.does() {
+            Does::Full => Box::pin(async { Err(StoreError::unavailable("no space")) }),
+            Does::Refuse => Box::pin(async { Err(StoreError::refused("no space")) }),
+            _ => self.call(Answer::Done),
+        }
     }
 
     fn look<'a>(
         &'a self,
         _: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        self.call(None)
+        let cached = *self.cached.lock().unwrap();
+        self.call(cached.then(|| RecordState::Cached {
+            outcome: Arc::new(Outcome::new(
+                http::StatusCode::OK,
+                http::HeaderMap::new(),
+                "{}",
+            )),
+            left: SECOND,
+            kept: Kept::Whole,
+            seen: Seen {
+                rev: 1,
+                lease: LeaseId::from_bytes([1; 16]),
+            },
+            fingerprint: Fingerprint::from_bytes([2; 32]),
+        }))
     }
 
     fn changed<'a>(&'a self, _: &'a RecordName) -> BoxFuture<'a, ()> {
@@ -117,12 +155,17 @@ fn name() -> RecordName {
     RecordName::new("test".parse().unwrap(), key)
 }
 
+/// Opens the breakers of writes and of reads.
 async fn open(guarded: &Guarded) {
     for _ in 0..3 {
         guarded.apply(&name(), forget()).await.unwrap_err();
         advance(Duration::from_millis(1)).await;
     }
     assert!(!guarded.is_up());
+    for _ in 0..3 {
+        let _ = guarded.look(&name()).await.unwrap_err();
+        advance(Duration::from_millis(1)).await;
+    }
 }
 
 /// Red when missing replicas keep every caller from replaying.
@@ -150,6 +193,40 @@ async fn open_breaker_keeps_commands_from_an_eager_store() {
     assert!(error.is_unsent(), "{error:?}");
     assert!(guarded.look(&name()).await.unwrap_err().is_unsent());
     assert_eq!(store.calls(), before);
+}
+
+/// Red where reads and writes share a breaker, and where an acquire that the
+/// breaker stops does not look: a full disk replayed nothing (124 of 124).
+#[tokio::test(start_paused = true)]
+async fn store_that_takes_no_writes_replays_what_it_has() {
+    for does in [Does::Full, Does::Refuse] {
+        let (store, guarded) = guarded(Does::Answer);
+        *store.cached.lock().unwrap() = true;
+        store.set(does);
+        for _ in 0..10 {
+            let error = guarded.apply(&name(), forget()).await.unwrap_err();
+            assert_eq!(error.is_refused(), does == Does::Refuse);
+            advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(guarded.is_up(), does == Does::Refuse);
+        for _ in 0..10 {
+            let answer = guarded.apply(&name(), acquire()).await.unwrap();
+            let is_cached = matches!(answer, Answer::Is(Some(RecordState::Cached { .. })));
+            assert!(is_cached, "{answer:?}");
+            assert!(guarded.look(&name()).await.unwrap().is_some());
+        }
+        // What is not known is not made up.
+        *store.cached.lock().unwrap() = false;
+        assert!(guarded.apply(&name(), acquire()).await.is_err());
+        // The next write that is due finds out that there is room again.
+        store.set(Does::Answer);
+        guarded.again(&name(), SECOND).await;
+        assert_eq!(
+            guarded.apply(&name(), acquire()).await.unwrap(),
+            Answer::Done
+        );
+        assert!(guarded.is_up());
+    }
 }
 
 /// Seen red where a panic of the store is not caught; a probe that panics leaves
