@@ -2,17 +2,18 @@
 //! clock, and that nothing outlives the last clone.
 
 mod disk;
+mod named;
 mod threads;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use redb::{ReadableDatabase as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
 
-use super::clock::Stamp;
-use super::tables::Tables;
+use super::clock::{MAX_AGE, Moment, Stamp, Timeline};
+use super::tables::{RECORDS, Snapshot, Tables, row_name};
 use super::*;
-use crate::key::Fingerprint;
+use crate::key::{Fingerprint, IdempotencyKey};
 use crate::outcome::{Kept, Outcome};
 use crate::record::{Attempts, Claim, LeaseId, Phase};
 
@@ -90,11 +91,11 @@ fn plant(path: &Path, key: u8, bytes: &[u8]) {
     let db = Database::open(path).unwrap();
     let txn = db.begin_write().unwrap();
     {
-        let records: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
         let unsettled: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
         let name = row_name(&name(key));
-        let mut records = txn.open_table(records).unwrap();
-        records.insert(name.as_str(), (u64::MAX, bytes)).unwrap();
+        let mut records = txn.open_table(RECORDS).unwrap();
+        let row = (1, u64::MAX, bytes);
+        records.insert(name.as_str(), row).unwrap();
         let mut unsettled = txn.open_table(unsettled).unwrap();
         unsettled.insert(name.as_str(), ()).unwrap();
     }
@@ -202,35 +203,68 @@ fn it_needs_no_runtime() {
     ));
 }
 
+/// Red where a wall time below the last is stamped, and where any step ahead is
+/// believed: a boot at 1970 and a correction a minute later aged every record by
+/// 56 years.
 #[test]
 fn time_goes_on_between_runs_and_follows_no_step_within_one() {
     let hour = Duration::from_secs(3600);
+    let nanos = clock::nanos;
     let clock = ManualClock::new();
     let source = || Source::Manual(clock.clone());
     let first = Timeline::resume(source(), None);
     let begin = first.now();
     clock.advance(hour);
-    assert_eq!(first.now(), begin + clock::nanos(hour));
+    let after = Moment {
+        store: begin.store + nanos(hour),
+        open: begin.open + nanos(hour),
+    };
+    assert_eq!(first.now(), after);
 
     let wall = clock.wall();
     clock.set_wall(wall + 100 * DAY);
-    assert_eq!(first.now(), begin + clock::nanos(hour));
+    assert_eq!(first.now(), after);
     clock.set_wall(SystemTime::UNIX_EPOCH);
-    assert_eq!(first.now(), begin + clock::nanos(hour));
+    assert_eq!(first.now(), after);
 
     clock.set_wall(wall);
     let end = first.stamp();
+    assert_eq!(end.moment, after);
+    let resumed = |wall| {
+        clock.set_wall(wall);
+        Timeline::resume(source(), Some(end))
+    };
+    let later = resumed(wall + hour);
+    assert_eq!(later.now().store, after.store + nanos(hour));
+    assert_eq!(later.now().open, after.open, "nobody had it open");
+    assert_eq!(
+        resumed(wall + MAX_AGE).now().store,
+        after.store + nanos(MAX_AGE)
+    );
+    let unbelieved = resumed(wall + MAX_AGE + Duration::from_nanos(1));
+    assert_eq!(unbelieved.now(), after);
+    assert_eq!(unbelieved.stamp().wall, end.wall + nanos(MAX_AGE) + 1);
+    for wall in [wall - DAY, SystemTime::UNIX_EPOCH] {
+        let set_back = resumed(wall);
+        assert_eq!(set_back.now(), after);
+        assert_eq!(set_back.stamp().wall, end.wall);
+    }
+    // Within a run, too.
+    first.stamp();
     clock.set_wall(wall + hour);
-    let resumed = Timeline::resume(source(), Some(end));
-    assert_eq!(resumed.now(), end.store + clock::nanos(hour));
-    clock.set_wall(wall - DAY);
-    let set_back = Timeline::resume(source(), Some(end));
-    assert_eq!(set_back.now(), end.store);
+    first.stamp();
+    clock.set_wall(wall);
+    assert_eq!(first.stamp().wall, end.wall + nanos(hour));
+
     let last = Stamp {
-        store: u64::MAX,
+        moment: Moment {
+            store: u64::MAX,
+            open: u64::MAX,
+        },
         wall: 0,
     };
-    assert_eq!(Timeline::resume(source(), Some(last)).now(), u64::MAX);
+    let last_of_all = Timeline::resume(source(), Some(last));
+    assert_eq!(last_of_all.now(), last.moment);
 }
 
 /// Red without what `expiry` adds: a retention gains up to a millisecond in its
@@ -322,6 +356,43 @@ fn a_file_with_a_changed_byte_is_refused_or_read_as_it_was() {
         }
     }
     assert!(refused > 0);
+}
+
+/// Red where expired records go with writes alone.
+#[tokio::test]
+async fn expired_records_go_while_the_store_is_idle() {
+    let folder = Folder::new("idle");
+    let clock = ManualClock::new();
+    let source = Source::Manual(clock.clone());
+    let tick = Duration::from_millis(5);
+    let store = FileStore::open_with(&folder.file(), source, tick).unwrap();
+    let rows = || {
+        let count = |db: &Database| Ok(db.begin_read()?.open_table(RECORDS)?.len()?);
+        store.handle.core.slot().with(count).unwrap()
+    };
+    // More than one tick removes.
+    let names: Vec<RecordName> = (0..1500_u64)
+        .map(|number| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_le_bytes());
+            RecordName::new("unit".parse().unwrap(), IdempotencyKey::from_bytes(key))
+        })
+        .collect();
+    let applied = names
+        .iter()
+        .map(|name| store.apply(name, complete(1, "{}")));
+    futures_util::future::join_all(applied).await;
+    store.apply(&name(1), acquire(1)).await.unwrap();
+    assert_eq!(rows(), 1501);
+    clock.advance(DAY);
+    let gone = async {
+        while rows() > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+    assert!(gone.is_ok(), "{} rows are left", rows());
+    assert!(store.look(&name(1)).await.unwrap().is_some());
 }
 
 #[test]
