@@ -202,6 +202,8 @@ impl StorageBackend for Backing {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        // Afterwards the length would say nothing.
+        self.check()?;
         let mut left = self.named.left();
         self.file.set_len(len)?;
         left.length = len;
