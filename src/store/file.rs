@@ -150,7 +150,7 @@ impl FileStore {
         let path = open::absolute(path)?;
         let opened = open::open(&path)?;
         let (again, id) = (path.clone(), opened.named.id());
-        let opener = Box::new(move || open::reopen(&again, id));
+        let opener = Box::new(move |mode| open::reopen(&again, id, mode));
         Self::start(path, opened, source, opener, tick, thread::Builder::spawn)
     }
 

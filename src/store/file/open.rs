@@ -12,7 +12,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, WriteTransaction};
 
 use super::backing::{
-    Backing, FileId, Named, REPLACED, create_private, is_private, make_private, open_regular,
+    Backing, FileId, Mode, Named, REPLACED, create_private, is_private, make_private, open_regular,
 };
 use super::clock::{Moment, Source, Timeline};
 use super::tables::{Tables, expiry, record_name};
@@ -50,30 +50,31 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
             "others than its owner may read the store's file, which holds the platform's answers"
         );
     }
-    open_file(path, file)
+    open_file(path, file, Mode::Write)
 }
 
 /// Opens a database file again, which must be the same.
-pub(super) fn reopen(path: &Path, id: FileId) -> Result<Opened, Error> {
+pub(super) fn reopen(path: &Path, id: FileId, mode: Mode) -> Result<Opened, Error> {
     let (file, found) = open_regular(path).map_err(|error| refused(path, &error.into()))?;
     // An empty one would be made a database.
     if FileId::of(&found) != id || found.len() == 0 {
         return Err(invalid(path, REPLACED));
     }
-    open_file(path, file)
+    open_file(path, file, mode)
 }
 
 /// A database, and the name under which it was opened.
 pub(super) struct Opened {
     pub(super) db: Database,
     pub(super) named: Arc<Named>,
+    pub(super) mode: Mode,
 }
 
-fn open_file(path: &Path, file: File) -> Result<Opened, Error> {
+fn open_file(path: &Path, file: File, mode: Mode) -> Result<Opened, Error> {
     let opening = || {
-        let (backing, named) = Backing::new(path, file)?;
+        let (backing, named) = Backing::new(path, file, mode)?;
         let db = builder().create_with_backend(backing)?;
-        Ok(Opened { db, named })
+        Ok(Opened { db, named, mode })
     };
     // In debug builds redb asserts where it otherwise reports a damaged file.
     match catch_unwind(AssertUnwindSafe(opening)) {

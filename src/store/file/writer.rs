@@ -13,7 +13,7 @@ use redb::{Database, Durability};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-use super::backing::OVERWRITTEN;
+use super::backing::{Mode, OVERWRITTEN};
 use super::clock::Moment;
 use super::open::Opened;
 use super::shared::Core;
@@ -41,7 +41,7 @@ pub(super) const TICK: Duration = Duration::from_secs(10);
 const MAX_RECLAIMED: usize = 1000;
 
 /// How a file that failed is opened again.
-pub(super) type Opener = Box<dyn Fn() -> Result<Opened, Error> + Send>;
+pub(super) type Opener = Box<dyn Fn(Mode) -> Result<Opened, Error> + Send>;
 
 /// One transition that somebody waits for.
 pub(super) struct Command {
@@ -200,6 +200,7 @@ impl Writer {
     /// them may or may not have been applied, unless it is `unsent`.
     fn commit(&mut self, batch: &[Command]) -> Result<Done, StoreError> {
         self.recover().map_err(StoreError::unsent)?;
+        let begun = Instant::now();
         // A panic in here would otherwise end the thread, and with it the store.
         let cause = match catch_unwind(AssertUnwindSafe(|| self.transact(batch))) {
             Ok(Ok(done)) => {
@@ -209,7 +210,7 @@ impl Writer {
                 return match self.check_name() {
                     Ok(()) => Ok(done),
                     Err(cause) => {
-                        self.fail(cause.clone());
+                        self.fail(cause.clone(), begun);
                         Err(StoreError::unavailable(cause))
                     }
                 };
@@ -220,21 +221,18 @@ impl Writer {
         // The database refuses all transactions until it is opened again, and
         // reads with them.
         let begun = Instant::now();
-        let opened = self.reopen();
-        self.fail(cause.clone());
+        let opened = self.open_again();
+        self.fail(cause.clone(), begun);
         if let Err(cause) = opened {
-            self.fail(cause);
-        }
-        // A large file is not read over and over.
-        if let Some(failure) = &mut self.failed {
-            failure.again += begun.elapsed() * 9;
+            self.fail(cause, begun);
         }
         Err(StoreError::unavailable(cause))
     }
 
-    /// Nothing is written until the next try.
-    fn fail(&mut self, cause: String) {
-        let again = Instant::now() + RETRY_AFTER;
+    /// Nothing is written until the next try, which `begun` to look for.
+    fn fail(&mut self, cause: String, begun: Instant) {
+        // A large file is not read over and over.
+        let again = Instant::now() + RETRY_AFTER.max(begun.elapsed() * 9);
         if self.failed.as_ref().is_none_or(|last| last.cause != cause) {
             contained(|| {
                 tracing::error!(
@@ -304,20 +302,35 @@ impl Writer {
         if Instant::now() < failure.again {
             return Err(failure.cause.clone());
         }
-        let is_open = self.core.slot().opened.is_some();
-        let recovered = if is_open {
+        let begun = Instant::now();
+        let is_writable = |opened: &Opened| opened.mode == Mode::Write;
+        let is_writable = self.core.slot().opened.as_ref().is_some_and(is_writable);
+        let recovered = if is_writable {
             self.check_name()
         } else {
-            self.reopen()
+            self.open_again()
         };
         match recovered {
             Ok(()) => self.failed = None,
             Err(cause) => {
-                self.fail(cause.clone());
+                self.fail(cause.clone(), begun);
                 return Err(cause);
             }
         }
         Ok(())
+    }
+
+    /// Opens the file for writing again. One that cannot be written may still be
+    /// read.
+    fn open_again(&self) -> Result<(), String> {
+        let cause = match self.reopen(Mode::Write) {
+            Ok(()) => return Ok(()),
+            Err(cause) => cause,
+        };
+        if self.reopen(Mode::Frozen).is_err() {
+            self.core.slot_mut().outage = Some(cause.clone());
+        }
+        Err(cause)
     }
 
     /// Whether the name still means the open file: where it does not, nothing is
@@ -335,13 +348,13 @@ impl Writer {
         outage.map_or(Ok(()), Err)
     }
 
-    fn reopen(&self) -> Result<(), String> {
+    fn reopen(&self, mode: Mode) -> Result<(), String> {
         let mut slot = self.core.slot_mut();
         // Closes it, which gives its lock back for a moment. Should another process
         // get in between, it settles our records, and compare-and-set tells
         // our holders.
         slot.opened = None;
-        let opened = (self.opener)().map_err(|error| match error {
+        let opened = (self.opener)(mode).map_err(|error| match error {
             Error::InvalidConfig { reason, .. } => reason.to_string(),
             error => error.to_string(),
         });

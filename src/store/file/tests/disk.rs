@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures_util::FutureExt as _;
 use redb::{BackendError, StorageBackend};
 
-use super::super::backing::Backing;
+use super::super::backing::{Backing, Mode};
 use super::*;
 use crate::store::Guarded;
 
@@ -112,6 +112,12 @@ async fn a_disk_that_fails_is_told_and_a_disk_that_heals_is_used_again() {
             told.contains("no storage space") || told.contains("disk is full"),
             "{told}"
         );
+        // Not even the database's own header can be written, and yet it is read.
+        let known = store.look(&name(2)).await.unwrap();
+        assert!(matches!(known, Some(RecordState::Cached { .. })));
+        let replayed = store.apply(&name(2), acquire(3)).await.unwrap();
+        let is_cached = matches!(replayed, Answer::Is(Some(RecordState::Cached { .. })));
+        assert!(is_cached, "{replayed:?}");
     }
 
     disk.full.store(false, Ordering::SeqCst);
@@ -288,7 +294,7 @@ impl Disk {
 
     fn open(&self, path: &Path) -> Result<FileStore, Error> {
         let (disk, file) = (self.clone(), path.to_owned());
-        let opener = move || {
+        let opener = move |mode| {
             let opened = std::fs::File::options()
                 .read(true)
                 .write(true)
@@ -296,17 +302,18 @@ impl Disk {
                 .truncate(false)
                 .open(&file)
                 .unwrap();
-            let (backing, named) = Backing::new(&file, opened).unwrap();
+            let (backing, named) = Backing::new(&file, opened, mode).unwrap();
             let backend = Counted {
                 file: backing,
+                mode,
                 disk: disk.clone(),
             };
             let db = Database::builder()
                 .create_with_backend(backend)
                 .map_err(|error| open::refused(&file, &error.into()))?;
-            Ok(Opened { db, named })
+            Ok(Opened { db, named, mode })
         };
-        let opened = opener()?;
+        let opened = opener(Mode::Write)?;
         {
             let txn = opened.db.begin_write().unwrap();
             Tables::open(&txn).unwrap().mark_format().unwrap();
@@ -321,12 +328,13 @@ impl Disk {
 #[derive(Debug)]
 struct Counted {
     file: Backing,
+    mode: Mode,
     disk: Disk,
 }
 
 impl Counted {
     fn room(&self) -> Result<(), BackendError> {
-        if self.disk.full.load(Ordering::SeqCst) {
+        if self.mode == Mode::Write && self.disk.full.load(Ordering::SeqCst) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
         Ok(())
