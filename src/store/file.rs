@@ -12,6 +12,7 @@ mod backup;
 mod clock;
 mod open;
 mod reader;
+mod recovery;
 mod shared;
 mod tables;
 #[cfg(all(test, feature = "testing"))]

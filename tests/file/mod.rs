@@ -3,6 +3,7 @@
 
 mod clocks;
 mod kill;
+mod model;
 #[cfg(unix)]
 mod named;
 

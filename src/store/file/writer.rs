@@ -13,11 +13,12 @@ use redb::{Database, Durability};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-use super::backing::{Mode, OVERWRITTEN};
+use super::backing::Mode;
 use super::clock::Moment;
 use super::open::Opened;
+use super::recovery::Failure;
 use super::shared::Core;
-use super::tables::{Tables, expiry, row_name, stamp_in};
+use super::tables::{Tables, expiry, row_name};
 use crate::error::{Error, StoreError};
 use crate::key::RecordName;
 use crate::record::{self, Answer, Event};
@@ -30,9 +31,6 @@ const MAX_BATCH: usize = 64;
 /// Commits without a sync in a row, at most: redb cannot use the pages that they
 /// free again before one with it.
 const MAX_UNSYNCED: u32 = 64;
-
-/// How long after a failure the next write is tried, at least.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How often an idle store removes expired records and looks at its file's name.
 pub(super) const TICK: Duration = Duration::from_secs(10);
@@ -71,24 +69,17 @@ struct Done {
 }
 
 pub(super) struct Writer {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     commands: Receiver<Command>,
-    opener: Opener,
+    pub(super) opener: Opener,
     unsynced: u32,
     /// The store's time at the last synced commit: a file that is opened again is
     /// at least as new.
-    synced: u64,
-    failed: Option<Failure>,
+    pub(super) synced: u64,
+    pub(super) failed: Option<Failure>,
     tick: Duration,
     /// `None` for never.
     next_tick: Option<Instant>,
-}
-
-/// Why nothing is written.
-struct Failure {
-    cause: String,
-    /// When a write is tried again.
-    again: Instant,
 }
 
 /// Wakes the writer's thread.
@@ -229,22 +220,6 @@ impl Writer {
         Err(StoreError::unavailable(cause))
     }
 
-    /// Nothing is written until the next try, which `begun` to look for.
-    fn fail(&mut self, cause: String, begun: Instant) {
-        // A large file is not read over and over.
-        let again = Instant::now() + RETRY_AFTER.max(begun.elapsed() * 9);
-        if self.failed.as_ref().is_none_or(|last| last.cause != cause) {
-            contained(|| {
-                tracing::error!(
-                    path = %self.core.path.display(),
-                    cause,
-                    "the store's file cannot be written; trying again"
-                );
-            });
-        }
-        self.failed = Some(Failure { cause, again });
-    }
-
     fn transact(&mut self, batch: &[Command]) -> Result<Done, redb::Error> {
         let begun = self.core.slot().with(|db| Ok(db.begin_write()?));
         let mut txn = begun?;
@@ -291,84 +266,6 @@ impl Writer {
             self.synced = stamp.moment.store;
         }
         Ok(done)
-    }
-
-    /// Tries to write again where the last transaction failed, as after a full
-    /// disk. It settles nothing: the holders of this process live on.
-    fn recover(&mut self) -> Result<(), String> {
-        let Some(failure) = &self.failed else {
-            return Ok(());
-        };
-        if Instant::now() < failure.again {
-            return Err(failure.cause.clone());
-        }
-        let begun = Instant::now();
-        let is_writable = |opened: &Opened| opened.mode == Mode::Write;
-        let is_writable = self.core.slot().opened.as_ref().is_some_and(is_writable);
-        let recovered = if is_writable {
-            self.check_name()
-        } else {
-            self.open_again()
-        };
-        match recovered {
-            Ok(()) => self.failed = None,
-            Err(cause) => {
-                self.fail(cause.clone(), begun);
-                return Err(cause);
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens the file for writing again. One that cannot be written may still be
-    /// read.
-    fn open_again(&self) -> Result<(), String> {
-        let cause = match self.reopen(Mode::Write) {
-            Ok(()) => return Ok(()),
-            Err(cause) => cause,
-        };
-        if self.reopen(Mode::Frozen).is_err() {
-            self.core.slot_mut().outage = Some(cause.clone());
-        }
-        Err(cause)
-    }
-
-    /// Whether the name still means the open file: where it does not, nothing is
-    /// read either.
-    fn check_name(&self) -> Result<(), String> {
-        let named = {
-            let slot = self.core.slot();
-            slot.opened.as_ref().map(|opened| opened.named.clone())
-        };
-        let checked = named.map_or(Ok(()), |named| named.check());
-        let outage = checked.err().map(|error| error.to_string());
-        if self.core.slot().outage != outage {
-            self.core.slot_mut().outage.clone_from(&outage);
-        }
-        outage.map_or(Ok(()), Err)
-    }
-
-    fn reopen(&self, mode: Mode) -> Result<(), String> {
-        let mut slot = self.core.slot_mut();
-        // Closes it, which gives its lock back for a moment. Should another process
-        // get in between, it settles our records, and compare-and-set tells
-        // our holders.
-        slot.opened = None;
-        let opened = (self.opener)(mode).map_err(|error| match error {
-            Error::InvalidConfig { reason, .. } => reason.to_string(),
-            error => error.to_string(),
-        });
-        let opened = opened.and_then(|opened| {
-            let stamp = stamp_in(&opened.db).map_err(|error| error.to_string())?;
-            // A copy of before was put in its place.
-            if stamp.is_none_or(|stamp| stamp.moment.store < self.synced) {
-                return Err(OVERWRITTEN.into());
-            }
-            Ok(opened)
-        });
-        slot.outage = opened.as_ref().err().cloned();
-        slot.opened = Some(opened?);
-        Ok(())
     }
 
     fn close(&mut self) {
