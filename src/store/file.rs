@@ -34,6 +34,7 @@ use self::clock::Source;
 use self::open::Opened;
 use self::reader::Read;
 use self::shared::{Core, Listed};
+use self::tables::Origin;
 use self::writer::{Command, Opener, TICK, Writer};
 use super::{BoxFuture, Store};
 use crate::error::{Error, StoreError};
@@ -164,6 +165,7 @@ impl FileStore {
         spawn: Spawn,
     ) -> Result<Self, Error> {
         let timeline = open::prepare(&path, &mut opened.db, source)?;
+        let origin = Origin::read(&opened.db).map_err(|error| open::refused(&path, &error))?;
         let core = Arc::new(Core::new(path, opened, timeline));
         let (commands, received) = mpsc::channel(MAX_QUEUED);
         let (reads, asked) = mpsc::channel(MAX_QUEUED);
@@ -174,7 +176,7 @@ impl FileStore {
             end: Mutex::new(end),
             threads: Vec::new(),
         };
-        let writer = Writer::new(core.clone(), received, opener, tick);
+        let writer = Writer::new(core.clone(), received, opener, origin, tick);
         let asked = Arc::new(Mutex::new(asked));
         let mut threads = vec![until_end(&ended, move || writer.run())];
         for _ in 0..READERS {

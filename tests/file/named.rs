@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use genesys_once::testing::ManualClock;
+
 use super::*;
 
 fn mode(path: &Path) -> u32 {
@@ -92,7 +94,7 @@ async fn file_that_leaves_its_name_is_an_outage() {
 }
 
 /// Red where the length alone is compared, and where a file that is opened again
-/// may be older than what was acknowledged.
+/// may be older than what was acknowledged, or another store's.
 #[tokio::test]
 async fn file_that_is_changed_in_place_is_an_outage() {
     for how in [
@@ -102,6 +104,11 @@ async fn file_that_is_changed_in_place_is_an_outage() {
         "another store",
     ] {
         let folder = Folder::new("in-place");
+        // Its own time is far ahead.
+        let (other, clock) = (folder.path().join("other.redb"), ManualClock::new());
+        let ahead = FileStore::open_with_clock(&other, clock.clone()).unwrap();
+        clock.advance(RETENTION);
+        drop(ahead);
         let store = FileStore::open(folder.file()).unwrap();
         done(&store, 1, complete(1)).await;
         let older = fs::read(folder.file()).unwrap();
@@ -112,11 +119,7 @@ async fn file_that_is_changed_in_place_is_an_outage() {
             "cut to nothing" => Vec::new(),
             "cut in half" => now[..now.len() / 2].to_vec(),
             "an older copy" => older,
-            _ => {
-                let other = folder.path().join("other.redb");
-                drop(FileStore::open(&other).unwrap());
-                fs::read(other).unwrap()
-            }
+            _ => fs::read(other).unwrap(),
         };
         // The inode stays.
         fs::write(folder.file(), bytes).unwrap();

@@ -137,11 +137,6 @@ impl Timeline {
         }
     }
 
-    /// When this run began.
-    pub(super) fn start(&self) -> Moment {
-        self.start
-    }
-
     pub(super) fn now(&self) -> Moment {
         let elapsed = self.source.elapsed().saturating_sub(self.elapsed_at_start);
         let elapsed = nanos(elapsed);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::backing::{Mode, OVERWRITTEN};
 use super::open::Opened;
-use super::tables::stamp_in;
+use super::tables::Origin;
 use super::writer::Writer;
 use crate::error::Error;
 use crate::telemetry::contained;
@@ -104,9 +104,9 @@ impl Writer {
             error => error.to_string(),
         });
         let opened = opened.and_then(|opened| {
-            let stamp = stamp_in(&opened.db).map_err(|error| error.to_string())?;
-            // A copy of before was put in its place.
-            if stamp.is_none_or(|stamp| stamp.moment.store < self.synced) {
+            let found = Origin::read(&opened.db).map_err(|error| error.to_string())?;
+            // A copy of before, or another store's file, was put in its place.
+            if found.id != self.synced.id || found.store < self.synced.store {
                 return Err(OVERWRITTEN.into());
             }
             Ok(opened)

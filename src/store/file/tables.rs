@@ -5,7 +5,7 @@
 //! records    NAMESPACE:HEX                -> (clock, when it expires, the encoded record)
 //! expiries   (clock, when, NAMESPACE:HEX) -> ()   which records to reclaim next
 //! unsettled  NAMESPACE:HEX                -> ()   those Locked or Indeterminate
-//! meta       format, store, open, wall    -> u64
+//! meta       format, id, store, open, wall -> u64
 //! ```
 //!
 //! Times are nanoseconds of one of the two [clocks](super::clock::Clock).
@@ -105,7 +105,9 @@ impl<'t> Tables<'t> {
         format == FORMAT
     }
 
+    /// Makes an empty file a store, which no other file is.
     pub(super) fn mark_format(&mut self) -> Result<(), redb::Error> {
+        self.meta.insert("id", fastrand::u64(..))?;
         self.meta.insert("format", FORMAT)?;
         Ok(())
     }
@@ -302,9 +304,23 @@ pub(super) fn expiry(now: Moment, record: &Record, left: Duration) -> Expiry {
     }
 }
 
-/// The last stamp in an opened file.
-pub(super) fn stamp_in(db: &Database) -> Result<Option<Stamp>, redb::Error> {
-    read_stamp(&db.begin_read()?.open_table(META)?)
+/// What tells a file from a copy of before and from another store's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) id: Option<u64>,
+    /// The store's time at its last stamp.
+    pub(super) store: u64,
+}
+
+impl Origin {
+    pub(super) fn read(db: &Database) -> Result<Self, redb::Error> {
+        let meta = db.begin_read()?.open_table(META)?;
+        let stamp = read_stamp(&meta)?;
+        Ok(Self {
+            id: meta.get("id")?.map(|id| id.value()),
+            store: stamp.map_or(0, |stamp| stamp.moment.store),
+        })
+    }
 }
 
 fn read_stamp(meta: &impl ReadableTable<&'static str, u64>) -> Result<Option<Stamp>, redb::Error> {

@@ -18,7 +18,7 @@ use super::clock::Moment;
 use super::open::Opened;
 use super::recovery::Failure;
 use super::shared::Core;
-use super::tables::{Tables, expiry, row_name};
+use super::tables::{Origin, Tables, expiry, row_name};
 use crate::error::{Error, StoreError};
 use crate::key::RecordName;
 use crate::record::{self, Answer, Event};
@@ -73,9 +73,9 @@ pub(super) struct Writer {
     commands: Receiver<Command>,
     pub(super) opener: Opener,
     unsynced: u32,
-    /// The store's time at the last synced commit: a file that is opened again is
-    /// at least as new.
-    pub(super) synced: u64,
+    /// As of the last synced commit: a file that is opened again is at least as
+    /// new.
+    pub(super) synced: Origin,
     pub(super) failed: Option<Failure>,
     tick: Duration,
     /// `None` for never.
@@ -96,9 +96,9 @@ impl Writer {
         core: Arc<Core>,
         commands: Receiver<Command>,
         opener: Opener,
+        synced: Origin,
         tick: Duration,
     ) -> Self {
-        let synced = core.timeline.start().store;
         Self {
             core,
             commands,
@@ -263,7 +263,7 @@ impl Writer {
         }
         txn.commit()?;
         if done.synced {
-            self.synced = stamp.moment.store;
+            self.synced.store = stamp.moment.store;
         }
         Ok(done)
     }
