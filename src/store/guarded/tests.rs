@@ -1,8 +1,9 @@
 //! What a store may do behind its guard: hang, fail, panic, and do its work before
 //! its future is polled.
 
-mod told;
+mod waiters;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::{advance, timeout};
@@ -259,96 +260,106 @@ async fn panic_of_a_store_is_a_failure_of_one_command() {
     }
 }
 
-/// Those who wait for an open breaker, and when they are let go on.
-fn waiters(guarded: &Arc<Guarded>, count: usize) -> tokio::task::JoinSet<Duration> {
-    let start = Instant::now();
-    let mut waiters = tokio::task::JoinSet::new();
-    for _ in 0..count {
-        let guarded = guarded.clone();
-        waiters.spawn(async move {
-            guarded.again(&name(), 60 * SECOND).await;
-            start.elapsed()
+/// A subscriber and a recorder that ask for the state of the store, as
+/// `Engine::stats` does.
+struct Curious(Arc<OnceLock<Arc<Guarded>>>, AtomicUsize);
+
+impl Curious {
+    fn ask(&self) {
+        if let Some(guarded) = self.0.get() {
+            let _ = guarded.is_up();
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl tracing::Subscriber for Curious {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.ask();
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod recorder {
+    use metrics::{
+        Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    use super::*;
+
+    pub(super) struct Asks(pub(super) Arc<Curious>);
+
+    impl GaugeFn for Curious {
+        fn increment(&self, _: f64) {
+            self.ask();
+        }
+        fn decrement(&self, _: f64) {
+            self.ask();
+        }
+        fn set(&self, _: f64) {
+            self.ask();
+        }
+    }
+
+    impl Recorder for Asks {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            self.0.ask();
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.0.clone())
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            self.0.ask();
+            Histogram::noop()
+        }
+    }
+}
+
+/// Seen red: events and gauges were told under the lock of the breakers, and
+/// the thread never came back.
+#[test]
+fn subscriber_and_recorder_may_ask_for_the_state() {
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let asked = Arc::new(OnceLock::new());
+        let subscriber = Curious(asked.clone(), AtomicUsize::new(0));
+        let subscriber = Arc::new(subscriber);
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_time().start_paused(true).build();
+            runtime.unwrap().block_on(async {
+                let (store, guarded) = guarded(Does::Fail);
+                assert!(asked.set(guarded.clone()).is_ok());
+                open(&guarded).await;
+                store.set(Does::Answer);
+                advance(5 * SECOND).await;
+                guarded.look(&name()).await.unwrap();
+                assert!(guarded.is_up());
+            });
+        };
+        tracing::subscriber::with_default(subscriber.clone(), || {
+            #[cfg(feature = "metrics")]
+            metrics::with_local_recorder(&recorder::Asks(subscriber.clone()), run);
+            #[cfg(not(feature = "metrics"))]
+            run();
         });
-    }
-    waiters
-}
-
-/// Seen red without the wake-up at the end of a probe, and where each waiter
-/// probes by itself.
-#[tokio::test(start_paused = true)]
-async fn one_waiter_probes_and_its_success_wakes_all() {
-    for does in [Does::Fail, Does::Silence] {
-        let (store, guarded) = guarded(does);
-        open(&guarded).await;
-        let waiters = waiters(&guarded, 100);
-        let before = store.calls();
-        tokio::time::sleep(20 * SECOND).await;
-        let probes = store.calls() - before;
-        // At the pace of the time-out, with no busy loop.
-        assert!((8..=11).contains(&probes), "{does:?}: {probes}");
-        store.set(Does::Answer);
-        let times = waiters.join_all().await;
-        let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
-        assert_eq!(first, last, "{does:?}");
-        let late = *last - 20 * SECOND;
-        assert!(late <= LIMIT + SECOND / 2, "{does:?}: {late:?}");
-        let probe = if does == Does::Silence { 2 } else { 1 };
-        assert!(store.calls() - before <= probes + probe, "{does:?}");
-        assert!(guarded.is_up());
-    }
-}
-
-/// Seen red where a probe that is dropped wakes no other.
-#[tokio::test(start_paused = true)]
-async fn dropped_probe_is_made_by_the_next_waiter() {
-    let (store, guarded) = guarded(Does::Silence);
-    open(&guarded).await;
-    let name = name();
-    let mut first = guarded.again(&name, SECOND);
-    advance(SECOND).await;
-    assert!(first.as_mut().now_or_never().is_none());
-    let mut second = guarded.again(&name, SECOND);
-    assert!(second.as_mut().now_or_never().is_none());
-    let before = store.calls();
-    store.set(Does::Answer);
-    drop(first);
-    assert!(timeout(SECOND / 10, second).await.is_ok());
-    assert_eq!(store.calls(), before + 1);
-}
-
-/// Seen red where a turn lasts until its command ends: a caller of
-/// `Engine::inspect` may keep a future that it never polls again.
-#[tokio::test(start_paused = true)]
-async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
-    let (store, guarded) = guarded(Does::Silence);
-    open(&guarded).await;
-    let name = name();
-    advance(SECOND).await;
-    let mut left_alone = guarded.look(&name);
-    assert!(left_alone.as_mut().now_or_never().is_none());
-    store.set(Does::Answer);
-    assert!(guarded.look(&name).await.unwrap_err().is_unsent());
-    let start = Instant::now();
-    guarded.again(&name, SECOND).await;
-    assert!(start.elapsed() <= LIMIT + SECOND / 2);
-    assert!(guarded.is_up());
-}
-
-/// A closed breaker has no pace: what failed alone waits for its pause, or for
-/// the end of an outage that begins meanwhile.
-#[tokio::test(start_paused = true)]
-async fn closed_breaker_leaves_the_pause_as_it_is() {
-    let (store, guarded) = guarded(Does::Answer);
-    let start = Instant::now();
-    guarded.again(&name(), 3 * SECOND).await;
-    assert_eq!((start.elapsed(), store.calls()), (3 * SECOND, 0));
-    let waiters = waiters(&guarded, 1);
-    tokio::time::sleep(SECOND).await;
-    store.set(Does::Fail);
-    open(&guarded).await;
-    store.set(Does::Answer);
-    tokio::time::sleep(SECOND).await;
-    guarded.look(&name()).await.unwrap();
-    let times = waiters.join_all().await;
-    assert!(times[0] < 3 * SECOND, "{times:?}");
+        let _ = sender.send(subscriber.1.load(Ordering::SeqCst));
+    });
+    let asked = done.recv_timeout(Duration::from_secs(60));
+    let asked = asked.expect("a deadlock, or a panic above");
+    assert!(asked >= 2, "told of the outage and of its end: {asked}");
 }
