@@ -244,8 +244,8 @@ pub struct Stats {
     pub calls_not_executed: u64,
     /// Calls whose fate was unknown.
     pub calls_unknown: u64,
-    /// Whether the store answers; `false` while the circuit breaker of any part
-    /// of it is open.
+    /// Whether the store answers and takes writes; `false` while a circuit breaker
+    /// of any part of it is open.
     pub store_up: bool,
     /// For how long the access token at hand may be used; `None` where there is
     /// none.

@@ -10,7 +10,7 @@ pub mod classify;
 mod error_body;
 mod retry_after;
 
-pub(crate) use self::breaker::{Breakers, Failure, Pass};
+pub(crate) use self::breaker::{Access, Breakers, Failure, Pass};
 pub(crate) use self::retry_after::{heed, jittered};
 pub use self::retry_after::{is_platform_limit, retry_after};
 

@@ -5,11 +5,15 @@
 //! Reads go by the last commit, in threads of their own ([`reader`]); writes go
 //! through one thread ([`writer`]), since one file has one writer anyhow and one
 //! sync can serve many transitions. [`open`] is what happens before, [`tables`] is what is in the
-//! file, [`clock`] is when it expires.
+//! file, [`clock`] is when it expires, [`backing`] is the file itself.
 
+mod backing;
+mod backup;
 mod clock;
 mod open;
 mod reader;
+mod recovery;
+mod shared;
 mod tables;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
@@ -17,25 +21,25 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fmt, io};
 
-use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "testing")]
 pub use self::clock::ManualClock;
-use self::clock::{Source, Timeline};
+use self::clock::Source;
+use self::open::Opened;
 use self::reader::Read;
-use self::tables::{Snapshot, row_name};
-use self::writer::{Command, Opener, Writer};
-use super::notices::Notices;
+use self::shared::{Core, Listed};
+use self::tables::Origin;
+use self::writer::{Command, Opener, TICK, Writer};
 use super::{BoxFuture, Store};
 use crate::error::{Error, StoreError};
-use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::record::{self, Answer, Event, Record, RecordState};
+use crate::key::{Namespace, RecordName};
+use crate::record::{Answer, Event, RecordState};
 
 /// Transitions, and reads, that may wait for the disk. Further ones wait for a
 /// place, each for as long as its caller does.
@@ -68,13 +72,23 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 ///   opening settles it: `Claimed` becomes `Released`, `Dispatched` becomes
 ///   `Indeterminate`. The file must be on a local file system, since others may
 ///   not have locks.
-/// - **Time** is the store's own. While it is open it goes by the monotonic
-///   clock: a step of the machine's clock lapses no lease and expires no record.
-///   From one run to the next it goes on by what the machine's clock says has
-///   passed since the last write. A clock set back in between counts as no time,
-///   so records live longer; one set forward makes them expire sooner.
-/// - **Growth.** Expired records are removed as others are written and when the
-///   file is opened; their space is used again. A file of which more than half
+/// - **Time** is the store's own and never goes back. While the file is open, it
+///   goes by the monotonic clock: a step of the machine's clock expires no lease
+///   and no record. `Locked` and `Indeterminate` records age only while the file
+///   is open. The others also age by what the machine's clock says has passed
+///   since the last write of the run before: nothing where it shows a time before
+///   the latest that it ever showed, and nothing where it is ahead by more than a
+///   week. A wrong clock makes records live longer, or an outcome expire up to a
+///   week early.
+/// - **The file** belongs to its owner alone (mode 0600), and no symbolic link is
+///   followed to it. It must stay under its name: where the file is removed,
+///   moved or replaced, or changed by another program, the store reports an
+///   outage with the next write, or within 10 s, and logs an error. It stays down
+///   until the same file is under its name again. [`backup`](Self::backup) makes
+///   a copy of a file in use; a copy made by another program may be damaged.
+/// - **Growth.** Expired records are removed as others are written, when the
+///   file is opened, and every 10 s; their space is used again. The removed bytes
+///   stay in the file until they are overwritten. A file of which more than half
 ///   is unused is made smaller when it is opened.
 /// - **Threads.** It starts three when it is opened and needs none of the
 ///   runtime's: one writes, two read. Where more commands come than the disk
@@ -82,9 +96,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// - **Damage.** Opening reads the whole file and compares its checksums; a
 ///   damaged one is refused. A single record that cannot be read, because a newer
 ///   version wrote it, is [`StoreError::unreadable`] for its key until it expires.
-/// - **Failure.** Where the disk is full or broken, every call fails with
-///   [`StoreError::unavailable`]; the file is opened again, at most once a
-///   second, until that succeeds.
+/// - **Failure.** Where the disk is full or does not take writes, a write fails with
+///   [`StoreError::unavailable`] and the file is opened again. Reads go on: what is
+///   recorded is replayed. Writes are tried again once a second, less often where
+///   the file is large.
 ///
 /// It waits for a disk, so it must not be used under tokio's paused time.
 ///
@@ -113,11 +128,12 @@ impl FileStore {
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] for the setting `path`, with the reason: another
-    /// process (or another `FileStore`) has it open, it is a folder, it is not a
-    /// database or not a store's, it is damaged, a newer version wrote it, it may
-    /// not be read and written, its disk is full, the system gives no thread.
+    /// process (or another `FileStore`) has it open, it is a folder or a symbolic
+    /// link, it is not a database or not a store's, it is damaged, a newer version
+    /// wrote it, it may not be read and written, its disk is full, the system
+    /// gives no thread.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::open_with(path.as_ref(), Source::system())
+        Self::open_with(path.as_ref(), Source::system(), TICK)
     }
 
     /// Opens the store with a clock that a test moves (feature `testing`), so
@@ -128,31 +144,29 @@ impl FileStore {
     /// Those of [`open`](Self::open).
     #[cfg(feature = "testing")]
     pub fn open_with_clock(path: impl AsRef<Path>, clock: ManualClock) -> Result<Self, Error> {
-        Self::open_with(path.as_ref(), Source::Manual(clock))
+        // What is done while it is idle is done by no clock of the test's.
+        Self::open_with(path.as_ref(), Source::Manual(clock), Duration::MAX)
     }
 
-    fn open_with(path: &Path, source: Source) -> Result<Self, Error> {
+    fn open_with(path: &Path, source: Source, tick: Duration) -> Result<Self, Error> {
         let path = open::absolute(path)?;
-        let db = open::open(&path)?;
-        let again = path.clone();
-        let opener = Box::new(move || open::reopen(&again));
-        Self::start(path, db, source, opener, thread::Builder::spawn)
+        let opened = open::open(&path)?;
+        let (again, id) = (path.clone(), opened.named.id());
+        let opener = Box::new(move |mode| open::reopen(&again, id, mode));
+        Self::start(path, opened, source, opener, tick, thread::Builder::spawn)
     }
 
     fn start(
         path: PathBuf,
-        mut db: Database,
+        mut opened: Opened,
         source: Source,
         opener: Opener,
+        tick: Duration,
         spawn: Spawn,
     ) -> Result<Self, Error> {
-        let timeline = open::prepare(&path, &mut db, source)?;
-        let core = Arc::new(Core {
-            path,
-            db: RwLock::new(Some(db)),
-            timeline,
-            notices: Notices::default(),
-        });
+        let timeline = open::prepare(&path, &mut opened.db, source)?;
+        let origin = Origin::read(&opened.db).map_err(|error| open::refused(&path, &error))?;
+        let core = Arc::new(Core::new(path, opened, timeline));
         let (commands, received) = mpsc::channel(MAX_QUEUED);
         let (reads, asked) = mpsc::channel(MAX_QUEUED);
         let (ended, end) = channel();
@@ -162,7 +176,7 @@ impl FileStore {
             end: Mutex::new(end),
             threads: Vec::new(),
         };
-        let writer = Writer::new(core.clone(), received, opener);
+        let writer = Writer::new(core.clone(), received, opener, origin, tick);
         let asked = Arc::new(Mutex::new(asked));
         let mut threads = vec![until_end(&ended, move || writer.run())];
         for _ in 0..READERS {
@@ -180,6 +194,40 @@ impl FileStore {
         Ok(Self {
             handle: Arc::new(handle),
         })
+    }
+
+    /// Copies the store to a new file, as of one moment, while it is in use.
+    ///
+    /// The copy is whole and synced to the disk before it has its name; only its
+    /// owner may read it. `open` opens it like any other file: what was `Locked`
+    /// becomes `Released` or `Indeterminate`, and what was executed after the copy
+    /// is not known to it. Meanwhile the store's own file grows by what is written.
+    ///
+    /// It also copies a file whose name is gone, which is the last chance to keep
+    /// its records: do so before the process ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for the setting `path`, with the reason: there is a
+    /// file of that name, its disk is full, the store's own file cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a copy that is given up is removed.
+    pub async fn backup(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = open::absolute(path.as_ref())?;
+        let (core, target) = (self.handle.core.clone(), path.clone());
+        let (reply, answer) = oneshot::channel();
+        let work = move || {
+            let given_up = || reply.is_closed();
+            let done = backup::write(&core, &target, &given_up);
+            let _ = reply.send(done);
+        };
+        let builder = thread::Builder::new().name("genesys-once-backup".into());
+        let spawned = builder.spawn(work);
+        spawned.map_err(|error| open::no_thread(&path, &error))?;
+        let cut_short = || open::invalid(&path, "the copy was cut short");
+        answer.await.unwrap_or_else(|_| Err(cut_short()))
     }
 
     /// Has one of the readers read.
@@ -206,77 +254,6 @@ impl fmt::Debug for FileStore {
         f.debug_struct("FileStore")
             .field("path", &self.handle.core.path)
             .finish_non_exhaustive()
-    }
-}
-
-/// Keys of a list, each with its state.
-type Listed = Vec<(IdempotencyKey, RecordState)>;
-
-/// What the clones, the readers and the writer share.
-struct Core {
-    path: PathBuf,
-    /// `None` once closed, and while a file that failed cannot be opened again.
-    /// The lock is held to begin a transaction, never during one.
-    db: RwLock<Option<Database>>,
-    timeline: Timeline,
-    notices: Notices,
-}
-
-impl Core {
-    fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
-        self.db.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn database_mut(&self) -> RwLockWriteGuard<'_, Option<Database>> {
-        self.db.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        match self.database().as_ref() {
-            Some(db) => Snapshot::take(db).map_err(StoreError::unavailable),
-            None => Err(StoreError::unavailable("the store's file is not open")),
-        }
-    }
-
-    fn current(&self, name: &RecordName) -> Result<Option<(Record, Duration)>, StoreError> {
-        let row = self
-            .snapshot()?
-            .row(&row_name(name))
-            .map_err(StoreError::unavailable)?;
-        row.map_or(Ok(None), |row| row.read(name, self.timeline.now()))
-    }
-
-    fn look(&self, name: &RecordName) -> Result<Option<RecordState>, StoreError> {
-        let current = self.current(name)?;
-        Ok(current.map(|(record, left)| record.state(left)))
-    }
-
-    /// The answer to an event that changes nothing, from the last commit; `None`
-    /// where it has something to write. So an acquire that finds an outcome
-    /// need not wait for anybody's sync.
-    fn answer_unchanged(
-        &self,
-        name: &RecordName,
-        event: &Event,
-    ) -> Result<Option<Answer>, StoreError> {
-        let Some((record, left)) = self.current(name)? else {
-            return Ok(None);
-        };
-        let (next, answer) = record::apply(Some((&record, left)), event);
-        let unchanged = next.is_some_and(|next| next.0.rev == record.rev && next.1 == left);
-        Ok(unchanged.then_some(answer))
-    }
-
-    /// One piece of a list, and the row at which the next one begins.
-    fn list(
-        &self,
-        namespace: &Namespace,
-        from: Option<&str>,
-        limit: usize,
-    ) -> Result<(Listed, Option<String>), StoreError> {
-        self.snapshot()?
-            .unresolved(namespace, from, limit, self.timeline.now())
-            .map_err(StoreError::unavailable)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Puts every call to a store under a deadline and a circuit breaker, one for
-//! each part, so that no execution hangs on one and nobody waits for one that is
-//! known to be down. A store is foreign code: none of it runs under a lock, and
+//! each part and for reads and writes each, so that no execution hangs on one and
+//! nobody waits for one that is known to be down. A store is foreign code: none of it runs under a lock, and
 //! its panic is a failure of the one command.
 
 use std::fmt;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{BoxFuture, Store};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::policy::{Breakers, Failure, Pass};
+use crate::policy::{Access, Breakers, Failure, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, Raised};
 
@@ -68,6 +68,7 @@ impl Guarded {
     /// before: a store may do its work before its future is first polled.
     async fn within<T, F>(
         &self,
+        access: Access,
         command: &'static str,
         name: &RecordName,
         call: impl FnOnce() -> F,
@@ -77,7 +78,7 @@ impl Guarded {
     {
         // A store may answer at once, whoever asks in a loop.
         consume_budget().await;
-        match self.turn(self.part(name)) {
+        match self.turn(self.part(name), access) {
             Ok(turn) => turn.take(command, call).await,
             Err(_) => {
                 telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
@@ -87,6 +88,75 @@ impl Guarded {
         }
     }
 
+    /// Completes when a look that failed is worth repeating, as
+    /// [`again`](Store::again) does for a write. One waiter at a time probes by a
+    /// look; its success wakes all.
+    pub(crate) async fn look_again(&self, name: &RecordName, pause: Duration) {
+        self.next_turn(name, pause, Access::Read).await;
+    }
+
+    async fn next_turn(&self, name: &RecordName, pause: Duration, access: Access) {
+        let part = self.part(name);
+        let paused = sleep(pause);
+        tokio::pin!(paused);
+        let mut waited = false;
+        loop {
+            // Before the look at the breaker: what ends in between wakes, too.
+            let turned = self.turned.notified();
+            // A store that cannot be read is probed by a look, which changes
+            // nothing.
+            match self.turn(part, Access::Read) {
+                Ok(turn) if turn.probe => {
+                    let _ = turn.take("look", || self.look_once(name)).await;
+                    waited = true;
+                    continue;
+                }
+                _ => {}
+            }
+            match self.due(part, access) {
+                None if waited => return,
+                Some(Due::ByWrite) => return,
+                None => tokio::select! {
+                    biased;
+                    () = &mut paused => {}
+                    () = turned => {}
+                },
+                Some(Due::At(due)) => tokio::select! {
+                    biased;
+                    () = sleep_until(due) => {}
+                    () = turned => {}
+                },
+            }
+            waited = true;
+        }
+    }
+
+    /// What ends the wait for an open breaker, if there is one.
+    fn due(&self, part: u64, access: Access) -> Option<Due> {
+        let state = self.state();
+        let due = |access| Some(self.origin + state.breakers.due(part, access)?);
+        if let Some(due) = due(Access::Read) {
+            return Some(Due::At(due));
+        }
+        let due = due(Access::Write).filter(|_| access == Access::Write)?;
+        Some(if due <= Instant::now() {
+            Due::ByWrite
+        } else {
+            Due::At(due)
+        })
+    }
+
+    /// What a store that takes no writes has recorded of a key: the answer to an
+    /// acquire all the same.
+    async fn recorded(&self, name: &RecordName) -> Option<Answer> {
+        let state = self.look(name).await.ok()??;
+        let is_known = matches!(
+            state,
+            RecordState::Cached { .. } | RecordState::Indeterminate { .. }
+        );
+        is_known.then_some(Answer::Is(Some(state)))
+    }
+
     async fn look_once(&self, name: &RecordName) -> Result<Option<RecordState>, StoreError> {
         let state = self.store.look(name).await?;
         state.map(RecordState::readable).transpose()
@@ -94,9 +164,9 @@ impl Guarded {
 
     /// The right to send a command; where the breaker is open, when the next
     /// probe is due, if none ends before.
-    fn turn(&self, part: u64) -> Result<Turn<'_>, Instant> {
+    fn turn(&self, part: u64, access: Access) -> Result<Turn<'_>, Instant> {
         let sent = self.origin.elapsed();
-        let pass = self.state().breakers.pass(part, sent);
+        let pass = self.state().breakers.pass(part, access, sent);
         let probe = match pass {
             Pass::Go => false,
             Pass::Probe => true,
@@ -105,6 +175,7 @@ impl Guarded {
         Ok(Turn {
             guarded: self,
             part,
+            access,
             sent,
             probe,
         })
@@ -144,11 +215,20 @@ impl Guarded {
     }
 }
 
+/// What ends an outage.
+enum Due {
+    /// A probe, then.
+    At(Instant),
+    /// The write that is waited for, as the probe.
+    ByWrite,
+}
+
 /// The right to send one command. Dropped without an end, it leaves the turn of
 /// a probe to the next one.
 struct Turn<'a> {
     guarded: &'a Guarded,
     part: u64,
+    access: Access,
     sent: Duration,
     probe: bool,
 }
@@ -202,8 +282,8 @@ impl Turn<'_> {
             let mut state = self.guarded.state();
             let was_closed = state.breakers.are_closed();
             match failure {
-                Some(failure) => state.breakers.failed(self.part, failure),
-                None => turned |= state.breakers.answered(self.part, now),
+                Some(failure) => state.breakers.failed(self.part, self.access, failure),
+                None => turned |= state.breakers.answered(self.part, self.access, now),
             }
             match (was_closed, state.breakers.are_closed()) {
                 (true, false) => Change::Opened,
@@ -222,7 +302,9 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.probe {
             let now = self.guarded.origin.elapsed();
-            self.guarded.state().breakers.dropped(self.part, now);
+            let mut state = self.guarded.state();
+            state.breakers.dropped(self.part, self.access, now);
+            drop(state);
             self.guarded.turned.notify_waiters();
         }
     }
@@ -251,14 +333,24 @@ impl Store for Guarded {
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         let command = telemetry::command(&event);
-        Box::pin(self.within(command, name, move || self.store.apply(name, event)))
+        Box::pin(async move {
+            let acquires = matches!(event, Event::Acquire { .. });
+            let apply = move || self.store.apply(name, event);
+            let answer = self.within(Access::Write, command, name, apply).await;
+            match answer {
+                Err(error) if acquires && (error.is_unsent() || error.is_refused()) => {
+                    self.recorded(name).await.ok_or(error)
+                }
+                answer => answer,
+            }
+        })
     }
 
     fn look<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(self.within("look", name, move || self.look_once(name)))
+        Box::pin(self.within(Access::Read, "look", name, move || self.look_once(name)))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
@@ -278,36 +370,10 @@ impl Store for Guarded {
         catch_unwind(AssertUnwindSafe(|| self.store.part(name))).unwrap_or(0)
     }
 
-    /// While the breaker is open, `pause` is not waited for: it has a pace of its
-    /// own. One waiter at a time probes by a look; its success wakes all.
+    /// For a write. While the breaker is open, `pause` is not waited for: it has a
+    /// pace of its own, and the next write probes.
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let part = self.part(name);
-            let paused = sleep(pause);
-            tokio::pin!(paused);
-            let mut waited = false;
-            loop {
-                // Before the look at the breaker: what ends in between wakes, too.
-                let turned = self.turned.notified();
-                match self.turn(part) {
-                    Ok(turn) if turn.probe => {
-                        let _ = turn.take("look", || self.look_once(name)).await;
-                    }
-                    Ok(_) if waited => return,
-                    Ok(_) => tokio::select! {
-                        biased;
-                        () = &mut paused => {}
-                        () = turned => {}
-                    },
-                    Err(due) => tokio::select! {
-                        biased;
-                        () = sleep_until(due) => {}
-                        () = turned => {}
-                    },
-                }
-                waited = true;
-            }
-        })
+        Box::pin(self.next_turn(name, pause, Access::Write))
     }
 
     fn unresolved<'a>(

@@ -1,7 +1,11 @@
 //! What the tests of `FileStore` share: events, what they must leave behind, and
 //! child processes that can be killed.
 
+mod clocks;
 mod kill;
+mod model;
+#[cfg(unix)]
+mod named;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};

@@ -157,7 +157,7 @@ impl<'a> Watch<'a> {
             });
             tokio::select! {
                 biased;
-                () = self.store.again(self.name, self.poll) => {}
+                () = self.store.look_again(self.name, self.poll) => {}
                 () = sleep_until(end) => {}
             }
             self.poll = (self.poll * 2).min(LONGEST_POLL);

@@ -1,9 +1,14 @@
-//! The clock of the file's records: one line of time that goes on from one run
-//! to the next. It never follows a step of the machine's clock while it runs.
+//! The two clocks of the file's records, which go on from one run to the next and
+//! never back. Neither follows a step of the machine's clock while the file is
+//! open.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "testing")]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::record::Record;
+use crate::store::may_be_unresolved;
 
 /// Where a timeline reads how much time has passed.
 #[derive(Clone, Debug)]
@@ -36,52 +41,117 @@ impl Source {
     }
 }
 
-/// Two readings at one moment, in nanoseconds: the store's and the wall's.
+/// Which of the store's two clocks a record expires by.
+///
+/// A record that keeps a request from being executed again after a lost one must
+/// not expire because a wall clock was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// Counts while the file is open, and in between what the wall clock says.
+    Store = 0,
+    /// Counts while the file is open: for `Locked` and `Indeterminate`.
+    Open = 1,
+}
+
+impl Clock {
+    pub(super) const ALL: [Self; 2] = [Self::Store, Self::Open];
+
+    /// The clock of a record.
+    pub(super) fn of(record: &Record) -> Self {
+        if may_be_unresolved(record) {
+            Self::Open
+        } else {
+            Self::Store
+        }
+    }
+}
+
+/// One moment, by both clocks, in nanoseconds since the file was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) store: u64,
+    pub(super) open: u64,
+}
+
+impl Moment {
+    pub(super) fn by(self, clock: Clock) -> u64 {
+        match clock {
+            Clock::Store => self.store,
+            Clock::Open => self.open,
+        }
+    }
+}
+
+/// A moment, and the latest time that the wall clock has shown until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    pub(super) store: u64,
+    pub(super) moment: Moment,
     pub(super) wall: u64,
 }
 
-/// The store's time, in nanoseconds. It begins at the wall clock's when the file
-/// is created; from then on it counts what passes.
+/// A wall clock that is ahead of the last stamp by more than this when the file
+/// is opened is not believed.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The store's time. Both clocks go on from one run to the next and never back.
 #[derive(Debug)]
 pub(super) struct Timeline {
     source: Source,
-    start: u64,
+    start: Moment,
     elapsed_at_start: Duration,
+    /// The latest time that the wall clock has shown, in all runs: a wall clock
+    /// that is set back and forward again counts no time twice.
+    wall: AtomicU64,
 }
 
 impl Timeline {
-    /// Goes on from the last stamp of the run before, by what the wall clock
-    /// says has passed since; a wall clock set back counts as no time.
+    /// Goes on from the last stamp of the run before. The store's clock gains
+    /// what the wall clock says has passed since: nothing where it was set back,
+    /// and nothing where it is ahead by more than [`MAX_AGE`].
     pub(super) fn resume(source: Source, last: Option<Stamp>) -> Self {
         let wall = since_epoch(source.wall());
-        let start = match last {
-            Some(last) => last.store.saturating_add(wall.saturating_sub(last.wall)),
-            None => wall,
-        };
+        let mut start = Moment { store: 0, open: 0 };
+        let mut latest = wall;
+        if let Some(last) = last {
+            let passed = wall.saturating_sub(last.wall);
+            if passed > nanos(MAX_AGE) {
+                tracing::warn!(
+                    ahead = ?Duration::from_nanos(passed),
+                    "the machine's clock is far ahead of the last write to the store's file: \
+                     not believed, so no record grows older by it"
+                );
+            }
+            let believed = if passed > nanos(MAX_AGE) { 0 } else { passed };
+            start = Moment {
+                store: last.moment.store.saturating_add(believed),
+                open: last.moment.open,
+            };
+            latest = wall.max(last.wall);
+        }
         let elapsed_at_start = source.elapsed();
         Self {
             source,
             start,
             elapsed_at_start,
+            wall: AtomicU64::new(latest),
         }
     }
 
-    pub(super) fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> Moment {
         let elapsed = self.source.elapsed().saturating_sub(self.elapsed_at_start);
-        self.start.saturating_add(nanos(elapsed))
-    }
-
-    pub(super) fn wall(&self) -> SystemTime {
-        self.source.wall()
+        let elapsed = nanos(elapsed);
+        Moment {
+            store: self.start.store.saturating_add(elapsed),
+            open: self.start.open.saturating_add(elapsed),
+        }
     }
 
     pub(super) fn stamp(&self) -> Stamp {
+        let wall = since_epoch(self.source.wall());
+        let latest = self.wall.fetch_max(wall, Ordering::Relaxed).max(wall);
         Stamp {
-            store: self.now(),
-            wall: since_epoch(self.wall()),
+            moment: self.now(),
+            wall: latest,
         }
     }
 }

@@ -2,15 +2,19 @@
 //! had, and settles what the process before left behind. Nothing here runs once
 //! the store is open, except that a file that failed is opened again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, WriteTransaction};
 
-use super::clock::{Source, Timeline};
+use super::backing::{
+    Backing, FileId, Mode, Named, REPLACED, create_private, is_private, make_private, open_regular,
+};
+use super::clock::{Moment, Source, Timeline};
 use super::tables::{Tables, expiry, record_name};
 use crate::error::Error;
 use crate::record::{Content, Record, settle_orphan};
@@ -25,26 +29,58 @@ const COMPACT_FROM: u64 = 16 * 1024 * 1024;
 const CHUNK: usize = 1000;
 
 /// Opens the database file, which is created where there is none.
-pub(super) fn open(path: &Path) -> Result<Database, Error> {
-    let found = match fs::metadata(path) {
-        Ok(found) => Some(found),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(refused(path, &error.into())),
-    };
-    match found {
-        Some(found) if found.is_dir() => Err(invalid(path, "it is a folder: name a file in it")),
-        Some(found) if found.len() == 0 => unwinding(path, || builder().create(path)),
-        Some(_) => reopen(path),
-        None => {
-            create(path).map_err(|error| refused(path, &error))?;
-            reopen(path)
-        }
+pub(super) fn open(path: &Path) -> Result<Opened, Error> {
+    if let Err(error) = fs::symlink_metadata(path)
+        && error.kind() == ErrorKind::NotFound
+    {
+        let created = create(path, |db| {
+            let txn = db.begin_write()?;
+            Tables::open(&txn)?.mark_format()?;
+            Ok(txn.commit()?)
+        });
+        // Where another process was faster, its file is as good.
+        created.map_err(|error| refused(path, &error))?;
     }
+    let (file, found) = open_regular(path).map_err(|error| refused(path, &error.into()))?;
+    if found.len() == 0 {
+        make_private(&file).map_err(|error| refused(path, &error.into()))?;
+    } else if !is_private(&found) {
+        tracing::warn!(
+            path = %path.display(),
+            "others than its owner may read the store's file, which holds the platform's answers"
+        );
+    }
+    open_file(path, file, Mode::Write)
 }
 
-/// Opens a database file that must be there.
-pub(super) fn reopen(path: &Path) -> Result<Database, Error> {
-    unwinding(path, || builder().open(path))
+/// Opens a database file again, which must be the same.
+pub(super) fn reopen(path: &Path, id: FileId, mode: Mode) -> Result<Opened, Error> {
+    let (file, found) = open_regular(path).map_err(|error| refused(path, &error.into()))?;
+    // An empty one would be made a database.
+    if FileId::of(&found) != id || found.len() == 0 {
+        return Err(invalid(path, REPLACED));
+    }
+    open_file(path, file, mode)
+}
+
+/// A database, and the name under which it was opened.
+pub(super) struct Opened {
+    pub(super) db: Database,
+    pub(super) named: Arc<Named>,
+    pub(super) mode: Mode,
+}
+
+fn open_file(path: &Path, file: File, mode: Mode) -> Result<Opened, Error> {
+    let opening = || {
+        let (backing, named) = Backing::new(path, file, mode)?;
+        let db = builder().create_with_backend(backing)?;
+        Ok(Opened { db, named, mode })
+    };
+    // In debug builds redb asserts where it otherwise reports a damaged file.
+    match catch_unwind(AssertUnwindSafe(opening)) {
+        Ok(opened) => opened.map_err(|error: redb::Error| refused(path, &error)),
+        Err(_) => Err(invalid(path, DAMAGED)),
+    }
 }
 
 fn builder() -> Builder {
@@ -55,60 +91,51 @@ fn builder() -> Builder {
     builder
 }
 
-fn unwinding(
+/// Creates a database under another name and gives it its own once `fill` has
+/// filled it: a process that is killed here never leaves half a database under
+/// that name. It may leave the other one, which nobody reads: it could be
+/// another process's, so nobody removes it either. Returns whether there was a
+/// file of that name already.
+pub(super) fn create(
     path: &Path,
-    open: impl FnOnce() -> Result<Database, redb::DatabaseError>,
-) -> Result<Database, Error> {
-    // In debug builds redb asserts where it otherwise reports a damaged file.
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|error| refused(path, &error.into())),
-        Err(_) => Err(invalid(path, DAMAGED)),
-    }
+    fill: impl Fn(&Database) -> Result<(), redb::Error>,
+) -> Result<bool, redb::Error> {
+    create_by(|from, to| fs::hard_link(from, to), path, fill)
 }
 
-/// Creates the file under another name and gives it its own once it is whole: a
-/// process that is killed here never leaves half a database under that name. It
-/// may leave the other one, which nobody reads: it could be another process's,
-/// so nobody removes it either.
-fn create(path: &Path) -> Result<(), redb::Error> {
+pub(super) fn create_by(
+    link: fn(&Path, &Path) -> io::Result<()>,
+    path: &Path,
+    fill: impl Fn(&Database) -> Result<(), redb::Error>,
+) -> Result<bool, redb::Error> {
     create_folders(path)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:016x}.new", fastrand::u64(..)));
     let new = path.with_file_name(name);
-    let made = initialize(&new).and_then(|()| match fs::hard_link(&new, path) {
-        // Another process was faster: its file is as good.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // A file system without links: this leaves a moment in which to be killed.
-        Err(_) => builder()
-            .create(path)
-            .map(drop)
-            .map_err(redb::Error::from)
-            .or_else(|error| match error {
-                redb::Error::DatabaseAlreadyOpen => Ok(()),
-                error => Err(error),
-            }),
+    let write = |path: &Path| {
+        let backend = FileBackend::new(create_private(path)?)?;
+        let db = builder().create_with_backend(backend)?;
+        fill(&db)?;
+        Ok::<_, redb::Error>(db.close()?)
+    };
+    let existed = |error: &redb::Error| match error {
+        redb::Error::Io(error) => error.kind() == ErrorKind::AlreadyExists,
+        _ => false,
+    };
+    let made = write(&new).and_then(|()| match link(&new, path) {
         Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error.into()),
+        // A file system without links: this leaves a moment in which to be killed.
+        Err(_) => write(path),
     });
     let removed = fs::remove_file(&new);
-    made?;
+    match made {
+        Err(error) if existed(&error) => return Ok(true),
+        made => made?,
+    }
     removed?;
     sync_folder(parent(path))?;
-    Ok(())
-}
-
-fn initialize(path: &Path) -> Result<(), redb::Error> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true);
-    // The records hold the platform's answers: they are nobody else's business.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let backend = FileBackend::new(options.open(path)?)?;
-    let db = builder().create_with_backend(backend)?;
-    let txn = db.begin_write()?;
-    Tables::open(&txn)?.mark_format()?;
-    txn.commit()?;
-    db.close()?;
-    Ok(())
+    Ok(false)
 }
 
 fn create_folders(path: &Path) -> io::Result<()> {
@@ -236,7 +263,7 @@ fn settle(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline
 }
 
 /// Removes some expired records; whether there may be more.
-fn reclaim(db: &Database, now: u64) -> Result<bool, redb::Error> {
+fn reclaim(db: &Database, now: Moment) -> Result<bool, redb::Error> {
     let txn = db.begin_write()?;
     let removed = Tables::open(&txn)?.reclaim(now, CHUNK)?;
     if removed == 0 {
@@ -298,7 +325,7 @@ pub(super) fn no_thread(path: &Path, error: &io::Error) -> Error {
     invalid(path, &reason)
 }
 
-fn invalid(path: &Path, reason: &str) -> Error {
+pub(super) fn invalid(path: &Path, reason: &str) -> Error {
     Error::invalid_config("path", format!("{}: {reason}", path.display()))
 }
 

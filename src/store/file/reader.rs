@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc::Receiver;
 
-use super::Core;
+use super::shared::Core;
 use crate::telemetry::contained;
 
 /// One read, its answer included.

@@ -2,13 +2,13 @@
 //! about a transition and knows no thread.
 //!
 //! ```text
-//! records    NAMESPACE:HEX            -> (when it expires, the encoded record)
-//! expiries   (when, NAMESPACE:HEX)    -> ()   which records to reclaim next
-//! unsettled  NAMESPACE:HEX            -> ()   those Locked or Indeterminate
-//! meta       format, clock, wall      -> u64
+//! records    NAMESPACE:HEX                -> (clock, when it expires, the encoded record)
+//! expiries   (clock, when, NAMESPACE:HEX) -> ()   which records to reclaim next
+//! unsettled  NAMESPACE:HEX                -> ()   those Locked or Indeterminate
+//! meta       format, id, store, open, wall -> u64
 //! ```
 //!
-//! Times are nanoseconds of the store's [`Timeline`](super::clock::Timeline).
+//! Times are nanoseconds of one of the two [clocks](super::clock::Clock).
 
 use std::time::Duration;
 
@@ -17,17 +17,20 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
-use super::Listed;
-use super::clock::{Stamp, nanos};
+use super::clock::{Clock, Moment, Stamp, nanos};
+use super::shared::Listed;
 use crate::error::StoreError;
 use crate::key::{Namespace, RecordName};
 use crate::record::Record;
 use crate::store::may_be_unresolved;
 
-const RECORDS: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
-const EXPIRIES: TableDefinition<(u64, &str), ()> = TableDefinition::new("expiries");
-const UNSETTLED: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+type Value = (u8, u64, &'static [u8]);
+type Due = (u8, u64, &'static str);
+
+pub(super) const RECORDS: TableDefinition<&str, Value> = TableDefinition::new("records");
+pub(super) const EXPIRIES: TableDefinition<Due, ()> = TableDefinition::new("expiries");
+pub(super) const UNSETTLED: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// The arrangement described above. A file of a higher one is refused.
 const FORMAT: u64 = 1;
@@ -35,9 +38,29 @@ const FORMAT: u64 = 1;
 /// Rows of a list that one read looks at: another read waits for no more.
 const PIECE: usize = 1000;
 
+/// When a record expires, and by which clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expiry {
+    clock: u8,
+    at: u64,
+}
+
+impl Expiry {
+    /// How long it is until then; `None` once it has passed.
+    fn left(self, now: Moment) -> Option<Duration> {
+        let now = if self.clock == Clock::Open as u8 {
+            now.open
+        } else {
+            now.store
+        };
+        let left = self.at.checked_sub(now).filter(|left| *left > 0);
+        left.map(Duration::from_nanos)
+    }
+}
+
 /// A record in the file: when it expires, and its bytes.
 pub(super) struct Row {
-    pub(super) expires: u64,
+    pub(super) expires: Expiry,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -46,20 +69,19 @@ impl Row {
     pub(super) fn read(
         &self,
         name: &RecordName,
-        now: u64,
+        now: Moment,
     ) -> Result<Option<(Record, Duration)>, StoreError> {
-        if self.expires <= now {
+        let Some(left) = self.expires.left(now) else {
             return Ok(None);
-        }
-        let left = Duration::from_nanos(self.expires - now);
+        };
         Ok(Some((Record::decode(name, &self.bytes)?, left)))
     }
 }
 
 /// All tables, within one write transaction.
 pub(super) struct Tables<'t> {
-    records: Table<'t, &'static str, (u64, &'static [u8])>,
-    expiries: Table<'t, (u64, &'static str), ()>,
+    records: Table<'t, &'static str, Value>,
+    expiries: Table<'t, Due, ()>,
     unsettled: Table<'t, &'static str, ()>,
     meta: Table<'t, &'static str, u64>,
 }
@@ -83,22 +105,21 @@ impl<'t> Tables<'t> {
         format == FORMAT
     }
 
+    /// Makes an empty file a store, which no other file is.
     pub(super) fn mark_format(&mut self) -> Result<(), redb::Error> {
+        self.meta.insert("id", fastrand::u64(..))?;
         self.meta.insert("format", FORMAT)?;
         Ok(())
     }
 
     pub(super) fn last_stamp(&self) -> Result<Option<Stamp>, redb::Error> {
-        let (store, wall) = (self.meta.get("clock")?, self.meta.get("wall")?);
-        Ok(store.zip(wall).map(|(store, wall)| Stamp {
-            store: store.value(),
-            wall: wall.value(),
-        }))
+        read_stamp(&self.meta)
     }
 
     /// Notes the time, so that the next run goes on from it.
     pub(super) fn stamp(&mut self, stamp: Stamp) -> Result<(), redb::Error> {
-        self.meta.insert("clock", stamp.store)?;
+        self.meta.insert("store", stamp.moment.store)?;
+        self.meta.insert("open", stamp.moment.open)?;
         self.meta.insert("wall", stamp.wall)?;
         Ok(())
     }
@@ -112,16 +133,16 @@ impl<'t> Tables<'t> {
     pub(super) fn put(
         &mut self,
         name: &str,
-        before: Option<u64>,
-        next: Option<(&Record, &[u8], u64)>,
+        before: Option<Expiry>,
+        next: Option<(&Record, &[u8], Expiry)>,
     ) -> Result<(), redb::Error> {
-        if let Some(before) = before {
-            self.expiries.remove((before, name))?;
+        if let Some(Expiry { clock, at }) = before {
+            self.expiries.remove((clock, at, name))?;
         }
         match next {
-            Some((record, bytes, expires)) => {
-                self.records.insert(name, (expires, bytes))?;
-                self.expiries.insert((expires, name), ())?;
+            Some((record, bytes, Expiry { clock, at })) => {
+                self.records.insert(name, (clock, at, bytes))?;
+                self.expiries.insert((clock, at, name), ())?;
                 if may_be_unresolved(record) {
                     self.unsettled.insert(name, ())?;
                 } else {
@@ -137,29 +158,41 @@ impl<'t> Tables<'t> {
     }
 
     /// Removes up to `limit` expired records and says how many.
-    pub(super) fn reclaim(&mut self, now: u64, limit: usize) -> Result<usize, redb::Error> {
-        for removed in 0..limit {
-            let Some((expires, name)) = self.first_expiry()? else {
-                return Ok(removed);
-            };
-            if expires > now {
-                return Ok(removed);
-            }
-            // The row decides: an index never deletes what lives on.
-            let row = self.records.get(name.as_str())?;
-            if row.is_some_and(|row| row.value().0 == expires) {
-                self.put(&name, Some(expires), None)?;
-            } else {
-                self.expiries.remove((expires, name.as_str()))?;
+    pub(super) fn reclaim(&mut self, now: Moment, limit: usize) -> Result<usize, redb::Error> {
+        let mut removed = 0;
+        for clock in Clock::ALL {
+            while removed < limit {
+                let Some((at, name)) = self.first_expired(clock, now.by(clock))? else {
+                    break;
+                };
+                let expires = Expiry {
+                    clock: clock as u8,
+                    at,
+                };
+                // The row decides: an index never deletes what lives on.
+                let row = self.records.get(name.as_str())?;
+                let of_row = row.map(|row| Expiry {
+                    clock: row.value().0,
+                    at: row.value().1,
+                });
+                if of_row == Some(expires) {
+                    self.put(&name, Some(expires), None)?;
+                } else {
+                    self.expiries.remove((expires.clock, at, name.as_str()))?;
+                }
+                removed += 1;
             }
         }
-        Ok(limit)
+        Ok(removed)
     }
 
-    fn first_expiry(&self) -> Result<Option<(u64, String)>, redb::Error> {
-        Ok(self.expiries.first()?.map(|(key, _)| {
-            let (expires, name) = key.value();
-            (expires, name.to_owned())
+    fn first_expired(&self, clock: Clock, now: u64) -> Result<Option<(u64, String)>, redb::Error> {
+        let clock = clock as u8;
+        let expired = (clock, 0, "")..(clock, now.saturating_add(1), "");
+        let first = self.expiries.range::<Due>(expired)?.next().transpose()?;
+        Ok(first.map(|(key, _)| {
+            let (_, at, name) = key.value();
+            (at, name.to_owned())
         }))
     }
 
@@ -185,7 +218,7 @@ impl<'t> Tables<'t> {
 
 /// The tables as they stood after one commit, for reading.
 pub(super) struct Snapshot {
-    records: ReadOnlyTable<&'static str, (u64, &'static [u8])>,
+    records: ReadOnlyTable<&'static str, Value>,
     unsettled: ReadOnlyTable<&'static str, ()>,
     _txn: ReadTransaction,
 }
@@ -211,7 +244,7 @@ impl Snapshot {
         namespace: &Namespace,
         from: Option<&str>,
         limit: usize,
-        now: u64,
+        now: Moment,
     ) -> Result<(Listed, Option<String>), redb::Error> {
         let mut found = Vec::new();
         // No namespace contains the colon that ends it, and `;` follows `:`.
@@ -259,22 +292,57 @@ pub(super) fn record_name(row: &str) -> Option<RecordName> {
 /// When a record that lives on for `left` expires: later by what its retention
 /// gains in its bytes, which have whole milliseconds, rounded up. A lease is what
 /// of its life is left beyond that, and would lapse before its holder thinks so.
-pub(super) fn expiry(now: u64, record: &Record, left: Duration) -> u64 {
+pub(super) fn expiry(now: Moment, record: &Record, left: Duration) -> Expiry {
     const MILLISECOND: u32 = 1_000_000;
     let part = record.retention.subsec_nanos() % MILLISECOND;
     let gained = (MILLISECOND - part) % MILLISECOND;
-    now.saturating_add(nanos(left))
-        .saturating_add(gained.into())
+    let clock = Clock::of(record);
+    let at = now.by(clock).saturating_add(nanos(left));
+    Expiry {
+        clock: clock as u8,
+        at: at.saturating_add(gained.into()),
+    }
+}
+
+/// What tells a file from a copy of before and from another store's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) id: Option<u64>,
+    /// The store's time at its last stamp.
+    pub(super) store: u64,
+}
+
+impl Origin {
+    pub(super) fn read(db: &Database) -> Result<Self, redb::Error> {
+        let meta = db.begin_read()?.open_table(META)?;
+        let stamp = read_stamp(&meta)?;
+        Ok(Self {
+            id: meta.get("id")?.map(|id| id.value()),
+            store: stamp.map_or(0, |stamp| stamp.moment.store),
+        })
+    }
+}
+
+fn read_stamp(meta: &impl ReadableTable<&'static str, u64>) -> Result<Option<Stamp>, redb::Error> {
+    let value = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|value| value.value()));
+    let (store, open, wall) = (value("store")?, value("open")?, value("wall")?);
+    Ok(store
+        .zip(open)
+        .zip(wall)
+        .map(|((store, open), wall)| Stamp {
+            moment: Moment { store, open },
+            wall,
+        }))
 }
 
 fn read_row(
-    records: &impl ReadableTable<&'static str, (u64, &'static [u8])>,
+    records: &impl ReadableTable<&'static str, Value>,
     name: &str,
 ) -> Result<Option<Row>, redb::Error> {
     Ok(records.get(name)?.map(|value| {
-        let (expires, bytes) = value.value();
+        let (clock, at, bytes) = value.value();
         Row {
-            expires,
+            expires: Expiry { clock, at },
             bytes: bytes.to_vec(),
         }
     }))

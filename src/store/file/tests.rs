@@ -2,17 +2,19 @@
 //! clock, and that nothing outlives the last clone.
 
 mod disk;
+mod growth;
+mod named;
 mod threads;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use redb::{ReadableDatabase as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, TableDefinition};
 
-use super::clock::Stamp;
-use super::tables::Tables;
+use super::clock::{MAX_AGE, Moment, Stamp, Timeline};
+use super::tables::{RECORDS, Snapshot, Tables, row_name};
 use super::*;
-use crate::key::Fingerprint;
+use crate::key::{Fingerprint, IdempotencyKey};
 use crate::outcome::{Kept, Outcome};
 use crate::record::{Attempts, Claim, LeaseId, Phase};
 
@@ -90,11 +92,11 @@ fn plant(path: &Path, key: u8, bytes: &[u8]) {
     let db = Database::open(path).unwrap();
     let txn = db.begin_write().unwrap();
     {
-        let records: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
         let unsettled: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
         let name = row_name(&name(key));
-        let mut records = txn.open_table(records).unwrap();
-        records.insert(name.as_str(), (u64::MAX, bytes)).unwrap();
+        let mut records = txn.open_table(RECORDS).unwrap();
+        let row = (1, u64::MAX, bytes);
+        records.insert(name.as_str(), row).unwrap();
         let mut unsettled = txn.open_table(unsettled).unwrap();
         unsettled.insert(name.as_str(), ()).unwrap();
     }
@@ -202,35 +204,68 @@ fn it_needs_no_runtime() {
     ));
 }
 
+/// Red where a wall time below the last is stamped, and where any step ahead is
+/// believed: a boot at 1970 and a correction a minute later aged every record by
+/// 56 years.
 #[test]
 fn time_goes_on_between_runs_and_follows_no_step_within_one() {
     let hour = Duration::from_secs(3600);
+    let nanos = clock::nanos;
     let clock = ManualClock::new();
     let source = || Source::Manual(clock.clone());
     let first = Timeline::resume(source(), None);
     let begin = first.now();
     clock.advance(hour);
-    assert_eq!(first.now(), begin + clock::nanos(hour));
+    let after = Moment {
+        store: begin.store + nanos(hour),
+        open: begin.open + nanos(hour),
+    };
+    assert_eq!(first.now(), after);
 
     let wall = clock.wall();
     clock.set_wall(wall + 100 * DAY);
-    assert_eq!(first.now(), begin + clock::nanos(hour));
+    assert_eq!(first.now(), after);
     clock.set_wall(SystemTime::UNIX_EPOCH);
-    assert_eq!(first.now(), begin + clock::nanos(hour));
+    assert_eq!(first.now(), after);
 
     clock.set_wall(wall);
     let end = first.stamp();
+    assert_eq!(end.moment, after);
+    let resumed = |wall| {
+        clock.set_wall(wall);
+        Timeline::resume(source(), Some(end))
+    };
+    let later = resumed(wall + hour);
+    assert_eq!(later.now().store, after.store + nanos(hour));
+    assert_eq!(later.now().open, after.open, "nobody had it open");
+    assert_eq!(
+        resumed(wall + MAX_AGE).now().store,
+        after.store + nanos(MAX_AGE)
+    );
+    let unbelieved = resumed(wall + MAX_AGE + Duration::from_nanos(1));
+    assert_eq!(unbelieved.now(), after);
+    assert_eq!(unbelieved.stamp().wall, end.wall + nanos(MAX_AGE) + 1);
+    for wall in [wall - DAY, SystemTime::UNIX_EPOCH] {
+        let set_back = resumed(wall);
+        assert_eq!(set_back.now(), after);
+        assert_eq!(set_back.stamp().wall, end.wall);
+    }
+    // Within a run, too.
+    first.stamp();
     clock.set_wall(wall + hour);
-    let resumed = Timeline::resume(source(), Some(end));
-    assert_eq!(resumed.now(), end.store + clock::nanos(hour));
-    clock.set_wall(wall - DAY);
-    let set_back = Timeline::resume(source(), Some(end));
-    assert_eq!(set_back.now(), end.store);
+    first.stamp();
+    clock.set_wall(wall);
+    assert_eq!(first.stamp().wall, end.wall + nanos(hour));
+
     let last = Stamp {
-        store: u64::MAX,
+        moment: Moment {
+            store: u64::MAX,
+            open: u64::MAX,
+        },
         wall: 0,
     };
-    assert_eq!(Timeline::resume(source(), Some(last)).now(), u64::MAX);
+    let last_of_all = Timeline::resume(source(), Some(last));
+    assert_eq!(last_of_all.now(), last.moment);
 }
 
 /// Red without what `expiry` adds: a retention gains up to a millisecond in its
@@ -322,33 +357,4 @@ fn a_file_with_a_changed_byte_is_refused_or_read_as_it_was() {
         }
     }
     assert!(refused > 0);
-}
-
-#[test]
-fn space_of_expired_records_is_given_back() {
-    let folder = Folder::new("compact");
-    let clock = ManualClock::new();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let body: &'static str = Box::leak("x".repeat(1024 * 1024).into_boxed_str());
-    let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
-    let length = || std::fs::metadata(folder.file()).unwrap().len();
-    for key in 0..25 {
-        runtime
-            .block_on(store.apply(&name(key), complete(1, body)))
-            .unwrap();
-    }
-    let full = length();
-    assert!(full > 25 * 1024 * 1024, "{full}");
-    // A second day like the first needs no second file.
-    clock.advance(2 * DAY);
-    for key in 100..125 {
-        runtime
-            .block_on(store.apply(&name(key), complete(1, body)))
-            .unwrap();
-    }
-    assert!(length() < full * 3 / 2, "{} after {full}", length());
-    clock.advance(2 * DAY);
-    drop(store);
-    drop(FileStore::open_with_clock(folder.file(), clock).unwrap());
-    assert!(length() < 1024 * 1024, "{} after {full}", length());
 }

@@ -1,17 +1,24 @@
 //! The one thread that writes: it puts the transitions that wait for the disk
 //! into one transaction, in their order, and answers each after the commit. It
 //! never answers before, and it ends when the last clone of the store does.
+//! While the file takes no writes, it answers what needs none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use redb::{Database, Durability};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-use super::Core;
-use super::tables::{Tables, expiry, row_name};
+use super::backing::Mode;
+use super::clock::Moment;
+use super::open::Opened;
+use super::recovery::Failure;
+use super::shared::Core;
+use super::tables::{Origin, Tables, expiry, row_name};
 use crate::error::{Error, StoreError};
 use crate::key::RecordName;
 use crate::record::{self, Answer, Event};
@@ -25,11 +32,14 @@ const MAX_BATCH: usize = 64;
 /// free again before one with it.
 const MAX_UNSYNCED: u32 = 64;
 
-/// How often a file that failed is opened again, at most.
-const REOPEN_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle store removes expired records and looks at its file's name.
+pub(super) const TICK: Duration = Duration::from_secs(10);
+
+/// Expired records that one tick removes.
+const MAX_RECLAIMED: usize = 1000;
 
 /// How a file that failed is opened again.
-pub(super) type Opener = Box<dyn Fn() -> Result<Database, Error> + Send>;
+pub(super) type Opener = Box<dyn Fn(Mode) -> Result<Opened, Error> + Send>;
 
 /// One transition that somebody waits for.
 pub(super) struct Command {
@@ -50,30 +60,54 @@ enum Effect {
     Written,
 }
 
-pub(super) struct Writer {
-    core: Arc<Core>,
-    commands: Receiver<Command>,
-    opener: Opener,
-    unsynced: u32,
-    failed: Option<Failure>,
+/// What a transaction did.
+struct Done {
+    answers: Vec<(Reply, Effect)>,
+    /// Expired records.
+    removed: usize,
+    synced: bool,
 }
 
-/// A transaction that failed: redb then refuses all others until the file is
-/// opened again.
-struct Failure {
-    cause: String,
-    /// When to open it again.
-    again: Instant,
+pub(super) struct Writer {
+    pub(super) core: Arc<Core>,
+    commands: Receiver<Command>,
+    pub(super) opener: Opener,
+    unsynced: u32,
+    /// As of the last synced commit: a file that is opened again is at least as
+    /// new.
+    pub(super) synced: Origin,
+    pub(super) failed: Option<Failure>,
+    tick: Duration,
+    /// `None` for never.
+    next_tick: Option<Instant>,
+}
+
+/// Wakes the writer's thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 impl Writer {
-    pub(super) fn new(core: Arc<Core>, commands: Receiver<Command>, opener: Opener) -> Self {
+    pub(super) fn new(
+        core: Arc<Core>,
+        commands: Receiver<Command>,
+        opener: Opener,
+        synced: Origin,
+        tick: Duration,
+    ) -> Self {
         Self {
             core,
             commands,
             opener,
             unsynced: 0,
+            synced,
             failed: None,
+            tick,
+            next_tick: Instant::now().checked_add(tick),
         }
     }
 
@@ -81,19 +115,57 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             let mut batch = Vec::new();
-            if self.commands.blocking_recv_many(&mut batch, MAX_BATCH) == 0 {
-                break;
+            match self.receive(&mut batch) {
+                Some(0) => break,
+                Some(_) => {
+                    // Given up: its sender takes its fate for unknown already.
+                    batch.retain(|command| !command.reply.is_closed());
+                    self.serve(batch);
+                }
+                None => self.idle(),
             }
-            // Given up: its sender takes its fate for unknown already.
-            batch.retain(|command| !command.reply.is_closed());
-            self.serve(batch);
         }
         self.close();
     }
 
+    /// Waits for commands until the next tick: how many came, `None` where the
+    /// tick is due.
+    fn receive(&mut self, batch: &mut Vec<Command>) -> Option<usize> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            let left = self
+                .next_tick
+                .map(|tick| tick.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return None;
+            }
+            match self.commands.poll_recv_many(&mut context, batch, MAX_BATCH) {
+                Poll::Ready(count) => return Some(count),
+                Poll::Pending => left.map_or_else(thread::park, thread::park_timeout),
+            }
+        }
+    }
+
+    /// Removes what has expired and looks at the file's name.
+    fn idle(&mut self) {
+        let removed = self.commit(&[]).map_or(0, |done| done.removed);
+        // More at once, after the commands that wait.
+        let pause = if removed < MAX_RECLAIMED {
+            self.tick
+        } else {
+            Duration::from_millis(1)
+        };
+        self.next_tick = Instant::now().checked_add(pause);
+    }
+
     fn serve(&mut self, batch: Vec<Command>) {
         let answers = match self.commit(&batch) {
-            Ok(answers) => answers,
+            Ok(done) => done.answers,
+            Err(error) if error.is_unsent() => {
+                let answer = |command| (self.without_writing(command, &error), Effect::Nothing);
+                batch.iter().map(answer).collect()
+            }
             Err(error) => vec![(Err(error), Effect::Nothing); batch.len()],
         };
         for (command, (answer, effect)) in batch.into_iter().zip(answers) {
@@ -105,54 +177,81 @@ impl Writer {
         }
     }
 
+    /// The answer to a command that changes nothing, while nothing is written.
+    fn without_writing(&self, command: &Command, error: &StoreError) -> Reply {
+        let unchanged = || self.core.answer_unchanged(&command.name, &command.event);
+        match catch_unwind(AssertUnwindSafe(unchanged)) {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Err(unreadable)) if unreadable.is_unreadable() => Err(unreadable),
+            _ => Err(error.clone()),
+        }
+    }
+
     /// One transaction for the whole batch. An error is everybody's: each of
-    /// them may or may not have been applied.
-    fn commit(&mut self, batch: &[Command]) -> Result<Vec<(Reply, Effect)>, StoreError> {
-        self.recover()?;
+    /// them may or may not have been applied, unless it is `unsent`.
+    fn commit(&mut self, batch: &[Command]) -> Result<Done, StoreError> {
+        self.recover().map_err(StoreError::unsent)?;
+        let begun = Instant::now();
         // A panic in here would otherwise end the thread, and with it the store.
         let cause = match catch_unwind(AssertUnwindSafe(|| self.transact(batch))) {
-            Ok(Ok(answers)) => return Ok(answers),
+            Ok(Ok(done)) => {
+                if !done.synced && !batch.is_empty() {
+                    return Ok(done);
+                }
+                return match self.check_name() {
+                    Ok(()) => Ok(done),
+                    Err(cause) => {
+                        self.fail(cause.clone(), begun);
+                        Err(StoreError::unavailable(cause))
+                    }
+                };
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the transaction panicked".into(),
         };
-        contained(|| {
-            tracing::error!(
-                path = %self.core.path.display(),
-                cause,
-                "the store's file could not be written; it is opened again before the next write"
-            );
-        });
-        self.failed = Some(Failure {
-            cause: cause.clone(),
-            again: Instant::now(),
-        });
+        // The database refuses all transactions until it is opened again, and
+        // reads with them.
+        let begun = Instant::now();
+        let opened = self.open_again();
+        self.fail(cause.clone(), begun);
+        if let Err(cause) = opened {
+            self.fail(cause, begun);
+        }
         Err(StoreError::unavailable(cause))
     }
 
-    fn transact(&mut self, batch: &[Command]) -> Result<Vec<(Reply, Effect)>, redb::Error> {
-        let Some(begun) = self.core.database().as_ref().map(Database::begin_write) else {
-            return Err(redb::Error::DatabaseClosed);
-        };
+    fn transact(&mut self, batch: &[Command]) -> Result<Done, redb::Error> {
+        let begun = self.core.slot().with(|db| Ok(db.begin_write()?));
         let mut txn = begun?;
-        let mut answers = Vec::with_capacity(batch.len());
+        let mut done = Done {
+            answers: Vec::with_capacity(batch.len()),
+            removed: 0,
+            synced: false,
+        };
         let mut effect = Effect::Nothing;
+        let stamp = self.core.timeline.stamp();
         {
             let mut tables = Tables::open(&txn)?;
             for command in batch {
-                let done = apply(&mut tables, command, self.core.timeline.now())?;
-                effect = effect.max(done.1);
-                answers.push(done);
+                let answer = apply(&mut tables, command, self.core.timeline.now())?;
+                effect = effect.max(answer.1);
+                done.answers.push(answer);
             }
-            if effect > Effect::Nothing {
-                // A bound on the work of each write that still outpaces what
-                // writes add.
-                tables.reclaim(self.core.timeline.now(), 4 * batch.len())?;
-                tables.stamp(self.core.timeline.stamp())?;
+            // A bound on the work of each write that still outpaces what writes
+            // add.
+            let limit = match effect {
+                _ if batch.is_empty() => MAX_RECLAIMED,
+                Effect::Nothing => 0,
+                _ => 4 * batch.len(),
+            };
+            done.removed = tables.reclaim(self.core.timeline.now(), limit)?;
+            if effect > Effect::Nothing || done.removed > 0 {
+                tables.stamp(stamp)?;
             }
         }
-        if effect == Effect::Nothing {
+        if effect == Effect::Nothing && done.removed == 0 {
             txn.abort()?;
-            return Ok(answers);
+            return Ok(done);
         }
         if effect == Effect::Extended && self.unsynced < MAX_UNSYNCED {
             txn.set_durability(Durability::None)?;
@@ -160,44 +259,17 @@ impl Writer {
         } else {
             txn.set_durability(Durability::Immediate)?;
             self.unsynced = 0;
+            done.synced = true;
         }
         txn.commit()?;
-        Ok(answers)
-    }
-
-    /// Opens the file again where the last transaction failed, as after a full
-    /// disk. It settles nothing: the holders of this process live on.
-    fn recover(&mut self) -> Result<(), StoreError> {
-        let Some(failure) = &mut self.failed else {
-            return Ok(());
-        };
-        if Instant::now() < failure.again {
-            return Err(StoreError::unavailable(failure.cause.clone()));
+        if done.synced {
+            self.synced.store = stamp.moment.store;
         }
-        let mut slot = self.core.database_mut();
-        // Closes it, which gives its lock back for a moment. Should another process
-        // get in between, it settles our records, and compare-and-set tells
-        // our holders.
-        *slot = None;
-        match (self.opener)() {
-            Ok(db) => {
-                *slot = Some(db);
-                self.failed = None;
-                Ok(())
-            }
-            Err(error) => {
-                failure.cause = match error {
-                    Error::InvalidConfig { reason, .. } => reason.to_string(),
-                    error => error.to_string(),
-                };
-                failure.again = Instant::now() + REOPEN_EVERY;
-                Err(StoreError::unavailable(failure.cause.clone()))
-            }
-        }
+        Ok(done)
     }
 
     fn close(&mut self) {
-        let Some(db) = self.core.database_mut().take() else {
+        let Some(Opened { db, .. }) = self.core.slot_mut().opened.take() else {
             return;
         };
         let closed = stamp(&db, &self.core).and_then(|()| Ok(db.close()?));
@@ -223,7 +295,7 @@ fn stamp(db: &Database, core: &Core) -> Result<(), redb::Error> {
 fn apply(
     tables: &mut Tables<'_>,
     command: &Command,
-    now: u64,
+    now: Moment,
 ) -> Result<(Reply, Effect), redb::Error> {
     let name = row_name(&command.name);
     let row = tables.row(&name)?;

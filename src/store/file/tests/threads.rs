@@ -24,9 +24,9 @@ fn open_without_threads_is_refused_and_leaves_the_file_closed() {
     drop(FileStore::open(folder.file()).unwrap());
     for threads in 0..=READERS {
         LEFT.store(threads, Ordering::SeqCst);
-        let (path, db) = (folder.file(), Database::open(folder.file()).unwrap());
-        let opener = Box::new(|| unreachable!());
-        let opened = FileStore::start(path, db, Source::system(), opener, limited);
+        let (path, opened) = (folder.file(), open::open(&folder.file()).unwrap());
+        let opener = Box::new(|_| unreachable!());
+        let opened = FileStore::start(path, opened, Source::system(), opener, TICK, limited);
         let refused = opened.unwrap_err().to_string();
         let expected = "the system gives no thread to read and write it";
         assert!(refused.contains(expected), "{threads}: {refused}");

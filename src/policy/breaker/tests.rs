@@ -1,0 +1,204 @@
+//! The breakers as a pure state, by the times that a test gives them.
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// Fails at `now`, at once.
+fn failed(now: Duration) -> Failure {
+    Failure {
+        sent: now,
+        now,
+        silent: false,
+        probe: false,
+    }
+}
+
+/// Fails at `now`, after all the time that it had.
+fn silent(now: Duration) -> Failure {
+    Failure {
+        sent: now.saturating_sub(LIMIT),
+        silent: true,
+        ..failed(now)
+    }
+}
+
+fn probe(failure: Failure) -> Failure {
+    Failure {
+        probe: true,
+        ..failure
+    }
+}
+
+fn opened() -> Breaker {
+    let mut breaker = Breaker::default();
+    for _ in 0..THRESHOLD {
+        assert_eq!(breaker.pass(Duration::ZERO, LIMIT), Pass::Go);
+        breaker.failed(failed(Duration::ZERO), LIMIT);
+    }
+    assert!(!breaker.is_closed());
+    breaker
+}
+
+#[test]
+fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
+    let mut breakers = Breakers::new(LIMIT);
+    for _ in 0..10 {
+        breakers.failed(0, Access::Write, failed(Duration::ZERO));
+        breakers.failed(0, Access::Write, failed(Duration::ZERO));
+        assert!(!breakers.answered(0, Access::Write, Duration::ZERO));
+    }
+    assert!(breakers.are_closed());
+    opened();
+}
+
+/// Red when all parts share a breaker.
+#[test]
+fn a_part_that_fails_takes_no_other_along() {
+    let mut breakers = Breakers::new(LIMIT);
+    for _ in 0..THRESHOLD {
+        breakers.failed(1, Access::Read, silent(Duration::ZERO));
+        breakers.failed(2, Access::Read, failed(Duration::ZERO));
+        breakers.answered(2, Access::Read, Duration::ZERO);
+    }
+    assert!(!breakers.are_closed());
+    assert_eq!(
+        breakers.pass(1, Access::Read, 499 * MS),
+        Pass::Stop(500 * MS)
+    );
+    assert_eq!(breakers.pass(2, Access::Read, 499 * MS), Pass::Go);
+    assert_eq!(breakers.pass(1, Access::Read, 500 * MS), Pass::Probe);
+    assert!(breakers.answered(1, Access::Read, 500 * MS));
+    assert!(breakers.are_closed());
+}
+
+/// Red where reads and writes share a breaker: a full disk replayed nothing.
+#[test]
+fn failed_writes_stop_no_read() {
+    let mut breakers = Breakers::new(LIMIT);
+    for _ in 0..THRESHOLD {
+        breakers.failed(0, Access::Write, failed(Duration::ZERO));
+    }
+    let stopped = Pass::Stop(500 * MS);
+    assert_eq!(breakers.pass(0, Access::Write, 499 * MS), stopped);
+    assert_eq!(breakers.pass(0, Access::Read, 499 * MS), Pass::Go);
+    // An answer to a read proves nothing of writes.
+    assert!(!breakers.answered(0, Access::Read, 499 * MS));
+    assert_eq!(breakers.pass(0, Access::Write, 499 * MS), stopped);
+    assert!(!breakers.are_closed());
+    assert_eq!(breakers.pass(0, Access::Write, 500 * MS), Pass::Probe);
+    assert!(breakers.answered(0, Access::Write, 500 * MS));
+    assert!(breakers.are_closed());
+}
+
+/// A store that is silent is silent to both, and one answer ends it for both.
+#[test]
+fn silence_stops_both_until_one_answer() {
+    for (silence, answer) in [
+        (Access::Write, Access::Read),
+        (Access::Read, Access::Write),
+        (Access::Read, Access::Read),
+    ] {
+        let mut breakers = Breakers::new(LIMIT);
+        for _ in 0..THRESHOLD {
+            breakers.failed(0, silence, silent(LIMIT));
+        }
+        let due = LIMIT + 500 * MS;
+        for access in [Access::Read, Access::Write] {
+            assert_eq!(breakers.pass(0, access, due - MS), Pass::Stop(due));
+        }
+        assert_eq!(breakers.pass(0, answer, due), Pass::Probe);
+        assert!(breakers.answered(0, answer, due));
+        assert!(breakers.are_closed(), "{silence:?}, {answer:?}");
+    }
+}
+
+/// Shards come and go: what nobody asks for is not down for ever.
+#[test]
+fn a_part_that_is_gone_is_forgotten() {
+    let mut breakers = Breakers::new(LIMIT);
+    for part in 1..4 {
+        for _ in 0..THRESHOLD {
+            breakers.failed(part, Access::Read, silent(Duration::ZERO));
+        }
+    }
+    breakers.answered(9, Access::Read, FORGOTTEN - MS);
+    assert!(!breakers.are_closed());
+    breakers.failed(1, Access::Read, silent(FORGOTTEN));
+    let parts = |breakers: &Breakers| breakers.failing.keys().all(|(part, _)| *part == 1);
+    assert!(parts(&breakers), "the others were not asked for");
+    assert_eq!(breakers.pass(2, Access::Read, FORGOTTEN), Pass::Go);
+    assert!(!breakers.are_closed());
+}
+
+#[test]
+fn what_one_broken_connection_takes_along_is_one_failure() {
+    let mut breaker = Breaker::default();
+    let under_way = |broken: u32| Failure {
+        sent: (broken - 5) * MS,
+        ..failed(broken * MS)
+    };
+    for broken in [10, 20] {
+        for _ in 0..50 {
+            breaker.failed(under_way(broken), LIMIT);
+        }
+        assert!(breaker.is_closed());
+    }
+    breaker.failed(failed(30 * MS), LIMIT);
+    assert!(!breaker.is_closed());
+    // Silence is another matter.
+    let mut breaker = Breaker::default();
+    for _ in 0..THRESHOLD {
+        breaker.failed(silent(2_000 * MS), LIMIT);
+    }
+    assert!(!breaker.is_closed());
+}
+
+#[test]
+fn while_open_one_probe_at_a_time() {
+    let mut breaker = opened();
+    let mut pass = |now: u32| breaker.pass(now * MS, LIMIT);
+    assert_eq!(pass(499), Pass::Stop(500 * MS));
+    assert_eq!(pass(500), Pass::Probe);
+    assert_eq!(pass(500), Pass::Stop(3000 * MS));
+    breaker.dropped(501 * MS);
+    assert_eq!(breaker.pass(501 * MS, LIMIT), Pass::Probe);
+    let mut breakers = Breakers::new(LIMIT);
+    breakers.failing.insert((0, Access::Read), breaker);
+    breakers.answered(0, Access::Read, 501 * MS);
+    assert_eq!(breakers.pass(0, Access::Read, 502 * MS), Pass::Go);
+}
+
+#[test]
+fn probes_that_fail_come_at_the_pace_of_the_time_out() {
+    let mut breaker = opened();
+    let mut now = Duration::ZERO;
+    for pause in [500, 1000, 2000, 2000, 2000] {
+        now += pause * MS;
+        assert_eq!(breaker.pass(now - MS, LIMIT), Pass::Stop(now));
+        assert_eq!(breaker.pass(now, LIMIT), Pass::Probe);
+        // Late failures of other commands change nothing.
+        breaker.failed(failed(now), LIMIT);
+        breaker.failed(probe(failed(now)), LIMIT);
+    }
+}
+
+/// Seen red where the pause was counted from the end of a probe, and grew to
+/// 5 s: a silent store was then asked every 7 s.
+#[test]
+fn a_silent_probe_has_been_a_pause() {
+    let mut breaker = opened();
+    let mut sent = 500 * MS;
+    for _ in 0..10 {
+        assert_eq!(breaker.pass(sent, LIMIT), Pass::Probe);
+        breaker.failed(probe(silent(sent + LIMIT)), LIMIT);
+        sent += LIMIT + FIRST_PAUSE;
+    }
+    // Of a store with a short time-out, too.
+    let mut breaker = opened();
+    let short = 10 * MS;
+    assert_eq!(breaker.pass(500 * MS, short), Pass::Probe);
+    breaker.failed(probe(failed(500 * MS)), short);
+    assert_eq!(breaker.pass(510 * MS, short), Pass::Probe);
+}

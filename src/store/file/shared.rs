@@ -1,0 +1,119 @@
+//! What the clones of a store, its readers and its writer share: the open file,
+//! and what is read from its last commit.
+
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use redb::Database;
+
+use super::super::notices::Notices;
+use super::clock::Timeline;
+use super::open::Opened;
+use super::tables::{Snapshot, row_name};
+use crate::error::StoreError;
+use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::record::{self, Answer, Event, Record, RecordState};
+
+/// Keys of a list, each with its state.
+pub(super) type Listed = Vec<(IdempotencyKey, RecordState)>;
+
+pub(super) struct Core {
+    pub(super) path: PathBuf,
+    /// The lock is held to begin a transaction, never during one.
+    slot: RwLock<Slot>,
+    pub(super) timeline: Timeline,
+    pub(super) notices: Notices,
+}
+
+/// The open file.
+pub(super) struct Slot {
+    /// `None` once closed, and while a file that failed cannot be opened again.
+    pub(super) opened: Option<Opened>,
+    /// Why nothing is read or written, where that is so. A file that is open
+    /// nevertheless can still be copied: its name may be gone.
+    pub(super) outage: Option<String>,
+}
+
+impl Core {
+    pub(super) fn new(path: PathBuf, opened: Opened, timeline: Timeline) -> Self {
+        Self {
+            path,
+            slot: RwLock::new(Slot {
+                opened: Some(opened),
+                outage: None,
+            }),
+            timeline,
+            notices: Notices::default(),
+        }
+    }
+
+    pub(super) fn slot(&self) -> RwLockReadGuard<'_, Slot> {
+        self.slot.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn slot_mut(&self) -> RwLockWriteGuard<'_, Slot> {
+        self.slot.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let slot = self.slot();
+        if let Some(outage) = &slot.outage {
+            return Err(StoreError::unavailable(outage.clone()));
+        }
+        slot.with(Snapshot::take).map_err(StoreError::unavailable)
+    }
+
+    fn current(&self, name: &RecordName) -> Result<Option<(Record, Duration)>, StoreError> {
+        let row = self
+            .snapshot()?
+            .row(&row_name(name))
+            .map_err(StoreError::unavailable)?;
+        row.map_or(Ok(None), |row| row.read(name, self.timeline.now()))
+    }
+
+    pub(super) fn look(&self, name: &RecordName) -> Result<Option<RecordState>, StoreError> {
+        let current = self.current(name)?;
+        Ok(current.map(|(record, left)| record.state(left)))
+    }
+
+    /// The answer to an event that changes nothing, from the last commit; `None`
+    /// where it has something to write. So an acquire that finds an outcome
+    /// need not wait for anybody's sync.
+    pub(super) fn answer_unchanged(
+        &self,
+        name: &RecordName,
+        event: &Event,
+    ) -> Result<Option<Answer>, StoreError> {
+        let Some((record, left)) = self.current(name)? else {
+            return Ok(None);
+        };
+        let (next, answer) = record::apply(Some((&record, left)), event);
+        let unchanged = next.is_some_and(|next| next.0.rev == record.rev && next.1 == left);
+        Ok(unchanged.then_some(answer))
+    }
+
+    /// One piece of a list, and the row at which the next one begins.
+    pub(super) fn list(
+        &self,
+        namespace: &Namespace,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<(Listed, Option<String>), StoreError> {
+        self.snapshot()?
+            .unresolved(namespace, from, limit, self.timeline.now())
+            .map_err(StoreError::unavailable)
+    }
+}
+
+impl Slot {
+    pub(super) fn with<T>(
+        &self,
+        take: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        match &self.opened {
+            Some(opened) => take(&opened.db),
+            None => Err(redb::Error::DatabaseClosed),
+        }
+    }
+}

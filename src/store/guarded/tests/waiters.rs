@@ -1,0 +1,97 @@
+//! Those who wait for an open breaker, and when they go on.
+
+use super::*;
+
+/// Those who wait for an open breaker, and when they are let go on.
+fn waiters(guarded: &Arc<Guarded>, count: usize) -> tokio::task::JoinSet<Duration> {
+    let start = Instant::now();
+    let mut waiters = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let guarded = guarded.clone();
+        waiters.spawn(async move {
+            guarded.again(&name(), 60 * SECOND).await;
+            start.elapsed()
+        });
+    }
+    waiters
+}
+
+/// Seen red without the wake-up at the end of a probe, and where each waiter
+/// probes by itself.
+#[tokio::test(start_paused = true)]
+async fn one_waiter_probes_and_its_success_wakes_all() {
+    for does in [Does::Fail, Does::Silence] {
+        let (store, guarded) = guarded(does);
+        open(&guarded).await;
+        let waiters = waiters(&guarded, 100);
+        let before = store.calls();
+        tokio::time::sleep(20 * SECOND).await;
+        let probes = store.calls() - before;
+        // At the pace of the time-out, with no busy loop.
+        assert!((8..=11).contains(&probes), "{does:?}: {probes}");
+        store.set(Does::Answer);
+        let times = waiters.join_all().await;
+        let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+        assert_eq!(first, last, "{does:?}");
+        let late = *last - 20 * SECOND;
+        assert!(late <= LIMIT + SECOND / 2, "{does:?}: {late:?}");
+        let probe = if does == Does::Silence { 2 } else { 1 };
+        assert!(store.calls() - before <= probes + probe, "{does:?}");
+        assert!(guarded.is_up());
+    }
+}
+
+/// Seen red where a probe that is dropped wakes no other.
+#[tokio::test(start_paused = true)]
+async fn dropped_probe_is_made_by_the_next_waiter() {
+    let (store, guarded) = guarded(Does::Silence);
+    open(&guarded).await;
+    let name = name();
+    let mut first = guarded.again(&name, SECOND);
+    advance(SECOND).await;
+    assert!(first.as_mut().now_or_never().is_none());
+    let mut second = guarded.again(&name, SECOND);
+    assert!(second.as_mut().now_or_never().is_none());
+    let before = store.calls();
+    store.set(Does::Answer);
+    drop(first);
+    assert!(timeout(SECOND / 10, second).await.is_ok());
+    assert_eq!(store.calls(), before + 1);
+}
+
+/// Seen red where a turn lasts until its command ends: a caller of
+/// `Engine::inspect` may keep a future that it never polls again.
+#[tokio::test(start_paused = true)]
+async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
+    let (store, guarded) = guarded(Does::Silence);
+    open(&guarded).await;
+    let name = name();
+    advance(SECOND).await;
+    let mut left_alone = guarded.look(&name);
+    assert!(left_alone.as_mut().now_or_never().is_none());
+    store.set(Does::Answer);
+    assert!(guarded.look(&name).await.unwrap_err().is_unsent());
+    let start = Instant::now();
+    guarded.again(&name, SECOND).await;
+    assert!(start.elapsed() <= LIMIT + SECOND / 2);
+    assert!(guarded.is_up());
+}
+
+/// A closed breaker has no pace: what failed alone waits for its pause, or for
+/// the end of an outage that begins meanwhile.
+#[tokio::test(start_paused = true)]
+async fn closed_breaker_leaves_the_pause_as_it_is() {
+    let (store, guarded) = guarded(Does::Answer);
+    let start = Instant::now();
+    guarded.again(&name(), 3 * SECOND).await;
+    assert_eq!((start.elapsed(), store.calls()), (3 * SECOND, 0));
+    let waiters = waiters(&guarded, 1);
+    tokio::time::sleep(SECOND).await;
+    store.set(Does::Fail);
+    open(&guarded).await;
+    store.set(Does::Answer);
+    tokio::time::sleep(SECOND).await;
+    guarded.look(&name()).await.unwrap();
+    let times = waiters.join_all().await;
+    assert!(times[0] < 3 * SECOND, "{times:?}");
+}
