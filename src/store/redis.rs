@@ -10,6 +10,7 @@
 //! ```
 
 mod carrier;
+mod chart;
 mod cluster;
 mod commands;
 mod connect;

@@ -12,7 +12,6 @@ use super::failure::Failure;
 use super::gather::gather;
 use super::link::Link;
 use super::node::Node;
-use super::notices::Notices;
 use super::place::{self, Place};
 use super::routes::Routes;
 use super::sentinel::Sentinels;
@@ -33,8 +32,9 @@ pub(super) struct Connected {
 pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
     let server = Server::parse(url)?;
     let address = server.address();
-    let link = dial(&server, Place::Server(server.clone())).await?;
-    match about(&link.0).await? {
+    let place = Place::Server(server.clone());
+    let link = dial(&server, place.clone()).await?;
+    match about(&link).await? {
         Mode::Alone | Mode::Unknown => {}
         Mode::ClusterNode => {
             return Err(invalid(
@@ -47,7 +47,7 @@ pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
             ));
         }
     }
-    Ok(connected(link, address).await)
+    Ok(connected(link, place, address).await)
 }
 
 /// To the primary that the sentinels name.
@@ -56,10 +56,11 @@ pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connect
     let address = sentinels.to_string();
     let what = format!("{address}, {}", server.address());
     // Not by the sentinels' word alone, but so that it can be explained.
-    let link = dial(&server, Place::Primary(sentinels))
+    let place = Place::Primary(sentinels);
+    let link = dial(&server, place.clone())
         .await
         .map_err(|error| of_server(error, &what))?;
-    match about(&link.0)
+    match about(&link)
         .await
         .map_err(|error| of_server(error, &what))?
     {
@@ -68,9 +69,9 @@ pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connect
             return Err(invalid(format!("{what}: it is no single data server")));
         }
     }
-    let role = link.0.command(&cmd("ROLE")).await;
+    let role = link.command(&cmd("ROLE")).await;
     place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
-    Ok(connected(link, address).await)
+    Ok(connected(link, place, address).await)
 }
 
 /// To the primaries of a cluster.
@@ -89,7 +90,7 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
         ));
     }
     let asked = seeds.iter().map(|seed| async {
-        let (link, _) = dial(seed, Place::Server(seed.clone())).await?;
+        let link = dial(seed, Place::Server(seed.clone())).await?;
         match about(&link).await? {
             Mode::ClusterNode | Mode::Unknown => Ok(()),
             Mode::Alone => Err(invalid(
@@ -102,7 +103,7 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
     });
     let mut errors = Vec::new();
     let mut let_in = false;
-    for (seed, answer) in seeds.iter().zip(gather(asked, GRACE).await) {
+    for (seed, answer) in seeds.iter().zip(gather(asked, 1, GRACE).await) {
         match answer {
             Some(Ok(())) => let_in = true,
             Some(Err(error)) => errors.push(of_server(error, &seed.address())),
@@ -143,21 +144,21 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
     })
 }
 
-async fn connected((link, notices): (Link, Arc<Notices>), address: String) -> Connected {
+async fn connected(link: Link, place: Place, address: String) -> Connected {
     let durability = Durability::ask(&link).await;
     durability.warn(&address);
     Connected {
-        routes: Routes::One(Node::alone(link, notices)),
+        routes: Routes::One(Node::alone(link, place)),
         durability,
         address,
     }
 }
 
 /// A link whose first connection leads to that server.
-async fn dial(server: &Server, place: Place) -> Result<(Link, Arc<Notices>), Error> {
-    let notices = Arc::new(Notices::default());
-    match server.dial(&notices).await {
-        Ok(first) => Ok((Link::with(place, notices.clone(), first), notices)),
+async fn dial(server: &Server, place: Place) -> Result<Link, Error> {
+    let unheard = Arc::default();
+    match server.dial(&unheard).await {
+        Ok(first) => Ok(Link::with(place, unheard, first)),
         Err(error) => Err(server.explain(error).await),
     }
 }

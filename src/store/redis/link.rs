@@ -129,7 +129,7 @@ impl Link {
     /// The host alone, where it is always the same.
     pub(super) fn host(&self) -> String {
         match &self.shared.place {
-            Place::Server(server) => server.host().to_owned(),
+            Place::Server(server) | Place::Member(server, _) => server.host().to_owned(),
             Place::Primary(_) => String::new(),
         }
     }

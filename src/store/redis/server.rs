@@ -149,6 +149,12 @@ impl Server {
         self.client.get_connection_info().redis_settings().db()
     }
 
+    /// Whether it logs in with a password.
+    pub(super) fn has_password(&self) -> bool {
+        let login = self.client.get_connection_info().redis_settings();
+        login.password().is_some()
+    }
+
     /// Whether both log in alike, over TLS or without.
     pub(super) fn logs_in_like(&self, other: &Self) -> bool {
         let [one, two] = [self, other].map(|server| {
