@@ -149,7 +149,9 @@ mod upstream;
 
 pub use self::actors::{Drained, EngineMessage, Wait, Waits};
 pub use self::engine::{Engine, EngineBuilder, Stats};
-pub use self::error::{Cause, Error, ParseError, RetryHint, SendError, StoreError, TokenError};
+pub use self::error::{
+    Cause, Error, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
+};
 pub use self::key::{
     Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
 };

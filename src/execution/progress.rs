@@ -189,7 +189,7 @@ impl Progress {
         let abandons = matches!(event, Event::Abandon { .. });
         let answer = match follow_up(store, name, &event, tries).await {
             // Too large for the store: what is smaller may fit.
-            Err(error) if error.is_refused() => match reduced(event) {
+            Err(error) if error.wants_less() => match reduced(event) {
                 Some(smaller) => {
                     recorded_for = None;
                     follow_up(store, name, &smaller, tries).await?
@@ -341,8 +341,11 @@ impl Progress {
     }
 }
 
-/// The same end in a smaller form, for a store that refuses it: a completion with
-/// the status alone, a release without its verdict.
+/// The longest cause of an indeterminate record in its smaller form, in bytes.
+const MAX_SHORT_CAUSE: usize = 200;
+
+/// The same end in a smaller form, for a store that refuses it as too large: a
+/// completion with the status alone, a release without its verdict, a short cause.
 pub(super) fn reduced(event: Event) -> Option<Event> {
     match event {
         Event::Complete {
@@ -370,6 +373,17 @@ pub(super) fn reduced(event: Event) -> Option<Event> {
             step,
             verdict: None,
         }),
+        Event::Abandon { claim, step, cause } if cause.len() > MAX_SHORT_CAUSE => {
+            let mut end = MAX_SHORT_CAUSE;
+            while !cause.is_char_boundary(end) {
+                end -= 1;
+            }
+            Some(Event::Abandon {
+                claim,
+                step,
+                cause: cause[..end].into(),
+            })
+        }
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::error::StoreError;
+use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 use crate::store::{BoxFuture, Store};
@@ -25,6 +25,8 @@ pub enum Fault {
     LoseReply,
     /// It is refused for certain, as by a store that is full.
     Refuse,
+    /// It is refused for certain, for another reason.
+    RefuseAs(RefusalKind),
     /// It is applied, and never answered.
     Silent,
     /// It is applied at once, and answered after this long.
@@ -105,6 +107,9 @@ impl FaultyStore {
                 Fault::Pass => return apply.await,
                 Fault::Fail => return Err(StoreError::unavailable("a scripted failure")),
                 Fault::Refuse => return Err(StoreError::refused("a scripted refusal")),
+                Fault::RefuseAs(kind) => {
+                    return Err(StoreError::refused_as(kind, "a scripted refusal"));
+                }
                 Fault::LoseReply => {
                     apply.await?;
                     return Err(StoreError::unavailable("a scripted loss of the reply"));

@@ -206,7 +206,7 @@ async fn acquire(
             }
             Ok(_) => return Err(unexpected()),
             // A full server, or one that has become a replica, still replays.
-            Err(refusal) if refusal.is_refusal() => {
+            Err(refusal) if refusal.refusal().is_some() => {
                 return match Box::pin(look(link, name, key)).await? {
                     Some(state) => Ok(found_by(claim, state)),
                     None => Err(refusal.into()),
