@@ -161,7 +161,7 @@ pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload};
 #[cfg(feature = "file")]
 pub use self::store::FileStore;
-pub use self::store::{BoxFuture, MemoryStore, Store};
+pub use self::store::{BoxFuture, MemoryStore, Store, UnreadableRecord};
 #[cfg(feature = "redis")]
 pub use self::store::{Durability, Persistence, RedisStore};
 #[cfg(feature = "encrypted")]

@@ -10,6 +10,7 @@ mod redis_store {
     mod fail_over;
     mod fakes;
     mod identity;
+    mod lists;
     mod notices;
     mod outage;
     mod protocol;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{BoxFuture, Store};
+use super::{BoxFuture, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::policy::{Breakers, Failure, Pass};
@@ -319,6 +319,32 @@ impl Store for Guarded {
         Box::pin(caught(async move {
             self.store.unresolved(namespace, limit).await
         }))
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        Box::pin(caught(async move {
+            self.store.unreadable(namespace, limit).await
+        }))
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        let look = || self.store.look_unreadable(name);
+        Box::pin(self.within("look", name, look))
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let discard = || self.store.discard(record);
+        Box::pin(self.within("forget", record.name(), discard))
     }
 }
 

@@ -38,7 +38,7 @@ use self::connect::Connected;
 use self::copies::Copies;
 pub use self::durability::{Durability, Persistence};
 use self::routes::Routes;
-use super::{BoxFuture, Store};
+use super::{BoxFuture, Store, UnreadableRecord};
 use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
@@ -302,5 +302,29 @@ impl Store for RedisStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         Box::pin(unresolved::unresolved(&self.inner.routes, namespace, limit))
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        let routes = &self.inner.routes;
+        Box::pin(unresolved::all_unreadable(routes, namespace, limit))
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        let routes = &self.inner.routes;
+        Box::pin(async move { commands::unreadable(routes, name, &name.to_string()).await })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(commands::discard(&self.inner.routes, record))
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
-use crate::store::{BoxFuture, Store};
+use crate::store::{BoxFuture, Store, UnreadableRecord};
 
 /// What happens to one store command.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,6 +175,28 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         self.store.unresolved(namespace, limit)
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        self.store.unreadable(namespace, limit)
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        self.store.look_unreadable(name)
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.store.discard(record)
     }
 }
 

@@ -4,7 +4,7 @@
 //! no map of another cluster, whatever its epoch.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ struct Shared {
     guests: Mutex<HashMap<String, Arc<Node>>>,
     /// Rounds of asking that have ended.
     rounds: AtomicU64,
+    /// Whether a server gave the map in the last one.
+    is_current: AtomicBool,
     /// When the last one began.
     asking: tokio::sync::Mutex<Option<Instant>>,
     background: Mutex<Option<AbortOnDrop>>,
@@ -87,6 +89,7 @@ impl Cluster {
             seeds: seeds.iter().map(link).collect(),
             guests: Mutex::default(),
             rounds: AtomicU64::new(0),
+            is_current: AtomicBool::new(true),
             asking: tokio::sync::Mutex::new(None),
             background: Mutex::new(None),
             review: Mutex::new(None),
@@ -116,9 +119,15 @@ impl Cluster {
         }
     }
 
-    /// Asks for the map anew: the one at hand was wrong.
-    pub(super) async fn refresh(&self) {
+    /// Whether every slot has a server.
+    pub(super) fn is_whole(&self) -> bool {
+        self.shared.map().is_whole()
+    }
+
+    /// Asks for the map anew, and says whether a server gave one.
+    pub(super) async fn refresh(&self) -> bool {
         self.shared.refresh(self.shared.round()).await;
+        self.shared.is_current.load(Ordering::Acquire)
     }
 
     /// Completes when something may have changed on that channel since the
@@ -322,6 +331,7 @@ impl Shared {
         }
         *last = Some(Instant::now());
         let asked = self.ask().await;
+        self.is_current.store(asked.is_ok(), Ordering::Release);
         self.rounds.fetch_add(1, Ordering::AcqRel);
         drop(last);
         let foreign = match &asked {

@@ -159,6 +159,28 @@ impl Link {
         .await
     }
 
+    /// Sends commands in one go, on that connection only.
+    pub(super) async fn send_on(
+        &self,
+        generation: u64,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
+        self.using(
+            Some(generation),
+            Vec::as_slice,
+            |mut connection| async move {
+                let mut pipeline = redis::pipe();
+                for command in commands {
+                    pipeline.add_command(command.clone());
+                }
+                connection
+                    .send_packed_commands(&pipeline, 0, commands.len())
+                    .await
+            },
+        )
+        .await
+    }
+
     /// The server that the connection at hand leads to.
     pub(super) async fn server(&self) -> Result<Server, Failure> {
         Ok(self.live_in_time().await?.server.clone())

@@ -60,6 +60,11 @@ impl Map {
         first.map_or(0, |first| first + 1)
     }
 
+    /// Whether every slot has a server.
+    pub(super) fn is_whole(&self) -> bool {
+        self.owners.iter().all(Option::is_some)
+    }
+
     /// The links to all primaries, by address.
     pub(super) fn primaries(&self) -> Vec<(String, Link)> {
         let link = |address: &String| Some((address.clone(), self.node(address)?.link.clone()));
