@@ -37,6 +37,8 @@ struct State {
     breakers: Breakers,
     /// Kept while a breaker is open.
     open: Option<Raised>,
+    /// Why the last command failed that was not answered.
+    why: Arc<str>,
 }
 
 impl Guarded {
@@ -47,6 +49,7 @@ impl Guarded {
             state: Mutex::new(State {
                 breakers: Breakers::new(limit),
                 open: None,
+                why: "".into(),
             }),
             turned: Notify::new(),
             origin: Instant::now(),
@@ -81,8 +84,10 @@ impl Guarded {
             Ok(turn) => turn.take(command, call).await,
             Err(_) => {
                 telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
-                let why = "the breaker is open: the last commands were not answered";
-                Err(StoreError::unsent(why))
+                let why = self.state().why.clone();
+                Err(StoreError::unsent(format!(
+                    "the breaker is open: the last commands were not answered: {why}"
+                )))
             }
         }
     }
@@ -189,20 +194,28 @@ impl Turn<'_> {
             probe: self.probe,
         };
         // A store that refuses has answered.
-        let answered = answer.as_ref().err().is_none_or(StoreError::is_definite);
-        self.end(now, (!answered).then_some(failure));
+        let unanswered = answer.as_ref().err().filter(|error| !error.is_definite());
+        // What a store says of its failure is foreign code, too.
+        let why = unanswered.map(|error| {
+            let why = telemetry::contained(|| crate::error::chain(error));
+            (failure, why.unwrap_or_default().into())
+        });
+        self.end(now, why);
         let (time, failed) = (now - self.sent, answer.is_err());
         telemetry::contained(|| telemetry::store_command(namespace, command, time, failed));
         answer
     }
 
-    fn end(&mut self, now: Duration, failure: Option<Failure>) {
+    fn end(&mut self, now: Duration, failure: Option<(Failure, Arc<str>)>) {
         let mut turned = std::mem::take(&mut self.probe);
         let change = {
             let mut state = self.guarded.state();
             let was_closed = state.breakers.are_closed();
             match failure {
-                Some(failure) => state.breakers.failed(self.part, failure),
+                Some((failure, why)) => {
+                    state.breakers.failed(self.part, failure);
+                    state.why = why;
+                }
                 None => turned |= state.breakers.answered(self.part, now),
             }
             match (was_closed, state.breakers.are_closed()) {

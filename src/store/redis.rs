@@ -9,15 +9,18 @@
 //! Node ── notices ◄── listener ◄── Link                                                  who waits for which channel
 //! ```
 
+mod attempt;
 mod carrier;
 mod chart;
 mod cluster;
 mod commands;
 mod connect;
 mod copies;
+mod dial;
 mod durability;
 mod failure;
 mod gather;
+mod home;
 mod link;
 mod map;
 mod node;
@@ -28,6 +31,7 @@ mod scripts;
 mod sentinel;
 mod server;
 mod slots;
+mod survey;
 mod unresolved;
 
 use std::fmt;

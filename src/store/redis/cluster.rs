@@ -5,16 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{Cmd, Value, cmd};
 use tokio::sync::watch;
-use tokio::time::{Instant, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::chart::{self, Chart, chart};
 use super::failure::Failure;
-use super::gather::gather;
+use super::home::Home;
 use super::link::{AbortOnDrop, DEADLINE, Link, SUSPICIOUS};
 use super::map::Map;
 use super::node::Node;
@@ -25,24 +23,8 @@ use super::slots::{Redirection, slot};
 /// Other servers that one command may be sent on to.
 const HOPS: usize = 3;
 
-/// Servers that are asked for the map at once, of those that are known.
-const ASKED: usize = 8;
-
-/// How long the others are waited for once one has given its map.
-const GRACE: Duration = Duration::from_millis(200);
-
-/// The same at `connect`, where the answers are all that is known.
-const FIRST_GRACE: Duration = Duration::from_secs(1);
-
-/// How often the map is asked for without a reason: a client that sees each
-/// change of a cluster knows it again after any number of them.
-const REVIEW: Duration = Duration::from_secs(10);
-
 /// Servers that are about to get their first slots, and are on no map yet.
 const GUESTS: usize = 16;
-
-/// Between two rounds of asking for the map.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A cluster; a clone is the same one.
 #[derive(Clone)]
@@ -50,28 +32,22 @@ pub(super) struct Cluster {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    map: watch::Sender<Arc<Map>>,
+pub(super) struct Shared {
+    pub(super) map: watch::Sender<Arc<Map>>,
     /// Asked where no server of the map answers, whoever is in the cluster by now.
-    seeds: Vec<Link>,
-    guests: Mutex<HashMap<String, Arc<Node>>>,
+    pub(super) seeds: Vec<Link>,
+    pub(super) guests: Mutex<HashMap<String, Arc<Node>>>,
+    pub(super) home: Home,
     /// Rounds of asking that have ended.
-    rounds: AtomicU64,
+    pub(super) rounds: AtomicU64,
     /// Whether a server gave the map in the last one.
-    is_current: AtomicBool,
+    pub(super) is_current: AtomicBool,
     /// When the last one began.
-    asking: tokio::sync::Mutex<Option<Instant>>,
-    background: Mutex<Option<AbortOnDrop>>,
-    review: Mutex<Option<AbortOnDrop>>,
+    pub(super) asking: tokio::sync::Mutex<Option<Instant>>,
+    pub(super) background: Mutex<Option<AbortOnDrop>>,
+    pub(super) review: Mutex<Option<AbortOnDrop>>,
     /// The map that was refused last.
-    refused: Mutex<String>,
-}
-
-/// Why there is no new map.
-enum NoMap {
-    Failed(Failure),
-    /// There are maps, of another cluster as far as can be told.
-    Foreign(String),
+    pub(super) refused: Mutex<String>,
 }
 
 impl Cluster {
@@ -82,12 +58,14 @@ impl Cluster {
     /// Where none of them gives one.
     pub(super) async fn connect(seeds: &[Server]) -> Result<Self, Failure> {
         let unknown = || Failure::Unsent("no server of the cluster is known".into());
-        let map = Map::blank(seeds.first().ok_or_else(unknown)?);
+        let login = seeds.first().ok_or_else(unknown)?;
+        let map = Map::blank(login);
         let link = |seed: &Server| Link::new(Place::Server(seed.clone()), Arc::default());
         let shared = Arc::new(Shared {
             map: watch::Sender::new(Arc::new(map)),
             seeds: seeds.iter().map(link).collect(),
             guests: Mutex::default(),
+            home: login.home().clone(),
             rounds: AtomicU64::new(0),
             is_current: AtomicBool::new(true),
             asking: tokio::sync::Mutex::new(None),
@@ -96,8 +74,7 @@ impl Cluster {
             refused: Mutex::default(),
         });
         shared.ask_first().await?;
-        let review = tokio::spawn(review(Arc::downgrade(&shared)));
-        *lock(&shared.review) = Some(AbortOnDrop(review));
+        shared.review_from_now_on();
         Ok(Self { shared })
     }
 
@@ -207,11 +184,11 @@ impl Drop for Patience<'_> {
 }
 
 impl Shared {
-    fn map(&self) -> Arc<Map> {
+    pub(super) fn map(&self) -> Arc<Map> {
         self.map.borrow().clone()
     }
 
-    fn round(&self) -> u64 {
+    pub(super) fn round(&self) -> u64 {
         self.rounds.load(Ordering::Acquire)
     }
 
@@ -301,154 +278,9 @@ impl Shared {
         guests.insert(address, node.clone());
         Ok(node)
     }
-
-    /// Asks for the map in a task of its own, unless that is under way.
-    fn refresh_soon(self: &Arc<Self>) {
-        // A caller may be dropped with its runtime.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let mut task = lock(&self.background);
-        if task.as_ref().is_none_or(|task| task.0.is_finished()) {
-            let shared = Arc::downgrade(self);
-            let round = self.round();
-            *task = Some(AbortOnDrop(runtime.spawn(async move {
-                if let Some(shared) = shared.upgrade() {
-                    shared.refresh(round).await;
-                }
-            })));
-        }
-    }
-
-    /// Asks for the map, unless that was done since `round`.
-    async fn refresh(&self, round: u64) {
-        let mut last = self.asking.lock().await;
-        if self.round() != round {
-            return;
-        }
-        if let Some(last) = *last {
-            sleep_until(last + PAUSE).await;
-        }
-        *last = Some(Instant::now());
-        let asked = self.ask().await;
-        self.is_current.store(asked.is_ok(), Ordering::Release);
-        self.rounds.fetch_add(1, Ordering::AcqRel);
-        drop(last);
-        let foreign = match &asked {
-            Err(NoMap::Foreign(reason)) => reason.clone(),
-            _ => String::new(),
-        };
-        let news = std::mem::replace(&mut *lock(&self.refused), foreign.clone()) != foreign;
-        // A subscriber is foreign: it is told last, with no lock held.
-        match asked {
-            Err(NoMap::Failed(failure)) => {
-                tracing::debug!(?failure, "no redis server gives the map of the cluster");
-            }
-            Err(NoMap::Foreign(reason)) if news => tracing::error!(
-                reason,
-                "the map of another redis cluster is not followed; to use that cluster, connect to it"
-            ),
-            Err(NoMap::Foreign(_)) | Ok(()) => {}
-        }
-    }
-
-    /// Asks the seeds, and takes the map that most of them agree on.
-    async fn ask_first(&self) -> Result<(), Failure> {
-        let charts = self.charts_of_seeds(FIRST_GRACE).await?;
-        let Some(first) = chart::first(&charts) else {
-            let reason = "the urls lead to different clusters, none of which has most of them";
-            return Err(Failure::Unsent(reason.into()));
-        };
-        self.take(&charts[first])
-    }
-
-    /// Asks some servers for the map, and takes the latest one of this cluster.
-    async fn ask(&self) -> Result<(), NoMap> {
-        let map = self.map();
-        let mut charts = charts(&map.ask(ASKED), GRACE).await.unwrap_or_default();
-        let old = map.ids();
-        if let Some(latest) = chart::latest(&charts, &old) {
-            return self.take(&charts[latest]).map_err(NoMap::Failed);
-        }
-        if charts.is_empty() {
-            charts = self.charts_of_seeds(GRACE).await.map_err(NoMap::Failed)?;
-            if let Some(latest) = chart::latest(&charts, &old) {
-                return self.take(&charts[latest]).map_err(NoMap::Failed);
-            }
-        }
-        let Some(newest) = chart::newest(&charts) else {
-            return Err(NoMap::Failed(uncovered(0)));
-        };
-        // All of the old servers, and each for itself.
-        let all = map.ask(usize::MAX);
-        let links = gather(all.iter().map(chart), all.len(), GRACE).await;
-        let by: Vec<_> = links.into_iter().flatten().flatten().collect();
-        let newest = &charts[newest];
-        if chart::is_confirmed(newest, &by, &old) {
-            return self.take(newest).map_err(NoMap::Failed);
-        }
-        Err(NoMap::Foreign(format!(
-            "{} draws a map on which most of the servers known until now are missing, and most of them do not confirm it",
-            newest.address
-        )))
-    }
-
-    /// The maps that the seeds draw. They are seldom asked: no connection is kept.
-    async fn charts_of_seeds(&self, grace: Duration) -> Result<Vec<Chart>, Failure> {
-        let charts = charts(&self.seeds, grace).await;
-        self.seeds.iter().for_each(Link::doubt);
-        charts
-    }
-
-    fn take(&self, chart: &Chart) -> Result<(), Failure> {
-        let mut taken = Ok(());
-        self.map
-            .send_if_modified(|map| match map.redrawn(&chart.ranges) {
-                Ok(new) => {
-                    // Replicas may have changed besides; nobody waits for that.
-                    let moved = !new.agrees_with(map);
-                    *map = Arc::new(new);
-                    moved
-                }
-                Err(failure) => {
-                    taken = Err(failure);
-                    false
-                }
-            });
-        taken
-    }
 }
 
-/// The maps that these servers draw.
-async fn charts(links: &[Link], grace: Duration) -> Result<Vec<Chart>, Failure> {
-    let mut why = Failure::Unsent("no server of the cluster is known".into());
-    let mut charts = Vec::new();
-    for answer in gather(links.iter().map(chart), 1, grace).await {
-        match answer {
-            Some(Ok(chart)) => charts.push(chart),
-            Some(Err(failure)) => why = failure,
-            None => {}
-        }
-    }
-    match charts.is_empty() {
-        true => Err(why),
-        false => Ok(charts),
-    }
-}
-
-/// Looks at the map from time to time, for as long as the store lives.
-async fn review(shared: Weak<Shared>) {
-    let mut due = interval_at(Instant::now() + REVIEW, REVIEW);
-    loop {
-        due.tick().await;
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        shared.refresh(shared.round()).await;
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under these locks is one assignment.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -463,6 +295,6 @@ async fn ask(link: &Link, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
     Ok(replies.into_iter().skip(1).step_by(2).collect())
 }
 
-fn uncovered(slot: usize) -> Failure {
+pub(super) fn uncovered(slot: usize) -> Failure {
     Failure::Unsent(format!("no server of the cluster has slot {slot}"))
 }

@@ -11,10 +11,12 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use super::attempt::AbortOnDrop;
+use super::attempt::Attempt;
 use super::failure::Failure;
+use super::home::Home;
 use super::notices::Notices;
 use super::place::Place;
 use super::server::{Dialled, Server};
@@ -45,7 +47,7 @@ enum Slot {
     /// The next command connects.
     Down,
     /// All commands wait for this attempt.
-    Building(Attempt),
+    Building(Attempt<Arc<Live>>),
     Up(Arc<Live>),
 }
 
@@ -78,29 +80,6 @@ impl Live {
     }
 }
 
-/// An attempt to connect: a task of its own, so that it survives the caller
-/// who needed it first, and ends with the link.
-struct Attempt {
-    result: watch::Receiver<Option<Result<Arc<Live>, Failure>>>,
-    _task: AbortOnDrop,
-}
-
-impl Attempt {
-    fn is_running(&self) -> bool {
-        // Without a sender and a result, its runtime is gone.
-        self.result.borrow().is_some() || self.result.has_changed().is_ok()
-    }
-}
-
-/// Ends a task with its owner.
-pub(super) struct AbortOnDrop(pub(super) JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Link {
     /// A link that connects when it is first used.
     pub(super) fn new(place: Place, notices: Arc<Notices>) -> Self {
@@ -119,6 +98,11 @@ impl Link {
         let link = Self::new(place, notices);
         *link.shared.lock() = Slot::Up(Arc::new(link.shared.live(first)));
         link
+    }
+
+    /// Where background work for it runs.
+    pub(super) fn home(&self) -> &Home {
+        self.shared.place.home()
     }
 
     /// Host and port, or what the sentinels call it.
@@ -309,7 +293,10 @@ impl Link {
             match &*slot {
                 Slot::Up(live) if !live.is_closed() => return Ok(live.clone()),
                 Slot::Building(attempt) if attempt.is_running() => attempt.result.clone(),
-                _ => {
+                other => {
+                    if matches!(other, Slot::Building(attempt) if attempt.is_stuck()) {
+                        self.shared.place.home().move_here();
+                    }
                     let attempt = self.attempt();
                     let result = attempt.result.clone();
                     *slot = Slot::Building(attempt);
@@ -325,11 +312,11 @@ impl Link {
         result.clone().unwrap_or_else(|| Err(ended()))
     }
 
-    fn attempt(&self) -> Attempt {
+    fn attempt(&self) -> Attempt<Arc<Live>> {
         let (done, result) = watch::channel(None);
         let link = Arc::downgrade(&self.shared);
         let (place, notices) = (self.shared.place.clone(), self.shared.notices.clone());
-        let task = tokio::spawn(async move {
+        let task = self.shared.place.home().spawn(async move {
             let dialled = place.dial(&notices).await;
             let Some(link) = link.upgrade() else {
                 return;
@@ -343,7 +330,8 @@ impl Link {
         });
         Attempt {
             result,
-            _task: AbortOnDrop(task),
+            begun: Instant::now(),
+            _task: task,
         }
     }
 
@@ -382,7 +370,7 @@ impl Shared {
             closed,
             born: Instant::now(),
             heard: AtomicU64::new(0),
-            _watch: watch.map(AbortOnDrop),
+            _watch: watch,
         }
     }
 

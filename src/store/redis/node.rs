@@ -71,7 +71,7 @@ impl Node {
         // Finished: the runtime that it ran on is gone.
         if listener.as_ref().is_none_or(|task| task.0.is_finished()) {
             let task = notices::listen(self.ears.clone(), self.notices.clone(), self.channels);
-            *listener = Some(AbortOnDrop(tokio::spawn(task)));
+            *listener = self.ears.home().spawn(task);
         }
     }
 }

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, Value, cmd};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::chart;
 use super::failure::Failure;
+use super::home::Home;
+use super::link::AbortOnDrop;
 use super::notices::Notices;
 use super::sentinel::Sentinels;
 use super::server::{DialError, Dialled, Server};
@@ -40,6 +41,14 @@ impl Place {
         }
     }
 
+    /// Where background work for it runs.
+    pub(super) fn home(&self) -> &Home {
+        match self {
+            Self::Server(server) | Self::Member(server, _) => server.home(),
+            Self::Primary(sentinels) => sentinels.home(),
+        }
+    }
+
     /// Connects and logs in; `notices` is told what the server pushes.
     pub(super) async fn dial(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
         let sentinels = match self {
@@ -47,6 +56,7 @@ impl Place {
             Self::Member(server, id) => return dial_member(server, id, notices).await,
             Self::Primary(sentinels) => sentinels,
         };
+        sentinels.follow();
         let server = sentinels.find().await.map_err(DialError::NoPrimary)?;
         let address = server.address();
         // The address belongs into these messages, and the link knows the name only.
@@ -67,21 +77,21 @@ impl Place {
         server: &Server,
         closed: &Arc<AtomicBool>,
         notices: &Arc<Notices>,
-    ) -> Option<JoinHandle<()>> {
+    ) -> Option<AbortOnDrop> {
         let Self::Primary(sentinels) = self else {
             return None;
         };
         let mut primary = sentinels.primary();
         let (closed, notices) = (closed.clone(), notices.clone());
         let address = server.address();
-        Some(tokio::spawn(async move {
+        self.home().spawn(async move {
             let moved = |now: &Option<String>| now.as_ref().is_some_and(|now| *now != address);
             // The sentinels end with the link.
             if primary.wait_for(moved).await.is_ok() {
                 closed.store(true, Ordering::Release);
                 notices.wake();
             }
-        }))
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::failure::Failure;
 use super::gather::gather;
+use super::home::Home;
 use super::link::{AbortOnDrop, Link};
 use super::node::Node;
 use super::place::Place;
@@ -103,12 +104,24 @@ impl Sentinels {
                         "a redis sentinel is of no use"
                     );
                 }
-                let follow = tokio::spawn(follow(Arc::downgrade(&sentinels)));
-                *(sentinels.follow.lock()).unwrap_or_else(PoisonError::into_inner) =
-                    Some(AbortOnDrop(follow));
+                sentinels.follow();
                 Ok((sentinels, server))
             }
             Err(mute) => Err(sentinels.explain(&mute, errors)),
+        }
+    }
+
+    /// Where background work runs.
+    pub(super) fn home(&self) -> &Home {
+        self.login.home()
+    }
+
+    /// Asks again and again from now on, unless that is under way.
+    pub(super) fn follow(self: &Arc<Self>) {
+        let mut task = self.follow.lock().unwrap_or_else(PoisonError::into_inner);
+        // Finished: the runtime that it ran on is gone.
+        if task.as_ref().is_none_or(|task| task.0.is_finished()) {
+            *task = self.home().spawn(follow(Arc::downgrade(self)));
         }
     }
 
