@@ -13,6 +13,7 @@ mod redis_store {
     mod lists;
     mod notices;
     mod outage;
+    mod proofs;
     mod protocol;
     mod records;
     mod refusals;
@@ -20,8 +21,10 @@ mod redis_store {
     mod rights;
     mod runtime;
     mod sentinel;
+    mod timeline;
     mod tls;
     mod topologies;
+    mod urls;
 
     use std::sync::Arc;
     use std::time::Duration;

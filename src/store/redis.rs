@@ -27,6 +27,7 @@ mod map;
 mod node;
 mod notices;
 mod place;
+mod proof;
 mod routes;
 mod scripts;
 mod sentinel;
@@ -34,6 +35,7 @@ mod server;
 mod slots;
 mod survey;
 mod unresolved;
+mod url;
 
 use std::fmt;
 use std::sync::Arc;
@@ -131,7 +133,10 @@ struct Inner {
 impl RedisStore {
     /// Connects to one server: `redis://[user][:password]@host[:port][/db]`, or
     /// `rediss://` for TLS. Port 6379 and database 0 are the defaults, and
-    /// special characters in user and password are percent-encoded.
+    /// special characters in user and password are percent-encoded. A user has a
+    /// password, and there are no query parameters and no fragment: nothing in a URL
+    /// is ignored. A password that goes to another machine than this one without TLS
+    /// is a warning in the log.
     ///
     /// TLS verifies the server's certificate against the system's roots;
     /// `SSL_CERT_FILE` names others. A process without a rustls provider gets
@@ -142,8 +147,9 @@ impl RedisStore {
     /// [`Error::InvalidConfig`] where trying again cannot help: a URL that
     /// cannot be read, a wrong user, password or database, TLS on the wrong
     /// side, a certificate that is not trusted, a server older than 7.0, a node
-    /// of a cluster or a sentinel. [`Error::StoreUnavailable`] where it may: nobody
-    /// there, or no answer within a few seconds. Neither shows the password.
+    /// of a cluster or a sentinel, a server without scripts, a right that is
+    /// missing. [`Error::StoreUnavailable`] where it may: nobody there, no answer
+    /// within a few seconds, or a replica. Neither shows the password.
     /// [`Error::NoRuntime`] outside of a tokio runtime.
     ///
     /// # Cancel safety

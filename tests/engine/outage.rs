@@ -223,7 +223,9 @@ async fn outcome_waits_whole_for_a_store_that_takes_no_writes() {
     for kind in [RefusalKind::NotNow, RefusalKind::NotAllowed] {
         let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
         let refusing = faulty(&store, &on, move |operation| match operation.event {
-            Some(Event::Complete { .. }) => Fault::RefuseAs(kind),
+            Some(Event::Complete { outcome, .. }) if !outcome.body.is_empty() => {
+                Fault::RefuseAs(kind)
+            }
             _ => Fault::Pass,
         });
         let engine = Engine::builder(upstream.clone()).store(refusing);

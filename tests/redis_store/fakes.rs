@@ -140,6 +140,8 @@ async fn serve(stream: TcpStream, manner: Arc<Mutex<Manner>>) {
                 let port = port.to_string();
                 format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
             }
+            // Of no script is a command missing.
+            (Manner::Says(_), "EVALSHA") => "*0\r\n".into(),
             (Manner::Says(version), "HELLO") => format!(
                 "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:3\r\n",
                 version.len()

@@ -176,20 +176,13 @@ async fn a_user_who_may_not_publish_writes_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_write_is_told_so() {
+async fn a_user_who_may_not_write_any_more_is_told_so() {
     let server = RedisServer::start();
-    server.command::<()>(&[
-        "ACL",
-        "SETUSER",
-        "app",
-        "on",
-        ">pw",
-        "~*",
-        "+@read",
-        "+@connection",
-    ]);
+    let user = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all"];
+    server.command::<()>(&user);
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
     let store = RedisStore::connect(&url).await.unwrap();
+    server.command::<()>(&["ACL", "SETUSER", "app", "-set"]);
     let error = apply(&store, 1, acquire(1)).await.unwrap_err();
     assert_eq!(error.refusal(), Some(NotAllowed), "{error:?}");
     assert!(chain(&error).contains("NOPERM"), "{error:?}");

@@ -48,8 +48,8 @@ fn single() -> Runtime {
 /// A small runtime of its own asks once, and is then not driven, while Redis is
 /// well.
 ///
-/// Red when a connection is made on the runtime of the caller who needed it first:
-/// all others wait for it for ever.
+/// Red when a connection is made on the runtime of the caller who needed it first,
+/// and an attempt never counts as stuck: all others wait for it for ever.
 #[test]
 fn reconnect_runs_where_the_store_was_made() {
     let server = RedisServer::start();

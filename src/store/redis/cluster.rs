@@ -11,9 +11,10 @@ use redis::{Cmd, Value, cmd};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::attempt::AbortOnDrop;
 use super::failure::Failure;
 use super::home::Home;
-use super::link::{AbortOnDrop, DEADLINE, Link, SUSPICIOUS};
+use super::link::{DEADLINE, Link, SUSPICIOUS};
 use super::map::Map;
 use super::node::Node;
 use super::place::Place;
@@ -88,10 +89,10 @@ impl Cluster {
         self.shared.map().part(slot(key))
     }
 
-    /// The server that has a key, with a connection to it.
-    pub(super) async fn server(&self, key: &str) -> Result<Server, Failure> {
+    /// The link to the server that has a key.
+    pub(super) fn link(&self, key: &str) -> Result<Link, Failure> {
         match self.shared.map().owner(slot(key)) {
-            Some(node) => node.link.server().await,
+            Some(node) => Ok(node.link.clone()),
             None => Err(uncovered(slot(key))),
         }
     }

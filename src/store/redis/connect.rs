@@ -13,6 +13,7 @@ use super::gather::gather;
 use super::link::Link;
 use super::node::Node;
 use super::place::{self, Place};
+use super::proof;
 use super::routes::Routes;
 use super::sentinel::Sentinels;
 use super::server::{Server, TOO_OLD, invalid, of_server, unavailable};
@@ -31,6 +32,7 @@ pub(super) struct Connected {
 /// To one server.
 pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
     let server = Server::parse(url)?;
+    server.warn_if_exposed();
     let address = server.address();
     let place = Place::Server(server.clone());
     let link = dial(&server, place.clone()).await?;
@@ -47,13 +49,15 @@ pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
             ));
         }
     }
-    Ok(connected(link, place, address).await)
+    proof::is_primary(&link).await?;
+    connected(link, place, address).await
 }
 
 /// To the primary that the sentinels name.
 pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connected, Error> {
     let (sentinels, server) = Sentinels::connect(urls, primary).await?;
     let address = sentinels.to_string();
+    server.warn_if_exposed();
     let what = format!("{address}, {}", server.address());
     // Not by the sentinels' word alone, but so that it can be explained.
     let place = Place::Primary(sentinels);
@@ -71,7 +75,7 @@ pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connect
     }
     let role = link.command(&cmd("ROLE")).await;
     place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
-    Ok(connected(link, place, address).await)
+    connected(link, place, address).await
 }
 
 /// To the primaries of a cluster.
@@ -89,6 +93,7 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
             "the urls differ in user, password or TLS, and all nodes are logged in to alike",
         ));
     }
+    seeds.iter().for_each(Server::warn_if_exposed);
     let asked = seeds.iter().map(|seed| async {
         let link = dial(seed, Place::Server(seed.clone())).await?;
         match about(&link).await? {
@@ -137,21 +142,25 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
         durability
     }));
     let durability = durability.await.into_iter().reduce(Durability::and);
+    let routes = Routes::Cluster(cluster);
+    proof::rights(&routes).await?;
     Ok(Connected {
-        routes: Routes::Cluster(cluster),
+        routes,
         durability: durability.unwrap_or_default(),
         address: format!("a cluster with {}", first.address()),
     })
 }
 
-async fn connected(link: Link, place: Place, address: String) -> Connected {
+async fn connected(link: Link, place: Place, address: String) -> Result<Connected, Error> {
     let durability = Durability::ask(&link).await;
     durability.warn(&address);
-    Connected {
-        routes: Routes::One(Node::alone(link, place)),
+    let routes = Routes::One(Node::alone(link, place));
+    proof::rights(&routes).await?;
+    Ok(Connected {
+        routes,
         durability,
         address,
-    }
+    })
 }
 
 /// A link whose first connection leads to that server.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 
-use super::link::AbortOnDrop;
+use super::attempt::AbortOnDrop;
 
 /// Where background work runs. A clone is the same one.
 #[derive(Clone)]

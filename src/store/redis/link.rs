@@ -13,13 +13,12 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-pub(super) use super::attempt::AbortOnDrop;
-use super::attempt::Attempt;
+use super::attempt::{AbortOnDrop, Attempt};
 use super::failure::Failure;
 use super::home::Home;
 use super::notices::Notices;
 use super::place::Place;
-use super::server::{Dialled, Server};
+use super::server::{DialError, Dialled, Server};
 
 /// How long a command may take, a new connection included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
@@ -128,7 +127,24 @@ impl Link {
 
     /// Sends commands in one go; the replies come as they are.
     pub(super) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
-        self.using(None, Vec::as_slice, |mut connection| async move {
+        self.send_all(None, commands).await
+    }
+
+    /// The same, on that connection only.
+    pub(super) async fn send_on(
+        &self,
+        generation: u64,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
+        self.send_all(Some(generation), commands).await
+    }
+
+    async fn send_all(
+        &self,
+        generation: Option<u64>,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
+        self.using(generation, Vec::as_slice, |mut connection| async move {
             if let [command] = commands {
                 return Ok(vec![connection.send_packed_command(command).await?]);
             }
@@ -143,26 +159,9 @@ impl Link {
         .await
     }
 
-    /// Sends commands in one go, on that connection only.
-    pub(super) async fn send_on(
-        &self,
-        generation: u64,
-        commands: &[Cmd],
-    ) -> Result<Vec<Value>, Failure> {
-        self.using(
-            Some(generation),
-            Vec::as_slice,
-            |mut connection| async move {
-                let mut pipeline = redis::pipe();
-                for command in commands {
-                    pipeline.add_command(command.clone());
-                }
-                connection
-                    .send_packed_commands(&pipeline, 0, commands.len())
-                    .await
-            },
-        )
-        .await
+    /// Another connection to where this link leads, for the caller alone.
+    pub(super) async fn dial_another(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
+        self.shared.place.dial(notices).await
     }
 
     /// The server that the connection at hand leads to.

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::link::{AbortOnDrop, Link};
+use super::attempt::AbortOnDrop;
+use super::link::Link;
 use super::notices::{self, Channels, Notices};
 use super::place::Place;
 use super::server::Server;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use redis::{Cmd, Value, cmd};
 use tokio::time::timeout;
 
+use super::attempt::AbortOnDrop;
 use super::chart;
 use super::failure::Failure;
 use super::home::Home;
-use super::link::AbortOnDrop;
 use super::notices::Notices;
 use super::sentinel::Sentinels;
 use super::server::{DialError, Dialled, Server};

@@ -11,7 +11,6 @@ use super::cluster::Cluster;
 use super::failure::Failure;
 use super::link::Link;
 use super::node::Node;
-use super::server::Server;
 
 /// The way to the server that has a key.
 pub(super) enum Routes {
@@ -20,11 +19,11 @@ pub(super) enum Routes {
 }
 
 impl Routes {
-    /// The server that has a key.
-    pub(super) async fn server(&self, key: &str) -> Result<Server, Failure> {
+    /// The link to the server that has a key.
+    pub(super) fn link(&self, key: &str) -> Result<Link, Failure> {
         match self {
-            Self::One(node) => node.link.server().await,
-            Self::Cluster(cluster) => cluster.server(key).await,
+            Self::One(node) => Ok(node.link.clone()),
+            Self::Cluster(cluster) => cluster.link(key),
         }
     }
 

@@ -10,10 +10,11 @@ use redis::{Value, cmd};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::attempt::AbortOnDrop;
 use super::failure::Failure;
 use super::gather::gather;
 use super::home::Home;
-use super::link::{AbortOnDrop, Link};
+use super::link::Link;
 use super::node::Node;
 use super::place::Place;
 use super::server::{Server, invalid, of_server, unavailable};
@@ -88,6 +89,7 @@ impl Sentinels {
         if primary.is_empty() {
             return Err(invalid("the primary has no name"));
         }
+        servers.iter().for_each(Server::warn_if_exposed);
         let (links, errors) = dial(&servers).await;
         let sentinels = Arc::new(Self {
             primary,

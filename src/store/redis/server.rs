@@ -1,6 +1,7 @@
 //! One server's address: read from a URL, dialled, and every way in which that
 //! can fail told apart. No message ever holds the user's password.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use super::dial::{client, dial, install_tls_provider};
 use super::home::Home;
 use super::notices::Notices;
+use super::url::check_unused_parts;
 use crate::error::{Error, StoreError};
 
 /// How long one attempt to connect may take: name, TCP, TLS and handshake.
@@ -90,6 +92,7 @@ impl Server {
                 ));
             }
         }
+        check_unused_parts(url)?;
         // redis-rs names no part of the URL in these errors.
         let info = url.into_connection_info().map_err(|error| {
             let text = error.to_string();
@@ -99,11 +102,6 @@ impl Server {
                 _ => format!("it cannot be read: {}", reason.to_lowercase()),
             })
         })?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-            return Err(invalid(
-                "#insecure is not supported: certificates are always verified",
-            ));
-        }
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             install_tls_provider();
         }
@@ -158,6 +156,28 @@ impl Server {
     pub(super) fn has_password(&self) -> bool {
         let login = self.client.get_connection_info().redis_settings();
         login.password().is_some()
+    }
+
+    /// Whether its password goes over a network that others may listen on.
+    pub(super) fn is_exposed(&self) -> bool {
+        let host = self.host().trim_matches(['[', ']']);
+        let address = host.parse::<IpAddr>();
+        let is_local = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+        let is_plain = matches!(
+            self.client.get_connection_info().addr(),
+            ConnectionAddr::Tcp(..)
+        );
+        self.has_password() && is_plain && !is_local
+    }
+
+    /// A warning in the log where it [is](Self::is_exposed).
+    pub(super) fn warn_if_exposed(&self) {
+        if self.is_exposed() {
+            tracing::warn!(
+                server = self.address(),
+                "the redis password is sent without TLS to another machine: use rediss://"
+            );
+        }
     }
 
     /// Whether both log in alike, over TLS or without.
@@ -344,5 +364,31 @@ pub(super) fn of_server(error: Error, address: &str) -> Error {
 pub(super) fn unavailable(reason: String) -> Error {
     Error::StoreUnavailable {
         source: StoreError::unavailable(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when only the scheme is looked at, or only the password.
+    #[test]
+    fn password_in_the_clear_is_noticed() {
+        let is_exposed = |url: &str| Server::parse(url).unwrap().is_exposed();
+        for safe in [
+            "redis://redis.internal",
+            "rediss://:pw@redis.internal",
+            "redis://:pw@127.0.0.9",
+            "redis://:pw@[::1]:7000",
+            "redis://:pw@localhost",
+        ] {
+            assert!(!is_exposed(safe), "{safe}");
+        }
+        for exposed in ["redis://:pw@redis.internal", "redis://u:pw@10.0.0.1/2"] {
+            assert!(is_exposed(exposed), "{exposed}");
+        }
+        // Also under the address that a cluster or a sentinel gives out.
+        let local = Server::parse("redis://:pw@localhost").unwrap();
+        assert!(local.at("10.0.0.2", 7000).unwrap().is_exposed());
     }
 }
