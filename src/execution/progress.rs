@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::reduced::reduced;
 use super::follow_up;
 use super::wishes::Wishes;
 use crate::error::StoreError;
@@ -341,53 +342,6 @@ impl Progress {
     }
 }
 
-/// The longest cause of an indeterminate record in its smaller form, in bytes.
-const MAX_SHORT_CAUSE: usize = 200;
-
-/// The same end in a smaller form, for a store that refuses it as too large: a
-/// completion with the status alone, a release without its verdict, a short cause.
-pub(super) fn reduced(event: Event) -> Option<Event> {
-    match event {
-        Event::Complete {
-            claim,
-            step,
-            outcome,
-            kept: Kept::Whole,
-            ttl,
-        } => {
-            let outcome = Arc::new(outcome.status_and_digest());
-            Some(Event::Complete {
-                claim,
-                step,
-                outcome,
-                kept: Kept::TooLarge,
-                ttl,
-            })
-        }
-        Event::Release {
-            claim,
-            step,
-            verdict: Some(_),
-        } => Some(Event::Release {
-            claim,
-            step,
-            verdict: None,
-        }),
-        Event::Abandon { claim, step, cause } if cause.len() > MAX_SHORT_CAUSE => {
-            let mut end = MAX_SHORT_CAUSE;
-            while !cause.is_char_boundary(end) {
-                end -= 1;
-            }
-            Some(Event::Abandon {
-                claim,
-                step,
-                cause: cause[..end].into(),
-            })
-        }
-        _ => None,
-    }
-}
-
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The lock is free before a subscriber formats it.
@@ -407,5 +361,6 @@ impl fmt::Debug for Progress {
     }
 }
 
+mod reduced;
 #[cfg(test)]
 mod tests;

@@ -377,8 +377,7 @@ pub(super) async fn discard(
         let reason = "only an operator of the store may remove it, by the store's own means";
         return Err(StoreError::refused_as(RefusalKind::NotAllowed, reason));
     };
-    let args = Args::with_room(0).word(stamp);
-    let key = record.name().to_string();
+    let (key, args) = (record.name().to_string(), Args::with_room(0).word(stamp));
     match scripts::DISCARD.run(link, &key, &args).await? {
         Value::Int(gone) => Ok(gone == 1),
         _ => Err(unexpected()),
@@ -387,13 +386,13 @@ pub(super) async fn discard(
 
 /// Whether a record says that a later version wrote it.
 fn is_newer(bytes: &[u8]) -> bool {
-    let Some(rest) = bytes.strip_prefix(FAMILY) else {
-        return false;
-    };
-    let version = rest.split(|byte| byte.is_ascii_whitespace()).next();
-    let version = version.and_then(|version| std::str::from_utf8(version).ok());
-    // What is no number is nothing that this version, or one before, has written.
-    version.is_none_or(|version| version.parse::<u32>().is_ok_and(|it| it > VERSION))
+    let version = bytes.strip_prefix(FAMILY);
+    let version = version.and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
+    version.is_some_and(|version| {
+        let number = std::str::from_utf8(version).map(str::parse::<u32>);
+        // What is no number was not written by this version, or one before.
+        !matches!(number, Ok(Ok(0..=VERSION)))
+    })
 }
 
 pub(super) fn unexpected() -> StoreError {
