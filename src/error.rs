@@ -10,7 +10,7 @@ use crate::key::{IdempotencyKey, Version};
 
 mod causes;
 
-pub use self::causes::{SendError, StoreError, TokenError};
+pub use self::causes::{RefusalKind, SendError, StoreError, TokenError};
 
 /// Any error, text or boxed error that explains another one.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;

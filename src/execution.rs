@@ -224,7 +224,11 @@ pub(crate) async fn follow_up(
         let sent = Instant::now();
         match store.apply(name, event.clone()).await {
             // A definite answer, a definite refusal, or time to stop asking.
-            Err(error) if !error.is_definite() && made < tries && sent.elapsed() < QUICK => {
+            Err(error)
+                if (!error.is_definite() || error.is_not_now())
+                    && made < tries
+                    && sent.elapsed() < QUICK =>
+            {
                 let pause = tokio::time::sleep(Duration::from_millis(20) * made);
                 Box::pin(pause).await;
             }

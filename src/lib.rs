@@ -149,7 +149,9 @@ mod upstream;
 
 pub use self::actors::{Drained, EngineMessage, Wait, Waits};
 pub use self::engine::{Engine, EngineBuilder, Stats};
-pub use self::error::{Cause, Error, ParseError, RetryHint, SendError, StoreError, TokenError};
+pub use self::error::{
+    Cause, Error, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
+};
 pub use self::key::{
     Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
 };
@@ -159,7 +161,7 @@ pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload};
 #[cfg(feature = "file")]
 pub use self::store::FileStore;
-pub use self::store::{BoxFuture, MemoryStore, Store};
+pub use self::store::{BoxFuture, MemoryStore, Store, UnreadableRecord};
 #[cfg(feature = "redis")]
 pub use self::store::{Durability, Persistence, RedisStore};
 #[cfg(feature = "encrypted")]

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::StoreError;
+use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Content, Event, Record, RecordState};
 
@@ -19,6 +19,7 @@ mod memory;
 mod notices;
 #[cfg(feature = "redis")]
 mod redis;
+mod unreadable;
 
 #[cfg(feature = "encrypted")]
 pub use self::encrypted::{Encrypted, EncryptionKeys};
@@ -30,6 +31,7 @@ pub(crate) use self::guarded::Guarded;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{Durability, Persistence, RedisStore};
+pub use self::unreadable::UnreadableRecord;
 
 /// A boxed future that may be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -132,6 +134,67 @@ pub trait Store: Send + Sync + 'static {
         let _ = (namespace, limit);
         Box::pin(async { Err(StoreError::refused("this store cannot list its records")) })
     }
+
+    /// Up to `limit` records of a namespace whose first line cannot be read, in no
+    /// order.
+    ///
+    /// # Errors
+    ///
+    /// By default [`StoreError::refused`]: a store that cannot list them leaves
+    /// this as it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        let _ = (namespace, limit);
+        Box::pin(async { Err(no_list_of_unreadable()) })
+    }
+
+    /// What is wrong with the record of `name`; `None` where there is none, or it
+    /// can be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`unreadable`](Self::unreadable) has them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        let _ = name;
+        Box::pin(async { Err(no_list_of_unreadable()) })
+    }
+
+    /// Removes a record that cannot be read, if it still is, byte for byte, what
+    /// was listed; returns whether it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`unreadable`](Self::unreadable) has them.
+    ///
+    /// # Cancel safety
+    ///
+    /// The record might have been removed; asking again is safe.
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let _ = record;
+        Box::pin(async { Err(no_list_of_unreadable()) })
+    }
+}
+
+fn no_list_of_unreadable() -> StoreError {
+    let reason = "this store neither lists nor removes records that it cannot read";
+    StoreError::refused_as(RefusalKind::NotAllowed, reason)
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -168,6 +231,28 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         (**self).unresolved(namespace, limit)
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        (**self).unreadable(namespace, limit)
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        (**self).look_unreadable(name)
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        (**self).discard(record)
     }
 }
 

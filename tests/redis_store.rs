@@ -9,8 +9,11 @@ mod redis_store {
     mod connect;
     mod fail_over;
     mod fakes;
+    mod identity;
+    mod lists;
     mod notices;
     mod outage;
+    mod proofs;
     mod protocol;
     mod records;
     mod refusals;
@@ -18,8 +21,10 @@ mod redis_store {
     mod rights;
     mod runtime;
     mod sentinel;
+    mod timeline;
     mod tls;
     mod topologies;
+    mod urls;
 
     use std::sync::Arc;
     use std::time::Duration;

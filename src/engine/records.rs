@@ -6,11 +6,11 @@ use tokio::time::timeout;
 use super::Engine;
 use crate::actors::{notice_loss, resolve};
 use crate::ambient::in_runtime;
-use crate::error::{Error, StoreError};
+use crate::error::{Error, RefusalKind, StoreError};
 use crate::execution::follow_up;
 use crate::key::{IdempotencyKey, Version};
 use crate::record::{Answer, Event, RecordState, Resolution};
-use crate::store::Store as _;
+use crate::store::{Store as _, UnreadableRecord};
 
 impl Engine {
     /// What is known of a key; `None` where nothing is: no record, one that was
@@ -150,5 +150,78 @@ impl Engine {
             found.extend(open.map(|state| (key, state)));
         }
         Ok(found)
+    }
+
+    /// Up to `limit` records of this engine's namespace that cannot be read, in no
+    /// order: those of a newer version, those that are damaged in their first line,
+    /// and those that would be indeterminate. None of them is on the list of
+    /// [`unresolved`](Self::unresolved) keys, and all of their keys are refused.
+    ///
+    /// It walks the whole store: for people and their tools, not for a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`], also from a store that cannot list them, and
+    /// where the list takes longer than the engine's `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn unreadable(&self, limit: usize) -> Result<Vec<UnreadableRecord>, Error> {
+        in_runtime()?;
+        let shared = &*self.inner.shared;
+        let unavailable = |source| Error::StoreUnavailable { source };
+        let listed = shared.store.unreadable(&shared.namespace, limit);
+        let listed = timeout(self.inner.deadline, listed).await;
+        let late = |_| unavailable(StoreError::unavailable("no list within the deadline"));
+        listed.map_err(late)?.map_err(unavailable)
+    }
+
+    /// What is wrong with the record of a key, for one that was refused with
+    /// [`Error::RecordUnreadable`]; `None` where there is none, or it can be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`], also from a store that cannot tell.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn inspect_unreadable(
+        &self,
+        key: &IdempotencyKey,
+    ) -> Result<Option<UnreadableRecord>, Error> {
+        in_runtime()?;
+        let shared = &*self.inner.shared;
+        let name = shared.name(*key);
+        let found = shared.store.look_unreadable(&name).await;
+        found.map_err(|source| Error::of_store(*key, source))
+    }
+
+    /// Removes a record that cannot be read, exactly as it was listed; returns
+    /// `false` where it has changed since, or is gone. The next request of its key
+    /// executes it: whether the lost record stood for a call is for the operator to
+    /// find out first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`], also for a record of a newer version, which is
+    /// not damaged, and from a store that cannot remove such records.
+    ///
+    /// # Cancel safety
+    ///
+    /// The record might have been removed; asking again is safe.
+    pub async fn discard_unreadable(&self, record: &UnreadableRecord) -> Result<bool, Error> {
+        in_runtime()?;
+        let store = &*self.inner.shared.store;
+        let of_store = |source| Error::of_store(record.key(), source);
+        if record.is_newer() {
+            let reason = "a newer version wrote the record";
+            return Err(of_store(StoreError::refused_as(
+                RefusalKind::NotAllowed,
+                reason,
+            )));
+        }
+        store.discard(record).await.map_err(of_store)
     }
 }

@@ -151,9 +151,23 @@ enum StoreErrorKind {
     Unavailable,
     /// Unavailable, and known not to have been sent.
     Unsent,
-    Refused,
+    Refused(RefusalKind),
     Unreadable,
     Undurable,
+}
+
+/// Why a store refused a command, and so what the engine does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalKind {
+    /// The record is too large, or the store is full: a smaller form of the same
+    /// event might fit, and is sent at once.
+    TooLarge,
+    /// The store takes no commands, or no writes, at the moment: the same event is
+    /// sent again, whole, later.
+    NotNow,
+    /// The store does not let this engine do that: an operator has to.
+    NotAllowed,
 }
 
 impl StoreError {
@@ -173,11 +187,17 @@ impl StoreError {
         }
     }
 
-    /// The store answered and refused to write (full, read-only, too few
-    /// replicas): the command was not applied.
+    /// The store answered and refused to write, since the record is too large or
+    /// the store is full: the command was not applied. A smaller form of it might
+    /// fit; where that cannot help, see [`refused_as`](Self::refused_as).
     pub fn refused(cause: impl Into<Cause>) -> Self {
+        Self::refused_as(RefusalKind::TooLarge, cause)
+    }
+
+    /// The store answered and refused the command, which was not applied.
+    pub fn refused_as(kind: RefusalKind, cause: impl Into<Cause>) -> Self {
         Self {
-            kind: StoreErrorKind::Refused,
+            kind: StoreErrorKind::Refused(kind),
             cause: share(cause),
         }
     }
@@ -217,7 +237,25 @@ impl StoreError {
 
     /// Whether the store definitely did not apply the command.
     pub fn is_refused(&self) -> bool {
-        self.kind == StoreErrorKind::Refused
+        self.refusal().is_some()
+    }
+
+    /// Why the store refused the command; `None` for any other failure.
+    pub fn refusal(&self) -> Option<RefusalKind> {
+        match self.kind {
+            StoreErrorKind::Refused(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// Whether a smaller form of the same event might be taken.
+    pub(crate) fn wants_less(&self) -> bool {
+        self.refusal() == Some(RefusalKind::TooLarge)
+    }
+
+    /// Whether the same event might be taken in a moment.
+    pub(crate) fn is_not_now(&self) -> bool {
+        self.refusal() == Some(RefusalKind::NotNow)
     }
 
     /// Whether the command was not even sent.
@@ -235,7 +273,13 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             StoreErrorKind::Unavailable | StoreErrorKind::Unsent => "the store did not answer",
-            StoreErrorKind::Refused => "the store refused to write",
+            StoreErrorKind::Refused(RefusalKind::TooLarge) => "the store refused to write",
+            StoreErrorKind::Refused(RefusalKind::NotNow) => {
+                "the store does not take the command at the moment"
+            }
+            StoreErrorKind::Refused(RefusalKind::NotAllowed) => {
+                "the store does not allow the command"
+            }
             StoreErrorKind::Unreadable => "the record is unreadable",
             StoreErrorKind::Undurable => "the store could not make sure of the write",
         })

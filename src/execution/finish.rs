@@ -138,8 +138,9 @@ impl Execution<Executed> {
             _ => (Kept::Whole, Duration::ZERO),
         };
         let mut answer = self.core.apply(store, &event, TRIES).await;
-        // Too large, or no memory left: the status at least is kept.
-        if answer.as_ref().is_err_and(StoreError::is_refused)
+        // Too large, or no memory left: the status at least is kept. Any other
+        // refusal passes, and the outcome with it if it were reduced.
+        if answer.as_ref().is_err_and(StoreError::wants_less)
             && let Some(smaller) = reduced(event)
         {
             kept = Kept::TooLarge;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::reduced::reduced;
 use super::follow_up;
 use super::wishes::Wishes;
 use crate::error::StoreError;
@@ -189,7 +190,7 @@ impl Progress {
         let abandons = matches!(event, Event::Abandon { .. });
         let answer = match follow_up(store, name, &event, tries).await {
             // Too large for the store: what is smaller may fit.
-            Err(error) if error.is_refused() => match reduced(event) {
+            Err(error) if error.wants_less() => match reduced(event) {
                 Some(smaller) => {
                     recorded_for = None;
                     follow_up(store, name, &smaller, tries).await?
@@ -342,39 +343,6 @@ impl Progress {
     }
 }
 
-/// The same end in a smaller form, for a store that refuses it: a completion with
-/// the status alone, a release without its verdict.
-pub(super) fn reduced(event: Event) -> Option<Event> {
-    match event {
-        Event::Complete {
-            claim,
-            step,
-            outcome,
-            kept: Kept::Whole,
-            ttl,
-        } => {
-            let outcome = Arc::new(outcome.status_and_digest());
-            Some(Event::Complete {
-                claim,
-                step,
-                outcome,
-                kept: Kept::TooLarge,
-                ttl,
-            })
-        }
-        Event::Release {
-            claim,
-            step,
-            verdict: Some(_),
-        } => Some(Event::Release {
-            claim,
-            step,
-            verdict: None,
-        }),
-        _ => None,
-    }
-}
-
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The lock is free before a subscriber formats it.
@@ -394,5 +362,6 @@ impl fmt::Debug for Progress {
     }
 }
 
+mod reduced;
 #[cfg(test)]
 mod tests;

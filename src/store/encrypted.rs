@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::keys::EncryptionKeys;
-use super::{BoxFuture, Store};
+use super::{BoxFuture, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{Fingerprint, IdempotencyKey, Namespace, RecordName};
 use crate::outcome::{Kept, Outcome};
@@ -266,6 +266,28 @@ impl<S: Store> Store for Encrypted<S> {
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         // Nothing of an indeterminate record is encrypted.
         self.store.unresolved(namespace, limit)
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        self.store.unreadable(namespace, limit)
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        self.store.look_unreadable(name)
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.store.discard(record)
     }
 }
 

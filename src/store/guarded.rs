@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{BoxFuture, Store};
+use super::{BoxFuture, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::policy::{Access, Breakers, Failure, Pass};
@@ -37,6 +37,8 @@ struct State {
     breakers: Breakers,
     /// Kept while a breaker is open.
     open: Option<Raised>,
+    /// Why the last command failed that was not answered.
+    why: Arc<str>,
 }
 
 impl Guarded {
@@ -47,6 +49,7 @@ impl Guarded {
             state: Mutex::new(State {
                 breakers: Breakers::new(limit),
                 open: None,
+                why: "".into(),
             }),
             turned: Notify::new(),
             origin: Instant::now(),
@@ -82,8 +85,10 @@ impl Guarded {
             Ok(turn) => turn.take(command, call).await,
             Err(_) => {
                 telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
-                let why = "the breaker is open: the last commands were not answered";
-                Err(StoreError::unsent(why))
+                let why = self.state().why.clone();
+                Err(StoreError::unsent(format!(
+                    "the breaker is open: the last commands were not answered: {why}"
+                )))
             }
         }
     }
@@ -269,20 +274,28 @@ impl Turn<'_> {
             probe: self.probe,
         };
         // A store that refuses has answered.
-        let answered = answer.as_ref().err().is_none_or(StoreError::is_definite);
-        self.end(now, (!answered).then_some(failure));
+        let unanswered = answer.as_ref().err().filter(|error| !error.is_definite());
+        // What a store says of its failure is foreign code, too.
+        let why = unanswered.map(|error| {
+            let why = telemetry::contained(|| crate::error::chain(error));
+            (failure, why.unwrap_or_default().into())
+        });
+        self.end(now, why);
         let (time, failed) = (now - self.sent, answer.is_err());
         telemetry::contained(|| telemetry::store_command(namespace, command, time, failed));
         answer
     }
 
-    fn end(&mut self, now: Duration, failure: Option<Failure>) {
+    fn end(&mut self, now: Duration, failure: Option<(Failure, Arc<str>)>) {
         let mut turned = std::mem::take(&mut self.probe);
         let change = {
             let mut state = self.guarded.state();
             let was_closed = state.breakers.are_closed();
             match failure {
-                Some(failure) => state.breakers.failed(self.part, self.access, failure),
+                Some((failure, why)) => {
+                    state.breakers.failed(self.part, self.access, failure);
+                    state.why = why;
+                }
                 None => turned |= state.breakers.answered(self.part, self.access, now),
             }
             match (was_closed, state.breakers.are_closed()) {
@@ -385,6 +398,32 @@ impl Store for Guarded {
         Box::pin(caught(async move {
             self.store.unresolved(namespace, limit).await
         }))
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        Box::pin(caught(async move {
+            self.store.unreadable(namespace, limit).await
+        }))
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        let look = || self.store.look_unreadable(name);
+        Box::pin(self.within(Access::Read, "look", name, look))
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let discard = || self.store.discard(record);
+        Box::pin(self.within(Access::Write, "forget", record.name(), discard))
     }
 }
 

@@ -6,28 +6,36 @@
 //! RedisStore ── commands ── scripts ──► Routes ─┬─ Node ── Link ── Place ─┬─ Server      one shared connection, remade on demand
 //!           └── copies ── commands ──► a few    │                         └─ Sentinels   who is the primary now?
 //!                                   connections └─ Cluster ── Map ── Nodes               who has which key?
-//! Node ── notices ◄── listener ◄── Link                                                  who waits for which channel
+//!                                                  └─ survey ── charts                   and is that still the same cluster?
+//! Node ── notices ◄── listener ◄── a Link of its own                                     who waits for which channel
 //! ```
 
+mod attempt;
 mod carrier;
+mod chart;
 mod cluster;
 mod commands;
 mod connect;
 mod copies;
+mod dial;
 mod durability;
 mod failure;
 mod gather;
+mod home;
 mod link;
 mod map;
 mod node;
 mod notices;
 mod place;
+mod proof;
 mod routes;
 mod scripts;
 mod sentinel;
 mod server;
 mod slots;
+mod survey;
 mod unresolved;
+mod url;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +45,7 @@ use self::connect::Connected;
 use self::copies::Copies;
 pub use self::durability::{Durability, Persistence};
 use self::routes::Routes;
-use super::{BoxFuture, Store};
+use super::{BoxFuture, Store, UnreadableRecord};
 use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
@@ -51,9 +59,11 @@ use crate::record::{Answer, Event, RecordState};
 /// | a primary and replicas, watched by sentinels | [`sentinel`](Self::sentinel) | commands fail until the sentinels have promoted a replica, then go there |
 /// | a cluster | [`cluster`](Self::cluster) | commands for its keys fail until its replica has taken over, then go there; all others go on |
 ///
-/// A clone is the same store, over the same connections: one, or two for each
-/// primary of a cluster. A connection is remade when it fails, by the next
-/// command; while a server is away, commands for it fail at once or within 2 s,
+/// A clone is the same store, over the same connections: one for commands to each
+/// server, and from the first wait on another one for notices. They belong to the
+/// runtime on which the store was made, whichever runtime its callers are on, and
+/// to a caller's only once that one has ended or stands still. A connection is
+/// remade when it fails, by the next command; while a server is away, commands for it fail at once or within 2 s,
 /// a new connection included, and never hang. No command is repeated behind the
 /// caller's back unless a server said that it had not run it (`MOVED`, `ASK`),
 /// or there was no connection to send it on: one whose reply was lost is
@@ -86,14 +96,28 @@ use crate::record::{Answer, Event, RecordState};
 /// list unresolved ones; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels,
 /// without which those who wait learn of an outcome only by polling. In a cluster
 /// `SPUBLISH`, `SSUBSCRIBE` and `SUNSUBSCRIBE` instead, `CLUSTER SLOTS`, `ASKING`,
-/// and `CLUSTER INFO` to tell an old map from a new one. With sentinels also `ROLE`,
-/// to tell a primary from a replica, and on the sentinels `SENTINEL`. `HELLO` says
+/// `CLUSTER INFO` to tell an old map from a new one, `CLUSTER MYID` to tell a node
+/// from another one at its address, and `CLUSTER NODES` to notice slots that move
+/// under a list. With sentinels also `ROLE`, to tell a primary from a replica, and on
+/// the sentinels `SENTINEL`, and `SUBSCRIBE` on `+switch-master`. `HELLO` says
 /// what kind of server it is, `INFO` and `CONFIG GET` how lasting: without them that
 /// is not known.
 ///
 /// On a server that is out of memory (`maxmemory` with `noeviction`), acquiring
 /// and writing large outcomes is [`StoreError::refused`]; replays go on, and so
-/// do the small writes that settle a key which is already held.
+/// do the small writes that settle a key which is already held. A server that takes
+/// no writes at the moment (`READONLY`, `NOREPLICAS`, `MISCONF`), or no commands
+/// (`LOADING`, `BUSY`, `CLUSTERDOWN`), is [`NotNow`](crate::RefusalKind::NotNow), and one that
+/// forbids them [`NotAllowed`](crate::RefusalKind::NotAllowed): neither costs an outcome its body.
+///
+/// # Who is a server of this store
+///
+/// A cluster's map is followed only if it is of the same cluster: with most of the
+/// nodes, by their ids, of the map before, or confirmed by most of those. The map of
+/// another cluster is refused with an `ERROR` in the log, whatever its epoch, and the
+/// store goes on with the one that it has; the map is looked at every 10 s, so that
+/// a cluster whose nodes are replaced one after the other stays known. A node that
+/// has another id than the map says is not used.
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
@@ -109,7 +133,10 @@ struct Inner {
 impl RedisStore {
     /// Connects to one server: `redis://[user][:password]@host[:port][/db]`, or
     /// `rediss://` for TLS. Port 6379 and database 0 are the defaults, and
-    /// special characters in user and password are percent-encoded.
+    /// special characters in user and password are percent-encoded. A user has a
+    /// password, and there are no query parameters and no fragment: nothing in a URL
+    /// is ignored. A password that goes to another machine than this one without TLS
+    /// is a warning in the log.
     ///
     /// TLS verifies the server's certificate against the system's roots;
     /// `SSL_CERT_FILE` names others. A process without a rustls provider gets
@@ -120,8 +147,9 @@ impl RedisStore {
     /// [`Error::InvalidConfig`] where trying again cannot help: a URL that
     /// cannot be read, a wrong user, password or database, TLS on the wrong
     /// side, a certificate that is not trusted, a server older than 7.0, a node
-    /// of a cluster or a sentinel. [`Error::StoreUnavailable`] where it may: nobody
-    /// there, or no answer within a few seconds. Neither shows the password.
+    /// of a cluster or a sentinel, a server without scripts, a right that is
+    /// missing. [`Error::StoreUnavailable`] where it may: nobody there, no answer
+    /// within a few seconds, or a replica. Neither shows the password.
     /// [`Error::NoRuntime`] outside of a tokio runtime.
     ///
     /// # Cancel safety
@@ -153,7 +181,8 @@ impl RedisStore {
     /// [`Error::InvalidConfig`] also for no URL at all, URLs that differ, a
     /// database other than 0, and a server that is no node of a cluster.
     /// [`Error::StoreUnavailable`] also where no primary can be reached under the
-    /// address that the cluster gives out. Where one URL can be used, the others'
+    /// address that the cluster gives out, and where the URLs lead to different
+    /// clusters and not most of them to one. Where one URL can be used, the others'
     /// faults are warnings in the log.
     ///
     /// # Cancel safety
@@ -176,9 +205,13 @@ impl RedisStore {
     /// With `rediss://` the servers' certificates must hold for the names or
     /// addresses that the sentinels give out.
     ///
-    /// All sentinels are asked at once, and the latest of their answers counts;
-    /// one that answers is enough. They are asked again when a connection fails,
-    /// when a server says that it is a replica, and once a second: so long, and
+    /// All sentinels are asked at once, and the server that **most of those given**
+    /// name is the primary, if it says itself that it is one (`ROLE`). Fewer are
+    /// enough for the server that most named last, and, for servers without a
+    /// password, for the first one: no password ever goes to a server that one of
+    /// several sentinels names alone. They are asked again when a connection fails,
+    /// when a server says that it is a replica, when one of them tells that it has
+    /// another primary (`+switch-master`), and once a second: so long, and
     /// the time of one answer longer, a primary that was cut off from them, but
     /// not from here, may go on being written to. `min-replicas-to-write` on it,
     /// or [`replicas`](Self::replicas), keeps it from being believed.
@@ -187,8 +220,9 @@ impl RedisStore {
     ///
     /// Those of [`connect`](Self::connect), of the sentinel or the primary;
     /// [`Error::InvalidConfig`] also for no URL at all, a database in a sentinel's
-    /// URL, a name that the sentinels do not know, and a data server's URL. Where
-    /// one sentinel can be used, the others' faults are warnings in the log.
+    /// URL, a name that the sentinels do not know, and a data server's URL.
+    /// [`Error::StoreUnavailable`] also where too few of them agree. Where
+    /// the primary is found, faults of single sentinels are warnings in the log.
     ///
     /// # Cancel safety
     ///
@@ -301,5 +335,29 @@ impl Store for RedisStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         Box::pin(unresolved::unresolved(&self.inner.routes, namespace, limit))
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        let routes = &self.inner.routes;
+        Box::pin(unresolved::all_unreadable(routes, namespace, limit))
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        let routes = &self.inner.routes;
+        Box::pin(async move { commands::unreadable(routes, name, &name.to_string()).await })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(commands::discard(&self.inner.routes, record))
     }
 }

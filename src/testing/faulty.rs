@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::error::StoreError;
+use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
-use crate::store::{BoxFuture, Store};
+use crate::store::{BoxFuture, Store, UnreadableRecord};
 
 /// What happens to one store command.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub enum Fault {
     LoseReply,
     /// It is refused for certain, as by a store that is full.
     Refuse,
+    /// It is refused for certain, for another reason.
+    RefuseAs(RefusalKind),
     /// It is applied, and never answered.
     Silent,
     /// It is applied at once, and answered after this long.
@@ -105,6 +107,9 @@ impl FaultyStore {
                 Fault::Pass => return apply.await,
                 Fault::Fail => return Err(StoreError::unavailable("a scripted failure")),
                 Fault::Refuse => return Err(StoreError::refused("a scripted refusal")),
+                Fault::RefuseAs(kind) => {
+                    return Err(StoreError::refused_as(kind, "a scripted refusal"));
+                }
                 Fault::LoseReply => {
                     apply.await?;
                     return Err(StoreError::unavailable("a scripted loss of the reply"));
@@ -170,6 +175,28 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         self.store.unresolved(namespace, limit)
+    }
+
+    fn unreadable<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
+        self.store.unreadable(namespace, limit)
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        self.store.look_unreadable(name)
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.store.discard(record)
     }
 }
 

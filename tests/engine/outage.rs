@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
-use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, RecordState, Served};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, RecordState, RefusalKind, Served};
 use tokio::time::Instant;
 
 use super::{SECOND, request};
@@ -212,6 +212,37 @@ async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
     );
     assert_eq!(replay.status().as_u16(), 200);
     assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// A fail-over, a full replica set, a right that is missing: none of them says that
+/// the outcome is too large.
+///
+/// Red when every refusal is taken for that: the body is thrown away.
+#[tokio::test(start_paused = true)]
+async fn outcome_waits_whole_for_a_store_that_takes_no_writes() {
+    for kind in [RefusalKind::NotNow, RefusalKind::NotAllowed] {
+        let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
+        let refusing = faulty(&store, &on, move |operation| match operation.event {
+            Some(Event::Complete { outcome, .. }) if !outcome.body.is_empty() => {
+                Fault::RefuseAs(kind)
+            }
+            _ => Fault::Pass,
+        });
+        let engine = Engine::builder(upstream.clone()).store(refusing);
+        let engine = engine.recent(0, SECOND).start().await.unwrap();
+        let first = engine.execute(request("{}")).await.unwrap();
+        assert!(!first.recorded(), "{kind:?}");
+        assert!(engine.stats().store_up, "a store that refuses answers");
+        on.store(false, Ordering::SeqCst);
+        tokio::time::sleep(20 * SECOND).await;
+        assert_eq!(engine.stats().executions, 0, "{kind:?}: it is recorded");
+        let replay = engine.execute(request("{}")).await.unwrap();
+        assert_eq!(
+            (replay.served(), replay.kept(), replay.body().as_ref()),
+            (Served::Store, genesys_once::Kept::Whole, &b"{}"[..])
+        );
+        assert_eq!(upstream.ledger().total(), 1);
+    }
 }
 
 /// The acquire is applied and answered too late, twice. What I1 says of a lease

@@ -288,8 +288,8 @@ async fn a_slot_that_comes_back_is_listened_to_again() {
 #[tokio::test]
 async fn a_node_that_has_missed_a_fail_over_is_not_believed() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
-    let stale = Fake::cluster_node(1, old.port).await;
-    let informed = Fake::cluster_node(2, new.port).await;
+    let stale = Fake::cluster_node(1, &[old.port, new.port]).await;
+    let informed = Fake::cluster_node(2, &[new.port, old.port]).await;
     for number in 0..10 {
         let urls = [stale.url(), informed.url()];
         let store = RedisStore::cluster(urls).await.unwrap();

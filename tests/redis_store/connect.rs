@@ -12,11 +12,11 @@ use crate::support::redis::{Certificate, Options, RedisServer};
 
 const SECRET: &str = "hunter2";
 
-async fn invalid(url: &str) -> String {
+pub async fn invalid(url: &str) -> String {
     reason(url, RedisStore::connect(url).await.unwrap_err())
 }
 
-async fn invalid_cluster(urls: &[String]) -> String {
+pub async fn invalid_cluster(urls: &[String]) -> String {
     let error = RedisStore::cluster(urls).await.unwrap_err();
     reason(&urls.join(" "), error)
 }
@@ -50,50 +50,6 @@ pub async fn unavailable(url: &str) -> String {
         "{error:?}"
     );
     chain(&error)
-}
-
-#[tokio::test]
-async fn a_url_that_cannot_be_used_is_told() {
-    for (url, reason) in [
-        (
-            "",
-            "it has no scheme: redis://host or rediss://host is meant",
-        ),
-        (
-            "localhost:6379",
-            "it has no scheme: redis://host or rediss://host is meant",
-        ),
-        (
-            "http://:hunter2@localhost",
-            "its scheme is neither redis:// nor rediss://",
-        ),
-        (
-            "hunter2://localhost",
-            "its scheme is neither redis:// nor rediss://",
-        ),
-        (
-            "unix:///tmp/redis.sock",
-            "its scheme is neither redis:// nor rediss://",
-        ),
-        (
-            "redis://:hunter2@localhost/zero",
-            "its path is not a database number",
-        ),
-        (
-            "redis://:hunter2@local host",
-            "it cannot be read: redis url did not parse",
-        ),
-        (
-            "redis://:hunter2@localhost:port",
-            "it cannot be read: redis url did not parse",
-        ),
-        (
-            "rediss://localhost/#insecure",
-            "#insecure is not supported: certificates are always verified",
-        ),
-    ] {
-        assert_eq!(invalid(url).await, reason, "{url}");
-    }
 }
 
 #[tokio::test]

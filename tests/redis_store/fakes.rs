@@ -1,6 +1,9 @@
 //! Servers that no package manager has: too old, silent, or hanging up. They
 //! understand no more of the protocol than the handshake takes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -10,8 +13,9 @@ enum Manner {
     Says(String),
     /// The epoch, and the port of the primary.
     Sentinel(u64, u16),
-    /// The epoch, and the port of the server that has all slots.
-    ClusterNode(u64, u16),
+    /// The epoch, and the ports of the server that has all slots and of its
+    /// replicas.
+    ClusterNode(u64, Vec<u16>),
     KnowsNoHello,
     Silent,
     HangsUp,
@@ -21,6 +25,8 @@ enum Manner {
 pub struct Fake {
     pub port: u16,
     login: &'static str,
+    manner: Arc<Mutex<Manner>>,
+    dialled: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -36,11 +42,22 @@ impl Fake {
         fake
     }
 
-    /// A node of a cluster that draws this map, as of that epoch.
-    pub async fn cluster_node(epoch: u64, port: u16) -> Self {
-        let mut fake = Self::start(Manner::ClusterNode(epoch, port)).await;
+    /// A node of a cluster that draws a map of one shard, as of that epoch: its
+    /// primary, and then its replicas.
+    pub async fn cluster_node(epoch: u64, ports: &[u16]) -> Self {
+        let mut fake = Self::start(Manner::ClusterNode(epoch, ports.to_vec())).await;
         fake.login = "";
         fake
+    }
+
+    /// Draws another map from now on.
+    pub fn draw(&self, epoch: u64, ports: &[u16]) {
+        *self.manner.lock().unwrap() = Manner::ClusterNode(epoch, ports.to_vec());
+    }
+
+    /// How often it was connected to.
+    pub fn dialled(&self) -> usize {
+        self.dialled.load(Ordering::SeqCst)
     }
 
     pub async fn without_hello() -> Self {
@@ -62,21 +79,30 @@ impl Fake {
     async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let task = tokio::spawn(async move {
-            let mut silent = Vec::new();
-            // Connections end with the server.
-            let mut served = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                match &manner {
-                    Manner::Silent => silent.push(stream),
-                    Manner::HangsUp => drop(stream),
-                    answers => drop(served.spawn(serve(stream, answers.clone()))),
+        let manner = Arc::new(Mutex::new(manner));
+        let dialled = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn({
+            let (manner, dialled) = (manner.clone(), dialled.clone());
+            async move {
+                let mut silent = Vec::new();
+                // Connections end with the server.
+                let mut served = JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    dialled.fetch_add(1, Ordering::SeqCst);
+                    let now = manner.lock().unwrap().clone();
+                    match now {
+                        Manner::Silent => silent.push(stream),
+                        Manner::HangsUp => drop(stream),
+                        _ => drop(served.spawn(serve(stream, manner.clone()))),
+                    }
                 }
             }
         });
         Self {
             port,
             login: ":hunter2@",
+            manner,
+            dialled,
             task,
         }
     }
@@ -88,18 +114,24 @@ impl Drop for Fake {
     }
 }
 
-async fn serve(stream: TcpStream, manner: Manner) {
+async fn serve(stream: TcpStream, manner: Arc<Mutex<Manner>>) {
     let mut stream = BufReader::new(stream);
     while let Some((command, subcommand)) = command(&mut stream).await {
+        let manner = manner.lock().unwrap().clone();
         let reply = match (&manner, command.as_str()) {
             (Manner::Sentinel(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$8\r\nsentinel\r\n".into(),
             (Manner::ClusterNode(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n".into(),
             (Manner::ClusterNode(epoch, _), "CLUSTER") if subcommand == "INFO" => bulk(&format!(
                 "cluster_state:ok\r\ncluster_current_epoch:{epoch}\r\n"
             )),
-            (Manner::ClusterNode(_, port), "CLUSTER") => {
-                let server = format!("*2\r\n{}:{port}\r\n", bulk("127.0.0.1"));
-                format!("*1\r\n*3\r\n:0\r\n:16383\r\n{server}")
+            (Manner::ClusterNode(_, ports), "CLUSTER") if subcommand == "SLOTS" => {
+                let server = |port: &u16| {
+                    let id = bulk(&format!("id-of-{port}"));
+                    format!("*3\r\n{}:{port}\r\n{id}", bulk("127.0.0.1"))
+                };
+                let servers: String = ports.iter().map(server).collect();
+                let count = ports.len() + 2;
+                format!("*1\r\n*{count}\r\n:0\r\n:16383\r\n{servers}")
             }
             (Manner::Sentinel(epoch, _), "SENTINEL") if subcommand == "MASTER" => {
                 format!("%1\r\n$12\r\nconfig-epoch\r\n$1\r\n{epoch}\r\n")
@@ -108,6 +140,8 @@ async fn serve(stream: TcpStream, manner: Manner) {
                 let port = port.to_string();
                 format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
             }
+            // Of no script is a command missing.
+            (Manner::Says(_), "EVALSHA") => "*0\r\n".into(),
             (Manner::Says(version), "HELLO") => format!(
                 "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:3\r\n",
                 version.len()

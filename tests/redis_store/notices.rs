@@ -63,6 +63,33 @@ async fn a_change_in_another_process_is_noticed() {
     assert!(timeout(QUIET, other).await.is_err());
 }
 
+/// A server counts a connection that listens as a client of pub/sub: it cuts it
+/// where its replies exceed `client-output-buffer-limit pubsub`.
+///
+/// Red when notices come on the connection of the commands.
+#[tokio::test]
+async fn commands_share_no_connection_with_notices() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let listening = || -> usize {
+        let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        clients.lines().count()
+    };
+    apply(&store, 1, acquire(1)).await.unwrap();
+    assert_eq!((connections(&server), listening()), (1, 0), "before a wait");
+    subscribe(&store, 1).await;
+    assert_eq!((connections(&server), listening()), (2, 1));
+    // What is cut with the notices leaves the commands alone.
+    let limits = "normal 0 0 0 replica 0 0 0 pubsub 1kb 0 0";
+    server.command::<()>(&["CONFIG", "SET", "client-output-buffer-limit", limits]);
+    let body = "x".repeat(1 << 20);
+    apply(&store, 1, complete(1, &body)).await.unwrap();
+    let looks = [(); 5].map(|()| apply(&store, 1, acquire(2)));
+    for answer in futures_util::future::join_all(looks).await {
+        answer.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_nobody_waits_for_is_unsubscribed() {
     let server = RedisServer::start();
@@ -124,7 +151,8 @@ async fn the_last_clone_takes_tasks_and_connections_along() {
         async move { store.changed(&super::name(7)).await }
     });
     assert!(timeout(QUIET, clone.changed(&name)).await.is_err());
-    assert_eq!(connections(&server), 1);
+    // One for commands, one for notices.
+    assert_eq!(connections(&server), 2);
     drop(store);
     waiting.abort();
     let _ = waiting.await;

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use genesys_once::RefusalKind::{NotAllowed, NotNow, TooLarge};
 use genesys_once::record::{Answer, Event};
 use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, apply, chain, claim, complete, name};
-use crate::support::redis::RedisServer;
+use crate::support::eventually;
+use crate::support::redis::{Options, RedisServer};
 
 fn is_cached(answer: &Answer) -> bool {
     matches!(answer, Answer::Is(Some(RecordState::Cached { .. })))
@@ -26,7 +28,7 @@ async fn a_full_server_refuses_new_keys_and_replays_old_ones() {
 
     let error = apply(&store, 9, acquire(1)).await.unwrap_err();
     assert!(
-        error.is_refused() && chain(&error).contains("OOM"),
+        error.refusal() == Some(TooLarge) && chain(&error).contains("OOM"),
         "{error:?}"
     );
     assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
@@ -41,7 +43,7 @@ async fn a_full_server_refuses_new_keys_and_replays_old_ones() {
     let error = apply(&store, 2, complete(1, &"x".repeat(4096)))
         .await
         .unwrap_err();
-    assert!(error.is_refused(), "{error:?}");
+    assert_eq!(error.refusal(), Some(TooLarge), "{error:?}");
     assert_eq!(
         apply(&store, 2, complete(1, "")).await.unwrap(),
         Answer::Done
@@ -79,7 +81,7 @@ async fn a_server_without_enough_replicas_refuses_and_replays() {
     ] {
         let error = apply(&store, number, event).await.unwrap_err();
         assert!(
-            error.is_refused() && chain(&error).contains("NOREPLICAS"),
+            error.refusal() == Some(NotNow) && chain(&error).contains("NOREPLICAS"),
             "{error:?}"
         );
     }
@@ -98,11 +100,46 @@ async fn a_server_that_has_become_a_replica_refuses_and_replays() {
     assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
     let error = apply(&store, 9, acquire(1)).await.unwrap_err();
     assert!(
-        error.is_refused() && chain(&error).contains("READONLY"),
+        error.refusal() == Some(NotNow) && chain(&error).contains("READONLY"),
         "{error:?}"
     );
     server.command::<()>(&["REPLICAOF", "NO", "ONE"]);
     assert_eq!(apply(&store, 9, acquire(1)).await.unwrap(), Answer::Done);
+}
+
+/// While the script of another program runs, a server answers everything with
+/// `BUSY`, and runs nothing.
+///
+/// Red when that counts as no answer, which opens the breaker.
+#[tokio::test]
+async fn a_server_that_is_busy_refuses_for_now() {
+    let server = Options::default().set("busy-reply-threshold", "50").start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let url = server.url();
+    let busy = std::thread::spawn(move || {
+        let client = redis::Client::open(url).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let mut script = redis::cmd("EVAL");
+        script.arg("while true do end").arg(0);
+        script.query::<()>(&mut connection)
+    });
+    let mut error = None;
+    eventually("the server is busy", async || {
+        error = store.look(&name(1)).await.err();
+        error.is_some()
+    })
+    .await;
+    for error in [
+        error.unwrap(),
+        apply(&store, 1, acquire(1)).await.unwrap_err(),
+        apply(&store, 1, complete(1, "{}")).await.unwrap_err(),
+    ] {
+        assert_eq!(error.refusal(), Some(NotNow), "{error:?}");
+        assert!(chain(&error).contains("BUSY"), "{error:?}");
+    }
+    server.command::<()>(&["SCRIPT", "KILL"]);
+    busy.join().unwrap().unwrap_err();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
 }
 
 #[tokio::test]
@@ -139,23 +176,14 @@ async fn a_user_who_may_not_publish_writes_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_write_is_told_so() {
+async fn a_user_who_may_not_write_any_more_is_told_so() {
     let server = RedisServer::start();
-    server.command::<()>(&[
-        "ACL",
-        "SETUSER",
-        "app",
-        "on",
-        ">pw",
-        "~*",
-        "+@read",
-        "+@connection",
-    ]);
+    let user = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all"];
+    server.command::<()>(&user);
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
     let store = RedisStore::connect(&url).await.unwrap();
+    server.command::<()>(&["ACL", "SETUSER", "app", "-set"]);
     let error = apply(&store, 1, acquire(1)).await.unwrap_err();
-    assert!(
-        error.is_refused() || chain(&error).contains("NOPERM"),
-        "{error:?}"
-    );
+    assert_eq!(error.refusal(), Some(NotAllowed), "{error:?}");
+    assert!(chain(&error).contains("NOPERM"), "{error:?}");
 }

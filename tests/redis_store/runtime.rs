@@ -1,6 +1,17 @@
 //! `connect` on runtimes that lack something: a driver, a free blocking thread.
+//! A store on runtimes that end, or that nobody drives any more.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use genesys_once::{RedisStore, Store};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 use super::connect::unavailable;
+use super::name;
+use crate::support::eventually;
+use crate::support::redis::RedisServer;
 
 /// A runtime without a driver makes the client panic in the middle.
 ///
@@ -28,4 +39,68 @@ fn name_is_resolved_although_the_blocking_pool_is_busy() {
     drop(free);
     // By an address that was found, not by silence.
     assert!(told.contains("refused"), "{told}");
+}
+
+fn single() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A small runtime of its own asks once, and is then not driven, while Redis is
+/// well.
+///
+/// Red when a connection is made on the runtime of the caller who needed it first,
+/// and an attempt never counts as stuck: all others wait for it for ever.
+#[test]
+fn reconnect_runs_where_the_store_was_made() {
+    let server = RedisServer::start();
+    let (home, visitor) = (Runtime::new().unwrap(), single());
+    let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
+    server.pause();
+    // The first one gives the connection up, the next one begins to connect.
+    for _ in 0..2 {
+        visitor.block_on(store.look(&name(1))).unwrap_err();
+    }
+    server.resume();
+    home.block_on(eventually("the store is back", async || {
+        store.look(&name(1)).await.is_ok()
+    }));
+    drop(visitor);
+}
+
+/// Red when the store listens on the runtime of its first waiter.
+#[test]
+fn notices_come_although_the_first_waiter_stands_still() {
+    let server = RedisServer::start();
+    let (home, visitor) = (Runtime::new().unwrap(), single());
+    let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
+    // Until the waiter is listed and no further.
+    visitor.block_on(async {
+        let one = name(1);
+        let mut waiting = store.changed(&one);
+        std::future::poll_fn(|context| {
+            let _ = waiting.as_mut().poll(context);
+            Poll::Ready(())
+        })
+        .await;
+    });
+    let two = name(2);
+    let confirmed = async { timeout(Duration::from_secs(60), store.changed(&two)).await };
+    home.block_on(confirmed).expect("the channel is subscribed");
+    drop(visitor);
+}
+
+#[test]
+fn store_outlives_the_runtime_that_made_it() {
+    let server = RedisServer::start();
+    let home = Runtime::new().unwrap();
+    let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
+    drop(home);
+    let visitor = single();
+    visitor.block_on(eventually("the store connects again", async || {
+        store.look(&name(1)).await.is_ok()
+    }));
+    let waiting = async { timeout(Duration::from_secs(60), store.changed(&name(1))).await };
+    visitor
+        .block_on(waiting)
+        .expect("the channel is subscribed");
 }

@@ -151,36 +151,40 @@ async fn a_primary_that_was_replaced_without_noticing_is_left() {
     }
 }
 
+/// It names a server that most have named before, or the first one to a store
+/// without a password.
 #[tokio::test]
-async fn one_sentinel_is_enough() {
+async fn one_sentinel_is_enough_for_a_known_primary() {
     let mut set_up = RedisSentinel::start().await;
-    set_up.sentinels[0].kill();
-    set_up.sentinels[1].pause();
     let store = connect(&set_up).await;
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    set_up.sentinels[0].kill();
+    set_up.sentinels[1].pause();
     set_up.servers[0].command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
     eventually("a new connection is made", async || {
         apply(&store, 1, extend(1)).await.is_ok()
     })
     .await;
+    let fresh = connect(&set_up).await;
+    assert_eq!(apply(&fresh, 1, extend(1)).await.unwrap(), Answer::Done);
     set_up.sentinels[1].resume();
 }
 
-/// One that has missed a fail-over names the old primary. Red when answers are
-/// not told apart by their epoch.
+/// One that has missed a fail-over names the old primary. Red when the first
+/// answer counts, or any.
 #[tokio::test]
 async fn a_sentinel_that_has_missed_a_fail_over_is_not_believed() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let stale = Fake::sentinel(1, old.port).await;
-    let informed = Fake::sentinel(2, new.port).await;
-    for urls in [[stale.url(), informed.url()], [informed.url(), stale.url()]] {
-        let store = RedisStore::sentinel(urls, PRIMARY).await.unwrap();
-        apply(&store, 1, complete(1, "{}")).await.unwrap();
-        assert!(has(&new, 1) && !has(&old, 1));
-    }
-    // Nor when the other one is gone.
-    let urls = [stale.url(), informed.url()];
-    let store = RedisStore::sentinel(urls, PRIMARY).await.unwrap();
+    let informed = [
+        Fake::sentinel(2, new.port).await,
+        Fake::sentinel(2, new.port).await,
+    ];
+    let urls = [stale.url(), informed[0].url(), informed[1].url()];
+    let store = RedisStore::sentinel(&urls, PRIMARY).await.unwrap();
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    assert!(has(&new, 1) && !has(&old, 1));
+    // Nor when the other ones are gone.
     drop(informed);
     new.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
     let mut errors = 0;
@@ -195,6 +199,79 @@ async fn a_sentinel_that_has_missed_a_fail_over_is_not_believed() {
     }
     assert!(errors > 0);
     assert!(!has(&old, 1));
+}
+
+/// One of three watches something else by now, and has seen more fail-overs there,
+/// or lies.
+///
+/// Red when the latest configuration counts, whoever has it: the password goes
+/// to a server of one sentinel's choice.
+#[tokio::test]
+async fn password_goes_to_no_server_that_one_sentinel_names() {
+    let ours = Options::default().password("data-pw").start();
+    let other = Fake::silent().await;
+    let liar = Fake::sentinel(9, other.port).await;
+    let honest = [
+        Fake::sentinel(1, ours.port).await,
+        Fake::sentinel(1, ours.port).await,
+    ];
+    let primary = format!("redis://:data-pw@{PRIMARY}");
+    let urls = [liar.url(), honest[0].url(), honest[1].url()];
+    let store = RedisStore::sentinel(&urls, &primary).await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    ours.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("a new connection is made", async || {
+        apply(&store, 1, extend(1)).await.is_ok()
+    })
+    .await;
+    assert_eq!(other.dialled(), 0);
+    // Nor where it alone answers.
+    drop(honest);
+    let error = RedisStore::sentinel(&urls, &primary).await.unwrap_err();
+    let told = format!("1 of 3 name 127.0.0.1:{}", other.port);
+    assert!(chain(&error).contains(&told), "{error:?}");
+    assert_eq!(other.dialled(), 0);
+}
+
+/// Their configuration begins at epoch 0 again. Red when a remembered epoch
+/// outranks what all of them say: the store is down until it is made anew.
+#[tokio::test]
+async fn sentinels_that_were_set_up_again_are_believed() {
+    let set_up = RedisSentinel::start().await;
+    set_up.sentinels[0].command::<()>(&["SENTINEL", "FAILOVER", PRIMARY]);
+    eventually_within(RECOVERY, "the sentinels have a new primary", async || {
+        set_up.primary() != 0
+    })
+    .await;
+    set_up.settled().await;
+    let store = connect(&set_up).await;
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    let now = &set_up.servers[set_up.primary()];
+    let port = now.port.to_string();
+    for sentinel in &set_up.sentinels {
+        sentinel.command::<()>(&["SENTINEL", "REMOVE", PRIMARY]);
+        sentinel.command::<()>(&["SENTINEL", "MONITOR", PRIMARY, "127.0.0.1", &port, "2"]);
+    }
+    now.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("a new connection is made", async || {
+        apply(&store, 1, extend(1)).await.is_ok()
+    })
+    .await;
+}
+
+/// Red when the sentinels are only asked from time to time.
+#[tokio::test]
+async fn sentinels_are_listened_to() {
+    let set_up = RedisSentinel::start().await;
+    let store = connect(&set_up).await;
+    eventually("the store listens to all sentinels", async || {
+        set_up.sentinels.iter().all(|sentinel| {
+            let clients: String = sentinel.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+            clients.contains(" sub=1 ")
+        })
+    })
+    .await;
+    drop(store);
 }
 
 /// In the middle of a fail-over. Red when a server's own word is not asked for.

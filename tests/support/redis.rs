@@ -58,6 +58,13 @@ impl Options {
         self
     }
 
+    /// A command that is known by another name only.
+    pub fn rename(mut self, command: &str, to: &str) -> Self {
+        let words = ["--rename-command", command, to];
+        self.args.extend(words.map(str::to_owned));
+        self
+    }
+
     pub fn append_only(self) -> Self {
         self.set("appendonly", "yes").set("appendfsync", "always")
     }

@@ -1,6 +1,8 @@
 //! Printed as foreign code sees it.
 
 use super::*;
+use crate::key::{Fingerprint, LeaseId};
+use crate::record::Attempts;
 use std::fmt::Write;
 
 /// Asks while it is written to, as a subscriber may.
@@ -11,6 +13,30 @@ impl Write for Asks<'_> {
         self.1 += usize::from(self.0.is_settled());
         Ok(())
     }
+}
+
+/// What an upstream says of a failure may be long, and a full store takes little.
+///
+/// Red where an abandon has no smaller form: only the lapse of its lease then says
+/// that the request might have been executed.
+#[test]
+fn long_cause_has_a_smaller_form() {
+    let abandon = |cause: &str| Event::Abandon {
+        claim: Claim {
+            lease: LeaseId::from_bytes([1; 16]),
+            fingerprint: Fingerprint::from_bytes([2; 32]),
+            lease_ttl: Duration::from_secs(1),
+            retention: Duration::from_secs(2),
+            attempts: Attempts::default(),
+        },
+        step: 1,
+        cause: cause.into(),
+    };
+    // A character ends beyond the limit.
+    let long = format!("x{}", "é".repeat(900));
+    let smaller = reduced(abandon(&long)).unwrap();
+    assert_eq!(smaller, abandon(&long[..199]));
+    assert_eq!(reduced(smaller), None);
 }
 
 /// Red where it is printed under its lock: the question then waits for ever.

@@ -231,6 +231,18 @@ async fn store_that_takes_no_writes_replays_what_it_has() {
     }
 }
 
+/// Red when callers read that the breaker is open, and nothing of what opened it.
+#[tokio::test(start_paused = true)]
+async fn open_breaker_names_what_opened_it() {
+    let (_, guarded) = guarded(Does::Fail);
+    let cause = guarded.apply(&name(), forget()).await.unwrap_err();
+    open(&guarded).await;
+    let error = guarded.apply(&name(), forget()).await.unwrap_err();
+    assert!(error.is_unsent(), "{error:?}");
+    let (told, cause) = (crate::error::chain(&error), crate::error::chain(&cause));
+    assert!(told.contains(&cause), "{told}: {cause}");
+}
+
 /// Seen red where a panic of the store is not caught; a probe that panics leaves
 /// its turn to the next one.
 #[tokio::test(start_paused = true)]

@@ -1,34 +1,31 @@
 //! A cluster: the way to the server that has a key, and what to do when another
 //! one has it by now. It sends a command again only where the server said that
-//! it had not run it, or where there was no connection to send it on.
+//! it had not run it, or where there was no connection to send it on. It follows
+//! no map of another cluster, whatever its epoch.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{Cmd, Value, cmd};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
+use super::attempt::AbortOnDrop;
 use super::failure::Failure;
-use super::gather::gather;
-use super::link::{AbortOnDrop, DEADLINE, Link, SUSPICIOUS};
-use super::map::{Chart, Map, chart};
+use super::home::Home;
+use super::link::{DEADLINE, Link, SUSPICIOUS};
+use super::map::Map;
 use super::node::Node;
+use super::place::Place;
 use super::server::Server;
 use super::slots::{Redirection, slot};
 
 /// Other servers that one command may be sent on to.
 const HOPS: usize = 3;
 
-/// Servers that are asked for the map at once, of those that are known.
-const ASKED: usize = 8;
-
-/// How long the others are waited for once one has given its map.
-const GRACE: Duration = Duration::from_millis(200);
-
-/// Between two rounds of asking for the map.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Servers that are about to get their first slots, and are on no map yet.
+const GUESTS: usize = 16;
 
 /// A cluster; a clone is the same one.
 #[derive(Clone)]
@@ -36,13 +33,22 @@ pub(super) struct Cluster {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    map: watch::Sender<Arc<Map>>,
+pub(super) struct Shared {
+    pub(super) map: watch::Sender<Arc<Map>>,
+    /// Asked where no server of the map answers, whoever is in the cluster by now.
+    pub(super) seeds: Vec<Link>,
+    pub(super) guests: Mutex<HashMap<String, Arc<Node>>>,
+    pub(super) home: Home,
     /// Rounds of asking that have ended.
-    rounds: AtomicU64,
+    pub(super) rounds: AtomicU64,
+    /// Whether a server gave the map in the last one.
+    pub(super) is_current: AtomicBool,
     /// When the last one began.
-    asking: tokio::sync::Mutex<Option<Instant>>,
-    background: Mutex<Option<AbortOnDrop>>,
+    pub(super) asking: tokio::sync::Mutex<Option<Instant>>,
+    pub(super) background: Mutex<Option<AbortOnDrop>>,
+    pub(super) review: Mutex<Option<AbortOnDrop>>,
+    /// The map that was refused last.
+    pub(super) refused: Mutex<String>,
 }
 
 impl Cluster {
@@ -53,17 +59,24 @@ impl Cluster {
     /// Where none of them gives one.
     pub(super) async fn connect(seeds: &[Server]) -> Result<Self, Failure> {
         let unknown = || Failure::Unsent("no server of the cluster is known".into());
-        let map = Map::blank(seeds).ok_or_else(unknown)?;
-        let cluster = Self {
-            shared: Arc::new(Shared {
-                map: watch::Sender::new(Arc::new(map)),
-                rounds: AtomicU64::new(0),
-                asking: tokio::sync::Mutex::new(None),
-                background: Mutex::new(None),
-            }),
-        };
-        cluster.shared.ask().await?;
-        Ok(cluster)
+        let login = seeds.first().ok_or_else(unknown)?;
+        let map = Map::blank(login);
+        let link = |seed: &Server| Link::new(Place::Server(seed.clone()), Arc::default());
+        let shared = Arc::new(Shared {
+            map: watch::Sender::new(Arc::new(map)),
+            seeds: seeds.iter().map(link).collect(),
+            guests: Mutex::default(),
+            home: login.home().clone(),
+            rounds: AtomicU64::new(0),
+            is_current: AtomicBool::new(true),
+            asking: tokio::sync::Mutex::new(None),
+            background: Mutex::new(None),
+            review: Mutex::new(None),
+            refused: Mutex::default(),
+        });
+        shared.ask_first().await?;
+        shared.review_from_now_on();
+        Ok(Self { shared })
     }
 
     /// The links to all primaries, by address.
@@ -76,17 +89,23 @@ impl Cluster {
         self.shared.map().part(slot(key))
     }
 
-    /// The server that has a key, with a connection to it.
-    pub(super) async fn server(&self, key: &str) -> Result<Server, Failure> {
+    /// The link to the server that has a key.
+    pub(super) fn link(&self, key: &str) -> Result<Link, Failure> {
         match self.shared.map().owner(slot(key)) {
-            Some(node) => node.link.server().await,
+            Some(node) => Ok(node.link.clone()),
             None => Err(uncovered(slot(key))),
         }
     }
 
-    /// Asks for the map anew: the one at hand was wrong.
-    pub(super) async fn refresh(&self) {
+    /// Whether every slot has a server.
+    pub(super) fn is_whole(&self) -> bool {
+        self.shared.map().is_whole()
+    }
+
+    /// Asks for the map anew, and says whether a server gave one.
+    pub(super) async fn refresh(&self) -> bool {
         self.shared.refresh(self.shared.round()).await;
+        self.shared.is_current.load(Ordering::Acquire)
     }
 
     /// Completes when something may have changed on that channel since the
@@ -166,11 +185,11 @@ impl Drop for Patience<'_> {
 }
 
 impl Shared {
-    fn map(&self) -> Arc<Map> {
+    pub(super) fn map(&self) -> Arc<Map> {
         self.map.borrow().clone()
     }
 
-    fn round(&self) -> u64 {
+    pub(super) fn round(&self) -> u64 {
         self.rounds.load(Ordering::Acquire)
     }
 
@@ -204,12 +223,14 @@ impl Shared {
                 Err(failure) => return Err(failure),
                 Ok(replies) => match Redirection::in_replies(&replies, &node.link.host()) {
                     Some(Redirection::Moved(host, port)) if hop < HOPS => {
-                        node = self.learn(slot, &host, port)?;
+                        let Some(other) = self.moved(slot, &host, port, round).await? else {
+                            return Ok(replies);
+                        };
+                        node = other;
                         asking = false;
-                        self.refresh_soon();
                     }
                     Some(Redirection::Ask(host, port)) if hop < HOPS => {
-                        node = self.map().node(&host, port)?.1;
+                        node = self.guest(&host, port)?;
                         asking = true;
                     }
                     _ => return Ok(replies),
@@ -219,89 +240,50 @@ impl Shared {
         unreachable!("the last hop returns")
     }
 
-    /// One slot is elsewhere; the whole map follows.
-    fn learn(&self, slot: usize, host: &str, port: u16) -> Result<Arc<Node>, Failure> {
-        let mut learnt = Err(uncovered(slot));
-        self.map.send_modify(|map| {
-            learnt = map.with(slot, host, port).map(|new| *map = Arc::new(new));
-        });
-        learnt?;
+    /// One slot is elsewhere; the whole map follows. A server that is on no map
+    /// yet is followed by a new map only, never by the word of one server.
+    async fn moved(
+        self: &Arc<Self>,
+        slot: usize,
+        host: &str,
+        port: u16,
+        round: u64,
+    ) -> Result<Option<Arc<Node>>, Failure> {
+        let address = self.map().named(host, port)?.address();
+        if let Some(known) = self.map().node(&address) {
+            self.map
+                .send_modify(|map| *map = Arc::new(map.with(slot, &address)));
+            self.refresh_soon();
+            return Ok(Some(known.clone()));
+        }
+        self.refresh(round).await;
+        Ok(self.map().node(&address).cloned())
+    }
+
+    /// A server that has a key already and its slot not yet, so that it may be on
+    /// no map.
+    fn guest(&self, host: &str, port: u16) -> Result<Arc<Node>, Failure> {
         let map = self.map();
-        map.owner(slot).cloned().ok_or_else(|| uncovered(slot))
+        let server = map.named(host, port)?;
+        let address = server.address();
+        let mut guests = lock(&self.guests);
+        guests.retain(|address, _| map.node(address).is_none());
+        if let Some(known) = map.node(&address).or_else(|| guests.get(&address)) {
+            return Ok(known.clone());
+        }
+        if guests.len() >= GUESTS {
+            let reason = format!("more than {GUESTS} servers are on no map of the cluster");
+            return Err(Failure::Unsent(reason));
+        }
+        let node = Arc::new(Node::in_cluster(&server, None));
+        guests.insert(address, node.clone());
+        Ok(node)
     }
+}
 
-    /// Asks for the map in a task of its own, unless that is under way.
-    fn refresh_soon(self: &Arc<Self>) {
-        // A caller may be dropped with its runtime.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let mut task = self
-            .background
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if task.as_ref().is_none_or(|task| task.0.is_finished()) {
-            let shared = Arc::downgrade(self);
-            let round = self.round();
-            *task = Some(AbortOnDrop(runtime.spawn(async move {
-                if let Some(shared) = shared.upgrade() {
-                    shared.refresh(round).await;
-                }
-            })));
-        }
-    }
-
-    /// Asks for the map, unless that was done since `round`.
-    async fn refresh(&self, round: u64) {
-        let mut last = self.asking.lock().await;
-        if self.round() != round {
-            return;
-        }
-        if let Some(last) = *last {
-            sleep_until(last + PAUSE).await;
-        }
-        *last = Some(Instant::now());
-        let asked = self.ask().await;
-        self.rounds.fetch_add(1, Ordering::AcqRel);
-        drop(last);
-        // A subscriber is foreign: it is told last, with no lock held.
-        if let Err(failure) = asked {
-            tracing::debug!(?failure, "no redis server gives the map of the cluster");
-        }
-    }
-
-    /// Asks some servers for the map and takes the one of the latest epoch.
-    async fn ask(&self) -> Result<(), Failure> {
-        let asked = self.map().ask(ASKED);
-        let answers = gather(asked.iter().map(chart), GRACE).await;
-        let mut newest: Option<Chart> = None;
-        let mut why = Failure::Unsent("no server of the cluster is known".into());
-        for answer in answers.into_iter().flatten() {
-            match answer {
-                Ok(chart) if newest.as_ref().is_none_or(|best| best.rank < chart.rank) => {
-                    newest = Some(chart);
-                }
-                Ok(_) => {}
-                Err(failure) => why = failure,
-            }
-        }
-        let newest = newest.ok_or(why)?;
-        let mut taken = Ok(());
-        self.map
-            .send_if_modified(|map| match map.redrawn(&newest.ranges) {
-                Ok(new) => {
-                    // Replicas may have changed besides; nobody waits for that.
-                    let moved = !new.agrees_with(map);
-                    *map = Arc::new(new);
-                    moved
-                }
-                Err(failure) => {
-                    taken = Err(failure);
-                    false
-                }
-            });
-        taken
-    }
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is one assignment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// To a server that is about to get the slot: each command after `ASKING`.
@@ -314,6 +296,6 @@ async fn ask(link: &Link, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
     Ok(replies.into_iter().skip(1).step_by(2).collect())
 }
 
-fn uncovered(slot: usize) -> Failure {
+pub(super) fn uncovered(slot: usize) -> Failure {
     Failure::Unsent(format!("no server of the cluster has slot {slot}"))
 }

@@ -12,8 +12,8 @@ use super::failure::Failure;
 use super::gather::gather;
 use super::link::Link;
 use super::node::Node;
-use super::notices::Notices;
 use super::place::{self, Place};
+use super::proof;
 use super::routes::Routes;
 use super::sentinel::Sentinels;
 use super::server::{Server, TOO_OLD, invalid, of_server, unavailable};
@@ -32,9 +32,11 @@ pub(super) struct Connected {
 /// To one server.
 pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
     let server = Server::parse(url)?;
+    server.warn_if_exposed();
     let address = server.address();
-    let link = dial(&server, Place::Server(server.clone())).await?;
-    match about(&link.0).await? {
+    let place = Place::Server(server.clone());
+    let link = dial(&server, place.clone()).await?;
+    match about(&link).await? {
         Mode::Alone | Mode::Unknown => {}
         Mode::ClusterNode => {
             return Err(invalid(
@@ -47,19 +49,22 @@ pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
             ));
         }
     }
-    Ok(connected(link, address).await)
+    proof::is_primary(&link).await?;
+    connected(link, place, address).await
 }
 
 /// To the primary that the sentinels name.
 pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connected, Error> {
     let (sentinels, server) = Sentinels::connect(urls, primary).await?;
     let address = sentinels.to_string();
+    server.warn_if_exposed();
     let what = format!("{address}, {}", server.address());
     // Not by the sentinels' word alone, but so that it can be explained.
-    let link = dial(&server, Place::Primary(sentinels))
+    let place = Place::Primary(sentinels);
+    let link = dial(&server, place.clone())
         .await
         .map_err(|error| of_server(error, &what))?;
-    match about(&link.0)
+    match about(&link)
         .await
         .map_err(|error| of_server(error, &what))?
     {
@@ -68,9 +73,9 @@ pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connect
             return Err(invalid(format!("{what}: it is no single data server")));
         }
     }
-    let role = link.0.command(&cmd("ROLE")).await;
+    let role = link.command(&cmd("ROLE")).await;
     place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
-    Ok(connected(link, address).await)
+    connected(link, place, address).await
 }
 
 /// To the primaries of a cluster.
@@ -88,8 +93,9 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
             "the urls differ in user, password or TLS, and all nodes are logged in to alike",
         ));
     }
+    seeds.iter().for_each(Server::warn_if_exposed);
     let asked = seeds.iter().map(|seed| async {
-        let (link, _) = dial(seed, Place::Server(seed.clone())).await?;
+        let link = dial(seed, Place::Server(seed.clone())).await?;
         match about(&link).await? {
             Mode::ClusterNode | Mode::Unknown => Ok(()),
             Mode::Alone => Err(invalid(
@@ -102,7 +108,7 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
     });
     let mut errors = Vec::new();
     let mut let_in = false;
-    for (seed, answer) in seeds.iter().zip(gather(asked, GRACE).await) {
+    for (seed, answer) in seeds.iter().zip(gather(asked, 1, GRACE).await) {
         match answer {
             Some(Ok(())) => let_in = true,
             Some(Err(error)) => errors.push(of_server(error, &seed.address())),
@@ -136,28 +142,32 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
         durability
     }));
     let durability = durability.await.into_iter().reduce(Durability::and);
+    let routes = Routes::Cluster(cluster);
+    proof::rights(&routes).await?;
     Ok(Connected {
-        routes: Routes::Cluster(cluster),
+        routes,
         durability: durability.unwrap_or_default(),
         address: format!("a cluster with {}", first.address()),
     })
 }
 
-async fn connected((link, notices): (Link, Arc<Notices>), address: String) -> Connected {
+async fn connected(link: Link, place: Place, address: String) -> Result<Connected, Error> {
     let durability = Durability::ask(&link).await;
     durability.warn(&address);
-    Connected {
-        routes: Routes::One(Node::alone(link, notices)),
+    let routes = Routes::One(Node::alone(link, place));
+    proof::rights(&routes).await?;
+    Ok(Connected {
+        routes,
         durability,
         address,
-    }
+    })
 }
 
 /// A link whose first connection leads to that server.
-async fn dial(server: &Server, place: Place) -> Result<(Link, Arc<Notices>), Error> {
-    let notices = Arc::new(Notices::default());
-    match server.dial(&notices).await {
-        Ok(first) => Ok((Link::with(place, notices.clone(), first), notices)),
+async fn dial(server: &Server, place: Place) -> Result<Link, Error> {
+    let unheard = Arc::default();
+    match server.dial(&unheard).await {
+        Ok(first) => Ok(Link::with(place, unheard, first)),
         Err(error) => Err(server.explain(error).await),
     }
 }

@@ -133,8 +133,8 @@ impl Copies {
             .await
             .map_err(|_| busy())?
             .map_err(|_| busy())?;
-        let server = routes.server(key).await?;
-        let address = server.address();
+        let link = routes.link(key)?;
+        let address = link.server().await?.address();
         let idle = {
             let mut idle = self.idle();
             idle.retain(|dialled| !dialled.is_closed());
@@ -145,7 +145,9 @@ impl Copies {
         };
         let dialled = match idle {
             Some(dialled) => dialled,
-            None => match timeout_at(deadline, server.dial(&self.unheard)).await {
+            // By the way that the shared connection goes: it makes sure of whom it
+            // leads to.
+            None => match timeout_at(deadline, link.dial_another(&self.unheard)).await {
                 Ok(Ok(dialled)) => dialled,
                 Ok(Err(error)) => return Err(StoreError::unavailable(error.at(&address))),
                 Err(_) => return Err(no_connection().into()),

@@ -5,7 +5,7 @@ use std::fmt;
 
 use redis::{ErrorKind, RedisError, Value};
 
-use crate::error::StoreError;
+use crate::error::{RefusalKind, StoreError};
 
 /// Why a command has no reply.
 #[derive(Clone, Debug)]
@@ -32,8 +32,19 @@ pub(super) const ASK: &str = "ASK";
 /// A replica is asked to write, and has not.
 pub(super) const READONLY: &str = "READONLY";
 
-/// The codes with which a server refuses to write and has written nothing.
-const REFUSALS: [&str; 5] = ["OOM", "NOREPLICAS", READONLY, "MISCONF", "NOPERM"];
+/// What a server's error code says of a command that it has not run: the whole of
+/// it was refused, and why.
+fn refusal(code: &str) -> Option<RefusalKind> {
+    Some(match code {
+        "OOM" => RefusalKind::TooLarge,
+        // A fail-over, a replica or a disk that is missing, a start, another
+        // program's script, a slot without a server or on the move.
+        READONLY | "NOREPLICAS" | "MISCONF" | "LOADING" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN"
+        | "MASTERDOWN" | MOVED | ASK => RefusalKind::NotNow,
+        "NOPERM" => RefusalKind::NotAllowed,
+        _ => return None,
+    })
+}
 
 impl Failure {
     /// For a reply of a shape that no Redis sends.
@@ -70,9 +81,9 @@ impl Failure {
         }
     }
 
-    /// Whether the server refused to write: then it may still answer a read.
-    pub(super) fn is_refusal(&self) -> bool {
-        self.code().is_some_and(|code| REFUSALS.contains(&code))
+    /// Why the server refused the command, where it did: it may still answer a read.
+    pub(super) fn refusal(&self) -> Option<RefusalKind> {
+        self.code().and_then(refusal)
     }
 
     /// Whether another server may have the key by now.
@@ -114,9 +125,10 @@ impl From<RedisError> for Failure {
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
-        let refused = failure.is_refusal();
+        if let Some(kind) = failure.refusal() {
+            return Self::refused_as(kind, failure.to_string());
+        }
         match failure {
-            Failure::Server { text, .. } if refused => Self::refused(text),
             Failure::Server { code, .. } if code == "WRONGTYPE" => {
                 Self::unreadable("the key holds another type of value, not a record")
             }

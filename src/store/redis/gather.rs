@@ -9,9 +9,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
 /// What each future gave, in their order; `None` where it had not ended `grace`
-/// after the first one that was a success.
+/// after the success that made `enough` of them.
 pub(super) async fn gather<T, E>(
     asked: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
+    enough: usize,
     grace: Duration,
 ) -> Vec<Option<Result<T, E>>> {
     let mut running: FuturesUnordered<_> = asked
@@ -20,7 +21,7 @@ pub(super) async fn gather<T, E>(
         .map(|(number, answer)| async move { (number, answer.await) })
         .collect();
     let mut answers: Vec<_> = (0..running.len()).map(|_| None).collect();
-    let mut until = None;
+    let (mut until, mut successes) = (None, 0);
     loop {
         let next = match until {
             None => running.next().await,
@@ -29,7 +30,8 @@ pub(super) async fn gather<T, E>(
         let Some((number, answer)) = next else {
             return answers;
         };
-        if answer.is_ok() && until.is_none() {
+        successes += usize::from(answer.is_ok());
+        if successes >= enough && until.is_none() {
             until = Some(Instant::now() + grace);
         }
         answers[number] = Some(answer);
@@ -49,11 +51,18 @@ mod tests {
         };
         let begun = Instant::now();
         let asked = [ask(1, Err(1)), ask(9, Ok(2)), ask(3, Ok(3)), ask(4, Err(4))];
-        let answers = gather(asked, Duration::from_secs(2)).await;
+        let answers = gather(asked, 1, Duration::from_secs(2)).await;
         assert_eq!(answers, [Some(Err(1)), None, Some(Ok(3)), Some(Err(4))]);
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        // More than one is waited for, and all of them where there are not so many.
+        let asked = [ask(1, Ok(1)), ask(3, Ok(2)), ask(9, Ok(3))];
+        let answers = gather(asked, 2, Duration::from_secs(2)).await;
+        assert_eq!(answers, [Some(Ok(1)), Some(Ok(2)), None]);
+        let asked = [ask(1, Ok(1)), ask(9, Err(2))];
+        let answers = gather(asked, 2, Duration::from_secs(2)).await;
+        assert_eq!(answers, [Some(Ok(1)), Some(Err(2))]);
         let nobody: [std::future::Ready<Result<(), ()>>; 0] = [];
-        assert_eq!(gather(nobody, Duration::ZERO).await, []);
+        assert_eq!(gather(nobody, 1, Duration::ZERO).await, []);
     }
 
     #[tokio::test(start_paused = true)]
@@ -62,7 +71,7 @@ mod tests {
             std::future::ready(Err::<(), _>(1)),
             std::future::ready(Err(2)),
         ];
-        let answers = gather(asked, Duration::ZERO).await;
+        let answers = gather(asked, 1, Duration::ZERO).await;
         assert_eq!(answers, [Some(Err(1)), Some(Err(2))]);
     }
 }

@@ -11,13 +11,14 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::attempt::{AbortOnDrop, Attempt};
 use super::failure::Failure;
+use super::home::Home;
 use super::notices::Notices;
 use super::place::Place;
-use super::server::{Dialled, Server};
+use super::server::{DialError, Dialled, Server};
 
 /// How long a command may take, a new connection included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
@@ -45,7 +46,7 @@ enum Slot {
     /// The next command connects.
     Down,
     /// All commands wait for this attempt.
-    Building(Attempt),
+    Building(Attempt<Arc<Live>>),
     Up(Arc<Live>),
 }
 
@@ -78,29 +79,6 @@ impl Live {
     }
 }
 
-/// An attempt to connect: a task of its own, so that it survives the caller
-/// who needed it first, and ends with the link.
-struct Attempt {
-    result: watch::Receiver<Option<Result<Arc<Live>, Failure>>>,
-    _task: AbortOnDrop,
-}
-
-impl Attempt {
-    fn is_running(&self) -> bool {
-        // Without a sender and a result, its runtime is gone.
-        self.result.borrow().is_some() || self.result.has_changed().is_ok()
-    }
-}
-
-/// Ends a task with its owner.
-pub(super) struct AbortOnDrop(pub(super) JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Link {
     /// A link that connects when it is first used.
     pub(super) fn new(place: Place, notices: Arc<Notices>) -> Self {
@@ -121,6 +99,11 @@ impl Link {
         link
     }
 
+    /// Where background work for it runs.
+    pub(super) fn home(&self) -> &Home {
+        self.shared.place.home()
+    }
+
     /// Host and port, or what the sentinels call it.
     pub(super) fn address(&self) -> String {
         self.shared.place.address()
@@ -129,7 +112,7 @@ impl Link {
     /// The host alone, where it is always the same.
     pub(super) fn host(&self) -> String {
         match &self.shared.place {
-            Place::Server(server) => server.host().to_owned(),
+            Place::Server(server) | Place::Member(server, _) => server.host().to_owned(),
             Place::Primary(_) => String::new(),
         }
     }
@@ -144,7 +127,24 @@ impl Link {
 
     /// Sends commands in one go; the replies come as they are.
     pub(super) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
-        self.using(None, Vec::as_slice, |mut connection| async move {
+        self.send_all(None, commands).await
+    }
+
+    /// The same, on that connection only.
+    pub(super) async fn send_on(
+        &self,
+        generation: u64,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
+        self.send_all(Some(generation), commands).await
+    }
+
+    async fn send_all(
+        &self,
+        generation: Option<u64>,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
+        self.using(generation, Vec::as_slice, |mut connection| async move {
             if let [command] = commands {
                 return Ok(vec![connection.send_packed_command(command).await?]);
             }
@@ -157,6 +157,11 @@ impl Link {
                 .await
         })
         .await
+    }
+
+    /// Another connection to where this link leads, for the caller alone.
+    pub(super) async fn dial_another(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
+        self.shared.place.dial(notices).await
     }
 
     /// The server that the connection at hand leads to.
@@ -287,7 +292,10 @@ impl Link {
             match &*slot {
                 Slot::Up(live) if !live.is_closed() => return Ok(live.clone()),
                 Slot::Building(attempt) if attempt.is_running() => attempt.result.clone(),
-                _ => {
+                other => {
+                    if matches!(other, Slot::Building(attempt) if attempt.is_stuck()) {
+                        self.shared.place.home().move_here();
+                    }
                     let attempt = self.attempt();
                     let result = attempt.result.clone();
                     *slot = Slot::Building(attempt);
@@ -303,11 +311,11 @@ impl Link {
         result.clone().unwrap_or_else(|| Err(ended()))
     }
 
-    fn attempt(&self) -> Attempt {
+    fn attempt(&self) -> Attempt<Arc<Live>> {
         let (done, result) = watch::channel(None);
         let link = Arc::downgrade(&self.shared);
         let (place, notices) = (self.shared.place.clone(), self.shared.notices.clone());
-        let task = tokio::spawn(async move {
+        let task = self.shared.place.home().spawn(async move {
             let dialled = place.dial(&notices).await;
             let Some(link) = link.upgrade() else {
                 return;
@@ -321,7 +329,8 @@ impl Link {
         });
         Attempt {
             result,
-            _task: AbortOnDrop(task),
+            begun: Instant::now(),
+            _task: task,
         }
     }
 
@@ -360,7 +369,7 @@ impl Shared {
             closed,
             born: Instant::now(),
             heard: AtomicU64::new(0),
-            _watch: watch.map(AbortOnDrop),
+            _watch: watch,
         }
     }
 

@@ -1,53 +1,56 @@
 //! The map of a cluster: who has which slot, and a link to each server. It asks
 //! servers for theirs, and keeps the links that there are already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use redis::cmd;
-
-use super::carrier::exactly;
 use super::failure::Failure;
 use super::link::Link;
 use super::node::Node;
 use super::server::Server;
-use super::slots::{self, Range, SLOTS};
+use super::slots::{Member, Range, SLOTS};
+
+/// Servers that a map may name: what is larger is no cluster's, which has a
+/// thousand nodes at most.
+const MAX_SERVERS: usize = 1000;
 
 /// Who has which slot.
 #[derive(Clone)]
 pub(super) struct Map {
     /// How to log in to every node.
     login: Server,
-    /// Never forgotten, whoever is in the cluster by now.
-    seeds: Arc<[String]>,
     /// For each slot the number of its primary below.
     owners: Vec<Option<u16>>,
     primaries: Vec<String>,
     /// The first slot of each.
     firsts: Vec<u64>,
-    /// Every server of the map, replicas included, and the seeds.
-    nodes: HashMap<String, Arc<Node>>,
+    /// Every server of the map by its address, replicas included.
+    nodes: HashMap<String, Known>,
+}
+
+/// A server of the map, and the id that it has there.
+#[derive(Clone)]
+struct Known {
+    id: String,
+    node: Arc<Node>,
 }
 
 impl Map {
-    /// The map of somebody who knows these servers and no slots; `None` where
-    /// there are none.
-    pub(super) fn blank(seeds: &[Server]) -> Option<Self> {
-        let node = |seed: &Server| (seed.address(), Arc::new(Node::in_cluster(seed)));
-        Some(Self {
-            login: seeds.first()?.clone(),
-            seeds: seeds.iter().map(Server::address).collect(),
+    /// The map of a client that knows no server yet.
+    pub(super) fn blank(login: &Server) -> Self {
+        Self {
+            login: login.clone(),
             owners: vec![None; SLOTS],
             primaries: Vec::new(),
             firsts: Vec::new(),
-            nodes: seeds.iter().map(node).collect(),
-        })
+            nodes: HashMap::new(),
+        }
     }
 
     /// The primary that has a slot.
     pub(super) fn owner(&self, slot: usize) -> Option<&Arc<Node>> {
         let number = self.owners[slot]?;
-        self.nodes.get(&self.primaries[usize::from(number)])
+        self.node(&self.primaries[usize::from(number)])
     }
 
     /// The shard that has a slot, by its first slot: that stays when a replica
@@ -57,12 +60,14 @@ impl Map {
         first.map_or(0, |first| first + 1)
     }
 
+    /// Whether every slot has a server.
+    pub(super) fn is_whole(&self) -> bool {
+        self.owners.iter().all(Option::is_some)
+    }
+
     /// The links to all primaries, by address.
     pub(super) fn primaries(&self) -> Vec<(String, Link)> {
-        let link = |address: &String| {
-            let node = self.nodes.get(address)?;
-            Some((address.clone(), node.link.clone()))
-        };
+        let link = |address: &String| Some((address.clone(), self.node(address)?.link.clone()));
         self.primaries.iter().filter_map(link).collect()
     }
 
@@ -72,55 +77,67 @@ impl Map {
         let mut nodes: Vec<_> = self.nodes.iter().collect();
         fastrand::shuffle(&mut nodes);
         nodes.sort_by_key(|(address, _)| !self.primaries.contains(address));
-        let links = nodes.into_iter().map(|(_, node)| node.link.clone());
+        let links = nodes.into_iter().map(|(_, known)| known.node.link.clone());
         links.take(at_most).collect()
+    }
+
+    /// The ids of all its servers.
+    pub(super) fn ids(&self) -> HashSet<&str> {
+        self.nodes.values().map(|known| known.id.as_str()).collect()
     }
 
     /// Whether every slot is where it is on the other map.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
-        self.primaries == other.primaries && self.owners == other.owners
-    }
-
-    /// A server that was named, known already or not.
-    pub(super) fn node(&self, host: &str, port: u16) -> Result<(String, Arc<Node>), Failure> {
-        let server = self.login.at(host, port);
-        let server = server.map_err(|_| Failure::Unsent("a server has an unusable name".into()))?;
-        let address = server.address();
-        let node = match self.nodes.get(&address) {
-            Some(node) => node.clone(),
-            None => Arc::new(Node::in_cluster(&server)),
+        let same = |address: &String| {
+            let node = |map: &'_ Self| map.node(address).map(Arc::as_ptr);
+            node(self) == node(other)
         };
-        Ok((address, node))
+        self.primaries == other.primaries
+            && self.owners == other.owners
+            && self.primaries.iter().all(same)
     }
 
-    /// The same map with one slot at another server.
-    pub(super) fn with(&self, slot: usize, host: &str, port: u16) -> Result<Self, Failure> {
+    /// The server at an address.
+    pub(super) fn node(&self, address: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(address).map(|known| &known.node)
+    }
+
+    /// A server that was named, whether it is on the map or not.
+    pub(super) fn named(&self, host: &str, port: u16) -> Result<Server, Failure> {
+        let server = self.login.at(host, port);
+        server.map_err(|_| Failure::Unsent("a server has an unusable name".into()))
+    }
+
+    /// The same map with one slot at another of its servers.
+    pub(super) fn with(&self, slot: usize, address: &str) -> Self {
         let mut new = self.clone();
-        let (address, node) = self.node(host, port)?;
-        let known = new.primaries.iter().position(|known| *known == address);
+        let known = new.primaries.iter().position(|known| known == address);
         let number = known.unwrap_or_else(|| {
-            new.primaries.push(address.clone());
+            new.primaries.push(address.to_owned());
             new.primaries.len() - 1
         });
         new.owners[slot] = u16::try_from(number).ok();
         new.firsts = firsts(&new.owners, new.primaries.len());
-        new.nodes.insert(address, node);
-        Ok(new)
+        new
     }
 
-    /// A map of these ranges, with the links that there are already.
+    /// A map of these ranges, with the links that there are already: a server
+    /// with another id than before is another one, wherever it is.
     pub(super) fn redrawn(&self, ranges: &[Range]) -> Result<Map, Failure> {
-        let seeds = self.seeds.iter();
-        let mut nodes: HashMap<_, _> = seeds
-            .filter_map(|seed| Some((seed.clone(), self.nodes.get(seed)?.clone())))
-            .collect();
+        let mut nodes = HashMap::new();
         let mut shards = Vec::new();
         for range in ranges {
             let mut primary = None;
-            for (host, port) in &range.servers {
-                let (address, node) = self.node(host, *port)?;
+            for member in &range.servers {
+                let server = self.named(&member.host, member.port)?;
+                let address = server.address();
                 primary.get_or_insert_with(|| address.clone());
-                nodes.entry(address).or_insert(node);
+                if nodes.len() >= MAX_SERVERS && !nodes.contains_key(&address) {
+                    let reason = format!("a map names more than {MAX_SERVERS} servers");
+                    return Err(Failure::Lost(reason));
+                }
+                let known = || self.known(&address, member, &server);
+                nodes.entry(address.clone()).or_insert_with(known);
             }
             shards.extend(primary.map(|primary| (primary, range.from..=range.to)));
         }
@@ -136,12 +153,21 @@ impl Map {
         }
         Ok(Self {
             login: self.login.clone(),
-            seeds: self.seeds.clone(),
             firsts: firsts(&owners, primaries.len()),
             owners,
             primaries,
             nodes,
         })
+    }
+
+    fn known(&self, address: &str, member: &Member, server: &Server) -> Known {
+        let id = member.id.clone();
+        let node = match self.nodes.get(address) {
+            Some(known) if known.id == id => known.node.clone(),
+            // Without an id of its own there is nothing to make sure of.
+            _ => Arc::new(Node::in_cluster(server, (id != address).then_some(&id))),
+        };
+        Known { id, node }
     }
 }
 
@@ -155,45 +181,16 @@ fn firsts(owners: &[Option<u16>], primaries: usize) -> Vec<u64> {
     firsts
 }
 
-/// The map as one server draws it.
-pub(super) struct Chart {
-    /// Whether that server finds the cluster in order, and the latest epoch
-    /// that it has heard of: each fail-over begins one.
-    pub(super) rank: (bool, u64),
-    pub(super) ranges: Vec<Range>,
-}
-
-/// Asks one server for the map.
-pub(super) async fn chart(link: &Link) -> Result<Chart, Failure> {
-    let mut slots = cmd("CLUSTER");
-    slots.arg("SLOTS");
-    let mut info = cmd("CLUSTER");
-    info.arg("INFO");
-    let replies = link.send(&[slots, info]).await?;
-    let [slots, info] = exactly(replies)?;
-    let slots = Failure::or_reply(slots)?;
-    let wrong = |what| Failure::Lost(format!("{}: {what}", link.address()));
-    let ranges = slots::ranges(slots, &link.host());
-    let ranges = ranges.ok_or_else(|| wrong("its map cannot be read"))?;
-    if ranges.is_empty() {
-        return Err(wrong("its cluster has no slots"));
-    }
-    // Who may not ask for it has to do with any map.
-    let info: String = redis::from_redis_value(info).unwrap_or_default();
-    let epoch = info
-        .lines()
-        .find_map(|line| line.strip_prefix("cluster_current_epoch:"));
-    let epoch = epoch.and_then(|epoch| epoch.trim().parse().ok());
-    let rank = (info.contains("cluster_state:ok"), epoch.unwrap_or_default());
-    Ok(Chart { rank, ranges })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn range(from: usize, to: usize, ports: &[u16]) -> Range {
-        let server = |port: &u16| ("a".to_owned(), *port);
+        let server = |port: &u16| Member {
+            host: "a".into(),
+            port: *port,
+            id: format!("id{port}"),
+        };
         Range {
             from,
             to,
@@ -206,7 +203,7 @@ mod tests {
     }
 
     fn blank() -> Map {
-        Map::blank(&[Server::parse("redis://a:1").unwrap()]).unwrap()
+        Map::blank(&Server::parse("redis://a:1").unwrap())
     }
 
     #[test]
@@ -243,16 +240,43 @@ mod tests {
         assert!(!after.agrees_with(&before));
         let kept = after.owner(10).unwrap();
         assert!(Arc::ptr_eq(kept, before.owner(10).unwrap()));
-        // Whoever is named in the URL can always be asked again.
-        assert_eq!(after.ask(9).len(), 3);
+        assert_eq!(after.ask(9).len(), 2);
+    }
+
+    /// A node that lost its configuration, or whose address another one has by now.
+    ///
+    /// Red when links are kept by their address alone.
+    #[test]
+    fn another_id_at_an_address_is_another_server() {
+        let before = blank().redrawn(&[range(0, 16_383, &[1])]).unwrap();
+        let mut other = range(0, 16_383, &[1]);
+        other.servers[0].id = "other".into();
+        let after = before.redrawn(&[other]).unwrap();
+        assert!(!Arc::ptr_eq(
+            after.owner(0).unwrap(),
+            before.owner(0).unwrap()
+        ));
+        assert!(!after.agrees_with(&before));
     }
 
     #[test]
     fn one_slot_may_move_alone() {
-        let map = blank().redrawn(&[range(0, 16_383, &[1])]).unwrap();
-        let moved = map.with(7, "b", 9).unwrap();
-        assert_eq!(port(&moved, 7).as_deref(), Some("b:9"));
+        let map = blank()
+            .redrawn(&[range(0, 9_999, &[1]), range(10_000, 16_383, &[2])])
+            .unwrap();
+        let moved = map.with(7, "a:2");
+        assert_eq!(port(&moved, 7).as_deref(), Some("a:2"));
         assert_eq!(port(&moved, 8).as_deref(), Some("a:1"));
         assert!(!moved.agrees_with(&map));
+    }
+
+    /// Red when a map may have as many servers as it likes.
+    #[test]
+    fn map_without_bounds_is_refused() {
+        let ports = |from: u16, to: u16| (from..to).collect::<Vec<_>>();
+        let within = range(0, 16_383, &ports(1, 1001));
+        assert_eq!(blank().redrawn(&[within]).unwrap().ids().len(), 1000);
+        let beyond = range(0, 16_383, &ports(1, 1002));
+        assert!(blank().redrawn(&[beyond]).is_err());
     }
 }

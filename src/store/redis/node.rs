@@ -3,7 +3,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::link::{AbortOnDrop, Link};
+use tokio::sync::watch;
+
+use super::attempt::AbortOnDrop;
+use super::link::Link;
 use super::notices::{self, Channels, Notices};
 use super::place::Place;
 use super::server::Server;
@@ -11,7 +14,7 @@ use super::server::Server;
 /// A server, or the primary that sentinels name.
 pub(super) struct Node {
     pub(super) link: Link,
-    /// Where notices come in; the same link but in a cluster.
+    /// Where notices come in; it connects with the first wait.
     ears: Link,
     notices: Arc<Notices>,
     channels: Channels,
@@ -20,28 +23,31 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// One server for everything, or the primary: notices share the connection.
-    pub(super) fn alone(link: Link, notices: Arc<Notices>) -> Self {
-        Self {
-            ears: link.clone(),
-            link,
-            notices,
-            channels: Channels::Ordinary,
-            listener: Mutex::new(None),
-        }
+    /// One server for everything, or the primary that sentinels name.
+    pub(super) fn alone(link: Link, place: Place) -> Self {
+        Self::with(link, place, Channels::Ordinary)
     }
 
-    /// A node of a cluster. Notices have a connection of their own: a server
-    /// that loses a shard takes its subscriptions back unasked, which redis-rs
-    /// takes for the reply to somebody's command.
-    pub(super) fn in_cluster(server: &Server) -> Self {
+    /// A node of a cluster, with the id that it has there if that is known.
+    pub(super) fn in_cluster(server: &Server, id: Option<&str>) -> Self {
+        let place = match id {
+            Some(id) => Place::Member(server.clone(), id.into()),
+            None => Place::Server(server.clone()),
+        };
+        let link = Link::new(place.clone(), Arc::default());
+        Self::with(link, place, Channels::OfShards)
+    }
+
+    /// Notices have a connection of their own: a server counts one that listens
+    /// as a client of pub/sub, whose replies it limits and cuts, and takes
+    /// subscriptions back unasked, which redis-rs takes for the reply to a command.
+    fn with(link: Link, place: Place, channels: Channels) -> Self {
         let notices = Arc::new(Notices::default());
-        let link = |notices| Link::new(Place::Server(server.clone()), notices);
         Self {
-            link: link(Arc::default()),
-            ears: link(notices.clone()),
+            link,
+            ears: Link::new(place, notices.clone()),
             notices,
-            channels: Channels::OfShards,
+            channels,
             listener: Mutex::new(None),
         }
     }
@@ -49,10 +55,16 @@ impl Node {
     /// Completes when something may have changed on that channel since the
     /// future was first polled.
     pub(super) async fn changed(&self, channel: String) {
-        let mut changes = self.notices.wait_for(channel);
-        self.listen();
+        let mut changes = self.subscribe(channel);
         // An error would say that the channel is gone: reason to look, too.
         let _ = changes.changed().await;
+    }
+
+    /// What changes with each notice on that channel, and when it is subscribed.
+    pub(super) fn subscribe(&self, channel: String) -> watch::Receiver<()> {
+        let changes = self.notices.wait_for(channel);
+        self.listen();
+        changes
     }
 
     fn listen(&self) {
@@ -60,7 +72,7 @@ impl Node {
         // Finished: the runtime that it ran on is gone.
         if listener.as_ref().is_none_or(|task| task.0.is_finished()) {
             let task = notices::listen(self.ears.clone(), self.notices.clone(), self.channels);
-            *listener = Some(AbortOnDrop(tokio::spawn(task)));
+            *listener = self.ears.home().spawn(task);
         }
     }
 }

@@ -6,28 +6,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Value, cmd};
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use redis::{Cmd, Value, cmd};
+use tokio::time::timeout;
 
+use super::attempt::AbortOnDrop;
+use super::chart;
 use super::failure::Failure;
+use super::home::Home;
 use super::notices::Notices;
 use super::sentinel::Sentinels;
 use super::server::{DialError, Dialled, Server};
 
-/// How often the sentinels are asked whether the primary is still the same: for
-/// so long, and one answer longer, a primary that was replaced without noticing
-/// may be written to.
-const CHECK: Duration = Duration::from_secs(1);
-
-/// How long a new primary may take to say that it is one.
-const ROLE: Duration = Duration::from_secs(1);
+/// How long a new connection may take to say whom it leads to.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Where a link leads.
 #[derive(Clone)]
 pub(super) enum Place {
     /// To this server.
     Server(Server),
+    /// To this node of a cluster, by the id that it keeps: no other one is taken
+    /// for it, whoever has its address by now.
+    Member(Server, Arc<str>),
     /// To the primary that these sentinels watch.
     Primary(Arc<Sentinels>),
 }
@@ -36,8 +36,16 @@ impl Place {
     /// For messages.
     pub(super) fn address(&self) -> String {
         match self {
-            Self::Server(server) => server.address(),
+            Self::Server(server) | Self::Member(server, _) => server.address(),
             Self::Primary(sentinels) => sentinels.to_string(),
+        }
+    }
+
+    /// Where background work for it runs.
+    pub(super) fn home(&self) -> &Home {
+        match self {
+            Self::Server(server) | Self::Member(server, _) => server.home(),
+            Self::Primary(sentinels) => sentinels.home(),
         }
     }
 
@@ -45,21 +53,17 @@ impl Place {
     pub(super) async fn dial(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
         let sentinels = match self {
             Self::Server(server) => return server.dial(notices).await,
+            Self::Member(server, id) => return dial_member(server, id, notices).await,
             Self::Primary(sentinels) => sentinels,
         };
+        sentinels.follow();
         let server = sentinels.find().await.map_err(DialError::NoPrimary)?;
         let address = server.address();
         // The address belongs into these messages, and the link knows the name only.
         let dialled = server.dial(notices).await.map_err(|error| {
             DialError::NoPrimary(format!("{sentinels}: {}", error.at(&address)))
         })?;
-        let mut connection = dialled.connection.clone();
-        let role = cmd("ROLE");
-        let role = timeout(ROLE, connection.send_packed_command(&role)).await;
-        let role = match role {
-            Ok(reply) => reply.map_err(Failure::from).and_then(Failure::or_reply),
-            Err(_) => Err(Failure::Lost("does not answer".into())),
-        };
+        let role = ask(&dialled, &cmd("ROLE")).await;
         is_primary(role)
             .map_err(|reason| DialError::NoPrimary(format!("{sentinels}: {address} {reason}")))?;
         Ok(dialled)
@@ -73,30 +77,52 @@ impl Place {
         server: &Server,
         closed: &Arc<AtomicBool>,
         notices: &Arc<Notices>,
-    ) -> Option<JoinHandle<()>> {
+    ) -> Option<AbortOnDrop> {
         let Self::Primary(sentinels) = self else {
             return None;
         };
-        let (sentinels, closed, notices) = (sentinels.clone(), closed.clone(), notices.clone());
+        let mut primary = sentinels.primary();
+        let (closed, notices) = (closed.clone(), notices.clone());
         let address = server.address();
-        Some(tokio::spawn(async move {
-            loop {
-                sleep(CHECK).await;
-                if let Ok(primary) = sentinels.find().await
-                    && primary.address() != address
-                {
-                    closed.store(true, Ordering::Release);
-                    notices.wake();
-                    // A subscriber is foreign: it is told last, and may panic.
-                    tracing::info!(
-                        from = address,
-                        to = primary.address(),
-                        "{sentinels} has moved"
-                    );
-                    return;
-                }
+        self.home().spawn(async move {
+            let moved = |now: &Option<String>| now.as_ref().is_some_and(|now| *now != address);
+            // The sentinels end with the link.
+            if primary.wait_for(moved).await.is_ok() {
+                closed.store(true, Ordering::Release);
+                notices.wake();
             }
-        }))
+        })
+    }
+}
+
+/// Connects to a node of a cluster, and makes sure that it is the one.
+async fn dial_member(
+    server: &Server,
+    id: &str,
+    notices: &Arc<Notices>,
+) -> Result<Dialled, DialError> {
+    let dialled = server.dial(notices).await?;
+    let mut who = cmd("CLUSTER");
+    who.arg("MYID");
+    // A user without the right to ask has to do with the address.
+    match ask(&dialled, &who).await.map(chart::id) {
+        Ok(Some(other)) if other != id => Err(DialError::NoPrimary(format!(
+            "{} is another node than the cluster had there",
+            server.address()
+        ))),
+        Err(failure @ (Failure::Lost(_) | Failure::Unsent(_))) => Err(DialError::NoPrimary(
+            format!("{}: {failure}", server.address()),
+        )),
+        _ => Ok(dialled),
+    }
+}
+
+/// One question on a fresh connection.
+async fn ask(dialled: &Dialled, question: &Cmd) -> Result<Value, Failure> {
+    let mut connection = dialled.connection.clone();
+    match timeout(ANSWER, connection.send_packed_command(question)).await {
+        Ok(reply) => reply.map_err(Failure::from).and_then(Failure::or_reply),
+        Err(_) => Err(Failure::Lost("does not answer".into())),
     }
 }
 

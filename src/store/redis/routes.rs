@@ -2,17 +2,15 @@
 //! primary), or a cluster. Everything above it asks for a key and never for a
 //! server.
 
-use std::collections::HashSet;
 use std::slice;
 
-use redis::{Cmd, Value};
+use redis::{Cmd, Value, cmd};
 
 use super::carrier::{Carrier, only};
 use super::cluster::Cluster;
 use super::failure::Failure;
 use super::link::Link;
 use super::node::Node;
-use super::server::Server;
 
 /// The way to the server that has a key.
 pub(super) enum Routes {
@@ -21,11 +19,11 @@ pub(super) enum Routes {
 }
 
 impl Routes {
-    /// The server that has a key.
-    pub(super) async fn server(&self, key: &str) -> Result<Server, Failure> {
+    /// The link to the server that has a key.
+    pub(super) fn link(&self, key: &str) -> Result<Link, Failure> {
         match self {
-            Self::One(node) => node.link.server().await,
-            Self::Cluster(cluster) => cluster.server(key).await,
+            Self::One(node) => Ok(node.link.clone()),
+            Self::Cluster(cluster) => cluster.link(key),
         }
     }
 
@@ -41,16 +39,41 @@ impl Routes {
     pub(super) async fn doubt(&self) {
         match self {
             Self::One(node) => node.link.doubt(),
-            Self::Cluster(cluster) => cluster.refresh().await,
+            Self::Cluster(cluster) => {
+                cluster.refresh().await;
+            }
         }
     }
 
-    /// A primary that is not among those `seen`, and which is so from now on.
-    pub(super) fn next_primary(&self, seen: &mut HashSet<String>) -> Option<Link> {
-        let mut primaries = self.primaries().into_iter();
-        let (address, link) = primaries.find(|(address, _)| !seen.contains(address))?;
-        seen.insert(address);
-        Some(link)
+    /// Who has what at this moment, asked anew.
+    ///
+    /// # Errors
+    ///
+    /// Where a primary cannot be reached, or a slot has none.
+    pub(super) async fn layout(&self) -> Result<Layout, Failure> {
+        if let Self::Cluster(cluster) = self {
+            let wrong = |reason: &str| Err(Failure::Unsent(reason.into()));
+            if !cluster.refresh().await {
+                return wrong("no server of the cluster gives its map");
+            }
+            if !cluster.is_whole() {
+                return wrong("a part of the cluster's slots has no server");
+            }
+        }
+        let mut shards = Vec::new();
+        for (_, link) in self.primaries() {
+            let generation = link.generation().await?;
+            let slots = match self {
+                Self::One(_) => String::new(),
+                Self::Cluster(_) => slots(&link, generation).await?,
+            };
+            shards.push(Shard {
+                link,
+                generation,
+                slots,
+            });
+        }
+        Ok(Layout(shards))
     }
 
     /// The links to all primaries, by address.
@@ -69,6 +92,45 @@ impl Routes {
             Self::Cluster(cluster) => cluster.changed(channel).await,
         }
     }
+}
+
+/// What the primaries have at one moment, and the connections to them.
+pub(super) struct Layout(pub(super) Vec<Shard>);
+
+/// One primary.
+pub(super) struct Shard {
+    pub(super) link: Link,
+    pub(super) generation: u64,
+    /// Its slots as it names them, those included that come or go.
+    slots: String,
+}
+
+impl Layout {
+    /// Whether it is the same now: the same connections to the same servers.
+    pub(super) fn is_still(&self, now: &Self) -> bool {
+        let shard = |shard: &Shard| (shard.link.address(), shard.generation, shard.slots.clone());
+        self.0.iter().map(shard).eq(now.0.iter().map(shard))
+    }
+
+    /// Whether slots are on their way from one server to another.
+    pub(super) fn is_moving(&self) -> bool {
+        self.0.iter().any(|shard| shard.slots.contains('['))
+    }
+}
+
+/// What a node says of its own slots, in its own line of `CLUSTER NODES`. A user
+/// without the right to ask has to do with the map.
+async fn slots(link: &Link, generation: u64) -> Result<String, Failure> {
+    let mut nodes = cmd("CLUSTER");
+    nodes.arg("NODES");
+    let nodes = match link.send_on(generation, &[nodes]).await.and_then(only) {
+        Ok(nodes) => redis::from_redis_value::<String>(nodes).unwrap_or_default(),
+        Err(Failure::Server { .. }) => String::new(),
+        Err(failure) => return Err(failure),
+    };
+    let own = nodes.lines().find(|line| line.contains("myself"));
+    let slots = own.and_then(|line| line.splitn(9, ' ').nth(8));
+    Ok(slots.unwrap_or_default().to_owned())
 }
 
 // The way through a cluster is boxed: commands for one server, of which most

@@ -209,3 +209,6 @@ script!(ABANDON, "common.lua", "claim.lua", "abandon.lua");
 script!(RESOLVE, "common.lua", "resolve.lua");
 script!(FORGET, "common.lua", "forget.lua");
 script!(LOOK, "look.lua");
+script!(PROVE, "prove.lua");
+script!(IDENTIFY, "identify.lua");
+script!(DISCARD, "discard.lua");

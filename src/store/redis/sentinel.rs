@@ -1,23 +1,35 @@
-//! The sentinels of one primary: which server it is now, by the newest answer
-//! that any of them gives. It believes no answer older than one it has heard.
+//! The sentinels of one primary: which server it is now, by what most of them
+//! say. One of them alone names no new server, and no password goes to it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use redis::{Value, cmd};
+use tokio::sync::watch;
+use tokio::time::sleep;
 
-use super::carrier::exactly;
+use super::attempt::AbortOnDrop;
 use super::failure::Failure;
 use super::gather::gather;
+use super::home::Home;
 use super::link::Link;
-use super::notices::Notices;
+use super::node::Node;
 use super::place::Place;
 use super::server::{Server, invalid, of_server, unavailable};
 use crate::error::Error;
+use crate::telemetry;
 
-/// How long the other sentinels are waited for once one has answered.
+/// How often they are asked whether the primary is still the same, besides the
+/// moments at which one of them says that it is not: for so long, and one answer
+/// longer, a primary that was replaced without noticing may be written to.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Where a sentinel tells of another primary.
+const SWITCHED: &str = "+switch-master";
+
+/// How long the other sentinels are waited for once most have answered.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// The same for a new connection to each, at `connect`.
@@ -28,15 +40,10 @@ pub(super) struct Sentinels {
     primary: String,
     /// How to log in to the servers that they name.
     login: Server,
-    links: Vec<Link>,
-    /// The newest configuration heard of: each fail-over has a higher number.
-    epoch: AtomicU64,
-}
-
-/// What a sentinel says.
-struct Named {
-    epoch: u64,
-    server: Server,
+    sentinels: Vec<Node>,
+    /// The address that was named last.
+    primary_now: watch::Sender<Option<String>>,
+    follow: Mutex<Option<AbortOnDrop>>,
 }
 
 /// Why a sentinel names nobody.
@@ -47,6 +54,8 @@ enum Mute {
     DataServer(String),
     /// It does not answer, or not so.
     Silent(String),
+    /// It names a server that too few others name.
+    Outvoted(String),
 }
 
 impl Sentinels {
@@ -54,7 +63,7 @@ impl Sentinels {
     ///
     /// # Errors
     ///
-    /// As `connect` has them; one sentinel that knows the primary is enough.
+    /// As `connect` has them.
     pub(super) async fn connect(
         urls: &[String],
         primary: &str,
@@ -80,13 +89,15 @@ impl Sentinels {
         if primary.is_empty() {
             return Err(invalid("the primary has no name"));
         }
+        servers.iter().for_each(Server::warn_if_exposed);
         let (links, errors) = dial(&servers).await;
-        let sentinels = Self {
+        let sentinels = Arc::new(Self {
             primary,
             login,
-            links,
-            epoch: AtomicU64::new(0),
-        };
+            sentinels: links,
+            primary_now: watch::Sender::new(None),
+            follow: Mutex::new(None),
+        });
         match sentinels.ask_all().await {
             Ok(server) => {
                 for error in errors {
@@ -95,71 +106,106 @@ impl Sentinels {
                         "a redis sentinel is of no use"
                     );
                 }
-                Ok((Arc::new(sentinels), server))
+                sentinels.follow();
+                Ok((sentinels, server))
             }
             Err(mute) => Err(sentinels.explain(&mute, errors)),
         }
     }
 
-    /// The primary, by the newest answer; or why there is none.
+    /// Where background work runs.
+    pub(super) fn home(&self) -> &Home {
+        self.login.home()
+    }
+
+    /// Asks again and again from now on, unless that is under way.
+    pub(super) fn follow(self: &Arc<Self>) {
+        let mut task = self.follow.lock().unwrap_or_else(PoisonError::into_inner);
+        // Finished: the runtime that it ran on is gone.
+        if task.as_ref().is_none_or(|task| task.0.is_finished()) {
+            *task = self.home().spawn(follow(Arc::downgrade(self)));
+        }
+    }
+
+    /// The primary, by what most of them say; or why there is none.
     pub(super) async fn find(&self) -> Result<Server, String> {
         self.ask_all().await.map_err(|mute| self.reason(&mute))
     }
 
+    /// The address that was named last, and each one that is named from now on.
+    pub(super) fn primary(&self) -> watch::Receiver<Option<String>> {
+        self.primary_now.subscribe()
+    }
+
     async fn ask_all(&self) -> Result<Server, Vec<Mute>> {
-        let answers = gather(self.links.iter().map(|link| self.ask(link)), GRACE).await;
-        let mut newest: Option<Named> = None;
+        let most = self.sentinels.len() / 2 + 1;
+        let asked = self.sentinels.iter().map(|node| self.ask(&node.link));
+        let mut votes: Vec<(Server, usize)> = Vec::new();
         let mut mute = Vec::new();
-        for answer in answers.into_iter().flatten() {
+        for answer in gather(asked, most, GRACE).await.into_iter().flatten() {
             match answer {
-                Ok(named) if newest.as_ref().is_none_or(|best| best.epoch < named.epoch) => {
-                    newest = Some(named);
+                Ok(server) => {
+                    let address = server.address();
+                    match votes.iter_mut().find(|vote| vote.0.address() == address) {
+                        Some(vote) => vote.1 += 1,
+                        None => votes.push((server, 1)),
+                    }
                 }
-                Ok(_) => {}
                 Err(why) => mute.push(why),
             }
         }
-        let Some(newest) = newest else {
-            return Err(mute);
-        };
-        let known = self.epoch.fetch_max(newest.epoch, Ordering::AcqRel);
-        if newest.epoch < known {
-            mute.push(Mute::Silent(
-                "those who answer have missed the last fail-over".into(),
-            ));
-            return Err(mute);
+        let answered: usize = votes.iter().map(|vote| vote.1).sum();
+        votes.sort_by_key(|vote| std::cmp::Reverse(vote.1));
+        match votes.first() {
+            Some((server, count))
+                if *count >= most || *count == answered && self.may_be(server) =>
+            {
+                let address = Some(server.address());
+                self.primary_now.send_if_modified(|now| {
+                    let moved = *now != address;
+                    *now = address;
+                    moved
+                });
+                Ok(server.clone())
+            }
+            _ => {
+                mute.extend(votes.into_iter().map(|(server, count)| {
+                    Mute::Outvoted(format!(
+                        "{count} of {} name {}",
+                        self.sentinels.len(),
+                        server.address()
+                    ))
+                }));
+                Err(mute)
+            }
         }
-        Ok(newest.server)
     }
 
-    async fn ask(&self, link: &Link) -> Result<Named, Mute> {
+    /// Whether a server may be the primary by the word of too few sentinels: it
+    /// was so before, or nothing is known yet and there is no password to lose.
+    fn may_be(&self, server: &Server) -> bool {
+        match &*self.primary_now.borrow() {
+            Some(known) => *known == server.address(),
+            None => !self.login.has_password(),
+        }
+    }
+
+    async fn ask(&self, link: &Link) -> Result<Server, Mute> {
         let silent = |reason: &str| Mute::Silent(format!("{}: {reason}", link.address()));
-        let mut address = cmd("SENTINEL");
-        address.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
-        let mut master = cmd("SENTINEL");
-        master.arg("MASTER").arg(&self.primary);
-        let replies = link.send(&[address, master]).await;
-        let [address, master] = replies
-            .and_then(exactly)
-            .map_err(|failure| silent(&failure.to_string()))?;
-        match Failure::in_reply(&address) {
-            Some(Failure::Server { text, .. }) if text.contains("unknown command") => {
+        let mut question = cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
+        let address = match link.command(&question).await {
+            Ok(Value::Nil) => return Err(Mute::Unknown(link.address())),
+            Ok(address) => address,
+            Err(Failure::Server { text, .. }) if text.contains("unknown command") => {
                 return Err(Mute::DataServer(link.address()));
             }
-            Some(Failure::Server { text, .. }) => return Err(silent(&text)),
-            _ if address == Value::Nil => return Err(Mute::Unknown(link.address())),
-            _ => {}
-        }
+            Err(failure) => return Err(silent(&failure.to_string())),
+        };
         let unreadable = || silent("its answer cannot be read");
         let (host, port): (String, u16) =
             redis::from_redis_value(address).map_err(|_| unreadable())?;
-        let server = self.login.at(&host, port).map_err(|_| unreadable())?;
-        // Who may not ask for the epoch gets the first answer.
-        let epoch = redis::from_redis_value::<std::collections::HashMap<String, String>>(master)
-            .ok()
-            .and_then(|master| master.get("config-epoch")?.parse().ok())
-            .unwrap_or_default();
-        Ok(Named { epoch, server })
+        self.login.at(&host, port).map_err(|_| unreadable())
     }
 
     fn reason(&self, mute: &[Mute]) -> String {
@@ -168,14 +214,21 @@ impl Sentinels {
             .map(|mute| match mute {
                 Mute::Unknown(address) => format!("{address} does not know it"),
                 Mute::DataServer(address) => format!("{address} is no sentinel"),
-                Mute::Silent(reason) => reason.clone(),
+                Mute::Silent(reason) | Mute::Outvoted(reason) => reason.clone(),
             })
             .collect();
-        format!("no sentinel names {self}: {}", reasons.join("; "))
+        let reasons = reasons.join("; ");
+        match mute.iter().any(|mute| matches!(mute, Mute::Outvoted(_))) {
+            true => format!("too few sentinels agree on {self}: {reasons}"),
+            false => format!("no sentinel names {self}: {reasons}"),
+        }
     }
 
     /// What to tell whoever called `sentinel`: first what only they can mend.
     fn explain(&self, mute: &[Mute], errors: Vec<Error>) -> Error {
+        if mute.iter().any(|mute| matches!(mute, Mute::Outvoted(_))) {
+            return unavailable(self.reason(mute));
+        }
         for mute in mute {
             match mute {
                 Mute::Unknown(address) => {
@@ -189,7 +242,7 @@ impl Sentinels {
                         "{address} is no sentinel but a data server: RedisStore::connect, or its sentinels' urls, are meant"
                     ));
                 }
-                Mute::Silent(_) => {}
+                Mute::Silent(_) | Mute::Outvoted(_) => {}
             }
         }
         let (wrong, absent): (Vec<_>, Vec<_>) = errors
@@ -204,31 +257,62 @@ impl Sentinels {
 }
 
 /// A link to each sentinel, connected where that was possible, and why not.
-async fn dial(servers: &[Server]) -> (Vec<Link>, Vec<Error>) {
-    let notices = Arc::new(Notices::default());
-    let dialled = gather(
-        servers.iter().map(|server| server.dial(&notices)),
-        DIAL_GRACE,
-    )
-    .await;
+async fn dial(servers: &[Server]) -> (Vec<Node>, Vec<Error>) {
+    let unheard = Arc::default();
+    let dialled = servers.iter().map(|server| server.dial(&unheard));
+    let most = servers.len() / 2 + 1;
+    let dialled = gather(dialled, most, DIAL_GRACE).await;
     let mut errors = Vec::new();
-    let mut links = Vec::new();
+    let mut nodes = Vec::new();
     for (server, dialled) in servers.iter().zip(dialled) {
         let place = Place::Server(server.clone());
-        links.push(match dialled {
-            Some(Ok(first)) => Link::with(place, notices.clone(), first),
-            Some(Err(error)) => {
-                let error = server.explain(error).await;
-                errors.push(of_server(
-                    error,
-                    &format!("the sentinel {}", server.address()),
-                ));
-                Link::new(place, notices.clone())
+        let link = match dialled {
+            Some(Ok(first)) => Link::with(place.clone(), unheard.clone(), first),
+            failed => {
+                if let Some(Err(error)) = failed {
+                    let error = server.explain(error).await;
+                    let sentinel = format!("the sentinel {}", server.address());
+                    errors.push(of_server(error, &sentinel));
+                }
+                Link::new(place.clone(), unheard.clone())
             }
-            None => Link::new(place, notices.clone()),
-        });
+        };
+        nodes.push(Node::alone(link, place));
     }
-    (links, errors)
+    (nodes, errors)
+}
+
+/// Asks for the primary again and again, for as long as the store lives.
+async fn follow(sentinels: Weak<Sentinels>) {
+    let mut switched: Vec<_> = match sentinels.upgrade() {
+        Some(sentinels) => {
+            let nodes = sentinels.sentinels.iter();
+            nodes.map(|node| node.subscribe(SWITCHED.into())).collect()
+        }
+        None => return,
+    };
+    loop {
+        // An error says that the store is gone.
+        let switch = select_all(switched.iter_mut().map(|node| Box::pin(node.changed())));
+        tokio::select! {
+            _ = switch => {}
+            () = sleep(CHECK) => {}
+        }
+        let Some(sentinels) = sentinels.upgrade() else {
+            return;
+        };
+        let before = sentinels.primary_now.borrow().clone();
+        // A link may have asked, and found another one, in between.
+        let now = sentinels.find().await.map(|primary| primary.address()).ok();
+        if let Some(now) = now
+            && let Some(before) = before.filter(|before| *before != now)
+        {
+            // A subscriber is foreign: it is told last, and may panic.
+            telemetry::contained(|| {
+                tracing::info!(from = before, to = now, "{sentinels} has moved");
+            });
+        }
+    }
 }
 
 /// As messages call the primary.

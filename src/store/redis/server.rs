@@ -1,34 +1,33 @@
 //! One server's address: read from a URL, dialled, and every way in which that
 //! can fail told apart. No message ever holds the user's password.
 
-use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use redis::aio::{MultiplexedConnection, SendError};
-use redis::io::AsyncDNSResolver;
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisFuture, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, PushInfo,
+    PushKind, RedisError, Value,
 };
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::dial::{client, dial, install_tls_provider};
+use super::home::Home;
 use super::notices::Notices;
+use super::url::check_unused_parts;
 use crate::error::{Error, StoreError};
-use crate::lookup;
 
 /// How long one attempt to connect may take: name, TCP, TLS and handshake.
 const DIAL_DEADLINE: Duration = Duration::from_secs(4);
 
+/// After so much longer, nobody drives the runtime that it runs on.
+const UNDRIVEN: Duration = Duration::from_secs(1);
+
 /// How long the attempt may take that finds out why another one failed.
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
-
-/// After this long without an acknowledgement the kernel gives a connection up.
-const SILENCE: Duration = Duration::from_secs(2);
 
 /// Commands that may wait in line for the connection before callers wait.
 const QUEUE: usize = 1024;
@@ -37,6 +36,7 @@ const QUEUE: usize = 1024;
 #[derive(Clone)]
 pub(super) struct Server {
     client: Arc<Client>,
+    home: Home,
 }
 
 /// A connection, fresh from the handshake.
@@ -92,6 +92,7 @@ impl Server {
                 ));
             }
         }
+        check_unused_parts(url)?;
         // redis-rs names no part of the URL in these errors.
         let info = url.into_connection_info().map_err(|error| {
             let text = error.to_string();
@@ -101,16 +102,12 @@ impl Server {
                 _ => format!("it cannot be read: {}", reason.to_lowercase()),
             })
         })?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-            return Err(invalid(
-                "#insecure is not supported: certificates are always verified",
-            ));
-        }
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             install_tls_provider();
         }
         Ok(Self {
             client: Arc::new(client(info)?),
+            home: Home::here(),
         })
     }
 
@@ -133,7 +130,13 @@ impl Server {
             _ => ConnectionAddr::Tcp(host, port),
         };
         let client = Arc::new(client(info.clone().set_addr(addr))?);
-        Ok(Self { client })
+        let home = self.home.clone();
+        Ok(Self { client, home })
+    }
+
+    /// Where background work for this server runs.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
     }
 
     /// The host alone: servers leave it out where it is their own.
@@ -147,6 +150,34 @@ impl Server {
     /// The number of the database.
     pub(super) fn database(&self) -> i64 {
         self.client.get_connection_info().redis_settings().db()
+    }
+
+    /// Whether it logs in with a password.
+    pub(super) fn has_password(&self) -> bool {
+        let login = self.client.get_connection_info().redis_settings();
+        login.password().is_some()
+    }
+
+    /// Whether its password goes over a network that others may listen on.
+    pub(super) fn is_exposed(&self) -> bool {
+        let host = self.host().trim_matches(['[', ']']);
+        let address = host.parse::<IpAddr>();
+        let is_local = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+        let is_plain = matches!(
+            self.client.get_connection_info().addr(),
+            ConnectionAddr::Tcp(..)
+        );
+        self.has_password() && is_plain && !is_local
+    }
+
+    /// A warning in the log where it [is](Self::is_exposed).
+    pub(super) fn warn_if_exposed(&self) {
+        if self.is_exposed() {
+            tracing::warn!(
+                server = self.address(),
+                "the redis password is sent without TLS to another machine: use rediss://"
+            );
+        }
     }
 
     /// Whether both log in alike, over TLS or without.
@@ -199,13 +230,38 @@ impl Server {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(push);
-        let connection = dial(&self.client, config, DIAL_DEADLINE).await?;
+        let connection = self.dial_at_home(config).await?;
         let server = self.clone();
         Ok(Dialled {
             server,
             connection,
             closed,
         })
+    }
+
+    /// At home, whoever needs the connection: redis-rs spawns what drives it.
+    async fn dial_at_home(
+        &self,
+        config: AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, DialError> {
+        let (done, dialled) = oneshot::channel();
+        let client = self.client.clone();
+        let task = self.home.spawn(async move {
+            let _ = done.send(dial(&client, config, DIAL_DEADLINE).await);
+        });
+        let dialled = timeout(DIAL_DEADLINE + UNDRIVEN, dialled).await;
+        drop(task);
+        dialled
+            .unwrap_or_else(|_| {
+                // It should have ended by its own clock.
+                self.home.move_here();
+                Ok(Err(DialError::Deadline))
+            })
+            .unwrap_or_else(|_| {
+                Err(DialError::NoPrimary(
+                    "the runtime of the store has ended".into(),
+                ))
+            })
     }
 
     /// What to tell whoever called `connect`.
@@ -311,61 +367,28 @@ pub(super) fn unavailable(reason: String) -> Error {
     }
 }
 
-async fn dial(
-    client: &Client,
-    config: AsyncConnectionConfig,
-    limit: Duration,
-) -> Result<MultiplexedConnection, DialError> {
-    let config = config.set_dns_resolver(Resolver);
-    let dialled = client.get_multiplexed_async_connection_with_config(&config);
-    // tokio panics for want of a driver.
-    let dialled = timeout(limit, AssertUnwindSafe(dialled).catch_unwind()).await;
-    let panicked = |_| Err((ErrorKind::Io, "the redis client panicked").into());
-    let dialled = dialled.map_err(|_| DialError::Deadline)?;
-    dialled.unwrap_or_else(panicked).map_err(DialError::Redis)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Looks names up in threads of the crate's own.
-struct Resolver;
-
-impl AsyncDNSResolver for Resolver {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let found = lookup::addresses(host.to_owned(), port).await?;
-            Ok(Box::new(found) as _)
-        })
-    }
-}
-
-fn client(info: ConnectionInfo) -> Result<Client, Error> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(1))
-        .with_interval(Duration::from_secs(1));
-    #[cfg(any(target_os = "linux", target_os = "macos", target_os = "windows"))]
-    let keepalive = keepalive.with_retries(2);
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(SILENCE);
-    // Notices come on the same connection, which takes RESP3.
-    let redis: RedisConnectionInfo = info
-        .redis_settings()
-        .clone()
-        .set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
-        .map_err(|_| invalid("it cannot be used"))
-}
-
-/// redis-rs panics where a process has no rustls provider, or two to choose
-/// from. One that the service has installed stays.
-fn install_tls_provider() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Somebody else may be first between these lines, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    /// Red when only the scheme is looked at, or only the password.
+    #[test]
+    fn password_in_the_clear_is_noticed() {
+        let is_exposed = |url: &str| Server::parse(url).unwrap().is_exposed();
+        for safe in [
+            "redis://redis.internal",
+            "rediss://:pw@redis.internal",
+            "redis://:pw@127.0.0.9",
+            "redis://:pw@[::1]:7000",
+            "redis://:pw@localhost",
+        ] {
+            assert!(!is_exposed(safe), "{safe}");
+        }
+        for exposed in ["redis://:pw@redis.internal", "redis://u:pw@10.0.0.1/2"] {
+            assert!(is_exposed(exposed), "{exposed}");
+        }
+        // Also under the address that a cluster or a sentinel gives out.
+        let local = Server::parse("redis://:pw@localhost").unwrap();
+        assert!(local.at("10.0.0.2", 7000).unwrap().is_exposed());
     }
 }

@@ -28,7 +28,17 @@ pub(super) fn slot(key: &str) -> usize {
 pub(super) struct Range {
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) servers: Vec<(String, u16)>,
+    pub(super) servers: Vec<Member>,
+}
+
+/// A server as a map names it.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// The node's own id, which it keeps wherever it moves; its address where the
+    /// map has none.
+    pub(super) id: String,
 }
 
 /// Reads the reply to `CLUSTER SLOTS` that the host `asked` has given.
@@ -49,16 +59,16 @@ fn read(range: Value, asked: &str) -> Option<Range> {
     let (from, to) = (usize::try_from(*from).ok()?, usize::try_from(*to).ok()?);
     let servers = servers
         .iter()
-        .map(|server| address(server, asked))
+        .map(|server| member(server, asked))
         .collect::<Option<Vec<_>>>()?;
     (from <= to && to < SLOTS && !servers.is_empty()).then_some(Range { from, to, servers })
 }
 
-fn address(server: &Value, asked: &str) -> Option<(String, u16)> {
+fn member(server: &Value, asked: &str) -> Option<Member> {
     let Value::Array(server) = server else {
         return None;
     };
-    let [host, Value::Int(port), ..] = server.as_slice() else {
+    let [host, Value::Int(port), rest @ ..] = server.as_slice() else {
         return None;
     };
     let host = match host {
@@ -72,7 +82,15 @@ fn address(server: &Value, asked: &str) -> Option<(String, u16)> {
         "" | "?" => asked,
         host => host,
     };
-    Some((host.to_owned(), u16::try_from(*port).ok()?))
+    let id = match rest.first() {
+        Some(Value::BulkString(id)) if !id.is_empty() => String::from_utf8(id.clone()).ok()?,
+        _ => format!("{host}:{port}"),
+    };
+    Some(Member {
+        host: host.to_owned(),
+        port: u16::try_from(*port).ok()?,
+        id,
+    })
 }
 
 /// Where a server sends those who ask for a key that it does not have.
@@ -132,8 +150,9 @@ mod tests {
         };
         let reply = Value::Array(vec![shard(Value::Nil), shard(text("")), shard(text("a"))]);
         let ranges = ranges(reply, "there").unwrap();
-        let hosts: Vec<_> = ranges.iter().map(|range| &*range.servers[0].0).collect();
+        let hosts: Vec<_> = ranges.iter().map(|range| &*range.servers[0].host).collect();
         assert_eq!(hosts, ["there", "there", "a"]);
+        assert_eq!(ranges[0].servers[0].id, "id");
         assert_eq!((ranges[0].from, ranges[0].to), (0, 100));
     }
 

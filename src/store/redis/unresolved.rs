@@ -1,54 +1,119 @@
-//! The list of unresolved records: a walk through all keys of all primaries. It
-//! fetches no record whole that has an outcome.
+//! The lists of an operator: a walk through all keys of all primaries, which is
+//! whole or fails. It fetches no record whole that has an outcome.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
+use tokio::time::sleep;
 
-use super::commands::{look, unexpected};
+use super::commands::{look, unexpected, unreadable};
 use super::failure::Failure;
-use super::link::Link;
-use super::routes::Routes;
-use crate::error::{StoreError, chain};
+use super::routes::{Layout, Routes, Shard};
+use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::RecordState;
+use crate::store::UnreadableRecord;
 use crate::telemetry::contained;
 
 /// Keys that one `SCAN` looks at.
 const SCAN: usize = 1000;
 
-/// How the first lines of these records begin; which locks have lapsed, their
-/// time to live says.
-const BEGINNINGS: [&[u8]; 2] = [b"genesys-once/2 indeterminate ", b"genesys-once/2 locked "];
+/// How the first lines of records begin that can be read, and whether such a
+/// record may be unresolved; which locks have lapsed, their time to live says.
+const BEGINNINGS: [(&[u8], bool); 4] = [
+    (b"genesys-once/2 indeterminate ", true),
+    (b"genesys-once/2 locked ", true),
+    (b"genesys-once/2 cached ", false),
+    (b"genesys-once/2 released ", false),
+];
 
 /// As many bytes as the longest has.
-const LENGTH: usize = BEGINNINGS[0].len();
+const LENGTH: usize = BEGINNINGS[0].0.len();
+
+/// How often a walk begins, where servers or slots change under it.
+const WALKS: u32 = 4;
+
+/// Before the next one.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Unresolved,
+    Unreadable,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    unresolved: Vec<(IdempotencyKey, RecordState)>,
+    unreadable: Vec<UnreadableRecord>,
+}
 
 /// The unresolved records of a namespace.
 ///
 /// # Errors
 ///
-/// Where any primary does not answer: a list with a shard missing would look
-/// complete.
+/// Where any primary does not answer, and where servers or slots change again and
+/// again: a list with records missing would look whole.
 pub(super) async fn unresolved(
     routes: &Routes,
     namespace: &Namespace,
     limit: usize,
 ) -> Result<Vec<(IdempotencyKey, RecordState)>, StoreError> {
-    let mut walk = Walk {
-        routes,
-        namespace,
-        prefix: format!("genesys-once:{namespace}:"),
-        limit,
-        found: Vec::new(),
-        known: HashSet::new(),
-    };
-    let mut seen = HashSet::new();
-    // Another one may be promoted meanwhile: until there is none left.
-    while let Some(primary) = routes.next_primary(&mut seen) {
-        walk.through(&primary).await?;
+    let found = find(routes, namespace, limit, Wanted::Unresolved).await?;
+    for record in &found.unreadable {
+        contained(|| {
+            tracing::warn!(
+                name = %record.name(),
+                reason = record.reason(),
+                "a record that cannot be read is on no list of unresolved keys"
+            );
+        });
     }
-    Ok(walk.found)
+    Ok(found.unresolved)
+}
+
+/// The records of a namespace whose first line cannot be read, and those that
+/// may be unresolved and cannot be read.
+///
+/// # Errors
+///
+/// Those of [`unresolved`].
+pub(super) async fn all_unreadable(
+    routes: &Routes,
+    namespace: &Namespace,
+    limit: usize,
+) -> Result<Vec<UnreadableRecord>, StoreError> {
+    let found = find(routes, namespace, limit, Wanted::Unreadable).await?;
+    Ok(found.unreadable)
+}
+
+async fn find(
+    routes: &Routes,
+    namespace: &Namespace,
+    limit: usize,
+    wanted: Wanted,
+) -> Result<Found, StoreError> {
+    let mut walks = 0;
+    loop {
+        walks += 1;
+        let mut walk = Walk {
+            routes,
+            namespace,
+            prefix: format!("genesys-once:{namespace}:"),
+            limit,
+            wanted,
+            found: Found::default(),
+            known: HashSet::new(),
+        };
+        match walk.through_all().await {
+            Ok(()) => return Ok(walk.found),
+            Err(failure) if walks == WALKS => return Err(failure),
+            Err(_) => sleep(PAUSE * walks).await,
+        }
+    }
 }
 
 struct Walk<'a> {
@@ -56,25 +121,58 @@ struct Walk<'a> {
     namespace: &'a Namespace,
     prefix: String,
     limit: usize,
-    found: Vec<(IdempotencyKey, RecordState)>,
-    /// A scan may return a key twice, and so may a shard on the move.
+    wanted: Wanted,
+    found: Found,
+    /// A scan may return a key twice.
     known: HashSet<IdempotencyKey>,
 }
 
 impl Walk<'_> {
-    async fn through(&mut self, primary: &Link) -> Result<(), StoreError> {
+    /// From the first key to the last, on the same connections to the same servers
+    /// throughout: a cursor means nothing to another one, and a key that goes from
+    /// a server that is still to come to one that has been is seen at neither.
+    async fn through_all(&mut self) -> Result<(), StoreError> {
+        let before = self.layout().await?;
+        for shard in &before.0 {
+            self.through(shard).await?;
+        }
+        // What is cut off by the limit claims to be no more than it is.
+        if self.is_full() || before.is_still(&self.layout().await?) {
+            return Ok(());
+        }
+        Err(not_whole("servers or slots have changed under the list"))
+    }
+
+    async fn layout(&self) -> Result<Layout, StoreError> {
+        let layout = self.routes.layout().await?;
+        match layout.is_moving() {
+            true => Err(not_whole("slots are on their way to another server")),
+            false => Ok(layout),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let found = match self.wanted {
+            Wanted::Unresolved => self.found.unresolved.len(),
+            Wanted::Unreadable => self.found.unreadable.len(),
+        };
+        found >= self.limit
+    }
+
+    async fn through(&mut self, shard: &Shard) -> Result<(), StoreError> {
         let mut cursor = "0".to_owned();
-        while self.found.len() < self.limit {
+        while !self.is_full() {
             // The namespace's alphabet has nothing that a pattern would expand.
             let mut scan = cmd("SCAN");
             scan.arg(&cursor)
                 .arg("MATCH")
-                .arg(format!("{}*", self.prefix));
-            scan.arg("COUNT").arg(SCAN).arg("TYPE").arg("string");
-            let reply = primary.command(&scan).await?;
+                .arg(format!("{}*", self.prefix))
+                .arg("COUNT")
+                .arg(SCAN);
+            let reply = only(shard, scan).await?;
             let (next, keys): (String, Vec<String>) =
                 redis::from_redis_value(reply).map_err(|_| unexpected())?;
-            for key in candidates(primary, keys).await? {
+            for key in candidates(shard, keys).await? {
                 self.take(&key).await?;
             }
             if next == "0" {
@@ -92,35 +190,40 @@ impl Walk<'_> {
         else {
             return Ok(());
         };
-        if self.found.len() == self.limit || !self.known.insert(digits) {
+        if self.is_full() || !self.known.insert(digits) {
             return Ok(());
         }
         // It may have been settled, or expired, since.
         let name = RecordName::new(self.namespace.clone(), digits);
-        let state = match look(self.routes, &name, key).await {
-            // Asking for the key itself says so too; the others are still worth
-            // listing.
+        match look(self.routes, &name, key).await {
             Err(reason) if reason.is_unreadable() => {
-                let reason = chain(&reason);
-                contained(|| {
-                    tracing::warn!(
-                        %name,
-                        reason,
-                        "a record that cannot be read is left out of the list"
-                    );
-                });
-                return Ok(());
+                // Once more, so that reason and bytes are of one moment.
+                let record = unreadable(self.routes, &name, key).await?;
+                self.found.unreadable.extend(record);
             }
-            state => state?.filter(RecordState::is_unresolved),
-        };
-        self.found.extend(state.map(|state| (digits, state)));
+            state => {
+                let state = state?.filter(RecordState::is_unresolved);
+                let found = state.map(|state| (digits, state));
+                self.found.unresolved.extend(found);
+            }
+        }
         Ok(())
     }
 }
 
-/// Those whose first line says that they are indeterminate or locked, and those
-/// that have gone to another server meanwhile.
-async fn candidates(primary: &Link, keys: Vec<String>) -> Result<Vec<String>, StoreError> {
+fn not_whole(reason: &str) -> StoreError {
+    let reason = format!("{reason}: it would not be whole");
+    StoreError::refused_as(RefusalKind::NotNow, reason)
+}
+
+async fn only(shard: &Shard, command: Cmd) -> Result<Value, StoreError> {
+    let replies = shard.link.send_on(shard.generation, &[command]).await?;
+    Ok(super::carrier::only(replies)?)
+}
+
+/// Those whose first line says that they are indeterminate or locked, or says
+/// nothing that this version knows.
+async fn candidates(shard: &Shard, keys: Vec<String>) -> Result<Vec<String>, StoreError> {
     if keys.is_empty() {
         return Ok(keys);
     }
@@ -132,20 +235,24 @@ async fn candidates(primary: &Link, keys: Vec<String>) -> Result<Vec<String>, St
             beginning
         })
         .collect();
-    let replies = primary.send(&beginnings).await?;
+    let replies = shard.link.send_on(shard.generation, &beginnings).await?;
     let mut candidates = Vec::new();
     for (key, reply) in keys.into_iter().zip(replies) {
         match Failure::in_reply(&reply) {
-            Some(failure) if !failure.doubts_the_server() => return Err(failure.into()),
-            None if !matches!(&reply, Value::BulkString(line) if is_candidate(line)) => {}
-            _ => candidates.push(key),
+            // Another type of value: no record, under the name of one.
+            Some(failure) if failure.code() == Some("WRONGTYPE") => candidates.push(key),
+            Some(failure) => return Err(failure.into()),
+            None if matches!(&reply, Value::BulkString(line) if is_candidate(line)) => {
+                candidates.push(key);
+            }
+            None => {}
         }
     }
     Ok(candidates)
 }
 
+/// Whether a record has to be looked at; an empty one is gone.
 fn is_candidate(line: &[u8]) -> bool {
-    BEGINNINGS
-        .iter()
-        .any(|beginning| line.starts_with(beginning))
+    let known = BEGINNINGS.iter().find(|known| line.starts_with(known.0));
+    !line.is_empty() && known.is_none_or(|known| known.1)
 }

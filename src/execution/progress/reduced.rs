@@ -1,0 +1,53 @@
+//! The end of a record in a smaller form, for a store that finds it too large. Pure.
+
+use std::sync::Arc;
+
+use crate::outcome::Kept;
+use crate::record::Event;
+
+/// The longest cause of an indeterminate record in its smaller form, in bytes.
+const MAX_SHORT_CAUSE: usize = 200;
+
+/// The same end in a smaller form, for a store that refuses it as too large: a
+/// completion with the status alone, a release without its verdict, a short cause.
+pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
+    match event {
+        Event::Complete {
+            claim,
+            step,
+            outcome,
+            kept: Kept::Whole,
+            ttl,
+        } => {
+            let outcome = Arc::new(outcome.status_and_digest());
+            Some(Event::Complete {
+                claim,
+                step,
+                outcome,
+                kept: Kept::TooLarge,
+                ttl,
+            })
+        }
+        Event::Release {
+            claim,
+            step,
+            verdict: Some(_),
+        } => Some(Event::Release {
+            claim,
+            step,
+            verdict: None,
+        }),
+        Event::Abandon { claim, step, cause } if cause.len() > MAX_SHORT_CAUSE => {
+            let mut end = MAX_SHORT_CAUSE;
+            while !cause.is_char_boundary(end) {
+                end -= 1;
+            }
+            Some(Event::Abandon {
+                claim,
+                step,
+                cause: cause[..end].into(),
+            })
+        }
+        _ => None,
+    }
+}

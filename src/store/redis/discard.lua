@@ -1,0 +1,15 @@
+-- ARGV 1: what the bytes are known by that are to go, as identify.lua has it.
+local value = redis.call('GET', KEYS[1])
+if not value then
+  return 0
+end
+local stamp = redis.sha1hex(value)
+if redis.call('PTTL', KEYS[1]) == -1 then
+  stamp = stamp .. ' for ever'
+end
+if stamp ~= ARGV[1] then
+  return 0
+end
+redis.call('DEL', KEYS[1])
+redis.pcall('PUBLISH', KEYS[1], 'discarded')
+return 1

@@ -1,0 +1,15 @@
+-- The record, what exactly these bytes are known by, and the time that they live
+-- on; of one that is too large its size and beginning instead.
+local value = redis.call('GET', KEYS[1])
+if not value then
+  return {}
+end
+local left = redis.call('PTTL', KEYS[1])
+local stamp = redis.sha1hex(value)
+if left == -1 then
+  stamp = stamp .. ' for ever'
+end
+if #value > MAX_RECORD_BYTES then
+  return { stamp, #value, string.sub(value, 1, 64) }
+end
+return { stamp, value, left }

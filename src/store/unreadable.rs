@@ -1,0 +1,71 @@
+//! A record that cannot be read, as an operator sees it: its name, what is wrong
+//! with it, and which bytes are meant. It never holds the bytes themselves.
+
+use std::sync::Arc;
+
+use crate::key::{IdempotencyKey, RecordName};
+
+/// A record that is in the store and cannot be read: damaged, made by another
+/// program, or written by a newer version. Its key is refused until the record is
+/// gone.
+///
+/// Listed by [`Engine::unreadable`](crate::Engine::unreadable), and removed by
+/// [`Engine::discard_unreadable`](crate::Engine::discard_unreadable).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableRecord {
+    name: RecordName,
+    reason: Arc<str>,
+    is_newer: bool,
+    stamp: Option<Arc<str>>,
+}
+
+impl UnreadableRecord {
+    /// For stores: the record, and what is wrong with it.
+    pub fn new(name: RecordName, reason: impl Into<Arc<str>>) -> Self {
+        Self {
+            name,
+            reason: reason.into(),
+            is_newer: false,
+            stamp: None,
+        }
+    }
+
+    /// For stores: what the store knows exactly these bytes by, a digest say.
+    /// A record without a stamp is never discarded.
+    pub fn with_stamp(mut self, stamp: impl Into<Arc<str>>) -> Self {
+        self.stamp = Some(stamp.into());
+        self
+    }
+
+    /// For stores: a newer version of this crate wrote it.
+    pub fn newer(mut self) -> Self {
+        self.is_newer = true;
+        self
+    }
+
+    /// The name of the record.
+    pub fn name(&self) -> &RecordName {
+        &self.name
+    }
+
+    /// The key whose record it is.
+    pub fn key(&self) -> IdempotencyKey {
+        self.name.key
+    }
+
+    /// What is wrong with it.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Whether a newer version of this crate wrote it: not damaged, and not
+    /// discarded by this version.
+    pub fn is_newer(&self) -> bool {
+        self.is_newer
+    }
+
+    /// What the store knows exactly these bytes by.
+    pub fn stamp(&self) -> Option<&str> {
+        self.stamp.as_deref()
+    }
+}

@@ -1,0 +1,184 @@
+//! What an operator lists: all of it, or an error. Servers are replaced and slots
+//! move under the walk, and records cannot be read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use genesys_once::record::{Answer, Event};
+use genesys_once::{Namespace, RedisStore, RefusalKind, Store};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::cluster::{connect, shards};
+use super::{acquire, apply, chain, claim, name};
+use crate::support::cluster::RedisCluster;
+use crate::support::redis::RedisServer;
+use crate::support::{eventually, eventually_within};
+
+/// A change of servers, seen by the store.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+fn abandon() -> Event {
+    Event::Abandon {
+        claim: claim(1),
+        step: 1,
+        cause: "reset".into(),
+    }
+}
+
+/// One address with another server behind it from time to time.
+async fn endpoint(port: Arc<AtomicU16>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "redis://127.0.0.1:{}",
+        listener.local_addr().unwrap().port()
+    );
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let port = port.load(Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    url
+}
+
+fn scans(server: &RedisServer) -> u64 {
+    let calls = server.calls();
+    let scans = calls.iter().find(|(name, _)| name == "scan");
+    scans.map_or(0, |(_, count)| *count)
+}
+
+/// Damaged, copied from another key, of another type, of a newer version: each is
+/// listed with what is wrong, and an operator removes exactly what was listed.
+///
+/// Red when such records are on no list, or a record is removed that has changed
+/// since, or that a newer version wrote.
+#[tokio::test]
+async fn what_cannot_be_read_is_listed_and_can_be_removed() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let set = |number, value: &str| {
+        server.command::<()>(&["SET", &name(number).to_string(), value]);
+    };
+    set(1, "genesys-once/3 indeterminate - and more\n{}");
+    set(2, "something else\n");
+    server.command::<u64>(&["RPUSH", &name(3).to_string(), "a"]);
+    store.apply(&name(4), acquire(1)).await.unwrap();
+    server.command::<()>(&["PERSIST", &name(4).to_string()]);
+    store.apply(&name(5), acquire(1)).await.unwrap();
+    let namespace = "test".parse().unwrap();
+    let mut listed = store.unreadable(&namespace, 10).await.unwrap();
+    listed.sort_by_key(|record| record.key().as_bytes()[0]);
+    let reasons: Vec<_> = listed
+        .iter()
+        .map(|record| (record.key().as_bytes()[0], record.reason()))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            (1, "it has version \"3\", this is version 2"),
+            (2, "it is not a record of genesys-once"),
+            (3, "the key holds another type of value, not a record"),
+            (4, "its key was made to live for ever"),
+        ]
+    );
+    assert_eq!(store.unreadable(&namespace, 2).await.unwrap().len(), 2);
+    assert_eq!(store.look_unreadable(&name(5)).await.unwrap(), None);
+    assert_eq!(store.look_unreadable(&name(6)).await.unwrap(), None);
+    assert!(listed[0].is_newer());
+    for kept in [&listed[0], &listed[2]] {
+        let error = store.discard(kept).await.unwrap_err();
+        assert_eq!(error.refusal(), Some(RefusalKind::NotAllowed), "{error:?}");
+    }
+    // One is written anew, the other is a lock again that its holder has.
+    set(2, "something new\n");
+    server.command::<()>(&["PEXPIRE", &name(4).to_string(), "100000"]);
+    for changed in [&listed[1], &listed[3]] {
+        assert!(!store.discard(changed).await.unwrap());
+    }
+    let now = store.look_unreadable(&name(2)).await.unwrap().unwrap();
+    assert!(store.discard(&now).await.unwrap());
+    assert!(!store.discard(&now).await.unwrap());
+    let left: u32 = server.command(&["DBSIZE"]);
+    assert_eq!(left, 4);
+    assert_eq!(
+        store.apply(&name(2), acquire(1)).await.unwrap(),
+        Answer::Done
+    );
+}
+
+/// A fail-over behind one address, in the middle of a walk: its cursor means
+/// nothing to the server behind the next connection.
+///
+/// Red when the walk goes on there, and what it finds is taken for the whole list.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn list_is_whole_or_fails() {
+    const RECORDS: usize = 200;
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let others = "for i = 1, 100000 do redis.call('SET', 'other:' .. i, 'x') end";
+    for server in &servers {
+        let store = RedisStore::connect(&server.url()).await.unwrap();
+        for number in 0..RECORDS {
+            apply(&store, number as u8, abandon()).await.unwrap();
+        }
+        // So that it takes long enough to be disturbed.
+        server.command::<()>(&["EVAL", others, "0"]);
+    }
+    let port = Arc::new(AtomicU16::new(servers[0].port));
+    let store = RedisStore::connect(&endpoint(port.clone()).await)
+        .await
+        .unwrap();
+    let namespace: Namespace = "test".parse().unwrap();
+    let whole = store.unresolved(&namespace, 1000).await.unwrap();
+    assert_eq!(whole.len(), RECORDS);
+    for round in 0..6 {
+        let (old, new) = (&servers[round % 2], &servers[(round + 1) % 2]);
+        let before = scans(old);
+        let walk = tokio::spawn({
+            let (store, namespace) = (store.clone(), namespace.clone());
+            async move { store.unresolved(&namespace, 1000).await }
+        });
+        eventually("the walk is under way", async || scans(old) > before + 3).await;
+        port.store(new.port, Ordering::SeqCst);
+        old.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+        // The shared connection is given up for it, between two commands of the walk.
+        let _ = apply(&store, 250, acquire(1)).await;
+        let listed = walk.await.unwrap();
+        if let Ok(listed) = listed {
+            assert_eq!(listed.len(), RECORDS, "round {round}");
+        }
+        old.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    }
+    eventually_within(RECOVERY, "the store answers", async || {
+        let listed = store.unresolved(&namespace, 1000).await;
+        listed.is_ok_and(|listed| listed.len() == RECORDS)
+    })
+    .await;
+}
+
+/// A key that goes from a shard that is walked last to one that was walked first
+/// is on neither's list.
+///
+/// Red when a walk does not ask for slots on the move.
+#[tokio::test]
+async fn list_is_refused_while_slots_are_on_the_move() {
+    let cluster = RedisCluster::start().await;
+    let store = connect(&cluster).await;
+    let moving = shards(&cluster)[0][0];
+    apply(&store, moving, abandon()).await.unwrap();
+    let namespace = "test".parse().unwrap();
+    let listed = store.unresolved(&namespace, 10).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    let slot = cluster.slot(&name(moving).to_string()).to_string();
+    let ids = [0, 1].map(|node| cluster.nodes[node].command::<String>(&["CLUSTER", "MYID"]));
+    cluster.nodes[1].command::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]);
+    let error = store.unresolved(&namespace, 10).await.unwrap_err();
+    assert!(chain(&error).contains("would not be whole"), "{error:?}");
+    cluster.nodes[1].command::<()>(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+    let listed = store.unresolved(&namespace, 10).await.unwrap();
+    assert_eq!(listed.len(), 1);
+}

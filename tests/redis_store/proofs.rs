@@ -1,0 +1,83 @@
+//! What `connect` proves before it returns a store: a primary that runs scripts,
+//! and a user who may do what the store does.
+
+use genesys_once::{Error, RedisStore};
+
+use super::chain;
+use super::connect::invalid;
+use crate::support::cluster::RedisCluster;
+use crate::support::eventually;
+use crate::support::redis::{Options, RedisServer};
+
+/// Red when a store is returned all of whose writes are refused.
+#[tokio::test]
+async fn replica_is_refused() {
+    let primary = RedisServer::start();
+    let replica = Options::default().replica_of(&primary).start();
+    eventually("the replica follows", async || {
+        primary.replicas_in_step() == 1
+    })
+    .await;
+    let error = RedisStore::connect(&replica.url()).await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+    assert!(chain(&error).contains("is a replica"), "{error:?}");
+}
+
+/// Red when a right that is missing is found out by the first execution.
+#[tokio::test]
+async fn missing_rights_are_named() {
+    let server = RedisServer::start();
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
+    let told = async |rights: &[&str]| {
+        let user = ["ACL", "SETUSER", "app", "reset", "on", ">pw", "&*", "+@all"];
+        server.command::<()>(&[&user, rights].concat());
+        invalid(&url).await
+    };
+    let keys = "on keys that begin with \"genesys-once:\"";
+    assert_eq!(
+        told(&["~*", "-set", "-pttl"]).await,
+        format!("the user may not run PTTL, SET {keys}")
+    );
+    // The key of the script itself is checked first.
+    let other = told(&["~other:*"]).await;
+    assert!(
+        other.starts_with("the user may not run scripts: NOPERM"),
+        "{other}"
+    );
+    let read_only = told(&["%R~genesys-once:*"]).await;
+    assert!(read_only.contains("may not run"), "{read_only}");
+    let none = told(&["~*", "-eval", "-evalsha"]).await;
+    assert!(
+        none.starts_with("the user may not run scripts: NOPERM"),
+        "{none}"
+    );
+    // Without a trace.
+    assert_eq!(server.command::<u32>(&["DBSIZE"]), 0);
+}
+
+/// Red when only one primary is asked.
+#[tokio::test]
+async fn missing_right_on_one_shard_is_named() {
+    let cluster = RedisCluster::start().await;
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let user = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all"];
+        let rights: &[&str] = if number == 2 { &["-set"] } else { &[] };
+        node.command::<()>(&[&user, rights].concat());
+    }
+    let url = format!("redis://app:pw@127.0.0.1:{}", cluster.nodes[0].port);
+    let told = super::connect::invalid_cluster(&[url]).await;
+    assert!(told.starts_with("the user may not run SET"), "{told}");
+}
+
+/// Red when a server without scripts is a store.
+#[tokio::test]
+async fn server_without_scripts_is_refused() {
+    for command in ["EVALSHA", "EVAL"] {
+        let server = Options::default().rename(command, "other").start();
+        let told = invalid(&server.url()).await;
+        assert!(
+            told.starts_with("the server runs no scripts"),
+            "{command}: {told}"
+        );
+    }
+}
