@@ -122,7 +122,7 @@ async fn no_more_calls_than_max_in_flight() {
 #[tokio::test(start_paused = true)]
 async fn payloads_and_answers_are_bounded() {
     let upstream = ScriptedUpstream::new(|call| match call.request().payload().as_ref() {
-        b"{}" => Step::status(409, "x".repeat(101)),
+        b"1111111111" => Step::status(409, "x".repeat(101)),
         _ => Step::ok("x".repeat(101)),
     });
     let engine = Engine::builder(upstream.clone())
