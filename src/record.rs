@@ -19,19 +19,24 @@
 //! a retention that is written in it, so that a lapsed lease is *seen* (what is
 //! left is less than the retention) and never guessed from two clocks.
 
+mod about;
 mod codec;
 mod event;
 mod orphan;
 mod sealed;
+mod shown;
 mod transition;
 mod verdict;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
+pub use self::about::{About, Caller, Holder, Origin, Resolved};
 #[cfg(feature = "encrypted")]
-pub(crate) use self::codec::{decode_outcome, encode_outcome};
-pub use self::event::{Answer, Claim, Event};
+pub(crate) use self::codec::{decode_caller, decode_outcome, encode_caller, encode_outcome};
+pub use self::event::{Answer, Cause, Claim, Event};
 pub use self::orphan::settle_orphan;
 pub(crate) use self::sealed::readable;
 pub use self::transition::apply;
@@ -45,7 +50,8 @@ use crate::outcome::{Kept, Outcome};
 pub const RELEASED_FOR: Duration = Duration::from_secs(600);
 
 /// What a holder may be doing under its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
     /// Nothing is on the wire and no attempt is unproven: once lapsed, somebody
@@ -58,7 +64,7 @@ pub enum Phase {
 /// The version of a record that somebody saw, for compare-and-set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
-    /// The record's revision, raised by every write.
+    /// The record's revision, raised by every write and every extension.
     pub rev: u64,
     /// The lease that wrote it.
     pub lease: LeaseId,
@@ -66,21 +72,24 @@ pub struct Seen {
 
 /// What is known of an execution's attempts: written before each attempt is
 /// sent, by the holder, and kept when its fate becomes unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Attempts {
     /// When the last attempt was sent, by the holder's wall clock; `None` where
     /// none was.
+    #[serde(rename = "sent_ms", serialize_with = "shown::some_time")]
     pub sent: Option<SystemTime>,
     /// Attempts so far, the last included.
+    #[serde(rename = "attempts")]
     pub count: u32,
     /// How long one attempt may take: the holder's attempt time-out.
+    #[serde(rename = "attempt_timeout_ms", serialize_with = "shown::length")]
     pub timeout: Duration,
 }
 
 /// A record as it stands in a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Raised by every write.
+    /// Raised by every write, and whenever its lease begins anew.
     pub rev: u64,
     /// Who wrote it.
     pub lease: LeaseId,
@@ -108,6 +117,8 @@ pub enum Content {
         phase: Phase,
         /// What was sent under the lease.
         attempts: Attempts,
+        /// Of which request, and by whom.
+        about: Arc<About>,
     },
     /// The outcome is known.
     Cached {
@@ -115,14 +126,18 @@ pub enum Content {
         outcome: Arc<Outcome>,
         /// How much of it is there.
         kept: Kept,
+        /// Where it comes from.
+        origin: Origin,
     },
     /// A request was sent and its fate is unknown.
     Indeterminate {
         /// What was sent, and when.
         attempts: Attempts,
+        /// Of which request, and by whom.
+        about: Arc<About>,
         /// What happened; `None` where the holder was lost with its request under
         /// way.
-        cause: Option<Arc<str>>,
+        cause: Option<Cause>,
     },
     /// Nothing was executed; the next one may.
     Released {
@@ -132,7 +147,13 @@ pub enum Content {
 }
 
 /// A record as a reader sees it, with times by the store's clock.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// As JSON it has the members that are named here and `state`: `locked`, `cached`,
+/// `indeterminate` or `released`. Times are in milliseconds, since 1970 where they
+/// are moments, and their names end with `_ms`; what is not known is `null`. A body
+/// is text, or `{"base64": …}` where it is none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RecordState {
     /// A holder has the key.
@@ -140,49 +161,82 @@ pub enum RecordState {
     Locked {
         /// What the holder may be doing.
         phase: Phase,
-        /// What is left of the lease; zero once it has lapsed.
+        /// What is left of the lease, never more than its whole length; zero once
+        /// it has lapsed.
+        #[serde(rename = "lease_left_ms", serialize_with = "shown::length")]
         lease_left: Duration,
+        /// How long the lease lives from each extension. Whoever sees one revision
+        /// for that long knows that it has lapsed, whatever the store's clock says.
+        #[serde(rename = "lease_ms", serialize_with = "shown::length")]
+        lease: Duration,
         /// What was sent under the lease.
+        #[serde(flatten)]
         attempts: Attempts,
+        /// Of which request, and by whom.
+        #[serde(flatten, serialize_with = "shown::about")]
+        about: Arc<About>,
         /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
         seen: Seen,
         /// What the holder's request asks for.
+        #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// The outcome is known.
     #[non_exhaustive]
     Cached {
         /// The outcome, or its status alone: see `kept`.
+        #[serde(serialize_with = "shown::outcome")]
         outcome: Arc<Outcome>,
         /// How long the record lives on, at least: zero where the store was
         /// not asked for it.
+        #[serde(rename = "left_ms", serialize_with = "shown::length")]
         left: Duration,
         /// How much of the outcome the record holds.
+        #[serde(serialize_with = "shown::kept")]
         kept: Kept,
+        /// Where the outcome comes from.
+        #[serde(flatten)]
+        origin: Origin,
         /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
         seen: Seen,
         /// What the request asked for.
+        #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// A request was sent and its fate is unknown.
     #[non_exhaustive]
     Indeterminate {
         /// Since when: the time of sending, by the holder's wall clock.
+        #[serde(rename = "since_ms", serialize_with = "shown::time")]
         since: SystemTime,
         /// What happened.
+        #[serde(serialize_with = "shown::text")]
         cause: Arc<str>,
+        /// The platform's id of its last answer, where it gave one.
+        #[serde(serialize_with = "shown::some_text")]
+        correlation_id: Option<Arc<str>>,
         /// How long ago the record became indeterminate, by the store's clock;
         /// `None` where its time to live makes no sense (none, or longer than
         /// any that was written).
+        #[serde(rename = "age_ms", serialize_with = "shown::some_length")]
         age: Option<Duration>,
         /// How long after `since` the lost attempt might still be running: the
         /// holder's attempt time-out and lease.
+        #[serde(rename = "may_run_ms", serialize_with = "shown::length")]
         may_run: Duration,
         /// What was sent, and when.
+        #[serde(flatten)]
         attempts: Attempts,
+        /// Of which request, and by whom it was held.
+        #[serde(flatten, serialize_with = "shown::about")]
+        about: Arc<About>,
         /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
         seen: Seen,
         /// What the request asked for.
+        #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// Nothing was executed and no holder has the key.
@@ -191,8 +245,10 @@ pub enum RecordState {
         /// The answer for waiters of the same request.
         verdict: Option<Refusal>,
         /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
         seen: Seen,
         /// What the request asked for that the verdict is about.
+        #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
     },
 }
@@ -222,6 +278,19 @@ impl RecordState {
             } => *phase == Phase::Claimed && lease_left.is_zero(),
             Self::Cached { .. } | Self::Indeterminate { .. } => false,
         }
+    }
+
+    /// This state, its lease lapsed where it is of the version that somebody has
+    /// watched for the whole length of it.
+    pub(crate) fn lapsed_if(mut self, watched: Option<Seen>) -> Self {
+        if let Self::Locked {
+            lease_left, seen, ..
+        } = &mut self
+            && watched == Some(*seen)
+        {
+            *lease_left = Duration::ZERO;
+        }
+        self
     }
 
     /// The version that was seen.
@@ -262,32 +331,64 @@ impl From<&RecordState> for Version {
 }
 
 impl Record {
+    /// How long this record lives from when it was written, or its lease begun
+    /// anew: no time to live of it is longer.
+    pub fn lifetime(&self) -> Duration {
+        match self.content {
+            Content::Locked { .. } => self.lease_ttl.saturating_add(self.retention),
+            _ => self.retention,
+        }
+    }
+
     /// What a reader sees of this record, `left` being the time that it lives
-    /// on by the store's clock.
+    /// on by the store's clock. That is one witness only, which others move: a
+    /// lease is never shown longer than it is.
     pub fn state(&self, left: Duration) -> RecordState {
         let seen = self.seen();
         let fingerprint = self.fingerprint;
         match &self.content {
-            Content::Locked { phase, attempts } => RecordState::Locked {
+            Content::Locked {
+                phase,
+                attempts,
+                about,
+            } => RecordState::Locked {
                 phase: *phase,
-                lease_left: left.saturating_sub(self.retention),
+                lease_left: left.saturating_sub(self.retention).min(self.lease_ttl),
+                lease: self.lease_ttl,
                 attempts: *attempts,
+                about: about.clone(),
                 seen,
                 fingerprint,
             },
-            Content::Cached { outcome, kept } => RecordState::Cached {
+            Content::Cached {
+                outcome,
+                kept,
+                origin,
+            } => RecordState::Cached {
                 outcome: outcome.clone(),
-                left,
+                left: left.min(self.retention),
                 kept: *kept,
+                origin: origin.clone(),
                 seen,
                 fingerprint,
             },
-            Content::Indeterminate { attempts, cause } => RecordState::Indeterminate {
+            Content::Indeterminate {
+                attempts,
+                about,
+                cause,
+            } => RecordState::Indeterminate {
                 since: attempts.sent.unwrap_or(SystemTime::UNIX_EPOCH),
-                cause: cause.clone().unwrap_or_else(|| self.lost_holder()),
+                cause: match cause {
+                    Some(cause) => cause.text.clone(),
+                    None => self.lost_holder(),
+                },
+                correlation_id: cause
+                    .as_ref()
+                    .and_then(|cause| cause.correlation_id.clone()),
                 age: self.retention.checked_sub(left),
                 may_run: attempts.timeout.saturating_add(self.lease_ttl),
                 attempts: *attempts,
+                about: about.clone(),
                 seen,
                 fingerprint,
             },

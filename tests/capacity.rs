@@ -97,21 +97,23 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
             count: 1,
             timeout: Duration::from_secs(65),
         },
+        about: Default::default(),
     };
     let end = match kind {
         Kind::Locked => None,
         Kind::Indeterminate => Some(Event::Abandon {
-            claim,
+            claim: claim.clone(),
             step: 1,
             cause: "no whole answer after the request may have been sent: connection reset".into(),
         }),
         Kind::Cached(bytes) | Kind::Encrypted(bytes) => {
             let body = format!(r#"{{"refund":"{}"}}"#, "x".repeat(bytes - 13));
             Some(Event::Complete {
-                claim,
+                claim: claim.clone(),
                 step: 0,
                 outcome: Arc::new(Outcome::new(StatusCode::OK, headers(), body)),
                 kept: Kept::Whole,
+                origin: Default::default(),
                 ttl: Duration::from_secs(24 * 3600),
             })
         }

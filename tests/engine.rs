@@ -24,9 +24,11 @@ mod engine {
     mod strangers;
     mod subscribers;
     mod tokens;
+    mod told;
     mod unknown;
     mod whose;
     mod wishes;
+    mod witness;
 
     use std::time::Duration;
 

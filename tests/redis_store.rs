@@ -43,6 +43,7 @@ mod redis_store {
             lease_ttl: Duration::from_secs(60),
             retention: Duration::from_secs(3600),
             attempts: Attempts::default(),
+            about: Default::default(),
         }
     }
 
@@ -70,6 +71,7 @@ mod redis_store {
             step: 0,
             outcome: Arc::new(outcome),
             kept: Kept::Whole,
+            origin: Default::default(),
             ttl: Duration::from_secs(3600),
         }
     }

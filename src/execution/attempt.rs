@@ -14,7 +14,7 @@ use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Then, Verdict};
 use crate::policy::OnUnknown;
-use crate::record::{Answer, Attempts, Event, Phase};
+use crate::record::{Answer, Attempts, Cause, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
 use crate::upstream::{AccessToken, Call, Lease, Upstream};
@@ -123,8 +123,8 @@ impl Execution<Locked> {
         let mut claimed = None;
         if !self.state.held.unproven && self.state.held.phase == Phase::Dispatched {
             self.state.held.step += 1;
-            let (claim, step) = (self.state.held.claim, self.state.held.step);
-            self.core.progress.held(claim, step);
+            let (claim, step) = (self.state.held.claim.clone(), self.state.held.step);
+            self.core.progress.held(claim.clone(), step);
             claimed = Some(Event::Enter {
                 claim,
                 step,
@@ -172,8 +172,9 @@ impl Execution<Locked> {
                 count: held.attempts + 1,
                 ..held.claim.attempts
             };
-            let (claim, step) = (held.claim, held.step);
-            self.core.progress.advanced(claim, step);
+            held.claim.about = self.core.about(held.claim.about.clone());
+            let (claim, step) = (held.claim.clone(), held.step);
+            self.core.progress.advanced(claim.clone(), step);
             let enter = Event::Enter {
                 claim,
                 step,
@@ -236,7 +237,7 @@ impl Execution<Locked> {
         token: Option<&AccessToken>,
         wire: &mut Wire,
     ) -> Result<Outcome, SendError> {
-        let claim = self.state.held.claim;
+        let claim = self.state.held.claim.clone();
         self.state.held.attempts += 1;
         let lease = Lease::until(self.state.held.live_until);
         let call = Call::new(self.core.request.clone(), self.state.held.attempts).under(&lease);
@@ -256,7 +257,7 @@ impl Execution<Locked> {
         // nothing has left, and it knows nothing of earlier attempts.
         let evidence = (!self.state.held.unproven).then(|| lease.clone());
         let (step, progress) = (self.state.held.step, &self.core.progress);
-        progress.under_way(claim, step, LOST.clone(), evidence);
+        progress.under_way(claim, step, LOST.clone().into(), evidence);
         progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         let answer = timeout(limit, upstream.send(&call, token)).instrument(span);
@@ -278,28 +279,29 @@ impl Execution<Locked> {
         mut self,
         sent: Result<Outcome, SendError>,
         wire: Wire,
-    ) -> Result<Attempt, (Self, String)> {
+    ) -> Result<Attempt, (Self, Cause)> {
         let limit = self.state.held.reading.max_response_bytes;
         let (verdict, cause) = match &sent {
-            Ok(outcome) if outcome.body.len() > limit => (
-                Verdict::Unknown,
-                format!("the answer is larger than {limit} bytes"),
-            ),
+            Ok(outcome) if outcome.body.len() > limit => {
+                let text = format!("the answer is larger than {limit} bytes");
+                (Verdict::Unknown, answered(outcome, text))
+            }
             Ok(outcome) => {
                 let classify = || (self.state.held.reading.classify)(outcome);
                 match catch_unwind(AssertUnwindSafe(classify)) {
                     // Nobody asks why.
-                    Ok(Verdict::Final) => (Verdict::Final, String::new()),
+                    Ok(Verdict::Final) => (Verdict::Final, "".into()),
                     Ok(verdict) => (verdict, cause_of(outcome)),
                     // The answer is there, and what it means is not known.
                     Err(_) => {
-                        let cause = format!("{}, and classify panicked", cause_of(outcome));
-                        (Verdict::Unknown, cause)
+                        let cause = cause_of(outcome).text;
+                        let text = format!("{cause}, and classify panicked");
+                        (Verdict::Unknown, answered(outcome, text))
                     }
                 }
             }
-            Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error)),
-            Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error)),
+            Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error).into()),
+            Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error).into()),
         };
         if let Some((call, span)) = wire {
             call.ended(verdict);
@@ -311,16 +313,16 @@ impl Execution<Locked> {
         match (verdict, sent) {
             (Verdict::Final, Ok(outcome)) => Ok(Attempt::Executed(self.executed(outcome))),
             (Verdict::NotExecuted(then), sent) => {
-                let Holding { claim, step, .. } = *self.state.held;
+                let Holding { claim, step, .. } = &*self.state.held;
                 if !self.state.held.unproven {
-                    self.core.progress.held(claim, step);
+                    self.core.progress.held(claim.clone(), *step);
                 }
                 Ok(Attempt::NotExecuted(self, then, sent))
             }
             _ if self.state.held.reading.on_unknown == OnUnknown::Retry => {
                 self.state.held.unproven = true;
-                let claim = self.state.held.claim;
-                let error = self.core.indeterminate(claim, self.wall_now(), cause);
+                let claim = &self.state.held.claim;
+                let error = self.core.indeterminate(claim, self.wall_now(), cause.text);
                 Ok(Attempt::Unproven(self, error))
             }
             _ => Err((self, cause)),
@@ -341,10 +343,19 @@ impl Execution<Locked> {
     }
 }
 
-fn cause_of(outcome: &Outcome) -> String {
+fn cause_of(outcome: &Outcome) -> Cause {
     let status = outcome.status_code.as_u16();
-    match outcome.correlation_id() {
+    let text = match outcome.correlation_id() {
         Some(id) => format!("the platform answered {status} (correlation id {id})"),
         None => format!("the platform answered {status}"),
+    };
+    answered(outcome, text)
+}
+
+/// What happened, with the id under which the platform knows its answer.
+fn answered(outcome: &Outcome, text: String) -> Cause {
+    Cause {
+        text: text.into(),
+        correlation_id: outcome.correlation_id().map(Arc::from),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use super::wishes::Wishes;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Kept, Outcome};
-use crate::record::{Answer, Claim, Event, Refusal};
+use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry::{self, Trail};
@@ -56,7 +56,7 @@ enum End {
     /// An attempt may have been executed, unless the lease that it is made under
     /// knows that nothing has left.
     Abandon {
-        cause: Arc<str>,
+        cause: Cause,
         evidence: Option<Lease>,
     },
     /// The outcome is known.
@@ -66,6 +66,8 @@ enum End {
         /// For how long, where no caller asks for anything else.
         usual_ttl: Duration,
         answered: Instant,
+        /// The same moment by the wall clock, for people.
+        wall: SystemTime,
     },
 }
 
@@ -211,9 +213,17 @@ impl Progress {
     /// The event that ends the record by what is known, and by what the callers
     /// ask for by now.
     pub(crate) fn last_event(&self) -> Option<Event> {
-        let Known::Held(Held { claim, step, end }) = self.known().clone() else {
+        let Known::Held(Held {
+            mut claim,
+            step,
+            end,
+        }) = self.known().clone()
+        else {
             return None;
         };
+        if self.is_sensitive() {
+            claim.about = claim.about.sensitive();
+        }
         let next = step + 1;
         Some(match end {
             End::Release(verdict) => Event::Release {
@@ -243,6 +253,7 @@ impl Progress {
                 kept,
                 usual_ttl,
                 answered,
+                wall,
             } => {
                 // It counts from the answer, however late the store takes it.
                 let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
@@ -251,11 +262,18 @@ impl Progress {
                 } else {
                     (outcome, kept)
                 };
+                let origin = Origin {
+                    action: claim.about.action.clone(),
+                    answered: Some(wall),
+                    attempts: claim.attempts.count,
+                    resolved: None,
+                };
                 Event::Complete {
                     claim,
                     step,
                     outcome,
                     kept,
+                    origin,
                     ttl: ttl.max(SHORTEST_KEPT),
                 }
             }
@@ -291,19 +309,13 @@ impl Progress {
     }
 
     /// A request may be on the wire.
-    pub(super) fn unproven(&self, claim: Claim, step: u32, cause: Arc<str>) {
+    pub(super) fn unproven(&self, claim: Claim, step: u32, cause: Cause) {
         self.under_way(claim, step, cause, None);
     }
 
     /// A request may be on the wire from now on. Should nobody live to tell what
     /// became of it, `evidence` may know that nothing has left.
-    pub(super) fn under_way(
-        &self,
-        claim: Claim,
-        step: u32,
-        cause: Arc<str>,
-        evidence: Option<Lease>,
-    ) {
+    pub(super) fn under_way(&self, claim: Claim, step: u32, cause: Cause, evidence: Option<Lease>) {
         self.set(claim, step, End::Abandon { cause, evidence });
     }
 
@@ -314,12 +326,14 @@ impl Progress {
         step: u32,
         outcome: Arc<Outcome>,
         usual_ttl: Duration,
+        wall: SystemTime,
     ) {
         let end = End::Complete {
             outcome,
             kept: Kept::Whole,
             usual_ttl,
             answered: Instant::now(),
+            wall,
         };
         self.set(claim, step, end);
     }
@@ -350,6 +364,7 @@ pub(super) fn reduced(event: Event) -> Option<Event> {
             step,
             outcome,
             kept: Kept::Whole,
+            origin,
             ttl,
         } => {
             let outcome = Arc::new(outcome.status_and_digest());
@@ -358,6 +373,7 @@ pub(super) fn reduced(event: Event) -> Option<Event> {
                 step,
                 outcome,
                 kept: Kept::TooLarge,
+                origin,
                 ttl,
             })
         }

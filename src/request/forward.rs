@@ -52,6 +52,7 @@ impl Forward {
         })
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn pointer(&self) -> &Pointer {
         &self.pointer
     }

@@ -186,9 +186,14 @@ impl Records {
 /// the headers that a replay has.
 fn without_unkept(content: Content) -> Content {
     match content {
-        Content::Cached { outcome, kept } => Content::Cached {
+        Content::Cached {
+            outcome,
+            kept,
+            origin,
+        } => Content::Cached {
             outcome: outcome.replayable(),
             kept,
+            origin,
         },
         Content::Released {
             verdict: Some(Refusal::Refused(outcome)),
@@ -292,6 +297,7 @@ mod tests {
             lease_ttl: Duration::from_secs(30),
             retention: DAY,
             attempts: Attempts::default(),
+            about: Default::default(),
         }
     }
 
@@ -307,6 +313,7 @@ mod tests {
             step: 1,
             outcome: Arc::new(outcome),
             kept: Kept::Whole,
+            origin: Default::default(),
             ttl: DAY,
         }
     }
@@ -359,6 +366,7 @@ mod tests {
             let outcome = outcome.clone();
             let weak = Arc::downgrade(&outcome);
             let (claim, step, kept) = (claim(), 1, Kept::Whole);
+            let origin = Default::default();
             done(
                 &store,
                 number,
@@ -367,6 +375,7 @@ mod tests {
                     step,
                     outcome,
                     kept,
+                    origin,
                     ttl,
                 },
             );

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -11,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_NUMBER;
 use super::stored_bytes::StoredBytes;
+use super::stored_notes::{Note, number, text};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Kept, Outcome, is_kept};
-use crate::record::Attempts;
+use crate::record::shown::millis as wall_ms;
+use crate::record::{About, Attempts, Caller, Cause, Holder, Origin, Resolved};
 
 /// Writes one line of JSON.
 pub(super) fn write_json(to: &mut Vec<u8>, json: &impl Serialize) {
@@ -29,8 +32,9 @@ pub(super) fn write_outcome(
     name: Option<Name<'_>>,
     outcome: &Outcome,
     kept: Kept,
+    origin: Option<&Origin>,
 ) {
-    write_json(to, &StoredOutcome::of(name, outcome, kept));
+    write_json(to, &StoredOutcome::of(name, outcome, kept, origin));
     to.extend_from_slice(&outcome.body);
 }
 
@@ -43,8 +47,9 @@ impl Serialize for Name<'_> {
     }
 }
 
+/// What `Locked` and `Indeterminate` have.
 #[derive(Serialize)]
-pub(super) struct StoredAttempts<'a> {
+pub(super) struct StoredLock<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Name<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,17 +57,74 @@ pub(super) struct StoredAttempts<'a> {
     attempts: u32,
     attempt_timeout_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cause: Option<Cow<'a, str>>,
+    action: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a str>,
 }
 
-impl<'a> StoredAttempts<'a> {
-    pub(super) fn of(name: Option<Name<'a>>, attempts: &Attempts) -> Self {
+impl<'a> StoredLock<'a> {
+    pub(super) fn of(name: Option<Name<'a>>, attempts: &Attempts, about: &'a About) -> Self {
+        let holder = about.holder.as_deref();
         Self {
             name,
             sent_ms: attempts.sent.map(wall_ms),
             attempts: attempts.count,
             attempt_timeout_ms: millis(attempts.timeout),
+            action: about.action.as_ref().map(AsRef::as_ref),
+            own_key: about.caller.own_key.as_deref(),
+            scope: about.caller.scope.as_deref(),
+            label: about.caller.label.as_deref(),
+            sealed: about.caller.sealed.as_deref(),
+            host: holder.map(|holder| &*holder.host),
+            process: holder.map(|holder| holder.process),
+            started_ms: holder.map(|holder| wall_ms(holder.started)),
             cause: None,
+            correlation_id: None,
+        }
+    }
+
+    pub(super) fn with_cause(mut self, cause: Option<&'a Cause>) -> Self {
+        self.cause = cause.map(|cause| &*cause.text);
+        self.correlation_id = cause.and_then(|cause| cause.correlation_id.as_deref());
+        self
+    }
+}
+
+/// What a caller called a request, to be encrypted.
+#[cfg(feature = "encrypted")]
+#[derive(Serialize)]
+pub(super) struct StoredCaller<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+}
+
+#[cfg(feature = "encrypted")]
+impl<'a> StoredCaller<'a> {
+    pub(super) fn of(caller: &'a Caller) -> Self {
+        Self {
+            own_key: caller.own_key.as_deref(),
+            scope: caller.scope.as_deref(),
+            label: caller.label.as_deref(),
         }
     }
 }
@@ -85,10 +147,25 @@ struct StoredOutcome<'a> {
     omitted: Option<&'static str>,
     /// Bytes of the body, which follows the JSON.
     body: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolved_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolved_by: Option<&'a str>,
 }
 
 impl<'a> StoredOutcome<'a> {
-    fn of(name: Option<Name<'a>>, outcome: &'a Outcome, kept: Kept) -> Self {
+    fn of(
+        name: Option<Name<'a>>,
+        outcome: &'a Outcome,
+        kept: Kept,
+        origin: Option<&'a Origin>,
+    ) -> Self {
         let headers = outcome
             .headers
             .iter()
@@ -102,17 +179,24 @@ impl<'a> StoredOutcome<'a> {
             Kept::Sensitive => Some("sensitive"),
             Kept::TooLarge => Some("too large"),
         };
+        let resolved = origin.and_then(|origin| origin.resolved.as_ref());
         Self {
             name,
             status: outcome.status_code.as_u16(),
             headers,
             omitted,
             body: outcome.body.len(),
+            action: origin.and_then(|origin| origin.action.as_ref().map(AsRef::as_ref)),
+            answered_ms: origin.and_then(|origin| origin.answered.map(wall_ms)),
+            attempts: origin.map(|origin| origin.attempts),
+            resolved_ms: resolved.map(|resolved| wall_ms(resolved.at)),
+            resolved_by: resolved.and_then(|resolved| resolved.by.as_deref()),
         }
     }
 }
 
-/// All that the JSON of any state may hold; unknown members are ignored.
+/// All that the JSON of any state may hold; unknown members are ignored, and so
+/// is what only people read where it is not what it should be.
 #[derive(Deserialize)]
 pub(super) struct Stored<'a> {
     #[serde(borrow, default)]
@@ -123,8 +207,6 @@ pub(super) struct Stored<'a> {
     attempts: Option<u32>,
     #[serde(default)]
     attempt_timeout_ms: Option<u64>,
-    #[serde(borrow, default)]
-    pub(super) cause: Option<Cow<'a, str>>,
     #[serde(default)]
     pub(super) retry_after_ms: Option<u64>,
     #[serde(default)]
@@ -135,6 +217,39 @@ pub(super) struct Stored<'a> {
     omitted: Option<Cow<'a, str>>,
     #[serde(default)]
     body: Option<usize>,
+    #[serde(borrow, default)]
+    action: Note<'a>,
+    #[serde(borrow, default)]
+    own_key: Note<'a>,
+    #[serde(borrow, default)]
+    scope: Note<'a>,
+    #[serde(borrow, default)]
+    label: Note<'a>,
+    #[serde(borrow, default)]
+    sealed: Note<'a>,
+    #[serde(borrow, default)]
+    host: Note<'a>,
+    #[serde(borrow, default)]
+    process: Note<'a>,
+    #[serde(borrow, default)]
+    started_ms: Note<'a>,
+    #[serde(borrow, default)]
+    cause: Note<'a>,
+    #[serde(borrow, default)]
+    correlation_id: Note<'a>,
+    #[serde(borrow, default)]
+    answered_ms: Note<'a>,
+    #[serde(borrow, default)]
+    resolved_ms: Note<'a>,
+    #[serde(borrow, default)]
+    resolved_by: Note<'a>,
+}
+
+/// The one member that says whose record this is.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
 }
 
 impl<'a> Stored<'a> {
@@ -143,36 +258,92 @@ impl<'a> Stored<'a> {
         name: Option<&RecordName>,
         bytes: &'a [u8],
     ) -> Result<(Self, &'a [u8]), StoreError> {
-        let end = bytes.iter().position(|&b| b == b'\n');
-        let end = end.ok_or_else(|| StoreError::unreadable("its JSON is cut"))?;
-        let stored: Self = serde_json::from_slice(&bytes[..end]).map_err(|error| {
-            // The message of serde_json may quote the record: say only where.
-            StoreError::unreadable(format!("its JSON is damaged at column {}", error.column()))
-        })?;
-        let own = name.map(RecordName::to_string);
-        if stored.name.as_deref() != own.as_deref() {
-            return Err(StoreError::unreadable("it is a copy of another record"));
-        }
-        Ok((stored, &bytes[end + 1..]))
+        let (json, rest) = line(bytes)?;
+        let stored: Self = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        is_of(name, stored.name.as_deref())?;
+        Ok((stored, rest))
+    }
+
+    /// The same of a record that holds at most a verdict: nothing where that
+    /// cannot be read, as long as the record is that of its name.
+    pub(super) fn read_verdict(
+        name: &RecordName,
+        bytes: &'a [u8],
+    ) -> Result<Option<(Self, &'a [u8])>, StoreError> {
+        let (json, rest) = line(bytes)?;
+        let named: Named<'_> = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        is_of(Some(name), named.name.as_deref())?;
+        let stored = serde_json::from_slice(json).ok();
+        Ok(stored.map(|stored| (stored, rest)))
     }
 
     pub(super) fn attempts(&self) -> Result<Attempts, StoreError> {
         let (Some(count), Some(timeout)) = (self.attempts, self.attempt_timeout_ms) else {
             return Err(StoreError::unreadable("it does not say what was sent"));
         };
-        let sent = match self.sent_ms.map(Duration::from_millis) {
+        let sent = match self.sent_ms {
             None => None,
-            Some(ms) => Some(
-                UNIX_EPOCH
-                    .checked_add(ms)
-                    .ok_or_else(|| StoreError::unreadable("its time is out of range"))?,
-            ),
+            Some(ms) => {
+                let sent = moment(ms);
+                Some(sent.ok_or_else(|| StoreError::unreadable("its time is out of range"))?)
+            }
         };
         Ok(Attempts {
             sent,
             count,
             timeout: Duration::from_millis(timeout),
         })
+    }
+
+    pub(super) fn about(&self) -> About {
+        let holder = || {
+            Some(Holder {
+                host: text(&self.host)?,
+                process: number(&self.process)?.try_into().ok()?,
+                started: moment(number(&self.started_ms)?)?,
+            })
+        };
+        About {
+            action: self.action(),
+            caller: self.caller(),
+            holder: holder().map(Arc::new),
+        }
+    }
+
+    pub(super) fn caller(&self) -> Caller {
+        Caller {
+            own_key: text(&self.own_key),
+            scope: text(&self.scope),
+            label: text(&self.label),
+            sealed: text(&self.sealed),
+        }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        let at = number(&self.resolved_ms).and_then(moment);
+        Origin {
+            action: self.action(),
+            answered: number(&self.answered_ms).and_then(moment),
+            attempts: self.attempts.unwrap_or_default(),
+            resolved: at.map(|at| Resolved {
+                at,
+                by: text(&self.resolved_by),
+            }),
+        }
+    }
+
+    pub(super) fn cause(&self) -> Option<Cause> {
+        Some(Cause {
+            text: text(&self.cause)?,
+            correlation_id: text(&self.correlation_id),
+        })
+    }
+
+    fn action(&self) -> Option<crate::request::ActionId> {
+        match &self.action {
+            Note::Text(id) => id.parse().ok(),
+            _ => None,
+        }
     }
 
     pub(super) fn outcome(self, rest: &[u8]) -> Result<(Outcome, Kept), StoreError> {
@@ -212,14 +383,32 @@ impl<'a> Stored<'a> {
     }
 }
 
+/// The line of JSON, and the bytes behind it.
+fn line(bytes: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
+    let end = bytes.iter().position(|&b| b == b'\n');
+    let end = end.ok_or_else(|| StoreError::unreadable("its JSON is cut"))?;
+    Ok((&bytes[..end], &bytes[end + 1..]))
+}
+
+fn damaged(error: &serde_json::Error) -> StoreError {
+    // The message of serde_json may quote the record: say only where.
+    StoreError::unreadable(format!("its JSON is damaged at column {}", error.column()))
+}
+
+fn is_of(name: Option<&RecordName>, own: Option<&str>) -> Result<(), StoreError> {
+    if name.map(RecordName::to_string).as_deref() == own {
+        Ok(())
+    } else {
+        Err(StoreError::unreadable("it is a copy of another record"))
+    }
+}
+
+fn moment(ms: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(ms))
+}
+
 /// A time in whole milliseconds, rounded up.
 pub(super) fn millis(time: Duration) -> u64 {
     let ms = time.as_nanos().div_ceil(1_000_000);
     u64::try_from(ms).map_or(MAX_NUMBER, |ms| ms.min(MAX_NUMBER))
-}
-
-/// Milliseconds since 1970.
-fn wall_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

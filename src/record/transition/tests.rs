@@ -15,6 +15,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
         lease_ttl: Duration::from_secs(30),
         retention: DAY,
         attempts: Attempts::default(),
+        about: Default::default(),
     };
     let mut stored: Option<Stored> = None;
     let mut send = |event: Event| {
@@ -29,6 +30,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
         step: 0,
         outcome: outcome.into(),
         kept: crate::Kept::Whole,
+        origin: Default::default(),
         ttl: DAY,
     };
     assert_eq!(send(complete.clone()), (Answer::Done, Some(DAY)));

@@ -64,11 +64,17 @@ impl Command {
         let (script, args): (&Script, Args) = match event {
             Event::Acquire { claim } => {
                 let claim = whole(claim);
-                return Self::Acquire(claim, set_if_absent(name, key, claim));
+                let set = set_if_absent(name, key, &claim);
+                return Self::Acquire(claim, set);
             }
-            Event::TakeOver { claim, seen } => {
+            Event::TakeOver {
+                claim,
+                seen,
+                watched,
+            } => {
                 let claim = whole(claim);
                 let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
+                let args = args.word(if watched { "watched" } else { "" });
                 let locked = locked(&claim, Phase::Claimed);
                 (&scripts::TAKE_OVER, args.content(name, &locked))
             }
@@ -93,9 +99,14 @@ impl Command {
                 step,
                 outcome,
                 kept,
+                origin,
                 ttl,
             } => {
-                let content = Content::Cached { outcome, kept };
+                let content = Content::Cached {
+                    outcome,
+                    kept,
+                    origin,
+                };
                 let args = terms(&whole(claim), content.room());
                 let args = args.word(step).word(millis(ttl)).content(name, &content);
                 (&scripts::COMPLETE, args)
@@ -112,9 +123,11 @@ impl Command {
                 (&scripts::RELEASE, args.content(name, &content))
             }
             Event::Abandon { claim, step, cause } => {
-                let attempts = claim.attempts;
-                let cause = Some(cause);
-                let content = Content::Indeterminate { attempts, cause };
+                let content = Content::Indeterminate {
+                    attempts: claim.attempts,
+                    about: claim.about.clone(),
+                    cause: Some(cause),
+                };
                 let args = terms(&whole(claim), content.room());
                 (&scripts::ABANDON, args.word(step).content(name, &content))
             }
@@ -123,6 +136,7 @@ impl Command {
                 seen,
                 fingerprint,
                 resolution,
+                origin,
                 ttl,
             } => {
                 let (lease, content, ttl) = match resolution.outcome() {
@@ -132,7 +146,12 @@ impl Command {
                     }
                     Some((outcome, kept)) => {
                         let outcome = outcome.clone();
-                        (lease, Content::Cached { outcome, kept }, ttl)
+                        let content = Content::Cached {
+                            outcome,
+                            kept,
+                            origin,
+                        };
+                        (lease, content, ttl)
                     }
                 };
                 let args = Args::with_room(content.room());
@@ -151,7 +170,8 @@ impl Command {
 }
 
 /// What takes an absent key, and writes what `record` says of it.
-fn set_if_absent(name: &RecordName, key: &str, claim: Claim) -> Option<Cmd> {
+fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
+    let claim = claim.clone();
     let (record, left) = record::apply(None, &Event::Acquire { claim }).0?;
     let record = record.encode(name);
     let mut set = Cmd::with_capacity(7, key.len() + record.len() + 32);
@@ -234,8 +254,11 @@ fn found_by(claim: &Claim, state: RecordState) -> Answer {
 /// The content of a holder's record, of which scripts take what stands behind the
 /// first line.
 fn locked(claim: &Claim, phase: Phase) -> Content {
-    let attempts = claim.attempts;
-    Content::Locked { phase, attempts }
+    Content::Locked {
+        phase,
+        attempts: claim.attempts,
+        about: claim.about.clone(),
+    }
 }
 
 /// A claim in whole milliseconds, which are Redis's: rounded up, since a lease
@@ -303,17 +326,10 @@ fn decode(name: &RecordName, bytes: &[u8]) -> Result<Record, StoreError> {
 }
 
 fn read_state(name: &RecordName, bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
-    let record = decode(name, bytes)?;
-    let left = match u64::try_from(left) {
-        Ok(left) => Duration::from_millis(left),
-        // Nothing of ours lives for ever: somebody has changed the key. A lease
-        // that never lapses would hold it for good, so nobody is told it is one.
-        Err(_) if matches!(record.content, Content::Locked { .. }) => {
-            return Err(StoreError::unreadable("its key was made to live for ever"));
-        }
-        Err(_) => CENTURY,
-    };
-    Ok(record.state(left))
+    // Nothing of ours lives for ever: somebody has changed the key, and the script
+    // that found it gave it its own time again.
+    let left = u64::try_from(left).map_or(CENTURY, Duration::from_millis);
+    Ok(decode(name, bytes)?.state(left))
 }
 
 pub(super) fn unexpected() -> StoreError {

@@ -19,7 +19,7 @@ const SCAN: usize = 1000;
 
 /// How the first lines of these records begin; which locks have lapsed, their
 /// time to live says.
-const BEGINNINGS: [&[u8]; 2] = [b"genesys-once/2 indeterminate ", b"genesys-once/2 locked "];
+const BEGINNINGS: [&[u8]; 2] = [b"genesys-once/3 indeterminate ", b"genesys-once/3 locked "];
 
 /// As many bytes as the longest has.
 const LENGTH: usize = BEGINNINGS[0].len();
