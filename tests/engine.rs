@@ -29,6 +29,7 @@ mod engine {
     mod whose;
     mod wishes;
     mod witness;
+    mod writers;
 
     use std::time::Duration;
 

@@ -9,6 +9,7 @@ mod redis_store {
     mod connect;
     mod fail_over;
     mod fakes;
+    mod grammar;
     mod notices;
     mod outage;
     mod protocol;

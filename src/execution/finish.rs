@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::progress::reduced;
 use super::{Cached, Executed, Execution, Hashed, Holding, Locked, TRIES};
 use crate::error::{Error, StoreError};
 use crate::outcome::{Kept, Outcome, Reply, Served};
@@ -215,5 +214,40 @@ impl Execution<Cached> {
     /// that is not known.
     pub fn left(&self) -> Duration {
         self.state.left
+    }
+}
+
+/// The same end in a smaller form, for a store that refuses it: a completion with
+/// the status alone, a release without its verdict.
+pub(super) fn reduced(event: Event) -> Option<Event> {
+    match event {
+        Event::Complete {
+            claim,
+            step,
+            outcome,
+            kept: Kept::Whole,
+            origin,
+            ttl,
+        } => {
+            let outcome = Arc::new(outcome.status_and_digest());
+            Some(Event::Complete {
+                claim,
+                step,
+                outcome,
+                kept: Kept::TooLarge,
+                origin,
+                ttl,
+            })
+        }
+        Event::Release {
+            claim,
+            step,
+            verdict: Some(_),
+        } => Some(Event::Release {
+            claim,
+            step,
+            verdict: None,
+        }),
+        _ => None,
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::finish::reduced;
 use super::follow_up;
 use super::wishes::Wishes;
 use crate::error::StoreError;
@@ -352,41 +353,6 @@ impl Progress {
     fn known(&self) -> MutexGuard<'_, Known> {
         // Every write replaces the whole value, so a panic leaves it whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The same end in a smaller form, for a store that refuses it: a completion with
-/// the status alone, a release without its verdict.
-pub(super) fn reduced(event: Event) -> Option<Event> {
-    match event {
-        Event::Complete {
-            claim,
-            step,
-            outcome,
-            kept: Kept::Whole,
-            origin,
-            ttl,
-        } => {
-            let outcome = Arc::new(outcome.status_and_digest());
-            Some(Event::Complete {
-                claim,
-                step,
-                outcome,
-                kept: Kept::TooLarge,
-                origin,
-                ttl,
-            })
-        }
-        Event::Release {
-            claim,
-            step,
-            verdict: Some(_),
-        } => Some(Event::Release {
-            claim,
-            step,
-            verdict: None,
-        }),
-        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@
 //! states and phases are lower-case letters and `-`, numbers are decimal digits, at
 //! most 15, hex digits are lower case. Words that follow the known ones, whatever
 //! bytes they have, and unknown members of the JSON are ignored. Scripts read the
-//! line by the same rules (`common.lua`). A reader refuses what it does not know: a
+//! line by the same rules (`grammar.lua`). A reader refuses what it does not know: a
 //! newer version, another state, a damaged line, another record's name, a body that
 //! is cut. What only people read, and why a key was released, it may also not know.
 
@@ -20,8 +20,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::stored::{Name, Stored, StoredLock, StoredWait, millis, write_json, write_outcome};
+use self::stored::Stored;
 pub(in crate::record) use self::stored_bytes::StoredBytes;
+use self::written::{Name, StoredLock, StoredWait, millis, write_json, write_outcome};
 #[cfg(feature = "encrypted")]
 use super::Caller;
 use super::{Content, Phase, Record, Refusal};
@@ -36,6 +37,7 @@ mod stored_bytes;
 mod stored_notes;
 #[cfg(test)]
 mod tests;
+mod written;
 
 /// What every record of this version begins with.
 pub(crate) const MAGIC: &str = "genesys-once/3";
@@ -281,7 +283,7 @@ pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, Kept), StoreError
 #[cfg(feature = "encrypted")]
 pub(crate) fn encode_caller(caller: &Caller) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_json(&mut bytes, &stored::StoredCaller::of(caller));
+    write_json(&mut bytes, &written::StoredCaller::of(caller));
     bytes
 }
 

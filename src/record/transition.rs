@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use super::{
-    Answer, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, Refusal, Seen, Version,
-};
+use self::people::{forget, resolve};
+use super::{Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, Refusal, Seen, Version};
 
 /// A record and the time that it lives on, by the store's clock.
 type Stored = (Record, Duration);
@@ -282,86 +281,6 @@ fn abandon(
     }
 }
 
-fn resolve(
-    current: Option<(&Record, Duration)>,
-    resolver: Version,
-    seen: Seen,
-    found: Option<Content>,
-    ttl: Duration,
-) -> Next {
-    let Some((record, _)) = current else {
-        return Next::Keep(Answer::Is(None));
-    };
-    let applied = found.is_some();
-    let next = match found {
-        // Under the lost lease, so that a late proof still heals the record.
-        None => Record {
-            retention: RELEASED_FOR,
-            content: Content::Released { verdict: None },
-            ..record.clone()
-        },
-        // Under a lease of its own: the lost holder may still come with an
-        // answer, and no two recorded ones may differ.
-        Some(content) => Record {
-            lease: resolver.lease,
-            retention: ttl,
-            content,
-            ..record.clone()
-        },
-    };
-    match &record.content {
-        _ if record.fingerprint != resolver.fingerprint => Next::Keep(is(current)),
-        Content::Indeterminate { .. } if record.seen() == seen => {
-            let rev = record.rev + 1;
-            let left = next.retention;
-            Next::Write(Record { rev, ..next }, left, Answer::Done)
-        }
-        // This very command, applied before its reply was lost.
-        Content::Cached { .. } if applied && record.lease == resolver.lease => {
-            Next::Keep(Answer::Done)
-        }
-        Content::Released { .. }
-            if !applied
-                && record.lease == seen.lease
-                && record.rev == seen.rev.saturating_add(1) =>
-        {
-            Next::Keep(Answer::Done)
-        }
-        _ => Next::Keep(is(current)),
-    }
-}
-
-fn forget(current: Option<(&Record, Duration)>, lease: LeaseId) -> Next {
-    match current {
-        Some((
-            record @ Record {
-                content: Content::Cached { .. },
-                ..
-            },
-            left,
-        )) => {
-            let record = Record {
-                rev: record.rev + 1,
-                lease,
-                retention: left,
-                content: Content::Released { verdict: None },
-                ..record.clone()
-            };
-            Next::Write(record, left, Answer::Done)
-        }
-        // This very command, applied before its reply was lost.
-        Some((
-            Record {
-                content: Content::Released { .. },
-                lease: theirs,
-                ..
-            },
-            _,
-        )) if *theirs == lease => Next::Keep(Answer::Done),
-        _ => Next::Keep(is(current)),
-    }
-}
-
 /// Whether an answer from this record would be another request's, and the key is
 /// not free for any.
 fn differs(record: &Record, left: Duration, claim: &Claim) -> bool {
@@ -407,5 +326,6 @@ fn write(claim: &Claim, step: u32, rev: u64, content: Content, ttl: Duration) ->
     Next::Write(record, ttl, Answer::Done)
 }
 
+mod people;
 #[cfg(test)]
 mod tests;

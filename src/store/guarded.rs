@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::writers::Writers;
+
 use super::{BoxFuture, Store};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
@@ -31,6 +33,7 @@ pub(crate) struct Guarded {
     turned: Notify,
     origin: Instant,
     namespace: Namespace,
+    writers: Writers,
 }
 
 struct State {
@@ -51,6 +54,7 @@ impl Guarded {
             turned: Notify::new(),
             origin: Instant::now(),
             namespace,
+            writers: Writers::default(),
         }
     }
 
@@ -251,7 +255,15 @@ impl Store for Guarded {
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         let command = telemetry::command(&event);
-        Box::pin(self.within(command, name, move || self.store.apply(name, event)))
+        Box::pin(async move {
+            if let Event::Acquire { .. } | Event::TakeOver { .. } = &event
+                && let Some(refusal) = self.outdated().await
+            {
+                return self.only_replays(name, &event, refusal).await;
+            }
+            let sent = self.within(command, name, move || self.store.apply(name, event));
+            sent.await
+        })
     }
 
     fn look<'a>(
@@ -324,3 +336,4 @@ impl Store for Guarded {
 
 #[cfg(test)]
 mod tests;
+mod writers;

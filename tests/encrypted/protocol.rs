@@ -149,8 +149,10 @@ fn debug_shows_ids_and_no_key() {
 async fn what_a_caller_called_a_request_is_sealed_and_copied() {
     let inner = MemoryStore::new();
     let store = encrypted(inner.clone());
-    let mut about = About::default();
-    about.action = "custom_-_1".parse().ok();
+    let mut about = About {
+        action: "custom_-_1".parse().ok(),
+        ..About::default()
+    };
     about.caller.label = Some("refund of Anna".into());
     let about = Arc::new(about);
     let other = claim(2);

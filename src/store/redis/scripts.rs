@@ -235,3 +235,4 @@ script!(
 script!(RESOLVE, "grammar.lua", "common.lua", "resolve.lua");
 script!(FORGET, "grammar.lua", "common.lua", "forget.lua");
 script!(LOOK, "grammar.lua", "look.lua");
+script!(LEAST_WRITER, "least_writer.lua");

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, moment, whichever};
+use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, origin, resolved, whichever};
 use crate::outcome::{Kept, Outcome};
 use crate::record::Phase::{Claimed, Dispatched};
-use crate::record::{
-    Attempts, Cause, Claim, Event, LeaseId, Origin, Phase, Refusal, Resolution, Resolved, Seen,
-};
+use crate::record::{Attempts, Cause, Claim, Event, LeaseId, Phase, Refusal, Resolution, Seen};
 
 use Wanted::{
     Absent, Cached, Done, Held, Indeterminate, Lapsed, Mismatch, NotHolder, Released, StaleStep,
@@ -200,27 +198,6 @@ pub(super) fn all() -> Vec<Case> {
             vec![(acquire(a), Done), (complete_for(a, 0, SHORT), Done), (complete_for(b, 0, LONG), Done), (forget(), Done),
                 (acquire(a), Released)]),
     ]
-}
-
-/// Where an outcome comes from: of a platform, and of a person.
-fn origin() -> Origin {
-    Origin {
-        action: "custom_-_1".parse().ok(),
-        answered: Some(moment()),
-        attempts: 2,
-        resolved: None,
-    }
-}
-
-fn resolved() -> Origin {
-    Origin {
-        answered: None,
-        resolved: Some(Resolved {
-            at: moment(),
-            by: Some("ticket \"4711\"".into()),
-        }),
-        ..origin()
-    }
 }
 
 /// In the place of the version that a trial fills in.

@@ -10,8 +10,8 @@ use super::Elapse;
 use crate::error::chain;
 use crate::key::{Fingerprint, RecordName};
 use crate::record::{
-    self, About, Answer, Attempts, Caller, Claim, Event, Holder, LeaseId, Phase, Record,
-    RecordState, Seen,
+    self, About, Answer, Attempts, Caller, Claim, Event, Holder, LeaseId, Origin, Phase, Record,
+    RecordState, Resolved, Seen,
 };
 use crate::store::Store;
 
@@ -91,6 +91,27 @@ fn about(number: u8) -> About {
             process: 4711,
             started: moment(),
         })),
+    }
+}
+
+/// Where an outcome comes from: of a platform, and of a person.
+pub(super) fn origin() -> Origin {
+    Origin {
+        action: "custom_-_1".parse().ok(),
+        answered: Some(moment()),
+        attempts: 2,
+        resolved: None,
+    }
+}
+
+pub(super) fn resolved() -> Origin {
+    Origin {
+        answered: None,
+        resolved: Some(Resolved {
+            at: moment(),
+            by: Some("ticket \"4711\"".into()),
+        }),
+        ..origin()
     }
 }
 
