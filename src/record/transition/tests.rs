@@ -3,6 +3,7 @@
 use super::*;
 use crate::key::Fingerprint;
 use crate::record::Attempts;
+use crate::record::LeaseId;
 
 /// Red with `RELEASED_FOR` alone: ten minutes after another holder had come and
 /// gone, a late command of the first could have written the outcome again.
