@@ -50,7 +50,8 @@ impl Guarded {
         if known.next.is_none_or(|next| next <= now) && self.is_up() {
             self.writers.set(known.least, now + SOON);
             let asked = caught(async { self.store.least_writer(&self.namespace, WRITER).await });
-            if let Ok(Ok(least)) = Box::pin(timeout(self.limit, asked)).await {
+            // The command that waits for this has its own time yet.
+            if let Ok(Ok(least)) = Box::pin(timeout(self.limit / 4, asked)).await {
                 self.writers.set(least, now + EVERY);
                 known.least = least;
             }
