@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use crate::error::Error;
-use crate::record::LeaseId;
+use crate::record::{Holder, LeaseId};
 
 /// Whether this is called inside of a tokio runtime: outside of one, the first
 /// timer panics.
@@ -29,6 +29,9 @@ pub(crate) fn in_runtime_with_timers() -> Result<(), Error> {
     catch_unwind(|| drop(sleep(Duration::ZERO))).map_err(|_| Error::NoRuntime)
 }
 
+/// The longest name of a host that is told, in characters: DNS allows no more.
+const MAX_HOST: usize = 253;
+
 /// The wall clock and the randomness of one engine. A clone draws from the same
 /// sources.
 ///
@@ -40,6 +43,8 @@ pub(crate) struct Ambient(Arc<Sources>);
 struct Sources {
     wall_start: SystemTime,
     origin: Instant,
+    /// Who this engine is, for people.
+    holder: Arc<Holder>,
     /// `None` draws from the operating system and from fastrand's own generator.
     seeded: Option<Mutex<Rng>>,
 }
@@ -47,20 +52,33 @@ struct Sources {
 impl Ambient {
     /// The system's clock, starting now, and unpredictable randomness.
     pub(crate) fn system() -> Self {
-        Self::new(SystemTime::now(), None)
+        let host = gethostname::gethostname();
+        let host = host
+            .to_string_lossy()
+            .chars()
+            .take(MAX_HOST)
+            .collect::<String>();
+        Self::new(SystemTime::now(), &host, None)
     }
 
     /// A clock that starts at `wall_start` now, and randomness that repeats with
     /// its seed.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn seeded(seed: u64, wall_start: SystemTime) -> Self {
-        Self::new(wall_start, Some(Mutex::new(Rng::with_seed(seed))))
+        let rng = Some(Mutex::new(Rng::with_seed(seed)));
+        Self::new(wall_start, "seeded", rng)
     }
 
-    fn new(wall_start: SystemTime, seeded: Option<Mutex<Rng>>) -> Self {
+    fn new(wall_start: SystemTime, host: &str, seeded: Option<Mutex<Rng>>) -> Self {
+        let holder = Holder {
+            host: host.into(),
+            process: std::process::id(),
+            started: wall_start,
+        };
         Self(Arc::new(Sources {
             wall_start,
             origin: Instant::now(),
+            holder: Arc::new(holder),
             seeded,
         }))
     }
@@ -74,6 +92,11 @@ impl Ambient {
         wall_start
             .checked_add(origin.elapsed())
             .unwrap_or(*wall_start)
+    }
+
+    /// Who this engine is: its host, its process, when it started.
+    pub(crate) fn holder(&self) -> Arc<Holder> {
+        self.0.holder.clone()
     }
 
     /// A number from 0 to 1, for jitter.

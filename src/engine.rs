@@ -24,6 +24,7 @@ mod exactly_once;
 mod records;
 
 pub use self::builder::EngineBuilder;
+pub use self::records::Forgotten;
 
 /// How long the executions under way may go on after the last `Engine` of a
 /// tree was dropped.

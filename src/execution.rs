@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use crate::error::{Error, StoreError};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::Outcome;
-use crate::record::{self, Answer, Claim, Event, Phase};
+use crate::record::{self, About, Answer, Claim, Event, Phase, Seen};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 
@@ -119,7 +119,8 @@ mod sealed {
 /// The key is made; waits for `lock`.
 #[derive(Debug)]
 pub struct Hashed {
-    _private: (),
+    /// A version of the record whose lease has lapsed by this process's own clock.
+    watched: Option<Seen>,
 }
 
 /// The key is held; waits for `execute` or `release`.
@@ -189,12 +190,20 @@ impl Core {
         follow_up(store, &self.name, event, tries).await
     }
 
+    /// What is told of this execution in its record, by the wishes of all callers.
+    fn about(&self, about: Arc<About>) -> Arc<About> {
+        match self.progress.is_sensitive() {
+            true => about.sensitive(),
+            false => about,
+        }
+    }
+
     fn of_store(&self, source: StoreError) -> Error {
         Error::of_store(self.name.key, source)
     }
 
     /// `now` is for an attempt whose time of sending is not known.
-    fn indeterminate(&self, claim: Claim, now: SystemTime, cause: impl Into<Arc<str>>) -> Error {
+    fn indeterminate(&self, claim: &Claim, now: SystemTime, cause: impl Into<Arc<str>>) -> Error {
         Error::Indeterminate {
             key: self.name.key,
             version: claim.version(),

@@ -148,7 +148,7 @@ pub mod testing;
 mod upstream;
 
 pub use self::actors::{Drained, EngineMessage, Wait, Waits};
-pub use self::engine::{Engine, EngineBuilder, Stats};
+pub use self::engine::{Engine, EngineBuilder, Forgotten, Stats};
 pub use self::error::{
     Cause, Error, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
 };

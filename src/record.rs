@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! absent, Released ──acquire──► Locked{lease, step, phase} ──complete──► Cached
-//!                                 │  ▲ extend: the lease lives on, nothing else
+//!                                 │  ▲ extend: the lease lives on, at another revision
 //!                                 │  │ enter(Claimed | Dispatched): with a step
 //!                                 │  └ take over: lapsed AND Claimed
 //!                                 ├─ release ► Released{last verdict}
@@ -17,35 +17,49 @@
 //!
 //! A record lives as long as its store keeps it: `Locked` for the lease **and**
 //! a retention that is written in it, so that a lapsed lease is *seen* (what is
-//! left is less than the retention) and never guessed from two clocks.
+//! left is less than the retention), or watched: who has seen one revision for the
+//! whole length of the lease by its own monotonic clock knows that it has lapsed.
 
+mod about;
 mod codec;
 mod event;
 mod orphan;
 mod sealed;
+mod shown;
+mod state;
 mod transition;
 mod verdict;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
+pub use self::about::{About, Caller, Holder, Origin, Resolved};
 #[cfg(feature = "encrypted")]
-pub(crate) use self::codec::{decode_outcome, encode_outcome};
-pub use self::event::{Answer, Claim, Event};
+pub(crate) use self::codec::{decode_caller, decode_outcome, encode_caller, encode_outcome};
+pub use self::event::{Answer, Cause, Claim, Event};
 pub use self::orphan::settle_orphan;
 pub(crate) use self::sealed::readable;
+pub use self::state::RecordState;
 pub use self::transition::apply;
 pub use self::verdict::{MAX_REFUSAL_BYTES, Refusal, Resolution};
 use crate::key::Fingerprint;
 pub use crate::key::{LeaseId, Version};
 use crate::outcome::{Kept, Outcome};
 
+/// The version of the rules by which this crate writes records, raised whenever a
+/// rule of the protocol changes. Each namespace has a least one: see
+/// [`Store::least_writer`](crate::Store::least_writer).
+pub const WRITER: u32 = 3;
+
 /// How long a [`RecordState::Released`] is kept: long enough for any late
 /// command of a dead connection to find it.
 pub const RELEASED_FOR: Duration = Duration::from_secs(600);
 
 /// What a holder may be doing under its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
     /// Nothing is on the wire and no attempt is unproven: once lapsed, somebody
@@ -58,7 +72,7 @@ pub enum Phase {
 /// The version of a record that somebody saw, for compare-and-set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
-    /// The record's revision, raised by every write.
+    /// The record's revision, raised by every write and every extension.
     pub rev: u64,
     /// The lease that wrote it.
     pub lease: LeaseId,
@@ -66,21 +80,24 @@ pub struct Seen {
 
 /// What is known of an execution's attempts: written before each attempt is
 /// sent, by the holder, and kept when its fate becomes unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Attempts {
     /// When the last attempt was sent, by the holder's wall clock; `None` where
     /// none was.
+    #[serde(rename = "sent_ms", serialize_with = "shown::some_time")]
     pub sent: Option<SystemTime>,
     /// Attempts so far, the last included.
+    #[serde(rename = "attempts")]
     pub count: u32,
     /// How long one attempt may take: the holder's attempt time-out.
+    #[serde(rename = "attempt_timeout_ms", serialize_with = "shown::length")]
     pub timeout: Duration,
 }
 
 /// A record as it stands in a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Raised by every write.
+    /// Raised by every write, and whenever its lease begins anew.
     pub rev: u64,
     /// Who wrote it.
     pub lease: LeaseId,
@@ -108,6 +125,8 @@ pub enum Content {
         phase: Phase,
         /// What was sent under the lease.
         attempts: Attempts,
+        /// Of which request, and by whom.
+        about: Arc<About>,
     },
     /// The outcome is known.
     Cached {
@@ -115,14 +134,18 @@ pub enum Content {
         outcome: Arc<Outcome>,
         /// How much of it is there.
         kept: Kept,
+        /// Where it comes from.
+        origin: Origin,
     },
     /// A request was sent and its fate is unknown.
     Indeterminate {
         /// What was sent, and when.
         attempts: Attempts,
+        /// Of which request, and by whom.
+        about: Arc<About>,
         /// What happened; `None` where the holder was lost with its request under
         /// way.
-        cause: Option<Arc<str>>,
+        cause: Option<Cause>,
     },
     /// Nothing was executed; the next one may.
     Released {
@@ -131,163 +154,65 @@ pub enum Content {
     },
 }
 
-/// A record as a reader sees it, with times by the store's clock.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum RecordState {
-    /// A holder has the key.
-    #[non_exhaustive]
-    Locked {
-        /// What the holder may be doing.
-        phase: Phase,
-        /// What is left of the lease; zero once it has lapsed.
-        lease_left: Duration,
-        /// What was sent under the lease.
-        attempts: Attempts,
-        /// The version seen.
-        seen: Seen,
-        /// What the holder's request asks for.
-        fingerprint: Fingerprint,
-    },
-    /// The outcome is known.
-    #[non_exhaustive]
-    Cached {
-        /// The outcome, or its status alone: see `kept`.
-        outcome: Arc<Outcome>,
-        /// How long the record lives on, at least: zero where the store was
-        /// not asked for it.
-        left: Duration,
-        /// How much of the outcome the record holds.
-        kept: Kept,
-        /// The version seen.
-        seen: Seen,
-        /// What the request asked for.
-        fingerprint: Fingerprint,
-    },
-    /// A request was sent and its fate is unknown.
-    #[non_exhaustive]
-    Indeterminate {
-        /// Since when: the time of sending, by the holder's wall clock.
-        since: SystemTime,
-        /// What happened.
-        cause: Arc<str>,
-        /// How long ago the record became indeterminate, by the store's clock;
-        /// `None` where its time to live makes no sense (none, or longer than
-        /// any that was written).
-        age: Option<Duration>,
-        /// How long after `since` the lost attempt might still be running: the
-        /// holder's attempt time-out and lease.
-        may_run: Duration,
-        /// What was sent, and when.
-        attempts: Attempts,
-        /// The version seen.
-        seen: Seen,
-        /// What the request asked for.
-        fingerprint: Fingerprint,
-    },
-    /// Nothing was executed and no holder has the key.
-    #[non_exhaustive]
-    Released {
-        /// The answer for waiters of the same request.
-        verdict: Option<Refusal>,
-        /// The version seen.
-        seen: Seen,
-        /// What the request asked for that the verdict is about.
-        fingerprint: Fingerprint,
-    },
-}
-
-impl RecordState {
-    /// Whether a request may have been executed under this record, and nobody is
-    /// left who will find out: `Indeterminate`, or `Locked` with a lease in
-    /// `Dispatched` that has lapsed. `Store::unresolved` lists these.
-    pub fn is_unresolved(&self) -> bool {
-        match self {
-            Self::Indeterminate { .. } => true,
-            Self::Locked {
-                phase, lease_left, ..
-            } => *phase == Phase::Dispatched && lease_left.is_zero(),
-            Self::Cached { .. } | Self::Released { .. } => false,
-        }
-    }
-
-    /// Whether nothing was executed under this record and no holder has the key, so
-    /// that any request may take it: `Released`, or `Locked` with a lease in
-    /// `Claimed` that has lapsed.
-    pub fn is_free(&self) -> bool {
-        match self {
-            Self::Released { .. } => true,
-            Self::Locked {
-                phase, lease_left, ..
-            } => *phase == Phase::Claimed && lease_left.is_zero(),
-            Self::Cached { .. } | Self::Indeterminate { .. } => false,
-        }
-    }
-
-    /// The version that was seen.
-    pub fn seen(&self) -> Seen {
-        match self {
-            Self::Locked { seen, .. }
-            | Self::Cached { seen, .. }
-            | Self::Indeterminate { seen, .. }
-            | Self::Released { seen, .. } => *seen,
-        }
-    }
-
-    /// The fingerprint to compare before an answer, a refusal or a verdict is
-    /// handed out.
-    pub fn fingerprint(&self) -> Fingerprint {
-        match self {
-            Self::Locked { fingerprint, .. }
-            | Self::Cached { fingerprint, .. }
-            | Self::Indeterminate { fingerprint, .. }
-            | Self::Released { fingerprint, .. } => *fingerprint,
-        }
-    }
-
-    /// Which execution of which request this is about: what `Engine::resolve`
-    /// takes.
-    pub fn version(&self) -> Version {
-        Version {
-            lease: self.seen().lease,
-            fingerprint: self.fingerprint(),
-        }
-    }
-}
-
-impl From<&RecordState> for Version {
-    fn from(state: &RecordState) -> Self {
-        state.version()
-    }
-}
-
 impl Record {
+    /// How long this record lives from when it was written, or its lease begun
+    /// anew: no time to live of it is longer.
+    pub fn lifetime(&self) -> Duration {
+        match self.content {
+            Content::Locked { .. } => self.lease_ttl.saturating_add(self.retention),
+            _ => self.retention,
+        }
+    }
+
     /// What a reader sees of this record, `left` being the time that it lives
-    /// on by the store's clock.
+    /// on by the store's clock. That is one witness only, which others move: a
+    /// lease is never shown longer than it is.
     pub fn state(&self, left: Duration) -> RecordState {
         let seen = self.seen();
         let fingerprint = self.fingerprint;
         match &self.content {
-            Content::Locked { phase, attempts } => RecordState::Locked {
+            Content::Locked {
+                phase,
+                attempts,
+                about,
+            } => RecordState::Locked {
                 phase: *phase,
-                lease_left: left.saturating_sub(self.retention),
+                lease_left: left.saturating_sub(self.retention).min(self.lease_ttl),
+                lease: self.lease_ttl,
                 attempts: *attempts,
+                about: about.clone(),
                 seen,
                 fingerprint,
             },
-            Content::Cached { outcome, kept } => RecordState::Cached {
+            Content::Cached {
+                outcome,
+                kept,
+                origin,
+            } => RecordState::Cached {
                 outcome: outcome.clone(),
-                left,
+                left: left.min(self.retention),
                 kept: *kept,
+                origin: origin.clone(),
                 seen,
                 fingerprint,
             },
-            Content::Indeterminate { attempts, cause } => RecordState::Indeterminate {
+            Content::Indeterminate {
+                attempts,
+                about,
+                cause,
+            } => RecordState::Indeterminate {
                 since: attempts.sent.unwrap_or(SystemTime::UNIX_EPOCH),
-                cause: cause.clone().unwrap_or_else(|| self.lost_holder()),
+                cause: match cause {
+                    Some(cause) => cause.text.clone(),
+                    None => self.lost_holder(),
+                },
+                correlation_id: cause
+                    .as_ref()
+                    .and_then(|cause| cause.correlation_id.clone()),
                 age: self.retention.checked_sub(left),
                 may_run: attempts.timeout.saturating_add(self.lease_ttl),
                 attempts: *attempts,
+                about: about.clone(),
                 seen,
                 fingerprint,
             },

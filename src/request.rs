@@ -59,8 +59,9 @@ struct Parts {
     payload: Payload,
     derivation: Derivation,
     key: IdempotencyKey,
-    scope: Option<Box<str>>,
-    own_key: Option<Box<str>>,
+    scope: Option<Arc<str>>,
+    own_key: Option<Arc<str>>,
+    label: Option<Arc<str>>,
     /// Sorted, each once.
     ignored: Vec<Pointer>,
     /// Those of them that match nothing in this payload.
@@ -92,6 +93,7 @@ impl DataActionRequest {
             derivation,
             scope: None,
             own_key: None,
+            label: None,
             ignored: Vec::new(),
             unmatched: Vec::new(),
             forward: None,
@@ -127,7 +129,7 @@ impl DataActionRequest {
     /// [`Error::InvalidRequest`] with the field `scope` unless `word` has 1–255
     /// bytes and no control characters.
     pub fn scope(self, word: impl AsRef<str>) -> Result<Self, Error> {
-        let word = checked("scope", word.as_ref())?;
+        let word = checked("scope", word.as_ref(), 255)?;
         Ok(self.with(|parts| parts.scope = Some(word)))
     }
 
@@ -143,19 +145,42 @@ impl DataActionRequest {
     /// [`Error::InvalidRequest`] with the field `key` unless `key` has 1–255
     /// bytes and no control characters.
     pub fn key(self, key: impl AsRef<str>) -> Result<Self, Error> {
-        let key = checked("key", key.as_ref())?;
+        let key = checked("key", key.as_ref(), 255)?;
         Ok(self.with(|parts| parts.own_key = Some(key)))
+    }
+
+    /// Sets a label for people, such as `refund order 42`. It stands in the record
+    /// while the key is held or indeterminate, and changes neither key nor
+    /// fingerprint. Among callers that joined one execution, that of the first
+    /// counts; [`sensitive`](Self::sensitive) leaves it out.
+    ///
+    /// ```
+    /// use genesys_once::{DataActionRequest, IdempotencyKey};
+    ///
+    /// let plain = DataActionRequest::new("custom_-_refund", r#"{"order":42}"#)?;
+    /// let labelled = plain.clone().label("refund order 42")?;
+    /// assert_eq!(IdempotencyKey::of(&plain), IdempotencyKey::of(&labelled));
+    /// # Ok::<(), genesys_once::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] with the field `label` unless `text` has 1–256
+    /// bytes and no control characters.
+    pub fn label(self, text: impl AsRef<str>) -> Result<Self, Error> {
+        let label = checked("label", text.as_ref(), 256)?;
+        Ok(self.with(|parts| parts.label = Some(label)))
     }
 
     /// Leaves parts of the payload out of key and fingerprint: a time stamp,
     /// say. They are sent all the same.
     ///
     /// `pointers` are JSON Pointers (RFC 6901) to members or array elements;
-    /// A second call adds to the first. Two requests that ignore different
-    /// pointers never share an answer, whether the pointers match or not: they are
-    /// part of the fingerprint.
+    /// a second call adds to the first. What is left is what is asked for: two
+    /// requests of which the same is left share an answer, whatever was ignored in
+    /// either.
     ///
-    /// A pointer that matches nothing changes no key. The engine logs it at `WARN`,
+    /// A pointer that matches nothing changes nothing. The engine logs it at `WARN`,
     /// once per action: the pointer might be misspelled, and each call might be a
     /// new request.
     ///
@@ -214,7 +239,7 @@ impl DataActionRequest {
     /// repeat as well.
     ///
     /// Key and fingerprint are made of the caller's payload, without that
-    /// member (the fingerprint also of the pointer). The member becomes the
+    /// member: they do not change by it. The member becomes the
     /// first one of its object; all other bytes are sent as the caller wrote
     /// them. It holds the final key, whatever is set after this call.
     ///
@@ -249,7 +274,9 @@ impl DataActionRequest {
     /// [`Reply::kept`](crate::Reply::kept) is
     /// [`Kept::Sensitive`](crate::Kept::Sensitive). Callers that joined the
     /// execution get all of it; nothing of it stays in this process's memory.
-    /// The same is true of a refusal, and of what a `reconcile` hook says.
+    /// The same is true of a refusal, and of what a `reconcile` hook says. The
+    /// caller's own [`key`](Self::key), [`scope`](Self::scope) and
+    /// [`label`](Self::label) stay out as well.
     ///
     /// Among callers that joined one execution, one is enough, up to the moment
     /// at which the outcome goes to the store. It does not reach an execution in
@@ -276,14 +303,13 @@ impl DataActionRequest {
     /// What this request asks for besides its key: two requests with equal
     /// fingerprints may share an answer.
     ///
-    /// A SHA-256 over the action, the canonical payload less what is ignored,
-    /// the ignored pointers (their order does not matter), the pointer of
-    /// [`forward_key`](Self::forward_key), and `route`, which is the upstream's
-    /// [`route_label`](crate::Upstream::route_label).
+    /// A SHA-256 over **what** is asked: the action, the canonical payload less
+    /// what is ignored, and `route`, which is the upstream's
+    /// [`route_label`](crate::Upstream::route_label): platform and path. How it is
+    /// asked, which pointers are ignored and where the key is forwarded, is no part
+    /// of it.
     pub fn fingerprint(&self, route: &str) -> Fingerprint {
-        let parts = &*self.0;
-        let forward = parts.forward.as_ref().map(Forward::pointer);
-        parts.derivation.fingerprint(&parts.ignored, forward, route)
+        self.0.derivation.fingerprint(route)
     }
 
     /// The bytes to send.
@@ -304,6 +330,12 @@ impl DataActionRequest {
         self.0.ttl
     }
 
+    /// What the caller called it: own key, scope, label.
+    pub(crate) fn called(&self) -> [Option<&Arc<str>>; 3] {
+        let parts = &*self.0;
+        [&parts.own_key, &parts.scope, &parts.label].map(Option::as_ref)
+    }
+
     pub(crate) fn is_sensitive(&self) -> bool {
         self.0.sensitive
     }
@@ -320,6 +352,7 @@ impl DataActionRequest {
         Ok(request.with(|new| {
             new.scope.clone_from(&parts.scope);
             new.own_key.clone_from(&parts.own_key);
+            new.label.clone_from(&parts.label);
             new.ttl = parts.ttl;
             new.sensitive = parts.sensitive;
         }))
@@ -349,10 +382,11 @@ impl fmt::Debug for DataActionRequest {
     }
 }
 
-/// A scope or a caller's own key.
-fn checked(field: &'static str, text: &str) -> Result<Box<str>, Error> {
-    if !(1..=255).contains(&text.len()) {
-        Err(Error::invalid_request(field, "it must have 1 to 255 bytes"))
+/// A scope, a label or a caller's own key.
+fn checked(field: &'static str, text: &str, most: usize) -> Result<Arc<str>, Error> {
+    if !(1..=most).contains(&text.len()) {
+        let reason = format!("it must have 1 to {most} bytes");
+        Err(Error::invalid_request(field, reason))
     } else if text.contains(char::is_control) {
         let reason = "it must not contain control characters";
         Err(Error::invalid_request(field, reason))

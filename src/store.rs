@@ -115,6 +115,30 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(tokio::time::sleep(pause))
     }
 
+    /// The least [version of the rules](crate::record::WRITER) whose engines may
+    /// take keys of a namespace, once it is `at_least` that: kept beside the
+    /// records, raised and never lowered. An engine below it refuses to take
+    /// keys, and finishes what it holds.
+    ///
+    /// `at_least` by default: for a store that engines of different versions
+    /// cannot share.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unavailable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it may or may not have been raised.
+    fn least_writer<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at_least: u32,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        let _ = namespace;
+        Box::pin(async move { Ok(at_least) })
+    }
+
     /// Up to `limit` records of a namespace that are
     /// [unresolved](RecordState::is_unresolved), in no order.
     ///
@@ -223,6 +247,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
         (**self).again(name, pause)
+    }
+
+    fn least_writer<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at_least: u32,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        (**self).least_writer(namespace, at_least)
     }
 
     fn unresolved<'a>(

@@ -69,8 +69,9 @@ pub trait Upstream: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What besides action and payload decides what a call does, such as the
-    /// route: a part of every record's fingerprint.
+    /// What besides action and payload decides what a call does: which platform
+    /// it goes to, and by which route. A part of every record's fingerprint, so
+    /// that two organisations behind one namespace never share an answer.
     fn route_label(&self) -> &str {
         ""
     }

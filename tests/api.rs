@@ -169,7 +169,10 @@ async fn a_service_with_two_organisations() {
     let state = one.inspect(&key).await.unwrap().unwrap();
     let resolved = one.resolve(&key, &state, Resolution::not_applied()).await;
     assert!(matches!(resolved, Err(Error::NotIndeterminate { .. })));
-    assert!(one.forget(&key).await.unwrap());
+    assert_eq!(
+        one.forget(&key).await.unwrap(),
+        genesys_once::Forgotten::Outcome
+    );
     let unresolved: Vec<(IdempotencyKey, RecordState)> = match two.unresolved(10).await {
         Ok(unresolved) => unresolved,
         // This store cannot list its records, and says so.
@@ -319,6 +322,7 @@ fn the_protocol_is_a_pure_function() {
         lease_ttl: Duration::from_secs(30),
         retention: Duration::from_secs(60),
         attempts: Attempts::default(),
+        about: Default::default(),
     };
     let (next, answer) = record::apply(None, &Event::Acquire { claim });
     assert_eq!(answer, Answer::Done);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId};
+use genesys_once::record::{About, Answer, Attempts, Claim, Event, Holder, LeaseId, Origin};
 use genesys_once::{
     Encrypted, EncryptionKeys, FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName,
     RedisStore, Store,
@@ -80,6 +80,21 @@ fn headers() -> HeaderMap {
         .collect()
 }
 
+/// What a record tells people: an action, a label, a host.
+fn about() -> About {
+    let mut about = About {
+        action: "custom_-_5a0b3f0e-6d1c-4b8e-9f59-3a1f0c6f7a10".parse().ok(),
+        holder: Some(Arc::new(Holder {
+            host: "refunds-7d9c5b6f4-x2x8k".into(),
+            process: 4711,
+            started: SystemTime::now(),
+        })),
+        ..About::default()
+    };
+    about.caller.label = Some("refund order 42-4711".into());
+    about
+}
+
 /// Writes one record with a key of its own, as the engine does.
 async fn write(store: &dyn Store, number: u64, kind: Kind) {
     let mut key = [0; 32];
@@ -97,21 +112,28 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
             count: 1,
             timeout: Duration::from_secs(65),
         },
+        about: Arc::new(about()),
     };
     let end = match kind {
         Kind::Locked => None,
         Kind::Indeterminate => Some(Event::Abandon {
-            claim,
+            claim: claim.clone(),
             step: 1,
             cause: "no whole answer after the request may have been sent: connection reset".into(),
         }),
         Kind::Cached(bytes) | Kind::Encrypted(bytes) => {
             let body = format!(r#"{{"refund":"{}"}}"#, "x".repeat(bytes - 13));
             Some(Event::Complete {
-                claim,
+                claim: claim.clone(),
                 step: 0,
                 outcome: Arc::new(Outcome::new(StatusCode::OK, headers(), body)),
                 kept: Kept::Whole,
+                origin: Origin {
+                    action: about().action,
+                    answered: Some(SystemTime::now()),
+                    attempts: 1,
+                    resolved: None,
+                },
                 ttl: Duration::from_secs(24 * 3600),
             })
         }

@@ -48,6 +48,7 @@ mod encrypted {
             lease_ttl: LONG,
             retention: 2 * LONG,
             attempts: Attempts::default(),
+            about: Default::default(),
         }
     }
 
@@ -65,6 +66,7 @@ mod encrypted {
             step: 0,
             outcome: Arc::new(outcome),
             kept,
+            origin: Default::default(),
             ttl: LONG,
         }
     }
@@ -94,6 +96,11 @@ mod encrypted {
             }) => Ok((outcome, Kept::Whole)),
             state => panic!("{state:?}"),
         }
+    }
+
+    /// Whether a look finds a key that is free, and nothing that is said of it.
+    pub fn is_silent(state: Result<Option<RecordState>, StoreError>) -> bool {
+        matches!(state, Ok(Some(RecordState::Released { verdict: None, .. })))
     }
 
     /// Unreadable, and this is why.

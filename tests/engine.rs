@@ -29,9 +29,12 @@ mod engine {
     mod subscribers;
     mod token_times;
     mod tokens;
+    mod told;
     mod unknown;
     mod whose;
     mod wishes;
+    mod witness;
+    mod writers;
 
     use std::time::Duration;
 

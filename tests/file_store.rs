@@ -157,6 +157,7 @@ async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
         seen: lost.seen(),
         fingerprint: lost.fingerprint(),
         resolution: Resolution::not_applied(),
+        origin: Default::default(),
         ttl: TTL,
     };
     done(&store, 1, resolve).await;
@@ -288,6 +289,7 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
         seen: listed[0].1.seen(),
         fingerprint: listed[0].1.fingerprint(),
         resolution: Resolution::not_applied(),
+        origin: Default::default(),
         ttl: TTL,
     };
     done(&store, 0, resolve).await;

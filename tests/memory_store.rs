@@ -33,17 +33,19 @@ async fn a_record_outlives_the_times_that_it_had_before() {
         lease_ttl: MINUTE / 2,
         retention: 60 * MINUTE,
         attempts: Attempts::default(),
+        about: Default::default(),
     };
     let release = Event::Release {
-        claim,
+        claim: claim.clone(),
         step: 1,
         verdict: None,
     };
     let complete = Event::Complete {
-        claim,
+        claim: claim.clone(),
         step: 1,
         outcome: Outcome::new(Default::default(), Default::default(), "{}").into(),
         kept: Kept::Whole,
+        origin: Default::default(),
         ttl: 60 * MINUTE,
     };
     for event in [release, complete] {
@@ -52,7 +54,9 @@ async fn a_record_outlives_the_times_that_it_had_before() {
     for later in 0..5 {
         advance(11 * MINUTE).await;
         // Whoever writes removes what is over.
-        let acquire = Event::Acquire { claim };
+        let acquire = Event::Acquire {
+            claim: claim.clone(),
+        };
         store.apply(&name(2 + later), acquire).await.unwrap();
         let state = store.look(&name(1)).await.unwrap();
         assert!(

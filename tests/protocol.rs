@@ -19,6 +19,9 @@
 //! - Time is one bit, whether the lease has lapsed, and it may lapse at any
 //!   moment. So a holder may be stopped for as long as it takes; and it sends
 //!   even then, which the crate's holders, looking at their clocks, do not.
+//! - Who waits for a lease may also have seen one version of it for its whole
+//!   length by a clock of its own, at any moment: then it says so. One search has a
+//!   store whose clock stands still, so that nothing else ends a lease.
 //! - A request is answered for good, refused, executed with its answer lost, or
 //!   not executed without anybody being told; after a crash, too. `Hold` makes
 //!   that the last attempt, `Retry` allows the same holder another.
@@ -29,7 +32,8 @@
 //!
 //! No second call while the first is not proven unexecuted ([`SecondCall`]); no
 //! two holders that both believe they may send ([`LiveTwice`]); no holder that is
-//! told that its answer is recorded where an operator's is ([`TwoAnswers`]); no indeterminate
+//! told that its answer is recorded where an operator's is ([`TwoAnswers`]); no
+//! lease taken for lapsed that was extended since ([`TakenAlive`]); no indeterminate
 //! key without a crash where its holder proved that nothing was executed
 //! ([`FalseIndeterminate`]); and from every state, once nothing more goes wrong,
 //! all holders come to rest and whoever comes next gets the key or is told what
@@ -51,6 +55,7 @@
 //! [`SecondCall`]: Broken::SecondCall
 //! [`LiveTwice`]: Broken::LiveTwice
 //! [`TwoAnswers`]: Broken::TwoAnswers
+//! [`TakenAlive`]: Broken::TakenAlive
 //! [`FalseIndeterminate`]: Broken::FalseIndeterminate
 //! [`NoWayOut`]: Broken::NoWayOut
 
@@ -83,6 +88,7 @@ const TWO: Config = Config {
     resolutions: 0,
     crashes: true,
     revisions: Revisions::Current,
+    lapses: true,
     mutation: None,
 };
 
@@ -302,6 +308,30 @@ fn false_indeterminate_where_take_over_does_not_compare_versions() {
         ..TWO
     };
     breaks(Mutation::TakeOverUnseen, Broken::FalseIndeterminate, config);
+}
+
+#[test]
+fn two_holders_and_a_store_whose_clock_stands_still() {
+    let config = Config {
+        lapses: false,
+        ..TWO
+    };
+    holds("two holders, a clock that stands still", config);
+}
+
+#[test]
+fn no_way_out_where_only_the_store_s_clock_counts_and_stands_still() {
+    let config = Config {
+        lapses: false,
+        leases: 1,
+        ..TWO
+    };
+    breaks(Mutation::NeverWatched, Broken::NoWayOut, config);
+}
+
+#[test]
+fn taken_alive_where_extend_keeps_the_revision() {
+    breaks(Mutation::ExtendKeepsRevision, Broken::TakenAlive, TWO);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod redis_store {
     mod connect;
     mod fail_over;
     mod fakes;
+    mod grammar;
     mod identity;
     mod lists;
     mod notices;
@@ -48,6 +49,7 @@ mod redis_store {
             lease_ttl: Duration::from_secs(60),
             retention: Duration::from_secs(3600),
             attempts: Attempts::default(),
+            about: Default::default(),
         }
     }
 
@@ -75,6 +77,7 @@ mod redis_store {
             step: 0,
             outcome: Arc::new(outcome),
             kept: Kept::Whole,
+            origin: Default::default(),
             ttl: Duration::from_secs(3600),
         }
     }

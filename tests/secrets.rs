@@ -243,7 +243,7 @@ async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
     for key in keys {
         let record: Vec<u8> = server.command(&["GET", &key]);
         let text = String::from_utf8_lossy(&record).into_owned();
-        assert!(text.starts_with("genesys-once/2 cached"), "{text}");
+        assert!(text.starts_with("genesys-once/3 cached"), "{text}");
         seen.0.push((format!("the record {key}"), text));
     }
 

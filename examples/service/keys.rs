@@ -14,7 +14,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use genesys_once::record::{Phase, Version};
-use genesys_once::{Engine, IdempotencyKey, Kept, Outcome, RecordState, Resolution};
+use genesys_once::{Engine, Forgotten, IdempotencyKey, Kept, Outcome, RecordState, Resolution};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -113,11 +113,11 @@ async fn show(State(engine): State<Engine>, key: KeyPath) -> Result<impl IntoRes
 async fn forget(State(engine): State<Engine>, key: KeyPath) -> Result<StatusCode, Problem> {
     let key = read(key)?;
     match engine.forget(&key).await? {
-        true => {
-            tracing::warn!(%key, "an operator made it forgotten");
+        removed @ (Forgotten::Outcome | Forgotten::Unreadable) => {
+            tracing::warn!(%key, ?removed, "an operator made it forgotten");
             Ok(StatusCode::NO_CONTENT)
         }
-        false => Err(absent(key)),
+        _ => Err(absent(key)),
     }
 }
 

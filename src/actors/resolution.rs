@@ -12,7 +12,9 @@ use super::shared::Shared;
 use crate::error::Error;
 use crate::execution::{SHORTEST_KEPT, follow_up};
 use crate::key::{IdempotencyKey, RecordName, Version};
-use crate::record::{self, Answer, Attempts, Claim, Event, RecordState, Resolution, Seen};
+use crate::record::{
+    self, Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Seen,
+};
 use crate::store::Store as _;
 use crate::telemetry;
 
@@ -54,11 +56,13 @@ pub(crate) async fn resolve(
     if not_applied && !resolution.is_despite_clocks() {
         shared.sightings.check(shared, key, &state)?;
     }
+    let origin = origin(shared, &state, &resolution);
     let event = Event::Resolve {
         lease: shared.terms.ambient.lease_id(),
         seen: state.seen(),
         fingerprint: version.fingerprint,
         resolution,
+        origin,
         ttl: ttl.max(SHORTEST_KEPT),
     };
     let mut lost_reply = false;
@@ -78,6 +82,25 @@ pub(crate) async fn resolve(
     unreachable!("the last try returns")
 }
 
+/// Where an outcome comes from that a person or a policy found.
+fn origin(shared: &Shared, state: &RecordState, resolution: &Resolution) -> Origin {
+    let (action, attempts) = match state {
+        RecordState::Indeterminate {
+            about, attempts, ..
+        } => (about.action.clone(), attempts.count),
+        _ => (None, 0),
+    };
+    Origin {
+        action,
+        answered: None,
+        attempts,
+        resolved: Some(Resolved {
+            at: shared.terms.ambient.wall_now(),
+            by: resolution.said_by().cloned(),
+        }),
+    }
+}
+
 /// The record of a holder that was lost with its request under way says so from
 /// now on, as it would if a caller asked for the key; any other stays as it is.
 pub(crate) async fn notice_loss(
@@ -85,10 +108,25 @@ pub(crate) async fn notice_loss(
     name: &RecordName,
     state: RecordState,
 ) -> Result<Option<RecordState>, Error> {
-    let RecordState::Locked { attempts, .. } = state else {
+    let RecordState::Locked {
+        attempts,
+        lease,
+        ref about,
+        seen,
+        ..
+    } = state
+    else {
         return Ok(Some(state));
     };
-    if !state.is_unresolved() {
+    // The store's clock is one witness; this engine's, since it first saw this
+    // very version, is another.
+    let watched = shared.sightings.first_seen(name.key, seen).elapsed() >= lease;
+    let about = about.clone();
+    if !state
+        .clone()
+        .lapsed_if(watched.then_some(seen))
+        .is_unresolved()
+    {
         return Ok(Some(state));
     }
     let event = Event::TakeOver {
@@ -99,8 +137,10 @@ pub(crate) async fn notice_loss(
             lease_ttl: shared.terms.lease,
             retention: shared.terms.unresolved_ttl,
             attempts,
+            about,
         },
-        seen: state.seen(),
+        seen,
+        watched,
     };
     let answer = follow_up(&*shared.store, name, &event, TRIES).await;
     match answer.map_err(|source| Error::of_store(name.key, source))? {
@@ -113,8 +153,8 @@ pub(crate) async fn notice_loss(
     }
 }
 
-/// When this engine first saw indeterminate records whose age no clock tells: its
-/// own monotonic clock is the witness then.
+/// When this engine first saw held records, and indeterminate ones whose age no
+/// clock tells: its own monotonic clock is a witness then.
 #[derive(Debug, Default)]
 pub(crate) struct Sightings(Mutex<HashMap<IdempotencyKey, (Seen, Instant)>>);
 

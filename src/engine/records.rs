@@ -12,6 +12,19 @@ use crate::key::{IdempotencyKey, Version};
 use crate::record::{Answer, Event, RecordState, Resolution};
 use crate::store::{Store as _, UnreadableRecord};
 
+/// What [`Engine::forget`] removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Forgotten {
+    /// Nothing: no outcome was recorded.
+    Nothing,
+    /// A recorded outcome.
+    Outcome,
+    /// A record of an outcome that could not be read: damaged, encrypted with a
+    /// key that is not at hand, or another record's.
+    Unreadable,
+}
+
 impl Engine {
     /// What is known of a key; `None` where nothing is: no record, one that was
     /// forgotten, or one that was given back without a word.
@@ -89,8 +102,8 @@ impl Engine {
     }
 
     /// Forgets the recorded outcome of a key, so that the next request executes
-    /// it again; `false` where there was none. Nothing but a recorded outcome is
-    /// ever forgotten. What is left in the store is an empty mark for as long as
+    /// it again, and says what it removed. Nothing but a recorded outcome is
+    /// ever forgotten, or one that was recorded and can no longer be read. What is left in the store is an empty mark for as long as
     /// the outcome would have lasted, so that no late command of its holder brings
     /// it back: unless another request takes the key and gives it back meanwhile,
     /// and the holder is cut off from the store for more than ten minutes after
@@ -104,16 +117,21 @@ impl Engine {
     /// # Cancel safety
     ///
     /// The outcome may or may not have been removed; asking again is safe.
-    pub async fn forget(&self, key: &IdempotencyKey) -> Result<bool, Error> {
+    pub async fn forget(&self, key: &IdempotencyKey) -> Result<Forgotten, Error> {
         in_runtime()?;
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
+        // A store may tell a recorded outcome by its record's first line alone.
+        let looked = shared.store.look(&name).await;
+        let unreadable = looked.is_err_and(|error| error.is_unreadable());
         let lease = shared.terms.ambient.lease_id();
         let forgotten = follow_up(&*shared.store, &name, &Event::Forget { lease }, 2).await;
         // Afterwards, so that what is remembered meanwhile goes, too.
         shared.flights.forget(key);
         match forgotten {
-            Ok(answer) => Ok(answer == Answer::Done),
+            Ok(Answer::Done) if unreadable => Ok(Forgotten::Unreadable),
+            Ok(Answer::Done) => Ok(Forgotten::Outcome),
+            Ok(_) => Ok(Forgotten::Nothing),
             Err(source) => Err(Error::of_store(*key, source)),
         }
     }

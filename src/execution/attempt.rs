@@ -3,17 +3,15 @@
 //! and nowhere else.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
-use super::{Executed, Execution, Hashed, Holding, Locked, QUICK, TRIES, once};
+use super::{Executed, Execution, Hashed, Locked, QUICK, TRIES, once};
 use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
-use crate::outcome::{BodyEnd, Outcome, Then, Verdict};
-use crate::policy::{OnUnknown, classify};
+use crate::outcome::{Outcome, Then};
 use crate::record::{Answer, Attempts, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
@@ -167,8 +165,8 @@ impl Execution<Locked> {
         let mut claimed = None;
         if !self.state.held.unproven && self.state.held.phase == Phase::Dispatched {
             self.state.held.step += 1;
-            let (claim, step) = (self.state.held.claim, self.state.held.step);
-            self.core.progress.held(claim, step);
+            let (claim, step) = (self.state.held.claim.clone(), self.state.held.step);
+            self.core.progress.held(claim.clone(), step);
             claimed = Some(Event::Enter {
                 claim,
                 step,
@@ -216,8 +214,9 @@ impl Execution<Locked> {
                 count: held.attempts + 1,
                 ..held.claim.attempts
             };
-            let (claim, step) = (held.claim, held.step);
-            self.core.progress.advanced(claim, step);
+            held.claim.about = self.core.about(held.claim.about.clone());
+            let (claim, step) = (held.claim.clone(), held.step);
+            self.core.progress.advanced(claim.clone(), step);
             let enter = Event::Enter {
                 claim,
                 step,
@@ -280,7 +279,7 @@ impl Execution<Locked> {
         token: Option<&AccessToken>,
         wire: &mut Wire,
     ) -> Result<Outcome, SendError> {
-        let claim = self.state.held.claim;
+        let claim = self.state.held.claim.clone();
         self.state.held.attempts += 1;
         let lease = Lease::until(self.state.held.live_until);
         let call = Call::new(self.core.request.clone(), self.state.held.attempts)
@@ -302,7 +301,7 @@ impl Execution<Locked> {
         // nothing has left, and it knows nothing of earlier attempts.
         let evidence = (!self.state.held.unproven).then(|| lease.clone());
         let (step, progress) = (self.state.held.step, &self.core.progress);
-        progress.under_way(claim, step, LOST.clone(), evidence);
+        progress.under_way(claim, step, LOST.clone().into(), evidence);
         progress.trail().sent();
         *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
         // From the end of its time on nothing leaves, also where an answer is
@@ -320,93 +319,6 @@ impl Execution<Locked> {
             Err(SendError::by(lease.is_unsent(), cause))
         })
     }
-
-    /// What an answer means for this execution; where that is not known, gives
-    /// itself back with the cause, to be abandoned.
-    fn judge(
-        mut self,
-        sent: Result<Outcome, SendError>,
-        wire: Wire,
-    ) -> Result<Attempt, (Self, String)> {
-        let sent =
-            sent.and_then(|outcome| bounded(outcome, self.state.held.reading.max_response_bytes));
-        let (verdict, cause) = match &sent {
-            Ok(outcome) => {
-                let classify = || classify::verdict(outcome, &*self.state.held.reading.classify);
-                match catch_unwind(AssertUnwindSafe(classify)) {
-                    // Nobody asks why.
-                    Ok(Verdict::Final) => (Verdict::Final, String::new()),
-                    Ok(verdict) => (verdict, cause_of(outcome)),
-                    // The answer is there, and what it means is not known.
-                    Err(_) => {
-                        let cause = format!("{}, and classify panicked", cause_of(outcome));
-                        (Verdict::Unknown, cause)
-                    }
-                }
-            }
-            Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error)),
-            Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error)),
-        };
-        if let Some((call, span)) = wire {
-            call.ended(verdict);
-            // The answer outlives the panic of a subscriber, also of the span's end.
-            let sent = &sent;
-            telemetry::contained(move || telemetry::attempted(&span, verdict, sent));
-            self.core.progress.trail().judged(verdict);
-        }
-        match (verdict, sent) {
-            (Verdict::Final, Ok(outcome)) => Ok(Attempt::Executed(self.executed(outcome))),
-            (Verdict::NotExecuted(then), sent) => {
-                let Holding { claim, step, .. } = *self.state.held;
-                if !self.state.held.unproven {
-                    self.core.progress.held(claim, step);
-                }
-                Ok(Attempt::NotExecuted(self, then, sent))
-            }
-            _ if self.state.held.reading.on_unknown == OnUnknown::Retry => {
-                self.state.held.unproven = true;
-                let claim = self.state.held.claim;
-                let error = self.core.indeterminate(claim, self.wall_now(), cause);
-                Ok(Attempt::Unproven(self, error))
-            }
-            _ => Err((self, cause)),
-        }
-    }
-
-    fn executed(self, outcome: Outcome) -> Execution<Executed> {
-        let state = Executed {
-            held: self.state.held,
-            outcome: Arc::new(outcome),
-        };
-        let executed = Execution {
-            core: self.core,
-            state,
-        };
-        executed.note_outcome();
-        executed
-    }
 }
 
-/// The answer as far as it may be kept. A success is settled by its status; what a
-/// larger body of another answer says is not known.
-fn bounded(outcome: Outcome, limit: usize) -> Result<Outcome, SendError> {
-    match outcome.body.len() > limit {
-        false => Ok(outcome),
-        true if outcome.status_code.is_success() => Ok(outcome.with_body_end(BodyEnd::Unread)),
-        true => {
-            let cause = format!("the answer is larger than {limit} bytes");
-            Err(SendError::after_sending(cause))
-        }
-    }
-}
-
-fn cause_of(outcome: &Outcome) -> String {
-    let mut cause = format!("the platform answered {}", outcome.status_code.as_u16());
-    if let Some(id) = outcome.correlation_id() {
-        cause += &format!(" (correlation id {id})");
-    }
-    if let Some(fault) = classify::fault(outcome) {
-        cause += &format!("; {fault}");
-    }
-    cause
-}
+mod judged;

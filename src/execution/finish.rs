@@ -8,7 +8,7 @@ use super::progress::reduced;
 use super::{Cached, Executed, Execution, Hashed, Holding, Locked, TRIES};
 use crate::error::{Error, StoreError};
 use crate::outcome::{Kept, Outcome, Reply, Served};
-use crate::record::{Answer, Event, MAX_REFUSAL_BYTES, Refusal};
+use crate::record::{Answer, Cause, Event, MAX_REFUSAL_BYTES, Refusal};
 use crate::store::Store;
 use crate::telemetry;
 
@@ -59,11 +59,11 @@ impl Execution<Locked> {
         });
         self.core
             .progress
-            .refused(self.state.held.claim, self.state.held.step, verdict);
+            .refused(self.state.held.claim.clone(), self.state.held.step, verdict);
         match self.core.progress.settle(store, &self.core.name, 1).await {
             Ok(()) => Ok(Execution {
                 core: self.core,
-                state: Hashed { _private: () },
+                state: Hashed { watched: None },
             }),
             Err(source) => Err(self.core.of_store(source)),
         }
@@ -82,7 +82,7 @@ impl Execution<Locked> {
         }
         Execution {
             core: self.core,
-            state: Hashed { _private: () },
+            state: Hashed { watched: None },
         }
     }
 
@@ -94,10 +94,11 @@ impl Execution<Locked> {
     ///
     /// It may or may not have been recorded, and
     /// [`Progress::settle`](super::Progress::settle) still records it.
-    pub async fn abandon(self, store: &dyn Store, cause: impl Into<Arc<str>>) -> Error {
+    pub async fn abandon(self, store: &dyn Store, cause: impl Into<Cause>) -> Error {
         let cause = cause.into();
-        let Holding { claim, step, .. } = *self.state.held;
-        self.core.progress.unproven(claim, step, cause.clone());
+        let Holding { claim, step, .. } = &*self.state.held;
+        let (progress, text) = (&self.core.progress, cause.text.clone());
+        progress.unproven(claim.clone(), *step, cause);
         if let Err(error) = self.core.progress.settle(store, &self.core.name, 1).await {
             telemetry::contained(|| {
                 tracing::warn!(
@@ -107,7 +108,7 @@ impl Execution<Locked> {
                 );
             });
         }
-        self.core.indeterminate(claim, self.wall_now(), cause)
+        self.core.indeterminate(claim, self.wall_now(), text)
     }
 }
 
@@ -189,7 +190,9 @@ impl Execution<Executed> {
             ..
         } = &**held;
         let progress = &self.core.progress;
-        progress.known_outcome(*claim, *step, outcome.clone(), reading.result_ttl);
+        let answered = reading.ambient.wall_now();
+        let ttl = reading.result_ttl;
+        progress.known_outcome(claim.clone(), *step, outcome.clone(), ttl, answered);
     }
 
     /// `left` is how long the store replays the outcome whole.

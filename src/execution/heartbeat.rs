@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Execution, Locked, once};
 use crate::error::chain;
-use crate::record::{Answer, Claim, Event, Phase};
+use crate::record::{Answer, Event, Phase};
 use crate::store::Store;
 use crate::telemetry;
 use crate::upstream::Lease;
@@ -34,7 +34,7 @@ impl Execution<Locked> {
     /// until somebody notices the lapse, the lease may still be extended.
     pub(super) async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> Infallible {
         let held = &*self.state.held;
-        let Claim { lease_ttl, .. } = held.claim;
+        let lease_ttl = held.claim.lease_ttl;
         let mut failing = false;
         loop {
             if !failing {
@@ -42,7 +42,7 @@ impl Execution<Locked> {
             }
             let sent = Instant::now();
             let extend = async {
-                let (claim, step) = (held.claim, held.step);
+                let (claim, step) = (held.claim.clone(), held.step);
                 let dispatched = (held.phase == Phase::Dispatched).then_some(step);
                 once(store, &self.core.name, &Event::Extend { claim, dispatched }).await
             };

@@ -13,7 +13,7 @@ use crate::ambient::{Ambient, in_runtime};
 use crate::error::{Error, StoreError};
 use crate::key::{Fingerprint, Namespace, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{Answer, Attempts, Claim, Event, Phase, RecordState, Seen};
+use crate::record::{About, Answer, Attempts, Claim, Event, Phase, RecordState, Seen};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry;
@@ -51,7 +51,7 @@ impl Execution<Hashed> {
                 name,
                 progress,
             }),
-            state: Hashed { _private: () },
+            state: Hashed { watched: None },
         }
     }
 
@@ -86,14 +86,19 @@ impl Execution<Hashed> {
                 count: 0,
                 timeout: terms.attempt_timeout,
             },
+            about: self.core.about(Arc::new(About::new(
+                &self.core.request,
+                terms.ambient.holder(),
+            ))),
         };
         let progress = self.core.progress.clone();
-        progress.taking(claim);
+        progress.taking(claim.clone());
         let mut taking = Taking {
             core: &self.core,
             store,
             ambient: &terms.ambient,
             claim,
+            watched: self.state.watched,
             lost_reply: false,
         };
         let begun = Instant::now();
@@ -136,6 +141,14 @@ impl Execution<Hashed> {
         }
     }
 
+    /// The same, which has seen this version of the record for the whole length of
+    /// its lease by its own monotonic clock: that lease has lapsed, whatever the
+    /// store's clock says, and may be taken over in that very version.
+    pub(crate) fn having_watched(mut self, seen: Seen) -> Self {
+        self.state.watched = Some(seen);
+        self
+    }
+
     /// What a record that was looked at, not taken, means for this execution.
     ///
     /// # Errors
@@ -150,6 +163,7 @@ impl Execution<Hashed> {
     /// outcome, refusal and error of a record passes through here, and none
     /// without the comparison (I6).
     fn read(self, state: RecordState, mine: Fingerprint) -> Result<Lock, Error> {
+        let state = state.lapsed_if(self.state.watched);
         let foreign = state.fingerprint() != mine;
         match state {
             // Nothing was executed, so that the key is free; the verdict is not
@@ -205,6 +219,8 @@ struct Taking<'a> {
     store: &'a dyn Store,
     ambient: &'a Ambient,
     claim: Claim,
+    /// The version whose lease has lapsed by this process's own clock.
+    watched: Option<Seen>,
     /// The fate of a command is unknown, or it was applied in vain.
     lost_reply: bool,
 }
@@ -234,11 +250,15 @@ impl Taking<'_> {
             count: 1,
             ..self.claim.attempts
         };
-        let claim = self.claim;
+        let claim = self.claim.clone();
         // Processes may take turns releasing; a bound, and then the caller waits.
         let mut round = 0;
         loop {
-            let (answer, sent) = self.send(&Event::Acquire { claim }).await?;
+            let (answer, sent) = self
+                .send(&Event::Acquire {
+                    claim: claim.clone(),
+                })
+                .await?;
             let state = match answer {
                 Answer::Done => {
                     return Ok(Taken::Lease {
@@ -273,8 +293,8 @@ impl Taking<'_> {
     /// Takes the key where the record that was found allows it; `None` where it
     /// has changed meanwhile.
     async fn take_found(&mut self, state: RecordState) -> Result<Option<Taken>, StoreError> {
-        let claim = self.claim;
-        match state {
+        let claim = self.claim.clone();
+        match state.lapsed_if(self.watched) {
             // Our own acquire, whose reply was lost: extend it, so that its
             // time counts from a command that was answered.
             RecordState::Locked { seen, .. } if seen.lease == claim.lease => {
@@ -320,12 +340,19 @@ impl Taking<'_> {
                 count: 0,
                 ..self.claim.attempts
             },
-            ..self.claim
+            ..self.claim.clone()
         };
-        let (answer, sent) = self.send(&Event::TakeOver { claim, seen }).await?;
+        let event = Event::TakeOver {
+            claim,
+            seen,
+            watched: self.watched == Some(seen),
+        };
+        let (answer, sent) = self.send(&event).await?;
         Ok(match answer {
             Answer::Done => {
-                self.claim = claim;
+                if let Event::TakeOver { claim, .. } = event {
+                    self.claim = claim;
+                }
                 Some(Taken::Lease {
                     phase: Phase::Claimed,
                     sent,

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::wishes::Wishes;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Kept, Outcome};
-use crate::record::{Answer, Claim, Event, Refusal};
+use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry::{self, Trail};
@@ -57,7 +57,7 @@ enum End {
     /// An attempt may have been executed, unless the lease that it is made under
     /// knows that nothing has left.
     Abandon {
-        cause: Arc<str>,
+        cause: Cause,
         evidence: Option<Lease>,
     },
     /// The outcome is known.
@@ -67,6 +67,8 @@ enum End {
         /// For how long, where no caller asks for anything else.
         usual_ttl: Duration,
         answered: Instant,
+        /// The same moment by the wall clock, for people.
+        wall: SystemTime,
     },
 }
 
@@ -212,9 +214,17 @@ impl Progress {
     /// The event that ends the record by what is known, and by what the callers
     /// ask for by now.
     pub(crate) fn last_event(&self) -> Option<Event> {
-        let Known::Held(Held { claim, step, end }) = self.known().clone() else {
+        let Known::Held(Held {
+            mut claim,
+            step,
+            end,
+        }) = self.known().clone()
+        else {
             return None;
         };
+        if self.is_sensitive() {
+            claim.about = claim.about.sensitive();
+        }
         let next = step + 1;
         Some(match end {
             End::Release(verdict) => Event::Release {
@@ -244,6 +254,7 @@ impl Progress {
                 kept,
                 usual_ttl,
                 answered,
+                wall,
             } => {
                 // It counts from the answer, however late the store takes it.
                 let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
@@ -252,11 +263,18 @@ impl Progress {
                 } else {
                     (outcome, kept)
                 };
+                let origin = Origin {
+                    action: claim.about.action.clone(),
+                    answered: Some(wall),
+                    attempts: claim.attempts.count,
+                    resolved: None,
+                };
                 Event::Complete {
                     claim,
                     step,
                     outcome,
                     kept,
+                    origin,
                     ttl: ttl.max(SHORTEST_KEPT),
                 }
             }
@@ -292,19 +310,13 @@ impl Progress {
     }
 
     /// A request may be on the wire.
-    pub(super) fn unproven(&self, claim: Claim, step: u32, cause: Arc<str>) {
+    pub(super) fn unproven(&self, claim: Claim, step: u32, cause: Cause) {
         self.under_way(claim, step, cause, None);
     }
 
     /// A request may be on the wire from now on. Should nobody live to tell what
     /// became of it, `evidence` may know that nothing has left.
-    pub(super) fn under_way(
-        &self,
-        claim: Claim,
-        step: u32,
-        cause: Arc<str>,
-        evidence: Option<Lease>,
-    ) {
+    pub(super) fn under_way(&self, claim: Claim, step: u32, cause: Cause, evidence: Option<Lease>) {
         self.set(claim, step, End::Abandon { cause, evidence });
     }
 
@@ -315,6 +327,7 @@ impl Progress {
         step: u32,
         outcome: Arc<Outcome>,
         usual_ttl: Duration,
+        wall: SystemTime,
     ) {
         let (outcome, kept) = outcome.to_keep();
         let end = End::Complete {
@@ -322,6 +335,7 @@ impl Progress {
             kept,
             usual_ttl,
             answered: Instant::now(),
+            wall,
         };
         self.set(claim, step, end);
     }

@@ -2,22 +2,29 @@
 //! then the body of the platform's answer, byte for byte, to the end.
 //!
 //! ```text
-//! genesys-once/2 STATE PHASE LEASE REV STEP FINGERPRINT LEASE_MS RETENTION_MS\n
+//! genesys-once/3 STATE PHASE LEASE REV STEP FINGERPRINT LEASE_MS RETENTION_MS\n
 //! {"name":"genesys-once:NAMESPACE:KEY",…}\n
 //! BODY
 //! ```
 //!
-//! Numbers are decimal digits, at most 15; hex digits are lower case; words that
-//! follow the known ones, and unknown members of the JSON, are ignored. A reader
-//! refuses what it does not know: a newer version, another state, a damaged line,
-//! another record's name, a body that is cut.
+//! The first line ends within 512 bytes. Its words are separated by one space;
+//! states and phases are lower-case letters and `-`, numbers are decimal digits, at
+//! most 15, hex digits are lower case. Words that follow the known ones, whatever
+//! bytes they have, and unknown members of the JSON are ignored. Scripts read the
+//! line by the same rules (`grammar.lua`). A reader refuses what it does not know: a
+//! newer version, another state, a damaged line, another record's name, a body that
+//! is cut. What only people read, and why a key was released, it may also not know.
 
 use std::io::Write as _;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::stored::{Name, Stored, StoredAttempts, StoredWait, millis, write_json, write_outcome};
+use self::stored::Stored;
+pub(in crate::record) use self::stored_bytes::StoredBytes;
+use self::written::{Name, StoredLock, StoredWait, millis, write_json, write_outcome};
+#[cfg(feature = "encrypted")]
+use super::Caller;
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
 use crate::key::RecordName;
@@ -27,10 +34,13 @@ use crate::outcome::Outcome;
 
 mod stored;
 mod stored_bytes;
+mod stored_notes;
 #[cfg(test)]
 mod tests;
+mod written;
 
-const MAGIC: &str = "genesys-once/2";
+/// What every record of this version begins with.
+pub(crate) const MAGIC: &str = "genesys-once/3";
 
 /// Digits of a number in the first line, at most: below 2^53, where numbers of
 /// scripts are still exact integers.
@@ -42,7 +52,7 @@ const LINE: usize = 224;
 
 /// Room for the names and brackets around what a record holds in JSON, its own
 /// name included.
-const ROOM: usize = 256;
+const ROOM: usize = 512;
 
 impl Record {
     /// The record as a store keeps it under `name`.
@@ -73,12 +83,15 @@ impl Record {
     pub fn decode(name: &RecordName, bytes: &[u8]) -> Result<Self, StoreError> {
         let (line, rest) = first_line(bytes, 512)
             .ok_or_else(|| StoreError::unreadable("it does not begin with a line of a record"))?;
-        let mut words = line.split(' ');
+        // What follows the known words may be anything.
+        let mut words = line
+            .split(|&b| b == b' ')
+            .map(|word| std::str::from_utf8(word).unwrap_or_default());
         let magic = words.next().unwrap_or_default();
         if magic != MAGIC {
             return Err(StoreError::unreadable(
                 match magic.strip_prefix("genesys-once/") {
-                    Some(version) => format!("it has version {version:?}, this is version 2"),
+                    Some(version) => format!("it has version {version:?}, this is version 3"),
                     None => "it is not a record of genesys-once".into(),
                 },
             ));
@@ -112,7 +125,8 @@ impl Record {
             ("locked", "dispatched") => read_locked(name, rest, Phase::Dispatched)?,
             ("cached", "-") => read_cached(name, rest)?,
             ("indeterminate", "-") => read_indeterminate(name, rest)?,
-            ("released", "-" | "refused") => read_released(name, rest)?,
+            // Whatever kind of verdict it is: the key is free.
+            ("released", phase) if is_word(phase) => read_released(name, rest)?,
             _ => return Err(StoreError::unreadable("it is in no known state")),
         };
         Ok(Self {
@@ -128,10 +142,13 @@ impl Record {
 }
 
 /// The first line and what follows it, where it ends within `limit` bytes.
-fn first_line(bytes: &[u8], limit: usize) -> Option<(&str, &[u8])> {
+fn first_line(bytes: &[u8], limit: usize) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().take(limit).position(|&b| b == b'\n')?;
-    let line = std::str::from_utf8(&bytes[..end]).ok()?;
-    Some((line, &bytes[end + 1..]))
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
 }
 
 fn number(field: &str, word: &str) -> Result<u64, StoreError> {
@@ -174,17 +191,28 @@ impl Content {
     pub(crate) fn write(&self, name: &RecordName, to: &mut Vec<u8>) {
         let name = Some(Name(name));
         match self {
-            Self::Locked { attempts, .. } => write_json(to, &StoredAttempts::of(name, attempts)),
-            Self::Indeterminate { attempts, cause } => {
-                let mut stored = StoredAttempts::of(name, attempts);
-                stored.cause = cause.as_deref().map(Into::into);
-                write_json(to, &stored);
+            Self::Locked {
+                attempts, about, ..
+            } => write_json(to, &StoredLock::of(name, attempts, about)),
+            Self::Indeterminate {
+                attempts,
+                about,
+                cause,
+            } => {
+                let stored = StoredLock::of(name, attempts, about);
+                write_json(to, &stored.with_cause(cause.as_ref()));
             }
-            Self::Cached { outcome, kept } => write_outcome(to, name, outcome, *kept),
+            Self::Cached {
+                outcome,
+                kept,
+                origin,
+            } => write_outcome(to, name, outcome, *kept, Some(origin)),
             Self::Released { verdict } => match verdict {
-                Some(Refusal::Refused(outcome)) => write_outcome(to, name, outcome, Kept::Whole),
+                Some(Refusal::Refused(outcome)) => {
+                    write_outcome(to, name, outcome, Kept::Whole, None);
+                }
                 Some(Refusal::Reduced { outcome, kept }) => {
-                    write_outcome(to, name, outcome, *kept);
+                    write_outcome(to, name, outcome, *kept, None);
                 }
                 Some(Refusal::RateLimited { retry_after }) => {
                     let retry_after_ms = Some(millis(*retry_after));
@@ -213,7 +241,9 @@ impl Content {
     /// About how many bytes [`encode`](Self::encode) returns.
     pub(crate) fn room(&self) -> usize {
         match self {
-            Self::Indeterminate { cause, .. } => ROOM + cause.as_deref().map_or(0, str::len),
+            Self::Indeterminate { cause, .. } => {
+                ROOM + cause.as_ref().map_or(0, |cause| cause.text.len())
+            }
             Self::Cached { outcome, .. }
             | Self::Released {
                 verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
@@ -238,7 +268,7 @@ impl Phase {
 #[cfg(feature = "encrypted")]
 pub(crate) fn encode_outcome(outcome: &Outcome, kept: Kept) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ROOM + outcome.weight());
-    write_outcome(&mut bytes, None, outcome, kept);
+    write_outcome(&mut bytes, None, outcome, kept, None);
     bytes
 }
 
@@ -249,17 +279,37 @@ pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, Kept), StoreError
     stored.outcome(rest)
 }
 
+/// What is encrypted of what a caller called a request.
+#[cfg(feature = "encrypted")]
+pub(crate) fn encode_caller(caller: &Caller) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_json(&mut bytes, &written::StoredCaller::of(caller));
+    bytes
+}
+
+/// Reads what [`encode_caller`] wrote.
+#[cfg(feature = "encrypted")]
+pub(crate) fn decode_caller(bytes: &[u8]) -> Option<Caller> {
+    Some(Stored::read(None, bytes).ok()?.0.caller())
+}
+
 fn read_locked(name: &RecordName, bytes: &[u8], phase: Phase) -> Result<Content, StoreError> {
-    let attempts = Stored::read(Some(name), bytes)?.0.attempts()?;
-    Ok(Content::Locked { phase, attempts })
+    let (stored, _) = Stored::read(Some(name), bytes)?;
+    Ok(Content::Locked {
+        phase,
+        attempts: stored.attempts()?,
+        about: stored.about().into(),
+    })
 }
 
 fn read_cached(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
     let (stored, rest) = Stored::read(Some(name), bytes)?;
+    let origin = stored.origin();
     let (outcome, kept) = stored.outcome(rest)?;
     Ok(Content::Cached {
         outcome: Arc::new(outcome),
         kept,
+        origin,
     })
 }
 
@@ -267,13 +317,16 @@ fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreE
     let (stored, _) = Stored::read(Some(name), bytes)?;
     Ok(Content::Indeterminate {
         attempts: stored.attempts()?,
-        cause: stored.cause.map(Into::into),
+        about: stored.about().into(),
+        cause: stored.cause(),
     })
 }
 
 /// A verdict that cannot be read is none: nothing was executed either way.
 fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
-    let (stored, rest) = Stored::read(Some(name), bytes)?;
+    let Some((stored, rest)) = Stored::read_verdict(name, bytes)? else {
+        return Ok(Content::Released { verdict: None });
+    };
     let verdict = match (stored.status, stored.retry_after_ms) {
         (Some(_), _) => stored.outcome(rest).ok().map(|(outcome, kept)| {
             let outcome = Arc::new(outcome);

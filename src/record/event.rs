@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Attempts, Phase, RecordState, Refusal, Resolution, Seen};
+use super::{About, Attempts, Origin, Phase, RecordState, Refusal, Resolution, Seen};
 use crate::key::{Fingerprint, LeaseId, Version};
 use crate::outcome::{Kept, Outcome};
 
 /// Who asks, and on what terms: the part that all events of a holder share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// The holder's own lease.
     pub lease: LeaseId,
@@ -22,6 +22,8 @@ pub struct Claim {
     pub retention: Duration,
     /// What the holder has sent, or is about to send.
     pub attempts: Attempts,
+    /// Whose request it is, and who the holder is, for people.
+    pub about: Arc<About>,
 }
 
 impl Claim {
@@ -30,6 +32,24 @@ impl Claim {
         Version {
             lease: self.lease,
             fingerprint: self.fingerprint,
+        }
+    }
+}
+
+/// Why the fate of a request is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// What happened.
+    pub text: Arc<str>,
+    /// The platform's id of its answer, where it gave one.
+    pub correlation_id: Option<Arc<str>>,
+}
+
+impl<T: Into<Arc<str>>> From<T> for Cause {
+    fn from(text: T) -> Self {
+        Self {
+            text: text.into(),
+            correlation_id: None,
         }
     }
 }
@@ -51,8 +71,12 @@ pub enum Event {
         claim: Claim,
         /// The version that was seen; any other is left alone.
         seen: Seen,
+        /// The asker has seen this version for the whole length of its lease, by
+        /// its own monotonic clock: it has lapsed, whatever the store's clock says.
+        watched: bool,
     },
-    /// Keep the lease alive; changes no phase and no step.
+    /// Keep the lease alive; changes no phase and no step. It raises the revision,
+    /// so that no lease is taken for lapsed that lives on.
     Extend {
         /// Who asks.
         claim: Claim,
@@ -79,6 +103,8 @@ pub enum Event {
         outcome: Arc<Outcome>,
         /// How much of it that is.
         kept: Kept,
+        /// Where it comes from.
+        origin: Origin,
         /// How long it is kept.
         ttl: Duration,
     },
@@ -98,7 +124,7 @@ pub enum Event {
         /// Higher than every step before.
         step: u32,
         /// What happened.
-        cause: Arc<str>,
+        cause: Cause,
     },
     /// A person or a policy resolves an indeterminate key.
     Resolve {
@@ -111,6 +137,8 @@ pub enum Event {
         fingerprint: Fingerprint,
         /// What is found out.
         resolution: Resolution,
+        /// Where an applied outcome comes from.
+        origin: Origin,
         /// How long an applied outcome is kept.
         ttl: Duration,
     },

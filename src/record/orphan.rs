@@ -1,7 +1,6 @@
 //! What becomes of a record whose holder is known to be gone. It never guesses
 //! that: only a store that no other process can have open may call it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Content, Phase, RELEASED_FOR, Record};
@@ -17,7 +16,7 @@ use super::{Content, Phase, RELEASED_FOR, Record};
 /// record and the time that it lives on; `None` where it is in another state,
 /// which needs no settling.
 pub fn settle_orphan(record: &Record) -> Option<(Record, Duration)> {
-    let (content, retention) = match record.content {
+    let (content, retention) = match &record.content {
         Content::Locked {
             phase: Phase::Claimed,
             ..
@@ -25,14 +24,16 @@ pub fn settle_orphan(record: &Record) -> Option<(Record, Duration)> {
         Content::Locked {
             phase: Phase::Dispatched,
             attempts,
+            about,
         } => {
             let cause = format!(
                 "the process that held it (lease {}) ended with the request under way",
                 record.lease
             );
             let content = Content::Indeterminate {
-                attempts,
-                cause: Some(Arc::from(cause)),
+                attempts: *attempts,
+                about: about.clone(),
+                cause: Some(cause.into()),
             };
             (content, record.retention)
         }
@@ -49,6 +50,8 @@ pub fn settle_orphan(record: &Record) -> Option<(Record, Duration)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::key::Fingerprint;
     use crate::outcome::{Kept, Outcome};
@@ -69,13 +72,16 @@ mod tests {
             lease_ttl: Duration::from_secs(30),
             retention: WEEK,
             attempts: ATTEMPTS,
+            about: Default::default(),
         }
     }
 
     fn locked(phase: Phase) -> Record {
         let claim = claim(1);
-        let (acquired, _) = apply(None, &Event::Acquire { claim });
-        let (record, left) = acquired.unwrap();
+        let acquire = Event::Acquire {
+            claim: claim.clone(),
+        };
+        let (record, left) = apply(None, &acquire).0.unwrap();
         let enter = Event::Enter {
             claim,
             step: 1,
@@ -94,6 +100,7 @@ mod tests {
         let take_over = |seen| Event::TakeOver {
             claim: claim(2),
             seen,
+            watched: false,
         };
         let (_, answer) = apply(Some((&settled, left)), &take_over(settled.seen()));
         assert_eq!(answer, Answer::Done);
@@ -109,14 +116,15 @@ mod tests {
         let Content::Indeterminate {
             attempts,
             cause: Some(cause),
+            ..
         } = &settled.content
         else {
             panic!("{settled:?}");
         };
         assert_eq!(*attempts, ATTEMPTS);
         assert!(
-            cause.contains("ended with the request under way"),
-            "{cause}"
+            cause.text.contains("ended with the request under way"),
+            "{cause:?}"
         );
         assert_eq!((settled.rev, left), (record.rev + 1, WEEK));
         assert_eq!(settled.retention, left);
@@ -139,9 +147,11 @@ mod tests {
             Content::Cached {
                 outcome,
                 kept: Kept::Whole,
+                origin: Default::default(),
             },
             Content::Indeterminate {
                 attempts: ATTEMPTS,
+                about: Default::default(),
                 cause: None,
             },
         ] {

@@ -5,25 +5,27 @@ use super::{Answer, RecordState, Refusal};
 use crate::error::StoreError;
 
 impl RecordState {
-    /// This state, unless what it holds of the platform's answer is encrypted.
+    /// This state, unless it holds an outcome that is encrypted. An encrypted
+    /// verdict is left out: nothing was executed, whatever it says.
     ///
     /// # Errors
     ///
     /// `StoreError::unreadable`: somebody else encrypts the outcomes in this
     /// store. Never a miss, or the request would be executed again.
-    pub(crate) fn readable(self) -> Result<Self, StoreError> {
-        let outcome = match &self {
-            Self::Cached { outcome, .. } => Some(outcome),
-            Self::Released {
-                verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
-                ..
-            } => Some(outcome),
-            _ => None,
-        };
-        match outcome {
-            Some(outcome) if outcome.is_sealed() => Err(StoreError::unreadable(
+    pub(crate) fn readable(mut self) -> Result<Self, StoreError> {
+        match &mut self {
+            Self::Cached { outcome, .. } if outcome.is_sealed() => Err(StoreError::unreadable(
                 "its outcome is encrypted; this store is read without `Encrypted`",
             )),
+            Self::Released { verdict, .. } => {
+                verdict.take_if(|verdict| match verdict {
+                    Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. } => {
+                        outcome.is_sealed()
+                    }
+                    Refusal::RateLimited { .. } => false,
+                });
+                Ok(self)
+            }
             _ => Ok(self),
         }
     }
@@ -82,6 +84,7 @@ mod tests {
         let cached = |kept| Content::Cached {
             outcome: sealed(),
             kept,
+            origin: Default::default(),
         };
         let released = |verdict| Content::Released {
             verdict: Some(verdict),
@@ -97,15 +100,22 @@ mod tests {
         ]
     }
 
+    /// Red when a sealed verdict is an error: it blocked its key for ten minutes.
     #[test]
     fn nothing_sealed_is_readable_also_after_the_round_trip_through_a_store() {
         for content in all() {
             let record = record(content);
             let read = Record::decode(&name(), &record.encode(&name())).unwrap();
             for record in [record, read] {
+                let is_verdict = matches!(record.content, Content::Released { .. });
                 let state = record.state(Duration::from_secs(1));
-                let error = readable(Answer::Is(Some(state))).unwrap_err();
-                assert!(error.is_unreadable(), "{error:?}");
+                match readable(Answer::Is(Some(state))) {
+                    Ok(Answer::Is(Some(RecordState::Released { verdict: None, .. }))) => {
+                        assert!(is_verdict);
+                    }
+                    Err(error) => assert!(error.is_unreadable() && !is_verdict, "{error:?}"),
+                    other => panic!("{other:?}"),
+                }
             }
         }
     }

@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use super::{
-    Answer, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, Refusal, Resolution, Seen,
-    Version,
-};
+use self::people::{forget, resolve};
+use super::{Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, Refusal, Seen, Version};
 
 /// A record and the time that it lives on, by the store's clock.
 type Stored = (Record, Duration);
@@ -19,10 +17,18 @@ type Stored = (Record, Duration);
 /// store must hold afterwards, with the time that it then lives on, and the
 /// answer for whoever asked. A store must do the reading, this call and the
 /// writing as one atomic step.
+///
+/// A time to live that is longer than any that was written is not believed: the
+/// record gets its own again.
 pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Stored>, Answer) {
+    let current = current.map(|(record, left)| (record, left.min(record.lifetime())));
     let next = match event {
         Event::Acquire { claim } => acquire(current, claim),
-        Event::TakeOver { claim, seen } => take_over(current, claim, *seen),
+        Event::TakeOver {
+            claim,
+            seen,
+            watched,
+        } => take_over(current, claim, *seen, *watched),
         Event::Extend { claim, dispatched } => extend(current, claim, *dispatched),
         Event::Enter { claim, step, phase } => enter(current, claim, *step, *phase),
         Event::Complete {
@@ -30,11 +36,13 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
             step,
             outcome,
             kept,
+            origin,
             ttl,
         } => {
             let content = Content::Cached {
                 outcome: outcome.clone(),
                 kept: *kept,
+                origin: origin.clone(),
             };
             complete(current, claim, *step, content, *ttl)
         }
@@ -46,6 +54,7 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
         Event::Abandon { claim, step, cause } => {
             let content = Content::Indeterminate {
                 attempts: claim.attempts,
+                about: claim.about.clone(),
                 cause: Some(cause.clone()),
             };
             abandon(current, claim, *step, content)
@@ -55,13 +64,19 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
             seen,
             fingerprint,
             resolution,
+            origin,
             ttl,
         } => {
             let version = Version {
                 lease: *lease,
                 fingerprint: *fingerprint,
             };
-            resolve(current, version, *seen, resolution, *ttl)
+            let found = resolution.outcome().map(|(outcome, kept)| Content::Cached {
+                outcome: outcome.clone(),
+                kept,
+                origin: origin.clone(),
+            });
+            resolve(current, version, *seen, found, *ttl)
         }
         Event::Forget { lease } => forget(current, *lease),
     };
@@ -84,11 +99,22 @@ fn acquire(current: Option<(&Record, Duration)>, claim: &Claim) -> Next {
     }
 }
 
-fn take_over(current: Option<(&Record, Duration)>, claim: &Claim, seen: Seen) -> Next {
+fn take_over(
+    current: Option<(&Record, Duration)>,
+    claim: &Claim,
+    seen: Seen,
+    watched: bool,
+) -> Next {
     let Some((record, left)) = current else {
         return Next::Keep(Answer::Is(None));
     };
-    match record.content {
+    // By the store's clock, or by that of the asker: of this very version.
+    let left = if watched && record.seen() == seen {
+        left.min(record.retention)
+    } else {
+        left
+    };
+    match &record.content {
         // This very command, applied before its reply was lost.
         Content::Locked {
             phase: Phase::Claimed,
@@ -100,14 +126,22 @@ fn take_over(current: Option<(&Record, Duration)>, claim: &Claim, seen: Seen) ->
         // A lease is that of one execution: it takes nothing that it gave back.
         Content::Released { .. } if record.lease == claim.lease => Next::Keep(is(current)),
         Content::Released { .. } => locked(claim, 0, record.rev + 1, Phase::Claimed),
-        Content::Locked { phase, attempts } if left <= record.retention => match phase {
+        Content::Locked {
+            phase,
+            attempts,
+            about,
+        } if left <= record.retention => match phase {
             Phase::Claimed => locked(claim, 0, record.rev + 1, Phase::Claimed),
             // A request may be on the wire: never executable by itself.
             Phase::Dispatched => {
-                let cause = None;
+                let content = Content::Indeterminate {
+                    attempts: *attempts,
+                    about: about.clone(),
+                    cause: None,
+                };
                 let record = Record {
                     rev: record.rev + 1,
-                    content: Content::Indeterminate { attempts, cause },
+                    content,
                     ..record.clone()
                 };
                 let left = record.retention;
@@ -126,14 +160,22 @@ fn extend(current: Option<(&Record, Duration)>, claim: &Claim, dispatched: Optio
             None => Next::Keep(Answer::NotHolder),
         },
         Some((record, _)) => match record.content {
-            Content::Locked { .. } if record.lease == claim.lease => Next::Write(
-                record.clone(),
-                claim.lease_ttl + record.retention,
-                Answer::Done,
-            ),
+            Content::Locked { .. } if record.lease == claim.lease => prolonged(record, claim),
             _ => Next::Keep(Answer::NotHolder),
         },
     }
+}
+
+/// The same record, its lease begun anew: at another revision, so that nobody who
+/// watches it takes it for one that has lapsed.
+fn prolonged(record: &Record, claim: &Claim) -> Next {
+    let record = Record {
+        rev: record.rev + 1,
+        lease_ttl: claim.lease_ttl,
+        ..record.clone()
+    };
+    let left = record.lifetime();
+    Next::Write(record, left, Answer::Done)
 }
 
 fn enter(current: Option<(&Record, Duration)>, claim: &Claim, step: u32, phase: Phase) -> Next {
@@ -141,11 +183,9 @@ fn enter(current: Option<(&Record, Duration)>, claim: &Claim, step: u32, phase: 
         return Next::Keep(Answer::NotHolder);
     };
     match record.content {
-        Content::Locked { phase: now, .. } if step == record.step && now == phase => Next::Write(
-            record.clone(),
-            claim.lease_ttl + record.retention,
-            Answer::Done,
-        ),
+        Content::Locked { phase: now, .. } if step == record.step && now == phase => {
+            prolonged(record, claim)
+        }
         Content::Locked { .. } if step > record.step => locked(claim, step, record.rev + 1, phase),
         Content::Locked { .. } => Next::Keep(Answer::StaleStep),
         _ => Next::Keep(Answer::NotHolder),
@@ -184,7 +224,7 @@ fn release(
     let released = |fingerprint, rev, verdict, ttl| {
         let claim = Claim {
             fingerprint,
-            ..*claim
+            ..claim.clone()
         };
         write(&claim, step, rev, Content::Released { verdict }, ttl)
     };
@@ -241,90 +281,6 @@ fn abandon(
     }
 }
 
-fn resolve(
-    current: Option<(&Record, Duration)>,
-    resolver: Version,
-    seen: Seen,
-    resolution: &Resolution,
-    ttl: Duration,
-) -> Next {
-    let Some((record, _)) = current else {
-        return Next::Keep(Answer::Is(None));
-    };
-    let next = match resolution.outcome() {
-        // Under the lost lease, so that a late proof still heals the record.
-        None => Record {
-            retention: RELEASED_FOR,
-            content: Content::Released { verdict: None },
-            ..record.clone()
-        },
-        // Under a lease of its own: the lost holder may still come with an
-        // answer, and no two recorded ones may differ.
-        Some((outcome, kept)) => Record {
-            lease: resolver.lease,
-            retention: ttl,
-            content: Content::Cached {
-                outcome: outcome.clone(),
-                kept,
-            },
-            ..record.clone()
-        },
-    };
-    match &record.content {
-        _ if record.fingerprint != resolver.fingerprint => Next::Keep(is(current)),
-        Content::Indeterminate { .. } if record.seen() == seen => {
-            let rev = record.rev + 1;
-            let left = next.retention;
-            Next::Write(Record { rev, ..next }, left, Answer::Done)
-        }
-        // This very command, applied before its reply was lost.
-        Content::Cached { .. }
-            if resolution.outcome().is_some() && record.lease == resolver.lease =>
-        {
-            Next::Keep(Answer::Done)
-        }
-        Content::Released { .. }
-            if resolution.outcome().is_none()
-                && record.lease == seen.lease
-                && record.rev == seen.rev.saturating_add(1) =>
-        {
-            Next::Keep(Answer::Done)
-        }
-        _ => Next::Keep(is(current)),
-    }
-}
-
-fn forget(current: Option<(&Record, Duration)>, lease: LeaseId) -> Next {
-    match current {
-        Some((
-            record @ Record {
-                content: Content::Cached { .. },
-                ..
-            },
-            left,
-        )) => {
-            let record = Record {
-                rev: record.rev + 1,
-                lease,
-                retention: left,
-                content: Content::Released { verdict: None },
-                ..record.clone()
-            };
-            Next::Write(record, left, Answer::Done)
-        }
-        // This very command, applied before its reply was lost.
-        Some((
-            Record {
-                content: Content::Released { .. },
-                lease: theirs,
-                ..
-            },
-            _,
-        )) if *theirs == lease => Next::Keep(Answer::Done),
-        _ => Next::Keep(is(current)),
-    }
-}
-
 /// Whether an answer from this record would be another request's, and the key is
 /// not free for any.
 fn differs(record: &Record, left: Duration, claim: &Claim) -> bool {
@@ -351,6 +307,7 @@ fn locked(claim: &Claim, step: u32, rev: u64, phase: Phase) -> Next {
         content: Content::Locked {
             phase,
             attempts: claim.attempts,
+            about: claim.about.clone(),
         },
     };
     Next::Write(record, claim.lease_ttl + claim.retention, Answer::Done)
@@ -369,5 +326,6 @@ fn write(claim: &Claim, step: u32, rev: u64, content: Content, ttl: Duration) ->
     Next::Write(record, ttl, Answer::Done)
 }
 
+mod people;
 #[cfg(test)]
 mod tests;

@@ -4,27 +4,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
+use super::shown;
 use crate::outcome::{Kept, Outcome};
 
 /// The largest refusal that a `Released` record hands to those who waited.
 pub const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
+/// The longest name of whoever resolves a key, in bytes.
+const MAX_BY: usize = 256;
+
 /// Why nothing was executed, for those who waited in other processes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Refusal {
     /// The platform refused, and this was its answer.
-    Refused(Arc<Outcome>),
+    Refused(#[serde(serialize_with = "shown::outcome")] Arc<Outcome>),
     /// The platform refused, and this is what may be kept of its answer.
     Reduced {
         /// Its status, and the digest of its body.
+        #[serde(serialize_with = "shown::outcome")]
         outcome: Arc<Outcome>,
         /// Why that is all.
+        #[serde(serialize_with = "shown::kept")]
         kept: Kept,
     },
     /// The platform asked to wait longer than the holder would.
     RateLimited {
         /// How long, from when the record was written.
+        #[serde(rename = "retry_after_ms", serialize_with = "shown::length")]
         retry_after: Duration,
     },
 }
@@ -61,6 +71,7 @@ impl Refusal {
 pub struct Resolution {
     found: Found,
     despite_clocks: bool,
+    by: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +90,7 @@ impl Resolution {
         Self {
             found: Found::NotApplied,
             despite_clocks: false,
+            by: None,
         }
     }
 
@@ -92,7 +104,29 @@ impl Resolution {
         Self {
             found: Found::Applied(outcome, kept),
             despite_clocks: false,
+            by: None,
         }
+    }
+
+    /// The same, said by somebody: a person, a ticket. It stands in the record
+    /// of an applied outcome beside the time
+    /// ([`Resolved`](super::Resolved)), cut after 256 bytes.
+    ///
+    /// ```
+    /// use genesys_once::{Outcome, Resolution};
+    /// use http::{HeaderMap, StatusCode};
+    ///
+    /// let found = Outcome::new(StatusCode::OK, HeaderMap::new(), "{}");
+    /// let resolution = Resolution::applied(found).by("ticket 4711");
+    /// ```
+    pub fn by(mut self, whom: impl AsRef<str>) -> Self {
+        let whom = whom.as_ref();
+        let mut end = whom.len().min(MAX_BY);
+        while !whom.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.by = Some(whom[..end].into());
+        self
     }
 
     /// The same, whatever the clocks say: for a person who knows that the lost
@@ -135,6 +169,11 @@ impl Resolution {
             Found::NotApplied => None,
             Found::Applied(outcome, kept) => Some((outcome, *kept)),
         }
+    }
+
+    /// By whom it is said.
+    pub(crate) fn said_by(&self) -> Option<&Arc<str>> {
+        self.by.as_ref()
     }
 
     /// Whether the clocks are left out of it.

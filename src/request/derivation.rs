@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{ActionId, DataActionRequest};
-use crate::canonical::{Pointer, PointerSet, with_canonical};
+use crate::canonical::{PointerSet, with_canonical};
 use crate::error::Error;
 use crate::key::{Fingerprint, IdempotencyKey};
 
@@ -90,26 +90,11 @@ impl Derivation {
     }
 
     /// The fingerprint. What follows the payload begins with a NUL, which no
-    /// key's hash contains, and each part with its length: no two lists of parts
-    /// are the same bytes.
-    pub(super) fn fingerprint(
-        &self,
-        ignored: &[Pointer],
-        forward: Option<&Pointer>,
-        route: &str,
-    ) -> Fingerprint {
+    /// key's hash and no canonical payload contains.
+    pub(super) fn fingerprint(&self, route: &str) -> Fingerprint {
         let mut hash = self.0.clone();
-        hash.update(b"\0fingerprint 1");
-        let mut list = |parts: &mut dyn ExactSizeIterator<Item = &str>| {
-            hash.update((parts.len() as u64).to_be_bytes());
-            for part in parts {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part);
-            }
-        };
-        list(&mut ignored.iter().map(Pointer::as_str));
-        list(&mut forward.into_iter().map(Pointer::as_str));
-        list(&mut [route].into_iter());
+        hash.update(b"\0fingerprint 2\0");
+        hash.update(route);
         Fingerprint::from_bytes(hash.finalize().into())
     }
 }

@@ -10,6 +10,8 @@ use crate::key::IdempotencyKey;
 /// Where the key is put.
 #[derive(Clone, Debug)]
 pub(super) struct Forward {
+    /// For the same request with another payload.
+    #[cfg(any(test, feature = "testing"))]
     pointer: Pointer,
     /// The member's name as a JSON string, with the colon.
     name: Box<str>,
@@ -45,6 +47,7 @@ impl Forward {
         walk.skip_space();
         let name = serde_json::Value::from(name);
         Ok(Self {
+            #[cfg(any(test, feature = "testing"))]
             pointer,
             name: format!("{name}:").into(),
             at,
@@ -52,6 +55,7 @@ impl Forward {
         })
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn pointer(&self) -> &Pointer {
         &self.pointer
     }

@@ -11,7 +11,10 @@ use super::{BoxFuture, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{Fingerprint, IdempotencyKey, Namespace, RecordName};
 use crate::outcome::{Kept, Outcome};
-use crate::record::{Answer, Event, LeaseId, RecordState, Refusal, Resolution};
+use crate::record::{
+    Answer, Caller, Claim, Event, LeaseId, RecordState, Refusal, Resolution, decode_caller,
+    encode_caller,
+};
 
 /// A [`Store`] that encrypts what the platform answered before it reaches the
 /// store inside, with XChaCha20-Poly1305 and a new random nonce each time.
@@ -28,7 +31,7 @@ use crate::record::{Answer, Event, LeaseId, RecordState, Refusal, Resolution};
 ///
 /// | encrypted | readable |
 /// |---|---|
-/// | outcomes and handed-on refusals: status, headers, body, and whether all of it was kept | namespace and key, state, times, lease, revision, fingerprint, the encryption key's id, about how long the outcome is |
+/// | outcomes and handed-on refusals: status, headers, body, and whether all of it was kept; a request's own key, scope and label | namespace and key, state, times, lease, revision, fingerprint, action, attempts, holder, correlation id, the encryption key's id, about how long the outcome is |
 ///
 /// - **Bound to its place.** The ciphertext is authenticated together with the
 ///   record's name and with what it is; an outcome also with the lease that it
@@ -80,119 +83,111 @@ impl<S: Store> Encrypted<S> {
         self
     }
 
-    fn sealed(&self, name: &RecordName, event: Event) -> Result<Event, StoreError> {
-        Ok(match event {
+    fn sealed(&self, name: &RecordName, mut event: Event) -> Result<Event, StoreError> {
+        match &mut event {
+            Event::Acquire { claim }
+            | Event::TakeOver { claim, .. }
+            | Event::Extend { claim, .. }
+            | Event::Enter { claim, .. }
+            | Event::Abandon { claim, .. } => self.seal_caller(name, claim)?,
             Event::Complete {
                 claim,
-                step,
                 outcome,
                 kept,
-                ttl,
+                ..
             } => {
                 let bound_to = recorded(name, claim.lease, claim.fingerprint);
-                Event::Complete {
-                    claim,
-                    step,
-                    outcome: self.keys.seal(&bound_to, &outcome, kept)?.into(),
-                    kept: Kept::Whole,
-                    ttl,
-                }
+                *outcome = self.keys.seal(&bound_to, outcome, *kept)?.into();
+                *kept = Kept::Whole;
             }
-            Event::Release {
-                claim,
-                step,
-                verdict,
-            } => {
-                let seal = |outcome: &Outcome, kept| {
-                    let bound_to = refused(name, claim.fingerprint);
-                    let sealed = self.keys.seal(&bound_to, outcome, kept);
-                    sealed.map(|sealed| Refusal::Refused(sealed.into()))
+            Event::Release { claim, verdict, .. } => {
+                let (outcome, kept) = match verdict {
+                    Some(Refusal::Refused(outcome)) => (&*outcome, Kept::Whole),
+                    Some(Refusal::Reduced { outcome, kept }) => (&*outcome, *kept),
+                    Some(Refusal::RateLimited { .. }) | None => return Ok(event),
                 };
-                let verdict = match verdict {
-                    Some(Refusal::Refused(outcome)) => Some(seal(&outcome, Kept::Whole)?),
-                    Some(Refusal::Reduced { outcome, kept }) => Some(seal(&outcome, kept)?),
-                    verdict @ (Some(Refusal::RateLimited { .. }) | None) => verdict,
-                };
-                Event::Release {
-                    claim,
-                    step,
-                    verdict,
-                }
+                let bound_to = refused(name, claim.fingerprint);
+                let sealed = self.keys.seal(&bound_to, outcome, kept)?;
+                *verdict = Some(Refusal::Refused(sealed.into()));
             }
             Event::Resolve {
                 lease,
-                seen,
                 fingerprint,
                 resolution,
-                ttl,
+                ..
             } => {
-                let resolution = match resolution.outcome() {
-                    None => resolution,
-                    Some((outcome, kept)) => {
-                        let bound_to = recorded(name, lease, fingerprint);
-                        let sealed = self.keys.seal(&bound_to, outcome, kept)?;
-                        Resolution::applied(sealed)
-                    }
-                };
-                Event::Resolve {
-                    lease,
-                    seen,
-                    fingerprint,
-                    resolution,
-                    ttl,
+                if let Some((outcome, kept)) = resolution.outcome() {
+                    let bound_to = recorded(name, *lease, *fingerprint);
+                    let sealed = self.keys.seal(&bound_to, outcome, kept)?;
+                    *resolution = Resolution::applied(sealed);
                 }
             }
-            event => event,
-        })
+            Event::Forget { .. } => {}
+        }
+        Ok(event)
     }
 
-    fn opened(&self, name: &RecordName, state: RecordState) -> Result<RecordState, StoreError> {
-        Ok(match state {
+    /// What the caller called the request is for people: bound to the lease, with
+    /// which it stays while the record goes from `Locked` to `Indeterminate`.
+    fn seal_caller(&self, name: &RecordName, claim: &mut Claim) -> Result<(), StoreError> {
+        let caller = &claim.about.caller;
+        if *caller != Caller::default() && caller.sealed.is_none() {
+            let plain = encode_caller(caller);
+            let sealed = self.keys.seal_text(&called(name, claim.lease), &plain)?;
+            Arc::make_mut(&mut claim.about).caller = Caller {
+                sealed: Some(sealed.into()),
+                ..Caller::default()
+            };
+        }
+        Ok(())
+    }
+
+    fn opened(&self, name: &RecordName, mut state: RecordState) -> Result<RecordState, StoreError> {
+        match &mut state {
+            RecordState::Locked { about, seen, .. }
+            | RecordState::Indeterminate { about, seen, .. } => {
+                // Nobody is kept from anything where it cannot be opened.
+                let sealed = about.caller.sealed.as_deref();
+                let plain =
+                    sealed.and_then(|text| self.keys.open_text(&called(name, seen.lease), text));
+                if let Some(caller) = plain.as_deref().and_then(decode_caller) {
+                    Arc::make_mut(about).caller = caller;
+                }
+            }
             RecordState::Cached {
                 outcome,
-                left,
                 kept,
                 seen,
                 fingerprint,
+                ..
             } => {
-                let bound_to = recorded(name, seen.lease, fingerprint);
-                let (outcome, kept) = self.open(&bound_to, outcome, kept)?;
-                RecordState::Cached {
-                    outcome,
-                    left,
-                    kept,
-                    seen,
-                    fingerprint,
-                }
+                let bound_to = recorded(name, seen.lease, *fingerprint);
+                (*outcome, *kept) = self.open(&bound_to, outcome.clone(), *kept)?;
             }
             RecordState::Released {
-                verdict: Some(verdict),
-                seen,
+                verdict,
                 fingerprint,
+                ..
             } => {
-                let bound_to = refused(name, fingerprint);
-                let verdict = match verdict {
-                    Refusal::Refused(outcome) => self.refusal(&bound_to, outcome, Kept::Whole)?,
-                    Refusal::Reduced { outcome, kept } => self.refusal(&bound_to, outcome, kept)?,
-                    verdict @ Refusal::RateLimited { .. } => verdict,
+                let bound_to = refused(name, *fingerprint);
+                // Nothing was executed, whatever it says: one that cannot be opened
+                // is none.
+                *verdict = match verdict.take() {
+                    Some(Refusal::Refused(outcome)) => {
+                        self.refusal(&bound_to, outcome, Kept::Whole)
+                    }
+                    Some(Refusal::Reduced { outcome, kept }) => {
+                        self.refusal(&bound_to, outcome, kept)
+                    }
+                    verdict => verdict,
                 };
-                RecordState::Released {
-                    verdict: Some(verdict),
-                    seen,
-                    fingerprint,
-                }
             }
-            state => state,
-        })
+        }
+        Ok(state)
     }
 
-    fn refusal(
-        &self,
-        bound_to: &str,
-        outcome: Arc<Outcome>,
-        kept: Kept,
-    ) -> Result<Refusal, StoreError> {
-        Ok(match self.open(bound_to, outcome, kept)? {
+    fn refusal(&self, bound_to: &str, outcome: Arc<Outcome>, kept: Kept) -> Option<Refusal> {
+        Some(match self.open(bound_to, outcome, kept).ok()? {
             (outcome, Kept::Whole) => Refusal::Refused(outcome),
             (outcome, kept) => Refusal::Reduced { outcome, kept },
         })
@@ -226,6 +221,11 @@ fn refused(name: &RecordName, fingerprint: Fingerprint) -> String {
     format!("refused\n{name}\n{fingerprint}")
 }
 
+/// What the caller's names for a request are bound to.
+fn called(name: &RecordName, lease: LeaseId) -> String {
+    format!("called\n{name}\n{lease}")
+}
+
 impl<S: Store> Store for Encrypted<S> {
     fn apply<'a>(
         &'a self,
@@ -236,6 +236,7 @@ impl<S: Store> Store for Encrypted<S> {
             let answer = self.store.apply(name, self.sealed(name, event)?).await?;
             match answer {
                 Answer::Is(Some(state)) => Ok(Answer::Is(Some(self.opened(name, state)?))),
+                Answer::Lost(state) => Ok(Answer::Lost(self.opened(name, state)?)),
                 answer => Ok(answer),
             }
         })
@@ -257,6 +258,14 @@ impl<S: Store> Store for Encrypted<S> {
 
     fn part(&self, name: &RecordName) -> u64 {
         self.store.part(name)
+    }
+
+    fn least_writer<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at_least: u32,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        self.store.least_writer(namespace, at_least)
     }
 
     fn unresolved<'a>(

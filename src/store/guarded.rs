@@ -1,7 +1,7 @@
 //! Puts every call to a store under a deadline and a circuit breaker, one for
 //! each part and for reads and writes each, so that no execution hangs on one and
-//! nobody waits for one that is known to be down. A store is foreign code: none of it runs under a lock, and
-//! its panic is a failure of the one command.
+//! nobody waits for one that is known to be down. A store is foreign code: none of
+//! it runs under a lock, and its panic is a failure of the one command.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,12 +11,14 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use self::turn::{Change, Turn};
+use self::writers::Writers;
 use super::{BoxFuture, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::policy::{Access, Breakers, Failure, Pass};
+use crate::policy::{Access, Breakers, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, Raised};
 
@@ -31,6 +33,7 @@ pub(crate) struct Guarded {
     turned: Notify,
     origin: Instant,
     namespace: Namespace,
+    writers: Writers,
 }
 
 struct State {
@@ -54,6 +57,7 @@ impl Guarded {
             turned: Notify::new(),
             origin: Instant::now(),
             namespace,
+            writers: Writers::default(),
         }
     }
 
@@ -228,101 +232,6 @@ enum Due {
     ByWrite,
 }
 
-/// The right to send one command. Dropped without an end, it leaves the turn of
-/// a probe to the next one.
-struct Turn<'a> {
-    guarded: &'a Guarded,
-    part: u64,
-    access: Access,
-    sent: Duration,
-    probe: bool,
-}
-
-/// What the end of a command changed.
-enum Change {
-    None,
-    Opened,
-    Closed(Option<Raised>),
-}
-
-impl Turn<'_> {
-    async fn take<T, F>(
-        mut self,
-        command: &'static str,
-        call: impl FnOnce() -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        let Guarded {
-            limit, namespace, ..
-        } = self.guarded;
-        // The future's own drop may panic, too.
-        let answer = caught(async move { Ok(timeout(*limit, call()).await) }).await;
-        let silent = matches!(answer, Ok(Err(_)));
-        let answer = answer.and_then(|answer| {
-            answer.unwrap_or_else(|_| {
-                let why = format!("no answer within {} s", limit.as_secs_f64());
-                Err(StoreError::unavailable(why))
-            })
-        });
-        let now = self.guarded.origin.elapsed();
-        let failure = Failure {
-            sent: self.sent,
-            now,
-            silent,
-            probe: self.probe,
-        };
-        // A store that refuses has answered.
-        let unanswered = answer.as_ref().err().filter(|error| !error.is_definite());
-        // What a store says of its failure is foreign code, too.
-        let why = unanswered.map(|error| {
-            let why = telemetry::contained(|| crate::error::chain(error));
-            (failure, why.unwrap_or_default().into())
-        });
-        self.end(now, why);
-        let (time, failed) = (now - self.sent, answer.is_err());
-        telemetry::contained(|| telemetry::store_command(namespace, command, time, failed));
-        answer
-    }
-
-    fn end(&mut self, now: Duration, failure: Option<(Failure, Arc<str>)>) {
-        let mut turned = std::mem::take(&mut self.probe);
-        let change = {
-            let mut state = self.guarded.state();
-            let was_closed = state.breakers.are_closed();
-            match failure {
-                Some((failure, why)) => {
-                    state.breakers.failed(self.part, self.access, failure);
-                    state.why = why;
-                }
-                None => turned |= state.breakers.answered(self.part, self.access, now),
-            }
-            match (was_closed, state.breakers.are_closed()) {
-                (true, false) => Change::Opened,
-                (false, true) => Change::Closed(state.open.take()),
-                _ => Change::None,
-            }
-        };
-        if turned {
-            self.guarded.turned.notify_waiters();
-        }
-        telemetry::contained(|| self.guarded.tell(change));
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if self.probe {
-            let now = self.guarded.origin.elapsed();
-            let mut state = self.guarded.state();
-            state.breakers.dropped(self.part, self.access, now);
-            drop(state);
-            self.guarded.turned.notify_waiters();
-        }
-    }
-}
-
 /// A call of the store; its panic is a failure whose fate is unknown.
 async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let answer = AssertUnwindSafe(call).catch_unwind();
@@ -347,6 +256,11 @@ impl Store for Guarded {
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         let command = telemetry::command(&event);
         Box::pin(async move {
+            if let Event::Acquire { .. } | Event::TakeOver { .. } = &event
+                && let Some(refusal) = self.outdated().await
+            {
+                return self.only_replays(name, &event, refusal).await;
+            }
             let acquires = matches!(event, Event::Acquire { .. });
             let apply = move || self.store.apply(name, event);
             let answer = self.within(Access::Write, command, name, apply).await;
@@ -427,5 +341,8 @@ impl Store for Guarded {
     }
 }
 
+mod turn;
+
 #[cfg(test)]
 mod tests;
+mod writers;

@@ -329,6 +329,18 @@ impl Store for RedisStore {
         self.inner.routes.part(&name.to_string())
     }
 
+    fn least_writer<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at_least: u32,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        Box::pin(commands::least_writer(
+            &self.inner.routes,
+            namespace,
+            at_least,
+        ))
+    }
+
     fn unresolved<'a>(
         &'a self,
         namespace: &'a Namespace,

@@ -169,6 +169,14 @@ impl Store for FaultyStore {
         self.store.part(name)
     }
 
+    fn least_writer<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at_least: u32,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        self.store.least_writer(namespace, at_least)
+    }
+
     fn unresolved<'a>(
         &'a self,
         namespace: &'a Namespace,

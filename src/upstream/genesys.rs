@@ -91,6 +91,9 @@ pub struct GenesysCloud {
     credentials: Arc<Credentials>,
     namespace: Namespace,
     route: Route,
+    /// The platform as fingerprints name it.
+    platform: String,
+    label: String,
     urls: Urls,
     auth: ClientAuth,
     settings: Settings,
@@ -105,8 +108,11 @@ impl GenesysCloud {
     /// The client needs a role with `integrations:action:execute` (or
     /// `bridge:actions:execute`); scopes do not apply to client credentials.
     pub fn new(environment: Environment, credentials: Credentials) -> Self {
+        let platform = environment.origin();
         Self {
             namespace: environment.namespace(credentials.client_id()),
+            label: label(&platform, Route::default()),
+            platform,
             environment,
             credentials: Arc::new(credentials),
             route: Route::default(),
@@ -125,6 +131,18 @@ impl GenesysCloud {
     /// other one only: the first is logged as a warning that says so.
     pub fn route(mut self, route: Route) -> Self {
         self.route = route;
+        self.label = label(&self.platform, route);
+        self
+    }
+
+    /// Names the platform in fingerprints, instead of the API's scheme, host and
+    /// port: for an organisation that processes which share records reach by
+    /// different addresses (a gateway of each process, say). Requests that were
+    /// recorded under another name are
+    /// [`Error::PayloadMismatch`](crate::Error::PayloadMismatch).
+    pub fn platform(mut self, name: impl Into<String>) -> Self {
+        self.platform = name.into();
+        self.label = label(&self.platform, self.route);
         self
     }
 
@@ -283,6 +301,11 @@ impl GenesysCloud {
     }
 }
 
+/// What fingerprints say of platform and route. The route has no line feed.
+fn label(platform: &str, route: Route) -> String {
+    format!("{platform}\n{}", route.label())
+}
+
 impl Upstream for GenesysCloud {
     fn namespace(&self) -> Namespace {
         self.namespace.clone()
@@ -310,7 +333,7 @@ impl Upstream for GenesysCloud {
     }
 
     fn route_label(&self) -> &str {
-        self.route.label()
+        &self.label
     }
 
     fn attempt_limit(&self) -> Duration {

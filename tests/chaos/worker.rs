@@ -188,6 +188,8 @@ pub fn platform_of(url: &str, secret: &str) -> GenesysCloud {
     let (id, secret) = secret.split_once(' ').unwrap();
     let environment = Environment::from_base_url(url).unwrap();
     GenesysCloud::new(environment, Credentials::new(id, secret))
+        // Each worker reaches it by a line of its own.
+        .platform("chaos")
         .attempt_timeout(ATTEMPT)
         .connect_timeout(Duration::from_secs(1))
 }

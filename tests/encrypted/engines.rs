@@ -136,7 +136,8 @@ async fn assert_unreadable(engine: &Engine) {
 }
 
 /// Red when the engine hands on what is sealed: without the check of a look,
-/// and without that of an answer.
+/// and without that of an answer. Red too when a sealed refusal, which says that
+/// nothing was executed, keeps its key for ten minutes.
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_does_not_encrypt_neither_replays_nor_executes_again() {
     for refused in [false, true] {
@@ -150,6 +151,12 @@ async fn an_engine_that_does_not_encrypt_neither_replays_nor_executes_again() {
         let sealing = engine(&upstream, encrypted(inner.clone())).await;
         sealing.execute(request()).await.unwrap();
         let plain = engine(&upstream, inner.clone()).await;
+        if refused {
+            assert_eq!(plain.inspect(&key()).await.unwrap(), None);
+            plain.execute(request()).await.unwrap();
+            assert_eq!(upstream.ledger().total(), 2);
+            continue;
+        }
         assert_unreadable(&plain).await;
         assert_eq!(upstream.ledger().total(), 1);
         // Nor by hand.
@@ -157,7 +164,8 @@ async fn an_engine_that_does_not_encrypt_neither_replays_nor_executes_again() {
         let error = hashed.lock(&inner, &Terms::default()).await.unwrap_err();
         assert!(matches!(error, Error::RecordUnreadable { .. }), "{error}");
         // It may be forgotten, by whoever knows what that means.
-        assert!(refused || plain.forget(&key()).await.unwrap());
+        let forgotten = plain.forget(&key()).await.unwrap();
+        assert_eq!(forgotten, genesys_once::Forgotten::Unreadable);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use genesys_once::record::{About, Answer, Claim, Event};
 use genesys_once::testing::{Fault, FaultyStore, store_conformance};
-use genesys_once::{Encrypted, EncryptionKeys, Error, Kept, MemoryStore, Store};
+use genesys_once::{Encrypted, EncryptionKeys, Error, Kept, MemoryStore, RecordState, Store};
 
-use super::{complete, done, encrypted, keys, name, outcome, read, reason, release};
+use super::{claim, complete, done, encrypted, keys, name, outcome, read, reason, release};
 
 #[tokio::test(start_paused = true)]
 async fn it_keeps_the_protocol_over_memory() {
@@ -139,4 +140,54 @@ fn debug_shows_ids_and_no_key() {
     for byte in ["##", "~~", "35, 35", "126, 126", "2323", "7e7e"] {
         assert!(!shown.contains(byte), "{shown}");
     }
+}
+
+/// What a caller called a request is sealed, bound to the lease, and stays so when
+/// the record becomes indeterminate. Red when it is written as it is, and when
+/// whoever lacks the key is kept from the record.
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_called_a_request_is_sealed_and_copied() {
+    let inner = MemoryStore::new();
+    let store = encrypted(inner.clone());
+    let mut about = About {
+        action: "custom_-_1".parse().ok(),
+        ..About::default()
+    };
+    about.caller.label = Some("refund of Anna".into());
+    let about = Arc::new(about);
+    let other = claim(2);
+    let claim = Claim {
+        about: about.clone(),
+        ..claim(1)
+    };
+    let acquire = Event::Acquire {
+        claim: claim.clone(),
+    };
+    done(&store, 1, acquire).await;
+    let told = |state| match state {
+        Some(RecordState::Locked { about, .. } | RecordState::Indeterminate { about, .. }) => about,
+        state => panic!("{state:?}"),
+    };
+    let check = async || {
+        let sealed = told(inner.look(&name(1)).await.unwrap());
+        assert!(!format!("{:?}", sealed.caller).contains("Anna"));
+        assert_eq!(sealed.action, about.action);
+        assert_eq!(told(store.look(&name(1)).await.unwrap()), about);
+        let other = Encrypted::new(inner.clone(), keys("k1", 2));
+        assert_eq!(told(other.look(&name(1)).await.unwrap()), sealed);
+        assert_eq!(told(inner.look(&name(1)).await.unwrap()), sealed);
+    };
+    check().await;
+    tokio::time::advance(super::LONG).await;
+    let seen = store.look(&name(1)).await.unwrap().unwrap().seen();
+    let take_over = Event::TakeOver {
+        claim: other,
+        seen,
+        watched: false,
+    };
+    match store.apply(&name(1), take_over).await.unwrap() {
+        Answer::Lost(state) => assert_eq!(told(Some(state)), about),
+        answer => panic!("{answer:?}"),
+    }
+    check().await;
 }

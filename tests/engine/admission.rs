@@ -88,7 +88,10 @@ async fn memory_of_a_forgotten_outcome_refuses_nobody() {
     );
     here.execute(mine("[1]")).await.unwrap();
     let key = IdempotencyKey::of(&mine("[1]"));
-    assert!(elsewhere.forget(&key).await.unwrap());
+    assert_eq!(
+        elsewhere.forget(&key).await.unwrap(),
+        genesys_once::Forgotten::Outcome
+    );
     elsewhere.execute(mine("[2]")).await.unwrap();
     let reply = here.execute(mine("[2]")).await.unwrap();
     assert_eq!(
@@ -209,7 +212,10 @@ async fn what_was_forgotten_before_its_reply_came_is_not_replayed() {
     upstream.ledger().wait_for(1).await;
     sleep(SECOND / 4).await;
     let key = IdempotencyKey::of(&request("{}"));
-    assert!(engine.forget(&key).await.unwrap());
+    assert_eq!(
+        engine.forget(&key).await.unwrap(),
+        genesys_once::Forgotten::Outcome
+    );
     // Neither joined nor, later, from memory.
     let at_once = ask(&engine, request("{}"));
     first.await.unwrap().unwrap();

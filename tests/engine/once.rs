@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, OnDuplicate,
-    Served,
+    DataActionRequest, Engine, EngineMessage, Error, Forgotten, IdempotencyKey, MemoryStore,
+    OnDuplicate, Served,
 };
 use ractor::call_t;
 use serde_json::json;
@@ -216,10 +216,10 @@ async fn forget_lets_a_recorded_key_be_executed_again() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let key = IdempotencyKey::of(&request("{}"));
-    assert!(!engine.forget(&key).await.unwrap());
+    assert_eq!(engine.forget(&key).await.unwrap(), Forgotten::Nothing);
     engine.execute(request("{}")).await.unwrap();
-    assert!(engine.forget(&key).await.unwrap());
-    assert!(!engine.forget(&key).await.unwrap());
+    assert_eq!(engine.forget(&key).await.unwrap(), Forgotten::Outcome);
+    assert_eq!(engine.forget(&key).await.unwrap(), Forgotten::Nothing);
     assert_eq!(
         engine.execute(request("{}")).await.unwrap().served(),
         Served::Upstream

@@ -62,6 +62,7 @@ fn holder(lease: u8) -> Claim {
         lease_ttl: SECOND,
         retention: 3600 * SECOND,
         attempts: Attempts::default(),
+        about: Default::default(),
     }
 }
 
@@ -125,17 +126,20 @@ async fn a_later_loss_of_the_same_request_is_not_resolved() {
             Event::TakeOver {
                 claim: holder(2),
                 seen: seen(1, 1),
+                watched: false,
             },
             Event::Resolve {
                 lease: LeaseId::from_bytes([7; 16]),
                 seen: seen(2, 1),
                 fingerprint: holder(1).fingerprint,
                 resolution: Resolution::not_applied(),
+                origin: Default::default(),
                 ttl: SECOND,
             },
             Event::TakeOver {
                 claim: holder(3),
                 seen: seen(3, 1),
+                watched: false,
             },
             Event::Enter {
                 claim: holder(3),

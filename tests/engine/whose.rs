@@ -210,10 +210,16 @@ async fn forgotten_outcome_is_not_written_again_by_its_holder() {
     while completes.load(Ordering::SeqCst) == 0 {
         sleep(SECOND / 100).await;
     }
-    assert!(other.forget(&key()).await.unwrap());
+    assert_eq!(
+        other.forget(&key()).await.unwrap(),
+        genesys_once::Forgotten::Outcome
+    );
     assert_eq!(other.inspect(&key()).await.unwrap(), None);
     assert_eq!(other.unresolved(10).await.unwrap(), []);
-    assert!(!other.forget(&key()).await.unwrap());
+    assert_eq!(
+        other.forget(&key()).await.unwrap(),
+        genesys_once::Forgotten::Nothing
+    );
     assert!(!asked.await.unwrap().unwrap().recorded());
     sleep(5 * SECOND).await;
     other.execute(order(FIRST)).await.unwrap();
@@ -292,7 +298,7 @@ async fn contended_key_is_no_outage() {
                 {
                     let claim = genesys_once::record::Claim {
                         lease: genesys_once::record::LeaseId::random(),
-                        ..*claim
+                        ..claim.clone()
                     };
                     let other = Event::Release {
                         claim,

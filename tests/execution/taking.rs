@@ -77,6 +77,7 @@ fn another(lease: u8, fingerprint: Fingerprint) -> Claim {
         lease_ttl: SECOND,
         retention: 3600 * SECOND,
         attempts: Attempts::default(),
+        about: Default::default(),
     }
 }
 
@@ -177,7 +178,7 @@ async fn a_lease_that_was_released_before_its_holder_heard_of_it_is_not_waited_f
             lost: Some((
                 Duration::ZERO,
                 vec![Event::Release {
-                    claim: *claim,
+                    claim: claim.clone(),
                     step: 1,
                     verdict: None,
                 }],
@@ -210,6 +211,7 @@ async fn a_lease_that_lapsed_before_its_holder_heard_of_it_is_no_lost_request() 
             let take_over = Event::TakeOver {
                 claim: another(7, claim.fingerprint),
                 seen,
+                watched: false,
             };
             Around {
                 lost: Some((2 * SECOND, vec![take_over])),
@@ -236,7 +238,7 @@ async fn who_comes_second_is_told_so_at_once() {
     for mine in [true, false] {
         let mut first = true;
         let store = Meanwhile::new(move |event| match event {
-            Event::TakeOver { claim, seen } if std::mem::take(&mut first) => {
+            Event::TakeOver { claim, seen, .. } if std::mem::take(&mut first) => {
                 let theirs = if mine {
                     claim.fingerprint
                 } else {
@@ -245,6 +247,7 @@ async fn who_comes_second_is_told_so_at_once() {
                 let taken = Event::TakeOver {
                     claim: another(7, theirs),
                     seen: *seen,
+                    watched: false,
                 };
                 Around {
                     before: vec![taken],

@@ -47,6 +47,7 @@ pub fn claim(key: u32) -> Claim {
             sent: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(key))),
             ..Attempts::default()
         },
+        about: Default::default(),
     }
 }
 
@@ -68,6 +69,7 @@ pub fn complete(key: u32) -> Event {
         step: 1,
         outcome: Arc::new(outcome(key)),
         kept: Kept::Whole,
+        origin: Default::default(),
         ttl: TTL,
     }
 }
@@ -85,7 +87,11 @@ pub async fn take_over(store: &FileStore, key: u32, seen: Seen) -> Answer {
         lease: LeaseId::from_bytes([0xee; 16]),
         ..claim(key)
     };
-    let event = Event::TakeOver { claim, seen };
+    let event = Event::TakeOver {
+        claim,
+        seen,
+        watched: false,
+    };
     store.apply(&name(key), event).await.unwrap()
 }
 

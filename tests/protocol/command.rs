@@ -28,6 +28,8 @@ pub enum Verb {
     None,
     Acquire,
     TakeOver,
+    /// By one who has seen the version for a whole lease by its own clock.
+    TakeOverWatched,
     Extend,
     ExtendDispatched,
     EnterClaimed,
@@ -68,7 +70,9 @@ impl fmt::Display for Command {
         match verb {
             Verb::None => write!(f, "-"),
             Verb::Acquire | Verb::Extend => write!(f, "{verb:?} of lease {lease}"),
-            Verb::TakeOver => write!(f, "{verb:?} by lease {lease} of rev {}", seen.rev),
+            Verb::TakeOver | Verb::TakeOverWatched => {
+                write!(f, "{verb:?} by lease {lease} of rev {}", seen.rev)
+            }
             Verb::ResolveNotApplied | Verb::ResolveApplied => {
                 write!(f, "{verb:?} of lease {}, rev {}", seen.lease, seen.rev)
             }

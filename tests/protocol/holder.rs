@@ -65,6 +65,8 @@ pub struct Holder {
     pub tries: u8,
     /// Whether the fate of one of them is unknown.
     pub unproven: bool,
+    /// Whether the lease that it waits for has begun anew since it saw it.
+    pub renewed: bool,
 }
 
 /// What a holder does by itself.
@@ -97,6 +99,7 @@ impl Holder {
         seen: Version::NONE,
         tries: 0,
         unproven: false,
+        renewed: false,
     };
 
     pub fn rests(self) -> bool {
@@ -148,6 +151,15 @@ impl Holder {
         })
     }
 
+    /// The same where it has seen a version for a whole lease by its own clock.
+    pub fn watched(self, lease: Lease) -> Option<Command> {
+        let command = self.command(lease, false)?;
+        (command.verb == Verb::TakeOver).then_some(Command {
+            verb: Verb::TakeOverWatched,
+            ..command
+        })
+    }
+
     /// What the heartbeat beside it sends at any time.
     pub fn heartbeat(self, lease: Lease) -> Option<Command> {
         let (verb, step) = match self.at {
@@ -187,6 +199,7 @@ impl Holder {
             },
             (At::TakeOver, Reply::Done) => Self {
                 seen: Version::NONE,
+                renewed: false,
                 ..self.next(At::Claimed)
             },
             (At::TakeOver, Reply::Is(rec)) => match rec.kind {
@@ -309,14 +322,17 @@ impl Holder {
             seen: Version::NONE,
             tries: 0,
             unproven: false,
+            renewed: false,
             ..self
         }
     }
 
     fn take_over(self, seen: Version) -> Self {
+        let renewed = self.renewed && seen == self.seen;
         Self {
             at: At::TakeOver,
             seen,
+            renewed,
             ..self
         }
     }

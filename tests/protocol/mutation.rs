@@ -16,6 +16,10 @@ pub enum Mutation {
     TakeOverDispatched,
     /// A take-over goes by the state alone, not by the version that was seen.
     TakeOverUnseen,
+    /// An extension leaves the revision as it is.
+    ExtendKeepsRevision,
+    /// Nobody's own clock counts, only that of the store.
+    NeverWatched,
     /// A lapsed `Claimed` is never taken over.
     NeverTakenOver,
     /// A resolution goes by the state alone, not by the version that was seen.
@@ -75,10 +79,26 @@ impl Mutation {
                 },
                 command,
             ),
-            (Self::NeverTakenOver, Verb::TakeOver) if rec.kind == Kind::Claimed => {
+            (Self::ExtendKeepsRevision, Verb::Extend | Verb::ExtendDispatched) => {
+                let (mut next, reply) = rules(rec, command);
+                if locked && reply == Reply::Done {
+                    next.rev = rec.rev;
+                }
+                (next, reply)
+            }
+            (Self::NeverWatched, Verb::TakeOverWatched) => rules(
+                rec,
+                Command {
+                    verb: Verb::TakeOver,
+                    ..command
+                },
+            ),
+            (Self::NeverTakenOver, Verb::TakeOver | Verb::TakeOverWatched)
+                if rec.kind == Kind::Claimed =>
+            {
                 (rec, Reply::Is(rec))
             }
-            (Self::TakeOverUnseen, Verb::TakeOver) => rules(rec, unseen),
+            (Self::TakeOverUnseen, Verb::TakeOver | Verb::TakeOverWatched) => rules(rec, unseen),
             (Self::ResolveUnseen, Verb::ResolveNotApplied | Verb::ResolveApplied) => {
                 rules(rec, unseen)
             }

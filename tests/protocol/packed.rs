@@ -32,10 +32,11 @@ const PLACES: [At; 14] = [
     At::Adrift,
 ];
 
-const VERBS: [Verb; 12] = [
+const VERBS: [Verb; 13] = [
     Verb::None,
     Verb::Acquire,
     Verb::TakeOver,
+    Verb::TakeOverWatched,
     Verb::Extend,
     Verb::ExtendDispatched,
     Verb::EnterClaimed,
@@ -65,6 +66,7 @@ pub fn pack(state: &State) -> u128 {
         word.push(8, value);
         word.push(2, holder.tries.into());
         word.push(1, holder.unproven.into());
+        word.push(1, holder.renewed.into());
     }
     for command in &state.delayed {
         word.push(4, command.verb as u64);
@@ -87,6 +89,7 @@ pub fn pack(state: &State) -> u128 {
     word.push(3, state.executed.map_or(0, |lease| u64::from(lease) + 1));
     word.push(1, state.second_call.into());
     word.push(1, state.two_answers.into());
+    word.push(1, state.taken_alive.into());
     word.push(2, state.resolutions.into());
     word.0
 }
@@ -95,6 +98,7 @@ pub fn pack(state: &State) -> u128 {
 pub fn unpack(number: u128) -> State {
     let mut word = Word(number);
     let resolutions = word.pop(2);
+    let taken_alive = word.pop(1) == 1;
     let two_answers = word.pop(1) == 1;
     let second_call = word.pop(1) == 1;
     let executed = word.pop(3).checked_sub(1);
@@ -118,6 +122,7 @@ pub fn unpack(number: u128) -> State {
         }
     });
     let holders = [(); 3].map(|()| {
+        let renewed = word.pop(1) == 1;
         let unproven = word.pop(1) == 1;
         let (tries, value) = (word.pop(2), word.pop(8));
         let aside = word.pop(1) == 1;
@@ -134,6 +139,7 @@ pub fn unpack(number: u128) -> State {
             seen,
             tries,
             unproven,
+            renewed,
         }
     });
     let ([c, b, a], [e, d]) = (holders, delayed);
@@ -144,6 +150,7 @@ pub fn unpack(number: u128) -> State {
         executed,
         second_call,
         two_answers,
+        taken_alive,
         resolutions,
     }
 }

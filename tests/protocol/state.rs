@@ -17,6 +17,7 @@ pub struct State {
     pub executed: Option<Lease>,
     pub second_call: bool,
     pub two_answers: bool,
+    pub taken_alive: bool,
     pub resolutions: u8,
 }
 
@@ -34,6 +35,13 @@ impl State {
         }
     }
 
+    /// A lease begins anew: who watches it may no longer think that it has lapsed.
+    pub fn renew(&mut self, lease: Lease) {
+        for holder in &mut self.holders {
+            holder.renewed |= holder.seen != Version::NONE && holder.seen.lease == lease;
+        }
+    }
+
     pub fn renumber(&mut self) {
         const NOW: u8 = 2;
         let now = self.rec.version();
@@ -45,6 +53,9 @@ impl State {
             } else {
                 Version::NONE
             };
+        }
+        for holder in &mut self.holders {
+            holder.renewed &= holder.seen != Version::NONE;
         }
         if now.rev > 0 {
             self.rec.rev = NOW;

@@ -130,8 +130,12 @@ impl Store {
                     Kind::Claimed => Phase::Claimed,
                     _ => Phase::Dispatched,
                 };
-                let attempts = ATTEMPTS;
-                (Content::Locked { phase, attempts }, RETENTION)
+                let content = Content::Locked {
+                    phase,
+                    attempts: ATTEMPTS,
+                    about: Default::default(),
+                };
+                (content, RETENTION)
             }
             Kind::Cached | Kind::Resolved => (
                 Content::Cached {
@@ -140,13 +144,17 @@ impl Store {
                         _ => self.outcome.clone(),
                     },
                     kept: Kept::Whole,
+                    origin: Default::default(),
                 },
                 RESULT,
             ),
             Kind::Indeterminate => {
-                let cause = Some(self.cause.clone());
-                let attempts = ATTEMPTS;
-                (Content::Indeterminate { attempts, cause }, RETENTION)
+                let content = Content::Indeterminate {
+                    attempts: ATTEMPTS,
+                    about: Default::default(),
+                    cause: Some(self.cause.clone().into()),
+                };
+                (content, RETENTION)
             }
             Kind::Released => (Content::Released { verdict: None }, RELEASED_FOR),
         };
@@ -214,6 +222,7 @@ impl Store {
             lease_ttl: LEASE,
             retention: RETENTION,
             attempts: ATTEMPTS,
+            about: Default::default(),
         };
         let step = u32::from(step);
         let seen = Seen {
@@ -223,7 +232,11 @@ impl Store {
         match verb {
             Verb::None => unreachable!("a free place is never delivered"),
             Verb::Acquire => Event::Acquire { claim },
-            Verb::TakeOver => Event::TakeOver { claim, seen },
+            Verb::TakeOver | Verb::TakeOverWatched => Event::TakeOver {
+                claim,
+                seen,
+                watched: verb == Verb::TakeOverWatched,
+            },
             Verb::Extend => Event::Extend {
                 claim,
                 dispatched: None,
@@ -249,6 +262,7 @@ impl Store {
                     step,
                     outcome,
                     kept: Kept::Whole,
+                    origin: Default::default(),
                     ttl: RESULT,
                 }
             }
@@ -258,7 +272,7 @@ impl Store {
                 verdict: None,
             },
             Verb::Abandon => {
-                let cause = self.cause.clone();
+                let cause = self.cause.clone().into();
                 Event::Abandon { claim, step, cause }
             }
             Verb::ResolveNotApplied | Verb::ResolveApplied => Event::Resolve {
@@ -269,6 +283,7 @@ impl Store {
                     Verb::ResolveApplied => Resolution::applied(self.resolved.clone()),
                     _ => Resolution::not_applied(),
                 },
+                origin: Default::default(),
                 ttl: RESULT,
             },
         }

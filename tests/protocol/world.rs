@@ -25,6 +25,8 @@ pub struct Config {
     /// Whether holders crash, and start again while they have leases left.
     pub crashes: bool,
     pub revisions: Revisions,
+    /// Whether leases lapse by the store's clock, or by that of those who wait alone.
+    pub lapses: bool,
     pub mutation: Option<Mutation>,
 }
 
@@ -50,6 +52,8 @@ pub enum Broken {
     /// A holder was told that its own answer is recorded, where the record has
     /// another one.
     TwoAnswers,
+    /// A lease was taken for lapsed that had begun anew since its version was seen.
+    TakenAlive,
     /// A key is held as if by a request under way, or is indeterminate,
     /// although its holder proved that there is none and has gone on.
     FalseIndeterminate,
@@ -94,6 +98,7 @@ impl World {
             executed: None,
             second_call: false,
             two_answers: false,
+            taken_alive: false,
             resolutions: self.config.resolutions,
         }
     }
@@ -114,7 +119,7 @@ impl World {
             }
         }
         self.operator(state, out);
-        if state.rec.live {
+        if state.rec.live && self.config.lapses {
             let next = State {
                 rec: Rec {
                     live: false,
@@ -162,6 +167,9 @@ impl World {
             }
             self.delay(state, Some(who), LATE, command, out);
         }
+        if let Some(command) = holder.watched(lease) {
+            self.watched(state, who, lease, command, out);
+        }
         let policy = self.config.holders[who];
         holder.acts(policy, |act| {
             let mut next = state.with(who, act.then);
@@ -171,9 +179,12 @@ impl World {
             out.push((label(Some(who), act.what, Command::NONE, act.calm), next));
         });
         if let Some(command) = holder.heartbeat(lease) {
-            let (rec, _) = self.store.apply(state.rec, command);
-            if rec != state.rec {
-                let next = State { rec, ..*state };
+            let (rec, reply) = self.store.apply(state.rec, command);
+            let mut next = State { rec, ..*state };
+            if reply == Reply::Done && state.rec.kind != Kind::Absent {
+                next.renew(lease);
+            }
+            if next != *state {
                 out.push((label(Some(who), "has a heartbeat", command, false), next));
             }
             self.delay(state, Some(who), LATE, command, out);
@@ -184,6 +195,39 @@ impl World {
                 state.with(who, dead),
             ));
         }
+    }
+
+    /// A holder that waits has seen one version for a whole lease, or thinks so.
+    fn watched(
+        &mut self,
+        state: &State,
+        who: usize,
+        lease: Lease,
+        command: Command,
+        out: &mut Vec<(Label, State)>,
+    ) {
+        let holder = state.holders[who];
+        let (rec, reply) = self.store.apply(state.rec, command);
+        let takes = rec != state.rec && state.rec.live;
+        let answered = State {
+            rec,
+            taken_alive: state.taken_alive || takes && holder.renewed,
+            ..state.with(who, holder.heard(lease, reply))
+        };
+        let what = "has watched, sends and is answered";
+        out.push((label(Some(who), what, command, true), answered));
+        if rec != state.rec {
+            let unheard = State {
+                taken_alive: answered.taken_alive,
+                rec,
+                ..*state
+            };
+            out.push((
+                label(Some(who), "has watched, the reply is lost", command, false),
+                unheard,
+            ));
+        }
+        self.delay(state, Some(who), LATE, command, out);
     }
 
     /// The first leases of holders that are alike are taken in one order: any
@@ -282,6 +326,9 @@ impl World {
         {
             return Some(Broken::LiveTwice);
         }
+        if state.taken_alive {
+            return Some(Broken::TakenAlive);
+        }
         let stuck = match state.rec.kind {
             Kind::Dispatched => !state.rec.live,
             Kind::Indeterminate => true,
@@ -331,7 +378,8 @@ impl World {
                     rec = self.store.apply(rec, resolve).0;
                     Verb::TakeOver
                 }
-                _ => Verb::TakeOver,
+                _ if self.config.lapses => Verb::TakeOver,
+                _ => Verb::TakeOverWatched,
             };
             (rec, reply) = self.store.apply(rec, ask(verb, rec.version()));
         }

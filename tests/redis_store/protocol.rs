@@ -70,7 +70,7 @@ async fn the_record_in_redis_is_what_the_crate_documents() {
     let value: String = server.command(&["GET", &key]);
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
     let expected = format!(
-        "genesys-once/2 locked dispatched {lease} 1 0 {fingerprint} 60000 3600000\n\
+        "genesys-once/3 locked dispatched {lease} 1 0 {fingerprint} 60000 3600000\n\
          {{\"name\":\"{key}\",\"attempts\":0,\"attempt_timeout_ms\":0}}\n"
     );
     assert_eq!(value, expected);
@@ -80,8 +80,8 @@ async fn the_record_in_redis_is_what_the_crate_documents() {
     apply(&store, 1, complete(1, "{\"a\":[]}")).await.unwrap();
     let value: String = server.command(&["GET", &key]);
     let expected = format!(
-        "genesys-once/2 cached - {lease} 2 0 {fingerprint} 60000 3600000\n\
-         {{\"name\":\"{key}\",\"status\":200,\"headers\":[],\"body\":8}}\n{{\"a\":[]}}"
+        "genesys-once/3 cached - {lease} 2 0 {fingerprint} 60000 3600000\n\
+         {{\"name\":\"{key}\",\"status\":200,\"headers\":[],\"body\":8,\"attempts\":0}}\n{{\"a\":[]}}"
     );
     assert_eq!(value, expected);
     let Some(RecordState::Cached { left, .. }) = store.look(&name(1)).await.unwrap() else {

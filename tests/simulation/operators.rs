@@ -44,7 +44,7 @@ pub async fn operate(world: Arc<World>, step: Step) {
             world.state().told_to_forget.push(order);
             let told = seat.engine.forget(&name.key).await;
             world.tell(|| format!("engine {place} forgets {}: {told:?}", world.short(&name)));
-            if let Ok(true) = told {
+            if let Ok(genesys_once::Forgotten::Outcome) = told {
                 world
                     .state()
                     .forgotten

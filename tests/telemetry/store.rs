@@ -28,7 +28,10 @@ async fn commands_are_timed_by_name() {
     let engine = builder(&upstream).store(store).start().await.unwrap();
     let reply = engine.execute(request("1")).await.unwrap();
     engine.inspect(&reply.key()).await.unwrap();
-    assert!(engine.forget(&reply.key()).await.unwrap());
+    assert_eq!(
+        engine.forget(&reply.key()).await.unwrap(),
+        genesys_once::Forgotten::Outcome
+    );
     for (command, count, sum) in [
         ("acquire", 1.0, 0.0),
         ("extend", 2.0, 0.0),

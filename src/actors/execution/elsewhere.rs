@@ -13,7 +13,7 @@ use crate::error::{Error, StoreError};
 use crate::execution::{Execution, Hashed, Lock};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{RecordState, Refusal};
+use crate::record::{RecordState, Refusal, Seen};
 use crate::store::{BoxFuture, Guarded, Store};
 use crate::telemetry;
 
@@ -50,8 +50,19 @@ pub(super) async fn wait(
     let mut waited = false;
     loop {
         let lease_left = match state {
-            RecordState::Locked { lease_left, .. } if !lease_left.is_zero() => lease_left,
-            RecordState::Locked { .. } => return Ok(Elsewhere::Free(hashed)),
+            RecordState::Locked { lease_left, .. } if lease_left.is_zero() => {
+                return Ok(Elsewhere::Free(hashed));
+            }
+            RecordState::Locked {
+                lease_left,
+                lease,
+                seen,
+                ..
+            } => match watch.left_of(seen, lease) {
+                // The store's clock, or its time to live, says otherwise.
+                Duration::ZERO => return Ok(Elsewhere::Free(hashed.having_watched(seen))),
+                left => lease_left.min(left),
+            },
             RecordState::Released {
                 verdict: Some(verdict),
                 ..
@@ -102,6 +113,8 @@ struct Watch<'a> {
     poll: Duration,
     /// When the record was looked at last.
     looked: Instant,
+    /// The version that was seen last, and since when by this process's clock.
+    seen: Option<(Seen, Instant)>,
 }
 
 impl<'a> Watch<'a> {
@@ -112,9 +125,21 @@ impl<'a> Watch<'a> {
             notice: store.changed(name),
             poll: FIRST_POLL,
             looked: Instant::now(),
+            seen: None,
         };
         watch.listen();
         watch
+    }
+
+    /// What is left of a lease by this process's own clock: a holder that lives
+    /// raises the revision before it ends.
+    fn left_of(&mut self, seen: Seen, lease: Duration) -> Duration {
+        let since = match self.seen {
+            Some((version, since)) if version == seen => since,
+            _ => Instant::now(),
+        };
+        self.seen = Some((seen, since));
+        lease.saturating_sub(since.elapsed())
     }
 
     /// Begins to listen before the record is looked at, so that no change falls

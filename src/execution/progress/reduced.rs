@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::outcome::Kept;
-use crate::record::Event;
+use crate::record::{Cause, Event};
 
 /// The longest cause of an indeterminate record in its smaller form, in bytes.
 const MAX_SHORT_CAUSE: usize = 200;
@@ -17,6 +17,7 @@ pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
             step,
             outcome,
             kept: Kept::Whole,
+            origin,
             ttl,
         } => {
             let outcome = Arc::new(outcome.status_and_digest());
@@ -25,6 +26,7 @@ pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
                 step,
                 outcome,
                 kept: Kept::TooLarge,
+                origin,
                 ttl,
             })
         }
@@ -37,15 +39,16 @@ pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
             step,
             verdict: None,
         }),
-        Event::Abandon { claim, step, cause } if cause.len() > MAX_SHORT_CAUSE => {
+        Event::Abandon { claim, step, cause } if cause.text.len() > MAX_SHORT_CAUSE => {
             let mut end = MAX_SHORT_CAUSE;
-            while !cause.is_char_boundary(end) {
+            while !cause.text.is_char_boundary(end) {
                 end -= 1;
             }
+            let text = cause.text[..end].into();
             Some(Event::Abandon {
                 claim,
                 step,
-                cause: cause[..end].into(),
+                cause: Cause { text, ..cause },
             })
         }
         _ => None,

@@ -28,6 +28,7 @@ fn long_cause_has_a_smaller_form() {
             lease_ttl: Duration::from_secs(1),
             retention: Duration::from_secs(2),
             attempts: Attempts::default(),
+            about: Default::default(),
         },
         step: 1,
         cause: cause.into(),

@@ -1,118 +1,24 @@
-//! The second line of a record and what follows it: which members the JSON of a
-//! state has, and how a body stands behind it. It knows no state's word.
+//! The second line of a record and what follows it, as it is read: which members the
+//! JSON of a state may have, and the body. It knows no state's word.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::MAX_NUMBER;
 use super::stored_bytes::StoredBytes;
+use super::stored_notes::{Note, number, text};
 use crate::error::StoreError;
 use crate::key::RecordName;
-use crate::outcome::{Kept, Outcome, is_kept};
-use crate::record::Attempts;
+use crate::outcome::{Kept, Outcome};
+use crate::record::{About, Attempts, Caller, Cause, Holder, Origin, Resolved};
 
-/// Writes one line of JSON.
-pub(super) fn write_json(to: &mut Vec<u8>, json: &impl Serialize) {
-    serde_json::to_writer(&mut *to, json)
-        .expect("these types have string keys only and no failing Serialize");
-    to.push(b'\n');
-}
-
-/// Writes an outcome: its JSON, then its body.
-pub(super) fn write_outcome(
-    to: &mut Vec<u8>,
-    name: Option<Name<'_>>,
-    outcome: &Outcome,
-    kept: Kept,
-) {
-    write_json(to, &StoredOutcome::of(name, outcome, kept));
-    to.extend_from_slice(&outcome.body);
-}
-
-/// A record's own name, written without a copy.
-pub(super) struct Name<'a>(pub(super) &'a RecordName);
-
-impl Serialize for Name<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self.0)
-    }
-}
-
-#[derive(Serialize)]
-pub(super) struct StoredAttempts<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Name<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sent_ms: Option<u64>,
-    attempts: u32,
-    attempt_timeout_ms: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cause: Option<Cow<'a, str>>,
-}
-
-impl<'a> StoredAttempts<'a> {
-    pub(super) fn of(name: Option<Name<'a>>, attempts: &Attempts) -> Self {
-        Self {
-            name,
-            sent_ms: attempts.sent.map(wall_ms),
-            attempts: attempts.count,
-            attempt_timeout_ms: millis(attempts.timeout),
-            cause: None,
-        }
-    }
-}
-
-#[derive(Serialize)]
-pub(super) struct StoredWait<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<Name<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) retry_after_ms: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct StoredOutcome<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Name<'a>>,
-    status: u16,
-    headers: Vec<(&'a str, StoredBytes<'a>)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    omitted: Option<&'static str>,
-    /// Bytes of the body, which follows the JSON.
-    body: usize,
-}
-
-impl<'a> StoredOutcome<'a> {
-    fn of(name: Option<Name<'a>>, outcome: &'a Outcome, kept: Kept) -> Self {
-        let headers = outcome
-            .headers
-            .iter()
-            .filter(|(name, _)| is_kept(name))
-            .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
-            .collect();
-        let omitted = match kept {
-            // Whoever does not know this word refuses the record.
-            _ if outcome.is_sealed() => Some("sealed"),
-            Kept::Whole => None,
-            Kept::Sensitive => Some("sensitive"),
-            Kept::TooLarge => Some("too large"),
-        };
-        Self {
-            name,
-            status: outcome.status_code.as_u16(),
-            headers,
-            omitted,
-            body: outcome.body.len(),
-        }
-    }
-}
-
-/// All that the JSON of any state may hold; unknown members are ignored.
+/// All that the JSON of any state may hold; unknown members are ignored, and so
+/// is what only people read where it is not what it should be.
 #[derive(Deserialize)]
 pub(super) struct Stored<'a> {
     #[serde(borrow, default)]
@@ -123,8 +29,6 @@ pub(super) struct Stored<'a> {
     attempts: Option<u32>,
     #[serde(default)]
     attempt_timeout_ms: Option<u64>,
-    #[serde(borrow, default)]
-    pub(super) cause: Option<Cow<'a, str>>,
     #[serde(default)]
     pub(super) retry_after_ms: Option<u64>,
     #[serde(default)]
@@ -135,6 +39,39 @@ pub(super) struct Stored<'a> {
     omitted: Option<Cow<'a, str>>,
     #[serde(default)]
     body: Option<usize>,
+    #[serde(borrow, default)]
+    action: Note<'a>,
+    #[serde(borrow, default)]
+    own_key: Note<'a>,
+    #[serde(borrow, default)]
+    scope: Note<'a>,
+    #[serde(borrow, default)]
+    label: Note<'a>,
+    #[serde(borrow, default)]
+    sealed: Note<'a>,
+    #[serde(borrow, default)]
+    host: Note<'a>,
+    #[serde(borrow, default)]
+    process: Note<'a>,
+    #[serde(borrow, default)]
+    started_ms: Note<'a>,
+    #[serde(borrow, default)]
+    cause: Note<'a>,
+    #[serde(borrow, default)]
+    correlation_id: Note<'a>,
+    #[serde(borrow, default)]
+    answered_ms: Note<'a>,
+    #[serde(borrow, default)]
+    resolved_ms: Note<'a>,
+    #[serde(borrow, default)]
+    resolved_by: Note<'a>,
+}
+
+/// The one member that says whose record this is.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
 }
 
 impl<'a> Stored<'a> {
@@ -143,36 +80,92 @@ impl<'a> Stored<'a> {
         name: Option<&RecordName>,
         bytes: &'a [u8],
     ) -> Result<(Self, &'a [u8]), StoreError> {
-        let end = bytes.iter().position(|&b| b == b'\n');
-        let end = end.ok_or_else(|| StoreError::unreadable("its JSON is cut"))?;
-        let stored: Self = serde_json::from_slice(&bytes[..end]).map_err(|error| {
-            // The message of serde_json may quote the record: say only where.
-            StoreError::unreadable(format!("its JSON is damaged at column {}", error.column()))
-        })?;
-        let own = name.map(RecordName::to_string);
-        if stored.name.as_deref() != own.as_deref() {
-            return Err(StoreError::unreadable("it is a copy of another record"));
-        }
-        Ok((stored, &bytes[end + 1..]))
+        let (json, rest) = line(bytes)?;
+        let stored: Self = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        is_of(name, stored.name.as_deref())?;
+        Ok((stored, rest))
+    }
+
+    /// The same of a record that holds at most a verdict: nothing where that
+    /// cannot be read, as long as the record is that of its name.
+    pub(super) fn read_verdict(
+        name: &RecordName,
+        bytes: &'a [u8],
+    ) -> Result<Option<(Self, &'a [u8])>, StoreError> {
+        let (json, rest) = line(bytes)?;
+        let named: Named<'_> = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        is_of(Some(name), named.name.as_deref())?;
+        let stored = serde_json::from_slice(json).ok();
+        Ok(stored.map(|stored| (stored, rest)))
     }
 
     pub(super) fn attempts(&self) -> Result<Attempts, StoreError> {
         let (Some(count), Some(timeout)) = (self.attempts, self.attempt_timeout_ms) else {
             return Err(StoreError::unreadable("it does not say what was sent"));
         };
-        let sent = match self.sent_ms.map(Duration::from_millis) {
+        let sent = match self.sent_ms {
             None => None,
-            Some(ms) => Some(
-                UNIX_EPOCH
-                    .checked_add(ms)
-                    .ok_or_else(|| StoreError::unreadable("its time is out of range"))?,
-            ),
+            Some(ms) => {
+                let sent = moment(ms);
+                Some(sent.ok_or_else(|| StoreError::unreadable("its time is out of range"))?)
+            }
         };
         Ok(Attempts {
             sent,
             count,
             timeout: Duration::from_millis(timeout),
         })
+    }
+
+    pub(super) fn about(&self) -> About {
+        let holder = || {
+            Some(Holder {
+                host: text(&self.host)?,
+                process: number(&self.process)?.try_into().ok()?,
+                started: moment(number(&self.started_ms)?)?,
+            })
+        };
+        About {
+            action: self.action(),
+            caller: self.caller(),
+            holder: holder().map(Arc::new),
+        }
+    }
+
+    pub(super) fn caller(&self) -> Caller {
+        Caller {
+            own_key: text(&self.own_key),
+            scope: text(&self.scope),
+            label: text(&self.label),
+            sealed: text(&self.sealed),
+        }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        let at = number(&self.resolved_ms).and_then(moment);
+        Origin {
+            action: self.action(),
+            answered: number(&self.answered_ms).and_then(moment),
+            attempts: self.attempts.unwrap_or_default(),
+            resolved: at.map(|at| Resolved {
+                at,
+                by: text(&self.resolved_by),
+            }),
+        }
+    }
+
+    pub(super) fn cause(&self) -> Option<Cause> {
+        Some(Cause {
+            text: text(&self.cause)?,
+            correlation_id: text(&self.correlation_id),
+        })
+    }
+
+    fn action(&self) -> Option<crate::request::ActionId> {
+        match &self.action {
+            Note::Text(id) => id.parse().ok(),
+            _ => None,
+        }
     }
 
     pub(super) fn outcome(self, rest: &[u8]) -> Result<(Outcome, Kept), StoreError> {
@@ -212,14 +205,26 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// A time in whole milliseconds, rounded up.
-pub(super) fn millis(time: Duration) -> u64 {
-    let ms = time.as_nanos().div_ceil(1_000_000);
-    u64::try_from(ms).map_or(MAX_NUMBER, |ms| ms.min(MAX_NUMBER))
+/// The line of JSON, and the bytes behind it.
+fn line(bytes: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
+    let end = bytes.iter().position(|&b| b == b'\n');
+    let end = end.ok_or_else(|| StoreError::unreadable("its JSON is cut"))?;
+    Ok((&bytes[..end], &bytes[end + 1..]))
 }
 
-/// Milliseconds since 1970.
-fn wall_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+fn damaged(error: &serde_json::Error) -> StoreError {
+    // The message of serde_json may quote the record: say only where.
+    StoreError::unreadable(format!("its JSON is damaged at column {}", error.column()))
+}
+
+fn is_of(name: Option<&RecordName>, own: Option<&str>) -> Result<(), StoreError> {
+    if name.map(RecordName::to_string).as_deref() == own {
+        Ok(())
+    } else {
+        Err(StoreError::unreadable("it is a copy of another record"))
+    }
+}
+
+fn moment(ms: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(ms))
 }

@@ -16,7 +16,7 @@ use crate::error::StoreError;
 /// Bytes as a JSON string where they are text, else as `{"base64": "…"}`.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum StoredBytes<'a> {
+pub(in crate::record) enum StoredBytes<'a> {
     Text(Cow<'a, str>),
     Base64 { base64: String },
 }
@@ -57,7 +57,7 @@ impl<'de: 'a, 'a> Visitor<'de> for EitherForm<'a> {
 }
 
 impl<'a> StoredBytes<'a> {
-    pub(super) fn of(bytes: &'a [u8]) -> Self {
+    pub(in crate::record) fn of(bytes: &'a [u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.into()),
             Err(_) => Self::Base64 {

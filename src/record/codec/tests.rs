@@ -3,11 +3,13 @@
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
 use crate::outcome::NOT_KEPT;
-use crate::record::{Attempts, LeaseId};
+use crate::record::{About, Attempts, Caller, Cause, Holder, LeaseId, Origin, Resolved};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+mod people;
 
 fn name() -> RecordName {
     let key = IdempotencyKey::from_bytes([0x1f; 32]);
@@ -28,10 +30,44 @@ fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
     Record::decode(&name(), bytes)
 }
 
+fn moment(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn about() -> About {
+    About {
+        action: "custom_-_1".parse().ok(),
+        caller: Caller {
+            own_key: Some("order \"42\"".into()),
+            scope: Some("eu".into()),
+            label: Some("refund".into()),
+            sealed: None,
+        },
+        holder: Some(Arc::new(Holder {
+            host: "app-3".into(),
+            process: 4711,
+            started: moment(1),
+        })),
+    }
+}
+
+fn origin() -> Origin {
+    Origin {
+        action: "custom_-_1".parse().ok(),
+        answered: Some(moment(2)),
+        attempts: 2,
+        resolved: Some(Resolved {
+            at: moment(3),
+            by: Some("ticket 4711".into()),
+        }),
+    }
+}
+
 fn locked(phase: Phase) -> Content {
     Content::Locked {
         phase,
         attempts: ATTEMPTS,
+        about: Arc::new(about()),
     }
 }
 
@@ -70,37 +106,45 @@ fn every_state_survives_the_round_trip() {
                 count: 0,
                 ..ATTEMPTS
             },
+            about: Default::default(),
         },
         Content::Cached {
             outcome: outcome("{\"a\":\"\\u0000é\"}"),
             kept: Kept::Whole,
+            origin: origin(),
         },
         Content::Cached {
             outcome: outcome(vec![0xff, 0, 0xfe]),
             kept: Kept::Whole,
+            origin: origin(),
         },
         Content::Cached {
             outcome: outcome(""),
             kept: Kept::TooLarge,
+            origin: origin(),
         },
         Content::Cached {
             outcome: outcome("sha256"),
             kept: Kept::Sensitive,
+            origin: origin(),
         },
         Content::Indeterminate {
             attempts: Attempts {
                 sent: Some(UNIX_EPOCH + Duration::from_millis(1_795_000_000_123)),
                 ..ATTEMPTS
             },
+            about: Arc::new(about()),
             cause: Some("connection reset\nby \"peer\"".into()),
         },
         Content::Indeterminate {
             attempts: ATTEMPTS,
+            about: Default::default(),
             cause: None,
         },
         Content::Cached {
-            outcome: outcome("a line\n{}\ngenesys-once/2 locked\n"),
+            outcome: outcome("a line\n{}\ngenesys-once/3 locked\n"),
             kept: Kept::Whole,
+            origin: origin(),
         },
         Content::Released { verdict: None },
         Content::Released {
@@ -148,25 +192,30 @@ fn records_are_these_bytes() {
         (
             locked(Phase::Claimed),
             format!(
-                "locked claimed {terms}\n{{{name},\"sent_ms\":0,\"attempts\":2,\"attempt_timeout_ms\":65000}}\n"
+                "locked claimed {terms}\n{{{name},\"sent_ms\":0,\"attempts\":2,\"attempt_timeout_ms\":65000,\"action\":\"custom_-_1\",\"own_key\":\"order \\\"42\\\"\",\"scope\":\"eu\",\"label\":\"refund\",\"host\":\"app-3\",\"process\":4711,\"started_ms\":1000}}\n"
             ),
         ),
         (
             Content::Indeterminate {
                 attempts: ATTEMPTS,
-                cause: Some("cut".into()),
+                about: Arc::new(about()),
+                cause: Some(Cause {
+                    text: "cut".into(),
+                    correlation_id: Some("1b2c".into()),
+                }),
             },
             format!(
-                "indeterminate - {terms}\n{{{name},\"sent_ms\":0,\"attempts\":2,\"attempt_timeout_ms\":65000,\"cause\":\"cut\"}}\n"
+                "indeterminate - {terms}\n{{{name},\"sent_ms\":0,\"attempts\":2,\"attempt_timeout_ms\":65000,\"action\":\"custom_-_1\",\"own_key\":\"order \\\"42\\\"\",\"scope\":\"eu\",\"label\":\"refund\",\"host\":\"app-3\",\"process\":4711,\"started_ms\":1000,\"cause\":\"cut\",\"correlation_id\":\"1b2c\"}}\n"
             ),
         ),
         (
             Content::Cached {
                 outcome: small,
                 kept: Kept::Whole,
+                origin: origin(),
             },
             format!(
-                "cached - {terms}\n{{{name},\"status\":200,\"headers\":[],\"body\":8}}\n{{\"a\":\n1}}"
+                "cached - {terms}\n{{{name},\"status\":200,\"headers\":[],\"body\":8,\"action\":\"custom_-_1\",\"answered_ms\":2000,\"attempts\":2,\"resolved_ms\":3000,\"resolved_by\":\"ticket 4711\"}}\n{{\"a\":\n1}}"
             ),
         ),
         (
@@ -179,7 +228,7 @@ fn records_are_these_bytes() {
         ),
     ] {
         let text = String::from_utf8(encode(&record(content))).unwrap();
-        assert_eq!(text, format!("genesys-once/2 {expected}"));
+        assert_eq!(text, format!("genesys-once/3 {expected}"));
     }
 }
 
@@ -189,6 +238,7 @@ fn cut_or_grown_bodies_are_unreadable_and_an_editor_s_line_feed_is_not() {
     let whole = encode(&record(Content::Cached {
         outcome: outcome("{\"amount\":100}"),
         kept: Kept::Whole,
+        origin: origin(),
     }));
     for cut in 1..14 {
         let error = decode(&whole[..whole.len() - cut]).unwrap_err();
@@ -268,6 +318,7 @@ fn cookies_and_hop_by_hop_headers_are_not_kept() {
     let stored = record(Content::Cached {
         outcome,
         kept: Kept::Whole,
+        origin: origin(),
     })
     .encode(&name());
     let Content::Cached { outcome, .. } = decode(&stored).unwrap().content else {
@@ -283,17 +334,17 @@ fn a_newer_version_and_foreign_values_are_unreadable() {
         "",
         "\n",
         "hello\n",
-        "genesys-once/3 locked a b\n",
-        "genesys-once/1 locked\n",
+        "genesys-once/4 locked a b\n",
         "genesys-once/2 locked\n",
-        "genesys-once/2 cached - 0 0 0 0 0 0\n{}",
+        "genesys-once/3 locked\n",
+        "genesys-once/3 cached - 0 0 0 0 0 0\n{}",
     ] {
         let error = decode(text.as_bytes()).unwrap_err();
         assert!(error.is_unreadable(), "{text:?}: {error:?}");
     }
-    let newer = decode(b"genesys-once/3 x\n").unwrap_err();
+    let newer = decode(b"genesys-once/4 x\n").unwrap_err();
     assert!(
-        crate::error::chain(&newer).contains("version \"3\""),
+        crate::error::chain(&newer).contains("version \"4\""),
         "{newer:?}"
     );
 }
@@ -304,7 +355,7 @@ proptest! {
     /// A changed byte yields an error or a record, never a panic.
     #[test]
     fn mutated_records_never_panic(at in any::<prop::sample::Index>(), to: u8, cut in any::<prop::sample::Index>()) {
-        let mut bytes = record(Content::Cached { outcome: outcome("{\"a\":1}"), kept: Kept::Whole }).encode(&name());
+        let mut bytes = record(Content::Cached { outcome: outcome("{\"a\":1}"), kept: Kept::Whole, origin: origin() }).encode(&name());
         let at = at.index(bytes.len());
         bytes[at] = to;
         let _ = decode(&bytes);
@@ -321,6 +372,7 @@ fn more_headers_than_a_map_holds_are_unreadable() {
     let text = String::from_utf8(encode(&record(Content::Cached {
         outcome: Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}")),
         kept: Kept::Whole,
+        origin: origin(),
     })))
     .unwrap();
     let header = header.trim_end_matches(',');

@@ -4,7 +4,8 @@
 use super::*;
 use crate::key::Fingerprint;
 use crate::record::Attempts;
-use crate::{Kept, Outcome};
+use crate::record::LeaseId;
+use crate::{Kept, Outcome, Resolution};
 
 mod every;
 
@@ -19,6 +20,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
         lease_ttl: Duration::from_secs(30),
         retention: DAY,
         attempts: Attempts::default(),
+        about: Default::default(),
     };
     let mut stored: Option<Stored> = None;
     let mut send = |event: Event| {
@@ -33,6 +35,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
         step: 0,
         outcome: outcome.into(),
         kept: crate::Kept::Whole,
+        origin: Default::default(),
         ttl: DAY,
     };
     assert_eq!(send(complete.clone()), (Answer::Done, Some(DAY)));

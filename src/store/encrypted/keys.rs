@@ -4,6 +4,8 @@
 use std::fmt;
 use std::iter;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use http::{HeaderMap, HeaderValue};
@@ -95,22 +97,49 @@ impl EncryptionKeys {
         outcome: &Outcome,
         kept: Kept,
     ) -> Result<Outcome, StoreError> {
+        let body = self.encrypt(bound_to, &encode_outcome(outcome, kept))?;
+        let id = self.encrypts.id.clone();
+        Ok(Outcome::sealed(
+            HeaderMap::from_iter([(SEALED_WITH, id)]),
+            body,
+        ))
+    }
+
+    /// A nonce and the ciphertext.
+    fn encrypt(&self, bound_to: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         let Key { id, cipher } = &self.encrypts;
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|error| StoreError::refused(error.to_string()))?;
-        let plain = encode_outcome(outcome, kept);
         let payload = Payload {
-            msg: &plain,
+            msg: plain,
             aad: &associated(id, bound_to),
         };
         let ciphertext = cipher
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| StoreError::refused("the outcome is too large to encrypt"))?;
-        let body = [&nonce[..], &ciphertext].concat();
-        Ok(Outcome::sealed(
-            HeaderMap::from_iter([(SEALED_WITH, id.clone())]),
-            body,
-        ))
+        Ok([&nonce[..], &ciphertext].concat())
+    }
+
+    /// What stands for a few words in the store: the key's id, a colon, and nonce
+    /// and ciphertext in base64.
+    pub(super) fn seal_text(&self, bound_to: &str, plain: &[u8]) -> Result<String, StoreError> {
+        let sealed = BASE64.encode(self.encrypt(bound_to, plain)?);
+        // An id is ASCII.
+        let id = self.encrypts.id.to_str().unwrap_or_default();
+        Ok(format!("{id}:{sealed}"))
+    }
+
+    /// Opens what [`seal_text`](Self::seal_text) made, where that is possible.
+    pub(super) fn open_text(&self, bound_to: &str, sealed: &str) -> Option<Vec<u8>> {
+        let (id, sealed) = sealed.split_once(':')?;
+        let key = self.find(&HeaderValue::from_str(id).ok()?)?;
+        let sealed = BASE64.decode(sealed).ok()?;
+        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: &associated(&key.id, bound_to),
+        };
+        key.cipher.decrypt(&XNonce::from(*nonce), payload).ok()
     }
 
     /// Opens what [`seal`](Self::seal) made.
@@ -154,7 +183,7 @@ impl EncryptionKeys {
 /// a line feed, so no two lists of parts are the same bytes.
 fn associated(id: &HeaderValue, bound_to: &str) -> Vec<u8> {
     [
-        b"genesys-once/2 sealed\n",
+        b"genesys-once/3 sealed\n",
         id.as_bytes(),
         b"\n",
         bound_to.as_bytes(),

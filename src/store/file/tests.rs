@@ -57,6 +57,7 @@ fn claim(lease: u8) -> Claim {
         lease_ttl: Duration::from_secs(30),
         retention: DAY,
         attempts: Attempts::default(),
+        about: Default::default(),
     }
 }
 
@@ -83,6 +84,7 @@ fn complete(lease: u8, body: &'static str) -> Event {
             body,
         )),
         kept: Kept::Whole,
+        origin: Default::default(),
         ttl: DAY,
     }
 }
@@ -109,7 +111,7 @@ async fn a_record_that_cannot_be_read_is_never_absent_and_never_overwritten() {
     drop(FileStore::open(folder.file()).unwrap());
     let newer = b"genesys-once/3 locked claimed 0 0 0 0 0 0\n";
     plant(&folder.file(), 1, newer);
-    plant(&folder.file(), 2, b"genesys-once/2 lock");
+    plant(&folder.file(), 2, b"genesys-once/3 lock");
     plant(&folder.file(), 3, b"");
 
     let store = FileStore::open(folder.file()).unwrap();

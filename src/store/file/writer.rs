@@ -317,10 +317,10 @@ fn apply(
         }
         (_, Some((new, left))) => {
             let bytes = new.encode(&command.name);
-            let is_extend = matches!(command.event, Event::Extend { .. });
-            let same = current.is_some() && row.is_some_and(|row| row.bytes == bytes);
+            // A new revision and a later end of the lease, nothing else.
+            let prolongs = current.is_some() && matches!(command.event, Event::Extend { .. });
             tables.put(&name, before, Some((&new, &bytes, expiry(now, &new, left))))?;
-            if is_extend && same {
+            if prolongs {
                 Effect::Extended
             } else {
                 Effect::Written

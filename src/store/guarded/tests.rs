@@ -28,6 +28,7 @@ fn acquire() -> Event {
             lease_ttl: 30 * SECOND,
             retention: 600 * SECOND,
             attempts: Attempts::default(),
+            about: Default::default(),
         },
     }
 }
@@ -118,6 +119,7 @@ impl Store for Eager {
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
         let cached = *self.cached.lock().unwrap();
         self.call(cached.then(|| RecordState::Cached {
+            origin: Default::default(),
             outcome: Arc::new(Outcome::new(
                 http::StatusCode::OK,
                 http::HeaderMap::new(),

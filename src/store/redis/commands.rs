@@ -9,12 +9,11 @@ use redis::{Cmd, Value};
 use super::carrier::Carrier;
 use super::failure::Failure;
 use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
-use crate::error::{RefusalKind, StoreError};
-use crate::key::RecordName;
+use crate::error::StoreError;
+use crate::key::{Namespace, RecordName};
 use crate::record::{
     self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState,
 };
-use crate::store::UnreadableRecord;
 
 /// For ever, in practice: what lies beyond it could overflow Redis's clock.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -25,12 +24,6 @@ const ACQUIRES: usize = 3;
 
 /// Room for the first line of a record, which the scripts compose.
 const LINE: usize = 256;
-
-/// How a record of any version begins.
-const FAMILY: &[u8] = b"genesys-once/";
-
-/// The version of the records that this version writes.
-const VERSION: u32 = 2;
 
 /// Of a record beyond [`MAX_RECORD_BYTES`].
 const TOO_LARGE: &str = "the record is larger than 32 MiB";
@@ -71,11 +64,17 @@ impl Command {
         let (script, args): (&Script, Args) = match event {
             Event::Acquire { claim } => {
                 let claim = whole(claim);
-                return Self::Acquire(claim, set_if_absent(name, key, claim));
+                let set = set_if_absent(name, key, &claim);
+                return Self::Acquire(claim, set);
             }
-            Event::TakeOver { claim, seen } => {
+            Event::TakeOver {
+                claim,
+                seen,
+                watched,
+            } => {
                 let claim = whole(claim);
                 let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
+                let args = args.word(if watched { "watched" } else { "" });
                 let locked = locked(&claim, Phase::Claimed);
                 (&scripts::TAKE_OVER, args.content(name, &locked))
             }
@@ -100,9 +99,14 @@ impl Command {
                 step,
                 outcome,
                 kept,
+                origin,
                 ttl,
             } => {
-                let content = Content::Cached { outcome, kept };
+                let content = Content::Cached {
+                    outcome,
+                    kept,
+                    origin,
+                };
                 let args = terms(&whole(claim), content.room());
                 let args = args.word(step).word(millis(ttl)).content(name, &content);
                 (&scripts::COMPLETE, args)
@@ -119,9 +123,11 @@ impl Command {
                 (&scripts::RELEASE, args.content(name, &content))
             }
             Event::Abandon { claim, step, cause } => {
-                let attempts = claim.attempts;
-                let cause = Some(cause);
-                let content = Content::Indeterminate { attempts, cause };
+                let content = Content::Indeterminate {
+                    attempts: claim.attempts,
+                    about: claim.about.clone(),
+                    cause: Some(cause),
+                };
                 let args = terms(&whole(claim), content.room());
                 (&scripts::ABANDON, args.word(step).content(name, &content))
             }
@@ -130,6 +136,7 @@ impl Command {
                 seen,
                 fingerprint,
                 resolution,
+                origin,
                 ttl,
             } => {
                 let (lease, content, ttl) = match resolution.outcome() {
@@ -139,7 +146,12 @@ impl Command {
                     }
                     Some((outcome, kept)) => {
                         let outcome = outcome.clone();
-                        (lease, Content::Cached { outcome, kept }, ttl)
+                        let content = Content::Cached {
+                            outcome,
+                            kept,
+                            origin,
+                        };
+                        (lease, content, ttl)
                     }
                 };
                 let args = Args::with_room(content.room());
@@ -158,13 +170,29 @@ impl Command {
 }
 
 /// What takes an absent key, and writes what `record` says of it.
-fn set_if_absent(name: &RecordName, key: &str, claim: Claim) -> Option<Cmd> {
+fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
+    let claim = claim.clone();
     let (record, left) = record::apply(None, &Event::Acquire { claim }).0?;
     let record = record.encode(name);
     let mut set = Cmd::with_capacity(7, key.len() + record.len() + 32);
     set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
     set.arg("PX").arg(millis(left));
     Some(set)
+}
+
+/// The least version of a namespace's writers, raised to `at_least`: in a key whose
+/// name is no record's.
+pub(super) async fn least_writer(
+    link: &impl Carrier,
+    namespace: &Namespace,
+    at_least: u32,
+) -> Result<u32, StoreError> {
+    let key = format!("genesys-once:{namespace}:writer");
+    let args = Args::default().word(at_least);
+    match scripts::LEAST_WRITER.run(link, &key, &args).await? {
+        Value::Int(least) => u32::try_from(least).map_err(|_| unexpected()),
+        _ => Err(unexpected()),
+    }
 }
 
 /// The record, read together with the time that it lives on.
@@ -241,8 +269,11 @@ fn found_by(claim: &Claim, state: RecordState) -> Answer {
 /// The content of a holder's record, of which scripts take what stands behind the
 /// first line.
 fn locked(claim: &Claim, phase: Phase) -> Content {
-    let attempts = claim.attempts;
-    Content::Locked { phase, attempts }
+    Content::Locked {
+        phase,
+        attempts: claim.attempts,
+        about: claim.about.clone(),
+    }
 }
 
 /// A claim in whole milliseconds, which are Redis's: rounded up, since a lease
@@ -310,91 +341,16 @@ fn decode(name: &RecordName, bytes: &[u8]) -> Result<Record, StoreError> {
 }
 
 fn read_state(name: &RecordName, bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
-    let record = decode(name, bytes)?;
-    let left = match u64::try_from(left) {
-        Ok(left) => Duration::from_millis(left),
-        // Nothing of ours lives for ever: somebody has changed the key. A lease
-        // that never lapses would hold it for good, so nobody is told it is one.
-        Err(_) if matches!(record.content, Content::Locked { .. }) => {
-            return Err(StoreError::unreadable("its key was made to live for ever"));
-        }
-        Err(_) => CENTURY,
-    };
-    Ok(record.state(left))
-}
-
-/// What is wrong with a record; `None` where there is none, or it can be read.
-pub(super) async fn unreadable(
-    link: &impl Carrier,
-    name: &RecordName,
-    key: &str,
-) -> Result<Option<UnreadableRecord>, StoreError> {
-    let record = |reason: &StoreError| {
-        let reason = std::error::Error::source(reason).map(ToString::to_string);
-        UnreadableRecord::new(name.clone(), reason.unwrap_or_default())
-    };
-    let parts = match scripts::IDENTIFY
-        .read(link, key)
-        .await
-        .map_err(StoreError::from)
-    {
-        Ok(Value::Array(parts)) => parts,
-        Ok(_) => return Err(unexpected()),
-        // Of another type: there are no bytes to know it by.
-        Err(reason) if reason.is_unreadable() => return Ok(Some(record(&reason))),
-        Err(error) => return Err(error),
-    };
-    let (stamp, reason, bytes) = match parts.as_slice() {
-        [] => return Ok(None),
-        [
-            Value::BulkString(stamp),
-            Value::BulkString(bytes),
-            Value::Int(left),
-        ] => match read_state(name, bytes, *left) {
-            Ok(_) => return Ok(None),
-            Err(reason) => (stamp, reason, bytes),
-        },
-        [
-            Value::BulkString(stamp),
-            Value::Int(_),
-            Value::BulkString(bytes),
-        ] => (stamp, StoreError::unreadable(TOO_LARGE), bytes),
-        _ => return Err(unexpected()),
-    };
-    let record = record(&reason).with_stamp(String::from_utf8_lossy(stamp).as_ref());
-    Ok(Some(match is_newer(bytes) {
-        true => record.newer(),
-        false => record,
-    }))
-}
-
-/// Removes a record that is what was listed, and says whether it was.
-pub(super) async fn discard(
-    link: &impl Carrier,
-    record: &UnreadableRecord,
-) -> Result<bool, StoreError> {
-    let Some(stamp) = record.stamp().filter(|_| !record.is_newer()) else {
-        let reason = "only an operator of the store may remove it, by the store's own means";
-        return Err(StoreError::refused_as(RefusalKind::NotAllowed, reason));
-    };
-    let (key, args) = (record.name().to_string(), Args::with_room(0).word(stamp));
-    match scripts::DISCARD.run(link, &key, &args).await? {
-        Value::Int(gone) => Ok(gone == 1),
-        _ => Err(unexpected()),
-    }
-}
-
-/// Whether a record says that a later version wrote it.
-fn is_newer(bytes: &[u8]) -> bool {
-    let version = bytes.strip_prefix(FAMILY);
-    let version = version.and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
-    version.is_some_and(|version| {
-        let number = std::str::from_utf8(version).map(str::parse::<u32>);
-        // What is no number was not written by this version, or one before.
-        !matches!(number, Ok(Ok(0..=VERSION)))
-    })
+    // Nothing of ours lives for ever: somebody has changed the key, and the script
+    // that found it gave it its own time again.
+    let left = u64::try_from(left).map_or(CENTURY, Duration::from_millis);
+    Ok(decode(name, bytes)?.state(left))
 }
 
 pub(super) fn unexpected() -> StoreError {
     StoreError::unavailable(Failure::unexpected_reply())
 }
+
+mod damaged;
+
+pub(super) use self::damaged::{discard, unreadable};

@@ -75,23 +75,23 @@ impl Copies {
         name: &RecordName,
         event: Event,
     ) -> Result<Answer, StoreError> {
-        match &event {
-            // Whatever is there is only read: a replay waits for no replica.
-            Event::Acquire { claim } => {
-                if let Some(answer) = commands::found(routes, name, claim).await? {
-                    return Ok(answer);
-                }
-            }
-            // A lease lives on, whether or not a connection is free to wait on.
-            Event::Extend { .. } => {
-                let answer = commands::apply(routes, name, event.clone()).await?;
-                if answer != Answer::Done {
-                    return Ok(answer);
-                }
-            }
-            _ => {}
+        // Whatever is there is only read: a replay waits for no replica.
+        if let Event::Acquire { claim } = &event
+            && let Some(answer) = commands::found(routes, name, claim).await?
+        {
+            return Ok(answer);
         }
-        let connection = self.connection(routes, &name.to_string()).await?;
+        let connection = match self.connection(routes, &name.to_string()).await {
+            Ok(connection) => connection,
+            // A lease lives on, whether or not a connection is free to wait on.
+            Err(error) if matches!(event, Event::Extend { .. }) => {
+                return match commands::apply(routes, name, event).await? {
+                    Answer::Done => Err(error),
+                    answer => Ok(answer),
+                };
+            }
+            Err(error) => return Err(error),
+        };
         let deadline = Instant::now() + DEADLINE + self.wait;
         let answer = timeout_at(deadline, commands::apply(&connection, name, event)).await;
         let answer = match answer {

@@ -8,10 +8,7 @@ if not record or record.word ~= 'cached' then
 end
 -- As long as the outcome would have lasted, so that no late command of its holder
 -- writes it again.
-local left = redis.call('PTTL', key)
-if left < 1 then
-  left = record.retention
-end
+local left = math.max(left_of(record), 1)
 write({
   word = 'released', phase = '-', lease = ARGV[1], rev = record.rev + 1, step = record.step,
   fingerprint = record.fingerprint, lease_ttl = record.lease_ttl, retention = left,

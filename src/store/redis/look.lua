@@ -5,4 +5,10 @@ local size = redis.call('STRLEN', KEYS[1])
 if size > MAX_RECORD_BYTES then
   return { size }
 end
-return { redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]) }
+local value = redis.call('GET', KEYS[1])
+local record = value and read_line(string.sub(value, 1, 512))
+if not record then
+  return { value, redis.call('PTTL', KEYS[1]) }
+end
+local _, said = left_of(record)
+return { value, said }

@@ -17,7 +17,7 @@ if record.word == 'released' then
   end
   -- What a forgotten outcome left lasts no shorter for it. A verdict that is there
   -- stays where none is given, as that of its own request.
-  ttl = math.max(ttl, redis.call('PTTL', key))
+  ttl = math.max(ttl, (left_of(record)))
   if record.phase == 'refused' and ARGV[7] == '-' then
     return released(record.rev + 1, 'refused', record.fingerprint, content())
   end

@@ -17,8 +17,9 @@ use crate::store::BoxFuture;
 /// Up to this many bytes a write is let through on a server that is out of
 /// memory: it replaces a record of about its size, and frees more than it takes
 /// where it settles a key. Whatever is larger is refused, and its caller
-/// completes without the body.
-const ALWAYS_FITS: usize = 1024;
+/// completes without the body. A lock with the longest names of a request, sealed, is
+/// smaller.
+const ALWAYS_FITS: usize = 4096;
 
 /// The largest record that is read or written, in bytes: what an answer of 8 MiB
 /// takes, with room for the escapes of its text. What is larger was not written
@@ -194,21 +195,47 @@ macro_rules! script {
     };
 }
 
-script!(TAKE_OVER, "common.lua", "claim.lua", "take_over.lua");
-script!(EXTEND, "common.lua", "claim.lua", "extend.lua");
-script!(ENTER, "common.lua", "claim.lua", "enter.lua");
+script!(
+    TAKE_OVER,
+    "grammar.lua",
+    "common.lua",
+    "claim.lua",
+    "take_over.lua"
+);
+script!(
+    EXTEND,
+    "grammar.lua",
+    "common.lua",
+    "claim.lua",
+    "extend.lua"
+);
+script!(ENTER, "grammar.lua", "common.lua", "claim.lua", "enter.lua");
 script!(
     COMPLETE,
     "undisturbed.lua",
+    "grammar.lua",
     "common.lua",
     "claim.lua",
     "complete.lua"
 );
-script!(RELEASE, "common.lua", "claim.lua", "release.lua");
-script!(ABANDON, "common.lua", "claim.lua", "abandon.lua");
-script!(RESOLVE, "common.lua", "resolve.lua");
-script!(FORGET, "common.lua", "forget.lua");
-script!(LOOK, "look.lua");
+script!(
+    RELEASE,
+    "grammar.lua",
+    "common.lua",
+    "claim.lua",
+    "release.lua"
+);
+script!(
+    ABANDON,
+    "grammar.lua",
+    "common.lua",
+    "claim.lua",
+    "abandon.lua"
+);
+script!(RESOLVE, "grammar.lua", "common.lua", "resolve.lua");
+script!(FORGET, "grammar.lua", "common.lua", "forget.lua");
+script!(LOOK, "grammar.lua", "look.lua");
+script!(LEAST_WRITER, "least_writer.lua");
 script!(PROVE, "prove.lua");
 script!(IDENTIFY, "identify.lua");
 script!(DISCARD, "discard.lua");

@@ -1,4 +1,5 @@
--- ARGV 5, 6: the lease and revision that were seen; 7: what stands behind the first
+-- ARGV 5, 6: the lease and revision that were seen; 7: `watched` where the asker has
+-- seen them for the whole lease by its own clock; 8: what stands behind the first
 -- line of the new holder's record.
 if not record then
   return is()
@@ -7,15 +8,15 @@ end
 if record.phase == 'claimed' and record.lease == claim.lease and record.step == 0 then
   return { 'done' }
 end
-local left = redis.call('PTTL', key)
--- -1: it never expires, so no lapse can be seen; the reader refuses it.
-local lapsed = left ~= -1 and left <= record.retention
+local seen = record.lease == ARGV[5] and integer(record.rev) == ARGV[6]
+-- By the server's clock, or by that of the asker: of this very version.
+local lapsed = left_of(record) <= record.retention or (seen and ARGV[7] == 'watched')
 -- Free for any request: nothing was executed, and no holder has it.
 local free = record.word == 'released' or record.phase == 'claimed' and lapsed
 if not free and record.fingerprint ~= claim.fingerprint then
   return { 'mismatch' }
 end
-if record.lease ~= ARGV[5] or integer(record.rev) ~= ARGV[6] then
+if not seen then
   return is()
 end
 -- A lease is that of one execution: it takes nothing that it gave back.
@@ -23,7 +24,7 @@ if record.word == 'released' and record.lease == claim.lease then
   return is()
 end
 if free then
-  return lock(0, record.rev + 1, 'claimed', ARGV[7])
+  return lock(0, record.rev + 1, 'claimed', ARGV[8])
 end
 if record.word ~= 'locked' or not lapsed then
   return is()

@@ -22,10 +22,10 @@ const SCAN: usize = 1000;
 /// How the first lines of records begin that can be read, and whether such a
 /// record may be unresolved; which locks have lapsed, their time to live says.
 const BEGINNINGS: [(&[u8], bool); 4] = [
-    (b"genesys-once/2 indeterminate ", true),
-    (b"genesys-once/2 locked ", true),
-    (b"genesys-once/2 cached ", false),
-    (b"genesys-once/2 released ", false),
+    (b"genesys-once/3 indeterminate ", true),
+    (b"genesys-once/3 locked ", true),
+    (b"genesys-once/3 cached ", false),
+    (b"genesys-once/3 released ", false),
 ];
 
 /// As many bytes as the longest has.

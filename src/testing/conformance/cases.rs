@@ -1,15 +1,16 @@
 //! The transition table, line by line, repeats and late commands included. The
 //! reference beside each trial compares what the words here leave out.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, whichever};
+use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, origin, resolved, whichever};
 use crate::outcome::{Kept, Outcome};
 use crate::record::Phase::{Claimed, Dispatched};
-use crate::record::{Attempts, Claim, Event, LeaseId, Phase, Refusal, Resolution, Seen};
+use crate::record::{Attempts, Cause, Claim, Event, LeaseId, Phase, Refusal, Resolution, Seen};
 
 use Wanted::{
     Absent, Cached, Done, Held, Indeterminate, Lapsed, Mismatch, NotHolder, Released, StaleStep,
@@ -20,7 +21,7 @@ pub(super) type Case = (&'static str, Vec<(Move, Wanted)>);
 
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Case> {
-    let (a, b, x) = (holder(b'A'), holder(b'B'), holder(b'X'));
+    let (a, b, x) = (&holder(b'A'), &holder(b'B'), &holder(b'X'));
     let refused = || Some(Refusal::Refused(outcome("no")));
     let limited = Some(Refusal::RateLimited { retry_after: Duration::from_millis(1500) });
     vec![
@@ -49,6 +50,15 @@ pub(super) fn all() -> Vec<Case> {
         ("a live lease is not taken over",
             vec![(acquire(a), Done), (take_over(b), Held(Dispatched)),
                 (enter(a, 1, Claimed), Done), (take_over(b), Held(Claimed))]),
+        ("a live lease is taken over by who has seen its version for the whole of it",
+            vec![(acquire(a), Done), (enter(a, 1, Claimed), Done), (watched(foreign(take_over(b))), Held(Claimed)),
+                (watched(again(take_over(b))), Held(Claimed)), (watched(take_over(b)), Done), (extend(a, None), NotHolder)]),
+        ("a live lease in Dispatched becomes indeterminate for who has seen its version for the whole of it",
+            vec![(acquire(a), Done), (watched(take_over(x)), Mismatch), (watched(take_over(b)), Indeterminate), (complete(a, 0), Done)]),
+        ("extend and enter raise the revision, so that no lease is taken for lapsed that lives on",
+            vec![(acquire(a), Done), (extend(a, Some(0)), Done), (watched(again(take_over(b))), Held(Dispatched)),
+                (enter(a, 1, Claimed), Done), (enter(a, 1, Claimed), Done), (watched(again(take_over(b))), Held(Claimed)),
+                (extend(a, None), Done), (watched(again(take_over(b))), Held(Claimed)), (watched(take_over(b)), Done)]),
         ("a lease that lapsed in Claimed is taken over, and its holder is out",
             vec![(acquire(a), Done), (enter(short(a), 1, Claimed), Done), (take_over(b), Done),
                 (extend(a, None), NotHolder), (extend(a, Some(1)), NotHolder), (enter(a, 2, Dispatched), NotHolder),
@@ -146,7 +156,7 @@ pub(super) fn all() -> Vec<Case> {
             vec![(acquire(a), Done), (release(a, 1, None), Done), (abandon(a, 2), NotHolder),
                 (complete(a, 2), Done), (abandon(a, 3), NotHolder)]),
         ("an indeterminate key is kept as long as its record said, not as the asker says",
-            vec![(acquire(Claim { retention: SHORT, ..a }), Done), (abandon(a, 1), Done), (acquire(b), Done)]),
+            vec![(acquire(Claim { retention: SHORT, ..a.clone() }), Done), (abandon(a, 1), Done), (acquire(b), Done)]),
 
         ("resolve finds nothing to resolve",
             vec![(resolve(None), Absent), (acquire(a), Done), (resolve(None), Held(Dispatched)),
@@ -197,15 +207,15 @@ fn unseen() -> Seen {
 }
 
 /// The same holder with a lease that lapses at once.
-pub(super) fn short(claim: Claim) -> Claim {
+pub(super) fn short(claim: impl Borrow<Claim>) -> Claim {
     Claim {
         lease_ttl: SHORT,
-        ..claim
+        ..claim.borrow().clone()
     }
 }
 
 /// The same holder with a record that is soon gone altogether.
-fn fleeting(claim: Claim) -> Claim {
+fn fleeting(claim: impl Borrow<Claim>) -> Claim {
     Claim {
         retention: SHORT,
         ..short(claim)
@@ -228,57 +238,80 @@ fn foreign(step: Move) -> Move {
     Move { seen, ..step }
 }
 
-pub(super) fn acquire(claim: Claim) -> Move {
+pub(super) fn acquire(claim: impl Borrow<Claim>) -> Move {
+    let claim = claim.borrow().clone();
     current(Event::Acquire { claim })
 }
 
-pub(super) fn take_over(claim: Claim) -> Move {
+pub(super) fn take_over(claim: impl Borrow<Claim>) -> Move {
+    let mut claim = claim.borrow().clone();
     // What was sent under the lease before is not the new holder's.
-    let attempts = Attempts {
+    claim.attempts = Attempts {
         sent: None,
         count: 0,
         ..claim.attempts
     };
     current(Event::TakeOver {
-        claim: Claim { attempts, ..claim },
+        claim,
         seen: unseen(),
+        watched: false,
     })
 }
 
-pub(super) fn extend(claim: Claim, dispatched: Option<u32>) -> Move {
+/// The same by one whose own clock says that the lease has lapsed.
+pub(super) fn watched(mut step: Move) -> Move {
+    if let Event::TakeOver { watched, .. } = &mut step.event {
+        *watched = true;
+    }
+    step
+}
+
+pub(super) fn extend(claim: impl Borrow<Claim>, dispatched: Option<u32>) -> Move {
+    let claim = claim.borrow().clone();
     current(Event::Extend { claim, dispatched })
 }
 
-pub(super) fn enter(claim: Claim, step: u32, phase: Phase) -> Move {
+pub(super) fn enter(claim: impl Borrow<Claim>, step: u32, phase: Phase) -> Move {
+    let claim = claim.borrow().clone();
     current(Event::Enter { claim, step, phase })
 }
 
-fn complete(claim: Claim, step: u32) -> Move {
+fn complete(claim: impl Borrow<Claim>, step: u32) -> Move {
     complete_for(claim, step, LONG)
 }
 
-pub(super) fn complete_for(claim: Claim, step: u32, ttl: Duration) -> Move {
+pub(super) fn complete_for(claim: impl Borrow<Claim>, step: u32, ttl: Duration) -> Move {
+    let claim = claim.borrow().clone();
     let outcome = outcome("{\"done\":[]}");
     current(Event::Complete {
         claim,
         step,
         outcome,
         kept: Kept::Whole,
+        origin: origin(),
         ttl,
     })
 }
 
-pub(super) fn complete_with(claim: Claim, step: u32, outcome: Arc<Outcome>, kept: Kept) -> Move {
+pub(super) fn complete_with(
+    claim: impl Borrow<Claim>,
+    step: u32,
+    outcome: Arc<Outcome>,
+    kept: Kept,
+) -> Move {
+    let claim = claim.borrow().clone();
     current(Event::Complete {
         claim,
         step,
         outcome,
         kept,
+        origin: origin(),
         ttl: LONG,
     })
 }
 
-pub(super) fn release(claim: Claim, step: u32, verdict: Option<Refusal>) -> Move {
+pub(super) fn release(claim: impl Borrow<Claim>, step: u32, verdict: Option<Refusal>) -> Move {
+    let claim = claim.borrow().clone();
     current(Event::Release {
         claim,
         step,
@@ -286,11 +319,15 @@ pub(super) fn release(claim: Claim, step: u32, verdict: Option<Refusal>) -> Move
     })
 }
 
-pub(super) fn abandon(claim: Claim, step: u32) -> Move {
+pub(super) fn abandon(claim: impl Borrow<Claim>, step: u32) -> Move {
+    let claim = claim.borrow().clone();
     current(Event::Abandon {
         claim,
         step,
-        cause: "connection reset\nby \"peer\"".into(),
+        cause: Cause {
+            text: "connection reset\nby \"peer\"".into(),
+            correlation_id: Some("1b2c".into()),
+        },
     })
 }
 
@@ -307,6 +344,7 @@ fn resolve_with(resolution: Resolution) -> Move {
         seen: unseen(),
         fingerprint: whichever(),
         resolution,
+        origin: resolved(),
         ttl: LONG,
     })
 }
@@ -320,10 +358,10 @@ fn resolve_for(time: Duration) -> Move {
 }
 
 /// The right version, of a request that asks for something else.
-fn resolve_another(claim: Claim) -> Move {
+fn resolve_another(claim: impl Borrow<Claim>) -> Move {
     let mut step = resolve(None);
     if let Event::Resolve { fingerprint, .. } = &mut step.event {
-        *fingerprint = claim.fingerprint;
+        *fingerprint = claim.borrow().fingerprint;
     }
     step
 }

@@ -12,7 +12,7 @@ use crate::outcome::{Kept, Outcome};
 use crate::record::{MAX_REFUSAL_BYTES, Refusal};
 
 pub(super) fn all() -> Vec<Case> {
-    let (a, b) = (holder(b'A'), holder(b'B'));
+    let (a, b) = (&holder(b'A'), &holder(b'B'));
     let replayed = |name, outcome: Arc<Outcome>, kept| {
         let steps = vec![
             (acquire(a), Wanted::Done),
@@ -54,7 +54,7 @@ pub(super) fn all() -> Vec<Case> {
             "what looks like the end of a record is replayed",
             outcome(
                 200,
-                "\ngenesys-once/2 locked\n\r\n\0{\"base64\":\"AA\"}",
+                "\ngenesys-once/3 locked\n\r\n\0{\"base64\":\"AA\"}",
                 &[],
             ),
             Kept::Whole,

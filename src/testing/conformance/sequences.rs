@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::Suite;
 use super::cases::{
     abandon, acquire, complete_for, complete_with, enter, extend, forget, outcome, release,
-    resolve, take_over,
+    resolve, take_over, watched,
 };
 use super::trial::{LONG, Move, SHORT, Version, holder};
 use crate::outcome::Kept;
@@ -78,6 +78,7 @@ fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
         4 => claims().prop_map(acquire),
         4 => claims().prop_map(take_over),
+        1 => claims().prop_map(|claim| watched(take_over(claim))),
         3 => (claims(), prop::option::of(steps())).prop_map(|(claim, step)| extend(claim, step)),
         5 => (claims(), steps(), phases).prop_map(|(claim, step, phase)| enter(claim, step, phase)),
         1 => (claims(), steps(), times()).prop_map(|(claim, step, ttl)| complete_for(claim, step, ttl)),

@@ -3,13 +3,15 @@
 //! compared. It knows no case.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Elapse;
 use crate::error::chain;
 use crate::key::{Fingerprint, RecordName};
 use crate::record::{
-    self, Answer, Attempts, Claim, Event, LeaseId, Phase, Record, RecordState, Seen,
+    self, About, Answer, Attempts, Caller, Claim, Event, Holder, LeaseId, Origin, Phase, Record,
+    RecordState, Resolved, Seen,
 };
 use crate::store::Store;
 
@@ -70,6 +72,46 @@ pub(super) fn holder(number: u8) -> Claim {
             count: 1,
             timeout: Duration::from_millis(65_000),
         },
+        about: Arc::new(about(number)),
+    }
+}
+
+/// What a store keeps of a request for people, word for word.
+fn about(number: u8) -> About {
+    About {
+        action: "custom_-_1".parse().ok(),
+        caller: Caller {
+            own_key: Some("order \"42\"\\".into()),
+            scope: Some("é".into()),
+            label: Some(format!("refund of {}", char::from(number)).into()),
+            sealed: None,
+        },
+        holder: Some(Arc::new(Holder {
+            host: "app-3".into(),
+            process: 4711,
+            started: moment(),
+        })),
+    }
+}
+
+/// Where an outcome comes from: of a platform, and of a person.
+pub(super) fn origin() -> Origin {
+    Origin {
+        action: "custom_-_1".parse().ok(),
+        answered: Some(moment()),
+        attempts: 2,
+        resolved: None,
+    }
+}
+
+pub(super) fn resolved() -> Origin {
+    Origin {
+        answered: None,
+        resolved: Some(Resolved {
+            at: moment(),
+            by: Some("ticket \"4711\"".into()),
+        }),
+        ..origin()
     }
 }
 

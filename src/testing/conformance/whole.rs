@@ -42,7 +42,7 @@ async fn one_of_many_acquires(suite: &Suite<'_>) {
 
 async fn one_of_many_takes_over(suite: &Suite<'_>) {
     let name = suite.name();
-    let lost = holder(b'A');
+    let lost = &holder(b'A');
     send(suite.store, &name, acquire(lost)).await;
     send(suite.store, &name, enter(short(lost), 1, Phase::Claimed)).await;
     (suite.elapse)(Duration::from_millis(60)).await;
@@ -90,7 +90,7 @@ async fn namespaces_share_nothing(suite: &Suite<'_>) {
 /// not for ever: they look at the record each time.
 async fn notices_come_and_end(suite: &Suite<'_>) {
     let name = suite.name();
-    let a = holder(b'A');
+    let a = &holder(b'A');
     send(suite.store, &name, acquire(a)).await;
     let mut quiet = false;
     for _ in 0..5 {
@@ -130,7 +130,7 @@ async fn the_unresolved_are_listed(suite: &Suite<'_>) {
         Err(error) if error.is_refused() => return,
         Err(error) => panic!("{CASE}: {}", chain(&error)),
     }
-    let a = holder(b'A');
+    let a = &holder(b'A');
     let mut keys = Vec::new();
     for number in 0..6 {
         let name = RecordName::new(namespace.clone(), key());

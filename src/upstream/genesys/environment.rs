@@ -148,13 +148,18 @@ impl Environment {
         Ok(())
     }
 
+    /// Scheme, host and port of the API.
+    pub(super) fn origin(&self) -> String {
+        let port = self.api.port_or_known_default().unwrap_or_default();
+        let host = self.api.host_str().unwrap_or_default();
+        format!("{}://{host}:{port}", self.api.scheme())
+    }
+
     /// The default namespace of a client: a digest, because a host and a client
     /// id together are longer than a namespace may be.
     pub(super) fn namespace(&self, client_id: &str) -> Namespace {
-        let port = self.api.port_or_known_default().unwrap_or_default();
-        let host = self.api.host_str().unwrap_or_default();
         // A host has no line break, so no two pairs have one text.
-        let text = format!("{}://{host}:{port}\n{client_id}", self.api.scheme());
+        let text = format!("{}\n{client_id}", self.origin());
         let digest = Sha256::digest(text);
         let hex: String = digest
             .iter()

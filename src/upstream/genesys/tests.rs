@@ -123,7 +123,10 @@ fn debug_shows_settings_and_no_secret() {
         shown.contains("client-id") && shown.contains("example.com"),
         "{shown}"
     );
-    assert_eq!(cloud.route_label(), "actions?flatten=true");
+    assert_eq!(
+        cloud.route_label(),
+        "https://example.com:443\nactions?flatten=true"
+    );
     assert_eq!(cloud.attempt_limit(), Duration::from_secs(65));
 }
 

@@ -15,6 +15,7 @@ fn claim(lease: u8, request: u8) -> Claim {
         lease_ttl: LEASE,
         retention: RETENTION,
         attempts: Attempts::default(),
+        about: Default::default(),
     }
 }
 
@@ -36,17 +37,21 @@ fn records() -> Vec<Option<Stored>> {
         Content::Locked {
             phase: claimed,
             attempts,
+            about: Default::default(),
         },
         Content::Locked {
             phase: dispatched,
             attempts,
+            about: Default::default(),
         },
         Content::Cached {
             outcome: answer("{}"),
             kept: Kept::Whole,
+            origin: Default::default(),
         },
         Content::Indeterminate {
             attempts,
+            about: Default::default(),
             cause: None,
         },
         Content::Released { verdict: None },
@@ -86,40 +91,55 @@ fn records() -> Vec<Option<Stored>> {
 fn events(seen: Seen) -> Vec<Event> {
     let mut events = Vec::new();
     for (lease, request, step) in triples([1, 2, 3], [8, 9], [0, 1, 2, 3]) {
-        let claim = claim(lease, request);
+        let of = claim;
+        let claim = || of(lease, request);
         let Claim {
             lease, fingerprint, ..
-        } = claim;
+        } = claim();
         events.extend([
-            Event::Acquire { claim },
-            Event::TakeOver { claim, seen },
+            Event::Acquire { claim: claim() },
+            Event::TakeOver {
+                claim: claim(),
+                seen,
+                watched: false,
+            },
+            Event::TakeOver {
+                claim: claim(),
+                seen,
+                watched: true,
+            },
             Event::Extend {
-                claim,
+                claim: claim(),
                 dispatched: None,
             },
             Event::Extend {
-                claim,
+                claim: claim(),
                 dispatched: Some(step),
             },
             Event::Complete {
-                claim,
+                claim: claim(),
                 step,
                 outcome: answer("{}"),
                 kept: Kept::Whole,
+                origin: Default::default(),
                 ttl: RETENTION,
             },
             Event::Abandon {
-                claim,
+                claim: claim(),
                 step,
                 cause: "reset".into(),
             },
             Event::Forget { lease },
         ]);
         events.extend(
-            [Phase::Claimed, Phase::Dispatched].map(|phase| Event::Enter { claim, step, phase }),
+            [Phase::Claimed, Phase::Dispatched].map(|phase| Event::Enter {
+                claim: claim(),
+                step,
+                phase,
+            }),
         );
         events.extend([None, refused()].map(|verdict| Event::Release {
-            claim,
+            claim: claim(),
             step,
             verdict,
         }));
@@ -132,6 +152,7 @@ fn events(seen: Seen) -> Vec<Event> {
             seen,
             fingerprint,
             resolution,
+            origin: Default::default(),
             ttl: RETENTION,
         }));
     }
@@ -236,6 +257,7 @@ fn a_reader_is_told_what_a_take_over_would_do() {
             let event = Event::TakeOver {
                 claim: claim(3, request),
                 seen,
+                watched: false,
             };
             send(&Some((record.clone(), left)), &event)
         };

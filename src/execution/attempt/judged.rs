@@ -1,0 +1,112 @@
+//! What an answer means for the execution that got it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::super::{Executed, Execution, Holding, Locked};
+use super::{Attempt, Wire};
+use crate::error::{SendError, chain};
+use crate::outcome::{BodyEnd, Outcome, Then, Verdict};
+use crate::policy::{OnUnknown, classify};
+use crate::record::Cause;
+use crate::telemetry;
+
+impl Execution<Locked> {
+    /// What an answer means for this execution; where that is not known, gives
+    /// itself back with the cause, to be abandoned.
+    pub(super) fn judge(
+        mut self,
+        sent: Result<Outcome, SendError>,
+        wire: Wire,
+    ) -> Result<Attempt, (Self, Cause)> {
+        let sent =
+            sent.and_then(|outcome| bounded(outcome, self.state.held.reading.max_response_bytes));
+        let (verdict, cause) = match &sent {
+            Ok(outcome) => {
+                let classify = || classify::verdict(outcome, &*self.state.held.reading.classify);
+                match catch_unwind(AssertUnwindSafe(classify)) {
+                    // Nobody asks why.
+                    Ok(Verdict::Final) => (Verdict::Final, "".into()),
+                    Ok(verdict) => (verdict, cause_of(outcome)),
+                    // The answer is there, and what it means is not known.
+                    Err(_) => {
+                        let cause = cause_of(outcome).text;
+                        let text = format!("{cause}, and classify panicked");
+                        (Verdict::Unknown, answered(outcome, text))
+                    }
+                }
+            }
+            Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error).into()),
+            Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error).into()),
+        };
+        if let Some((call, span)) = wire {
+            call.ended(verdict);
+            // The answer outlives the panic of a subscriber, also of the span's end.
+            let sent = &sent;
+            telemetry::contained(move || telemetry::attempted(&span, verdict, sent));
+            self.core.progress.trail().judged(verdict);
+        }
+        match (verdict, sent) {
+            (Verdict::Final, Ok(outcome)) => Ok(Attempt::Executed(self.executed(outcome))),
+            (Verdict::NotExecuted(then), sent) => {
+                let Holding { claim, step, .. } = &*self.state.held;
+                if !self.state.held.unproven {
+                    self.core.progress.held(claim.clone(), *step);
+                }
+                Ok(Attempt::NotExecuted(self, then, sent))
+            }
+            _ if self.state.held.reading.on_unknown == OnUnknown::Retry => {
+                self.state.held.unproven = true;
+                let claim = &self.state.held.claim;
+                let error = self.core.indeterminate(claim, self.wall_now(), cause.text);
+                Ok(Attempt::Unproven(self, error))
+            }
+            _ => Err((self, cause)),
+        }
+    }
+
+    fn executed(self, outcome: Outcome) -> Execution<Executed> {
+        let state = Executed {
+            held: self.state.held,
+            outcome: Arc::new(outcome),
+        };
+        let executed = Execution {
+            core: self.core,
+            state,
+        };
+        executed.note_outcome();
+        executed
+    }
+}
+
+/// The answer as far as it may be kept. A success is settled by its status; what a
+/// larger body of another answer says is not known.
+fn bounded(outcome: Outcome, limit: usize) -> Result<Outcome, SendError> {
+    match outcome.body.len() > limit {
+        false => Ok(outcome),
+        true if outcome.status_code.is_success() => Ok(outcome.with_body_end(BodyEnd::Unread)),
+        true => {
+            let cause = format!("the answer is larger than {limit} bytes");
+            Err(SendError::after_sending(cause))
+        }
+    }
+}
+
+fn cause_of(outcome: &Outcome) -> Cause {
+    let mut text = format!("the platform answered {}", outcome.status_code.as_u16());
+    if let Some(id) = outcome.correlation_id() {
+        text += &format!(" (correlation id {id})");
+    }
+    if let Some(fault) = classify::fault(outcome) {
+        text += &format!("; {fault}");
+    }
+    answered(outcome, text)
+}
+
+/// What happened, with the id under which the platform knows its answer.
+fn answered(outcome: &Outcome, text: String) -> Cause {
+    Cause {
+        text: text.into(),
+        correlation_id: outcome.correlation_id().map(Arc::from),
+    }
+}

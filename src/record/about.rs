@@ -1,0 +1,116 @@
+//! What a record tells people: what its request is, who holds it, where its
+//! outcome comes from. No rule looks at any of it, and a part of it that cannot
+//! be read keeps nobody from anything.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::shown;
+use crate::request::{ActionId, DataActionRequest};
+
+/// What a `Locked` or `Indeterminate` record tells of its request and its holder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct About {
+    /// The action that is executed.
+    #[serde(serialize_with = "shown::action")]
+    pub action: Option<ActionId>,
+    /// What the caller called the request.
+    #[serde(flatten)]
+    pub caller: Caller,
+    /// Who holds the key, or held it when it became indeterminate.
+    #[serde(serialize_with = "shown::holder")]
+    pub holder: Option<Arc<Holder>>,
+}
+
+/// What a caller called a request: nothing where the request is
+/// [`sensitive`](DataActionRequest::sensitive).
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Caller {
+    /// The caller's own key.
+    #[serde(serialize_with = "shown::some_text")]
+    pub own_key: Option<Arc<str>>,
+    /// Its scope.
+    #[serde(serialize_with = "shown::some_text")]
+    pub scope: Option<Arc<str>>,
+    /// Its [`label`](DataActionRequest::label).
+    #[serde(serialize_with = "shown::some_text")]
+    pub label: Option<Arc<str>>,
+    /// The three above, encrypted, where they cannot be opened.
+    #[serde(serialize_with = "shown::is_there")]
+    pub(crate) sealed: Option<Arc<str>>,
+}
+
+/// The engine that holds a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// The name of its host.
+    #[serde(serialize_with = "shown::text")]
+    pub host: Arc<str>,
+    /// The id of its process.
+    pub process: u32,
+    /// When the engine started, by its wall clock.
+    #[serde(rename = "started_ms", serialize_with = "shown::time")]
+    pub started: SystemTime,
+}
+
+/// Where a recorded outcome comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Origin {
+    /// The action that was executed.
+    #[serde(serialize_with = "shown::action")]
+    pub action: Option<ActionId>,
+    /// When the platform answered, by the holder's wall clock; `None` where a
+    /// person or a policy said how it went.
+    #[serde(rename = "answered_ms", serialize_with = "shown::some_time")]
+    pub answered: Option<SystemTime>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// By whom the key was resolved, where it was.
+    pub resolved: Option<Resolved>,
+}
+
+/// That a key was resolved.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Resolved {
+    /// When, by the resolver's wall clock.
+    #[serde(rename = "at_ms", serialize_with = "shown::time")]
+    pub at: SystemTime,
+    /// By whom, where that was said: [`Resolution::by`](super::Resolution::by).
+    #[serde(serialize_with = "shown::some_text")]
+    pub by: Option<Arc<str>>,
+}
+
+impl Caller {
+    fn of(request: &DataActionRequest) -> Self {
+        let [own_key, scope, label] = request.called().map(Option::<&Arc<str>>::cloned);
+        Self {
+            own_key,
+            scope,
+            label,
+            sealed: None,
+        }
+    }
+}
+
+impl About {
+    /// A request's, under this holder.
+    pub(crate) fn new(request: &DataActionRequest, holder: Arc<Holder>) -> Self {
+        Self {
+            action: Some(request.action_id().clone()),
+            caller: Caller::of(request),
+            holder: Some(holder),
+        }
+    }
+
+    /// The same without what the caller called it.
+    pub(crate) fn sensitive(self: Arc<Self>) -> Arc<Self> {
+        if self.caller == Caller::default() {
+            return self;
+        }
+        let mut about = Arc::unwrap_or_clone(self);
+        about.caller = Caller::default();
+        Arc::new(about)
+    }
+}

@@ -1,0 +1,119 @@
+//! What only people and other programs read: it blocks no key, and what they are
+//! shown is pinned.
+
+use super::*;
+use crate::record::RecordState;
+
+/// Red when any member of the JSON has to be what it should: a label that is a
+/// number made the key unreadable.
+#[test]
+fn what_only_people_read_blocks_no_key() {
+    let record = record(locked(Phase::Dispatched));
+    let text = String::from_utf8(encode(&record)).unwrap();
+    for (from, to) in [
+        ("\"refund\"", "7"),
+        ("\"refund\"", "[1,{}]"),
+        ("\"refund\"", "null"),
+        ("\"refund\"", "{\"a\":[]}"),
+        ("\"app-3\"", "-1.5"),
+        ("4711", "true"),
+        ("4711", "4294967296"),
+        ("\"started_ms\":1000", "\"started_ms\":\"x\""),
+        ("\"started_ms\":1000", "\"started_ms\":18446744073709551615"),
+        ("\"custom_-_1\"", "\"a:b\""),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        let read = decode(changed.as_bytes()).unwrap();
+        assert_eq!(
+            (read.seen(), read.step),
+            (record.seen(), record.step),
+            "{to}"
+        );
+    }
+    let whole = Content::Released {
+        verdict: Some(Refusal::Refused(outcome("no"))),
+    };
+    let text = String::from_utf8(encode(&super::record(whole))).unwrap();
+    for (from, to) in [
+        ("released refused", "released later-kind"),
+        ("\"status\":200", "\"status\":\"ok\""),
+        ("\"status\":200", "\"kind\":\"of a later version\""),
+        ("\"headers\":[", "\"headers\":[7,"),
+    ] {
+        let read = decode(text.replacen(from, to, 1).as_bytes()).unwrap();
+        let left = matches!(read.content, Content::Released { verdict: None });
+        assert!(left || to.starts_with("released"), "{to}: {read:?}");
+    }
+    // Whose record it is, is needed.
+    let copied = text.replacen("billing", "another", 1);
+    assert!(decode(copied.as_bytes()).unwrap_err().is_unreadable());
+}
+
+/// What other programs are shown, byte by byte.
+#[test]
+fn states_are_this_json() {
+    let left = Duration::from_secs(604_800 + 7);
+    let shown = |content| serde_json::to_value(record(content).state(left)).unwrap();
+    let seen = serde_json::json!({"revision": 7, "lease": "ab".repeat(16)});
+    let about = serde_json::json!({
+        "action": "custom_-_1", "own_key": "order \"42\"", "scope": "eu", "label": "refund",
+        "sealed": false, "holder": {"host": "app-3", "process": 4711, "started_ms": 1000},
+        "sent_ms": 0, "attempts": 2, "attempt_timeout_ms": 65_000,
+        "seen": seen, "fingerprint": "cd".repeat(32),
+    });
+    let with = |base: &serde_json::Value, more: serde_json::Value| {
+        let mut all = base.clone();
+        all.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        all
+    };
+    let held = serde_json::json!({
+        "state": "locked", "phase": "dispatched", "lease_left_ms": 7000, "lease_ms": 30_000,
+    });
+    assert_eq!(shown(locked(Phase::Dispatched)), with(&about, held));
+    let lost = Content::Indeterminate {
+        attempts: ATTEMPTS,
+        about: Arc::new(super::about()),
+        cause: Some("cut".into()),
+    };
+    let open = serde_json::json!({
+        "state": "indeterminate", "since_ms": 0, "cause": "cut", "correlation_id": null,
+        "age_ms": null, "may_run_ms": 95_000,
+    });
+    assert_eq!(shown(lost), with(&about, open));
+    let cached = Content::Cached {
+        outcome: Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}")),
+        kept: Kept::Whole,
+        origin: origin(),
+    };
+    let known = serde_json::json!({
+        "state": "cached", "outcome": {"status": 200, "headers": [], "body": "{}"},
+        "left_ms": 604_800_000, "kept": "whole", "action": "custom_-_1", "answered_ms": 2000,
+        "attempts": 2, "resolved": {"at_ms": 3000, "by": "ticket 4711"},
+        "seen": seen, "fingerprint": "cd".repeat(32),
+    });
+    assert_eq!(shown(cached), known);
+    let free = serde_json::json!({
+        "state": "released", "verdict": {"rate_limited": {"retry_after_ms": 1500}},
+        "seen": seen, "fingerprint": "cd".repeat(32),
+    });
+    let retry_after = Duration::from_millis(1500);
+    let verdict = Some(Refusal::RateLimited { retry_after });
+    assert_eq!(shown(Content::Released { verdict }), free);
+}
+
+/// Red when the time to live is believed: after a server's clock was set back, a
+/// dead holder's lease of half a second showed an hour.
+#[test]
+fn a_lease_is_never_shown_longer_than_it_is() {
+    let record = record(locked(Phase::Dispatched));
+    let hour = Duration::from_secs(3600);
+    for left in [record.lifetime(), record.lifetime() + hour, Duration::MAX] {
+        let RecordState::Locked { lease_left, .. } = record.state(left) else {
+            panic!("not locked");
+        };
+        assert_eq!(lease_left, record.lease_ttl);
+    }
+}

@@ -1,0 +1,106 @@
+//! How a record's state is shown to other programs: as JSON by serde, with times
+//! in milliseconds and bodies as text where they are text. It knows no store.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+
+use super::codec::StoredBytes;
+use super::{About, Holder, Seen};
+use crate::key::Fingerprint;
+use crate::outcome::{Kept, Outcome};
+use crate::request::ActionId;
+
+/// Milliseconds since 1970.
+pub(crate) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(millis(*time))
+}
+
+pub(super) fn some_time<S: Serializer>(
+    time: &Option<SystemTime>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(millis).serialize(to)
+}
+
+pub(super) fn length<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+pub(super) fn some_length<S: Serializer>(
+    time: &Option<Duration>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => length(time, to),
+        None => to.serialize_none(),
+    }
+}
+
+pub(super) fn action<S: Serializer>(action: &Option<ActionId>, to: S) -> Result<S::Ok, S::Error> {
+    action.as_ref().map(ActionId::as_str).serialize(to)
+}
+
+pub(super) fn text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
+pub(super) fn some_text<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(to)
+}
+
+pub(super) fn about<S: Serializer>(about: &Arc<About>, to: S) -> Result<S::Ok, S::Error> {
+    (**about).serialize(to)
+}
+
+pub(super) fn holder<S: Serializer>(
+    holder: &Option<Arc<Holder>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    holder.as_deref().serialize(to)
+}
+
+/// Whether there is something, and nothing of it.
+pub(super) fn is_there<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bool(text.is_some())
+}
+
+pub(super) fn seen<S: Serializer>(seen: &Seen, to: S) -> Result<S::Ok, S::Error> {
+    let mut fields = to.serialize_struct("Seen", 2)?;
+    fields.serialize_field("revision", &seen.rev)?;
+    fields.serialize_field("lease", &seen.lease.to_string())?;
+    fields.end()
+}
+
+pub(super) fn fingerprint<S: Serializer>(print: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(print)
+}
+
+pub(super) fn kept<S: Serializer>(kept: &Kept, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(match kept {
+        Kept::Whole => "whole",
+        Kept::Sensitive => "sensitive",
+        Kept::TooLarge => "too_large",
+    })
+}
+
+/// Status, headers in their order, and the body.
+pub(super) fn outcome<S: Serializer>(outcome: &Arc<Outcome>, to: S) -> Result<S::Ok, S::Error> {
+    let headers: Vec<_> = outcome
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
+        .collect();
+    let mut fields = to.serialize_struct("Outcome", 3)?;
+    fields.serialize_field("status", &outcome.status_code.as_u16())?;
+    fields.serialize_field("headers", &headers)?;
+    fields.serialize_field("body", &StoredBytes::of(&outcome.body))?;
+    fields.end()
+}

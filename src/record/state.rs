@@ -1,0 +1,195 @@
+//! A record as a reader sees it. What its times mean is decided where it is made, in
+//! `Record::state`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::{About, Attempts, Origin, Phase, Refusal, Seen, shown};
+use crate::key::{Fingerprint, Version};
+use crate::outcome::{Kept, Outcome};
+
+/// A record as a reader sees it, with times by the store's clock.
+///
+/// As JSON it has the members that are named here and `state`: `locked`, `cached`,
+/// `indeterminate` or `released`. Times are in milliseconds, since 1970 where they
+/// are moments, and their names end with `_ms`; what is not known is `null`. A body
+/// is text, or `{"base64": …}` where it is none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RecordState {
+    /// A holder has the key.
+    #[non_exhaustive]
+    Locked {
+        /// What the holder may be doing.
+        phase: Phase,
+        /// What is left of the lease, never more than its whole length; zero once
+        /// it has lapsed.
+        #[serde(rename = "lease_left_ms", serialize_with = "shown::length")]
+        lease_left: Duration,
+        /// How long the lease lives from each extension. Whoever sees one revision
+        /// for that long knows that it has lapsed, whatever the store's clock says.
+        #[serde(rename = "lease_ms", serialize_with = "shown::length")]
+        lease: Duration,
+        /// What was sent under the lease.
+        #[serde(flatten)]
+        attempts: Attempts,
+        /// Of which request, and by whom.
+        #[serde(flatten, serialize_with = "shown::about")]
+        about: Arc<About>,
+        /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
+        seen: Seen,
+        /// What the holder's request asks for.
+        #[serde(serialize_with = "shown::fingerprint")]
+        fingerprint: Fingerprint,
+    },
+    /// The outcome is known.
+    #[non_exhaustive]
+    Cached {
+        /// The outcome, or its status alone: see `kept`.
+        #[serde(serialize_with = "shown::outcome")]
+        outcome: Arc<Outcome>,
+        /// How long the record lives on, at least: zero where the store was
+        /// not asked for it.
+        #[serde(rename = "left_ms", serialize_with = "shown::length")]
+        left: Duration,
+        /// How much of the outcome the record holds.
+        #[serde(serialize_with = "shown::kept")]
+        kept: Kept,
+        /// Where the outcome comes from.
+        #[serde(flatten)]
+        origin: Origin,
+        /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
+        seen: Seen,
+        /// What the request asked for.
+        #[serde(serialize_with = "shown::fingerprint")]
+        fingerprint: Fingerprint,
+    },
+    /// A request was sent and its fate is unknown.
+    #[non_exhaustive]
+    Indeterminate {
+        /// Since when: the time of sending, by the holder's wall clock.
+        #[serde(rename = "since_ms", serialize_with = "shown::time")]
+        since: SystemTime,
+        /// What happened.
+        #[serde(serialize_with = "shown::text")]
+        cause: Arc<str>,
+        /// The platform's id of its last answer, where it gave one.
+        #[serde(serialize_with = "shown::some_text")]
+        correlation_id: Option<Arc<str>>,
+        /// How long ago the record became indeterminate, by the store's clock;
+        /// `None` where its time to live makes no sense (none, or longer than
+        /// any that was written).
+        #[serde(rename = "age_ms", serialize_with = "shown::some_length")]
+        age: Option<Duration>,
+        /// How long after `since` the lost attempt might still be running: the
+        /// holder's attempt time-out and lease.
+        #[serde(rename = "may_run_ms", serialize_with = "shown::length")]
+        may_run: Duration,
+        /// What was sent, and when.
+        #[serde(flatten)]
+        attempts: Attempts,
+        /// Of which request, and by whom it was held.
+        #[serde(flatten, serialize_with = "shown::about")]
+        about: Arc<About>,
+        /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
+        seen: Seen,
+        /// What the request asked for.
+        #[serde(serialize_with = "shown::fingerprint")]
+        fingerprint: Fingerprint,
+    },
+    /// Nothing was executed and no holder has the key.
+    #[non_exhaustive]
+    Released {
+        /// The answer for waiters of the same request.
+        verdict: Option<Refusal>,
+        /// The version seen.
+        #[serde(serialize_with = "shown::seen")]
+        seen: Seen,
+        /// What the request asked for that the verdict is about.
+        #[serde(serialize_with = "shown::fingerprint")]
+        fingerprint: Fingerprint,
+    },
+}
+
+impl RecordState {
+    /// Whether a request may have been executed under this record, and nobody is
+    /// left who will find out: `Indeterminate`, or `Locked` with a lease in
+    /// `Dispatched` that has lapsed. `Store::unresolved` lists these.
+    pub fn is_unresolved(&self) -> bool {
+        match self {
+            Self::Indeterminate { .. } => true,
+            Self::Locked {
+                phase, lease_left, ..
+            } => *phase == Phase::Dispatched && lease_left.is_zero(),
+            Self::Cached { .. } | Self::Released { .. } => false,
+        }
+    }
+
+    /// Whether nothing was executed under this record and no holder has the key, so
+    /// that any request may take it: `Released`, or `Locked` with a lease in
+    /// `Claimed` that has lapsed.
+    pub fn is_free(&self) -> bool {
+        match self {
+            Self::Released { .. } => true,
+            Self::Locked {
+                phase, lease_left, ..
+            } => *phase == Phase::Claimed && lease_left.is_zero(),
+            Self::Cached { .. } | Self::Indeterminate { .. } => false,
+        }
+    }
+
+    /// This state, its lease lapsed where it is of the version that somebody has
+    /// watched for the whole length of it.
+    pub(crate) fn lapsed_if(mut self, watched: Option<Seen>) -> Self {
+        if let Self::Locked {
+            lease_left, seen, ..
+        } = &mut self
+            && watched == Some(*seen)
+        {
+            *lease_left = Duration::ZERO;
+        }
+        self
+    }
+
+    /// The version that was seen.
+    pub fn seen(&self) -> Seen {
+        match self {
+            Self::Locked { seen, .. }
+            | Self::Cached { seen, .. }
+            | Self::Indeterminate { seen, .. }
+            | Self::Released { seen, .. } => *seen,
+        }
+    }
+
+    /// The fingerprint to compare before an answer, a refusal or a verdict is
+    /// handed out.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Locked { fingerprint, .. }
+            | Self::Cached { fingerprint, .. }
+            | Self::Indeterminate { fingerprint, .. }
+            | Self::Released { fingerprint, .. } => *fingerprint,
+        }
+    }
+
+    /// Which execution of which request this is about: what `Engine::resolve`
+    /// takes.
+    pub fn version(&self) -> Version {
+        Version {
+            lease: self.seen().lease,
+            fingerprint: self.fingerprint(),
+        }
+    }
+}
+
+impl From<&RecordState> for Version {
+    fn from(state: &RecordState) -> Self {
+        state.version()
+    }
+}

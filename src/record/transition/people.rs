@@ -1,0 +1,87 @@
+//! What people and policies do to a record: settle it by what they found out, or
+//! forget its outcome.
+
+use std::time::Duration;
+
+use super::{Next, is};
+use crate::record::{Answer, Content, LeaseId, RELEASED_FOR, Record, Seen, Version};
+
+pub(super) fn resolve(
+    current: Option<(&Record, Duration)>,
+    resolver: Version,
+    seen: Seen,
+    found: Option<Content>,
+    ttl: Duration,
+) -> Next {
+    let Some((record, _)) = current else {
+        return Next::Keep(Answer::Is(None));
+    };
+    let applied = found.is_some();
+    let next = match found {
+        // Under the lost lease, so that a late proof still heals the record.
+        None => Record {
+            retention: RELEASED_FOR,
+            content: Content::Released { verdict: None },
+            ..record.clone()
+        },
+        // Under a lease of its own: the lost holder may still come with an
+        // answer, and no two recorded ones may differ.
+        Some(content) => Record {
+            lease: resolver.lease,
+            retention: ttl,
+            content,
+            ..record.clone()
+        },
+    };
+    match &record.content {
+        _ if record.fingerprint != resolver.fingerprint => Next::Keep(is(current)),
+        Content::Indeterminate { .. } if record.seen() == seen => {
+            let rev = record.rev + 1;
+            let left = next.retention;
+            Next::Write(Record { rev, ..next }, left, Answer::Done)
+        }
+        // This very command, applied before its reply was lost.
+        Content::Cached { .. } if applied && record.lease == resolver.lease => {
+            Next::Keep(Answer::Done)
+        }
+        Content::Released { .. }
+            if !applied
+                && record.lease == seen.lease
+                && record.rev == seen.rev.saturating_add(1) =>
+        {
+            Next::Keep(Answer::Done)
+        }
+        _ => Next::Keep(is(current)),
+    }
+}
+
+pub(super) fn forget(current: Option<(&Record, Duration)>, lease: LeaseId) -> Next {
+    match current {
+        Some((
+            record @ Record {
+                content: Content::Cached { .. },
+                ..
+            },
+            left,
+        )) => {
+            let record = Record {
+                rev: record.rev + 1,
+                lease,
+                retention: left,
+                content: Content::Released { verdict: None },
+                ..record.clone()
+            };
+            Next::Write(record, left, Answer::Done)
+        }
+        // This very command, applied before its reply was lost.
+        Some((
+            Record {
+                content: Content::Released { .. },
+                lease: theirs,
+                ..
+            },
+            _,
+        )) if *theirs == lease => Next::Keep(Answer::Done),
+        _ => Next::Keep(is(current)),
+    }
+}

@@ -1,0 +1,106 @@
+//! The right to send one command to the store, and what its end tells the breaker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{Guarded, caught};
+use crate::error::StoreError;
+use crate::policy::{Access, Failure};
+use crate::telemetry::{self, Raised};
+
+/// The right to send one command. Dropped without an end, it leaves the turn of
+/// a probe to the next one.
+pub(super) struct Turn<'a> {
+    pub(super) guarded: &'a Guarded,
+    pub(super) part: u64,
+    pub(super) access: Access,
+    pub(super) sent: Duration,
+    pub(super) probe: bool,
+}
+
+/// What the end of a command changed.
+pub(super) enum Change {
+    None,
+    Opened,
+    Closed(Option<Raised>),
+}
+
+impl Turn<'_> {
+    pub(super) async fn take<T, F>(
+        mut self,
+        command: &'static str,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let Guarded {
+            limit, namespace, ..
+        } = self.guarded;
+        // The future's own drop may panic, too.
+        let answer = caught(async move { Ok(timeout(*limit, call()).await) }).await;
+        let silent = matches!(answer, Ok(Err(_)));
+        let answer = answer.and_then(|answer| {
+            answer.unwrap_or_else(|_| {
+                let why = format!("no answer within {} s", limit.as_secs_f64());
+                Err(StoreError::unavailable(why))
+            })
+        });
+        let now = self.guarded.origin.elapsed();
+        let failure = Failure {
+            sent: self.sent,
+            now,
+            silent,
+            probe: self.probe,
+        };
+        // A store that refuses has answered.
+        let unanswered = answer.as_ref().err().filter(|error| !error.is_definite());
+        // What a store says of its failure is foreign code, too.
+        let why = unanswered.map(|error| {
+            let why = telemetry::contained(|| crate::error::chain(error));
+            (failure, why.unwrap_or_default().into())
+        });
+        self.end(now, why);
+        let (time, failed) = (now - self.sent, answer.is_err());
+        telemetry::contained(|| telemetry::store_command(namespace, command, time, failed));
+        answer
+    }
+
+    fn end(&mut self, now: Duration, failure: Option<(Failure, Arc<str>)>) {
+        let mut turned = std::mem::take(&mut self.probe);
+        let change = {
+            let mut state = self.guarded.state();
+            let was_closed = state.breakers.are_closed();
+            match failure {
+                Some((failure, why)) => {
+                    state.breakers.failed(self.part, self.access, failure);
+                    state.why = why;
+                }
+                None => turned |= state.breakers.answered(self.part, self.access, now),
+            }
+            match (was_closed, state.breakers.are_closed()) {
+                (true, false) => Change::Opened,
+                (false, true) => Change::Closed(state.open.take()),
+                _ => Change::None,
+            }
+        };
+        if turned {
+            self.guarded.turned.notify_waiters();
+        }
+        telemetry::contained(|| self.guarded.tell(change));
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.probe {
+            let now = self.guarded.origin.elapsed();
+            let mut state = self.guarded.state();
+            state.breakers.dropped(self.part, self.access, now);
+            drop(state);
+            self.guarded.turned.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a record tells people: of which request it is, who holds it, where its
+//! outcome comes from.
+
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Outcome, RecordState, Resolution,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::SECOND;
+
+fn order() -> DataActionRequest {
+    let request = DataActionRequest::new("custom_-_refund", r#"{"order":42}"#).unwrap();
+    let request = request.key("order 42").unwrap().scope("eu").unwrap();
+    request.label("refund order 42").unwrap()
+}
+
+/// An answer that proves nothing, under an id of the platform's.
+fn unknown() -> Step {
+    let mut headers = HeaderMap::new();
+    headers.insert("inin-correlation-id", HeaderValue::from_static("1b2c"));
+    Step::Answer(Outcome::new(StatusCode::BAD_GATEWAY, headers, "?"))
+}
+
+async fn engines(upstream: &ScriptedUpstream) -> [Engine; 2] {
+    let store = MemoryStore::new();
+    let builder = Engine::builder(upstream.clone()).store(store);
+    [
+        builder.clone().start().await.unwrap(),
+        builder.start().await.unwrap(),
+    ]
+}
+
+/// Red without any of the members: a key found at night was a digest that nobody
+/// could reverse.
+#[tokio::test(start_paused = true)]
+async fn record_says_whose_it_is_while_held_and_when_nobody_knows() {
+    let upstream = ScriptedUpstream::new(|_| unknown().after(SECOND));
+    let [holder, other] = engines(&upstream).await;
+    let key = IdempotencyKey::of(&order());
+    let asked = tokio::spawn(async move { holder.execute(order()).await });
+    upstream.ledger().wait_for(1).await;
+    let held = other.inspect(&key).await.unwrap().unwrap();
+    let Error::Indeterminate { .. } = asked.await.unwrap().unwrap_err() else {
+        panic!("it is not indeterminate");
+    };
+    let open = other.inspect(&key).await.unwrap().unwrap();
+    let RecordState::Locked {
+        about, attempts, ..
+    } = held
+    else {
+        panic!("{held:?}");
+    };
+    assert_eq!(attempts.count, 1);
+    assert_eq!(about.action.as_ref().unwrap().as_str(), "custom_-_refund");
+    assert_eq!(about.caller.own_key.as_deref(), Some("order 42"));
+    assert_eq!(about.caller.scope.as_deref(), Some("eu"));
+    assert_eq!(about.caller.label.as_deref(), Some("refund order 42"));
+    let who = about.holder.as_ref().unwrap();
+    assert_eq!(who.process, std::process::id());
+    assert!(!who.host.is_empty());
+    match open {
+        RecordState::Indeterminate {
+            about: still,
+            attempts: same,
+            since,
+            correlation_id,
+            ..
+        } => {
+            assert_eq!((still, same), (about, attempts));
+            assert_eq!(Some(since), attempts.sent);
+            assert_eq!(correlation_id.as_deref(), Some("1b2c"));
+        }
+        state => panic!("{state:?}"),
+    }
+}
+
+/// Red when the wish of a caller who joined does not count.
+#[tokio::test(start_paused = true)]
+async fn sensitive_leaves_out_what_the_caller_called_it() {
+    for joined in [false, true] {
+        let upstream = ScriptedUpstream::new(|_| unknown().after(SECOND));
+        let [holder, other] = engines(&upstream).await;
+        let first = match joined {
+            true => order(),
+            false => order().sensitive(),
+        };
+        let asked = tokio::spawn({
+            let holder = holder.clone();
+            async move { holder.execute(first).await }
+        });
+        upstream.ledger().wait_for(1).await;
+        let second = holder.execute(order().sensitive()).await;
+        assert!(second.is_err() && asked.await.unwrap().is_err());
+        let key = IdempotencyKey::of(&order());
+        let state = other.inspect(&key).await.unwrap().unwrap();
+        let RecordState::Indeterminate { about, .. } = state else {
+            panic!("{state:?}");
+        };
+        assert_eq!(about.caller, Default::default());
+        assert!(about.action.is_some() && about.holder.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcome_says_when_it_was_answered_and_by_whom_it_was_found() {
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::RateLimited(SECOND),
+        _ => Step::ok("{}"),
+    });
+    let [engine, _] = engines(&upstream).await;
+    let key = engine.execute(order()).await.unwrap().key();
+    let state = engine.inspect(&key).await.unwrap().unwrap();
+    let RecordState::Cached { origin, .. } = state else {
+        panic!("{state:?}");
+    };
+    assert_eq!(origin.attempts, 2);
+    assert!(origin.answered.is_some() && origin.resolved.is_none());
+
+    let upstream = ScriptedUpstream::new(|_| unknown());
+    let [engine, _] = engines(&upstream).await;
+    engine.execute(order()).await.unwrap_err();
+    let state = engine.inspect(&key).await.unwrap().unwrap();
+    let found = Outcome::new(StatusCode::OK, HeaderMap::new(), "found");
+    let resolution = Resolution::applied(found).by("ticket 4711");
+    engine.resolve(&key, &state, resolution).await.unwrap();
+    let state = engine.inspect(&key).await.unwrap().unwrap();
+    let shown = serde_json::to_value(&state).unwrap();
+    assert_eq!(shown["resolved"]["by"], "ticket 4711");
+    assert_eq!(shown["action"], "custom_-_refund");
+    assert_eq!(
+        (&shown["attempts"], &shown["answered_ms"]),
+        (&1.into(), &serde_json::Value::Null)
+    );
+    let RecordState::Cached { origin, .. } = state else {
+        panic!("{state:?}");
+    };
+    assert!(origin.resolved.unwrap().at > std::time::UNIX_EPOCH);
+}

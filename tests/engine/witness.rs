@@ -1,0 +1,185 @@
+//! A store's time to live is one witness: here its clock stands still, as after it
+//! was set back or behind a replica that lags, so that it sees no lease lapse.
+
+use std::sync::Arc;
+
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase};
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{
+    BoxFuture, Engine, Error, IdempotencyKey, MemoryStore, RecordName, RecordState, Resolution,
+    Store, StoreError,
+};
+use tokio::time::{Instant, sleep};
+
+use super::{SECOND, request};
+
+/// Shows every lease as if it had just begun, and lets nobody take one over who
+/// goes by that.
+#[derive(Clone)]
+struct StandsStill(MemoryStore);
+
+fn alive(mut state: RecordState) -> RecordState {
+    if let RecordState::Locked {
+        lease_left, lease, ..
+    } = &mut state
+    {
+        *lease_left = *lease;
+    }
+    state
+}
+
+impl Store for StandsStill {
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(async move {
+            if let Event::TakeOver { watched: false, .. } = &event
+                && let Some(state @ RecordState::Locked { .. }) = self.0.look(name).await?
+            {
+                return Ok(Answer::Is(Some(alive(state))));
+            }
+            Ok(match self.0.apply(name, event).await? {
+                Answer::Is(state) => Answer::Is(state.map(alive)),
+                answer => answer,
+            })
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async move { Ok(self.0.look(name).await?.map(alive)) })
+    }
+
+    fn unresolved<'a>(
+        &'a self,
+        namespace: &'a genesys_once::Namespace,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        self.0.unresolved(namespace, limit)
+    }
+}
+
+fn key() -> IdempotencyKey {
+    IdempotencyKey::of(&request("{}"))
+}
+
+/// The lease of a holder that is gone, in this phase.
+async fn left_behind(
+    engine: &Engine,
+    store: &StandsStill,
+    upstream: &ScriptedUpstream,
+    phase: Phase,
+) {
+    use genesys_once::Upstream as _;
+    let name = RecordName::new(engine.namespace().clone(), key());
+    let claim = Claim {
+        lease: LeaseId::from_bytes([7; 16]),
+        fingerprint: request("{}").fingerprint(upstream.route_label()),
+        lease_ttl: 30 * SECOND,
+        retention: 3600 * SECOND,
+        attempts: Attempts {
+            timeout: 65 * SECOND,
+            ..Attempts::default()
+        },
+        about: Default::default(),
+    };
+    let acquire = Event::Acquire {
+        claim: claim.clone(),
+    };
+    let enter = Event::Enter {
+        claim,
+        step: 1,
+        phase,
+    };
+    for event in [acquire, enter] {
+        assert_eq!(store.apply(&name, event).await.unwrap(), Answer::Done);
+    }
+}
+
+/// Red when only the store's clock counts: the key was stuck for as long as that
+/// stood still, and the caller was told that its deadline had passed.
+#[tokio::test(start_paused = true)]
+async fn dead_holder_s_lease_lapses_by_the_clock_of_who_waits() {
+    for phase in [Phase::Claimed, Phase::Dispatched] {
+        let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+        let store = StandsStill(MemoryStore::new());
+        let engine = Engine::builder(upstream.clone()).store(store.clone());
+        let engine = engine.start().await.unwrap();
+        left_behind(&engine, &store, &upstream, phase).await;
+        let begun = Instant::now();
+        let told = engine.execute(request("{}")).await;
+        let waited = begun.elapsed();
+        assert!(waited >= 30 * SECOND && waited < 33 * SECOND, "{waited:?}");
+        match phase {
+            Phase::Claimed => assert_eq!(told.unwrap().body(), "{}"),
+            _ => assert!(matches!(told, Err(Error::Indeterminate { .. })), "{told:?}"),
+        }
+        let calls = u64::from(phase == Phase::Claimed);
+        assert_eq!(upstream.ledger().total() as u64, calls);
+    }
+}
+
+/// Red when an extension leaves the revision as it is: the second engine took the
+/// lease of a holder that was alive, and its caller was told that nobody knows.
+#[tokio::test(start_paused = true)]
+async fn living_holder_keeps_its_lease_however_long_its_call_takes() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(50 * SECOND));
+    let store = StandsStill(MemoryStore::new());
+    let builder = Engine::builder(upstream.clone())
+        .store(store)
+        .lease(5 * SECOND);
+    let holder = builder.clone().start().await.unwrap();
+    let other = builder.start().await.unwrap();
+    let first = tokio::spawn(async move { holder.execute(request("{}")).await });
+    upstream.ledger().wait_for(1).await;
+    let second = other.execute(request("{}")).await.unwrap();
+    assert_eq!(second.body(), first.await.unwrap().unwrap().body());
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Red when an operator's engine goes by the store's clock alone: `resolve` had no
+/// effect.
+#[tokio::test(start_paused = true)]
+async fn operator_who_has_looked_for_a_whole_lease_may_resolve() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let store = StandsStill(MemoryStore::new());
+    let engine = Engine::builder(upstream.clone()).store(store.clone());
+    let engine = engine.start().await.unwrap();
+    left_behind(&engine, &store, &upstream, Phase::Dispatched).await;
+    let state = engine.inspect(&key()).await.unwrap().unwrap();
+    let resolve = async || {
+        let resolution = Resolution::not_applied().despite_clocks();
+        engine.resolve(&key(), &state, resolution).await
+    };
+    let early = resolve().await.unwrap_err();
+    assert!(matches!(early, Error::NotIndeterminate { .. }), "{early}");
+    sleep(30 * SECOND).await;
+    resolve().await.unwrap();
+    assert_eq!(engine.execute(request("{}")).await.unwrap().body(), "{}");
+}
+
+/// What was watched is taken in that very version, by whoever asks first.
+#[tokio::test(start_paused = true)]
+async fn only_one_of_many_who_watched_takes_the_lease() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
+    let store = StandsStill(MemoryStore::new());
+    let mut engines = Vec::new();
+    for _ in 0..8 {
+        let builder = Engine::builder(upstream.clone()).store(store.clone());
+        engines.push(Arc::new(builder.start().await.unwrap()));
+    }
+    left_behind(&engines[0], &store, &upstream, Phase::Claimed).await;
+    let asked = engines.iter().map(|engine| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(request("{}")).await })
+    });
+    let asked: Vec<_> = asked.collect();
+    for asked in asked {
+        asked.await.unwrap().unwrap();
+    }
+    assert_eq!(upstream.ledger().total(), 1);
+}

@@ -1,0 +1,185 @@
+//! What others do to a record's time to live, and how its first line is read: by the
+//! scripts and by the codec alike. And what stands beside the records.
+
+use genesys_once::record::{self, Answer, Event, LeaseId, Seen, WRITER};
+use genesys_once::{RecordState, RedisStore, Store};
+
+use super::{acquire, claim, name};
+use crate::support::redis::RedisServer;
+
+/// Whatever finds a time to live that is missing, or longer than any that was
+/// written, puts it right. Red when the time is believed: the key was unreadable for
+/// good, or its lease showed an hour.
+#[tokio::test]
+async fn a_time_to_live_that_somebody_moved_is_put_right_by_whoever_finds_it() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let key = name(1).to_string();
+    let moved: [&[&str]; 2] = [&["PERSIST", &key], &["EXPIRE", &key, "2592000"]];
+    let take_over = || Event::TakeOver {
+        claim: claim(2),
+        seen: Seen {
+            rev: 1,
+            lease: claim(1).lease,
+        },
+        watched: false,
+    };
+    for command in moved {
+        let finders: [&str; 3] = ["look", "acquire", "take over"];
+        for finder in finders {
+            server.command::<()>(&["FLUSHALL"]);
+            store.apply(&name(1), acquire(1)).await.unwrap();
+            server.command::<()>(command);
+            let found = match finder {
+                "look" => store.look(&name(1)).await.unwrap(),
+                "acquire" => state_of(store.apply(&name(1), acquire(2)).await.unwrap()),
+                _ => state_of(store.apply(&name(1), take_over()).await.unwrap()),
+            };
+            let Some(RecordState::Locked {
+                lease_left, lease, ..
+            }) = found
+            else {
+                panic!("{finder}: {found:?}");
+            };
+            assert_eq!(
+                (lease_left, lease),
+                (claim(1).lease_ttl, claim(1).lease_ttl)
+            );
+            let left: u64 = server.command(&["PTTL", &key]);
+            assert!((3_650_000..=3_660_000).contains(&left), "{finder}: {left}");
+        }
+    }
+    // An indeterminate record's, too; that it makes no sense is still told.
+    store.apply(&name(1), abandon(1)).await.unwrap();
+    for command in moved {
+        server.command::<()>(command);
+        let state = store.look(&name(1)).await.unwrap();
+        let Some(RecordState::Indeterminate { age: None, .. }) = state else {
+            panic!("{state:?}");
+        };
+        let left: u64 = server.command(&["PTTL", &key]);
+        assert!((3_590_000..=3_600_000).contains(&left), "{left}");
+    }
+}
+
+fn abandon(step: u32) -> Event {
+    Event::Abandon {
+        claim: claim(1),
+        step,
+        cause: "reset".into(),
+    }
+}
+
+fn state_of(answer: Answer) -> Option<RecordState> {
+    match answer {
+        Answer::Is(state) => state,
+        answer => panic!("{answer:?}"),
+    }
+}
+
+/// One grammar: whatever line `Record::decode` reads, the scripts read, and no
+/// other. Red when either of them knows a rule of its own.
+#[tokio::test]
+async fn scripts_and_the_codec_read_the_same_lines() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let key = name(1).to_string();
+    let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
+    let json = format!(r#"{{"name":"{key}","attempts":1,"attempt_timeout_ms":5}}"#);
+    let sound = format!("genesys-once/3 locked claimed {lease} 7 3 {fingerprint} 5 9");
+    let mut lines: Vec<Vec<u8>> = vec![sound.clone().into_bytes()];
+    for tail in ["", " later", " \u{e9}", "x", "\t", " ", "  "] {
+        lines.push(format!("{sound}{tail}").into_bytes());
+    }
+    lines.push([sound.as_bytes(), b" \xff\0"].concat());
+    for room in [400, 511 - sound.len(), 512 - sound.len()] {
+        lines.push(format!("{sound}{}", " x".repeat(300)[..room].to_owned()).into_bytes());
+    }
+    for (from, to) in [
+        ("locked claimed", "released whatever-else"),
+        ("locked claimed", "released 9"),
+        ("locked claimed", "released -"),
+        ("locked claimed", "locked  claimed"),
+        ("locked claimed", "Locked claimed"),
+        ("locked claimed", "locked dispatched"),
+        ("locked claimed", "paused -"),
+        (" 7 ", " 007 "),
+        (" 7 ", " +7 "),
+        (" 7 ", " 7.0 "),
+        (" 7 ", " 0x7 "),
+        (" 7 ", " 999999999999999 "),
+        (" 7 ", " 0000000000000007 "),
+        (" 3 ", " 4294967295 "),
+        (" 3 ", " 4294967296 "),
+        (" 3 ", " -1 "),
+        ("genesys-once/3", "genesys-once/03"),
+        ("genesys-once/3", "genesys_once/3"),
+    ] {
+        lines.push(sound.replacen(from, to, 1).into_bytes());
+    }
+    lines.push(sound.to_uppercase().into_bytes());
+    for digits in [lease.to_string(), fingerprint.to_string()] {
+        for wrong in [
+            digits.to_uppercase() + "A",
+            digits[1..].to_owned(),
+            "g".to_owned() + &digits[1..],
+        ] {
+            lines.push(sound.replacen(&digits, &wrong, 1).into_bytes());
+        }
+    }
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let (mut read, mut refused) = (0, 0);
+    for line in lines {
+        let value = [&line[..], b"\n", json.as_bytes(), b"\n"].concat();
+        let () = redis::cmd("SET")
+            .arg(&key)
+            .arg(&value)
+            .query(&mut connection)
+            .unwrap();
+        let decoded = record::Record::decode(&name(1), &value);
+        let asked = store.apply(&name(1), forget()).await;
+        assert_eq!(
+            decoded.is_ok(),
+            asked.is_ok(),
+            "{}: {decoded:?}, {asked:?}",
+            line.escape_ascii()
+        );
+        match decoded {
+            Ok(_) => read += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(
+        read >= 10 && refused >= 15,
+        "{read} read, {refused} refused"
+    );
+}
+
+fn forget() -> Event {
+    Event::Forget {
+        lease: LeaseId::from_bytes([0xf0; 16]),
+    }
+}
+
+/// Red when the version is not kept, or lowered by who is older; and when its key is
+/// taken for a record's.
+#[tokio::test]
+async fn least_writer_is_raised_and_never_lowered() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let [namespace, other] = ["test", "other"].map(|name| name.parse().unwrap());
+    for (at_least, least) in [
+        (WRITER, WRITER),
+        (WRITER + 1, WRITER + 1),
+        (WRITER, WRITER + 1),
+    ] {
+        let told = store.least_writer(&namespace, at_least).await.unwrap();
+        assert_eq!(told, least);
+    }
+    assert_eq!(store.least_writer(&other, 1).await.unwrap(), 1);
+    let key = "genesys-once:test:writer";
+    assert_eq!(server.command::<u32>(&["GET", key]), WRITER + 1);
+    assert_eq!(server.command::<i64>(&["TTL", key]), -1);
+    assert!(store.unresolved(&namespace, 10).await.unwrap().is_empty());
+}
