@@ -237,6 +237,7 @@ async fn run(acts: Vec<Act>) {
                     unreachable!()
                 };
                 let event = Event::Complete {
+                    origin: Default::default(),
                     claim,
                     step,
                     outcome,
@@ -249,7 +250,7 @@ async fn run(acts: Vec<Act>) {
             Act::Locked { retention } => {
                 let claim = claim_for(key, retention * MINUTE);
                 done(&store, key, Event::Acquire { claim }).await;
-                model.write(key, Kind::Locked, LEASE + claim.retention);
+                model.write(key, Kind::Locked, LEASE + retention * MINUTE);
             }
             Act::Indeterminate { retention } => {
                 let claim = claim_for(key, retention * MINUTE);
@@ -259,7 +260,7 @@ async fn run(acts: Vec<Act>) {
                     cause: "lost".into(),
                 };
                 done(&store, key, event).await;
-                model.write(key, Kind::Indeterminate, claim.retention);
+                model.write(key, Kind::Indeterminate, retention * MINUTE);
             }
             Act::Pass(minutes) => {
                 let time = minutes * MINUTE;
