@@ -55,7 +55,7 @@ impl Engine {
     ///     // Not before the lost attempt has ended for certain: 96 s by default.
     ///     let early = engine.resolve(&key, &state, Resolution::not_applied()).await;
     ///     assert!(matches!(early, Err(Error::TooEarly { .. })));
-    /// # tokio::time::advance(std::time::Duration::from_secs(95)).await;
+    /// # tokio::time::advance(std::time::Duration::from_secs(96)).await;
     /// # engine.resolve(&key, &state, Resolution::not_applied()).await?;
     /// }
     /// # Ok::<(), Error>(())
