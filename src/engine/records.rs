@@ -14,7 +14,8 @@ use crate::store::Store as _;
 
 impl Engine {
     /// What is known of a key; `None` where nothing is: no record, one that was
-    /// forgotten, or one that was given back without a word.
+    /// forgotten or resolved as not applied, or one that its holder released
+    /// without a refusal for those who wait.
     ///
     /// # Errors
     ///
