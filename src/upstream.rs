@@ -30,6 +30,8 @@ pub use self::rate_permit::RatePermit;
 /// The platform as the engine sees it.
 ///
 /// Object safe, and implemented for `Arc<U>`.
+///
+#[doc = include_str!("upstream/own.md")]
 pub trait Upstream: Send + Sync + 'static {
     /// Which records are this upstream's: one platform host and OAuth client.
     fn namespace(&self) -> Namespace;
@@ -87,9 +89,10 @@ pub trait Upstream: Send + Sync + 'static {
         Duration::from_secs(65)
     }
 
-    /// Completes when the upstream's own rate limit allows one more send;
-    /// called by the engine before it locks, so that being held back costs
-    /// neither an attempt nor a lease. At once by default.
+    /// Completes when the upstream's own rate limit allows one more send. At once
+    /// by default. The engine calls it before each attempt: before the first one,
+    /// the key is not locked; before a later one, the engine extends the lease
+    /// while it waits. Being held back costs no attempt.
     ///
     /// The engine [spends](RatePermit::spend) the permit when it sends, and drops
     /// it where nothing is to be sent after all (a replay): a limit that hears of

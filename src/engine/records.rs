@@ -27,7 +27,8 @@ pub enum Forgotten {
 
 impl Engine {
     /// What is known of a key; `None` where nothing is: no record, one that was
-    /// forgotten, or one that was given back without a word.
+    /// forgotten or resolved as not applied, or one that its holder released
+    /// without a refusal for those who wait.
     ///
     /// # Errors
     ///
@@ -68,7 +69,7 @@ impl Engine {
     ///     // Not before the lost attempt has ended for certain: 96 s by default.
     ///     let early = engine.resolve(&key, &state, Resolution::not_applied()).await;
     ///     assert!(matches!(early, Err(Error::TooEarly { .. })));
-    /// # tokio::time::advance(std::time::Duration::from_secs(95)).await;
+    /// # tokio::time::advance(std::time::Duration::from_secs(96)).await;
     /// # engine.resolve(&key, &state, Resolution::not_applied()).await?;
     /// }
     /// # Ok::<(), Error>(())

@@ -164,8 +164,9 @@ impl GenesysCloud {
     }
 
     /// The longest that name resolution, TCP and TLS may take together, 5 s by
-    /// default, at most a day; a failure here is proof that nothing was sent. At most half of
-    /// the attempt's time, so that the attempt's end cannot hide that proof.
+    /// default, at most a day; a failure here is proof that nothing was sent. Where it is
+    /// more than half of [`attempt_timeout`](Self::attempt_timeout), that half counts, so
+    /// that the attempt's end cannot hide the proof.
     pub fn connect_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.connect_timeout = limit)
     }
@@ -216,14 +217,14 @@ impl GenesysCloud {
         self.with(|settings| settings.allow_insecure = true)
     }
 
-    /// Lets at most this many executions begin in any 60 s, in this process,
-    /// in the order in which they came; by default there is no limit of one's
-    /// own.
+    /// Lets at most this many calls leave in any 60 s, in this process, later
+    /// attempts included; by default there is no limit of one's own. The actions
+    /// that wait for it go by turns, and within an action the first come is the
+    /// first served.
     ///
-    /// A twentieth of it (at most 50) may begin at once after a pause, the rest
+    /// A twentieth of it (at most 50) may leave at once after a pause, the rest
     /// evenly spaced: 300 a minute is a burst of 15, then one every 210 ms.
-    /// Being held back costs no attempt and no lease, and shows in
-    /// `Engine::stats`.
+    /// Being held back costs no attempt, and shows in `Engine::stats`.
     ///
     /// The platform's default is 300 a minute for each client-credentials token
     /// (the vendor's developer center blog). Processes that share a client share
