@@ -1,3 +1,5 @@
+//! No minute holds more than the limit, nothing is lost, and nobody is held up.
+
 use super::*;
 
 use futures_util::FutureExt as _;
