@@ -5,6 +5,7 @@
 mod engine {
     mod admission;
     mod answers;
+    mod attack;
     mod bounds;
     mod company;
     mod cooldown;

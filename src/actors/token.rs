@@ -20,12 +20,13 @@ use crate::key::Namespace;
 use crate::policy::{heed, jittered};
 use crate::request::ActionId;
 use crate::telemetry;
-use crate::upstream::{TokenSource, within};
+use crate::upstream::{AccessToken, TokenSource, within};
 
 mod backoff;
 mod board;
 mod life;
 mod refusals;
+mod renewal;
 
 pub(crate) use self::backoff::Restarts;
 use self::backoff::backed_off;
@@ -129,6 +130,9 @@ impl Tokens {
     /// Forgets that the endpoint is to be left alone: the next demand asks it.
     pub(crate) fn end_cooldown(&self) {
         let before = self.board.post(|board| board.failure.take());
+        if before.is_some() {
+            self.tell(Message::Again);
+        }
         // After the lock of the board is free.
         drop(before);
     }
@@ -162,12 +166,16 @@ impl Tokens {
     }
 
     fn wake(&self) {
+        self.tell(Message::Need);
+    }
+
+    fn tell(&self, message: Message) {
         let actor = self.actor.lock().unwrap_or_else(PoisonError::into_inner);
         // Sent after the lock is free: ractor may ask a subscriber for the span.
         let actor = actor.clone();
         if let Some(actor) = actor {
             // The successor of a dead actor serves the callers that wait.
-            let _ = actor.send_message(Message::Need);
+            let _ = actor.send_message(message);
         }
     }
 }
@@ -181,6 +189,8 @@ pub(crate) enum Message {
     Need,
     /// It is time to renew this token.
     Renew(usize),
+    /// The endpoint may be asked again, whatever it asked for.
+    Again,
 }
 
 #[cfg(feature = "ractor-cluster")]
@@ -239,6 +249,7 @@ impl Actor for TokenActor {
         match message {
             Message::Need => state.need(&myself).await,
             Message::Renew(id) => state.renew(&myself, id).await,
+            Message::Again => state.again(&myself),
         }
         Ok(())
     }
@@ -275,58 +286,6 @@ impl State {
         }
     }
 
-    /// Has a token under suspicion renewed: at once the first time, and at a pace
-    /// that grows while that happens again and again.
-    fn suspect(&mut self, myself: &ActorRef<Message>, id: usize) {
-        if std::mem::replace(&mut self.suspected, id) != id {
-            let wait = self.pace.wait();
-            self.renew_after(myself, id, wait);
-        }
-    }
-
-    /// Renews a token that may still be used. A failure concerns only those whom
-    /// it was refused.
-    async fn renew(&mut self, myself: &ActorRef<Message>, id: usize) {
-        let due = self
-            .tokens
-            .board
-            .read()
-            .current
-            .as_ref()
-            .is_some_and(|c| c.id == id);
-        if !due {
-            return;
-        }
-        if let Err(error) = self.fetch(myself).await {
-            let asked = error.retry_after();
-            let wait = heed(asked, self.backoff());
-            self.renew_after(myself, id, wait);
-            let told = error.is_rejected() || asked.is_some();
-            if self.suspected == id && (told || self.failures >= TRIES) {
-                return self.fail(error, wait);
-            }
-            if asked.is_some() {
-                // Also for those who find that token expired meanwhile.
-                self.post_failure(error.clone(), wait);
-            }
-            telemetry::contained(|| {
-                tracing::warn!(
-                    error = chain(&error),
-                    "could not renew the access token; trying again"
-                );
-            });
-        }
-    }
-
-    fn renew_after(&mut self, myself: &ActorRef<Message>, id: usize, wait: Duration) {
-        let myself = myself.clone();
-        self.timer = JoinSet::new();
-        self.timer.spawn(async move {
-            sleep(wait).await;
-            let _ = myself.send_message(Message::Renew(id));
-        });
-    }
-
     async fn fetch(&mut self, myself: &ActorRef<Message>) -> Result<(), TokenError> {
         // Its life counts from before it was asked for.
         let asked = Instant::now();
@@ -338,7 +297,15 @@ impl State {
             Err(_) => Err(TokenError::new("the token source panicked")),
         };
         telemetry::token_renewal(&self.tokens.namespace, answer.is_ok());
+        let ended = |token: &AccessToken| {
+            let (until, _) = times(token.expires_in());
+            until.is_some_and(|until| asked.elapsed() >= until)
+        };
         let token = match answer {
+            Ok(token) if ended(&token) => {
+                self.failures += 1;
+                return Err(TokenError::new("the token ended before it came"));
+            }
             Ok(token) => token,
             Err(error) => {
                 self.failures += 1;

@@ -13,7 +13,7 @@ use crate::outcome::{BodyEnd, Outcome};
 ///
 /// A body that was not read, or that only the end of its connection ends and
 /// that is no whole JSON; a content coding; an encoding in which ASCII is not
-/// ASCII (UTF-16, UTF-7, …), announced or seen.
+/// ASCII (UTF-16, UTF-7, …), announced or seen; what is no text at all.
 pub(super) fn searchable(outcome: &Outcome) -> Result<(), &'static str> {
     let body = &*outcome.body;
     match outcome.body_end() {
@@ -140,6 +140,11 @@ fn hides_ascii(outcome: &Outcome) -> bool {
         "windows-125",
     ];
     let body = &*outcome.body;
+    // No text has both: it is compressed, and does not say so.
+    let binary = || {
+        let controls = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+        body.iter().any(controls) && std::str::from_utf8(body).is_err() && !is_json(body)
+    };
     let announced = || {
         values(outcome, CONTENT_TYPE).any(|value| {
             let parameters = value.unwrap_or_default().split(';').skip(1);
@@ -154,6 +159,7 @@ fn hides_ascii(outcome: &Outcome) -> bool {
         || body.starts_with(b"\xff\xfe")
         || body.starts_with(b"\xfe\xff")
         || announced()
+        || binary()
 }
 
 /// The members of a header's lists; `None` where one is no text.

@@ -27,7 +27,7 @@
 //! A refusal proves something only where its body was read to its end and
 //! searched for these codes. A body cannot be read where it has a
 //! `Content-Encoding` (none is asked for), where its charset is not a superset of
-//! ASCII or it is UTF-16, and where only the end of the connection ends it and it
+//! ASCII or it is UTF-16, where it is no text (compressed without saying so), and where only the end of the connection ends it and it
 //! is not whole JSON. Where the body can be read and is not JSON, the remote end's
 //! codes count wherever they stand in it. The engine takes no `NotExecuted` for an
 //! answer whose body cannot be read, whatever a classifier of your own says.

@@ -2,12 +2,12 @@
 //! clock that takes back what was not used, which no library's does. It holds
 //! callers back in the order in which they came, and never refuses one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::upstream::RatePermit;
@@ -16,6 +16,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The largest burst: what the platform lets an organisation run at once.
 const LARGEST_BURST: u32 = 50;
+
+/// Who is first, and takes nothing for so long although it may, stands still: engines
+/// on several runtimes may share a limit, and one of these may no longer be driven.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Lets at most so many through in any 60 s.
 ///
@@ -27,11 +31,47 @@ pub(super) struct RateLimiter {
     per_minute: u32,
     /// `None` where the limit is 0.
     quota: Option<Quota>,
-    /// Whoever holds it is next; its queue is first come, first served.
-    turn: Mutex<()>,
-    bucket: PlainMutex<Bucket>,
-    /// Wakes the next one when a permit is given back.
-    given_back: Notify,
+    line: Mutex<Line>,
+}
+
+/// What was let through, and who waits: first come, first served.
+struct Line {
+    bucket: Bucket,
+    waiting: BTreeMap<u64, Arc<Notify>>,
+    /// Numbers those who wait.
+    last: u64,
+}
+
+impl Line {
+    fn first(&self) -> Option<u64> {
+        self.waiting.first_key_value().map(|(number, _)| *number)
+    }
+
+    /// The first one has reason to look.
+    fn wake_first(&self) {
+        if let Some((_, first)) = self.waiting.first_key_value() {
+            first.notify_one();
+        }
+    }
+
+    fn leave(&mut self, number: u64) {
+        let was_first = self.first() == Some(number);
+        if self.waiting.remove(&number).is_some() && was_first {
+            self.wake_first();
+        }
+    }
+}
+
+/// A place in the line, given up when it is dropped.
+struct Place<'a> {
+    limiter: &'a RateLimiter,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.limiter.line().leave(self.number);
+    }
 }
 
 impl RateLimiter {
@@ -39,9 +79,11 @@ impl RateLimiter {
         Self {
             per_minute,
             quota: Quota::new(per_minute),
-            turn: Mutex::new(()),
-            bucket: PlainMutex::new(Bucket::new(Instant::now())),
-            given_back: Notify::new(),
+            line: Mutex::new(Line {
+                bucket: Bucket::new(Instant::now()),
+                waiting: BTreeMap::new(),
+                last: 0,
+            }),
         }
     }
 
@@ -56,39 +98,76 @@ impl RateLimiter {
     /// # Cancel safety
     ///
     /// Nothing is taken until it completes: what takes is the last thing that
-    /// it does.
+    /// it does. Not polled, it holds nobody up for longer than [`LATE`].
     pub(super) async fn acquire(self: &Arc<Self>) -> RatePermit {
         let Some(quota) = self.quota else {
             return std::future::pending().await;
         };
-        let _turn = self.turn.lock().await;
-        // Only one at a time looks: of thousands who wait, nobody else wakes.
+        let woken = Arc::new(Notify::new());
+        let mut place = Place {
+            limiter: self,
+            number: 0,
+        };
+        // Who is first, where it might have taken by then.
+        let mut due: Option<(u64, Instant)> = None;
         loop {
-            let taken = self.bucket().take(quota, Instant::now());
-            match taken {
-                Ok(number) => {
-                    let limiter = self.clone();
-                    return RatePermit::new(move |used| limiter.end(quota, number, used));
+            let look_again = {
+                let mut line = self.line();
+                let now = Instant::now();
+                // New, or left behind since it stood still.
+                if !line.waiting.contains_key(&place.number) {
+                    line.last += 1;
+                    place.number = line.last;
+                    line.waiting.insert(place.number, woken.clone());
                 }
-                Err(free) => tokio::select! {
-                    biased;
-                    () = self.given_back.notified() => {}
-                    () = sleep_until(free) => {}
-                },
+                let first = line.first().unwrap_or(place.number);
+                if first == place.number {
+                    match line.bucket.take(quota, now) {
+                        Ok(number) => {
+                            line.leave(place.number);
+                            let limiter = self.clone();
+                            return RatePermit::new(move |used| limiter.end(quota, number, used));
+                        }
+                        Err(free) => free,
+                    }
+                } else {
+                    match (line.bucket.free(quota, now), due) {
+                        (Some(free), _) => {
+                            due = None;
+                            free + LATE
+                        }
+                        (None, Some((late, since))) if late == first && since + LATE <= now => {
+                            line.leave(first);
+                            due = None;
+                            now
+                        }
+                        (None, Some((late, since))) if late == first => since + LATE,
+                        (None, _) => {
+                            due = Some((first, now));
+                            now + LATE
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = woken.notified() => {}
+                () = sleep_until(look_again) => {}
             }
         }
     }
 
     fn end(&self, quota: Quota, number: u64, used: bool) {
-        self.bucket().end(quota, number, used);
+        let mut line = self.line();
+        line.bucket.end(quota, number, used);
         if !used {
-            self.given_back.notify_one();
+            line.wake_first();
         }
     }
 
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+    fn line(&self) -> MutexGuard<'_, Line> {
         // No critical section can panic half-way.
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,10 +230,8 @@ impl Bucket {
             self.before = now;
             self.empty_at = now;
         }
-        let rest = self.empty_at.saturating_duration_since(now);
-        let room = quota.every * (quota.burst - 1);
-        if rest > room {
-            return Err(now + (rest - room));
+        if let Some(free) = self.free(quota, now) {
+            return Err(free);
         }
         self.empty_at += quota.every;
         self.recent.push_back(Given {
@@ -162,6 +239,13 @@ impl Bucket {
             used: None,
         });
         Ok(self.first + self.recent.len() as u64 - 1)
+    }
+
+    /// When there is a permit, where there is none now.
+    fn free(&self, quota: Quota, now: Instant) -> Option<Instant> {
+        let rest = self.empty_at.saturating_duration_since(now);
+        let room = quota.every * (quota.burst - 1);
+        (rest > room).then(|| now + (rest - room))
     }
 
     /// A permit was used, or given back.
@@ -199,199 +283,4 @@ impl fmt::Debug for RateLimiter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    use futures_util::FutureExt as _;
-    use proptest::prelude::*;
-    use tokio::time::{advance, sleep, timeout};
-
-    /// When each of these callers is let through, who come after these pauses; a
-    /// caller with a time keeps its permit for so long and then gives it back.
-    async fn admissions(
-        per_minute: u32,
-        callers: &[(Duration, Option<Duration>)],
-    ) -> Vec<Duration> {
-        let limiter = Arc::new(RateLimiter::new(per_minute));
-        let start = Instant::now();
-        let mut tasks = Vec::new();
-        for (pause, kept) in callers.iter().copied() {
-            // Timers in between go off in their order, as they do not in a jump.
-            sleep(pause).await;
-            let limiter = limiter.clone();
-            tasks.push(tokio::spawn(async move {
-                let permit = limiter.acquire().await;
-                let time = start.elapsed();
-                match kept {
-                    Some(kept) => sleep(kept).await,
-                    None => permit.spend(),
-                }
-                time
-            }));
-        }
-        let mut times = Vec::new();
-        for task in tasks {
-            times.push(task.await.unwrap());
-        }
-        times
-    }
-
-    fn pauses() -> impl Strategy<Value = Vec<(Duration, Option<Duration>)>> {
-        // Crowds, trickles, and pauses in which the bucket fills up again.
-        let pause = prop_oneof![
-            12 => Just(0),
-            3 => 0..2_000u64,
-            1 => prop::sample::select(vec![29_999, 30_000, 59_999, 60_000, 60_001, 120_000]),
-        ];
-        // Most use their permits; the others have them for a moment, or for long.
-        let kept = prop_oneof![
-            3 => Just(None),
-            1 => Just(Some(0)),
-            1 => (0..5_000u64).prop_map(Some),
-            1 => (0..90_000u64).prop_map(Some),
-        ];
-        let millis = Duration::from_millis;
-        let caller = (pause, kept).prop_map(move |(p, k)| (millis(p), k.map(millis)));
-        prop::collection::vec(caller, 1..400)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        /// Red when the quota is a bucket of `n` that is filled up once a minute, and
-        /// when the spacing is `60 s / n` beside the burst.
-        #[test]
-        fn no_minute_holds_more_than_the_limit(per_minute in 1..120u32, callers in pauses()) {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build()
-                .unwrap();
-            let times = runtime.block_on(admissions(per_minute, &callers));
-            prop_assert!(times.is_sorted(), "first come, first served: {:?}", times);
-            let limit = per_minute as usize;
-            let used = callers.iter().zip(&times).filter(|((_, kept), _)| kept.is_none());
-            let used: Vec<_> = used.map(|(_, time)| *time).collect();
-            for minute in used.windows(limit + 1) {
-                prop_assert!(minute[limit] - minute[0] >= MINUTE, "{:?}", minute);
-            }
-            // Nobody waits for longer than a crowd of that size takes: the
-            // slowest is one in 60 s, and tokio's clock counts milliseconds.
-            let every = Quota::new(per_minute).unwrap().every;
-            let mut came = Duration::ZERO;
-            for (ahead, ((pause, _), time)) in callers.iter().zip(&times).enumerate() {
-                came += *pause;
-                let longest = (every + Duration::from_millis(2)) * (ahead as u32 + 1);
-                prop_assert!(*time <= came + longest, "{ahead}: {:?}", time);
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_platform_s_limit_is_nearly_used_up() {
-        // 300 a minute: a burst of 15, then one every 0.21 s.
-        let times = admissions(300, &[(Duration::ZERO, None); 2_000]).await;
-        assert_eq!(times[14], Duration::ZERO);
-        assert!(times[15] > Duration::from_millis(200), "{:?}", times[15]);
-        let rate = 2_000.0 / times[1_999].as_secs_f64() * 60.0;
-        assert!((270.0..300.0).contains(&rate), "{rate} a minute");
-    }
-
-    /// What is not used is as if it had never been taken, also for one who waits
-    /// already. Red where a permit is only ever taken.
-    #[tokio::test(start_paused = true)]
-    async fn what_is_given_back_goes_to_the_next() {
-        let limiter = Arc::new(RateLimiter::new(300));
-        let start = Instant::now();
-        for _ in 0..1_000 {
-            drop(limiter.acquire().await);
-        }
-        let mut permits: Vec<_> = Vec::new();
-        for _ in 0..15 {
-            permits.push(limiter.acquire().await);
-        }
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        let mut waiting = Box::pin(limiter.acquire());
-        assert!(waiting.as_mut().now_or_never().is_none());
-        drop(permits.pop());
-        waiting.await.spend();
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        // The bucket was empty meanwhile: nothing is owed any more.
-        sleep(MINUTE).await;
-        drop(permits);
-        let burst = [(); 16].map(|()| limiter.acquire().now_or_never());
-        assert_eq!(burst.iter().flatten().count(), 15);
-    }
-
-    /// What comes back late owes little any more. Red where a permit given back is
-    /// taken off the bucket as it is by then: this minute then holds more than 60.
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_back_late_lets_nobody_through() {
-        let limiter = Arc::new(RateLimiter::new(60));
-        let mut held = Vec::new();
-        for _ in 0..3 {
-            held.push(limiter.acquire().await);
-        }
-        // The bucket is nearly empty; without them it has long been.
-        sleep(Duration::from_secs(3)).await;
-        let (begun, mut used) = (Instant::now(), 0);
-        while begun.elapsed() < MINUTE {
-            limiter.acquire().await.spend();
-            used += usize::from(begun.elapsed() < MINUTE);
-            if used == 2 {
-                held.clear();
-            }
-        }
-        assert!((57..=60).contains(&used), "{used}");
-    }
-
-    /// Nothing is kept of what is over. Red where each permit is remembered until
-    /// the bucket is empty, which under load it never is.
-    #[tokio::test(start_paused = true)]
-    async fn what_was_used_is_forgotten() {
-        let limiter = Arc::new(RateLimiter::new(300));
-        let mut open = None;
-        for n in 0..10_000 {
-            let permit = limiter.acquire().await;
-            match n % 10 {
-                0 => open = Some(permit),
-                _ => permit.spend(),
-            }
-            assert!(limiter.bucket().recent.len() <= 20, "{n}");
-        }
-        drop(open);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_caller_that_gives_up_takes_nothing() {
-        let limiter = Arc::new(RateLimiter::new(1));
-        let start = Instant::now();
-        limiter.acquire().await.spend();
-        for _ in 0..5 {
-            let waiting = timeout(Duration::from_secs(1), limiter.acquire());
-            assert!(waiting.await.is_err());
-        }
-        limiter.acquire().await.spend();
-        assert_eq!((Instant::now() - start).as_secs(), 60);
-    }
-
-    /// Red without the turn: who comes at the right moment then goes first.
-    #[tokio::test(start_paused = true)]
-    async fn nobody_overtakes_those_who_wait() {
-        let limiter = Arc::new(RateLimiter::new(1));
-        limiter.acquire().await.spend();
-        let mut waiting = Box::pin(limiter.acquire());
-        assert!(waiting.as_mut().now_or_never().is_none());
-        advance(MINUTE).await;
-        assert!(limiter.acquire().now_or_never().is_none());
-        assert!(waiting.now_or_never().is_some());
-    }
-
-    #[test]
-    fn a_limit_of_nothing_is_closed() {
-        assert!(RateLimiter::new(0).is_closed());
-        for per_minute in [1, 19, 20, 300, 2_500, u32::MAX] {
-            assert!(!RateLimiter::new(per_minute).is_closed(), "{per_minute}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,99 @@
+//! Peers that name bad times, and operators in a hurry: nothing may go on for ever, and
+//! nobody waits for what will not come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::{Engine, Error, TokenError};
+use tokio::time::{Instant, sleep};
+
+use super::{SECOND, request};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Red where such a token counts as one that came: it is fetched for ever, and nobody
+/// is told.
+#[tokio::test(start_paused = true)]
+async fn token_that_ends_before_it_comes_is_none() {
+    let step = || TokenStep::After(2 * SECOND, Box::new(TokenStep::Issue(2 * SECOND)));
+    let tokens = ScriptedTokens::new(move |_| step());
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream.clone().with_tokens(tokens.clone()));
+    let engine = engine.start().await.unwrap();
+    let answer = engine.execute_within(request("{}"), 60 * SECOND).await;
+    assert!(matches!(answer, Err(Error::Token { .. })), "{answer:?}");
+    assert_eq!(engine.stats().executions, 0);
+    let fetches = tokens.fetches();
+    sleep(HOUR).await;
+    assert_eq!(tokens.fetches(), fetches, "nobody needs one");
+    assert_eq!(upstream.ledger().total(), 0);
+}
+
+/// Red where the renewal of a refused token goes on waiting as long as the endpoint
+/// asked, after that cooldown was ended: the action's executions then wait with it.
+#[tokio::test(start_paused = true)]
+async fn end_of_a_cooldown_renews_a_refused_token() {
+    let limited = Arc::new(AtomicBool::new(true));
+    let still = limited.clone();
+    let tokens = ScriptedTokens::new(move |n| match n > 1 && still.load(Ordering::SeqCst) {
+        true => TokenStep::Fail(TokenError::rate_limited(HOUR)),
+        false => TokenStep::Issue(24 * HOUR),
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream.clone().with_tokens(tokens.clone()));
+    let engine = engine.start().await.unwrap();
+    engine.execute(request("[0]")).await.unwrap();
+    tokens.revoke();
+    let answer = engine.execute(request("[1]")).await;
+    assert!(matches!(answer, Err(Error::Token { .. })), "{answer:?}");
+    limited.store(false, Ordering::SeqCst);
+    engine.end_cooldown();
+    let begun = Instant::now();
+    engine.execute(request("[1]")).await.unwrap();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+}
+
+/// Red where a token that has ended is renewed in the background, by an endpoint that
+/// will issue no other: for ever, with nobody there.
+#[tokio::test(start_paused = true)]
+async fn ended_token_is_not_renewed_for_nobody() {
+    let tokens = ScriptedTokens::new(|n| match n {
+        1 => TokenStep::Issue(HOUR),
+        _ => TokenStep::Fail(TokenError::rejected("revoked")),
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream.clone().with_tokens(tokens.clone()));
+    let engine = engine.start().await.unwrap();
+    engine.execute(request("[0]")).await.unwrap();
+    sleep(HOUR).await;
+    let fetches = tokens.fetches();
+    sleep(24 * HOUR).await;
+    assert_eq!(tokens.fetches(), fetches);
+    // Who needs one is told.
+    let answer = engine.execute(request("[1]")).await;
+    assert!(matches!(answer, Err(Error::Token { .. })), "{answer:?}");
+}
+
+/// Red where a compressed body that does not say so counts as searched: the remote
+/// end's code in it is not seen, and the request is sent again.
+#[tokio::test(start_paused = true)]
+async fn compressed_refusal_proves_nothing() {
+    // zlib and raw deflate of {"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}
+    let body: &[u8] = include_bytes!("attack.zlib");
+    for body in [body, &body[2..body.len() - 4]] {
+        let body = body.to_vec();
+        let upstream = ScriptedUpstream::new(move |call| match call.attempt() {
+            1 => Step::status(429, body.clone()),
+            _ => Step::ok("{}"),
+        });
+        let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+        let answer = engine.execute(request("{}")).await;
+        assert!(
+            matches!(answer, Err(Error::Indeterminate { .. })),
+            "{answer:?}"
+        );
+        assert_eq!(upstream.ledger().total(), 1);
+    }
+}
