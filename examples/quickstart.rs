@@ -177,7 +177,9 @@ impl Platform {
     fn upstream(&self) -> GenesysCloud {
         match self {
             Self::Simulated(simulator) => {
+                // Its port is another one in every run.
                 GenesysCloud::new(simulator.environment(), simulator.credentials())
+                    .platform("simulator")
             }
             Self::Real {
                 environment,

@@ -103,7 +103,9 @@ impl Platform {
     pub fn upstream(&self) -> GenesysCloud {
         match self {
             Self::Simulated(simulator) => {
+                // Its port is another one in every run.
                 GenesysCloud::new(simulator.environment(), simulator.credentials())
+                    .platform("simulator")
             }
             Self::Real {
                 environment,
