@@ -5,12 +5,12 @@
 mod engine {
     mod admission;
     mod answers;
-    mod attack;
     mod bounds;
     mod company;
     mod cooldown;
     mod crashes;
     mod deaths;
+    mod ended_tokens;
     mod ending;
     mod leases;
     mod lifecycle;
@@ -25,6 +25,7 @@ mod engine {
     mod resolving;
     mod runtimes;
     mod shares;
+    mod slow_start;
     mod stalls;
     mod strangers;
     mod subscribers;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::request::ActionId;
@@ -16,8 +16,9 @@ mod gate;
 pub(crate) use self::gate::Rank;
 use self::gate::{Gate, Place};
 
-/// How many actions are held back at a time. Beyond it the cooldown that ends first
-/// is dropped: that action is refused once more.
+/// How many actions are held back at a time while nobody waits for them. Beyond it the
+/// cooldown that ends first is dropped: that action is refused once more. One that an
+/// execution waits for stays, so that its wait counts; executions are bounded.
 const MAX_ACTIONS: usize = 1_000;
 
 /// The cooldowns of one upstream.
@@ -26,8 +27,6 @@ pub(crate) struct Hold {
     /// A slow start that is wider holds nothing back.
     permits: usize,
     gates: Mutex<Gates>,
-    /// A cooldown became longer, or was ended.
-    changed: Notify,
 }
 
 /// Whose gate: that of one action, or of all executions.
@@ -64,33 +63,31 @@ impl Hold {
         Arc::new(Self {
             permits,
             gates: Mutex::default(),
-            changed: Notify::new(),
         })
     }
 
     /// Begins a cooldown of all executions, or of one action's; a longer one stays.
     pub(crate) fn close(self: &Arc<Self>, whose: Whose<'_>, wait: Duration) {
         let now = Instant::now();
-        let (grows, dropped) = {
+        let grows = {
             let mut gates = self.lock();
             let round = gates.number();
             let grows = gates.gate(whose, now).close(now + wait, round);
-            (grows, gates.drop_one())
+            gates.drop_one(whose);
+            grows
         };
-        if let Some((action, gate)) = dropped {
-            let round = gate.round();
-            self.grant(Some(&action), round, gate.into_waiters());
-        }
-        if grows {
-            self.changed.notify_waiters();
+        if let Some(waiters) = grows {
+            waiters.notify_waiters();
         }
     }
 
     /// Ends all cooldowns; their slow starts follow.
     pub(crate) fn end(&self) {
         let now = Instant::now();
-        self.lock().all().for_each(|gate| gate.end(now));
-        self.changed.notify_waiters();
+        let ended: Vec<_> = self.lock().all().map(|gate| gate.end(now)).collect();
+        for waiters in ended {
+            waiters.notify_waiters();
+        }
     }
 
     /// How long every execution is held back from now.
@@ -182,7 +179,6 @@ impl Hold {
     ) -> Result<Option<Turn>, Duration> {
         let mut waiting: Option<Waiting<'_>> = None;
         loop {
-            let changed = self.changed.notified();
             let look = self.change(whose, |gate, number, now| {
                 let left = gate.until().saturating_duration_since(now);
                 let too_long = *cooled + left > budget;
@@ -197,18 +193,17 @@ impl Hold {
                         granted,
                     });
                 }
-                let (until, next) = (gate.until(), gate.next(now));
                 if too_long {
                     Err(left)
                 } else {
-                    Ok((now, until, next))
+                    Ok((now, gate.until(), gate.next(now), gate.changed()))
                 }
             });
             // A gate that is gone lets its waiters pass.
             let Some(look) = look else {
                 return Ok(None);
             };
-            let (now, until, next) = look?;
+            let (now, until, next, changed) = look?;
             let waiting = waiting.as_mut().expect("it has entered the queue just now");
             let turn = tokio::select! {
                 biased;
@@ -303,15 +298,18 @@ impl Gates {
         gate.or_insert_with(|| Gate::new(now))
     }
 
-    /// The action's gate that opens first, where there are too many.
-    fn drop_one(&mut self) -> Option<(ActionId, Gate)> {
+    /// Drops the gate that opens first of those at which nobody waits, where there are
+    /// too many. The one that has just closed is about to be waited at.
+    fn drop_one(&mut self, closed: Whose<'_>) {
         if self.actions.len() <= MAX_ACTIONS {
-            return None;
+            return;
         }
-        let first = self.actions.iter();
-        let (first, _) = first.min_by_key(|(action, gate)| (gate.until(), *action))?;
-        let first = first.clone();
-        self.actions.remove_entry(&first)
+        let unused = self.actions.iter();
+        let unused = unused.filter(|(action, gate)| !gate.has_waiters() && Some(*action) != closed);
+        let first = unused.min_by_key(|(action, gate)| (gate.until(), *action));
+        if let Some(first) = first.map(|(action, _)| action.clone()) {
+            self.actions.remove(&first);
+        }
     }
 
     fn remove(&mut self, whose: Whose<'_>) -> Option<Gate> {

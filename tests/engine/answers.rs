@@ -314,3 +314,25 @@ async fn the_key_goes_with_every_attempt() {
     let key = reply.key();
     assert_eq!(*seen.lock().unwrap(), [(key, 1), (key, 2), (key, 3)]);
 }
+
+/// Red where a compressed body that does not say so counts as searched: the remote
+/// end's code in it is not seen, and the request is sent again.
+#[tokio::test(start_paused = true)]
+async fn compressed_refusal_proves_nothing() {
+    // zlib and raw deflate of {"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}
+    let body: &[u8] = include_bytes!("remote_error.zlib");
+    for body in [body, &body[2..body.len() - 4]] {
+        let body = body.to_vec();
+        let upstream = ScriptedUpstream::new(move |call| match call.attempt() {
+            1 => Step::status(429, body.clone()),
+            _ => Step::ok("{}"),
+        });
+        let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+        let answer = engine.execute(request("{}")).await;
+        assert!(
+            matches!(answer, Err(Error::Indeterminate { .. })),
+            "{answer:?}"
+        );
+        assert_eq!(upstream.ledger().total(), 1);
+    }
+}

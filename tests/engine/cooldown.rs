@@ -1,8 +1,8 @@
-//! A 429 and what follows it: how much of a peer's time is believed, the slow start,
-//! the sum of all waits, and the operator who ends a cooldown.
+//! A 429 and how long executions wait after it: how much of a peer's time is believed,
+//! and the sum of all waits.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,21 +11,21 @@ use genesys_once::{DataActionRequest, Engine, Error, Reply, RetryHint, RetryPoli
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{SECOND, child, request, until};
+use super::{SECOND, request, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn engine(upstream: &ScriptedUpstream) -> Engine {
+pub async fn engine(upstream: &ScriptedUpstream) -> Engine {
     Engine::builder(upstream.clone()).start().await.unwrap()
 }
 
-fn ask(engine: &Engine, payload: impl ToString) -> JoinHandle<Result<Reply, Error>> {
+pub fn ask(engine: &Engine, payload: impl ToString) -> JoinHandle<Result<Reply, Error>> {
     let (engine, request) = (engine.clone(), request(&payload.to_string()));
     tokio::spawn(async move { engine.execute_within(request, 48 * HOUR).await })
 }
 
 /// 429 with these headers.
-fn limit(headers: &[(&str, &str)]) -> Step {
+pub fn limit(headers: &[(&str, &str)]) -> Step {
     let step = Step::status(429, "{}");
     headers
         .iter()
@@ -319,137 +319,4 @@ async fn deadline_hints_what_is_left_of_a_cooldown() {
         .await
         .unwrap_err();
     assert_eq!(hint(&error), SECOND, "it is under way: {error:?}");
-}
-
-/// Seen red: nothing lifted a cooldown.
-#[tokio::test(start_paused = true)]
-async fn operator_ends_a_cooldown() {
-    let refuse = Arc::new(AtomicBool::new(true));
-    let refuses = refuse.clone();
-    let upstream = ScriptedUpstream::new(move |_| match refuses.load(Ordering::SeqCst) {
-        true => limit(&[("retry-after", "170")]),
-        false => Step::ok("{}").after(SECOND),
-    });
-    let engine = engine(&upstream).await;
-    engine.end_cooldown();
-    let first = ask(&engine, 0);
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
-    let crowd: Vec<_> = (1..20).map(|n| ask(&engine, n)).collect();
-    sleep(SECOND).await;
-    assert_eq!(upstream.ledger().total(), 1);
-    // Too early: the one that probes is refused, and all wait on.
-    engine.end_cooldown();
-    sleep(SECOND).await;
-    assert_eq!(upstream.ledger().total(), 2);
-    assert!(engine.stats().held_for > 160 * SECOND);
-    refuse.store(false, Ordering::SeqCst);
-    let begun = Instant::now();
-    engine.end_cooldown();
-    assert_eq!(engine.stats().held_for, Duration::ZERO);
-    first.await.unwrap().unwrap();
-    for caller in crowd {
-        caller.await.unwrap().unwrap();
-    }
-    // 1, 2, 4, 8, 5.
-    assert_eq!(begun.elapsed(), 5 * SECOND);
-    assert_eq!(upstream.ledger().total(), 22);
-}
-
-/// How the call that goes first may end without an answer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Ending {
-    Silent,
-    Slow,
-    Reset,
-    Refused,
-    Panic,
-    Kill,
-    CallerLeaves,
-    Replay,
-}
-
-/// Seen red: without an end of their time, turns of silent calls kept the others waiting
-/// for ever; and before, all came at once.
-#[tokio::test(start_paused = true)]
-async fn turn_is_given_back_however_its_holder_ends() {
-    use Ending::*;
-    for ending in [
-        Silent,
-        Slow,
-        Reset,
-        Refused,
-        Panic,
-        Kill,
-        CallerLeaves,
-        Replay,
-    ] {
-        let upstream = ScriptedUpstream::new(move |call| match (&call.body()[..], ending) {
-            (b"0", _) if call.attempt() == 1 => limit(&[("retry-after", "10")]),
-            (b"0", Silent | Kill) => Step::Silent,
-            (b"0", Slow) => Step::ok("{}").after(30 * SECOND),
-            (b"0", Reset) => Step::Reset.after(SECOND),
-            (b"0", Refused) => Step::Refused.after(SECOND),
-            (b"0", Panic) => Step::Panic.after(SECOND),
-            _ => Step::ok("{}").after(SECOND / 10),
-        });
-        let engine = engine(&upstream).await;
-        let first = ask(&engine, 0);
-        until("everybody is held", || !engine.stats().held_for.is_zero()).await;
-        let actor = child(&engine, 1);
-        let crowd: Vec<_> = (1..=20).map(|n| ask(&engine, n)).collect();
-        let begun = Instant::now();
-        match ending {
-            CallerLeaves => first.abort(),
-            Kill => {
-                sleep(10 * SECOND + SECOND / 2).await;
-                assert_eq!(upstream.ledger().total(), 2);
-                actor.kill();
-            }
-            _ => {}
-        }
-        for caller in crowd {
-            caller.await.unwrap().unwrap();
-        }
-        let took = begun.elapsed();
-        assert!(
-            took >= 10 * SECOND && took < 15 * SECOND,
-            "{ending:?}: {took:?}"
-        );
-    }
-}
-
-/// A turn that is not used for 2 s goes to the next: no execution waits for a permit of
-/// an action that is not its own (`hold/gate.rs` has the tests that were seen red). And
-/// the wait for a permit is no part of the sum.
-#[tokio::test(start_paused = true)]
-async fn turn_without_a_permit_does_not_stand_in_the_way() {
-    let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
-        b"0" => limit(&[("retry-after", "10")]),
-        b"1" | b"2" => Step::ok("{}").after(60 * SECOND),
-        _ => Step::ok("{}"),
-    });
-    let engine = Engine::builder(upstream.clone()).max_in_flight_per_action(1);
-    let retry = RetryPolicy::default().max_wait(5 * SECOND);
-    let engine = engine.retry(retry).start().await.unwrap();
-    let other = |payload: &str| {
-        let request = DataActionRequest::new("custom_-_other", payload.to_owned()).unwrap();
-        let engine = engine.clone();
-        tokio::spawn(async move { engine.execute(request).await })
-    };
-    let begun = Instant::now();
-    let slow = ask(&engine, 1);
-    upstream.ledger().wait_for(1).await;
-    assert!(other("0").await.unwrap().is_err());
-    sleep_until(begun + 6 * SECOND).await;
-    let first = ask(&engine, 2);
-    until("it waits", || engine.stats().waits.hold.executions == 1).await;
-    let crowd: Vec<_> = (3..30).map(|n| other(&n.to_string())).collect();
-    for caller in crowd {
-        caller.await.unwrap().unwrap();
-    }
-    let took = begun.elapsed();
-    assert!(took >= 10 * SECOND && took <= 13 * SECOND, "{took:?}");
-    slow.await.unwrap().unwrap();
-    first.await.unwrap().unwrap();
-    assert_eq!(begun.elapsed(), 120 * SECOND);
 }

@@ -2,9 +2,11 @@
 //! nothing here waits or wakes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::Turn;
@@ -33,6 +35,8 @@ pub(super) struct Gate {
     width: usize,
     out: BTreeMap<u64, Out>,
     queue: BTreeMap<Place, oneshot::Sender<Turn>>,
+    /// The cooldown became longer, or was ended.
+    changed: Arc<Notify>,
 }
 
 /// A turn that is out.
@@ -51,22 +55,29 @@ impl Gate {
             width: 1,
             out: BTreeMap::new(),
             queue: BTreeMap::new(),
+            changed: Arc::default(),
         }
     }
 
-    /// Begins a cooldown, or makes it longer. Whether it ends later now.
-    pub(super) fn close(&mut self, until: Instant, round: u64) -> bool {
+    /// Begins a cooldown, or makes it longer: whom to wake then.
+    pub(super) fn close(&mut self, until: Instant, round: u64) -> Option<Arc<Notify>> {
         let grows = until > self.until;
         self.until = self.until.max(until);
         self.round = round;
         self.width = 1;
         self.out.clear();
-        grows
+        grows.then(|| self.changed.clone())
     }
 
-    /// Ends the cooldown; the slow start follows.
-    pub(super) fn end(&mut self, now: Instant) {
+    /// Ends the cooldown; the slow start follows. Whom to wake then.
+    pub(super) fn end(&mut self, now: Instant) -> Arc<Notify> {
         self.until = self.until.min(now);
+        self.changed.clone()
+    }
+
+    /// Completes when the cooldown became longer, or was ended, from now on.
+    pub(super) fn changed(&self) -> OwnedNotified {
+        self.changed.clone().notified_owned()
     }
 
     pub(super) fn until(&self) -> Instant {
@@ -80,6 +91,10 @@ impl Gate {
     /// Whether the cooldown is over and nobody uses the slow start.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.until <= now && self.out.is_empty() && self.queue.is_empty()
+    }
+
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// Whether the slow start is over: it is wider than the permits, or the last call
@@ -255,7 +270,7 @@ mod tests {
         gate.advance(now);
         gate.put_back(0, true);
         assert_eq!(numbers(gate.advance(now)), [1, 2]);
-        assert!(gate.close(now + SECOND, 2) && !gate.close(now, 3));
+        assert!(gate.close(now + SECOND, 2).is_some() && gate.close(now, 3).is_none());
         assert_eq!((gate.until(), gate.next(now)), (now + SECOND, now + SECOND));
         assert!(gate.advance(now).is_empty() && !gate.try_take(99, now));
         // Turns of the time before neither help nor harm.
