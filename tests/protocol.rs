@@ -63,6 +63,8 @@
 mod command;
 #[path = "protocol/holder.rs"]
 mod holder;
+#[path = "protocol/label.rs"]
+mod label;
 #[path = "protocol/mutation.rs"]
 mod mutation;
 #[path = "protocol/packed.rs"]

@@ -2,10 +2,9 @@
 //! under way, and everything that may happen next. Time is one bit: a lease
 //! lives, or it has lapsed, and it may lapse at any moment.
 
-use std::fmt;
-
 use crate::command::{Command, Lease, NEWCOMER, OPERATOR, Verb, Version};
 use crate::holder::{At, Holder, Policy};
+use crate::label::{Label, label};
 use crate::mutation::Mutation;
 use crate::state::{DELAYED, HOLDERS, State};
 use crate::store::{Kind, Rec, Reply, Store};
@@ -59,17 +58,6 @@ pub enum Broken {
     FalseIndeterminate,
     /// All is quiet, and the next one neither gets the key nor is told why.
     NoWayOut,
-}
-
-/// One thing that happens, for the path that is printed.
-#[derive(Clone, Copy)]
-pub struct Label {
-    who: Option<usize>,
-    what: &'static str,
-    command: Command,
-    /// Whether it happens where nothing goes wrong. The first such step from
-    /// each state is one schedule, and it must lead every state to an end.
-    pub calm: bool,
 }
 
 pub struct World {
@@ -384,27 +372,5 @@ impl World {
             (rec, reply) = self.store.apply(rec, ask(verb, rec.version()));
         }
         false
-    }
-}
-
-fn label(who: Option<usize>, what: &'static str, command: Command, calm: bool) -> Label {
-    Label {
-        who,
-        what,
-        command,
-        calm,
-    }
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(who) = self.who {
-            write!(f, "holder {who} ")?;
-        }
-        write!(f, "{}", self.what)?;
-        if self.command.verb != Verb::None {
-            write!(f, ": {}", self.command)?;
-        }
-        Ok(())
     }
 }
