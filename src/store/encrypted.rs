@@ -273,8 +273,14 @@ impl<S: Store> Store for Encrypted<S> {
         namespace: &'a Namespace,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        // Nothing of an indeterminate record is encrypted.
-        self.store.unresolved(namespace, limit)
+        Box::pin(async move {
+            let listed = self.store.unresolved(namespace, limit).await?;
+            let opened = listed.into_iter().map(|(key, state)| {
+                let name = RecordName::new(namespace.clone(), key);
+                Ok((key, self.opened(&name, state)?))
+            });
+            opened.collect()
+        })
     }
 
     fn unreadable<'a>(

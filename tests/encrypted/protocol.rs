@@ -190,4 +190,7 @@ async fn what_a_caller_called_a_request_is_sealed_and_copied() {
         answer => panic!("{answer:?}"),
     }
     check().await;
+    // Red where the list shows what is sealed.
+    let listed = store.unresolved(&name(1).namespace, 9).await.unwrap();
+    assert_eq!(told(Some(listed[0].1.clone())), about);
 }

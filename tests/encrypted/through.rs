@@ -46,9 +46,18 @@ impl Store for TwoParts {
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+
+    fn least_writer<'a>(
+        &'a self,
+        _: &'a Namespace,
+        at_least: u32,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        Box::pin(async move { Ok(at_least + 1) })
+    }
 }
 
-/// Red without `part` in `Encrypted`: parts would fail together.
+/// Red without `part` in `Encrypted`, where parts would fail together, and without
+/// `least_writer`, where an outdated engine would take keys by old rules.
 #[test]
 fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
     let wrappers: [Box<dyn Store>; 3] = [
@@ -62,5 +71,7 @@ fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
         let namespace = "test".parse().unwrap();
         let unresolved = store.unresolved(&namespace, 9).now_or_never();
         assert!(unresolved.unwrap().unwrap().is_empty());
+        let least = store.least_writer(&namespace, 7).now_or_never();
+        assert_eq!(least.unwrap().unwrap(), 8);
     }
 }
