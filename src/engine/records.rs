@@ -225,7 +225,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::StoreUnavailable`], also for a record of a newer version, which is
-    /// not damaged, and from a store that cannot remove such records.
+    /// not damaged, for one of another namespace, and from a store that cannot remove such records.
     ///
     /// # Cancel safety
     ///
@@ -234,8 +234,14 @@ impl Engine {
         in_runtime()?;
         let store = &*self.inner.shared.store;
         let of_store = |source| Error::of_store(record.key(), source);
-        if record.is_newer() {
-            let reason = "a newer version wrote the record";
+        let refused = match record {
+            _ if record.name().namespace != self.inner.shared.namespace => {
+                Some("the record is of another namespace")
+            }
+            _ if record.is_newer() => Some("a newer version wrote the record"),
+            _ => None,
+        };
+        if let Some(reason) = refused {
             return Err(of_store(StoreError::refused_as(
                 RefusalKind::NotAllowed,
                 reason,

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use genesys_once::record::{Answer, Event};
-use genesys_once::{Namespace, RedisStore, RefusalKind, Store};
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{Engine, Error, Namespace, RedisStore, RefusalKind, Store};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -109,6 +110,36 @@ async fn what_cannot_be_read_is_listed_and_can_be_removed() {
         store.apply(&name(2), acquire(1)).await.unwrap(),
         Answer::Done
     );
+}
+
+/// The same through an engine, which removes no record of another namespace's.
+///
+/// Red where the engine asks the store for any record that it is shown.
+#[tokio::test]
+async fn engine_removes_what_is_damaged_in_its_namespace() {
+    let server = RedisServer::start();
+    let engine = async |namespace: &str| {
+        let store = RedisStore::connect(&server.url()).await.unwrap();
+        let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+        let engine = Engine::builder(upstream).store(store);
+        let engine = engine.namespace(namespace.parse().unwrap());
+        engine.start().await.unwrap()
+    };
+    let (ours, other) = (engine("test").await, engine("other").await);
+    server.command::<()>(&["SET", &name(1).to_string(), "something else"]);
+    let listed = ours.unreadable(10).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    let found = ours.inspect_unreadable(&listed[0].key()).await.unwrap();
+    assert_eq!(found.as_ref(), listed.first());
+    assert!(other.unreadable(10).await.unwrap().is_empty());
+    let error = other.discard_unreadable(&listed[0]).await.unwrap_err();
+    let Error::StoreUnavailable { source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(source.refusal(), Some(RefusalKind::NotAllowed));
+    assert!(ours.discard_unreadable(&listed[0]).await.unwrap());
+    assert!(!ours.discard_unreadable(&listed[0]).await.unwrap());
+    assert!(ours.unreadable(10).await.unwrap().is_empty());
 }
 
 /// A fail-over behind one address, in the middle of a walk: its cursor means
