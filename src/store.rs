@@ -144,8 +144,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// By default [`StoreError::refused`]: a store that cannot list its records
-    /// leaves this as it is.
+    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::RefusalKind): a store
+    /// that cannot list its records leaves this as it is.
     ///
     /// # Cancel safety
     ///
@@ -156,7 +156,10 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
         let _ = (namespace, limit);
-        Box::pin(async { Err(StoreError::refused("this store cannot list its records")) })
+        Box::pin(async {
+            let reason = "this store cannot list its records";
+            Err(StoreError::refused_as(RefusalKind::NotAllowed, reason))
+        })
     }
 
     /// Up to `limit` records of a namespace whose first line cannot be read, in no

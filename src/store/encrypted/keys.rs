@@ -10,7 +10,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use http::{HeaderMap, HeaderValue};
 
-use crate::error::{Error, StoreError};
+use crate::error::{Error, RefusalKind, StoreError};
 use crate::outcome::{Kept, Outcome, SEALED_WITH};
 use crate::record::{decode_outcome, encode_outcome};
 
@@ -109,14 +109,15 @@ impl EncryptionKeys {
     fn encrypt(&self, bound_to: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         let Key { id, cipher } = &self.encrypts;
         let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|error| StoreError::refused(error.to_string()))?;
+        getrandom::fill(&mut nonce)
+            .map_err(|error| StoreError::refused_as(RefusalKind::NotNow, error.to_string()))?;
         let payload = Payload {
             msg: plain,
             aad: &associated(id, bound_to),
         };
         let ciphertext = cipher
             .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| StoreError::refused("the outcome is too large to encrypt"))?;
+            .map_err(|_| StoreError::refused("it is too large to encrypt"))?;
         Ok([&nonce[..], &ciphertext].concat())
     }
 
