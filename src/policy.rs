@@ -83,14 +83,14 @@ impl RetryPolicy {
 
     /// How many attempts there are, the first included; at least 1. An attempt that
     /// the platform asked to repeat later, by a time of its own, is not counted, but
-    /// 1 is [`never`](Self::never).
+    /// 1 is [`never`](Self::never). 3 by default.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
     /// The first wait where the platform names none, and the least where it does;
-    /// doubled with every attempt that counts. At most 30 days.
+    /// doubled with every attempt that counts. 2 s by default, at most 30 days.
     pub fn backoff(mut self, first: Duration) -> Self {
         self.backoff = first;
         self
@@ -100,7 +100,7 @@ impl RetryPolicy {
     /// a cooldown, its own or another execution's. A wait that would exceed it ends
     /// the execution at once with [`Error::RateLimited`](crate::Error::RateLimited).
     /// Waits for a token, a permit or the client's own rate limit are not in it.
-    /// At most 30 days.
+    /// 180 s by default, at most 30 days; zero is no wait at all.
     pub fn max_wait(mut self, sum: Duration) -> Self {
         self.max_wait = sum;
         self
@@ -121,7 +121,14 @@ impl RetryPolicy {
         let doubled = self
             .backoff
             .saturating_mul(1 << made.saturating_sub(1).min(16));
-        let own = jittered(doubled.min(self.max_wait), random).min(self.max_wait);
+        // No longer than the sum allows, and never below the backoff: that is also the
+        // least of what a peer asks for.
+        let most = self.max_wait.max(self.backoff);
+        let own = jittered(doubled.min(most), random);
+        let own = match asked {
+            Some(_) => own,
+            None => own.min(most),
+        };
         let wait = heed(asked, own);
         let is_last = self.attempts <= 1 || asked.is_none() && made >= self.attempts;
         if is_last || wait > self.left(waited) {
@@ -217,6 +224,19 @@ mod tests {
         for (waited, asked) in [(0, 181), (100, 81), (180, 2), (999, 2)] {
             let retry_after = asked * SECOND;
             assert_eq!(after(waited, asked), Next::GiveUp { retry_after });
+        }
+    }
+
+    /// Red where the sum of all waits lowers the least wait between two calls.
+    #[test]
+    fn sum_below_the_backoff_lowers_no_floor() {
+        for sum in [ZERO, SECOND] {
+            let policy = RetryPolicy::default().max_wait(sum);
+            for asked in [None, Some(ZERO)] {
+                let next = policy.after(1, ZERO, asked, 0.0);
+                let retry_after = 2 * SECOND;
+                assert_eq!(next, Next::GiveUp { retry_after }, "{sum:?} {asked:?}");
+            }
         }
     }
 
