@@ -131,6 +131,22 @@ async fn throttling_is_no_refusal_of_the_client() {
     assert!(refused("400 Bad Request", "", other).await.is_rejected());
 }
 
+/// A time that is named counts, whatever the status says.
+///
+/// Red where it is read from a 429 alone.
+#[tokio::test]
+async fn time_of_a_server_that_is_down_is_kept() {
+    for status in ["503 Service Unavailable", "500 Internal Server Error"] {
+        let error = refused(status, "retry-after: 7\r\n", "").await;
+        assert_eq!(
+            error.retry_after(),
+            Some(Duration::from_secs(7)),
+            "{status}"
+        );
+        assert!(!error.is_rejected());
+    }
+}
+
 #[tokio::test]
 async fn everything_else_may_pass() {
     let redirect = "location: http://127.0.0.1:9/\r\n";

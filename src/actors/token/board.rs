@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -60,6 +61,12 @@ impl Board {
         self.refusals.suspects(id).then_some(id)
     }
 
+    /// How long the endpoint is not asked again.
+    pub(super) fn failing_for(&self, now: Instant) -> Duration {
+        let until = self.failure.as_ref().map(|failure| failure.until);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
     pub(super) fn failing(&self, now: Instant) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
         let left = failure.until.checked_duration_since(now)?;
@@ -86,7 +93,6 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_token_and_a_failure_each_have_their_end() {

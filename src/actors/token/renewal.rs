@@ -17,7 +17,9 @@ impl State {
     /// that grows while that happens again and again.
     pub(super) fn suspect(&mut self, myself: &ActorRef<Message>, id: usize) {
         if std::mem::replace(&mut self.suspected, id) != id {
-            let wait = self.pace.wait();
+            // Not before the time that the endpoint has named.
+            let named = self.tokens.board.read().failing_for(Instant::now());
+            let wait = self.pace.wait().max(named);
             self.renew_after(myself, id, wait);
         }
     }

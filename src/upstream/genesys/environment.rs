@@ -142,7 +142,7 @@ impl Environment {
             return Err(Error::invalid_config(
                 "environment",
                 "plain http to a host that is not loopback, or through a proxy, would expose \
-                 credentials; use https, or allow_insecure()",
+                 credentials; use https, leave out the proxy, or call allow_insecure()",
             ));
         }
         Ok(())

@@ -162,7 +162,7 @@ pub(super) async fn send(
 
 /// What ended a body that was read without an error (RFC 9112 section 6.3): without
 /// a length and chunks it is the end of the connection, wherever that came.
-fn body_end(status: StatusCode, headers: &HeaderMap) -> BodyEnd {
+pub(super) fn body_end(status: StatusCode, headers: &HeaderMap) -> BodyEnd {
     let chunked = || {
         let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
         let codings = last.and_then(|codings| codings.to_str().ok());

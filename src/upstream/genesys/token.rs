@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::client::{contained, read_body};
 use super::clients::Clients;
 use super::credentials::{ClientAuth, Credentials, is_token};
+use super::execute::body_end;
 use crate::error::{Error, TokenError};
 use crate::outcome::Outcome;
 use crate::policy::{classify, retry_after};
@@ -91,7 +92,9 @@ impl TokenEndpoint {
         if status == StatusCode::OK {
             read_token(&body)
         } else {
+            let end = body_end(status, &headers);
             let refusal = Outcome::new(status, headers, Bytes::copy_from_slice(&body));
+            let refusal = refusal.with_body_end(end);
             Err(self.explain(&refusal))
         }
     }
@@ -105,6 +108,11 @@ impl TokenEndpoint {
         {
             let wait = retry_after(refusal, SystemTime::now());
             return TokenError::rate_limited(wait.unwrap_or(RATE_LIMIT_WAIT));
+        }
+        if status.is_server_error()
+            && let Some(wait) = retry_after(refusal, SystemTime::now())
+        {
+            return TokenError::rate_limited(wait);
         }
         let mut reason = format!("http status {}", status.as_u16());
         if let Some(code) = words
