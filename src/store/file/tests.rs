@@ -109,7 +109,7 @@ fn plant(path: &Path, key: u8, bytes: &[u8]) {
 async fn a_record_that_cannot_be_read_is_never_absent_and_never_overwritten() {
     let folder = Folder::new("unreadable");
     drop(FileStore::open(folder.file()).unwrap());
-    let newer = b"genesys-once/3 locked claimed 0 0 0 0 0 0\n";
+    let newer = b"genesys-once/4 locked claimed 0 0 0 0 0 0\n";
     plant(&folder.file(), 1, newer);
     plant(&folder.file(), 2, b"genesys-once/3 lock");
     plant(&folder.file(), 3, b"");

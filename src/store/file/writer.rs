@@ -54,7 +54,7 @@ pub(super) type Reply = Result<Answer, StoreError>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Effect {
     Nothing,
-    /// An `Extend` moved the expiry and nothing else: where that is lost in a
+    /// An `Extend` began a lease anew, at another revision: where that is lost in a
     /// crash, so is the holder.
     Extended,
     Written,
