@@ -37,7 +37,7 @@ pub enum Error {
         reason: Arc<str>,
     },
     /// The key is known for another payload; nobody else's answer is given.
-    #[error("key {key} belongs to a request with another payload")]
+    #[error("key {key} belongs to a request with another payload; use another key for this one")]
     #[non_exhaustive]
     PayloadMismatch {
         /// The key that both requests carry.
@@ -104,7 +104,7 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The platform refused the token, and a fresh one too. Nothing was executed.
-    #[error("the platform refused a fresh token")]
+    #[error("the platform refused a fresh token, too: check the client's role and the action")]
     #[non_exhaustive]
     Unauthorized {
         /// The platform's `ININ-Correlation-Id`, for its support.
@@ -142,7 +142,7 @@ pub enum Error {
         source: StoreError,
     },
     /// A bound of the engine is reached; nothing was sent.
-    #[error("overloaded: {limit} is reached")]
+    #[error("overloaded: {limit} is reached; ask again later, or raise it")]
     #[non_exhaustive]
     Overloaded {
         /// The setting that names the bound.

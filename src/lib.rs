@@ -67,8 +67,9 @@
 //!   loss, overload, shutdown, a foreign supervisor's end.
 //! - **I4** No stale holder overwrites anything: every transition is
 //!   compare-and-set, atomic in the store.
-//! - **I5** No live lease is taken over (the *store's* clock decides), and no
-//!   lapsed `Dispatched` lease becomes executable by itself while its record
+//! - **I5** No live lease is taken over (the *store's* clock decides, or that of an
+//!   asker who has seen one revision for the whole lease), and no lapsed `Dispatched`
+//!   lease becomes executable by itself while its record
 //!   lives.
 //! - **I6** No two different requests share an answer, a refusal or a verdict; the
 //!   same request in another formatting never gets another key. No two replies

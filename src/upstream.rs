@@ -37,7 +37,7 @@ pub trait Upstream: Send + Sync + 'static {
     fn namespace(&self) -> Namespace;
 
     /// Sends one call, **once**: an implementation repeats nothing by itself,
-    /// follows no redirects, and says of every failure whether a byte of the
+    /// follows no redirects, and says of every failure whether the whole
     /// request may have left. A body that broke off is a failure; one that only the
     /// end of its connection ended is marked so
     /// ([`Outcome::with_body_end`]).

@@ -15,12 +15,12 @@ pub struct SendError {
 }
 
 impl SendError {
-    /// Proven: no byte of the request has left this process.
+    /// Proven: the whole request has not left this process, and never will.
     pub fn before_sending(cause: impl Into<Cause>) -> Self {
         Self::by(true, cause)
     }
 
-    /// The request, or a part of it, may have left this process.
+    /// The whole request may have left this process.
     ///
     /// What the cause says is written into the record and told to every caller:
     /// it should name what failed, and nothing of the request or the answer.
@@ -36,7 +36,7 @@ impl SendError {
         }
     }
 
-    /// Whether a byte of the request may have left this process.
+    /// Whether the whole request may have left this process.
     pub fn may_have_left(&self) -> bool {
         self.may_have_left
     }

@@ -179,15 +179,8 @@ impl Content {
         }
     }
 
-    /// What stands behind the first line: the JSON, and the body where there is
-    /// one.
-    pub fn encode(&self, name: &RecordName) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.room());
-        self.write(name, &mut bytes);
-        bytes
-    }
-
-    /// Writes what [`encode`](Self::encode) returns behind what is there.
+    /// Writes what stands behind the first line: the JSON, and the body where there
+    /// is one.
     pub(crate) fn write(&self, name: &RecordName, to: &mut Vec<u8>) {
         let name = Some(Name(name));
         match self {
@@ -238,7 +231,7 @@ impl Content {
         }
     }
 
-    /// About how many bytes [`encode`](Self::encode) returns.
+    /// About how many bytes [`write`](Self::write) writes.
     pub(crate) fn room(&self) -> usize {
         match self {
             Self::Indeterminate { cause, .. } => {

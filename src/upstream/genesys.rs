@@ -198,7 +198,7 @@ impl GenesysCloud {
     /// the environment.
     ///
     /// The variables are `HTTPS_PROXY`, `HTTP_PROXY` (not under CGI), `ALL_PROXY`
-    /// and `NO_PROXY`, in lower case too, read when the engine starts; a value that
+    /// and `NO_PROXY`, in lower case too, read when the HTTP client of a runtime is built, mostly at `start`; a value that
     /// is no URL is ignored. A platform on loopback is reached without them.
     pub fn environment_proxy(self, honour: bool) -> Self {
         self.with(|settings| settings.environment_proxy = honour)
