@@ -1,0 +1,30 @@
+//! What an engine may still do that is older than its namespace asks for.
+
+use super::*;
+
+/// Red where an engine that is older than its namespace's least writer takes over
+/// what another one has lost.
+#[tokio::test(start_paused = true)]
+async fn outdated_engine_takes_nothing_over() {
+    let store = crate::store::MemoryStore::new();
+    let namespace = name().namespace;
+    let newer = crate::record::WRITER + 1;
+    store.least_writer(&namespace, newer).await.unwrap();
+    store.apply(&name(), acquire()).await.unwrap();
+    let seen = store.look(&name()).await.unwrap().unwrap().seen();
+    advance(31 * SECOND).await;
+    let guarded = Guarded::new(Arc::new(store.clone()), LIMIT, namespace);
+    let Event::Acquire { mut claim } = acquire() else {
+        unreachable!();
+    };
+    claim.lease = LeaseId::from_bytes([7; 16]);
+    let take_over = Event::TakeOver {
+        claim,
+        seen,
+        watched: false,
+    };
+    let error = guarded.apply(&name(), take_over).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(crate::RefusalKind::NotAllowed));
+    let left = store.look(&name()).await.unwrap().unwrap();
+    assert_eq!(left.seen(), seen);
+}
