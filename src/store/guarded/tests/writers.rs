@@ -24,7 +24,7 @@ async fn outdated_engine_takes_nothing_over() {
         watched: false,
     };
     let error = guarded.apply(&name(), take_over).await.unwrap_err();
-    assert_eq!(error.refusal(), Some(crate::RefusalKind::NotAllowed));
+    assert_eq!(error.refusal(), Some(crate::error::RefusalKind::NotAllowed));
     let left = store.look(&name()).await.unwrap().unwrap();
     assert_eq!(left.seen(), seen);
 }
