@@ -9,6 +9,7 @@
 //! | [*operating*](operating) | who runs it: indeterminate keys, rotation, limits, capacity |
 //! | [*writing a store*](writing_a_store) | who keeps records in a database of their own |
 //! | [*testing your service*](testing_your_service) | who tests what embeds it |
+//! | [*design*](design) | developers and reviewers: why it is built as it is |
 //! | [*contributing*](contributing) | developers of the crate itself |
 
 #[doc = include_str!("guide/getting_started.md")]
@@ -28,6 +29,9 @@ pub mod writing_a_store {}
 
 #[doc = include_str!("guide/testing_your_service.md")]
 pub mod testing_your_service {}
+
+#[doc = include_str!("guide/design.md")]
+pub mod design {}
 
 #[doc = include_str!("guide/contributing.md")]
 pub mod contributing {}
