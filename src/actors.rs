@@ -34,7 +34,8 @@ pub(crate) mod supervisor;
 pub(crate) mod token;
 pub(crate) mod unmatched;
 pub(crate) mod waits;
+pub(crate) mod walk;
 
-pub(crate) use self::resolution::{notice_loss, resolve};
+pub(crate) use self::resolution::resolve;
 pub use self::supervisor::{Drained, EngineMessage};
 pub use self::waits::{Wait, Waits};

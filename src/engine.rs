@@ -21,9 +21,11 @@ use crate::upstream::Upstream;
 mod builder;
 #[cfg(all(test, feature = "testing"))]
 mod exactly_once;
+mod lists;
 mod records;
 
 pub use self::builder::EngineBuilder;
+pub use self::lists::IndeterminateKeys;
 pub use self::records::Forgotten;
 
 /// How long the executions under way may go on after the last `Engine` of a

@@ -149,7 +149,7 @@ pub mod testing;
 mod upstream;
 
 pub use self::actors::{Drained, EngineMessage, Wait, Waits};
-pub use self::engine::{Engine, EngineBuilder, Forgotten, Stats};
+pub use self::engine::{Engine, EngineBuilder, Forgotten, IndeterminateKeys, Stats};
 pub use self::error::{
     Cause, Error, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
 };
@@ -162,7 +162,9 @@ pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload};
 #[cfg(feature = "file")]
 pub use self::store::FileStore;
-pub use self::store::{BoxFuture, MemoryStore, Store, UnreadableRecord};
+pub use self::store::{
+    BoxFuture, Cursor, ListFilter, ListQuery, MemoryStore, Page, Store, UnreadableRecord,
+};
 #[cfg(feature = "redis")]
 pub use self::store::{Durability, Persistence, RedisStore};
 #[cfg(feature = "encrypted")]

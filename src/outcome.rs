@@ -161,6 +161,13 @@ impl Outcome {
         Arc::new(outcome)
     }
 
+    /// Status and headers, with an empty body.
+    pub(crate) fn without_body(&self) -> Self {
+        let mut outcome = self.clone();
+        outcome.body = Bytes::new();
+        outcome
+    }
+
     /// What is kept of an answer that may not, or cannot, be stored: its status,
     /// and the digest of its body (RFC 9530, section 2) where that was read.
     pub(crate) fn status_and_digest(&self) -> Self {

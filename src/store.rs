@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{RefusalKind, StoreError};
-use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::record::{Answer, Content, Event, Record, RecordState};
+use crate::key::{Namespace, RecordName};
+use crate::record::{Answer, Event, RecordState};
 
 #[cfg(feature = "encrypted")]
 mod encrypted;
 #[cfg(feature = "file")]
 mod file;
 mod guarded;
+mod list;
 mod memory;
 mod notices;
 #[cfg(feature = "redis")]
@@ -28,6 +29,7 @@ pub use self::file::FileStore;
 #[cfg(all(feature = "file", feature = "testing"))]
 pub use self::file::ManualClock;
 pub(crate) use self::guarded::Guarded;
+pub use self::list::{Cursor, ListFilter, ListQuery, Page};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{Durability, Persistence, RedisStore};
@@ -139,47 +141,32 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async move { Ok(at_least) })
     }
 
-    /// Up to `limit` records of a namespace that are
-    /// [unresolved](RecordState::is_unresolved), in no order.
+    /// One page of a namespace's records, in no order.
+    ///
+    /// A page takes a bounded time, whatever the size of the store: it may be empty
+    /// and have a [`next`](Page::next). A walk through all pages is whole, as
+    /// [`Page`] says, or one of them is an error.
     ///
     /// # Errors
     ///
     /// By default a refusal, [`RefusalKind::NotAllowed`](crate::RefusalKind): a store
     /// that cannot list its records leaves this as it is.
+    /// [`RefusalKind::NotNow`](crate::RefusalKind) where the list has to start again,
+    /// without a cursor.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        let _ = (namespace, limit);
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        let _ = (namespace, query);
         Box::pin(async {
             let reason = "this store cannot list its records";
             Err(StoreError::refused_as(RefusalKind::NotAllowed, reason))
         })
-    }
-
-    /// Up to `limit` records of a namespace whose first line cannot be read, in no
-    /// order.
-    ///
-    /// # Errors
-    ///
-    /// By default [`StoreError::refused`]: a store that cannot list them leaves
-    /// this as it is.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    fn unreadable<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
-        let _ = (namespace, limit);
-        Box::pin(async { Err(no_list_of_unreadable()) })
     }
 
     /// What is wrong with the record of `name`; `None` where there is none, or it
@@ -187,7 +174,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`unreadable`](Self::unreadable) has them.
+    /// By default [`StoreError::refused_as`]: a store that cannot tell leaves this
+    /// as it is.
     ///
     /// # Cancel safety
     ///
@@ -197,7 +185,7 @@ pub trait Store: Send + Sync + 'static {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
         let _ = name;
-        Box::pin(async { Err(no_list_of_unreadable()) })
+        Box::pin(async { Err(no_unreadable()) })
     }
 
     /// Removes a record that cannot be read, if it still is, byte for byte, what
@@ -205,7 +193,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`unreadable`](Self::unreadable) has them.
+    /// Those of [`look_unreadable`](Self::look_unreadable).
     ///
     /// # Cancel safety
     ///
@@ -215,12 +203,12 @@ pub trait Store: Send + Sync + 'static {
         record: &'a UnreadableRecord,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let _ = record;
-        Box::pin(async { Err(no_list_of_unreadable()) })
+        Box::pin(async { Err(no_unreadable()) })
     }
 }
 
-fn no_list_of_unreadable() -> StoreError {
-    let reason = "this store neither lists nor removes records that it cannot read";
+fn no_unreadable() -> StoreError {
+    let reason = "this store neither describes nor removes records that it cannot read";
     StoreError::refused_as(RefusalKind::NotAllowed, reason)
 }
 
@@ -260,20 +248,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).least_writer(namespace, at_least)
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        (**self).unresolved(namespace, limit)
-    }
-
-    fn unreadable<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
-        (**self).unreadable(namespace, limit)
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        (**self).list(namespace, query)
     }
 
     fn look_unreadable<'a>(
@@ -289,12 +269,4 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         (**self).discard(record)
     }
-}
-
-/// Whether a record may be indeterminate, now or once its lease has lapsed.
-fn may_be_unresolved(record: &Record) -> bool {
-    matches!(
-        record.content,
-        Content::Locked { .. } | Content::Indeterminate { .. }
-    )
 }

@@ -44,7 +44,7 @@ fn tuned(upstream: impl Upstream, store: impl Store) -> EngineBuilder {
             None::<Resolution>
         })
         .result_ttl(Duration::from_secs(3600))
-        .unresolved_ttl(Duration::from_secs(7200))
+        .indeterminate_ttl(Duration::from_secs(7200))
         .lease(Duration::from_secs(10))
         .deadline(Duration::from_secs(60))
         .store_timeout(Duration::from_secs(1))
@@ -173,13 +173,13 @@ async fn a_service_with_two_organisations() {
         one.forget(&key).await.unwrap(),
         genesys_once::Forgotten::Outcome
     );
-    let unresolved: Vec<(IdempotencyKey, RecordState)> = match two.unresolved(10).await {
-        Ok(unresolved) => unresolved,
+    let indeterminate: Vec<(IdempotencyKey, RecordState)> = match two.indeterminate(10).await {
+        Ok(listed) => listed.keys,
         // This store cannot list its records, and says so.
         Err(Error::StoreUnavailable { .. }) => Vec::new(),
         Err(error) => panic!("{error}"),
     };
-    assert!(unresolved.is_empty());
+    assert!(indeterminate.is_empty());
     let stats: Stats = one.stats();
     assert_eq!((stats.served_upstream, stats.served_memory), (1, 1));
     let drained: Drained = one.shutdown(Duration::from_secs(1)).await;

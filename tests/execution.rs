@@ -273,12 +273,12 @@ async fn a_lost_holder_s_key_is_listed_and_resolved_though_nobody_asks_for_it() 
         let engine = Engine::builder(upstream.clone()).store(store.clone());
         let engine = engine.start().await.unwrap();
         // Live: it may still be answered.
-        assert_eq!(engine.unresolved(10).await.unwrap(), []);
+        assert_eq!(engine.indeterminate(10).await.unwrap().keys, []);
         advance(2 * SECOND).await;
         let key = IdempotencyKey::of(&request());
         let lost = engine.inspect(&key).await.unwrap().unwrap();
         if resolution == Resolution::not_applied() {
-            let listed = engine.unresolved(10).await.unwrap();
+            let listed = engine.indeterminate(10).await.unwrap().keys;
             let [(listed, RecordState::Indeterminate { .. })] = &*listed else {
                 panic!("{listed:?}");
             };
@@ -289,7 +289,7 @@ async fn a_lost_holder_s_key_is_listed_and_resolved_though_nobody_asks_for_it() 
             advance(100 * SECOND).await;
         }
         engine.resolve(&key, &lost, resolution).await.unwrap();
-        assert_eq!(engine.unresolved(10).await.unwrap(), []);
+        assert_eq!(engine.indeterminate(10).await.unwrap().keys, []);
         assert!(engine.execute(request()).await.unwrap().is_success());
         assert_eq!(upstream.ledger().total(), calls);
     }

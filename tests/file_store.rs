@@ -256,7 +256,7 @@ async fn expired_records_are_reclaimed_as_others_are_written() {
 
 #[tokio::test]
 async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
-    let folder = Folder::new("unresolved");
+    let folder = Folder::new("indeterminate");
     let store = FileStore::open(folder.file()).unwrap();
     for key in 0..6 {
         done(&store, key, acquire(key)).await;
@@ -271,7 +271,7 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
         store.apply(&other_name, acquire(7)).await.unwrap();
         store.apply(&other_name, abandon(7)).await.unwrap();
     }
-    let mut listed = store.unresolved(&name(0).namespace, 10).await.unwrap();
+    let mut listed = indeterminate(&store, &name(0).namespace, 10).await.unwrap();
     listed.sort_by_key(|(key, _)| *key);
     let keys: Vec<_> = listed.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, [0, 2, 4].map(|key| name(key).key));
@@ -282,7 +282,7 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
             "{key}"
         );
     }
-    let two = store.unresolved(&name(0).namespace, 2).await.unwrap();
+    let two = indeterminate(&store, &name(0).namespace, 2).await.unwrap();
     assert_eq!(two.len(), 2);
     let resolve = Event::Resolve {
         lease: LeaseId::random(),
@@ -293,7 +293,7 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
         ttl: TTL,
     };
     done(&store, 0, resolve).await;
-    let left = store.unresolved(&name(0).namespace, 10).await.unwrap();
+    let left = indeterminate(&store, &name(0).namespace, 10).await.unwrap();
     assert_eq!(left.len(), 2);
 }
 

@@ -91,10 +91,14 @@ async fn list(
         return Err(invalid(format!("limit is 1 to {LONGEST_LIST}")));
     }
     // One more than is shown, to say whether that is all.
-    let mut found = engine.unresolved(limit + 1).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let keys: Vec<_> = found.iter().map(|(key, state)| told(key, state)).collect();
+    let mut found = engine.indeterminate(limit + 1).await?;
+    let more = found.keys.len() > limit || found.next.is_some();
+    found.keys.truncate(limit);
+    let keys: Vec<_> = found
+        .keys
+        .iter()
+        .map(|(key, state)| told(key, state))
+        .collect();
     Ok(Json(json!({ "keys": keys, "more": more })))
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn finish(
     failed: impl Fn(&StoreError),
 ) -> Option<Duration> {
     let (store, name) = (&*shared.store, shared.name(key));
-    let end = Instant::now() + shared.terms.unresolved_ttl;
+    let end = Instant::now() + shared.terms.indeterminate_ttl;
     let mut pause = FIRST_PAUSE;
     let mut kept = None;
     loop {

@@ -125,7 +125,7 @@ pub(crate) async fn notice_loss(
     if !state
         .clone()
         .lapsed_if(watched.then_some(seen))
-        .is_unresolved()
+        .is_indeterminate()
     {
         return Ok(Some(state));
     }
@@ -135,7 +135,7 @@ pub(crate) async fn notice_loss(
             lease: shared.terms.ambient.lease_id(),
             fingerprint: state.fingerprint(),
             lease_ttl: shared.terms.lease,
-            retention: shared.terms.unresolved_ttl,
+            retention: shared.terms.indeterminate_ttl,
             attempts,
             about,
         },

@@ -146,8 +146,8 @@ impl EngineBuilder {
     }
 
     /// How long indeterminate keys are held; 7 days by default.
-    pub fn unresolved_ttl(mut self, ttl: Duration) -> Self {
-        self.terms.unresolved_ttl = ttl;
+    pub fn indeterminate_ttl(mut self, ttl: Duration) -> Self {
+        self.terms.indeterminate_ttl = ttl;
         self
     }
 

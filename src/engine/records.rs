@@ -1,10 +1,8 @@
-//! What people and their tools do with a key: look at it, settle it, forget it,
-//! list what is open. None of it sends anything to the platform.
-
-use tokio::time::timeout;
+//! What people and their tools do with a key: look at it, resolve it, forget it.
+//! None of it sends anything to the platform.
 
 use super::Engine;
-use crate::actors::{notice_loss, resolve};
+use crate::actors::resolve;
 use crate::ambient::in_runtime;
 use crate::error::{Error, RefusalKind, StoreError};
 use crate::execution::follow_up;
@@ -51,7 +49,7 @@ impl Engine {
     /// it, [`Resolution::applied`] replays the outcome given.
     ///
     /// `version` is what the caller saw: the state that [`inspect`](Self::inspect)
-    /// or [`unresolved`](Self::unresolved) returned, or the `version` of
+    /// or [`indeterminate`](Self::indeterminate) returned, or the `version` of
     /// [`Error::Indeterminate`]. Another execution of the key, or another request
     /// under the same key, is never resolved by it.
     ///
@@ -135,65 +133,6 @@ impl Engine {
             Ok(_) => Ok(Forgotten::Nothing),
             Err(source) => Err(Error::of_store(*key, source)),
         }
-    }
-
-    /// Up to `limit` indeterminate keys of this engine's namespace, in no order.
-    /// One whose holder was lost with its request under way is among them as soon
-    /// as its lease has lapsed, and its record says so from then on.
-    ///
-    /// It walks the whole store: for people and their tools, not for a request.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StoreUnavailable`], also from a store that cannot list, and
-    /// where the list takes longer than the engine's `deadline`.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn unresolved(
-        &self,
-        limit: usize,
-    ) -> Result<Vec<(IdempotencyKey, RecordState)>, Error> {
-        in_runtime()?;
-        let shared = &*self.inner.shared;
-        let unavailable = |source| Error::StoreUnavailable { source };
-        let listed = shared.store.unresolved(&shared.namespace, limit);
-        let listed = timeout(self.inner.deadline, listed).await;
-        let late = |_| unavailable(StoreError::unavailable("no list within the deadline"));
-        let mut found = Vec::new();
-        for (key, state) in listed.map_err(late)?.map_err(unavailable)? {
-            let name = shared.name(key);
-            let state = notice_loss(shared, &name, state).await?;
-            let open = state.filter(|state| matches!(state, RecordState::Indeterminate { .. }));
-            found.extend(open.map(|state| (key, state)));
-        }
-        Ok(found)
-    }
-
-    /// Up to `limit` records of this engine's namespace that cannot be read, in no
-    /// order: those of a newer version, those that are damaged in their first line,
-    /// and those that would be indeterminate. None of them is on the list of
-    /// [`unresolved`](Self::unresolved) keys, and all of their keys are refused.
-    ///
-    /// It walks the whole store: for people and their tools, not for a request.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StoreUnavailable`], also from a store that cannot list them, and
-    /// where the list takes longer than the engine's `deadline`.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn unreadable(&self, limit: usize) -> Result<Vec<UnreadableRecord>, Error> {
-        in_runtime()?;
-        let shared = &*self.inner.shared;
-        let unavailable = |source| Error::StoreUnavailable { source };
-        let listed = shared.store.unreadable(&shared.namespace, limit);
-        let listed = timeout(self.inner.deadline, listed).await;
-        let late = |_| unavailable(StoreError::unavailable("no list within the deadline"));
-        listed.map_err(late)?.map_err(unavailable)
     }
 
     /// What is wrong with the record of a key, for one that was refused with

@@ -80,7 +80,7 @@ impl Execution<Hashed> {
             lease: terms.ambient.lease_id(),
             fingerprint: self.core.request.fingerprint(&terms.route),
             lease_ttl: terms.lease,
-            retention: terms.unresolved_ttl,
+            retention: terms.indeterminate_ttl,
             attempts: Attempts {
                 sent: None,
                 count: 0,

@@ -17,7 +17,7 @@ pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600)
 ///
 /// [`lock`](super::Execution::lock) refuses impossible ones with
 /// [`Error::InvalidConfig`]: a lease of less than 100 ms or more than an hour,
-/// other times of less than 1 ms or more than ten years, an `unresolved_ttl`
+/// other times of less than 1 ms or more than ten years, an `indeterminate_ttl`
 /// shorter than lease and attempt time-out together, a `max_response_bytes` of 0.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -29,7 +29,7 @@ pub struct Terms {
     /// goes first.
     pub result_ttl: Duration,
     /// How long an indeterminate key is held; 7 days by default.
-    pub unresolved_ttl: Duration,
+    pub indeterminate_ttl: Duration,
     /// How long one attempt may take, 66 s by default: the upstream's
     /// `attempt_limit` and the second in which a process that did not run looks
     /// for its answer. It stands in the record, so that a lost attempt is never
@@ -53,7 +53,7 @@ impl Default for Terms {
         Self {
             lease: Duration::from_secs(30),
             result_ttl: Duration::from_secs(24 * 3600),
-            unresolved_ttl: Duration::from_secs(7 * 24 * 3600),
+            indeterminate_ttl: Duration::from_secs(7 * 24 * 3600),
             attempt_timeout: Duration::from_secs(66),
             on_unknown: OnUnknown::default(),
             classify: Arc::new(classify::genesys),
@@ -83,7 +83,7 @@ impl Terms {
         }
         for (setting, time) in [
             ("result_ttl", self.result_ttl),
-            ("unresolved_ttl", self.unresolved_ttl),
+            ("indeterminate_ttl", self.indeterminate_ttl),
         ] {
             if time < Duration::from_millis(1) {
                 return refuse(setting, "it must be at least 1 ms");
@@ -92,9 +92,9 @@ impl Terms {
                 return refuse(setting, "it must be at most ten years");
             }
         }
-        if self.unresolved_ttl < self.lease.saturating_add(self.attempt_timeout) {
+        if self.indeterminate_ttl < self.lease.saturating_add(self.attempt_timeout) {
             return refuse(
-                "unresolved_ttl",
+                "indeterminate_ttl",
                 "it must be at least the lease and the attempt time-out together",
             );
         }
@@ -120,7 +120,7 @@ impl fmt::Debug for Terms {
         f.debug_struct("Terms")
             .field("lease", &self.lease)
             .field("result_ttl", &self.result_ttl)
-            .field("unresolved_ttl", &self.unresolved_ttl)
+            .field("indeterminate_ttl", &self.indeterminate_ttl)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("on_unknown", &self.on_unknown)
             .field("max_response_bytes", &self.max_response_bytes)

@@ -120,8 +120,8 @@ pub enum RecordState {
 impl RecordState {
     /// Whether a request may have been executed under this record, and nobody is
     /// left who will find out: `Indeterminate`, or `Locked` with a lease in
-    /// `Dispatched` that has lapsed. `Store::unresolved` lists these.
-    pub fn is_unresolved(&self) -> bool {
+    /// `Dispatched` that has lapsed. A list of indeterminate keys has these.
+    pub fn is_indeterminate(&self) -> bool {
         match self {
             Self::Indeterminate { .. } => true,
             Self::Locked {
@@ -142,6 +142,24 @@ impl RecordState {
             } => *phase == Phase::Claimed && lease_left.is_zero(),
             Self::Cached { .. } | Self::Indeterminate { .. } => false,
         }
+    }
+
+    /// This state without bodies, which no list has, and how many bytes it has of
+    /// an encrypted outcome: that one is whole or nothing.
+    pub(crate) fn for_list(mut self) -> (Self, usize) {
+        let outcome = match &mut self {
+            Self::Cached { outcome, .. } => outcome,
+            Self::Released {
+                verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
+                ..
+            } => outcome,
+            _ => return (self, 0),
+        };
+        let sealed = outcome.is_sealed().then_some(outcome.body.len());
+        if sealed.is_none() && !outcome.body.is_empty() {
+            *outcome = Arc::new(outcome.without_body());
+        }
+        (self, sealed.unwrap_or(0))
     }
 
     /// This state, its lease lapsed where it is of the version that somebody has

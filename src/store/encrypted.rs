@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::keys::EncryptionKeys;
-use super::{BoxFuture, Store, UnreadableRecord};
+use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
-use crate::key::{Fingerprint, IdempotencyKey, Namespace, RecordName};
+use crate::key::{Fingerprint, Namespace, RecordName};
 use crate::outcome::{Kept, Outcome};
 use crate::record::{
     Answer, Caller, Claim, Event, LeaseId, RecordState, Refusal, Resolution, decode_caller,
@@ -268,27 +268,16 @@ impl<S: Store> Store for Encrypted<S> {
         self.store.least_writer(namespace, at_least)
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
-            let listed = self.store.unresolved(namespace, limit).await?;
-            let opened = listed.into_iter().map(|(key, state)| {
-                let name = RecordName::new(namespace.clone(), key);
-                Ok((key, self.opened(&name, state)?))
-            });
-            opened.collect()
+            let page = self.store.list(namespace, query).await?;
+            let name = |key| RecordName::new(namespace.clone(), key);
+            page.map(query, name, |name, state| self.opened(name, state))
         })
-    }
-
-    fn unreadable<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
-        self.store.unreadable(namespace, limit)
     }
 
     fn look_unreadable<'a>(

@@ -33,10 +33,10 @@ pub use self::clock::ManualClock;
 use self::clock::Source;
 use self::open::Opened;
 use self::reader::Read;
-use self::shared::{Core, Listed};
+use self::shared::Core;
 use self::tables::Origin;
 use self::writer::{Command, Opener, TICK, Writer};
-use super::{BoxFuture, Store};
+use super::{BoxFuture, ListQuery, Page, Store};
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
@@ -335,24 +335,13 @@ impl Store for FileStore {
         Box::pin(self.handle.core.notices.changed(name))
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Listed, StoreError>> {
-        Box::pin(async move {
-            let (mut found, mut from) = (Vec::new(), None::<String>);
-            loop {
-                let (namespace, left) = (namespace.clone(), limit - found.len());
-                let piece = self.read(move |core| core.list(&namespace, from.as_deref(), left));
-                let (more, next) = piece.await?;
-                found.extend(more);
-                if next.is_none() {
-                    return Ok(found);
-                }
-                from = next;
-            }
-        })
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        let (namespace, query) = (namespace.clone(), query.clone());
+        Box::pin(self.read(move |core| core.list(&namespace, &query)))
     }
 }
 

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::turn::{Change, Turn};
 use self::writers::Writers;
-use super::{BoxFuture, Store, UnreadableRecord};
+use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
-use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::key::{Namespace, RecordName};
 use crate::policy::{Access, Breakers, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, Raised};
@@ -303,24 +303,15 @@ impl Store for Guarded {
         Box::pin(self.next_turn(name, pause, Access::Write))
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        // Listing walks the whole store: it has no fixed time.
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(caught(async move {
-            self.store.unresolved(namespace, limit).await
-        }))
-    }
-
-    fn unreadable<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
-        Box::pin(caught(async move {
-            self.store.unreadable(namespace, limit).await
+            let page = self.store.list(namespace, query).await?;
+            let name = |key| RecordName::new(namespace.clone(), key);
+            page.map(query, name, |_, state| state.readable())
         }))
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::notices::Notices;
-use super::{BoxFuture, Store, may_be_unresolved};
+use super::{BoxFuture, Cursor, ListQuery, Page, Store};
 use crate::error::StoreError;
 use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
 use crate::record::{self, Answer, Content, Event, Record, RecordState, Refusal};
@@ -86,8 +86,8 @@ struct Records {
     by_name: HashMap<RecordName, Entry, BuildHasherDefault<DigestHasher>>,
     /// When each record expires, soonest first.
     expiries: BTreeSet<(Instant, RecordName)>,
-    /// Those that may be indeterminate.
-    unsettled: BTreeSet<RecordName>,
+    /// All names, for lists.
+    names: BTreeSet<RecordName>,
     /// The least version of each namespace's writers.
     least_writers: HashMap<Namespace, u32>,
     /// A task removes those that expire.
@@ -120,19 +120,20 @@ impl Records {
         if let Some(entry) = &next {
             self.expiries.insert((entry.expires, name.clone()));
         }
-        match &next {
-            Some(entry) if may_be_unresolved(&entry.record) => {
-                self.unsettled.insert(name.clone());
-            }
-            _ => {
-                self.unsettled.remove(name);
-            }
-        }
         let kept = next.as_ref().map(|entry| entry.expires);
         let before = match next {
             Some(entry) => self.by_name.insert(name.clone(), entry),
             None => self.by_name.remove(name),
         };
+        match (&before, kept) {
+            (None, Some(_)) => {
+                self.names.insert(name.clone());
+            }
+            (Some(_), None) => {
+                self.names.remove(name);
+            }
+            _ => {}
+        }
         if let Some(before) = before
             && Some(before.expires) != kept
         {
@@ -150,37 +151,38 @@ impl Records {
             }
             if let Some((_, name)) = self.expiries.pop_first() {
                 self.by_name.remove(&name);
-                self.unsettled.remove(&name);
+                self.names.remove(&name);
             }
         }
     }
 
-    /// Lists one piece of a namespace's unresolved keys, and returns the name
-    /// after which the next piece begins.
-    fn list(
+    /// A page of a namespace's records after a key, or its first.
+    fn page(
         &self,
         namespace: &Namespace,
-        from: Bound<RecordName>,
-        limit: usize,
-        found: &mut Vec<(IdempotencyKey, RecordState)>,
-    ) -> Option<RecordName> {
+        after: Option<IdempotencyKey>,
+        query: &ListQuery,
+    ) -> Page {
+        let named = |key| RecordName::new(namespace.clone(), key);
+        let from = match after {
+            Some(key) => Bound::Excluded(named(key)),
+            None => Bound::Included(named(IdempotencyKey::from_bytes([0; 32]))),
+        };
         let now = Instant::now();
-        let names = self.unsettled.range((from, Bound::Unbounded));
-        let names = names.take_while(|name| name.namespace == *namespace);
-        for (looked_at, name) in names.enumerate() {
-            if found.len() >= limit {
-                return None;
+        let names = self.names.range((from, Bound::Unbounded));
+        let mut names = names.take_while(|name| name.namespace == *namespace);
+        let mut page = Page::default();
+        while let Some(name) = names.next() {
+            page.examined += 1;
+            if let Some((record, left)) = self.current(name, now) {
+                page.add(query, name.key, record.state(left));
             }
-            let state = self.current(name, now);
-            let state = state.map(|(record, left)| record.state(left));
-            if let Some(state) = state.filter(RecordState::is_unresolved) {
-                found.push((name.key, state));
-            }
-            if looked_at + 1 == PIECE {
-                return Some(name.clone());
+            if page.examined == PIECE || page.is_full(query) {
+                page.next = names.next().map(|_| Cursor::of_key(name.key));
+                break;
             }
         }
-        None
+        page
     }
 }
 
@@ -265,23 +267,14 @@ impl Store for MemoryStore {
         })
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
-            let first = RecordName::new(namespace.clone(), IdempotencyKey::from_bytes([0; 32]));
-            let mut found = Vec::new();
-            let mut from = Bound::Included(first);
-            loop {
-                let last = self.lock().list(namespace, from, limit, &mut found);
-                match last {
-                    Some(last) => from = Bound::Excluded(last),
-                    None => return Ok(found),
-                }
-                tokio::task::yield_now().await;
-            }
+            let after = query.after_key()?;
+            Ok(self.lock().page(namespace, after, query))
         })
     }
 }

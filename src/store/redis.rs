@@ -23,6 +23,7 @@ mod failure;
 mod gather;
 mod home;
 mod link;
+mod list;
 mod map;
 mod node;
 mod notices;
@@ -34,7 +35,6 @@ mod sentinel;
 mod server;
 mod slots;
 mod survey;
-mod unresolved;
 mod url;
 
 use std::fmt;
@@ -45,10 +45,10 @@ use self::connect::Connected;
 use self::copies::Copies;
 pub use self::durability::{Durability, Persistence};
 use self::routes::Routes;
-use super::{BoxFuture, Store, UnreadableRecord};
+use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
-use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
 /// The store of **several processes**: Redis, version 7.0 or later, or Valkey.
@@ -93,7 +93,7 @@ use crate::record::{Answer, Event, RecordState};
 ///
 /// The user named in the URL needs `SET`, `GET`, `GETRANGE`, `STRLEN`, `PTTL`,
 /// `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those keys, and `SCAN` to
-/// list unresolved ones; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels,
+/// list records; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels,
 /// without which those who wait learn of an outcome only by polling. In a cluster
 /// `SPUBLISH`, `SSUBSCRIBE` and `SUNSUBSCRIBE` instead, `CLUSTER SLOTS`, `ASKING`,
 /// `CLUSTER INFO` to tell an old map from a new one, `CLUSTER MYID` to tell a node
@@ -341,21 +341,12 @@ impl Store for RedisStore {
         ))
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        Box::pin(unresolved::unresolved(&self.inner.routes, namespace, limit))
-    }
-
-    fn unreadable<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
-        let routes = &self.inner.routes;
-        Box::pin(unresolved::all_unreadable(routes, namespace, limit))
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(list::page(&self.inner.routes, namespace, query))
     }
 
     fn look_unreadable<'a>(

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use crate::error::StoreError;
 use crate::key::{IdempotencyKey, RecordName};
 
 /// A record that is in the store and cannot be read: damaged, made by another
 /// program, or written by a newer version. Its key is refused until the record is
 /// gone.
 ///
-/// Listed by [`Engine::unreadable`](crate::Engine::unreadable), and removed by
+/// Listed by [`Engine::list`](crate::Engine::list), and removed by
 /// [`Engine::discard_unreadable`](crate::Engine::discard_unreadable).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableRecord {
@@ -28,6 +29,12 @@ impl UnreadableRecord {
             is_newer: false,
             stamp: None,
         }
+    }
+
+    /// The record that could not be read for this reason.
+    pub(crate) fn of(name: RecordName, reason: &StoreError) -> Self {
+        let reason = std::error::Error::source(reason).map(ToString::to_string);
+        Self::new(name, reason.unwrap_or_default())
     }
 
     /// For stores: what the store knows exactly these bytes by, a digest say.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::error::{RefusalKind, StoreError};
-use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
-use crate::store::{BoxFuture, Store, UnreadableRecord};
+use crate::store::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 
 /// What happens to one store command.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +50,7 @@ pub struct Operation<'a> {
 /// A [`Store`] whose commands fail as a script says. A clone is the same store.
 ///
 /// The script is asked about each `apply` and `look`, in the order in which they
-/// come; notices and lists of unresolved keys pass. Delays are on tokio's clock.
+/// come; notices and lists pass. Delays are on tokio's clock.
 ///
 /// ```
 /// use genesys_once::MemoryStore;
@@ -177,20 +177,12 @@ impl Store for FaultyStore {
         self.store.least_writer(namespace, at_least)
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        self.store.unresolved(namespace, limit)
-    }
-
-    fn unreadable<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<UnreadableRecord>, StoreError>> {
-        self.store.unreadable(namespace, limit)
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        self.store.list(namespace, query)
     }
 
     fn look_unreadable<'a>(
@@ -211,6 +203,7 @@ impl Store for FaultyStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::IdempotencyKey;
     use crate::record::LeaseId;
 
     /// Does its work when it is called, and not when its future is polled.

@@ -183,11 +183,11 @@ impl Oracle {
             for number in numbers.len() as u64..self.numbers.load(Ordering::Relaxed) {
                 numbers.insert(key(number), number);
             }
-            let Ok(unresolved) = engine.unresolved(500).await else {
+            let Ok(listed) = engine.indeterminate(500).await else {
                 self.tally.count("operator: found the store down");
                 continue;
             };
-            for (key, state) in unresolved {
+            for (key, state) in listed.keys {
                 let RecordState::Indeterminate { age, .. } = state else {
                     panic!("not indeterminate: {state:?}");
                 };

@@ -174,7 +174,7 @@ pub fn builder(upstream: GenesysCloud) -> EngineBuilder {
         .namespace(namespace())
         .lease(LEASE)
         .store_timeout(STORE_TIMEOUT)
-        .unresolved_ttl(Duration::from_secs(24 * 3600))
+        .indeterminate_ttl(Duration::from_secs(24 * 3600))
         .deadline(DEADLINE)
         .retry(retry)
 }

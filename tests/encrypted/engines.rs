@@ -104,7 +104,7 @@ async fn a_resolved_outcome_is_encrypted_and_replayed() {
     let engine = engine(&upstream, encrypted(inner.clone())).await;
     let error = engine.execute(request()).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
-    assert_eq!(engine.unresolved(9).await.unwrap().len(), 1);
+    assert_eq!(engine.indeterminate(9).await.unwrap().keys.len(), 1);
     let found = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "found");
     let state = engine.inspect(&key()).await.unwrap().unwrap();
     for _ in 0..2 {

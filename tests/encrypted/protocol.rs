@@ -7,6 +7,7 @@ use genesys_once::testing::{Fault, FaultyStore, store_conformance};
 use genesys_once::{Encrypted, EncryptionKeys, Error, Kept, MemoryStore, RecordState, Store};
 
 use super::{claim, complete, done, encrypted, keys, name, outcome, read, reason, release};
+use crate::support::indeterminate;
 
 #[tokio::test(start_paused = true)]
 async fn it_keeps_the_protocol_over_memory() {
@@ -191,6 +192,6 @@ async fn what_a_caller_called_a_request_is_sealed_and_copied() {
     }
     check().await;
     // Red where the list shows what is sealed.
-    let listed = store.unresolved(&name(1).namespace, 9).await.unwrap();
+    let listed = indeterminate(&store, &name(1).namespace, 9).await.unwrap();
     assert_eq!(told(Some(listed[0].1.clone())), about);
 }

@@ -7,12 +7,12 @@ use futures_util::FutureExt as _;
 use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{Fault, FaultyStore};
 use genesys_once::{
-    BoxFuture, IdempotencyKey, Namespace, RecordName, RecordState, Store, StoreError,
+    BoxFuture, ListQuery, Namespace, Page, RecordName, RecordState, Store, StoreError,
 };
 
 use super::{encrypted, name};
 
-/// Two parts, a notice at once, and nothing unresolved, which it knows.
+/// Two parts, a notice at once, and an empty list, which it knows.
 struct TwoParts;
 
 impl Store for TwoParts {
@@ -39,12 +39,12 @@ impl Store for TwoParts {
         u64::from(name.key.as_bytes()[0] % 2)
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         _: &'a Namespace,
-        _: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
+        _: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(async { Ok(Page::default()) })
     }
 
     fn least_writer<'a>(
@@ -69,8 +69,9 @@ fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
         assert_eq!((store.part(&name(4)), store.part(&name(5))), (0, 1));
         assert!(store.changed(&name(4)).now_or_never().is_some());
         let namespace = "test".parse().unwrap();
-        let unresolved = store.unresolved(&namespace, 9).now_or_never();
-        assert!(unresolved.unwrap().unwrap().is_empty());
+        let query = ListQuery::indeterminate();
+        let listed = store.list(&namespace, &query).now_or_never();
+        assert_eq!(listed.unwrap().unwrap(), Page::default());
         let least = store.least_writer(&namespace, 7).now_or_never();
         assert_eq!(least.unwrap().unwrap(), 8);
     }

@@ -188,7 +188,7 @@ async fn impossible_settings_are_named() {
         ("lease", |b| b.lease(SECOND / 100)),
         ("lease", |b| b.lease(7200 * SECOND)),
         ("result_ttl", |b| b.result_ttl(Duration::ZERO)),
-        ("unresolved_ttl", |b| b.unresolved_ttl(SECOND)),
+        ("indeterminate_ttl", |b| b.indeterminate_ttl(SECOND)),
         ("deadline", |b| b.deadline(Duration::ZERO)),
         ("store_timeout", |b| b.store_timeout(31 * SECOND)),
         ("max_in_flight", |b| b.max_in_flight(0)),

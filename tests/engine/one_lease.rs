@@ -97,7 +97,7 @@ async fn proof_of_a_lost_lease_is_not_dropped() {
     assert!(matches!(noticed, Error::Indeterminate { .. }), "{noticed}");
     let _ = asked.await.unwrap();
     sleep(60 * SECOND).await;
-    assert_eq!(other.unresolved(10).await.unwrap(), []);
+    assert_eq!(other.indeterminate(10).await.unwrap().keys, []);
 }
 
 /// Red where only an outcome has a smaller form: the key stayed locked, and became

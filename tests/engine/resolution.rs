@@ -73,7 +73,7 @@ async fn lost_attempt_runs_as_long_as_its_holder_said() {
         .namespace(holder.namespace().clone());
     let other = other.start().await.unwrap();
     sleep(61 * SECOND).await;
-    let state = other.unresolved(1).await.unwrap().remove(0).1;
+    let state = other.indeterminate(1).await.unwrap().keys.remove(0).1;
     let not_applied = async || {
         let resolution = Resolution::not_applied();
         other.resolve(&key(), &state, resolution).await
@@ -204,15 +204,15 @@ async fn resolution_with_a_lost_reply_recognises_itself() {
 
 /// Red without the comparison: the record was gone while the lost request ran.
 #[tokio::test(start_paused = true)]
-async fn unresolved_ttl_covers_lease_and_attempt() {
+async fn indeterminate_ttl_covers_lease_and_attempt() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let build = |ttl| {
         Engine::builder(upstream.clone())
-            .unresolved_ttl(ttl)
+            .indeterminate_ttl(ttl)
             .start()
     };
     match build(94 * SECOND).await {
-        Err(Error::InvalidConfig { setting, .. }) => assert_eq!(setting, "unresolved_ttl"),
+        Err(Error::InvalidConfig { setting, .. }) => assert_eq!(setting, "indeterminate_ttl"),
         other => panic!("{other:?}"),
     }
     build(96 * SECOND).await.unwrap();
@@ -231,7 +231,7 @@ async fn version_survives_its_text_and_a_noticed_loss() {
     holder.actor().kill();
     sleep(31 * SECOND).await;
     let other = builder.start().await.unwrap();
-    let lost = other.unresolved(1).await.unwrap().remove(0).1;
+    let lost = other.indeterminate(1).await.unwrap().keys.remove(0).1;
     assert_ne!(lost.seen(), locked.seen());
     assert_eq!(lost.version(), locked.version());
     let text = locked.version().to_string();

@@ -64,7 +64,7 @@ fn outside_of_a_runtime_each_function_says_so() {
     let resolution = Resolution::not_applied();
     assert_told(outside(engine.resolve(&key, version, resolution)));
     assert_told(outside(engine.forget(&key)));
-    assert_told(outside(engine.unresolved(1)));
+    assert_told(outside(engine.indeterminate(1)));
     assert_eq!((engine.stats().executions, engine.stats().waiting), (0, 0));
     assert_eq!(upstream.ledger().total(), 0);
 

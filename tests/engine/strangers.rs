@@ -166,7 +166,7 @@ async fn another_namespace_is_another_record_in_every_state() {
         let engine = theirs.start().await.unwrap();
         let key = IdempotencyKey::of(&mine("[1]"));
         assert_eq!(engine.inspect(&key).await.unwrap(), None, "{state}");
-        assert_eq!(engine.unresolved(10).await.unwrap(), [], "{state}");
+        assert_eq!(engine.indeterminate(10).await.unwrap().keys, [], "{state}");
         let forgotten = engine.forget(&key).await.unwrap();
         assert_eq!(forgotten, genesys_once::Forgotten::Nothing, "{state}");
         let reply = engine.execute(mine("[2]")).await.unwrap();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
-    BoxFuture, Engine, Error, IdempotencyKey, MemoryStore, Namespace, OnUnknown, Outcome,
-    RecordName, RecordState, Resolution, RetryHint, Served, Store, StoreError,
+    BoxFuture, Engine, Error, IdempotencyKey, ListQuery, MemoryStore, Namespace, OnUnknown,
+    Outcome, Page, RecordName, RecordState, Resolution, RetryHint, Served, Store, StoreError,
 };
 
 use super::{SECOND, request};
@@ -63,9 +63,9 @@ async fn a_lost_answer_is_held_and_told_to_everybody() {
             matches!(state, Some(RecordState::Indeterminate { .. })),
             "{state:?}"
         );
-        let unresolved = one.unresolved(10).await.unwrap();
-        assert_eq!(unresolved.len(), 1);
-        assert_eq!(unresolved[0].0, key());
+        let open = one.indeterminate(10).await.unwrap().keys;
+        assert_eq!(open.len(), 1);
+        assert_eq!(open[0].0, key());
     }
 }
 
@@ -292,11 +292,11 @@ async fn a_list_that_never_comes_is_given_up() {
             self.0.look(name)
         }
 
-        fn unresolved<'a>(
+        fn list<'a>(
             &'a self,
             _: &'a Namespace,
-            _: usize,
-        ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+            _: &'a ListQuery,
+        ) -> BoxFuture<'a, Result<Page, StoreError>> {
             Box::pin(std::future::pending())
         }
     }
@@ -306,7 +306,7 @@ async fn a_list_that_never_comes_is_given_up() {
         .start()
         .await
         .unwrap();
-    let listed = tokio::time::timeout(3600 * SECOND, engine.unresolved(10)).await;
+    let listed = tokio::time::timeout(3600 * SECOND, engine.indeterminate(10)).await;
     let error = listed.expect("an answer").unwrap_err();
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
 }

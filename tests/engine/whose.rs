@@ -215,7 +215,7 @@ async fn forgotten_outcome_is_not_written_again_by_its_holder() {
         genesys_once::Forgotten::Outcome
     );
     assert_eq!(other.inspect(&key()).await.unwrap(), None);
-    assert_eq!(other.unresolved(10).await.unwrap(), []);
+    assert_eq!(other.indeterminate(10).await.unwrap().keys, []);
     assert_eq!(
         other.forget(&key()).await.unwrap(),
         genesys_once::Forgotten::Nothing

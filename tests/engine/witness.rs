@@ -54,12 +54,12 @@ impl Store for StandsStill {
         Box::pin(async move { Ok(self.0.look(name).await?.map(alive)) })
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a genesys_once::Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        self.0.unresolved(namespace, limit)
+        query: &'a genesys_once::ListQuery,
+    ) -> BoxFuture<'a, Result<genesys_once::Page, StoreError>> {
+        self.0.list(namespace, query)
     }
 }
 

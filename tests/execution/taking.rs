@@ -275,7 +275,7 @@ async fn terms_at_their_bounds_are_taken() {
         |terms| terms.lease = 3600 * SECOND,
         |terms| terms.result_ttl = Duration::from_millis(1),
         |terms| terms.result_ttl = 10 * 365 * 24 * 3600 * SECOND,
-        |terms| terms.unresolved_ttl = terms.lease + terms.attempt_timeout,
+        |terms| terms.indeterminate_ttl = terms.lease + terms.attempt_timeout,
     ];
     for (number, change) in changes.iter().enumerate() {
         let (store, mut terms) = (MemoryStore::new(), Terms::default());

@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Seen};
 use genesys_once::{
-    Error, FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName, RecordState, Store,
+    Error, FileStore, Fingerprint, IdempotencyKey, Kept, ListQuery, Namespace, Outcome, RecordName,
+    RecordState, Store, StoreError,
 };
 
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -35,6 +36,16 @@ pub fn name(key: u32) -> RecordName {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&key.to_be_bytes());
     RecordName::new("crash".parse().unwrap(), IdempotencyKey::from_bytes(bytes))
+}
+
+/// The indeterminate records of a namespace, one page of them.
+pub async fn indeterminate(
+    store: &FileStore,
+    namespace: &Namespace,
+    limit: usize,
+) -> Result<Vec<(IdempotencyKey, RecordState)>, StoreError> {
+    let query = ListQuery::indeterminate().with_limit(limit);
+    Ok(store.list(namespace, &query).await?.records)
 }
 
 pub fn claim(key: u32) -> Claim {

@@ -167,7 +167,7 @@ async fn backup_of_a_file_in_use_is_whole() {
         }
         // Of a holder that is gone, once it is opened.
         assert_lost(50, copy.look(&name(50)).await.unwrap());
-        let listed = copy.unresolved(&name(0).namespace, 200).await.unwrap();
+        let listed = indeterminate(&copy, &name(0).namespace, 200).await.unwrap();
         assert!(listed.len() >= 2 && listed.len() <= 3, "{listed:?}");
         // As of one moment: whatever is there, all that was before is, too.
         let mut known = 0;

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::fakes::Fake;
 use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::cluster::RedisCluster;
-use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
+use crate::support::{eventually, indeterminate};
 
 /// As long as it takes on a busy machine.
 pub const EVER: Duration = Duration::from_secs(600);
@@ -82,8 +82,7 @@ async fn all_shards_together_are_one_store() {
         assert_eq!(size, keys.len());
     }
     let namespace = "test".parse().unwrap();
-    let mut listed: Vec<_> = here
-        .unresolved(&namespace, 100)
+    let mut listed: Vec<_> = indeterminate(&here, &namespace, 100)
         .await
         .unwrap()
         .into_iter()
@@ -91,7 +90,7 @@ async fn all_shards_together_are_one_store() {
         .collect();
     listed.sort_unstable();
     assert_eq!(listed, (0..40).collect::<Vec<_>>());
-    assert_eq!(there.unresolved(&namespace, 7).await.unwrap().len(), 7);
+    assert_eq!(indeterminate(&there, &namespace, 7).await.unwrap().len(), 7);
 
     // A server forgets its scripts; they are sent along, to that one.
     for node in &cluster.nodes[..3] {

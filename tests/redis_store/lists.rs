@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{Engine, Error, Namespace, RedisStore, RefusalKind, Store};
+use genesys_once::{
+    Engine, Error, ListQuery, Namespace, RedisStore, RefusalKind, Store, UnreadableRecord,
+};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -15,7 +17,7 @@ use super::cluster::{connect, shards};
 use super::{acquire, apply, chain, claim, name};
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
-use crate::support::{eventually, eventually_within};
+use crate::support::{eventually, eventually_within, indeterminate, listed};
 
 /// A change of servers, seen by the store.
 const RECOVERY: Duration = Duration::from_secs(60);
@@ -47,6 +49,12 @@ async fn endpoint(port: Arc<AtomicU16>) -> String {
     url
 }
 
+async fn unreadable(store: &RedisStore, limit: usize) -> Vec<UnreadableRecord> {
+    let query = ListQuery::unreadable().with_limit(limit);
+    let namespace = "test".parse().unwrap();
+    listed(store, &namespace, query).await.unwrap().unreadable
+}
+
 fn scans(server: &RedisServer) -> u64 {
     let calls = server.calls();
     let scans = calls.iter().find(|(name, _)| name == "scan");
@@ -70,8 +78,7 @@ async fn what_cannot_be_read_is_listed_and_can_be_removed() {
     server.command::<u64>(&["RPUSH", &name(3).to_string(), "a"]);
     set(4, "{}");
     store.apply(&name(5), acquire(1)).await.unwrap();
-    let namespace = "test".parse().unwrap();
-    let mut listed = store.unreadable(&namespace, 10).await.unwrap();
+    let mut listed = unreadable(&store, 10).await;
     listed.sort_by_key(|record| record.key().as_bytes()[0]);
     let reasons: Vec<_> = listed
         .iter()
@@ -86,7 +93,7 @@ async fn what_cannot_be_read_is_listed_and_can_be_removed() {
             (4, "it does not begin with a line of a record"),
         ]
     );
-    assert_eq!(store.unreadable(&namespace, 2).await.unwrap().len(), 2);
+    assert_eq!(unreadable(&store, 2).await.len(), 2);
     assert_eq!(store.look_unreadable(&name(5)).await.unwrap(), None);
     assert_eq!(store.look_unreadable(&name(6)).await.unwrap(), None);
     assert!(listed[0].is_newer());
@@ -127,11 +134,22 @@ async fn engine_removes_what_is_damaged_in_its_namespace() {
     };
     let (ours, other) = (engine("test").await, engine("other").await);
     server.command::<()>(&["SET", &name(1).to_string(), "something else"]);
-    let listed = ours.unreadable(10).await.unwrap();
+    let listed = ours
+        .list(&ListQuery::unreadable())
+        .await
+        .unwrap()
+        .unreadable;
     assert_eq!(listed.len(), 1);
     let found = ours.inspect_unreadable(&listed[0].key()).await.unwrap();
     assert_eq!(found.as_ref(), listed.first());
-    assert!(other.unreadable(10).await.unwrap().is_empty());
+    assert!(
+        other
+            .list(&ListQuery::unreadable())
+            .await
+            .unwrap()
+            .unreadable
+            .is_empty()
+    );
     let error = other.discard_unreadable(&listed[0]).await.unwrap_err();
     let Error::StoreUnavailable { source, .. } = error else {
         panic!("{error:?}");
@@ -139,7 +157,13 @@ async fn engine_removes_what_is_damaged_in_its_namespace() {
     assert_eq!(source.refusal(), Some(RefusalKind::NotAllowed));
     assert!(ours.discard_unreadable(&listed[0]).await.unwrap());
     assert!(!ours.discard_unreadable(&listed[0]).await.unwrap());
-    assert!(ours.unreadable(10).await.unwrap().is_empty());
+    assert!(
+        ours.list(&ListQuery::unreadable())
+            .await
+            .unwrap()
+            .unreadable
+            .is_empty()
+    );
 }
 
 /// A fail-over behind one address, in the middle of a walk: its cursor means
@@ -164,14 +188,14 @@ async fn list_is_whole_or_fails() {
         .await
         .unwrap();
     let namespace: Namespace = "test".parse().unwrap();
-    let whole = store.unresolved(&namespace, 1000).await.unwrap();
+    let whole = indeterminate(&store, &namespace, 1000).await.unwrap();
     assert_eq!(whole.len(), RECORDS);
     for round in 0..6 {
         let (old, new) = (&servers[round % 2], &servers[(round + 1) % 2]);
         let before = scans(old);
         let walk = tokio::spawn({
             let (store, namespace) = (store.clone(), namespace.clone());
-            async move { store.unresolved(&namespace, 1000).await }
+            async move { indeterminate(&store, &namespace, 1000).await }
         });
         eventually("the walk is under way", async || scans(old) > before + 3).await;
         port.store(new.port, Ordering::SeqCst);
@@ -185,7 +209,7 @@ async fn list_is_whole_or_fails() {
         old.command::<()>(&["REPLICAOF", "NO", "ONE"]);
     }
     eventually_within(RECOVERY, "the store answers", async || {
-        let listed = store.unresolved(&namespace, 1000).await;
+        let listed = indeterminate(&store, &namespace, 1000).await;
         listed.is_ok_and(|listed| listed.len() == RECORDS)
     })
     .await;
@@ -202,14 +226,14 @@ async fn list_is_refused_while_slots_are_on_the_move() {
     let moving = shards(&cluster)[0][0];
     apply(&store, moving, abandon()).await.unwrap();
     let namespace = "test".parse().unwrap();
-    let listed = store.unresolved(&namespace, 10).await.unwrap();
+    let listed = indeterminate(&store, &namespace, 10).await.unwrap();
     assert_eq!(listed.len(), 1);
     let slot = cluster.slot(&name(moving).to_string()).to_string();
     let ids = [0, 1].map(|node| cluster.nodes[node].command::<String>(&["CLUSTER", "MYID"]));
     cluster.nodes[1].command::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]);
-    let error = store.unresolved(&namespace, 10).await.unwrap_err();
+    let error = indeterminate(&store, &namespace, 10).await.unwrap_err();
     assert!(chain(&error).contains("would not be whole"), "{error:?}");
     cluster.nodes[1].command::<()>(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
-    let listed = store.unresolved(&namespace, 10).await.unwrap();
+    let listed = indeterminate(&store, &namespace, 10).await.unwrap();
     assert_eq!(listed.len(), 1);
 }

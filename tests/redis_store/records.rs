@@ -7,6 +7,7 @@ use genesys_once::record::{self, Answer, Event, LeaseId, Phase, Resolution, Seen
 use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, chain, claim, complete, extend, name};
+use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 
 /// Every event there is.
@@ -167,8 +168,7 @@ async fn a_key_of_another_type_is_not_touched() {
     assert_eq!(server.command::<u64>(&["LLEN", &key]), 2);
     // It does not keep the others from being listed, either.
     assert!(
-        store
-            .unresolved(&"test".parse().unwrap(), 10)
+        indeterminate(&store, &"test".parse().unwrap(), 10)
             .await
             .unwrap()
             .is_empty()
@@ -197,7 +197,7 @@ async fn lapsed_locks_with_a_request_under_way_are_listed() {
         server.command::<()>(&["PEXPIRE", &key, &retention.to_string()]);
     }
     let namespace = "test".parse().unwrap();
-    let listed = store.unresolved(&namespace, 10).await.unwrap();
+    let listed = indeterminate(&store, &namespace, 10).await.unwrap();
     let keys: Vec<_> = listed.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, [name(1).key], "{listed:?}");
 }
@@ -217,7 +217,7 @@ async fn what_cannot_be_read_hides_no_other_record_from_the_list() {
     server.command::<u64>(&["COPY", &key, &copy]);
     store.apply(&name(3), acquire(1)).await.unwrap();
     server.command::<()>(&["PERSIST", &name(3).to_string()]);
-    let listed = store.unresolved(&"test".parse().unwrap(), 10).await;
+    let listed = indeterminate(&store, &"test".parse().unwrap(), 10).await;
     let keys: Vec<_> = listed.unwrap().into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, [name(1).key]);
 }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::{apply, complete, name};
 use crate::support::cluster::RedisCluster;
+use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
@@ -63,7 +64,7 @@ async fn works(store: RedisStore) {
     assert!(quiet.is_err());
     apply(&store, 99, complete(1, "{}")).await.unwrap();
     timeout(long, waiting).await.unwrap();
-    let listed = store.unresolved(&"test".parse().unwrap(), 10).await;
+    let listed = indeterminate(&store, &"test".parse().unwrap(), 10).await;
     assert!(listed.unwrap().is_empty());
     store_conformance(store.clone(), tokio::time::sleep).await;
 }

@@ -55,11 +55,11 @@ pub async fn operate(world: Arc<World>, step: Step) {
         Step::List { at, engine } => {
             world.until(at).await;
             let (place, seat) = world.seat(engine);
-            let listed = seat.engine.unresolved(10).await;
+            let listed = seat.engine.indeterminate(10).await;
             world.tell(|| {
                 format!(
                     "engine {place} lists {:?}",
-                    listed.map(|listed| listed.len())
+                    listed.map(|listed| listed.keys.len())
                 )
             });
         }
@@ -79,7 +79,7 @@ async fn resolve(
     let state = seat.engine.inspect(&name.key).await;
     world.bounded(place, begun, 1, "inspect");
     let Ok(Some(state)) = state else { return false };
-    if !blind && !state.is_unresolved() {
+    if !blind && !state.is_indeterminate() {
         return false;
     }
     if let RecordState::Cached { .. } | RecordState::Released { .. } = state {

@@ -259,10 +259,10 @@ impl World {
             let proven = sent
                 .iter()
                 .all(|sent| matches!(sent.end, Some((_, Ended::Refused))));
-            if proven && record.as_ref().is_some_and(RecordState::is_unresolved) {
+            if proven && record.as_ref().is_some_and(RecordState::is_indeterminate) {
                 self.violated(Rule::OutcomeLost, || {
                     format!(
-                        "{} is unresolved, and nothing was executed",
+                        "{} is indeterminate, and nothing was executed",
                         self.short(&name)
                     )
                 });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use genesys_once::record::{self, Answer, Event, Record};
 use genesys_once::{
-    BoxFuture, IdempotencyKey, MemoryStore, Namespace, RecordName, RecordState, Store, StoreError,
+    BoxFuture, ListQuery, MemoryStore, Namespace, Page, RecordName, RecordState, Store, StoreError,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -135,11 +135,11 @@ impl Store for Disk {
         Box::pin(async move { notify.notified().await })
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
             let names: Vec<_> = self.records.lock().unwrap().keys().cloned().collect();
             let open = names
@@ -149,10 +149,11 @@ impl Store for Disk {
                 let (record, left) = self.current(&name)?;
                 Some((name.key, record.state(left)))
             });
-            Ok(open
-                .filter(|(_, state)| state.is_unresolved())
-                .take(limit)
-                .collect())
+            let mut page = Page::default();
+            for (key, state) in open {
+                page.add(query, key, state);
+            }
+            Ok(page)
         })
     }
 }
@@ -338,11 +339,11 @@ impl Store for Way {
         }
     }
 
-    fn unresolved<'a>(
+    fn list<'a>(
         &'a self,
         namespace: &'a Namespace,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(IdempotencyKey, RecordState)>, StoreError>> {
-        self.world.store.store().unresolved(namespace, limit)
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        self.world.store.store().list(namespace, query)
     }
 }

@@ -8,6 +8,43 @@ pub mod sentinel;
 
 use std::time::{Duration, Instant};
 
+use genesys_once::{IdempotencyKey, ListQuery, Namespace, Page, RecordState, Store, StoreError};
+
+/// All pages of a list, up to so many records: as one.
+pub async fn listed(
+    store: &impl Store,
+    namespace: &Namespace,
+    query: ListQuery,
+) -> Result<Page, StoreError> {
+    let mut all = Page::default();
+    let limit = query.limit();
+    let mut query = query;
+    loop {
+        let mut page = store.list(namespace, &query).await?;
+        all.records.append(&mut page.records);
+        all.unreadable.append(&mut page.unreadable);
+        all.examined += page.examined;
+        let found = all.records.len() + all.unreadable.len();
+        match page.next {
+            Some(next) if found < limit => query = query.after(next),
+            next => {
+                all.next = next;
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// The indeterminate records of a namespace, up to so many.
+pub async fn indeterminate(
+    store: &impl Store,
+    namespace: &Namespace,
+    limit: usize,
+) -> Result<Vec<(IdempotencyKey, RecordState)>, StoreError> {
+    let query = ListQuery::indeterminate().with_limit(limit);
+    Ok(listed(store, namespace, query).await?.records)
+}
+
 /// Waits until `condition` holds; for what no notice announces.
 pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
     eventually_within(Duration::from_secs(60), what, condition).await;

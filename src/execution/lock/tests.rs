@@ -117,15 +117,15 @@ async fn impossible_terms_are_refused_before_the_store_is_asked() {
         ("lease", |terms| terms.lease = Duration::MAX),
         ("result_ttl", |terms| terms.result_ttl = Duration::ZERO),
         ("result_ttl", |terms| terms.result_ttl = Duration::MAX),
-        ("unresolved_ttl", |terms| {
-            terms.unresolved_ttl = Duration::ZERO
+        ("indeterminate_ttl", |terms| {
+            terms.indeterminate_ttl = Duration::ZERO
         }),
-        ("unresolved_ttl", |terms| {
-            terms.unresolved_ttl = Duration::MAX
+        ("indeterminate_ttl", |terms| {
+            terms.indeterminate_ttl = Duration::MAX
         }),
-        ("unresolved_ttl", |terms| {
+        ("indeterminate_ttl", |terms| {
             let shortest = terms.lease + terms.attempt_timeout;
-            terms.unresolved_ttl = shortest - Duration::from_millis(1);
+            terms.indeterminate_ttl = shortest - Duration::from_millis(1);
         }),
         ("lease", |terms| terms.lease = Duration::from_millis(99)),
         ("max_response_bytes", |terms| terms.max_response_bytes = 0),

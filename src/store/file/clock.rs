@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::record::Record;
-use crate::store::may_be_unresolved;
+use crate::record::{Content, Record};
 
 /// Where a timeline reads how much time has passed.
 #[derive(Clone, Debug)]
@@ -58,7 +57,7 @@ impl Clock {
 
     /// The clock of a record.
     pub(super) fn of(record: &Record) -> Self {
-        if may_be_unresolved(record) {
+        if may_be_indeterminate(record) {
             Self::Open
         } else {
             Self::Store
@@ -231,4 +230,12 @@ impl Default for ManualClock {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether a record may be indeterminate, now or once its lease has lapsed.
+pub(super) fn may_be_indeterminate(record: &Record) -> bool {
+    matches!(
+        record.content,
+        Content::Locked { .. } | Content::Indeterminate { .. }
+    )
 }

@@ -12,11 +12,9 @@ use super::clock::Timeline;
 use super::open::Opened;
 use super::tables::{Snapshot, row_name};
 use crate::error::StoreError;
-use crate::key::{IdempotencyKey, Namespace, RecordName};
+use crate::key::{Namespace, RecordName};
 use crate::record::{self, Answer, Event, Record, RecordState};
-
-/// Keys of a list, each with its state.
-pub(super) type Listed = Vec<(IdempotencyKey, RecordState)>;
+use crate::store::{ListQuery, Page};
 
 pub(super) struct Core {
     pub(super) path: PathBuf,
@@ -93,15 +91,14 @@ impl Core {
         Ok(unchanged.then_some(answer))
     }
 
-    /// One piece of a list, and the row at which the next one begins.
     pub(super) fn list(
         &self,
         namespace: &Namespace,
-        from: Option<&str>,
-        limit: usize,
-    ) -> Result<(Listed, Option<String>), StoreError> {
+        query: &ListQuery,
+    ) -> Result<Page, StoreError> {
+        let after = query.after_key()?;
         self.snapshot()?
-            .unresolved(namespace, from, limit, self.timeline.now())
+            .page(namespace, after, query, self.timeline.now())
             .map_err(StoreError::unavailable)
     }
 }

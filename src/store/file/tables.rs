@@ -10,6 +10,7 @@
 //!
 //! Times are nanoseconds of one of the two [clocks](super::clock::Clock).
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use redb::{
@@ -17,12 +18,11 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
-use super::clock::{Clock, Moment, Stamp, nanos};
-use super::shared::Listed;
+use super::clock::{Clock, Moment, Stamp, may_be_indeterminate, nanos};
 use crate::error::StoreError;
-use crate::key::{Namespace, RecordName};
+use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::Record;
-use crate::store::may_be_unresolved;
+use crate::store::{Cursor, ListFilter, ListQuery, Page, UnreadableRecord};
 
 type Value = (u8, u64, &'static [u8]);
 type Due = (u8, u64, &'static str);
@@ -143,7 +143,7 @@ impl<'t> Tables<'t> {
             Some((record, bytes, Expiry { clock, at })) => {
                 self.records.insert(name, (clock, at, bytes))?;
                 self.expiries.insert((clock, at, name), ())?;
-                if may_be_unresolved(record) {
+                if may_be_indeterminate(record) {
                     self.unsettled.insert(name, ())?;
                 } else {
                     self.unsettled.remove(name)?;
@@ -237,45 +237,59 @@ impl Snapshot {
         read_row(&self.records, name)
     }
 
-    /// Up to `limit` of a namespace's unresolved keys among [`PIECE`] rows from
-    /// `from` on, or its first; and the row at which the next piece begins.
-    pub(super) fn unresolved(
+    /// A page of a namespace's records after a key, or its first: among [`PIECE`]
+    /// rows.
+    pub(super) fn page(
         &self,
         namespace: &Namespace,
-        from: Option<&str>,
-        limit: usize,
+        after: Option<IdempotencyKey>,
+        query: &ListQuery,
         now: Moment,
-    ) -> Result<(Listed, Option<String>), redb::Error> {
-        let mut found = Vec::new();
+    ) -> Result<Page, redb::Error> {
         // No namespace contains the colon that ends it, and `;` follows `:`.
-        let (first, end) = (format!("{namespace}:"), format!("{namespace};"));
-        let from = from.unwrap_or(&first);
-        for (looked_at, entry) in self.unsettled.range(from..end.as_str())?.enumerate() {
-            if found.len() >= limit {
-                return Ok((found, None));
-            }
-            let entry = entry?.0;
-            let name = entry.value();
-            if looked_at == PIECE {
-                return Ok((found, Some(name.to_owned())));
-            }
-            let Some(row) = self.row(name)? else { continue };
-            let read = record_name(name).map(|named| (named.key, row.read(&named, now)));
+        let end = format!("{namespace};");
+        let from = match after {
+            Some(key) => Bound::Excluded(row_name(&RecordName::new(namespace.clone(), key))),
+            None => Bound::Included(format!("{namespace}:")),
+        };
+        let range = (
+            from.as_ref().map(String::as_str),
+            Bound::Excluded(end.as_str()),
+        );
+        let names = match query.filter() {
+            ListFilter::Indeterminate => names_in(&self.unsettled, range)?,
+            _ => names_in(&self.records, range)?,
+        };
+        let mut page = Page::default();
+        let mut names = names.iter().peekable();
+        while let Some(row) = names.next() {
+            page.examined += 1;
+            // Whatever else is in the tables is no record of this namespace's.
+            let Some(name) = record_name(row) else {
+                continue;
+            };
+            let read = self.row(row)?.map_or(Ok(None), |row| row.read(&name, now));
             match read {
-                Some((key, Ok(Some((record, left))))) => {
-                    let state = record.state(left);
-                    if state.is_unresolved() {
-                        found.push((key, state));
-                    }
-                }
-                Some((_, Ok(None))) => {}
-                // Asking for the key itself says so too; the others are still
-                // worth listing.
-                _ => tracing::warn!(name, "a record that cannot be read is left out of the list"),
+                Ok(Some((record, left))) => page.add(query, name.key, record.state(left)),
+                Ok(None) => {}
+                Err(error) => page.add_unreadable(UnreadableRecord::of(name.clone(), &error)),
+            }
+            if names.peek().is_some() && (page.examined == PIECE || page.is_full(query)) {
+                page.next = Some(Cursor::of_key(name.key));
+                break;
             }
         }
-        Ok((found, None))
+        Ok(page)
     }
+}
+
+/// The first rows of a table that a page looks at, and the one after them.
+fn names_in<V: redb::Value + 'static>(
+    table: &ReadOnlyTable<&'static str, V>,
+    range: (Bound<&str>, Bound<&str>),
+) -> Result<Vec<String>, redb::Error> {
+    let rows = table.range::<&str>(range)?.take(PIECE + 1);
+    rows.map(|row| Ok(row?.0.value().to_owned())).collect()
 }
 
 /// The name of a record in the tables.

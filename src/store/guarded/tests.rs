@@ -12,6 +12,7 @@ use tokio::time::{advance, timeout};
 use super::*;
 use crate::error::StoreError;
 use crate::key::Fingerprint;
+use crate::key::IdempotencyKey;
 use crate::outcome::{Kept, Outcome};
 use crate::record::{Attempts, Claim, LeaseId, Seen};
 
@@ -271,7 +272,8 @@ async fn panic_of_a_store_is_a_failure_of_one_command() {
         // A notice that panics is one that does not come.
         let notice = timeout(SECOND, guarded.changed(&name())).await;
         assert!(notice.is_err());
-        assert!(guarded.unresolved(&guarded.namespace, 1).await.is_err());
+        let listed = guarded.list(&guarded.namespace, &ListQuery::all()).await;
+        assert!(listed.is_err());
     }
 }
 

@@ -2,6 +2,7 @@
 //! primary), or a cluster. Everything above it asks for a key and never for a
 //! server.
 
+use std::hash::{Hash, Hasher};
 use std::slice;
 
 use redis::{Cmd, Value, cmd};
@@ -108,13 +109,24 @@ pub(super) struct Shard {
 impl Layout {
     /// Whether it is the same now: the same connections to the same servers.
     pub(super) fn is_still(&self, now: &Self) -> bool {
-        let shard = |shard: &Shard| (shard.link.address(), shard.generation, shard.slots.clone());
-        self.0.iter().map(shard).eq(now.0.iter().map(shard))
+        self.0.iter().map(Shard::id).eq(now.0.iter().map(Shard::id))
     }
 
     /// Whether slots are on their way from one server to another.
     pub(super) fn is_moving(&self) -> bool {
         self.0.iter().any(|shard| shard.slots.contains('['))
+    }
+}
+
+impl Hash for Layout {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.iter().for_each(|shard| shard.id().hash(hasher));
+    }
+}
+
+impl Shard {
+    fn id(&self) -> (String, u64, &str) {
+        (self.link.address(), self.generation, &self.slots)
     }
 }
 

@@ -12,9 +12,9 @@ use super::cases::{abandon, acquire, complete_for, enter, release, short, take_o
 use super::trial::{LONG, Move, holder};
 use super::{Suite, key};
 use crate::error::chain;
-use crate::key::RecordName;
+use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Claim, Event, LeaseId, Phase, RecordState};
-use crate::store::Store;
+use crate::store::{ListQuery, Store};
 
 /// How many ask at once.
 const CROWD: u8 = 32;
@@ -27,7 +27,7 @@ pub(super) async fn all(suite: &Suite<'_>) {
     one_of_many_takes_over(suite).await;
     namespaces_share_nothing(suite).await;
     notices_come_and_end(suite).await;
-    the_unresolved_are_listed(suite).await;
+    records_are_listed(suite).await;
 }
 
 async fn one_of_many_acquires(suite: &Suite<'_>) {
@@ -120,47 +120,82 @@ async fn notices_come_and_end(suite: &Suite<'_>) {
     );
 }
 
-async fn the_unresolved_are_listed(suite: &Suite<'_>) {
-    const CASE: &str = "case \"the unresolved records of a namespace are listed\"";
+async fn records_are_listed(suite: &Suite<'_>) {
+    const CASE: &str = "case \"the records of a namespace are listed\"";
     let [_, namespace] = &suite.namespaces;
-    let unresolved = |limit| suite.store.unresolved(namespace, limit);
-    match unresolved(10).await {
-        Ok(none) => assert!(none.is_empty(), "{CASE}: {none:?}"),
+    match suite.store.list(namespace, &ListQuery::all()).await {
+        Ok(page) => assert!(page.records.is_empty(), "{CASE}: {page:?}"),
         // It cannot list its records, and says so.
         Err(error) if error.is_refused() => return,
         Err(error) => panic!("{CASE}: {}", chain(&error)),
     }
     let a = &holder(b'A');
-    let mut keys = Vec::new();
+    let (mut open, mut all) = (Vec::new(), Vec::new());
     for number in 0..6 {
         let name = RecordName::new(namespace.clone(), key());
+        all.push(name.key);
         send(suite.store, &name, acquire(a)).await;
         match number {
             0 => send(suite.store, &name, complete_for(a, 0, LONG)).await,
             1 => send(suite.store, &name, release(a, 1, None)).await,
             2 => Answer::Done,
             _ => {
-                keys.push(name.key);
+                open.push(name.key);
                 send(suite.store, &name, abandon(a, 1)).await
             }
         };
     }
+    for limit in [1, 2, 10] {
+        let query = |query: ListQuery| query.with_limit(limit);
+        let listed = walk(suite.store, namespace, query(ListQuery::indeterminate())).await;
+        let states: Vec<_> = listed.iter().map(|(_, state)| state).collect();
+        let are_open = states
+            .iter()
+            .all(|state| matches!(state, RecordState::Indeterminate { .. }));
+        assert!(are_open, "{CASE}: {states:?}");
+        assert_eq!(keys(&listed), sorted(&open), "{CASE}, {limit} a page");
+        let listed = walk(suite.store, namespace, query(ListQuery::all())).await;
+        assert_eq!(keys(&listed), sorted(&all), "{CASE}, {limit} a page");
+        for (_, state) in &listed {
+            if let RecordState::Cached { outcome, .. } = state {
+                assert!(outcome.body.is_empty(), "{CASE}: a list has no bodies");
+            }
+        }
+    }
+}
+
+/// All pages of a list; a record may be on two of them.
+async fn walk(
+    store: &dyn Store,
+    namespace: &Namespace,
+    mut query: ListQuery,
+) -> Vec<(IdempotencyKey, RecordState)> {
+    const CASE: &str = "case \"a list goes on after a page\"";
+    let mut listed = Vec::new();
+    for _ in 0..100 {
+        let page = match store.list(namespace, &query).await {
+            Ok(page) => page,
+            Err(error) => panic!("{CASE}: {}", chain(&error)),
+        };
+        assert!(page.records.len() <= query.limit(), "{CASE}: {page:?}");
+        listed.extend(page.records);
+        match page.next {
+            Some(next) => query = query.after(next),
+            None => return listed,
+        }
+    }
+    panic!("{CASE}: there is no last page");
+}
+
+fn keys(listed: &[(IdempotencyKey, RecordState)]) -> Vec<IdempotencyKey> {
+    sorted(&listed.iter().map(|(key, _)| *key).collect::<Vec<_>>())
+}
+
+fn sorted(keys: &[IdempotencyKey]) -> Vec<IdempotencyKey> {
+    let mut keys = keys.to_vec();
     keys.sort();
-    let list = unresolved(10)
-        .await
-        .unwrap_or_else(|error| panic!("{CASE}: {}", chain(&error)));
-    assert!(
-        list.iter()
-            .all(|(_, state)| matches!(state, RecordState::Indeterminate { .. })),
-        "{CASE}: {list:?}"
-    );
-    let mut listed: Vec<_> = list.into_iter().map(|(key, _)| key).collect();
-    listed.sort();
-    assert_eq!(listed, keys, "{CASE}");
-    let two = unresolved(2)
-        .await
-        .unwrap_or_else(|error| panic!("{CASE}: {}", chain(&error)));
-    assert_eq!(two.len(), 2, "{CASE}: up to the limit");
+    keys.dedup();
+    keys
 }
 
 fn crowd() -> impl Iterator<Item = Claim> {

@@ -245,7 +245,7 @@ fn what_was_not_executed_is_kept_for_a_short_time() {
 }
 
 /// What a reader is told of a record is what a take-over of it would do: a free
-/// key may be taken by any request, and an unresolved one is indeterminate
+/// key may be taken by any request, and an indeterminate one is said to be so
 /// afterwards.
 ///
 /// Red where a lease that lapsed in `Claimed` does not count as free.
@@ -267,7 +267,7 @@ fn a_reader_is_told_what_a_take_over_would_do() {
         }
         let mine = record.fingerprint.as_bytes()[0];
         let (after, answer) = take_over(mine);
-        let unresolved = matches!(
+        let indeterminate = matches!(
             after,
             Some((
                 Record {
@@ -277,7 +277,11 @@ fn a_reader_is_told_what_a_take_over_would_do() {
                 _
             ))
         );
-        assert_eq!(state.is_unresolved(), unresolved, "{state:?}: {answer:?}");
+        assert_eq!(
+            state.is_indeterminate(),
+            indeterminate,
+            "{state:?}: {answer:?}"
+        );
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake};
 
 use super::*;
+use crate::error::RefusalKind;
+use crate::store::Cursor;
 
 /// Threads that the system still gives.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
@@ -50,8 +52,9 @@ fn reads_need_no_blocking_thread_of_the_runtime() {
         let used = async {
             let acquired = store.apply(&name(1), acquire(1)).await;
             let found = store.look(&name(1)).await.unwrap();
-            let listed = store.unresolved(&name(1).namespace, 10).await.unwrap();
-            (acquired.unwrap(), found.is_some(), listed.len())
+            let query = ListQuery::indeterminate();
+            let listed = store.list(&name(1).namespace, &query).await.unwrap();
+            (acquired.unwrap(), found.is_some(), listed.records.len())
         };
         tokio::time::timeout(Duration::from_secs(30), used).await
     });
@@ -107,10 +110,24 @@ async fn list_of_several_pieces_is_whole() {
     }
     clock.advance(Duration::from_secs(31));
     let namespace = &names[0].namespace;
-    for limit in [0, 1, 1_000, 1_001, usize::MAX] {
-        let listed = store.unresolved(namespace, limit).await.unwrap();
-        let keys: Vec<_> = listed.iter().map(|(key, _)| *key).collect();
-        let expected: Vec<_> = names.iter().map(|name| name.key).take(limit).collect();
-        assert_eq!(keys, expected, "{limit}");
+    let expected: Vec<_> = names.iter().map(|name| name.key).collect();
+    for (limit, pages) in [(1, 2_500), (999, 3), (1_000, 3), (2_500, 3), (1_250, 2 + 1)] {
+        for query in [ListQuery::indeterminate(), ListQuery::all()] {
+            let (mut query, mut keys, mut seen) = (query.with_limit(limit), Vec::new(), 0);
+            loop {
+                let page = store.list(namespace, &query).await.unwrap();
+                assert!(page.records.len() <= limit);
+                keys.extend(page.records.iter().map(|(key, _)| *key));
+                seen += 1;
+                match page.next {
+                    Some(next) => query = query.after(next),
+                    None => break,
+                }
+            }
+            assert_eq!((&keys, seen), (&expected, pages), "{limit}");
+        }
     }
+    let foreign = ListQuery::all().after(Cursor::new("1-0-17-"));
+    let error = store.list(namespace, &foreign).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(RefusalKind::NotNow));
 }
