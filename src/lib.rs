@@ -103,6 +103,7 @@
 //! | `redis` | yes | `RedisStore` |
 //! | `file` | yes | `FileStore`: the durable store of one machine, without a server |
 //! | `encrypted` | yes | `Encrypted`: outcomes encrypted at rest, around any store |
+//! | `cli` | no | the command line `genesys-once` for operators: see [operating](guide::operating) |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade: see [`telemetry`] |
 //! | `testing` | no | simulator, scripted upstream, ledger, store conformance, proptest strategies |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build switches them on |
@@ -166,7 +167,7 @@ pub use self::store::{
     BoxFuture, Cursor, ListFilter, ListQuery, MemoryStore, Page, Store, UnreadableRecord,
 };
 #[cfg(feature = "redis")]
-pub use self::store::{Durability, Persistence, RedisStore};
+pub use self::store::{Durability, Persistence, RedisStore, ServerReport};
 #[cfg(feature = "encrypted")]
 pub use self::store::{Encrypted, EncryptionKeys};
 pub use self::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};

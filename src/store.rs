@@ -32,7 +32,7 @@ pub(crate) use self::guarded::Guarded;
 pub use self::list::{Cursor, ListFilter, ListQuery, Page};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use self::redis::{Durability, Persistence, RedisStore};
+pub use self::redis::{Durability, Persistence, RedisStore, ServerReport};
 pub use self::unreadable::UnreadableRecord;
 
 /// A boxed future that may be sent between threads.

@@ -29,7 +29,7 @@ const ORDER: [&str; 19] = [
 ];
 
 /// Packages, and the files that may name them: a path, or the beginning of one.
-const NAMED_ONLY_IN: [(&str, &[&str]); 9] = [
+const NAMED_ONLY_IN: [(&str, &[&str]); 12] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
     ("reqwest", &["upstream/genesys"]),
     ("http_body", &["upstream/genesys"]),
@@ -39,6 +39,9 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 9] = [
     ("hyper", &["testing"]),
     ("metrics", &["telemetry/recorded.rs"]),
     ("chacha20poly1305", &["store/encrypted"]),
+    ("clap", &["bin"]),
+    ("humantime", &["bin"]),
+    ("tracing_subscriber", &["bin"]),
 ];
 
 /// Everything before the stores is pure: it knows no runtime.
@@ -156,7 +159,8 @@ fn each_module_imports_only_from_those_before_it() {
         ("RecordState", "record"),
     ];
     let mut wrong = Vec::new();
-    for source in sources() {
+    // The command line is a crate of its own, which sees the library from outside.
+    for source in sources().iter().filter(|source| source.module != "bin") {
         let own = *place
             .get(source.module.as_str())
             .unwrap_or_else(|| panic!("{} is in no place of the order", source.path));

@@ -8,6 +8,7 @@ mod environment;
 mod execute;
 mod gate;
 mod limiter;
+mod reach;
 mod token;
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! What `connect` makes sure of before it says that a store can be used: that the
 //! server is a primary, runs scripts, and lets the user do what the store does.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use redis::cmd;
 
@@ -64,9 +64,28 @@ fn one_key_each(cluster: &Cluster) -> Vec<String> {
         .collect()
 }
 
+/// One key that no record has at each primary, by the address of its link.
+pub(super) fn keys(routes: &Routes) -> HashMap<String, String> {
+    let of = |key: String| Some((routes.link(&key).ok()?.address(), key));
+    match routes {
+        Routes::One(_) => of(format!("{PROBE}0")).into_iter().collect(),
+        Routes::Cluster(cluster) => one_key_each(cluster).into_iter().filter_map(of).collect(),
+    }
+}
+
+/// What the user may not run, of what every store needs, at the server of `key`.
+///
+/// # Errors
+///
+/// Where the script does not run.
+pub(super) async fn missing(routes: &Routes, key: &str) -> Result<Vec<String>, Failure> {
+    let missing = scripts::PROVE.run(routes, key, &Args::default()).await?;
+    Ok(redis::from_redis_value(missing).unwrap_or_default())
+}
+
 async fn at(routes: &Routes, key: &str) -> Result<(), Error> {
-    let missing = match scripts::PROVE.run(routes, key, &Args::default()).await {
-        Ok(missing) => redis::from_redis_value::<Vec<String>>(missing).unwrap_or_default(),
+    let missing = match missing(routes, key).await {
+        Ok(missing) => missing,
         Err(failure) if failure.refusal() == Some(RefusalKind::NotAllowed) => {
             return Err(invalid(format!("the user may not run scripts: {failure}")));
         }

@@ -1,0 +1,160 @@
+//! What each primary says of itself now, for the people who look after it. It changes
+//! no record and no setting, and decides nothing.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use redis::{Cmd, Value, cmd};
+use tokio::time::Instant;
+
+use super::RedisStore;
+use super::durability::Durability;
+use super::failure::Failure;
+use super::link::Link;
+use super::proof;
+use crate::error::StoreError;
+
+/// What one primary of a [`RedisStore`] says of itself when it is asked: see
+/// [`RedisStore::report`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerReport {
+    /// `redis` or `valkey` and its version; `None` where the user may not ask (`INFO`).
+    pub version: Option<String>,
+    /// How long one command took, on a connection that was there already.
+    pub round_trip: Duration,
+    /// What its clock shows; `None` where the user may not ask (`TIME`).
+    pub clock: Option<SystemTime>,
+    /// What this process's wall clock showed then, give or take half of `round_trip`.
+    pub asked_at: SystemTime,
+    /// In which ways it may forget what it acknowledged.
+    pub durability: Durability,
+    /// The commands that the user may not run, of all that a store may use, but those
+    /// that subscribe.
+    pub forbidden: Vec<String>,
+}
+
+impl RedisStore {
+    /// Asks each primary, by its address, about itself now: for a health check or an
+    /// operator. It takes a few round trips, runs on the connections of the store, and
+    /// changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unavailable`] for a primary that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn report(&self) -> Vec<(String, Result<ServerReport, StoreError>)> {
+        let routes = &self.inner.routes;
+        let keys = proof::keys(routes);
+        let primaries = routes.primaries().into_iter().map(|(address, link)| {
+            let key = keys.get(&link.address()).cloned();
+            async move {
+                let missing = async {
+                    match key {
+                        Some(key) => proof::missing(routes, &key).await,
+                        None => Ok(Vec::new()),
+                    }
+                };
+                let report = of_server(&link, missing).await;
+                (address, report.map_err(StoreError::from))
+            }
+        });
+        join_all(primaries).await
+    }
+}
+
+async fn of_server(
+    link: &Link,
+    missing: impl Future<Output = Result<Vec<String>, Failure>>,
+) -> Result<ServerReport, Failure> {
+    // The first command might have to connect.
+    let mut forbidden = missing.await?;
+    let (begun, before) = (Instant::now(), SystemTime::now());
+    let time = answer(link, &cmd("TIME")).await?;
+    let round_trip = begun.elapsed();
+    for command in probes() {
+        if answer(link, &command.0).await?.is_none() {
+            forbidden.push(command.1.into());
+        }
+    }
+    if time.is_none() {
+        forbidden.push("TIME".into());
+    }
+    let mut info = cmd("INFO");
+    info.arg("server");
+    Ok(ServerReport {
+        version: answer(link, &info).await?.and_then(version),
+        round_trip,
+        clock: time.and_then(moment),
+        asked_at: before + round_trip / 2,
+        durability: Durability::ask(link).await,
+        forbidden,
+    })
+}
+
+/// Commands that change nothing, each for a right, and what the right is called.
+fn probes() -> Vec<(Cmd, &'static str)> {
+    let with = |words: &[&str]| {
+        let mut command = cmd(words[0]);
+        command.arg(&words[1..]);
+        command
+    };
+    vec![
+        (with(&["SCAN", "0", "COUNT", "1"]), "SCAN"),
+        // A name that no record has.
+        (with(&["DEL", "genesys-once:probe:0"]), "DEL"),
+        (with(&["ROLE"]), "ROLE"),
+        (with(&["INFO", "server"]), "INFO"),
+        (with(&["CONFIG", "GET", "save"]), "CONFIG GET"),
+        // Answered at once: it waits for no replica.
+        (with(&["WAIT", "0", "1"]), "WAIT"),
+    ]
+}
+
+/// The reply; `None` where the user may not ask, or the server does not know how.
+async fn answer(link: &Link, command: &Cmd) -> Result<Option<Value>, Failure> {
+    match link.command(command).await {
+        Ok(reply) => Ok(Some(reply)),
+        Err(failure) if failure.code() == Some("NOPERM") => Ok(None),
+        // What is wrong with the command, a key of another server say, is no right
+        // that is missing.
+        Err(Failure::Server { text, .. }) if text.contains("unknown command") => Ok(None),
+        Err(Failure::Server { .. }) => Ok(Some(Value::Nil)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The reply to `TIME`: seconds and microseconds.
+fn moment(reply: Value) -> Option<SystemTime> {
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(reply).ok()?;
+    let since = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
+    UNIX_EPOCH.checked_add(since)
+}
+
+/// What an `INFO server` says of the program.
+fn version(info: Value) -> Option<String> {
+    let info: String = redis::from_redis_value(info).ok()?;
+    let find = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+    // Valkey says which Redis it is like, too.
+    let valkey = find("valkey_version:").map(|version| ("valkey", version));
+    let (name, version) = valkey.or_else(|| Some(("redis", find("redis_version:")?)))?;
+    Some(format!("{name} {}", version.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn valkey_is_called_by_its_own_version() {
+        let info = |text: &str| version(Value::BulkString(text.into()));
+        let redis = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n";
+        assert_eq!(info(redis).as_deref(), Some("redis 7.0.15"));
+        let valkey = "redis_version:7.2.4\r\nvalkey_version:9.1.2\r\n";
+        assert_eq!(info(valkey).as_deref(), Some("valkey 9.1.2"));
+        assert_eq!(info("nothing"), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! Whether the API host answers and takes a token, found out without executing
+//! anything.
+
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::{Method, StatusCode};
+use reqwest::Request;
+
+use super::GenesysCloud;
+use super::client::contained;
+use super::credentials::bearer;
+use crate::error::SendError;
+use crate::upstream::AccessToken;
+
+/// For connecting, asking and the answer's head together.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+impl GenesysCloud {
+    /// Asks the API host for an answer with this token, and returns the status of the
+    /// answer: for a health check. It sends `HEAD /api/v2/tokens/me`, by which the
+    /// platform verifies a token; no action is executed. Any status shows that the host
+    /// is there; 401 shows that it does not take the token.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] where no answer came within 10 s, or a setting is impossible.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn reach(&self, token: &AccessToken) -> Result<StatusCode, SendError> {
+        let clients = self.clients();
+        let client = clients.and_then(|clients| clients.of_this_runtime());
+        let client = client.map_err(SendError::before_sending)?;
+        let refuse = || SendError::before_sending("the access token is not a header value");
+        let authorization = bearer(token.expose()).ok_or_else(refuse)?;
+        let mut url = self.environment.api().clone();
+        url.set_path("/api/v2/tokens/me");
+        let mut request = Request::new(Method::HEAD, url);
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+        let answer = async {
+            let answer = client.execute(request).await;
+            Ok(answer.map_err(reqwest::Error::without_url)?.status())
+        };
+        let answer = contained(TIME_LIMIT, answer, || true).await;
+        answer.map_err(SendError::after_sending)
+    }
+}
