@@ -39,8 +39,27 @@ mod stored_notes;
 mod tests;
 mod written;
 
+/// What records of all versions begin with.
+const FAMILY: &str = "genesys-once/";
+
+/// The version of the records that this crate reads and writes.
+pub(crate) const VERSION: u32 = 3;
+
 /// What every record of this version begins with.
 pub(crate) const MAGIC: &str = "genesys-once/3";
+
+/// Whether a record that cannot be read says that a later version wrote it: it is not
+/// damaged.
+#[cfg(any(feature = "file", feature = "redis"))]
+pub(crate) fn is_newer(bytes: &[u8]) -> bool {
+    let version = bytes.strip_prefix(FAMILY.as_bytes());
+    let version = version.and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
+    version.is_some_and(|version| {
+        let number = std::str::from_utf8(version).map(str::parse::<u32>);
+        // What is no number was not written by this version, or one before.
+        !matches!(number, Ok(Ok(0..=VERSION)))
+    })
+}
 
 /// Digits of a number in the first line, at most: below 2^53, where numbers of
 /// scripts are still exact integers.
@@ -89,12 +108,12 @@ impl Record {
             .map(|word| std::str::from_utf8(word).unwrap_or_default());
         let magic = words.next().unwrap_or_default();
         if magic != MAGIC {
-            return Err(StoreError::unreadable(
-                match magic.strip_prefix("genesys-once/") {
-                    Some(version) => format!("it has version {version:?}, this is version 3"),
-                    None => "it is not a record of genesys-once".into(),
-                },
-            ));
+            return Err(StoreError::unreadable(match magic.strip_prefix(FAMILY) {
+                Some(version) => {
+                    format!("it has version {version:?}, this is version {VERSION}")
+                }
+                None => "it is not a record of genesys-once".into(),
+            }));
         }
         let mut known = [""; 8];
         for (found, word) in known.iter_mut().enumerate() {
