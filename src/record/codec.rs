@@ -42,22 +42,24 @@ mod written;
 /// What records of all versions begin with.
 const FAMILY: &str = "genesys-once/";
 
-/// The version of the records that this crate reads and writes.
-pub(crate) const VERSION: u32 = 3;
-
 /// What every record of this version begins with.
 pub(crate) const MAGIC: &str = "genesys-once/3";
+
+/// The version of the records that this crate reads and writes.
+pub(crate) fn version() -> &'static str {
+    MAGIC.strip_prefix(FAMILY).unwrap_or_default()
+}
 
 /// Whether a record that cannot be read says that a later version wrote it: it is not
 /// damaged.
 #[cfg(any(feature = "file", feature = "redis"))]
 pub(crate) fn is_newer(bytes: &[u8]) -> bool {
-    let version = bytes.strip_prefix(FAMILY.as_bytes());
-    let version = version.and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
-    version.is_some_and(|version| {
-        let number = std::str::from_utf8(version).map(str::parse::<u32>);
-        // What is no number was not written by this version, or one before.
-        !matches!(number, Ok(Ok(0..=VERSION)))
+    let written = bytes.strip_prefix(FAMILY.as_bytes());
+    let written = written.and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u32>().ok();
+    // What is no number was not written by this version, or one before.
+    written.is_some_and(|written| {
+        number(written).is_none_or(|written| Some(written) > number(version().as_bytes()))
     })
 }
 
@@ -109,8 +111,8 @@ impl Record {
         let magic = words.next().unwrap_or_default();
         if magic != MAGIC {
             return Err(StoreError::unreadable(match magic.strip_prefix(FAMILY) {
-                Some(version) => {
-                    format!("it has version {version:?}, this is version {VERSION}")
+                Some(other) => {
+                    format!("it has version {other:?}, this is version {}", version())
                 }
                 None => "it is not a record of genesys-once".into(),
             }));
