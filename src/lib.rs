@@ -166,7 +166,7 @@ pub use self::store::{
     BoxFuture, Cursor, ListFilter, ListQuery, MemoryStore, Page, Store, UnreadableRecord,
 };
 #[cfg(feature = "redis")]
-pub use self::store::{Durability, Persistence, RedisStore};
+pub use self::store::{Durability, Persistence, RedisStore, RedisStoreBuilder, WhenEmptied};
 #[cfg(feature = "encrypted")]
 pub use self::store::{Encrypted, EncryptionKeys};
 pub use self::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};

@@ -319,6 +319,10 @@ impl Store for Guarded {
         Box::pin(self.next_turn(name, pause, Access::Write))
     }
 
+    fn emptied(&self, namespace: &Namespace) -> u64 {
+        catch_unwind(AssertUnwindSafe(|| self.store.emptied(namespace))).unwrap_or(0)
+    }
+
     fn list<'a>(
         &'a self,
         namespace: &'a Namespace,

@@ -236,7 +236,7 @@ script!(
 script!(RESOLVE, "grammar.lua", "common.lua", "resolve.lua");
 script!(FORGET, "grammar.lua", "common.lua", "forget.lua");
 script!(LOOK, "grammar.lua", "look.lua");
-script!(LEAST_WRITER, "least_writer.lua");
+script!(MARKER, "marker.lua");
 script!(PROVE, "prove.lua");
 script!(IDENTIFY, "identify.lua");
 script!(DISCARD, "discard.lua");
