@@ -159,7 +159,7 @@ async fn another_database_is_noticed() {
 
 /// An engine over an emptied server calls nothing twice, and says so.
 ///
-/// Red when `RedisStore::apply` asks nothing before it takes a key: 20 second calls.
+/// Red when `RedisStore::apply` asks nothing before it takes a key.
 #[tokio::test]
 async fn engine_repeats_nothing_after_a_flush() {
     let recorder = PrometheusBuilder::new().build_recorder();
