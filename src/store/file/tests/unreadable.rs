@@ -15,7 +15,7 @@ fn rows(folder: &Folder) -> usize {
     usize::try_from(records + unsettled).unwrap()
 }
 
-/// Red where nothing is removed, where other bytes are removed than those that were
+/// Red where nothing is removed, where the list names no bytes, where other bytes are removed than those that were
 /// listed, and where a record of a newer version is.
 #[tokio::test]
 async fn operator_removes_exactly_what_was_listed() {
@@ -33,6 +33,14 @@ async fn operator_removes_exactly_what_was_listed() {
     assert_eq!(look(9).await, None);
     store.apply(&name(9), complete(1, "{}")).await.unwrap();
     assert_eq!(look(9).await, None, "it can be read");
+    // The list says the same of each.
+    let query = crate::store::ListQuery::unreadable();
+    let page = store.list(&name(1).namespace, &query).await.unwrap();
+    let mut found = Vec::new();
+    for number in 1..=3 {
+        found.extend(look(number).await);
+    }
+    assert_eq!((page.unreadable, page.next), (found, None));
     let newer = look(1).await.unwrap();
     assert!(newer.is_newer());
     assert_eq!(newer.reason(), "it has version \"4\", this is version 3");
