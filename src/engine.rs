@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::key::Namespace;
 use crate::outcome::{Reply, Served};
 use crate::request::DataActionRequest;
+use crate::store::Store as _;
 use crate::telemetry;
 use crate::upstream::Upstream;
 
@@ -164,6 +165,7 @@ impl Engine {
             calls_not_executed: counts.calls_not_executed.load(Ordering::Relaxed),
             calls_unknown: counts.calls_unknown.load(Ordering::Relaxed),
             store_up: self.inner.shared.store.is_up(),
+            store_emptied: self.inner.shared.store.emptied(self.namespace()),
             token_valid_for: tokens.as_ref().and_then(|tokens| tokens.valid_for()),
             token_fetches: tokens.as_ref().map_or(0, |tokens| tokens.renewals()),
             held_for: hold.left(),
@@ -250,6 +252,9 @@ pub struct Stats {
     /// Whether the store answers and takes writes; `false` while a circuit breaker
     /// of any part of it is open.
     pub store_up: bool,
+    /// How often the store was found to have lost its records, or a shard's: see
+    /// [`Store::emptied`](crate::Store::emptied).
+    pub store_emptied: u64,
     /// For how long the access token at hand may be used; `None` where there is
     /// none.
     pub token_valid_for: Option<Duration>,

@@ -167,7 +167,9 @@ pub use self::store::{
     BoxFuture, Cursor, ListFilter, ListQuery, MemoryStore, Page, Store, UnreadableRecord,
 };
 #[cfg(feature = "redis")]
-pub use self::store::{Durability, Persistence, RedisStore, ServerReport};
+pub use self::store::{
+    Durability, Persistence, RedisStore, RedisStoreBuilder, ServerReport, WhenEmptied,
+};
 #[cfg(feature = "encrypted")]
 pub use self::store::{Encrypted, EncryptionKeys};
 pub use self::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};

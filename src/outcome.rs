@@ -4,12 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use crate::key::IdempotencyKey;
 
@@ -117,7 +114,7 @@ impl Outcome {
     pub(crate) fn to_keep(self: Arc<Self>) -> (Arc<Self>, Kept) {
         match self.kept() {
             Kept::Whole => (self, Kept::Whole),
-            kept => (Arc::new(self.status_and_digest()), kept),
+            kept => (Arc::new(self.status_only()), kept),
         }
     }
 
@@ -168,18 +165,10 @@ impl Outcome {
         outcome
     }
 
-    /// What is kept of an answer that may not, or cannot, be stored: its status,
-    /// and the digest of its body (RFC 9530, section 2) where that was read.
-    pub(crate) fn status_and_digest(&self) -> Self {
-        if self.body_end == BodyEnd::Unread {
-            return Self::new(self.status_code, HeaderMap::new(), "");
-        }
-        let digest = format!("sha-256=:{}:", BASE64.encode(Sha256::digest(&self.body)));
-        let mut headers = HeaderMap::new();
-        if let Ok(digest) = HeaderValue::from_str(&digest) {
-            headers.insert("content-digest", digest);
-        }
-        Self::new(self.status_code, headers, "")
+    /// What is kept of an answer that may not, or cannot, be stored: its status. No
+    /// digest of the body: whoever knows the form of a short one would find it by trying.
+    pub(crate) fn status_only(&self) -> Self {
+        Self::new(self.status_code, HeaderMap::new(), "")
     }
 
     /// The value of a header, where it is there and readable text.
@@ -355,10 +344,10 @@ impl fmt::Display for Served {
 pub enum Kept {
     /// Status, headers and body.
     Whole,
-    /// Status and digest: the request was marked sensitive.
+    /// The status alone: the request was marked sensitive.
     Sensitive,
-    /// The status, and a digest where the body was read: it is larger than
-    /// `max_response_bytes`, or than the store can take.
+    /// The status alone: the answer is larger than `max_response_bytes`, or than the
+    /// store can take.
     TooLarge,
 }
 

@@ -269,8 +269,7 @@ impl DataActionRequest {
         self.with(|parts| parts.ttl = Some(ttl))
     }
 
-    /// Keeps the answer out of the store, but for its status and the digest of
-    /// its body (`content-digest`, RFC 9530); a replay then says so:
+    /// Keeps the answer out of the store, but for its status; a replay then says so:
     /// [`Reply::kept`](crate::Reply::kept) is
     /// [`Kept::Sensitive`](crate::Kept::Sensitive). Callers that joined the
     /// execution get all of it; nothing of it stays in this process's memory.
@@ -283,9 +282,10 @@ impl DataActionRequest {
     /// another process, nor change what is recorded already: let all requests of
     /// an action say it, or none.
     ///
-    /// Key and fingerprint are digests of the payload, and are stored; the
-    /// `cause` of an indeterminate key is what the [`Upstream`](crate::Upstream)
-    /// says of the failure.
+    /// No digest of the answer is kept. Key and fingerprint are digests of the
+    /// **request**, and are stored: whoever can read the store and knows the form of a
+    /// payload finds a short one by trying. The `cause` of an indeterminate key is what
+    /// the [`Upstream`](crate::Upstream) says of the failure.
     pub fn sensitive(self) -> Self {
         self.with(|parts| parts.sensitive = true)
     }

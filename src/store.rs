@@ -32,7 +32,9 @@ pub(crate) use self::guarded::Guarded;
 pub use self::list::{Cursor, ListFilter, ListQuery, Page};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use self::redis::{Durability, Persistence, RedisStore, ServerReport};
+pub use self::redis::{
+    Durability, Persistence, RedisStore, RedisStoreBuilder, ServerReport, WhenEmptied,
+};
 pub use self::unreadable::UnreadableRecord;
 
 /// A boxed future that may be sent between threads.
@@ -141,6 +143,13 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async move { Ok(at_least) })
     }
 
+    /// How often this store was found to have lost its records of a namespace, or a
+    /// part of them, since it was made; 0 by default, for a store that does not notice.
+    fn emptied(&self, namespace: &Namespace) -> u64 {
+        let _ = namespace;
+        0
+    }
+
     /// One page of a namespace's records, in no order.
     ///
     /// A page takes a bounded time, whatever the size of the store: it may be empty
@@ -246,6 +255,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         at_least: u32,
     ) -> BoxFuture<'a, Result<u32, StoreError>> {
         (**self).least_writer(namespace, at_least)
+    }
+
+    fn emptied(&self, namespace: &Namespace) -> u64 {
+        (**self).emptied(namespace)
     }
 
     fn list<'a>(

@@ -47,6 +47,7 @@
 //! | `genesys_once_store_command_duration_seconds` | histogram | seconds | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Time from sending a store command to its end, time-outs included. |
 //! | `genesys_once_store_failures_total` | counter | count | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Store commands that failed, those included that an open breaker stopped. |
 //! | `genesys_once_store_breaker_open` | gauge | count | | 1 while commands fail at once because the store does not answer. |
+//! | `genesys_once_store_emptied_total` | counter | count | | Times that the store was found to have lost its records, or a shard's. |
 //! | `genesys_once_token_renewals_total` | counter | count | `result`: `ok`, `error` | Access tokens asked for, by whether one came. |
 //!
 //! `by` is `platform` after a 429 that holds everybody or an action back, `limiter`
@@ -84,6 +85,8 @@ mod trail;
 
 pub use self::metric::{BUCKETS, Kind, METRICS, Metric};
 
+#[cfg(feature = "redis")]
+pub(crate) use self::meters::store_emptied;
 pub(crate) use self::meters::{
     Meters, UpstreamCall, breaker_open, command, held, indeterminate, lease_lost, start,
     store_command, store_stopped, token_renewal,

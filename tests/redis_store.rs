@@ -5,8 +5,10 @@
 mod support;
 
 mod redis_store {
+    mod builder;
     mod cluster;
     mod connect;
+    mod emptied;
     mod fail_over;
     mod fakes;
     mod grammar;

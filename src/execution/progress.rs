@@ -259,7 +259,7 @@ impl Progress {
                 // It counts from the answer, however late the store takes it.
                 let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
                 let (outcome, kept) = if self.is_sensitive() && kept == Kept::Whole {
-                    (Arc::new(outcome.status_and_digest()), Kept::Sensitive)
+                    (Arc::new(outcome.status_only()), Kept::Sensitive)
                 } else {
                     (outcome, kept)
                 };

@@ -39,8 +39,29 @@ mod stored_notes;
 mod tests;
 mod written;
 
+/// What records of all versions begin with.
+const FAMILY: &str = "genesys-once/";
+
 /// What every record of this version begins with.
 pub(crate) const MAGIC: &str = "genesys-once/3";
+
+/// The version of the records that this crate reads and writes.
+pub(crate) fn version() -> &'static str {
+    MAGIC.strip_prefix(FAMILY).unwrap_or_default()
+}
+
+/// Whether a record that cannot be read says that a later version wrote it: it is not
+/// damaged.
+#[cfg(any(feature = "file", feature = "redis"))]
+pub(crate) fn is_newer(bytes: &[u8]) -> bool {
+    let written = bytes.strip_prefix(FAMILY.as_bytes());
+    let written = written.and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u32>().ok();
+    // What is no number was not written by this version, or one before.
+    written.is_some_and(|written| {
+        number(written).is_none_or(|written| Some(written) > number(version().as_bytes()))
+    })
+}
 
 /// Digits of a number in the first line, at most: below 2^53, where numbers of
 /// scripts are still exact integers.
@@ -89,12 +110,12 @@ impl Record {
             .map(|word| std::str::from_utf8(word).unwrap_or_default());
         let magic = words.next().unwrap_or_default();
         if magic != MAGIC {
-            return Err(StoreError::unreadable(
-                match magic.strip_prefix("genesys-once/") {
-                    Some(version) => format!("it has version {version:?}, this is version 3"),
-                    None => "it is not a record of genesys-once".into(),
-                },
-            ));
+            return Err(StoreError::unreadable(match magic.strip_prefix(FAMILY) {
+                Some(other) => {
+                    format!("it has version {other:?}, this is version {}", version())
+                }
+                None => "it is not a record of genesys-once".into(),
+            }));
         }
         let mut known = [""; 8];
         for (found, word) in known.iter_mut().enumerate() {

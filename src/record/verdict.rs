@@ -24,7 +24,7 @@ pub enum Refusal {
     Refused(#[serde(serialize_with = "shown::outcome")] Arc<Outcome>),
     /// The platform refused, and this is what may be kept of its answer.
     Reduced {
-        /// Its status, and the digest of its body.
+        /// Its status.
         #[serde(serialize_with = "shown::outcome")]
         outcome: Arc<Outcome>,
         /// Why that is all.
@@ -40,12 +40,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What may be stored of it where nothing of an answer may be but status
-    /// and digest.
+    /// What may be stored of it where nothing of an answer may be but its status.
     pub(crate) fn sensitive(self) -> Self {
         match self {
             Self::Refused(outcome) => Self::Reduced {
-                outcome: Arc::new(outcome.status_and_digest()),
+                outcome: Arc::new(outcome.status_only()),
                 kept: Kept::Sensitive,
             },
             reduced => reduced,
@@ -136,8 +135,8 @@ impl Resolution {
         self
     }
 
-    /// The same, with nothing of the outcome but its status and the digest of
-    /// its body: for a request that was marked
+    /// The same, with nothing of the outcome but its status: for a request that was
+    /// marked
     /// [`sensitive`](crate::DataActionRequest::sensitive).
     ///
     /// The engine does this by itself with what a `reconcile` hook says of such
@@ -156,7 +155,7 @@ impl Resolution {
     /// ```
     pub fn sensitive(mut self) -> Self {
         if let Found::Applied(outcome, kept @ Kept::Whole) = &mut self.found {
-            *outcome = Arc::new(outcome.status_and_digest());
+            *outcome = Arc::new(outcome.status_only());
             *kept = Kept::Sensitive;
         }
         self

@@ -268,6 +268,10 @@ impl<S: Store> Store for Encrypted<S> {
         self.store.least_writer(namespace, at_least)
     }
 
+    fn emptied(&self, namespace: &Namespace) -> u64 {
+        self.store.emptied(namespace)
+    }
+
     fn list<'a>(
         &'a self,
         namespace: &'a Namespace,

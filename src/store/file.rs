@@ -4,12 +4,13 @@
 //!
 //! Reads go by the last commit, in threads of their own ([`reader`]); writes go
 //! through one thread ([`writer`]), since one file has one writer anyhow and one
-//! sync can serve many transitions. [`open`] is what happens before, [`tables`] is what is in the
-//! file, [`clock`] is when it expires, [`backing`] is the file itself.
+//! sync can serve many transitions ([`write`]). [`open`] is what happens before, [`tables`] is
+//! what is in the file, [`clock`] is when it expires, [`backing`] is the file itself.
 
 mod backing;
 mod backup;
 mod clock;
+mod meta;
 mod open;
 mod reader;
 mod recovery;
@@ -17,6 +18,7 @@ mod shared;
 mod tables;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
+mod write;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -31,12 +33,13 @@ use tokio::sync::{mpsc, oneshot};
 #[cfg(feature = "testing")]
 pub use self::clock::ManualClock;
 use self::clock::Source;
+use self::meta::Origin;
 use self::open::Opened;
 use self::reader::Read;
 use self::shared::Core;
-use self::tables::Origin;
+use self::write::{Write, Written};
 use self::writer::{Command, Opener, TICK, Writer};
-use super::{BoxFuture, ListQuery, Page, Store};
+use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
@@ -95,7 +98,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 ///   takes, they wait for a place, each for as long as its caller does.
 /// - **Damage.** Opening reads the whole file and compares its checksums; a
 ///   damaged one is refused. A single record that cannot be read, because a newer
-///   version wrote it, is [`StoreError::unreadable`] for its key until it expires.
+///   version wrote it, is [`StoreError::unreadable`] for its key until it expires, or
+///   until an operator removes it
+///   ([`discard_unreadable`](crate::Engine::discard_unreadable)).
 /// - **Failure.** Where the disk is full or does not take writes, a write fails with
 ///   [`StoreError::unavailable`] and the file is opened again. Reads go on: what is
 ///   recorded is replayed. Writes are tried again once a second, less often where
@@ -196,38 +201,14 @@ impl FileStore {
         })
     }
 
-    /// Copies the store to a new file, as of one moment, while it is in use.
-    ///
-    /// The copy is whole and synced to the disk before it has its name; only its
-    /// owner may read it. `open` opens it like any other file: what was `Locked`
-    /// becomes `Released` or `Indeterminate`, and what was executed after the copy
-    /// is not known to it. Meanwhile the store's own file grows by what is written.
-    ///
-    /// It also copies a file whose name is gone, which is the last chance to keep
-    /// its records: do so before the process ends.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidConfig`] for the setting `path`, with the reason: there is a
-    /// file of that name, its disk is full, the store's own file cannot be read.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: a copy that is given up is removed.
-    pub async fn backup(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = open::absolute(path.as_ref())?;
-        let (core, target) = (self.handle.core.clone(), path.clone());
-        let (reply, answer) = oneshot::channel();
-        let work = move || {
-            let given_up = || reply.is_closed();
-            let done = backup::write(&core, &target, &given_up);
-            let _ = reply.send(done);
-        };
-        let builder = thread::Builder::new().name("genesys-once-backup".into());
-        let spawned = builder.spawn(work);
-        spawned.map_err(|error| open::no_thread(&path, &error))?;
-        let cut_short = || open::invalid(&path, "the copy was cut short");
-        answer.await.unwrap_or_else(|_| Err(cut_short()))
+    /// Has the writer write.
+    async fn write(&self, write: Write) -> Result<Written, StoreError> {
+        let (reply, written) = oneshot::channel();
+        let command = Command { write, reply };
+        let queues = self.handle.queues.as_ref().ok_or_else(writer_ended)?;
+        let queued = queues.commands.send(command).await;
+        queued.map_err(|_| writer_ended())?;
+        written.await.unwrap_or_else(|_| Err(writer_ended()))
     }
 
     /// Has one of the readers read.
@@ -313,13 +294,10 @@ impl Store for FileStore {
                     Ok(None) | Err(_) => {}
                 }
             }
-            let (reply, answer) = oneshot::channel();
-            let name = name.clone();
-            let command = Command { name, event, reply };
-            let queues = self.handle.queues.as_ref().ok_or_else(writer_ended)?;
-            let queued = queues.commands.send(command).await;
-            queued.map_err(|_| writer_ended())?;
-            answer.await.unwrap_or_else(|_| Err(writer_ended()))
+            match self.write(Write::Event(name.clone(), event)).await? {
+                Written::Answer(answer) => Ok(answer),
+                _ => Err(writer_ended()),
+            }
         })
     }
 
@@ -333,6 +311,47 @@ impl Store for FileStore {
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         Box::pin(self.handle.core.notices.changed(name))
+    }
+
+    fn least_writer<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at_least: u32,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        let namespace = namespace.clone();
+        Box::pin(async move {
+            let wanted = namespace.clone();
+            let least = self.read(move |core| core.least_writer(&wanted)).await?;
+            if least >= at_least {
+                return Ok(least);
+            }
+            match self.write(Write::Writer(namespace, at_least)).await? {
+                Written::Writer(least) => Ok(least),
+                _ => Err(writer_ended()),
+            }
+        })
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        let name = name.clone();
+        Box::pin(self.read(move |core| core.look_unreadable(&name)))
+    }
+
+    fn discard<'a>(
+        &'a self,
+        record: &'a UnreadableRecord,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let stamp = record.removable()?.clone();
+            let discard = Write::Discard(record.name().clone(), stamp);
+            match self.write(discard).await? {
+                Written::Discarded(removed) => Ok(removed),
+                _ => Err(writer_ended()),
+            }
+        })
     }
 
     fn list<'a>(

@@ -17,7 +17,7 @@ use self::turn::{Change, Turn};
 use self::writers::Writers;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
-use crate::key::{Namespace, RecordName};
+use crate::key::{Fingerprint, Namespace, RecordName};
 use crate::policy::{Access, Breakers, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, Raised};
@@ -155,15 +155,28 @@ impl Guarded {
         })
     }
 
-    /// What a store that takes no writes has recorded of a key: the answer to an
-    /// acquire all the same.
-    async fn recorded(&self, name: &RecordName) -> Option<Answer> {
-        let state = self.look(name).await.ok()??;
-        let is_known = matches!(
-            state,
-            RecordState::Cached { .. } | RecordState::Indeterminate { .. }
-        );
-        is_known.then_some(Answer::Is(Some(state)))
+    /// What an acquire finds that takes nothing, `asked` for this request: what is
+    /// recorded of the key answers it all the same. `refusal` where nothing is, and to
+    /// every other event.
+    async fn only_replays(
+        &self,
+        name: &RecordName,
+        asked: Option<Fingerprint>,
+        refusal: StoreError,
+    ) -> Result<Answer, StoreError> {
+        let Some(asked) = asked else {
+            return Err(refusal);
+        };
+        match self.look(name).await {
+            Ok(Some(state)) if !state.is_free() && state.fingerprint() != asked => {
+                Ok(Answer::Mismatch)
+            }
+            Ok(Some(state @ (RecordState::Cached { .. } | RecordState::Indeterminate { .. }))) => {
+                Ok(Answer::Is(Some(state)))
+            }
+            Err(unreadable) if unreadable.is_unreadable() => Err(unreadable),
+            _ => Err(refusal),
+        }
     }
 
     async fn look_once(&self, name: &RecordName) -> Result<Option<RecordState>, StoreError> {
@@ -256,17 +269,20 @@ impl Store for Guarded {
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         let command = telemetry::command(&event);
         Box::pin(async move {
+            let asked = match &event {
+                Event::Acquire { claim } => Some(claim.fingerprint),
+                _ => None,
+            };
             if let Event::Acquire { .. } | Event::TakeOver { .. } = &event
                 && let Some(refusal) = self.outdated().await
             {
-                return self.only_replays(name, &event, refusal).await;
+                return self.only_replays(name, asked, refusal).await;
             }
-            let acquires = matches!(event, Event::Acquire { .. });
             let apply = move || self.store.apply(name, event);
             let answer = self.within(Access::Write, command, name, apply).await;
             match answer {
-                Err(error) if acquires && (error.is_unsent() || error.is_refused()) => {
-                    self.recorded(name).await.ok_or(error)
+                Err(error) if error.is_unsent() || error.is_refused() => {
+                    self.only_replays(name, asked, error).await
                 }
                 answer => answer,
             }
@@ -301,6 +317,10 @@ impl Store for Guarded {
     /// pace of its own, and the next write probes.
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
         Box::pin(self.next_turn(name, pause, Access::Write))
+    }
+
+    fn emptied(&self, namespace: &Namespace) -> u64 {
+        catch_unwind(AssertUnwindSafe(|| self.store.emptied(namespace))).unwrap_or(0)
     }
 
     fn list<'a>(

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::notices::Notices;
-use super::{BoxFuture, Cursor, ListQuery, Page, Store};
+use super::{BoxFuture, Cursor, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
 use crate::record::{self, Answer, Content, Event, Record, RecordState, Refusal};
@@ -265,6 +265,18 @@ impl Store for MemoryStore {
             *least = at_least.max(*least);
             Ok(*least)
         })
+    }
+
+    fn look_unreadable<'a>(
+        &'a self,
+        _: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
+        // Its records are no bytes: all of them can be read.
+        Box::pin(async { Ok(None) })
+    }
+
+    fn discard<'a>(&'a self, _: &'a UnreadableRecord) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async { Ok(false) })
     }
 
     fn list<'a>(

@@ -7,10 +7,12 @@
 //!           └── copies ── commands ──► a few    │                         └─ Sentinels   who is the primary now?
 //!                                   connections └─ Cluster ── Map ── Nodes               who has which key?
 //!                                                  └─ survey ── charts                   and is that still the same cluster?
+//! RedisStore ── watch ── durability, markers ──► Routes                                  how lasting are they, and do they still hold what they held?
 //! Node ── notices ◄── listener ◄── a Link of its own                                     who waits for which channel
 //! ```
 
 mod attempt;
+mod builder;
 mod carrier;
 mod chart;
 mod cluster;
@@ -19,12 +21,16 @@ mod connect;
 mod copies;
 mod dial;
 mod durability;
+mod emptied;
+mod explain;
 mod failure;
 mod gather;
 mod home;
 mod link;
 mod list;
+mod login;
 mod map;
+mod marker;
 mod node;
 mod notices;
 mod place;
@@ -37,18 +43,20 @@ mod server;
 mod slots;
 mod survey;
 mod url;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::connect::Connected;
+pub use self::builder::RedisStoreBuilder;
 use self::copies::Copies;
 pub use self::durability::{Durability, Persistence};
+pub use self::emptied::WhenEmptied;
 pub use self::report::ServerReport;
 use self::routes::Routes;
+use self::watch::Watch;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
-use crate::ambient::in_runtime;
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
@@ -91,6 +99,10 @@ use crate::record::{Answer, Event, RecordState};
 /// own clock, so keep the servers' in step: a lease that seems to have lapsed
 /// makes its key indeterminate, which is no second call, but somebody's work.
 ///
+/// A server that has lost its records (a flush, a restart without them, another
+/// database) is noticed as well as it can be, and refused where
+/// [`when_emptied`](Self::when_emptied) says so.
+///
 /// # What the user needs
 ///
 /// The user named in the URL needs `SET`, `GET`, `GETRANGE`, `STRLEN`, `PTTL`,
@@ -128,7 +140,7 @@ pub struct RedisStore {
 
 struct Inner {
     routes: Routes,
-    durability: Durability,
+    watch: Watch,
     address: String,
 }
 
@@ -142,7 +154,8 @@ impl RedisStore {
     ///
     /// TLS verifies the server's certificate against the system's roots;
     /// `SSL_CERT_FILE` names others. A process without a rustls provider gets
-    /// ring's.
+    /// ring's. [`builder`](Self::builder) takes logins and certificates that do not
+    /// stand in a URL.
     ///
     /// # Errors
     ///
@@ -158,8 +171,7 @@ impl RedisStore {
     ///
     /// Dropping the future drops the connection that it was making.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        in_runtime()?;
-        connect::to_server(url).await.map(Self::new)
+        Self::builder([url]).connect().await
     }
 
     /// Connects to a cluster, by the URLs of any of its nodes: one that answers is
@@ -191,8 +203,7 @@ impl RedisStore {
     ///
     /// Dropping the future drops the connections that it was making.
     pub async fn cluster<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Self, Error> {
-        in_runtime()?;
-        connect::to_cluster(&owned(urls)).await.map(Self::new)
+        Self::builder(urls).cluster().await
     }
 
     /// Connects to the primary that these sentinels watch under that name. The
@@ -233,9 +244,7 @@ impl RedisStore {
         urls: impl IntoIterator<Item = U>,
         primary: &str,
     ) -> Result<Self, Error> {
-        in_runtime()?;
-        let connected = connect::to_primary(&owned(urls), primary).await?;
-        Ok(Self::new(connected))
+        Self::builder(urls).sentinel(primary).await
     }
 
     /// Sends nothing to the platform before `count` replicas have the lock: each
@@ -262,40 +271,42 @@ impl RedisStore {
         Self { copies, ..self }
     }
 
-    /// In which ways this server may forget what it acknowledged, as it said
-    /// when it connected; of a cluster, the worst of its primaries.
-    pub fn durability(&self) -> &Durability {
-        &self.inner.durability
+    /// In which ways this server may forget what it acknowledged, as it said last:
+    /// at the last connection, or a minute ago at most; of a cluster, the worst of
+    /// its primaries.
+    pub fn durability(&self) -> Durability {
+        self.inner.watch.durability()
     }
 
-    fn new(connected: Connected) -> Self {
-        let Connected {
-            routes,
-            durability,
-            address,
-        } = connected;
+    fn send<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        let routes = &self.inner.routes;
+        match &self.copies {
+            Some(copies) if copies::are_needed(&event) => {
+                Box::pin(copies.apply(routes, name, event))
+            }
+            _ => Box::pin(commands::apply(routes, name, event)),
+        }
+    }
+
+    fn new(inner: Inner) -> Self {
+        let inner = Arc::new(inner);
+        watch::start(&inner);
         Self {
-            inner: Arc::new(Inner {
-                routes,
-                durability,
-                address,
-            }),
+            inner,
             copies: None,
         }
     }
-}
-
-fn owned<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Vec<String> {
-    urls.into_iter()
-        .map(|url| url.as_ref().to_owned())
-        .collect()
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
             .field("address", &self.inner.address)
-            .field("durability", &self.inner.durability)
+            .field("watch", &self.inner.watch)
             .field("copies", &self.copies)
             .finish()
     }
@@ -307,12 +318,13 @@ impl Store for RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        let routes = &self.inner.routes;
-        match &self.copies {
-            Some(copies) if copies::are_needed(&event) => {
-                Box::pin(copies.apply(routes, name, event))
-            }
-            _ => Box::pin(commands::apply(routes, name, event)),
+        match self.inner.watch.asks_before(&event) {
+            true => Box::pin(async move {
+                let Inner { routes, watch, .. } = &*self.inner;
+                watch.may_take(routes, name).await?;
+                self.send(name, event).await
+            }),
+            false => self.send(name, event),
         }
     }
 
@@ -336,11 +348,13 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         at_least: u32,
     ) -> BoxFuture<'a, Result<u32, StoreError>> {
-        Box::pin(commands::least_writer(
-            &self.inner.routes,
-            namespace,
-            at_least,
-        ))
+        watch::start(&self.inner);
+        let Inner { routes, watch, .. } = &*self.inner;
+        Box::pin(watch.least_writer(routes, namespace, at_least))
+    }
+
+    fn emptied(&self, namespace: &Namespace) -> u64 {
+        self.inner.watch.emptied(namespace)
     }
 
     fn list<'a>(

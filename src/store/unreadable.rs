@@ -3,8 +3,12 @@
 
 use std::sync::Arc;
 
+#[cfg(any(feature = "file", feature = "redis"))]
+use crate::error::RefusalKind;
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, RecordName};
+#[cfg(any(feature = "file", feature = "redis"))]
+use crate::record::is_newer;
 
 /// A record that is in the store and cannot be read: damaged, made by another
 /// program, or written by a newer version. Its key is refused until the record is
@@ -74,5 +78,26 @@ impl UnreadableRecord {
     /// What the store knows exactly these bytes by.
     pub fn stamp(&self) -> Option<&str> {
         self.stamp.as_deref()
+    }
+}
+
+/// For the stores of this crate that keep bytes.
+#[cfg(any(feature = "file", feature = "redis"))]
+impl UnreadableRecord {
+    /// The same, newer where its bytes say so.
+    pub(super) fn written_as(self, bytes: &[u8]) -> Self {
+        match is_newer(bytes) {
+            true => self.newer(),
+            false => self,
+        }
+    }
+
+    /// What the bytes are known by that may be removed.
+    pub(super) fn removable(&self) -> Result<&Arc<str>, StoreError> {
+        let stamp = self.stamp.as_ref().filter(|_| !self.is_newer);
+        stamp.ok_or_else(|| {
+            let reason = "only an operator of the store may remove it, by the store's own means";
+            StoreError::refused_as(RefusalKind::NotAllowed, reason)
+        })
     }
 }

@@ -209,6 +209,12 @@ pub(crate) fn breaker_open(namespace: &Namespace) -> Raised {
     Series::plain(&BREAKER_OPEN, namespace).raise()
 }
 
+/// The store was found to have lost its records, or a shard's.
+#[cfg(feature = "redis")]
+pub(crate) fn store_emptied(namespace: &Namespace) {
+    Series::plain(&super::metric::EMPTIED, namespace).count();
+}
+
 /// An access token was asked for.
 pub(crate) fn token_renewal(namespace: &Namespace, came: bool) {
     let result = if came { "ok" } else { "error" };

@@ -86,6 +86,7 @@ pub const METRICS: &[Metric] = &[
     STORE_TIME,
     STORE_FAILURES,
     BREAKER_OPEN,
+    EMPTIED,
     TOKEN_RENEWALS,
 ];
 
@@ -191,6 +192,14 @@ pub(super) const BREAKER_OPEN: Metric = Metric {
     label: None,
     values: &[],
     meaning: "1 while commands fail at once because the store does not answer.",
+};
+
+pub(super) const EMPTIED: Metric = Metric {
+    name: "genesys_once_store_emptied_total",
+    kind: Kind::Counter,
+    label: None,
+    values: &[],
+    meaning: "Times that the store was found to have lost its records, or a shard's.",
 };
 
 pub(super) const TOKEN_RENEWALS: Metric = Metric {

@@ -177,6 +177,10 @@ impl Store for FaultyStore {
         self.store.least_writer(namespace, at_least)
     }
 
+    fn emptied(&self, namespace: &Namespace) -> u64 {
+        self.store.emptied(namespace)
+    }
+
     fn list<'a>(
         &'a self,
         namespace: &'a Namespace,

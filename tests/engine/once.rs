@@ -227,7 +227,7 @@ async fn forget_lets_a_recorded_key_be_executed_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_of_a_sensitive_answer_is_kept_but_status_and_digest() {
+async fn nothing_of_a_sensitive_answer_is_kept_but_its_status() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let first = engine.execute(request("{}").sensitive()).await.unwrap();
@@ -236,11 +236,6 @@ async fn nothing_of_a_sensitive_answer_is_kept_but_status_and_digest() {
     assert_eq!(replay.served(), Served::Store);
     assert_eq!(replay.kept(), genesys_once::Kept::Sensitive);
     assert_eq!((replay.status().as_u16(), replay.body().len()), (200, 0));
-    assert!(
-        replay
-            .header("content-digest")
-            .unwrap()
-            .starts_with("sha-256=:")
-    );
+    assert!(replay.headers().is_empty());
     assert_eq!(upstream.ledger().total(), 1);
 }

@@ -107,7 +107,7 @@ async fn one_sensitive_caller_among_joined_ones_is_enough() {
             (replay.served(), replay.kept(), replay.status().as_u16()),
             (Served::Store, Kept::Sensitive, 200)
         );
-        assert!(replay.header("content-digest").is_some() && replay.body().is_empty());
+        assert!(replay.headers().is_empty() && replay.body().is_empty());
     }
 }
 

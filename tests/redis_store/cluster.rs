@@ -198,8 +198,8 @@ async fn a_slot_on_the_move_is_followed() {
     );
 }
 
-/// Moves an empty slot from one server to another.
-fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
+/// Moves a slot from one server to another, with its keys.
+pub fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
     let id = |node: usize| cluster.nodes[node].command::<String>(&["CLUSTER", "MYID"]);
     for (node, state, id) in [
         (to, "IMPORTING", id(from)),
@@ -207,6 +207,15 @@ fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
         (to, "NODE", id(to)),
         (from, "NODE", id(to)),
     ] {
+        if state == "NODE" && node == to {
+            let keys: Vec<String> =
+                cluster.nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]);
+            let port = cluster.nodes[to].port.to_string();
+            for key in keys {
+                let migrate = ["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"];
+                cluster.nodes[from].command::<()>(&migrate);
+            }
+        }
         cluster.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", slot, state, &id]);
     }
 }

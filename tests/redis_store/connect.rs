@@ -335,7 +335,7 @@ async fn a_user_who_may_not_ask_learns_nothing_and_works() {
     server.command::<()>(&user);
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
     let store = RedisStore::connect(&url).await.unwrap();
-    assert_eq!(*store.durability(), genesys_once::Durability::default());
+    assert_eq!(store.durability(), genesys_once::Durability::default());
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
     assert!(store.look(&name(1)).await.unwrap().is_some());
 }

@@ -54,7 +54,7 @@ fn allow(server: &RedisServer, rights: &[&str]) {
 
 /// The protocol, the list and the notices.
 async fn works(store: RedisStore) {
-    assert_eq!(*store.durability(), Durability::default());
+    assert_eq!(store.durability(), Durability::default());
     let one = name(99);
     let long = Duration::from_secs(10);
     timeout(long, store.changed(&one)).await.unwrap();

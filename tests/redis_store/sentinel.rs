@@ -205,7 +205,8 @@ async fn a_sentinel_that_has_missed_a_fail_over_is_not_believed() {
 /// or lies.
 ///
 /// Red when the latest configuration counts, whoever has it: the password goes
-/// to a server of one sentinel's choice.
+/// to a server of one sentinel's choice. Red, too, where a provider counts as no
+/// password.
 #[tokio::test]
 async fn password_goes_to_no_server_that_one_sentinel_names() {
     let ours = Options::default().password("data-pw").start();
@@ -229,6 +230,12 @@ async fn password_goes_to_no_server_that_one_sentinel_names() {
     drop(honest);
     let error = RedisStore::sentinel(&urls, &primary).await.unwrap_err();
     let told = format!("1 of 3 name 127.0.0.1:{}", other.port);
+    assert!(chain(&error).contains(&told), "{error:?}");
+    // A provider's password is one.
+    let login = || async { Ok((String::new(), "data-pw".to_owned())) };
+    let builder = RedisStore::builder(&urls).credentials(login);
+    let primary = format!("redis://{PRIMARY}");
+    let error = builder.sentinel(&primary).await.unwrap_err();
     assert!(chain(&error).contains(&told), "{error:?}");
     assert_eq!(other.dialled(), 0);
 }

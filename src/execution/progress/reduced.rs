@@ -20,7 +20,7 @@ pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
             origin,
             ttl,
         } => {
-            let outcome = Arc::new(outcome.status_and_digest());
+            let outcome = Arc::new(outcome.status_only());
             Some(Event::Complete {
                 claim,
                 step,

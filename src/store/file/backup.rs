@@ -3,13 +3,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition,
     Value,
 };
+use tokio::sync::oneshot;
 
-use super::open::{create, invalid, refused};
+use super::FileStore;
+use super::open::{absolute, create, invalid, no_thread, refused};
 use super::shared::Core;
 use super::tables::{EXPIRIES, META, RECORDS, UNSETTLED};
 use crate::error::Error;
@@ -17,8 +20,44 @@ use crate::error::Error;
 /// Rows in one transaction.
 const CHUNK: usize = 1000;
 
+impl FileStore {
+    /// Copies the store to a new file, as of one moment, while it is in use.
+    ///
+    /// The copy is whole and synced to the disk before it has its name; only its
+    /// owner may read it. `open` opens it like any other file: what was `Locked`
+    /// becomes `Released` or `Indeterminate`, and what was executed after the copy
+    /// is not known to it. Meanwhile the store's own file grows by what is written.
+    ///
+    /// It also copies a file whose name is gone, which is the last chance to keep
+    /// its records: do so before the process ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for the setting `path`, with the reason: there is a
+    /// file of that name, its disk is full, the store's own file cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a copy that is given up is removed.
+    pub async fn backup(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = absolute(path.as_ref())?;
+        let (core, target) = (self.handle.core.clone(), path.clone());
+        let (reply, answer) = oneshot::channel();
+        let work = move || {
+            let given_up = || reply.is_closed();
+            let done = write(&core, &target, &given_up);
+            let _ = reply.send(done);
+        };
+        let builder = thread::Builder::new().name("genesys-once-backup".into());
+        let spawned = builder.spawn(work);
+        spawned.map_err(|error| no_thread(&path, &error))?;
+        let cut_short = || invalid(&path, "the copy was cut short");
+        answer.await.unwrap_or_else(|_| Err(cut_short()))
+    }
+}
+
 /// Copies all records to a new file, unless `given_up` meanwhile.
-pub(super) fn write(core: &Core, path: &Path, given_up: &dyn Fn() -> bool) -> Result<(), Error> {
+fn write(core: &Core, path: &Path, given_up: &dyn Fn() -> bool) -> Result<(), Error> {
     const EXISTS: &str = "there is a file of that name already";
     if fs::symlink_metadata(path).is_ok() {
         return Err(invalid(path, EXISTS));

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::backing::{Mode, OVERWRITTEN};
+use super::meta::Origin;
 use super::open::Opened;
-use super::tables::Origin;
 use super::writer::Writer;
 use crate::error::Error;
 use crate::telemetry::contained;

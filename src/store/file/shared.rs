@@ -9,12 +9,13 @@ use redb::Database;
 
 use super::super::notices::Notices;
 use super::clock::Timeline;
+use super::meta;
 use super::open::Opened;
-use super::tables::{Snapshot, row_name};
+use super::tables::{Snapshot, row_name, unreadable};
 use crate::error::StoreError;
 use crate::key::{Namespace, RecordName};
 use crate::record::{self, Answer, Event, Record, RecordState};
-use crate::store::{ListQuery, Page};
+use crate::store::{ListQuery, Page, UnreadableRecord};
 
 pub(super) struct Core {
     pub(super) path: PathBuf,
@@ -73,6 +74,26 @@ impl Core {
     pub(super) fn look(&self, name: &RecordName) -> Result<Option<RecordState>, StoreError> {
         let current = self.current(name)?;
         Ok(current.map(|(record, left)| record.state(left)))
+    }
+
+    /// What is wrong with a record that has not expired, where it cannot be read.
+    pub(super) fn look_unreadable(
+        &self,
+        name: &RecordName,
+    ) -> Result<Option<UnreadableRecord>, StoreError> {
+        let row = self.snapshot()?.row(&row_name(name));
+        let Some(row) = row.map_err(StoreError::unavailable)? else {
+            return Ok(None);
+        };
+        let error = row.read(name, self.timeline.now()).err();
+        Ok(error.map(|error| unreadable(name, &row.bytes, &error)))
+    }
+
+    /// The least version of a namespace's writers, as of the last commit.
+    pub(super) fn least_writer(&self, namespace: &Namespace) -> Result<u32, StoreError> {
+        let slot = self.slot();
+        let least = slot.with(|db| meta::least_writer(db, namespace));
+        least.map_err(StoreError::unavailable)
     }
 
     /// The answer to an event that changes nothing, from the last commit; `None`

@@ -5,7 +5,7 @@
 //! records    NAMESPACE:HEX                -> (clock, when it expires, the encoded record)
 //! expiries   (clock, when, NAMESPACE:HEX) -> ()   which records to reclaim next
 //! unsettled  NAMESPACE:HEX                -> ()   those Locked or Indeterminate
-//! meta       format, id, store, open, wall -> u64
+//! meta       format, id, store, open, wall, writer:NAMESPACE -> u64
 //! ```
 //!
 //! Times are nanoseconds of one of the two [clocks](super::clock::Clock).
@@ -17,8 +17,10 @@ use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable, Table,
     TableDefinition, WriteTransaction,
 };
+use sha2::{Digest as _, Sha256};
 
 use super::clock::{Clock, Moment, Stamp, may_be_indeterminate, nanos};
+use super::meta::{read_stamp, read_writer, writer};
 use crate::error::StoreError;
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::Record;
@@ -122,6 +124,20 @@ impl<'t> Tables<'t> {
         self.meta.insert("open", stamp.moment.open)?;
         self.meta.insert("wall", stamp.wall)?;
         Ok(())
+    }
+
+    /// The least version of a namespace's writers, raised to `at_least`; and whether it
+    /// was raised.
+    pub(super) fn raise_writer(
+        &mut self,
+        namespace: &Namespace,
+        at_least: u32,
+    ) -> Result<(u32, bool), redb::Error> {
+        let least = read_writer(&self.meta, namespace)?;
+        if least < at_least {
+            self.meta.insert(&*writer(namespace), u64::from(at_least))?;
+        }
+        Ok((least.max(at_least), least < at_least))
     }
 
     pub(super) fn row(&self, name: &str) -> Result<Option<Row>, redb::Error> {
@@ -268,11 +284,12 @@ impl Snapshot {
             let Some(name) = record_name(row) else {
                 continue;
             };
-            let read = self.row(row)?.map_or(Ok(None), |row| row.read(&name, now));
-            match read {
-                Ok(Some((record, left))) => page.add(query, name.key, record.state(left)),
-                Ok(None) => {}
-                Err(error) => page.add_unreadable(UnreadableRecord::of(name.clone(), &error)),
+            if let Some(row) = self.row(row)? {
+                match row.read(&name, now) {
+                    Ok(Some((record, left))) => page.add(query, name.key, record.state(left)),
+                    Ok(None) => {}
+                    Err(error) => page.add_unreadable(unreadable(&name, &row.bytes, &error)),
+                }
             }
             if names.peek().is_some() && (page.examined == PIECE || page.is_full(query)) {
                 page.next = Some(Cursor::of_key(name.key));
@@ -290,6 +307,14 @@ fn names_in<V: redb::Value + 'static>(
 ) -> Result<Vec<String>, redb::Error> {
     let rows = table.range::<&str>(range)?.take(PIECE + 1);
     rows.map(|row| Ok(row?.0.value().to_owned())).collect()
+}
+
+/// A record that could not be read, for an operator.
+pub(super) fn unreadable(name: &RecordName, bytes: &[u8], error: &StoreError) -> UnreadableRecord {
+    let digest = Sha256::digest(bytes);
+    let stamp: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let record = UnreadableRecord::of(name.clone(), error).with_stamp(stamp);
+    record.written_as(bytes)
 }
 
 /// The name of a record in the tables.
@@ -316,37 +341,6 @@ pub(super) fn expiry(now: Moment, record: &Record, left: Duration) -> Expiry {
         clock: clock as u8,
         at: at.saturating_add(gained.into()),
     }
-}
-
-/// What tells a file from a copy of before and from another store's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) id: Option<u64>,
-    /// The store's time at its last stamp.
-    pub(super) store: u64,
-}
-
-impl Origin {
-    pub(super) fn read(db: &Database) -> Result<Self, redb::Error> {
-        let meta = db.begin_read()?.open_table(META)?;
-        let stamp = read_stamp(&meta)?;
-        Ok(Self {
-            id: meta.get("id")?.map(|id| id.value()),
-            store: stamp.map_or(0, |stamp| stamp.moment.store),
-        })
-    }
-}
-
-fn read_stamp(meta: &impl ReadableTable<&'static str, u64>) -> Result<Option<Stamp>, redb::Error> {
-    let value = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|value| value.value()));
-    let (store, open, wall) = (value("store")?, value("open")?, value("wall")?);
-    Ok(store
-        .zip(open)
-        .zip(wall)
-        .map(|((store, open), wall)| Stamp {
-            moment: Moment { store, open },
-            wall,
-        }))
 }
 
 fn read_row(

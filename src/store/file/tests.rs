@@ -5,6 +5,7 @@ mod disk;
 mod growth;
 mod named;
 mod threads;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -14,14 +14,13 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use super::backing::Mode;
-use super::clock::Moment;
+use super::meta::Origin;
 use super::open::Opened;
 use super::recovery::Failure;
 use super::shared::Core;
-use super::tables::{Origin, Tables, expiry, row_name};
+use super::tables::Tables;
+use super::write::{Effect, Reply, Write, Written};
 use crate::error::{Error, StoreError};
-use crate::key::RecordName;
-use crate::record::{self, Answer, Event};
 use crate::telemetry::contained;
 
 /// Transitions in one transaction, at most: what they write is held in memory
@@ -41,23 +40,10 @@ const MAX_RECLAIMED: usize = 1000;
 /// How a file that failed is opened again.
 pub(super) type Opener = Box<dyn Fn(Mode) -> Result<Opened, Error> + Send>;
 
-/// One transition that somebody waits for.
+/// One write that somebody waits for.
 pub(super) struct Command {
-    pub(super) name: RecordName,
-    pub(super) event: Event,
+    pub(super) write: Write,
     pub(super) reply: oneshot::Sender<Reply>,
-}
-
-pub(super) type Reply = Result<Answer, StoreError>;
-
-/// What a transition did, by what its answer has to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Effect {
-    Nothing,
-    /// An `Extend` began a lease anew, at another revision: where that is lost in a
-    /// crash, so is the holder.
-    Extended,
-    Written,
 }
 
 /// What a transaction did.
@@ -169,8 +155,10 @@ impl Writer {
             Err(error) => vec![(Err(error), Effect::Nothing); batch.len()],
         };
         for (command, (answer, effect)) in batch.into_iter().zip(answers) {
-            if effect > Effect::Nothing {
-                contained(|| self.core.notices.notify(&command.name));
+            if effect > Effect::Nothing
+                && let Some(name) = command.write.name()
+            {
+                contained(|| self.core.notices.notify(name));
             }
             // Nobody may be waiting any more.
             contained(|| drop(command.reply.send(answer)));
@@ -179,9 +167,12 @@ impl Writer {
 
     /// The answer to a command that changes nothing, while nothing is written.
     fn without_writing(&self, command: &Command, error: &StoreError) -> Reply {
-        let unchanged = || self.core.answer_unchanged(&command.name, &command.event);
+        let Write::Event(name, event) = &command.write else {
+            return Err(error.clone());
+        };
+        let unchanged = || self.core.answer_unchanged(name, event);
         match catch_unwind(AssertUnwindSafe(unchanged)) {
-            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(Some(answer))) => Ok(Written::Answer(answer)),
             Ok(Err(unreadable)) if unreadable.is_unreadable() => Err(unreadable),
             _ => Err(error.clone()),
         }
@@ -233,7 +224,8 @@ impl Writer {
         {
             let mut tables = Tables::open(&txn)?;
             for command in batch {
-                let answer = apply(&mut tables, command, self.core.timeline.now())?;
+                let now = self.core.timeline.now();
+                let answer = command.write.apply(&mut tables, now)?;
                 effect = effect.max(answer.1);
                 done.answers.push(answer);
             }
@@ -289,47 +281,4 @@ fn stamp(db: &Database, core: &Core) -> Result<(), redb::Error> {
     Tables::open(&txn)?.stamp(core.timeline.stamp())?;
     txn.commit()?;
     Ok(())
-}
-
-/// One transition: the pure rules between a read and a write.
-fn apply(
-    tables: &mut Tables<'_>,
-    command: &Command,
-    now: Moment,
-) -> Result<(Reply, Effect), redb::Error> {
-    let name = row_name(&command.name);
-    let row = tables.row(&name)?;
-    let current = match row
-        .as_ref()
-        .map(|row| row.read(&command.name, now))
-        .transpose()
-    {
-        Ok(current) => current.flatten(),
-        Err(unreadable) => return Ok((Err(unreadable), Effect::Nothing)),
-    };
-    let seen = current.as_ref().map(|(record, left)| (record, *left));
-    let (next, answer) = record::apply(seen, &command.event);
-    let before = row.as_ref().map(|row| row.expires);
-    let effect = match (&current, next) {
-        (None, None) => Effect::Nothing,
-        (Some((old, left)), Some((new, lives_on))) if old.rev == new.rev && *left == lives_on => {
-            Effect::Nothing
-        }
-        (_, Some((new, left))) => {
-            let bytes = new.encode(&command.name);
-            // A new revision and a later end of the lease, nothing else.
-            let prolongs = current.is_some() && matches!(command.event, Event::Extend { .. });
-            tables.put(&name, before, Some((&new, &bytes, expiry(now, &new, left))))?;
-            if prolongs {
-                Effect::Extended
-            } else {
-                Effect::Written
-            }
-        }
-        (Some(_), None) => {
-            tables.put(&name, before, None)?;
-            Effect::Written
-        }
-    };
-    Ok((Ok(answer), effect))
 }

@@ -9,8 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Guarded, caught};
 use crate::error::{RefusalKind, StoreError};
-use crate::key::RecordName;
-use crate::record::{Answer, Event, RecordState, WRITER};
+use crate::record::WRITER;
 use crate::store::Store as _;
 
 /// How often the version is looked at, and how soon again where the store did not
@@ -67,26 +66,5 @@ impl Guarded {
                 ),
             )
         })
-    }
-
-    /// What an acquire finds that may take nothing: a recorded outcome, or why.
-    pub(super) async fn only_replays(
-        &self,
-        name: &RecordName,
-        event: &Event,
-        refusal: StoreError,
-    ) -> Result<Answer, StoreError> {
-        let Event::Acquire { claim } = event else {
-            return Err(refusal);
-        };
-        match self.look(name).await? {
-            Some(state) if !state.is_free() && state.fingerprint() != claim.fingerprint => {
-                Ok(Answer::Mismatch)
-            }
-            Some(state @ (RecordState::Cached { .. } | RecordState::Indeterminate { .. })) => {
-                Ok(Answer::Is(Some(state)))
-            }
-            _ => Err(refusal),
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! it had not run it, or where there was no connection to send it on. It follows
 //! no map of another cluster, whatever its epoch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +23,9 @@ use super::slots::{Redirection, slot};
 
 /// Other servers that one command may be sent on to.
 const HOPS: usize = 3;
+
+/// Numbers that are tried for one key on each primary.
+const NUMBERS: usize = 100_000;
 
 /// Servers that are about to get their first slots, and are on no map yet.
 const GUESTS: usize = 16;
@@ -79,6 +82,11 @@ impl Cluster {
         Ok(Self { shared })
     }
 
+    /// Where background work runs.
+    pub(super) fn home(&self) -> &Home {
+        &self.shared.home
+    }
+
     /// The links to all primaries, by address.
     pub(super) fn primaries(&self) -> Vec<(String, Link)> {
         self.shared.map().primaries()
@@ -95,6 +103,20 @@ impl Cluster {
             Some(node) => Ok(node.link.clone()),
             None => Err(uncovered(slot(key))),
         }
+    }
+
+    /// One key on each primary: this beginning, and the least number that leads there.
+    pub(super) fn one_key_each(&self, beginning: &str) -> Vec<String> {
+        let map = self.shared.map();
+        let mut seen = HashSet::new();
+        (0..NUMBERS)
+            .map(|number| format!("{beginning}{number}"))
+            .filter(|key| {
+                let owner = map.owner(slot(key));
+                owner.is_some_and(|owner| seen.insert(owner.link.address()))
+            })
+            .take(map.primaries().len())
+            .collect()
     }
 
     /// Whether every slot has a server.

@@ -10,7 +10,7 @@ use super::carrier::Carrier;
 use super::failure::Failure;
 use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
-use crate::key::{Namespace, RecordName};
+use crate::key::RecordName;
 use crate::record::{
     self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState,
 };
@@ -178,21 +178,6 @@ fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
     set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
     set.arg("PX").arg(millis(left));
     Some(set)
-}
-
-/// The least version of a namespace's writers, raised to `at_least`: in a key whose
-/// name is no record's.
-pub(super) async fn least_writer(
-    link: &impl Carrier,
-    namespace: &Namespace,
-    at_least: u32,
-) -> Result<u32, StoreError> {
-    let key = format!("genesys-once:{namespace}:writer");
-    let args = Args::default().word(at_least);
-    match scripts::LEAST_WRITER.run(link, &key, &args).await? {
-        Value::Int(least) => u32::try_from(least).map_err(|_| unexpected()),
-        _ => Err(unexpected()),
-    }
 }
 
 /// The record, read together with the time that it lives on.

@@ -23,7 +23,7 @@ end
 -- Replaces the record.
 local function put(new, content, ttl)
   local value = table.concat({
-    'genesys-once/3', new.word, new.phase, new.lease, integer(new.rev), integer(new.step),
+    'genesys-once/FORMAT_VERSION', new.word, new.phase, new.lease, integer(new.rev), integer(new.step),
     new.fingerprint, integer(new.lease_ttl), integer(new.retention),
   }, ' ') .. '\n' .. content
   redis.call('SET', key, value, 'PX', integer(ttl))

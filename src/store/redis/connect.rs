@@ -6,32 +6,27 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use redis::{Value, cmd};
 
+use super::Inner;
 use super::cluster::Cluster;
-use super::durability::Durability;
 use super::failure::Failure;
 use super::gather::gather;
 use super::link::Link;
+use super::login::Options;
 use super::node::Node;
 use super::place::{self, Place};
 use super::proof;
 use super::routes::Routes;
 use super::sentinel::Sentinels;
 use super::server::{Server, TOO_OLD, invalid, of_server, unavailable};
+use super::watch::Watch;
 use crate::error::Error;
 
 /// How long further nodes are waited for once one has let us in.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What the store is connected to, how lasting that is, and what to call it.
-pub(super) struct Connected {
-    pub(super) routes: Routes,
-    pub(super) durability: Durability,
-    pub(super) address: String,
-}
-
 /// To one server.
-pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
-    let server = Server::parse(url)?;
+pub(super) async fn to_server(url: &str, options: &Options) -> Result<Inner, Error> {
+    let server = Server::parse(url, options)?;
     server.warn_if_exposed();
     let address = server.address();
     let place = Place::Server(server.clone());
@@ -50,12 +45,16 @@ pub(super) async fn to_server(url: &str) -> Result<Connected, Error> {
         }
     }
     proof::is_primary(&link).await?;
-    connected(link, place, address).await
+    connected(Routes::One(Node::alone(link, place)), address).await
 }
 
 /// To the primary that the sentinels name.
-pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connected, Error> {
-    let (sentinels, server) = Sentinels::connect(urls, primary).await?;
+pub(super) async fn to_primary(
+    urls: &[String],
+    primary: &str,
+    options: &Options,
+) -> Result<Inner, Error> {
+    let (sentinels, server) = Sentinels::connect(urls, primary, options).await?;
     let address = sentinels.to_string();
     server.warn_if_exposed();
     let what = format!("{address}, {}", server.address());
@@ -75,14 +74,14 @@ pub(super) async fn to_primary(urls: &[String], primary: &str) -> Result<Connect
     }
     let role = link.command(&cmd("ROLE")).await;
     place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
-    connected(link, place, address).await
+    connected(Routes::One(Node::alone(link, place)), address).await
 }
 
 /// To the primaries of a cluster.
-pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
+pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inner, Error> {
     let seeds = urls
         .iter()
-        .map(|url| Server::parse(url))
+        .map(|url| Server::parse(url, options))
         .collect::<Result<Vec<_>, _>>()?;
     let first = seeds.first().ok_or_else(|| invalid("no url is given"))?;
     if seeds.iter().any(|seed| seed.database() != 0) {
@@ -136,29 +135,17 @@ pub(super) async fn to_cluster(urls: &[String]) -> Result<Connected, Error> {
         }
         tracing::warn!(reason, "a part of all keys has no store");
     }
-    let durability = join_all(primaries.iter().map(|(address, link)| async {
-        let durability = Durability::ask(link).await;
-        durability.warn(address);
-        durability
-    }));
-    let durability = durability.await.into_iter().reduce(Durability::and);
-    let routes = Routes::Cluster(cluster);
-    proof::rights(&routes).await?;
-    Ok(Connected {
-        routes,
-        durability: durability.unwrap_or_default(),
-        address: format!("a cluster with {}", first.address()),
-    })
+    let address = format!("a cluster with {}", first.address());
+    connected(Routes::Cluster(cluster), address).await
 }
 
-async fn connected(link: Link, place: Place, address: String) -> Result<Connected, Error> {
-    let durability = Durability::ask(&link).await;
-    durability.warn(&address);
-    let routes = Routes::One(Node::alone(link, place));
+async fn connected(routes: Routes, address: String) -> Result<Inner, Error> {
     proof::rights(&routes).await?;
-    Ok(Connected {
+    let watch = Watch::default();
+    watch.review(&routes, true).await;
+    Ok(Inner {
         routes,
-        durability,
+        watch,
         address,
     })
 }
@@ -173,7 +160,7 @@ async fn dial(server: &Server, place: Place) -> Result<Link, Error> {
 }
 
 /// What a server is.
-enum Mode {
+pub(super) enum Mode {
     Alone,
     ClusterNode,
     Sentinel,
@@ -182,7 +169,7 @@ enum Mode {
 }
 
 /// Asks a server what it is, and whether it is new enough.
-async fn about(link: &Link) -> Result<Mode, Error> {
+pub(super) async fn about(link: &Link) -> Result<Mode, Error> {
     let reply = match link.command(&cmd("HELLO")).await {
         Err(failure) if failure.code() == Some("NOPERM") => return Ok(Mode::Unknown),
         reply => reply.map_err(|failure| unavailable(failure.to_string()))?,

@@ -32,7 +32,7 @@ pub(super) async fn dial(
     // tokio panics for want of a driver.
     let dialled = timeout(limit, AssertUnwindSafe(dialled).catch_unwind()).await;
     let panicked = |_| Err((ErrorKind::Io, "the redis client panicked").into());
-    let dialled = dialled.map_err(|_| DialError::Deadline)?;
+    let dialled = dialled.map_err(|_| DialError::Deadline(limit))?;
     dialled.unwrap_or_else(panicked).map_err(DialError::Redis)
 }
 

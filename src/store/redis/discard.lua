@@ -3,11 +3,7 @@ local value = redis.call('GET', KEYS[1])
 if not value then
   return 0
 end
-local stamp = redis.sha1hex(value)
-if redis.call('PTTL', KEYS[1]) == -1 then
-  stamp = stamp .. ' for ever'
-end
-if stamp ~= ARGV[1] then
+if redis.sha1hex(value) ~= ARGV[1] then
   return 0
 end
 redis.call('DEL', KEYS[1])

@@ -1,19 +1,21 @@
-//! What servers may lose by the way they are set up, asked once at `connect`. It
-//! only reports; nothing here changes a setting or a decision.
+//! What servers may lose by the way they are set up. It only reports; nothing here
+//! changes a setting or a decision.
 
 use std::collections::HashMap;
 
 use redis::{Value, cmd};
 
+use super::failure::Failure;
 use super::link::Link;
 
 /// In which ways a Redis server may forget a lock or an outcome that it has
 /// acknowledged; `None` where it does not say. Of a cluster, the worst of its
 /// primaries.
 ///
-/// Read once, when a [`RedisStore`](crate::RedisStore) connects, from `INFO` and
-/// `CONFIG GET`; a user who may ask neither gets `None` throughout. Each risk is
-/// a warning in the log as well, for each server. What a server forgets can be
+/// Read from `INFO` and `CONFIG GET` when a [`RedisStore`](crate::RedisStore)
+/// connects, at each new connection after that, and once a minute; a user who may ask
+/// neither gets `None` throughout. Each risk is a warning in the log as well, for each
+/// server, when it is first seen and when it changes. What a server forgets can be
 /// executed a second time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -42,23 +44,31 @@ pub enum Persistence {
 }
 
 impl Durability {
-    /// Asks the server. No answer is no error: it only leaves less known.
-    pub(super) async fn ask(link: &Link) -> Self {
+    /// Asks the server. A refusal is no error: it only leaves less known.
+    ///
+    /// # Errors
+    ///
+    /// Where the server does not answer.
+    pub(super) async fn ask(link: &Link) -> Result<Self, Failure> {
         let mut info = cmd("INFO");
         info.arg("memory").arg("persistence").arg("replication");
         let mut known = match link.command(&info).await {
             Ok(Value::BulkString(bytes)) => pairs(&String::from_utf8_lossy(&bytes)),
             Ok(Value::VerbatimString { text, .. }) => pairs(&text),
-            Ok(_) | Err(_) => HashMap::new(),
+            Ok(_) | Err(Failure::Server { .. }) => HashMap::new(),
+            Err(failure) => return Err(failure),
         };
         let mut save = cmd("CONFIG");
         save.arg("GET").arg("save");
-        if let Ok(reply) = link.command(&save).await
-            && let Ok(answer) = redis::from_redis_value::<HashMap<String, String>>(reply)
-        {
-            known.extend(answer);
+        match link.command(&save).await {
+            Ok(reply) => {
+                let answer = redis::from_redis_value::<HashMap<String, String>>(reply);
+                known.extend(answer.unwrap_or_default());
+            }
+            Err(Failure::Server { .. }) => {}
+            Err(failure) => return Err(failure),
         }
-        Self::of(&known)
+        Ok(Self::of(&known))
     }
 
     fn of(known: &HashMap<String, String>) -> Self {

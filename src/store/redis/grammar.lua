@@ -3,7 +3,7 @@
 -- it is not such a line.
 local function read_line(line)
   local word, phase, lease, rev, step, fingerprint, lease_ttl, retention, more = string.match(line,
-    '^genesys%-once/3 (%l+) ([%l-]+) ([0-9a-f]+) (%d+) (%d+) ([0-9a-f]+) (%d+) (%d+)([^\n]*)\n')
+    '^genesys%-once/FORMAT_VERSION (%l+) ([%l-]+) ([0-9a-f]+) (%d+) (%d+) ([0-9a-f]+) (%d+) (%d+)([^\n]*)\n')
   local states = {
     ['locked claimed'] = true, ['locked dispatched'] = true,
     ['cached -'] = true, ['indeterminate -'] = true,

@@ -6,17 +6,38 @@ use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use super::attempt::AbortOnDrop;
 
 /// Where background work runs. A clone is the same one.
 #[derive(Clone)]
-pub(super) struct Home(Arc<Mutex<Option<Handle>>>);
+pub(super) struct Home(Arc<Shared>);
+
+struct Shared {
+    runtime: Mutex<Option<Handle>>,
+    /// Wakes the task that asks servers on new connections.
+    connected: Notify,
+}
 
 impl Home {
     /// The runtime that this is called on, if any.
     pub(super) fn here() -> Self {
-        Self(Arc::new(Mutex::new(Handle::try_current().ok())))
+        Self(Arc::new(Shared {
+            runtime: Mutex::new(Handle::try_current().ok()),
+            connected: Notify::new(),
+        }))
+    }
+
+    /// There is a new connection.
+    pub(super) fn has_connected(&self) {
+        self.0.connected.notify_one();
+    }
+
+    /// Completes with the next new connection, or at once where there was one since
+    /// the last time. For one task.
+    pub(super) async fn connected(&self) {
+        self.0.connected.notified().await;
     }
 
     /// Runs a task there; on the caller's runtime where that one has ended.
@@ -44,7 +65,10 @@ impl Home {
 
     fn lock(&self) -> MutexGuard<'_, Option<Handle>> {
         // Every change under this lock is one assignment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .runtime
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,9 +6,6 @@ if not value then
 end
 local left = redis.call('PTTL', KEYS[1])
 local stamp = redis.sha1hex(value)
-if left == -1 then
-  stamp = stamp .. ' for ever'
-end
 if #value > MAX_RECORD_BYTES then
   return { stamp, #value, string.sub(value, 1, 64) }
 end

@@ -174,13 +174,16 @@ impl Link {
         Ok(self.live_in_time().await?.generation)
     }
 
+    /// The same, where there is one that can be used.
+    pub(super) fn generation_at_hand(&self) -> Option<u64> {
+        Some(self.shared.up()?.generation)
+    }
+
     /// Lets the next command connect anew: this server is not the right one.
     pub(super) fn doubt(&self) {
-        let live = match &*self.shared.lock() {
-            Slot::Up(live) => live.clone(),
-            _ => return,
-        };
-        self.drop_connection(&live);
+        if let Some(live) = self.shared.up() {
+            self.drop_connection(&live);
+        }
     }
 
     /// Subscribes to channels, on that connection only.
@@ -320,12 +323,11 @@ impl Link {
             let Some(link) = link.upgrade() else {
                 return;
             };
-            let built = match dialled {
-                Ok(dialled) => Ok(Arc::new(link.live(dialled))),
-                Err(error) => Err(Failure::Unsent(error.at(&place.address()))),
-            };
+            let built = dialled.map(|dialled| Arc::new(link.live(dialled)));
+            let built = built.map_err(|error| Failure::Unsent(error.at(&place.address())));
             done.send_replace(Some(built.clone()));
             *link.lock() = built.map_or(Slot::Down, Slot::Up);
+            link.place.home().has_connected();
         });
         Attempt {
             result,
@@ -356,17 +358,13 @@ impl Shared {
     }
 
     fn live(&self, dialled: Dialled) -> Live {
-        let Dialled {
-            server,
-            connection,
-            closed,
-        } = dialled;
-        let watch = self.place.watch(&server, &closed, &self.notices);
+        let Dialled { server, closed, .. } = &dialled;
+        let watch = self.place.watch(server, closed, &self.notices);
         Live {
             generation: self.generations.fetch_add(1, Ordering::Relaxed) + 1,
-            server,
-            connection,
-            closed,
+            server: dialled.server,
+            connection: dialled.connection,
+            closed: dialled.closed,
             born: Instant::now(),
             heard: AtomicU64::new(0),
             _watch: watch,

@@ -15,23 +15,23 @@ use super::failure::Failure;
 use super::routes::{Layout, Routes, Shard};
 use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
-use crate::record::RecordState;
+use crate::record::{MAGIC, RecordState};
 use crate::store::{Cursor, ListFilter, ListQuery, Page, UnreadableRecord};
 
 /// Keys that one `SCAN` looks at.
 const SCAN: usize = 1000;
 
-/// How the first lines of records begin that can be read, and whether such a
+/// How the first lines of records go on that can be read, and whether such a
 /// record may be indeterminate; which locks have lapsed, their time to live says.
-const BEGINNINGS: [(&[u8], bool); 4] = [
-    (b"genesys-once/3 indeterminate ", true),
-    (b"genesys-once/3 locked ", true),
-    (b"genesys-once/3 cached ", false),
-    (b"genesys-once/3 released ", false),
+const STATES: [(&[u8], bool); 4] = [
+    (b" indeterminate ", true),
+    (b" locked ", true),
+    (b" cached ", false),
+    (b" released ", false),
 ];
 
-/// As many bytes as the longest has.
-const LENGTH: usize = BEGINNINGS[0].0.len();
+/// As many bytes as the longest beginning has.
+const LENGTH: usize = MAGIC.len() + STATES[0].0.len();
 
 /// How often a first page is tried, where servers or slots change under it.
 const TRIES: u32 = 4;
@@ -321,6 +321,7 @@ async fn only(shard: &Shard, command: Cmd) -> Result<Value, StoreError> {
 
 /// Whether a record has to be looked at; an empty one is gone.
 fn is_candidate(line: &[u8]) -> bool {
-    let known = BEGINNINGS.iter().find(|known| line.starts_with(known.0));
+    let state = line.strip_prefix(MAGIC.as_bytes());
+    let known = state.and_then(|state| STATES.iter().find(|known| state.starts_with(known.0)));
     !line.is_empty() && known.is_none_or(|known| known.1)
 }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn blank() -> Map {
-        Map::blank(&Server::parse("redis://a:1").unwrap())
+        Map::blank(&Server::parse("redis://a:1", &Default::default()).unwrap())
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! What `connect` makes sure of before it says that a store can be used: that the
 //! server is a primary, runs scripts, and lets the user do what the store does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use redis::cmd;
 
-use super::cluster::Cluster;
 use super::failure::Failure;
 use super::link::Link;
 use super::place;
@@ -17,9 +16,6 @@ use crate::telemetry::contained;
 
 /// A key that no record has, numbered.
 const PROBE: &str = "genesys-once:probe:";
-
-/// Keys that are tried for one on each primary of a cluster.
-const PROBES: usize = 100_000;
 
 /// Makes sure that a server is no replica.
 ///
@@ -45,23 +41,10 @@ pub(super) async fn rights(routes: &Routes) -> Result<(), Error> {
     let Routes::Cluster(cluster) = routes else {
         return at(routes, &format!("{PROBE}0")).await;
     };
-    for key in one_key_each(cluster) {
+    for key in cluster.one_key_each(PROBE) {
         at(routes, &key).await?;
     }
     Ok(())
-}
-
-fn one_key_each(cluster: &Cluster) -> Vec<String> {
-    let primaries = cluster.primaries().len();
-    let mut seen = HashSet::new();
-    (0..PROBES)
-        .map(|number| format!("{PROBE}{number}"))
-        .filter(|key| {
-            let link = cluster.link(key);
-            link.is_ok_and(|link| seen.insert(link.address()))
-        })
-        .take(primaries)
-        .collect()
 }
 
 /// One key that no record has at each primary, by the address of its link.
@@ -69,7 +52,7 @@ pub(super) fn keys(routes: &Routes) -> HashMap<String, String> {
     let of = |key: String| Some((routes.link(&key).ok()?.address(), key));
     match routes {
         Routes::One(_) => of(format!("{PROBE}0")).into_iter().collect(),
-        Routes::Cluster(cluster) => one_key_each(cluster).into_iter().filter_map(of).collect(),
+        Routes::Cluster(cluster) => cluster.one_key_each(PROBE).into_iter().filter_map(of).collect(),
     }
 }
 

@@ -90,7 +90,7 @@ async fn of_server(
         round_trip,
         clock: time.and_then(moment),
         asked_at: before + round_trip / 2,
-        durability: Durability::ask(link).await,
+        durability: Durability::ask(link).await?,
         forbidden,
     })
 }

@@ -10,6 +10,7 @@ use redis::{Cmd, Value, cmd};
 use super::carrier::{Carrier, only};
 use super::cluster::Cluster;
 use super::failure::Failure;
+use super::home::Home;
 use super::link::Link;
 use super::node::Node;
 
@@ -25,6 +26,14 @@ impl Routes {
         match self {
             Self::One(node) => Ok(node.link.clone()),
             Self::Cluster(cluster) => cluster.link(key),
+        }
+    }
+
+    /// Where background work runs.
+    pub(super) fn home(&self) -> Home {
+        match self {
+            Self::One(node) => node.link.home().clone(),
+            Self::Cluster(cluster) => cluster.home().clone(),
         }
     }
 

@@ -11,7 +11,7 @@ use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 use super::carrier::Carrier;
 use super::failure::Failure;
 use crate::key::RecordName;
-use crate::record::Content;
+use crate::record::{Content, version};
 use crate::store::BoxFuture;
 
 /// Up to this many bytes a write is let through on a server that is out of
@@ -47,6 +47,7 @@ struct Source {
 impl Script {
     fn new(code: &str) -> Self {
         let code = code.replace("MAX_RECORD_BYTES", &MAX_RECORD_BYTES.to_string());
+        let code = code.replace("FORMAT_VERSION", version());
         Self {
             sharded: Forms::new(&code.replace("'PUBLISH'", "'SPUBLISH'")),
             alone: Forms::new(&code),
@@ -235,7 +236,7 @@ script!(
 script!(RESOLVE, "grammar.lua", "common.lua", "resolve.lua");
 script!(FORGET, "grammar.lua", "common.lua", "forget.lua");
 script!(LOOK, "grammar.lua", "look.lua");
-script!(LEAST_WRITER, "least_writer.lua");
+script!(MARKER, "marker.lua");
 script!(PROVE, "prove.lua");
 script!(IDENTIFY, "identify.lua");
 script!(DISCARD, "discard.lua");

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::gather::gather;
 use super::home::Home;
 use super::link::Link;
+use super::login::Options;
 use super::node::Node;
 use super::place::Place;
 use super::server::{Server, invalid, of_server, unavailable};
@@ -67,10 +68,16 @@ impl Sentinels {
     pub(super) async fn connect(
         urls: &[String],
         primary: &str,
+        options: &Options,
     ) -> Result<(Arc<Self>, Server), Error> {
+        // A primary with a url of its own has a login of its own.
+        let of_sentinels = match primary.contains("://") {
+            true => &options.without_login(),
+            false => options,
+        };
         let servers = urls
             .iter()
-            .map(|url| Server::parse(url))
+            .map(|url| Server::parse(url, of_sentinels))
             .collect::<Result<Vec<_>, _>>()?;
         let first = servers.first().ok_or_else(|| invalid("no url is given"))?;
         if servers.iter().any(|server| server.database() != 0) {
@@ -81,7 +88,7 @@ impl Sentinels {
         // Without a login of its own the primary has the sentinels'.
         let (primary, login) = match primary.split_once("://") {
             Some(_) => {
-                let login = Server::parse(primary)?;
+                let login = Server::parse(primary, options)?;
                 (login.host().to_owned(), login)
             }
             None => (primary.to_owned(), first.clone()),

@@ -1,5 +1,5 @@
-//! One server's address: read from a URL, dialled, and every way in which that
-//! can fail told apart. No message ever holds the user's password.
+//! One server's address: read from a URL, and dialled with the login that it needs.
+//! No message ever holds the user's password.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,26 +8,21 @@ use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, SendError};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, PushInfo,
-    PushKind, RedisError, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, PushInfo, PushKind,
+    RedisError, Value,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::dial::{client, dial, install_tls_provider};
 use super::home::Home;
+use super::login::{self, Options, Provider};
 use super::notices::Notices;
 use super::url::check_unused_parts;
 use crate::error::{Error, StoreError};
 
-/// How long one attempt to connect may take: name, TCP, TLS and handshake.
-const DIAL_DEADLINE: Duration = Duration::from_secs(4);
-
 /// After so much longer, nobody drives the runtime that it runs on.
 const UNDRIVEN: Duration = Duration::from_secs(1);
-
-/// How long the attempt may take that finds out why another one failed.
-const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Commands that may wait in line for the connection before callers wait.
 const QUEUE: usize = 1024;
@@ -35,7 +30,10 @@ const QUEUE: usize = 1024;
 /// The address of one server and how to log in there.
 #[derive(Clone)]
 pub(super) struct Server {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
+    /// Asked for user and password at each connect.
+    pub(super) provider: Option<Provider>,
+    connect_timeout: Duration,
     home: Home,
 }
 
@@ -57,31 +55,33 @@ impl Dialled {
 
 /// Why a server could not be dialled.
 pub(super) enum DialError {
-    /// Nothing came back in time.
-    Deadline,
+    /// Nothing came back in that time.
+    Deadline(Duration),
     /// Something did.
     Redis(RedisError),
     /// The sentinels name no server that could be dialled.
     NoPrimary(String),
+    /// There is nothing to log in with.
+    NoCredentials(String),
 }
 
 impl DialError {
     /// For whoever waited for the connection.
     pub(super) fn at(&self, address: &str) -> String {
         match self {
-            Self::Deadline => format!(
-                "{address} did not answer within {} s",
-                DIAL_DEADLINE.as_secs()
-            ),
+            Self::Deadline(limit) => {
+                format!("{address} did not answer within {} s", limit.as_secs_f64())
+            }
             Self::Redis(error) => format!("{address}: {error}"),
             Self::NoPrimary(reason) => reason.clone(),
+            Self::NoCredentials(reason) => format!("{address}: {reason}"),
         }
     }
 }
 
 impl Server {
     /// Reads `redis://[user][:password]@host[:port][/db]`, or `rediss://` for TLS.
-    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+    pub(super) fn parse(url: &str, options: &Options) -> Result<Self, Error> {
         match url.split_once("://").map(|(scheme, _)| scheme) {
             Some("redis" | "rediss" | "valkey" | "valkeys") => {}
             // Not echoed: what stands there may be a password.
@@ -105,8 +105,11 @@ impl Server {
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             install_tls_provider();
         }
+        let (info, provider) = options.applied_to(info)?;
         Ok(Self {
             client: Arc::new(client(info)?),
+            provider,
+            connect_timeout: options.connect_timeout,
             home: Home::here(),
         })
     }
@@ -121,17 +124,19 @@ impl Server {
         let info = self.client.get_connection_info();
         let host = host.to_owned();
         let addr = match info.addr() {
-            ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls {
+            ConnectionAddr::TcpTls { tls_params, .. } => ConnectionAddr::TcpTls {
                 host,
                 port,
                 insecure: false,
-                tls_params: None,
+                tls_params: tls_params.clone(),
             },
             _ => ConnectionAddr::Tcp(host, port),
         };
         let client = Arc::new(client(info.clone().set_addr(addr))?);
-        let home = self.home.clone();
-        Ok(Self { client, home })
+        Ok(Self {
+            client,
+            ..self.clone()
+        })
     }
 
     /// Where background work for this server runs.
@@ -155,7 +160,7 @@ impl Server {
     /// Whether it logs in with a password.
     pub(super) fn has_password(&self) -> bool {
         let login = self.client.get_connection_info().redis_settings();
-        login.password().is_some()
+        self.provider.is_some() || login.password().is_some()
     }
 
     /// Whether its password goes over a network that others may listen on.
@@ -245,102 +250,34 @@ impl Server {
         config: AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, DialError> {
         let (done, dialled) = oneshot::channel();
-        let client = self.client.clone();
+        let (client, provider) = (self.client.clone(), self.provider.clone());
+        let limit = self.connect_timeout;
         let task = self.home.spawn(async move {
-            let _ = done.send(dial(&client, config, DIAL_DEADLINE).await);
+            let dialled = async {
+                match provider {
+                    None => dial(&client, config, limit).await,
+                    Some(provider) => {
+                        let client = login::with_credentials(&client, &provider).await?;
+                        dial(&client, config, limit).await
+                    }
+                }
+            };
+            let dialled = timeout(limit, dialled).await;
+            let _ = done.send(dialled.unwrap_or(Err(DialError::Deadline(limit))));
         });
-        let dialled = timeout(DIAL_DEADLINE + UNDRIVEN, dialled).await;
+        let dialled = timeout(limit + UNDRIVEN, dialled).await;
         drop(task);
         dialled
             .unwrap_or_else(|_| {
                 // It should have ended by its own clock.
                 self.home.move_here();
-                Ok(Err(DialError::Deadline))
+                Ok(Err(DialError::Deadline(limit)))
             })
             .unwrap_or_else(|_| {
                 Err(DialError::NoPrimary(
                     "the runtime of the store has ended".into(),
                 ))
             })
-    }
-
-    /// What to tell whoever called `connect`.
-    pub(super) async fn explain(&self, error: DialError) -> Error {
-        let error = match error {
-            DialError::Redis(error) => error,
-            DialError::NoPrimary(reason) => return unavailable(reason),
-            DialError::Deadline => {
-                return match self.speaks_the_other_way().await {
-                    Some(reason) => invalid(reason),
-                    None => unavailable(error.at(&self.address())),
-                };
-            }
-        };
-        let text = error.to_string();
-        match (error.kind(), error.code().unwrap_or_default()) {
-            (ErrorKind::RESP3NotSupported, _) => invalid(TOO_OLD),
-            (_, "NOPROTO") => invalid(TOO_OLD),
-            (_, "WRONGPASS") => invalid("the server refuses this user name or password"),
-            (_, "NOAUTH") => invalid("the server wants a password, and the url has none"),
-            _ if text.starts_with("Redis server refused to switch database") => {
-                let db = self.client.get_connection_info().redis_settings().db();
-                invalid(format!(
-                    "the server refuses database {db}: {}",
-                    error.detail().unwrap_or("it gives no reason")
-                ))
-            }
-            _ if text.contains("invalid peer certificate") => invalid(format!(
-                "the server's certificate is not trusted ({text}); SSL_CERT_FILE names further roots"
-            )),
-            (ErrorKind::Server(_) | ErrorKind::Extension, _) => unavailable(format!(
-                "{} refuses: {}",
-                self.address(),
-                error.detail().unwrap_or(&text)
-            )),
-            // Refused, unknown host: nobody there to ask.
-            _ if error.is_connection_refusal() => {
-                unavailable(format!("{}: {text}", self.address()))
-            }
-            _ => match self.speaks_the_other_way().await {
-                Some(reason) => invalid(reason),
-                None => unavailable(format!("{}: {text}", self.address())),
-            },
-        }
-    }
-
-    /// Whether that port speaks TLS where the URL says plain, or the reverse.
-    /// Asks without user and password: they must not go out in the clear.
-    async fn speaks_the_other_way(&self) -> Option<&'static str> {
-        let (addr, reason) = match self.client.get_connection_info().addr().clone() {
-            ConnectionAddr::Tcp(host, port) => {
-                install_tls_provider();
-                let addr = ConnectionAddr::TcpTls {
-                    host,
-                    port,
-                    insecure: false,
-                    tls_params: None,
-                };
-                (addr, "the server expects TLS there: rediss:// is meant")
-            }
-            ConnectionAddr::TcpTls { host, port, .. } => (
-                ConnectionAddr::Tcp(host, port),
-                "the server speaks no TLS there: redis:// is meant",
-            ),
-            _ => return None,
-        };
-        let info = addr.into_connection_info().ok()?;
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None);
-        let answered = match dial(&client(info).ok()?, config, PROBE_DEADLINE).await {
-            Ok(_) => true,
-            Err(DialError::Deadline | DialError::NoPrimary(_)) => false,
-            Err(DialError::Redis(error)) => {
-                matches!(
-                    error.kind(),
-                    ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::RESP3NotSupported
-                ) || error.to_string().contains("invalid peer certificate")
-            }
-        };
-        answered.then_some(reason)
     }
 }
 
@@ -374,7 +311,11 @@ mod tests {
     /// Red when only the scheme is looked at, or only the password.
     #[test]
     fn password_in_the_clear_is_noticed() {
-        let is_exposed = |url: &str| Server::parse(url).unwrap().is_exposed();
+        let is_exposed = |url: &str| {
+            Server::parse(url, &Options::default())
+                .unwrap()
+                .is_exposed()
+        };
         for safe in [
             "redis://redis.internal",
             "rediss://:pw@redis.internal",
@@ -388,7 +329,7 @@ mod tests {
             assert!(is_exposed(exposed), "{exposed}");
         }
         // Also under the address that a cluster or a sentinel gives out.
-        let local = Server::parse("redis://:pw@localhost").unwrap();
+        let local = Server::parse("redis://:pw@localhost", &Options::default()).unwrap();
         assert!(local.at("10.0.0.2", 7000).unwrap().is_exposed());
     }
 }

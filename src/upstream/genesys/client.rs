@@ -204,8 +204,16 @@ impl Resolve for Resolver {
         Box::pin(async move {
             // The client sets the port.
             let found = lookup::addresses(name.as_str().to_owned(), 0).await?;
-            let taken = move |address: &SocketAddr| !loopback || address.ip().is_loopback();
-            Ok(Box::new(found.filter(taken)) as Addrs)
+            let taken = |address: &SocketAddr| !loopback || address.ip().is_loopback();
+            let taken: Vec<_> = found.filter(taken).collect();
+            if taken.is_empty() {
+                let reason = format!(
+                    "{} has no address of loopback, and plain http goes nowhere else",
+                    name.as_str()
+                );
+                return Err(reason.into());
+            }
+            Ok(Box::new(taken.into_iter()) as Addrs)
         })
     }
 }
@@ -364,15 +372,16 @@ mod tests {
     /// Red when a name of loopback is believed: it may resolve to any address.
     #[tokio::test]
     async fn plain_http_resolves_to_loopback_only() {
-        for (name, loopback, expected) in [
-            ("127.0.0.1", true, 1),
-            ("192.0.2.1", true, 0),
-            ("192.0.2.1", false, 1),
-        ] {
+        for (name, loopback) in [("127.0.0.1", true), ("192.0.2.1", false)] {
             let resolver = Resolver { loopback };
             let found = resolver.resolve(name.parse().unwrap()).await.unwrap();
-            assert_eq!(found.count(), expected, "{name} {loopback}");
+            assert_eq!(found.count(), 1, "{name} {loopback}");
         }
+        // It says why: without a reason, this is a host that cannot be reached.
+        let resolver = Resolver { loopback: true };
+        let found = resolver.resolve("192.0.2.1".parse().unwrap()).await;
+        let reason = found.err().map(|error| error.to_string()).unwrap();
+        assert!(reason.contains("has no address of loopback"), "{reason}");
     }
 
     #[test]

@@ -28,3 +28,20 @@ async fn outdated_engine_takes_nothing_over() {
     let left = store.look(&name()).await.unwrap().unwrap();
     assert_eq!(left.seen(), seen);
 }
+
+/// Whatever keeps an engine from taking keys, what is recorded answers by one rule.
+///
+/// Red where a store that takes no writes hands the record of another request out.
+#[tokio::test(start_paused = true)]
+async fn store_that_takes_no_writes_tells_requests_apart() {
+    let (store, guarded) = guarded(Does::Refuse);
+    *store.cached.lock().unwrap() = true;
+    let Event::Acquire { mut claim } = acquire() else {
+        unreachable!();
+    };
+    claim.fingerprint = Fingerprint::from_bytes([3; 32]);
+    let answer = guarded.apply(&name(), Event::Acquire { claim }).await;
+    assert_eq!(answer.unwrap(), Answer::Mismatch);
+    let answer = guarded.apply(&name(), acquire()).await.unwrap();
+    assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
+}

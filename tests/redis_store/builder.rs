@@ -1,0 +1,222 @@
+//! `RedisStore::builder`: logins and certificates that stand in no URL. None of them
+//! is ever shown.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use genesys_once::record::Answer;
+use genesys_once::{Cause, Error, RedisStore, Store};
+
+use super::{acquire, apply, chain, name};
+use crate::support::cluster::RedisCluster;
+use crate::support::eventually;
+use crate::support::redis::{Certificate, Options, RedisServer};
+use crate::support::sentinel::{PRIMARY, RedisSentinel};
+
+const SECRET: &str = "hunter2";
+
+fn plain(server: &RedisServer) -> String {
+    format!("redis://127.0.0.1:{}", server.port)
+}
+
+fn set_user(server: &RedisServer, password: &str) {
+    let password = format!(">{password}");
+    let words = ["ACL", "SETUSER", "app", "on", "resetpass", &password];
+    server.command::<()>(&[&words[..], &["~*", "&*", "+@all"]].concat());
+}
+
+/// What an error says, which is never the secret.
+fn shown(error: &Error) -> String {
+    let text = format!("{error:?} {}", chain(error));
+    assert!(!text.contains(SECRET), "{text}");
+    text
+}
+
+fn reason(error: Error) -> String {
+    shown(&error);
+    match error {
+        Error::InvalidConfig { reason, .. } => reason.to_string(),
+        error => panic!("{error:?}"),
+    }
+}
+
+/// Red when the provider is asked once, when its answer is not used, and when a login
+/// that was refused is the last one.
+#[tokio::test]
+async fn provider_is_asked_at_each_connect() {
+    let server = RedisServer::start();
+    set_user(&server, SECRET);
+    let (word, asked) = (Arc::new(Mutex::new("old")), Arc::new(AtomicUsize::new(0)));
+    let builder = RedisStore::builder([plain(&server)]).credentials({
+        let (word, asked) = (word.clone(), asked.clone());
+        move || {
+            let (word, asked) = (*word.lock().unwrap(), asked.clone());
+            async move {
+                asked.fetch_add(1, Ordering::SeqCst);
+                Ok(("app".to_owned(), word.to_owned()))
+            }
+        }
+    });
+    // It may give another one at the next try: not a setting that is wrong for good.
+    let error = builder.clone().connect().await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+    let text = shown(&error);
+    assert!(text.contains("refuses the credentials"), "{text}");
+    *word.lock().unwrap() = SECRET;
+    let store = builder.connect().await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    let user: String = server.command(&["CLIENT", "LIST"]);
+    assert!(user.contains("user=app"), "{user}");
+
+    // Rotated: the connection lives on, and the next one has the new password.
+    set_user(&server, "new");
+    let before = asked.load(Ordering::SeqCst);
+    server.command::<()>(&["CLIENT", "KILL", "USER", "app"]);
+    eventually("the old password is refused", async || {
+        let failed = store.look(&name(1)).await.err();
+        failed.is_some_and(|error| chain(&error).contains("WRONGPASS"))
+    })
+    .await;
+    *word.lock().unwrap() = "new";
+    eventually("the new one is used", async || {
+        store.look(&name(1)).await.is_ok()
+    })
+    .await;
+    assert!(asked.load(Ordering::SeqCst) >= before + 2);
+}
+
+/// Red where a provider's panic or silence is anybody else's.
+#[tokio::test]
+async fn provider_that_fails_is_told() {
+    let server = RedisServer::start();
+    let builder = || RedisStore::builder([plain(&server)]);
+    let failing = builder().credentials(|| async { Err(Cause::from("no metadata")) });
+    let panicking = builder().credentials(|| async { panic!("no such role") });
+    let silent = builder()
+        .credentials(std::future::pending)
+        .connect_timeout(Duration::from_millis(20));
+    for (builder, told) in [
+        (failing, "the credentials provider failed: no metadata"),
+        (panicking, "the credentials provider panicked"),
+        (silent, "did not answer within 0.02 s"),
+    ] {
+        let error = builder.connect().await.unwrap_err();
+        assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+        let text = chain(&error);
+        assert!(text.contains(told), "{text}");
+    }
+}
+
+/// Red, in part, where a setting that contradicts another one, or that nothing uses,
+/// is ignored.
+#[tokio::test]
+async fn settings_that_cannot_be_meant_are_told() {
+    let url = "redis://127.0.0.1:1";
+    let with_login = format!("redis://:{SECRET}@127.0.0.1:1");
+    let tls = "rediss://127.0.0.1:1";
+    let certificate = Certificate::new();
+    let login = || async { Ok((String::new(), SECRET.to_owned())) };
+    for (builder, told) in [
+        (
+            RedisStore::builder([url]).username("app"),
+            "there is a username without a password",
+        ),
+        (
+            RedisStore::builder([url])
+                .password(SECRET)
+                .credentials(login),
+            "there are a password and a credentials provider",
+        ),
+        (
+            RedisStore::builder([&with_login]).password("other"),
+            "it has a password, and the builder has another login",
+        ),
+        (
+            RedisStore::builder([&with_login]).credentials(login),
+            "it has a password, and the builder has another login",
+        ),
+        (
+            RedisStore::builder([url, url]),
+            "exactly one url is needed to connect to one server",
+        ),
+        (
+            RedisStore::builder([url]).tls_ca(certificate.pem.clone()),
+            "there are certificates, and no url has rediss://",
+        ),
+        (
+            RedisStore::builder([tls]).tls_ca("no certificate"),
+            "it has no certificate in PEM",
+        ),
+        (
+            RedisStore::builder([tls]).client_cert(certificate.pem.clone(), SECRET),
+            "certificate or key is no PEM that can be read",
+        ),
+        (
+            RedisStore::builder([url]).connect_timeout(Duration::ZERO),
+            "it must be between 1 ms and 6 s",
+        ),
+        (
+            RedisStore::builder([url]).connect_timeout(Duration::from_secs(7)),
+            "it must be between 1 ms and 6 s",
+        ),
+    ] {
+        let debug = format!("{builder:?}");
+        assert!(!debug.contains(SECRET), "{debug}");
+        assert_eq!(reason(builder.connect().await.unwrap_err()), told);
+    }
+}
+
+/// Red when the certificates are not used, or not shown.
+#[tokio::test]
+async fn certificates_of_the_builder_are_used() {
+    let (theirs, other) = (Certificate::new(), Certificate::new());
+    let server = Options::default()
+        .tls(&theirs)
+        .set("tls-auth-clients", "yes")
+        .start();
+    let builder = || RedisStore::builder([server.url()]);
+    let untrusted = builder().tls_ca(other.pem.clone());
+    let told = reason(untrusted.connect().await.unwrap_err());
+    assert!(told.contains("is not trusted"), "{told}");
+    let nameless = builder().tls_ca(theirs.pem.clone());
+    let told = reason(nameless.connect().await.unwrap_err());
+    assert!(told.contains("wants a client certificate"), "{told}");
+    let trusted = builder().tls_ca(theirs.pem.clone());
+    let known = trusted.client_cert(theirs.pem.clone(), theirs.key_pem.clone());
+    let store = known.connect().await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+}
+
+/// Red when a node is logged in to by the URLs alone.
+#[tokio::test]
+async fn nodes_of_a_cluster_are_logged_in_to_alike() {
+    let options = Options::default().password(SECRET);
+    let cluster = RedisCluster::start_with(options.set("masterauth", SECRET)).await;
+    let urls = [plain(&cluster.nodes[0]), plain(&cluster.nodes[4])];
+    let builder = RedisStore::builder(&urls).username("default");
+    let store = builder.password(SECRET).cluster().await.unwrap();
+    for number in 0..20 {
+        let answer = apply(&store, number, acquire(1)).await;
+        assert_eq!(answer.unwrap(), Answer::Done);
+    }
+    assert!(!format!("{store:?}").contains(SECRET));
+}
+
+/// Red when the sentinels, which know no such user, are logged in to as the servers
+/// are.
+#[tokio::test]
+async fn primary_with_a_url_has_a_login_of_its_own() {
+    let set_up = RedisSentinel::start().await;
+    for server in &set_up.servers {
+        set_user(server, SECRET);
+    }
+    let login = || async { Ok(("app".to_owned(), SECRET.to_owned())) };
+    let builder = RedisStore::builder(set_up.urls()).credentials(login);
+    let primary = format!("redis://{PRIMARY}");
+    let store = builder.clone().sentinel(&primary).await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    // A plain name means one login for all.
+    let error = builder.sentinel(PRIMARY).await.unwrap_err();
+    shown(&error);
+}
