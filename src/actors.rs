@@ -1,30 +1,40 @@
 //! The actor tree, told in the order in which a request meets it.
 //!
-//! A caller's request is admitted by `flights`, on the caller's own task. The
-//! first of its key becomes a flight; its [`Guard`](crate::flights::Guard), which
-//! owes everybody an answer, is sent to the
+//! `flights` admits a caller's request, on the caller's own task. The first request
+//! of its key begins a flight, whose [`Guard`](crate::flights::Guard) owes every
+//! waiter an answer. The caller's task gives the guard to an execution actor that is
+//! idle; where none is, it sends the guard to the root, which spawns another one.
 //!
-//! - [`supervisor`], the root: it owns the `TokenActor` and spawns one linked
-//!   `ExecutionActor` per flight. It does no I/O of its own, so it is never
-//!   slow. Where a child dies it settles the child's record by what its
-//!   progress says is known; where the engine closes it waits for the children,
-//!   and past the grace cuts them off.
+//! - [`execution`]: an `ExecutionActor` walks one key from `Hashed` to `Cached`, and
+//!   is idle until it gets the next. All of it is one future that a kill may drop at
+//!   any point: the guard answers, the progress tells. A panic ends the actor as
+//!   well; the next flight has another one.
+//! - [`idle`]: the stack of the idle ones. Giving one a flight takes no message to
+//!   the root, no spawn and no supervision event, which together cost more than the
+//!   rest of an execution. Actors that the load of the last seconds did not need
+//!   leave the stack and stop.
+//! - [`supervisor`], the root: it owns the `TokenActor` and every `ExecutionActor`.
+//!   It does no I/O of its own, so it is never slow. Where a child dies it ends the
+//!   record of the flight that the child ran then, by what its progress says is
+//!   known. Where the engine closes no actor is idle any more: each stops after its
+//!   flight, so that the end of the last child is the end of the last flight. Past
+//!   the grace the root cuts flights off.
 //! - [`token`]: fetches the OAuth token, renews it before it expires and when it
 //!   is refused, and backs off when that fails or goes on. Readers see the token
 //!   on a board and wake the actor only where there is none for them.
-//! - [`execution`]: walks one key from `Hashed` to `Cached`, in one handler
-//!   future that a kill may drop at any point: the guard answers, the progress
-//!   tells.
 //!
 //! Nobody's answer depends on a supervision event: when the root is killed, or
-//! a supervisor above it stops, none is handled at all. Mailboxes are unbounded,
-//! so what may enter them was admitted before. Actors have no names, since
-//! ractor's registry is global and an engine is not.
+//! a supervisor above it stops, none is handled at all. Nor does it depend on a
+//! flight being begun: a guard is dropped wherever its way to an actor ends.
+//! All execution actors live on the root's runtime, whichever runtime a caller is on.
+//! Mailboxes are unbounded, so what may enter them was admitted before. Actors have
+//! no names, since ractor's registry is global and an engine is not.
 
 pub(crate) mod caller;
 pub(crate) mod execution;
 mod finish;
 pub(crate) mod hold;
+mod idle;
 pub(crate) mod permits;
 mod ports;
 pub(crate) mod posted;

@@ -252,12 +252,16 @@ impl Flights {
                 self.remove_recent(expired);
                 consume_budget().await;
             }
-            // What a burst made the table reserve is given back, too.
-            if self.table.capacity() / 8 > self.table.len() + 128 {
-                self.table.shrink_to_fit();
-            }
+            self.shrink();
             // Many that are over one after the other are one round of work.
             sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Gives back what a burst made the table reserve.
+    pub(crate) fn shrink(&self) {
+        if self.table.capacity() / 8 > self.table.len() + 128 {
+            self.table.shrink_to_fit();
         }
     }
 

@@ -42,10 +42,10 @@
 //! caller ─ Engine::execute(request)           the key was made by DataActionRequest::new
 //!    │  recent outcome?   ─ yes ─► Reply (served: Memory)
 //!    │  flight under way? ─ yes ─► wait for it (Joined)
-//!    └─ first of its key ─► the supervisor spawns
+//!    └─ first of its key ─► an idle actor, or one that the supervisor spawns
 //!                              │
 //!         Supervisor ── owns ──┼── TokenActor            one OAuth token, renewed before it expires
-//!                              └── ExecutionActor        one per key, gone when its key is settled
+//!                              └── ExecutionActor        one per key in flight, then idle until the next
 //!                                    Hashed ──lock──► Locked ──execute──► Executed ──cache──► Cached
 //!                                       │ store          │ upstream           │ store
 //!                                       ├► Cached (somebody else's outcome)   └► every waiter answered

@@ -23,6 +23,7 @@ mod engine {
     mod repeatable;
     mod resolution;
     mod resolving;
+    mod reuse;
     mod runtimes;
     mod shares;
     mod slow_start;

@@ -9,6 +9,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tracing::{Instrument as _, Span};
 
+use super::execution::Job;
 use super::shared::Shared;
 use super::supervisor::EngineMessage;
 use crate::ambient::in_runtime;
@@ -26,7 +27,7 @@ use crate::request::DataActionRequest;
 ///
 /// Cancel safe: dropping the future frees the caller's place (I2).
 pub(crate) async fn execute(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     root: &ActorRef<EngineMessage>,
     request: &DataActionRequest,
     limit: Duration,
@@ -62,7 +63,7 @@ pub(crate) async fn execute(
 /// Waits for the flight's answer; `progress` is that of the execution that is
 /// waited for.
 async fn wait(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     root: &ActorRef<EngineMessage>,
     request: &DataActionRequest,
     mut admission: Admission,
@@ -73,8 +74,14 @@ async fn wait(
             Admission::Recent(reply) => return Ok(reply),
             Admission::Joined(waiter) => waiter,
             Admission::First(waiter, guard) => {
-                // A root that is gone drops the guard, which answers.
-                let _ = root.send_message(EngineMessage::run(guard));
+                let job = Job {
+                    guard,
+                    shared: shared.clone(),
+                };
+                if let Err(Job { guard, .. }) = shared.idle.run(job) {
+                    // A root that is gone drops the guard, which answers.
+                    let _ = root.send_message(EngineMessage::run(guard));
+                }
                 waiter
             }
             Admission::Follows(follower) => {

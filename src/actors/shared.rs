@@ -9,6 +9,7 @@ use tracing::Span;
 
 use super::finish::Unfinished;
 use super::hold::Hold;
+use super::idle::IdleActors;
 use super::permits::Permits;
 use super::posted::Posted;
 use super::resolution::Sightings;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub on_duplicate: OnDuplicate,
     pub reconcile: Option<Reconcile>,
     pub flights: Arc<Flights>,
+    pub idle: Arc<IdleActors>,
     pub tokens: Option<Tokens>,
     /// One permit for each call at the platform.
     pub permits: Arc<Permits>,

@@ -1,6 +1,6 @@
-//! The root of the tree: spawns one actor per flight, restarts the token actor,
-//! settles what dead children leave, and closes the engine. It does no I/O itself,
-//! never waits for a child, and runs no foreign code but what ractor runs.
+//! The root of the tree: spawns execution actors, restarts the token actor, settles
+//! what dead children leave, and closes the engine. It does no I/O itself, never
+//! waits for a child, and runs no foreign code but what ractor runs.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -13,14 +13,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::execution::{self, Job};
+use super::execution::{self, Assignment, Job, Start};
 use super::finish::finish;
+use super::idle;
 use super::ports::Ports;
 use super::shared::Shared;
 use super::token::Restarts;
-use crate::execution::Progress;
 use crate::flights::{Flights, Guard};
-use crate::key::IdempotencyKey;
 use crate::telemetry;
 
 mod message;
@@ -54,7 +53,8 @@ struct Supervisor;
 struct State {
     shared: Arc<Shared>,
     drained: watch::Sender<Option<Drained>>,
-    children: HashMap<ActorId, Child>,
+    /// The execution actors, and what each runs.
+    children: HashMap<ActorId, Arc<Assignment>>,
     token: Option<ActorId>,
     restarts: Restarts,
     /// Work that ends with the root: settling, timers.
@@ -65,12 +65,6 @@ struct State {
     cut: bool,
     /// Closes the table whenever this state goes, however that happens.
     _closer: Closer,
-}
-
-/// What is known of a child's record.
-struct Child {
-    key: IdempotencyKey,
-    progress: Arc<Progress>,
 }
 
 /// Tells the root that a record is settled or given up, also where the store
@@ -117,6 +111,10 @@ impl Actor for Supervisor {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(shared.flights.clone().expire());
+        tasks.spawn(idle::follow_load(
+            shared.idle.clone(),
+            shared.flights.clone(),
+        ));
         let ports = Ports::new(shared.clone(), deadline);
         Ok(Some(State {
             _closer: Closer(shared.flights.clone()),
@@ -182,7 +180,8 @@ impl Actor for Supervisor {
         if state.token == Some(who.get_id()) {
             state.restart_token(&myself, why);
         } else if let Some(child) = state.children.remove(&who.get_id()) {
-            state.settle(&myself, child, why);
+            state.settle(&myself, &child, why);
+            state.shrink();
         }
         state.stop_if_drained(&myself);
         Ok(())
@@ -190,20 +189,24 @@ impl Actor for Supervisor {
 }
 
 impl State {
+    /// Runs a flight by an actor that has become idle since, or by a new one.
     async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Box<Guard>) {
         let key = guard.key();
-        let progress = guard.progress().clone();
-        let job = Job {
-            guard,
-            shared: self.shared.clone(),
+        let shared = self.shared.clone();
+        let Err(job) = self.shared.idle.run(Job { guard, shared }) else {
+            return;
+        };
+        let assignment = Arc::<Assignment>::default();
+        let start = Start {
+            job,
+            assignment: assignment.clone(),
         };
         // ractor opens a span for each actor.
-        let spawned = AssertUnwindSafe(execution::spawn(job, myself.get_cell()));
+        let spawned = AssertUnwindSafe(execution::spawn(start, myself.get_cell()));
         // Where it fails, the guard, dropped with the job, has answered.
         match spawned.catch_unwind().await {
             Ok(Ok(child)) => {
-                self.children
-                    .insert(child.get_id(), Child { key, progress });
+                self.children.insert(child.get_id(), assignment);
             }
             Ok(Err(error)) => {
                 self.log(move || tracing::error!(%key, %error, "could not start an execution"));
@@ -214,17 +217,18 @@ impl State {
         }
     }
 
-    /// Ends the record of a child that is gone by what is known of it.
-    fn settle(&mut self, myself: &ActorRef<EngineMessage>, child: Child, why: Option<String>) {
-        if self.closing.is_some() && !self.cut {
-            self.closing.get_or_insert_default().finished += 1;
-        }
-        let Child { key, progress } = child;
-        if progress.is_settled() {
+    /// Ends the record of the flight with which a child has died, by what is known
+    /// of it.
+    fn settle(
+        &mut self,
+        myself: &ActorRef<EngineMessage>,
+        child: &Assignment,
+        why: Option<String>,
+    ) {
+        let Some((key, progress)) = child.replace(None) else {
             return;
-        }
-        // One that was cut off has tried already; past the grace nobody waits.
-        if self.cut && why.is_none() {
+        };
+        if progress.is_settled() {
             return;
         }
         let name = self.shared.name(key);
@@ -237,6 +241,13 @@ impl State {
             });
             let _ = finish(&shared, key, &progress, |_| {}).await;
         });
+    }
+
+    /// Gives back what a burst of actors made the map reserve.
+    fn shrink(&mut self) {
+        if self.children.capacity() / 8 > self.children.len() + 128 {
+            self.children.shrink_to_fit();
+        }
     }
 
     fn restart_token(&mut self, myself: &ActorRef<EngineMessage>, why: Option<String>) {
@@ -272,7 +283,14 @@ impl State {
 
     fn close(&mut self, myself: &ActorRef<EngineMessage>, grace: Duration) {
         self.shared.flights.close();
-        self.closing.get_or_insert_default();
+        self.shared.idle.close();
+        // All of them end by themselves, but for those that are cut off.
+        let finished = self.shared.flights.under_way();
+        let closing = Drained {
+            finished,
+            cut_off: 0,
+        };
+        self.closing.get_or_insert(closing);
         let root = myself.clone();
         // A second close with a shorter grace cuts earlier; a longer one does not
         // put the first one off.
@@ -286,7 +304,9 @@ impl State {
     fn cut_off(&mut self) {
         if !self.cut {
             self.cut = true;
-            self.closing.get_or_insert_default().cut_off = self.children.len();
+            let closing = self.closing.get_or_insert_default();
+            closing.cut_off = self.shared.flights.under_way();
+            closing.finished = closing.finished.saturating_sub(closing.cut_off);
             self.shared.cut.post(|cut| *cut = true);
         }
     }

@@ -327,6 +327,7 @@ impl EngineBuilder {
             on_duplicate: self.on_duplicate,
             reconcile: self.reconcile,
             flights: Flights::new(self.limits, self.on_duplicate, route, meters.clone()),
+            idle: Default::default(),
             tokens: tokens.map(|source| Tokens::new(source, namespace.clone(), ambient)),
             permits: Permits::new(self.max_in_flight, self.max_in_flight_per_action),
             turns: Permits::new(1, 1),

@@ -210,7 +210,7 @@ fn nothing_is_left_behind_however_the_engine_ends() {
             engine.execute(request("[1]")).await.unwrap();
             let root = engine.actor().get_cell();
             let children = root.get_children();
-            assert_eq!(children.len(), 1, "the token actor");
+            assert_eq!(children.len(), 2, "the token actor, and an idle one");
             // One under way and one by message.
             let caller = ask(&engine);
             let (sender, receiver) = tokio::sync::oneshot::channel();

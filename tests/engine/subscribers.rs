@@ -228,6 +228,8 @@ async fn everything(after_start: impl FnOnce(&Engine)) {
             .await
             .is_ok()
     );
+    // The token's actor: those of the flights stop while there are none.
+    sleep(60 * SECOND).await;
     child(&engine, 1).kill();
     sleep(60 * SECOND).await;
     assert!(engine.execute(request("[3]")).await.is_ok());

@@ -272,8 +272,8 @@ async fn replays_need_no_token() {
 async fn a_restarted_actor_still_renews_in_the_background() {
     let tokens = ScriptedTokens::lasting(600 * SECOND);
     let (engine, upstream) = engine(&tokens).await;
-    engine.execute(request("[0]")).await.unwrap();
     let actor = child(&engine, 1);
+    engine.execute(request("[0]")).await.unwrap();
     actor.kill();
     sleep(599 * SECOND).await;
     assert!(tokens.fetches() > 1);
@@ -303,6 +303,8 @@ async fn a_source_that_panics_is_asked_again() {
         assert!(start.elapsed() < 600 * SECOND, "it does not heal");
     }
     assert_eq!((tokens.fetches(), upstream.ledger().total()), (21, 1));
+    // Those of the flights have stopped by then.
+    sleep(60 * SECOND).await;
     assert_eq!(child(&engine, 1).get_id(), actor, "it never died");
 }
 
@@ -351,5 +353,6 @@ async fn a_source_that_panics_without_a_future_is_asked_again() {
         sleep(SECOND).await;
         assert!(start.elapsed() < 600 * SECOND, "it does not heal");
     }
+    sleep(60 * SECOND).await;
     assert_eq!(child(&engine, 1).get_id(), actor, "it never died");
 }

@@ -1,0 +1,242 @@
+//! Execution actors run one flight after the other: their number follows the load,
+//! and whatever ends one of them, every caller has an answer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, Reply};
+use ractor::{ActorCell, ActorStatus};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{SECOND, child, request, until};
+
+fn answering() -> ScriptedUpstream {
+    ScriptedUpstream::new(|call| match &call.body()[..] {
+        b"\"panic\"" => Step::Panic,
+        b"\"slow\"" => Step::ok("{}").after(5 * SECOND),
+        _ => Step::ok("{}").after(SECOND / 10),
+    })
+}
+
+fn ask(engine: &Engine, payload: &str) -> JoinHandle<Result<Reply, Error>> {
+    let (engine, request) = (engine.clone(), request(payload));
+    tokio::spawn(async move { engine.execute(request).await })
+}
+
+fn actors(engine: &Engine) -> Vec<ActorCell> {
+    engine.actor().get_cell().get_children()
+}
+
+/// So many new keys at once, each answered.
+async fn at_once(engine: &Engine, name: &str, keys: usize) {
+    let callers = (0..keys).map(|n| ask(engine, &format!("[\"{name}\", {n}]")));
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap().unwrap();
+    }
+}
+
+/// Red with an actor of its own for each key.
+#[tokio::test(start_paused = true)]
+async fn sequential_keys_share_one_actor() {
+    let upstream = answering();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let mut ids = BTreeSet::new();
+    for n in 0..20 {
+        at_once(&engine, &format!("{n}"), 1).await;
+        ids.insert(child(&engine, 1).get_id().pid());
+    }
+    assert_eq!((ids.len(), upstream.ledger().total()), (1, 20));
+}
+
+/// I9. Red where unused actors stay on the stack, and where used ones leave it, too.
+#[tokio::test(start_paused = true)]
+async fn number_of_idle_actors_follows_the_load() {
+    let engine = Engine::builder(answering()).max_in_flight(100);
+    let engine = engine.start().await.unwrap();
+    at_once(&engine, "burst", 50).await;
+    assert_eq!(actors(&engine).len(), 50);
+    let mut needed = BTreeSet::new();
+    for second in 0..60 {
+        at_once(&engine, &format!("{second}"), 3).await;
+        sleep(SECOND).await;
+        if second >= 20 {
+            assert_eq!(actors(&engine).len(), 3);
+            needed.extend(actors(&engine).iter().map(|actor| actor.get_id().pid()));
+        }
+    }
+    assert_eq!(needed.len(), 3, "the load needs them: they stay");
+    // A second burst is answered as the first one was.
+    at_once(&engine, "again", 50).await;
+    assert_eq!(actors(&engine).len(), 50);
+    sleep(21 * SECOND).await;
+    assert_eq!(actors(&engine).len(), 0);
+    at_once(&engine, "after", 1).await;
+}
+
+/// Red where a flight that a dead actor does not take is dropped.
+#[tokio::test(start_paused = true)]
+async fn actor_killed_between_flights_costs_no_caller_its_answer() {
+    let upstream = answering();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    at_once(&engine, "first", 3).await;
+    let dead = actors(&engine);
+    dead.iter().for_each(ActorCell::kill);
+    until("they are dead", || actors(&engine).is_empty()).await;
+    at_once(&engine, "second", 5).await;
+    assert_eq!(upstream.ledger().total(), 8);
+    // Dead, and not yet noticed by anybody.
+    child(&engine, 5);
+    actors(&engine).iter().for_each(ActorCell::kill);
+    let answer = ask(&engine, "\"third\"").await.unwrap();
+    assert!(answer.is_ok(), "{answer:?}");
+}
+
+/// I3: a flight that an actor was given and did not begin. Red where the flight waits
+/// in a channel that outlives its actor.
+#[tokio::test(start_paused = true)]
+async fn actor_that_dies_before_it_begins_answers() {
+    let upstream = answering();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    at_once(&engine, "first", 1).await;
+    let actor = child(&engine, 1);
+    let mut asked = Box::pin(engine.execute(request("{}")));
+    // Polled once, which gives the flight to the actor; the actor has not run since.
+    assert!(asked.as_mut().now_or_never().is_none());
+    actor.kill();
+    let answer = timeout(3600 * SECOND, asked);
+    let error = answer.await.expect("an answer").unwrap_err();
+    assert!(matches!(error, Error::Crashed { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 1, "nothing was sent");
+    until("its actor is gone", || actors(&engine).is_empty()).await;
+    assert!(engine.execute(request("{}")).await.is_ok());
+    assert_eq!(engine.stats().executions, 0);
+}
+
+/// Red where a panic is caught and its actor goes on.
+#[tokio::test(start_paused = true)]
+async fn panic_ends_the_actor_and_the_next_flight_has_another() {
+    let upstream = answering();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    at_once(&engine, "first", 1).await;
+    let actor = child(&engine, 1);
+    let error = ask(&engine, "\"panic\"").await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Crashed { .. }), "{error}");
+    at_once(&engine, "next", 1).await;
+    assert_ne!(child(&engine, 1).get_id(), actor.get_id());
+    // The record of the flight that it died with, and not of an earlier one, was ended.
+    let error = ask(&engine, "\"panic\"").await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert!(ask(&engine, "[\"first\", 0]").await.unwrap().is_ok());
+    assert_eq!(upstream.ledger().total(), 3);
+}
+
+/// Red where the idle actors are not told that the engine closes: it waits until the
+/// load needs them no more.
+#[tokio::test(start_paused = true)]
+async fn shutdown_ends_idle_actors_and_counts_flights_only() {
+    for (grace, finished, cut_off) in [(60, 1, 0), (1, 0, 1)] {
+        let engine = Engine::builder(answering()).start().await.unwrap();
+        at_once(&engine, "idle", 4).await;
+        let caller = ask(&engine, "\"slow\"");
+        until("it is under way", || engine.stats().executions == 1).await;
+        let all = actors(&engine);
+        assert_eq!(all.len(), 4);
+        let begun = Instant::now();
+        let drained = engine.shutdown(grace * SECOND).await;
+        assert!(begun.elapsed() < 6 * SECOND, "{:?}", begun.elapsed());
+        assert_eq!((drained.finished, drained.cut_off), (finished, cut_off));
+        assert_eq!(caller.await.unwrap().is_ok(), cut_off == 0);
+        assert!(
+            all.iter()
+                .all(|actor| actor.get_status() == ActorStatus::Stopped)
+        );
+    }
+}
+
+/// An idle actor lives on the runtime that spawned it: a flight is not given to one
+/// that is gone.
+#[test]
+fn idle_actors_of_a_dead_runtime_take_no_flight() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (ours, other) = (runtime(), runtime());
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = ours.block_on(Engine::builder(upstream.clone()).start());
+    let engine = engine.unwrap();
+    // By a caller of another runtime, on the engine's own.
+    for n in 0..3 {
+        let reply = other.block_on(engine.execute(request(&n.to_string())));
+        assert!(reply.is_ok(), "{reply:?}");
+    }
+    drop(ours);
+    let answer =
+        other.block_on(async { timeout(30 * SECOND, engine.execute(request("{}"))).await });
+    let answer = answer.expect("an answer");
+    assert!(matches!(answer, Err(Error::Stopped)), "{answer:?}");
+    assert_eq!(upstream.ledger().total(), 3);
+}
+
+/// I2 and I3 against real threads: actors are killed wherever they are, and each
+/// caller is answered, each key sent once at most. Red as the test of an actor that
+/// dies before it begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn kills_at_any_moment_leave_no_caller_and_repeat_no_call() {
+    const CALLERS: usize = 8;
+    const KEYS: usize = 400;
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream.clone()).store(MemoryStore::new());
+    let engine = engine.start().await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let killer = tokio::spawn({
+        let (engine, over) = (engine.clone(), over.clone());
+        async move {
+            let mut held = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                let all = actors(&engine);
+                all.iter().for_each(ActorCell::kill);
+                // A cell that is held keeps no flight from its answer.
+                held = all;
+                tokio::task::yield_now().await;
+            }
+            held.len()
+        }
+    });
+    let callers = (0..CALLERS).map(|caller| {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            let mut answered = 0;
+            for n in 0..KEYS {
+                match engine.execute(request(&format!("[{caller}, {n}]"))).await {
+                    Ok(_) | Err(Error::Crashed { .. } | Error::Indeterminate { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                answered += 1;
+            }
+            answered
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        let answered = timeout(60 * SECOND, caller).await.expect("an answer");
+        assert_eq!(answered.unwrap(), KEYS);
+    }
+    over.store(true, Ordering::SeqCst);
+    killer.await.unwrap();
+    for (caller, n) in (0..CALLERS).flat_map(|caller| (0..KEYS).map(move |n| (caller, n))) {
+        let payload = format!("[{caller}, {n}]");
+        let calls = upstream
+            .ledger()
+            .executed(&IdempotencyKey::of(&request(&payload)));
+        assert!(calls <= 1, "{payload}: {calls} calls");
+    }
+    let drained = timeout(60 * SECOND, engine.shutdown(30 * SECOND)).await;
+    drained.expect("the engine ends");
+}
