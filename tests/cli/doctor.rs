@@ -213,19 +213,26 @@ async fn platform_with(status: &'static str) -> String {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut request = [0; 8192];
-                let length = client.read(&mut request).await.unwrap();
-                let token = r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#;
-                let answer = match request[..length].starts_with(b"POST /oauth/token") {
-                    true => format!(
-                        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{token}",
-                        token.len()
-                    ),
-                    false => {
-                        assert!(request.starts_with(b"HEAD /api/v2/tokens/me HTTP/1.1\r\n"));
-                        format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")
+                let mut request = Vec::new();
+                // Whole: a connection that ends with bytes unread is reset.
+                let asks = loop {
+                    client.read_buf(&mut request).await.unwrap();
+                    match request.starts_with(b"POST /oauth/token") {
+                        true if proxy::has(&request, "client_credentials") => break true,
+                        false if request.ends_with(b"\r\n\r\n") => break false,
+                        _ => {}
                     }
                 };
+                let body = match asks {
+                    true => r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#,
+                    false => "",
+                };
+                let status = if asks { "200 OK" } else { status };
+                assert!(asks || request.starts_with(b"HEAD /api/v2/tokens/me HTTP/1.1\r\n"));
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+                );
                 client.write_all(answer.as_bytes()).await.unwrap();
             });
         }

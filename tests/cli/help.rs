@@ -32,6 +32,7 @@ async fn help_has_examples_exit_codes_and_environment() {
         ("show", "genesys-once show --own-key order-42 --action"),
         ("resolve", "--by 'ticket 4711' --not-applied"),
         ("forget", "genesys-once forget KEY --unreadable"),
+        ("accept-emptied", "genesys-once accept-emptied --namespace"),
         ("doctor", "genesys-once doctor --store-only"),
         ("watch", "genesys-once watch --every 1m"),
         ("completions", "genesys-once completions bash"),

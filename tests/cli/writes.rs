@@ -1,7 +1,7 @@
 //! `resolve` and `forget`: what they write, and that they write nothing unasked.
 
-use genesys_once::Served;
 use genesys_once::testing::Step;
+use genesys_once::{Served, WhenEmptied};
 
 use super::process::{Cli, NAMESPACE};
 use super::world::{abandoned, engine, labelled, lose, record, request, slow_engine, store};
@@ -294,4 +294,37 @@ async fn unreadable_record_goes_only_where_that_is_said() {
         .expect(0);
     assert!(said.err.contains("whatever it stood for"), "{}", said.err);
     cli.run(&["show", &key]).await.expect(3);
+}
+
+/// Red when the command does not tell the servers: the engines refuse for ever.
+#[tokio::test]
+async fn emptied_server_is_accepted_by_an_operator() {
+    let server = RedisServer::start();
+    let cli = Cli::on(&server);
+    let refusing = store(&server).await.when_emptied(WhenEmptied::Refuse);
+    let (answering, _) = engine(refusing, || Step::ok(ANSWER)).await;
+    record(&answering, request(0)).await;
+    server.command::<()>(&["FLUSHALL"]);
+    server.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let mut order = 0;
+    let mut executes = async || {
+        order += 1;
+        answering.execute(request(order)).await.is_ok()
+    };
+    eventually("the loss is noticed", async || !executes().await).await;
+    let said = cli.run(&["accept-emptied"]).await.expect(8);
+    assert!(
+        said.err.contains("WHAT WAS EXECUTED BEFORE"),
+        "{}",
+        said.err
+    );
+    let said = cli.run(&["accept-emptied", "--yes"]).await.expect(0);
+    assert!(
+        said.out.starts_with("1 refused shards are accepted"),
+        "{}",
+        said.out
+    );
+    eventually("the engine goes on", executes).await;
+    let said = cli.run(&["accept-emptied", "--yes"]).await.expect(0);
+    assert_eq!(said.out, "no shard was refused\n");
 }

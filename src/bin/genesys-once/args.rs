@@ -75,6 +75,7 @@ pub enum Command {
     Show(ShowArgs),
     Resolve(ResolveArgs),
     Forget(ForgetArgs),
+    AcceptEmptied(AcceptEmptiedArgs),
     Doctor(DoctorArgs),
     Watch(WatchArgs),
     /// Prints a completion script for a shell
@@ -227,6 +228,21 @@ pub struct ForgetArgs {
     /// Removes a record that cannot be read, whatever it stood for
     #[arg(long)]
     pub unreadable: bool,
+    /// Writes without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Accepts that a Redis has lost the records of a namespace: engines that refuse it go on
+#[derive(Args)]
+#[command(after_help = "Examples:
+  genesys-once accept-emptied
+  genesys-once accept-emptied --namespace prod --yes
+
+For services with WhenEmptied::Refuse. Find out first what was lost: what was executed before the loss
+IS EXECUTED AGAIN when it is requested again. Without --yes it asks on a terminal, and refuses where
+there is none.")]
+pub struct AcceptEmptiedArgs {
     /// Writes without asking
     #[arg(long)]
     pub yes: bool,

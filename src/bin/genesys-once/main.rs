@@ -4,6 +4,7 @@
 
 mod args;
 mod doctor;
+mod emptied;
 mod exit;
 mod list;
 mod record;
@@ -58,6 +59,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Show(args) => show::show(&place, &args).await,
         Command::Resolve(args) => write::resolve(&place, &args).await,
         Command::Forget(args) => write::forget(&place, &args).await,
+        Command::AcceptEmptied(args) => emptied::accept(&place, &args).await,
         Command::Doctor(args) => doctor::doctor(&place, &args).await,
         Command::Watch(args) => watch::watch(&place, &args).await,
         Command::Completions { shell } => {
