@@ -294,7 +294,10 @@ impl Store for FileStore {
                     Ok(None) | Err(_) => {}
                 }
             }
-            match self.write(Write::Event(name.clone(), event)).await? {
+            match self
+                .write(Write::Event(name.clone(), Box::new(event)))
+                .await?
+            {
                 Written::Answer(answer) => Ok(answer),
                 _ => Err(writer_ended()),
             }

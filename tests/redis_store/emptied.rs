@@ -232,6 +232,22 @@ async fn shard_of_a_cluster_is_refused_alone() {
     assert_eq!(store.emptied(&namespace()), 1);
 }
 
+/// Red where a shard that does not answer is left out: the rest looks like the whole.
+#[tokio::test]
+async fn durability_of_a_cluster_is_that_of_all_its_shards() {
+    let mut cluster = RedisCluster::start().await;
+    for node in &cluster.nodes {
+        node.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
+    let evicts = |store: RedisStore| store.durability().evicts;
+    assert_eq!(evicts(connect(&cluster).await), Some(false));
+    for node in [0, 3] {
+        cluster.nodes[node].kill();
+    }
+    let urls = [cluster.nodes[1].url(), cluster.nodes[2].url()];
+    assert_eq!(evicts(RedisStore::cluster(urls).await.unwrap()), None);
+}
+
 /// A shard that gives the slot of its marker away gets a new marker, which is no loss.
 ///
 /// Red where a marker that was never seen counts as lost.

@@ -12,7 +12,7 @@ use crate::record::{self, Answer, Event};
 /// What is written.
 pub(super) enum Write {
     /// A transition.
-    Event(RecordName, Event),
+    Event(RecordName, Box<Event>),
     /// Removes a record that cannot be read, if its bytes are known by this.
     Discard(RecordName, Arc<str>),
     /// Raises the least version of a namespace's writers.

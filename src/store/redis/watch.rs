@@ -56,6 +56,8 @@ struct Known {
     namespaces: HashMap<Namespace, Shards>,
 }
 
+/// What a server has said; nothing yet, on no connection.
+#[derive(Default)]
 struct Asked {
     generation: u64,
     durability: Durability,
@@ -263,26 +265,30 @@ impl Watch {
     /// they were not asked.
     pub(super) async fn review(&self, routes: &Routes, all: bool) {
         let primaries = routes.primaries();
+        {
+            let mut known = lock(&self.known);
+            let is_there = |address: &str| primaries.iter().any(|(there, _)| there == address);
+            known.servers.retain(|address, _| is_there(address));
+            // Of one that does not answer, nothing is known.
+            for (address, _) in &primaries {
+                known.servers.entry(address.clone()).or_default();
+            }
+        }
         let asked = primaries.iter().map(|(address, link)| async move {
             let generation = match all {
                 true => link.generation().await.ok()?,
                 false => link.generation_at_hand()?,
             };
             let asked_on = |asked: &Asked| asked.generation;
-            let before = lock(&self.known).servers.get(address).map(asked_on);
-            if !all && before == Some(generation) {
+            let before = lock(&self.known).servers.get(address).map_or(0, asked_on);
+            if !all && before == generation {
                 return None;
             }
-            self.ask(address, link, generation, before.is_some()).await;
+            self.ask(address, link, generation, before > 0).await;
             Some(address)
         });
         let asked: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-        let namespaces: Vec<_> = {
-            let mut known = lock(&self.known);
-            let is_there = |address: &str| primaries.iter().any(|(there, _)| there == address);
-            known.servers.retain(|address, _| is_there(address));
-            known.namespaces.keys().cloned().collect()
-        };
+        let namespaces: Vec<_> = lock(&self.known).namespaces.keys().cloned().collect();
         for namespace in &namespaces {
             let mut keys = marker::keys(routes, namespace);
             keys.retain(|key| {
@@ -307,7 +313,7 @@ impl Watch {
             durability: durability.clone(),
         };
         let before = lock(&self.known).servers.insert(address.to_owned(), asked);
-        if before.is_none_or(|before| before.durability != durability) {
+        if before.is_none_or(|before| before.generation == 0 || before.durability != durability) {
             contained(|| durability.warn(address));
         }
     }
