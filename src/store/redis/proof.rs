@@ -52,7 +52,11 @@ pub(super) fn keys(routes: &Routes) -> HashMap<String, String> {
     let of = |key: String| Some((routes.link(&key).ok()?.address(), key));
     match routes {
         Routes::One(_) => of(format!("{PROBE}0")).into_iter().collect(),
-        Routes::Cluster(cluster) => cluster.one_key_each(PROBE).into_iter().filter_map(of).collect(),
+        Routes::Cluster(cluster) => cluster
+            .one_key_each(PROBE)
+            .into_iter()
+            .filter_map(of)
+            .collect(),
     }
 }
 
