@@ -138,6 +138,15 @@ impl Outcome {
         }
     }
 
+    /// This outcome with another body: its own, which a store keeps apart.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_body(&self, body: Bytes) -> Self {
+        Self {
+            body,
+            ..self.clone()
+        }
+    }
+
     /// Whether this is an encrypted outcome as a store holds it, whose parts
     /// mean nothing: `Encrypted` around that store opens it. The engine never
     /// hands one out; it is

@@ -10,6 +10,7 @@ use crate::error::{RefusalKind, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
+mod alive;
 #[cfg(feature = "encrypted")]
 mod encrypted;
 #[cfg(feature = "file")]
@@ -55,7 +56,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   definitely not applied may be [`StoreError::refused`].
 ///
 /// A store need not limit its own time: the engine puts every call under
-/// `store_timeout`. A call that the engine drops may still be applied.
+/// `store_timeout`, which bounds the whole call; of a body that `RedisStore` transfers,
+/// the time in which nothing moves. A call that the engine drops may still be applied.
 pub trait Store: Send + Sync + 'static {
     /// Applies one event to the record of `name`.
     ///

@@ -28,6 +28,13 @@
 //! - An operator settles an indeterminate key by what is true, but not while
 //!   the lost request may be under way; their commands may come twice, or late.
 //!
+//! - Where a store keeps a large body apart, it is written before the command that
+//!   completes, and that command does nothing where the body is not there. To the
+//!   record that is a command that is not sent, or was lost on its way: a holder that
+//!   has not sent yet, or a crash. So it adds no state to this world; a body that is
+//!   lost later changes no record. That a reader takes no other body for the record's
+//!   is a matter of the body's own name, and tested with a real server.
+//!
 //! # What must hold
 //!
 //! No second call while the first is not proven unexecuted ([`SecondCall`]); no

@@ -13,7 +13,9 @@ mod redis_store {
     mod fakes;
     mod grammar;
     mod identity;
+    mod large;
     mod lists;
+    mod narrow;
     mod notices;
     mod outage;
     mod proofs;
@@ -24,6 +26,7 @@ mod redis_store {
     mod rights;
     mod runtime;
     mod sentinel;
+    mod silence;
     mod timeline;
     mod tls;
     mod topologies;

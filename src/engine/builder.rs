@@ -168,6 +168,8 @@ impl EngineBuilder {
     /// How long one store command may take; 2 s by default. After three failures
     /// in a row commands fail at once, and one at a time probes whether the store
     /// is back, after half a second first and every five seconds at the longest.
+    /// Of a large body on its way to or from a `RedisStore`, it is the time in which
+    /// nothing moves.
     pub fn store_timeout(mut self, limit: Duration) -> Self {
         self.store_timeout = limit;
         self

@@ -7,6 +7,9 @@
 //! BODY
 //! ```
 //!
+//! A store may keep a body apart, under a name of its own: then the JSON says
+//! `"apart":true` besides the length of the body, and nothing follows it.
+//!
 //! The first line ends within 512 bytes. Its words are separated by one space;
 //! states and phases are lower-case letters and `-`, numbers are decimal digits, at
 //! most 15, hex digits are lower case. Words that follow the known ones, whatever
@@ -32,6 +35,8 @@ use crate::outcome::Kept;
 #[cfg(feature = "encrypted")]
 use crate::outcome::Outcome;
 
+#[cfg(feature = "redis")]
+mod parted;
 mod stored;
 mod stored_bytes;
 mod stored_notes;
@@ -102,6 +107,22 @@ impl Record {
     /// `StoreError::unreadable` for a newer version, for another record's bytes
     /// and for anything damaged.
     pub fn decode(name: &RecordName, bytes: &[u8]) -> Result<Self, StoreError> {
+        match Self::decode_parted(name, bytes)? {
+            (record, None) => Ok(record),
+            _ => Err(StoreError::unreadable("its body is kept apart")),
+        }
+    }
+
+    /// Reads a record whose outcome may have its body apart: then the outcome has
+    /// none, and this is its length.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`decode`](Self::decode).
+    pub(crate) fn decode_parted(
+        name: &RecordName,
+        bytes: &[u8],
+    ) -> Result<(Self, Option<usize>), StoreError> {
         let (line, rest) = first_line(bytes, 512)
             .ok_or_else(|| StoreError::unreadable("it does not begin with a line of a record"))?;
         // What follows the known words may be anything.
@@ -141,16 +162,21 @@ impl Record {
         let fingerprint = hex("fingerprint", fingerprint)?;
         let lease_ttl = Duration::from_millis(number("lease time", lease_ttl)?);
         let retention = Duration::from_millis(number("retention", retention)?);
+        let mut apart = None;
         let content = match (word, phase) {
             ("locked", "claimed") => read_locked(name, rest, Phase::Claimed)?,
             ("locked", "dispatched") => read_locked(name, rest, Phase::Dispatched)?,
-            ("cached", "-") => read_cached(name, rest)?,
+            ("cached", "-") => {
+                let (content, length) = read_cached(name, rest)?;
+                apart = length;
+                content
+            }
             ("indeterminate", "-") => read_indeterminate(name, rest)?,
             // Whatever kind of verdict it is: the key is free.
             ("released", phase) if is_word(phase) => read_released(name, rest)?,
             _ => return Err(StoreError::unreadable("it is in no known state")),
         };
-        Ok(Self {
+        let record = Self {
             rev,
             lease,
             step,
@@ -158,7 +184,8 @@ impl Record {
             retention,
             fingerprint,
             content,
-        })
+        };
+        Ok((record, apart))
     }
 }
 
@@ -316,15 +343,16 @@ fn read_locked(name: &RecordName, bytes: &[u8], phase: Phase) -> Result<Content,
     })
 }
 
-fn read_cached(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
+fn read_cached(name: &RecordName, bytes: &[u8]) -> Result<(Content, Option<usize>), StoreError> {
     let (stored, rest) = Stored::read(Some(name), bytes)?;
     let origin = stored.origin();
-    let (outcome, kept) = stored.outcome(rest)?;
-    Ok(Content::Cached {
+    let (outcome, kept, apart) = stored.parted(rest)?;
+    let content = Content::Cached {
         outcome: Arc::new(outcome),
         kept,
         origin,
-    })
+    };
+    Ok((content, apart))
 }
 
 fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {

@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::shown;
 use crate::outcome::{Kept, Outcome};
 
-/// The largest refusal that a `Released` record hands to those who waited.
-pub const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+/// The largest refusal that a `Released` record hands to those who waited: with what
+/// stands around it, a record of it is below 64 KiB.
+pub const MAX_REFUSAL_BYTES: usize = 48 * 1024;
 
 /// The longest name of whoever resolves a key, in bytes.
 const MAX_BY: usize = 256;

@@ -12,6 +12,7 @@
 //! ```
 
 mod attempt;
+mod bodies;
 mod builder;
 mod carrier;
 mod chart;
@@ -24,6 +25,7 @@ mod durability;
 mod emptied;
 mod explain;
 mod failure;
+mod frames;
 mod gather;
 mod home;
 mod link;
@@ -34,6 +36,7 @@ mod marker;
 mod node;
 mod notices;
 mod place;
+mod pool;
 mod proof;
 mod report;
 mod routes;
@@ -44,13 +47,15 @@ mod slots;
 mod survey;
 mod url;
 mod watch;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::bodies::Bodies;
 pub use self::builder::RedisStoreBuilder;
-use self::copies::Copies;
+use self::copies::{Copies, are_needed};
 pub use self::durability::{Durability, Persistence};
 pub use self::emptied::WhenEmptied;
 pub use self::report::ServerReport;
@@ -83,10 +88,15 @@ use crate::record::{Answer, Event, RecordState};
 ///
 /// Its clock is the server's. Records lie under `genesys-once:NAMESPACE:KEY`
 /// and expire by themselves; each change is published on a channel of the same
-/// name, in a cluster to the shard only. A record has at most 32 MiB: a larger
-/// outcome is kept without its body, and a larger value that somebody else put
-/// there is [`Error::RecordUnreadable`]: an acquire fetches it to find that out,
-/// since it is one command (`SET … NX GET`), everything else does not.
+/// name, in a cluster to the shard only.
+///
+/// A record has at most 64 KiB; the body of a larger outcome is a key beside it,
+/// `genesys-once:{genesys-once:NAMESPACE:KEY}:LEASE`: written before the record that
+/// names it, read after, gone with it, on connections on which nothing else waits.
+/// Where it is gone alone (evicted, say), the outcome is replayed without its body, as
+/// one that was too large: it is never executed again. Bodies over 32 MiB are not kept,
+/// nor those that were sent three times and not taken. A larger value in a record's
+/// place is [`Error::RecordUnreadable`].
 ///
 /// # What is forgotten
 ///
@@ -105,8 +115,8 @@ use crate::record::{Answer, Event, RecordState};
 ///
 /// # What the user needs
 ///
-/// The user named in the URL needs `SET`, `GET`, `GETRANGE`, `STRLEN`, `PTTL`,
-/// `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those keys, and `SCAN` to
+/// The user named in the URL needs `SET`, `GET`, `GETRANGE`, `SETRANGE`,
+/// `STRLEN`, `PTTL`, `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those keys, and `SCAN` to
 /// list records; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels,
 /// without which those who wait learn of an outcome only by polling. In a cluster
 /// `SPUBLISH`, `SSUBSCRIBE` and `SUNSUBSCRIBE` instead, `CLUSTER SLOTS`, `ASKING`,
@@ -135,7 +145,8 @@ use crate::record::{Answer, Event, RecordState};
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
-    copies: Option<Arc<Copies>>,
+    copies: Option<Copies>,
+    bodies: Arc<Bodies>,
 }
 
 struct Inner {
@@ -262,12 +273,12 @@ impl RedisStore {
     ///
     /// Replays never wait for replicas. A fresh execution takes one more round
     /// trip, since it looks the key up before it takes it, and extending a lease
-    /// waits, too; both on a few connections of their own (16 at most), made on
+    /// waits, too; both on a few connections of their own (16 to each server at most), made on
     /// demand, since `WAIT` holds up whatever comes after it. Keep `timeout` well
     /// below the engine's `store_timeout`, which includes it. The user in the
     /// URL needs `WAIT` besides.
     pub fn replicas(self, count: u32, timeout: Duration) -> Self {
-        let copies = (count > 0).then(|| Arc::new(Copies::new(count, timeout)));
+        let copies = (count > 0).then(|| Copies::new(count, timeout));
         Self { copies, ..self }
     }
 
@@ -283,12 +294,10 @@ impl RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        let routes = &self.inner.routes;
+        let large = self.large();
         match &self.copies {
-            Some(copies) if copies::are_needed(&event) => {
-                Box::pin(copies.apply(routes, name, event))
-            }
-            _ => Box::pin(commands::apply(routes, name, event)),
+            Some(copies) if are_needed(&event) => Box::pin(copies.apply(large, name, event)),
+            _ => Box::pin(commands::apply(large.routes, large, name, event)),
         }
     }
 
@@ -298,6 +307,7 @@ impl RedisStore {
         Self {
             inner,
             copies: None,
+            bodies: Arc::default(),
         }
     }
 }
@@ -308,6 +318,7 @@ impl fmt::Debug for RedisStore {
             .field("address", &self.inner.address)
             .field("watch", &self.inner.watch)
             .field("copies", &self.copies)
+            .field("bodies", &self.bodies)
             .finish()
     }
 }
@@ -332,7 +343,10 @@ impl Store for RedisStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(async move { commands::look(&self.inner.routes, name, &name.to_string()).await })
+        Box::pin(async move {
+            let large = self.large();
+            commands::look(large.routes, large, name, &name.to_string()).await
+        })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
@@ -362,7 +376,7 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         query: &'a ListQuery,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(list::page(&self.inner.routes, namespace, query))
+        Box::pin(list::page(self.large(), namespace, query))
     }
 
     fn look_unreadable<'a>(

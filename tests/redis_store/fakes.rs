@@ -1,7 +1,7 @@
 //! Servers that no package manager has: too old, silent, or hanging up. They
 //! understand no more of the protocol than the handshake takes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -17,6 +17,8 @@ enum Manner {
     /// replicas.
     ClusterNode(u64, Vec<u16>),
     KnowsNoHello,
+    /// Answers, and then sends for ever what nobody has asked for.
+    Gushes,
     Silent,
     HangsUp,
 }
@@ -27,6 +29,7 @@ pub struct Fake {
     login: &'static str,
     manner: Arc<Mutex<Manner>>,
     dialled: Arc<AtomicUsize>,
+    gushed: Arc<Gushed>,
     task: JoinHandle<()>,
 }
 
@@ -55,6 +58,17 @@ impl Fake {
         *self.manner.lock().unwrap() = Manner::ClusterNode(epoch, ports.to_vec());
     }
 
+    /// Sends without end after its next answer.
+    pub fn gush(&self) {
+        *self.manner.lock().unwrap() = Manner::Gushes;
+    }
+
+    /// How many bytes of that it has sent, once the connection has ended.
+    pub fn gushed(&self) -> Option<usize> {
+        let bytes = self.gushed.bytes.load(Ordering::SeqCst);
+        self.gushed.is_over.load(Ordering::SeqCst).then_some(bytes)
+    }
+
     /// How often it was connected to.
     pub fn dialled(&self) -> usize {
         self.dialled.load(Ordering::SeqCst)
@@ -81,8 +95,10 @@ impl Fake {
         let port = listener.local_addr().unwrap().port();
         let manner = Arc::new(Mutex::new(manner));
         let dialled = Arc::new(AtomicUsize::new(0));
+        let gushed = Arc::new(Gushed::default());
         let task = tokio::spawn({
             let (manner, dialled) = (manner.clone(), dialled.clone());
+            let gushed = gushed.clone();
             async move {
                 let mut silent = Vec::new();
                 // Connections end with the server.
@@ -93,7 +109,7 @@ impl Fake {
                     match now {
                         Manner::Silent => silent.push(stream),
                         Manner::HangsUp => drop(stream),
-                        _ => drop(served.spawn(serve(stream, manner.clone()))),
+                        _ => drop(served.spawn(serve(stream, manner.clone(), gushed.clone()))),
                     }
                 }
             }
@@ -103,6 +119,7 @@ impl Fake {
             login: ":hunter2@",
             manner,
             dialled,
+            gushed,
             task,
         }
     }
@@ -114,10 +131,13 @@ impl Drop for Fake {
     }
 }
 
-async fn serve(stream: TcpStream, manner: Arc<Mutex<Manner>>) {
+async fn serve(stream: TcpStream, manner: Arc<Mutex<Manner>>, gushed: Arc<Gushed>) {
     let mut stream = BufReader::new(stream);
     while let Some((command, subcommand)) = command(&mut stream).await {
         let manner = manner.lock().unwrap().clone();
+        if let Manner::Gushes = manner {
+            return gush(stream.get_mut(), &gushed).await;
+        }
         let reply = match (&manner, command.as_str()) {
             (Manner::Sentinel(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$8\r\nsentinel\r\n".into(),
             (Manner::ClusterNode(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n".into(),
@@ -154,6 +174,23 @@ async fn serve(stream: TcpStream, manner: Arc<Mutex<Manner>>) {
             return;
         }
     }
+}
+
+#[derive(Default)]
+struct Gushed {
+    bytes: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+/// To a look: there is no record. And then a string that never ends.
+async fn gush(stream: &mut TcpStream, gushed: &Gushed) {
+    let answer = b"*2\r\n_\r\n:-2\r\n$1000000000000\r\n";
+    let mut sent = stream.write_all(answer).await;
+    while sent.is_ok() {
+        gushed.bytes.fetch_add(1 << 16, Ordering::SeqCst);
+        sent = stream.write_all(&[b'a'; 1 << 16]).await;
+    }
+    gushed.is_over.store(true, Ordering::SeqCst);
 }
 
 fn bulk(text: &str) -> String {

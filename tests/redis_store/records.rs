@@ -291,10 +291,11 @@ async fn a_complete_writes_what_the_transition_says() {
 }
 
 /// A value that nobody can have written by this crate, as large as Redis takes
-/// without being asked to. `SET … NX GET` fetches it, once; nothing else does. Red
-/// when a look or a script reads whatever is there.
+/// without being asked to. An acquire, which is one command, asks for it, and its
+/// connection ends before it is there; nothing else does. Red when a look or a script
+/// reads whatever is there, or an acquire waits for all of it.
 #[tokio::test]
-async fn a_gigantic_value_is_fetched_by_nothing_but_an_acquire() {
+async fn gigantic_value_is_fetched_by_nothing() {
     const SIZE: usize = 128 << 20;
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
@@ -321,14 +322,14 @@ async fn a_gigantic_value_is_fetched_by_nothing_but_an_acquire() {
         let name_of = format!("{event:?}");
         let error = store.apply(&name(1), event).await.unwrap_err();
         assert!(error.is_unreadable(), "{name_of}: {error:?}");
-        assert!(chain(&error).contains("larger than 32 MiB"), "{error:?}");
+        assert!(chain(&error).contains("larger than"), "{error:?}");
     }
     let error = store.look(&name(1)).await.unwrap_err();
     assert!(error.is_unreadable(), "{error:?}");
+    // What was on its way already.
     let sent = sent() - before;
-    assert!((SIZE..SIZE + (1 << 20)).contains(&sent), "{sent} bytes");
+    assert!(sent < SIZE / 4, "{sent} bytes");
     assert_eq!(server.command::<usize>(&["STRLEN", &key]), SIZE);
-    // Others are served over the same connection.
     store.apply(&name(2), acquire(1)).await.unwrap();
 }
 
@@ -340,14 +341,14 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store.apply(&name(1), acquire(1)).await.unwrap();
     let error = store
-        .apply(&name(1), complete(1, &"\u{1}".repeat(32 << 20)))
+        .apply(&name(1), complete(1, &"\u{1}".repeat((32 << 20) + 1)))
         .await
         .unwrap_err();
     assert!(
         error.is_refused() && chain(&error).contains("larger than 32 MiB"),
         "{error:?}"
     );
-    let body = "\u{1}".repeat((32 << 20) - 1024);
+    let body = "\u{1}".repeat(32 << 20);
     store.apply(&name(1), complete(1, &body)).await.unwrap();
     let answer = store.apply(&name(1), acquire(2)).await.unwrap();
     let Answer::Is(Some(RecordState::Cached { outcome, .. })) = answer else {

@@ -14,6 +14,7 @@ use genesys_once::{
 use tokio::time::timeout;
 
 use super::{acquire, apply, chain, claim, complete, extend, name};
+use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
@@ -208,6 +209,40 @@ async fn zero_replicas_are_none() {
     );
     let store = strict.replicas(0, SHORT);
     assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
+}
+
+/// Red when transitions that wait for replicas go by the map alone: to a key that is
+/// on its way to another server they failed for as long as it took.
+#[tokio::test]
+async fn copies_are_waited_for_on_a_slot_that_moves() {
+    let cluster = RedisCluster::start().await;
+    let store = RedisStore::cluster(cluster.urls()).await.unwrap();
+    let store = store.replicas(1, EVER);
+    let record = name(1).to_string();
+    let (slot, from) = (
+        cluster.slot(&record).to_string(),
+        cluster.primary_of(&record),
+    );
+    let to = (from + 1) % 3;
+    let set = |node: usize, state: &str, of: usize| {
+        let id: String = cluster.nodes[of].command(&["CLUSTER", "MYID"]);
+        cluster.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", &slot, state, &id]);
+    };
+    set(to, "IMPORTING", from);
+    set(from, "MIGRATING", to);
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    assert_eq!(apply(&store, 1, extend(1)).await.unwrap(), Answer::Done);
+    set(to, "NODE", to);
+    set(from, "NODE", to);
+    assert_eq!(apply(&store, 1, extend(1)).await.unwrap(), Answer::Done);
+    let replica = (0..6).find(|node| {
+        let info: String = cluster.nodes[*node].command(&["INFO", "replication"]);
+        let port = format!("master_port:{}\r\n", cluster.nodes[to].port);
+        info.contains(&port)
+    });
+    let mut there = cluster.nodes[replica.unwrap()].command::<Vec<String>>(&["KEYS", "*"]);
+    there.retain(|key| *key == record);
+    assert_eq!(there.len(), 1);
 }
 
 fn request(payload: &str) -> DataActionRequest {

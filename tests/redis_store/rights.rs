@@ -14,8 +14,9 @@ use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
 /// What every kind of server has to allow.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "+set",
+    "+setrange",
     "+get",
     "+getrange",
     "+strlen",

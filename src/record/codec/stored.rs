@@ -39,6 +39,8 @@ pub(super) struct Stored<'a> {
     omitted: Option<Cow<'a, str>>,
     #[serde(default)]
     body: Option<usize>,
+    #[serde(default)]
+    apart: Option<bool>,
     #[serde(borrow, default)]
     action: Note<'a>,
     #[serde(borrow, default)]
@@ -169,10 +171,21 @@ impl<'a> Stored<'a> {
     }
 
     pub(super) fn outcome(self, rest: &[u8]) -> Result<(Outcome, Kept), StoreError> {
+        match self.parted(rest)? {
+            (outcome, kept, None) => Ok((outcome, kept)),
+            _ => Err(StoreError::unreadable("its body is kept apart")),
+        }
+    }
+
+    /// The same where the body may be kept apart: then the outcome has none, and this
+    /// is its length.
+    pub(super) fn parted(self, rest: &[u8]) -> Result<(Outcome, Kept, Option<usize>), StoreError> {
         let (Some(status), Some(length)) = (self.status, self.body) else {
             return Err(StoreError::unreadable("it has no outcome"));
         };
         let status = StatusCode::from_u16(status).map_err(StoreError::unreadable)?;
+        let apart = (self.apart == Some(true)).then_some(length);
+        let length = if apart.is_some() { 0 } else { length };
         let body = rest
             .get(..length)
             .ok_or_else(|| StoreError::unreadable("its body is cut"))?;
@@ -194,14 +207,14 @@ impl<'a> Stored<'a> {
             None => Kept::Whole,
             Some("sensitive") => Kept::Sensitive,
             Some("too large") => Kept::TooLarge,
-            Some("sealed") => return Ok((Outcome::sealed(headers, body), Kept::Whole)),
+            Some("sealed") => return Ok((Outcome::sealed(headers, body), Kept::Whole, apart)),
             Some(_) => {
                 return Err(StoreError::unreadable(
                     "its outcome is left out for no known reason",
                 ));
             }
         };
-        Ok((Outcome::new(status, headers, body), kept))
+        Ok((Outcome::new(status, headers, body), kept, apart))
     }
 }
 

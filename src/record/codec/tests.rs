@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "redis")]
+mod parted;
 mod people;
 
 fn name() -> RecordName {

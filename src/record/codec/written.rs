@@ -33,6 +33,30 @@ pub(super) fn write_outcome(
     to.extend_from_slice(&outcome.body);
 }
 
+/// The same in `limit` bytes: where they are not enough, the JSON says that the body
+/// is apart, and the body is returned.
+#[cfg(feature = "redis")]
+pub(super) fn write_parted<'a>(
+    to: &mut Vec<u8>,
+    name: Option<Name<'_>>,
+    outcome: &'a Outcome,
+    kept: Kept,
+    origin: &Origin,
+    limit: usize,
+) -> Option<&'a bytes::Bytes> {
+    let from = to.len();
+    let mut stored = StoredOutcome::of(name, outcome, kept, Some(origin));
+    write_json(to, &stored);
+    if to.len() - from + outcome.body.len() <= limit || outcome.body.is_empty() {
+        to.extend_from_slice(&outcome.body);
+        return None;
+    }
+    to.truncate(from);
+    stored.apart = Some(true);
+    write_json(to, &stored);
+    Some(&outcome.body)
+}
+
 /// A record's own name, written without a copy.
 pub(super) struct Name<'a>(pub(super) &'a RecordName);
 
@@ -142,6 +166,9 @@ struct StoredOutcome<'a> {
     omitted: Option<&'static str>,
     /// Bytes of the body, which follows the JSON.
     body: usize,
+    /// Where it does not: the store keeps it under a name of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    apart: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,6 +208,7 @@ impl<'a> StoredOutcome<'a> {
             headers,
             omitted,
             body: outcome.body.len(),
+            apart: None,
             action: origin.and_then(|origin| origin.action.as_ref().map(AsRef::as_ref)),
             answered_ms: origin.and_then(|origin| origin.answered.map(wall_ms)),
             attempts: origin.map(|origin| origin.attempts),

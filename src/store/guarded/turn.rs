@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
+use super::super::alive;
 use super::{Guarded, caught};
 use crate::error::StoreError;
 use crate::policy::{Access, Failure};
@@ -40,10 +39,10 @@ impl Turn<'_> {
             limit, namespace, ..
         } = self.guarded;
         // The future's own drop may panic, too.
-        let answer = caught(async move { Ok(timeout(*limit, call()).await) }).await;
-        let silent = matches!(answer, Ok(Err(_)));
+        let answer = caught(async move { Ok(alive::within(*limit, call()).await) }).await;
+        let silent = matches!(answer, Ok(None));
         let answer = answer.and_then(|answer| {
-            answer.unwrap_or_else(|_| {
+            answer.unwrap_or_else(|| {
                 let why = format!("no answer within {} s", limit.as_secs_f64());
                 Err(StoreError::unavailable(why))
             })

@@ -3,10 +3,24 @@
 
 use std::future::Future;
 use std::slice;
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 
 use super::failure::Failure;
+use super::wire::Life;
+
+/// Which of a server's connections commands go by.
+#[derive(Clone, Copy)]
+pub(super) enum Lane<'a> {
+    /// The one that all share.
+    Shared,
+    /// One of those that take large bodies, with nothing else on it; and when any of
+    /// the bodies last moved that wait for one another.
+    Bodies(&'a Life),
+    /// One of those on which commands wait for replicas, for that long.
+    Copies(Duration),
+}
 
 /// What takes commands to the server that has a key, and brings the replies.
 pub(super) trait Carrier: Sync {

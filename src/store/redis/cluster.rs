@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::attempt::AbortOnDrop;
+use super::carrier::Lane;
 use super::failure::Failure;
 use super::home::Home;
-use super::link::{DEADLINE, Link, SUSPICIOUS};
+use super::link::{Link, SUSPICIOUS};
 use super::map::Map;
 use super::node::Node;
 use super::place::Place;
@@ -160,21 +161,28 @@ impl Cluster {
     }
 
     /// Sends commands to the server that has the key.
-    pub(super) async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+    pub(super) async fn send(
+        &self,
+        lane: Lane<'_>,
+        key: &str,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
         let mut patience = Patience {
             shared: &self.shared,
             begun: Instant::now(),
             over: false,
         };
-        let sent = timeout(DEADLINE, self.shared.route(slot(key), commands)).await;
+        let limit = Node::limit(lane);
+        let sent = timeout(limit, self.shared.route(lane, slot(key), commands)).await;
         patience.over = true;
         let sent = sent.unwrap_or_else(|_| {
-            let seconds = DEADLINE.as_secs();
+            let seconds = limit.as_secs();
             Err(Failure::Lost(format!(
                 "the cluster did not answer within {seconds} s"
             )))
         });
         let stale = match &sent {
+            Err(Failure::Busy(_)) => false,
             Err(_) => true,
             Ok(replies) => replies.iter().any(|reply| {
                 let failure = Failure::in_reply(reply);
@@ -190,7 +198,7 @@ impl Cluster {
 }
 
 /// Watches over one command for the case that its caller drops it: callers may
-/// be less patient than [`DEADLINE`], and a server that hangs must be given up
+/// be less patient than the store, and a server that hangs must be given up
 /// all the same.
 struct Patience<'a> {
     shared: &'a Arc<Shared>,
@@ -215,7 +223,12 @@ impl Shared {
         self.rounds.load(Ordering::Acquire)
     }
 
-    async fn route(self: &Arc<Self>, slot: usize, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+    async fn route(
+        self: &Arc<Self>,
+        lane: Lane<'_>,
+        slot: usize,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
         let round = self.round();
         let mut node = match self.map().owner(slot) {
             Some(node) => node.clone(),
@@ -229,8 +242,8 @@ impl Shared {
         for hop in 0.. {
             let round = self.round();
             let sent = match asking {
-                true => ask(&node.link, commands).await,
-                false => node.link.send(commands).await,
+                true => ask(&node, lane, commands).await,
+                false => node.send(lane, commands).await,
             };
             match sent {
                 // Nobody there: who has taken over?
@@ -309,12 +322,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// To a server that is about to get the slot: each command after `ASKING`.
-async fn ask(link: &Link, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+async fn ask(node: &Node, lane: Lane<'_>, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
     let asked: Vec<_> = commands
         .iter()
         .flat_map(|command| [cmd("ASKING"), command.clone()])
         .collect();
-    let replies = link.send(&asked).await?;
+    let replies = node.send(lane, &asked).await?;
     Ok(replies.into_iter().skip(1).step_by(2).collect())
 }
 

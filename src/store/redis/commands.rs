@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
+use self::found::{Found, look_once};
+use self::reply::{Reply, read_reply};
+use super::bodies::{Body, Large, MAX_BODY_BYTES};
 use super::carrier::Carrier;
 use super::failure::Failure;
 use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
-use crate::key::RecordName;
-use crate::record::{
-    self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, RecordState,
-};
+use crate::key::{LeaseId, RecordName};
+use crate::outcome::Kept;
+use crate::record::{self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, RecordState};
 
 /// For ever, in practice: what lies beyond it could overflow Redis's clock.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -26,12 +28,16 @@ const ACQUIRES: usize = 3;
 const LINE: usize = 256;
 
 /// Of a record beyond [`MAX_RECORD_BYTES`].
-const TOO_LARGE: &str = "the record is larger than 32 MiB";
+const TOO_LARGE: &str = "the record is larger than 64 KiB without its body";
+
+/// Of a body beyond [`MAX_BODY_BYTES`].
+const TOO_LONG: &str = "the body is larger than 32 MiB";
 
 /// Applies one event. What is sent is put together at once, not when it is first
 /// polled: the future would carry the event along as well.
 pub(super) fn apply<C: Carrier>(
     link: &C,
+    large: Large<'_>,
     name: &RecordName,
     event: Event,
 ) -> impl Future<Output = Result<Answer, StoreError>> + Send {
@@ -39,14 +45,34 @@ pub(super) fn apply<C: Carrier>(
     let command = Command::of(name, &key, event);
     async move {
         match &command {
-            Command::Acquire(claim, Some(set)) => acquire(link, name, &key, claim, set).await,
+            Command::Acquire(claim, Some(set)) => {
+                acquire(link, large, name, &key, claim, set).await
+            }
             Command::Acquire(_, None) => Err(StoreError::refused("an absent key was not acquired")),
-            Command::Script(script, args) => {
+            Command::Script(script, args, body) => {
+                // The holder completes without the body then.
                 if args.bytes() + LINE > MAX_RECORD_BYTES {
-                    // The holder completes without the body then.
                     return Err(StoreError::refused(TOO_LARGE));
                 }
-                read_answer(name, script.run(link, &key, args).await?)
+                let mut reply = read_reply(name, script.run(link, &key, args).await?)?;
+                // Not before: what is recorded already, or belongs to somebody else,
+                // needs no body.
+                if let (Reply::NoBody, Some(body)) = (&reply, body) {
+                    if body.bytes() > MAX_BODY_BYTES {
+                        return Err(StoreError::refused(TOO_LONG));
+                    }
+                    Box::pin(large.put(&key, body)).await?;
+                    let again = Box::pin(script.run(link, &key, args)).await?;
+                    reply = read_reply(name, again)?;
+                }
+                match reply {
+                    Reply::Answer(answer) => Ok(answer),
+                    Reply::Is(found) => {
+                        let whole = Box::pin(found.whole(link, large, name, &key));
+                        Ok(Answer::Is(whole.await?))
+                    }
+                    Reply::NoBody => Err(StoreError::unavailable("the body is gone again")),
+                }
             }
         }
     }
@@ -56,11 +82,13 @@ pub(super) fn apply<C: Carrier>(
 enum Command {
     /// Nothing where no key is ever free.
     Acquire(Claim, Option<Cmd>),
-    Script(&'static Script, Args),
+    /// With the body of an outcome that is to be apart.
+    Script(&'static Script, Args, Option<Body>),
 }
 
 impl Command {
     fn of(name: &RecordName, key: &str, event: Event) -> Self {
+        let mut apart = None;
         let (script, args): (&Script, Args) = match event {
             Event::Acquire { claim } => {
                 let claim = whole(claim);
@@ -107,8 +135,10 @@ impl Command {
                     kept,
                     origin,
                 };
-                let args = terms(&whole(claim), content.room());
-                let args = args.word(step).word(millis(ttl)).content(name, &content);
+                let (lease, args) = (claim.lease, terms(&whole(claim), content.room()));
+                let args = args.word(step).word(millis(ttl));
+                let (args, body) = outcome_args(args, name, lease, &content, ttl);
+                apart = body;
                 (&scripts::COMPLETE, args)
             }
             Event::Release {
@@ -157,7 +187,9 @@ impl Command {
                 let args = Args::with_room(content.room());
                 let args = args.word(seen.lease).word(seen.rev).word(fingerprint);
                 let args = args.word(content.words().0).word(lease).word(millis(ttl));
-                (&scripts::RESOLVE, args.content(name, &content))
+                let (args, body) = outcome_args(args, name, lease, &content, ttl);
+                apart = body;
+                (&scripts::RESOLVE, args)
             }
             Event::Forget { lease } => {
                 let content = Content::Released { verdict: None };
@@ -165,7 +197,26 @@ impl Command {
                 (&scripts::FORGET, args.content(name, &content))
             }
         };
-        Self::Script(script, args)
+        Self::Script(script, args, apart)
+    }
+}
+
+/// An outcome as its script takes it, and its body where that is too large for it. An
+/// outcome that is reduced leaves no body that was written for it whole.
+fn outcome_args(
+    args: Args,
+    name: &RecordName,
+    lease: LeaseId,
+    content: &Content,
+    ttl: Duration,
+) -> (Args, Option<Body>) {
+    let limit = MAX_RECORD_BYTES.saturating_sub(args.bytes() + 2 * LINE);
+    let (args, body) = args.parted(name, content, limit);
+    let is_reduced = matches!(content, Content::Cached { kept, .. } if *kept != Kept::Whole);
+    match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
+        Some(body) => (args.word(body.bytes()), Some(body)),
+        None if is_reduced => (args.word(0), None),
+        None => (args, None),
     }
 }
 
@@ -183,32 +234,46 @@ fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
 /// The record, read together with the time that it lives on.
 pub(super) async fn look(
     link: &impl Carrier,
+    large: Large<'_>,
     name: &RecordName,
     key: &str,
 ) -> Result<Option<RecordState>, StoreError> {
-    let Value::Array(both) = scripts::LOOK.read(link, key).await? else {
-        return Err(unexpected());
-    };
-    match both.as_slice() {
-        [Value::Int(_)] => Err(StoreError::unreadable(TOO_LARGE)),
-        [Value::Nil, _] => Ok(None),
-        [Value::BulkString(bytes), Value::Int(left)] => read_state(name, bytes, *left).map(Some),
-        _ => Err(unexpected()),
+    match look_once(link, name, key).await? {
+        Some(found) => found.whole(link, large, name, key).await,
+        None => Ok(None),
+    }
+}
+
+/// The same for a list, which has no bodies; but an encrypted outcome is one.
+pub(super) async fn look_for_list(
+    link: &impl Carrier,
+    large: Large<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
+    match look_once(link, name, key).await? {
+        Some(found) if found.is_sealed() => found.whole(link, large, name, key).await,
+        found => Ok(found.map(|found| found.state())),
     }
 }
 
 /// What an acquire would answer without writing; `None` where it would write.
 pub(super) async fn found(
     link: &impl Carrier,
+    large: Large<'_>,
     name: &RecordName,
     claim: &Claim,
 ) -> Result<Option<Answer>, StoreError> {
-    let state = look(link, name, &name.to_string()).await?;
-    Ok(state.map(|state| found_by(claim, state)))
+    let key = name.to_string();
+    match look_once(link, name, &key).await? {
+        Some(found) => found_by(claim, found, link, large, name, &key).await,
+        None => Ok(None),
+    }
 }
 
 async fn acquire(
     link: &impl Carrier,
+    large: Large<'_>,
     name: &RecordName,
     key: &str,
     claim: &Claim,
@@ -218,24 +283,25 @@ async fn acquire(
         match link.command(key, set).await {
             Ok(Value::Nil) => return Ok(Answer::Done),
             Ok(Value::BulkString(bytes)) => {
-                let found = decode(name, &bytes)?;
+                let found = Found::read(name, &bytes, 0)?;
                 // A replay needs no exact times: one round trip is all it costs.
-                if matches!(found.content, Content::Cached { .. }) {
-                    return Ok(found_by(claim, found.state(Duration::ZERO)));
+                if found.is_cached() {
+                    let answer = found_by(claim, found, link, large, name, key).await?;
+                    if let Some(answer) = answer {
+                        return Ok(answer);
+                    }
                 }
             }
             Ok(_) => return Err(unexpected()),
             // A full server, or one that has become a replica, still replays.
             Err(refusal) if refusal.refusal().is_some() => {
-                return match Box::pin(look(link, name, key)).await? {
-                    Some(state) => Ok(found_by(claim, state)),
-                    None => Err(refusal.into()),
-                };
+                let found = Box::pin(found(link, large, name, claim)).await?;
+                return found.ok_or_else(|| refusal.into());
             }
             Err(failure) => return Err(failure.into()),
         }
-        if let Some(state) = Box::pin(look(link, name, key)).await? {
-            return Ok(found_by(claim, state));
+        if let Some(answer) = Box::pin(found(link, large, name, claim)).await? {
+            return Ok(answer);
         }
     }
     Err(StoreError::unavailable(
@@ -243,12 +309,28 @@ async fn acquire(
     ))
 }
 
-/// What an acquire answers that found this record.
-fn found_by(claim: &Claim, state: RecordState) -> Answer {
-    match state.is_free() || state.fingerprint() == claim.fingerprint {
-        true => Answer::Is(Some(state)),
-        false => Answer::Mismatch,
+/// What an acquire answers that found this record; `None` where it is gone by now.
+async fn found_by(
+    claim: &Claim,
+    found: Found,
+    link: &impl Carrier,
+    large: Large<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<Answer>, StoreError> {
+    if !found.is_for(claim) {
+        return Ok(Some(Answer::Mismatch));
     }
+    if !found.has_body_apart() {
+        return Ok(Some(Answer::Is(Some(found.state()))));
+    }
+    let whole = Box::pin(found.whole(link, large, name, key)).await?;
+    Ok(whole.map(
+        |state| match state.is_free() || state.fingerprint() == claim.fingerprint {
+            true => Answer::Is(Some(state)),
+            false => Answer::Mismatch,
+        },
+    ))
 }
 
 /// The content of a holder's record, of which scripts take what stands behind the
@@ -286,56 +368,12 @@ fn terms(claim: &Claim, content: usize) -> Args {
         .word(millis(claim.retention))
 }
 
-/// What a script says became of the event.
-fn read_answer(name: &RecordName, reply: Value) -> Result<Answer, StoreError> {
-    let words = match reply {
-        // The usual case, in the shortest form.
-        Value::BulkString(word) if word == b"done" => return Ok(Answer::Done),
-        Value::Array(words) => words,
-        _ => return Err(unexpected()),
-    };
-    let Some(Value::BulkString(word)) = words.first() else {
-        return Err(unexpected());
-    };
-    match (word.as_slice(), &words[1..]) {
-        (b"done", []) => Ok(Answer::Done),
-        (b"not-holder", []) => Ok(Answer::NotHolder),
-        (b"stale-step", []) => Ok(Answer::StaleStep),
-        (b"mismatch", []) => Ok(Answer::Mismatch),
-        (b"is", []) => Ok(Answer::Is(None)),
-        (b"is", [Value::BulkString(bytes), Value::Int(left)]) => {
-            Ok(Answer::Is(Some(read_state(name, bytes, *left)?)))
-        }
-        (b"lost", [Value::BulkString(bytes), Value::Int(left)]) => {
-            Ok(Answer::Lost(read_state(name, bytes, *left)?))
-        }
-        (b"too-large", []) => Err(StoreError::unreadable(TOO_LARGE)),
-        (b"unreadable", [Value::BulkString(line)]) => Err(match Record::decode(name, line) {
-            Err(reason) => reason,
-            Ok(_) => StoreError::unreadable("its first line is not spelled as this version does"),
-        }),
-        _ => Err(unexpected()),
-    }
-}
-
-fn decode(name: &RecordName, bytes: &[u8]) -> Result<Record, StoreError> {
-    if bytes.len() > MAX_RECORD_BYTES {
-        return Err(StoreError::unreadable(TOO_LARGE));
-    }
-    Record::decode(name, bytes)
-}
-
-fn read_state(name: &RecordName, bytes: &[u8], left: i64) -> Result<RecordState, StoreError> {
-    // Nothing of ours lives for ever: somebody has changed the key, and the script
-    // that found it gave it its own time again.
-    let left = u64::try_from(left).map_or(CENTURY, Duration::from_millis);
-    Ok(decode(name, bytes)?.state(left))
-}
-
 pub(super) fn unexpected() -> StoreError {
     StoreError::unavailable(Failure::unexpected_reply())
 }
 
 mod damaged;
+mod found;
+mod reply;
 
 pub(super) use self::damaged::{discard, unreadable};

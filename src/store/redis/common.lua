@@ -38,6 +38,20 @@ local function write(new, content, ttl)
   return value
 end
 
+-- Whether the body of that length is there that the outcome of this lease is about to
+-- have apart: then it lives as long as the outcome. Of no bytes none is left.
+local function has_body(lease, length, ttl)
+  local body = body_of(lease)
+  if length == '0' then
+    redis.call('DEL', body)
+    return true
+  end
+  local head = 'genesys-once/FORMAT_VERSION body ' .. key .. ' ' .. lease .. ' ' .. length .. '\n'
+  return redis.call('STRLEN', body) == #head + tonumber(length)
+    and redis.call('GETRANGE', body, 0, #head - 1) == head
+    and redis.call('PEXPIRE', body, integer(ttl)) == 1
+end
+
 -- The record as it stands, with the time that it lives on.
 local function is()
   if not record then

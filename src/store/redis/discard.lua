@@ -6,6 +6,10 @@ end
 if redis.sha1hex(value) ~= ARGV[1] then
   return 0
 end
+local record = read_line(string.sub(value, 1, 512))
+if record then
+  redis.call('DEL', body_of(record.lease))
+end
 redis.call('DEL', KEYS[1])
 redis.pcall('PUBLISH', KEYS[1], 'discarded')
 return 1

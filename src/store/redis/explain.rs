@@ -8,6 +8,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo
 
 use super::dial::{client, dial, install_tls_provider};
 use super::server::{DialError, Server, TOO_OLD, invalid, unavailable};
+use super::wire::Load;
 use crate::error::Error;
 
 /// How long the attempt may take that finds out why another one failed.
@@ -92,7 +93,15 @@ impl Server {
         };
         let info = addr.into_connection_info().ok()?;
         let config = AsyncConnectionConfig::new().set_connection_timeout(None);
-        let answered = match dial(&client(info).ok()?, config, PROBE_DEADLINE).await {
+        let answered = match dial(
+            &client(info).ok()?,
+            None,
+            config,
+            PROBE_DEADLINE,
+            Load::Commands,
+        )
+        .await
+        {
             Ok(_) => true,
             Err(DialError::Redis(error)) => says_something(&error),
             Err(_) => false,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use redis::{ErrorKind, RedisError, Value};
 
+use super::wire::TOO_LARGE;
 use crate::error::{RefusalKind, StoreError};
 
 /// Why a command has no reply.
@@ -21,6 +22,11 @@ pub(super) enum Failure {
     Lost(String),
     /// There was no connection to send it on: nothing was applied.
     Unsent(String),
+    /// No connection was free to send it on: nothing was applied.
+    Busy(String),
+    /// What the server has is larger than anything asked for: the connection has
+    /// ended before it was read.
+    TooLarge,
 }
 
 /// The server does not have that key, another one does; nothing was applied.
@@ -77,7 +83,7 @@ impl Failure {
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Server { code, .. } => Some(code),
-            Self::Lost(_) | Self::Unsent(_) => None,
+            Self::Lost(_) | Self::Unsent(_) | Self::Busy(_) | Self::TooLarge => None,
         }
     }
 
@@ -105,8 +111,13 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Server { text, .. } | Self::Lost(text) | Self::Unsent(text)) = self;
-        f.write_str(text)
+        f.write_str(match self {
+            Self::TooLarge => TOO_LARGE,
+            Self::Server { text, .. }
+            | Self::Lost(text)
+            | Self::Unsent(text)
+            | Self::Busy(text) => text,
+        })
     }
 }
 
@@ -118,6 +129,7 @@ impl From<RedisError> for Failure {
                 code: error.code().unwrap_or("ERR").into(),
                 text,
             },
+            _ if text.contains(TOO_LARGE) => Self::TooLarge,
             _ => Self::Lost(text),
         }
     }
@@ -132,6 +144,8 @@ impl From<Failure> for StoreError {
             Failure::Server { code, .. } if code == "WRONGTYPE" => {
                 Self::unreadable("the key holds another type of value, not a record")
             }
+            Failure::TooLarge => Self::unreadable(TOO_LARGE),
+            Failure::Busy(text) => Self::refused_as(RefusalKind::NotNow, text),
             Failure::Server { text, .. } | Failure::Lost(text) | Failure::Unsent(text) => {
                 Self::unavailable(text)
             }

@@ -44,3 +44,8 @@ local function left_of(record)
   return said, said
 end
 
+-- Where the body is that the record of a lease has apart: in the same slot.
+local function body_of(lease)
+  return 'genesys-once:{' .. KEYS[1] .. '}:' .. lease
+end
+

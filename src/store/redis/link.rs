@@ -19,6 +19,7 @@ use super::home::Home;
 use super::notices::Notices;
 use super::place::Place;
 use super::server::{DialError, Dialled, Server};
+use super::wire::{Life, Load};
 
 /// How long a command may take, a new connection included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
@@ -56,9 +57,8 @@ struct Live {
     server: Server,
     connection: MultiplexedConnection,
     closed: Arc<AtomicBool>,
-    born: Instant,
-    /// When something was last heard, in milliseconds after `born`.
-    heard: AtomicU64,
+    life: Arc<Life>,
+    _driver: AbortOnDrop,
     /// Closes it when the sentinels name another primary.
     _watch: Option<AbortOnDrop>,
 }
@@ -68,14 +68,8 @@ impl Live {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn hear(&self) {
-        let now = self.born.elapsed().as_millis() as u64;
-        self.heard.fetch_max(now, Ordering::Relaxed);
-    }
-
     fn heard_since(&self, then: Instant) -> bool {
-        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
-        self.born + heard >= then
+        self.life.heard() >= then
     }
 }
 
@@ -160,8 +154,12 @@ impl Link {
     }
 
     /// Another connection to where this link leads, for the caller alone.
-    pub(super) async fn dial_another(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
-        self.shared.place.dial(notices).await
+    pub(super) async fn dial_another(
+        &self,
+        load: Load,
+        notices: &Arc<Notices>,
+    ) -> Result<Dialled, DialError> {
+        self.shared.place.dial(load, notices).await
     }
 
     /// The server that the connection at hand leads to.
@@ -259,9 +257,9 @@ impl Link {
         let answer = Box::pin(send(live.connection.clone()));
         let answer = timeout_at(begun + DEADLINE, answer).await;
         watch.over = true;
+        let late = answer.is_err();
         let failure = match answer {
             Ok(Ok(answer)) => {
-                live.hear();
                 let mut failures = replies(&answer).iter().filter_map(Failure::in_reply);
                 if failures.any(|failure| failure.ends_connection()) {
                     self.drop_connection(&live);
@@ -275,10 +273,9 @@ impl Link {
                 DEADLINE.as_secs()
             )),
         };
-        if failure.ends_connection() {
+        // What is slow and delivers is not gone.
+        if failure.ends_connection() && !(late && live.heard_since(sent)) {
             self.drop_connection(&live);
-        } else {
-            live.hear();
         }
         Err(failure)
     }
@@ -319,7 +316,7 @@ impl Link {
         let link = Arc::downgrade(&self.shared);
         let (place, notices) = (self.shared.place.clone(), self.shared.notices.clone());
         let task = self.shared.place.home().spawn(async move {
-            let dialled = place.dial(&notices).await;
+            let dialled = place.dial(Load::Commands, &notices).await;
             let Some(link) = link.upgrade() else {
                 return;
             };
@@ -365,8 +362,8 @@ impl Shared {
             server: dialled.server,
             connection: dialled.connection,
             closed: dialled.closed,
-            born: Instant::now(),
-            heard: AtomicU64::new(0),
+            life: dialled.life,
+            _driver: dialled.driver,
             _watch: watch,
         }
     }

@@ -10,16 +10,17 @@ use futures_util::future::join_all;
 use redis::{Cmd, Value, cmd};
 use tokio::time::sleep;
 
-use super::commands::{look, unexpected, unreadable};
+use super::bodies::Large;
+use super::commands::{look_for_list, unexpected, unreadable};
 use super::failure::Failure;
-use super::routes::{Layout, Routes, Shard};
+use super::routes::{Layout, Shard};
 use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{MAGIC, RecordState};
 use crate::store::{Cursor, ListFilter, ListQuery, Page, UnreadableRecord};
 
-/// Keys that one `SCAN` looks at.
-const SCAN: usize = 1000;
+/// Keys that one `SCAN` looks at: what it returns of them is below 64 KiB.
+const SCAN: usize = 400;
 
 /// How the first lines of records go on that can be read, and whether such a
 /// record may be indeterminate; which locks have lapsed, their time to live says.
@@ -40,7 +41,7 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Batches of keys that one page looks at.
-const BATCHES: usize = 10;
+const BATCHES: usize = 25;
 
 /// Records that are read at a time.
 const AT_ONCE: usize = 8;
@@ -56,7 +57,7 @@ const AT_ONCE: usize = 8;
 /// Where a primary does not answer, and where servers or slots have changed since
 /// the first page. A first page is tried again first.
 pub(super) async fn page(
-    routes: &Routes,
+    large: Large<'_>,
     namespace: &Namespace,
     query: &ListQuery,
 ) -> Result<Page, StoreError> {
@@ -64,7 +65,7 @@ pub(super) async fn page(
     loop {
         tries += 1;
         let mut walk = Walk {
-            routes,
+            large,
             namespace,
             prefix: format!("genesys-once:{namespace}:"),
             query,
@@ -134,7 +135,7 @@ impl Position {
 }
 
 struct Walk<'a> {
-    routes: &'a Routes,
+    large: Large<'a>,
     namespace: &'a Namespace,
     prefix: String,
     query: &'a ListQuery,
@@ -180,7 +181,7 @@ impl Walk<'_> {
     }
 
     async fn layout(&self) -> Result<Layout, StoreError> {
-        let layout = self.routes.layout().await?;
+        let layout = self.large.routes.layout().await?;
         match layout.is_moving() {
             true => Err(not_whole("slots are on their way to another server")),
             false => Ok(layout),
@@ -191,7 +192,7 @@ impl Walk<'_> {
     fn id(&self, layout: &Layout) -> u64 {
         static PROCESS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut hasher = PROCESS.build_hasher();
-        std::ptr::from_ref(self.routes).hash(&mut hasher);
+        std::ptr::from_ref(self.large.routes).hash(&mut hasher);
         layout.hash(&mut hasher);
         hasher.finish()
     }
@@ -252,10 +253,12 @@ impl Walk<'_> {
     async fn read(&self, key: IdempotencyKey) -> Result<Read, StoreError> {
         let name = RecordName::new(self.namespace.clone(), key);
         let redis_key = name.to_string();
-        Ok(match look(self.routes, &name, &redis_key).await {
+        let routes = self.large.routes;
+        let read = look_for_list(routes, self.large, &name, &redis_key);
+        Ok(match read.await {
             Err(reason) if reason.is_unreadable() => {
                 // Once more, so that reason and bytes are of one moment.
-                let record = unreadable(self.routes, &name, &redis_key).await?;
+                let record = unreadable(routes, &name, &redis_key).await?;
                 record.map_or(Read::Gone, Read::Unreadable)
             }
             state => state?.map_or(Read::Gone, Read::Readable),

@@ -16,6 +16,7 @@ use super::home::Home;
 use super::notices::Notices;
 use super::sentinel::Sentinels;
 use super::server::{DialError, Dialled, Server};
+use super::wire::Load;
 
 /// How long a new connection may take to say whom it leads to.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -50,17 +51,21 @@ impl Place {
     }
 
     /// Connects and logs in; `notices` is told what the server pushes.
-    pub(super) async fn dial(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
+    pub(super) async fn dial(
+        &self,
+        load: Load,
+        notices: &Arc<Notices>,
+    ) -> Result<Dialled, DialError> {
         let sentinels = match self {
-            Self::Server(server) => return server.dial(notices).await,
-            Self::Member(server, id) => return dial_member(server, id, notices).await,
+            Self::Server(server) => return server.dial_for(load, notices).await,
+            Self::Member(server, id) => return dial_member(server, id, load, notices).await,
             Self::Primary(sentinels) => sentinels,
         };
         sentinels.follow();
         let server = sentinels.find().await.map_err(DialError::NoPrimary)?;
         let address = server.address();
         // The address belongs into these messages, and the link knows the name only.
-        let dialled = server.dial(notices).await.map_err(|error| {
+        let dialled = server.dial_for(load, notices).await.map_err(|error| {
             DialError::NoPrimary(format!("{sentinels}: {}", error.at(&address)))
         })?;
         let role = ask(&dialled, &cmd("ROLE")).await;
@@ -99,9 +104,10 @@ impl Place {
 async fn dial_member(
     server: &Server,
     id: &str,
+    load: Load,
     notices: &Arc<Notices>,
 ) -> Result<Dialled, DialError> {
-    let dialled = server.dial(notices).await?;
+    let dialled = server.dial_for(load, notices).await?;
     let mut who = cmd("CLUSTER");
     who.arg("MYID");
     // A user without the right to ask has to do with the address.

@@ -7,7 +7,7 @@ use std::slice;
 
 use redis::{Cmd, Value, cmd};
 
-use super::carrier::{Carrier, only};
+use super::carrier::{Carrier, Lane, only};
 use super::cluster::Cluster;
 use super::failure::Failure;
 use super::home::Home;
@@ -45,13 +45,16 @@ impl Routes {
         }
     }
 
-    /// Makes sure of who has what: a server has sent us away.
-    pub(super) async fn doubt(&self) {
+    /// Sends commands about one key in one go, by a connection of that kind.
+    pub(super) async fn send_by(
+        &self,
+        lane: Lane<'_>,
+        key: &str,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Failure> {
         match self {
-            Self::One(node) => node.link.doubt(),
-            Self::Cluster(cluster) => {
-                cluster.refresh().await;
-            }
+            Self::One(node) => node.send(lane, commands).await,
+            Self::Cluster(cluster) => Box::pin(cluster.send(lane, key, commands)).await,
         }
     }
 
@@ -160,7 +163,7 @@ impl Carrier for Routes {
     async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
         match self {
             Self::One(node) => node.link.send(commands).await,
-            Self::Cluster(cluster) => Box::pin(cluster.send(key, commands)).await,
+            Self::Cluster(cluster) => Box::pin(cluster.send(Lane::Shared, key, commands)).await,
         }
     }
 
@@ -168,7 +171,8 @@ impl Carrier for Routes {
         match self {
             Self::One(node) => node.link.command(command).await,
             Self::Cluster(cluster) => {
-                let replies = Box::pin(cluster.send(key, slice::from_ref(command)));
+                let command = slice::from_ref(command);
+                let replies = Box::pin(cluster.send(Lane::Shared, key, command));
                 only(replies.await?)
             }
         }

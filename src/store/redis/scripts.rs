@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 
 use super::carrier::Carrier;
@@ -21,10 +22,10 @@ use crate::store::BoxFuture;
 /// smaller.
 const ALWAYS_FITS: usize = 4096;
 
-/// The largest record that is read or written, in bytes: what an answer of 8 MiB
-/// takes, with room for the escapes of its text. What is larger was not written
-/// by this crate, and is not fetched.
-pub(super) const MAX_RECORD_BYTES: usize = 32 << 20;
+/// The largest record that is read or written, in bytes: no command on the connection
+/// that all share carries or returns more. The body of a larger outcome is apart.
+/// What is larger was not written by this crate, and is not fetched.
+pub(super) const MAX_RECORD_BYTES: usize = 64 << 10;
 
 /// One script in all its forms.
 pub(super) struct Script {
@@ -146,7 +147,7 @@ impl Args {
     /// of which are a record's.
     pub(super) fn with_room(content: usize) -> Self {
         Self {
-            text: Vec::with_capacity(160 + content),
+            text: Vec::with_capacity(160 + content.min(MAX_RECORD_BYTES)),
             ends: Vec::with_capacity(8),
         }
     }
@@ -161,6 +162,17 @@ impl Args {
     pub(super) fn content(mut self, name: &RecordName, content: &Content) -> Self {
         content.write(name, &mut self.text);
         self.end()
+    }
+
+    /// The same within `limit` bytes, but for a body that does not fit.
+    pub(super) fn parted(
+        mut self,
+        name: &RecordName,
+        content: &Content,
+        limit: usize,
+    ) -> (Self, Option<Bytes>) {
+        let body = content.write_parted(name, &mut self.text, limit).cloned();
+        (self.end(), body)
     }
 
     /// How many bytes they are together.
@@ -239,4 +251,4 @@ script!(LOOK, "grammar.lua", "look.lua");
 script!(MARKER, "marker.lua");
 script!(PROVE, "prove.lua");
 script!(IDENTIFY, "identify.lua");
-script!(DISCARD, "discard.lua");
+script!(DISCARD, "grammar.lua", "discard.lua");

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::aio::{MultiplexedConnection, SendError};
+use redis::aio::SendError;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, PushInfo, PushKind,
-    RedisError, Value,
+    RedisError, TlsCertificates, Value,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::dial::{client, dial, install_tls_provider};
+pub(super) use super::dial::Dialled;
+use super::dial::{Wired, client, dial, install_tls_provider};
 use super::home::Home;
 use super::login::{self, Options, Provider};
 use super::notices::Notices;
 use super::url::check_unused_parts;
+use super::wire::Load;
 use crate::error::{Error, StoreError};
 
 /// After so much longer, nobody drives the runtime that it runs on.
@@ -33,24 +35,9 @@ pub(super) struct Server {
     pub(super) client: Arc<Client>,
     /// Asked for user and password at each connect.
     pub(super) provider: Option<Provider>,
+    tls: Option<Arc<TlsCertificates>>,
     connect_timeout: Duration,
     home: Home,
-}
-
-/// A connection, fresh from the handshake.
-pub(super) struct Dialled {
-    /// Where it leads.
-    pub(super) server: Server,
-    /// Clones share it.
-    pub(super) connection: MultiplexedConnection,
-    /// Set once the connection has ended.
-    pub(super) closed: Arc<AtomicBool>,
-}
-
-impl Dialled {
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
 }
 
 /// Why a server could not be dialled.
@@ -109,6 +96,7 @@ impl Server {
         Ok(Self {
             client: Arc::new(client(info)?),
             provider,
+            tls: options.tls.clone().map(Arc::new),
             connect_timeout: options.connect_timeout,
             home: Home::here(),
         })
@@ -199,6 +187,15 @@ impl Server {
 
     /// Connects and logs in; `notices` is told what the server pushes.
     pub(super) async fn dial(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
+        self.dial_for(Load::Commands, notices).await
+    }
+
+    /// The same, for bodies perhaps.
+    pub(super) async fn dial_for(
+        &self,
+        load: Load,
+        notices: &Arc<Notices>,
+    ) -> Result<Dialled, DialError> {
         let closed = Arc::new(AtomicBool::new(false));
         let push = {
             let (notices, closed) = (notices.clone(), closed.clone());
@@ -235,12 +232,14 @@ impl Server {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(push);
-        let connection = self.dial_at_home(config).await?;
+        let wired = self.dial_at_home(config, load).await?;
         let server = self.clone();
         Ok(Dialled {
             server,
-            connection,
+            connection: wired.connection,
             closed,
+            life: wired.life,
+            driver: wired.driver,
         })
     }
 
@@ -248,17 +247,19 @@ impl Server {
     async fn dial_at_home(
         &self,
         config: AsyncConnectionConfig,
-    ) -> Result<MultiplexedConnection, DialError> {
+        load: Load,
+    ) -> Result<Wired, DialError> {
         let (done, dialled) = oneshot::channel();
         let (client, provider) = (self.client.clone(), self.provider.clone());
-        let limit = self.connect_timeout;
+        let (tls, limit) = (self.tls.clone(), self.connect_timeout);
         let task = self.home.spawn(async move {
             let dialled = async {
+                let tls = tls.as_deref();
                 match provider {
-                    None => dial(&client, config, limit).await,
+                    None => dial(&client, tls, config, limit, load).await,
                     Some(provider) => {
                         let client = login::with_credentials(&client, &provider).await?;
-                        dial(&client, config, limit).await
+                        dial(&client, tls, config, limit, load).await
                     }
                 }
             };

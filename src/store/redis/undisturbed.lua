@@ -6,7 +6,7 @@
 local argv, call = ARGV, redis.call
 local acquired = 'genesys-once/FORMAT_VERSION locked dispatched ' .. argv[1] .. ' 1 0 ' .. argv[2] .. ' '
   .. argv[3] .. ' ' .. argv[4] .. '\n'
-if argv[5] == '0' and call('GETRANGE', KEYS[1], '0', #acquired - 1) == acquired then
+if argv[5] == '0' and not argv[8] and call('GETRANGE', KEYS[1], '0', #acquired - 1) == acquired then
   call('SET', KEYS[1], 'genesys-once/FORMAT_VERSION cached - ' .. argv[1] .. ' 2 0 ' .. argv[2] .. ' '
     .. argv[3] .. ' ' .. argv[6] .. '\n' .. argv[7], 'PX', argv[6])
   redis.pcall('PUBLISH', KEYS[1], 'cached')

@@ -25,9 +25,10 @@ const NOTICE: Duration = Duration::from_secs(2);
 pub(super) async fn all(suite: &Suite<'_>) {
     one_of_many_acquires(suite).await;
     one_of_many_takes_over(suite).await;
+    // Before a record is left in the namespace that it lists.
+    records_are_listed(suite).await;
     namespaces_share_nothing(suite).await;
     notices_come_and_end(suite).await;
-    records_are_listed(suite).await;
 }
 
 async fn one_of_many_acquires(suite: &Suite<'_>) {

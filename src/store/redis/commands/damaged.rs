@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::super::carrier::Carrier;
 use super::super::scripts::{self, Args};
-use super::{TOO_LARGE, read_state, unexpected};
+use super::{Found, TOO_LARGE, unexpected};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::store::UnreadableRecord;
@@ -33,7 +33,7 @@ pub(in super::super) async fn unreadable(
             Value::BulkString(stamp),
             Value::BulkString(bytes),
             Value::Int(left),
-        ] => match read_state(name, bytes, *left) {
+        ] => match Found::read(name, bytes, *left) {
             Ok(_) => return Ok(None),
             Err(reason) => (stamp, reason, bytes),
         },

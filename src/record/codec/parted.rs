@@ -1,0 +1,62 @@
+//! A record whose outcome has its body apart: written without the body, read without
+//! it, and put together again. Where the body is, its store knows.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::written::{Name, write_parted};
+use crate::error::StoreError;
+use crate::key::RecordName;
+use crate::outcome::{Kept, Outcome};
+use crate::record::{Content, Record};
+
+impl Record {
+    /// This record with the body that it has apart; without one it is the status
+    /// alone.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError::unreadable` for an encrypted outcome without its body: nothing of
+    /// it can be read.
+    pub(crate) fn with_body(mut self, body: Option<Bytes>) -> Result<Self, StoreError> {
+        if let Content::Cached { outcome, kept, .. } = &mut self.content {
+            match body {
+                Some(body) => *outcome = Arc::new(outcome.with_body(body)),
+                None if outcome.is_sealed() => {
+                    return Err(StoreError::unreadable("its encrypted outcome is gone"));
+                }
+                None => {
+                    let status = outcome.status_code;
+                    *outcome = Arc::new(Outcome::new(status, HeaderMap::new(), ""));
+                    *kept = Kept::TooLarge;
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Content {
+    /// The same in `limit` bytes: where an outcome's body does not fit, the JSON says
+    /// that it is apart, and this is the body. Without a body it might take more.
+    pub(crate) fn write_parted(
+        &self,
+        name: &RecordName,
+        to: &mut Vec<u8>,
+        limit: usize,
+    ) -> Option<&Bytes> {
+        match self {
+            Self::Cached {
+                outcome,
+                kept,
+                origin,
+            } => write_parted(to, Some(Name(name)), outcome, *kept, origin, limit),
+            _ => {
+                self.write(name, to);
+                None
+            }
+        }
+    }
+}

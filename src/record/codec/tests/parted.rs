@@ -1,0 +1,75 @@
+//! Records whose outcome has its body apart.
+
+use super::*;
+
+/// Red when the record changes its form, or the limit is not kept.
+#[test]
+fn record_says_that_its_body_is_apart() {
+    let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "0123456789");
+    let content = Content::Cached {
+        outcome: Arc::new(outcome),
+        kept: Kept::Whole,
+        origin: Default::default(),
+    };
+    let mut whole = Vec::new();
+    assert_eq!(content.write_parted(&name(), &mut whole, 1000), None);
+    let mut written = Vec::new();
+    content.write(&name(), &mut written);
+    assert_eq!(whole, written);
+
+    let mut parted = Vec::new();
+    let body = content.write_parted(&name(), &mut parted, written.len() - 1);
+    assert_eq!(body.map(|body| &body[..]), Some(&b"0123456789"[..]));
+    let json = format!(
+        "{{\"name\":\"{}\",\"status\":200,\"headers\":[],\"body\":10,\"apart\":true,\"attempts\":0}}\n",
+        name()
+    );
+    assert_eq!(String::from_utf8(parted.clone()).unwrap(), json);
+
+    let (lease, fingerprint) = ("01".repeat(16), "02".repeat(32));
+    let line = format!("genesys-once/3 cached - {lease} 2 0 {fingerprint} 5 5\n");
+    let bytes = [line.as_bytes(), &parted].concat();
+    // A store that keeps no bodies apart has no such record.
+    assert!(Record::decode(&name(), &bytes).unwrap_err().is_unreadable());
+    let (record, length) = Record::decode_parted(&name(), &bytes).unwrap();
+    assert_eq!(length, Some(10));
+    let with = record.clone().with_body(Some("0123456789".into())).unwrap();
+    let Content::Cached { outcome, kept, .. } = with.content else {
+        panic!("not cached");
+    };
+    assert_eq!((&outcome.body[..], kept), (&b"0123456789"[..], Kept::Whole));
+    let Content::Cached { outcome, kept, .. } = record.with_body(None).unwrap().content else {
+        panic!("not cached");
+    };
+    let told = (outcome.status_code, outcome.body.len(), kept);
+    assert_eq!(told, (StatusCode::OK, 0, Kept::TooLarge));
+    // What follows is no body of this record.
+    let longer = [&bytes[..], b"0123456789"].concat();
+    assert!(Record::decode_parted(&name(), &longer).is_err());
+}
+
+/// Nothing of it could be read: it is not told as an outcome without a body.
+#[test]
+fn sealed_outcome_without_its_body_is_unreadable() {
+    let outcome = Outcome::sealed(HeaderMap::new(), vec![0xff; 50]);
+    let mut parted = Vec::new();
+    let content = Content::Cached {
+        outcome: Arc::new(outcome),
+        kept: Kept::Whole,
+        origin: Default::default(),
+    };
+    assert!(content.write_parted(&name(), &mut parted, 10).is_some());
+    let (lease, fingerprint) = ("01".repeat(16), "02".repeat(32));
+    let line = format!("genesys-once/3 cached - {lease} 2 0 {fingerprint} 5 5\n");
+    let bytes = [line.as_bytes(), &parted].concat();
+    let (record, _) = Record::decode_parted(&name(), &bytes).unwrap();
+    let whole = record
+        .clone()
+        .with_body(Some(vec![0xff; 50].into()))
+        .unwrap();
+    let Content::Cached { outcome, .. } = whole.content else {
+        panic!("not cached");
+    };
+    assert!(outcome.is_sealed() && outcome.body.len() == 50);
+    assert!(record.with_body(None).unwrap_err().is_unreadable());
+}

@@ -1,0 +1,8 @@
+-- ARGV 1, 2: how a body begins before this part and after it; 3: where it goes; 4: the
+-- part. Returns 0 where it is not this part's turn.
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
+  return 0
+end
+redis.call('SETRANGE', KEYS[1], ARGV[3], ARGV[4])
+redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
+return 1

@@ -1,0 +1,143 @@
+//! A way to a server on which large things go badly: connections that stop once
+//! they have brought so much, are slow, or are cut once they have taken so much.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
+
+struct Limits {
+    /// What a connection may bring from the server.
+    bring: watch::Sender<usize>,
+    /// What a connection may take to it.
+    take: AtomicUsize,
+    /// Between two pieces of 16 KiB, in milliseconds.
+    pause: AtomicUsize,
+    stopped: AtomicUsize,
+    cut: AtomicUsize,
+}
+
+impl Limits {
+    async fn pace(&self, bytes: usize) {
+        let pause = self.pause.load(Ordering::SeqCst) * bytes / (16 << 10);
+        if pause > 0 {
+            sleep(Duration::from_millis(pause as u64)).await;
+        }
+    }
+}
+
+/// The way; it ends with the test.
+pub struct Narrow {
+    port: u16,
+    limits: Arc<Limits>,
+    task: JoinHandle<()>,
+}
+
+impl Narrow {
+    pub async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let limits = Arc::new(Limits {
+            bring: watch::Sender::new(usize::MAX),
+            take: AtomicUsize::new(usize::MAX),
+            pause: AtomicUsize::new(0),
+            stopped: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
+        });
+        let task = tokio::spawn({
+            let limits = limits.clone();
+            async move {
+                let mut ways = JoinSet::new();
+                while let Ok((client, _)) = listener.accept().await {
+                    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+                        continue;
+                    };
+                    let (from_client, to_client) = client.into_split();
+                    let (from_server, to_server) = server.into_split();
+                    let limits = limits.clone();
+                    ways.spawn(async move {
+                        tokio::select! {
+                            () = bring(from_server, to_client, &limits) => {}
+                            () = take(from_client, to_server, &limits) => {}
+                        }
+                    });
+                }
+            }
+        });
+        Self { port, limits, task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A connection stops that would bring more than that.
+    pub fn bring_at_most(&self, bytes: usize) {
+        self.limits.bring.send_replace(bytes);
+    }
+
+    /// A connection is cut that would take more than that.
+    pub fn cut_after(&self, bytes: usize) {
+        self.limits.take.store(bytes, Ordering::SeqCst);
+    }
+
+    /// A piece of 16 KiB takes so long, in either direction.
+    pub fn slow_down(&self, pause: Duration) {
+        let pause = pause.as_millis() as usize;
+        self.limits.pause.store(pause, Ordering::SeqCst);
+    }
+
+    /// How many have stopped.
+    pub fn stopped(&self) -> usize {
+        self.limits.stopped.load(Ordering::SeqCst)
+    }
+
+    /// How many were cut.
+    pub fn cut(&self) -> usize {
+        self.limits.cut.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Narrow {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn bring(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, limits: &Limits) {
+    let (mut most, mut brought, mut buffer) = (limits.bring.subscribe(), 0, vec![0; 16 << 10]);
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        brought += count;
+        if brought > *most.borrow() {
+            limits.stopped.fetch_add(1, Ordering::SeqCst);
+            if most.wait_for(|most| brought <= *most).await.is_err() {
+                return;
+            }
+        }
+        limits.pace(count).await;
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn take(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, limits: &Limits) {
+    let (mut taken, mut buffer) = (0, vec![0; 16 << 10]);
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        taken += count;
+        if taken > limits.take.load(Ordering::SeqCst) {
+            limits.cut.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        limits.pace(count).await;
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
