@@ -43,6 +43,8 @@
 //! | `genesys_once_upstream_call_duration_seconds` | histogram | seconds | `verdict`: `final`, `not_executed`, `unknown` | Time from sending a call to its answer or failure. |
 //! | `genesys_once_hold_duration_seconds` | histogram | seconds | `by`: `platform`, `limiter`, `permit`, `token`, `retry` | Time an execution waited before a call, by what held it back. |
 //! | `genesys_once_indeterminate_total` | counter | count | | Keys that became indeterminate: somebody has to resolve them. |
+//! | `genesys_once_indeterminate_keys` | gauge | count | | Indeterminate keys that the last walk found, in the process that made it. |
+//! | `genesys_once_indeterminate_oldest_seconds` | gauge | seconds | | Time since the oldest of these keys was sent. |
 //! | `genesys_once_leases_lost_total` | counter | count | | Leases lost while an execution held them. |
 //! | `genesys_once_store_command_duration_seconds` | histogram | seconds | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Time from sending a store command to its end, time-outs included. |
 //! | `genesys_once_store_failures_total` | counter | count | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Store commands that failed, those included that an open breaker stopped. |
@@ -56,6 +58,11 @@
 //! Gauges fall whatever ends what they count, a kill included. What a handle
 //! outside of an engine does (an [`execution`](crate::execution) driven by hand)
 //! is counted, too, as far as it makes calls or loses leases.
+//!
+//! The two gauges of indeterminate keys need
+//! [`watch_indeterminate`](crate::EngineBuilder::watch_indeterminate). One process
+//! walks at a time; in all others they are 0, so that the sum over all processes
+//! counts each key once.
 //!
 //! Exporters render histograms as summaries unless they are told buckets;
 //! [`BUCKETS`] suits all of these, from a store in memory to an action that runs
@@ -88,7 +95,7 @@ pub use self::metric::{BUCKETS, Kind, METRICS, Metric};
 #[cfg(feature = "redis")]
 pub(crate) use self::meters::store_emptied;
 pub(crate) use self::meters::{
-    Meters, UpstreamCall, breaker_open, command, held, indeterminate, lease_lost, start,
+    Meters, UpstreamCall, Watched, breaker_open, command, held, indeterminate, lease_lost, start,
     store_command, store_stopped, token_renewal,
 };
 pub(crate) use self::series::Raised;

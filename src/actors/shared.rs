@@ -16,6 +16,7 @@ use super::resolution::Sightings;
 use super::token::Tokens;
 use super::unmatched::Unmatched;
 use super::waits::WaitList;
+use super::watcher::Watch;
 use crate::error::Error;
 use crate::execution::Terms;
 use crate::flights::{Admission, Flights};
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub waits: WaitList,
     pub unmatched: Unmatched,
     pub sightings: Sightings,
+    /// Where indeterminate keys are looked for from time to time.
+    pub watch: Option<Watch>,
     /// Turns true when executions are cut off.
     pub cut: Posted<bool>,
     /// What waits for the store to take it.

@@ -284,7 +284,8 @@ impl Execution<Locked> {
         let lease = Lease::until(self.state.held.live_until);
         let call = Call::new(self.core.request.clone(), self.state.held.attempts)
             .with_max_response_bytes(self.state.held.reading.max_response_bytes)
-            .under(&lease);
+            .under(&lease)
+            .before(self.core.progress.start_limit());
         let limit = upstream.attempt_limit().min(claim.attempts.timeout);
         // Before the clock is looked at: a subscriber may take its time.
         let span = telemetry::attempt(self.state.held.attempts);
@@ -294,7 +295,7 @@ impl Execution<Locked> {
         // again between connecting and its first byte.
         if self.state.held.phase != Phase::Dispatched || !call.may_leave() {
             return Err(SendError::before_sending(
-                "the lease lapsed before the request was sent",
+                "the time in which the request may be sent was over",
             ));
         }
         // Before `send` is first polled: from here on only the lease may know that

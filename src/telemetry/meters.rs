@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::contained;
 use super::metric::{
     BREAKER_OPEN, CALL_TIME, CALLS, ERRORS, EXECUTIONS, HOLD_TIME, IN_FLIGHT, INDETERMINATE,
-    LEASES_LOST, METRICS, REQUESTS, STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAITING,
+    INDETERMINATE_KEYS, INDETERMINATE_OLDEST, LEASES_LOST, METRICS, REQUESTS, STORE_FAILURES,
+    STORE_TIME, TOKEN_RENEWALS, WAITING,
 };
 use super::series::{Raised, Series, introduce};
 use super::trail::{Trail, label};
@@ -155,6 +156,28 @@ pub(crate) fn indeterminate(name: &RecordName) {
     contained(|| {
         tracing::warn!(target: "genesys_once", %name, "a request may have been executed; its key is held until it is resolved");
     });
+}
+
+/// The gauges of a walk through indeterminate keys. They fall when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    keys: Raised,
+    oldest: Raised,
+}
+
+impl Watched {
+    pub(crate) fn new(namespace: &Namespace) -> Self {
+        Self {
+            keys: Series::plain(&INDETERMINATE_KEYS, namespace).level(),
+            oldest: Series::plain(&INDETERMINATE_OLDEST, namespace).level(),
+        }
+    }
+
+    /// A walk found so many keys.
+    pub(crate) fn set(&mut self, keys: usize, oldest: Duration) {
+        self.keys.set(keys as f64);
+        self.oldest.set(oldest.as_secs_f64());
+    }
 }
 
 /// The execution of this trail holds its lease no more; counted once a lease.

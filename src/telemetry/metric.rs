@@ -27,6 +27,8 @@ pub enum Kind {
     Gauge,
     /// Observations of a time in seconds.
     Seconds,
+    /// A time in seconds that rises and falls.
+    Age,
 }
 
 /// Upper bounds in seconds for this crate's histograms.
@@ -55,10 +57,12 @@ const CODES: &[&str] = &[
     "in_progress",
     "indeterminate",
     "not_indeterminate",
+    "unknown_key",
     "too_early",
     "resolution_unknown",
     "rate_limited",
     "unauthorized",
+    "expired",
     "unreachable",
     "token",
     "store_unavailable",
@@ -82,6 +86,8 @@ pub const METRICS: &[Metric] = &[
     CALL_TIME,
     HOLD_TIME,
     INDETERMINATE,
+    INDETERMINATE_KEYS,
+    INDETERMINATE_OLDEST,
     LEASES_LOST,
     STORE_TIME,
     STORE_FAILURES,
@@ -160,6 +166,22 @@ pub(super) const INDETERMINATE: Metric = Metric {
     label: None,
     values: &[],
     meaning: "Keys that became indeterminate: somebody has to resolve them.",
+};
+
+pub(super) const INDETERMINATE_KEYS: Metric = Metric {
+    name: "genesys_once_indeterminate_keys",
+    kind: Kind::Gauge,
+    label: None,
+    values: &[],
+    meaning: "Indeterminate keys that the last walk found, in the process that made it.",
+};
+
+pub(super) const INDETERMINATE_OLDEST: Metric = Metric {
+    name: "genesys_once_indeterminate_oldest_seconds",
+    kind: Kind::Age,
+    label: None,
+    values: &[],
+    meaning: "Time since the oldest of these keys was sent.",
 };
 
 pub(super) const LEASES_LOST: Metric = Metric {

@@ -55,11 +55,18 @@ impl Series {
 
     /// Raises a gauge by one until the result is dropped.
     pub(super) fn raise(&self) -> Raised {
-        Raised(recorded(|recorder| {
-            let gauge = recorder.register_gauge(&self.0, &METADATA);
-            gauge.increment(1.0);
-            gauge
-        }))
+        let mut raised = self.level();
+        raised.set(1.0);
+        raised
+    }
+
+    /// A gauge that this process raises by as much as the result is set to, until it
+    /// is dropped.
+    pub(super) fn level(&self) -> Raised {
+        Raised {
+            gauge: recorded(|recorder| recorder.register_gauge(&self.0, &METADATA)),
+            by: 0.0,
+        }
     }
 
     /// Makes the series known, at zero: a rate needs a value before the first
@@ -67,7 +74,7 @@ impl Series {
     fn touch(&self, kind: Kind) {
         recorded(|recorder| match kind {
             Kind::Counter => recorder.register_counter(&self.0, &METADATA).increment(0),
-            Kind::Gauge => recorder.register_gauge(&self.0, &METADATA).increment(0.0),
+            Kind::Gauge | Kind::Age => recorder.register_gauge(&self.0, &METADATA).increment(0.0),
             Kind::Seconds => drop(recorder.register_histogram(&self.0, &METADATA)),
         });
     }
@@ -82,16 +89,31 @@ fn of(namespace: &Namespace) -> Label {
     Label::new("namespace", SharedString::from(shared))
 }
 
-/// A gauge that is higher by one as long as this lives. It keeps the gauge that
-/// it raised, so that exactly that one falls.
+/// A gauge that is higher as long as this lives. It keeps the gauge that it raised,
+/// so that exactly that one falls.
 #[must_use = "the gauge falls when this is dropped"]
-pub(crate) struct Raised(Option<Gauge>);
+pub(crate) struct Raised {
+    gauge: Option<Gauge>,
+    by: f64,
+}
+
+impl Raised {
+    /// Raises the gauge by this instead.
+    pub(super) fn set(&mut self, by: f64) {
+        let change = by - std::mem::replace(&mut self.by, by);
+        if let Some(gauge) = &self.gauge
+            && change != 0.0
+        {
+            contained(|| gauge.increment(change));
+        }
+    }
+}
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        if let Some(gauge) = self.0.take() {
-            contained(move || gauge.decrement(1.0));
-        }
+        self.set(0.0);
+        let gauge = self.gauge.take();
+        contained(move || drop(gauge));
     }
 }
 
@@ -107,6 +129,7 @@ pub(super) fn introduce(metric: &Metric, namespace: &Namespace) {
     recorded(|recorder| match metric.kind {
         Kind::Counter => recorder.describe_counter(name, Some(Unit::Count), meaning),
         Kind::Gauge => recorder.describe_gauge(name, Some(Unit::Count), meaning),
+        Kind::Age => recorder.describe_gauge(name, Some(Unit::Seconds), meaning),
         Kind::Seconds => recorder.describe_histogram(name, Some(Unit::Seconds), meaning),
     });
     match metric.values {

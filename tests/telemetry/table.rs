@@ -23,6 +23,7 @@ fn row(metric: &Metric) -> String {
         Kind::Counter => ("counter", "count"),
         Kind::Gauge => ("gauge", "count"),
         Kind::Seconds => ("histogram", "seconds"),
+        Kind::Age => ("gauge", "seconds"),
         kind => panic!("{kind:?} has no name in the table"),
     };
     let label = match metric.label {
@@ -91,7 +92,7 @@ async fn a_start_tells_the_exporter_everything() {
     {
         let (word, suffix) = match kind {
             Kind::Counter => ("counter", ""),
-            Kind::Gauge => ("gauge", ""),
+            Kind::Gauge | Kind::Age => ("gauge", ""),
             _ => ("histogram", "_count"),
         };
         assert!(
