@@ -32,6 +32,7 @@
 //! Mailboxes are unbounded, so what may enter them was admitted before. Actors have
 //! no names, since ractor's registry is global and an engine is not.
 
+pub(crate) mod access_log;
 pub(crate) mod caller;
 pub(crate) mod execution;
 mod finish;

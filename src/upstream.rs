@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::error::{Error, SendError, TokenError};
 use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::Outcome;
-use crate::request::DataActionRequest;
+use crate::request::{ActionId, DataActionRequest};
 use crate::store::BoxFuture;
 
 mod gate;
@@ -78,6 +78,13 @@ pub trait Upstream: Send + Sync + 'static {
     /// that two organisations behind one namespace never share an answer.
     fn route_label(&self) -> &str {
         ""
+    }
+
+    /// The URL that a call of this action goes to, for its span; `None` by default. It
+    /// has no secret in it.
+    fn url(&self, action: &ActionId) -> Option<String> {
+        let _ = action;
+        None
     }
 
     /// The longest that one `send` may take, 65 s by default. The engine gives
@@ -149,6 +156,10 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
 
     fn route_label(&self) -> &str {
         (**self).route_label()
+    }
+
+    fn url(&self, action: &ActionId) -> Option<String> {
+        (**self).url(action)
     }
 
     fn attempt_limit(&self) -> Duration {

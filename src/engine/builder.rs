@@ -359,6 +359,7 @@ impl EngineBuilder {
             hold: Hold::new(self.max_in_flight),
             waits: Default::default(),
             unmatched: Default::default(),
+            access_log: Default::default(),
             sightings: Default::default(),
             watch: self.watch_indeterminate.map(Watch::new),
             cut: Default::default(),

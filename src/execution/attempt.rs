@@ -288,7 +288,8 @@ impl Execution<Locked> {
             .before(self.core.progress.start_limit());
         let limit = upstream.attempt_limit().min(claim.attempts.timeout);
         // Before the clock is looked at: a subscriber may take its time.
-        let span = telemetry::attempt(self.state.held.attempts);
+        let url = || upstream.url(self.core.request.action_id());
+        let span = telemetry::attempt(self.state.held.attempts, url);
         // I1: live and dispatched, by our own clock, from when the last
         // successful command was sent. A process that was stopped until here
         // wakes up past its lease and sends nothing; the upstream asks the same
@@ -304,7 +305,9 @@ impl Execution<Locked> {
         let (step, progress) = (self.state.held.step, &self.core.progress);
         progress.under_way(claim, step, LOST.clone().into(), evidence);
         progress.trail().sent();
-        *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
+        let action = call.request().action_id();
+        let counted = UpstreamCall::sent(&self.core.name.namespace, action);
+        *wire = Some((counted, span.clone()));
         // From the end of its time on nothing leaves, also where an answer is
         // waited for a little longer.
         let sent = within(limit, upstream.send(&call, token), || lease.is_unsent());

@@ -3,7 +3,8 @@
 //! series, or one that is local to a thread, sees what it should. A recorder is
 //! foreign code: its panics end here.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{
@@ -11,8 +12,9 @@ use metrics::{
 };
 
 use super::contained;
-use super::metric::{Kind, Metric};
+use super::metric::{Kind, MAX_ACTIONS, Metric, MetricLabel};
 use crate::key::Namespace;
+use crate::request::ActionId;
 
 const METADATA: Metadata<'static> = Metadata::new("genesys_once", Level::INFO, None);
 
@@ -23,22 +25,33 @@ pub(super) struct Series(Key);
 impl Series {
     /// The series of a metric without a label of its own.
     pub(super) fn plain(metric: &Metric, namespace: &Namespace) -> Self {
-        debug_assert_eq!(metric.label, None);
-        Self(Key::from_parts(metric.name, vec![of(namespace)]))
+        Self::of(metric, namespace, &[])
     }
 
     /// The series of a metric with this value of its label.
     pub(super) fn with(metric: &Metric, namespace: &Namespace, value: &'static str) -> Self {
-        debug_assert!(
-            metric.values.contains(&value),
-            "{} is not listed for {}",
-            value,
-            metric.name
-        );
-        let own = metric
-            .label
-            .map(|label| Label::from_static_parts(label, value));
-        let labels: Vec<_> = [Some(of(namespace)), own].into_iter().flatten().collect();
+        Self::of(metric, namespace, &[value])
+    }
+
+    /// The series of a metric with these values of its labels, in their order.
+    pub(super) fn of(metric: &Metric, namespace: &Namespace, values: &[&'static str]) -> Self {
+        debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+        Self(Key::from_parts(
+            metric.name,
+            labels(metric, namespace, values),
+        ))
+    }
+
+    /// The same with the label `action`, which is the last one.
+    pub(super) fn of_action(
+        metric: &Metric,
+        namespace: &Namespace,
+        values: &[&'static str],
+        action: &ActionId,
+    ) -> Self {
+        debug_assert_eq!(metric.labels.len(), values.len() + 1, "{}", metric.name);
+        let mut labels = labels(metric, namespace, values);
+        labels.push(Label::new("action", SharedString::from(bounded(action))));
         Self(Key::from_parts(metric.name, labels))
     }
 
@@ -78,6 +91,36 @@ impl Series {
             Kind::Seconds => drop(recorder.register_histogram(&self.0, &METADATA)),
         });
     }
+}
+
+fn labels(metric: &Metric, namespace: &Namespace, values: &[&'static str]) -> Vec<Label> {
+    let mut all = vec![of(namespace)];
+    for (label, value) in metric.labels.iter().zip(values) {
+        debug_assert!(
+            label.values.contains(value),
+            "{value} is not listed for {}",
+            metric.name
+        );
+        all.push(Label::from_static_parts(label.name, value));
+    }
+    all
+}
+
+/// An action as a label: the first of a process as they are, all later ones as one,
+/// since a caller chooses what they are.
+fn bounded(action: &ActionId) -> Arc<str> {
+    static KNOWN: LazyLock<Mutex<HashSet<Arc<str>>>> = LazyLock::new(Mutex::default);
+    // A set of names: an insertion leaves it whole.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(action) = known.get(action.as_str()) {
+        return action.clone();
+    }
+    if known.len() >= MAX_ACTIONS {
+        return "other".into();
+    }
+    let action: Arc<str> = action.as_str().into();
+    known.insert(action.clone());
+    action
 }
 
 fn recorded<T>(foreign: impl FnOnce(&dyn Recorder) -> T) -> Option<T> {
@@ -132,10 +175,23 @@ pub(super) fn introduce(metric: &Metric, namespace: &Namespace) {
         Kind::Age => recorder.describe_gauge(name, Some(Unit::Seconds), meaning),
         Kind::Seconds => recorder.describe_histogram(name, Some(Unit::Seconds), meaning),
     });
-    match metric.values {
-        [] => Series::plain(metric, namespace).touch(metric.kind),
-        values => values
-            .iter()
-            .for_each(|value| Series::with(metric, namespace, value).touch(metric.kind)),
+    for values in combinations(metric.labels) {
+        Series::of(metric, namespace, &values).touch(metric.kind);
     }
+}
+
+/// All combinations of the labels' values; none where a label has unlisted ones.
+fn combinations(labels: &[MetricLabel]) -> Vec<Vec<&'static str>> {
+    let mut all = vec![Vec::new()];
+    for label in labels {
+        let with = |one: Vec<&'static str>| {
+            label.values.iter().map(move |value| {
+                let mut longer = one.clone();
+                longer.push(*value);
+                longer
+            })
+        };
+        all = all.into_iter().flat_map(with).collect();
+    }
+    all
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::metric::Metric;
 use crate::key::Namespace;
+use crate::request::ActionId;
 
 #[derive(Clone, Debug)]
 pub(super) struct Series;
@@ -17,6 +18,16 @@ impl Series {
 
     #[inline(always)]
     pub(super) fn with(_: &Metric, _: &Namespace, _: &'static str) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    pub(super) fn of(_: &Metric, _: &Namespace, _: &[&'static str]) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    pub(super) fn of_action(_: &Metric, _: &Namespace, _: &[&'static str], _: &ActionId) -> Self {
         Self
     }
 

@@ -109,6 +109,8 @@ impl Flight<'_> {
                     }
                 },
             };
+            let action = self.guard.request().action_id();
+            shared.access_log.log(action, &attempt);
             // The rest goes back here.
             let mut pass = ready.take().map(|ready| ready.pass);
             if is_taken(&attempt)
@@ -318,6 +320,8 @@ impl Flight<'_> {
     /// The platform refused: everybody gets its answer, nothing is recorded.
     async fn hand_over(&self, locked: Execution<Locked>, outcome: Outcome) -> Result<Round, Error> {
         let outcome = Arc::new(outcome);
+        let action = self.guard.request().action_id();
+        telemetry::contained(|| telemetry::refusal(&self.shared.namespace, action));
         let key = self.guard.key();
         let reply = Reply::new(key, outcome.clone(), Served::Upstream).with_recorded(false);
         match locked
