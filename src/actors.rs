@@ -22,6 +22,8 @@
 //! - [`token`]: fetches the OAuth token, renews it before it expires and when it
 //!   is refused, and backs off when that fails or goes on. Readers see the token
 //!   on a board and wake the actor only where there is none for them.
+//! - [`watcher`], where the engine asks for it: [`walk`]s through the namespace's
+//!   indeterminate keys from time to time and warns of them.
 //!
 //! Nobody's answer depends on a supervision event: when the root is killed, or
 //! a supervisor above it stops, none is handled at all. Nor does it depend on a
@@ -30,6 +32,7 @@
 //! Mailboxes are unbounded, so what may enter them was admitted before. Actors have
 //! no names, since ractor's registry is global and an engine is not.
 
+pub(crate) mod access_log;
 pub(crate) mod caller;
 pub(crate) mod execution;
 mod finish;
@@ -45,6 +48,7 @@ pub(crate) mod token;
 pub(crate) mod unmatched;
 pub(crate) mod waits;
 pub(crate) mod walk;
+pub(crate) mod watcher;
 
 pub(crate) use self::resolution::resolve;
 pub use self::supervisor::{Drained, EngineMessage};

@@ -24,10 +24,12 @@ mod builder;
 mod exactly_once;
 mod lists;
 mod records;
+mod scoped;
 
 pub use self::builder::EngineBuilder;
 pub use self::lists::IndeterminateKeys;
 pub use self::records::Forgotten;
+pub use self::scoped::ScopedEngine;
 
 /// How long the executions under way may go on after the last `Engine` of a
 /// tree was dropped.

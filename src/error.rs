@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use crate::key::{IdempotencyKey, Version};
 
 mod causes;
+mod key_state;
 
 pub use self::causes::{RefusalKind, SendError, StoreError, TokenError};
+pub use self::key_state::KeyState;
 
 /// Any error, text or boxed error that explains another one.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -67,9 +69,19 @@ pub enum Error {
     },
     /// `resolve` was asked for a key that is not indeterminate, or no longer in
     /// the version that was seen.
-    #[error("key {key} is not indeterminate in the version that was seen")]
+    #[error("key {key} is not indeterminate in the version that was seen: {state}")]
     #[non_exhaustive]
     NotIndeterminate {
+        /// The key asked for.
+        key: IdempotencyKey,
+        /// What is recorded of it.
+        state: KeyState,
+    },
+    /// `resolve` was asked for a key of which nothing is recorded: it was never
+    /// executed in this namespace, or its record has expired.
+    #[error("nothing is recorded of key {key} in this namespace")]
+    #[non_exhaustive]
+    UnknownKey {
         /// The key asked for.
         key: IdempotencyKey,
     },
@@ -109,6 +121,14 @@ pub enum Error {
     Unauthorized {
         /// The platform's `ININ-Correlation-Id`, for its support.
         correlation_id: Option<Arc<str>>,
+    },
+    /// The time in which the request was to be sent is over
+    /// ([`start_within`](crate::DataActionRequest::start_within)). Nothing was executed.
+    #[error("key {key} was not sent in time; nothing was executed")]
+    #[non_exhaustive]
+    Expired {
+        /// The key asked for.
+        key: IdempotencyKey,
     },
     /// The platform could not be reached; no byte of the request left.
     #[error("the platform could not be reached")]
@@ -213,6 +233,7 @@ impl Error {
             Self::InvalidRequest { .. }
             | Self::PayloadMismatch { .. }
             | Self::NotIndeterminate { .. }
+            | Self::UnknownKey { .. }
             | Self::ResolutionUnknown { .. }
             | Self::Unauthorized { .. }
             | Self::RecordUnreadable { .. }
@@ -224,7 +245,10 @@ impl Error {
             Self::RateLimited { retry_after } => After(*retry_after),
             Self::Token { source } => source.hint(),
             Self::DeadlineExceeded { retry_after, .. } => After(*retry_after),
-            Self::InProgress { .. } | Self::Crashed { .. } | Self::Overloaded { .. } => After(SOON),
+            Self::InProgress { .. }
+            | Self::Crashed { .. }
+            | Self::Expired { .. }
+            | Self::Overloaded { .. } => After(SOON),
             Self::Unreachable { .. } | Self::StoreUnavailable { .. } => After(LATER),
         };
         match hint {
@@ -249,10 +273,12 @@ impl Error {
             Self::InProgress { .. } => "in_progress",
             Self::Indeterminate { .. } => "indeterminate",
             Self::NotIndeterminate { .. } => "not_indeterminate",
+            Self::UnknownKey { .. } => "unknown_key",
             Self::TooEarly { .. } => "too_early",
             Self::ResolutionUnknown { .. } => "resolution_unknown",
             Self::RateLimited { .. } => "rate_limited",
             Self::Unauthorized { .. } => "unauthorized",
+            Self::Expired { .. } => "expired",
             Self::Unreachable { .. } => "unreachable",
             Self::Token { .. } => "token",
             Self::StoreUnavailable { .. } => "store_unavailable",
@@ -272,7 +298,9 @@ impl Error {
             Self::PayloadMismatch { key }
             | Self::InProgress { key }
             | Self::Indeterminate { key, .. }
-            | Self::NotIndeterminate { key }
+            | Self::NotIndeterminate { key, .. }
+            | Self::UnknownKey { key }
+            | Self::Expired { key }
             | Self::TooEarly { key, .. }
             | Self::ResolutionUnknown { key }
             | Self::RecordUnreadable { key, .. }

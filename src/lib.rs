@@ -150,9 +150,9 @@ pub mod testing;
 mod upstream;
 
 pub use self::actors::{Drained, EngineMessage, Wait, Waits};
-pub use self::engine::{Engine, EngineBuilder, Forgotten, IndeterminateKeys, Stats};
+pub use self::engine::{Engine, EngineBuilder, Forgotten, IndeterminateKeys, ScopedEngine, Stats};
 pub use self::error::{
-    Cause, Error, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
+    Cause, Error, KeyState, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
 };
 pub use self::key::{
     Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
@@ -160,7 +160,7 @@ pub use self::key::{
 pub use self::outcome::{BodyEnd, Kept, Outcome, Reply, Served, Then, Verdict};
 pub use self::policy::{OnDuplicate, OnUnknown, RetryPolicy, classify, retry_after};
 pub use self::record::{RecordState, Resolution};
-pub use self::request::{ActionId, DataActionRequest, Payload};
+pub use self::request::{ActionId, DataActionRequest, Payload, Scope};
 #[cfg(feature = "file")]
 pub use self::store::FileStore;
 pub use self::store::{

@@ -17,15 +17,14 @@ mod action_id;
 mod derivation;
 mod forward;
 mod payload;
+mod scope;
+mod wishes;
 
 pub use action_id::ActionId;
-use derivation::Derivation;
+use derivation::{Derivation, Scopes};
 use forward::Forward;
 pub use payload::Payload;
-
-/// A store's clock is in milliseconds, and has to add the longest time up.
-const SHORTEST_TTL: Duration = Duration::from_millis(1);
-const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub use scope::Scope;
 
 /// A request to execute one Data Action with one payload.
 ///
@@ -33,8 +32,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// call. [`new`](Self::new) reads, checks and hashes the payload on the caller's
 /// thread; a clone shares everything. What is sent is the caller's own bytes.
 ///
-/// The settings may be given in any order, and each again; where it is not said
-/// otherwise, the last one counts.
+/// The settings may be given in any order, and each but the scope again; where it is
+/// not said otherwise, the last one counts.
 ///
 /// ```
 /// use genesys_once::{DataActionRequest, IdempotencyKey};
@@ -60,6 +59,8 @@ struct Parts {
     derivation: Derivation,
     key: IdempotencyKey,
     scope: Option<Arc<str>>,
+    /// The scope of the engine that executes it, around its own.
+    within: Option<Scope>,
     own_key: Option<Arc<str>>,
     label: Option<Arc<str>>,
     /// Sorted, each once.
@@ -68,6 +69,7 @@ struct Parts {
     unmatched: Vec<Pointer>,
     forward: Option<Forward>,
     ttl: Option<Duration>,
+    start_within: Option<Duration>,
     sensitive: bool,
 }
 
@@ -87,17 +89,19 @@ impl DataActionRequest {
         let payload = payload.into();
         let (derivation, _) = Derivation::new(&action_id, payload.bytes(), &PointerSet::default())?;
         Ok(Self(Arc::new(Parts {
-            key: derivation.key(None),
+            key: derivation.key(Scopes::default()),
             action_id,
             payload,
             derivation,
             scope: None,
+            within: None,
             own_key: None,
             label: None,
             ignored: Vec::new(),
             unmatched: Vec::new(),
             forward: None,
             ttl: None,
+            start_within: None,
             sensitive: false,
         })))
     }
@@ -124,12 +128,21 @@ impl DataActionRequest {
     /// Sets a scope: the same action and payload in another scope is another
     /// request, so that a deliberate repeat is possible.
     ///
+    /// A request has one scope of its own. To keep tenants apart, narrow the engine
+    /// instead: [`Engine::scoped`](crate::Engine::scoped); the request's scope is then
+    /// one within the tenant's.
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidRequest`] with the field `scope` unless `word` has 1–255
-    /// bytes and no control characters.
+    /// bytes and no control characters, and where the request has a scope already:
+    /// code that is given a request does not replace the scope that keeps it apart.
     pub fn scope(self, word: impl AsRef<str>) -> Result<Self, Error> {
         let word = checked("scope", word.as_ref(), 255)?;
+        if self.0.scope.is_some() {
+            let reason = "it is set already; see Engine::scoped";
+            return Err(Error::invalid_request("scope", reason));
+        }
         Ok(self.with(|parts| parts.scope = Some(word)))
     }
 
@@ -254,42 +267,6 @@ impl DataActionRequest {
         Ok(self.with(|parts| parts.forward = Some(forward)))
     }
 
-    /// Sets how long the outcome is kept, instead of the engine's `result_ttl`:
-    /// 1 ms to ten years, and the nearest of these for what lies outside. It is kept
-    /// for 5 s at least, so that waiters in other processes find it, and counts from
-    /// the answer.
-    ///
-    /// Among callers that joined one execution, the longest applies; one that
-    /// asks for nothing counts for the engine's `result_ttl`, or its repeat
-    /// within that time would be a second call. Whoever joins counts up to the
-    /// moment at which the outcome goes to the store. It does not reach an
-    /// execution in another process, nor prolong what is recorded already.
-    pub fn ttl(self, ttl: Duration) -> Self {
-        let ttl = ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
-        self.with(|parts| parts.ttl = Some(ttl))
-    }
-
-    /// Keeps the answer out of the store, but for its status; a replay then says so:
-    /// [`Reply::kept`](crate::Reply::kept) is
-    /// [`Kept::Sensitive`](crate::Kept::Sensitive). Callers that joined the
-    /// execution get all of it; nothing of it stays in this process's memory.
-    /// The same is true of a refusal, and of what a `reconcile` hook says. The
-    /// caller's own [`key`](Self::key), [`scope`](Self::scope) and
-    /// [`label`](Self::label) stay out as well.
-    ///
-    /// Among callers that joined one execution, one is enough, up to the moment
-    /// at which the outcome goes to the store. It does not reach an execution in
-    /// another process, nor change what is recorded already: let all requests of
-    /// an action say it, or none.
-    ///
-    /// No digest of the answer is kept. Key and fingerprint are digests of the
-    /// **request**, and are stored: whoever can read the store and knows the form of a
-    /// payload finds a short one by trying. The `cause` of an indeterminate key is what
-    /// the [`Upstream`](crate::Upstream) says of the failure.
-    pub fn sensitive(self) -> Self {
-        self.with(|parts| parts.sensitive = true)
-    }
-
     /// The action to execute.
     pub fn action_id(&self) -> &ActionId {
         &self.0.action_id
@@ -325,15 +302,31 @@ impl DataActionRequest {
         self.0.unmatched.iter().map(Pointer::as_str)
     }
 
+    /// The same request in the scope of a narrower engine.
+    pub(crate) fn within(self, scope: &Scope) -> Self {
+        self.with(|parts| parts.within = Some(scope.clone()))
+    }
+
+    /// How long after its caller asked it may be sent, where that is limited.
+    pub(crate) fn sent_within(&self) -> Option<Duration> {
+        self.0.start_within
+    }
+
     /// The caller's wish, where there is one.
     pub(crate) fn requested_ttl(&self) -> Option<Duration> {
         self.0.ttl
     }
 
-    /// What the caller called it: own key, scope, label.
-    pub(crate) fn called(&self) -> [Option<&Arc<str>>; 3] {
+    /// What the caller called it: own key, scope, label. The scope is for people: that
+    /// of the engine first.
+    pub(crate) fn called(&self) -> [Option<Arc<str>>; 3] {
         let parts = &*self.0;
-        [&parts.own_key, &parts.scope, &parts.label].map(Option::as_ref)
+        let scope = match (&parts.within, &parts.scope) {
+            (Some(within), Some(scope)) => Some(format!("{within} / {scope}").into()),
+            (Some(within), None) => Some(within.as_str().into()),
+            (None, scope) => scope.clone(),
+        };
+        [parts.own_key.clone(), scope, parts.label.clone()]
     }
 
     pub(crate) fn is_sensitive(&self) -> bool {
@@ -351,9 +344,11 @@ impl DataActionRequest {
         }
         Ok(request.with(|new| {
             new.scope.clone_from(&parts.scope);
+            new.within.clone_from(&parts.within);
             new.own_key.clone_from(&parts.own_key);
             new.label.clone_from(&parts.label);
             new.ttl = parts.ttl;
+            new.start_within = parts.start_within;
             new.sensitive = parts.sensitive;
         }))
     }
@@ -364,9 +359,13 @@ impl DataActionRequest {
         let mut parts = self.0;
         let own = Arc::make_mut(&mut parts);
         change(own);
+        let scopes = Scopes {
+            within: own.within.as_ref().map(Scope::as_str),
+            own: own.scope.as_deref(),
+        };
         own.key = match &own.own_key {
-            Some(key) => derivation::own_key(&own.action_id, key, own.scope.as_deref()),
-            None => own.derivation.key(own.scope.as_deref()),
+            Some(key) => derivation::own_key(&own.action_id, key, scopes),
+            None => own.derivation.key(scopes),
         };
         Self(parts)
     }

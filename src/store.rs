@@ -180,6 +180,27 @@ pub trait Store: Send + Sync + 'static {
         })
     }
 
+    /// Whether this process may walk through a namespace's records now; for `period`
+    /// from then on, no other process may. It is no lease: a walk does no harm twice.
+    ///
+    /// Yes by default: for a store that only one process has, or that cannot tell.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unavailable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the period might have begun.
+    fn walk_turn<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        period: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let _ = (namespace, period);
+        Box::pin(async { Ok(true) })
+    }
+
     /// What is wrong with the record of `name`; `None` where there is none, or it
     /// can be read.
     ///
@@ -269,6 +290,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         query: &'a ListQuery,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
         (**self).list(namespace, query)
+    }
+
+    fn walk_turn<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        period: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        (**self).walk_turn(namespace, period)
     }
 
     fn look_unreadable<'a>(

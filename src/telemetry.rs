@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `genesys_once.execute` | caller, around `Engine::execute` | `namespace`, `key`, `action_id`, `served`, `attempts`, `verdict`, `correlation_id`, `error.type` |
 //! | `genesys_once.flight` | execution, child of its first caller's span | `namespace`, `key`, `action_id`, `attempts`, `verdict`, `error.type` |
-//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `http.response.status_code`, `otel.kind` (`client`) |
+//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `otel.kind` (`client`), `http.request.method`, `http.request.resend_count`, `url.full`, `server.address`, `server.port`, `http.response.status_code`, `error.type` |
 //!
 //! All are of level `INFO` and target `genesys_once`. `key` is the first 12 of the
 //! key's 64 hex digits: enough to find it, too few to be one. `served` is
@@ -22,7 +22,19 @@
 //! outlast the caller's that gave up. `error.type` and
 //! `http.response.status_code` are names of OpenTelemetry's semantic conventions;
 //! a span that ends with an error also has `otel.status_code` `ERROR`, which, as
-//! `otel.kind`, the bridge from `tracing` to OpenTelemetry reads.
+//! `otel.kind`, the bridge from `tracing` to OpenTelemetry reads. A call that is
+//! answered with 4xx or 5xx, or not at all, has the status `ERROR`, as the conventions
+//! for HTTP clients want it; its `error.type` is the status, `no_answer` or
+//! `not_sent`. URL, address and port are there where the upstream names its
+//! [`url`](crate::Upstream::url), as `GenesysCloud` does.
+//!
+//! # Audit
+//!
+//! Each execution logs one event at `INFO`, target `genesys_once::audit`, when it has
+//! its answer: the whole `key`, `action_id`, `label`, `served`, `status`, `code` of an
+//! error, `attempts` and `duration_ms`. Callers that joined it, and replays from this
+//! process's memory, log none. A filter such as `genesys_once::audit=off` leaves it
+//! out.
 //!
 //! # Metrics
 //!
@@ -34,15 +46,19 @@
 //!
 //! | name | type | unit | label | meaning |
 //! |---|---|---|---|---|
-//! | `genesys_once_requests_total` | counter | count | `served`: `upstream`, `joined`, `memory`, `store` | Callers answered with a reply, by where it came from. |
+//! | `genesys_once_requests_total` | counter | count | `served`: `upstream`, `joined`, `memory`, `store`; `recorded`: `true`, `false` | Callers answered with a reply, by where it came from, and whether it is recorded. |
 //! | `genesys_once_errors_total` | counter | count | `code`: any [`Error::code`](crate::Error::code) | Callers answered with an error, by its code. |
 //! | `genesys_once_callers_waiting` | gauge | count | | Callers who wait for an answer now. |
 //! | `genesys_once_executions` | gauge | count | | Executions that are not settled. |
 //! | `genesys_once_calls_in_flight` | gauge | count | | Calls at the platform now, and executions about to make one. |
 //! | `genesys_once_upstream_calls_total` | counter | count | `verdict`: `final`, `not_executed`, `unknown` | Calls tried at the platform, by what is proven of them. |
 //! | `genesys_once_upstream_call_duration_seconds` | histogram | seconds | `verdict`: `final`, `not_executed`, `unknown` | Time from sending a call to its answer or failure. |
+//! | `genesys_once_upstream_responses_total` | counter | count | `status`: `2xx`, `3xx`, `4xx`, `429`, `5xx`, `none`; `action`: the first 100 of a process, then `other` | Calls at the platform by the class of the answer's status, none without an answer. |
+//! | `genesys_once_refusals_total` | counter | count | `action`: the first 100 of a process, then `other` | Executions that ended with a refusal of the platform: nothing was executed. |
 //! | `genesys_once_hold_duration_seconds` | histogram | seconds | `by`: `platform`, `limiter`, `permit`, `token`, `retry` | Time an execution waited before a call, by what held it back. |
 //! | `genesys_once_indeterminate_total` | counter | count | | Keys that became indeterminate: somebody has to resolve them. |
+//! | `genesys_once_indeterminate_keys` | gauge | count | | Indeterminate keys that the last walk found, in the process that made it. |
+//! | `genesys_once_indeterminate_oldest_seconds` | gauge | seconds | | Time since the oldest of these keys was sent. |
 //! | `genesys_once_leases_lost_total` | counter | count | | Leases lost while an execution held them. |
 //! | `genesys_once_store_command_duration_seconds` | histogram | seconds | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Time from sending a store command to its end, time-outs included. |
 //! | `genesys_once_store_failures_total` | counter | count | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Store commands that failed, those included that an open breaker stopped. |
@@ -53,9 +69,15 @@
 //! `by` is `platform` after a 429 that holds everybody or an action back, `limiter`
 //! for the upstream's own rate limit, `permit` for `max_in_flight`, `token` where
 //! none was at hand, `retry` for an execution's own wait between two attempts.
-//! Gauges fall whatever ends what they count, a kill included. What a handle
+//! A series with an `action` begins with that action's first event; all others begin
+//! at zero when an engine starts. Gauges fall whatever ends what they count, a kill included. What a handle
 //! outside of an engine does (an [`execution`](crate::execution) driven by hand)
 //! is counted, too, as far as it makes calls or loses leases.
+//!
+//! The two gauges of indeterminate keys need
+//! [`watch_indeterminate`](crate::EngineBuilder::watch_indeterminate). One process
+//! walks at a time; in all others they are 0, so that the sum over all processes
+//! counts each key once.
 //!
 //! Exporters render histograms as summaries unless they are told buckets;
 //! [`BUCKETS`] suits all of these, from a store in memory to an action that runs
@@ -83,17 +105,17 @@ mod series;
 mod spans;
 mod trail;
 
-pub use self::metric::{BUCKETS, Kind, METRICS, Metric};
+pub use self::metric::{BUCKETS, Kind, MAX_ACTIONS, METRICS, Metric, MetricLabel};
 
 #[cfg(feature = "redis")]
 pub(crate) use self::meters::store_emptied;
 pub(crate) use self::meters::{
-    Meters, UpstreamCall, breaker_open, command, held, indeterminate, lease_lost, start,
-    store_command, store_stopped, token_renewal,
+    Meters, UpstreamCall, Watched, breaker_open, command, held, indeterminate, lease_lost, refusal,
+    start, store_command, store_stopped, token_renewal,
 };
 pub(crate) use self::series::Raised;
 pub(crate) use self::spans::{
-    attempt, attempted, execute, execute_message, executed, flight, flown, sender,
+    attempt, attempted, audit, execute, execute_message, executed, flight, flown, sender,
 };
 pub(crate) use self::trail::Trail;
 

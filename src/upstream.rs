@@ -2,7 +2,7 @@
 //! an answer means is `policy`'s business, when to send is `execution`'s.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,14 +13,16 @@ use tokio::time::Instant;
 use crate::error::{Error, SendError, TokenError};
 use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::Outcome;
-use crate::request::DataActionRequest;
+use crate::request::{ActionId, DataActionRequest};
 use crate::store::BoxFuture;
 
+mod gate;
 #[cfg(feature = "genesys")]
 mod genesys;
 mod rate_permit;
 mod time_limit;
 
+pub(crate) use self::gate::Gate;
 pub(crate) use self::time_limit::{GRACE, within};
 
 #[cfg(feature = "genesys")]
@@ -76,6 +78,13 @@ pub trait Upstream: Send + Sync + 'static {
     /// that two organisations behind one namespace never share an answer.
     fn route_label(&self) -> &str {
         ""
+    }
+
+    /// The URL that a call of this action goes to, for its span; `None` by default. It
+    /// has no secret in it.
+    fn url(&self, action: &ActionId) -> Option<String> {
+        let _ = action;
+        None
     }
 
     /// The longest that one `send` may take, 65 s by default. The engine gives
@@ -149,6 +158,10 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
         (**self).route_label()
     }
 
+    fn url(&self, action: &ActionId) -> Option<String> {
+        (**self).url(action)
+    }
+
     fn attempt_limit(&self) -> Duration {
         (**self).attempt_limit()
     }
@@ -166,6 +179,7 @@ pub struct Call {
     /// Where it is not the request's own.
     key: Option<Box<IdempotencyKey>>,
     lease: Option<Lease>,
+    start_limit: Option<Instant>,
     max_response_bytes: usize,
 }
 
@@ -177,6 +191,7 @@ impl Call {
             attempt,
             key: None,
             lease: None,
+            start_limit: None,
             max_response_bytes: 8 << 20,
         }
     }
@@ -205,8 +220,16 @@ impl Call {
         self
     }
 
+    /// The same call, which may leave only before this moment.
+    pub(crate) fn before(mut self, limit: Option<Instant>) -> Self {
+        self.start_limit = limit;
+        self
+    }
+
     /// Whether the request may leave now: the engine's lease on the key lives
-    /// (I1), and the attempt is not over; always for a call made by hand.
+    /// (I1), the attempt is not over, and so is not the request's
+    /// [`start_within`](DataActionRequest::start_within); always for a call made by
+    /// hand.
     ///
     /// The engine has made sure of it before it calls [`Upstream::send`]. An
     /// implementation that first does something that takes time (resolves a
@@ -217,6 +240,7 @@ impl Call {
     /// store may have said that the lease is somebody else's by now.
     pub fn may_leave(&self) -> bool {
         self.lease.as_ref().is_none_or(Lease::is_live)
+            && self.start_limit.is_none_or(|limit| Instant::now() < limit)
     }
 
     /// The gate of a send that begins: until something has passed it, the end of
@@ -330,45 +354,6 @@ impl Lease {
 /// Single values, written whole: no panic leaves one half done.
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the end of the body of one send has to pass: the part without which the
-/// request is not whole. It opens once, or closes for good: so the attempt that
-/// closes it knows what has left, also while a connection's task still has the
-/// body.
-#[derive(Debug, Default)]
-pub(crate) struct Gate(AtomicU8);
-
-impl Gate {
-    const UNUSED: u8 = 0;
-    #[cfg(feature = "genesys")]
-    const PASSED: u8 = 1;
-    const CLOSED: u8 = 2;
-
-    /// Whether the end of the body may be handed over. It has been from then on.
-    #[cfg(feature = "genesys")]
-    pub(crate) fn pass(&self) -> bool {
-        self.turn(Self::PASSED) == Self::PASSED
-    }
-
-    /// Whether the end of the body will never be handed over.
-    #[cfg(feature = "genesys")]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == Self::CLOSED
-    }
-
-    /// Closes the gate; whether nothing has passed it.
-    pub(crate) fn close(&self) -> bool {
-        self.turn(Self::CLOSED) == Self::CLOSED
-    }
-
-    /// Turns an unused gate to `state`, and returns the state that it is in.
-    fn turn(&self, state: u8) -> u8 {
-        let turned =
-            self.0
-                .compare_exchange(Self::UNUSED, state, Ordering::SeqCst, Ordering::SeqCst);
-        turned.map_or_else(|found| found, |_| state)
-    }
 }
 
 /// An OAuth access token. Zeroised when dropped; `Debug` shows none of it.

@@ -25,15 +25,18 @@ mod engine {
     mod resolving;
     mod reuse;
     mod runtimes;
+    mod scoped;
     mod shares;
     mod slow_start;
     mod stalls;
+    mod start_within;
     mod strangers;
     mod subscribers;
     mod token_times;
     mod tokens;
     mod told;
     mod unknown;
+    mod watch;
     mod whose;
     mod wishes;
     mod witness;

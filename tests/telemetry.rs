@@ -3,10 +3,12 @@
 #![cfg(all(feature = "testing", feature = "metrics"))]
 
 mod telemetry {
+    mod business;
     mod callers;
     mod calls;
     mod foreign;
     mod gauges;
+    mod ops;
     mod spans;
     mod store;
     mod table;

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 /// Every code with its status and title. The engine's codes are those of
 /// [`Error::code`]; the others are the service's own.
 #[rustfmt::skip]
-pub const TABLE: [(&str, u16, &str); 24] = [
+pub const TABLE: [(&str, u16, &str); 26] = [
     ("invalid_request", 400, "The request cannot be read"),
     ("unauthenticated", 401, "An admin token is needed"),
     ("not_found", 404, "There is nothing here"),
+    ("unknown_key", 404, "Nothing is recorded of the key"),
     ("method_not_allowed", 405, "This route has other methods"),
     ("in_progress", 409, "The key is being executed"),
     ("not_indeterminate", 409, "The key is not indeterminate in that version"),
@@ -38,6 +39,7 @@ pub const TABLE: [(&str, u16, &str); 24] = [
     ("token", 503, "No access token could be had"),
     ("unreachable", 503, "The platform cannot be reached"),
     ("deadline_exceeded", 504, "It is still being executed"),
+    ("expired", 504, "It was not sent in time, and not executed"),
 ];
 
 /// Why a request has no answer, as the client sees it.

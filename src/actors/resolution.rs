@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::shared::Shared;
-use crate::error::Error;
+use crate::error::{Error, KeyState};
 use crate::execution::{SHORTEST_KEPT, follow_up};
 use crate::key::{IdempotencyKey, RecordName, Version};
 use crate::record::{
@@ -27,6 +27,7 @@ const TRIES: u32 = 2;
 ///
 /// # Errors
 ///
+/// [`Error::UnknownKey`] where nothing is recorded of the key;
 /// [`Error::NotIndeterminate`] where the key is not, or no longer, in that version;
 /// [`Error::TooEarly`] for `not_applied` while the lost attempt might still be
 /// running; [`Error::ResolutionUnknown`] where a reply was lost and the key has
@@ -41,17 +42,17 @@ pub(crate) async fn resolve(
     let name = shared.name(key);
     let of_store = |source| Error::of_store(key, source);
     let Some(state) = shared.store.look(&name).await.map_err(of_store)? else {
-        return Err(Error::NotIndeterminate { key });
+        return Err(Error::UnknownKey { key });
     };
     if state.version() != version {
-        return Err(Error::NotIndeterminate { key });
+        return Err(refused(key, version, Some(&state)));
     }
     let not_applied = resolution.outcome().is_none();
     let state = match notice_loss(shared, &name, state).await? {
         Some(state @ RecordState::Indeterminate { .. }) if state.version() == version => state,
         // Asked again, after an answer that was lost: nothing is left to do.
         Some(RecordState::Released { .. }) if not_applied => return Ok(()),
-        _ => return Err(Error::NotIndeterminate { key }),
+        state => return Err(refused(key, version, state.as_ref())),
     };
     if not_applied && !resolution.is_despite_clocks() {
         shared.sightings.check(shared, key, &state)?;
@@ -74,12 +75,37 @@ pub(crate) async fn resolve(
                 return Ok(());
             }
             Ok(_) if lost_reply => return Err(Error::ResolutionUnknown { key }),
-            Ok(_) => return Err(Error::NotIndeterminate { key }),
+            Ok(Answer::Is(state)) => return Err(refused(key, version, state.as_ref())),
+            Ok(_) => return Err(other_version(key)),
             Err(error) if error.is_definite() || tries == TRIES => return Err(of_store(error)),
             Err(error) => lost_reply |= !error.is_unsent(),
         }
     }
     unreachable!("the last try returns")
+}
+
+/// Why a key cannot be resolved, of which this is recorded.
+fn refused(key: IdempotencyKey, version: Version, state: Option<&RecordState>) -> Error {
+    let state = match state {
+        None => return Error::UnknownKey { key },
+        Some(RecordState::Cached { origin, .. }) => match &origin.resolved {
+            Some(Resolved { at, by }) => KeyState::Resolved {
+                at: *at,
+                by: by.clone(),
+            },
+            None => KeyState::Cached,
+        },
+        Some(state) if state.version() != version => return other_version(key),
+        Some(RecordState::Released { .. }) => KeyState::Released,
+        Some(RecordState::Locked { .. }) => KeyState::Locked,
+        Some(RecordState::Indeterminate { .. }) => return other_version(key),
+    };
+    Error::NotIndeterminate { key, state }
+}
+
+fn other_version(key: IdempotencyKey) -> Error {
+    let state = KeyState::OtherVersion;
+    Error::NotIndeterminate { key, state }
 }
 
 /// Where an outcome comes from that a person or a policy found.

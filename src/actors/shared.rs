@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::Span;
 
+use super::access_log::AccessLog;
 use super::finish::Unfinished;
 use super::hold::Hold;
 use super::idle::IdleActors;
@@ -16,6 +17,7 @@ use super::resolution::Sightings;
 use super::token::Tokens;
 use super::unmatched::Unmatched;
 use super::waits::WaitList;
+use super::watcher::Watch;
 use crate::error::Error;
 use crate::execution::Terms;
 use crate::flights::{Admission, Flights};
@@ -51,7 +53,10 @@ pub(crate) struct Shared {
     pub hold: Arc<Hold>,
     pub waits: WaitList,
     pub unmatched: Unmatched,
+    pub access_log: AccessLog,
     pub sightings: Sightings,
+    /// Where indeterminate keys are looked for from time to time.
+    pub watch: Option<Watch>,
     /// Turns true when executions are cut off.
     pub cut: Posted<bool>,
     /// What waits for the store to take it.
@@ -144,7 +149,7 @@ impl Shared {
             self.counts.count_served(reply.served());
         }
         telemetry::contained(|| match answer {
-            Ok(reply) => self.meters.served(reply.served()),
+            Ok(reply) => self.meters.served(reply),
             Err(error) => self.meters.failed(error),
         });
         telemetry::contained(|| telemetry::executed(span, trail, answer));

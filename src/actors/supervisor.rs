@@ -19,6 +19,7 @@ use super::idle;
 use super::ports::Ports;
 use super::shared::Shared;
 use super::token::Restarts;
+use super::watcher;
 use crate::flights::{Flights, Guard};
 use crate::telemetry;
 
@@ -57,6 +58,8 @@ struct State {
     children: HashMap<ActorId, Arc<Assignment>>,
     token: Option<ActorId>,
     restarts: Restarts,
+    watcher: Option<ActorId>,
+    watcher_restarts: Restarts,
     /// Work that ends with the root: settling, timers.
     tasks: JoinSet<()>,
     ports: Ports,
@@ -109,6 +112,7 @@ impl Actor for Supervisor {
             Some(tokens) => Some(tokens.spawn(myself.get_cell()).await?.get_id()),
             None => None,
         };
+        let watcher = watcher::spawn(&shared, myself.get_cell()).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(shared.flights.clone().expire());
         tasks.spawn(idle::follow_load(
@@ -123,6 +127,8 @@ impl Actor for Supervisor {
             children: HashMap::new(),
             token,
             restarts: Restarts::default(),
+            watcher: watcher.map(|actor| actor.get_id()),
+            watcher_restarts: Restarts::default(),
             tasks,
             ports,
             settling: 0,
@@ -148,6 +154,7 @@ impl Actor for Supervisor {
                 Order::Settled => state.settling -= 1,
                 // Boxed: it is seldom and large.
                 Order::StartToken => Box::pin(state.start_token(&myself)).await,
+                Order::StartWatcher => Box::pin(state.start_watcher(&myself)).await,
             },
         }
         state.stop_if_drained(&myself);
@@ -179,6 +186,8 @@ impl Actor for Supervisor {
         };
         if state.token == Some(who.get_id()) {
             state.restart_token(&myself, why);
+        } else if state.watcher == Some(who.get_id()) {
+            state.restart_watcher(&myself, why);
         } else if let Some(child) = state.children.remove(&who.get_id()) {
             state.settle(&myself, &child, why);
             state.shrink();
@@ -272,6 +281,30 @@ impl State {
             Ok(Ok(actor)) => self.token = Some(actor.get_id()),
             Ok(Err(error)) => self.restart_token(myself, Some(error.to_string())),
             Err(_) => self.restart_token(myself, Some("a subscriber panicked".into())),
+        }
+    }
+
+    fn restart_watcher(&mut self, myself: &ActorRef<EngineMessage>, why: Option<String>) {
+        self.watcher = None;
+        let (wait, root) = (self.watcher_restarts.wait(), myself.clone());
+        self.tasks.spawn(async move {
+            telemetry::contained(|| {
+                tracing::warn!(
+                    why,
+                    "the watcher of indeterminate keys died; starting it again"
+                );
+            });
+            sleep(wait).await;
+            let _ = root.send_message(EngineMessage::Internal(Internal(Order::StartWatcher)));
+        });
+    }
+
+    async fn start_watcher(&mut self, myself: &ActorRef<EngineMessage>) {
+        let spawned = AssertUnwindSafe(watcher::spawn(&self.shared, myself.get_cell()));
+        match spawned.catch_unwind().await {
+            Ok(Ok(actor)) => self.watcher = actor.map(|actor| actor.get_id()),
+            Ok(Err(error)) => self.restart_watcher(myself, Some(error.to_string())),
+            Err(_) => self.restart_watcher(myself, Some("a subscriber panicked".into())),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::resolution::notice_loss;
@@ -96,6 +97,35 @@ async fn from_the_start(shared: &Shared, bounds: Bounds) -> Result<Found, Stoppe
         }
         sleep(bounds.pause).await;
     }
+}
+
+/// What the keys of an earlier walk are now.
+///
+/// # Errors
+///
+/// [`Error::StoreUnavailable`].
+pub(crate) async fn again(shared: &Shared, keys: &[IdempotencyKey]) -> Result<Found, Error> {
+    /// Keys that are looked at at a time.
+    const AT_ONCE: usize = 16;
+    let mut found = Found::default();
+    for some in keys.chunks(AT_ONCE) {
+        let looks = some.iter().map(|key| async move {
+            let name = shared.name(*key);
+            shared.store.look(&name).await
+        });
+        for (key, state) in some.iter().zip(join_all(looks).await) {
+            match state {
+                Ok(Some(state)) => recover(shared, *key, state, &mut found).await?,
+                Ok(None) => {}
+                Err(source) if source.is_unreadable() => {
+                    let record = UnreadableRecord::of(shared.name(*key), &source);
+                    found.unreadable.push(record);
+                }
+                Err(source) => return Err(Error::StoreUnavailable { source }),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// One page, for which the store has a time of its own.

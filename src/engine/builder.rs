@@ -14,6 +14,7 @@ use crate::actors::permits::Permits;
 use crate::actors::shared::{Reconcile, Shared};
 use crate::actors::supervisor;
 use crate::actors::token::Tokens;
+use crate::actors::watcher::Watch;
 use crate::ambient::{Ambient, in_runtime_with_timers};
 use crate::error::Error;
 use crate::execution::Terms;
@@ -45,6 +46,7 @@ pub struct EngineBuilder {
     reconcile: Option<Reconcile>,
     deadline: Duration,
     store_timeout: Duration,
+    watch_indeterminate: Option<Duration>,
     max_in_flight: usize,
     max_in_flight_per_action: usize,
     max_payload_bytes: usize,
@@ -65,6 +67,7 @@ impl EngineBuilder {
             reconcile: None,
             deadline: Duration::from_secs(5 * 60),
             store_timeout: Duration::from_secs(2),
+            watch_indeterminate: None,
             max_in_flight: 50,
             max_in_flight_per_action: usize::MAX,
             max_payload_bytes: 1 << 20,
@@ -148,6 +151,25 @@ impl EngineBuilder {
     /// How long indeterminate keys are held; 7 days by default.
     pub fn indeterminate_ttl(mut self, ttl: Duration) -> Self {
         self.terms.indeterminate_ttl = ttl;
+        self
+    }
+
+    /// Walks through the indeterminate keys of the namespace at the start and then
+    /// every so often, at least 1 s apart; by default never.
+    ///
+    /// One process of a namespace walks in each period, slowly, and in one walk counts
+    /// at most 10,000 keys. The walk recovers the records of holders that are gone,
+    /// sets the gauges `genesys_once_indeterminate_keys` and
+    /// `genesys_once_indeterminate_oldest_seconds`, and logs each key once at `WARN`:
+    /// with the action, the caller's own key, scope and label, cause, time of sending,
+    /// correlation id, version and the next step. (After a change of turns, another
+    /// process logs the key once more.)
+    /// [`Engine::indeterminate`] then answers from the last walk.
+    ///
+    /// What a request calls [`sensitive`](crate::DataActionRequest::sensitive) is in no
+    /// log. What [`Encrypted`](crate::Encrypted) seals is, where the engine can open it.
+    pub fn watch_indeterminate(mut self, every: Duration) -> Self {
+        self.watch_indeterminate = Some(every);
         self
     }
 
@@ -337,7 +359,9 @@ impl EngineBuilder {
             hold: Hold::new(self.max_in_flight),
             waits: Default::default(),
             unmatched: Default::default(),
+            access_log: Default::default(),
             sightings: Default::default(),
+            watch: self.watch_indeterminate.map(Watch::new),
             cut: Default::default(),
             unfinished: Default::default(),
             counts: Default::default(),
@@ -359,6 +383,7 @@ impl fmt::Debug for EngineBuilder {
             .field("reconcile", &self.reconcile.is_some())
             .field("deadline", &self.deadline)
             .field("store_timeout", &self.store_timeout)
+            .field("watch_indeterminate", &self.watch_indeterminate)
             .field("max_in_flight", &self.max_in_flight)
             .field("max_in_flight_per_action", &self.max_in_flight_per_action)
             .field("max_payload_bytes", &self.max_payload_bytes)

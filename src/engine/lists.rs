@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use crate::actors::walk::{self, Bounds, walk};
+use crate::actors::watcher::Watch;
 use crate::ambient::in_runtime;
 use crate::error::Error;
 use crate::key::IdempotencyKey;
@@ -38,8 +39,11 @@ impl Engine {
     /// order. A key whose holder was lost with its request under way is among them as
     /// soon as its lease has lapsed, and its record says so from then on.
     ///
-    /// It walks through the store for 30 s at most. What is left then begins at
-    /// [`next`](IndeterminateKeys::next).
+    /// Where [`watch_indeterminate`](crate::EngineBuilder::watch_indeterminate) is set
+    /// and this process made the last walk, the keys are those of that walk which are
+    /// still indeterminate: [`age`](IndeterminateKeys::age) says how old the walk is.
+    /// Otherwise this walks through the store for 30 s at most. What is left then
+    /// begins at [`next`](IndeterminateKeys::next).
     ///
     /// # Errors
     ///
@@ -51,12 +55,23 @@ impl Engine {
     /// Cancel safe.
     pub async fn indeterminate(&self, limit: usize) -> Result<IndeterminateKeys, Error> {
         in_runtime()?;
+        let shared = &*self.inner.shared;
+        let last = shared.watch.as_ref().and_then(Watch::last);
+        if let Some(last) = last.filter(|last| last.keys.len() <= limit) {
+            let found = walk::again(shared, &last.keys).await?;
+            return Ok(IndeterminateKeys {
+                keys: found.keys,
+                unreadable: found.unreadable,
+                age: last.begun.elapsed(),
+                next: None,
+            });
+        }
         let bounds = Bounds {
             keys: limit.max(1),
             until: Instant::now() + WALK_WITHIN,
             pause: Duration::ZERO,
         };
-        let found = walk(&self.inner.shared, bounds).await?;
+        let found = walk(shared, bounds).await?;
         Ok(IndeterminateKeys {
             keys: found.keys,
             unreadable: found.unreadable,

@@ -77,8 +77,10 @@ impl Engine {
     ///
     /// # Errors
     ///
+    /// [`Error::UnknownKey`] where nothing is recorded of the key, and
     /// [`Error::NotIndeterminate`] where the key is not, or no longer, indeterminate
-    /// in that version. [`Error::TooEarly`] for `not_applied` while the lost attempt
+    /// in that version: it says what is recorded instead, and by whom the key was
+    /// resolved. [`Error::TooEarly`] for `not_applied` while the lost attempt
     /// might still be running: for the attempt time-out and the lease of its holder
     /// (96 s by default), by the store's clock since the record became
     /// indeterminate and by this engine's wall clock since the attempt was sent.

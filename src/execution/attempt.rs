@@ -284,17 +284,19 @@ impl Execution<Locked> {
         let lease = Lease::until(self.state.held.live_until);
         let call = Call::new(self.core.request.clone(), self.state.held.attempts)
             .with_max_response_bytes(self.state.held.reading.max_response_bytes)
-            .under(&lease);
+            .under(&lease)
+            .before(self.core.progress.start_limit());
         let limit = upstream.attempt_limit().min(claim.attempts.timeout);
         // Before the clock is looked at: a subscriber may take its time.
-        let span = telemetry::attempt(self.state.held.attempts);
+        let url = || upstream.url(self.core.request.action_id());
+        let span = telemetry::attempt(self.state.held.attempts, url);
         // I1: live and dispatched, by our own clock, from when the last
         // successful command was sent. A process that was stopped until here
         // wakes up past its lease and sends nothing; the upstream asks the same
         // again between connecting and its first byte.
         if self.state.held.phase != Phase::Dispatched || !call.may_leave() {
             return Err(SendError::before_sending(
-                "the lease lapsed before the request was sent",
+                "the time in which the request may be sent was over",
             ));
         }
         // Before `send` is first polled: from here on only the lease may know that
@@ -303,7 +305,9 @@ impl Execution<Locked> {
         let (step, progress) = (self.state.held.step, &self.core.progress);
         progress.under_way(claim, step, LOST.clone().into(), evidence);
         progress.trail().sent();
-        *wire = Some((UpstreamCall::sent(&self.core.name.namespace), span.clone()));
+        let action = call.request().action_id();
+        let counted = UpstreamCall::sent(&self.core.name.namespace, action);
+        *wire = Some((counted, span.clone()));
         // From the end of its time on nothing leaves, also where an answer is
         // waited for a little longer.
         let sent = within(limit, upstream.send(&call, token), || lease.is_unsent());

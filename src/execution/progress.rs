@@ -96,6 +96,11 @@ impl Progress {
         self.wishes.ttl(usual)
     }
 
+    /// When the request may no longer be sent; `None` where a caller sets no limit.
+    pub(crate) fn start_limit(&self) -> Option<Instant> {
+        self.wishes.start_limit()
+    }
+
     /// What this execution leaves for its spans.
     pub(crate) fn trail(&self) -> &Trail {
         &self.trail

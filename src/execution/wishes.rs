@@ -4,7 +4,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::request::DataActionRequest;
 
@@ -16,6 +19,10 @@ pub(super) struct Wishes {
     /// A caller asked for no `ttl`: the engine's is theirs.
     usual_ttl: AtomicBool,
     sensitive: AtomicBool,
+    /// The latest moment at which a caller lets the request be sent.
+    latest_start: Mutex<Option<Instant>>,
+    /// A caller lets it be sent at any time.
+    any_start: AtomicBool,
 }
 
 impl Wishes {
@@ -27,6 +34,14 @@ impl Wishes {
                 self.ttl_ms.fetch_max(ms.max(1), Ordering::Relaxed);
             }
             None => self.usual_ttl.store(true, Ordering::Relaxed),
+        }
+        match request.sent_within() {
+            Some(limit) => {
+                let limit = Some(Instant::now() + limit);
+                let mut latest = self.latest_start();
+                *latest = limit.max(*latest);
+            }
+            None => self.any_start.store(true, Ordering::Relaxed),
         }
         if request.is_sensitive() {
             self.sensitive.store(true, Ordering::Relaxed);
@@ -43,6 +58,20 @@ impl Wishes {
         } else {
             asked
         }
+    }
+
+    /// When the request may no longer be sent; `None` where a caller sets no limit.
+    pub(super) fn start_limit(&self) -> Option<Instant> {
+        match self.any_start.load(Ordering::Relaxed) {
+            true => None,
+            false => *self.latest_start(),
+        }
+    }
+
+    fn latest_start(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A single value, written whole.
+        let latest = self.latest_start.lock();
+        latest.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a caller asked that nothing of the answer be stored.
@@ -87,6 +116,24 @@ mod tests {
         assert_eq!(ttl(&[Some(7), None]), HOUR);
         assert_eq!(ttl(&[None, Some(7_200_000)]), 2 * HOUR);
         assert_eq!(ttl(&[Some(0)]), ms(1));
+    }
+
+    /// Red when the first limit counts, or when a caller without one counts for
+    /// nothing.
+    #[test]
+    fn latest_start_counts_and_one_without_a_limit_removes_it() {
+        let wishes = Wishes::default();
+        let request = DataActionRequest::new("a", "{}").unwrap();
+        wishes.join(&request.clone().start_within(HOUR));
+        let first = wishes.start_limit().unwrap();
+        wishes.join(&request.clone().start_within(2 * HOUR));
+        let second = wishes.start_limit().unwrap();
+        assert!(second >= first + HOUR);
+        wishes.join(&request.clone().start_within(HOUR));
+        assert_eq!(wishes.start_limit(), Some(second));
+        wishes.join(&request);
+        wishes.join(&request.start_within(HOUR));
+        assert_eq!(wishes.start_limit(), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::Span;
 
 use super::flight::Flight;
@@ -24,6 +25,8 @@ pub(crate) struct Guard {
     request: DataActionRequest,
     /// Until the answer: a span that stays open keeps those above it open.
     span: Mutex<Span>,
+    /// When its first caller came; until the answer.
+    begun: Mutex<Option<Instant>>,
     place: Option<Place>,
     raised: Option<Raised>,
 }
@@ -42,6 +45,7 @@ impl Guard {
             flight,
             request: request.clone(),
             span: Mutex::new(Span::none()),
+            begun: Mutex::new(Some(Instant::now())),
             place: Some(place),
             raised: None,
         }
@@ -113,6 +117,16 @@ impl Guard {
     /// first answer finds a span.
     fn end_span(&self, answer: &Answer) {
         let span = std::mem::replace(&mut *self.lock(), Span::none());
+        let begun = self
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let progress = self.progress();
+        if let Some(begun) = begun {
+            let (is_sensitive, trail) = (progress.is_sensitive(), progress.trail());
+            telemetry::audit(&self.request, is_sensitive, trail, answer, begun.elapsed());
+        }
         telemetry::contained(move || {
             telemetry::flown(&span, self.progress().trail(), answer);
             drop(span);

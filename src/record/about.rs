@@ -84,7 +84,7 @@ pub struct Resolved {
 
 impl Caller {
     fn of(request: &DataActionRequest) -> Self {
-        let [own_key, scope, label] = request.called().map(Option::<&Arc<str>>::cloned);
+        let [own_key, scope, label] = request.called();
         Self {
             own_key,
             scope,

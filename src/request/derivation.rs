@@ -20,6 +20,7 @@ impl IdempotencyKey {
     /// | a scope | action id `:` canonical payload `\n` scope |
     /// | its own key | action id `::` the key as a JSON string |
     /// | both | action id `::` the key as a JSON string `\n` scope |
+    /// | an engine with a [scope](crate::Engine::scoped) | any of these, and before `\n` scope: `\n\n`, the bytes of the engine's scope as a number, `:`, that scope |
     ///
     /// The canonical payload is what
     /// [`canonicalize`](crate::canonical::canonicalize) gives, without what the
@@ -85,8 +86,8 @@ impl Derivation {
     }
 
     /// The key, made of the payload.
-    pub(super) fn key(&self, scope: Option<&str>) -> IdempotencyKey {
-        finish(self.0.clone(), scope)
+    pub(super) fn key(&self, scopes: Scopes<'_>) -> IdempotencyKey {
+        finish(self.0.clone(), scopes)
     }
 
     /// The fingerprint. What follows the payload begins with a NUL, which no
@@ -100,7 +101,7 @@ impl Derivation {
 }
 
 /// The key, made of the caller's own, which has no control characters.
-pub(super) fn own_key(action_id: &ActionId, key: &str, scope: Option<&str>) -> IdempotencyKey {
+pub(super) fn own_key(action_id: &ActionId, key: &str, scopes: Scopes<'_>) -> IdempotencyKey {
     let mut hash = Sha256::new()
         .chain_update(action_id.as_str())
         .chain_update("::\"");
@@ -116,11 +117,27 @@ pub(super) fn own_key(action_id: &ActionId, key: &str, scope: Option<&str>) -> I
         }
     }
     hash.update("\"");
-    finish(hash, scope)
+    finish(hash, scopes)
 }
 
-fn finish(mut hash: Sha256, scope: Option<&str>) -> IdempotencyKey {
-    if let Some(scope) = scope {
+/// What keeps equal requests apart. A scope has no control characters, so a line feed
+/// begins the next part: one of these parts, two the engine's scope.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Scopes<'a> {
+    /// Of the engine.
+    pub(super) within: Option<&'a str>,
+    /// Of the request.
+    pub(super) own: Option<&'a str>,
+}
+
+fn finish(mut hash: Sha256, scopes: Scopes<'_>) -> IdempotencyKey {
+    if let Some(within) = scopes.within {
+        hash.update("\n\n");
+        hash.update(within.len().to_string());
+        hash.update(":");
+        hash.update(within);
+    }
+    if let Some(scope) = scopes.own {
         hash.update("\n");
         hash.update(scope);
     }

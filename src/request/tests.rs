@@ -96,7 +96,7 @@ fn settings_apply_in_any_order() {
     assert!(b.is_sensitive());
     assert!(!request("1").is_sensitive());
     assert_eq!(request("1").requested_ttl(), None);
-    let other = b.clone().scope("t").unwrap();
+    let other = b.clone().key("t").unwrap();
     assert_ne!(key(&b), key(&other), "a clone is left as it was");
     assert_eq!(key(&a), key(&b));
 }

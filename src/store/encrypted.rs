@@ -5,6 +5,7 @@ mod keys;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::keys::EncryptionKeys;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
@@ -282,6 +283,14 @@ impl<S: Store> Store for Encrypted<S> {
             let name = |key| RecordName::new(namespace.clone(), key);
             page.map(query, name, |name, state| self.opened(name, state))
         })
+    }
+
+    fn walk_turn<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        period: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.store.walk_turn(namespace, period)
     }
 
     fn look_unreadable<'a>(

@@ -335,6 +335,16 @@ impl Store for Guarded {
         }))
     }
 
+    fn walk_turn<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        period: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(caught(async move {
+            self.store.walk_turn(namespace, period).await
+        }))
+    }
+
     fn look_unreadable<'a>(
         &'a self,
         name: &'a RecordName,

@@ -379,6 +379,14 @@ impl Store for RedisStore {
         Box::pin(list::page(self.large(), namespace, query))
     }
 
+    fn walk_turn<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        period: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(commands::walk_turn(&self.inner.routes, namespace, period))
+    }
+
     fn look_unreadable<'a>(
         &'a self,
         name: &'a RecordName,

@@ -6,36 +6,53 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::contained;
 use super::metric::{
     BREAKER_OPEN, CALL_TIME, CALLS, ERRORS, EXECUTIONS, HOLD_TIME, IN_FLIGHT, INDETERMINATE,
-    LEASES_LOST, METRICS, REQUESTS, STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAITING,
+    INDETERMINATE_KEYS, INDETERMINATE_OLDEST, LEASES_LOST, METRICS, REFUSALS, REQUESTS, RESPONSES,
+    STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAITING,
 };
 use super::series::{Raised, Series, introduce};
 use super::trail::{Trail, label};
 use crate::error::Error;
 use crate::key::{Namespace, RecordName};
-use crate::outcome::{Served, Verdict};
+use crate::outcome::{Reply, Served, Verdict};
 use crate::record::Event;
+use crate::request::ActionId;
 
 /// The series of one engine that its callers touch, made once.
 #[derive(Clone, Debug)]
 pub(crate) struct Meters {
     namespace: Namespace,
-    upstream: Series,
-    joined: Series,
-    memory: Series,
-    store: Series,
+    upstream: Replies,
+    joined: Replies,
+    memory: Replies,
+    store: Replies,
     waiting: Series,
     executions: Series,
     in_flight: Series,
 }
 
+/// Replies from one place.
+#[derive(Clone, Debug)]
+struct Replies {
+    recorded: Series,
+    unrecorded: Series,
+}
+
 impl Meters {
     pub(crate) fn new(namespace: &Namespace) -> Self {
-        let served = |served: Served| Series::with(&REQUESTS, namespace, served.as_str());
+        let served = |served: Served| {
+            let of = |recorded| Series::of(&REQUESTS, namespace, &[served.as_str(), recorded]);
+            let (recorded, unrecorded) = (of("true"), of("false"));
+            Replies {
+                recorded,
+                unrecorded,
+            }
+        };
         Self {
             upstream: served(Served::Upstream),
             joined: served(Served::Joined),
@@ -49,12 +66,16 @@ impl Meters {
     }
 
     /// A caller got a reply.
-    pub(crate) fn served(&self, served: Served) {
-        match served {
-            Served::Upstream => self.upstream.count(),
-            Served::Joined => self.joined.count(),
-            Served::Memory => self.memory.count(),
-            Served::Store => self.store.count(),
+    pub(crate) fn served(&self, reply: &Reply) {
+        let of = match reply.served() {
+            Served::Upstream => &self.upstream,
+            Served::Joined => &self.joined,
+            Served::Memory => &self.memory,
+            Served::Store => &self.store,
+        };
+        match reply.recorded() {
+            true => of.recorded.count(),
+            false => of.unrecorded.count(),
         }
     }
 
@@ -91,23 +112,40 @@ pub(crate) fn start(namespace: &Namespace) {
 /// unknown.
 pub(crate) struct UpstreamCall {
     namespace: Namespace,
+    action: ActionId,
     sent: Instant,
     verdict: Verdict,
+    status: &'static str,
 }
 
 impl UpstreamCall {
     /// The call is sent now.
-    pub(crate) fn sent(namespace: &Namespace) -> Self {
+    pub(crate) fn sent(namespace: &Namespace, action: &ActionId) -> Self {
         Self {
             namespace: namespace.clone(),
+            action: action.clone(),
             sent: Instant::now(),
             verdict: Verdict::Unknown,
+            status: "none",
         }
     }
 
-    /// The call was answered, and this is what the answer proves.
-    pub(crate) fn ended(mut self, verdict: Verdict) {
+    /// The call ended, with an answer of this status where there is one, and this is
+    /// what that proves.
+    pub(crate) fn ended(mut self, verdict: Verdict, status: Option<StatusCode>) {
         self.verdict = verdict;
+        self.status = status.map_or("none", class);
+    }
+}
+
+/// What a status is counted as.
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        429 => "429",
+        ..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500.. => "5xx",
     }
 }
 
@@ -116,7 +154,13 @@ impl Drop for UpstreamCall {
         let verdict = label(self.verdict);
         Series::with(&CALLS, &self.namespace, verdict).count();
         Series::with(&CALL_TIME, &self.namespace, verdict).observe(self.sent.elapsed());
+        Series::of_action(&RESPONSES, &self.namespace, &[self.status], &self.action).count();
     }
+}
+
+/// The platform refused, and its callers are told: nothing was executed.
+pub(crate) fn refusal(namespace: &Namespace, action: &ActionId) {
+    Series::of_action(&REFUSALS, namespace, &[], action).count();
 }
 
 /// Waits for `until`, and records for how long where that was not at once.
@@ -155,6 +199,28 @@ pub(crate) fn indeterminate(name: &RecordName) {
     contained(|| {
         tracing::warn!(target: "genesys_once", %name, "a request may have been executed; its key is held until it is resolved");
     });
+}
+
+/// The gauges of a walk through indeterminate keys. They fall when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    keys: Raised,
+    oldest: Raised,
+}
+
+impl Watched {
+    pub(crate) fn new(namespace: &Namespace) -> Self {
+        Self {
+            keys: Series::plain(&INDETERMINATE_KEYS, namespace).level(),
+            oldest: Series::plain(&INDETERMINATE_OLDEST, namespace).level(),
+        }
+    }
+
+    /// A walk found so many keys.
+    pub(crate) fn set(&mut self, keys: usize, oldest: Duration) {
+        self.keys.set(keys as f64);
+        self.oldest.set(oldest.as_secs_f64());
+    }
 }
 
 /// The execution of this trail holds its lease no more; counted once a lease.

@@ -9,13 +9,25 @@ pub struct Metric {
     pub name: &'static str,
     /// What is measured how.
     pub kind: Kind,
-    /// The label that it has besides `namespace`, where it has one.
-    pub label: Option<&'static str>,
-    /// All values that this label takes.
-    pub values: &'static [&'static str],
+    /// The labels that it has besides `namespace`.
+    pub labels: &'static [MetricLabel],
     /// What it means.
     pub meaning: &'static str,
 }
+
+/// A label of a [`Metric`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MetricLabel {
+    /// Its name.
+    pub name: &'static str,
+    /// All values that it takes; none for `action`, whose values are the first
+    /// [`MAX_ACTIONS`] action ids that a process calls, and `other`.
+    pub values: &'static [&'static str],
+}
+
+/// How many actions have series of their own in one process.
+pub const MAX_ACTIONS: usize = 100;
 
 /// The type of a [`Metric`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +39,8 @@ pub enum Kind {
     Gauge,
     /// Observations of a time in seconds.
     Seconds,
+    /// A time in seconds that rises and falls.
+    Age,
 }
 
 /// Upper bounds in seconds for this crate's histograms.
@@ -35,6 +49,12 @@ pub const BUCKETS: &[f64] = &[
     60.0, 180.0,
 ];
 
+const fn label(name: &'static str, values: &'static [&'static str]) -> MetricLabel {
+    MetricLabel { name, values }
+}
+
+const RECORDED: &[&str] = &["true", "false"];
+const STATUSES: &[&str] = &["2xx", "3xx", "4xx", "429", "5xx", "none"];
 const SERVED: &[&str] = &["upstream", "joined", "memory", "store"];
 const VERDICTS: &[&str] = &["final", "not_executed", "unknown"];
 const COMMANDS: &[&str] = &[
@@ -55,10 +75,12 @@ const CODES: &[&str] = &[
     "in_progress",
     "indeterminate",
     "not_indeterminate",
+    "unknown_key",
     "too_early",
     "resolution_unknown",
     "rate_limited",
     "unauthorized",
+    "expired",
     "unreachable",
     "token",
     "store_unavailable",
@@ -80,8 +102,12 @@ pub const METRICS: &[Metric] = &[
     IN_FLIGHT,
     CALLS,
     CALL_TIME,
+    RESPONSES,
+    REFUSALS,
     HOLD_TIME,
     INDETERMINATE,
+    INDETERMINATE_KEYS,
+    INDETERMINATE_OLDEST,
     LEASES_LOST,
     STORE_TIME,
     STORE_FAILURES,
@@ -93,119 +119,135 @@ pub const METRICS: &[Metric] = &[
 pub(super) const REQUESTS: Metric = Metric {
     name: "genesys_once_requests_total",
     kind: Kind::Counter,
-    label: Some("served"),
-    values: SERVED,
-    meaning: "Callers answered with a reply, by where it came from.",
+    labels: &[label("served", SERVED), label("recorded", RECORDED)],
+    meaning: "Callers answered with a reply, by where it came from, and whether it is recorded.",
 };
 
 pub(super) const ERRORS: Metric = Metric {
     name: "genesys_once_errors_total",
     kind: Kind::Counter,
-    label: Some("code"),
-    values: CODES,
+    labels: &[label("code", CODES)],
     meaning: "Callers answered with an error, by its code.",
 };
 
 pub(super) const WAITING: Metric = Metric {
     name: "genesys_once_callers_waiting",
     kind: Kind::Gauge,
-    label: None,
-    values: &[],
+    labels: &[],
     meaning: "Callers who wait for an answer now.",
 };
 
 pub(super) const EXECUTIONS: Metric = Metric {
     name: "genesys_once_executions",
     kind: Kind::Gauge,
-    label: None,
-    values: &[],
+    labels: &[],
     meaning: "Executions that are not settled.",
 };
 
 pub(super) const IN_FLIGHT: Metric = Metric {
     name: "genesys_once_calls_in_flight",
     kind: Kind::Gauge,
-    label: None,
-    values: &[],
+    labels: &[],
     meaning: "Calls at the platform now, and executions about to make one.",
 };
 
 pub(super) const CALLS: Metric = Metric {
     name: "genesys_once_upstream_calls_total",
     kind: Kind::Counter,
-    label: Some("verdict"),
-    values: VERDICTS,
+    labels: &[label("verdict", VERDICTS)],
     meaning: "Calls tried at the platform, by what is proven of them.",
 };
 
 pub(super) const CALL_TIME: Metric = Metric {
     name: "genesys_once_upstream_call_duration_seconds",
     kind: Kind::Seconds,
-    label: Some("verdict"),
-    values: VERDICTS,
+    labels: &[label("verdict", VERDICTS)],
     meaning: "Time from sending a call to its answer or failure.",
+};
+
+pub(super) const RESPONSES: Metric = Metric {
+    name: "genesys_once_upstream_responses_total",
+    kind: Kind::Counter,
+    labels: &[label("status", STATUSES), label("action", &[])],
+    meaning: "Calls at the platform by the class of the answer's status, none without an answer.",
+};
+
+pub(super) const REFUSALS: Metric = Metric {
+    name: "genesys_once_refusals_total",
+    kind: Kind::Counter,
+    labels: &[label("action", &[])],
+    meaning: "Executions that ended with a refusal of the platform: nothing was executed.",
 };
 
 pub(super) const HOLD_TIME: Metric = Metric {
     name: "genesys_once_hold_duration_seconds",
     kind: Kind::Seconds,
-    label: Some("by"),
-    values: &["platform", "limiter", "permit", "token", "retry"],
+    labels: &[label(
+        "by",
+        &["platform", "limiter", "permit", "token", "retry"],
+    )],
     meaning: "Time an execution waited before a call, by what held it back.",
 };
 
 pub(super) const INDETERMINATE: Metric = Metric {
     name: "genesys_once_indeterminate_total",
     kind: Kind::Counter,
-    label: None,
-    values: &[],
+    labels: &[],
     meaning: "Keys that became indeterminate: somebody has to resolve them.",
+};
+
+pub(super) const INDETERMINATE_KEYS: Metric = Metric {
+    name: "genesys_once_indeterminate_keys",
+    kind: Kind::Gauge,
+    labels: &[],
+    meaning: "Indeterminate keys that the last walk found, in the process that made it.",
+};
+
+pub(super) const INDETERMINATE_OLDEST: Metric = Metric {
+    name: "genesys_once_indeterminate_oldest_seconds",
+    kind: Kind::Age,
+    labels: &[],
+    meaning: "Time since the oldest of these keys was sent.",
 };
 
 pub(super) const LEASES_LOST: Metric = Metric {
     name: "genesys_once_leases_lost_total",
     kind: Kind::Counter,
-    label: None,
-    values: &[],
+    labels: &[],
     meaning: "Leases lost while an execution held them.",
 };
 
 pub(super) const STORE_TIME: Metric = Metric {
     name: "genesys_once_store_command_duration_seconds",
     kind: Kind::Seconds,
-    label: Some("command"),
-    values: COMMANDS,
+    labels: &[label("command", COMMANDS)],
     meaning: "Time from sending a store command to its end, time-outs included.",
 };
 
 pub(super) const STORE_FAILURES: Metric = Metric {
     name: "genesys_once_store_failures_total",
     kind: Kind::Counter,
-    label: Some("command"),
-    values: COMMANDS,
+    labels: &[label("command", COMMANDS)],
     meaning: "Store commands that failed, those included that an open breaker stopped.",
 };
 
 pub(super) const BREAKER_OPEN: Metric = Metric {
     name: "genesys_once_store_breaker_open",
     kind: Kind::Gauge,
-    label: None,
-    values: &[],
+    labels: &[],
     meaning: "1 while commands fail at once because the store does not answer.",
 };
 
 pub(super) const EMPTIED: Metric = Metric {
     name: "genesys_once_store_emptied_total",
     kind: Kind::Counter,
-    label: None,
-    values: &[],
+    labels: &[],
     meaning: "Times that the store was found to have lost its records, or a shard's.",
 };
 
 pub(super) const TOKEN_RENEWALS: Metric = Metric {
     name: "genesys_once_token_renewals_total",
     kind: Kind::Counter,
-    label: Some("result"),
-    values: &["ok", "error"],
+    labels: &[label("result", &["ok", "error"])],
     meaning: "Access tokens asked for, by whether one came.",
 };

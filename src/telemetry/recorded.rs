@@ -3,7 +3,8 @@
 //! series, or one that is local to a thread, sees what it should. A recorder is
 //! foreign code: its panics end here.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{
@@ -11,8 +12,9 @@ use metrics::{
 };
 
 use super::contained;
-use super::metric::{Kind, Metric};
+use super::metric::{Kind, MAX_ACTIONS, Metric, MetricLabel};
 use crate::key::Namespace;
+use crate::request::ActionId;
 
 const METADATA: Metadata<'static> = Metadata::new("genesys_once", Level::INFO, None);
 
@@ -23,22 +25,33 @@ pub(super) struct Series(Key);
 impl Series {
     /// The series of a metric without a label of its own.
     pub(super) fn plain(metric: &Metric, namespace: &Namespace) -> Self {
-        debug_assert_eq!(metric.label, None);
-        Self(Key::from_parts(metric.name, vec![of(namespace)]))
+        Self::of(metric, namespace, &[])
     }
 
     /// The series of a metric with this value of its label.
     pub(super) fn with(metric: &Metric, namespace: &Namespace, value: &'static str) -> Self {
-        debug_assert!(
-            metric.values.contains(&value),
-            "{} is not listed for {}",
-            value,
-            metric.name
-        );
-        let own = metric
-            .label
-            .map(|label| Label::from_static_parts(label, value));
-        let labels: Vec<_> = [Some(of(namespace)), own].into_iter().flatten().collect();
+        Self::of(metric, namespace, &[value])
+    }
+
+    /// The series of a metric with these values of its labels, in their order.
+    pub(super) fn of(metric: &Metric, namespace: &Namespace, values: &[&'static str]) -> Self {
+        debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+        Self(Key::from_parts(
+            metric.name,
+            labels(metric, namespace, values),
+        ))
+    }
+
+    /// The same with the label `action`, which is the last one.
+    pub(super) fn of_action(
+        metric: &Metric,
+        namespace: &Namespace,
+        values: &[&'static str],
+        action: &ActionId,
+    ) -> Self {
+        debug_assert_eq!(metric.labels.len(), values.len() + 1, "{}", metric.name);
+        let mut labels = labels(metric, namespace, values);
+        labels.push(Label::new("action", SharedString::from(bounded(action))));
         Self(Key::from_parts(metric.name, labels))
     }
 
@@ -55,11 +68,18 @@ impl Series {
 
     /// Raises a gauge by one until the result is dropped.
     pub(super) fn raise(&self) -> Raised {
-        Raised(recorded(|recorder| {
-            let gauge = recorder.register_gauge(&self.0, &METADATA);
-            gauge.increment(1.0);
-            gauge
-        }))
+        let mut raised = self.level();
+        raised.set(1.0);
+        raised
+    }
+
+    /// A gauge that this process raises by as much as the result is set to, until it
+    /// is dropped.
+    pub(super) fn level(&self) -> Raised {
+        Raised {
+            gauge: recorded(|recorder| recorder.register_gauge(&self.0, &METADATA)),
+            by: 0.0,
+        }
     }
 
     /// Makes the series known, at zero: a rate needs a value before the first
@@ -67,10 +87,40 @@ impl Series {
     fn touch(&self, kind: Kind) {
         recorded(|recorder| match kind {
             Kind::Counter => recorder.register_counter(&self.0, &METADATA).increment(0),
-            Kind::Gauge => recorder.register_gauge(&self.0, &METADATA).increment(0.0),
+            Kind::Gauge | Kind::Age => recorder.register_gauge(&self.0, &METADATA).increment(0.0),
             Kind::Seconds => drop(recorder.register_histogram(&self.0, &METADATA)),
         });
     }
+}
+
+fn labels(metric: &Metric, namespace: &Namespace, values: &[&'static str]) -> Vec<Label> {
+    let mut all = vec![of(namespace)];
+    for (label, value) in metric.labels.iter().zip(values) {
+        debug_assert!(
+            label.values.contains(value),
+            "{value} is not listed for {}",
+            metric.name
+        );
+        all.push(Label::from_static_parts(label.name, value));
+    }
+    all
+}
+
+/// An action as a label: the first of a process as they are, all later ones as one,
+/// since a caller chooses what they are.
+fn bounded(action: &ActionId) -> Arc<str> {
+    static KNOWN: LazyLock<Mutex<HashSet<Arc<str>>>> = LazyLock::new(Mutex::default);
+    // A set of names: an insertion leaves it whole.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(action) = known.get(action.as_str()) {
+        return action.clone();
+    }
+    if known.len() >= MAX_ACTIONS {
+        return "other".into();
+    }
+    let action: Arc<str> = action.as_str().into();
+    known.insert(action.clone());
+    action
 }
 
 fn recorded<T>(foreign: impl FnOnce(&dyn Recorder) -> T) -> Option<T> {
@@ -82,16 +132,31 @@ fn of(namespace: &Namespace) -> Label {
     Label::new("namespace", SharedString::from(shared))
 }
 
-/// A gauge that is higher by one as long as this lives. It keeps the gauge that
-/// it raised, so that exactly that one falls.
+/// A gauge that is higher as long as this lives. It keeps the gauge that it raised,
+/// so that exactly that one falls.
 #[must_use = "the gauge falls when this is dropped"]
-pub(crate) struct Raised(Option<Gauge>);
+pub(crate) struct Raised {
+    gauge: Option<Gauge>,
+    by: f64,
+}
+
+impl Raised {
+    /// Raises the gauge by this instead.
+    pub(super) fn set(&mut self, by: f64) {
+        let change = by - std::mem::replace(&mut self.by, by);
+        if let Some(gauge) = &self.gauge
+            && change != 0.0
+        {
+            contained(|| gauge.increment(change));
+        }
+    }
+}
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        if let Some(gauge) = self.0.take() {
-            contained(move || gauge.decrement(1.0));
-        }
+        self.set(0.0);
+        let gauge = self.gauge.take();
+        contained(move || drop(gauge));
     }
 }
 
@@ -107,12 +172,26 @@ pub(super) fn introduce(metric: &Metric, namespace: &Namespace) {
     recorded(|recorder| match metric.kind {
         Kind::Counter => recorder.describe_counter(name, Some(Unit::Count), meaning),
         Kind::Gauge => recorder.describe_gauge(name, Some(Unit::Count), meaning),
+        Kind::Age => recorder.describe_gauge(name, Some(Unit::Seconds), meaning),
         Kind::Seconds => recorder.describe_histogram(name, Some(Unit::Seconds), meaning),
     });
-    match metric.values {
-        [] => Series::plain(metric, namespace).touch(metric.kind),
-        values => values
-            .iter()
-            .for_each(|value| Series::with(metric, namespace, value).touch(metric.kind)),
+    for values in combinations(metric.labels) {
+        Series::of(metric, namespace, &values).touch(metric.kind);
     }
+}
+
+/// All combinations of the labels' values; none where a label has unlisted ones.
+fn combinations(labels: &[MetricLabel]) -> Vec<Vec<&'static str>> {
+    let mut all = vec![Vec::new()];
+    for label in labels {
+        let with = |one: Vec<&'static str>| {
+            label.values.iter().map(move |value| {
+                let mut longer = one.clone();
+                longer.push(*value);
+                longer
+            })
+        };
+        all = all.into_iter().flat_map(with).collect();
+    }
+    all
 }

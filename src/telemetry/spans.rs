@@ -2,7 +2,9 @@
 //! of a key only the beginning does.
 
 use std::fmt;
+use std::time::Duration;
 
+use http::Uri;
 use tracing::field::Empty;
 use tracing::{Metadata, Span};
 
@@ -136,19 +138,44 @@ pub(crate) fn flown(span: &Span, trail: &Trail, answer: &Result<Reply, Error>) {
     }
 }
 
-/// The span of one call at the platform.
-pub(crate) fn attempt(number: u32) -> Span {
+/// The span of one call at the platform, at `url` where the upstream says so.
+pub(crate) fn attempt(number: u32, url: impl FnOnce() -> Option<String>) -> Span {
     begun(|| {
-        tracing::info_span!(
+        let span = tracing::info_span!(
             target: "genesys_once",
             "genesys_once.attempt",
             "otel.kind" = "client",
             attempt = number,
             verdict = Empty,
             correlation_id = Empty,
+            "http.request.method" = "POST",
+            "http.request.resend_count" = Empty,
+            "url.full" = Empty,
+            "server.address" = Empty,
+            "server.port" = Empty,
             "http.response.status_code" = Empty,
+            "error.type" = Empty,
             "otel.status_code" = Empty,
-        )
+        );
+        if span.is_disabled() {
+            return span;
+        }
+        if number > 1 {
+            span.record("http.request.resend_count", number - 1);
+        }
+        if let Some(url) = url() {
+            span.record("url.full", &*url);
+            if let Ok(url) = url.parse::<Uri>() {
+                span.record("server.address", url.host());
+                let usual = if url.scheme_str() == Some("http") {
+                    80
+                } else {
+                    443
+                };
+                span.record("server.port", url.port_u16().unwrap_or(usual));
+            }
+        }
+        span
     })
 }
 
@@ -160,13 +187,51 @@ pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, 
     span.record("verdict", label(verdict));
     match answer {
         Ok(outcome) => {
-            span.record("http.response.status_code", outcome.status_code.as_u16());
+            let status = outcome.status_code;
+            span.record("http.response.status_code", status.as_u16());
             correlate(span, outcome);
+            // By the conventions for HTTP clients.
+            if status.is_client_error() || status.is_server_error() {
+                span.record("error.type", status.as_str());
+                span.record("otel.status_code", "ERROR");
+            }
         }
-        Err(_) => {
+        Err(error) => {
+            let sent = if error.may_have_left() {
+                "no_answer"
+            } else {
+                "not_sent"
+            };
+            span.record("error.type", sent);
             span.record("otel.status_code", "ERROR");
         }
     }
+}
+
+/// The execution of `request` has this answer, `time` after its first caller came.
+/// Its label is left out where a caller called it sensitive.
+pub(crate) fn audit(
+    request: &DataActionRequest,
+    is_sensitive: bool,
+    trail: &Trail,
+    answer: &Result<Reply, Error>,
+    time: Duration,
+) {
+    contained(|| {
+        let [_, _, label] = request.called();
+        tracing::info!(
+            target: "genesys_once::audit",
+            key = %IdempotencyKey::of(request),
+            action_id = request.action_id().as_str(),
+            label = label.as_deref().filter(|_| !is_sensitive),
+            served = answer.as_ref().ok().map(|reply| reply.served().as_str()),
+            status = answer.as_ref().ok().map(|reply| reply.status().as_u16()),
+            code = answer.as_ref().err().map(Error::code),
+            attempts = trail.attempts(),
+            duration_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            "executed"
+        );
+    });
 }
 
 fn correlate(span: &Span, outcome: &Outcome) {

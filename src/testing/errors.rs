@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Error, SendError, StoreError, TokenError};
+use crate::error::{Error, KeyState, SendError, StoreError, TokenError};
 use crate::key::{Fingerprint, IdempotencyKey, LeaseId, Version};
 
 /// One [`Error`] of every variant, so that a test can run an embedder's own
@@ -35,7 +35,12 @@ pub fn every_error() -> Vec<Error> {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
             cause: "connection reset".into(),
         },
-        Error::NotIndeterminate { key },
+        Error::NotIndeterminate {
+            key,
+            state: KeyState::Released,
+        },
+        Error::UnknownKey { key },
+        Error::Expired { key },
         Error::TooEarly {
             key,
             until: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_700),
@@ -93,6 +98,8 @@ mod tests {
                 | Error::InProgress { .. }
                 | Error::Indeterminate { .. }
                 | Error::NotIndeterminate { .. }
+                | Error::UnknownKey { .. }
+                | Error::Expired { .. }
                 | Error::TooEarly { .. }
                 | Error::ResolutionUnknown { .. }
                 | Error::RateLimited { .. }
@@ -109,6 +116,6 @@ mod tests {
                 | Error::InvalidConfig { .. } => {}
             }
         }
-        assert_eq!(errors.len(), 19);
+        assert_eq!(errors.len(), 21);
     }
 }

@@ -189,6 +189,14 @@ impl Store for FaultyStore {
         self.store.list(namespace, query)
     }
 
+    fn walk_turn<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        period: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.store.walk_turn(namespace, period)
+    }
+
     fn look_unreadable<'a>(
         &'a self,
         name: &'a RecordName,

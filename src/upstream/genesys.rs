@@ -30,6 +30,7 @@ use super::{AccessToken, Call, RatePermit, TokenSource, Upstream};
 use crate::error::{Error, SendError};
 use crate::key::Namespace;
 use crate::outcome::Outcome;
+use crate::request::ActionId;
 use crate::store::BoxFuture;
 use crate::telemetry;
 
@@ -336,6 +337,11 @@ impl Upstream for GenesysCloud {
 
     fn route_label(&self) -> &str {
         &self.label
+    }
+
+    fn url(&self, action: &ActionId) -> Option<String> {
+        let url = self.urls.of(self.environment.api(), self.route, action);
+        Some(url.into())
     }
 
     fn attempt_limit(&self) -> Duration {

@@ -2,6 +2,7 @@
 //! that the trait answers by default.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use genesys_once::record::{Answer, Event};
@@ -47,6 +48,14 @@ impl Store for TwoParts {
         Box::pin(async { Ok(Page::default()) })
     }
 
+    fn walk_turn<'a>(
+        &'a self,
+        _: &'a Namespace,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async { Ok(false) })
+    }
+
     fn least_writer<'a>(
         &'a self,
         _: &'a Namespace,
@@ -57,7 +66,8 @@ impl Store for TwoParts {
 }
 
 /// Red without `part` in `Encrypted`, where parts would fail together, and without
-/// `least_writer`, where an outdated engine would take keys by old rules.
+/// `least_writer`, where an outdated engine would take keys by old rules, and without
+/// `walk_turn`, where every process would walk.
 #[test]
 fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
     let wrappers: [Box<dyn Store>; 3] = [
@@ -72,6 +82,8 @@ fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
         let query = ListQuery::indeterminate();
         let listed = store.list(&namespace, &query).now_or_never();
         assert_eq!(listed.unwrap().unwrap(), Page::default());
+        let turn = store.walk_turn(&namespace, Duration::from_secs(60));
+        assert!(!turn.now_or_never().unwrap().unwrap());
         let least = store.least_writer(&namespace, 7).now_or_never();
         assert_eq!(least.unwrap().unwrap(), 8);
     }

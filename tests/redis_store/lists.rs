@@ -237,3 +237,71 @@ async fn list_is_refused_while_slots_are_on_the_move() {
     let listed = indeterminate(&store, &namespace, 10).await.unwrap();
     assert_eq!(listed.len(), 1);
 }
+
+/// One process walks in a period, and the next one may after it.
+///
+/// Red when each process is told that it is its turn.
+#[tokio::test]
+async fn one_process_of_a_namespace_has_the_turn_to_walk() {
+    let server = RedisServer::start();
+    let one = RedisStore::connect(&server.url()).await.unwrap();
+    let two = RedisStore::connect(&server.url()).await.unwrap();
+    let (namespace, other) = ("test".parse().unwrap(), "other".parse().unwrap());
+    let day = Duration::from_secs(24 * 3600);
+    assert!(one.walk_turn(&namespace, day).await.unwrap());
+    assert!(!two.walk_turn(&namespace, day).await.unwrap());
+    assert!(!one.walk_turn(&namespace, day).await.unwrap());
+    assert!(two.walk_turn(&other, day).await.unwrap());
+    let key = "genesys-once:test:walk";
+    let left: u64 = server.command(&["PTTL", key]);
+    assert!(left > 0 && left <= 24 * 3600 * 1000, "{left}");
+    server.command::<u64>(&["DEL", key]);
+    assert!(two.walk_turn(&namespace, day).await.unwrap());
+    // It is on no list.
+    let all = listed(&one, &namespace, ListQuery::all()).await.unwrap();
+    assert_eq!((all.records.len(), all.unreadable.len()), (0, 0));
+}
+
+/// A page ends in the middle of what the server scans; a cursor of another connection
+/// is refused.
+///
+/// Red when a page goes on behind the batch that it cut, and when a cursor is taken
+/// whatever connection it is of.
+#[tokio::test]
+async fn pages_of_any_size_are_whole() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    for number in 0..40 {
+        apply(&store, number, abandon()).await.unwrap();
+    }
+    let namespace: Namespace = "test".parse().unwrap();
+    for limit in [1, 7, 40, 1000] {
+        for query in [ListQuery::indeterminate(), ListQuery::all()] {
+            let mut query = query.with_limit(limit);
+            let mut keys = Vec::new();
+            loop {
+                let page = store.list(&namespace, &query).await.unwrap();
+                assert!(page.records.len() <= limit);
+                keys.extend(page.records.iter().map(|(key, _)| key.as_bytes()[0]));
+                match page.next {
+                    Some(next) => query = query.after(next),
+                    None => break,
+                }
+            }
+            keys.sort_unstable();
+            assert_eq!(keys, (0..40).collect::<Vec<_>>(), "{limit}");
+        }
+    }
+    let first = store
+        .list(&namespace, &ListQuery::all().with_limit(7))
+        .await;
+    let next = ListQuery::all().after(first.unwrap().next.unwrap());
+    let another = RedisStore::connect(&server.url()).await.unwrap();
+    let error = another.list(&namespace, &next).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(RefusalKind::NotNow), "{error:?}");
+    assert!(chain(&error).contains("start the list again"), "{error:?}");
+    assert_eq!(
+        store.list(&namespace, &next).await.unwrap().records.len(),
+        33
+    );
+}

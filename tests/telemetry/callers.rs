@@ -9,7 +9,7 @@ use genesys_once::{EngineMessage, MemoryStore};
 use super::{SECOND, ask, builder, exporter, request, until, value};
 
 fn served(by: &str) -> String {
-    format!("genesys_once_requests_total{{served=\"{by}\"}}")
+    format!("genesys_once_requests_total{{served=\"{by}\",recorded=\"true\"}}")
 }
 
 fn failed(code: &str) -> String {
@@ -116,12 +116,12 @@ async fn callers_by_message_who_find_no_place_are_counted_too() {
 fn every_code_is_listed() {
     let errors = METRICS
         .iter()
-        .find(|metric| metric.label == Some("code"))
+        .find(|metric| metric.labels.iter().any(|label| label.name == "code"))
         .unwrap();
     let mut codes: Vec<_> = every_error().iter().map(|error| error.code()).collect();
     codes.sort_unstable();
     codes.dedup();
-    let mut listed = errors.values.to_vec();
+    let mut listed = errors.labels[0].values.to_vec();
     listed.sort_unstable();
     assert_eq!(listed, codes);
 }

@@ -125,7 +125,10 @@ async fn a_late_recorder_never_sees_less_than_nothing() {
     // And counts what comes.
     engine.execute(request("1")).await.unwrap();
     assert_eq!(
-        value(&recorder, "genesys_once_requests_total{served=\"memory\"}"),
+        value(
+            &recorder,
+            "genesys_once_requests_total{served=\"memory\",recorded=\"true\"}"
+        ),
         1.0
     );
 }

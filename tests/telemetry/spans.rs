@@ -227,15 +227,28 @@ async fn spans_tell_who_was_served_by_what() {
     // The platform's own, made up by the script's 429.
     assert!(attempts[0].fields.remove("correlation_id").is_some());
     let kind = ("otel.kind", "client");
+    let method = ("http.request.method", "POST");
     let refused = [
         ("attempt", "1"),
+        ("error.type", "429"),
+        method,
         ("http.response.status_code", "429"),
         kind,
+        ("otel.status_code", "ERROR"),
         ("verdict", "not_executed"),
     ];
     assert_eq!(own(&attempts[0]), refused);
     let status = ("http.response.status_code", "200");
-    let answered = [("attempt", "2"), correlation, status, kind, last];
+    let resent = ("http.request.resend_count", "1");
+    let answered = [
+        ("attempt", "2"),
+        correlation,
+        method,
+        resent,
+        status,
+        kind,
+        last,
+    ];
     assert_eq!(own(&attempts[1]), answered);
     assert_eq!(attempts[0].parent, Some("genesys_once.flight"));
 }
@@ -288,6 +301,8 @@ async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
     let attempts = spans.over("genesys_once.attempt");
     let reset = [
         ("attempt", "1"),
+        ("error.type", "no_answer"),
+        ("http.request.method", "POST"),
         ("otel.kind", "client"),
         ("otel.status_code", "ERROR"),
         ("verdict", "unknown"),

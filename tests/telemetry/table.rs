@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use genesys_once::telemetry::{Kind, METRICS, Metric};
+use genesys_once::telemetry::{Kind, MAX_ACTIONS, METRICS, Metric};
 use genesys_once::testing::{ScriptedUpstream, Step};
 
 use super::{builder, exporter, scrape};
@@ -23,15 +23,20 @@ fn row(metric: &Metric) -> String {
         Kind::Counter => ("counter", "count"),
         Kind::Gauge => ("gauge", "count"),
         Kind::Seconds => ("histogram", "seconds"),
+        Kind::Age => ("gauge", "seconds"),
         kind => panic!("{kind:?} has no name in the table"),
     };
-    let label = match metric.label {
-        None => "| |".to_owned(),
-        Some("code") => "| `code`: any [`Error::code`](crate::Error::code) |".to_owned(),
-        Some(label) => {
-            let values = metric.values.iter().map(|value| format!("`{value}`"));
-            format!("| `{label}`: {} |", values.collect::<Vec<_>>().join(", "))
+    let labels = metric.labels.iter().map(|label| match label.name {
+        "code" => "`code`: any [`Error::code`](crate::Error::code)".to_owned(),
+        "action" => format!("`action`: the first {MAX_ACTIONS} of a process, then `other`"),
+        name => {
+            let values = label.values.iter().map(|value| format!("`{value}`"));
+            format!("`{name}`: {}", values.collect::<Vec<_>>().join(", "))
         }
+    });
+    let label = match labels.collect::<Vec<_>>().join("; ") {
+        none if none.is_empty() => "| |".to_owned(),
+        labels => format!("| {labels} |"),
     };
     let Metric { name, meaning, .. } = metric;
     format!("| `{name}` | {kind} | {unit} {label} {meaning} |")
@@ -48,11 +53,7 @@ fn names_follow_the_conventions() {
     let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
     assert_eq!(names.len(), METRICS.len());
     for Metric {
-        name,
-        kind,
-        label,
-        values,
-        ..
+        name, kind, labels, ..
     } in METRICS
     {
         let rest = name.strip_prefix("genesys_once_").unwrap();
@@ -66,7 +67,9 @@ fn names_follow_the_conventions() {
             *kind == Kind::Seconds,
             "{name}"
         );
-        assert_eq!(label.is_some(), !values.is_empty(), "{name}");
+        for label in *labels {
+            assert_eq!(label.name == "action", label.values.is_empty(), "{name}");
+        }
     }
 }
 
@@ -83,17 +86,20 @@ async fn a_start_tells_the_exporter_everything() {
     for Metric {
         name,
         kind,
-        label,
-        values,
+        labels,
         meaning,
         ..
     } in METRICS
     {
         let (word, suffix) = match kind {
             Kind::Counter => ("counter", ""),
-            Kind::Gauge => ("gauge", ""),
+            Kind::Gauge | Kind::Age => ("gauge", ""),
             _ => ("histogram", "_count"),
         };
+        if labels.iter().any(|label| label.values.is_empty()) {
+            // Its first action makes it known.
+            continue;
+        }
         assert!(
             text.contains(&format!("# TYPE {name} {word}\n")),
             "{name}:\n{text}"
@@ -102,14 +108,19 @@ async fn a_start_tells_the_exporter_everything() {
             text.contains(&format!("# HELP {name} {meaning}\n")),
             "{name}:\n{text}"
         );
-        let all: Vec<_> = match label {
-            None => vec![format!("{name}{suffix}")],
-            Some(label) => values
-                .iter()
-                .map(|value| format!("{name}{suffix}{{{label}=\"{value}\"}}"))
-                .collect(),
-        };
-        for one in all {
+        let mut all = vec![String::new()];
+        for label in *labels {
+            let one = |rest: String| {
+                let values = label.values.iter();
+                values.map(move |value| format!("{rest},{}=\"{value}\"", label.name))
+            };
+            all = all.into_iter().flat_map(one).collect();
+        }
+        for labels in all {
+            let one = match labels.strip_prefix(',') {
+                Some(labels) => format!("{name}{suffix}{{{labels}}}"),
+                None => format!("{name}{suffix}"),
+            };
             assert_eq!(series.get(&one), Some(&0.0), "{one}:\n{text}");
         }
     }
@@ -128,7 +139,7 @@ async fn each_namespace_has_series_of_its_own() {
     }
     let text = recorder.handle().render();
     for namespace in ["one", "two"] {
-        let labels = format!("namespace=\"{namespace}\",served=\"upstream\"");
+        let labels = format!("namespace=\"{namespace}\",served=\"upstream\",recorded=\"true\"");
         let sample = format!("genesys_once_requests_total{{{labels}}} 1\n");
         assert!(text.contains(&sample), "{text}");
     }

@@ -77,6 +77,17 @@ impl Flight<'_> {
             }
             let (attempt, access) = match locked.dispatch(&*shared.store).await? {
                 Dispatch::Ended(attempt) => (attempt, Access::Open),
+                Dispatch::Ready(dispatched) if self.is_expired() => {
+                    ready.take();
+                    let late = self.give_back(dispatched.back(), self.too_late());
+                    return Box::pin(late).await;
+                }
+                Dispatch::Ready(dispatched) if !self.is_accepted(ready) => {
+                    // A cooldown has begun while the lease was made sure of.
+                    ready.take();
+                    locked = dispatched.back();
+                    continue;
+                }
                 Dispatch::Ready(dispatched) => match self.token() {
                     Some(access) => {
                         if let Some(ready) = ready.as_mut() {
@@ -98,6 +109,8 @@ impl Flight<'_> {
                     }
                 },
             };
+            let action = self.guard.request().action_id();
+            shared.access_log.log(action, &attempt);
             // The rest goes back here.
             let mut pass = ready.take().map(|ready| ready.pass);
             if is_taken(&attempt)
@@ -117,6 +130,13 @@ impl Flight<'_> {
                 Err(ended) => return ended,
             }
         }
+    }
+
+    /// Whether no cooldown has begun since the turn to call was given out.
+    fn is_accepted(&self, ready: &Option<Ready>) -> bool {
+        let action = self.guard.request().action_id();
+        let accepts = |ready: &Ready| self.shared.hold.accepts(&ready.pass, action);
+        ready.as_ref().is_none_or(accepts)
     }
 
     /// There is no token any more, now that the lease is made sure of: the next one is
@@ -196,6 +216,10 @@ impl Flight<'_> {
                         used.free += 1;
                         Ok(next)
                     }
+                    // It was too late when the call was about to leave.
+                    (Then::Retry, Err(_)) if self.is_expired() => {
+                        Err(self.give_back(next, self.too_late()).await)
+                    }
                     (Then::Retry, answer) => self.wait_or_give_up(next, answer, pass, used).await,
                     (Then::HandOver, Ok(outcome)) => Err(self.hand_over(next, outcome).await),
                     (Then::HandOver, Err(error)) => {
@@ -265,7 +289,13 @@ impl Flight<'_> {
     /// Waits between two attempts, with the lease kept.
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
         let _waiting = self.shared.waits.wait(WaitFor::Retry);
-        let waited = self.shared.held("retry", sleep(wait));
+        let waited = async {
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.expired() => {}
+            }
+        };
+        let waited = self.shared.held("retry", waited);
         let locked = locked.pause(&*self.shared.store, waited).await.0;
         self.has_waited(wait);
         locked
@@ -290,6 +320,8 @@ impl Flight<'_> {
     /// The platform refused: everybody gets its answer, nothing is recorded.
     async fn hand_over(&self, locked: Execution<Locked>, outcome: Outcome) -> Result<Round, Error> {
         let outcome = Arc::new(outcome);
+        let action = self.guard.request().action_id();
+        telemetry::contained(|| telemetry::refusal(&self.shared.namespace, action));
         let key = self.guard.key();
         let reply = Reply::new(key, outcome.clone(), Served::Upstream).with_recorded(false);
         match locked

@@ -1,11 +1,13 @@
 //! The course of one flight: look or lock, attempt, wait, attempt again, cache.
 
+use std::future::pending;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::time::{Instant, sleep_until};
 
 use super::super::hold::{HoldPass, Rank};
 use super::super::permits::Permit;
@@ -164,9 +166,34 @@ impl Flight<'_> {
         })
     }
 
+    /// Whether the request may no longer be sent, since all its callers wanted it to be
+    /// sent before.
+    pub(super) fn is_expired(&self) -> bool {
+        let limit = self.guard.progress().start_limit();
+        limit.is_some_and(|limit| limit <= Instant::now())
+    }
+
+    /// Waits until then. A caller who joins meanwhile may put it off.
+    pub(super) async fn expired(&self) {
+        while !self.is_expired() {
+            match self.guard.progress().start_limit() {
+                Some(limit) => sleep_until(limit).await,
+                None => pending().await,
+            }
+        }
+    }
+
+    pub(super) fn too_late(&self) -> Error {
+        let key = self.guard.key();
+        Error::Expired { key }
+    }
+
     /// What a call needs, where all can be had without waiting and nothing holds
     /// this action back.
     fn ready_now(&self) -> Option<Ready> {
+        if self.is_expired() {
+            return None;
+        }
         let shared = self.shared;
         let action = self.guard.request().action_id();
         let pass = shared.hold.try_pass(action)?;
@@ -200,10 +227,19 @@ impl Flight<'_> {
         }
     }
 
-    /// Waits until all that a call needs is at hand and nothing holds back. In this
-    /// order, and always before the key is locked or in `Claimed`: an end of the
-    /// hold, a token, a permit, the upstream's rate limit.
+    /// Waits until all that a call needs is at hand and nothing holds back, as long as
+    /// the call may still leave.
     pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
+        tokio::select! {
+            biased;
+            () = self.expired() => Err(self.too_late()),
+            ready = self.ready_at_last(turn) => ready,
+        }
+    }
+
+    /// In this order, and always before the key is locked or in `Claimed`: an end of
+    /// the hold, a token, a permit, the upstream's rate limit.
+    async fn ready_at_last(&self, turn: Turn) -> Result<Ready, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         // What was refused goes first when the platform takes calls again.

@@ -43,6 +43,8 @@ pub(super) enum Order {
     Settled,
     /// The wait after the death of a token actor is over.
     StartToken,
+    /// The same for the watcher.
+    StartWatcher,
 }
 
 #[cfg(feature = "ractor-cluster")]

@@ -75,7 +75,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match &error {
             Error::InvalidRequest { .. } | Error::InvalidConfig { .. } => Exit::Usage,
-            Error::NotIndeterminate { .. } => Exit::Refused,
+            Error::NotIndeterminate { .. } | Error::UnknownKey { .. } => Exit::Refused,
             Error::TooEarly { .. } => Exit::TooEarly,
             Error::StoreUnavailable { .. } => Exit::Unavailable,
             Error::RecordUnreadable { .. } => Exit::Unreadable,

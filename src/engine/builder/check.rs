@@ -7,6 +7,9 @@ use super::EngineBuilder;
 use crate::error::Error;
 use crate::execution::TEN_YEARS;
 
+/// Between two walks through the indeterminate keys.
+const LEAST_WATCH: Duration = Duration::from_secs(1);
+
 impl EngineBuilder {
     pub(super) fn check(&self) -> Result<(), Error> {
         let refuse = |setting, reason: &str| Err(Error::invalid_config(setting, reason));
@@ -19,6 +22,10 @@ impl EngineBuilder {
             if time < Duration::from_millis(1) {
                 return refuse(setting, "it must be at least 1 ms");
             }
+        }
+        let every = self.watch_indeterminate;
+        if every.is_some_and(|every| !(LEAST_WATCH..=TEN_YEARS).contains(&every)) {
+            return refuse("watch_indeterminate", "it must be 1 s to ten years");
         }
         if limits.recent_ttl > TEN_YEARS {
             return refuse("recent", "its time must be at most ten years");

@@ -40,7 +40,8 @@ impl Execution<Locked> {
             Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error).into()),
         };
         if let Some((call, span)) = wire {
-            call.ended(verdict);
+            let status = sent.as_ref().ok().map(|outcome| outcome.status_code);
+            call.ended(verdict, status);
             // The answer outlives the panic of a subscriber, also of the span's end.
             let sent = &sent;
             telemetry::contained(move || telemetry::attempted(&span, verdict, sent));

@@ -61,11 +61,8 @@ fn labels_are_bounded_and_change_nothing() {
     let plain = request("{}");
     let labelled = plain.clone().label("refund order 42").unwrap();
     assert_eq!(key(&plain), key(&labelled));
-    assert_eq!(plain.called(), [None; 3]);
-    assert_eq!(
-        labelled.called()[2].map(|label| &**label),
-        Some("refund order 42")
-    );
+    assert_eq!(plain.called(), [None, None, None]);
+    assert_eq!(labelled.called()[2].as_deref(), Some("refund order 42"));
     assert!(plain.clone().label("é".repeat(128)).is_ok());
     for bad in ["", "a\nb", &"x".repeat(257)] {
         assert_refused(plain.clone().label(bad), "label");

@@ -13,7 +13,7 @@ use super::carrier::Carrier;
 use super::failure::Failure;
 use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
-use crate::key::{LeaseId, RecordName};
+use crate::key::{LeaseId, Namespace, RecordName};
 use crate::outcome::Kept;
 use crate::record::{self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, RecordState};
 
@@ -229,6 +229,20 @@ fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
     set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
     set.arg("PX").arg(millis(left));
     Some(set)
+}
+
+/// Whether this process may walk through a namespace's records, which no other may
+/// for `period`: by a key whose name is no record's. One for all shards, since a walk
+/// goes through all of them.
+pub(super) async fn walk_turn(
+    link: &impl Carrier,
+    namespace: &Namespace,
+    period: Duration,
+) -> Result<bool, StoreError> {
+    let key = format!("genesys-once:{namespace}:walk");
+    let mut set = redis::cmd("SET");
+    set.arg(&key).arg(1).arg("NX").arg("PX").arg(millis(period));
+    Ok(link.command(&key, &set).await? != Value::Nil)
 }
 
 /// The record, read together with the time that it lives on.

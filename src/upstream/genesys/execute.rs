@@ -73,7 +73,7 @@ impl Urls {
     const MOST: usize = 256;
 
     /// The URL that executes `action`.
-    fn of(&self, api: &Url, route: Route, action: &ActionId) -> Url {
+    pub(super) fn of(&self, api: &Url, route: Route, action: &ActionId) -> Url {
         // A panic leaves no half of an entry.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (route, action.clone());

@@ -1,0 +1,91 @@
+//! Says in the log that the platform refuses access, to a person who can change that:
+//! for each action once a minute at most. It decides nothing.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::execution::Attempt;
+use crate::outcome::Outcome;
+use crate::request::ActionId;
+use crate::telemetry;
+
+/// Between two warnings of one action.
+const PACE: Duration = Duration::from_secs(60);
+
+/// Actions whose last warning is remembered; one more forgets all of them.
+const MAX_ACTIONS: usize = 100;
+
+/// When each action was warned of.
+#[derive(Debug, Default)]
+pub(crate) struct AccessLog(Mutex<HashMap<ActionId, Instant>>);
+
+impl AccessLog {
+    /// Warns of an attempt that was answered with 401 or 403.
+    pub(crate) fn log(&self, action: &ActionId, attempt: &Attempt) {
+        let outcome = match attempt {
+            Attempt::Executed(executed) => executed.outcome(),
+            Attempt::NotExecuted(_, _, Ok(outcome)) => outcome,
+            _ => return,
+        };
+        if is_refusal(outcome) && self.is_due(action) {
+            telemetry::contained(|| {
+                tracing::warn!(
+                    target: "genesys_once",
+                    action_id = action.as_str(),
+                    status = outcome.status_code.as_u16(),
+                    correlation_id = outcome.correlation_id(),
+                    "the platform refuses access: check the client's role and the action's permissions; logged once a minute"
+                );
+            });
+        }
+    }
+
+    fn is_due(&self, action: &ActionId) -> bool {
+        let now = Instant::now();
+        // An insertion leaves it whole.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.get_mut(action) {
+            let is_due = now.saturating_duration_since(*last) >= PACE;
+            if is_due {
+                *last = now;
+            }
+            return is_due;
+        }
+        if last.len() >= MAX_ACTIONS {
+            last.clear();
+        }
+        last.insert(action.clone(), now);
+        true
+    }
+}
+
+fn is_refusal(outcome: &Outcome) -> bool {
+    matches!(
+        outcome.status_code,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red without the pace, and without the bound.
+    #[tokio::test(start_paused = true)]
+    async fn each_action_is_due_once_a_minute_and_their_number_is_bounded() {
+        let log = AccessLog::default();
+        let action = |n: usize| format!("action_{n}").parse::<ActionId>().unwrap();
+        assert!(log.is_due(&action(0)) && log.is_due(&action(1)));
+        assert!(!log.is_due(&action(0)));
+        tokio::time::advance(PACE).await;
+        assert!(log.is_due(&action(0)) && !log.is_due(&action(0)));
+        for n in 0..10 * MAX_ACTIONS {
+            log.is_due(&action(n));
+            assert!(log.0.lock().unwrap().len() <= MAX_ACTIONS);
+        }
+    }
+}

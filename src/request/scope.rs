@@ -1,0 +1,46 @@
+//! The scope that an engine is narrowed to: checked once, when it is made.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::checked;
+use crate::error::Error;
+
+/// Whose requests a [`ScopedEngine`](crate::ScopedEngine) executes, a tenant's say:
+/// 1–255 bytes without control characters.
+///
+/// ```
+/// use genesys_once::Scope;
+///
+/// let scope: Scope = "tenant 7".parse()?;
+/// assert_eq!(scope.as_str(), "tenant 7");
+/// assert!("".parse::<Scope>().is_err());
+/// # Ok::<(), genesys_once::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope(Arc<str>);
+
+impl Scope {
+    /// The scope as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Scope {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequest`] with the field `scope`.
+    fn from_str(word: &str) -> Result<Self, Error> {
+        checked("scope", word, 255).map(Self)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
