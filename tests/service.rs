@@ -12,8 +12,12 @@ mod support;
 
 #[path = "service/bounds.rs"]
 mod bounds;
+#[path = "service/browser.rs"]
+mod browser;
 #[path = "service/callers.rs"]
 mod callers;
+#[path = "service/devtools.rs"]
+mod devtools;
 #[path = "service/http.rs"]
 mod http_client;
 #[path = "service/operators.rs"]
