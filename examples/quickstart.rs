@@ -7,7 +7,9 @@
 //! ```
 //!
 //! With nothing in the environment the platform is the crate's own simulator, and
-//! the records are in a file in the target directory. `REDIS_URL` names a Redis to
+//! the records are in a file in the target directory. A simulator's records are in a
+//! namespace of their own, whatever is set: no real platform ever replays them.
+//! `REDIS_URL` names a Redis to
 //! keep them in instead. `GENESYS_CLOUD_DOMAIN`,
 //! `_CLIENT_ID`, `_CLIENT_SECRET`, `_ACTION_ID` and `_PAYLOAD`, all five, name a
 //! real platform and what to execute there; no sample payload ever goes to a
@@ -57,6 +59,7 @@ async fn run() -> Result<(), String> {
     let another = builder.start().await.map_err(|e| line(&e))?;
 
     let request = platform.request()?;
+    println!("namespace      {}", engine.namespace());
     println!("key            {}", IdempotencyKey::of(&request));
 
     let first = engine
@@ -193,18 +196,22 @@ impl Platform {
         }
     }
 
-    /// The simulator has another port in every run, so its records are kept
-    /// under a name of their own; an empty store is a namespace never used yet.
+    /// A simulator's records never stand where those of a real platform do. An empty
+    /// store is a namespace that was never used.
     fn namespace(&self, fresh: bool) -> Option<Namespace> {
-        let name = match (self, fresh) {
-            (Self::Real { .. }, false) => return None,
-            (Self::Simulated(_), false) => "quickstart".to_owned(),
-            (_, true) => {
-                let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-                format!("quickstart-{:x}-{:x}", now.as_nanos(), std::process::id())
-            }
+        let name = match self {
+            Self::Real { .. } if !fresh => return None,
+            Self::Real { .. } => "quickstart",
+            Self::Simulated(_) => "simulated-quickstart",
         };
-        name.parse().ok()
+        let suffix = match fresh {
+            true => {
+                let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+                format!("-{:x}-{:x}", now.as_nanos(), std::process::id())
+            }
+            false => String::new(),
+        };
+        format!("{name}{suffix}").parse().ok()
     }
 
     fn request(&self) -> Result<DataActionRequest, String> {

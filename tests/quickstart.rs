@@ -31,6 +31,8 @@ impl Target {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GENESYS_")) {
             command.env_remove(name);
         }
+        // What the service reads changes nothing here.
+        command.env("SERVICE_NAMESPACE", "prod");
         let run = command.args(arguments).env_remove("REDIS_URL").output();
         let run = run.unwrap();
         let errors = String::from_utf8_lossy(&run.stderr).into_owned();
@@ -100,4 +102,11 @@ fn the_second_run_is_served_from_the_store_and_fresh_starts_over() {
         "{fresh:#?}"
     );
     assert_eq!(fresh.last().unwrap(), "upstream calls: 1");
+
+    // Seen red with the namespace that a real platform might have.
+    for run in [&first, &second, &fresh] {
+        let namespace = line(run, "namespace ").split_whitespace().last();
+        assert!(namespace.unwrap().starts_with("simulated-"), "{run:#?}");
+    }
+    assert_eq!(line(&first, "namespace "), line(&second, "namespace "));
 }

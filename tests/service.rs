@@ -10,12 +10,20 @@
 
 mod support;
 
+#[path = "service/bounds.rs"]
+mod bounds;
+#[path = "service/browser.rs"]
+mod browser;
 #[path = "service/callers.rs"]
 mod callers;
+#[path = "service/devtools.rs"]
+mod devtools;
 #[path = "service/http.rs"]
 mod http_client;
 #[path = "service/operators.rs"]
 mod operators;
+#[path = "service/page.rs"]
+mod page;
 /// The example's own table, held against every error that the engine has.
 #[path = "../examples/service/problem.rs"]
 #[allow(dead_code)]
@@ -24,8 +32,18 @@ mod problem;
 mod problems;
 #[path = "service/process.rs"]
 mod process;
+#[path = "../examples/service/session.rs"]
+#[allow(dead_code)]
+mod session;
+#[path = "service/settings.rs"]
+mod settings;
 #[path = "service/shutdown.rs"]
 mod shutdown;
+#[path = "service/tenants.rs"]
+mod tenants;
+#[path = "../examples/service/token.rs"]
+#[allow(dead_code)]
+mod token;
 
 use genesys_once::{DataActionRequest, IdempotencyKey};
 

@@ -4,65 +4,45 @@
 
 use std::time::UNIX_EPOCH;
 
-use axum::Json;
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
 use genesys_once::record::{Phase, Version};
 use genesys_once::{Engine, Forgotten, IdempotencyKey, Kept, Outcome, RecordState, Resolution};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
+use crate::app::App;
+use crate::bodies;
 use crate::problem::Problem;
-use crate::routes::unreadable;
+use crate::token::Token;
 
 /// How many keys a list has where nobody says otherwise, and at most.
 const LIST: usize = 100;
 const LONGEST_LIST: usize = 1_000;
 
-/// What an operator shows. Only its digest is kept, so that comparing takes the
-/// same time whatever was shown, of whatever length.
-#[derive(Clone)]
-pub struct AdminToken([u8; 32]);
-
-impl AdminToken {
-    pub fn new(token: &str) -> Self {
-        Self(Sha256::digest(token).into())
-    }
-
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let shown = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map_or("", |(_, token)| token.trim());
-        let shown: [u8; 32] = Sha256::digest(shown).into();
-        bool::from(self.0.ct_eq(&shown))
-    }
-}
-
-/// The routes below `/keys`; without a token there are none.
-pub fn routes(token: AdminToken) -> Router<Engine> {
-    let guard = from_fn(move |request: Request, next: Next| {
-        let token = token.clone();
-        async move { admit(&token, request, next).await }
-    });
+/// The routes below `/keys`, and that of the cooldown; without a token there are none.
+pub fn routes(token: Token, app: &App) -> Router<App> {
+    let guard =
+        from_fn(
+            move |request: Request, next: Next| async move { admit(&token, request, next).await },
+        );
     Router::new()
         .route("/keys", get(list))
         .route("/keys/{key}", get(show).delete(forget))
         .route("/keys/{key}/resolve", post(resolve))
+        .route("/cooldown", delete(end_cooldown))
+        .route_layer(from_fn_with_state(app.clone(), bodies::collect))
         .route_layer(guard)
 }
 
-async fn admit(token: &AdminToken, request: Request, next: Next) -> Result<Response, Problem> {
+async fn admit(token: &Token, request: Request, next: Next) -> Result<Response, Problem> {
     if token.admits(request.headers()) {
         Ok(next.run(request).await)
     } else {
@@ -125,52 +105,83 @@ async fn forget(State(engine): State<Engine>, key: KeyPath) -> Result<StatusCode
     }
 }
 
+/// Ends all cooldowns: for an operator who knows better than the time that the platform
+/// named.
+async fn end_cooldown(State(engine): State<Engine>) -> StatusCode {
+    engine.end_cooldown();
+    StatusCode::NO_CONTENT
+}
+
 /// What an operator found out: `{"resolution": "not_applied"}`, or
 /// `{"resolution": "applied", "status": 200, "body": "…"}` with the answer to
-/// replay, its body as text.
+/// replay, its body as text. Both take `"by"`, which says who found it out.
 #[derive(Deserialize)]
 #[serde(tag = "resolution", rename_all = "snake_case", deny_unknown_fields)]
-enum Found {
-    /// With braces: of a variant without any, serde ignores all other members.
-    NotApplied {},
+pub enum Found {
+    NotApplied {
+        by: Option<String>,
+    },
     Applied {
         status: u16,
         #[serde(default)]
         body: String,
+        by: Option<String>,
     },
+}
+
+impl Found {
+    fn into_resolution(self) -> Result<(Resolution, Option<String>), Problem> {
+        let (status, body, by) = match self {
+            Self::NotApplied { by } => return Ok((Resolution::not_applied(), by)),
+            Self::Applied { status, body, by } => (status, body, by),
+        };
+        // What no answer can have is a slip of the operator's.
+        let status = StatusCode::from_u16(status).ok();
+        let status = status
+            .filter(|status| (200..600).contains(&status.as_u16()))
+            .ok_or_else(|| invalid("status is 200 to 599"))?;
+        if !body.is_empty() && serde_json::from_str::<IgnoredAny>(&body).is_err() {
+            return Err(invalid("body is not JSON"));
+        }
+        let mut headers = HeaderMap::new();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        let outcome = Outcome::new(status, headers, body);
+        Ok((Resolution::applied(outcome), by))
+    }
 }
 
 async fn resolve(
     State(engine): State<Engine>,
     key: KeyPath,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<StatusCode, Problem> {
     let key = read(key)?;
     let version = seen_version(&headers).map_err(|problem| problem.of_key(key))?;
-    let body = body.map_err(unreadable)?;
     let found = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
-    let resolution = match found {
-        Found::NotApplied {} => Resolution::not_applied(),
-        Found::Applied { status, body } => {
-            // A status that no answer can have is a slip of the operator's.
-            let status = StatusCode::from_u16(status).ok();
-            let status = status
-                .filter(|status| (200..600).contains(&status.as_u16()))
-                .ok_or_else(|| invalid("status is 200 to 599"))?;
-            let mut headers = HeaderMap::new();
-            let json = HeaderValue::from_static("application/json");
-            headers.insert(header::CONTENT_TYPE, json);
-            Resolution::applied(Outcome::new(status, headers, body))
-        }
-    };
+    settle(&engine, key, version, found).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Resolves a key by what an operator found out, and writes it in the log.
+pub async fn settle(
+    engine: &Engine,
+    key: IdempotencyKey,
+    version: Version,
+    found: Found,
+) -> Result<(), Problem> {
+    let (mut resolution, by) = found.into_resolution()?;
+    if let Some(by) = &by {
+        resolution = resolution.by(by);
+    }
     let what = match resolution.outcome() {
         Some(_) => "applied",
         None => "not applied",
     };
     engine.resolve(&key, version, resolution).await?;
-    tracing::warn!(%key, what, "an operator resolved it");
-    Ok(StatusCode::NO_CONTENT)
+    tracing::warn!(%key, what, by, "an operator resolved it");
+    Ok(())
 }
 
 /// The version that the operator saw, from `If-Match`: a quoted entity tag (RFC
@@ -189,11 +200,15 @@ fn seen_version(headers: &HeaderMap) -> Result<Version, Problem> {
 fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
     let mut told = match state {
         RecordState::Locked {
-            phase, lease_left, ..
+            phase,
+            lease_left,
+            about,
+            ..
         } => json!({
             "state": "locked",
             "phase": if *phase == Phase::Claimed { "claimed" } else { "dispatched" },
             "lease_left_seconds": lease_left.as_secs_f64(),
+            "request": **about,
         }),
         RecordState::Cached {
             outcome,
@@ -208,12 +223,21 @@ fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
             "left_seconds": left.as_secs(),
         }),
         RecordState::Indeterminate {
-            since, cause, age, ..
+            since,
+            cause,
+            age,
+            attempts,
+            correlation_id,
+            about,
+            ..
         } => json!({
             "state": "indeterminate",
             "since_unix": since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             "age_seconds": age.map(|age| age.as_secs()),
             "cause": **cause,
+            "attempts": attempts.count,
+            "correlation_id": correlation_id.as_deref(),
+            "request": **about,
         }),
         RecordState::Released { .. } => json!({ "state": "released" }),
         _ => json!({ "state": "unknown" }),
@@ -231,7 +255,7 @@ fn read(path: KeyPath) -> Result<IdempotencyKey, Problem> {
         .map_err(|error: genesys_once::ParseKeyError| invalid(error.to_string()))
 }
 
-fn invalid(detail: impl Into<String>) -> Problem {
+pub fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new("invalid_request", detail)
 }
 

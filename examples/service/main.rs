@@ -1,61 +1,79 @@
 //! A service that embeds the engine, meant to be copied: execution over HTTP,
-//! once per key, with replays marked and every error a problem document. What
-//! callers may do is in `routes`, what operators may do in `keys`, how errors
-//! look in `problem`; nothing here knows how an execution works.
+//! once per key, with replays marked and every error a problem document. `README.md`
+//! beside this file is its manual, and `--help` lists the variables that set it up.
 //!
 //! ```sh
-//! cargo run --release --example service     # simulator and embedded store
+//! GENESYS_SIMULATE=1 cargo run --release --example service
 //!
 //! curl -i localhost:8080/actions/custom_-_refund/execute \
 //!      -H 'Content-Type: application/json' -H 'Idempotency-Key: "order-42"' \
 //!      -d '{"order": 42, "amount": 19.90}'   # twice: the second is a replay
 //! ```
 //!
-//! | variable | default | what it sets |
-//! |---|---|---|
-//! | `GENESYS_CLOUD_DOMAIN` or `GENESYS_CLOUD_URL` | the crate's simulator | the platform: `mypurecloud.ie`, or one URL for API and tokens |
-//! | `GENESYS_CLOUD_CLIENT_ID`, `GENESYS_CLOUD_CLIENT_SECRET` | | its OAuth client; set with the platform or not at all |
-//! | `REDIS_URL` | a file in the target directory | where records are kept |
-//! | `SERVICE_FILE` | `target/service/records.redb` | that file; not with `REDIS_URL` |
-//! | `SERVICE_NAMESPACE` | a digest of platform and client | whose records; set it before credentials are rotated |
-//! | `SERVICE_ADDRESS` | `127.0.0.1:8080` | where it listens; port 0 takes a free one |
-//! | `SERVICE_ADMIN_TOKEN` | unset: `/keys` is not there | at least 16 characters |
-//! | `SERVICE_BODY_LIMIT` | 1048576 | the largest payload, in bytes |
-//! | `SERVICE_DEADLINE_SECONDS` | 300 | how long a caller waits |
-//! | `SERVICE_GRACE_SECONDS` | 30 | how long executions may go on after SIGTERM |
-//! | `SERVICE_ON_DUPLICATE` | `wait` | or `fail-fast`: 409 while the key is being executed |
+//! | what | where |
+//! |---|---|
+//! | callers, and what they may do | `callers`, `routes` |
+//! | operators: over HTTP, and on the page | `keys`; `operators`, `page`, `session` |
+//! | probes and metrics | `health`, `metrics` |
+//! | connections and bodies, with their bounds | `server`, `bodies` |
+//! | errors | `problem` |
+//! | settings | `settings`, `platform`, `token` |
 //!
-//! With the crate's feature `metrics` (`--features metrics`) Prometheus reads
-//! `/metrics`.
-//!
-//! Who may execute is your own decision: put your authentication in front of
-//! `routes::execute`, and keep `/metrics` and `/healthz` to yourself. Where callers do not trust each other, give each a scope
-//! of its own, or one can ask for the answer of another's request.
+//! Nothing here knows how an execution works.
 
+mod app;
+mod bodies;
+mod callers;
+mod health;
 mod keys;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod operators;
+mod page;
+mod platform;
 mod problem;
 mod routes;
+mod server;
+mod session;
 mod settings;
+mod signals;
+mod token;
 
-use std::future::IntoFuture as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
+use axum::Router;
 use genesys_once::Engine;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
-use self::settings::{Settings, line};
+use self::app::App;
+use self::bodies::Bodies;
+use self::platform::Platform;
+use self::server::Server;
+use self::session::Sessions;
+use self::settings::{HELP, Settings};
+use self::signals::{Signal, Signals};
 
 /// How long clients have to read their answers once all executions have ended.
 const FLUSH: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        None => {}
+        Some("--help" | "-h") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprintln!("service: unknown argument {other:?}; see --help");
+            return ExitCode::FAILURE;
+        }
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::INFO)
@@ -70,50 +88,106 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), String> {
-    let settings = Settings::from_environment()?;
+    let mut signals = Signals::listen()?;
+    let settings = Arc::new(Settings::from_environment()?);
     #[cfg(feature = "metrics")]
     let recorder = metrics::install()?;
-    let platform = settings::platform().await?;
+    let platform = Platform::from_environment().await?;
+    let namespace = platform.namespace()?;
+    let (store, places) = platform.with_store().await?;
     let mut builder = Engine::builder(platform.upstream())
-        .store(settings::store().await?)
+        .store(store)
         .on_duplicate(settings.on_duplicate)
         .deadline(settings.deadline)
         // The body limit is the one that answers 413.
         .max_payload_bytes(settings.body_limit);
-    if let Some(namespace) = platform.namespace()? {
+    if let Some(namespace) = namespace {
         builder = builder.namespace(namespace);
     }
-    let engine = builder.start().await.map_err(|e| line(&e))?;
+    let engine = builder.start().await;
+    let engine = engine.map_err(|error| platform.explain(&error))?;
 
-    let address = settings.address;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|e| format!("SERVICE_ADDRESS: {address}: {e}"))?;
-    let address = listener.local_addr().map_err(|e| e.to_string())?;
-    let listener = listener.tap_io(|connection| {
-        // Without it an answer may wait 40 ms for an acknowledgement.
-        let _ = connection.set_nodelay(true);
-    });
-    let terminated = terminated()?;
-    let (stop, mut stopping) = watch::channel(false);
-    let more = axum::Router::new();
+    let (drain, draining) = watch::channel(false);
+    let app = App {
+        engine: engine.clone(),
+        bodies: Bodies::new(&settings),
+        sessions: settings.admin.map(Sessions::new),
+        places: Arc::new(places),
+        draining,
+        settings: settings.clone(),
+    };
+    if settings.callers.is_empty() && !settings.address.ip().is_loopback() {
+        tracing::warn!("SERVICE_CALLERS is not set: everyone who reaches this address executes");
+    }
     #[cfg(feature = "metrics")]
-    let more = more.merge(metrics::routes(recorder));
-    let service = routes::service(engine.clone(), &settings, more);
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        let _ = stopping.wait_for(|stop| *stop).await;
-    });
-    let server = tokio::spawn(server.into_future());
-    println!("platform       {}", platform.place());
+    let metrics = metrics::routes(recorder);
+    #[cfg(not(feature = "metrics"))]
+    let metrics = Router::new();
+    println!("platform       {}", app.places.platform);
+    println!("namespace      {}", engine.namespace());
+    let mut servers = Vec::new();
+    let more = match settings.metrics_address {
+        None => metrics,
+        Some(address) => {
+            let router = routes::finish(health::routes().merge(metrics), app.clone());
+            let (server, address) =
+                listen("SERVICE_METRICS_ADDRESS", address, router, &settings).await?;
+            println!("metrics on     http://{address}");
+            servers.push(server);
+            Router::new()
+        }
+    };
+    let router = routes::service(app, more);
+    let (server, address) = listen("SERVICE_ADDRESS", settings.address, router, &settings).await?;
+    servers.push(server);
     println!("listening on http://{address}");
 
-    terminated.await;
+    let first = signals.next().await;
+    tokio::select! {
+        () = end(first, &settings, &drain, &engine, servers) => Ok(()),
+        second = signals.next() => {
+            // What is under way is settled by its leases, and told as indeterminate.
+            eprintln!("service: ended at once by a second signal");
+            std::process::exit(second.exit_code())
+        }
+    }
+}
+
+async fn listen(
+    name: &str,
+    address: SocketAddr,
+    router: Router,
+    settings: &Settings,
+) -> Result<(Server, SocketAddr), String> {
+    let failed = |e| format!("{name} is {address}: {e}");
+    let listener = server::bind(address).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((Server::start(listener, router, settings.limits), address))
+}
+
+/// Ends the service. First load balancers learn that it is not ready, while it still
+/// serves; then it accepts no connection, and everyone in flight gets an answer, by the
+/// platform or by what is known, and what is known is written.
+async fn end(
+    signal: Signal,
+    settings: &Settings,
+    drain: &watch::Sender<bool>,
+    engine: &Engine,
+    servers: Vec<Server>,
+) {
     tracing::info!("draining");
-    // No new connection; then everybody in flight is answered, by the platform
-    // or by what is known, and what is known is written.
-    stop.send_replace(true);
+    drain.send_replace(true);
+    if signal == Signal::Terminate {
+        sleep(settings.ready_delay).await;
+    }
+    for server in &servers {
+        server.stop();
+    }
     let drained = engine.shutdown(settings.grace).await;
-    let answered = timeout(FLUSH, server).await.is_ok();
+    let mut answered = true;
+    for server in servers {
+        answered &= server.ended(FLUSH).await;
+    }
     println!(
         "drained        {} finished, {} cut off{}",
         drained.finished,
@@ -124,26 +198,4 @@ async fn run() -> Result<(), String> {
             "; some client did not read its answer"
         },
     );
-    Ok(())
-}
-
-/// Completes when the process is asked to end. Registered at once: a signal that
-/// comes before the first poll is not lost.
-fn terminated() -> Result<impl Future<Output = ()>, String> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        })
-    }
-    #[cfg(not(unix))]
-    Ok(async {
-        let _ = tokio::signal::ctrl_c().await;
-    })
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
-use genesys_once::Engine;
 use genesys_once::telemetry::BUCKETS;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::app::App;
 
 /// How often what was measured is put into the buckets, also when nobody reads:
 /// until then it takes memory.
@@ -33,7 +34,7 @@ pub fn install() -> Result<PrometheusHandle, String> {
 }
 
 /// `GET /metrics`, in Prometheus's text format.
-pub fn routes(recorder: PrometheusHandle) -> Router<Engine> {
+pub fn routes(recorder: PrometheusHandle) -> Router<App> {
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Router::new().route(
         "/metrics",

@@ -12,18 +12,23 @@ use serde_json::{Value, json};
 /// Every code with its status and title. The engine's codes are those of
 /// [`Error::code`]; the others are the service's own.
 #[rustfmt::skip]
-pub const TABLE: [(&str, u16, &str); 26] = [
+pub const TABLE: [(&str, u16, &str); 30] = [
     ("invalid_request", 400, "The request cannot be read"),
-    ("unauthenticated", 401, "An admin token is needed"),
+    // draft-ietf-httpapi-idempotency-key-header, section 2.7.
+    ("key_required", 400, "The header Idempotency-Key is missing"),
+    ("unauthenticated", 401, "A token is needed"),
+    ("forbidden", 403, "The form is of another session"),
     ("not_found", 404, "There is nothing here"),
     ("unknown_key", 404, "Nothing is recorded of the key"),
     ("method_not_allowed", 405, "This route has other methods"),
+    ("request_timeout", 408, "The body did not arrive in time"),
     ("in_progress", 409, "The key is being executed"),
     ("not_indeterminate", 409, "The key is not indeterminate in that version"),
     ("resolution_unknown", 409, "The resolution might have been applied"),
     ("too_early", 409, "The lost attempt might still be running"),
     ("payload_too_large", 413, "The body is too large"),
     ("unsupported_media_type", 415, "The body must be JSON"),
+    ("unknown_host", 421, "This service does not answer for that host"),
     // draft-ietf-httpapi-idempotency-key-header, section 2.7.
     ("payload_mismatch", 422, "The key belongs to another payload"),
     ("version_required", 428, "If-Match must name the version that was seen"),
@@ -72,6 +77,20 @@ impl Problem {
     pub fn of_key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
         self
+    }
+
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// What happened, for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.row().0
     }
 
     /// The status, and a title; 500 for a code that a later release adds.

@@ -1,20 +1,22 @@
-//! What callers may ask for: an execution, and how the service is. It turns HTTP
-//! into requests and replies into HTTP, and decides nothing about either.
+//! What callers may ask for: an execution. It turns HTTP into requests and replies into
+//! HTTP, and decides nothing about either.
 
-use axum::Json;
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use genesys_once::{DataActionRequest, Engine, IdempotencyKey, Kept, Reply, Served};
+use axum::{Extension, Json, Router};
+use genesys_once::{DataActionRequest, IdempotencyKey, Kept, Reply, Served};
 use serde_json::{Value, json};
+use sfv::{BareItem, Item, Parser};
 
-use crate::keys;
+use crate::app::App;
+use crate::callers::{Caller, authenticate};
 use crate::problem::{Problem, TABLE};
-use crate::settings::Settings;
+use crate::{bodies, health, keys, operators};
 
 /// The key as the caller calls it (draft-ietf-httpapi-idempotency-key-header):
 /// with it, the payload is no part of the key any more, and another payload
@@ -22,6 +24,8 @@ use crate::settings::Settings;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Makes a deliberate repeat of the same request another one.
 const IDEMPOTENCY_SCOPE: HeaderName = HeaderName::from_static("idempotency-scope");
+/// What the request is, for operators: such as `refund order 42`.
+const LABEL: HeaderName = HeaderName::from_static("genesys-once-label");
 /// `true` on every answer that another call got first.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Where the answer came from: `upstream`, `joined`, `memory`, `store`.
@@ -32,41 +36,79 @@ const KEY: HeaderName = HeaderName::from_static("genesys-once-key");
 const RECORDED: HeaderName = HeaderName::from_static("genesys-once-recorded");
 /// `omitted` on a replay whose record holds the status only.
 const BODY: HeaderName = HeaderName::from_static("genesys-once-body");
-/// What the platform's support asks for.
-const CORRELATION_ID: HeaderName = HeaderName::from_static("inin-correlation-id");
+/// What of the platform's headers is handed over: what its body is, what its status
+/// means, and the id that its support asks for.
+const HANDED_OVER: [HeaderName; 5] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::ALLOW,
+    header::LOCATION,
+    HeaderName::from_static("inin-correlation-id"),
+];
 
 /// The whole service, with `more` routes besides.
-pub fn service(engine: Engine, settings: &Settings, more: Router<Engine>) -> Router {
-    let mut router = Router::new()
+pub fn service(app: App, more: Router<App>) -> Router {
+    let callers = Router::new()
         .route("/actions/{id}/execute", post(execute))
-        .route("/healthz", get(healthz))
+        .route_layer(from_fn_with_state(app.clone(), bodies::collect))
+        .route_layer(from_fn_with_state(app.clone(), authenticate));
+    let mut router = Router::new()
         .route("/problems/{code}", get(explain))
-        .merge(more);
-    if let Some(token) = &settings.admin {
-        router = router.merge(keys::routes(token.clone()));
+        .merge(callers);
+    if let Some(token) = app.settings.admin {
+        router = router
+            .merge(keys::routes(token, &app))
+            .merge(operators::routes(&app));
     }
+    let router = router.route_layer(from_fn_with_state(app.clone(), health::check_host));
+    finish(router.merge(health::routes()).merge(more), app)
+}
+
+/// A router's answers to what it does not know, and the headers of all its answers.
+pub fn finish(router: Router<App>, app: App) -> Router {
     router
         .fallback(async || Problem::new("not_found", "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new("method_not_allowed", "see the Allow header")
         })
-        .layer(DefaultBodyLimit::max(settings.body_limit))
-        .with_state(engine)
+        // `bodies` has the limit.
+        .layer(DefaultBodyLimit::disable())
+        .layer(map_response(harmless))
+        .with_state(app)
+}
+
+/// What a browser does with an answer: nothing but show it. The platform's answers come
+/// from the same origin as the page for operators.
+async fn harmless(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; sandbox",
+        ),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().entry(name).or_insert(value);
+    }
+    response
 }
 
 /// Executes the action `id` with the body as its payload, once per key. The
 /// answer is the platform's own, whatever its status.
 async fn execute(
-    State(engine): State<Engine>,
+    State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Problem> {
     let Path(id) =
         id.map_err(|rejection| Problem::new("invalid_request", rejection.body_text()))?;
-    let request = request(&id, &headers, body.map_err(unreadable)?)?;
+    let caller = caller.as_ref().map(|caller| caller.0.0.as_str());
+    let request = request(&app, &id, caller, &headers, body)?;
     let key = IdempotencyKey::of(&request);
-    match engine.execute(request).await {
+    match app.engine.execute(request).await {
         Ok(reply) => Ok(respond(&reply)),
         Err(error) => {
             tracing::warn!(%key, code = error.code(), "{}", crate::settings::line(&error));
@@ -75,7 +117,13 @@ async fn execute(
     }
 }
 
-fn request(id: &str, headers: &HeaderMap, body: Bytes) -> Result<DataActionRequest, Problem> {
+fn request(
+    app: &App,
+    id: &str,
+    caller: Option<&str>,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<DataActionRequest, Problem> {
     if !is_json(headers) {
         // Browsers send any other type across sites without asking first.
         return Err(Problem::new(
@@ -84,11 +132,28 @@ fn request(id: &str, headers: &HeaderMap, body: Bytes) -> Result<DataActionReque
         ));
     }
     let mut request = DataActionRequest::new(id, body)?;
-    if let Some(key) = text(headers, &IDEMPOTENCY_KEY)? {
-        request = request.key(unquoted(&IDEMPOTENCY_KEY, key)?)?;
+    match text(headers, &IDEMPOTENCY_KEY)? {
+        Some(key) => request = request.key(string(&IDEMPOTENCY_KEY, key)?)?,
+        None if app.settings.require_key => {
+            let detail = "send a key of your own as Idempotency-Key";
+            return Err(Problem::new("key_required", detail));
+        }
+        None => {}
     }
-    if let Some(scope) = text(headers, &IDEMPOTENCY_SCOPE)? {
-        request = request.scope(unquoted(&IDEMPOTENCY_SCOPE, scope)?)?;
+    if let Some(label) = text(headers, &LABEL)? {
+        request = request.label(label)?;
+    }
+    match (caller, text(headers, &IDEMPOTENCY_SCOPE)?) {
+        (None, None) => {}
+        (Some(name), None) => request = request.scope(name)?,
+        (None, Some(scope)) => request = request.scope(string(&IDEMPOTENCY_SCOPE, scope)?)?,
+        // It would take the place of the caller's name.
+        (Some(_), Some(_)) => {
+            return Err(refused(
+                &IDEMPOTENCY_SCOPE,
+                "is not for callers with a token",
+            ));
+        }
     }
     Ok(request)
 }
@@ -97,9 +162,9 @@ fn respond(reply: &Reply) -> Response {
     let mut response = (reply.status(), reply.body().clone()).into_response();
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_TYPE);
-    for name in [header::CONTENT_TYPE, CORRELATION_ID] {
-        if let Some(value) = reply.headers().get(&name) {
-            headers.insert(name, value.clone());
+    for name in HANDED_OVER {
+        for value in reply.headers().get_all(&name) {
+            headers.append(name.clone(), value.clone());
         }
     }
     let served = HeaderValue::from_static(reply.served().as_str());
@@ -119,34 +184,6 @@ fn respond(reply: &Reply) -> Response {
     response
 }
 
-/// How the service is: 200, or 503 while the store does not answer. It asks the
-/// store, since an idle engine would not notice. No token is no illness: the
-/// first execution fetches one.
-async fn healthz(State(engine): State<Engine>) -> (StatusCode, Json<Value>) {
-    let nobody = IdempotencyKey::from_bytes([0; 32]);
-    let store_up = engine.inspect(&nobody).await.is_ok();
-    let stats = engine.stats();
-    let status = match store_up {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let state = |up| if up { "up" } else { "down" };
-    let document = json!({
-        "status": state(store_up),
-        "store": state(store_up),
-        "token": {
-            "state": if stats.token_valid_for.is_some() { "valid" } else { "none" },
-            "valid_for_seconds": stats.token_valid_for.map(|left| left.as_secs()),
-            "fetches": stats.token_fetches,
-        },
-        "executions": stats.executions,
-        "in_flight": stats.in_flight,
-        "waiting": stats.waiting,
-        "held_for_seconds": stats.held_for.as_secs_f64(),
-    });
-    (status, Json(document))
-}
-
 /// What stands behind a problem's `type`.
 async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
     let row = TABLE.iter().find(|(known, ..)| *known == code);
@@ -155,15 +192,6 @@ async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
     Ok(Json(
         json!({ "code": code, "status": status, "title": title }),
     ))
-}
-
-/// A body that did not arrive whole.
-pub fn unreadable(rejection: BytesRejection) -> Problem {
-    let code = match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
-        _ => "invalid_request",
-    };
-    Problem::new(code, rejection.body_text())
 }
 
 /// `application/json`, or a type that says it is JSON underneath (RFC 6839).
@@ -193,24 +221,19 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     Ok(Some(text.trim()))
 }
 
-/// The draft writes the key as a structured string, `"…"`; many clients leave
-/// the quotation marks away. Both are the same key.
-fn unquoted(name: &HeaderName, text: &str) -> Result<String, Problem> {
-    let Some(quoted) = text.strip_prefix('"') else {
+/// The draft writes the key as a structured string, `"…"` (RFC 9651, section 3.3.3), and
+/// names no parameter. Many clients leave the quotation marks away; both are the same key.
+fn string(name: &HeaderName, text: &str) -> Result<String, Problem> {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-./:=@^_`|~".contains(c);
+    if !text.is_empty() && text.chars().all(bare) {
         return Ok(text.to_owned());
-    };
-    // RFC 8941, section 4.2.5.
-    let mut plain = String::with_capacity(quoted.len());
-    let mut rest = quoted.chars();
-    loop {
-        match (rest.next(), rest.as_str()) {
-            (Some('"'), "") => return Ok(plain),
-            (Some('\\'), after) if after.starts_with(['"', '\\']) => plain.extend(rest.next()),
-            (Some('"' | '\\') | None, _) => {
-                return Err(refused(name, "is no string in quotation marks"));
-            }
-            (Some(other), _) => plain.push(other),
-        }
+    }
+    match Parser::new(text).parse::<Item>() {
+        Ok(Item {
+            bare_item: BareItem::String(string),
+            params,
+        }) if params.is_empty() => Ok(string.into()),
+        _ => Err(refused(name, "is no string in quotation marks")),
     }
 }
 

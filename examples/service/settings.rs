@@ -1,191 +1,169 @@
-//! What the environment says: addresses, limits, the platform and the store. It
-//! refuses what it does not understand and never falls back on a guess.
+//! What the environment says about this service. It refuses what it does not understand,
+//! names the variable and its value (never that of a secret), and never falls back on a
+//! guess.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::testing::GenesysSimulator;
-use genesys_once::{
-    Credentials, Environment, Error, FileStore, GenesysCloud, Namespace, OnDuplicate, RedisStore,
-    Store,
-};
+use genesys_once::{Error, OnDuplicate};
 
-use crate::keys::AdminToken;
+use crate::callers::Callers;
+use crate::server::Limits;
+use crate::token::Token;
 
-/// Short tokens can be guessed.
-const TOKEN_LENGTH: usize = 16;
+/// What `--help` prints.
+pub const HELP: &str = include_str!("help.txt");
+
+const DAY: u64 = 86_400;
 
 pub struct Settings {
     pub address: SocketAddr,
-    pub admin: Option<AdminToken>,
-    /// In bytes.
+    pub metrics_address: Option<SocketAddr>,
+    pub limits: Limits,
+    pub body_time: Duration,
+    /// In bytes, as is `body_total`.
     pub body_limit: usize,
-    pub deadline: Duration,
-    pub grace: Duration,
+    pub body_total: usize,
+    pub admin: Option<Token>,
+    pub callers: Callers,
+    /// In lower case; none: all.
+    pub hosts: Vec<String>,
+    pub require_key: bool,
     pub on_duplicate: OnDuplicate,
+    pub deadline: Duration,
+    pub ready_delay: Duration,
+    pub grace: Duration,
 }
 
 impl Settings {
     pub fn from_environment() -> Result<Self, String> {
-        let admin = match variable("SERVICE_ADMIN_TOKEN")? {
-            Some(token) if token.len() < TOKEN_LENGTH => {
-                return Err(format!(
-                    "SERVICE_ADMIN_TOKEN has fewer than {TOKEN_LENGTH} characters"
-                ));
-            }
-            token => token.as_deref().map(AdminToken::new),
-        };
+        let body_limit = number("SERVICE_BODY_LIMIT", 1 << 20, 1..=1 << 30)?;
+        let body_total = number("SERVICE_BODY_TOTAL", body_limit.max(64 << 20), 1..=1 << 40)?;
+        if body_total < body_limit {
+            return Err(format!(
+                "SERVICE_BODY_TOTAL is {body_total}, less than SERVICE_BODY_LIMIT, {body_limit}"
+            ));
+        }
+        let admin = variable("SERVICE_ADMIN_TOKEN")?
+            .map(|token| Token::parse(&token).map_err(|e| format!("SERVICE_ADMIN_TOKEN {e}")));
         let on_duplicate = match variable("SERVICE_ON_DUPLICATE")?.as_deref() {
             None | Some("wait") => OnDuplicate::Wait,
             Some("fail-fast") => OnDuplicate::FailFast,
             Some(other) => {
-                return Err(format!(
-                    "SERVICE_ON_DUPLICATE is {other:?}, neither wait nor fail-fast"
-                ));
+                return Err(refused("SERVICE_ON_DUPLICATE", other, "wait or fail-fast"));
             }
         };
         Ok(Self {
-            address: number("SERVICE_ADDRESS", SocketAddr::from(([127, 0, 0, 1], 8080)))?,
-            admin,
-            body_limit: number("SERVICE_BODY_LIMIT", 1 << 20)?,
-            deadline: Duration::from_secs(number("SERVICE_DEADLINE_SECONDS", 300)?),
-            grace: Duration::from_secs(number("SERVICE_GRACE_SECONDS", 30)?),
+            address: address("SERVICE_ADDRESS")?.unwrap_or(([127, 0, 0, 1], 8080).into()),
+            metrics_address: address("SERVICE_METRICS_ADDRESS")?,
+            limits: Limits {
+                connections: number("SERVICE_CONNECTIONS", 4096, 1..=1_000_000)?,
+                idle: seconds("SERVICE_IDLE_SECONDS", 30, 1)?,
+            },
+            body_time: seconds("SERVICE_BODY_SECONDS", 30, 1)?,
+            body_limit,
+            body_total,
+            admin: admin.transpose()?,
+            callers: callers()?,
+            hosts: hosts()?,
+            require_key: switch("SERVICE_REQUIRE_KEY")?,
             on_duplicate,
+            deadline: seconds("SERVICE_DEADLINE_SECONDS", 300, 1)?,
+            ready_delay: seconds("SERVICE_READY_DELAY_SECONDS", 5, 0)?,
+            grace: seconds("SERVICE_GRACE_SECONDS", 30, 0)?,
         })
     }
 }
 
-/// The platform: Genesys Cloud, or the simulator where none is named.
-pub enum Platform {
-    Simulated(GenesysSimulator),
-    Real {
-        environment: Environment,
-        place: String,
-        id: String,
-        secret: String,
-    },
+fn callers() -> Result<Callers, String> {
+    let file = variable("SERVICE_CALLERS_FILE")?;
+    match (variable("SERVICE_CALLERS")?, file) {
+        (Some(_), Some(_)) => {
+            Err("SERVICE_CALLERS and SERVICE_CALLERS_FILE are both set: unset one of them".into())
+        }
+        (Some(pairs), None) => Callers::parse(&pairs).map_err(|e| format!("SERVICE_CALLERS: {e}")),
+        (None, Some(path)) => std::fs::read_to_string(&path)
+            .map_err(|e| e.to_string())
+            .and_then(|pairs| Callers::parse(&pairs))
+            .map_err(|e| format!("SERVICE_CALLERS_FILE is {path:?}: {e}")),
+        (None, None) => Ok(Callers::default()),
+    }
 }
 
-pub async fn platform() -> Result<Platform, String> {
-    let domain = variable("GENESYS_CLOUD_DOMAIN")?;
-    let url = variable("GENESYS_CLOUD_URL")?;
-    let id = variable("GENESYS_CLOUD_CLIENT_ID")?;
-    let secret = variable("GENESYS_CLOUD_CLIENT_SECRET")?;
-    let (environment, place) = match (&domain, &url) {
-        (None, None) if id.is_none() && secret.is_none() => {
-            return Ok(Platform::Simulated(GenesysSimulator::start().await));
-        }
-        (Some(domain), None) => (Environment::from_domain(domain), domain),
-        (None, Some(url)) => (Environment::from_base_url(url), url),
-        _ => {
-            return Err("name one platform, by GENESYS_CLOUD_DOMAIN or by \
-                        GENESYS_CLOUD_URL, or set none of its variables for the simulator"
-                .into());
-        }
+fn hosts() -> Result<Vec<String>, String> {
+    const NAME: &str = "SERVICE_HOSTS";
+    let Some(list) = variable(NAME)? else {
+        return Ok(Vec::new());
     };
-    let (Some(id), Some(secret)) = (id, secret) else {
-        return Err(
-            "GENESYS_CLOUD_CLIENT_ID and GENESYS_CLOUD_CLIENT_SECRET go with the platform".into(),
-        );
+    let hosts: Vec<_> = list
+        .split(',')
+        .map(|host| host.trim().to_lowercase())
+        .collect();
+    let is_host = |host: &String| host.parse::<axum::http::uri::Authority>().is_ok();
+    match hosts.iter().all(is_host) {
+        true => Ok(hosts),
+        false => Err(refused(NAME, &list, "host names with commas between them")),
+    }
+}
+
+fn address(name: &str) -> Result<Option<SocketAddr>, String> {
+    const EXPECTED: &str = "an IP address and a port, such as 127.0.0.1:8080";
+    let Some(text) = variable(name)? else {
+        return Ok(None);
     };
-    Ok(Platform::Real {
-        environment: environment.map_err(|e| format!("the platform: {}", line(&e)))?,
-        place: place.clone(),
-        id,
-        secret,
+    let address = text
+        .trim()
+        .parse()
+        .map_err(|_| refused(name, &text, EXPECTED));
+    address.map(Some)
+}
+
+fn seconds(name: &str, default: u64, least: u64) -> Result<Duration, String> {
+    number(name, default, least..=DAY).map(Duration::from_secs)
+}
+
+fn number<T>(name: &str, default: T, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let Some(text) = variable(name)? else {
+        return Ok(default);
+    };
+    let number = text
+        .trim()
+        .parse()
+        .ok()
+        .filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        refused(name, &text, &expected)
     })
 }
 
-impl Platform {
-    pub fn upstream(&self) -> GenesysCloud {
-        match self {
-            Self::Simulated(simulator) => {
-                // Its port is another one in every run.
-                GenesysCloud::new(simulator.environment(), simulator.credentials())
-                    .platform("simulator")
-            }
-            Self::Real {
-                environment,
-                id,
-                secret,
-                ..
-            } => {
-                let credentials = Credentials::new(id.clone(), secret.clone());
-                GenesysCloud::new(environment.clone(), credentials)
-                    .user_agent(concat!("service-example/", env!("CARGO_PKG_VERSION")))
-            }
-        }
-    }
-
-    /// The simulator has another port in every run, so its records have a name
-    /// of their own.
-    pub fn namespace(&self) -> Result<Option<Namespace>, String> {
-        let name = variable("SERVICE_NAMESPACE")?;
-        let name = match (self, &name) {
-            (_, Some(name)) => name,
-            (Self::Simulated(_), None) => "service-example",
-            (Self::Real { .. }, None) => return Ok(None),
-        };
-        let name = name
-            .parse()
-            .map_err(|e| format!("SERVICE_NAMESPACE: {e}"))?;
-        Ok(Some(name))
-    }
-
-    pub fn place(&self) -> String {
-        match self {
-            Self::Simulated(simulator) => format!("simulator at {}", simulator.base_url()),
-            Self::Real { place, .. } => format!("Genesys Cloud at {place}"),
-        }
+/// A switch that is off where nothing is set.
+pub fn switch(name: &str) -> Result<bool, String> {
+    match variable(name)?.as_deref().map(str::trim) {
+        None | Some("0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(refused(name, other, "0 or 1")),
     }
 }
 
-pub async fn store() -> Result<Arc<dyn Store>, String> {
-    match (variable("REDIS_URL")?, variable("SERVICE_FILE")?) {
-        (Some(_), Some(_)) => Err("REDIS_URL and SERVICE_FILE are both set".into()),
-        (Some(url), None) => match RedisStore::connect(&url).await {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(error) => Err(format!("REDIS_URL: {}", line(&error))),
-        },
-        (None, file) => {
-            let path = file.map_or_else(default_file, |path| Ok(PathBuf::from(path)))?;
-            let store = FileStore::open(path).map_err(|e| line(&e))?;
-            Ok(Arc::new(store))
-        }
-    }
-}
-
-/// `service/records.redb` in the target directory, where cargo puts this
-/// example at `target/PROFILE/examples/service`.
-fn default_file() -> Result<PathBuf, String> {
-    let own = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
-    let target = own
-        .ancestors()
-        .nth(3)
-        .ok_or("this program is in no target directory: set SERVICE_FILE")?;
-    Ok(target.join("service").join("records.redb"))
+/// Why a value is not taken.
+pub fn refused(name: &str, value: &str, expected: &str) -> String {
+    format!("{name} is {value:?}: expected {expected}")
 }
 
 /// A variable that is set to something, or not set.
-fn variable(name: &str) -> Result<Option<String>, String> {
+pub fn variable(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
         Ok(value) if value.trim().is_empty() => Err(format!("{name} is set, and empty")),
         Ok(value) => Ok(Some(value)),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name} is not text")),
-    }
-}
-
-fn number<T: FromStr>(name: &str, default: T) -> Result<T, String>
-where
-    T::Err: std::fmt::Display,
-{
-    match variable(name)? {
-        None => Ok(default),
-        Some(text) => text.trim().parse().map_err(|e| format!("{name}: {e}")),
     }
 }
 

@@ -90,7 +90,7 @@ async fn three_thousand_callers_are_one_call_a_key() {
     }
     #[cfg(feature = "metrics")]
     assert_metrics(&service.get("/metrics").await.body);
-    let health = service.get("/healthz").await;
+    let health = service.get("/readyz").await;
     assert_eq!(health.status, 200);
     assert_eq!(health.json()["waiting"], 0);
     assert_eq!(health.json()["token"]["state"], "valid");

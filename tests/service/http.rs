@@ -52,8 +52,10 @@ pub async fn send(
 ) -> std::io::Result<Answer> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n");
-        text.push_str("connection: close\r\n");
+        let mut text = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        if headers.iter().all(|(name, _)| *name != "host") {
+            text.push_str(&format!("host: {address}\r\n"));
+        }
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -64,7 +66,19 @@ pub async fn send(
         std::io::Result::Ok(answer)
     };
     let answer = timeout(PATIENCE, exchange).await.expect("an answer")?;
-    let answer = String::from_utf8(answer).unwrap();
+    parse(&String::from_utf8(answer).unwrap())
+}
+
+/// What comes on a connection until the server ends it.
+pub async fn rest(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut rest = String::new();
+    let read = stream.read_to_string(&mut rest);
+    timeout(PATIENCE, read).await.expect("the end")?;
+    Ok(rest)
+}
+
+/// A whole answer.
+pub fn parse(answer: &str) -> std::io::Result<Answer> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         let text = format!("no whole answer: {answer:?}");
         return Err(std::io::Error::other(text));

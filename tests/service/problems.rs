@@ -53,7 +53,8 @@ fn every_error_has_a_status_of_its_own_kind() {
     }
 }
 
-/// Seen red without the body limit, and without the check of the content type.
+/// Seen red without the body limit, without the check of the content type, and with keys
+/// that have parameters.
 #[tokio::test]
 async fn requests_that_nobody_can_execute() {
     let redis = RedisServer::start();
@@ -77,7 +78,17 @@ async fn requests_that_nobody_can_execute() {
     assert_eq!(document["field"], "action_id");
     let answer = refused("/actions/%ff/execute", &[json], "{}").await;
     answer.problem(400, "invalid_request");
-    for key in ["", "\"", "\"a\"b\"", "\"a\\n\"", "é"] {
+    for key in [
+        "",
+        "\"",
+        "\"a\"b\"",
+        "\"a\\n\"",
+        "é",
+        "a, b",
+        "(\"a\")",
+        "\"a\";b=1",
+        "?1",
+    ] {
         let answer = refused(path, &[json, ("idempotency-key", key)], "{}").await;
         answer.problem(400, "invalid_request");
     }
@@ -93,7 +104,9 @@ async fn requests_that_nobody_can_execute() {
         let answer = refused(path, headers, "{}").await;
         answer.problem(415, "unsupported_media_type");
     }
-    refused("/", &[json], "{}").await.problem(404, "not_found");
+    refused("/nowhere", &[json], "{}")
+        .await
+        .problem(404, "not_found");
     let answer = service.get(path).await;
     answer.problem(405, "method_not_allowed");
     assert_eq!(answer.header("allow"), "POST");
@@ -105,6 +118,7 @@ async fn requests_that_nobody_can_execute() {
     answer.problem(404, "not_found");
 }
 
+/// Seen red without `ALLOW`, and without `LOCATION`, in `routes::HANDED_OVER`.
 #[tokio::test]
 async fn what_the_platform_refuses() {
     let redis = RedisServer::start();
@@ -127,6 +141,17 @@ async fn what_the_platform_refuses() {
     assert_eq!(answer.header("genesys-once-recorded"), "false");
     assert_eq!(answer.header("content-type"), "application/json");
 
+    // With what says how to read them.
+    for (status, name, value) in [
+        (405, "allow", "GET"),
+        (307, "location", "/elsewhere"),
+        (200, "content-encoding", "gzip"),
+    ] {
+        platform.script(move |_| Step::status(status, "{}").header(name, value));
+        let answer = service.execute(&status.to_string()).await;
+        assert_eq!((answer.status, answer.header(name)), (status, value));
+    }
+
     platform.script(|_| Step::status(401, "{}").header("inin-correlation-id", "c-1"));
     let document = service.execute("1").await.problem(502, "unauthorized");
     assert_eq!(document["correlation_id"], "c-1");
@@ -142,7 +167,7 @@ async fn what_the_platform_refuses() {
     answer.problem(429, "rate_limited");
     let seconds: u64 = answer.header("retry-after").parse().unwrap();
     assert!((190..=200).contains(&seconds), "{seconds}");
-    let health = service.get("/healthz").await.json();
+    let health = service.get("/readyz").await.json();
     assert!(
         health["held_for_seconds"].as_f64() > Some(100.0),
         "{health}"
@@ -167,7 +192,8 @@ async fn what_takes_too_long_and_what_is_under_way() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Seen red where `healthz` goes by `stats` alone: an idle engine does not notice.
+/// Seen red where `ready` goes by `stats` alone: an idle engine does not notice; and
+/// with a `livez` that goes by `ready`.
 #[tokio::test]
 async fn a_store_that_is_away_is_told_and_nothing_is_sent() {
     let mut redis = RedisServer::start();
@@ -177,15 +203,17 @@ async fn a_store_that_is_away_is_told_and_nothing_is_sent() {
         .start()
         .await;
     redis.kill();
-    let health = service.get("/healthz").await;
+    let health = service.get("/readyz").await;
     assert_eq!(health.status, 503);
     assert_eq!(health.json()["store"], "down");
+    // Nobody should restart a process for that.
+    assert_eq!(service.get("/livez").await.status, 200);
     let document = service.execute("1").await.problem(503, "store_unavailable");
     assert_eq!(document["retryable"], true);
     assert_eq!(platform.ledger().total(), 0);
     redis.restart();
     eventually("the store is back", async || {
-        service.get("/healthz").await.status == 200
+        service.get("/readyz").await.status == 200
     })
     .await;
     assert_eq!(service.execute("1").await.status, 200);

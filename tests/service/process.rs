@@ -28,17 +28,32 @@ impl Settings {
             .set("GENESYS_CLOUD_CLIENT_ID", platform.client_id())
             .set("GENESYS_CLOUD_CLIENT_SECRET", platform.client_secret())
             .set("SERVICE_ADMIN_TOKEN", TOKEN)
+            .set("SERVICE_READY_DELAY_SECONDS", "0")
+            // Tests that are not about them wait for no clock.
+            .set("SERVICE_IDLE_SECONDS", "3600")
+            .set("SERVICE_BODY_SECONDS", "3600")
     }
 
-    /// With nothing set: the simulator inside, no admin routes.
+    /// With nothing set.
     pub fn none() -> Self {
         Self(Vec::new())
+    }
+
+    /// With the simulator inside, and no admin routes.
+    pub fn simulated() -> Self {
+        Self::none().set("GENESYS_SIMULATE", "1")
     }
 
     pub fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.retain(|(known, _)| *known != name);
         self.0.push((name, value.into()));
         self
+    }
+
+    /// Runs it with an argument; it is to end by itself at once.
+    pub async fn run(&self, argument: &str) -> Output {
+        let output = self.command().arg(argument).output();
+        timeout(START, output).await.expect("its end").unwrap()
     }
 
     fn command(&self) -> Command {
@@ -69,9 +84,13 @@ impl Settings {
             .spawn()
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut metrics = String::new();
         let started = async {
             let mut line = String::new();
             while output.read_line(&mut line).await.unwrap() > 0 {
+                if let Some(address) = line.strip_prefix("metrics on     http://") {
+                    address.trim().clone_into(&mut metrics);
+                }
                 if let Some(address) = line.strip_prefix("listening on http://") {
                     return address.trim().to_owned();
                 }
@@ -84,6 +103,7 @@ impl Settings {
             child,
             output,
             address,
+            metrics,
         }
     }
 }
@@ -92,6 +112,8 @@ pub struct Service {
     child: Child,
     output: BufReader<ChildStdout>,
     pub address: String,
+    /// Its address for metrics alone, where it has one.
+    pub metrics: String,
 }
 
 impl Service {
@@ -126,9 +148,13 @@ impl Service {
     }
 
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().unwrap().to_string();
-        let kill = std::process::Command::new("kill").arg(&id).status();
-        assert!(kill.unwrap().success());
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args(["-s", name, &id]).status().unwrap().success());
     }
 
     /// Its exit code, and what it said after its address.

@@ -30,7 +30,7 @@ async fn callers(
     let callers = callers.collect();
     platform.ledger().wait_for(ORDERS).await;
     eventually("all callers wait", async || {
-        service.get("/healthz").await.json()["waiting"] == CALLERS
+        service.get("/readyz").await.json()["waiting"] == CALLERS
     })
     .await;
     callers
@@ -115,6 +115,44 @@ async fn past_the_grace_everybody_is_told_what_is_known() {
             "{record:?}"
         );
     }
+}
+
+/// Load balancers need time to look elsewhere. Seen red with a `livez` that goes by
+/// `ready`.
+#[tokio::test]
+async fn it_is_not_ready_before_it_stops_and_a_second_signal_ends_it() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_READY_DELAY_SECONDS", "3600")
+        .start()
+        .await;
+    assert_eq!(service.get("/readyz").await.status, 200);
+    service.terminate();
+    eventually("it is not ready", async || {
+        let ready = service.get("/readyz").await;
+        ready.status == 503 && ready.json()["status"] == "draining"
+    })
+    .await;
+    assert_eq!(service.get("/livez").await.status, 200);
+    assert_eq!(service.execute("1").await.status, 200);
+    service.terminate();
+    assert_eq!(service.end().await.0, Some(143));
+}
+
+/// Seen red with the delay after every signal.
+#[tokio::test]
+async fn a_person_waits_for_no_load_balancer() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_READY_DELAY_SECONDS", "3600")
+        .start()
+        .await;
+    service.signal("INT");
+    assert_eq!(service.end().await.0, Some(0));
 }
 
 #[tokio::test]

@@ -1,0 +1,37 @@
+//! What the handlers share. A cheap clone; it decides nothing.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use genesys_once::Engine;
+use tokio::sync::watch;
+
+use crate::bodies::Bodies;
+use crate::session::Sessions;
+use crate::settings::Settings;
+
+#[derive(Clone)]
+pub(crate) struct App {
+    pub engine: Engine,
+    pub settings: Arc<Settings>,
+    pub bodies: Bodies,
+    /// The page's sessions; none without an admin token.
+    pub sessions: Option<Sessions>,
+    pub places: Arc<Places>,
+    /// `true` once the service is asked to end.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// What the service works with, for people.
+pub struct Places {
+    pub platform: String,
+    pub store: String,
+    /// What the store may forget.
+    pub durability: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+impl FromRef<App> for Engine {
+    fn from_ref(app: &App) -> Self {
+        app.engine.clone()
+    }
+}

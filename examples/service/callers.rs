@@ -1,0 +1,84 @@
+//! Who may execute: callers with a name and a token each. The name is the scope of all
+//! that a caller asks for, so that no caller gets the answer to another's request.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::token::{Token, bearer};
+
+/// An authenticated caller's name, in the extensions of its requests.
+#[derive(Clone)]
+pub struct Caller(pub String);
+
+/// The callers of a setting.
+#[derive(Default)]
+pub struct Callers(Vec<(String, Token)>);
+
+impl Callers {
+    /// Reads `NAME=TOKEN` pairs with white space between them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (mut callers, mut names) = (Vec::new(), BTreeSet::new());
+        for (number, pair) in (1..).zip(text.split_whitespace()) {
+            let Some((name, token)) = pair.split_once('=') else {
+                // Not quoted: it might be a token.
+                return Err(format!("pair {number} is not NAME=TOKEN"));
+            };
+            let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+            if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+                return Err(format!(
+                    "the name of pair {number} is not 1 to 64 characters of A-Z a-z 0-9 . - _"
+                ));
+            }
+            if !names.insert(name) {
+                return Err(format!("caller {name:?} is there twice"));
+            }
+            let token = Token::parse(token).map_err(|e| format!("the token of {name:?} {e}"))?;
+            callers.push((name.to_owned(), token));
+        }
+        match callers.is_empty() {
+            true => Err("names no caller".into()),
+            false => Ok(Self(callers)),
+        }
+    }
+
+    /// Without callers, everyone who reaches the service may execute.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The caller whose token this is.
+    fn find(&self, shown: &str) -> Option<&str> {
+        let mut found = None;
+        // All of them, so that the time does not depend on which one it is.
+        for (name, token) in &self.0 {
+            if token.is(shown) {
+                found = Some(name.as_str());
+            }
+        }
+        found
+    }
+}
+
+/// Lets a request through with its [`Caller`], or as it is where there are no callers.
+pub async fn authenticate(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let callers = &app.settings.callers;
+    if !callers.is_empty() {
+        let shown = bearer(request.headers()).unwrap_or_default();
+        let Some(name) = callers.find(shown) else {
+            let detail = "send the caller's token as Authorization: Bearer";
+            return Err(Problem::new("unauthenticated", detail));
+        };
+        let caller = Caller(name.to_owned());
+        request.extensions_mut().insert(caller);
+    }
+    Ok(next.run(request).await)
+}

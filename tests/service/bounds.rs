@@ -1,0 +1,136 @@
+//! Clients that take a place and do not use it: half a head, half a body, an answer that
+//! nobody reads. Others are served all the same.
+
+use std::time::Duration;
+
+use genesys_once::testing::{GenesysSimulator, Step};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::http_client::{parse, rest};
+use crate::process::{Service, Settings};
+use crate::support::eventually;
+use crate::support::redis::RedisServer;
+
+const EXECUTE: &str = "POST /actions/refund/execute HTTP/1.1\r\nhost: x\r\n\
+                       content-type: application/json\r\n";
+
+async fn connect(service: &Service, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(&service.address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// All places are taken by slow clients. Seen red without `header_read_timeout`: nobody
+/// else was answered.
+#[tokio::test]
+async fn idle_connections_keep_no_place() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_CONNECTIONS", "4")
+        .set("SERVICE_IDLE_SECONDS", "1")
+        .start()
+        .await;
+    let mut slow = vec![
+        connect(&service, "").await,
+        connect(&service, EXECUTE).await,
+        connect(&service, "GET /livez HTT").await,
+    ];
+    let mut idle = connect(&service, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut answer = [0; 15];
+    idle.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    slow.push(idle);
+
+    assert_eq!(service.get("/livez").await.status, 200);
+    for mut client in slow {
+        rest(&mut client).await.unwrap();
+    }
+    assert_eq!(platform.ledger().total(), 0);
+}
+
+/// Seen red without the time-out in `bodies::collect`: the client had no answer.
+#[tokio::test]
+async fn half_a_body_is_not_waited_for() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_BODY_SECONDS", "1")
+        .start()
+        .await;
+    let text = format!("{EXECUTE}content-length: 100\r\n\r\n{{");
+    let mut client = connect(&service, &text).await;
+    let answer = parse(&rest(&mut client).await.unwrap()).unwrap();
+    answer.problem(408, "request_timeout");
+    assert_eq!(platform.ledger().total(), 0);
+}
+
+/// Seen red with bodies that are not counted: the other was executed.
+#[tokio::test]
+async fn bodies_are_counted_over_all_connections() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_BODY_LIMIT", "1000")
+        .set("SERVICE_BODY_TOTAL", "1000")
+        .start()
+        .await;
+    let half = format!("{EXECUTE}content-length: 990\r\n\r\n\"{}", "x".repeat(900));
+    let other = format!("\"{}\"", "y".repeat(298));
+    let mut client = None;
+    eventually("half a body takes the memory of another", async || {
+        // Anew each time: it is refused itself where the other one came first.
+        client = Some(connect(&service, &half).await);
+        let answer = service.execute(&other).await;
+        if answer.status == 200 {
+            return false;
+        }
+        let refused = answer.problem(503, "overloaded");
+        refused["retryable"] == true
+    })
+    .await;
+    drop(client);
+    eventually("there is memory again", async || {
+        service.execute(&other).await.status == 200
+    })
+    .await;
+}
+
+/// Seen red without the time-out of writes: the only place was never free again.
+#[tokio::test]
+async fn an_answer_that_is_not_read_keeps_no_place() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    // Longer than what the system buffers for the client.
+    let large = format!("\"{}\"", "x".repeat(7 << 20));
+    platform.script(move |_| Step::ok(large.clone()));
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_CONNECTIONS", "1")
+        .set("SERVICE_IDLE_SECONDS", "1")
+        .start()
+        .await;
+    let text = format!("{EXECUTE}content-length: 1\r\n\r\n1");
+    let _client = connect(&service, &text).await;
+    platform.ledger().wait_for(1).await;
+    assert_eq!(service.get("/livez").await.status, 200);
+}
+
+/// The deadline of an execution is not the time-out of a connection.
+#[tokio::test]
+async fn an_answer_may_take_longer_than_a_head() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    platform.latency(Duration::from_secs(3));
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_IDLE_SECONDS", "1")
+        .set("SERVICE_BODY_SECONDS", "1")
+        .start()
+        .await;
+    assert_eq!(service.execute("1").await.status, 200);
+}

@@ -1,0 +1,98 @@
+//! Callers with names of their own, and what a key is for them.
+
+use genesys_once::testing::GenesysSimulator;
+
+use crate::process::{Settings, TOKEN};
+use crate::support::redis::RedisServer;
+
+const BILLING: (&str, &str) = ("authorization", "Bearer token-of-billing-1");
+const SALES: (&str, &str) = ("authorization", "Bearer token-of-sales-12345");
+const CALLERS: &str = "billing=token-of-billing-1\n  sales=token-of-sales-12345 ";
+
+/// Seen red without the caller's name as the scope.
+#[tokio::test]
+async fn no_caller_gets_the_answer_to_another_s_request() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_CALLERS", CALLERS)
+        .start()
+        .await;
+    let admin = format!("Bearer {TOKEN}");
+    for value in [
+        "",
+        "Bearer ",
+        "Bearer token-of-billing-2",
+        "Basic x",
+        &admin,
+    ] {
+        let nobody = [("authorization", value)];
+        let answer = service.execute_with("1", &nobody).await;
+        answer.problem(401, "unauthenticated");
+    }
+    // Which of two would be believed?
+    let answer = service.execute_with("1", &[BILLING, SALES]).await;
+    answer.problem(401, "unauthenticated");
+    assert_eq!(platform.ledger().total(), 0);
+
+    let key = ("idempotency-key", "order-42");
+    let billing = service.execute_with("1", &[BILLING, key]).await;
+    let sales = service.execute_with("1", &[SALES, key]).await;
+    for answer in [&billing, &sales] {
+        assert_eq!(answer.header("genesys-once-served"), "upstream");
+    }
+    assert_ne!(
+        billing.header("genesys-once-key"),
+        sales.header("genesys-once-key")
+    );
+    let again = service.execute_with("1", &[BILLING, key]).await;
+    assert_eq!(again.body, billing.body);
+    assert_eq!(platform.ledger().total(), 2);
+
+    let stolen = ("idempotency-scope", "billing");
+    service.execute_with("1", &[SALES, key, stolen]).await;
+    let replay = service.execute_with("1", &[SALES, key]).await;
+    assert_eq!(replay.body, sales.body);
+}
+
+/// The same from a file, as secret stores mount them.
+#[tokio::test]
+async fn callers_are_read_from_a_file() {
+    let name = format!("service-callers-{}", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    std::fs::write(&file, CALLERS).unwrap();
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_CALLERS_FILE", file.to_str().unwrap())
+        .start()
+        .await;
+    std::fs::remove_file(file).unwrap();
+    let nobody = service.execute("1").await;
+    nobody.problem(401, "unauthenticated");
+    assert_eq!(service.execute_with("1", &[SALES]).await.status, 200);
+}
+
+/// Seen red without the switch.
+#[tokio::test]
+async fn a_key_is_required_where_that_is_set() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_REQUIRE_KEY", "1")
+        .start()
+        .await;
+    service.execute("1").await.problem(400, "key_required");
+    assert_eq!(platform.ledger().total(), 0);
+    let uuid = "8e03978e-40d5-43dd-bc93-6894a57f9324";
+    let bare = [("idempotency-key", uuid)];
+    let first = service.execute_with("1", &bare).await;
+    assert_eq!(first.status, 200);
+    let quoted = format!("\"{uuid}\"");
+    let quoted = [("idempotency-key", quoted.as_str())];
+    let again = service.execute_with("1", &quoted).await;
+    assert_eq!(again.header("idempotency-replayed"), "true");
+}
