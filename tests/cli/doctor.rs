@@ -36,7 +36,8 @@ async fn all_is_well_with_a_lasting_store_and_a_platform() {
     record(&answering, request(1)).await;
     let platform = GenesysSimulator::start().await;
     let cli = with_platform(Cli::on(&server), &platform);
-    let said = cli.run(&["doctor"]).await.expect(0).out;
+    // However busy this machine is.
+    let said = cli.run(&["doctor", "--slow", "1m"]).await.expect(0).out;
     let address = format!("127.0.0.1:{}", server.port);
     for line in [
         &["OK", "store", "Redis of REDIS_URL"][..],
@@ -109,7 +110,7 @@ async fn open_keys_and_holders_are_reported() {
 async fn missing_rights_are_named_with_what_goes_without_them() {
     let server = lasting();
     let user = "ACL SETUSER app on >pw ~genesys-once:* &genesys-once:* +set +get +getrange +strlen \
-                +exists +pttl +pexpire +eval +evalsha";
+                +exists +pttl +pexpire +eval +evalsha +del +setrange";
     server.command::<()>(&user.split(' ').collect::<Vec<_>>());
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
     let cli = Cli::on(&server).set("REDIS_URL", url);
@@ -117,7 +118,6 @@ async fn missing_rights_are_named_with_what_goes_without_them() {
     for command in [
         "PUBLISH",
         "SCAN",
-        "DEL",
         "ROLE",
         "INFO",
         "CONFIG GET",
@@ -286,4 +286,12 @@ async fn default_namespace_is_said_to_be_a_digest() {
             "the digest of platform and client",
         ],
     );
+}
+
+#[tokio::test]
+async fn latency_beyond_what_is_said_is_a_warning() {
+    let server = lasting();
+    let words = ["doctor", "--store-only", "--slow", "0s"];
+    let said = Cli::on(&server).run(&words).await.expect(10).out;
+    has(&said, &["WARN", "latency", "10 looks: median"]);
 }

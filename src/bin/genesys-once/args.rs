@@ -260,6 +260,9 @@ pub struct DoctorArgs {
     /// Leaves token and platform out
     #[arg(long)]
     pub store_only: bool,
+    /// A median latency beyond this is a WARN
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "50ms")]
+    pub slow: Duration,
     /// Records of the namespace that are looked at
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub sample: usize,

@@ -104,8 +104,6 @@ fn probes() -> Vec<(Cmd, &'static str)> {
     };
     vec![
         (with(&["SCAN", "0", "COUNT", "1"]), "SCAN"),
-        // A name that no record has.
-        (with(&["DEL", "genesys-once:probe:0"]), "DEL"),
         (with(&["ROLE"]), "ROLE"),
         (with(&["INFO", "server"]), "INFO"),
         (with(&["CONFIG", "GET", "save"]), "CONFIG GET"),

@@ -14,14 +14,13 @@ const DIFFERS: Duration = Duration::from_secs(1);
 const DIFFERS_MUCH: Duration = Duration::from_secs(30);
 
 /// Commands that a store can do without, and what goes without them.
-const OPTIONAL: [(&str, &str); 9] = [
+const OPTIONAL: [(&str, &str); 8] = [
     ("PUBLISH", "waiters in other processes poll"),
     ("SPUBLISH", "waiters in other processes poll"),
     (
         "SCAN",
         "no lists: `list`, `watch` and Engine::indeterminate",
     ),
-    ("DEL", "`forget --unreadable` removes nothing"),
     ("ROLE", "a replica is not told from its primary"),
     ("INFO", "durability and version are not known"),
     ("CONFIG GET", "durability is not known"),
