@@ -215,7 +215,7 @@ fn outcome_args(
     let is_reduced = matches!(content, Content::Cached { kept, .. } if *kept != Kept::Whole);
     match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
         Some(body) => (args.word(body.bytes()), Some(body)),
-        None if is_reduced => (args.word(0), None),
+        None if is_reduced => (args.word(0_u32), None),
         None => (args, None),
     }
 }
