@@ -333,6 +333,7 @@ impl Flight<'_> {
             self.guard.request().clone(),
             self.shared.namespace.clone(),
             self.guard.progress().clone(),
+            Some(self.guard.fingerprint()),
         )
     }
 }
