@@ -303,6 +303,17 @@ impl Store for Guarded {
         Box::pin(self.within(Access::Read, "look", name, move || self.look_once(name)))
     }
 
+    fn peek<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        let peek = move || async move {
+            let state = self.store.peek(name).await?;
+            state.map(RecordState::readable).transpose()
+        };
+        Box::pin(self.within(Access::Read, "look", name, peek))
+    }
+
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let changed = caught(async move {
