@@ -3,6 +3,9 @@
 //! itself; `sh benches/instructions` runs it under callgrind.
 
 // `floors` uses what this does not.
+#[path = "floors/hand_written.rs"]
+#[allow(dead_code)]
+mod hand_written;
 #[path = "floors/measure.rs"]
 #[allow(dead_code)]
 mod measure;
@@ -17,17 +20,24 @@ mod steps;
 mod world;
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use genesys_once::{DataActionRequest, Engine, IdempotencyKey, MemoryStore};
+use genesys_once::{DataActionRequest, Engine, IdempotencyKey, MemoryStore, RedisStore};
+use redis::aio::MultiplexedConnection;
 use tokio::runtime::Runtime;
 
+use hand_written::Kept;
+use measure::{TASKS, throughput};
+use redis_server::RedisServer;
 use steps::{Driver, Steps};
-use world::{Answering, payload, request};
+use world::{ANSWER, Answering, payload, request};
 
-/// Calls of the path: enough that what happens now and then is in the mean.
-const CALLS: usize = 10_000;
+/// Calls of the path: enough that what happens now and then is in the mean, and a
+/// whole share for each task.
+const CALLS: usize = 156 * TASKS;
 
 fn main() {
     let path = std::env::args().nth(1).unwrap_or_default();
@@ -52,6 +62,24 @@ fn main() {
                 engine
             });
             counted_fresh_memory(&runtime, &engine, requests());
+        }
+        "replay_redis" => {
+            let (runtime, server) = (runtime(), RedisServer::start());
+            let requests: Arc<[DataActionRequest]> = requests().into();
+            let engine = runtime.block_on(async {
+                let engine = over_redis(&server).await;
+                // Recorded, and then replayed often enough to be what is usual.
+                for _ in 0..2 {
+                    at_once(&engine, &requests).await;
+                }
+                engine
+            });
+            counted_replay_redis(&runtime, &engine, &requests);
+        }
+        "get_redis" => {
+            let (runtime, server) = (runtime(), RedisServer::start());
+            let (connection, names) = runtime.block_on(by_hand(&server));
+            counted_get_redis(&runtime, &connection, &names);
         }
         "steps" => {
             let (runtime, steps) = steps();
@@ -90,6 +118,64 @@ fn counted_replay_memory(engine: &Engine, request: &DataActionRequest) {
 #[inline(never)]
 fn counted_fresh_memory(runtime: &Runtime, engine: &Engine, requests: Vec<DataActionRequest>) {
     runtime.block_on(execute(engine, requests));
+}
+
+/// By as many tasks on one thread; a `GET` and its parse is the floor.
+#[inline(never)]
+fn counted_replay_redis(runtime: &Runtime, engine: &Engine, requests: &Arc<[DataActionRequest]>) {
+    runtime.block_on(at_once(engine, requests));
+}
+
+#[inline(never)]
+fn counted_get_redis(runtime: &Runtime, connection: &MultiplexedConnection, names: &Arc<[String]>) {
+    runtime.block_on(throughput(CALLS, |numbers| {
+        let (mut connection, names) = (connection.clone(), names.clone());
+        async move {
+            for n in numbers {
+                let mut get = redis::cmd("GET");
+                get.arg(&names[n]);
+                let json: Vec<u8> = get.query_async(&mut connection).await.expect("a record");
+                black_box(Kept::read(&json));
+            }
+        }
+    }));
+}
+
+async fn at_once(engine: &Engine, requests: &Arc<[DataActionRequest]>) {
+    throughput(CALLS, |numbers| {
+        let (engine, requests) = (engine.clone(), requests.clone());
+        async move {
+            for n in numbers {
+                black_box(
+                    engine
+                        .execute(requests[n].clone())
+                        .await
+                        .expect("an answer"),
+                );
+            }
+        }
+    })
+    .await;
+}
+
+async fn over_redis(server: &RedisServer) -> Engine {
+    let store = RedisStore::connect(&server.url()).await.expect("a server");
+    let engine = Engine::builder(Answering::at_once()).store(store);
+    let engine = engine.max_in_flight(4 * TASKS);
+    let engine = engine.recent(0, Duration::from_secs(60)).start().await;
+    engine.expect("possible settings")
+}
+
+/// Records of the floor, and the connection to read them by.
+async fn by_hand(server: &RedisServer) -> (MultiplexedConnection, Arc<[String]>) {
+    let client = redis::Client::open(server.url()).expect("a URL of ours");
+    let connection = client.get_multiplexed_async_connection().await;
+    let mut connection = connection.expect("a server that was just started");
+    let names: Arc<[String]> = (0..CALLS).map(|n| format!("by-hand:{n:064}")).collect();
+    for name in &*names {
+        hand_written::record(&mut connection, name, ANSWER).await;
+    }
+    (connection, names)
 }
 
 #[inline(never)]

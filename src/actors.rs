@@ -41,6 +41,7 @@ mod idle;
 pub(crate) mod permits;
 mod ports;
 pub(crate) mod posted;
+pub(crate) mod replays;
 pub(crate) mod resolution;
 pub(crate) mod shared;
 pub(crate) mod supervisor;

@@ -37,7 +37,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::error::{Error, StoreError};
-use crate::key::{IdempotencyKey, RecordName};
+use crate::key::{Fingerprint, IdempotencyKey, RecordName};
 use crate::outcome::Outcome;
 use crate::record::{self, About, Answer, Claim, Event, Phase, Seen};
 use crate::request::DataActionRequest;
@@ -174,10 +174,17 @@ states!(Hashed, Locked, Executed, Cached);
 struct Core {
     request: DataActionRequest,
     name: RecordName,
+    /// Of the engine's route, where a flight has it already.
+    fingerprint: Option<Fingerprint>,
     progress: Arc<Progress>,
 }
 
 impl Core {
+    fn fingerprint(&self, terms: &Terms) -> Fingerprint {
+        let fingerprint = || self.request.fingerprint(&terms.route);
+        self.fingerprint.unwrap_or_else(fingerprint)
+    }
+
     /// Sends one event and follows a lost reply up, though not a silence: events
     /// are idempotent, so sending one again finds out what became of the first.
     /// `tries` bounds it.

@@ -8,8 +8,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod hex;
 mod lease;
 
+pub(crate) use self::hex::push_hex;
+use self::hex::{hex_digits, read_hex, write_hex};
 pub use self::lease::{LeaseId, Version};
 
 /// The idempotency key of a request: 32 bytes of SHA-256.
@@ -195,11 +198,34 @@ impl RecordName {
     pub fn new(namespace: Namespace, key: IdempotencyKey) -> Self {
         Self { namespace, key }
     }
+
+    /// The name as text, as `Display` has it.
+    pub(crate) fn text(&self) -> String {
+        let mut text = Vec::with_capacity(PREFIX.len() + self.namespace.as_str().len() + 65);
+        text.extend_from_slice(PREFIX.as_bytes());
+        text.extend_from_slice(self.namespace.as_str().as_bytes());
+        text.push(b':');
+        push_hex(&mut text, self.key.as_bytes());
+        String::from_utf8(text).expect("a namespace is text, and digits are ASCII")
+    }
+
+    /// Whether that is its text.
+    pub(crate) fn is(&self, text: &str) -> bool {
+        let digits = text
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.strip_prefix(self.namespace.as_str()))
+            .and_then(|rest| rest.strip_prefix(':'));
+        let mut own = [0; 64];
+        digits.is_some_and(|digits| digits.as_bytes() == hex_digits(self.key.as_bytes(), &mut own))
+    }
 }
+
+/// What every record's name begins with.
+const PREFIX: &str = "genesys-once:";
 
 impl fmt::Display for RecordName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "genesys-once:{}:{}", self.namespace, self.key)
+        f.write_str(&self.text())
     }
 }
 
@@ -222,56 +248,6 @@ impl Hasher for DigestHasher {
     // An array writes its length first; it says nothing.
     fn write_usize(&mut self, _: usize) {}
 }
-
-/// Writes bytes as lower-case hex digits.
-pub(crate) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    // As a whole: each piece that is written has its price, and names are written
-    // for every command and call.
-    let mut text = [0; 64];
-    for part in bytes.chunks(text.len() / 2) {
-        for (pair, byte) in text.chunks_exact_mut(2).zip(part) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        // ASCII digits, so the conversion cannot fail.
-        let digits = std::str::from_utf8(&text[..2 * part.len()]);
-        f.write_str(digits.map_err(|_| fmt::Error)?)?;
-    }
-    Ok(())
-}
-
-/// Reads exactly `N` bytes of hex digits.
-pub(crate) fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let value = |digit: u8| VALUES[usize::from(digit)];
-    let mut bytes = [0; N];
-    let mut seen = 0;
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let (high, low) = (value(pair[0]), value(pair[1]));
-        seen |= high | low;
-        *byte = high << 4 | low;
-    }
-    (seen < NO_DIGIT).then_some(bytes)
-}
-
-/// What each character is as a hex digit.
-static VALUES: [u8; 256] = {
-    let mut values = [NO_DIGIT; 256];
-    let mut value = 0;
-    while value < 16 {
-        let digit = b"0123456789abcdef"[value];
-        values[digit as usize] = value as u8;
-        values[digit.to_ascii_uppercase() as usize] = value as u8;
-        value += 1;
-    }
-    values
-};
-
-const NO_DIGIT: u8 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -304,30 +280,6 @@ mod tests {
     }
 
     #[test]
-    fn hex_digits_are_those_that_char_knows() {
-        for byte in 0..128 {
-            let digit = char::from(byte);
-            let text = format!("{digit}7c{digit}");
-            let meant = digit.to_digit(16).map(|value| {
-                let value = value as u8;
-                [value << 4 | 7, 0xc0 | value]
-            });
-            assert_eq!(read_hex::<2>(&text), meant, "{digit:?}");
-        }
-        // Longer than what is written in one piece.
-        struct Long([u8; 77]);
-        impl fmt::Display for Long {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_hex(&self.0, f)
-            }
-        }
-        let bytes = std::array::from_fn(|i| (i as u8).wrapping_mul(5));
-        let text = Long(bytes).to_string();
-        assert_eq!(read_hex(&text), Some(bytes));
-        assert_eq!(text, text.to_lowercase());
-    }
-
-    #[test]
     fn namespaces_keep_to_their_alphabet() {
         for good in ["a", "0.a_b-c", &"x".repeat(64)] {
             assert_eq!(good.parse::<Namespace>().unwrap().to_string(), good);
@@ -340,9 +292,22 @@ mod tests {
     #[test]
     fn a_record_name_has_no_braces() {
         let name = RecordName::new("eu".parse().unwrap(), IdempotencyKey::from_bytes([1; 32]));
-        assert_eq!(
-            name.to_string(),
-            format!("genesys-once:eu:{}", "01".repeat(32))
-        );
+        let text = format!("genesys-once:eu:{}", "01".repeat(32));
+        assert_eq!(name.to_string(), text);
+        // Red without either comparison.
+        assert!(name.is(&text));
+        for other in [
+            "",
+            &text[1..],
+            &text[..text.len() - 1],
+            &text.replace("eu", "e"),
+            &text.replace("eu", "eur"),
+            &text.replace("01", "02"),
+            &format!("{text}0"),
+        ] {
+            assert!(!name.is(other), "{other:?}");
+        }
+        let upper = RecordName::new(name.namespace, IdempotencyKey::from_bytes([0xab; 32]));
+        assert!(upper.is(&upper.to_string()) && !upper.is(&upper.to_string().replace('a', "A")));
     }
 }

@@ -92,6 +92,24 @@ pub trait Store: Send + Sync + 'static {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>>;
 
+    /// As [`look`](Self::look), by the cheapest read that tells a recorded outcome
+    /// from anything else: for callers who replay what is recorded. What is left of
+    /// the time of an outcome may be said to be zero. By default it is a look.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`look`](Self::look).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    fn peek<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        self.look(name)
+    }
+
     /// Completes when the record of `name` may have changed since the future
     /// was first polled: a notice to those who wait. The engine polls besides,
     /// so a store without notices leaves this as it is.
@@ -258,6 +276,13 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
         (**self).look(name)
+    }
+
+    fn peek<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        (**self).peek(name)
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {

@@ -21,6 +21,7 @@ mod engine {
     mod outage;
     mod refused_tokens;
     mod repeatable;
+    mod replays;
     mod resolution;
     mod resolving;
     mod reuse;

@@ -160,13 +160,23 @@ where
     F: Fn(Range<usize>) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let share = calls.div_ceil(TASKS);
+    throughput_of(TASKS, calls, work).await
+}
+
+/// The same by so many tasks.
+pub async fn throughput_of<F, Fut>(tasks: usize, calls: usize, work: F) -> f64
+where
+    F: Fn(Range<usize>) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let share = calls.div_ceil(tasks);
+    let calls = share * tasks;
     let start = Instant::now();
-    let tasks: Vec<_> = (0..TASKS)
+    let tasks: Vec<_> = (0..tasks)
         .map(|task| tokio::spawn(work(task * share..(task + 1) * share)))
         .collect();
     for task in tasks {
         task.await.expect("a task of a bench panicked");
     }
-    (share * TASKS) as f64 / start.elapsed().as_secs_f64()
+    calls as f64 / start.elapsed().as_secs_f64()
 }

@@ -2,16 +2,21 @@
 //! and after two million executions. Linux only: `soak` reads
 //! `/proc/self/status`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use genesys_once::{Engine, MemoryStore, RedisStore};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, Engine, MemoryStore, Namespace, Outcome, RedisStore, SendError,
+    Upstream,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
+use tokio::sync::Semaphore;
 
 use crate::allocations::counted;
 use crate::in_process::execute_new;
-use crate::measure::{Measured, in_turns};
+use crate::measure::{Measured, TASKS, in_turns};
 use crate::redis_server::RedisServer;
 use crate::world::{Answering, World, engine, payload, request};
 
@@ -161,16 +166,20 @@ pub fn growth(world: &World) -> Measured {
 pub fn soak(_: &World) -> Measured {
     // Of its own: the process begins with the same keys as this one did.
     let server = RedisServer::start();
-    let this = std::env::current_exe().expect("this binary");
     let (few, many) = (scaled(200_000), scaled(2_000_000));
+    let (few_of, many_of) = (few.to_string(), many.to_string());
+    let [after_few, after_many] = child(&["soak", &server.url(), &few_of, &many_of]);
+    Measured::once(after_many / 1024.0, after_few / 1024.0, "MiB").with_note(format!(
+        "{few} and {many} executions of distinct keys over Redis"
+    ))
+}
+
+/// Two numbers that this binary says, started again.
+fn child(args: &[&str]) -> [f64; 2] {
+    let this = std::env::current_exe().expect("this binary");
     let output = std::process::Command::new(this)
-        .args([
-            "--child",
-            "soak",
-            &server.url(),
-            &few.to_string(),
-            &many.to_string(),
-        ])
+        .arg("--child")
+        .args(args)
         .output()
         .expect("this binary starts again");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -179,11 +188,91 @@ pub fn soak(_: &World) -> Measured {
     let mut numbers = stdout
         .split_whitespace()
         .map(|n| n.parse::<f64>().expect("a number"));
-    let mut next = || numbers.next().expect("two numbers");
-    let (after_few, after_many) = (next(), next());
-    Measured::once(after_many / 1024.0, after_few / 1024.0, "MiB").with_note(format!(
-        "{few} and {many} executions of distinct keys over Redis"
-    ))
+    std::array::from_fn(|_| numbers.next().expect("two numbers"))
+}
+
+/// Resident memory of a process of its own, before and after.
+pub fn after_burst(_: &World) -> Measured {
+    let server = RedisServer::start();
+    let keys = scaled(100_000);
+    let [before, after] = child(&["burst", &server.url(), &keys.to_string()]);
+    Measured::once(after / 1024.0, before / 1024.0, "MiB").with_note(format!("{keys} keys"))
+}
+
+/// Executions before the burst, in whole shares of all tasks.
+const WARM: usize = 150 * TASKS;
+
+pub fn burst_child(args: &[&str]) {
+    let [url, keys] = args else {
+        panic!("two arguments");
+    };
+    let keys: usize = keys.parse().expect("a number");
+    let keys = keys.next_multiple_of(BATCH);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let upstream = Gated {
+            answering: Answering::at_once(),
+            gate: Arc::new(Semaphore::new(WARM)),
+        };
+        let gate = upstream.gate.clone();
+        let store = RedisStore::connect(url).await.expect("a server");
+        let engine = engine(upstream, store, |builder| {
+            builder
+                .max_in_flight(keys)
+                .max_waiting(2 * keys)
+                .lease(Duration::from_secs(600))
+                .recent(0, Duration::from_secs(60))
+        })
+        .await;
+        // What an engine needs that is in use.
+        execute_new(&engine, WARM).await;
+        quiet(&engine).await;
+        println!("{}", resident_kib());
+        for batch in 1..=keys / BATCH {
+            for _ in 0..BATCH {
+                let asked = engine.execute(request(&payload()));
+                assert!(asked.now_or_never().is_none(), "the gate is closed");
+            }
+            until_in_flight(&engine, batch * BATCH).await;
+        }
+        for _ in 0..keys / BATCH {
+            gate.add_permits(BATCH);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        quiet(&engine).await;
+        println!("{}", resident_kib());
+    });
+}
+
+/// Nothing is under way, and has not been for 30 s.
+async fn quiet(engine: &Engine) {
+    while engine.stats().executions > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+}
+
+/// An upstream that answers once for each permit of its gate.
+struct Gated {
+    answering: Answering,
+    gate: Arc<Semaphore>,
+}
+
+impl Upstream for Gated {
+    fn namespace(&self) -> Namespace {
+        self.answering.namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        Box::pin(async move {
+            self.gate.acquire().await.expect("it stays open").forget();
+            self.answering.send(call, token).await
+        })
+    }
 }
 
 pub fn soak_child(args: &[&str]) {

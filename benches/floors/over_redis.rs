@@ -6,11 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::{DataActionRequest, Engine, GenesysCloud, IdempotencyKey, Served};
+use genesys_once::{
+    DataActionRequest, Engine, EngineBuilder, GenesysCloud, IdempotencyKey, Served,
+};
+use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
 use crate::hand_written::{self, ByHand, Kept};
-use crate::measure::{Measured, TASKS, in_turns_with, throughput};
+use crate::measure::{Measured, Side, TASKS, in_turns_with, throughput, throughput_of};
 use crate::steps::{self, Steps};
 use crate::world::{ANSWER, Answering, World, engine, payload, request, requests};
 
@@ -20,18 +23,48 @@ pub const OWN_KEYS: usize = 16;
 
 pub fn replay(world: &World) -> Measured {
     const REPLAYS: usize = 25_600;
-    let requests = requests(TASKS * OWN_KEYS);
     let own = crate::world::requests(TASKS * OWN_KEYS);
-    let (engine, floor, names, steps) = world.block_on(async {
+    let steps = world.block_on(async {
         let steps = Steps::new(world.redis_store().await, Answering::at_once()).await;
         for request in &*own {
             steps.take(request.clone()).await;
         }
+        steps
+    });
+    let through_steps = |by| {
+        let own = own.clone();
+        world.block_on(steps.throughput(REPLAYS, by, move |n| {
+            own[own_key(n, REPLAYS / TASKS)].clone()
+        }))
+    };
+    let engine = Engine::builder(Answering::at_once()).max_in_flight(4 * TASKS);
+    replay_by(
+        world,
+        TASKS,
+        REPLAYS,
+        engine,
+        steps::as_others(through_steps),
+    )
+}
+
+/// With more callers than permits, as an engine has them by default.
+pub fn replay_few_permits(world: &World) -> Measured {
+    let engine = Engine::builder(Answering::at_once());
+    replay_by(world, 256, 25_600, engine, Vec::new())
+}
+
+fn replay_by(
+    world: &World,
+    tasks: usize,
+    replays: usize,
+    engine: EngineBuilder,
+    others: Vec<Side<'_>>,
+) -> Measured {
+    let requests = requests(tasks * OWN_KEYS);
+    let (engine, floor, names) = world.block_on(async {
         let store = world.redis_store().await;
-        let engine = engine(Answering::at_once(), store, |b| {
-            b.recent(0, Duration::from_secs(60))
-        })
-        .await;
+        let engine = engine.store(store).recent(0, Duration::from_secs(60));
+        let engine = engine.start().await.expect("possible settings");
         let mut floor = world.redis_connection().await;
         let mut names = Vec::new();
         for request in &*requests {
@@ -40,10 +73,10 @@ pub fn replay(world: &World) -> Measured {
             hand_written::record(&mut floor, &name, ANSWER).await;
             names.push(name);
         }
-        (engine, floor, Arc::<[String]>::from(names), steps)
+        (engine, floor, Arc::<[String]>::from(names))
     });
     let through_engine = || {
-        throughput(REPLAYS, |numbers| {
+        throughput_of(tasks, replays, |numbers| {
             let (engine, requests) = (engine.clone(), requests.clone());
             async move {
                 for key in own_keys(numbers) {
@@ -56,31 +89,30 @@ pub fn replay(world: &World) -> Measured {
         })
     };
     let through_get = || {
-        throughput(REPLAYS, |numbers| {
+        throughput_of(tasks, replays, |numbers| {
             let (mut floor, names) = (floor.clone(), names.clone());
             async move {
                 for key in own_keys(numbers) {
-                    let mut get = cmd("GET");
-                    get.arg(&names[key]);
-                    let json: Vec<u8> = get.query_async(&mut floor).await.expect("a record");
-                    black_box(Kept::read(&json));
+                    black_box(get(&mut floor, &names[key]).await);
                 }
             }
         })
-    };
-    let through_steps = |by| {
-        let own = own.clone();
-        world.block_on(steps.throughput(REPLAYS, by, move |n| {
-            own[own_key(n, REPLAYS / TASKS)].clone()
-        }))
     };
     in_turns_with(
         11,
         "a second",
         || world.block_on(through_engine()),
         || world.block_on(through_get()),
-        steps::as_others(through_steps),
+        others,
     )
+}
+
+/// The least that a replay can be.
+pub async fn get(connection: &mut MultiplexedConnection, name: &str) -> Kept {
+    let mut get = cmd("GET");
+    get.arg(name);
+    let json: Vec<u8> = get.query_async(connection).await.expect("a record");
+    Kept::read(&json)
 }
 
 /// The keys of a task's calls, in turn.

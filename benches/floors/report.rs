@@ -137,10 +137,7 @@ pub fn finish(results: &[(&Row, Measured)], allocations: &[(&str, f64)], whole: 
 
 /// Prints the last whole run as README has it.
 pub fn markdown() {
-    let path = file("floors.json");
-    let text = fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}; run the bench first", path.display()));
-    let table: Value = serde_json::from_str(&text).expect("what this program wrote");
+    let table = last_run();
     let rows = table["rows"].as_array().expect("rows");
     println!("| row | engine's path | floor | ratio | goal |\n|---|---|---|---|---|");
     for row in rows {
@@ -165,6 +162,67 @@ pub fn markdown() {
         table["met"],
         rows.len()
     );
+}
+
+/// Prints the last whole run as a bar chart: each value as a share of its goal, or its
+/// goal as a share of the value where less is better.
+pub fn svg() {
+    const LINE: usize = 24;
+    const NAMES: usize = 190;
+    const WHOLE: f64 = 300.0;
+    let table = last_run();
+    let rows = table["rows"].as_array().expect("rows");
+    let height = LINE * (rows.len() + 2);
+    println!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"13\">"
+    );
+    println!("<rect width=\"100%\" height=\"100%\" fill=\"white\"/>");
+    for (place, row) in rows.iter().enumerate() {
+        let number = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+        let (value, goal) = (number("value"), number("goal"));
+        let share = if row["op"] == "<=" {
+            goal / value
+        } else {
+            value / goal
+        };
+        let colour = if row["met"] == true {
+            "#4c9f70"
+        } else {
+            "#d1495b"
+        };
+        let (top, name) = (LINE * (place + 1), row["row"].as_str().unwrap_or(""));
+        let (text, width) = (top + 12, WHOLE * share.clamp(0.0, 1.5));
+        println!(
+            "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{name}</text>",
+            NAMES - 8
+        );
+        println!(
+            "<rect x=\"{NAMES}\" y=\"{top}\" width=\"{width:.0}\" height=\"16\" fill=\"{colour}\"/>"
+        );
+        let sign = row["op"]
+            .as_str()
+            .unwrap_or("")
+            .replace('>', "&gt;")
+            .replace('<', "&lt;");
+        println!(
+            "<text x=\"{:.0}\" y=\"{text}\">{value:.2} ({sign} {goal})</text>",
+            NAMES as f64 + width + 6.0
+        );
+    }
+    let goal = NAMES as f64 + WHOLE;
+    println!(
+        "<line x1=\"{goal}\" y1=\"{LINE}\" x2=\"{goal}\" y2=\"{}\" stroke=\"#333\" \
+         stroke-dasharray=\"4\"/>\n<text x=\"{goal}\" y=\"16\" text-anchor=\"middle\">goal</text>\n</svg>",
+        height - LINE
+    );
+}
+
+fn last_run() -> Value {
+    let path = file("floors.json");
+    let text = fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; run the bench first", path.display()));
+    serde_json::from_str(&text).expect("what this program wrote")
 }
 
 /// The rows that were measured in several other ways: everything by the floor,

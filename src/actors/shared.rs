@@ -13,6 +13,7 @@ use super::hold::Hold;
 use super::idle::IdleActors;
 use super::permits::Permits;
 use super::posted::Posted;
+use super::replays::Replays;
 use super::resolution::Sightings;
 use super::token::Tokens;
 use super::unmatched::Unmatched;
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     /// The turn to ask the upstream's rate limit.
     pub turns: Arc<Permits>,
     pub max_payload_bytes: usize,
+    pub replays: Replays,
     pub hold: Arc<Hold>,
     pub waits: WaitList,
     pub unmatched: Unmatched,

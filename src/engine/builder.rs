@@ -356,6 +356,7 @@ impl EngineBuilder {
             permits: Permits::new(self.max_in_flight, self.max_in_flight_per_action),
             turns: Permits::new(1, 1),
             max_payload_bytes: self.max_payload_bytes,
+            replays: Default::default(),
             hold: Hold::new(self.max_in_flight),
             waits: Default::default(),
             unmatched: Default::default(),

@@ -35,20 +35,21 @@ impl Execution<Hashed> {
     /// An execution of `request` whose record is in `namespace`.
     pub fn new(request: DataActionRequest, namespace: Namespace) -> Self {
         let progress = Progress::new(&request);
-        Self::with_progress(request, namespace, progress)
+        Self::with_progress(request, namespace, progress, None)
     }
 
-    /// The same, with a progress that others watch already.
+    /// The same, with a progress that others watch, and a fingerprint that is known.
     pub(crate) fn with_progress(
         request: DataActionRequest,
         namespace: Namespace,
         progress: Arc<Progress>,
+        fingerprint: Option<Fingerprint>,
     ) -> Self {
-        let name = RecordName::new(namespace, crate::IdempotencyKey::of(&request));
         Self {
             core: Box::new(Core {
+                name: RecordName::new(namespace, crate::IdempotencyKey::of(&request)),
                 request,
-                name,
+                fingerprint,
                 progress,
             }),
             state: Hashed { watched: None },
@@ -78,7 +79,7 @@ impl Execution<Hashed> {
         left.await.map_err(|source| self.core.of_store(source))?;
         let claim = Claim {
             lease: terms.ambient.lease_id(),
-            fingerprint: self.core.request.fingerprint(&terms.route),
+            fingerprint: self.core.fingerprint(terms),
             lease_ttl: terms.lease,
             retention: terms.indeterminate_ttl,
             attempts: Attempts {
@@ -155,7 +156,7 @@ impl Execution<Hashed> {
     ///
     /// [`Error::PayloadMismatch`] where it is another request's.
     pub(crate) fn seen(self, state: RecordState, terms: &Terms) -> Result<Lock, Error> {
-        let mine = self.core.request.fingerprint(&terms.route);
+        let mine = self.core.fingerprint(terms);
         self.read(state, mine)
     }
 

@@ -12,7 +12,7 @@ use super::flight::Flight;
 use super::{Answer, Flights, Place};
 use crate::error::{Error, StoreError};
 use crate::execution::Progress;
-use crate::key::{IdempotencyKey, Namespace};
+use crate::key::{Fingerprint, IdempotencyKey, Namespace};
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 use crate::telemetry::{self, Meters, Raised};
@@ -81,6 +81,10 @@ impl Guard {
 
     pub(crate) fn key(&self) -> IdempotencyKey {
         IdempotencyKey::of(&self.request)
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.flight.fingerprint()
     }
 
     pub(crate) fn request(&self) -> &DataActionRequest {

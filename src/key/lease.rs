@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Fingerprint, ParseKeyError, read_hex, write_hex};
+use super::hex::{read_hex, write_hex};
+use super::{Fingerprint, ParseKeyError};
 
 /// Who holds a lease: 128 random bits, new for every execution.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +25,11 @@ impl LeaseId {
     /// The lease with these bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+
+    /// The lease's 16 bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 }
 

@@ -107,6 +107,11 @@ impl Breakers {
         self.failing.values().all(Breaker::is_closed)
     }
 
+    /// Whether no part has failed since it answered last.
+    pub(crate) fn are_well(&self) -> bool {
+        self.failing.is_empty()
+    }
+
     fn forget(&mut self, but: u64, now: Duration) {
         let recent = |breaker: &Breaker| now < breaker.last + FORGOTTEN;
         self.failing

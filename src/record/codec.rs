@@ -18,7 +18,6 @@
 //! newer version, another state, a damaged line, another record's name, a body that
 //! is cut. What only people read, and why a key was released, it may also not know.
 
-use std::io::Write as _;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,7 @@ use self::written::{Name, StoredLock, StoredWait, millis, write_json, write_outc
 use super::Caller;
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
-use crate::key::RecordName;
+use crate::key::{RecordName, push_hex};
 use crate::outcome::Kept;
 #[cfg(feature = "encrypted")]
 use crate::outcome::Outcome;
@@ -85,17 +84,17 @@ impl Record {
     pub fn encode(&self, name: &RecordName) -> Vec<u8> {
         let (word, phase) = self.content.words();
         let mut bytes = Vec::with_capacity(LINE + self.content.room());
-        writeln!(
-            bytes,
-            "{MAGIC} {word} {phase} {} {} {} {} {} {}",
-            self.lease,
-            self.rev,
-            self.step,
-            self.fingerprint,
-            millis(self.lease_ttl),
-            millis(self.retention),
-        )
-        .expect("a Vec takes everything");
+        for word in [MAGIC, " ", word, " ", phase, " "] {
+            bytes.extend_from_slice(word.as_bytes());
+        }
+        push_hex(&mut bytes, self.lease.as_bytes());
+        push_number(&mut bytes, self.rev);
+        push_number(&mut bytes, self.step.into());
+        bytes.push(b' ');
+        push_hex(&mut bytes, self.fingerprint.as_bytes());
+        push_number(&mut bytes, millis(self.lease_ttl));
+        push_number(&mut bytes, millis(self.retention));
+        bytes.push(b'\n');
         self.content.write(name, &mut bytes);
         bytes
     }
@@ -187,6 +186,11 @@ impl Record {
         };
         Ok((record, apart))
     }
+}
+
+fn push_number(to: &mut Vec<u8>, number: u64) {
+    to.push(b' ');
+    to.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The first line and what follows it, where it ends within `limit` bytes.

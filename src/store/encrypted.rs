@@ -253,6 +253,16 @@ impl<S: Store> Store for Encrypted<S> {
         })
     }
 
+    fn peek<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async move {
+            let state = self.store.peek(name).await?;
+            state.map(|state| self.opened(name, state)).transpose()
+        })
+    }
+
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         self.store.changed(name)
     }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct Guarded {
     store: Arc<dyn Store>,
     limit: Duration,
     state: Mutex<State>,
+    /// No breaker knows of a failure: the lock has nothing to say. Written under it.
+    well: AtomicBool,
     /// Wakes who waits for an open breaker: its probe has ended.
     turned: Notify,
     origin: Instant,
@@ -54,6 +57,7 @@ impl Guarded {
                 open: None,
                 why: "".into(),
             }),
+            well: AtomicBool::new(true),
             turned: Notify::new(),
             origin: Instant::now(),
             namespace,
@@ -188,7 +192,10 @@ impl Guarded {
     /// probe is due, if none ends before.
     fn turn(&self, part: u64, access: Access) -> Result<Turn<'_>, Instant> {
         let sent = self.origin.elapsed();
-        let pass = self.state().breakers.pass(part, access, sent);
+        let pass = match self.well.load(Ordering::Relaxed) {
+            true => Pass::Go,
+            false => self.state().breakers.pass(part, access, sent),
+        };
         let probe = match pass {
             Pass::Go => false,
             Pass::Probe => true,
@@ -294,6 +301,17 @@ impl Store for Guarded {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
         Box::pin(self.within(Access::Read, "look", name, move || self.look_once(name)))
+    }
+
+    fn peek<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        let peek = move || async move {
+            let state = self.store.peek(name).await?;
+            state.map(RecordState::readable).transpose()
+        };
+        Box::pin(self.within(Access::Read, "look", name, peek))
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {

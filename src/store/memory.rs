@@ -2,7 +2,7 @@
 //! the others are compared with. It holds one lock for a transition, and for a
 //! piece of a list, and never across an `.await`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::BuildHasherDefault;
 use std::ops::Bound;
@@ -85,7 +85,9 @@ impl fmt::Debug for Shared {
 struct Records {
     by_name: HashMap<RecordName, Entry, BuildHasherDefault<DigestHasher>>,
     /// When each record expires, soonest first.
-    expiries: BTreeSet<(Instant, RecordName)>,
+    expiries: BTreeMap<Turn, RecordName>,
+    /// The last number of a turn.
+    number: u64,
     /// All names, for lists.
     names: BTreeSet<RecordName>,
     /// The least version of each namespace's writers.
@@ -97,13 +99,17 @@ struct Records {
 #[derive(Debug)]
 struct Entry {
     record: Record,
-    expires: Instant,
+    turn: Turn,
 }
+
+/// When a record expires, and a number that no other one has: names would be compared
+/// at length.
+type Turn = (Instant, u64);
 
 impl Records {
     fn current(&self, name: &RecordName, now: Instant) -> Option<(&Record, Duration)> {
         let entry = self.by_name.get(name)?;
-        let left = entry.expires.saturating_duration_since(now);
+        let left = entry.turn.0.saturating_duration_since(now);
         (!left.is_zero()).then_some((&entry.record, left))
     }
 
@@ -112,32 +118,29 @@ impl Records {
             record.content = without_unkept(record.content);
             // A lifetime beyond the clock's range is for ever, in practice.
             let century = Duration::from_secs(100 * 365 * 24 * 3600);
-            Entry {
-                record,
-                expires: now + left.min(century),
-            }
+            self.number += 1;
+            let turn = (now + left.min(century), self.number);
+            Entry { record, turn }
         });
         if let Some(entry) = &next {
-            self.expiries.insert((entry.expires, name.clone()));
+            self.expiries.insert(entry.turn, name.clone());
         }
-        let kept = next.as_ref().map(|entry| entry.expires);
+        let is_kept = next.is_some();
         let before = match next {
             Some(entry) => self.by_name.insert(name.clone(), entry),
             None => self.by_name.remove(name),
         };
-        match (&before, kept) {
-            (None, Some(_)) => {
+        match (&before, is_kept) {
+            (None, true) => {
                 self.names.insert(name.clone());
             }
-            (Some(_), None) => {
+            (Some(_), false) => {
                 self.names.remove(name);
             }
             _ => {}
         }
-        if let Some(before) = before
-            && Some(before.expires) != kept
-        {
-            self.expiries.remove(&(before.expires, name.clone()));
+        if let Some(before) = before {
+            self.expiries.remove(&before.turn);
         }
     }
 
@@ -145,8 +148,8 @@ impl Records {
     /// still outpaces what writes add.
     fn reclaim(&mut self, now: Instant) {
         for _ in 0..4 {
-            match self.expiries.first() {
-                Some((expires, _)) if *expires <= now => {}
+            match self.expiries.first_key_value() {
+                Some(((expires, _), _)) if *expires <= now => {}
                 _ => return,
             }
             if let Some((_, name)) = self.expiries.pop_first() {
@@ -224,7 +227,7 @@ impl Store for MemoryStore {
             let (next, answer) = record::apply(current, &event);
             if before != next.as_ref().map(|(record, left)| (record.rev, *left)) {
                 records.put(name, next, now);
-                let first = records.expiries.first();
+                let first = records.expiries.first_key_value();
                 if first.is_some_and(|(_, first)| first == name) {
                     self.shared.turned.notify_one();
                 }

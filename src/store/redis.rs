@@ -331,8 +331,7 @@ impl Store for RedisStore {
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
         match self.inner.watch.asks_before(&event) {
             true => Box::pin(async move {
-                let Inner { routes, watch, .. } = &*self.inner;
-                watch.may_take(routes, name).await?;
+                self.inner.watch.may_take(&self.inner.routes, name).await?;
                 self.send(name, event).await
             }),
             false => self.send(name, event),
@@ -343,18 +342,24 @@ impl Store for RedisStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(async move {
-            let large = self.large();
-            commands::look(large.routes, large, name, &name.to_string()).await
-        })
+        let large = self.large();
+        Box::pin(async move { commands::look(large.routes, large, name, &name.text()).await })
+    }
+
+    fn peek<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        let large = self.large();
+        Box::pin(async move { commands::peek(large.routes, large, name, &name.text()).await })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        Box::pin(self.inner.routes.changed(name.to_string()))
+        Box::pin(self.inner.routes.changed(name.text()))
     }
 
     fn part(&self, name: &RecordName) -> u64 {
-        self.inner.routes.part(&name.to_string())
+        self.inner.routes.part(&name.text())
     }
 
     fn least_writer<'a>(
@@ -391,8 +396,7 @@ impl Store for RedisStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
-        let routes = &self.inner.routes;
-        Box::pin(async move { commands::unreadable(routes, name, &name.to_string()).await })
+        Box::pin(async move { commands::unreadable(&self.inner.routes, name, &name.text()).await })
     }
 
     fn discard<'a>(

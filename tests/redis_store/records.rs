@@ -356,3 +356,27 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
     };
     assert!(outcome.body == body);
 }
+
+/// Red where the outcome is looked up by a script, as anything else is.
+#[tokio::test]
+async fn recorded_outcome_is_read_by_one_plain_command() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    store.apply(&name(1), acquire(1)).await.unwrap();
+    // Its lease has a time, which a plain read does not tell.
+    let held = store.peek(&name(1)).await.unwrap();
+    let minute = Duration::from_secs(60);
+    assert!(
+        matches!(held, Some(RecordState::Locked { lease_left, .. }) if lease_left > minute / 2),
+        "{held:?}"
+    );
+    store.apply(&name(1), complete(1, "{}")).await.unwrap();
+    server.command::<()>(&["CONFIG", "RESETSTAT"]);
+    let found = store.peek(&name(1)).await.unwrap();
+    assert!(
+        matches!(found, Some(RecordState::Cached { .. })),
+        "{found:?}"
+    );
+    assert_eq!(store.peek(&name(2)).await.unwrap(), None);
+    assert_eq!(server.calls(), [("get".to_owned(), 2)]);
+}

@@ -125,7 +125,11 @@ impl Flight<'_> {
     async fn round(&self, hashed: Execution<Hashed>) -> Result<Round, Error> {
         let terms = &self.shared.terms;
         self.guard.confirm(false);
-        let (lock, mut ready) = match self.ready_now() {
+        let at_hand = match self.shared.replays.are_usual() {
+            true => None,
+            false => self.ready_now(),
+        };
+        let (lock, mut ready) = match at_hand {
             // All is at hand: one round trip takes the key, or finds what to replay.
             Some(ready) => {
                 let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
@@ -137,8 +141,14 @@ impl Flight<'_> {
         let free = matches!(&lock, Lock::Taken(_, RecordState::Released { .. }));
         self.guard.confirm(!free);
         match lock {
-            Lock::Cached(cached) => Ok(Round::Reply(reply_of(cached))),
-            Lock::Locked(locked) => Box::pin(self.attempts(locked, &mut ready)).await,
+            Lock::Cached(cached) => {
+                self.shared.replays.count(true);
+                Ok(Round::Reply(reply_of(cached)))
+            }
+            Lock::Locked(locked) => {
+                self.shared.replays.count(false);
+                Box::pin(self.attempts(locked, &mut ready)).await
+            }
             Lock::Taken(next, state) => {
                 // All is given back while somebody else holds the key.
                 drop(ready.take());
@@ -288,14 +298,14 @@ impl Flight<'_> {
     }
 
     /// Replays need no token, no permit, no rate limit and no end of a hold: look
-    /// first, and wait for those only where something is to be sent.
+    /// first, and take or wait for those only where something is to be sent.
     async fn look_then_lock(
         &self,
         hashed: Execution<Hashed>,
     ) -> Result<(Lock, Option<Ready>), Error> {
         let terms = &self.shared.terms;
         let name = self.shared.name(self.guard.key());
-        let seen = match self.shared.store.look(&name).await {
+        let seen = match self.shared.store.peek(&name).await {
             Err(source) => return Err(Error::of_store(name.key, source)),
             Ok(seen) => seen,
         };
@@ -322,7 +332,10 @@ impl Flight<'_> {
                 known => return Ok((known, None)),
             },
         };
-        let ready = self.ready(Turn::First).await?;
+        let ready = match self.ready_now() {
+            Some(ready) => ready,
+            None => self.ready(Turn::First).await?,
+        };
         Ok((hashed.lock(&*self.shared.store, terms).await?, Some(ready)))
     }
 
@@ -369,6 +382,7 @@ impl Flight<'_> {
             self.guard.request().clone(),
             self.shared.namespace.clone(),
             self.guard.progress().clone(),
+            Some(self.guard.fingerprint()),
         )
     }
 }

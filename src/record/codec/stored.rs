@@ -231,7 +231,11 @@ fn damaged(error: &serde_json::Error) -> StoreError {
 }
 
 fn is_of(name: Option<&RecordName>, own: Option<&str>) -> Result<(), StoreError> {
-    if name.map(RecordName::to_string).as_deref() == own {
+    let is_own = match (name, own) {
+        (Some(name), Some(own)) => name.is(own),
+        (name, own) => name.is_none() && own.is_none(),
+    };
+    if is_own {
         Ok(())
     } else {
         Err(StoreError::unreadable("it is a copy of another record"))

@@ -57,12 +57,12 @@ pub(super) fn write_parted<'a>(
     Some(&outcome.body)
 }
 
-/// A record's own name, written without a copy.
+/// A record's own name.
 pub(super) struct Name<'a>(pub(super) &'a RecordName);
 
 impl Serialize for Name<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self.0)
+        serializer.serialize_str(&self.0.text())
     }
 }
 

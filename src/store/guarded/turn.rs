@@ -1,6 +1,7 @@
 //! The right to send one command to the store, and what its end tells the breaker.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::alive;
@@ -68,6 +69,9 @@ impl Turn<'_> {
     }
 
     fn end(&mut self, now: Duration, failure: Option<(Failure, Arc<str>)>) {
+        if failure.is_none() && self.guarded.well.load(Ordering::Relaxed) {
+            return;
+        }
         let mut turned = std::mem::take(&mut self.probe);
         let change = {
             let mut state = self.guarded.state();
@@ -79,6 +83,8 @@ impl Turn<'_> {
                 }
                 None => turned |= state.breakers.answered(self.part, self.access, now),
             }
+            let well = state.breakers.are_well();
+            self.guarded.well.store(well, Ordering::Relaxed);
             match (was_closed, state.breakers.are_closed()) {
                 (true, false) => Change::Opened,
                 (false, true) => Change::Closed(state.open.take()),

@@ -59,7 +59,8 @@ impl Expiry {
         let store = self.store.upgrade()?;
         let mut records = store.lock();
         records.reclaim(Instant::now());
-        let next = records.expiries.first().map(|(expires, _)| *expires);
+        let next = records.expiries.first_key_value();
+        let next = next.map(|((expires, _), _)| *expires);
         records.expiring = next.is_some();
         next
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
+pub(super) use self::found::peek;
 use self::found::{Found, look_once};
 use self::reply::{Reply, read_reply};
 use super::bodies::{Body, Large, MAX_BODY_BYTES};
@@ -41,7 +42,7 @@ pub(super) fn apply<C: Carrier>(
     name: &RecordName,
     event: Event,
 ) -> impl Future<Output = Result<Answer, StoreError>> + Send {
-    let key = name.to_string();
+    let key = name.text();
     let command = Command::of(name, &key, event);
     async move {
         match &command {
@@ -215,7 +216,7 @@ fn outcome_args(
     let is_reduced = matches!(content, Content::Cached { kept, .. } if *kept != Kept::Whole);
     match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
         Some(body) => (args.word(body.bytes()), Some(body)),
-        None if is_reduced => (args.word(0), None),
+        None if is_reduced => (args.word(0_u32), None),
         None => (args, None),
     }
 }
@@ -278,7 +279,7 @@ pub(super) async fn found(
     name: &RecordName,
     claim: &Claim,
 ) -> Result<Option<Answer>, StoreError> {
-    let key = name.to_string();
+    let key = name.text();
     match look_once(link, name, &key).await? {
         Some(found) => found_by(claim, found, link, large, name, &key).await,
         None => Ok(None),

@@ -62,7 +62,7 @@ pub(super) async fn look(
     look: Look<'_>,
 ) -> Result<Marker, StoreError> {
     let new = format!("{:016x}", fastrand::u64(..));
-    let args = Args::default().word(at_least).word(new);
+    let args = Args::default().word(at_least).word(new.as_str());
     let args = match look {
         Look::Plain => args.word("look").word(""),
         Look::Refuse(known) => args.word("refuse").word(known),

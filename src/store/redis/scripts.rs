@@ -2,8 +2,6 @@
 //! is called and answers. They match the record's first line as text and never
 //! read the JSON behind it.
 
-use std::fmt::Display;
-use std::io::Write as _;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -11,7 +9,7 @@ use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 
 use super::carrier::Carrier;
 use super::failure::Failure;
-use crate::key::RecordName;
+use crate::key::{Fingerprint, LeaseId, RecordName, push_hex};
 use crate::record::{Content, version};
 use crate::store::BoxFuture;
 
@@ -135,6 +133,41 @@ fn call(command: &str, script: &str, key: &str, args: &Args) -> Cmd {
     call
 }
 
+/// What an argument may be, written without the price of formatting.
+pub(super) trait Word {
+    fn push(&self, to: &mut Vec<u8>);
+}
+
+impl Word for &str {
+    fn push(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.as_bytes());
+    }
+}
+
+impl Word for LeaseId {
+    fn push(&self, to: &mut Vec<u8>) {
+        push_hex(to, self.as_bytes());
+    }
+}
+
+impl Word for Fingerprint {
+    fn push(&self, to: &mut Vec<u8>) {
+        push_hex(to, self.as_bytes());
+    }
+}
+
+macro_rules! numbers {
+    ($($number:ty),+) => {$(
+        impl Word for $number {
+            fn push(&self, to: &mut Vec<u8>) {
+                to.extend_from_slice(itoa::Buffer::new().format(*self).as_bytes());
+            }
+        }
+    )+};
+}
+
+numbers!(u32, u64, usize);
+
 /// The arguments of a script, written one behind the other.
 #[derive(Default)]
 pub(super) struct Args {
@@ -153,8 +186,8 @@ impl Args {
     }
 
     /// One more: a word or a number.
-    pub(super) fn word(mut self, word: impl Display) -> Self {
-        write!(self.text, "{word}").expect("a Vec takes everything");
+    pub(super) fn word(mut self, word: impl Word) -> Self {
+        word.push(&mut self.text);
         self.end()
     }
 

@@ -175,15 +175,20 @@ impl<'a> Trial<'a> {
             .expected
             .as_ref()
             .map(|(record, left)| record.state(*left));
-        let state = match self.store.look(&self.name).await {
-            Ok(state) => state,
-            Err(error) => return Err(self.report(&chain(&error), &format!("{should:?}"))),
-        };
         let should = Answer::Is(should);
-        let answer = Answer::Is(state);
-        // Times that are about to end may have ended.
-        if self.ends_soon().is_none() && comparable(&answer) != comparable(&should) {
-            return Err(self.report(&format!("{answer:?} to a look"), &format!("{should:?}")));
+        let looks = [
+            ("look", self.store.look(&self.name).await),
+            ("peek", self.store.peek(&self.name).await),
+        ];
+        for (how, look) in looks {
+            let answer = match look {
+                Ok(state) => Answer::Is(state),
+                Err(error) => return Err(self.report(&chain(&error), &format!("{should:?}"))),
+            };
+            // Times that are about to end may have ended.
+            if self.ends_soon().is_none() && comparable(&answer) != comparable(&should) {
+                return Err(self.report(&format!("{answer:?} to a {how}"), &format!("{should:?}")));
+            }
         }
         Ok(())
     }

@@ -123,7 +123,8 @@ async fn notices_come_and_end(suite: &Suite<'_>) {
 
 async fn records_are_listed(suite: &Suite<'_>) {
     const CASE: &str = "case \"the records of a namespace are listed\"";
-    let [_, namespace] = &suite.namespaces;
+    // In which nothing else was done.
+    let namespace = &super::namespace();
     match suite.store.list(namespace, &ListQuery::all()).await {
         Ok(page) => assert!(page.records.is_empty(), "{CASE}: {page:?}"),
         // It cannot list its records, and says so.

@@ -54,7 +54,7 @@ pub(in super::super) async fn discard(
     record: &UnreadableRecord,
 ) -> Result<bool, StoreError> {
     let stamp = record.removable()?;
-    let (key, args) = (record.name().to_string(), Args::with_room(0).word(stamp));
+    let (key, args) = (record.name().to_string(), Args::with_room(0).word(&**stamp));
     match scripts::DISCARD.run(link, &key, &args).await? {
         Value::Int(gone) => Ok(gone == 1),
         _ => Err(unexpected()),

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::super::bodies::Large;
 use super::super::carrier::Carrier;
 use super::super::scripts::{self, MAX_RECORD_BYTES};
-use super::{CENTURY, TOO_LARGE, unexpected};
+use super::{CENTURY, TOO_LARGE, look, unexpected};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::record::{Claim, Content, Record, RecordState};
@@ -119,4 +119,30 @@ pub(super) async fn look_once(
         [Value::BulkString(bytes), Value::Int(left)] => Found::read(name, bytes, *left).map(Some),
         _ => Err(unexpected()),
     }
+}
+
+/// The record by one plain command, where it has an outcome; its time is not read.
+/// Else as a look has it.
+pub(in super::super) async fn peek(
+    link: &impl Carrier,
+    large: Large<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
+    let mut get = Cmd::with_capacity(2, key.len() + 3);
+    get.arg("GET").arg(key);
+    match link.command(key, &get).await {
+        Ok(Value::Nil) => return Ok(None),
+        Ok(Value::BulkString(bytes)) => {
+            let found = Found::read(name, &bytes, 0)?;
+            if found.is_cached() && !found.has_body_apart() {
+                return Ok(Some(found.state()));
+            }
+        }
+        Ok(_) => return Err(unexpected()),
+        // What stands in the way of a read, a look says.
+        Err(refusal) if refusal.refusal().is_some() => {}
+        Err(failure) => return Err(failure.into()),
+    }
+    Box::pin(look(link, large, name, key)).await
 }

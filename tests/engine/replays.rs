@@ -1,0 +1,72 @@
+//! What a replay takes while it is under way: no permit, and nothing is written for
+//! it once most executions are replays.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{Engine, MemoryStore, Served};
+use tokio::time::{Instant, sleep};
+
+use super::{SECOND, request};
+
+/// Seen red: each execution took a permit before it knew whether anything would be
+/// sent, so that replays held both.
+#[tokio::test(start_paused = true)]
+async fn replays_take_no_permit_and_write_nothing() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let (slow, writes) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let store = FaultyStore::new(MemoryStore::new(), {
+        let (slow, writes) = (slow.clone(), writes.clone());
+        move |operation| {
+            writes.fetch_add(usize::from(operation.event.is_some()), Ordering::SeqCst);
+            match slow.load(Ordering::SeqCst) {
+                true => Fault::After(SECOND, Box::new(Fault::Pass)),
+                false => Fault::Pass,
+            }
+        }
+    });
+    let engine = Engine::builder(upstream.clone()).store(store);
+    let engine = engine.max_in_flight(2).recent(0, SECOND);
+    let engine = engine.start().await.unwrap();
+    for n in 0..60 {
+        let reply = engine.execute(request("[1]")).await.unwrap();
+        let served = if n == 0 {
+            Served::Upstream
+        } else {
+            Served::Store
+        };
+        assert_eq!(reply.served(), served);
+    }
+    // Other keys than that, each of which has an execution of its own.
+    for n in 0..10 {
+        engine.execute(request(&n.to_string())).await.unwrap();
+    }
+    for _ in 0..60 {
+        engine.execute(request("[1]")).await.unwrap();
+    }
+    slow.store(true, Ordering::SeqCst);
+    writes.store(0, Ordering::SeqCst);
+    let replays: Vec<_> = (0..10)
+        .map(|n| {
+            let (engine, request) = (engine.clone(), request(&n.to_string()));
+            tokio::spawn(async move { engine.execute(request).await.unwrap() })
+        })
+        .collect();
+    sleep(SECOND / 2).await;
+    let stats = engine.stats();
+    assert_eq!((stats.executions, stats.in_flight), (10, 0));
+    // A look, then the lock and the outcome.
+    let begun = Instant::now();
+    let fresh = engine.execute(request("[2]")).await.unwrap();
+    assert_eq!(fresh.served(), Served::Upstream);
+    assert_eq!(begun.elapsed(), 3 * SECOND);
+    for replay in replays {
+        assert_eq!(replay.await.unwrap().served(), Served::Store);
+    }
+    assert_eq!(writes.load(Ordering::SeqCst), 2, "those of the fresh one");
+    assert_eq!(upstream.ledger().total(), 12);
+}
