@@ -169,7 +169,7 @@ async fn settings_that_cannot_be_meant_are_told() {
 
 /// Red when the certificates are not used, or not shown.
 #[tokio::test]
-async fn certificates_of_the_builder_are_used() {
+async fn tls_certificates_of_the_builder_are_used() {
     let (theirs, other) = (Certificate::new(), Certificate::new());
     let server = Options::default()
         .tls(&theirs)
