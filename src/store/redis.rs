@@ -49,7 +49,6 @@ mod url;
 mod watch;
 mod wire;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -282,13 +281,6 @@ impl RedisStore {
         Self { copies, ..self }
     }
 
-    /// In which ways this server may forget what it acknowledged, as it said last:
-    /// at the last connection, or a minute ago at most; of a cluster, the worst of
-    /// its primaries.
-    pub fn durability(&self) -> Durability {
-        self.inner.watch.durability()
-    }
-
     fn send<'a>(
         &'a self,
         name: &'a RecordName,
@@ -309,17 +301,6 @@ impl RedisStore {
             copies: None,
             bodies: Arc::default(),
         }
-    }
-}
-
-impl fmt::Debug for RedisStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore")
-            .field("address", &self.inner.address)
-            .field("watch", &self.inner.watch)
-            .field("copies", &self.copies)
-            .field("bodies", &self.bodies)
-            .finish()
     }
 }
 

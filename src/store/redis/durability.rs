@@ -2,9 +2,11 @@
 //! changes a setting or a decision.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use redis::{Value, cmd};
 
+use super::RedisStore;
 use super::failure::Failure;
 use super::link::Link;
 
@@ -155,6 +157,26 @@ fn pairs(info: &str) -> HashMap<String, String> {
     pairs
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect()
+}
+
+impl RedisStore {
+    /// In which ways this server may forget what it acknowledged, as it said last:
+    /// at the last connection, or a minute ago at most; of a cluster, the worst of
+    /// its primaries.
+    pub fn durability(&self) -> Durability {
+        self.inner.watch.durability()
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("address", &self.inner.address)
+            .field("watch", &self.inner.watch)
+            .field("copies", &self.copies)
+            .field("bodies", &self.bodies)
+            .finish()
+    }
 }
 
 #[cfg(test)]
