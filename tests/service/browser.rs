@@ -49,7 +49,6 @@ async fn a_night_shift_resolves_a_lost_refund() {
     browser.write("input[name=token]", TOKEN).await;
     browser.click("button").await;
     browser.until("location.pathname == '/'").await;
-    browser.until("document.readyState == 'complete'").await;
     assert_eq!(browser.evaluate("document.cookie").await, "");
     assert!(
         browser

@@ -93,7 +93,7 @@ impl Browser {
     pub async fn open(&mut self, url: &str) {
         let opened = self.command("Page.navigate", json!({ "url": url })).await;
         assert!(opened.get("errorText").is_none(), "{opened}");
-        self.until("document.readyState == 'complete'").await;
+        self.until("true").await;
     }
 
     /// The value of an expression in the page.
@@ -103,9 +103,16 @@ impl Browser {
         answer["result"]["value"].take()
     }
 
-    /// Waits until an expression is true, in whatever page is there by then.
+    /// Waits until an expression is true, in whatever page is there, whole, by then.
     pub async fn until(&mut self, expression: &str) {
-        eventually(expression, async || self.evaluate(expression).await == true).await;
+        let whole = format!("document.readyState == 'complete' && ({expression})");
+        let asked = json!({ "expression": whole, "returnByValue": true });
+        eventually(expression, async || {
+            // A page that is just being left gives no answer.
+            let answer = self.try_command("Runtime.evaluate", asked.clone()).await;
+            answer.is_ok_and(|answer| answer["result"]["value"] == true)
+        })
+        .await;
     }
 
     pub async fn text(&mut self) -> String {
@@ -161,6 +168,12 @@ impl Browser {
     }
 
     async fn command(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.try_command(method, parameters).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The result, or the error that the browser answers.
+    async fn try_command(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.commands += 1;
         let id = self.commands;
         let mut command = json!({ "id": id, "method": method, "params": parameters });
@@ -177,8 +190,10 @@ impl Browser {
                 };
                 let mut message: Value = serde_json::from_str(&text).unwrap();
                 if message["id"] == id {
-                    assert!(message.get("error").is_none(), "{method}: {message}");
-                    return message["result"].take();
+                    return match message.get_mut("error") {
+                        Some(error) => Err(error.take()),
+                        None => Ok(message["result"].take()),
+                    };
                 }
             }
         };
