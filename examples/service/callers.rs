@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use genesys_once::{Error, Scope};
 
 use crate::app::App;
 use crate::problem::Problem;
@@ -13,11 +14,11 @@ use crate::token::{Token, bearer};
 
 /// An authenticated caller's name, in the extensions of its requests.
 #[derive(Clone)]
-pub struct Caller(pub String);
+pub struct Caller(pub Scope);
 
 /// The callers of a setting.
 #[derive(Default)]
-pub struct Callers(Vec<(String, Token)>);
+pub struct Callers(Vec<(Scope, Token)>);
 
 impl Callers {
     /// Reads `NAME=TOKEN` pairs with white space between them.
@@ -38,7 +39,8 @@ impl Callers {
                 return Err(format!("caller {name:?} is there twice"));
             }
             let token = Token::parse(token).map_err(|e| format!("the token of {name:?} {e}"))?;
-            callers.push((name.to_owned(), token));
+            let scope = name.parse().map_err(|e: Error| format!("{name:?}: {e}"))?;
+            callers.push((scope, token));
         }
         match callers.is_empty() {
             true => Err("names no caller".into()),
@@ -52,12 +54,12 @@ impl Callers {
     }
 
     /// The caller whose token this is.
-    fn find(&self, shown: &str) -> Option<&str> {
+    fn find(&self, shown: &str) -> Option<&Scope> {
         let mut found = None;
         // All of them, so that the time does not depend on which one it is.
         for (name, token) in &self.0 {
             if token.is(shown) {
-                found = Some(name.as_str());
+                found = Some(name);
             }
         }
         found
@@ -77,7 +79,7 @@ pub async fn authenticate(
             let detail = "send the caller's token as Authorization: Bearer";
             return Err(Problem::new("unauthenticated", detail));
         };
-        let caller = Caller(name.to_owned());
+        let caller = Caller(name.clone());
         request.extensions_mut().insert(caller);
     }
     Ok(next.run(request).await)

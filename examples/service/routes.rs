@@ -22,7 +22,7 @@ use crate::{bodies, health, keys, operators};
 /// with it, the payload is no part of the key any more, and another payload
 /// under it is a 422. Without it, equal payloads are one request.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Makes a deliberate repeat of the same request another one.
+/// Makes a deliberate repeat of the same request another one, below the caller's name.
 const IDEMPOTENCY_SCOPE: HeaderName = HeaderName::from_static("idempotency-scope");
 /// What the request is, for operators: such as `refund order 42`.
 const LABEL: HeaderName = HeaderName::from_static("genesys-once-label");
@@ -105,10 +105,18 @@ async fn execute(
 ) -> Result<Response, Problem> {
     let Path(id) =
         id.map_err(|rejection| Problem::new("invalid_request", rejection.body_text()))?;
-    let caller = caller.as_ref().map(|caller| caller.0.0.as_str());
-    let request = request(&app, &id, caller, &headers, body)?;
-    let key = IdempotencyKey::of(&request);
-    match app.engine.execute(request).await {
+    let request = request(&app, &id, &headers, body)?;
+    let (key, answer) = match caller {
+        Some(Extension(Caller(name))) => {
+            let engine = app.engine.scoped(&name);
+            (engine.key_of(&request), engine.execute(request).await)
+        }
+        None => (
+            IdempotencyKey::of(&request),
+            app.engine.execute(request).await,
+        ),
+    };
+    match answer {
         Ok(reply) => Ok(respond(&reply)),
         Err(error) => {
             tracing::warn!(%key, code = error.code(), "{}", crate::settings::line(&error));
@@ -120,7 +128,6 @@ async fn execute(
 fn request(
     app: &App,
     id: &str,
-    caller: Option<&str>,
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<DataActionRequest, Problem> {
@@ -143,17 +150,8 @@ fn request(
     if let Some(label) = text(headers, &LABEL)? {
         request = request.label(label)?;
     }
-    match (caller, text(headers, &IDEMPOTENCY_SCOPE)?) {
-        (None, None) => {}
-        (Some(name), None) => request = request.scope(name)?,
-        (None, Some(scope)) => request = request.scope(string(&IDEMPOTENCY_SCOPE, scope)?)?,
-        // It would take the place of the caller's name.
-        (Some(_), Some(_)) => {
-            return Err(refused(
-                &IDEMPOTENCY_SCOPE,
-                "is not for callers with a token",
-            ));
-        }
+    if let Some(scope) = text(headers, &IDEMPOTENCY_SCOPE)? {
+        request = request.scope(string(&IDEMPOTENCY_SCOPE, scope)?)?;
     }
     Ok(request)
 }

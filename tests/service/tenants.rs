@@ -51,7 +51,8 @@ async fn no_caller_gets_the_answer_to_another_s_request() {
     assert_eq!(platform.ledger().total(), 2);
 
     let stolen = ("idempotency-scope", "billing");
-    service.execute_with("1", &[SALES, key, stolen]).await;
+    let nested = service.execute_with("1", &[SALES, key, stolen]).await;
+    assert_eq!(nested.header("genesys-once-served"), "upstream");
     let replay = service.execute_with("1", &[SALES, key]).await;
     assert_eq!(replay.body, sales.body);
 }
