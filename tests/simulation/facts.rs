@@ -97,7 +97,10 @@ pub struct State {
     pub given: BTreeMap<(usize, usize, Source), Instant>,
     /// What stood in a record, and since when it last did.
     pub recorded: BTreeMap<(RecordName, Source), Instant>,
-    pub bodies: BTreeMap<String, (String, Source)>,
+    /// Whose outcome has which status.
+    pub statuses: BTreeMap<u16, (String, Source)>,
+    pub successes: usize,
+    pub refusals: usize,
     /// What operators and the hook said: when, and until when it is recorded.
     pub operators: Vec<(Instant, Option<Instant>)>,
     /// Callers who wait.

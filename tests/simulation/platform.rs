@@ -91,8 +91,8 @@ impl Platform {
                 panic!("scripted: the upstream panics");
             }
             kind => {
-                let outcome = outcome(kind, &label, id);
-                world.known_body(&outcome, &label, id);
+                let mut outcome = outcome(kind, &label, id);
+                world.name_by_status(&mut outcome, &label, id);
                 arrival.ends(ended(kind));
                 Ok(outcome)
             }

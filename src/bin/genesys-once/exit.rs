@@ -75,7 +75,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match &error {
             Error::InvalidRequest { .. } | Error::InvalidConfig { .. } => Exit::Usage,
-            Error::NotIndeterminate { .. } | Error::UnknownKey { .. } => Exit::Refused,
+            Error::NotIndeterminate { .. } => Exit::Refused,
+            Error::UnknownKey { .. } => Exit::Unknown,
             Error::TooEarly { .. } => Exit::TooEarly,
             Error::StoreUnavailable { .. } => Exit::Unavailable,
             Error::RecordUnreadable { .. } => Exit::Unreadable,
