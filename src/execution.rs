@@ -226,7 +226,7 @@ const TRIES: u32 = 2;
 
 /// A failure that came within this was no time-out: a broken connection, say. One
 /// that took longer would take as long again.
-const QUICK: Duration = Duration::from_millis(100);
+pub(crate) const QUICK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn follow_up(
     store: &dyn Store,

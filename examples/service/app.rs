@@ -15,6 +15,8 @@ pub(crate) struct App {
     pub engine: Engine,
     pub settings: Arc<Settings>,
     pub bodies: Bodies,
+    /// What anyone may send.
+    pub forms: Bodies,
     /// The page's sessions; none without an admin token.
     pub sessions: Option<Sessions>,
     pub places: Arc<Places>,

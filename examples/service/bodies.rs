@@ -14,12 +14,14 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::app::App;
 use crate::problem::Problem;
 use crate::settings::Settings;
 
 /// When a client may try again for which there is no memory now.
 const SOON: Duration = Duration::from_secs(1);
+
+/// The largest form before anybody has logged in, in bytes.
+const FORM: usize = 4096;
 
 #[derive(Clone)]
 pub struct Bodies {
@@ -30,10 +32,21 @@ pub struct Bodies {
 }
 
 impl Bodies {
+    /// For what is executed, and for what operators write.
     pub fn new(settings: &Settings) -> Self {
         Self {
             free: Arc::new(Semaphore::new(settings.body_total)),
             max: settings.body_limit,
+            limit: settings.body_time,
+        }
+    }
+
+    /// For forms that anyone may send: small, and with a total of their own, so that
+    /// nobody without a token takes the memory of the callers.
+    pub fn of_forms(settings: &Settings) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(256 * FORM)),
+            max: FORM,
             limit: settings.body_time,
         }
     }
@@ -78,16 +91,21 @@ impl Bodies {
 }
 
 /// Reads the body, then runs the handler with it. The body counts until the answer is
-/// known: until then the engine may hold it.
+/// known, also where its client has gone: until then the engine may hold it.
 pub async fn collect(
-    State(app): State<App>,
+    State(bodies): State<Bodies>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let read = timeout(app.bodies.limit, app.bodies.read(body)).await;
+    let read = timeout(bodies.limit, bodies.read(body)).await;
     let late = |_| Problem::new("request_timeout", "the body did not arrive in time");
-    let (bytes, _counted) = read.map_err(late)??;
+    let (bytes, counted) = read.map_err(late)??;
     let request = Request::from_parts(parts, Body::from(bytes));
-    Ok(next.run(request).await)
+    let answered = tokio::spawn(async move {
+        let _counted = counted;
+        next.run(request).await
+    });
+    let broken = |_| Problem::new("internal", "the request's handler broke off");
+    answered.await.map_err(broken)
 }

@@ -1,7 +1,7 @@
 //! Who may execute: callers with a name and a token each. The name is the scope of all
 //! that a caller asks for, so that no caller gets the answer to another's request.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -23,7 +23,7 @@ pub struct Callers(Vec<(Scope, Token)>);
 impl Callers {
     /// Reads `NAME=TOKEN` pairs with white space between them.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (mut callers, mut names) = (Vec::new(), BTreeSet::new());
+        let (mut callers, mut owners) = (Vec::new(), BTreeMap::new());
         for (number, pair) in (1..).zip(text.split_whitespace()) {
             let Some((name, token)) = pair.split_once('=') else {
                 // Not quoted: it might be a token.
@@ -35,8 +35,11 @@ impl Callers {
                     "the name of pair {number} is not 1 to 64 characters of A-Z a-z 0-9 . - _"
                 ));
             }
-            if !names.insert(name) {
-                return Err(format!("caller {name:?} is there twice"));
+            // A name may have two tokens, while one replaces the other; a token has one
+            // name, or one caller would get the answers of another.
+            let owner = *owners.entry(token.trim()).or_insert(name);
+            if owner != name {
+                return Err(format!("{owner:?} and {name:?} have the same token"));
             }
             let token = Token::parse(token).map_err(|e| format!("the token of {name:?} {e}"))?;
             let scope = name.parse().map_err(|e: Error| format!("{name:?}: {e}"))?;
@@ -54,7 +57,7 @@ impl Callers {
     }
 
     /// The caller whose token this is.
-    fn find(&self, shown: &str) -> Option<&Scope> {
+    pub fn find(&self, shown: &str) -> Option<&Scope> {
         let mut found = None;
         // All of them, so that the time does not depend on which one it is.
         for (name, token) in &self.0 {

@@ -38,7 +38,7 @@ pub fn routes(token: Token, app: &App) -> Router<App> {
         .route("/keys/{key}", get(show).delete(forget))
         .route("/keys/{key}/resolve", post(resolve))
         .route("/cooldown", delete(end_cooldown))
-        .route_layer(from_fn_with_state(app.clone(), bodies::collect))
+        .route_layer(from_fn_with_state(app.bodies.clone(), bodies::collect))
         .route_layer(guard)
 }
 
@@ -79,7 +79,18 @@ async fn list(
         .iter()
         .map(|(key, state)| told(key, state))
         .collect();
-    Ok(Json(json!({ "keys": keys, "more": more })))
+    let unreadable: Vec<_> = found
+        .unreadable
+        .iter()
+        .map(|record| json!({ "key": record.key(), "reason": record.reason() }))
+        .collect();
+    Ok(Json(json!({
+        "keys": keys,
+        "more": more,
+        "unreadable": unreadable,
+        // Since the walk that found them.
+        "age_seconds": found.age.as_secs_f64(),
+    })))
 }
 
 async fn show(State(engine): State<Engine>, key: KeyPath) -> Result<impl IntoResponse, Problem> {
@@ -93,9 +104,22 @@ async fn show(State(engine): State<Engine>, key: KeyPath) -> Result<impl IntoRes
     }
 }
 
-/// Removes a recorded outcome: the next request executes it again.
-async fn forget(State(engine): State<Engine>, key: KeyPath) -> Result<StatusCode, Problem> {
+/// Removes a recorded outcome: the next request executes it again. With `If-Match` only
+/// in that version, so that a repeat of this request removes no later outcome.
+async fn forget(
+    State(engine): State<Engine>,
+    key: KeyPath,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
     let key = read(key)?;
+    if headers.contains_key(header::IF_MATCH) {
+        let version = seen_version(&headers).map_err(|problem| problem.of_key(key))?;
+        let state = engine.inspect(&key).await?.ok_or_else(|| absent(key))?;
+        if state.version() != version {
+            let detail = "the record is not in that version any more";
+            return Err(Problem::new("changed", detail).of_key(key));
+        }
+    }
     match engine.forget(&key).await? {
         removed @ (Forgotten::Outcome | Forgotten::Unreadable) => {
             tracing::warn!(%key, ?removed, "an operator made it forgotten");

@@ -104,6 +104,9 @@ async fn run() -> Result<(), String> {
     if let Some(namespace) = namespace {
         builder = builder.namespace(namespace);
     }
+    if let Some(every) = settings.watch {
+        builder = builder.watch_indeterminate(every);
+    }
     let engine = builder.start().await;
     let engine = engine.map_err(|error| platform.explain(&error))?;
 
@@ -111,6 +114,7 @@ async fn run() -> Result<(), String> {
     let app = App {
         engine: engine.clone(),
         bodies: Bodies::new(&settings),
+        forms: Bodies::of_forms(&settings),
         sessions: settings.admin.map(Sessions::new),
         places: Arc::new(places),
         draining,
@@ -124,6 +128,7 @@ async fn run() -> Result<(), String> {
     #[cfg(not(feature = "metrics"))]
     let metrics = Router::new();
     println!("platform       {}", app.places.platform);
+    println!("store          {}", app.places.store);
     println!("namespace      {}", engine.namespace());
     let mut servers = Vec::new();
     let more = match settings.metrics_address {
@@ -132,7 +137,17 @@ async fn run() -> Result<(), String> {
             let router = routes::finish(health::routes().merge(metrics), app.clone());
             let (server, address) =
                 listen("SERVICE_METRICS_ADDRESS", address, router, &settings).await?;
-            println!("metrics on     http://{address}");
+            if cfg!(not(feature = "metrics")) {
+                tracing::warn!("there is no /metrics: it needs --features metrics");
+            }
+            println!(
+                "{} on     http://{address}",
+                if cfg!(feature = "metrics") {
+                    "metrics"
+                } else {
+                    "probes "
+                }
+            );
             servers.push(server);
             Router::new()
         }
@@ -184,10 +199,11 @@ async fn end(
         server.stop();
     }
     let drained = engine.shutdown(settings.grace).await;
-    let mut answered = true;
-    for server in servers {
-        answered &= server.ended(FLUSH).await;
-    }
+    let ends = servers.into_iter().map(|server| server.ended(FLUSH));
+    let answered = futures_util::future::join_all(ends)
+        .await
+        .into_iter()
+        .all(|answered| answered);
     println!(
         "drained        {} finished, {} cut off{}",
         drained.finished,

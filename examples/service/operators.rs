@@ -8,7 +8,7 @@ use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, FromRequest, FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use genesys_once::IdempotencyKey;
@@ -31,15 +31,24 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; 
 
 /// The page's routes, for a service with an admin token.
 pub fn routes(app: &App) -> Router<App> {
+    // An answer may be large: only who has logged in may send one.
+    let resolving = Router::new()
+        .route("/resolve", post(resolve))
+        .route_layer(from_fn_with_state(app.bodies.clone(), bodies::collect))
+        .route_layer(from_fn_with_state(app.clone(), logged_in));
     Router::new()
         .route("/", get(show))
         .route("/login", get(ask).post(log_in))
         .route("/logout", post(log_out))
-        .route("/resolve", post(resolve))
         .route("/end-cooldown", post(end_cooldown))
         .route("/page.css", get(style))
+        .route_layer(from_fn_with_state(app.forms.clone(), bodies::collect))
+        .merge(resolving)
         .route_layer(map_response(guarded))
-        .route_layer(from_fn_with_state(app.clone(), bodies::collect))
+}
+
+async fn logged_in(_: Session, request: Request, next: Next) -> Response {
+    next.run(request).await
 }
 
 async fn guarded(mut response: Response) -> Response {
@@ -198,8 +207,20 @@ async fn show(
     query: Result<Query<Shown>, QueryRejection>,
 ) -> Markup {
     let resolved = query.ok().and_then(|query| query.0.resolved);
-    let message = resolved.map(|key| Message::Done(format!("Key {key} is resolved.")));
+    let message = match resolved {
+        Some(key) => resolution_of(&app, key).await,
+        None => None,
+    };
     whole(&app, &session, message).await
+}
+
+/// What to say of a key that was resolved, if it still is.
+async fn resolution_of(app: &App, key: IdempotencyKey) -> Option<Message> {
+    let state = app.engine.inspect(&key).await.ok()?;
+    match state {
+        Some(state) if state.is_indeterminate() => None,
+        _ => Some(Message::Done(format!("Key {key} is resolved."))),
+    }
 }
 
 /// The page as it is now.

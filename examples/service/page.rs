@@ -104,7 +104,10 @@ fn indeterminate(view: &View) -> Markup {
         @if !listed.age.is_zero() {
             p { "As of " (told(Some(listed.age))) " ago." }
         }
-        @if listed.keys.is_empty() {
+        @if listed.keys.is_empty() && listed.next.is_some() {
+            p { "None was found in the time that the page has, and not all records were looked at: "
+                code { "genesys-once list" } " looks at all of them." }
+        } @else if listed.keys.is_empty() {
             p { "None. Every request sent has an answer, or is under way." }
         } @else {
             p { "Each of these requests might have been executed. No key is executed again "

@@ -170,6 +170,9 @@ impl Platform {
                 };
                 Ok((Arc::new(store), places))
             }
+            (None, None) if !matches!(self, Self::Simulated(_)) => Err(format!(
+                "not set: {REDIS} or {FILE}, where the records are kept"
+            )),
             (None, file) => {
                 let path = file.map_or_else(default_file, |path| Ok(PathBuf::from(path)))?;
                 let place = path.display().to_string();

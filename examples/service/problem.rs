@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Every code with its status and title. The engine's codes are those of
 /// [`Error::code`]; the others are the service's own.
 #[rustfmt::skip]
-pub const TABLE: [(&str, u16, &str); 30] = [
+pub const TABLE: [(&str, u16, &str); 31] = [
     ("invalid_request", 400, "The request cannot be read"),
     // draft-ietf-httpapi-idempotency-key-header, section 2.7.
     ("key_required", 400, "The header Idempotency-Key is missing"),
@@ -31,6 +31,7 @@ pub const TABLE: [(&str, u16, &str); 30] = [
     ("unknown_host", 421, "This service does not answer for that host"),
     // draft-ietf-httpapi-idempotency-key-header, section 2.7.
     ("payload_mismatch", 422, "The key belongs to another payload"),
+    ("changed", 412, "The record is not in that version any more"),
     ("version_required", 428, "If-Match must name the version that was seen"),
     ("rate_limited", 429, "The platform asks to wait"),
     ("internal", 500, "Something is wrong with the service"),

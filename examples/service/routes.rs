@@ -50,7 +50,7 @@ const HANDED_OVER: [HeaderName; 5] = [
 pub fn service(app: App, more: Router<App>) -> Router {
     let callers = Router::new()
         .route("/actions/{id}/execute", post(execute))
-        .route_layer(from_fn_with_state(app.clone(), bodies::collect))
+        .route_layer(from_fn_with_state(app.bodies.clone(), bodies::collect))
         .route_layer(from_fn_with_state(app.clone(), authenticate));
     let mut router = Router::new()
         .route("/problems/{code}", get(explain))
@@ -138,7 +138,8 @@ fn request(
             "send the payload with Content-Type: application/json",
         ));
     }
-    let mut request = DataActionRequest::new(id, body)?;
+    // Nobody waits for it any longer than that.
+    let mut request = DataActionRequest::new(id, body)?.start_within(app.settings.deadline);
     match text(headers, &IDEMPOTENCY_KEY)? {
         Some(key) => request = request.key(string(&IDEMPOTENCY_KEY, key)?)?,
         None if app.settings.require_key => {

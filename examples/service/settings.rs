@@ -34,6 +34,8 @@ pub struct Settings {
     pub require_key: bool,
     pub on_duplicate: OnDuplicate,
     pub deadline: Duration,
+    /// None: nothing looks for indeterminate keys.
+    pub watch: Option<Duration>,
     pub ready_delay: Duration,
     pub grace: Duration,
 }
@@ -47,8 +49,10 @@ impl Settings {
                 "SERVICE_BODY_TOTAL is {body_total}, less than SERVICE_BODY_LIMIT, {body_limit}"
             ));
         }
-        let admin = variable("SERVICE_ADMIN_TOKEN")?
-            .map(|token| Token::parse(&token).map_err(|e| format!("SERVICE_ADMIN_TOKEN {e}")));
+        let admin_text = variable("SERVICE_ADMIN_TOKEN")?;
+        let admin = admin_text
+            .as_deref()
+            .map(|token| Token::parse(token).map_err(|e| format!("SERVICE_ADMIN_TOKEN {e}")));
         let on_duplicate = match variable("SERVICE_ON_DUPLICATE")?.as_deref() {
             None | Some("wait") => OnDuplicate::Wait,
             Some("fail-fast") => OnDuplicate::FailFast,
@@ -67,18 +71,28 @@ impl Settings {
             body_limit,
             body_total,
             admin: admin.transpose()?,
-            callers: callers()?,
+            callers: callers(admin_text.as_deref())?,
             hosts: hosts()?,
             require_key: switch("SERVICE_REQUIRE_KEY")?,
             on_duplicate,
             deadline: seconds("SERVICE_DEADLINE_SECONDS", 300, 1)?,
+            watch: Some(seconds("SERVICE_WATCH_SECONDS", 60, 0)?).filter(|every| !every.is_zero()),
             ready_delay: seconds("SERVICE_READY_DELAY_SECONDS", 5, 0)?,
             grace: seconds("SERVICE_GRACE_SECONDS", 30, 0)?,
         })
     }
 }
 
-fn callers() -> Result<Callers, String> {
+/// The callers, none of whom is an operator by their token.
+fn callers(admin: Option<&str>) -> Result<Callers, String> {
+    let callers = named_callers()?;
+    match admin.is_some_and(|admin| callers.find(admin).is_some()) {
+        true => Err("SERVICE_ADMIN_TOKEN is a caller's token, too".into()),
+        false => Ok(callers),
+    }
+}
+
+fn named_callers() -> Result<Callers, String> {
     let file = variable("SERVICE_CALLERS_FILE")?;
     match (variable("SERVICE_CALLERS")?, file) {
         (Some(_), Some(_)) => {

@@ -26,10 +26,9 @@ pub(crate) struct AccessLog(Mutex<HashMap<ActionId, Instant>>);
 impl AccessLog {
     /// Warns of an attempt that was answered with 401 or 403.
     pub(crate) fn log(&self, action: &ActionId, attempt: &Attempt) {
-        let outcome = match attempt {
-            Attempt::Executed(executed) => executed.outcome(),
-            Attempt::NotExecuted(_, _, Ok(outcome)) => outcome,
-            _ => return,
+        // One that is executed, the remote end has refused.
+        let Attempt::NotExecuted(_, _, Ok(outcome)) = attempt else {
+            return;
         };
         if is_refusal(outcome) && self.is_due(action) {
             telemetry::contained(|| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ractor::{ActorRef, ActorStatus};
 use tokio::task::coop::consume_budget;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
 use super::execution::Job;
@@ -69,6 +69,16 @@ async fn wait(
     mut admission: Admission,
     progress: &mut Option<Arc<Progress>>,
 ) -> Result<Reply, Error> {
+    let begun = Instant::now();
+    // The time in which it may be sent goes on from one flight to the next.
+    let left = || {
+        let limit = request.sent_within()?;
+        Some(limit.saturating_sub(begun.elapsed()))
+    };
+    let again = || match left() {
+        Some(left) => shared.admit(&request.clone().start_within(left)),
+        None => shared.admit(request),
+    };
     loop {
         let waiter = match admission {
             Admission::Recent(reply) => return Ok(reply),
@@ -86,11 +96,18 @@ async fn wait(
             }
             Admission::Follows(follower) => {
                 follower.passed().await?;
-                admission = shared.admit(request)?;
+                admission = again()?;
                 continue;
             }
         };
         *progress = Some(waiter.progress().clone());
-        return waiter.answer().await;
+        match waiter.answer().await {
+            // It was joined while it ended, by the limit of others: this caller's own is
+            // not over.
+            Err(Error::Expired { .. }) if left().is_none_or(|left| !left.is_zero()) => {
+                admission = again()?;
+            }
+            answer => return answer,
+        }
     }
 }

@@ -58,7 +58,7 @@ struct State {
     children: HashMap<ActorId, Arc<Assignment>>,
     token: Option<ActorId>,
     restarts: Restarts,
-    watcher: Option<ActorId>,
+    watcher: Option<ActorCell>,
     watcher_restarts: Restarts,
     /// Work that ends with the root: settling, timers.
     tasks: JoinSet<()>,
@@ -127,7 +127,7 @@ impl Actor for Supervisor {
             children: HashMap::new(),
             token,
             restarts: Restarts::default(),
-            watcher: watcher.map(|actor| actor.get_id()),
+            watcher,
             watcher_restarts: Restarts::default(),
             tasks,
             ports,
@@ -186,7 +186,7 @@ impl Actor for Supervisor {
         };
         if state.token == Some(who.get_id()) {
             state.restart_token(&myself, why);
-        } else if state.watcher == Some(who.get_id()) {
+        } else if state.watcher.as_ref().map(ActorCell::get_id) == Some(who.get_id()) {
             state.restart_watcher(&myself, why);
         } else if let Some(child) = state.children.remove(&who.get_id()) {
             state.settle(&myself, &child, why);
@@ -286,6 +286,9 @@ impl State {
 
     fn restart_watcher(&mut self, myself: &ActorRef<EngineMessage>, why: Option<String>) {
         self.watcher = None;
+        if self.closing.is_some() {
+            return;
+        }
         let (wait, root) = (self.watcher_restarts.wait(), myself.clone());
         self.tasks.spawn(async move {
             telemetry::contained(|| {
@@ -300,9 +303,12 @@ impl State {
     }
 
     async fn start_watcher(&mut self, myself: &ActorRef<EngineMessage>) {
+        if self.closing.is_some() {
+            return;
+        }
         let spawned = AssertUnwindSafe(watcher::spawn(&self.shared, myself.get_cell()));
         match spawned.catch_unwind().await {
-            Ok(Ok(actor)) => self.watcher = actor.map(|actor| actor.get_id()),
+            Ok(Ok(actor)) => self.watcher = actor,
             Ok(Err(error)) => self.restart_watcher(myself, Some(error.to_string())),
             Err(_) => self.restart_watcher(myself, Some("a subscriber panicked".into())),
         }
@@ -317,6 +323,10 @@ impl State {
     fn close(&mut self, myself: &ActorRef<EngineMessage>, grace: Duration) {
         self.shared.flights.close();
         self.shared.idle.close();
+        // It has the store, which is free once the engine has ended.
+        if let Some(watcher) = &self.watcher {
+            watcher.kill();
+        }
         // All of them end by themselves, but for those that are cut off.
         let finished = self.shared.flights.under_way();
         let closing = Drained {
@@ -345,7 +355,8 @@ impl State {
     }
 
     fn stop_if_drained(&mut self, myself: &ActorRef<EngineMessage>) {
-        if self.closing.is_some() && self.children.is_empty() && self.settling == 0 {
+        let is_over = self.children.is_empty() && self.watcher.is_none() && self.settling == 0;
+        if self.closing.is_some() && is_over {
             myself.stop(None);
         }
     }

@@ -25,9 +25,23 @@ const STARTS: u32 = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub keys: Vec<(IdempotencyKey, RecordState)>,
+    /// Records that cannot be read, as many as keys at most.
     pub unreadable: Vec<UnreadableRecord>,
+    /// How many there are.
+    pub unreadable_count: usize,
     /// Where it has stopped, unless it was through.
     pub next: Option<Cursor>,
+    /// Why the first record of a holder that is gone was not recovered.
+    pub failed: Option<Error>,
+}
+
+impl Found {
+    fn cannot_read(&mut self, record: UnreadableRecord, bound: usize) {
+        self.unreadable_count += 1;
+        if self.unreadable.len() < bound {
+            self.unreadable.push(record);
+        }
+    }
 }
 
 /// How far a walk goes, and how fast.
@@ -83,13 +97,14 @@ async fn from_the_start(shared: &Shared, bounds: Bounds) -> Result<Found, Stoppe
         };
         for (key, state) in page.records {
             if known.insert(key) {
-                let recovered = recover(shared, key, state, &mut found);
-                recovered.await.map_err(Stopped::AtOnce)?;
+                recover(shared, key, state, &mut found).await;
             }
         }
-        let mut new = page.unreadable;
-        new.retain(|record| known.insert(record.key()));
-        found.unreadable.append(&mut new);
+        for record in page.unreadable {
+            if known.insert(record.key()) {
+                found.cannot_read(record, bounds.keys);
+            }
+        }
         found.next = page.next;
         let is_over = found.next.is_none() || found.keys.len() >= bounds.keys;
         if is_over || Instant::now() >= bounds.until {
@@ -115,11 +130,11 @@ pub(crate) async fn again(shared: &Shared, keys: &[IdempotencyKey]) -> Result<Fo
         });
         for (key, state) in some.iter().zip(join_all(looks).await) {
             match state {
-                Ok(Some(state)) => recover(shared, *key, state, &mut found).await?,
+                Ok(Some(state)) => recover(shared, *key, state, &mut found).await,
                 Ok(None) => {}
                 Err(source) if source.is_unreadable() => {
-                    let record = UnreadableRecord::of(shared.name(*key), &source);
-                    found.unreadable.push(record);
+                    let record = unreadable(shared, *key, &source).await;
+                    found.cannot_read(record, keys.len());
                 }
                 Err(source) => return Err(Error::StoreUnavailable { source }),
             }
@@ -139,20 +154,26 @@ pub(crate) async fn page(shared: &Shared, query: &ListQuery) -> Result<Page, Sto
     timeout(PAGE_WITHIN, page).await.map_err(late)?
 }
 
-async fn recover(
-    shared: &Shared,
-    key: IdempotencyKey,
-    state: RecordState,
-    found: &mut Found,
-) -> Result<(), Error> {
+/// A record that cannot be recovered now, since the store takes no writes say, hides no
+/// other one.
+async fn recover(shared: &Shared, key: IdempotencyKey, state: RecordState, found: &mut Found) {
     let name = shared.name(key);
     match notice_loss(shared, &name, state).await {
         Ok(Some(state @ RecordState::Indeterminate { .. })) => found.keys.push((key, state)),
         Ok(_) => {}
         Err(Error::RecordUnreadable { source, .. }) => {
-            found.unreadable.push(UnreadableRecord::of(name, &source));
+            let record = unreadable(shared, key, &source).await;
+            found.cannot_read(record, usize::MAX);
         }
-        Err(error) => return Err(error),
+        Err(error) => {
+            found.failed.get_or_insert(error);
+        }
     }
-    Ok(())
+}
+
+/// The record with what the store knows its bytes by, where it can say so.
+async fn unreadable(shared: &Shared, key: IdempotencyKey, source: &StoreError) -> UnreadableRecord {
+    let name = shared.name(key);
+    let record = shared.store.look_unreadable(&name).await.ok().flatten();
+    record.unwrap_or_else(|| UnreadableRecord::of(name, source))
 }

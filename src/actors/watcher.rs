@@ -20,6 +20,9 @@ use crate::telemetry::{self, Watched};
 /// Keys that one walk counts, and of which the last one is remembered.
 const MAX_KEYS: usize = 10_000;
 
+/// Records that cannot be read of which one walk warns by name.
+const MAX_WARNED: usize = 10;
+
 /// The pause between two pages of a walk.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,7 +88,8 @@ impl ractor::Message for Nothing {}
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
 impl Actor for Watcher {
     type Msg = Nothing;
-    type State = Arc<Shared>;
+    /// Taken by the hook that walks, so that the store goes with the hook's future.
+    type State = Option<Arc<Shared>>;
     type Arguments = Arc<Shared>;
 
     async fn pre_start(
@@ -93,20 +97,23 @@ impl Actor for Watcher {
         _: ActorRef<Nothing>,
         shared: Arc<Shared>,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(shared)
+        Ok(Some(shared))
     }
 
     /// Walks until the supervisor ends it.
     async fn post_start(
         &self,
         _: ActorRef<Nothing>,
-        shared: &mut Self::State,
+        state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(watch) = &shared.watch {
+        if let Some(shared) = state.take()
+            && let Some(watch) = &shared.watch
+        {
             let mut rounds = Rounds {
-                shared,
+                shared: &shared,
                 watch,
                 told: HashSet::new(),
+                unreadable: HashSet::new(),
                 watched: Watched::new(&shared.namespace),
             };
             let mut due = interval(watch.every);
@@ -126,6 +133,8 @@ struct Rounds<'a> {
     /// Which keys were warned of, each as the execution that was lost: those that
     /// the last walk found, and no others.
     told: HashSet<(IdempotencyKey, LeaseId)>,
+    /// The same of records that cannot be read, with what is wrong with each.
+    unreadable: HashSet<(IdempotencyKey, String)>,
     watched: Watched,
 }
 
@@ -172,17 +181,26 @@ impl Rounds<'_> {
                 oldest = oldest.max(now.duration_since(*since).unwrap_or_default());
             }
         }
+        let mut unreadable = HashSet::new();
         for record in &found.unreadable {
-            // Told as often as it is found: nothing says that it is the same.
-            telemetry::contained(|| {
-                tracing::warn!(
-                    name = %record.name(),
-                    reason = record.reason(),
-                    "a record cannot be read, and its key is refused; see Engine::discard_unreadable"
-                );
-            });
+            let known = (record.key(), record.reason().to_owned());
+            if !self.unreadable.contains(&known) && unreadable.len() < MAX_WARNED {
+                telemetry::contained(|| {
+                    tracing::warn!(
+                        name = %record.name(),
+                        reason = record.reason(),
+                        records = found.unreadable_count,
+                        "a record cannot be read, and its key is refused; see Engine::discard_unreadable"
+                    );
+                });
+            }
+            unreadable.insert(known);
         }
         self.told = told;
+        self.unreadable = unreadable;
+        if let Some(error) = &found.failed {
+            failed(error);
+        }
         self.watched.set(found.keys.len(), oldest);
         let is_whole = found.next.is_none();
         if !is_whole {
@@ -193,7 +211,10 @@ impl Rounds<'_> {
                 );
             });
         }
-        let keys = found.keys.into_iter().map(|(key, _)| key).collect();
+        let is_whole = is_whole && found.failed.is_none();
+        let found_keys = found.keys.into_iter().map(|(key, _)| key);
+        let unreadable_keys = found.unreadable.iter().map(|record| record.key());
+        let keys = found_keys.chain(unreadable_keys).collect();
         let last = is_whole.then(|| Arc::new(Last { keys, begun }));
         self.watch.set_last(last);
     }

@@ -59,6 +59,9 @@ impl Engine {
         let last = shared.watch.as_ref().and_then(Watch::last);
         if let Some(last) = last.filter(|last| last.keys.len() <= limit) {
             let found = walk::again(shared, &last.keys).await?;
+            if let Some(error) = found.failed {
+                return Err(error);
+            }
             return Ok(IndeterminateKeys {
                 keys: found.keys,
                 unreadable: found.unreadable,
@@ -72,6 +75,10 @@ impl Engine {
             pause: Duration::ZERO,
         };
         let found = walk(shared, bounds).await?;
+        // Nothing is known of that key: the list would not be whole.
+        if let Some(error) = found.failed {
+            return Err(error);
+        }
         Ok(IndeterminateKeys {
             keys: found.keys,
             unreadable: found.unreadable,

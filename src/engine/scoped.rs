@@ -61,7 +61,7 @@ impl ScopedEngine {
     /// The key of a request in this scope. A request's own
     /// [`scope`](DataActionRequest::scope) is one within it.
     pub fn key_of(&self, request: &DataActionRequest) -> IdempotencyKey {
-        IdempotencyKey::of(&self.narrowed(request.clone()))
+        self.scope.key_of(request)
     }
 
     /// [`Engine::execute`] in this scope.

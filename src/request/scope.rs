@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::checked;
+use super::{DataActionRequest, checked};
 use crate::error::Error;
+use crate::key::IdempotencyKey;
 
 /// Whose requests a [`ScopedEngine`](crate::ScopedEngine) executes, a tenant's say:
 /// 1–255 bytes without control characters.
@@ -25,6 +26,12 @@ impl Scope {
     /// The scope as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The key of a request within this scope, as an engine that is
+    /// [`scoped`](crate::Engine::scoped) to it has it.
+    pub fn key_of(&self, request: &DataActionRequest) -> IdempotencyKey {
+        IdempotencyKey::of(&request.clone().within(self))
     }
 }
 

@@ -132,7 +132,8 @@ impl<S: Store> Encrypted<S> {
     /// which it stays while the record goes from `Locked` to `Indeterminate`.
     fn seal_caller(&self, name: &RecordName, claim: &mut Claim) -> Result<(), StoreError> {
         let caller = &claim.about.caller;
-        if *caller != Caller::default() && caller.sealed.is_none() {
+        // Also where there is nothing: it shows that the records here are encrypted.
+        if caller.sealed.is_none() {
             let plain = encode_caller(caller);
             let sealed = self.keys.seal_text(&called(name, claim.lease), &plain)?;
             Arc::make_mut(&mut claim.about).caller = Caller {

@@ -1,6 +1,6 @@
 //! `key` and `completions`: what needs no store.
 
-use genesys_once::IdempotencyKey;
+use genesys_once::{IdempotencyKey, Scope};
 
 use super::process::Cli;
 use super::world::{ACTION, labelled, request};
@@ -41,6 +41,22 @@ async fn key_takes_own_keys_scopes_and_pointers() {
         said.out.trim(),
         IdempotencyKey::of(&request(42)).to_string()
     );
+}
+
+/// What a service's caller is named is no scope of its requests, but one around it.
+///
+/// Red where `--within` is taken for the scope.
+#[tokio::test]
+async fn key_within_a_callers_name_is_that_of_a_scoped_engine() {
+    let cli = Cli::bare();
+    let scope: Scope = "billing".parse().unwrap();
+    let own = ["key", ACTION, "--own-key", "order-7", "--scope", "eu"];
+    let words = [&own[..], &["--within", "billing"]].concat();
+    let said = cli.run(&words).await.expect(0);
+    assert_eq!(said.out.trim(), scope.key_of(&labelled(7)).to_string());
+    let words = ["key", ACTION, r#"{"order":42}"#, "--within", "billing"];
+    let said = cli.run(&words).await.expect(0);
+    assert_eq!(said.out.trim(), scope.key_of(&request(42)).to_string());
 }
 
 #[tokio::test]

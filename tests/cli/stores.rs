@@ -80,7 +80,8 @@ async fn file_is_opened_while_no_service_has_it_open() {
 }
 
 /// Red when a resolution is written in plain into an encrypted namespace: no engine
-/// could read it.
+/// could read it. Red, too, where a lock says that it is sealed only if its request has
+/// a name.
 #[tokio::test]
 async fn encrypted_records_are_read_and_written_with_the_keys() {
     let server = RedisServer::start();
@@ -88,6 +89,8 @@ async fn encrypted_records_are_read_and_written_with_the_keys() {
     let sealed = Encrypted::new(store(&server).await, keys());
     let (losing, _) = slow_engine(sealed).await;
     let (lost, version) = lose(&losing, labelled(1)).await;
+    // Nothing of this one is a secret but its answer.
+    let (bare, bare_version) = lose(&losing, request(3)).await;
     let sealed = Encrypted::new(store(&server).await, keys());
     let (answering, _) = engine(sealed, || Step::ok(ANSWER)).await;
     let recorded = record(&answering, request(2)).await.to_string();
@@ -110,6 +113,11 @@ async fn encrypted_records_are_read_and_written_with_the_keys() {
         "--yes",
     ];
     let said = plain.run(&words).await.expect(2);
+    assert!(said.err.contains("set ENCRYPTION_KEYS"), "{}", said.err);
+    let bare = bare.to_string();
+    let mut of_bare = words;
+    (of_bare[1], of_bare[3]) = (&bare, &bare_version);
+    let said = plain.run(&of_bare).await.expect(2);
     assert!(said.err.contains("set ENCRYPTION_KEYS"), "{}", said.err);
 
     let folder = Folder::new("keys");

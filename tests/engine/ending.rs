@@ -279,7 +279,11 @@ fn store_is_free_once_shutdown_returns() {
                 let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
                 let store = Arc::new(MemoryStore::new());
                 let held = Arc::downgrade(&store);
-                let engine = Engine::builder(upstream).store(store);
+                let mut engine = Engine::builder(upstream).store(store);
+                // The watcher has the store as well.
+                if round % 4 < 2 {
+                    engine = engine.watch_indeterminate(Duration::from_secs(60));
+                }
                 let engine = match round % 2 {
                     0 => engine.start().await.unwrap(),
                     _ => engine.start_linked(above.get_cell()).await.unwrap(),

@@ -91,6 +91,50 @@ async fn latest_limit_of_the_joined_counts() {
     }
 }
 
+/// The time of a caller who waits for another's flight under the same key goes on.
+///
+/// Red where it begins anew once that flight has ended: sent at 60 s.
+#[tokio::test(start_paused = true)]
+async fn limit_goes_on_from_one_flight_to_the_next() {
+    let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
+        (b"0", 1) => Step::status(429, "{}").header("retry-after", "60"),
+        (b"1", _) => Step::status(404, "{}"),
+        _ => Step::ok("{}"),
+    });
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let _first = ask(&engine, request(WARM_UP));
+    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    let own = |payload| request(payload).key("own").unwrap();
+    let other = ask(&engine, own("1"));
+    sleep(SECOND).await;
+    let late = own("2").start_within(20 * SECOND);
+    let error = engine.execute(late).await.unwrap_err();
+    assert!(matches!(error, Error::Expired { .. }), "{error}");
+    assert_eq!(other.await.unwrap().unwrap().status(), 404);
+    assert_eq!(upstream.ledger().total(), 3);
+}
+
+/// A caller without a limit joins while a flight ends by the limit of another.
+///
+/// Red where it gets what the flight ends by.
+#[tokio::test(start_paused = true)]
+async fn caller_who_joins_at_the_end_is_executed() {
+    let slow = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
+        Some(Event::Release { .. } | Event::Acquire { .. }) => Fault::Late(SECOND),
+        _ => Fault::Pass,
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = Engine::builder(upstream.clone()).store(slow);
+    let engine = engine.start().await.unwrap();
+    let first = ask(&engine, request("1").start_within(SECOND / 2));
+    // The lock comes after the limit, and is given back for another second.
+    sleep(SECOND + SECOND / 2).await;
+    let second = engine.execute(request("1")).await;
+    assert!(matches!(first.await.unwrap(), Err(Error::Expired { .. })));
+    assert!(second.unwrap().is_success());
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
 /// The limit passes between the last wait and the send: while the store makes sure of
 /// the lease.
 ///

@@ -119,6 +119,39 @@ async fn what_cannot_be_read_is_listed_and_can_be_removed() {
     );
 }
 
+/// Keys that come and go between two pages shift what one `SCAN` returns: no record
+/// that stays is missed for it.
+///
+/// Red where a page goes on after a key of a batch that has become another.
+#[tokio::test]
+async fn pages_miss_nothing_while_other_keys_go() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let load = |script: &str| server.command::<Option<u32>>(&["EVAL", script, "0"]);
+    // Records that no version can read are enough: they are on the list by name.
+    load(
+        "for i = 1, 3000 do redis.call('SET', 'genesys-once:test:' .. redis.sha1hex(i) .. \
+         string.sub(redis.sha1hex(i), 1, 24), 'x') end \
+         for i = 1, 1500 do redis.call('SET', 'other:' .. i, 'x') end",
+    );
+    let namespace: Namespace = "test".parse().unwrap();
+    let mut query = ListQuery::unreadable().with_limit(500);
+    let mut found = std::collections::HashSet::new();
+    for page in 0.. {
+        let listed = store.list(&namespace, &query).await.unwrap();
+        found.extend(listed.unreadable.iter().map(UnreadableRecord::key));
+        let Some(next) = listed.next else { break };
+        query = query.after(next);
+        let gone = format!(
+            "for i = {}, {} do redis.call('DEL', 'other:' .. i) end",
+            page * 250,
+            page * 250 + 249
+        );
+        load(&gone);
+    }
+    assert_eq!(found.len(), 3000);
+}
+
 /// The same through an engine, which removes no record of another namespace's.
 ///
 /// Red where the engine asks the store for any record that it is shown.

@@ -68,6 +68,38 @@ async fn half_a_body_is_not_waited_for() {
     assert_eq!(platform.ledger().total(), 0);
 }
 
+/// Who has no token takes no memory of the callers'. Red where a login's body is read
+/// from the same total.
+#[tokio::test]
+async fn forms_take_nothing_of_the_bodies() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_BODY_LIMIT", "1000")
+        .set("SERVICE_BODY_TOTAL", "1000")
+        .start()
+        .await;
+    let form = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+             content-length: 990\r\n\r\ntoken={}",
+            "x".repeat(900)
+        )
+    };
+    let mut halves = Vec::new();
+    for path in ["/login", "/logout", "/end-cooldown"] {
+        halves.push(connect(&service, &form(path)).await);
+    }
+    // This one is sent to the login before any of its body is read.
+    let mut resolve = connect(&service, &form("/resolve")).await;
+    let mut answer = [0; 12];
+    resolve.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 303");
+    assert_eq!(service.execute("{}").await.status, 200);
+    drop(halves);
+}
+
 /// Seen red with bodies that are not counted: the other was executed.
 #[tokio::test]
 async fn bodies_are_counted_over_all_connections() {

@@ -29,6 +29,8 @@ impl Settings {
             .set("GENESYS_CLOUD_CLIENT_SECRET", platform.client_secret())
             .set("SERVICE_ADMIN_TOKEN", TOKEN)
             .set("SERVICE_READY_DELAY_SECONDS", "0")
+            // Lists are of the moment.
+            .set("SERVICE_WATCH_SECONDS", "0")
             // Tests that are not about them wait for no clock.
             .set("SERVICE_IDLE_SECONDS", "3600")
             .set("SERVICE_BODY_SECONDS", "3600")

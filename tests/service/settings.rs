@@ -103,6 +103,11 @@ async fn settings_that_it_does_not_understand_are_named_with_their_values() {
             "the name of pair 1",
         ),
         (
+            "SERVICE_CALLERS",
+            "a=hunter2-hunter2-hunter2 b=hunter2-hunter2-hunter2",
+            "\"a\" and \"b\" have the same token",
+        ),
+        (
             "SERVICE_CALLERS_FILE",
             "/nowhere",
             "is \"/nowhere\": No such file",
@@ -253,6 +258,25 @@ async fn help_and_manual_name_every_variable() {
             .unwrap()
             .contains("\"--port\"")
     );
+}
+
+/// A guessed file would be lost with its container: what was executed is then executed
+/// again. Red where a real platform falls back on one, and where a caller's token may be
+/// the operators'.
+#[tokio::test]
+async fn real_platform_needs_a_store_and_tokens_of_its_own() {
+    let platform = GenesysSimulator::start().await;
+    let said = Settings::of(&platform).fail().await;
+    assert!(!said.status.success());
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(
+        said.contains("not set: REDIS_URL or SERVICE_FILE"),
+        "{said}"
+    );
+    let both = format!("billing={TOKEN}");
+    let settings = Settings::of(&platform).set("SERVICE_CALLERS", both);
+    let said = String::from_utf8(settings.fail().await.stderr).unwrap();
+    assert!(said.contains("a caller's token, too"), "{said}");
 }
 
 /// Seen red without the check of the host, and with one that probes have to pass.

@@ -17,7 +17,7 @@ use super::super::token::Current;
 use super::super::waits::WaitFor;
 use super::elsewhere::{self, Elsewhere};
 use crate::error::Error;
-use crate::execution::{Cached, Execution, Hashed, Lock};
+use crate::execution::{Cached, Execution, Hashed, Lock, QUICK};
 use crate::flights::Guard;
 use crate::outcome::Reply;
 use crate::policy::OnDuplicate;
@@ -305,10 +305,13 @@ impl Flight<'_> {
     ) -> Result<(Lock, Option<Ready>), Error> {
         let terms = &self.shared.terms;
         let name = self.shared.name(self.guard.key());
-        let seen = match self.shared.store.peek(&name).await {
-            Err(source) => return Err(Error::of_store(name.key, source)),
-            Ok(seen) => seen,
-        };
+        let begun = Instant::now();
+        let mut seen = self.shared.store.peek(&name).await;
+        // As any other command is sent again where its connection breaks.
+        if seen.as_ref().is_err_and(|error| !error.is_definite()) && begun.elapsed() < QUICK {
+            seen = self.shared.store.peek(&name).await;
+        }
+        let seen = seen.map_err(|source| Error::of_store(name.key, source))?;
         let hashed = match seen {
             None | Some(RecordState::Released { .. }) => hashed,
             Some(state) => match hashed.seen(state, terms)? {

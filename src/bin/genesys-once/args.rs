@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use genesys_once::record::Version;
-use genesys_once::{ActionId, IdempotencyKey, Namespace};
+use genesys_once::{ActionId, IdempotencyKey, Namespace, Scope};
 
 const AFTER: &str = "\
 Environment (a secret is never given on the command line; NAME_FILE names a file that holds the value of NAME):
@@ -105,6 +105,9 @@ pub struct KeyArgs {
     /// The request's scope
     #[arg(long, value_name = "S")]
     pub scope: Option<String>,
+    /// The scope of a scoped engine: in a service, the name of the caller
+    #[arg(long, value_name = "NAME")]
+    pub within: Option<Scope>,
     /// A JSON Pointer that the service leaves out of keys; may be repeated
     #[arg(long, value_name = "POINTER", conflicts_with = "own_key")]
     pub ignoring: Vec<String>,
@@ -166,6 +169,9 @@ pub struct Which {
     /// The scope that the own key is in
     #[arg(long, value_name = "S", requires = "own_key")]
     pub scope: Option<String>,
+    /// The scope of a scoped engine: in a service, the name of the caller
+    #[arg(long, value_name = "NAME", requires = "own_key")]
+    pub within: Option<Scope>,
 }
 
 /// Resolves an indeterminate key by what you found out

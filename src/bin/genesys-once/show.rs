@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use genesys_once::{ActionId, DataActionRequest, IdempotencyKey, Kept, RecordState};
+use genesys_once::{ActionId, DataActionRequest, IdempotencyKey, Kept, RecordState, Scope};
 
 use super::args::{KeyArgs, KeyName, Place, ShowArgs, Which};
 use super::exit::{Exit, Failure};
@@ -16,7 +16,7 @@ pub fn key(args: &KeyArgs) -> Result<Exit, Failure> {
             DataActionRequest::new(&args.action, payload)?.ignoring(&args.ignoring)?
         }
     };
-    let key = scoped(request, args.scope.as_deref())?;
+    let key = scoped(request, args.scope.as_deref(), args.within.as_ref())?;
     terminal::print(&format!("{key}\n"))?;
     Ok(Exit::Done)
 }
@@ -79,7 +79,7 @@ fn which(which: &Which) -> Result<KeyName, Failure> {
             let request = of_own_key(action, own_key)?;
             Ok(KeyName {
                 namespace: None,
-                key: scoped(request, which.scope.as_deref())?,
+                key: scoped(request, which.scope.as_deref(), which.within.as_ref())?,
             })
         }
         _ => Err(Failure::usage("name a KEY, or --own-key and --action")),
@@ -91,19 +91,26 @@ fn of_own_key(action: &ActionId, own_key: &str) -> Result<DataActionRequest, Fai
     Ok(DataActionRequest::new(action, "{}")?.key(own_key)?)
 }
 
-fn scoped(request: DataActionRequest, scope: Option<&str>) -> Result<IdempotencyKey, Failure> {
+fn scoped(
+    request: DataActionRequest,
+    scope: Option<&str>,
+    within: Option<&Scope>,
+) -> Result<IdempotencyKey, Failure> {
     let request = match scope {
         Some(scope) => request.scope(scope)?,
         None => request,
     };
-    Ok(IdempotencyKey::of(&request))
+    Ok(match within {
+        Some(within) => within.key_of(&request),
+        None => IdempotencyKey::of(&request),
+    })
 }
 
 /// The store has no record of a key.
 pub fn unknown(key: &IdempotencyKey, namespace: &genesys_once::Namespace) -> Failure {
     let text = format!(
-        "key {key} has no record in namespace {namespace}: it was never executed, or its record \
-         has expired, or the namespace is another one"
+        "key {key} has no record in namespace {namespace}: its record has expired, or it was never \
+         executed, or it is another key: another namespace, --scope or --within"
     );
     Failure::new(Exit::Unknown, text)
 }

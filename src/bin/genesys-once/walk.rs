@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 
 use genesys_once::{
-    ActionId, Engine, Error, IdempotencyKey, ListQuery, RecordState, RefusalKind, UnreadableRecord,
+    ActionId, Engine, Error, IdempotencyKey, ListFilter, ListQuery, RecordState, RefusalKind,
+    UnreadableRecord,
 };
 
 use super::record;
@@ -23,8 +24,8 @@ pub struct Found {
     pub more: bool,
 }
 
-/// Walks until the end, or until `limit` records are found: those of `action`, where
-/// one is named, the oldest first. `progress` is told of records looked at and found.
+/// Walks until the end, or, where all states are wanted, until `limit` records are
+/// found: those of `action`, where one is named, the `limit` oldest of them first. `progress` is told of records looked at and found.
 ///
 /// # Errors
 ///
@@ -62,6 +63,8 @@ async fn once(
     let mut found = Found::default();
     // A server may return a key twice.
     let mut known = HashSet::new();
+    // The oldest may come last.
+    let to_the_end = query.filter() == ListFilter::Indeterminate;
     loop {
         let page = engine.list(&query).await?;
         found.examined += page.examined;
@@ -78,7 +81,7 @@ async fn once(
         progress(found.examined, found.records.len());
         found.more = found.records.len() > limit;
         match page.next {
-            Some(next) if !found.more => query = query.after(next),
+            Some(next) if !found.more || to_the_end => query = query.after(next),
             _ => break,
         }
     }

@@ -91,7 +91,11 @@ pub async fn forget(place: &Place, args: &ForgetArgs) -> Result<Exit, Failure> {
     }
     let becomes = "forgotten: THE NEXT REQUEST IS SENT to the platform";
     place.agreed(&state, becomes, None, args.yes).await?;
-    place.forgotten(becomes).await
+    // It may have been forgotten, and executed again, since it was shown.
+    match place.see().await?.version() == state.version() {
+        true => place.forgotten(becomes).await,
+        false => Err(place.changed()),
+    }
 }
 
 /// Where something is written, and about what.

@@ -278,21 +278,23 @@ impl Snapshot {
         };
         let mut page = Page::default();
         let mut names = names.iter().peekable();
+        let mut last = None;
         while let Some(row) = names.next() {
             page.examined += 1;
             // Whatever else is in the tables is no record of this namespace's.
-            let Some(name) = record_name(row) else {
-                continue;
-            };
-            if let Some(row) = self.row(row)? {
+            if let Some(name) = record_name(row)
+                && let Some(row) = self.row(row)?
+            {
+                last = Some(name.key);
                 match row.read(&name, now) {
                     Ok(Some((record, left))) => page.add(query, name.key, record.state(left)),
                     Ok(None) => {}
                     Err(error) => page.add_unreadable(unreadable(&name, &row.bytes, &error)),
                 }
             }
-            if names.peek().is_some() && (page.examined == PIECE || page.is_full(query)) {
-                page.next = Some(Cursor::of_key(name.key));
+            let is_over = page.examined >= PIECE || page.is_full(query);
+            if let Some(key) = last.filter(|_| is_over && names.peek().is_some()) {
+                page.next = Some(Cursor::of_key(key));
                 break;
             }
         }

@@ -157,10 +157,7 @@ impl Large<'_> {
         let lane = Lane::Bodies(&self.bodies.line);
         let sent = self.routes.send_by(lane, record, &body.commands()).await;
         let failure = match sent.and_then(confirmed) {
-            Ok(true) => {
-                self.bodies.sent().remove(&body.key);
-                return Ok(());
-            }
+            Ok(true) => return Ok(()),
             Ok(false) => return Err(StoreError::unavailable("the body was written over")),
             Err(failure) => failure,
         };
@@ -169,6 +166,12 @@ impl Large<'_> {
             self.bodies.uncount(&body.key);
         }
         Err(failure.into())
+    }
+
+    /// The record that names the body is written, or needs none: the body is not sent
+    /// again.
+    pub(super) fn is_taken(&self, body: &Body) {
+        self.bodies.sent().remove(&body.key);
     }
 
     /// The body of that length that the record of a lease has; `None` where it is not

@@ -65,6 +65,9 @@ pub(super) fn apply<C: Carrier>(
                     Box::pin(large.put(&key, body)).await?;
                     let again = Box::pin(script.run(link, &key, args)).await?;
                     reply = read_reply(name, again)?;
+                    if !matches!(reply, Reply::NoBody) {
+                        large.is_taken(body);
+                    }
                 }
                 match reply {
                     Reply::Answer(answer) => Ok(answer),
@@ -202,8 +205,8 @@ impl Command {
     }
 }
 
-/// An outcome as its script takes it, and its body where that is too large for it. An
-/// outcome that is reduced leaves no body that was written for it whole.
+/// An outcome as its script takes it, and its body where that is too large for it. One
+/// that is reduced, which cannot be seen of a sealed one, leaves no body of it whole.
 fn outcome_args(
     args: Args,
     name: &RecordName,
@@ -213,7 +216,10 @@ fn outcome_args(
 ) -> (Args, Option<Body>) {
     let limit = MAX_RECORD_BYTES.saturating_sub(args.bytes() + 2 * LINE);
     let (args, body) = args.parted(name, content, limit);
-    let is_reduced = matches!(content, Content::Cached { kept, .. } if *kept != Kept::Whole);
+    let is_reduced = matches!(
+        content,
+        Content::Cached { outcome, kept, .. } if *kept != Kept::Whole || outcome.is_sealed()
+    );
     match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
         Some(body) => (args.word(body.bytes()), Some(body)),
         None if is_reduced => (args.word(0_u32), None),

@@ -34,17 +34,25 @@ end
 -- the write counts all the same: they poll besides.
 local function write(new, content, ttl)
   local value = put(new, content, ttl)
+  -- Of no bytes none is left. Not before the record is written: a script that has
+  -- written is let through on a full server. Where the slot is on the move the body
+  -- may be at another server, and expires there.
+  if new.word == 'cached' and ARGV[8] == '0' then
+    redis.pcall('DEL', body_of(new.lease))
+  end
   redis.pcall('PUBLISH', key, new.word)
   return value
 end
 
 -- Whether the body of that length is there that the outcome of this lease is about to
--- have apart: then it lives as long as the outcome. Of no bytes none is left.
+-- have apart: then it lives as long as the outcome.
 local function has_body(lease, length, ttl)
   local body = body_of(lease)
   if length == '0' then
-    redis.call('DEL', body)
     return true
+  end
+  if type(redis.pcall('STRLEN', body)) == 'table' then
+    error({ err = 'TRYAGAIN the slot is on the move' })
   end
   local head = 'genesys-once/FORMAT_VERSION body ' .. key .. ' ' .. lease .. ' ' .. length .. '\n'
   return redis.call('STRLEN', body) == #head + tonumber(length)

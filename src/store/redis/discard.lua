@@ -8,7 +8,7 @@ if redis.sha1hex(value) ~= ARGV[1] then
 end
 local record = read_line(string.sub(value, 1, 512))
 if record then
-  redis.call('DEL', body_of(record.lease))
+  redis.pcall('DEL', body_of(record.lease))
 end
 redis.call('DEL', KEYS[1])
 redis.pcall('PUBLISH', KEYS[1], 'discarded')

@@ -6,7 +6,7 @@ end
 if not record or record.word ~= 'cached' then
   return is()
 end
-redis.call('DEL', body_of(record.lease))
+redis.pcall('DEL', body_of(record.lease))
 -- As long as the outcome would have lasted, so that no late command of its holder
 -- writes it again.
 local left = math.max(left_of(record), 1)

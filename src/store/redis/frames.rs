@@ -21,6 +21,8 @@ pub(super) struct Frames {
     /// Bytes that are left of a string, its line end included.
     skip: u64,
     line: Option<Line>,
+    /// Bytes of the last reading up to the end of its last whole value.
+    pub(super) whole: usize,
 }
 
 /// A line that is not over yet.
@@ -51,6 +53,7 @@ impl Frames {
             bytes: 0,
             skip: 0,
             line: None,
+            whole: 0,
         }
     }
 
@@ -61,7 +64,12 @@ impl Frames {
         mut bytes: &[u8],
         mut begun: impl FnMut(u8) -> Result<(), E>,
     ) -> Result<(), E> {
+        let length = bytes.len();
+        self.whole = 0;
         while let Some((&byte, rest)) = bytes.split_first() {
+            if self.is_between() {
+                self.whole = length - bytes.len();
+            }
             if self.skip > 0 {
                 let skipped = bytes
                     .len()
@@ -94,7 +102,6 @@ impl Frames {
     }
 
     /// Whether nothing is left of the last value.
-    #[cfg(test)]
     fn is_between(&self) -> bool {
         self.open == 0 && self.skip == 0 && self.line.is_none()
     }

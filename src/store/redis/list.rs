@@ -86,10 +86,9 @@ struct Position {
     shard: usize,
     /// What `SCAN` said last.
     scan: String,
-    /// The last key that was looked at of the batch that begins there, in order. The
-    /// server may return another batch for it the next time: what is missing then is
-    /// in a later one.
-    after: Option<IdempotencyKey>,
+    /// Within the batch that begins there: what `SCAN` said of the next one, and the last
+    /// key of this one that was looked at, in order.
+    within: Option<(String, IdempotencyKey)>,
 }
 
 impl Position {
@@ -99,15 +98,16 @@ impl Position {
         Self {
             shard,
             scan: Self::FIRST_SCAN.into(),
-            after: None,
+            within: None,
         }
     }
 
     fn cursor(&self, layout: u64) -> Cursor {
-        let after = self.after.map(|key| key.to_string());
-        let after = after.as_deref().unwrap_or("");
+        let within = self.within.as_ref();
+        let within = within.map(|(next, key)| format!("{next}-{key}"));
+        let within = within.as_deref().unwrap_or("");
         let Self { shard, scan, .. } = self;
-        Cursor::new(format!("{layout:016x}-{shard}-{scan}-{after}"))
+        Cursor::new(format!("{layout:016x}-{shard}-{scan}-{within}"))
     }
 
     /// # Errors
@@ -119,12 +119,20 @@ impl Position {
             let of = u64::from_str_radix(parts.next()?, 16).ok()?;
             let shard = parts.next()?.parse().ok()?;
             let scan = parts.next()?.to_owned();
-            let after = match parts.next()? {
+            let within = match parts.next()? {
                 "" => None,
-                key => Some(key.parse().ok()?),
+                within => {
+                    let (next, key) = within.split_once('-')?;
+                    Some((next.to_owned(), key.parse().ok()?))
+                }
             };
             let is_scan = !scan.is_empty() && scan.bytes().all(|b| b.is_ascii_digit());
-            is_scan.then_some((of, Self { shard, scan, after }))
+            let position = Self {
+                shard,
+                scan,
+                within,
+            };
+            is_scan.then_some((of, position))
         };
         let (of, position) = read(cursor.as_str()).ok_or_else(Cursor::foreign)?;
         match of == layout {
@@ -157,7 +165,14 @@ impl Walk<'_> {
                 break;
             };
             let (next, keys) = self.scan(shard, &position.scan).await?;
-            if !self.take_all(shard, keys, &mut position).await? {
+            // Of other keys that come or go a batch becomes another: then all of it is
+            // looked at, and a key may come twice.
+            let within = position.within.take();
+            let mut after = within
+                .filter(|(was, _)| *was == next)
+                .map(|(_, after)| after);
+            if !self.take_all(shard, keys, &mut after).await? {
+                position.within = after.map(|after| (next, after));
                 self.page.next = Some(position.cursor(id));
                 return Ok(());
             }
@@ -165,7 +180,7 @@ impl Walk<'_> {
                 Position::FIRST_SCAN => Position::first_of(position.shard + 1),
                 _ => Position {
                     scan: next,
-                    after: None,
+                    within: None,
                     ..position
                 },
             };
@@ -225,9 +240,9 @@ impl Walk<'_> {
         &mut self,
         shard: &Shard,
         mut keys: Vec<IdempotencyKey>,
-        position: &mut Position,
+        after: &mut Option<IdempotencyKey>,
     ) -> Result<bool, StoreError> {
-        keys.retain(|key| Some(*key) > position.after && self.known.insert(*key));
+        keys.retain(|key| Some(*key) > *after && self.known.insert(*key));
         self.page.examined += keys.len();
         if self.query.filter() != ListFilter::All {
             keys = self.candidates(shard, keys).await?;
@@ -244,7 +259,7 @@ impl Walk<'_> {
                     // It has been settled, or expired, since.
                     Read::Gone => {}
                 }
-                position.after = Some(*key);
+                *after = Some(*key);
             }
         }
         Ok(true)

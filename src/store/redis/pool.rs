@@ -23,7 +23,7 @@ use crate::store::alive;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether anything has moved.
-const STEP: Duration = Duration::from_millis(250);
+const STEP: Duration = Duration::from_millis(50);
 
 /// Connections to one server.
 pub(super) struct Pool {
@@ -35,10 +35,17 @@ pub(super) struct Pool {
     unheard: Arc<Notices>,
 }
 
+/// A connection of a pool, and the generation of the shared one when it was made: where
+/// that is made anew, the address may lead to another server.
+struct Own {
+    dialled: Dialled,
+    generation: u64,
+}
+
 /// Connections that nobody uses, the one that was used longest ago first.
 #[derive(Default)]
 struct Idle {
-    connections: Vec<(Dialled, Instant)>,
+    connections: Vec<(Own, Instant)>,
     sweeper: Option<AbortOnDrop>,
 }
 
@@ -68,9 +75,9 @@ impl Pool {
         let Ok(Ok(_turn)) = turn else {
             return Err(self.busy(link));
         };
-        let dialled = self.connection(link).await?;
-        let replies = timeout(limit, send(&dialled, commands)).await;
-        self.end(link, dialled, replies.ok(), limit)
+        let own = self.connection(link).await?;
+        let replies = timeout(limit, send(&own.dialled, commands)).await;
+        self.end(link, own, replies.ok(), limit)
     }
 
     /// The same for as long as anything moves: while it waits for its turn, of those
@@ -85,10 +92,10 @@ impl Pool {
         let Some(Ok(_turn)) = turn else {
             return Err(self.busy(link));
         };
-        let dialled = self.connection(link).await?;
-        let sent = send(&dialled, commands);
-        let replies = while_moving(&dialled.life, Some(line), DEADLINE, sent).await;
-        self.end(link, dialled, replies, DEADLINE)
+        let own = self.connection(link).await?;
+        let sent = send(&own.dialled, commands);
+        let replies = while_moving(&own.dialled.life, Some(line), DEADLINE, sent).await;
+        self.end(link, own, replies, DEADLINE)
     }
 
     fn busy(&self, link: &Link) -> Failure {
@@ -103,7 +110,7 @@ impl Pool {
     fn end(
         &self,
         link: &Link,
-        dialled: Dialled,
+        own: Own,
         replies: Option<Result<Vec<Value>, Failure>>,
         limit: Duration,
     ) -> Result<Vec<Value>, Failure> {
@@ -113,14 +120,14 @@ impl Pool {
                 if failures.any(|failure| failure.ends_connection()) {
                     link.doubt();
                 } else {
-                    self.keep(link, dialled);
+                    self.keep(link, own);
                 }
                 return Ok(replies);
             }
             Some(Err(failure)) => failure,
             None => Failure::Lost(format!(
                 "{} did not answer within {} s",
-                dialled.server.address(),
+                own.dialled.server.address(),
                 limit.as_secs()
             )),
         };
@@ -130,27 +137,33 @@ impl Pool {
     }
 
     /// A connection to the server that the link leads to at this moment.
-    async fn connection(&self, link: &Link) -> Result<Dialled, Failure> {
+    async fn connection(&self, link: &Link) -> Result<Own, Failure> {
+        let generation = link.generation().await?;
         let address = link.server().await?.address();
         let idle = {
             let mut idle = lock(&self.idle);
-            idle.connections
-                .retain(|(dialled, _)| leads_to(dialled, &address));
+            idle.connections.retain(|(own, _)| {
+                own.generation == generation && leads_to(&own.dialled, &address)
+            });
             idle.connections.pop()
         };
-        if let Some((dialled, _)) = idle {
-            return Ok(dialled);
+        if let Some((own, _)) = idle {
+            return Ok(own);
         }
         // By the way that the shared connection goes: it makes sure of whom it
         // leads to.
         let dialled = timeout(DEADLINE, link.dial_another(self.load, &self.unheard)).await;
         let dialled = dialled.map_err(|_| no_connection())?;
-        dialled.map_err(|error| Failure::Unsent(error.at(&address)))
+        let dialled = dialled.map_err(|error| Failure::Unsent(error.at(&address)))?;
+        Ok(Own {
+            dialled,
+            generation,
+        })
     }
 
-    fn keep(&self, link: &Link, dialled: Dialled) {
+    fn keep(&self, link: &Link, own: Own) {
         let mut idle = lock(&self.idle);
-        idle.connections.push((dialled, Instant::now()));
+        idle.connections.push((own, Instant::now()));
         let sweeper = idle.sweeper.as_ref();
         if sweeper.is_none_or(|task| task.0.is_finished()) {
             idle.sweeper = link.home().spawn(sweep(Arc::downgrade(&self.idle)));
@@ -169,9 +182,12 @@ pub(super) async fn while_moving<T>(
     let (begun, mut sent) = (Instant::now(), pin!(sent));
     loop {
         let last = life.moved().max(begun);
-        alive::moved(last);
-        if let Some(line) = line {
-            line.move_at(last);
+        // A command that is only begun is no sign of life to those in line behind it.
+        if last > begun || line.is_none() {
+            alive::moved(last);
+            if let Some(line) = line {
+                line.move_at(last);
+            }
         }
         let until = last + silence;
         match timeout_at(until.min(Instant::now() + STEP), sent.as_mut()).await {

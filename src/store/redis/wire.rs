@@ -86,6 +86,8 @@ pub(super) struct Wire {
     received: Frames,
     /// Commands that were begun, less the replies.
     under_way: u64,
+    /// Why the connection ends, once what came before has been read.
+    broken: Option<io::Error>,
 }
 
 /// Plain, or within TLS.
@@ -103,6 +105,7 @@ impl Wire {
             sent: Frames::new(usize::MAX),
             received: Frames::new(bound),
             under_way: 0,
+            broken: None,
         };
         (wire, life)
     }
@@ -156,12 +159,24 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Err(broken));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let came = &buffer.filled()[before..];
         if !came.is_empty() {
             self.life.mark(&self.life.heard);
-            self.receive(came)?;
+            let received = self.receive(came);
+            if let Err(broken) = received {
+                // The replies in front of it are those of other commands.
+                let whole = self.received.whole;
+                if whole == 0 {
+                    return Poll::Ready(Err(broken));
+                }
+                buffer.set_filled(before + whole);
+                self.broken = Some(broken);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -233,6 +248,23 @@ mod tests {
         assert_eq!(refused(1, b"$1000000\r\n").await, TOO_LARGE);
         assert_eq!(refused(0, b">1\r\n$1000\r\n").await, TOO_LARGE);
         assert!(refused(1, b"HTTP/1.1 400\r\n").await.contains("RESP"));
+    }
+
+    /// Red where what came in one piece with a reply that is refused is lost: redis-rs
+    /// would give the refusal to the first command that waits.
+    #[tokio::test]
+    async fn replies_in_front_of_a_refused_one_are_read() {
+        let (here, mut there) = duplex(1 << 20);
+        let (mut wire, _) = Wire::new(Box::new(here), 100);
+        for _ in 0..2 {
+            wire.write_all(PING).await.unwrap();
+        }
+        there.write_all(b"+PONG\r\n$1000000\r\nxxx").await.unwrap();
+        let mut buffer = [0; 1000];
+        assert_eq!(wire.read(&mut buffer).await.unwrap(), 7);
+        assert_eq!(&buffer[..7], b"+PONG\r\n");
+        let error = wire.read(&mut buffer).await.unwrap_err();
+        assert_eq!(error.to_string(), TOO_LARGE);
     }
 
     #[tokio::test(start_paused = true)]
