@@ -10,6 +10,30 @@ use crate::key;
 use crate::process::{Settings, TOKEN};
 use crate::support::redis::RedisServer;
 
+/// What the alerts of `ops/` look at is there. Red without `watch_indeterminate`.
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn a_lost_call_is_counted_by_the_watcher() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    platform.script(|_| Step::Reset);
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_WATCH_SECONDS", "1")
+        .start()
+        .await;
+    let lost = service.execute(r#"{"order":1}"#).await;
+    lost.problem(502, "indeterminate");
+    crate::support::eventually("the gauge shows it", async || {
+        let metrics = service.get("/metrics").await;
+        let mut gauges = metrics.body.lines();
+        gauges.any(|line| {
+            line.starts_with("genesys_once_indeterminate_keys{") && line.ends_with("} 1")
+        })
+    })
+    .await;
+}
+
 /// Seen red without the call of `resolve`, without that of `forget`, and with a
 /// guard that admits everybody.
 #[tokio::test]
