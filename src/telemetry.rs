@@ -77,7 +77,7 @@
 //! The two gauges of indeterminate keys need
 //! [`watch_indeterminate`](crate::EngineBuilder::watch_indeterminate). One process
 //! walks at a time; in all others they are 0, so that the sum over all processes
-//! counts each key once.
+//! counts each key once, but for up to one period after another process has taken over.
 //!
 //! Exporters render histograms as summaries unless they are told buckets;
 //! [`BUCKETS`] suits all of these, from a store in memory to an action that runs

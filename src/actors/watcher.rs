@@ -26,8 +26,9 @@ const MAX_WARNED: usize = 10;
 /// The pause between two pages of a walk.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a walk may take, where the time between two walks is shorter.
-const WALK_WITHIN: Duration = Duration::from_secs(60);
+/// What a walk may take, to its end: keys behind one that is cut short would never be
+/// told of.
+const WALK_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// What an engine knows of its walks.
 #[derive(Debug)]

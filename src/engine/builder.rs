@@ -158,7 +158,8 @@ impl EngineBuilder {
     /// every so often, at least 1 s apart; by default never.
     ///
     /// One process of a namespace walks in each period, slowly, and in one walk counts
-    /// at most 10,000 keys. The walk recovers the records of holders that are gone,
+    /// at most 10,000 keys, in an hour at most: some ten thousand records are looked at
+    /// in a tenth of a second. The walk recovers the records of holders that are gone,
     /// sets the gauges `genesys_once_indeterminate_keys` and
     /// `genesys_once_indeterminate_oldest_seconds`, and logs each key once at `WARN`:
     /// with the action, the caller's own key, scope and label, cause, time of sending,
@@ -189,7 +190,7 @@ impl EngineBuilder {
 
     /// How long one store command may take; 2 s by default. After three failures
     /// in a row commands fail at once, and one at a time probes whether the store
-    /// is back, after half a second first and every five seconds at the longest.
+    /// is back, after half a second first and every `store_timeout` at the longest.
     /// Of a large body on its way to or from a `RedisStore`, it is the time in which
     /// nothing moves.
     pub fn store_timeout(mut self, limit: Duration) -> Self {

@@ -1,5 +1,5 @@
 //! How long a planned fail-over takes, from the command to the first write at the
-//! new primary: printed (`--nocapture`), and asserted only in its order.
+//! new primary: printed (`--nocapture`); the test asserts that the store follows.
 
 use std::time::{Duration, Instant};
 

@@ -27,7 +27,8 @@ Exit codes:
   1   failed for another reason
   2   the command line or the environment is wrong
   3   the store has no such record
-  4   refused: the key is not in the state or the version that was named
+  4   refused: the key is not in the state or the version that was named, has no
+      recorded body, or engines of another release write there
   5   too early: the lost attempt might still be running
   6   the store is not available
   7   the record cannot be read
