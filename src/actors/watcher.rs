@@ -182,10 +182,15 @@ impl Rounds<'_> {
                 oldest = oldest.max(now.duration_since(*since).unwrap_or_default());
             }
         }
-        let mut unreadable = HashSet::new();
+        // Those that were named; the others are in a later walk.
+        let (mut named, mut now_named) = (HashSet::new(), 0);
         for record in &found.unreadable {
             let known = (record.key(), record.reason().to_owned());
-            if !self.unreadable.contains(&known) && unreadable.len() < MAX_WARNED {
+            if !self.unreadable.contains(&known) {
+                if now_named == MAX_WARNED {
+                    continue;
+                }
+                now_named += 1;
                 telemetry::contained(|| {
                     tracing::warn!(
                         name = %record.name(),
@@ -195,10 +200,10 @@ impl Rounds<'_> {
                     );
                 });
             }
-            unreadable.insert(known);
+            named.insert(known);
         }
         self.told = told;
-        self.unreadable = unreadable;
+        self.unreadable = named;
         if let Some(error) = &found.failed {
             failed(error);
         }
@@ -212,7 +217,8 @@ impl Rounds<'_> {
                 );
             });
         }
-        let is_whole = is_whole && found.failed.is_none();
+        let all_read = found.unreadable.len() == found.unreadable_count;
+        let is_whole = is_whole && all_read && found.failed.is_none();
         let found_keys = found.keys.into_iter().map(|(key, _)| key);
         let unreadable_keys = found.unreadable.iter().map(|record| record.key());
         let keys = found_keys.chain(unreadable_keys).collect();

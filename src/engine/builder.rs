@@ -158,8 +158,8 @@ impl EngineBuilder {
     /// every so often, at least 1 s apart; by default never.
     ///
     /// One process of a namespace walks in each period, slowly, and in one walk counts
-    /// at most 10,000 keys, in an hour at most: some ten thousand records are looked at
-    /// in a tenth of a second. The walk recovers the records of holders that are gone,
+    /// at most 10,000 keys, for an hour at most, with a pause of a tenth of a second after
+    /// each ten thousand records or fewer. The walk recovers the records of holders that are gone,
     /// sets the gauges `genesys_once_indeterminate_keys` and
     /// `genesys_once_indeterminate_oldest_seconds`, and logs each key once at `WARN`:
     /// with the action, the caller's own key, scope and label, cause, time of sending,
