@@ -73,5 +73,10 @@ async fn planned_fail_over_is_followed() {
         named - begun,
         there.saturating_duration_since(named),
     );
-    assert_ne!(set_up.primary(), 0);
+    // The write was answered, and the new primary has it.
+    let primary = set_up.primary();
+    assert_ne!(primary, 0);
+    let name = numbered(number).to_string();
+    let is_there: bool = set_up.servers[primary].command(&["EXISTS", &name]);
+    assert!(is_there, "the write went elsewhere");
 }
