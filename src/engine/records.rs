@@ -102,13 +102,13 @@ impl Engine {
         resolve(shared, *key, version.into(), resolution, ttl).await
     }
 
-    /// Forgets the recorded outcome of a key, so that the next request executes
-    /// it again, and says what it removed. Nothing but a recorded outcome is
-    /// ever forgotten, or one that was recorded and can no longer be read. What is left in the store is an empty mark for as long as
-    /// the outcome would have lasted, so that no late command of its holder brings
-    /// it back: unless another request takes the key and gives it back meanwhile,
-    /// and the holder is cut off from the store for more than ten minutes after
-    /// that. Other processes may answer from memory for another minute (their
+    /// Forgets the recorded outcome of a key, so that the next request executes it again,
+    /// and says what it removed. Nothing but a recorded outcome is ever forgotten, or one
+    /// that was recorded and can no longer be read. What is left in the store is an empty
+    /// mark for as long as the outcome would have lasted, so that no late command of its
+    /// holder brings it back: unless another request takes the key and gives it back
+    /// meanwhile, and the holder is cut off from the store for more than ten minutes
+    /// after that. Other processes may answer from memory for another minute (their
     /// `recent` time).
     ///
     /// # Errors
