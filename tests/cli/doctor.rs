@@ -48,7 +48,11 @@ async fn all_is_well_with_a_lasting_store_and_a_platform() {
         &["OK", "rights", "allows every command"],
         &["OK", "clock", "agrees with this machine"],
         &["OK", "writers", "as this program"],
-        &["OK", "namespace", "night, set by name: for one organisation only"],
+        &[
+            "OK",
+            "namespace",
+            "night, set by name: for one organisation only",
+        ],
         &["OK", "records", "night: 1 recorded"],
         &["OK", "token", "valid for 1day"],
         &["OK", "platform", "answers 404"],
