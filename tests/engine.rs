@@ -65,6 +65,7 @@ mod engine {
     mod tokens;
     mod told;
     mod unknown;
+    mod walks;
     mod watch;
     mod whose;
     mod wishes;

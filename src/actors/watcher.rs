@@ -182,10 +182,15 @@ impl Rounds<'_> {
                 oldest = oldest.max(now.duration_since(*since).unwrap_or_default());
             }
         }
-        let mut unreadable = HashSet::new();
+        let (mut unreadable, mut warned) = (HashSet::new(), 0);
         for record in &found.unreadable {
             let known = (record.key(), record.reason().to_owned());
-            if !self.unreadable.contains(&known) && unreadable.len() < MAX_WARNED {
+            if !self.unreadable.contains(&known) {
+                if warned == MAX_WARNED {
+                    // The next walk tells of it.
+                    continue;
+                }
+                warned += 1;
                 telemetry::contained(|| {
                     tracing::warn!(
                         name = %record.name(),
