@@ -3,6 +3,34 @@
 #![cfg(feature = "testing")]
 
 mod engine {
+    /// Commands of a test's own store that the store in one of its fields answers.
+    macro_rules! delegate {
+        ($field:tt: $($command:ident),*) => { $(delegate!(@ $command $field);)* };
+        (@ apply $field:tt) => {
+            fn apply<'a>(
+                &'a self,
+                name: &'a genesys_once::RecordName,
+                event: genesys_once::record::Event,
+            ) -> genesys_once::BoxFuture<
+                'a,
+                Result<genesys_once::record::Answer, genesys_once::StoreError>,
+            > {
+                self.$field.apply(name, event)
+            }
+        };
+        (@ look $field:tt) => {
+            fn look<'a>(
+                &'a self,
+                name: &'a genesys_once::RecordName,
+            ) -> genesys_once::BoxFuture<
+                'a,
+                Result<Option<genesys_once::RecordState>, genesys_once::StoreError>,
+            > {
+                self.$field.look(name)
+            }
+        };
+    }
+
     mod admission;
     mod answers;
     mod bounds;
@@ -37,6 +65,7 @@ mod engine {
     mod tokens;
     mod told;
     mod unknown;
+    mod walks;
     mod watch;
     mod whose;
     mod wishes;

@@ -182,15 +182,15 @@ impl Rounds<'_> {
                 oldest = oldest.max(now.duration_since(*since).unwrap_or_default());
             }
         }
-        // Those that were named; the others are in a later walk.
-        let (mut named, mut now_named) = (HashSet::new(), 0);
+        let (mut unreadable, mut warned) = (HashSet::new(), 0);
         for record in &found.unreadable {
             let known = (record.key(), record.reason().to_owned());
             if !self.unreadable.contains(&known) {
-                if now_named == MAX_WARNED {
+                if warned == MAX_WARNED {
+                    // The next walk tells of it.
                     continue;
                 }
-                now_named += 1;
+                warned += 1;
                 telemetry::contained(|| {
                     tracing::warn!(
                         name = %record.name(),
@@ -200,10 +200,10 @@ impl Rounds<'_> {
                     );
                 });
             }
-            named.insert(known);
+            unreadable.insert(known);
         }
         self.told = told;
-        self.unreadable = named;
+        self.unreadable = unreadable;
         if let Some(error) = &found.failed {
             failed(error);
         }

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use genesys_once::testing::Step;
 use serde_json::Value;
 
-use super::process::{Cli, NAMESPACE};
+use super::process::{Cli, NAMESPACE, resolve};
 use super::world::{
     ACTION, abandoned, engine, labelled, lose, record, request, slow_engine, store, taken,
 };
@@ -131,15 +131,8 @@ async fn key_that_is_being_executed_is_left_alone() {
     );
     let version = said.lines().find_map(|line| line.strip_prefix("version"));
     let key = name.key.to_string();
-    let words = [
-        "resolve",
-        &key,
-        "--version",
-        version.unwrap().trim(),
-        "--by",
-        "me",
-    ];
-    let words = [&words[..], &["--not-applied", "--yes"]].concat();
+    let version = version.unwrap().trim();
+    let words = resolve(&key, version, &["--not-applied", "--yes"]);
     let said = cli.run(&words).await.expect(4);
     assert!(said.err.contains("it is not indeterminate"), "{}", said.err);
     let said = cli.run(&["list"]).await.expect(0).out;
@@ -273,6 +266,43 @@ async fn list_has_the_records_of_every_page() {
         "{}",
         said.err
     );
+}
+
+/// With a limit these are the oldest, wherever the store has them.
+///
+/// Red where the walk ends once it has found that many: those of its first page.
+#[tokio::test]
+async fn limited_list_has_the_oldest_of_all_pages() {
+    const RECORDS: u64 = 3_000;
+    const LIMIT: usize = 100;
+    let server = RedisServer::start();
+    let cli = Cli::on(&server);
+    let (losing, _) = slow_engine(store(&server).await).await;
+    let (key, _) = lose(&losing, request(1)).await;
+    // The same record under other keys, each sent a second after the one before, long ago.
+    let copies = format!(
+        "local prefix, key = 'genesys-once:{NAMESPACE}:', '{key}' \
+         local text = redis.call('GET', prefix .. key) local oldest = {{}} \
+         for i = 1, {RECORDS} do \
+             local hex = redis.sha1hex(i) .. string.sub(redis.sha1hex(i), 1, 24) \
+             local copy = string.gsub(text, key, hex) \
+             local sent = '\"sent_ms\":' .. 1700000000 + i .. '000' \
+             copy = string.gsub(copy, '\"sent_ms\":%d+', sent) \
+             redis.call('SET', prefix .. hex, copy) \
+             if i <= {LIMIT} then oldest[i] = hex end \
+         end \
+         return oldest"
+    );
+    let oldest: Vec<String> = server.command(&["EVAL", &copies, "0"]);
+    let limit = LIMIT.to_string();
+    let said = cli.run(&["list", "--json", "--limit", &limit]).await;
+    let said = said.expect(0);
+    let found = lines(&said.out).into_iter();
+    let found: Vec<_> = found
+        .map(|found| found["key"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, oldest);
+    assert!(said.err.contains("there might be more"), "{}", said.err);
 }
 
 #[tokio::test]

@@ -28,6 +28,12 @@ pub struct Ran {
     pub err: String,
 }
 
+/// The words that resolve a key by what `me` has found.
+pub fn resolve<'a>(key: &'a str, version: &'a str, found: &[&'a str]) -> Vec<&'a str> {
+    let of_key = ["resolve", key, "--version", version, "--by", "me"];
+    [&of_key[..], found].concat()
+}
+
 impl Cli {
     /// With nothing set.
     pub fn bare() -> Self {

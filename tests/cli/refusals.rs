@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use genesys_once::testing::Step;
 
-use super::process::{Cli, NAMESPACE};
+use super::process::{Cli, NAMESPACE, resolve};
 use super::proxy::{self, has};
 use super::world::{engine, lose, record, request, set_writer, slow_engine, store};
 use crate::support::redis::{Options, RedisServer};
@@ -75,16 +75,8 @@ async fn unknown_key_is_3() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let version = format!("{}-{NO_KEY}", &NO_KEY[..32]);
-    let resolve = [
-        "resolve",
-        NO_KEY,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--not-applied",
-    ];
-    for words in [&["show", NO_KEY][..], &["forget", NO_KEY], &resolve] {
+    let resolve = resolve(NO_KEY, &version, &["--not-applied"]);
+    for words in [&["show", NO_KEY][..], &["forget", NO_KEY], &resolve[..]] {
         let said = cli.run(words).await.expect(3);
         assert!(said.err.contains(NAMESPACE), "{}", said.err);
     }
@@ -99,16 +91,7 @@ async fn key_in_another_state_or_version_is_4() {
     let (lost, version) = lose(&losing, request(1)).await;
     let (_, other) = lose(&losing, request(2)).await;
     let lost = lost.to_string();
-    let words = [
-        "resolve",
-        &lost,
-        "--version",
-        &other,
-        "--by",
-        "me",
-        "--not-applied",
-        "--yes",
-    ];
+    let words = resolve(&lost, &other, &["--not-applied", "--yes"]);
     let said = cli.run(&words).await.expect(4);
     assert!(
         said.err.contains(&version),
@@ -127,16 +110,7 @@ async fn key_in_another_state_or_version_is_4() {
     let shown = cli.run(&["show", &recorded, "--json"]).await.expect(0).out;
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     let version = shown["version"].as_str().unwrap();
-    let words = [
-        "resolve",
-        &recorded,
-        "--version",
-        version,
-        "--by",
-        "me",
-        "--not-applied",
-        "--yes",
-    ];
+    let words = resolve(&recorded, version, &["--not-applied", "--yes"]);
     let said = cli.run(&words).await.expect(4);
     assert!(said.err.contains("it is not indeterminate"), "{}", said.err);
 }
@@ -144,7 +118,7 @@ async fn key_in_another_state_or_version_is_4() {
 #[tokio::test]
 async fn resolve_refuses_a_slip_before_it_asks_the_store() {
     let version = format!("{}-{NO_KEY}", &NO_KEY[..32]);
-    let found = ["resolve", NO_KEY, "--version", &version, "--by", "me"];
+    let found = resolve(NO_KEY, &version, &[]);
     for more in [
         &["--applied", "99", "{}"][..],
         &["--applied", "600", "{}"],
@@ -204,18 +178,7 @@ async fn resolution_whose_reply_is_lost_is_9() {
     let cli = Cli::on(&server).set("REDIS_URL", format!("redis://127.0.0.1:{port}"));
     let key = key.to_string();
     let body = format!("{{\"refund\":\"{MARK}\"}}");
-    let words = [
-        "resolve",
-        &key,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        &body,
-        "--yes",
-    ];
+    let words = resolve(&key, &version, &["--applied", "200", &body, "--yes"]);
     let said = cli.run(&words).await.expect(9);
     assert!(said.err.contains("might have been applied"), "{}", said.err);
 }

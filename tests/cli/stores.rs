@@ -3,7 +3,7 @@
 use genesys_once::testing::Step;
 use genesys_once::{Encrypted, EncryptionKeys, FileStore, Served};
 
-use super::process::{Cli, NAMESPACE};
+use super::process::{Cli, NAMESPACE, resolve};
 use super::proxy::has;
 use super::world::{engine, labelled, lose, record, request, slow_engine, store};
 use crate::support::cluster::RedisCluster;
@@ -58,18 +58,7 @@ async fn file_is_opened_while_no_service_has_it_open() {
         said.contains(&key) && said.contains("refund order 1"),
         "{said}"
     );
-    let words = [
-        "resolve",
-        &key,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        ANSWER,
-        "--yes",
-    ];
+    let words = resolve(&key, &version, &["--applied", "200", ANSWER, "--yes"]);
     cli.run(&words).await.expect(0);
     let (again, upstream) = slow_engine(FileStore::open(&path).unwrap()).await;
     assert_eq!(
@@ -100,23 +89,11 @@ async fn encrypted_records_are_read_and_written_with_the_keys() {
     let said = plain.run(&["show", &lost]).await.expect(0).out;
     assert!(said.contains("encrypted: set ENCRYPTION_KEYS"), "{said}");
     plain.run(&["show", &recorded]).await.expect(7);
-    let words = [
-        "resolve",
-        &lost,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        ANSWER,
-        "--yes",
-    ];
+    let words = resolve(&lost, &version, &["--applied", "200", ANSWER, "--yes"]);
     let said = plain.run(&words).await.expect(2);
     assert!(said.err.contains("set ENCRYPTION_KEYS"), "{}", said.err);
     let bare = bare.to_string();
-    let mut of_bare = words;
-    (of_bare[1], of_bare[3]) = (&bare, &bare_version);
+    let of_bare = resolve(&bare, &bare_version, &words[6..]);
     let said = plain.run(&of_bare).await.expect(2);
     assert!(said.err.contains("set ENCRYPTION_KEYS"), "{}", said.err);
 

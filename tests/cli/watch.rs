@@ -4,7 +4,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::ChildStdout;
 use tokio::time::{Duration, timeout};
 
-use super::process::Cli;
+use super::process::{Cli, resolve};
 use super::world::{labelled, lose, slow_engine, store};
 use crate::support::redis::RedisServer;
 
@@ -36,18 +36,7 @@ async fn lines_tell_what_is_new_and_what_has_gone() {
     let (second, _) = lose(&losing, labelled(2)).await;
     until(&mut lines, &format!("  + {second}")).await;
     let first = first.to_string();
-    let words = [
-        "resolve",
-        &first,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        "{}",
-        "--yes",
-    ];
+    let words = resolve(&first, &version, &["--applied", "200", "{}", "--yes"]);
     cli.run(&words).await.expect(0);
     until(&mut lines, &format!("  - {first}")).await;
     // A store that is away does not end it.

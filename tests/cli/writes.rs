@@ -3,7 +3,7 @@
 use genesys_once::testing::Step;
 use genesys_once::{Served, WhenEmptied};
 
-use super::process::{Cli, NAMESPACE};
+use super::process::{Cli, NAMESPACE, resolve};
 use super::world::{abandoned, engine, labelled, lose, record, request, slow_engine, store};
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
@@ -82,18 +82,7 @@ async fn body_comes_from_a_file_or_standard_input() {
     let (losing, _) = slow_engine(store(&server).await).await;
     let (key, version) = lose(&losing, request(1)).await;
     let key = key.to_string();
-    let words = [
-        "resolve",
-        &key,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        "-",
-        "--yes",
-    ];
+    let words = resolve(&key, &version, &["--applied", "200", "-", "--yes"]);
     cli.run_with(&words, ANSWER).await.expect(0);
     let said = cli.run(&["show", &key, "--body"]).await.expect(0);
     assert_eq!(said.out, ANSWER);
@@ -106,19 +95,11 @@ async fn sensitive_answer_is_recorded_without_its_body() {
     let (losing, _) = slow_engine(store(&server).await).await;
     let (key, version) = lose(&losing, request(1)).await;
     let key = key.to_string();
-    let words = [
-        "resolve",
+    let words = resolve(
         &key,
-        "--version",
         &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        ANSWER,
-        "--sensitive",
-        "--yes",
-    ];
+        &["--applied", "200", ANSWER, "--sensitive", "--yes"],
+    );
     cli.run(&words).await.expect(0);
     let record: String = server.command(&["GET", &format!("genesys-once:{NAMESPACE}:{key}")]);
     assert!(!record.contains("R-1"), "{record}");
@@ -131,16 +112,7 @@ async fn not_applied_is_too_early_and_then_frees_the_key() {
     let (losing, upstream) = slow_engine(store(&server).await).await;
     let (key, version) = lose(&losing, request(1)).await;
     let key = key.to_string();
-    let words = [
-        "resolve",
-        &key,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--not-applied",
-        "--yes",
-    ];
+    let words = resolve(&key, &version, &["--not-applied", "--yes"]);
     let said = cli.run(&words).await.expect(5);
     assert!(said.err.contains("wait until 20"), "{}", said.err);
     assert!(said.err.contains("--despite-clocks"), "{}", said.err);
@@ -165,18 +137,7 @@ async fn key_of_a_lost_holder_can_be_resolved() {
     let name = abandoned(&store(&server).await, 1).await;
     let key = name.key.to_string();
     let version = version(&cli, &key).await;
-    let words = [
-        "resolve",
-        &key,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        ANSWER,
-        "--yes",
-    ];
+    let words = resolve(&key, &version, &["--applied", "200", ANSWER, "--yes"]);
     eventually("the lease has lapsed", async || {
         match cli.run(&words).await {
             said if said.code == 4 => {
@@ -208,17 +169,7 @@ async fn nothing_is_written_without_a_yes() {
     let (lost, version) = lose(&losing, request(1)).await;
     let recorded = record(&answering, request(2)).await;
     let [lost, recorded] = [lost, recorded].map(|key| key.to_string());
-    let resolve = [
-        "resolve",
-        &lost,
-        "--version",
-        &version,
-        "--by",
-        "me",
-        "--applied",
-        "200",
-        ANSWER,
-    ];
+    let resolve = resolve(&lost, &version, &["--applied", "200", ANSWER]);
     let forget = ["forget", &recorded];
     for words in [&resolve[..], &forget] {
         // No terminal: it says what it would do, and refuses.

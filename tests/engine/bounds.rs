@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
     BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, Kept, MemoryStore,
@@ -287,13 +286,7 @@ struct Restless {
 }
 
 impl Store for Restless {
-    fn apply<'a>(
-        &'a self,
-        name: &'a RecordName,
-        event: Event,
-    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        self.store.apply(name, event)
-    }
+    delegate!(store: apply);
 
     fn look<'a>(
         &'a self,

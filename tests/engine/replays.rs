@@ -1,8 +1,8 @@
 //! What a replay takes while it is under way: no permit, and nothing is written for
 //! it once most executions are replays.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{Engine, MemoryStore, Served};
@@ -69,4 +69,38 @@ async fn replays_take_no_permit_and_write_nothing() {
     }
     assert_eq!(writes.load(Ordering::SeqCst), 2, "those of the fresh one");
     assert_eq!(upstream.ledger().total(), 12);
+}
+
+/// Where most executions are replays, the first look may meet a connection that has
+/// broken: it is sent again, unless its time has passed.
+///
+/// Red without the second `peek`: the store is unavailable. Red without the time: the
+/// last one is a replay, too.
+#[tokio::test(start_paused = true)]
+async fn look_that_fails_at_once_is_sent_again() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let next = Arc::new(Mutex::new(Fault::Pass));
+    let store = FaultyStore::new(MemoryStore::new(), {
+        let next = next.clone();
+        move |operation| match operation.event {
+            None => std::mem::replace(&mut *next.lock().unwrap(), Fault::Pass),
+            Some(_) => Fault::Pass,
+        }
+    });
+    let engine = Engine::builder(upstream.clone()).store(store.clone());
+    let engine = engine.recent(0, SECOND).start().await.unwrap();
+    for _ in 0..60 {
+        engine.execute(request("[1]")).await.unwrap();
+    }
+    let fail = |fault| {
+        *next.lock().unwrap() = fault;
+        engine.execute(request("[1]"))
+    };
+    let before = store.commands();
+    let reply = fail(Fault::Fail).await.unwrap();
+    assert_eq!(reply.served(), Served::Store);
+    assert_eq!(store.commands(), before + 2);
+    let late = Fault::After(SECOND, Box::new(Fault::Fail));
+    assert_eq!(fail(late).await.unwrap_err().code(), "store_unavailable");
+    assert_eq!(upstream.ledger().total(), 1);
 }

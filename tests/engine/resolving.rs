@@ -28,6 +28,8 @@ struct Before {
 }
 
 impl Store for Before {
+    delegate!(store: look);
+
     fn apply<'a>(
         &'a self,
         name: &'a RecordName,
@@ -44,13 +46,6 @@ impl Store for Before {
             }
             self.store.apply(name, event).await
         })
-    }
-
-    fn look<'a>(
-        &'a self,
-        name: &'a RecordName,
-    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        self.store.look(name)
     }
 }
 

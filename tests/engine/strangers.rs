@@ -116,6 +116,8 @@ async fn whoever_only_looks_is_refused_too() {
 struct Careless(MemoryStore);
 
 impl Store for Careless {
+    delegate!(0: look);
+
     fn apply<'a>(
         &'a self,
         name: &'a RecordName,
@@ -127,13 +129,6 @@ impl Store for Careless {
                 answer => Ok(answer),
             }
         })
-    }
-
-    fn look<'a>(
-        &'a self,
-        name: &'a RecordName,
-    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        self.0.look(name)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use genesys_once::record::{Answer, Event};
+use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
     BoxFuture, Engine, Error, IdempotencyKey, ListQuery, MemoryStore, Namespace, OnUnknown,
-    Outcome, Page, RecordName, RecordState, Resolution, RetryHint, Served, Store, StoreError,
+    Outcome, Page, RecordState, Resolution, RetryHint, Served, Store, StoreError,
 };
 
 use super::{SECOND, request};
@@ -277,20 +277,7 @@ async fn a_list_that_never_comes_is_given_up() {
     struct Endless(MemoryStore);
 
     impl Store for Endless {
-        fn apply<'a>(
-            &'a self,
-            name: &'a RecordName,
-            event: Event,
-        ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-            self.0.apply(name, event)
-        }
-
-        fn look<'a>(
-            &'a self,
-            name: &'a RecordName,
-        ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-            self.0.look(name)
-        }
+        delegate!(0: apply, look);
 
         fn list<'a>(
             &'a self,

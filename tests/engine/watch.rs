@@ -5,7 +5,6 @@ use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
     BoxFuture, Engine, Error, IdempotencyKey, ListQuery, MemoryStore, Namespace, Page, RecordName,
@@ -19,11 +18,11 @@ use tracing::{Level, Metadata, Subscriber};
 
 use super::{SECOND, request, until};
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
-/// Keeps each warning of an indeterminate key.
+/// Keeps each warning.
 #[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
+pub(super) struct Warnings(Arc<Mutex<Vec<String>>>);
 
 struct Text(String);
 
@@ -49,9 +48,7 @@ impl Subscriber for Warnings {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        if text.0.contains("a key is indeterminate") {
-            self.0.lock().unwrap().push(text.0);
-        }
+        self.0.lock().unwrap().push(text.0);
     }
 
     fn enter(&self, _: &Id) {}
@@ -60,16 +57,26 @@ impl Subscriber for Warnings {
 }
 
 impl Warnings {
-    fn listen(&self) -> DefaultGuard {
+    pub fn listen(&self) -> DefaultGuard {
         tracing::subscriber::set_default(self.clone())
     }
 
-    fn count(&self) -> usize {
-        self.0.lock().unwrap().len()
+    /// Those that say this.
+    pub fn of(&self, said: &str) -> Vec<String> {
+        let all = self.0.lock().unwrap();
+        all.iter()
+            .filter(|text| text.contains(said))
+            .cloned()
+            .collect()
+    }
+
+    /// Those of an indeterminate key.
+    pub fn count(&self) -> usize {
+        self.of("a key is indeterminate").len()
     }
 }
 
-async fn watching(upstream: &ScriptedUpstream, store: impl Store) -> Engine {
+pub(super) async fn watching(upstream: &ScriptedUpstream, store: impl Store) -> Engine {
     let engine = Engine::builder(upstream.clone()).store(store);
     engine.watch_indeterminate(MINUTE).start().await.unwrap()
 }
@@ -89,7 +96,7 @@ async fn indeterminate_key_is_warned_of_once() {
     assert_eq!(warnings.count(), 0);
     sleep(MINUTE + SECOND).await;
     assert_eq!(warnings.count(), 1);
-    let text = warnings.0.lock().unwrap()[0].clone();
+    let text = &warnings.of("a key is indeterminate")[0];
     let version = engine.inspect(&key).await.unwrap().unwrap().version();
     for needed in [
         &key.to_string(),
@@ -156,23 +163,10 @@ async fn record_of_a_dead_holder_is_recovered_by_the_walk() {
 }
 
 /// A store whose list takes its time, and that counts the pages.
-struct Slow(MemoryStore, Arc<Mutex<usize>>, Duration);
+pub(super) struct Slow(pub MemoryStore, pub Arc<Mutex<usize>>, pub Duration);
 
 impl Store for Slow {
-    fn apply<'a>(
-        &'a self,
-        name: &'a RecordName,
-        event: Event,
-    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        self.0.apply(name, event)
-    }
-
-    fn look<'a>(
-        &'a self,
-        name: &'a RecordName,
-    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        self.0.look(name)
-    }
+    delegate!(0: apply, look);
 
     fn list<'a>(
         &'a self,
@@ -269,20 +263,7 @@ async fn watcher_that_dies_is_started_again() {
 struct Turns(FaultyStore, Arc<Mutex<Option<Instant>>>, Arc<Mutex<usize>>);
 
 impl Store for Turns {
-    fn apply<'a>(
-        &'a self,
-        name: &'a RecordName,
-        event: Event,
-    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        self.0.apply(name, event)
-    }
-
-    fn look<'a>(
-        &'a self,
-        name: &'a RecordName,
-    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        self.0.look(name)
-    }
+    delegate!(0: apply, look);
 
     fn list<'a>(
         &'a self,

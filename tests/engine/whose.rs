@@ -45,13 +45,7 @@ pub(super) fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Res
 pub(super) struct Seen(pub(super) MemoryStore, pub(super) fn(&mut RecordState));
 
 impl Store for Seen {
-    fn apply<'a>(
-        &'a self,
-        name: &'a RecordName,
-        event: Event,
-    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        self.0.apply(name, event)
-    }
+    delegate!(0: apply);
 
     fn look<'a>(
         &'a self,
@@ -287,6 +281,8 @@ async fn contended_key_is_no_outage() {
     /// Releases the key in another's name before each take-over.
     struct Busy(MemoryStore, AtomicUsize);
     impl Store for Busy {
+        delegate!(0: look);
+
         fn apply<'a>(
             &'a self,
             name: &'a RecordName,
@@ -309,13 +305,6 @@ async fn contended_key_is_no_outage() {
                 }
                 self.0.apply(name, event).await
             })
-        }
-
-        fn look<'a>(
-            &'a self,
-            name: &'a RecordName,
-        ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-            self.0.look(name)
         }
     }
     let refuses = ScriptedUpstream::new(|_| Step::status(403, "{}"));

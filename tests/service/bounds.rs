@@ -1,6 +1,7 @@
 //! Clients that take a place and do not use it: half a head, half a body, an answer that
 //! nobody reads. Others are served all the same.
 
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use genesys_once::testing::{GenesysSimulator, Step};
@@ -131,6 +132,48 @@ async fn bodies_are_counted_over_all_connections() {
         service.execute(&other).await.status == 200
     })
     .await;
+}
+
+/// The engine may hold a body as long as its call is under way, also where nobody waits
+/// for the answer any more.
+///
+/// Red where the handler ends with its connection, and the body with it: the other one
+/// was executed.
+#[tokio::test(flavor = "multi_thread")]
+async fn body_of_a_client_that_has_gone_is_counted_until_its_answer() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    // Dropped before the platform, so that nothing waits for it for ever.
+    let (let_go, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    platform.script(move |call| {
+        if call.body().starts_with(b"\"x") {
+            let _ = tokio::task::block_in_place(|| held.lock().unwrap().recv());
+        }
+        Step::ok("{}")
+    });
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .set("SERVICE_BODY_LIMIT", "1000")
+        .set("SERVICE_BODY_TOTAL", "1000")
+        // The next client is served once this one's connection has ended.
+        .set("SERVICE_CONNECTIONS", "1")
+        .start()
+        .await;
+    let body = format!("\"{}\"", "x".repeat(898));
+    let text = format!("{EXECUTE}content-length: {}\r\n\r\n{body}", body.len());
+    let client = connect(&service, &text).await;
+    platform.ledger().wait_for(1).await;
+    drop(client);
+    let other = format!("\"{}\"", "y".repeat(298));
+    let refused = service.execute(&other).await;
+    refused.problem(503, "overloaded");
+    let_go.send(()).unwrap();
+    eventually("there is memory again", async || {
+        service.execute(&other).await.status == 200
+    })
+    .await;
+    assert_eq!(platform.ledger().total(), 2);
 }
 
 /// Seen red without the time-out of writes: the only place was never free again.

@@ -144,6 +144,51 @@ async fn they_look_resolve_and_forget() {
     assert_eq!(platform.ledger().total(), 2);
 }
 
+/// A repeat of a request to forget, whose first answer was lost, removes no later outcome.
+///
+/// Red where `If-Match` is not compared: 204, and the next request was executed.
+#[tokio::test]
+async fn they_forget_the_version_that_they_have_seen() {
+    let redis = RedisServer::start();
+    let platform = GenesysSimulator::start().await;
+    platform.script(|call| Step::ok(call.attempt().to_string()));
+    let service = Settings::of(&platform)
+        .set("REDIS_URL", redis.url())
+        .start()
+        .await;
+    let (payload, path) = (r#"{"order":1}"#, format!("/keys/{}", key(1)));
+    let mut tags = Vec::new();
+    for answer in ["1", "2"] {
+        assert_eq!(service.execute(payload).await.body, answer);
+        tags.push(
+            service
+                .admin("GET", &path, "")
+                .await
+                .header("etag")
+                .to_owned(),
+        );
+        if answer == "1" {
+            assert_eq!(service.forget(&path, &tags[0]).await.status, 204);
+        }
+    }
+    assert_ne!(tags[0], tags[1]);
+    let repeated = service.forget(&path, &tags[0]).await;
+    repeated.problem(412, "changed");
+    service
+        .forget(&path, "*")
+        .await
+        .problem(428, "version_required");
+    let shown = service.admin("GET", &path, "").await;
+    assert_eq!((shown.status, shown.header("etag")), (200, &*tags[1]));
+    assert_eq!(service.execute(payload).await.body, "2");
+    assert_eq!(platform.ledger().total(), 2);
+
+    assert_eq!(service.forget(&path, &tags[1]).await.status, 204);
+    let gone = service.admin("GET", &path, "").await;
+    gone.problem(404, "not_found");
+    assert_eq!(service.execute(payload).await.body, "3");
+}
+
 /// Seen red where the routes are merged without a token.
 #[tokio::test]
 async fn without_a_token_there_are_no_operators() {

@@ -134,9 +134,18 @@ impl Service {
 
     /// What an operator says of the version of a key that was shown as `tag`.
     pub async fn resolve(&self, path: &str, tag: &str, body: &str) -> Answer {
+        self.seen("POST", path, tag, body).await
+    }
+
+    /// Forgets that version of a key.
+    pub async fn forget(&self, path: &str, tag: &str) -> Answer {
+        self.seen("DELETE", path, tag, "").await
+    }
+
+    async fn seen(&self, method: &str, path: &str, tag: &str, body: &str) -> Answer {
         let bearer = format!("Bearer {TOKEN}");
         let headers = [("authorization", bearer.as_str()), ("if-match", tag)];
-        send(&self.address, "POST", path, &headers, body)
+        send(&self.address, method, path, &headers, body)
             .await
             .unwrap()
     }

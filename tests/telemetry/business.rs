@@ -137,6 +137,31 @@ async fn refused_access_is_warned_of_once_a_minute() {
     assert_eq!(count().len(), 2);
 }
 
+/// What the remote end has refused was executed: no role of the client changes it.
+///
+/// Red where an outcome of `Attempt::Executed` is logged, too: the relayed 403 was.
+#[tokio::test(start_paused = true)]
+async fn relayed_refusal_is_not_taken_for_the_platforms() {
+    let warnings = Events("genesys_once", Level::WARN, Arc::default());
+    let subscriber = Registry::default().with(warnings.clone());
+    let _here = tracing::subscriber::set_default(subscriber);
+    let relayed = r#"{"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#;
+    let upstream = ScriptedUpstream::new(move |call| match &call.body()[..] {
+        b"1" => Step::status(403, relayed),
+        _ => Step::status(403, "{}"),
+    });
+    let engine = builder(&upstream).start().await.unwrap();
+    let warned = || {
+        let texts = warnings.2.lock().unwrap();
+        let of_access = |text: &&String| text.contains("refuses access");
+        texts.iter().filter(of_access).count()
+    };
+    for (payload, expected) in [("1", 0), ("2", 1)] {
+        let reply = engine.execute(action("business_5", payload)).await.unwrap();
+        assert_eq!((reply.status().as_u16(), warned()), (403, expected));
+    }
+}
+
 /// Red without the event, and when a sensitive label is in it.
 #[tokio::test(start_paused = true)]
 async fn each_execution_is_audited() {

@@ -2,11 +2,14 @@
 //! kind of end.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use genesys_once::record::{Attempts, Claim, Event, LeaseId};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{Engine, MemoryStore};
+use genesys_once::{Engine, IdempotencyKey, MemoryStore, RecordName, Store as _};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
@@ -180,4 +183,45 @@ fn a_recorder_may_ask_the_engine() {
     });
     ends.recv_timeout(Duration::from_secs(60))
         .expect("it hangs");
+}
+
+/// Red where a walk ends at the record that cannot be recovered: no key was counted.
+#[tokio::test(start_paused = true)]
+async fn watcher_counts_beside_what_it_cannot_recover() {
+    let recorder = exporter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let tried = Arc::new(AtomicUsize::new(0));
+    let store = FaultyStore::new(MemoryStore::new(), {
+        let tried = tried.clone();
+        move |operation| match operation.event {
+            Some(Event::TakeOver { .. }) => {
+                tried.fetch_add(1, Ordering::SeqCst);
+                Fault::Refuse
+            }
+            _ => Fault::Pass,
+        }
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let engine = builder(&upstream).store(store.clone());
+    let engine = engine.watch_indeterminate(60 * SECOND);
+    let engine = engine.start().await.unwrap();
+    for payload in ["1", "2", "3"] {
+        ask(&engine, payload).await.unwrap().unwrap_err();
+    }
+    // The holder of this one is gone, with its request under way.
+    let left = request("4");
+    let claim = Claim {
+        lease: LeaseId::random(),
+        fingerprint: left.fingerprint(""),
+        lease_ttl: SECOND,
+        retention: 3600 * SECOND,
+        attempts: Attempts::default(),
+        about: Default::default(),
+    };
+    let name = RecordName::new(engine.namespace().clone(), IdempotencyKey::of(&left));
+    store.apply(&name, Event::Acquire { claim }).await.unwrap();
+    tokio::time::sleep(61 * SECOND).await;
+    assert!(tried.load(Ordering::SeqCst) > 0);
+    let counted = value(&recorder, "genesys_once_indeterminate_keys");
+    assert_eq!(counted, 3.0);
 }
