@@ -33,6 +33,7 @@ mod redis_store {
     mod topologies;
     mod transfer;
     mod urls;
+    mod votes;
 
     use std::sync::Arc;
     use std::time::Duration;
