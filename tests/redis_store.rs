@@ -15,6 +15,7 @@ mod redis_store {
     mod identity;
     mod large;
     mod lists;
+    mod moving;
     mod narrow;
     mod notices;
     mod outage;
@@ -30,7 +31,9 @@ mod redis_store {
     mod timeline;
     mod tls;
     mod topologies;
+    mod transfer;
     mod urls;
+    mod votes;
 
     use std::sync::Arc;
     use std::time::Duration;

@@ -16,6 +16,8 @@ enum Manner {
     /// The epoch, and the ports of the server that has all slots and of its
     /// replicas.
     ClusterNode(u64, Vec<u16>),
+    /// A node of a cluster that does not answer who it is.
+    Nameless,
     KnowsNoHello,
     /// Answers, and then sends for ever what nobody has asked for.
     Gushes,
@@ -53,9 +55,19 @@ impl Fake {
         fake
     }
 
+    /// A node of a cluster that does not answer who it is.
+    pub async fn nameless() -> Self {
+        Self::start(Manner::Nameless).await
+    }
+
     /// Draws another map from now on.
     pub fn draw(&self, epoch: u64, ports: &[u16]) {
         *self.manner.lock().unwrap() = Manner::ClusterNode(epoch, ports.to_vec());
+    }
+
+    /// Names another primary from now on.
+    pub fn name_primary(&self, epoch: u64, port: u16) {
+        *self.manner.lock().unwrap() = Manner::Sentinel(epoch, port);
     }
 
     /// Sends without end after its next answer.
@@ -140,7 +152,10 @@ async fn serve(stream: TcpStream, manner: Arc<Mutex<Manner>>, gushed: Arc<Gushed
         }
         let reply = match (&manner, command.as_str()) {
             (Manner::Sentinel(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$8\r\nsentinel\r\n".into(),
-            (Manner::ClusterNode(..), "HELLO") => "%1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n".into(),
+            (Manner::Nameless, "CLUSTER") if subcommand == "MYID" => String::new(),
+            (Manner::ClusterNode(..) | Manner::Nameless, "HELLO") => {
+                "%1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n".into()
+            }
             (Manner::ClusterNode(epoch, _), "CLUSTER") if subcommand == "INFO" => bulk(&format!(
                 "cluster_state:ok\r\ncluster_current_epoch:{epoch}\r\n"
             )),

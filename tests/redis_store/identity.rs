@@ -161,3 +161,14 @@ async fn urls_of_different_clusters_are_told_apart() {
     let told = "the urls lead to different clusters";
     assert!(chain(&error).contains(told), "{error:?}");
 }
+
+/// Red when a node that is silent about its name is taken for the one on the map (without
+/// the arm of `Failure::Lost` in `dial_member`): the store was made with it alone.
+#[tokio::test]
+async fn node_that_does_not_say_who_it_is_is_not_used() {
+    let node = Fake::nameless().await;
+    let map = Fake::cluster_node(1, &[node.port]).await;
+    let error = RedisStore::cluster([map.url()]).await.unwrap_err();
+    let told = format!("127.0.0.1:{}: does not answer", node.port);
+    assert!(chain(&error).contains(&told), "{error:?}");
+}

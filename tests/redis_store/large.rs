@@ -1,38 +1,30 @@
 //! Outcomes too large for the connection that all share: their bodies are keys of
-//! their own, which go by other connections, and are never another answer.
+//! their own, and are never another answer. How they travel is in `transfer`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_once::record::{Answer, Event, LeaseId, Resolution};
-use genesys_once::{
-    Kept, ListFilter, ListQuery, Outcome, RecordState, RedisStore, RefusalKind, Store, StoreError,
-};
-use tokio::time::timeout;
+use genesys_once::{Kept, ListFilter, ListQuery, Outcome, RecordState, RedisStore, Store};
 
-use super::cluster::connect;
 use super::narrow::Narrow;
-use super::{acquire, apply, chain, claim, complete, name};
-use crate::support::cluster::RedisCluster;
+use super::{acquire, apply, claim, complete, name};
 use crate::support::eventually;
-use crate::support::redis::{Options, RedisServer};
-
-/// As long as it takes on a busy machine.
-const EVER: Duration = Duration::from_secs(600);
+use crate::support::redis::RedisServer;
 
 /// Larger than what the shared connection carries.
-const LARGE: usize = 200_000;
+pub const LARGE: usize = 200_000;
 
-fn body(number: u8) -> String {
+pub fn body(number: u8) -> String {
     format!("[{number},\"{}\"]", "é\n".repeat(LARGE / 3))
 }
 
 /// The key of the body that the record of a number has apart.
-fn body_key(number: u8, lease: LeaseId) -> String {
+pub fn body_key(number: u8, lease: LeaseId) -> String {
     format!("genesys-once:{{{}}}:{lease}", name(number))
 }
 
-async fn replay(store: &RedisStore, number: u8) -> (Kept, Arc<Outcome>) {
+pub async fn replay(store: &RedisStore, number: u8) -> (Kept, Arc<Outcome>) {
     match apply(store, number, acquire(2)).await.unwrap() {
         Answer::Is(Some(RecordState::Cached { outcome, kept, .. })) => (kept, outcome),
         other => panic!("{other:?}"),
@@ -40,7 +32,7 @@ async fn replay(store: &RedisStore, number: u8) -> (Kept, Arc<Outcome>) {
 }
 
 /// The ids of the connections whose last command was this one.
-fn clients(server: &RedisServer, command: &str) -> Vec<String> {
+pub fn clients(server: &RedisServer, command: &str) -> Vec<String> {
     let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]);
     let last = format!("cmd={command} ");
     let lines = clients.lines().filter(|line| line.contains(&last));
@@ -215,6 +207,34 @@ async fn body_goes_with_its_record() {
     assert!(left().is_empty(), "kept although it is sensitive");
 }
 
+/// Of a sealed outcome nobody can see whether it is reduced.
+///
+/// Red when only one that says so leaves no body: without `outcome.is_sealed()` in
+/// `outcome_args`.
+#[cfg(feature = "encrypted")]
+#[tokio::test]
+async fn sealed_outcome_leaves_no_body_of_it_whole() {
+    use genesys_once::{Encrypted, EncryptionKeys};
+
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let store = Encrypted::new(store, EncryptionKeys::new("k1", [1; 32]).unwrap());
+    let (name, key) = (name(1), body_key(1, claim(1).lease));
+    store.apply(&name, acquire(1)).await.unwrap();
+    // As the whole outcome has left it, which was not recorded.
+    server.command::<()>(&["SET", &key, "all of it"]);
+    let mut reduced = complete(1, "");
+    if let Event::Complete { kept, .. } = &mut reduced {
+        *kept = Kept::Sensitive;
+    }
+    assert_eq!(store.apply(&name, reduced).await.unwrap(), Answer::Done);
+    assert_eq!(server.command::<u32>(&["EXISTS", &key]), 0);
+    let Some(RecordState::Cached { kept, .. }) = store.look(&name).await.unwrap() else {
+        panic!("it is not recorded");
+    };
+    assert_eq!(kept, Kept::Sensitive);
+}
+
 /// An operator's own finding may be large, too.
 #[tokio::test]
 async fn resolution_may_have_a_large_body() {
@@ -271,148 +291,4 @@ async fn bodies_are_on_no_list() {
     server.command::<()>(&["CONFIG", "RESETSTAT"]);
     store.list(&namespace, &ListQuery::all()).await.unwrap();
     assert!(!server.calls().iter().any(fetched), "a list has no bodies");
-}
-
-/// Answers that stop on their way hold up no other command.
-///
-/// Red when bodies go by the connection that all share, or when more of them are under
-/// way than may be.
-#[tokio::test]
-async fn replays_of_large_bodies_hold_up_nobody() {
-    let server = RedisServer::start();
-    let direct = RedisStore::connect(&server.url()).await.unwrap();
-    for number in 1..4 {
-        apply(&direct, number, complete(1, &body(number)))
-            .await
-            .unwrap();
-    }
-    // No connection brings as much as one body for now.
-    let narrow = Narrow::start(server.port).await;
-    narrow.bring_at_most(100_000);
-    let store = RedisStore::connect(&narrow.url()).await.unwrap();
-    let store = store.max_replay_bytes(LARGE + LARGE / 2);
-    let replays: Vec<_> = (1..4)
-        .map(|number| {
-            let store = store.clone();
-            tokio::spawn(async move { replay(&store, number).await })
-        })
-        .collect();
-    eventually("a body is under way", async || narrow.stopped() > 0).await;
-    for number in 10..60 {
-        let acquired = timeout(EVER, apply(&store, number, acquire(1))).await;
-        assert_eq!(acquired.unwrap().unwrap(), Answer::Done);
-    }
-    assert_eq!(
-        narrow.stopped(),
-        1,
-        "two of them are more than may be under way"
-    );
-    assert!(replays.iter().all(|replay| !replay.is_finished()));
-    narrow.bring_at_most(usize::MAX);
-    for (replay, number) in replays.into_iter().zip(1..) {
-        let (kept, outcome) = timeout(EVER, replay).await.unwrap().unwrap();
-        assert!(kept == Kept::Whole && outcome.body == body(number));
-    }
-}
-
-/// Whatever stands between the engine and the server cuts what is long.
-///
-/// Red when a body is sent again and again.
-#[tokio::test]
-async fn body_is_sent_three_times_at_most() {
-    let server = RedisServer::start();
-    let narrow = Narrow::start(server.port).await;
-    let store = RedisStore::connect(&narrow.url()).await.unwrap();
-    apply(&store, 1, acquire(1)).await.unwrap();
-    narrow.cut_after(100_000);
-    let send = async || apply(&store, 1, complete(1, &body(1))).await.unwrap_err();
-    for _ in 0..3 {
-        let error = send().await;
-        assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
-    }
-    for _ in 0..2 {
-        assert_eq!(send().await.refusal(), Some(RefusalKind::TooLarge));
-    }
-    assert_eq!(narrow.cut(), 3);
-    // Its smaller form is taken, and others go on as before.
-    let mut reduced = complete(1, "");
-    if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = Kept::TooLarge;
-    }
-    assert_eq!(apply(&store, 1, reduced).await.unwrap(), Answer::Done);
-}
-
-/// A server that is there and takes no such value, whoever sends it.
-#[tokio::test]
-async fn body_that_a_server_never_takes_is_left_out() {
-    let server = Options::default().set("proto-max-bulk-len", "1mb").start();
-    let store = RedisStore::connect(&server.url()).await.unwrap();
-    apply(&store, 1, acquire(1)).await.unwrap();
-    let long = "x".repeat(2 << 20);
-    let mut refused: Option<StoreError> = None;
-    for _ in 0..4 {
-        let error = apply(&store, 1, complete(1, &long)).await.unwrap_err();
-        refused = Some(error).filter(StoreError::is_refused);
-    }
-    let refused = refused.expect("it is sent for ever");
-    assert_eq!(
-        refused.refusal(),
-        Some(RefusalKind::TooLarge),
-        "{refused:?}"
-    );
-    assert!(chain(&refused).contains("not taken"), "{refused:?}");
-}
-
-/// A body is in its record's slot, wherever that goes.
-///
-/// Red when `ASK` or `MOVED` is not followed on the connections for bodies.
-#[tokio::test]
-async fn large_body_follows_its_slot() {
-    let cluster = RedisCluster::start().await;
-    let (store, other) = (connect(&cluster).await, connect(&cluster).await);
-    apply(&store, 1, complete(1, &body(1))).await.unwrap();
-    replay(&other, 1).await;
-    let record = name(1).to_string();
-    let (slot, from) = (
-        cluster.slot(&record).to_string(),
-        cluster.primary_of(&record),
-    );
-    let to = (from + 1) % 3;
-    let id = |node: usize| cluster.nodes[node].command::<String>(&["CLUSTER", "MYID"]);
-    let set = |node: usize, state: &str, of: usize| {
-        cluster.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", &slot, state, &id(of)]);
-    };
-    set(to, "IMPORTING", from);
-    set(from, "MIGRATING", to);
-    let port = cluster.nodes[to].port.to_string();
-    let body_key = body_key(1, claim(1).lease);
-    let migrate = [
-        "MIGRATE",
-        "127.0.0.1",
-        &port,
-        "",
-        "0",
-        "5000",
-        "KEYS",
-        &record,
-        &body_key,
-    ];
-    cluster.nodes[from].command::<()>(&migrate);
-    let (kept, outcome) = replay(&other, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
-    set(to, "NODE", to);
-    set(from, "NODE", to);
-    let (kept, outcome) = replay(&other, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
-    apply(
-        &other,
-        1,
-        Event::Forget {
-            lease: claim(9).lease,
-        },
-    )
-    .await
-    .unwrap();
-    let there: u32 = cluster.nodes[to].command(&["EXISTS", &body_key]);
-    assert_eq!(there, 0);
 }

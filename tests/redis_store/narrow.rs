@@ -1,8 +1,8 @@
 //! A way to a server on which large things go badly: connections that stop once
 //! they have brought so much, are slow, or are cut once they have taken so much.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,9 +21,27 @@ struct Limits {
     pause: AtomicUsize,
     stopped: AtomicUsize,
     cut: AtomicUsize,
+    server: u16,
+    lost: Mutex<Option<String>>,
 }
 
 impl Limits {
+    /// Removes the key that is to be gone, before a script runs.
+    async fn lose(&self, piece: &[u8]) {
+        const SCRIPT: &[u8] = b"EVALSHA";
+        let lost = self.lost.lock().unwrap().clone();
+        let Some(key) = lost.filter(|_| piece.windows(SCRIPT.len()).any(|at| at == SCRIPT)) else {
+            return;
+        };
+        let mut server = TcpStream::connect(("127.0.0.1", self.server))
+            .await
+            .unwrap();
+        let command = format!("DEL {key}\r\n");
+        server.write_all(command.as_bytes()).await.unwrap();
+        // `:0` or `:1`: by now it is gone.
+        server.read_exact(&mut [0; 4]).await.unwrap();
+    }
+
     async fn pace(&self, bytes: usize) {
         let pause = self.pause.load(Ordering::SeqCst) * bytes / (16 << 10);
         if pause > 0 {
@@ -49,6 +67,8 @@ impl Narrow {
             pause: AtomicUsize::new(0),
             stopped: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
+            server,
+            lost: Mutex::new(None),
         });
         let task = tokio::spawn({
             let limits = limits.clone();
@@ -93,6 +113,11 @@ impl Narrow {
         self.limits.pause.store(pause, Ordering::SeqCst);
     }
 
+    /// That key is gone whenever a script is about to run.
+    pub fn lose(&self, key: Option<&str>) {
+        *self.limits.lost.lock().unwrap() = key.map(str::to_owned);
+    }
+
     /// How many have stopped.
     pub fn stopped(&self) -> usize {
         self.limits.stopped.load(Ordering::SeqCst)
@@ -135,6 +160,7 @@ async fn take(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, limits: &Limits) 
             limits.cut.fetch_add(1, Ordering::SeqCst);
             return;
         }
+        limits.lose(&buffer[..count]).await;
         limits.pace(count).await;
         if to.write_all(&buffer[..count]).await.is_err() {
             return;

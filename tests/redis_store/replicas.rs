@@ -168,6 +168,56 @@ async fn nobody_else_waits_for_replicas() {
     assert_eq!(waiting.await.unwrap().unwrap(), Answer::Done);
 }
 
+/// As many wait as there are connections for it, and one more is told so.
+///
+/// Red when that is taken for a store that is down (without the arm of `waiting.busy` in
+/// `Copies::apply`), when a lease does not live on that no connection was free for
+/// (without that of `waiting.unsent`, or `busy ||` in it), and when such a one counts as
+/// copied (with `Ok` in the place of `Err(error)` there).
+#[tokio::test]
+async fn one_too_many_waits_for_no_replica() {
+    let (primary, replicas) = replicated::<2>().await;
+    let store = store(&primary, EVER).await;
+    apply(&store, 1, acquire(1)).await.unwrap();
+    replicas[1].pause();
+    let waiting: Vec<_> = (2..18)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { apply(&store, number, acquire(1)).await })
+        })
+        .collect();
+    eventually("all connections are in use", async || {
+        primary.blocked_clients() == 16
+    })
+    .await;
+    let busy = |answer: Result<Answer, StoreError>| {
+        let error = answer.unwrap_err();
+        assert!(chain(&error).contains("too many wait"), "{error:?}");
+        assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
+    };
+    busy(apply(&store, 20, acquire(1)).await);
+    assert_eq!(
+        store.look(&name(20)).await.unwrap(),
+        None,
+        "nothing is sent"
+    );
+    let Some(RecordState::Locked { seen: before, .. }) = store.look(&name(1)).await.unwrap() else {
+        panic!("not locked");
+    };
+    busy(apply(&store, 1, extend(1)).await);
+    let Some(RecordState::Locked { seen, .. }) = store.look(&name(1)).await.unwrap() else {
+        panic!("not locked");
+    };
+    assert_ne!(seen.rev, before.rev, "it was not extended");
+    // Of somebody else's key the holder is told all the same.
+    let late = apply(&store, 1, extend(7)).await.unwrap();
+    assert_eq!(late, Answer::NotHolder);
+    replicas[1].resume();
+    for acquired in waiting {
+        assert_eq!(acquired.await.unwrap().unwrap(), Answer::Done);
+    }
+}
+
 #[tokio::test]
 async fn connections_are_used_again() {
     let (primary, _replicas) = replicated::<2>().await;
@@ -209,6 +259,20 @@ async fn zero_replicas_are_none() {
     );
     let store = strict.replicas(0, SHORT);
     assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
+}
+
+/// Red when no time at all is sent to a server, to which it is for ever (without
+/// `max(1)` in `Waiting::send`), or when the longest is added to others (without
+/// `min(DAY)` in `Copies::new`).
+#[tokio::test]
+async fn replicas_are_waited_for_as_long_as_anybody_says() {
+    let (primary, _replicas) = replicated::<2>().await;
+    let store = RedisStore::connect(&primary.url()).await.unwrap();
+    let strict = store.clone().replicas(3, Duration::ZERO);
+    let error = apply(&strict, 1, acquire(1)).await.unwrap_err();
+    assert!(chain(&error).contains("of 3 replicas have it"), "{error:?}");
+    let patient = store.replicas(2, Duration::MAX);
+    assert_eq!(apply(&patient, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
 /// Red when transitions that wait for replicas go by the map alone: to a key that is

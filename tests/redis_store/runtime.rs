@@ -12,6 +12,7 @@ use super::connect::unavailable;
 use super::name;
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
+use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
 /// A runtime without a driver makes the client panic in the middle.
 ///
@@ -103,4 +104,33 @@ fn store_outlives_the_runtime_that_made_it() {
     visitor
         .block_on(waiting)
         .expect("the channel is subscribed");
+}
+
+/// Red when sentinels are listened to from `connect` on only, and no more once that
+/// runtime has ended (without `sentinels.follow()` in `Place::dial`, or without
+/// `is_finished()` in `Sentinels::follow`): of a primary that is replaced without noticing
+/// nobody would tell the store.
+#[test]
+fn sentinels_are_listened_to_on_the_next_runtime_as_well() {
+    let (home, visitor) = (Runtime::new().unwrap(), single());
+    let set_up = visitor.block_on(RedisSentinel::start());
+    let store = home.block_on(RedisStore::sentinel(set_up.urls(), PRIMARY));
+    let store = store.unwrap();
+    let listeners = || {
+        let listens = |sentinel: &&RedisServer| {
+            let clients: String = sentinel.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+            clients.contains(" sub=1 ")
+        };
+        set_up.sentinels.iter().filter(listens).count()
+    };
+    home.block_on(eventually("the store listens", async || listeners() == 3));
+    drop(home);
+    visitor.block_on(async {
+        eventually("nobody listens", async || listeners() == 0).await;
+        eventually("the store connects again", async || {
+            store.look(&name(1)).await.is_ok()
+        })
+        .await;
+        eventually("the store listens again", async || listeners() == 3).await;
+    });
 }

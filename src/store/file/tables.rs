@@ -254,7 +254,7 @@ impl Snapshot {
     }
 
     /// A page of a namespace's records after a key, or its first: among [`PIECE`]
-    /// rows.
+    /// of them.
     pub(super) fn page(
         &self,
         namespace: &Namespace,
@@ -278,23 +278,18 @@ impl Snapshot {
         };
         let mut page = Page::default();
         let mut names = names.iter().peekable();
-        let mut last = None;
-        while let Some(row) = names.next() {
+        while let Some((row, name)) = names.next() {
             page.examined += 1;
-            // Whatever else is in the tables is no record of this namespace's.
-            if let Some(name) = record_name(row)
-                && let Some(row) = self.row(row)?
-            {
-                last = Some(name.key);
-                match row.read(&name, now) {
+            if let Some(row) = self.row(row)? {
+                match row.read(name, now) {
                     Ok(Some((record, left))) => page.add(query, name.key, record.state(left)),
                     Ok(None) => {}
-                    Err(error) => page.add_unreadable(unreadable(&name, &row.bytes, &error)),
+                    Err(error) => page.add_unreadable(unreadable(name, &row.bytes, &error)),
                 }
             }
             let is_over = page.examined >= PIECE || page.is_full(query);
-            if let Some(key) = last.filter(|_| is_over && names.peek().is_some()) {
-                page.next = Some(Cursor::of_key(key));
+            if is_over && names.peek().is_some() {
+                page.next = Some(Cursor::of_key(name.key));
                 break;
             }
         }
@@ -302,13 +297,23 @@ impl Snapshot {
     }
 }
 
-/// The first rows of a table that a page looks at, and the one after them.
+/// The first records of a table that a page looks at, and the one after them. Whatever
+/// else is in it is no record of that namespace's.
 fn names_in<V: redb::Value + 'static>(
     table: &ReadOnlyTable<&'static str, V>,
     range: (Bound<&str>, Bound<&str>),
-) -> Result<Vec<String>, redb::Error> {
-    let rows = table.range::<&str>(range)?.take(PIECE + 1);
-    rows.map(|row| Ok(row?.0.value().to_owned())).collect()
+) -> Result<Vec<(String, RecordName)>, redb::Error> {
+    let mut names = Vec::new();
+    for row in table.range::<&str>(range)? {
+        let row = row?.0.value().to_owned();
+        if let Some(name) = record_name(&row) {
+            names.push((row, name));
+        }
+        if names.len() > PIECE {
+            break;
+        }
+    }
+    Ok(names)
 }
 
 /// A record that could not be read, for an operator.

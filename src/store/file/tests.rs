@@ -3,6 +3,7 @@
 
 mod disk;
 mod growth;
+mod lists;
 mod named;
 mod threads;
 mod unreadable;

@@ -144,3 +144,24 @@ pub(super) fn is_primary(role: Result<Value, Failure>) -> Result<(), String> {
         Err(failure) => Err(failure.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red where a server that does not answer is taken for the primary: with `Ok` for
+    /// any failure, and for any role; and where one that may not be asked is not.
+    #[test]
+    fn server_that_is_silent_about_its_role_is_no_primary() {
+        let role = |role: &str| Ok(Value::Array(vec![Value::BulkString(role.into())]));
+        let refused = Failure::Server {
+            code: "NOPERM".into(),
+            text: "NOPERM User app has no permissions".into(),
+        };
+        assert_eq!(is_primary(role("master")), Ok(()));
+        assert_eq!(is_primary(Err(refused)), Ok(()));
+        assert_eq!(is_primary(role("slave")), Err("is a replica".into()));
+        let silent = Failure::Lost("does not answer".into());
+        assert_eq!(is_primary(Err(silent)), Err("does not answer".into()));
+    }
+}

@@ -236,3 +236,44 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
     // Every change under this lock leaves whole connections.
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Red where a command that has only begun counts as movement for the line behind
+    /// it (a server that takes one command after another and answers none kept all of
+    /// them waiting), or where what moved does not; and where whoever is in line is not
+    /// told of it: without the condition, its body, and `line.is_none()`.
+    #[tokio::test(start_paused = true)]
+    async fn line_moves_with_what_moved_and_not_with_what_began() {
+        let (life, line) = (Life::new(), Life::new());
+        let born = Instant::now();
+        sleep(SECOND).await;
+        let mute = while_moving(&life, Some(&line), 2 * SECOND, pending::<()>());
+        assert_eq!(mute.await, None);
+        assert_eq!((line.moved(), born.elapsed()), (born, 3 * SECOND));
+
+        let moving = async {
+            sleep(SECOND).await;
+            life.move_at(Instant::now());
+            sleep(SECOND + SECOND / 2).await;
+        };
+        let sent = while_moving(&life, Some(&line), 2 * SECOND, moving);
+        assert_eq!(sent.await, Some(()));
+        assert_eq!(line.moved(), born + 4 * SECOND);
+
+        // In line, from the moment at which it got there.
+        let in_line = async {
+            sleep(SECOND).await;
+            let turn = sleep(SECOND + SECOND / 2);
+            while_moving(&line, None, 2 * SECOND, turn).await
+        };
+        let told = alive::within(2 * SECOND, in_line).await;
+        assert_eq!(told, Some(Some(())));
+    }
+}
