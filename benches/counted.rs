@@ -29,7 +29,7 @@ use genesys_once::{DataActionRequest, Engine, IdempotencyKey, MemoryStore, Redis
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::Runtime;
 
-use hand_written::Kept;
+use hand_written::StoredBody;
 use measure::{TASKS, throughput};
 use redis_server::RedisServer;
 use steps::{Driver, Steps};
@@ -135,7 +135,7 @@ fn counted_get_redis(runtime: &Runtime, connection: &MultiplexedConnection, name
                 let mut get = redis::cmd("GET");
                 get.arg(&names[n]);
                 let json: Vec<u8> = get.query_async(&mut connection).await.expect("a record");
-                black_box(Kept::read(&json));
+                black_box(StoredBody::read(&json));
             }
         }
     }));

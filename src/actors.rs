@@ -33,6 +33,7 @@
 //! no names, since ractor's registry is global and an engine is not.
 
 pub(crate) mod access_log;
+pub(crate) mod backlog;
 pub(crate) mod caller;
 pub(crate) mod execution;
 mod finish;
@@ -47,10 +48,9 @@ pub(crate) mod shared;
 pub(crate) mod supervisor;
 pub(crate) mod token;
 pub(crate) mod unmatched;
-pub(crate) mod waits;
 pub(crate) mod walk;
 pub(crate) mod watcher;
 
+pub use self::backlog::{Backlog, BacklogEntry};
 pub(crate) use self::resolution::resolve;
 pub use self::supervisor::{Drained, EngineMessage};
-pub use self::waits::{Wait, Waits};

@@ -10,7 +10,7 @@ use ractor::{ActorRef, ActorStatus};
 use tokio::sync::watch;
 
 use crate::actors::shared::Shared;
-use crate::actors::{Drained, EngineMessage, Waits, caller};
+use crate::actors::{Backlog, Drained, EngineMessage, caller};
 use crate::error::Error;
 use crate::key::Namespace;
 use crate::outcome::{Reply, Served};
@@ -151,13 +151,13 @@ impl Engine {
             permits,
             tokens,
             hold,
-            waits,
+            backlog,
             ..
         } = &*self.inner.shared;
-        let waits = waits.now();
+        let backlog = backlog.now();
         Stats {
             executions: flights.under_way(),
-            in_flight: permits.held().saturating_sub(waits.limiter.executions),
+            in_flight: permits.held().saturating_sub(backlog.limiter.executions),
             waiting: flights.places_taken().saturating_sub(flights.under_way()),
             served_upstream: counts.served(Served::Upstream),
             served_joined: counts.served(Served::Joined),
@@ -170,8 +170,8 @@ impl Engine {
             store_emptied: self.inner.shared.store.emptied(self.namespace()),
             token_valid_for: tokens.as_ref().and_then(|tokens| tokens.valid_for()),
             token_fetches: tokens.as_ref().map_or(0, |tokens| tokens.renewals()),
-            held_for: hold.left(),
-            waits,
+            cooldown: hold.left(),
+            backlog,
         }
     }
 
@@ -264,7 +264,7 @@ pub struct Stats {
     pub token_fetches: usize,
     /// For how long the platform holds everybody back, at most an hour; zero where it
     /// does not. The slow start after it is not in it.
-    pub held_for: Duration,
+    pub cooldown: Duration,
     /// What executions wait for, and for how long.
-    pub waits: Waits,
+    pub backlog: Backlog,
 }

@@ -28,7 +28,7 @@
 //!
 //! What is known of an execution also stands in its [`Progress`], which
 //! outlives it: dropping an execution in mid-step loses nothing, since
-//! [`Progress::settle`] can still end its record by what is known.
+//! [`Progress::finish`] can still end its record by what is known.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use crate::error::{Error, StoreError};
 use crate::key::{Fingerprint, IdempotencyKey, RecordName};
 use crate::outcome::Outcome;
-use crate::record::{self, About, Answer, Claim, Event, Phase, Seen};
+use crate::record::{self, About, Answer, Claim, Event, Phase, Revision};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 
@@ -120,7 +120,7 @@ mod sealed {
 #[derive(Debug)]
 pub struct Hashed {
     /// A version of the record whose lease has lapsed by this process's own clock.
-    watched: Option<Seen>,
+    watched: Option<Revision>,
 }
 
 /// The key is held; waits for `execute` or `release`.

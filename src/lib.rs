@@ -149,7 +149,7 @@ mod store;
 pub mod testing;
 mod upstream;
 
-pub use self::actors::{Drained, EngineMessage, Wait, Waits};
+pub use self::actors::{Backlog, BacklogEntry, Drained, EngineMessage};
 pub use self::engine::{Engine, EngineBuilder, Forgotten, IndeterminateKeys, ScopedEngine, Stats};
 pub use self::error::{
     Cause, Error, KeyState, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
@@ -157,7 +157,7 @@ pub use self::error::{
 pub use self::key::{
     Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
 };
-pub use self::outcome::{BodyEnd, Kept, Outcome, Reply, Served, Then, Verdict};
+pub use self::outcome::{BodyEnd, Outcome, Recovery, Reply, Served, StoredBody, Verdict};
 pub use self::policy::{OnDuplicate, OnUnknown, RetryPolicy, classify, retry_after};
 pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload, Scope};

@@ -17,12 +17,9 @@ use crate::key::IdempotencyKey;
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The HTTP status.
-    pub status_code: StatusCode,
-    /// The headers, repeated ones included.
-    pub headers: HeaderMap,
-    /// The body's bytes as they came.
-    pub body: Bytes,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
     /// These parts stand for others, which only `Encrypted` can open.
     sealed: bool,
     body_end: BodyEnd,
@@ -73,14 +70,39 @@ pub(crate) fn is_kept(name: &HeaderName) -> bool {
 
 impl Outcome {
     /// An outcome with these parts.
-    pub fn new(status_code: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+    pub fn new(status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
         Self {
-            status_code,
+            status,
             headers,
             body: body.into(),
             sealed: false,
             body_end: BodyEnd::default(),
         }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The headers, repeated ones included.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The headers, to change.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+
+    /// The body's bytes as the platform sent them.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The body, to replace.
+    pub fn body_mut(&mut self) -> &mut Bytes {
+        &mut self.body
     }
 
     /// The same outcome, of whose body's end this is known. One that is
@@ -103,17 +125,17 @@ impl Outcome {
     }
 
     /// How much of the outcome there is.
-    fn kept(&self) -> Kept {
+    fn stored_body(&self) -> StoredBody {
         match self.body_end {
-            BodyEnd::Unread => Kept::TooLarge,
-            BodyEnd::Marked | BodyEnd::Closed => Kept::Whole,
+            BodyEnd::Unread => StoredBody::OmittedTooLarge,
+            BodyEnd::Marked | BodyEnd::Closed => StoredBody::Full,
         }
     }
 
     /// What of the outcome is recorded, where nothing else limits that.
-    pub(crate) fn to_keep(self: Arc<Self>) -> (Arc<Self>, Kept) {
-        match self.kept() {
-            Kept::Whole => (self, Kept::Whole),
+    pub(crate) fn to_keep(self: Arc<Self>) -> (Arc<Self>, StoredBody) {
+        match self.stored_body() {
+            StoredBody::Full => (self, StoredBody::Full),
             kept => (Arc::new(self.status_only()), kept),
         }
     }
@@ -177,7 +199,7 @@ impl Outcome {
     /// What is kept of an answer that may not, or cannot, be stored: its status. No
     /// digest of the body: whoever knows the form of a short one would find it by trying.
     pub(crate) fn status_only(&self) -> Self {
-        Self::new(self.status_code, HeaderMap::new(), "")
+        Self::new(self.status, HeaderMap::new(), "")
     }
 
     /// The value of a header, where it is there and readable text.
@@ -196,7 +218,7 @@ impl Outcome {
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outcome")
-            .field("status_code", &self.status_code)
+            .field("status", &self.status)
             .field("headers", &self.headers.keys().collect::<Vec<_>>())
             .field("body_bytes", &self.body.len())
             .finish()
@@ -211,13 +233,13 @@ pub struct Reply {
     key: IdempotencyKey,
     served: Served,
     recorded: bool,
-    kept: Kept,
+    kept: StoredBody,
 }
 
 impl Reply {
     pub(crate) fn new(key: IdempotencyKey, outcome: Arc<Outcome>, served: Served) -> Self {
         Self {
-            kept: outcome.kept(),
+            kept: outcome.stored_body(),
             outcome,
             key,
             served,
@@ -242,14 +264,14 @@ impl Reply {
         self
     }
 
-    pub(crate) fn with_kept(mut self, kept: Kept) -> Self {
+    pub(crate) fn with_stored_body(mut self, kept: StoredBody) -> Self {
         self.kept = kept;
         self
     }
 
     /// The HTTP status of the platform's answer.
     pub fn status(&self) -> StatusCode {
-        self.outcome.status_code
+        self.outcome.status
     }
 
     /// Whether the status is 2xx. A reply may just as well be the platform's
@@ -270,7 +292,7 @@ impl Reply {
     }
 
     /// The body's bytes. Empty where the record holds none: see
-    /// [`kept`](Self::kept).
+    /// [`kept`](Self::stored_body).
     pub fn body(&self) -> &Bytes {
         &self.outcome.body
     }
@@ -309,7 +331,7 @@ impl Reply {
     /// How much of the outcome this reply holds: a replay of a `sensitive`
     /// request or of an answer too large for the store has its status only. The
     /// first reply, too, lacks a body that is larger than `max_response_bytes`.
-    pub fn kept(&self) -> Kept {
+    pub fn stored_body(&self) -> StoredBody {
         self.kept
     }
 }
@@ -350,14 +372,14 @@ impl fmt::Display for Served {
 /// How much of an outcome a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kept {
+pub enum StoredBody {
     /// Status, headers and body.
-    Whole,
+    Full,
     /// The status alone: the request was marked sensitive.
-    Sensitive,
+    OmittedSensitive,
     /// The status alone: the answer is larger than `max_response_bytes`, or than the
     /// store can take.
-    TooLarge,
+    OmittedTooLarge,
 }
 
 /// What an answer proves.
@@ -367,7 +389,7 @@ pub enum Verdict {
     /// Executed, or refused for good: recorded and replayed.
     Final,
     /// Proven not executed.
-    NotExecuted(Then),
+    NotExecuted(Recovery),
     /// Nothing is proven: it may have been executed.
     Unknown,
 }
@@ -375,11 +397,11 @@ pub enum Verdict {
 /// What to do after an answer that proves that nothing was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Then {
+pub enum Recovery {
     /// Wait as long as the platform asks, then try again.
     Retry,
     /// Drop the token that was refused, then send once more with a fresh one.
     RenewToken,
     /// Give the answer to every waiter and record nothing.
-    HandOver,
+    PassThrough,
 }

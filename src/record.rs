@@ -50,7 +50,7 @@ pub use self::transition::apply;
 pub use self::verdict::{MAX_REFUSAL_BYTES, Refusal, Resolution};
 use crate::key::Fingerprint;
 pub use crate::key::{LeaseId, Version};
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 
 /// The version of the rules by which this crate writes records, raised whenever a
 /// rule of the protocol changes. Each namespace has a least one: see
@@ -75,7 +75,7 @@ pub enum Phase {
 
 /// The version of a record that somebody saw, for compare-and-set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Seen {
+pub struct Revision {
     /// The record's revision, raised by every write and every extension.
     pub rev: u64,
     /// The lease that wrote it.
@@ -137,7 +137,7 @@ pub enum Content {
         /// The outcome, or its status alone.
         outcome: Arc<Outcome>,
         /// How much of it is there.
-        kept: Kept,
+        kept: StoredBody,
         /// Where it comes from.
         origin: Origin,
     },
@@ -229,8 +229,8 @@ impl Record {
     }
 
     /// The version of this record.
-    pub fn seen(&self) -> Seen {
-        Seen {
+    pub fn seen(&self) -> Revision {
+        Revision {
             rev: self.rev,
             lease: self.lease,
         }

@@ -42,7 +42,7 @@ pub use scope::Scope;
 /// let b = DataActionRequest::new("custom_-_1", r#"{"note":"\u00e9","customer":42.0}"#)?;
 /// assert_eq!(IdempotencyKey::of(&a), IdempotencyKey::of(&b));
 ///
-/// let again = b.scope("retry of 2 May")?;
+/// let again = b.with_scope("retry of 2 May")?;
 /// assert_ne!(IdempotencyKey::of(&a), IdempotencyKey::of(&again));
 /// # Ok::<(), genesys_once::Error>(())
 /// ```
@@ -137,7 +137,7 @@ impl DataActionRequest {
     /// [`Error::InvalidRequest`] with the field `scope` unless `word` has 1–255
     /// bytes and no control characters, and where the request has a scope already:
     /// code that is given a request does not replace the scope that keeps it apart.
-    pub fn scope(self, word: impl AsRef<str>) -> Result<Self, Error> {
+    pub fn with_scope(self, word: impl AsRef<str>) -> Result<Self, Error> {
         let word = checked("scope", word.as_ref(), 255)?;
         if self.0.scope.is_some() {
             let reason = "it is set already; see Engine::scoped";
@@ -157,7 +157,7 @@ impl DataActionRequest {
     ///
     /// [`Error::InvalidRequest`] with the field `key` unless `key` has 1–255
     /// bytes and no control characters.
-    pub fn key(self, key: impl AsRef<str>) -> Result<Self, Error> {
+    pub fn with_key(self, key: impl AsRef<str>) -> Result<Self, Error> {
         let key = checked("key", key.as_ref(), 255)?;
         Ok(self.with(|parts| parts.own_key = Some(key)))
     }
@@ -171,7 +171,7 @@ impl DataActionRequest {
     /// use genesys_once::{DataActionRequest, IdempotencyKey};
     ///
     /// let plain = DataActionRequest::new("custom_-_refund", r#"{"order":42}"#)?;
-    /// let labelled = plain.clone().label("refund order 42")?;
+    /// let labelled = plain.clone().with_label("refund order 42")?;
     /// assert_eq!(IdempotencyKey::of(&plain), IdempotencyKey::of(&labelled));
     /// # Ok::<(), genesys_once::Error>(())
     /// ```
@@ -180,7 +180,7 @@ impl DataActionRequest {
     ///
     /// [`Error::InvalidRequest`] with the field `label` unless `text` has 1–256
     /// bytes and no control characters.
-    pub fn label(self, text: impl AsRef<str>) -> Result<Self, Error> {
+    pub fn with_label(self, text: impl AsRef<str>) -> Result<Self, Error> {
         let label = checked("label", text.as_ref(), 256)?;
         Ok(self.with(|parts| parts.label = Some(label)))
     }
@@ -214,7 +214,7 @@ impl DataActionRequest {
     /// [`Error::InvalidRequest`] with the field `ignoring` for a malformed
     /// pointer, for the empty one, which points at the whole payload, and where
     /// the pointers leave nothing of a payload but an empty object or array: all
-    /// requests of the action would be one. [`key`](Self::key) does that where it
+    /// requests of the action would be one. [`with_key`](Self::with_key) does that where it
     /// is wanted.
     pub fn ignoring<P: AsRef<str>>(
         self,
@@ -275,6 +275,11 @@ impl DataActionRequest {
     /// The caller's own bytes.
     pub fn payload(&self) -> &Bytes {
         self.0.payload.bytes()
+    }
+
+    /// The key of this request: [`IdempotencyKey::of`].
+    pub fn idempotency_key(&self) -> IdempotencyKey {
+        self.0.key
     }
 
     /// What this request asks for besides its key: two requests with equal

@@ -125,7 +125,7 @@ pub trait Store: Send + Sync + 'static {
     /// Which part of the store has the record of `name`, as a number of the
     /// store's own; 0, the only one, by default. Parts fail apart: while one does
     /// not answer, the engine goes on with the others.
-    fn part(&self, name: &RecordName) -> u64 {
+    fn shard(&self, name: &RecordName) -> u64 {
         let _ = name;
         0
     }
@@ -289,8 +289,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).changed(name)
     }
 
-    fn part(&self, name: &RecordName) -> u64 {
-        (**self).part(name)
+    fn shard(&self, name: &RecordName) -> u64 {
+        (**self).shard(name)
     }
 
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {

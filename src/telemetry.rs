@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `genesys_once.execute` | caller, around `Engine::execute` | `namespace`, `key`, `action_id`, `served`, `attempts`, `verdict`, `correlation_id`, `error.type` |
 //! | `genesys_once.flight` | execution, child of its first caller's span | `namespace`, `key`, `action_id`, `attempts`, `verdict`, `error.type` |
-//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `otel.kind` (`client`), `http.request.method`, `http.request.resend_count`, `url.full`, `server.address`, `server.port`, `http.response.status_code`, `error.type` |
+//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `otel.kind` (`client`), `http.request.method`, `http.request.resend_count`, `url.full`, `server.address`, `server.port`, `http.response.status()`, `error.type` |
 //!
 //! All are of level `INFO` and target `genesys_once`. `key` is the first 12 of the
 //! key's 64 hex digits: enough to find it, too few to be one. `served` is
@@ -20,8 +20,8 @@
 //! execution that answered: a replay made no attempt. A caller who joined follows
 //! from the flight that it joined. A flight's span ends with its answer, and may
 //! outlast the caller's that gave up. `error.type` and
-//! `http.response.status_code` are names of OpenTelemetry's semantic conventions;
-//! a span that ends with an error also has `otel.status_code` `ERROR`, which, as
+//! `http.response.status()` are names of OpenTelemetry's semantic conventions;
+//! a span that ends with an error also has `otel.status()` `ERROR`, which, as
 //! `otel.kind`, the bridge from `tracing` to OpenTelemetry reads. A call that is
 //! answered with 4xx or 5xx, or not at all, has the status `ERROR`, as the conventions
 //! for HTTP clients want it; its `error.type` is the status, `no_answer` or
@@ -55,7 +55,7 @@
 //! | `genesys_once_upstream_call_duration_seconds` | histogram | seconds | `verdict`: `final`, `not_executed`, `unknown` | Time from sending a call to its answer or failure. |
 //! | `genesys_once_upstream_responses_total` | counter | count | `status`: `2xx`, `3xx`, `4xx`, `429`, `5xx`, `none`; `action`: the first 100 of a process, then `other` | Calls at the platform by the class of the answer's status, none without an answer. |
 //! | `genesys_once_refusals_total` | counter | count | `action`: the first 100 of a process, then `other` | Executions that ended with a refusal of the platform: nothing was executed. |
-//! | `genesys_once_hold_duration_seconds` | histogram | seconds | `by`: `platform`, `limiter`, `permit`, `token`, `retry` | Time an execution waited before a call, by what held it back. |
+//! | `genesys_once_wait_duration_seconds` | histogram | seconds | `by`: `platform`, `limiter`, `permit`, `token`, `retry` | Time an execution waited before a call, by what held it back. |
 //! | `genesys_once_indeterminate_total` | counter | count | | Keys that became indeterminate: somebody has to resolve them. |
 //! | `genesys_once_indeterminate_keys` | gauge | count | | Indeterminate keys that the last walk found, in the process that made it. |
 //! | `genesys_once_indeterminate_oldest_seconds` | gauge | seconds | | Time since the oldest of these keys was sent. |

@@ -94,7 +94,7 @@ pub trait Upstream: Send + Sync + 'static {
     /// Where the engine's timer fires late, because the process did not run, the
     /// future is polled for up to a second more: the answer may be there already.
     /// The record counts that second. [`Call::may_leave`] is false in it.
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         Duration::from_secs(65)
     }
 
@@ -162,8 +162,8 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
         (**self).url(action)
     }
 
-    fn attempt_limit(&self) -> Duration {
-        (**self).attempt_limit()
+    fn attempt_timeout(&self) -> Duration {
+        (**self).attempt_timeout()
     }
 
     fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {

@@ -18,8 +18,9 @@ use genesys_once::testing::{
 use genesys_once::{
     Call, ClientAuth, Credentials, DataActionRequest, Drained, Engine, EngineBuilder,
     EngineMessage, Environment, Error, GenesysCloud, IdempotencyKey, MemoryStore, OnDuplicate,
-    OnUnknown, Outcome, RecordName, RecordState, Reply, Resolution, RetryHint, RetryPolicy, Route,
-    Served, Stats, Store, StoreError, Then, TokenError, Upstream, Verdict, canonical, classify,
+    OnUnknown, Outcome, RecordName, RecordState, Recovery, Reply, Resolution, RetryHint,
+    RetryPolicy, Route, Served, Stats, Store, StoreError, TokenError, Upstream, Verdict, canonical,
+    classify,
 };
 use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
@@ -35,8 +36,8 @@ fn tuned(upstream: impl Upstream, store: impl Store) -> EngineBuilder {
         .on_duplicate(OnDuplicate::Wait)
         .on_unknown(OnUnknown::Hold)
         .retry(RetryPolicy::default())
-        .classify(|outcome| match outcome.status_code.as_u16() {
-            418 => Verdict::NotExecuted(Then::HandOver),
+        .classify(|outcome| match outcome.status().as_u16() {
+            418 => Verdict::NotExecuted(Recovery::PassThrough),
             _ => classify::genesys(outcome),
         })
         .reconcile(|request: DataActionRequest, error: Error| async move {
@@ -135,8 +136,9 @@ async fn a_service_with_two_organisations() {
     let request = |payload: Value| {
         DataActionRequest::new("custom_-_1", &payload)
             .unwrap()
-            .ttl(Duration::from_secs(30))
-            .scope("monday")
+            .with_ttl(Duration::from_secs(30))
+            .unwrap()
+            .with_scope("monday")
             .and_then(|request| request.ignoring(["/timestamp"]))
             .unwrap()
     };
@@ -161,7 +163,7 @@ async fn a_service_with_two_organisations() {
 
     match one.inspect(&key).await.unwrap() {
         Some(RecordState::Cached { outcome, left, .. }) => {
-            assert_eq!(outcome.status_code, 200);
+            assert_eq!(outcome.status(), 200);
             assert!(left <= Duration::from_secs(30));
         }
         other => panic!("{other:?}"),

@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use genesys_once::record::{About, Answer, Attempts, Claim, Event, Holder, LeaseId, Origin};
 use genesys_once::{
-    Encrypted, EncryptionKeys, FileStore, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName,
-    RedisStore, Store,
+    Encrypted, EncryptionKeys, FileStore, Fingerprint, IdempotencyKey, Outcome, RecordName,
+    RedisStore, Store, StoredBody,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use support::redis::RedisServer;
@@ -127,7 +127,7 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
                 claim: claim.clone(),
                 step: 0,
                 outcome: Arc::new(Outcome::new(StatusCode::OK, headers(), body)),
-                kept: Kept::Whole,
+                kept: StoredBody::Full,
                 origin: Origin {
                     action: about().action,
                     answered: Some(SystemTime::now()),

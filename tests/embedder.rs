@@ -135,7 +135,7 @@ async fn pass_on(
         // The payload's meaning is the key: nothing needs to be said.
         true => request.clone(),
         // The mistake: a key made of the text, and texts differ.
-        false => request.clone().key(text_digest(request.payload()))?,
+        false => request.clone().with_key(text_digest(request.payload()))?,
     };
     engine.execute(request).await
 }
@@ -190,7 +190,7 @@ async fn book(engine: &Engine, order: usize, corrected: bool) -> Result<Reply, E
     match engine.execute(request()?).await {
         // The mistake: "it failed, so once more, under another scope".
         Err(Error::Indeterminate { .. }) if !corrected => {
-            engine.execute(request()?.scope("second try")?).await
+            engine.execute(request()?.with_scope("second try")?).await
         }
         answer => answer,
     }
@@ -238,7 +238,7 @@ fn a_retry_of_one_s_own_is_found() {
     });
     // One order whose call may have been executed, and nothing else.
     match &smallest[..] {
-        [Step::Answer(outcome)] => assert_eq!(outcome.status_code, 503),
+        [Step::Answer(outcome)] => assert_eq!(outcome.status(), 503),
         [Step::Cut | Step::Reset] => {}
         other => panic!("{other:?}"),
     }

@@ -21,8 +21,8 @@ mod encrypted {
 
     use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Refusal};
     use genesys_once::{
-        Encrypted, EncryptionKeys, Fingerprint, IdempotencyKey, Kept, Outcome, RecordName,
-        RecordState, Store, StoreError,
+        Encrypted, EncryptionKeys, Fingerprint, IdempotencyKey, Outcome, RecordName, RecordState,
+        Store, StoreError, StoredBody,
     };
     use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -60,7 +60,7 @@ mod encrypted {
         Outcome::new(StatusCode::CREATED, headers, body)
     }
 
-    pub fn complete(holder: u8, outcome: Outcome, kept: Kept) -> Event {
+    pub fn complete(holder: u8, outcome: Outcome, kept: StoredBody) -> Event {
         Event::Complete {
             claim: claim(holder),
             step: 0,
@@ -87,13 +87,13 @@ mod encrypted {
     /// The outcome that a look finds, or why it is unreadable.
     pub fn read(
         state: Result<Option<RecordState>, StoreError>,
-    ) -> Result<(Arc<Outcome>, Kept), StoreError> {
+    ) -> Result<(Arc<Outcome>, StoredBody), StoreError> {
         match state? {
             Some(RecordState::Cached { outcome, kept, .. }) => Ok((outcome, kept)),
             Some(RecordState::Released {
                 verdict: Some(Refusal::Refused(outcome)),
                 ..
-            }) => Ok((outcome, Kept::Whole)),
+            }) => Ok((outcome, StoredBody::Full)),
             state => panic!("{state:?}"),
         }
     }

@@ -73,7 +73,7 @@ async fn from_hashed_to_cached() {
     else {
         panic!("not executed")
     };
-    assert_eq!(executed.outcome().status_code.as_u16(), 200);
+    assert_eq!(executed.outcome().status().as_u16(), 200);
     let cached = executed.cache(&store).await.unwrap();
     assert_eq!(cached.left(), 24 * 3600 * SECOND);
     assert_eq!(cached.into_reply().served(), Served::Upstream);
@@ -157,7 +157,7 @@ async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
     executing.abort();
     assert!(executing.await.is_err());
     assert!(progress.is_unproven());
-    progress.settle(&store, &name, 1).await.unwrap();
+    progress.finish(&store, &name).await.unwrap();
     assert!(progress.is_settled());
     assert!(matches!(
         state(&store).await,
@@ -256,7 +256,7 @@ async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
         let progress = holder.progress().clone();
         drop(holder);
         assert!(!progress.is_settled() && !progress.is_unproven());
-        progress.settle(&store, &name, 1).await.unwrap();
+        progress.finish(&store, &name).await.unwrap();
         let now = state(&store).await;
         assert!(matches!(now, Some(RecordState::Released { .. })), "{now:?}");
     }

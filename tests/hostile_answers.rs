@@ -22,13 +22,13 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
             "too.many.requests.retry.after",
             "Retry the request in [42] seconds",
         )
-        .body
+        .body()
         .to_vec(),
         answers::remote_error(400, "ACTION.REMOTE_ENDPOINT", "it answered 500")
-            .body
+            .body()
             .to_vec(),
         answers::remote_error(429, "ACTION.PROCESSING", "no")
-            .body
+            .body()
             .to_vec(),
         br#"{"details":[{"errorCode":"ACTION.AUTHENTICATION"}]}"#.to_vec(),
         br#"{"code":"authentication.request.timeout"}"#.to_vec(),
@@ -96,11 +96,11 @@ proptest! {
 
     #[test]
     fn nothing_panics_and_nothing_is_misread(outcome in outcomes()) {
-        let status = outcome.status_code.as_u16();
+        let status = outcome.status().as_u16();
         let verdict = classify::genesys(&outcome);
         // The one proof that a 5xx may hold, undamaged.
         let timeout = br#"{"code":"authentication.request.timeout"}"#;
-        if status >= 500 && (status != 504 || outcome.body != timeout[..]) {
+        if status >= 500 && (status != 504 || outcome.body()[..] != timeout[..]) {
             prop_assert_eq!(verdict, Verdict::Unknown);
         }
         if status == 409 {
@@ -108,13 +108,13 @@ proptest! {
         }
         if status == 200 {
             prop_assert!(matches!(verdict, Verdict::Final | Verdict::Unknown));
-            let whole = serde_json::from_slice::<serde_json::Value>(&outcome.body).is_ok();
+            let whole = serde_json::from_slice::<serde_json::Value>(&outcome.body()).is_ok();
             prop_assert!(!whole || verdict == Verdict::Final);
         }
         // What was named before a byte was changed is named in what is left, unless
         // the byte is one of the name's.
-        if outcome.body.windows(22).any(|window| window == b"ACTION.REMOTE_ENDPOINT") {
-            let in_text = serde_json::from_slice::<serde_json::Value>(&outcome.body);
+        if outcome.body().windows(22).any(|window| window == b"ACTION.REMOTE_ENDPOINT") {
+            let in_text = serde_json::from_slice::<serde_json::Value>(&outcome.body());
             let named = in_text.is_err() || in_text.is_ok_and(|body| named(&body));
             prop_assert!(!named || !matches!(verdict, Verdict::NotExecuted(_)));
         }
@@ -144,7 +144,7 @@ fn what_stands_beside_an_error_is_skipped() {
     ];
     let mut told = 0;
     for error in errors {
-        let body = String::from_utf8(error.body.to_vec()).unwrap();
+        let body = String::from_utf8(error.body().to_vec()).unwrap();
         for beside in [&deep, "1e999", r#"{"x":[1e999]}"#] {
             let more = body.replacen('{', &format!(r#"{{"beside":{beside},"#), 1);
             for status in STATUSES {

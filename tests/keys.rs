@@ -165,7 +165,7 @@ proptest! {
             let pointers = ["/a", "/0", "/b/a", "/1/0"];
             let request = request.clone().ignoring(pointers).unwrap_or(request);
             let ignoring = request.clone();
-            let own = request.clone().key("own").unwrap().ttl(Duration::from_secs(1)).sensitive();
+            let own = request.clone().with_key("own").unwrap().with_ttl(Duration::from_secs(1)).unwrap().sensitive();
             let forwarding = request.clone().forward_key("/no such member").unwrap_or(request);
             let any = prop::sample::select(vec![ignoring, own, forwarding]);
             any.prop_flat_map(|of| (respellings(&of), Just(of)))
@@ -201,11 +201,11 @@ proptest! {
         payload in "[0-9]|\"[a:\"]?\"", word in "[0-9:a\"\\\\ ]{1,4}", other in "[0-9:a\"\\\\ ]{1,4}",
     ) {
         let Ok(plain) = DataActionRequest::new("a", payload.as_str()) else { return Ok(()) };
-        let scoped = |r: &DataActionRequest, word| r.clone().scope(word).unwrap();
-        let own = plain.clone().key(&word).unwrap();
+        let scoped = |r: &DataActionRequest, word| r.clone().with_scope(word).unwrap();
+        let own = plain.clone().with_key(&word).unwrap();
         let mut all = vec![plain.clone(), scoped(&plain, &word), own.clone(), scoped(&own, &word)];
         if word != other {
-            let own = plain.clone().key(&other).unwrap();
+            let own = plain.clone().with_key(&other).unwrap();
             all.extend([scoped(&plain, &other), scoped(&own, &word), own]);
         }
         let keys: std::collections::HashSet<_> = all.iter().map(IdempotencyKey::of).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use genesys_once::record::{Attempts, Claim, Event, LeaseId};
 use genesys_once::testing::store_conformance;
 use genesys_once::{
-    Fingerprint, IdempotencyKey, Kept, MemoryStore, Outcome, RecordName, RecordState, Store,
+    Fingerprint, IdempotencyKey, MemoryStore, Outcome, RecordName, RecordState, Store, StoredBody,
 };
 use tokio::time::advance;
 
@@ -44,7 +44,7 @@ async fn a_record_outlives_the_times_that_it_had_before() {
         claim: claim.clone(),
         step: 1,
         outcome: Outcome::new(Default::default(), Default::default(), "{}").into(),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: Default::default(),
         ttl: 60 * MINUTE,
     };

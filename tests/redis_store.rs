@@ -40,7 +40,7 @@ mod redis_store {
 
     use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId};
     use genesys_once::{
-        Fingerprint, IdempotencyKey, Kept, Outcome, RecordName, RedisStore, Store, StoreError,
+        Fingerprint, IdempotencyKey, Outcome, RecordName, RedisStore, Store, StoreError, StoredBody,
     };
 
     pub fn name(number: u8) -> RecordName {
@@ -84,7 +84,7 @@ mod redis_store {
             claim: claim(holder),
             step: 0,
             outcome: Arc::new(outcome),
-            kept: Kept::Whole,
+            kept: StoredBody::Full,
             origin: Default::default(),
             ttl: Duration::from_secs(3600),
         }

@@ -44,9 +44,9 @@ impl Write for Log {
 
 /// Everything printed, and by what.
 #[derive(Default)]
-struct Seen(Vec<(String, String)>);
+struct Revision(Vec<(String, String)>);
 
-impl Seen {
+impl Revision {
     fn debug(&mut self, what: &str, value: &impl Debug) {
         self.0
             .push((what.to_owned(), format!("{value:?} {value:#?}")));
@@ -95,7 +95,7 @@ async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
         .with_writer(move || writer.clone())
         .init();
 
-    let mut seen = Seen::default();
+    let mut seen = Revision::default();
     let simulator = GenesysSimulator::start().await;
     simulator.script(|call| match call.attempt() {
         1 => Step::status(401, "{}"),
@@ -148,14 +148,14 @@ async fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
     seen.error("a refused client", &error);
 
     simulator.script(|_| Step::Reset);
-    let other = || request().scope("another").unwrap();
+    let other = || request().with_scope("another").unwrap();
     let error = engine.execute(other()).await.unwrap_err();
     assert_eq!(error.code(), "indeterminate");
     seen.error("a reset connection", &error);
 
     simulator.script(|_| Step::status(401, "{}"));
     let error = engine
-        .execute(request().scope("third").unwrap())
+        .execute(request().with_scope("third").unwrap())
         .await
         .unwrap_err();
     assert_eq!(error.code(), "unauthorized");
@@ -217,7 +217,7 @@ fn basic_of(user: &str, secret: &str) -> String {
 /// Redis with a password in its URL: connected, refused and unreachable. What
 /// stands in its records is searched too.
 #[cfg(feature = "redis")]
-async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
+async fn with_redis(seen: &mut Revision, simulator: &GenesysSimulator) {
     use genesys_once::RedisStore;
 
     let mut server = support::redis::Options::default()
@@ -236,7 +236,7 @@ async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
     let request = DataActionRequest::new("custom_-_refund", payload).unwrap();
     engine.execute(request.clone()).await.unwrap();
     simulator.script(|_| Step::ok(format!("{{\"a\":\"{ANSWER}\"}}")));
-    let sensitive = request.clone().scope("sensitive").unwrap().sensitive();
+    let sensitive = request.clone().with_scope("sensitive").unwrap().sensitive();
     engine.execute(sensitive).await.unwrap();
     let mut keys: Vec<String> = server.command(&["KEYS", "*"]);
     // The marker of the shard is no record.
@@ -255,7 +255,7 @@ async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
     seen.error("a wrong password", &error);
     let url = server.url();
     server.kill();
-    let later = request.scope("later").unwrap();
+    let later = request.with_scope("later").unwrap();
     let error = engine.execute(later).await.unwrap_err();
     assert_eq!(error.code(), "store_unavailable");
     seen.error("a dead server", &error);
@@ -266,7 +266,7 @@ async fn with_redis(seen: &mut Seen, simulator: &GenesysSimulator) {
 }
 
 /// A proxy with a password in its URL: not there, refusing, and broken.
-async fn with_proxy(seen: &mut Seen, simulator: &GenesysSimulator) {
+async fn with_proxy(seen: &mut Revision, simulator: &GenesysSimulator) {
     let upstream = |proxy: &str| {
         let cloud = GenesysCloud::new(simulator.environment(), simulator.credentials());
         // The platform of this test has no TLS.
@@ -295,7 +295,7 @@ async fn with_proxy(seen: &mut Seen, simulator: &GenesysSimulator) {
 }
 
 /// What else has a `Debug` and holds something of a request or a token.
-async fn other_types(seen: &mut Seen) {
+async fn other_types(seen: &mut Revision) {
     use genesys_once::execution::{Attempt, Execution, Lock, Terms};
     use genesys_once::testing::{ScriptedTokens, ScriptedUpstream};
     use genesys_once::{Call, EngineMessage, Resolution, Upstream as _};

@@ -16,8 +16,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use genesys_once::testing::{ScriptedUpstream, Step, answers};
 use genesys_once::{
-    DataActionRequest, Encrypted, EncryptionKeys, Engine, FileStore, Kept, MemoryStore, RedisStore,
-    Served, Store,
+    DataActionRequest, Encrypted, EncryptionKeys, Engine, FileStore, MemoryStore, RedisStore,
+    Served, Store, StoredBody,
 };
 use sha2::{Digest, Sha256};
 use support::redis::RedisServer;
@@ -51,19 +51,26 @@ async fn exercise(store: Arc<dyn Store>, sensitive: bool) {
             request = request.sensitive();
         }
         let reply = one.execute(request).await.unwrap();
-        assert_eq!(reply.kept(), Kept::Whole, "who executes has all of it");
+        assert_eq!(
+            reply.stored_body(),
+            StoredBody::Full,
+            "who executes has all of it"
+        );
         assert!(!reply.body().is_empty());
     }
     let replay = start().await.execute(request("1")).await.unwrap();
     assert_eq!(replay.served(), Served::Store);
     assert_eq!(replay.status().as_u16(), 200);
     if sensitive {
-        assert_eq!((replay.kept(), replay.body().len()), (Kept::Sensitive, 0));
+        assert_eq!(
+            (replay.stored_body(), replay.body().len()),
+            (StoredBody::OmittedSensitive, 0)
+        );
         assert!(replay.headers().is_empty());
     } else {
         assert_eq!(
-            (replay.kept(), replay.body().as_ref()),
-            (Kept::Whole, ANSWER.as_bytes())
+            (replay.stored_body(), replay.body().as_ref()),
+            (StoredBody::Full, ANSWER.as_bytes())
         );
     }
 }

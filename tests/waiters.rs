@@ -195,7 +195,7 @@ async fn all_answers(step: Step) -> (Value, Vec<Value>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_answers_every_process() {
     let forbidden = answers::platform_error(403, "missing.permissions", "no");
-    let body = String::from_utf8(forbidden.body.to_vec()).unwrap();
+    let body = String::from_utf8(forbidden.body().to_vec()).unwrap();
     let (called, waited) = all_answers(Step::Answer(forbidden)).await;
     let refusal =
         |served| json!({"status": 403, "body": body, "recorded": false, "served": served});

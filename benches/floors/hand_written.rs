@@ -21,13 +21,13 @@ const KEPT_MS: u64 = 24 * 3600 * 1000;
 
 /// What a hand-written record holds of an answer.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Kept {
+pub struct StoredBody {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
 }
 
-impl Kept {
+impl StoredBody {
     pub fn read(json: &[u8]) -> Self {
         serde_json::from_slice(json).expect("what was written")
     }
@@ -119,7 +119,7 @@ impl ByHand {
         black_box(kept);
     }
 
-    async fn post(&self, request: &DataActionRequest, key: &str) -> Kept {
+    async fn post(&self, request: &DataActionRequest, key: &str) -> StoredBody {
         let response = self
             .http
             .post(&self.url)
@@ -138,7 +138,7 @@ impl ByHand {
                 value.to_str().expect("readable").to_owned(),
             )
         });
-        Kept {
+        StoredBody {
             status: response.status().as_u16(),
             headers: headers.collect(),
             body: response.text().await.expect("a whole body"),
@@ -157,7 +157,7 @@ pub async fn record(redis: &mut MultiplexedConnection, name: &str, body: &str) {
         ("inin-correlation-id", "c-1"),
     ];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let kept = Kept {
+    let kept = StoredBody {
         status: 200,
         headers: headers.into(),
         body: body.to_owned(),

@@ -12,7 +12,7 @@ use genesys_once::{
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
-use crate::hand_written::{self, ByHand, Kept};
+use crate::hand_written::{self, ByHand, StoredBody};
 use crate::measure::{Measured, Side, TASKS, in_turns_with, throughput, throughput_of};
 use crate::steps::{self, Steps};
 use crate::world::{ANSWER, Answering, World, engine, payload, request, requests};
@@ -108,11 +108,11 @@ fn replay_by(
 }
 
 /// The least that a replay can be.
-pub async fn get(connection: &mut MultiplexedConnection, name: &str) -> Kept {
+pub async fn get(connection: &mut MultiplexedConnection, name: &str) -> StoredBody {
     let mut get = cmd("GET");
     get.arg(name);
     let json: Vec<u8> = get.query_async(connection).await.expect("a record");
-    Kept::read(&json)
+    StoredBody::read(&json)
 }
 
 /// The keys of a task's calls, in turn.

@@ -13,7 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use genesys_once::record::{Phase, Version};
-use genesys_once::{Engine, Forgotten, IdempotencyKey, Kept, Outcome, RecordState, Resolution};
+use genesys_once::{
+    Engine, Forgotten, IdempotencyKey, Outcome, RecordState, Resolution, StoredBody,
+};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -241,9 +243,9 @@ fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
             ..
         } => json!({
             "state": "cached",
-            "status": outcome.status_code.as_u16(),
-            "body_bytes": outcome.body.len(),
-            "whole": *kept == Kept::Whole,
+            "status": outcome.status().as_u16(),
+            "body_bytes": outcome.body().len(),
+            "whole": *kept == StoredBody::Full,
             "left_seconds": left.as_secs(),
         }),
         RecordState::Indeterminate {

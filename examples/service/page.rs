@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use genesys_once::{Error, IdempotencyKey, IndeterminateKeys, RecordState, Stats, Wait};
+use genesys_once::{BacklogEntry, Error, IdempotencyKey, IndeterminateKeys, RecordState, Stats};
 use maud::{DOCTYPE, Markup, html};
 
 use crate::app::App;
@@ -217,10 +217,10 @@ fn now(view: &View, stats: &Stats) -> Markup {
             (term("Token", &token))
             dt { "Cooldown" }
             dd {
-                @if stats.held_for.is_zero() {
+                @if stats.cooldown.is_zero() {
                     "none"
                 } @else {
-                    "the platform asks to wait for another " (told(Some(stats.held_for)))
+                    "the platform asks to wait for another " (told(Some(stats.cooldown)))
                     form method="post" action="/end-cooldown" {
                         (hidden("form_token", view.form_token))
                         button { "End all cooldowns" }
@@ -240,18 +240,18 @@ fn now(view: &View, stats: &Stats) -> Markup {
 }
 
 fn waits(stats: &Stats) -> Markup {
-    let rows: [(&str, Wait); 6] = [
-        ("the end of a cooldown", stats.waits.hold),
-        ("an access token", stats.waits.token),
+    let rows: [(&str, BacklogEntry); 6] = [
+        ("the end of a cooldown", stats.backlog.cooldown),
+        ("an access token", stats.backlog.token),
         (
             "a free place for a call (max_in_flight)",
-            stats.waits.permit,
+            stats.backlog.permit,
         ),
-        ("the upstream's rate limit", stats.waits.limiter),
-        ("their next attempt", stats.waits.retry),
+        ("the upstream's rate limit", stats.backlog.limiter),
+        ("their next attempt", stats.backlog.retry),
         (
             "another process, which executes their key",
-            stats.waits.elsewhere,
+            stats.backlog.remote_holder,
         ),
     ];
     html! {
@@ -262,7 +262,7 @@ fn waits(stats: &Stats) -> Markup {
                     tr {
                         td { (what) }
                         td { (wait.executions) }
-                        td { @if wait.executions > 0 { (told(Some(wait.longest))) } }
+                        td { @if wait.executions > 0 { (told(Some(wait.oldest))) } }
                     }
                 }
             }

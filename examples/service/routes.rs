@@ -9,7 +9,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use genesys_once::{DataActionRequest, IdempotencyKey, Kept, Reply, Served};
+use genesys_once::{DataActionRequest, IdempotencyKey, Reply, Served, StoredBody};
 use serde_json::{Value, json};
 use sfv::{BareItem, Item, Parser};
 
@@ -139,9 +139,9 @@ fn request(
         ));
     }
     // Nobody waits for it any longer than that.
-    let mut request = DataActionRequest::new(id, body)?.start_within(app.settings.deadline);
+    let mut request = DataActionRequest::new(id, body)?.start_within(app.settings.deadline)?;
     match text(headers, &IDEMPOTENCY_KEY)? {
-        Some(key) => request = request.key(string(&IDEMPOTENCY_KEY, key)?)?,
+        Some(key) => request = request.with_key(string(&IDEMPOTENCY_KEY, key)?)?,
         None if app.settings.require_key => {
             let detail = "send a key of your own as Idempotency-Key";
             return Err(Problem::new("key_required", detail));
@@ -149,10 +149,10 @@ fn request(
         None => {}
     }
     if let Some(label) = text(headers, &LABEL)? {
-        request = request.label(label)?;
+        request = request.with_label(label)?;
     }
     if let Some(scope) = text(headers, &IDEMPOTENCY_SCOPE)? {
-        request = request.scope(string(&IDEMPOTENCY_SCOPE, scope)?)?;
+        request = request.with_scope(string(&IDEMPOTENCY_SCOPE, scope)?)?;
     }
     Ok(request)
 }
@@ -177,7 +177,7 @@ fn respond(reply: &Reply) -> Response {
     if !reply.recorded() {
         headers.insert(RECORDED, HeaderValue::from_static("false"));
     }
-    if reply.kept() != Kept::Whole {
+    if reply.stored_body() != StoredBody::Full {
         headers.insert(BODY, HeaderValue::from_static("omitted"));
     }
     response

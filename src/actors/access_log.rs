@@ -35,7 +35,7 @@ impl AccessLog {
                 tracing::warn!(
                     target: "genesys_once",
                     action_id = action.as_str(),
-                    status = outcome.status_code.as_u16(),
+                    status = outcome.status().as_u16(),
                     correlation_id = outcome.correlation_id(),
                     "the platform refuses access: check the client's role and the action's permissions; logged once a minute"
                 );
@@ -64,7 +64,7 @@ impl AccessLog {
 
 fn is_refusal(outcome: &Outcome) -> bool {
     matches!(
-        outcome.status_code,
+        outcome.status(),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
     )
 }

@@ -76,7 +76,7 @@ async fn wait(
         Some(limit.saturating_sub(begun.elapsed()))
     };
     let again = || match left() {
-        Some(left) => shared.admit(&request.clone().start_within(left)),
+        Some(left) => shared.admit(&request.clone().starting_within(left)),
         None => shared.admit(request),
     };
     loop {

@@ -43,7 +43,7 @@ pub(super) async fn finish(
     let mut kept = None;
     loop {
         let is_cut = *shared.cut.read();
-        let error = match progress.end(store, &name, 1).await {
+        let error = match progress.end(store, &name).await {
             Ok(recorded_for) => return recorded_for,
             Err(error) => error,
         };
@@ -95,7 +95,7 @@ pub(crate) struct Unfinished(AtomicU64);
 
 impl Unfinished {
     /// Room for one of so many bytes, until the result is dropped.
-    fn keep(&self, bytes: usize) -> Option<Kept<'_>> {
+    fn keep(&self, bytes: usize) -> Option<StoredBody<'_>> {
         let bytes = ENTRY_BYTES + bytes as u64;
         let more = |taken: u64| {
             let taken = taken + bytes;
@@ -104,16 +104,16 @@ impl Unfinished {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()
-            .map(|_| Kept { all: self, bytes })
+            .map(|_| StoredBody { all: self, bytes })
     }
 }
 
-struct Kept<'a> {
+struct StoredBody<'a> {
     all: &'a Unfinished,
     bytes: u64,
 }
 
-impl Drop for Kept<'_> {
+impl Drop for StoredBody<'_> {
     fn drop(&mut self) {
         self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, KeyState};
 use crate::execution::{SHORTEST_KEPT, follow_up};
 use crate::key::{IdempotencyKey, RecordName, Version};
 use crate::record::{
-    self, Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Seen,
+    self, Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Revision,
 };
 use crate::store::Store as _;
 use crate::telemetry;
@@ -182,7 +182,7 @@ pub(crate) async fn notice_loss(
 /// When this engine first saw held records, and indeterminate ones whose age no
 /// clock tells: its own monotonic clock is a witness then.
 #[derive(Debug, Default)]
-pub(crate) struct Sightings(Mutex<HashMap<IdempotencyKey, (Seen, Instant)>>);
+pub(crate) struct Sightings(Mutex<HashMap<IdempotencyKey, (Revision, Instant)>>);
 
 /// Sightings kept at most; one more drops all, whose waits begin anew.
 const MAX_SIGHTINGS: usize = 10_000;
@@ -224,7 +224,7 @@ impl Sightings {
         Err(Error::TooEarly { key, until, wait })
     }
 
-    fn first_seen(&self, key: IdempotencyKey, seen: Seen) -> Instant {
+    fn first_seen(&self, key: IdempotencyKey, seen: Revision) -> Instant {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_SIGHTINGS && !known.contains_key(&key) {
             known.clear();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::Span;
 
 use super::access_log::AccessLog;
+use super::backlog::WaitList;
 use super::finish::Unfinished;
 use super::hold::Hold;
 use super::idle::IdleActors;
@@ -17,7 +18,6 @@ use super::replays::Replays;
 use super::resolution::Sightings;
 use super::token::Tokens;
 use super::unmatched::Unmatched;
-use super::waits::WaitList;
 use super::watcher::Watch;
 use crate::error::Error;
 use crate::execution::Terms;
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub max_payload_bytes: usize,
     pub replays: Replays,
     pub hold: Arc<Hold>,
-    pub waits: WaitList,
+    pub backlog: WaitList,
     pub unmatched: Unmatched,
     pub access_log: AccessLog,
     pub sightings: Sightings,
@@ -85,7 +85,7 @@ impl Shared {
         self.cut.wait_for(|cut| cut.then_some(())).await;
     }
 
-    /// Waits, and has the time recorded by what it waited for.
+    /// Backlog, and has the time recorded by what it waited for.
     pub(crate) async fn held<F: Future>(&self, by: &'static str, until: F) -> F::Output {
         telemetry::held(&self.namespace, by, until).await
     }

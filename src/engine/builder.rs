@@ -233,7 +233,7 @@ impl EngineBuilder {
     }
 
     /// The largest answer in bytes; 8 MiB by default. A 2xx that is larger is final,
-    /// and recorded without its body ([`Kept::TooLarge`](crate::Kept::TooLarge)); any
+    /// and recorded without its body ([`StoredBody::OmittedTooLarge`](crate::StoredBody::OmittedTooLarge)); any
     /// other is an unknown outcome.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.terms.max_response_bytes = bytes;
@@ -298,7 +298,7 @@ impl EngineBuilder {
 
     async fn spawn(mut self, above: Option<ActorCell>) -> Result<Engine, Error> {
         in_runtime_with_timers()?;
-        self.terms.attempt_timeout = self.upstream.attempt_limit().saturating_add(GRACE);
+        self.terms.attempt_timeout = self.upstream.attempt_timeout().saturating_add(GRACE);
         self.check()?;
         self.terms.route = Arc::from(self.upstream.route_label());
         self.terms.ambient = self.ambient();
@@ -359,7 +359,7 @@ impl EngineBuilder {
             max_payload_bytes: self.max_payload_bytes,
             replays: Default::default(),
             hold: Hold::new(self.max_in_flight),
-            waits: Default::default(),
+            backlog: Default::default(),
             unmatched: Default::default(),
             access_log: Default::default(),
             sightings: Default::default(),

@@ -11,7 +11,7 @@ use tracing::{Instrument as _, Span};
 use super::{Executed, Execution, Hashed, Locked, QUICK, TRIES, once};
 use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
-use crate::outcome::{Outcome, Then};
+use crate::outcome::{Outcome, Recovery};
 use crate::record::{Answer, Attempts, Event, Phase};
 use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
@@ -32,7 +32,7 @@ pub enum Attempt {
     /// The platform gave a final answer; `cache` it.
     Executed(Execution<Executed>),
     /// Proven not executed; the key is still held.
-    NotExecuted(Execution<Locked>, Then, Result<Outcome, SendError>),
+    NotExecuted(Execution<Locked>, Recovery, Result<Outcome, SendError>),
     /// Under `OnUnknown::Retry`: it may have been executed, and the policy is to
     /// try again. The key is still held, and can no longer be released.
     Unproven(Execution<Locked>, Error),
@@ -92,14 +92,14 @@ impl Execution<Locked> {
     ///
     /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`] where the
     /// lease could not be made sure of: nothing was sent, and no attempt before
-    /// is unproven; [`Progress::settle`](super::Progress::settle) gives the key
+    /// is unproven; [`Progress::finish`](super::Progress::finish) gives the key
     /// back, where a silent store has not taken that. [`Error::NoRuntime`] outside of a tokio runtime: nothing was sent,
     /// and the lease lapses.
     ///
     /// # Cancel safety
     ///
     /// **Not** cancel safe: dropped in mid-way the request may have been
-    /// executed. [`Progress::settle`](super::Progress::settle) then records just
+    /// executed. [`Progress::finish`](super::Progress::finish) then records just
     /// that.
     pub async fn execute(
         self,
@@ -145,7 +145,7 @@ impl Execution<Locked> {
                 // of the store only.
                 if answered || self.state.held.attempts == 0 || begun.elapsed() < QUICK {
                     let progress = self.core.progress.clone();
-                    let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
+                    let _ = Box::pin(progress.finish(store, &self.core.name)).await;
                 }
                 return Err(error);
             }
@@ -286,7 +286,7 @@ impl Execution<Locked> {
             .with_max_response_bytes(self.state.held.reading.max_response_bytes)
             .under(&lease)
             .before(self.core.progress.start_limit());
-        let limit = upstream.attempt_limit().min(claim.attempts.timeout);
+        let limit = upstream.attempt_timeout().min(claim.attempts.timeout);
         // Before the clock is looked at: a subscriber may take its time.
         let url = || upstream.url(self.core.request.action_id());
         let span = telemetry::attempt(self.state.held.attempts, url);

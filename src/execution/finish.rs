@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::progress::reduced;
 use super::{Cached, Executed, Execution, Hashed, Holding, Locked, TRIES};
 use crate::error::{Error, StoreError};
-use crate::outcome::{Kept, Outcome, Reply, Served};
+use crate::outcome::{Outcome, Reply, Served, StoredBody};
 use crate::record::{Answer, Cause, Event, MAX_REFUSAL_BYTES, Refusal};
 use crate::store::Store;
 use crate::telemetry;
@@ -29,7 +29,7 @@ impl Execution<Locked> {
     /// # Cancel safety
     ///
     /// The key may or may not have been given back, and
-    /// [`Progress::settle`](super::Progress::settle) still gives it back.
+    /// [`Progress::finish`](super::Progress::finish) still gives it back.
     pub async fn release(self, store: &dyn Store) -> Result<Execution<Hashed>, Error> {
         self.release_with(store, None).await
     }
@@ -60,7 +60,7 @@ impl Execution<Locked> {
         self.core
             .progress
             .refused(self.state.held.claim.clone(), self.state.held.step, verdict);
-        match self.core.progress.settle(store, &self.core.name, 1).await {
+        match self.core.progress.finish(store, &self.core.name).await {
             Ok(()) => Ok(Execution {
                 core: self.core,
                 state: Hashed { watched: None },
@@ -74,7 +74,7 @@ impl Execution<Locked> {
         if self
             .core
             .progress
-            .settle(store, &self.core.name, 1)
+            .finish(store, &self.core.name)
             .await
             .is_err()
         {
@@ -93,13 +93,13 @@ impl Execution<Locked> {
     /// # Cancel safety
     ///
     /// It may or may not have been recorded, and
-    /// [`Progress::settle`](super::Progress::settle) still records it.
+    /// [`Progress::finish`](super::Progress::finish) still records it.
     pub async fn abandon(self, store: &dyn Store, cause: impl Into<Cause>) -> Error {
         let cause = cause.into();
         let Holding { claim, step, .. } = &*self.state.held;
         let (progress, text) = (&self.core.progress, cause.text.clone());
         progress.unproven(claim.clone(), *step, cause);
-        if let Err(error) = self.core.progress.settle(store, &self.core.name, 1).await {
+        if let Err(error) = self.core.progress.finish(store, &self.core.name).await {
             telemetry::contained(|| {
                 tracing::warn!(
                     name = %self.core.name,
@@ -128,7 +128,7 @@ impl Execution<Executed> {
     /// # Cancel safety
     ///
     /// The outcome may or may not have been recorded, and
-    /// [`Progress::settle`](super::Progress::settle) still records it.
+    /// [`Progress::finish`](super::Progress::finish) still records it.
     pub async fn cache(self, store: &dyn Store) -> Result<Execution<Cached>, (Self, Error)> {
         // By the wishes of those who have joined until now.
         let Some(event) = self.core.progress.last_event() else {
@@ -136,7 +136,7 @@ impl Execution<Executed> {
         };
         let (mut kept, ttl) = match &event {
             Event::Complete { kept, ttl, .. } => (*kept, *ttl),
-            _ => (Kept::Whole, Duration::ZERO),
+            _ => (StoredBody::Full, Duration::ZERO),
         };
         let mut answer = self.core.apply(store, &event, TRIES).await;
         // Too large, or no memory left: the status at least is kept. Any other
@@ -144,7 +144,7 @@ impl Execution<Executed> {
         if answer.as_ref().is_err_and(StoreError::wants_less)
             && let Some(smaller) = reduced(event)
         {
-            kept = Kept::TooLarge;
+            kept = StoredBody::OmittedTooLarge;
             answer = Box::pin(async { self.core.apply(store, &smaller, TRIES).await }).await;
         }
         match answer {
@@ -160,7 +160,7 @@ impl Execution<Executed> {
                     });
                 }
                 self.core.progress.settled();
-                let whole = recorded && kept == Kept::Whole;
+                let whole = recorded && kept == StoredBody::Full;
                 Ok(self.cached(recorded, if whole { ttl } else { Duration::ZERO }))
             }
             Err(source) => {

@@ -13,7 +13,7 @@ use crate::ambient::{Ambient, in_runtime};
 use crate::error::{Error, StoreError};
 use crate::key::{Fingerprint, Namespace, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{About, Answer, Attempts, Claim, Event, Phase, RecordState, Seen};
+use crate::record::{About, Answer, Attempts, Claim, Event, Phase, RecordState, Revision};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry;
@@ -62,20 +62,20 @@ impl Execution<Hashed> {
     ///
     /// [`Error::PayloadMismatch`] where the record is another request's,
     /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`]. Whether the
-    /// store took a lost command then is not known: [`Progress::settle`] gives
+    /// store took a lost command then is not known: [`Progress::finish`] gives
     /// back what it may have taken. [`Error::InvalidConfig`] where the terms are
     /// impossible, [`Error::NoRuntime`] outside of a tokio runtime; the store is
     /// not asked then.
     ///
     /// # Cancel safety
     ///
-    /// A lease may be left in the store; [`Progress::settle`] gives it back.
+    /// A lease may be left in the store; [`Progress::finish`] gives it back.
     pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
         in_runtime()?;
         terms.check()?;
         // What is left of a lease before this one is ended first: a new lease would
         // drop what is known of it.
-        let left = Box::pin(self.core.progress.settle(store, &self.core.name, 1));
+        let left = Box::pin(self.core.progress.finish(store, &self.core.name));
         left.await.map_err(|source| self.core.of_store(source))?;
         let claim = Claim {
             lease: terms.ambient.lease_id(),
@@ -130,7 +130,7 @@ impl Execution<Hashed> {
                 if !lost_reply {
                     progress.settled();
                 } else if answered || begun.elapsed() < QUICK {
-                    let _ = Box::pin(progress.settle(store, &self.core.name, 1)).await;
+                    let _ = Box::pin(progress.finish(store, &self.core.name)).await;
                 }
                 match other {
                     Ok(Taken::Somebody(state)) => self.read(state, claim.fingerprint),
@@ -145,7 +145,7 @@ impl Execution<Hashed> {
     /// The same, which has seen this version of the record for the whole length of
     /// its lease by its own monotonic clock: that lease has lapsed, whatever the
     /// store's clock says, and may be taken over in that very version.
-    pub(crate) fn having_watched(mut self, seen: Seen) -> Self {
+    pub(crate) fn having_watched(mut self, seen: Revision) -> Self {
         self.state.watched = Some(seen);
         self
     }
@@ -189,7 +189,8 @@ impl Execution<Hashed> {
                 kept,
                 ..
             } => {
-                let reply = Reply::new(self.core.name.key, outcome, Served::Store).with_kept(kept);
+                let reply =
+                    Reply::new(self.core.name.key, outcome, Served::Store).with_stored_body(kept);
                 Ok(Lock::Cached(Execution {
                     core: self.core,
                     state: Cached { reply, left },
@@ -221,13 +222,13 @@ struct Taking<'a> {
     ambient: &'a Ambient,
     claim: Claim,
     /// The version whose lease has lapsed by this process's own clock.
-    watched: Option<Seen>,
+    watched: Option<Revision>,
     /// The fate of a command is unknown, or it was applied in vain.
     lost_reply: bool,
 }
 
 /// Free again, for the next lease of the caller.
-fn begin_anew(seen: Seen, fingerprint: Fingerprint) -> Taken {
+fn begin_anew(seen: Revision, fingerprint: Fingerprint) -> Taken {
     let verdict = None;
     Taken::Somebody(RecordState::Released {
         verdict,
@@ -333,7 +334,7 @@ impl Taking<'_> {
         }
     }
 
-    async fn take_over(&mut self, seen: Seen) -> Result<Option<Taken>, StoreError> {
+    async fn take_over(&mut self, seen: Revision) -> Result<Option<Taken>, StoreError> {
         // Into `Claimed`: nothing is sent yet.
         let claim = Claim {
             attempts: Attempts {

@@ -13,7 +13,7 @@ use super::follow_up;
 use super::wishes::Wishes;
 use crate::error::StoreError;
 use crate::key::RecordName;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal};
 use crate::request::DataActionRequest;
 use crate::store::Store;
@@ -63,7 +63,7 @@ enum End {
     /// The outcome is known.
     Complete {
         outcome: Arc<Outcome>,
-        kept: Kept,
+        kept: StoredBody,
         /// For how long, where no caller asks for anything else.
         usual_ttl: Duration,
         answered: Instant,
@@ -161,18 +161,13 @@ impl Progress {
     ///
     /// # Errors
     ///
-    /// The store's, after `tries` tries; the progress is then as it was.
+    /// The store's; the progress is then as it was.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing: call it again.
-    pub async fn settle(
-        &self,
-        store: &dyn Store,
-        name: &RecordName,
-        tries: u32,
-    ) -> Result<(), StoreError> {
-        self.end(store, name, tries).await.map(drop)
+    pub async fn finish(&self, store: &dyn Store, name: &RecordName) -> Result<(), StoreError> {
+        self.end(store, name).await.map(drop)
     }
 
     /// The same; says for how long an outcome is replayed whole from now on,
@@ -181,26 +176,25 @@ impl Progress {
         &self,
         store: &dyn Store,
         name: &RecordName,
-        tries: u32,
     ) -> Result<Option<Duration>, StoreError> {
         let Some(event) = self.last_event() else {
             return Ok(None);
         };
         let mut recorded_for = match &event {
             Event::Complete {
-                kept: Kept::Whole,
+                kept: StoredBody::Full,
                 ttl,
                 ..
             } => Some(*ttl),
             _ => None,
         };
         let abandons = matches!(event, Event::Abandon { .. });
-        let answer = match follow_up(store, name, &event, tries).await {
+        let answer = match follow_up(store, name, &event, 1).await {
             // Too large for the store: what is smaller may fit.
             Err(error) if error.wants_less() => match reduced(event) {
                 Some(smaller) => {
                     recorded_for = None;
-                    follow_up(store, name, &smaller, tries).await?
+                    follow_up(store, name, &smaller, 1).await?
                 }
                 None => return Err(error),
             },
@@ -263,8 +257,11 @@ impl Progress {
             } => {
                 // It counts from the answer, however late the store takes it.
                 let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
-                let (outcome, kept) = if self.is_sensitive() && kept == Kept::Whole {
-                    (Arc::new(outcome.status_only()), Kept::Sensitive)
+                let (outcome, kept) = if self.is_sensitive() && kept == StoredBody::Full {
+                    (
+                        Arc::new(outcome.status_only()),
+                        StoredBody::OmittedSensitive,
+                    )
                 } else {
                     (outcome, kept)
                 };

@@ -31,7 +31,7 @@ pub struct Terms {
     /// How long an indeterminate key is held; 7 days by default.
     pub indeterminate_ttl: Duration,
     /// How long one attempt may take, 66 s by default: the upstream's
-    /// `attempt_limit` and the second in which a process that did not run looks
+    /// `attempt_timeout` and the second in which a process that did not run looks
     /// for its answer. It stands in the record, so that a lost attempt is never
     /// taken for one that has ended.
     pub attempt_timeout: Duration,

@@ -99,7 +99,7 @@ mod tests {
         for asked in asked {
             let request = DataActionRequest::new("a", "{}").unwrap();
             wishes.join(&match asked {
-                Some(ms) => request.ttl(Duration::from_millis(*ms)),
+                Some(ms) => request.with_ttl(Duration::from_millis(*ms)).unwrap(),
                 None => request,
             });
         }
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(ttl(&[Some(7), Some(9), Some(8)]), ms(9));
         assert_eq!(ttl(&[Some(7), None]), HOUR);
         assert_eq!(ttl(&[None, Some(7_200_000)]), 2 * HOUR);
-        assert_eq!(ttl(&[Some(0)]), ms(1));
+        assert_eq!(ttl(&[Some(1)]), ms(1));
     }
 
     /// Red when the first limit counts, or when a caller without one counts for
@@ -124,15 +124,15 @@ mod tests {
     fn latest_start_counts_and_one_without_a_limit_removes_it() {
         let wishes = Wishes::default();
         let request = DataActionRequest::new("a", "{}").unwrap();
-        wishes.join(&request.clone().start_within(HOUR));
+        wishes.join(&request.clone().start_within(HOUR).unwrap());
         let first = wishes.start_limit().unwrap();
-        wishes.join(&request.clone().start_within(2 * HOUR));
+        wishes.join(&request.clone().start_within(2 * HOUR).unwrap());
         let second = wishes.start_limit().unwrap();
         assert!(second >= first + HOUR);
-        wishes.join(&request.clone().start_within(HOUR));
+        wishes.join(&request.clone().start_within(HOUR).unwrap());
         assert_eq!(wishes.start_limit(), Some(second));
         wishes.join(&request);
-        wishes.join(&request.start_within(HOUR));
+        wishes.join(&request.start_within(HOUR).unwrap());
         assert_eq!(wishes.start_limit(), None);
     }
 

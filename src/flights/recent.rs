@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::key::{Fingerprint, IdempotencyKey};
-use crate::outcome::{Kept, Reply, Served};
+use crate::outcome::{Reply, Served, StoredBody};
 
 /// An outcome that was answered lately.
 #[derive(Debug)]
@@ -110,7 +110,11 @@ impl Recents {
         left: Duration,
     ) -> Option<Recent> {
         let ttl = self.ttl.min(left);
-        if self.limit == 0 || ttl.is_zero() || !reply.recorded() || reply.kept() != Kept::Whole {
+        if self.limit == 0
+            || ttl.is_zero()
+            || !reply.recorded()
+            || reply.stored_body() != StoredBody::Full
+        {
             return None;
         }
         let number = {
@@ -244,8 +248,12 @@ mod tests {
         };
         assert!(is_kept(reply.clone()));
         assert!(!is_kept(reply.clone().with_recorded(false)));
-        assert!(!is_kept(reply.clone().with_kept(Kept::Sensitive)));
-        assert!(!is_kept(reply.with_kept(Kept::TooLarge)));
+        assert!(!is_kept(
+            reply.clone().with_stored_body(StoredBody::OmittedSensitive)
+        ));
+        assert!(!is_kept(
+            reply.with_stored_body(StoredBody::OmittedTooLarge)
+        ));
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::outcome::{BodyEnd, Outcome};
 /// that is no whole JSON; a content coding; an encoding in which ASCII is not
 /// ASCII (UTF-16, UTF-7, …), announced or seen; what is no text at all.
 pub(super) fn searchable(outcome: &Outcome) -> Result<(), &'static str> {
-    let body = &*outcome.body;
+    let body = &*outcome.body();
     match outcome.body_end() {
         BodyEnd::Unread => return Err("its body was not read"),
         BodyEnd::Closed if !is_json(body) => {
@@ -41,7 +41,7 @@ pub(super) fn searchable(outcome: &Outcome) -> Result<(), &'static str> {
 /// is empty, or a number, and that only the end of its connection ends. What was
 /// not read is settled by the status, unless it is HTML.
 pub(super) fn is_answer(outcome: &Outcome) -> Result<(), &'static str> {
-    let body = &*outcome.body;
+    let body = &*outcome.body();
     let closed = outcome.body_end() == BodyEnd::Closed;
     let announced = Announced::of(outcome);
     if body.is_empty() && outcome.body_end() != BodyEnd::Unread {
@@ -139,7 +139,7 @@ fn hides_ascii(outcome: &Outcome) -> bool {
         "iso-8859-",
         "windows-125",
     ];
-    let body = &*outcome.body;
+    let body = &*outcome.body();
     // No text has both: it is compressed, and does not say so.
     let binary = || {
         let controls = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
@@ -164,7 +164,7 @@ fn hides_ascii(outcome: &Outcome) -> bool {
 
 /// The members of a header's lists; `None` where one is no text.
 fn values(outcome: &Outcome, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
-    let values = outcome.headers.get_all(name).into_iter();
+    let values = outcome.headers().get_all(name).into_iter();
     values.flat_map(|value| {
         let text = value.to_str().ok();
         let members = text.unwrap_or_default().split(',');

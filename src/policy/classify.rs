@@ -11,8 +11,8 @@
 //! | 400, 409 and every 4xx not listed below | `Final` | the same | 400 `Unknown`, others the same |
 //! | 401 | `NotExecuted(RenewToken)` | `Unknown` | `Unknown` |
 //! | 408, 425, 429 | `NotExecuted(Retry)` | `Unknown` | `Unknown` |
-//! | 3xx, 403, 404, 405, 406, 407, 411, 413, 414, 415, 417, 421, 426, 431 | `NotExecuted(HandOver)` | `Final` | `Unknown` |
-//! | 400 with `ACTION.AUTHENTICATION` | `NotExecuted(HandOver)` | `Final` | |
+//! | 3xx, 403, 404, 405, 406, 407, 411, 413, 414, 415, 417, 421, 426, 431 | `NotExecuted(PassThrough)` | `Final` | `Unknown` |
+//! | 400 with `ACTION.AUTHENTICATION` | `NotExecuted(PassThrough)` | `Final` | |
 //! | 400 with code `client.failed.request`, 504 with `authentication.request.timeout` | `NotExecuted(Retry)` | 400 `Final`, 504 `Unknown` | |
 //! | other 5xx, 1xx, 600 and above | `Unknown` | the same | the same |
 //!
@@ -49,7 +49,7 @@
 
 use super::body;
 use super::error_body::{Code, ErrorBody};
-use crate::outcome::{BodyEnd, Outcome, Then, Verdict};
+use crate::outcome::{BodyEnd, Outcome, Recovery, Verdict};
 
 /// The verdict that the engine uses by default: the table of this module.
 ///
@@ -61,36 +61,36 @@ use crate::outcome::{BodyEnd, Outcome, Then, Verdict};
 /// `Upstream` sets it, and for an outcome made by hand the body is whole.
 ///
 /// ```
-/// use genesys_once::{Outcome, Then, Verdict, classify};
+/// use genesys_once::{Outcome, Recovery, Verdict, classify};
 /// use http::{HeaderMap, StatusCode};
 ///
 /// let refused = Outcome::new(StatusCode::FORBIDDEN, HeaderMap::new(), "");
-/// assert_eq!(classify::genesys(&refused), Verdict::NotExecuted(Then::HandOver));
+/// assert_eq!(classify::genesys(&refused), Verdict::NotExecuted(Recovery::PassThrough));
 ///
 /// let remote = r#"{"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#;
 /// let relayed = Outcome::new(StatusCode::FORBIDDEN, HeaderMap::new(), remote);
 /// assert_eq!(classify::genesys(&relayed), Verdict::Final);
 /// ```
 pub fn genesys(outcome: &Outcome) -> Verdict {
-    match outcome.status_code.as_u16() {
+    match outcome.status().as_u16() {
         200..=299 if body::is_answer(outcome).is_ok() => Verdict::Final,
         401 | 408 | 425 | 429 => refused_for_now(outcome),
         300..=399 | 403..=407 | 411 | 413..=415 | 417 | 421 | 426 | 431 => match read(outcome) {
             None => Verdict::Unknown,
             Some(body) if body.remote => Verdict::Final,
-            Some(_) => Verdict::NotExecuted(Then::HandOver),
+            Some(_) => Verdict::NotExecuted(Recovery::PassThrough),
         },
         400 => match read(outcome) {
             None => Verdict::Unknown,
             Some(body) if body.remote => Verdict::Final,
-            Some(body) if body.authentication => Verdict::NotExecuted(Then::HandOver),
-            Some(body) if body.code == Code::FailedRequest => Verdict::NotExecuted(Then::Retry),
+            Some(body) if body.authentication => Verdict::NotExecuted(Recovery::PassThrough),
+            Some(body) if body.code == Code::FailedRequest => Verdict::NotExecuted(Recovery::Retry),
             Some(_) => Verdict::Final,
         },
         402..=499 => Verdict::Final,
         504 => match read(outcome) {
             Some(body) if !body.remote && body.code == Code::AuthenticationTimeout => {
-                Verdict::NotExecuted(Then::Retry)
+                Verdict::NotExecuted(Recovery::Retry)
             }
             _ => Verdict::Unknown,
         },
@@ -105,7 +105,7 @@ pub fn genesys(outcome: &Outcome) -> Verdict {
 /// For actions whose failures may be replayed for the whole of `result_ttl`.
 /// Requests without an answer (time-outs, resets) stay unknown.
 pub fn everything_final(outcome: &Outcome) -> Verdict {
-    match outcome.status_code.as_u16() {
+    match outcome.status().as_u16() {
         401 | 408 | 425 | 429 => refused_for_now(outcome),
         _ => Verdict::Final,
     }
@@ -115,9 +115,9 @@ pub fn everything_final(outcome: &Outcome) -> Verdict {
 /// reached says so.
 fn refused_for_now(outcome: &Outcome) -> Verdict {
     match read(outcome) {
-        Some(body) if !body.remote => match outcome.status_code {
-            http::StatusCode::UNAUTHORIZED => Verdict::NotExecuted(Then::RenewToken),
-            _ => Verdict::NotExecuted(Then::Retry),
+        Some(body) if !body.remote => match outcome.status() {
+            http::StatusCode::UNAUTHORIZED => Verdict::NotExecuted(Recovery::RenewToken),
+            _ => Verdict::NotExecuted(Recovery::Retry),
         },
         _ => Verdict::Unknown,
     }
@@ -126,7 +126,7 @@ fn refused_for_now(outcome: &Outcome) -> Verdict {
 /// What a refusal says; `None` where that cannot be known.
 fn read(outcome: &Outcome) -> Option<ErrorBody> {
     let readable = body::searchable(outcome).is_ok();
-    readable.then(|| ErrorBody::read(&outcome.body))
+    readable.then(|| ErrorBody::read(&outcome.body()))
 }
 
 /// The engine's verdict: that of its classifier, as far as the body was read.
@@ -145,7 +145,7 @@ pub(crate) fn verdict(outcome: &Outcome, classify: impl FnOnce(&Outcome) -> Verd
 
 /// What is wrong with the body, for those who look into an unknown outcome.
 pub(crate) fn fault(outcome: &Outcome) -> Option<&'static str> {
-    match outcome.status_code.is_success() {
+    match outcome.status().is_success() {
         true => body::is_answer(outcome).err(),
         false => body::searchable(outcome).err(),
     }
@@ -154,7 +154,7 @@ pub(crate) fn fault(outcome: &Outcome) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Then::{HandOver, RenewToken, Retry};
+    use Recovery::{PassThrough, RenewToken, Retry};
     use Verdict::{Final, NotExecuted, Unknown};
     use http::{HeaderMap, StatusCode};
 
@@ -186,7 +186,7 @@ mod tests {
         );
         add(
             &[300, 301, 302, 303, 304, 305, 307, 308, 399],
-            NotExecuted(HandOver),
+            NotExecuted(PassThrough),
             Final,
         );
         add(
@@ -199,10 +199,10 @@ mod tests {
         add(&[408, 425, 429], NotExecuted(Retry), Unknown);
         add(
             &[403, 404, 405, 406, 407, 411, 413, 414, 415],
-            NotExecuted(HandOver),
+            NotExecuted(PassThrough),
             Final,
         );
-        add(&[417, 421, 426, 431], NotExecuted(HandOver), Final);
+        add(&[417, 421, 426, 431], NotExecuted(PassThrough), Final);
         add(&[500, 501, 502, 503, 504, 505, 511, 599], Unknown, Unknown);
         add(&[600, 999], Unknown, Unknown);
         rows
@@ -233,7 +233,7 @@ mod tests {
         let coded = {
             let mut coded = answer(status, REMOTE);
             let gzip = http::HeaderValue::from_static("gzip");
-            coded.headers.insert("content-encoding", gzip);
+            coded.headers_mut().insert("content-encoding", gzip);
             coded
         };
         [
@@ -320,7 +320,7 @@ mod tests {
     fn the_remotes_failed_login_counts_for_400_alone() {
         for (status, alone, _) in table() {
             let expected = if status == 400 {
-                NotExecuted(HandOver)
+                NotExecuted(PassThrough)
             } else {
                 alone
             };
@@ -359,7 +359,7 @@ mod tests {
         ] {
             assert_eq!(genesys(&answer(429, body)), NotExecuted(Retry));
             assert_eq!(genesys(&answer(400, body)), Final);
-            assert_eq!(genesys(&answer(403, body)), NotExecuted(HandOver));
+            assert_eq!(genesys(&answer(403, body)), NotExecuted(PassThrough));
         }
     }
 }

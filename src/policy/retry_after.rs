@@ -29,18 +29,18 @@ const MIN_ASKED: Duration = Duration::from_millis(10);
 ///
 /// What is asked for is a wish: the engine waits at least as long as its own backoff.
 pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
-    let dates = outcome.headers.get_all(DATE).iter();
+    let dates = outcome.headers().get_all(DATE).iter();
     let mut dates = dates.filter_map(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
     let now = dates.next().unwrap_or(now);
     let by_header = outcome
-        .headers
+        .headers()
         .get_all(RETRY_AFTER)
         .iter()
         .filter_map(|value| read_header(value.to_str().ok()?.trim(), now))
         .max();
     by_header
         .or_else(|| {
-            ErrorBody::read(&outcome.body)
+            ErrorBody::read(&outcome.body())
                 .retry_seconds
                 .map(Duration::from_secs)
         })
@@ -68,8 +68,8 @@ pub(crate) fn jittered(backoff: Duration, random: f64) -> Duration {
 /// says `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING`) concerns that action
 /// only. `false` for every other status.
 pub fn is_platform_limit(outcome: &Outcome) -> bool {
-    outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
-        && !ErrorBody::read(&outcome.body).remote
+    outcome.status() == http::StatusCode::TOO_MANY_REQUESTS
+        && !ErrorBody::read(&outcome.body()).remote
 }
 
 fn read_header(value: &str, now: SystemTime) -> Option<Duration> {

@@ -30,9 +30,9 @@ use super::Caller;
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
 use crate::key::{RecordName, push_hex};
-use crate::outcome::Kept;
 #[cfg(feature = "encrypted")]
 use crate::outcome::Outcome;
+use crate::outcome::StoredBody;
 
 #[cfg(feature = "redis")]
 mod parted;
@@ -254,7 +254,7 @@ impl Content {
             } => write_outcome(to, name, outcome, *kept, Some(origin)),
             Self::Released { verdict } => match verdict {
                 Some(Refusal::Refused(outcome)) => {
-                    write_outcome(to, name, outcome, Kept::Whole, None);
+                    write_outcome(to, name, outcome, StoredBody::Full, None);
                 }
                 Some(Refusal::Reduced { outcome, kept }) => {
                     write_outcome(to, name, outcome, *kept, None);
@@ -311,7 +311,7 @@ impl Phase {
 /// What is encrypted of an outcome: the JSON and the body that stand for it in a
 /// record, without the record's name.
 #[cfg(feature = "encrypted")]
-pub(crate) fn encode_outcome(outcome: &Outcome, kept: Kept) -> Vec<u8> {
+pub(crate) fn encode_outcome(outcome: &Outcome, kept: StoredBody) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ROOM + outcome.weight());
     write_outcome(&mut bytes, None, outcome, kept, None);
     bytes
@@ -319,7 +319,7 @@ pub(crate) fn encode_outcome(outcome: &Outcome, kept: Kept) -> Vec<u8> {
 
 /// Reads what [`encode_outcome`] wrote.
 #[cfg(feature = "encrypted")]
-pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, Kept), StoreError> {
+pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, StoredBody), StoreError> {
     let (stored, rest) = Stored::read(None, bytes)?;
     stored.outcome(rest)
 }
@@ -377,7 +377,7 @@ fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError>
         (Some(_), _) => stored.outcome(rest).ok().map(|(outcome, kept)| {
             let outcome = Arc::new(outcome);
             match kept {
-                Kept::Whole => Refusal::Refused(outcome),
+                StoredBody::Full => Refusal::Refused(outcome),
                 kept => Refusal::Reduced { outcome, kept },
             }
         }),

@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::key::Fingerprint;
-    use crate::outcome::{Kept, Outcome};
+    use crate::outcome::{Outcome, StoredBody};
     use crate::record::{Answer, Attempts, Claim, Event, LeaseId, apply};
     use std::time::SystemTime;
 
@@ -146,7 +146,7 @@ mod tests {
             Content::Released { verdict: None },
             Content::Cached {
                 outcome,
-                kept: Kept::Whole,
+                kept: StoredBody::Full,
                 origin: Default::default(),
             },
             Content::Indeterminate {

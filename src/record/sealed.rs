@@ -52,8 +52,8 @@ mod tests {
 
     use super::*;
     use crate::key::{Fingerprint, IdempotencyKey, RecordName};
-    use crate::outcome::{Kept, Outcome};
-    use crate::record::{Content, LeaseId, Record, Seen};
+    use crate::outcome::{Outcome, StoredBody};
+    use crate::record::{Content, LeaseId, Record, Revision};
 
     fn sealed() -> Arc<Outcome> {
         Arc::new(Outcome::sealed(HeaderMap::new(), vec![0xff; 50]))
@@ -65,7 +65,7 @@ mod tests {
     }
 
     fn record(content: Content) -> Record {
-        let Seen { rev, lease } = Seen {
+        let Revision { rev, lease } = Revision {
             rev: 1,
             lease: LeaseId::from_bytes([1; 16]),
         };
@@ -90,12 +90,12 @@ mod tests {
             verdict: Some(verdict),
         };
         vec![
-            cached(Kept::Whole),
-            cached(Kept::Sensitive),
+            cached(StoredBody::Full),
+            cached(StoredBody::OmittedSensitive),
             released(Refusal::Refused(sealed())),
             released(Refusal::Reduced {
                 outcome: sealed(),
-                kept: Kept::Sensitive,
+                kept: StoredBody::OmittedSensitive,
             }),
         ]
     }

@@ -8,9 +8,9 @@ use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use super::codec::StoredBytes;
-use super::{About, Holder, Seen};
+use super::{About, Holder, Revision};
 use crate::key::Fingerprint;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::request::ActionId;
 
 /// Milliseconds since 1970.
@@ -72,8 +72,8 @@ pub(super) fn is_there<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<
     to.serialize_bool(text.is_some())
 }
 
-pub(super) fn seen<S: Serializer>(seen: &Seen, to: S) -> Result<S::Ok, S::Error> {
-    let mut fields = to.serialize_struct("Seen", 2)?;
+pub(super) fn seen<S: Serializer>(seen: &Revision, to: S) -> Result<S::Ok, S::Error> {
+    let mut fields = to.serialize_struct("Revision", 2)?;
     fields.serialize_field("revision", &seen.rev)?;
     fields.serialize_field("lease", &seen.lease.to_string())?;
     fields.end()
@@ -83,24 +83,24 @@ pub(super) fn fingerprint<S: Serializer>(print: &Fingerprint, to: S) -> Result<S
     to.collect_str(print)
 }
 
-pub(super) fn kept<S: Serializer>(kept: &Kept, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn kept<S: Serializer>(kept: &StoredBody, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(match kept {
-        Kept::Whole => "whole",
-        Kept::Sensitive => "sensitive",
-        Kept::TooLarge => "too_large",
+        StoredBody::Full => "whole",
+        StoredBody::OmittedSensitive => "sensitive",
+        StoredBody::OmittedTooLarge => "too_large",
     })
 }
 
 /// Status, headers in their order, and the body.
 pub(super) fn outcome<S: Serializer>(outcome: &Arc<Outcome>, to: S) -> Result<S::Ok, S::Error> {
     let headers: Vec<_> = outcome
-        .headers
+        .headers()
         .iter()
         .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
         .collect();
     let mut fields = to.serialize_struct("Outcome", 3)?;
-    fields.serialize_field("status", &outcome.status_code.as_u16())?;
+    fields.serialize_field("status", &outcome.status().as_u16())?;
     fields.serialize_field("headers", &headers)?;
-    fields.serialize_field("body", &StoredBytes::of(&outcome.body))?;
+    fields.serialize_field("body", &StoredBytes::of(&outcome.body()))?;
     fields.end()
 }

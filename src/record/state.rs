@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{About, Attempts, Origin, Phase, Refusal, Seen, shown};
+use super::{About, Attempts, Origin, Phase, Refusal, Revision, shown};
 use crate::key::{Fingerprint, Version};
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 
 /// A record as a reader sees it, with times by the store's clock.
 ///
@@ -41,7 +41,7 @@ pub enum RecordState {
         about: Arc<About>,
         /// The version seen.
         #[serde(serialize_with = "shown::seen")]
-        seen: Seen,
+        seen: Revision,
         /// What the holder's request asks for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -58,13 +58,13 @@ pub enum RecordState {
         left: Duration,
         /// How much of the outcome the record holds.
         #[serde(serialize_with = "shown::kept")]
-        kept: Kept,
+        kept: StoredBody,
         /// Where the outcome comes from.
         #[serde(flatten)]
         origin: Origin,
         /// The version seen.
         #[serde(serialize_with = "shown::seen")]
-        seen: Seen,
+        seen: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -98,7 +98,7 @@ pub enum RecordState {
         about: Arc<About>,
         /// The version seen.
         #[serde(serialize_with = "shown::seen")]
-        seen: Seen,
+        seen: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -110,7 +110,7 @@ pub enum RecordState {
         verdict: Option<Refusal>,
         /// The version seen.
         #[serde(serialize_with = "shown::seen")]
-        seen: Seen,
+        seen: Revision,
         /// What the request asked for that the verdict is about.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -155,8 +155,8 @@ impl RecordState {
             } => outcome,
             _ => return (self, 0),
         };
-        let sealed = outcome.is_sealed().then_some(outcome.body.len());
-        if sealed.is_none() && !outcome.body.is_empty() {
+        let sealed = outcome.is_sealed().then_some(outcome.body().len());
+        if sealed.is_none() && !outcome.body().is_empty() {
             *outcome = Arc::new(outcome.without_body());
         }
         (self, sealed.unwrap_or(0))
@@ -164,7 +164,7 @@ impl RecordState {
 
     /// This state, its lease lapsed where it is of the version that somebody has
     /// watched for the whole length of it.
-    pub(crate) fn lapsed_if(mut self, watched: Option<Seen>) -> Self {
+    pub(crate) fn lapsed_if(mut self, watched: Option<Revision>) -> Self {
         if let Self::Locked {
             lease_left, seen, ..
         } = &mut self
@@ -176,7 +176,7 @@ impl RecordState {
     }
 
     /// The version that was seen.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> Revision {
         match self {
             Self::Locked { seen, .. }
             | Self::Cached { seen, .. }

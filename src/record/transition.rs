@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use self::people::{forget, resolve};
-use super::{Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, Refusal, Seen, Version};
+use super::{
+    Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, Refusal, Revision, Version,
+};
 
 /// A record and the time that it lives on, by the store's clock.
 type Stored = (Record, Duration);
@@ -102,7 +104,7 @@ fn acquire(current: Option<(&Record, Duration)>, claim: &Claim) -> Next {
 fn take_over(
     current: Option<(&Record, Duration)>,
     claim: &Claim,
-    seen: Seen,
+    seen: Revision,
     watched: bool,
 ) -> Next {
     let Some((record, left)) = current else {

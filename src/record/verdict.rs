@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::shown;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 
 /// The largest refusal that a `Released` record hands to those who waited: with what
 /// stands around it, a record of it is below 64 KiB.
@@ -30,7 +30,7 @@ pub enum Refusal {
         outcome: Arc<Outcome>,
         /// Why that is all.
         #[serde(serialize_with = "shown::kept")]
-        kept: Kept,
+        kept: StoredBody,
     },
     /// The platform asked to wait longer than the holder would.
     RateLimited {
@@ -46,7 +46,7 @@ impl Refusal {
         match self {
             Self::Refused(outcome) => Self::Reduced {
                 outcome: Arc::new(outcome.status_only()),
-                kept: Kept::Sensitive,
+                kept: StoredBody::OmittedSensitive,
             },
             reduced => reduced,
         }
@@ -77,7 +77,7 @@ pub struct Resolution {
 #[derive(Clone, Debug, PartialEq)]
 enum Found {
     NotApplied,
-    Applied(Arc<Outcome>, Kept),
+    Applied(Arc<Outcome>, StoredBody),
 }
 
 impl Resolution {
@@ -100,7 +100,7 @@ impl Resolution {
         Self::applied_as(outcome, kept)
     }
 
-    pub(crate) fn applied_as(outcome: Arc<Outcome>, kept: Kept) -> Self {
+    pub(crate) fn applied_as(outcome: Arc<Outcome>, kept: StoredBody) -> Self {
         Self {
             found: Found::Applied(outcome, kept),
             despite_clocks: false,
@@ -145,26 +145,26 @@ impl Resolution {
     /// of `Engine::resolve` has to.
     ///
     /// ```
-    /// use genesys_once::{Kept, Outcome, Resolution};
+    /// use genesys_once::{StoredBody, Outcome, Resolution};
     /// use http::{HeaderMap, StatusCode};
     ///
     /// let found = Outcome::new(StatusCode::OK, HeaderMap::new(), r#"{"card": "4929…"}"#);
     /// let resolution = Resolution::applied(found).sensitive();
     /// let (outcome, kept) = resolution.outcome().unwrap();
-    /// assert_eq!((outcome.status_code, kept), (StatusCode::OK, Kept::Sensitive));
+    /// assert_eq!((outcome.status(), kept), (StatusCode::OK, StoredBody::OmittedSensitive));
     /// assert!(outcome.body.is_empty());
     /// ```
     pub fn sensitive(mut self) -> Self {
-        if let Found::Applied(outcome, kept @ Kept::Whole) = &mut self.found {
+        if let Found::Applied(outcome, kept @ StoredBody::Full) = &mut self.found {
             *outcome = Arc::new(outcome.status_only());
-            *kept = Kept::Sensitive;
+            *kept = StoredBody::OmittedSensitive;
         }
         self
     }
 
     /// The outcome to replay, and how much of it this is; `None` where the
     /// request was not executed.
-    pub fn outcome(&self) -> Option<(&Arc<Outcome>, Kept)> {
+    pub fn outcome(&self) -> Option<(&Arc<Outcome>, StoredBody)> {
         match &self.found {
             Found::NotApplied => None,
             Found::Applied(outcome, kept) => Some((outcome, *kept)),

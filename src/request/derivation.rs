@@ -49,7 +49,7 @@ impl IdempotencyKey {
     ///     "f593fe05d7360acf13de1a7a9beceed6eea30eddee3f1eb11a9102aee9945628",
     /// );
     ///
-    /// let request = request.key("order \"42\"")?.scope("eu")?;
+    /// let request = request.with_key("order \"42\"")?.with_scope("eu")?;
     /// let hashed = Sha256::digest("custom_-_1::\"order \\\"42\\\"\"\neu");
     /// assert_eq!(IdempotencyKey::of(&request), IdempotencyKey::from_bytes(hashed.into()));
     /// # Ok::<(), genesys_once::Error>(())

@@ -40,13 +40,13 @@ fn assert_refused<T: fmt::Debug>(result: Result<T, Error>, expected: &str) {
 fn the_four_forms_of_a_key() {
     let plain = request(PAYLOAD);
     assert_eq!(key(&plain), hashed(format!("action:{CANONICAL}")));
-    let scoped = plain.clone().scope("eu 1").unwrap();
+    let scoped = plain.clone().with_scope("eu 1").unwrap();
     assert_eq!(key(&scoped), hashed(format!("action:{CANONICAL}\neu 1")));
-    let own = plain.clone().key(r#"a"b\c"é""#).unwrap();
+    let own = plain.clone().with_key(r#"a"b\c"é""#).unwrap();
     assert_eq!(key(&own), hashed(r#"action::"a\"b\\c\"é\"""#));
     for both in [
-        scoped.key("42").unwrap(),
-        plain.key("42").unwrap().scope("eu 1").unwrap(),
+        scoped.with_key("42").unwrap(),
+        plain.with_key("42").unwrap().with_scope("eu 1").unwrap(),
     ] {
         assert_eq!(key(&both), hashed("action::\"42\"\neu 1"));
     }
@@ -57,7 +57,7 @@ fn the_own_key_is_a_json_string() {
     for own in ["x", "\"", "\\", "\\\"", "a\\", "/é😂\u{2028}", "\\u0041"] {
         let json = serde_json::to_string(own).unwrap();
         assert_eq!(
-            key(&request("1").key(own).unwrap()),
+            key(&request("1").with_key(own).unwrap()),
             hashed(format!("action::{json}"))
         );
     }
@@ -67,28 +67,30 @@ fn the_own_key_is_a_json_string() {
 fn settings_apply_in_any_order() {
     let pointers = ["/t", "/u"];
     let a = request(r#"{"t":1,"a":2}"#)
-        .scope("s")
+        .with_scope("s")
         .unwrap()
-        .key("k")
+        .with_key("k")
         .unwrap()
         .ignoring(pointers)
         .unwrap()
         .forward_key("/k")
         .unwrap()
-        .ttl(Duration::from_secs(5))
+        .with_ttl(Duration::from_secs(5))
+        .unwrap()
         .sensitive();
     let b = request(r#"{"a":2,"t":7}"#)
         .sensitive()
-        .ttl(Duration::from_secs(5))
+        .with_ttl(Duration::from_secs(5))
+        .unwrap()
         .forward_key("/k")
         .unwrap()
         .ignoring(["/u"])
         .unwrap()
         .ignoring(["/t", "/u"])
         .unwrap()
-        .key("k")
+        .with_key("k")
         .unwrap()
-        .scope("s")
+        .with_scope("s")
         .unwrap();
     assert_eq!(key(&a), key(&b));
     assert_eq!(a.fingerprint("r"), b.fingerprint("r"));
@@ -96,7 +98,7 @@ fn settings_apply_in_any_order() {
     assert!(b.is_sensitive());
     assert!(!request("1").is_sensitive());
     assert_eq!(request("1").requested_ttl(), None);
-    let other = b.clone().key("t").unwrap();
+    let other = b.clone().with_key("t").unwrap();
     assert_ne!(key(&b), key(&other), "a clone is left as it was");
     assert_eq!(key(&a), key(&b));
 }
@@ -105,13 +107,39 @@ fn settings_apply_in_any_order() {
 fn scopes_and_keys_have_1_to_255_bytes_without_control_characters() {
     let longest = "é".repeat(127) + "x";
     for good in ["x", " ", ":", &longest] {
-        request("1").scope(good).unwrap().key(good).unwrap();
+        request("1")
+            .with_scope(good)
+            .unwrap()
+            .with_key(good)
+            .unwrap();
     }
     let too_long = "x".repeat(256);
     for bad in ["", "secret\n", "\0", "a\u{7f}", "\u{9f}", &too_long] {
-        assert_refused(request("1").scope(bad), "scope");
-        assert_refused(request("1").key(bad), "key");
+        assert_refused(request("1").with_scope(bad), "scope");
+        assert_refused(request("1").with_key(bad), "key");
     }
+}
+
+/// Red where a time outside of the bounds is clamped, or set as it is.
+#[test]
+fn times_outside_their_bounds_are_refused() {
+    let years = Duration::from_secs(10 * 365 * 24 * 3600);
+    let millisecond = Duration::from_millis(1);
+    for good in [millisecond, years] {
+        let request = request("1").with_ttl(good).unwrap();
+        assert_eq!(request.requested_ttl(), Some(good));
+        assert!(request.start_within(good).is_ok());
+    }
+    for bad in [
+        Duration::ZERO,
+        millisecond / 2,
+        years + millisecond,
+        Duration::MAX,
+    ] {
+        assert_refused(request("1").with_ttl(bad), "ttl");
+    }
+    assert_refused(request("1").start_within(Duration::MAX), "start_within");
+    assert!(request("1").start_within(Duration::ZERO).is_ok());
 }
 
 #[test]
@@ -187,7 +215,7 @@ fn ignoring_the_whole_payload_is_refused() {
     ];
     for (payload, pointers) in all {
         assert_refused(request(payload).ignoring(pointers), "ignoring");
-        let keyed = request(payload).key("k").unwrap();
+        let keyed = request(payload).with_key("k").unwrap();
         assert_refused(keyed.ignoring(pointers), "ignoring");
         // Pointer by pointer it is the last one that leaves nothing.
         let (last, first) = pointers.split_last().unwrap();
@@ -268,7 +296,7 @@ fn the_final_key_is_forwarded_and_no_byte_else_changes() {
             "{payload}"
         );
         assert_eq!(forwarding.payload(), plain.payload());
-        let later = forwarding.key("own").unwrap().scope("s").unwrap();
+        let later = forwarding.with_key("own").unwrap().with_scope("s").unwrap();
         assert_ne!(key(&later), key(&plain));
         assert_eq!(sent(&later), format!("{before}{}{after}", key(&later)));
         let value: serde_json::Value = serde_json::from_slice(&later.wire_body()).unwrap();
@@ -313,20 +341,21 @@ fn a_key_is_forwarded_into_a_fresh_member_of_an_object_only() {
 #[test]
 fn another_payload_keeps_every_setting() {
     let original = request(r#"{"a":1,"t":2}"#)
-        .scope("s")
+        .with_scope("s")
         .unwrap()
         .ignoring(["/t"])
         .unwrap()
         .forward_key("/k")
         .unwrap()
-        .ttl(Duration::from_secs(9))
+        .with_ttl(Duration::from_secs(9))
+        .unwrap()
         .sensitive();
     let other = original.with_payload(r#"{ "t":3, "a":1.0 }"#).unwrap();
     assert_eq!(key(&other), key(&original));
     assert_eq!(other.fingerprint(""), original.fingerprint(""));
     assert_eq!(other.requested_ttl(), original.requested_ttl());
     assert!(other.is_sensitive());
-    let own = original.key("own").unwrap();
+    let own = original.with_key("own").unwrap();
     assert_eq!(key(&own.with_payload("{}").unwrap()), key(&own));
 }
 
@@ -335,9 +364,9 @@ fn debug_shows_no_content() {
     let shown = format!(
         "{:?}",
         request("\"secret\"")
-            .key("secret-key")
+            .with_key("secret-key")
             .unwrap()
-            .scope("secret")
+            .with_scope("secret")
             .unwrap()
     );
     assert!(

@@ -11,7 +11,7 @@ pub use self::keys::EncryptionKeys;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{Fingerprint, Namespace, RecordName};
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::{
     Answer, Caller, Claim, Event, LeaseId, RecordState, Refusal, Resolution, decode_caller,
     encode_caller,
@@ -99,11 +99,11 @@ impl<S: Store> Encrypted<S> {
             } => {
                 let bound_to = recorded(name, claim.lease, claim.fingerprint);
                 *outcome = self.keys.seal(&bound_to, outcome, *kept)?.into();
-                *kept = Kept::Whole;
+                *kept = StoredBody::Full;
             }
             Event::Release { claim, verdict, .. } => {
                 let (outcome, kept) = match verdict {
-                    Some(Refusal::Refused(outcome)) => (&*outcome, Kept::Whole),
+                    Some(Refusal::Refused(outcome)) => (&*outcome, StoredBody::Full),
                     Some(Refusal::Reduced { outcome, kept }) => (&*outcome, *kept),
                     Some(Refusal::RateLimited { .. }) | None => return Ok(event),
                 };
@@ -176,7 +176,7 @@ impl<S: Store> Encrypted<S> {
                 // is none.
                 *verdict = match verdict.take() {
                     Some(Refusal::Refused(outcome)) => {
-                        self.refusal(&bound_to, outcome, Kept::Whole)
+                        self.refusal(&bound_to, outcome, StoredBody::Full)
                     }
                     Some(Refusal::Reduced { outcome, kept }) => {
                         self.refusal(&bound_to, outcome, kept)
@@ -188,9 +188,9 @@ impl<S: Store> Encrypted<S> {
         Ok(state)
     }
 
-    fn refusal(&self, bound_to: &str, outcome: Arc<Outcome>, kept: Kept) -> Option<Refusal> {
+    fn refusal(&self, bound_to: &str, outcome: Arc<Outcome>, kept: StoredBody) -> Option<Refusal> {
         Some(match self.open(bound_to, outcome, kept).ok()? {
-            (outcome, Kept::Whole) => Refusal::Refused(outcome),
+            (outcome, StoredBody::Full) => Refusal::Refused(outcome),
             (outcome, kept) => Refusal::Reduced { outcome, kept },
         })
     }
@@ -199,8 +199,8 @@ impl<S: Store> Encrypted<S> {
         &self,
         bound_to: &str,
         outcome: Arc<Outcome>,
-        kept: Kept,
-    ) -> Result<(Arc<Outcome>, Kept), StoreError> {
+        kept: StoredBody,
+    ) -> Result<(Arc<Outcome>, StoredBody), StoreError> {
         if outcome.is_sealed() {
             let (outcome, kept) = self.keys.open(bound_to, &outcome)?;
             Ok((Arc::new(outcome), kept))
@@ -268,8 +268,8 @@ impl<S: Store> Store for Encrypted<S> {
         self.store.changed(name)
     }
 
-    fn part(&self, name: &RecordName) -> u64 {
-        self.store.part(name)
+    fn shard(&self, name: &RecordName) -> u64 {
+        self.store.shard(name)
     }
 
     fn least_writer<'a>(

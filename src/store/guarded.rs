@@ -89,7 +89,7 @@ impl Guarded {
     {
         // A store may answer at once, whoever asks in a loop.
         consume_budget().await;
-        match self.turn(self.part(name), access) {
+        match self.turn(self.shard(name), access) {
             Ok(turn) => turn.take(command, call).await,
             Err(_) => {
                 telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
@@ -109,7 +109,7 @@ impl Guarded {
     }
 
     async fn next_turn(&self, name: &RecordName, pause: Duration, access: Access) {
-        let part = self.part(name);
+        let part = self.shard(name);
         let paused = sleep(pause);
         tokio::pin!(paused);
         let mut waited = false;
@@ -327,8 +327,8 @@ impl Store for Guarded {
         })
     }
 
-    fn part(&self, name: &RecordName) -> u64 {
-        catch_unwind(AssertUnwindSafe(|| self.store.part(name))).unwrap_or(0)
+    fn shard(&self, name: &RecordName) -> u64 {
+        catch_unwind(AssertUnwindSafe(|| self.store.shard(name))).unwrap_or(0)
     }
 
     /// For a write. While the breaker is open, `pause` is not waited for: it has a

@@ -339,8 +339,8 @@ impl Store for RedisStore {
         Box::pin(self.inner.routes.changed(name.text()))
     }
 
-    fn part(&self, name: &RecordName) -> u64 {
-        self.inner.routes.part(&name.text())
+    fn shard(&self, name: &RecordName) -> u64 {
+        self.inner.routes.shard(&name.text())
     }
 
     fn least_writer<'a>(

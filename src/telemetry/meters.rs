@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::contained;
 use super::metric::{
-    BREAKER_OPEN, CALL_TIME, CALLS, ERRORS, EXECUTIONS, HOLD_TIME, IN_FLIGHT, INDETERMINATE,
+    BREAKER_OPEN, CALL_TIME, CALLS, ERRORS, EXECUTIONS, IN_FLIGHT, INDETERMINATE,
     INDETERMINATE_KEYS, INDETERMINATE_OLDEST, LEASES_LOST, METRICS, REFUSALS, REQUESTS, RESPONSES,
-    STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAITING,
+    STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAIT_DURATION, WAITING,
 };
 use super::series::{Raised, Series, introduce};
 use super::trail::{Trail, label};
@@ -176,7 +176,7 @@ pub(crate) async fn held<F: Future>(
         return output;
     }
     let _held = Held {
-        series: Series::with(&HOLD_TIME, namespace, by),
+        series: Series::with(&WAIT_DURATION, namespace, by),
         since: Instant::now(),
     };
     until.await

@@ -104,7 +104,7 @@ pub const METRICS: &[Metric] = &[
     CALL_TIME,
     RESPONSES,
     REFUSALS,
-    HOLD_TIME,
+    WAIT_DURATION,
     INDETERMINATE,
     INDETERMINATE_KEYS,
     INDETERMINATE_OLDEST,
@@ -179,8 +179,8 @@ pub(super) const REFUSALS: Metric = Metric {
     meaning: "Executions that ended with a refusal of the platform: nothing was executed.",
 };
 
-pub(super) const HOLD_TIME: Metric = Metric {
-    name: "genesys_once_hold_duration_seconds",
+pub(super) const WAIT_DURATION: Metric = Metric {
+    name: "genesys_once_wait_duration_seconds",
     kind: Kind::Seconds,
     labels: &[label(
         "by",

@@ -72,7 +72,7 @@ impl Trail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Then;
+    use crate::outcome::Recovery;
 
     #[test]
     fn the_last_verdict_counts_and_a_call_under_way_is_unknown() {
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!((trail.attempts(), trail.verdict()), (0, None));
         trail.sent();
         assert_eq!(trail.verdict(), Some("unknown"));
-        trail.judged(Verdict::NotExecuted(Then::Retry));
+        trail.judged(Verdict::NotExecuted(Recovery::Retry));
         assert_eq!(trail.verdict(), Some("not_executed"));
         trail.sent();
         trail.judged(Verdict::Final);

@@ -107,7 +107,7 @@ fn throttled(retry_after: Duration, code: &str, limit: &str, value: u64) -> Outc
     body["limit"] = json!({ "key": limit, "namespace": "platform.api", "value": value });
     let mut outcome = error_answer(429, &body);
     outcome
-        .headers
+        .headers_mut()
         .insert(RETRY_AFTER, HeaderValue::from(seconds));
     outcome
 }
@@ -132,7 +132,7 @@ fn error_answer(status: u16, body: &Value) -> Outcome {
         .as_str()
         .and_then(|id| HeaderValue::from_str(id).ok());
     outcome
-        .headers
+        .headers_mut()
         .extend(id.map(|id| (http::HeaderName::from_static(CORRELATION_ID), id)));
     outcome
 }
@@ -144,9 +144,9 @@ mod tests {
     #[test]
     fn a_rate_limit_says_its_seconds_three_times() {
         let outcome = rate_limited(Duration::from_millis(41_001));
-        assert_eq!(outcome.status_code, 429);
+        assert_eq!(outcome.status(), 429);
         assert_eq!(outcome.header("retry-after"), Some("42"));
-        let body: Value = serde_json::from_slice(&outcome.body).unwrap();
+        let body: Value = serde_json::from_slice(&outcome.body()).unwrap();
         assert_eq!(body["code"], "too.many.requests.retry.after");
         assert_eq!(
             body["message"],
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn errors_have_the_platforms_members_and_one_correlation_id() {
         let outcome = remote_error(400, "ACTION.REMOTE_ENDPOINT", "it said no");
-        let body: Value = serde_json::from_slice(&outcome.body).unwrap();
+        let body: Value = serde_json::from_slice(&outcome.body()).unwrap();
         for member in [
             "message",
             "code",

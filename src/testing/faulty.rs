@@ -165,8 +165,8 @@ impl Store for FaultyStore {
         self.store.changed(name)
     }
 
-    fn part(&self, name: &RecordName) -> u64 {
-        self.store.part(name)
+    fn shard(&self, name: &RecordName) -> u64 {
+        self.store.shard(name)
     }
 
     fn least_writer<'a>(

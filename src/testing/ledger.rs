@@ -273,7 +273,7 @@ impl Arrival {
     pub(super) fn answered(self, outcome: &Outcome) {
         let unexecuted = proof::proves_unexecuted(outcome);
         self.settle(Fate::Answered {
-            status: outcome.status_code,
+            status: outcome.status(),
             unexecuted,
         });
     }

@@ -38,7 +38,7 @@ use crate::upstream::{AccessToken, Call, TokenSource, Upstream};
 /// let upstream = ScriptedUpstream::new(|_| Step::ok(r#"{"refund":"R-1"}"#));
 /// let call = Call::new(DataActionRequest::new("refund", r#"{"id":1}"#)?, 1);
 /// let outcome = upstream.send(&call, None).await?;
-/// assert_eq!(outcome.status_code, 200);
+/// assert_eq!(outcome.status(), 200);
 /// upstream.ledger().assert_exactly_once(&[call.key()]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
@@ -49,7 +49,7 @@ pub struct ScriptedUpstream {
     script: Script,
     ledger: Ledger,
     namespace: Namespace,
-    attempt_limit: Duration,
+    attempt_timeout: Duration,
     tokens: Option<ScriptedTokens>,
 }
 
@@ -61,7 +61,7 @@ impl ScriptedUpstream {
             script: Script::new(script),
             ledger: Ledger::new(),
             namespace: "scripted".parse().expect("a namespace by its alphabet"),
-            attempt_limit: Duration::from_secs(65),
+            attempt_timeout: Duration::from_secs(65),
             tokens: None,
         }
     }
@@ -76,7 +76,7 @@ impl ScriptedUpstream {
     /// How long the engine may wait for one call.
     #[must_use]
     pub fn with_attempt_limit(mut self, limit: Duration) -> Self {
-        self.attempt_limit = limit;
+        self.attempt_timeout = limit;
         self
     }
 
@@ -154,8 +154,8 @@ impl Upstream for ScriptedUpstream {
         Some(Arc::new(tokens))
     }
 
-    fn attempt_limit(&self) -> Duration {
-        self.attempt_limit
+    fn attempt_timeout(&self) -> Duration {
+        self.attempt_timeout
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
         };
         let (sent, calls, executed) = send(Step::ok("{}")).await;
         assert_eq!(
-            (sent.unwrap().status_code.as_u16(), calls, executed),
+            (sent.unwrap().status().as_u16(), calls, executed),
             (200, 1, 1)
         );
         let (sent, calls, executed) = send(Step::RateLimited(Duration::from_secs(3))).await;
@@ -249,12 +249,7 @@ mod tests {
         let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
         let call = call("1");
         let status = async |token: Option<&AccessToken>| {
-            upstream
-                .send(&call, token)
-                .await
-                .unwrap()
-                .status_code
-                .as_u16()
+            upstream.send(&call, token).await.unwrap().status().as_u16()
         };
         assert_eq!(status(None).await, 401);
         let token = upstream.token_source().unwrap().fetch().await.unwrap();

@@ -75,7 +75,7 @@ impl Step {
             Self::Answer(outcome) => {
                 let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
                 let value = HeaderValue::from_str(value).expect("a header's value");
-                outcome.headers.append(name, value);
+                outcome.headers_mut().append(name, value);
             }
             other => panic!("only an answer has headers, not {other:?}"),
         }

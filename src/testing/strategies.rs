@@ -48,7 +48,9 @@ fn request(
     let request = DataActionRequest::new(action, payload.render(choices))
         .expect("ids and payloads are generated valid");
     match scope {
-        Some(scope) => request.scope(scope).expect("scopes are generated valid"),
+        Some(scope) => request
+            .with_scope(scope)
+            .expect("scopes are generated valid"),
         None => request,
     }
 }

@@ -287,7 +287,7 @@ impl GenesysCloud {
     }
 
     fn hint_at_the_other_route(&self, outcome: &Outcome) {
-        let not_found = outcome.status_code == http::StatusCode::NOT_FOUND;
+        let not_found = outcome.status() == http::StatusCode::NOT_FOUND;
         if not_found
             && self.route == Route::DataActions
             && !self.hinted.swap(true, Ordering::Relaxed)
@@ -344,7 +344,7 @@ impl Upstream for GenesysCloud {
         Some(url.into())
     }
 
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         self.settings.attempt_timeout
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::history::{Ask, Process, Told};
 use super::oracle::Oracle;
-use super::platform::{Flight, Seen, Tally};
+use super::platform::{Flight, Revision, Tally};
 use super::roles::Policy;
 use super::story;
 use super::worker::{DEADLINE, digest, key};
@@ -112,7 +112,7 @@ impl Judge<'_> {
         self.wrong.entry(number).or_default().push(what.into());
     }
 
-    fn seen(&self, number: u64) -> Vec<Seen> {
+    fn seen(&self, number: u64) -> Vec<Revision> {
         let calls = self.oracle.calls.lock().unwrap();
         calls.get(&key(number)).cloned().unwrap_or_default()
     }

@@ -35,7 +35,7 @@ pub type Flight = (u64, usize);
 
 /// One call as the platform saw it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Revision {
     pub at: Duration,
     /// Its number among the arrivals of its key, from 1.
     pub nth: u32,
@@ -48,7 +48,7 @@ pub struct Seen {
 }
 
 /// All calls, by key.
-pub type Calls = Arc<Mutex<BTreeMap<IdempotencyKey, Vec<Seen>>>>;
+pub type Calls = Arc<Mutex<BTreeMap<IdempotencyKey, Vec<Revision>>>>;
 
 /// Scripts the simulator; without `faults` every call succeeds at once.
 pub fn script(
@@ -75,7 +75,7 @@ pub fn script(
             "answers 403" => (403, true),
             _ => (200, false),
         };
-        let seen = Seen {
+        let seen = Revision {
             at: history.now(),
             nth: call.attempt(),
             by: by(call),

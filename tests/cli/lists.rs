@@ -230,7 +230,7 @@ async fn foreign_text_cannot_move_the_cursor() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let (losing, _) = slow_engine(store(&server).await).await;
-    let (key, _) = lose(&losing, request(8).label("\u{202e}gnp.exe").unwrap()).await;
+    let (key, _) = lose(&losing, request(8).with_label("\u{202e}gnp.exe").unwrap()).await;
     for words in [&["list"][..], &["show", &key.to_string()]] {
         let said = cli.run(words).await.expect(0).out;
         assert!(!said.contains('\u{202e}'), "{said}");

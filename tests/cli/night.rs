@@ -147,7 +147,7 @@ async fn night_goes_from_the_warning_to_the_resolved_key() {
 fn bad_gateway() -> genesys_once::Outcome {
     let mut outcome = answers::json(502, r#"{"message":"Bad Gateway"}"#);
     outcome
-        .headers
+        .headers_mut()
         .insert("inin-correlation-id", "corr-4711".parse().unwrap());
     outcome
 }

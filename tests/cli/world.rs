@@ -19,9 +19,9 @@ pub fn request(order: u32) -> DataActionRequest {
 
 /// With an own key, a scope and a label, as an operator wishes for.
 pub fn labelled(order: u32) -> DataActionRequest {
-    let request = request(order).key(format!("order-{order}")).unwrap();
-    let request = request.scope("eu").unwrap();
-    request.label(format!("refund order {order}")).unwrap()
+    let request = request(order).with_key(format!("order-{order}")).unwrap();
+    let request = request.with_scope("eu").unwrap();
+    request.with_label(format!("refund order {order}")).unwrap()
 }
 
 pub async fn store(server: &RedisServer) -> RedisStore {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use genesys_once::Kept;
+use genesys_once::StoredBody;
 
 use super::{complete, done, encrypted, keys, name, outcome, read, release};
 
@@ -64,15 +64,20 @@ async fn a_file_shows_nothing_of_an_answer() {
 
     let folder = Folder::new("at-rest");
     let plain = FileStore::open(folder.file()).unwrap();
-    done(&plain, 1, complete(1, outcome(), Kept::Whole)).await;
+    done(&plain, 1, complete(1, outcome(), StoredBody::Full)).await;
     drop(plain);
     // The check sees what it looks for.
     assert!(shown(&file(&folder.file())).len() >= 4);
     std::fs::remove_file(folder.file()).unwrap();
 
     let store = encrypted(FileStore::open(folder.file()).unwrap());
-    done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
-    done(&store, 2, complete(1, outcome(), Kept::Sensitive)).await;
+    done(&store, 1, complete(1, outcome(), StoredBody::Full)).await;
+    done(
+        &store,
+        2,
+        complete(1, outcome(), StoredBody::OmittedSensitive),
+    )
+    .await;
     done(&store, 3, release(1, outcome())).await;
     drop(store);
     let bytes = file(&folder.file());
@@ -100,8 +105,13 @@ mod redis {
         let server = Options::default().append_only().start();
         let plain = RedisStore::connect(&server.url()).await.unwrap();
         let store = encrypted(plain.clone());
-        done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
-        done(&store, 2, complete(1, outcome(), Kept::TooLarge)).await;
+        done(&store, 1, complete(1, outcome(), StoredBody::Full)).await;
+        done(
+            &store,
+            2,
+            complete(1, outcome(), StoredBody::OmittedTooLarge),
+        )
+        .await;
         done(&store, 3, release(1, outcome())).await;
         let log = || {
             let folder = server.folder.join("appendonlydir");
@@ -123,7 +133,7 @@ mod redis {
             assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
         }
         // The check sees what it looks for.
-        done(&plain, 4, complete(1, outcome(), Kept::Whole)).await;
+        done(&plain, 4, complete(1, outcome(), StoredBody::Full)).await;
         assert!(shown(&values()).len() >= 4 && shown(&log()).len() >= 4);
     }
 
@@ -131,7 +141,7 @@ mod redis {
     async fn a_value_copied_to_another_key_or_changed_is_unreadable() {
         let server = RedisServer::start();
         let store = encrypted(RedisStore::connect(&server.url()).await.unwrap());
-        done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
+        done(&store, 1, complete(1, outcome(), StoredBody::Full)).await;
         let [one, two] = [1, 2].map(|number| name(number).to_string());
         let copied: u32 = server.command(&["COPY", &one, &two]);
         assert_eq!(copied, 1);
@@ -169,16 +179,16 @@ mod redis {
             "x".repeat(4096),
         );
         let error = store
-            .apply(&name(1), complete(1, large.clone(), Kept::Whole))
+            .apply(&name(1), complete(1, large.clone(), StoredBody::Full))
             .await;
         assert!(error.unwrap_err().is_refused());
         // As the engine then reduces it: the status.
         let mut reduced = large;
-        reduced.body = bytes::Bytes::new();
-        let event = complete(1, reduced.clone(), Kept::TooLarge);
+        *reduced.body_mut() = bytes::Bytes::new();
+        let event = complete(1, reduced.clone(), StoredBody::OmittedTooLarge);
         let answer = store.apply(&name(1), event).await.unwrap();
         assert_eq!(answer, Answer::Done);
         let (outcome, kept) = read(store.look(&name(1)).await).unwrap();
-        assert_eq!((&*outcome, kept), (&reduced, Kept::TooLarge));
+        assert_eq!((&*outcome, kept), (&reduced, StoredBody::OmittedTooLarge));
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use genesys_once::execution::{Execution, Terms};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
 use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, Kept, MemoryStore, Outcome, RecordState,
-    Resolution, Served, Store, Upstream as _,
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Outcome, RecordState,
+    Resolution, Served, Store, StoredBody, Upstream as _,
 };
 use tokio::time::advance;
 
@@ -41,7 +41,10 @@ async fn engines_replay_each_other_s_outcomes() {
     let mut served = Vec::new();
     for reply in [first.unwrap(), second.unwrap()] {
         assert_eq!(reply.body().as_ref(), br#"{"refund":"R-1"}"#);
-        assert_eq!((reply.status().as_u16(), reply.kept()), (200, Kept::Whole));
+        assert_eq!(
+            (reply.status().as_u16(), reply.stored_body()),
+            (200, StoredBody::Full)
+        );
         served.push(reply.served());
     }
     served.sort();
@@ -70,8 +73,8 @@ async fn a_sensitive_answer_is_a_status_under_encryption_too() {
     engine.execute(request().sensitive()).await.unwrap();
     let replay = engine.execute(request().sensitive()).await.unwrap();
     assert_eq!(
-        (replay.served(), replay.kept(), replay.body().len()),
-        (Served::Store, Kept::Sensitive, 0)
+        (replay.served(), replay.stored_body(), replay.body().len()),
+        (Served::Store, StoredBody::OmittedSensitive, 0)
     );
     assert!(replay.headers().is_empty());
     assert_eq!(upstream.ledger().total(), 1);

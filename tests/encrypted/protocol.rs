@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use genesys_once::record::{About, Answer, Claim, Event};
 use genesys_once::testing::{Fault, FaultyStore, store_conformance};
-use genesys_once::{Encrypted, EncryptionKeys, Error, Kept, MemoryStore, RecordState, Store};
+use genesys_once::{Encrypted, EncryptionKeys, Error, MemoryStore, RecordState, Store, StoredBody};
 
 use super::{claim, complete, done, encrypted, keys, name, outcome, read, reason, release};
 use crate::support::indeterminate;
@@ -51,7 +51,7 @@ async fn a_command_sent_again_is_recognised() {
         },
     ));
     for (number, event) in [
-        (1, complete(1, outcome(), Kept::Whole)),
+        (1, complete(1, outcome(), StoredBody::Full)),
         (2, release(1, outcome())),
     ] {
         let lost = store.apply(&name(number), event.clone()).await;
@@ -69,12 +69,12 @@ async fn keys_are_rotated_without_losing_a_record() {
     let inner = MemoryStore::new();
     let with = |keys| Encrypted::new(inner.clone(), keys);
     let old = with(keys("old", 1));
-    done(&old, 1, complete(1, outcome(), Kept::Whole)).await;
+    done(&old, 1, complete(1, outcome(), StoredBody::Full)).await;
     // First everybody can read the new key, …
     let prepared = with(keys("old", 1).also_reads("new", [2; 32]).unwrap());
     // … then it encrypts, …
     let rotated = with(keys("new", 2).also_reads("old", [1; 32]).unwrap());
-    done(&rotated, 2, complete(1, outcome(), Kept::Whole)).await;
+    done(&rotated, 2, complete(1, outcome(), StoredBody::Full)).await;
     for store in [&prepared, &rotated] {
         for number in [1, 2] {
             assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());

@@ -3,9 +3,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use genesys_once::record::{Answer, Content, Event, LeaseId, Record, Refusal, Seen};
+use genesys_once::record::{Answer, Content, Event, LeaseId, Record, Refusal, Revision};
 use genesys_once::{
-    BoxFuture, Fingerprint, Kept, MemoryStore, Outcome, RecordName, RecordState, Store, StoreError,
+    BoxFuture, Fingerprint, MemoryStore, Outcome, RecordName, RecordState, Store, StoreError,
+    StoredBody,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -82,7 +83,7 @@ fn outcome_in(state: &mut RecordState) -> &mut Outcome {
 async fn filled() -> Tampered {
     let inner = Tampered::new();
     let store = encrypted(inner.clone());
-    done(&store, 1, complete(1, outcome(), Kept::Whole)).await;
+    done(&store, 1, complete(1, outcome(), StoredBody::Full)).await;
     done(&store, 2, release(1, outcome())).await;
     for number in [1, 2] {
         assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
@@ -105,11 +106,11 @@ async fn no_bit_can_be_changed() {
         };
         let told = ["", "cannot be decrypted", "true"][usize::from(number)];
         let mut state = inner.look(&name(number)).await.unwrap().unwrap();
-        let bits = 8 * outcome_in(&mut state).body.len();
+        let bits = 8 * outcome_in(&mut state).body().len();
         assert!(bits > 8 * 40, "there is a nonce and a tag");
         for bit in 0..bits {
             inner.change(move |state| {
-                let body = &mut outcome_in(state).body;
+                let body = outcome_in(state).body_mut();
                 let mut bytes = body.to_vec();
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 *body = bytes.into();
@@ -118,7 +119,7 @@ async fn no_bit_can_be_changed() {
             assert!(answer.contains(told), "{answer}");
         }
         for length in 0..bits / 8 {
-            inner.change(move |state| outcome_in(state).body.truncate(length));
+            inner.change(move |state| outcome_in(state).body().truncate(length));
             let answer = look().await;
             assert!(number == 1 || answer == told, "{answer}");
         }
@@ -179,7 +180,7 @@ async fn the_named_key_cannot_be_another() {
     let store = genesys_once::Encrypted::new(inner.clone(), keys);
     let rename = |id: &'static str| {
         inner.change(move |state| {
-            let headers = &mut outcome_in(state).headers;
+            let headers = outcome_in(state).headers_mut();
             let name = headers.keys().next().unwrap().clone();
             headers.insert(name, HeaderValue::from_static(id));
         });
@@ -191,7 +192,7 @@ async fn the_named_key_cannot_be_another() {
     rename("k3");
     let error = read(store.look(&name(1)).await).unwrap_err();
     assert!(reason(&error).contains("the key \"k3\""), "{error:?}");
-    inner.change(|state| outcome_in(state).headers.clear());
+    inner.change(|state| outcome_in(state).headers_mut().clear());
     let error = read(store.look(&name(1)).await).unwrap_err();
     assert!(reason(&error).contains("does not name"), "{error:?}");
 }
@@ -200,13 +201,13 @@ async fn the_named_key_cannot_be_another() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
     let inner = MemoryStore::new();
-    done(&inner, 1, complete(1, outcome(), Kept::Whole)).await;
+    done(&inner, 1, complete(1, outcome(), StoredBody::Full)).await;
     done(&inner, 2, release(1, outcome())).await;
     // A platform's answer that looks like a sealed one is none.
     let mut headers = HeaderMap::new();
     headers.insert("encryption-key-id", HeaderValue::from_static("k1"));
     let forged = Outcome::new(StatusCode::from_u16(599).unwrap(), headers, vec![7; 90]);
-    done(&inner, 3, complete(1, forged.clone(), Kept::Whole)).await;
+    done(&inner, 3, complete(1, forged.clone(), StoredBody::Full)).await;
     let store = encrypted(inner);
     for number in [1, 3] {
         let error = read(store.look(&name(number)).await).unwrap_err();
@@ -218,13 +219,13 @@ async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
     assert_eq!(*read(lenient.look(&name(1)).await).unwrap().0, outcome());
     assert_eq!(*read(lenient.look(&name(2)).await).unwrap().0, outcome());
     assert_eq!(*read(lenient.look(&name(3)).await).unwrap().0, forged);
-    done(&lenient, 4, complete(1, outcome(), Kept::Whole)).await;
+    done(&lenient, 4, complete(1, outcome(), StoredBody::Full)).await;
     assert!(read(store.look(&name(4)).await).is_ok());
 }
 
 /// A released record of the same version, as its own store would read it.
 fn released(state: &RecordState, refusal: Refusal) -> RecordState {
-    let Seen { rev, lease } = state.seen();
+    let Revision { rev, lease } = state.seen();
     let record = Record {
         rev,
         lease,

@@ -36,7 +36,7 @@ impl Store for TwoParts {
         Box::pin(async {})
     }
 
-    fn part(&self, name: &RecordName) -> u64 {
+    fn shard(&self, name: &RecordName) -> u64 {
         u64::from(name.key.as_bytes()[0] % 2)
     }
 
@@ -76,7 +76,7 @@ fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
         Box::new(FaultyStore::new(TwoParts, |_| Fault::Pass)),
     ];
     for store in wrappers {
-        assert_eq!((store.part(&name(4)), store.part(&name(5))), (0, 1));
+        assert_eq!((store.shard(&name(4)), store.shard(&name(5))), (0, 1));
         assert!(store.changed(&name(4)).now_or_never().is_some());
         let namespace = "test".parse().unwrap();
         let query = ListQuery::indeterminate();

@@ -26,7 +26,7 @@ fn ok() -> ScriptedUpstream {
 }
 
 fn mine(payload: &str) -> DataActionRequest {
-    request(payload).key("refund-1").unwrap()
+    request(payload).with_key("refund-1").unwrap()
 }
 
 fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Answer> {

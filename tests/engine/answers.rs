@@ -58,7 +58,7 @@ async fn a_platform_429_holds_everybody_back() {
         async move { engine.execute(request("{}")).await }
     });
     upstream.ledger().wait_for(1).await;
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
     let start = Instant::now();
     engine.execute(request("[2]")).await.unwrap();
     assert!(start.elapsed() >= 29 * SECOND, "{:?}", start.elapsed());
@@ -84,7 +84,7 @@ async fn replays_work_during_a_hold() {
         async move { engine.execute(request("[2]")).await }
     });
     upstream.ledger().wait_for(2).await;
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
     let start = Instant::now();
     let reply = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
@@ -269,7 +269,7 @@ async fn a_refused_fresh_token_is_told() {
 async fn a_reading_of_one_s_own_may_fall_back_on_the_platform_s() {
     let upstream = in_turn([Step::status(503, "{}")]);
     let engine = Engine::builder(upstream.clone())
-        .classify(|outcome: &Outcome| match outcome.status_code.as_u16() {
+        .classify(|outcome: &Outcome| match outcome.status().as_u16() {
             503 => Verdict::Final,
             _ => classify::genesys(outcome),
         })

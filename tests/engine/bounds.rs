@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, Kept, MemoryStore,
-    RecordName, RecordState, RetryPolicy, Served, Store, StoreError,
+    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore,
+    RecordName, RecordState, RetryPolicy, Served, Store, StoreError, StoredBody,
 };
 
 use super::{SECOND, request, until};
@@ -152,8 +152,8 @@ async fn payloads_and_answers_are_bounded() {
     // A success is settled by its status, whichever upstream it is from.
     for served in [Served::Upstream, Served::Store] {
         let reply = engine.execute(request("[]")).await.unwrap();
-        let found = (reply.served(), reply.kept(), reply.body().len());
-        assert_eq!(found, (served, Kept::TooLarge, 0));
+        let found = (reply.served(), reply.stored_body(), reply.body().len());
+        assert_eq!(found, (served, StoredBody::OmittedTooLarge, 0));
         assert!(reply.recorded());
     }
 }
@@ -241,10 +241,10 @@ async fn the_largest_settings_that_are_allowed_work() {
         .max_response_bytes(usize::MAX);
     let engine = engine.start().await.unwrap();
     for (ttl, served) in [
-        (Duration::MAX, Served::Upstream),
-        (Duration::ZERO, Served::Memory),
+        (3650 * 24 * 3600 * SECOND, Served::Upstream),
+        (SECOND / 1000, Served::Memory),
     ] {
-        let request = request("{}").ttl(ttl);
+        let request = request("{}").with_ttl(ttl).unwrap();
         let reply = engine.execute_within(request, Duration::MAX).await.unwrap();
         assert_eq!(reply.served(), served);
     }
@@ -253,9 +253,9 @@ async fn the_largest_settings_that_are_allowed_work() {
         panic!("nothing was recorded");
     };
     assert!(left <= 3650 * 24 * 3600 * SECOND, "{left:?}");
-    // A time to live of nothing is the shortest, and over at once.
+    // The shortest time to live is over at once.
     let short = DataActionRequest::new("custom_-_short", "{}").unwrap();
-    let short = short.ttl(Duration::ZERO);
+    let short = short.with_ttl(SECOND / 1000).unwrap();
     engine.execute(short).await.unwrap();
     assert!(engine.shutdown(Duration::MAX).await.is_clean());
 }

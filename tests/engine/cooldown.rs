@@ -146,7 +146,7 @@ async fn absurd_times_stop_for_an_hour_and_one_probe_follows() {
         let begun = Instant::now();
         let error = engine.execute(request("0")).await.unwrap_err();
         assert_eq!(hint(&error), HOUR);
-        assert_eq!(engine.stats().held_for, HOUR);
+        assert_eq!(engine.stats().cooldown, HOUR);
         // Another action, too, and at once.
         let other = DataActionRequest::new("custom_-_other", "{}").unwrap();
         let error = engine.execute(other).await.unwrap_err();
@@ -208,7 +208,7 @@ async fn crowd_beyond_a_window_is_answered_whole() {
             refused <= 50 + (crowd / calls) * (2 * calls + 1),
             "{refused}"
         );
-        assert!(engine.stats().waits.executions() == 0);
+        assert!(engine.stats().backlog.executions() == 0);
     }
 }
 
@@ -247,7 +247,7 @@ async fn longest_wait_is_a_sum() {
         let upstream = refused(first);
         let engine = engine(&upstream).await;
         let one = ask(&engine, 1);
-        until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+        until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
         let begun = Instant::now();
         // It waits for the first one's cooldown, and then for its own.
         let error = engine.execute(request("2")).await.unwrap_err();

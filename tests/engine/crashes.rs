@@ -54,7 +54,7 @@ async fn while_it_waits_for_what_it_needs() {
             actors += 1; // the token's
         }
         if name == "hold" {
-            until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+            until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
         }
         let payload = if name == "elsewhere" { "[1]" } else { "{}" };
         let waiter = tokio::spawn({

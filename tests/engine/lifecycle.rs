@@ -86,7 +86,7 @@ async fn an_execution_killed_while_it_waits_is_released() {
     });
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let waiters = vec![ask(&engine)];
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
     child(&engine, 1).kill();
     assert_eq!(told(waiters).await, ["crashed"]);
     let key = IdempotencyKey::of(&request("{}"));

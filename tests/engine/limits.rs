@@ -7,9 +7,9 @@ use std::time::Duration;
 use genesys_once::execution::{Execution, Lock, Terms};
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment, Error,
-    GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RatePermit, RetryPolicy,
-    SendError, Served, TokenSource, Upstream, Waits,
+    AccessToken, Backlog, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment,
+    Error, GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RatePermit, RetryPolicy,
+    SendError, Served, TokenSource, Upstream,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -166,7 +166,7 @@ async fn after_a_hold_who_was_refused_goes_first() {
     spawn(&engine, "2");
     platform.ledger().wait_for(2).await;
     sleep(2 * SECOND).await;
-    assert_eq!(engine.stats().waits.retry.executions, 2);
+    assert_eq!(engine.stats().backlog.retry.executions, 2);
     for number in 3..100 {
         spawn(&engine, &number.to_string());
     }
@@ -188,22 +188,22 @@ fn spawn(engine: &Engine, payload: &str) {
 /// Hold, token, permit, limiter, retry, elsewhere: how many wait for each, and
 /// how long the longest has.
 fn seen(engine: &Engine) -> ([usize; 6], Duration) {
-    let waits: Waits = engine.stats().waits;
+    let waits: Backlog = engine.stats().backlog;
     let all = [
-        waits.hold,
-        waits.token,
-        waits.permit,
-        waits.limiter,
-        waits.retry,
-        waits.elsewhere,
+        backlog.cooldown,
+        backlog.token,
+        backlog.permit,
+        backlog.limiter,
+        backlog.retry,
+        backlog.remote_holder,
     ];
     let counts = all.map(|wait| wait.executions);
-    assert_eq!(waits.executions(), counts.iter().sum::<usize>());
-    (counts, waits.longest())
+    assert_eq!(backlog.executions(), counts.iter().sum::<usize>());
+    (counts, backlog.oldest())
 }
 
 /// Each wait in its turn. Red, each in its line, where an execution is not
-/// counted while it waits.
+/// counted while it backlog.
 #[tokio::test(start_paused = true)]
 async fn what_waits_and_for_how_long_is_seen() {
     let limits = |call: &Call| match call.body().as_ref() {
@@ -258,13 +258,16 @@ async fn what_waits_and_for_how_long_is_seen() {
     spawn(&engine, "5");
     until("it is held", || seen(&engine).0[0] == 1).await;
     assert_eq!(seen(&engine).0[3..5], [1, 1]);
-    assert!(!engine.stats().held_for.is_zero());
+    assert!(!engine.stats().cooldown.is_zero());
     // The third one comes through the limit, and is held as well: still
     // waiting since it began.
     at(70).await;
-    let waits = engine.stats().waits;
-    assert_eq!((waits.hold.executions, waits.limiter.executions), (2, 0));
-    assert_eq!(waits.hold.longest, 66 * SECOND);
+    let backlog = engine.stats().backlog;
+    assert_eq!(
+        (backlog.cooldown.executions, backlog.limiter.executions),
+        (2, 0)
+    );
+    assert_eq!(backlog.cooldown.oldest, 66 * SECOND);
     while engine.stats().executions > 0 {
         sleep(SECOND).await;
     }
@@ -289,7 +292,7 @@ async fn who_waits_for_another_engine_holds_no_permit() {
         async move { engine.execute(request("1")).await }
     });
     until("it waits", || {
-        engine.stats().waits.elsewhere.executions == 1
+        engine.stats().backlog.remote_holder.executions == 1
     })
     .await;
     let begun = Instant::now();
@@ -318,7 +321,7 @@ async fn hold_that_grows_beyond_any_wait_is_reported() {
         let error = answer.unwrap_err();
         assert!(matches!(error, Error::RateLimited { .. }), "{error:?}");
     }
-    assert_eq!(engine.stats().waits.executions(), 0);
+    assert_eq!(engine.stats().backlog.executions(), 0);
 }
 
 /// Replays that find everything free take the key's place in one command, and give
@@ -349,7 +352,10 @@ async fn a_replay_gives_its_place_at_the_limiter_back() {
         let engine = engine.clone();
         async move { engine.execute(request("55")).await }
     });
-    until("it waits", || engine.stats().waits.limiter.executions == 1).await;
+    until("it waits", || {
+        engine.stats().backlog.limiter.executions == 1
+    })
+    .await;
     for n in 0..40 {
         engine.execute(request(&n.to_string())).await.unwrap();
     }
@@ -382,7 +388,7 @@ async fn a_replay_waits_for_nothing_that_a_call_needs() {
     sleep(60 * SECOND).await;
     assert_eq!(engine.stats().token_valid_for, None);
     spawn(&engine, "3");
-    until("it waits", || engine.stats().waits.token.executions == 1).await;
+    until("it waits", || engine.stats().backlog.token.executions == 1).await;
     assert_eq!(engine.stats().in_flight, 1);
     let begun = Instant::now();
     let replay = engine.execute(request("1")).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, advance};
 use super::{SECOND, request, until};
 
 fn mine(payload: &str) -> DataActionRequest {
-    request(payload).key("order-42").unwrap()
+    request(payload).with_key("order-42").unwrap()
 }
 
 fn key() -> IdempotencyKey {
@@ -192,7 +192,7 @@ async fn it_is_told_to_those_who_would_join_and_from_memory() {
             );
         }
         // In another spelling, with other wishes, it is the same.
-        let same = mine(r#"{ "a": 1.0 }"#).ttl(SECOND);
+        let same = mine(r#"{ "a": 1.0 }"#).with_ttl(SECOND).unwrap();
         assert!(engine.execute(same).await.is_ok(), "{when}");
     }
     assert!(first.await.unwrap().is_ok());

@@ -95,7 +95,7 @@ async fn other_keys_are_other_calls() {
         request(r#"{"order":9007199254740993}"#),
         DataActionRequest::new("custom_-_other", r#"{"order":9007199254740992}"#).unwrap(),
         request(r#"{"order":9007199254740992}"#)
-            .scope("again")
+            .with_scope("again")
             .unwrap(),
     ];
     let keys: Vec<_> = requests.iter().map(IdempotencyKey::of).collect();
@@ -110,7 +110,7 @@ async fn a_key_never_yields_the_answer_to_another_payload() {
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).store(store);
     let engine = builder.clone().start().await.unwrap();
-    let mine = |payload| request(payload).key("order-42").unwrap();
+    let mine = |payload| request(payload).with_key("order-42").unwrap();
 
     // While it is in flight, …
     let first = tokio::spawn({
@@ -185,7 +185,11 @@ async fn fail_fast_applies_to_holders_here_and_elsewhere() {
 async fn outcomes_are_replayed_for_their_time_and_no_longer() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
-    let short = || request(&json!({"a": 1}).to_string()).ttl(10 * SECOND);
+    let short = || {
+        request(&json!({"a": 1}).to_string())
+            .with_ttl(10 * SECOND)
+            .unwrap()
+    };
     engine.execute(short()).await.unwrap();
     tokio::time::advance(9 * SECOND).await;
     assert_eq!(
@@ -234,7 +238,10 @@ async fn nothing_of_a_sensitive_answer_is_kept_but_its_status() {
     assert_eq!(first.body().as_ref(), br#"{"refund":"R-1"}"#);
     let replay = engine.execute(request("{}").sensitive()).await.unwrap();
     assert_eq!(replay.served(), Served::Store);
-    assert_eq!(replay.kept(), genesys_once::Kept::Sensitive);
+    assert_eq!(
+        replay.stored_body(),
+        genesys_once::StoredBody::OmittedSensitive
+    );
     assert_eq!((replay.status().as_u16(), replay.body().len()), (200, 0));
     assert!(replay.headers().is_empty());
     assert_eq!(upstream.ledger().total(), 1);

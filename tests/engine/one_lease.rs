@@ -185,7 +185,7 @@ async fn waiter_does_not_execute_what_it_could_not_watch() {
         .store(cut_off)
         .store_timeout(20 * SECOND);
     let other = other.start().await.unwrap();
-    let short = order(FIRST).ttl(Duration::from_millis(1));
+    let short = order(FIRST).with_ttl(Duration::from_millis(1)).unwrap();
     let first = ask(&one, short.clone());
     upstream.ledger().wait_for(1).await;
     let waiter = ask(&other, short);

@@ -207,8 +207,8 @@ async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
     );
     let replay = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
-        (replay.served(), replay.kept()),
-        (Served::Store, genesys_once::Kept::TooLarge)
+        (replay.served(), replay.stored_body()),
+        (Served::Store, genesys_once::StoredBody::OmittedTooLarge)
     );
     assert_eq!(replay.status().as_u16(), 200);
     assert_eq!(upstream.ledger().total(), 1);
@@ -238,8 +238,12 @@ async fn outcome_waits_whole_for_a_store_that_takes_no_writes() {
         assert_eq!(engine.stats().executions, 0, "{kind:?}: it is recorded");
         let replay = engine.execute(request("{}")).await.unwrap();
         assert_eq!(
-            (replay.served(), replay.kept(), replay.body().as_ref()),
-            (Served::Store, genesys_once::Kept::Whole, &b"{}"[..])
+            (
+                replay.served(),
+                replay.stored_body(),
+                replay.body().as_ref()
+            ),
+            (Served::Store, genesys_once::StoredBody::Full, &b"{}"[..])
         );
         assert_eq!(upstream.ledger().total(), 1);
     }

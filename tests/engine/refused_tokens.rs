@@ -350,8 +350,8 @@ async fn a_lease_without_a_token_is_claimed_again() {
         async move { engine.execute(request("1")).await }
     });
     sleep(15 * SECOND).await;
-    let waits = engine.stats().waits;
-    assert_eq!((waits.token.executions, engine.stats().in_flight), (1, 0));
+    let backlog = engine.stats().backlog;
+    assert_eq!((backlog.token.executions, engine.stats().in_flight), (1, 0));
     let key = IdempotencyKey::of(&request("1"));
     let name = RecordName::new(upstream.namespace(), key);
     let record = store.look(&name).await.unwrap();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Seen};
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
     BoxFuture, Engine, Error, Fingerprint, MemoryStore, RecordName, RecordState, Resolution, Store,
@@ -61,9 +61,9 @@ fn holder(lease: u8) -> Claim {
     }
 }
 
-fn seen(rev: u64, lease: u8) -> Seen {
+fn seen(rev: u64, lease: u8) -> Revision {
     let lease = LeaseId::from_bytes([lease; 16]);
-    Seen { rev, lease }
+    Revision { rev, lease }
 }
 
 fn release(lease: u8) -> Event {

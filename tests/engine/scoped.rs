@@ -25,10 +25,10 @@ async fn engine() -> (Engine, ScriptedUpstream) {
 async fn keys_are_what_the_documents_say() {
     let (engine, _) = engine().await;
     let plain = request("{}");
-    let own = request("{}").key("order \"42\"").unwrap();
+    let own = request("{}").with_key("order \"42\"").unwrap();
     let tenant = engine.scoped(&scope("tenant é"));
     let of = |text: &str| IdempotencyKey::from_bytes(Sha256::digest(text).into());
-    let scoped = |request: &DataActionRequest| request.clone().scope("eu").unwrap();
+    let scoped = |request: &DataActionRequest| request.clone().with_scope("eu").unwrap();
     for (key, text) in [
         (
             IdempotencyKey::of(&scoped(&plain)),
@@ -61,7 +61,7 @@ async fn no_scope_of_a_request_leads_out_of_the_engines() {
     let (engine, upstream) = engine().await;
     let (one, two) = (engine.scoped(&scope("1")), engine.scoped(&scope("2")));
     let requests = ["1", "2", "1 / 2", "1:2", "\"1\""]
-        .map(|word| request("{}").scope(word).unwrap())
+        .map(|word| request("{}").with_scope(word).unwrap())
         .into_iter()
         .chain([request("{}")]);
     for (number, request) in requests.enumerate() {
@@ -82,8 +82,8 @@ async fn no_scope_of_a_request_leads_out_of_the_engines() {
 /// Red when the second scope replaces the first.
 #[test]
 fn second_scope_of_a_request_is_refused() {
-    let scoped = request("{}").scope("tenant 1").unwrap();
-    match scoped.scope("tenant 2") {
+    let scoped = request("{}").with_scope("tenant 1").unwrap();
+    match scoped.with_scope("tenant 2") {
         Err(Error::InvalidRequest { field, .. }) => assert_eq!(field, "scope"),
         other => panic!("{other:?}"),
     }
@@ -98,7 +98,7 @@ async fn record_names_the_engines_scope_and_the_requests() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let engine = Engine::builder(upstream).start().await.unwrap();
     let tenant = engine.scoped(&scope("tenant 7"));
-    let lost = request("{}").scope("monday").unwrap();
+    let lost = request("{}").with_scope("monday").unwrap();
     tenant.execute(lost.clone()).await.unwrap_err();
     let state = tenant.inspect(&lost).await.unwrap().unwrap();
     let RecordState::Indeterminate { about, .. } = &state else {

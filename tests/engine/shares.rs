@@ -47,7 +47,7 @@ async fn a_fast_action_waits_for_one_slow_call() {
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let slow = callers(&engine, "slow", 500);
     until("the crowd waits", || {
-        engine.stats().waits.permit.executions == 450
+        engine.stats().backlog.permit.executions == 450
     })
     .await;
     for caller in callers(&engine, "fast", 5) {
@@ -74,7 +74,7 @@ async fn a_capped_action_leaves_the_rest_to_others() {
     let engine = engine.start().await.unwrap();
     let slow = callers(&engine, "slow", 100);
     until("the crowd waits", || {
-        engine.stats().waits.permit.executions == 60
+        engine.stats().backlog.permit.executions == 60
     })
     .await;
     assert_eq!(engine.stats().in_flight, 40);
@@ -96,7 +96,10 @@ async fn a_killed_execution_gives_its_share_back() {
     let engine = Engine::builder(upstream.clone()).max_in_flight(2);
     let engine = engine.start().await.unwrap();
     let slow = callers(&engine, "slow", 6);
-    until("they wait", || engine.stats().waits.permit.executions == 4).await;
+    until("they wait", || {
+        engine.stats().backlog.permit.executions == 4
+    })
+    .await;
     for child in engine.actor().get_cell().get_children() {
         child.kill();
     }
@@ -167,8 +170,8 @@ async fn the_rate_limit_goes_round_by_action() {
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let crowd = callers(&engine, "crowd", 200);
     until("the crowd waits", || {
-        let waits = engine.stats().waits;
-        waits.limiter.executions == 50 && waits.permit.executions == 149
+        let backlog = engine.stats().backlog;
+        backlog.limiter.executions == 50 && backlog.permit.executions == 149
     })
     .await;
     sleep(5 * SECOND).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{DataActionRequest, Engine, RetryPolicy, Then, Verdict};
+use genesys_once::{DataActionRequest, Engine, Recovery, RetryPolicy, Verdict};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::cooldown::{ask, engine, limit};
@@ -26,7 +26,7 @@ async fn operator_ends_a_cooldown() {
     let engine = engine(&upstream).await;
     engine.end_cooldown();
     let first = ask(&engine, 0);
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
     let crowd: Vec<_> = (1..20).map(|n| ask(&engine, n)).collect();
     sleep(SECOND).await;
     assert_eq!(upstream.ledger().total(), 1);
@@ -34,11 +34,11 @@ async fn operator_ends_a_cooldown() {
     engine.end_cooldown();
     sleep(SECOND).await;
     assert_eq!(upstream.ledger().total(), 2);
-    assert!(engine.stats().held_for > 160 * SECOND);
+    assert!(engine.stats().cooldown > 160 * SECOND);
     refuse.store(false, Ordering::SeqCst);
     let begun = Instant::now();
     engine.end_cooldown();
-    assert_eq!(engine.stats().held_for, Duration::ZERO);
+    assert_eq!(engine.stats().cooldown, Duration::ZERO);
     first.await.unwrap().unwrap();
     for caller in crowd {
         caller.await.unwrap().unwrap();
@@ -87,7 +87,7 @@ async fn turn_is_given_back_however_its_holder_ends() {
         });
         let engine = engine(&upstream).await;
         let first = ask(&engine, 0);
-        until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+        until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
         let actor = child(&engine, 1);
         let crowd: Vec<_> = (1..=20).map(|n| ask(&engine, n)).collect();
         let begun = Instant::now();
@@ -135,7 +135,10 @@ async fn turn_without_a_permit_does_not_stand_in_the_way() {
     assert!(other("0").await.unwrap().is_err());
     sleep_until(begun + 6 * SECOND).await;
     let first = ask(&engine, 2);
-    until("it waits", || engine.stats().waits.hold.executions == 1).await;
+    until("it waits", || {
+        engine.stats().backlog.cooldown.executions == 1
+    })
+    .await;
     let crowd: Vec<_> = (3..30).map(|n| other(&n.to_string())).collect();
     for caller in crowd {
         caller.await.unwrap().unwrap();
@@ -158,7 +161,7 @@ async fn relayed_limits_of_many_actions_end() {
             .after(SECOND / 100)
     });
     let engine = Engine::builder(upstream.clone())
-        .classify(|_| Verdict::NotExecuted(Then::Retry))
+        .classify(|_| Verdict::NotExecuted(Recovery::Retry))
         .retry(RetryPolicy::default().max_wait(20 * SECOND))
         .max_in_flight(2_000);
     let engine = engine.start().await.unwrap();

@@ -61,7 +61,7 @@ impl Upstream for Slow {
         })
     }
 
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         LIMIT
     }
 }

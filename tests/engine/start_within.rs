@@ -32,7 +32,7 @@ async fn held_back() -> (Engine, ScriptedUpstream) {
     });
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let _first = ask(&engine, request(WARM_UP));
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
     (engine, upstream)
 }
 
@@ -48,7 +48,7 @@ fn calls(upstream: &ScriptedUpstream, request: &DataActionRequest) -> usize {
 async fn nothing_is_sent_after_the_limit() {
     let (engine, upstream) = held_back().await;
     let begun = Instant::now();
-    let late = request("1").start_within(20 * SECOND);
+    let late = request("1").start_within(20 * SECOND).unwrap();
     // The caller has long gone.
     let gone = engine.execute_within(late.clone(), SECOND).await;
     assert!(matches!(gone, Err(Error::DeadlineExceeded { .. })));
@@ -66,7 +66,7 @@ async fn nothing_is_sent_after_the_limit() {
     assert_eq!(waited.elapsed(), 20 * SECOND);
     assert!(begun < waited);
     // Proven: asked again, it is executed.
-    let reply = engine.execute(late.clone().start_within(120 * SECOND));
+    let reply = engine.execute(late.clone().start_within(120 * SECOND).unwrap());
     assert!(reply.await.unwrap().is_success());
     assert_eq!(calls(&upstream, &late), 1);
 }
@@ -76,9 +76,9 @@ async fn nothing_is_sent_after_the_limit() {
 async fn latest_limit_of_the_joined_counts() {
     for second in [Some(90), None] {
         let (engine, upstream) = held_back().await;
-        let short = request("1").start_within(20 * SECOND);
+        let short = request("1").start_within(20 * SECOND).unwrap();
         let long = match second {
-            Some(s) => request("1").start_within(Duration::from_secs(s)),
+            Some(s) => request("1").start_within(Duration::from_secs(s)).unwrap(),
             None => request("1"),
         };
         let first = ask(&engine, short.clone());
@@ -103,11 +103,11 @@ async fn limit_goes_on_from_one_flight_to_the_next() {
     });
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let _first = ask(&engine, request(WARM_UP));
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
-    let own = |payload| request(payload).key("own").unwrap();
+    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    let own = |payload| request(payload).with_key("own").unwrap();
     let other = ask(&engine, own("1"));
     sleep(SECOND).await;
-    let late = own("2").start_within(20 * SECOND);
+    let late = own("2").start_within(20 * SECOND).unwrap();
     let error = engine.execute(late).await.unwrap_err();
     assert!(matches!(error, Error::Expired { .. }), "{error}");
     assert_eq!(other.await.unwrap().unwrap().status(), 404);
@@ -126,7 +126,7 @@ async fn caller_who_joins_at_the_end_is_executed() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = Engine::builder(upstream.clone()).store(slow);
     let engine = engine.start().await.unwrap();
-    let first = ask(&engine, request("1").start_within(SECOND / 2));
+    let first = ask(&engine, request("1").start_within(SECOND / 2).unwrap());
     // The lock comes after the limit, and is given back for another second.
     sleep(SECOND + SECOND / 2).await;
     let second = engine.execute(request("1")).await;
@@ -149,14 +149,14 @@ async fn limit_is_looked_at_right_before_sending() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = Engine::builder(upstream.clone()).store(slow);
     let engine = engine.start().await.unwrap();
-    let late = request("1").start_within(SECOND / 2);
+    let late = request("1").start_within(SECOND / 2).unwrap();
     let error = engine.execute(late.clone()).await.unwrap_err();
     assert!(matches!(error, Error::Expired { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 0);
     // The key is free at once.
     engine.execute(request("1")).await.unwrap();
     // What is recorded is replayed, however late.
-    let at_once = request("1").start_within(Duration::ZERO);
+    let at_once = request("1").start_within(Duration::ZERO).unwrap();
     let reply = engine.execute(at_once).await.unwrap();
     assert_eq!(reply.served(), Served::Memory);
 }
@@ -169,7 +169,7 @@ async fn unknown_outcome_is_never_called_expired() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let engine = Engine::builder(upstream.clone()).on_unknown(OnUnknown::Retry);
     let engine = engine.start().await.unwrap();
-    let late = request("1").start_within(SECOND / 10);
+    let late = request("1").start_within(SECOND / 10).unwrap();
     let error = engine.execute(late).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 1);

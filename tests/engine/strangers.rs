@@ -22,7 +22,7 @@ fn states() -> [(&'static str, Step); 5] {
 }
 
 fn mine(payload: &str) -> DataActionRequest {
-    request(payload).key("order-42").unwrap()
+    request(payload).with_key("order-42").unwrap()
 }
 
 /// A store with a record of `mine("[1]")` in this state, and the engine that
@@ -47,7 +47,7 @@ async fn in_state(
         let stats = engine.stats();
         match state {
             "dispatched" => true,
-            "claimed" => !stats.held_for.is_zero(),
+            "claimed" => !stats.cooldown.is_zero(),
             _ => stats.executions == 0,
         }
     })

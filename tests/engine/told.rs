@@ -11,8 +11,12 @@ use super::SECOND;
 
 fn order() -> DataActionRequest {
     let request = DataActionRequest::new("custom_-_refund", r#"{"order":42}"#).unwrap();
-    let request = request.key("order 42").unwrap().scope("eu").unwrap();
-    request.label("refund order 42").unwrap()
+    let request = request
+        .with_key("order 42")
+        .unwrap()
+        .with_scope("eu")
+        .unwrap();
+    request.with_label("refund order 42").unwrap()
 }
 
 /// An answer that proves nothing, under an id of the platform's.

@@ -89,8 +89,8 @@ async fn indeterminate_key_is_warned_of_once() {
     let _here = warnings.listen();
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let engine = watching(&upstream, MemoryStore::new()).await;
-    let lost = request("{}").key("order 42").unwrap();
-    let lost = lost.label("refund of order 42").unwrap();
+    let lost = request("{}").with_key("order 42").unwrap();
+    let lost = lost.with_label("refund of order 42").unwrap();
     let key = IdempotencyKey::of(&lost);
     engine.execute(lost).await.unwrap_err();
     assert_eq!(warnings.count(), 0);
@@ -115,7 +115,7 @@ async fn indeterminate_key_is_warned_of_once() {
     // Another execution of the key is another thing to find out.
     let not_applied = Resolution::not_applied();
     engine.resolve(&key, version, not_applied).await.unwrap();
-    let again = request("{}").key("order 42").unwrap();
+    let again = request("{}").with_key("order 42").unwrap();
     engine.execute(again).await.unwrap_err();
     sleep(MINUTE + SECOND).await;
     assert_eq!(warnings.count(), 2);

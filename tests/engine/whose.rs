@@ -20,7 +20,7 @@ pub(super) const FIRST: &str = r#"{"customer":"first"}"#;
 pub(super) const SECOND_ONE: &str = r#"{"customer":"second"}"#;
 
 pub(super) fn order(payload: &str) -> DataActionRequest {
-    request(payload).key("order-42").unwrap()
+    request(payload).with_key("order-42").unwrap()
 }
 
 pub(super) fn key() -> IdempotencyKey {
@@ -42,9 +42,9 @@ pub(super) fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Res
 
 /// A store without notices, whose looks say what `see` makes of them.
 #[derive(Clone)]
-pub(super) struct Seen(pub(super) MemoryStore, pub(super) fn(&mut RecordState));
+pub(super) struct Revision(pub(super) MemoryStore, pub(super) fn(&mut RecordState));
 
-impl Store for Seen {
+impl Store for Revision {
     delegate!(0: apply);
 
     fn look<'a>(
@@ -60,8 +60,8 @@ impl Store for Seen {
 }
 
 /// A store that tells nobody of a change: waiters poll.
-pub(super) fn silent(store: &MemoryStore) -> Seen {
-    Seen(store.clone(), |_| ())
+pub(super) fn silent(store: &MemoryStore) -> Revision {
+    Revision(store.clone(), |_| ())
 }
 
 /// Red without the comparison of a released record's fingerprint in
@@ -232,7 +232,7 @@ async fn short_ttl_does_not_execute_again_for_a_waiter_elsewhere() {
         let one = one.start().await.unwrap();
         let other = Engine::builder(upstream.clone()).store(silent(&store));
         let other = other.start().await.unwrap();
-        let short = order(FIRST).ttl(Duration::from_millis(ttl));
+        let short = order(FIRST).with_ttl(Duration::from_millis(ttl)).unwrap();
         let first = ask(&one, short.clone());
         upstream.ledger().wait_for(1).await;
         other.execute(short).await.unwrap();

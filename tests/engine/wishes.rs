@@ -1,4 +1,4 @@
-//! `.ttl(…)` and `.sensitive()`: what is kept, for how long, and that among
+//! `.with_ttl(…)` and `.sensitive()`: what is kept, for how long, and that among
 //! joined callers the longest and the strictest apply, however late they join.
 
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use genesys_once::record::{Event, Refusal};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
 use genesys_once::{
-    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, Kept, MemoryStore, Outcome,
-    RecordName, RecordState, Reply, Resolution, Served, Store as _, Upstream as _,
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, Outcome,
+    RecordName, RecordState, Reply, Resolution, Served, Store as _, StoredBody, Upstream as _,
 };
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -41,7 +41,7 @@ async fn state(store: &MemoryStore) -> Option<RecordState> {
 }
 
 /// How much is kept, and for how long from now.
-async fn kept(store: &MemoryStore) -> (Kept, Duration) {
+async fn kept(store: &MemoryStore) -> (StoredBody, Duration) {
     match state(store).await {
         Some(RecordState::Cached {
             outcome,
@@ -49,7 +49,7 @@ async fn kept(store: &MemoryStore) -> (Kept, Duration) {
             left,
             ..
         }) => {
-            assert_eq!(outcome.body.is_empty(), kept != Kept::Whole);
+            assert_eq!(outcome.body.is_empty(), kept != StoredBody::Full);
             (kept, left)
         }
         state => panic!("{state:?}"),
@@ -65,7 +65,10 @@ async fn both(first: DataActionRequest, second: DataActionRequest) -> MemoryStor
     let second = spawn(&engine, second);
     for (caller, served) in [(first, Served::Upstream), (second, Served::Joined)] {
         let reply = caller.await.unwrap().unwrap();
-        assert_eq!((reply.served(), reply.kept()), (served, Kept::Whole));
+        assert_eq!(
+            (reply.served(), reply.stored_body()),
+            (served, StoredBody::Full)
+        );
         assert_eq!(reply.body(), BODY);
     }
     assert_eq!(upstream.ledger().total(), 1);
@@ -77,7 +80,7 @@ async fn both(first: DataActionRequest, second: DataActionRequest) -> MemoryStor
 #[tokio::test(start_paused = true)]
 async fn the_longest_ttl_among_joined_callers_applies() {
     let plain = || request("{}");
-    let asks = |ttl| request("{}").ttl(ttl);
+    let asks = |ttl| request("{}").with_ttl(ttl).unwrap();
     for (first, second, expected) in [
         (asks(SECOND), asks(HOUR), HOUR),
         (asks(HOUR), asks(SECOND), HOUR),
@@ -87,7 +90,7 @@ async fn the_longest_ttl_among_joined_callers_applies() {
         (asks(48 * HOUR), plain(), 48 * HOUR),
     ] {
         let store = both(first, second).await;
-        assert_eq!(kept(&store).await, (Kept::Whole, expected));
+        assert_eq!(kept(&store).await, (StoredBody::Full, expected));
     }
 }
 
@@ -99,13 +102,20 @@ async fn one_sensitive_caller_among_joined_ones_is_enough() {
         (request("{}"), request("{}").sensitive()),
     ] {
         let store = both(first, second).await;
-        assert_eq!(kept(&store).await, (Kept::Sensitive, 24 * HOUR));
+        assert_eq!(
+            kept(&store).await,
+            (StoredBody::OmittedSensitive, 24 * HOUR)
+        );
         let engine = builder(&platform(), &store).start().await.unwrap();
         // A replay says so, whoever asks.
         let replay = engine.execute(request("{}")).await.unwrap();
         assert_eq!(
-            (replay.served(), replay.kept(), replay.status().as_u16()),
-            (Served::Store, Kept::Sensitive, 200)
+            (
+                replay.served(),
+                replay.stored_body(),
+                replay.status().as_u16()
+            ),
+            (Served::Store, StoredBody::OmittedSensitive, 200)
         );
         assert!(replay.headers().is_empty() && replay.body().is_empty());
     }
@@ -128,7 +138,7 @@ async fn who_joins_while_the_outcome_waits_for_the_store_counts_too() {
     let engine = engine.start().await.unwrap();
     let first = engine.execute(request("{}")).await.unwrap();
     assert!(!first.recorded());
-    let late = request("{}").sensitive().ttl(48 * HOUR);
+    let late = request("{}").sensitive().with_ttl(48 * HOUR).unwrap();
     let late = engine.execute(late).await.unwrap();
     assert_eq!((late.served(), late.body()), (Served::Joined, first.body()));
     assert_eq!(engine.stats().executions, 1, "it is not settled yet");
@@ -137,7 +147,7 @@ async fn who_joins_while_the_outcome_waits_for_the_store_counts_too() {
         sleep(SECOND).await;
     }
     let (kept, left) = kept(&store).await;
-    assert_eq!(kept, Kept::Sensitive);
+    assert_eq!(kept, StoredBody::OmittedSensitive);
     assert!(left > 47 * HOUR, "{left:?}");
     assert_eq!(upstream.ledger().total(), 1);
 }
@@ -158,21 +168,24 @@ async fn nothing_of_a_refusal_to_a_sensitive_request_is_stored_either() {
     let elsewhere = spawn(&two, request("{}"));
     until("it waits elsewhere", || two.stats().executions == 1).await;
     let first = first.await.unwrap().unwrap();
-    assert_eq!((&**first.outcome(), first.kept()), (&refused, Kept::Whole));
+    assert_eq!(
+        (&**first.outcome(), first.stored_body()),
+        (&refused, StoredBody::Full)
+    );
     let elsewhere = elsewhere.await.unwrap().unwrap();
     assert_eq!(
         (elsewhere.status().as_u16(), elsewhere.recorded()),
         (403, false)
     );
     assert_eq!(
-        (elsewhere.kept(), elsewhere.body().len()),
-        (Kept::Sensitive, 0)
+        (elsewhere.stored_body(), elsewhere.body().len()),
+        (StoredBody::OmittedSensitive, 0)
     );
     match state(&store).await {
         Some(RecordState::Released {
             verdict: Some(Refusal::Reduced { outcome, kept, .. }),
             ..
-        }) => assert!(kept == Kept::Sensitive && outcome.body.is_empty()),
+        }) => assert!(kept == StoredBody::OmittedSensitive && outcome.body.is_empty()),
         state => panic!("{state:?}"),
     }
     assert_eq!(upstream.ledger().total(), 1);
@@ -189,13 +202,13 @@ async fn what_is_found_out_about_a_sensitive_request_is_not_stored_either() {
         .start()
         .await
         .unwrap();
-    let asked = request("{}").sensitive().ttl(HOUR);
+    let asked = request("{}").sensitive().with_ttl(HOUR).unwrap();
     let reply = engine.execute(asked).await.unwrap();
     assert_eq!(
-        (reply.kept(), reply.status().as_u16()),
-        (Kept::Sensitive, 200)
+        (reply.stored_body(), reply.status().as_u16()),
+        (StoredBody::OmittedSensitive, 200)
     );
-    assert_eq!(kept(&store).await, (Kept::Sensitive, HOUR));
+    assert_eq!(kept(&store).await, (StoredBody::OmittedSensitive, HOUR));
 
     // A person says it by hand.
     let store = MemoryStore::new();
@@ -205,7 +218,10 @@ async fn what_is_found_out_about_a_sensitive_request_is_not_stored_either() {
     let resolution = Resolution::applied(found()).sensitive();
     let state = engine.inspect(&key).await.unwrap().unwrap();
     engine.resolve(&key, &state, resolution).await.unwrap();
-    assert_eq!(kept(&store).await, (Kept::Sensitive, 24 * HOUR));
+    assert_eq!(
+        kept(&store).await,
+        (StoredBody::OmittedSensitive, 24 * HOUR)
+    );
 }
 
 /// What the docs of `sensitive` and `ttl` say of other processes: the outcome is
@@ -217,10 +233,13 @@ async fn wishes_do_not_reach_another_process() {
     let two = builder(&upstream, &store).start().await.unwrap();
     let first = spawn(&one, request("{}"));
     upstream.ledger().wait_for(1).await;
-    let elsewhere = spawn(&two, request("{}").sensitive().ttl(48 * HOUR));
+    let elsewhere = spawn(&two, request("{}").sensitive().with_ttl(48 * HOUR).unwrap());
     first.await.unwrap().unwrap();
     let reply = elsewhere.await.unwrap().unwrap();
-    assert_eq!((reply.served(), reply.kept()), (Served::Store, Kept::Whole));
+    assert_eq!(
+        (reply.served(), reply.stored_body()),
+        (Served::Store, StoredBody::Full)
+    );
     let (kept, left) = kept(&store).await;
-    assert!(kept == Kept::Whole && left <= 24 * HOUR, "{left:?}");
+    assert!(kept == StoredBody::Full && left <= 24 * HOUR, "{left:?}");
 }

@@ -8,8 +8,8 @@ use genesys_once::execution::{Attempt, Execution, Lock, Locked};
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, Error, IdempotencyKey, Kept, MemoryStore, Namespace, OnUnknown,
-    Outcome, RecordName, RecordState, SendError, Then, Upstream,
+    AccessToken, BoxFuture, Call, Error, IdempotencyKey, MemoryStore, Namespace, OnUnknown,
+    Outcome, RecordName, RecordState, Recovery, SendError, StoredBody, Upstream,
 };
 use tokio::time::{Instant, advance};
 
@@ -34,7 +34,7 @@ async fn tried(store: &MemoryStore, step: Step) -> Execution<Locked> {
     };
     let upstream = ScriptedUpstream::new(move |_| step.clone());
     match holder.execute(store, &upstream, None).await.unwrap() {
-        Attempt::Unproven(holder, _) | Attempt::NotExecuted(holder, Then::Retry, _) => holder,
+        Attempt::Unproven(holder, _) | Attempt::NotExecuted(holder, Recovery::Retry, _) => holder,
         other => panic!("{other:?}"),
     }
 }
@@ -48,9 +48,9 @@ impl Upstream for Stopped {
         namespace()
     }
 
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         let _ = advance(2 * SECOND).now_or_never();
-        self.0.attempt_limit()
+        self.0.attempt_timeout()
     }
 
     fn send<'a>(
@@ -70,7 +70,7 @@ async fn a_holder_stopped_right_before_it_sends_sends_nothing() {
     let attempt = locked(&store).await.execute(&store, &upstream, None);
     let attempt = attempt.await.unwrap();
     assert!(
-        matches!(attempt, Attempt::NotExecuted(_, Then::Retry, Err(_))),
+        matches!(attempt, Attempt::NotExecuted(_, Recovery::Retry, Err(_))),
         "{attempt:?}"
     );
     assert_eq!(upstream.0.ledger().total(), 0);
@@ -173,7 +173,7 @@ async fn an_answer_as_large_as_the_bound_is_read() {
         match holder.execute(&store, &ok(), None).await.unwrap() {
             Attempt::Executed(executed) => {
                 let reply = executed.cache(&store).await.unwrap().into_reply();
-                assert_eq!(reply.kept() == Kept::Whole, read);
+                assert_eq!(reply.stored_body() == StoredBody::Full, read);
                 assert_eq!(reply.body().is_empty(), !read);
             }
             other => panic!("{other:?}"),
@@ -207,20 +207,16 @@ async fn what_the_platform_answered_is_the_cause() {
     }
 }
 
-/// As often as it was told, at once the first time and with longer waits from then
-/// on. Red where a failure is followed up once more, and where the waits get
-/// shorter.
+/// `Progress::finish` sends its command once, at once, and loses nothing by a failure.
+/// Red where the command is sent twice.
 #[tokio::test(start_paused = true)]
-async fn settling_is_tried_as_often_as_it_was_told() {
+async fn finish_sends_one_command_and_keeps_progress_on_failure() {
     let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
-    for (tries, waited) in [(1, 0), (2, 20), (3, 60), (4, 120)] {
-        let store = MemoryStore::new();
-        let progress = locked(&store).await.progress().clone();
-        let away = FaultyStore::new(store, |_| Fault::Fail);
-        let begun = Instant::now();
-        progress.settle(&away, &name, tries).await.unwrap_err();
-        assert_eq!(away.commands(), tries as usize);
-        assert_eq!(begun.elapsed(), waited * MS);
-        assert!(!progress.is_settled());
-    }
+    let store = MemoryStore::new();
+    let progress = locked(&store).await.progress().clone();
+    let away = FaultyStore::new(store, |_| Fault::Fail);
+    let begun = Instant::now();
+    progress.finish(&away, &name).await.unwrap_err();
+    assert_eq!((away.commands(), begun.elapsed()), (1, Duration::ZERO));
+    assert!(!progress.is_settled());
 }

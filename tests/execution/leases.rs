@@ -6,7 +6,7 @@ use std::time::Duration;
 use genesys_once::execution::{Attempt, Lock};
 use genesys_once::record::{Event, Phase};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{Error, MemoryStore, RecordState, Then};
+use genesys_once::{Error, MemoryStore, RecordState, Recovery};
 use tokio::time::{Instant, advance, sleep};
 
 use super::{SECOND, hashed, locked, ok, ok_after, state, terms};
@@ -115,7 +115,7 @@ async fn a_holder_that_dies_while_it_waits_is_taken_over_after_its_lease() {
         .execute(&store, &limited, None)
         .await
         .unwrap();
-    let Attempt::NotExecuted(holder, Then::Retry, Ok(_)) = attempt else {
+    let Attempt::NotExecuted(holder, Recovery::Retry, Ok(_)) = attempt else {
         panic!("{attempt:?}")
     };
     // It waits in `Claimed`, and lives on for as long as it waits.

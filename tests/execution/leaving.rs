@@ -9,7 +9,7 @@ use genesys_once::record::{Answer, Event};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream};
 use genesys_once::{
     AccessToken, BoxFuture, Call, MemoryStore, Namespace, Outcome, RecordName, RecordState,
-    SendError, Store, StoreError, Then, Upstream,
+    Recovery, SendError, Store, StoreError, Upstream,
 };
 use tokio::time::sleep;
 
@@ -58,7 +58,7 @@ async fn a_call_knows_until_when_it_may_leave() {
         let attempt = holder.execute(&store, &upstream, None).await.unwrap();
         match attempt {
             Attempt::Executed(_) => assert!(!out_of_reach),
-            Attempt::NotExecuted(_, Then::Retry, Err(_)) => assert!(out_of_reach),
+            Attempt::NotExecuted(_, Recovery::Retry, Err(_)) => assert!(out_of_reach),
             other => panic!("{other:?}"),
         }
         assert_eq!(upstream.platform.ledger().total(), sent);
@@ -111,7 +111,7 @@ async fn a_lease_that_the_store_says_is_lost_carries_no_request() {
     store.forget();
     let second = locked(&store).await;
     let attempt = first.execute(&store, &upstream, None).await.unwrap();
-    let Attempt::NotExecuted(first, Then::Retry, Err(_)) = attempt else {
+    let Attempt::NotExecuted(first, Recovery::Retry, Err(_)) = attempt else {
         panic!("{attempt:?}")
     };
     let attempt = first.execute(&store, &upstream, None).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use genesys_once::execution::{Attempt, Lock, Terms};
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Seen};
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};
 use genesys_once::testing::{Fault, FaultyStore};
 use genesys_once::{
     BoxFuture, Error, Fingerprint, MemoryStore, RecordName, RecordState, Store, StoreError,
@@ -204,7 +204,7 @@ async fn a_lease_that_lapsed_before_its_holder_heard_of_it_is_no_lost_request() 
     let mut first = true;
     let store = Meanwhile::new(move |event| match event {
         Event::Acquire { claim } if std::mem::take(&mut first) => {
-            let seen = Seen {
+            let seen = Revision {
                 rev: 1,
                 lease: claim.lease,
             };

@@ -13,10 +13,10 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Seen};
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};
 use genesys_once::{
-    Error, FileStore, Fingerprint, IdempotencyKey, Kept, ListQuery, Namespace, Outcome, RecordName,
-    RecordState, Store, StoreError,
+    Error, FileStore, Fingerprint, IdempotencyKey, ListQuery, Namespace, Outcome, RecordName,
+    RecordState, Store, StoreError, StoredBody,
 };
 
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -79,7 +79,7 @@ pub fn complete(key: u32) -> Event {
         claim: claim(key),
         step: 1,
         outcome: Arc::new(outcome(key)),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: Default::default(),
         ttl: TTL,
     }
@@ -93,7 +93,7 @@ pub fn abandon(key: u32) -> Event {
     }
 }
 
-pub async fn take_over(store: &FileStore, key: u32, seen: Seen) -> Answer {
+pub async fn take_over(store: &FileStore, key: u32, seen: Revision) -> Answer {
     let claim = Claim {
         lease: LeaseId::from_bytes([0xee; 16]),
         ..claim(key)
@@ -146,7 +146,7 @@ pub fn assert_cached(key: u32, state: Option<RecordState>) {
         panic!("{key}: {state:?}");
     };
     assert!(*found == outcome(key), "{key}: another outcome");
-    assert_eq!(kept, Kept::Whole);
+    assert_eq!(kept, StoredBody::Full);
 }
 
 /// The holder ended with a request under way.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use genesys_once::{
-    DataActionRequest, Engine, EngineBuilder, Error, Kept, OnUnknown, Reply, RetryPolicy, Served,
-    Verdict, classify,
+    DataActionRequest, Engine, EngineBuilder, Error, OnUnknown, Reply, RetryPolicy, Served,
+    StoredBody, Verdict, classify,
 };
 
 use crate::cloud;
@@ -182,8 +182,8 @@ async fn refusal_that_cannot_be_searched_is_unknown() {
             let (first, sent, again) = twice(engine(&server), &server).await;
             let expected = ("indeterminate", 1, "indeterminate");
             assert_eq!((&*first, sent, &*again), expected, "{status} {headers}");
-            let trusting = engine(&server).classify(|outcome| match outcome.status_code.as_u16() {
-                429 => Verdict::NotExecuted(genesys_once::Then::Retry),
+            let trusting = engine(&server).classify(|outcome| match outcome.status().as_u16() {
+                429 => Verdict::NotExecuted(genesys_once::Recovery::Retry),
                 _ => classify::everything_final(outcome),
             });
             let before = executions(&server);
@@ -298,13 +298,16 @@ async fn success_over_the_bound_is_final_without_its_body() {
         let engine = engine(&server)
             .max_response_bytes(1_000)
             .on_unknown(OnUnknown::Retry)
-            .classify(|_| Verdict::NotExecuted(genesys_once::Then::Retry))
+            .classify(|_| Verdict::NotExecuted(genesys_once::Recovery::Retry))
             .start()
             .await
             .unwrap();
         for served in [Served::Upstream, Served::Store] {
             let reply = engine.execute(request()).await.unwrap();
-            assert_eq!((reply.served(), reply.kept()), (served, Kept::TooLarge));
+            assert_eq!(
+                (reply.served(), reply.stored_body()),
+                (served, StoredBody::OmittedTooLarge)
+            );
             assert!(reply.recorded() && reply.body().is_empty());
             assert_eq!(reply.status(), 200);
             assert_eq!(reply.header("content-digest"), None);

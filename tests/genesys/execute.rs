@@ -65,7 +65,14 @@ async fn a_forwarded_key_is_in_the_body_and_in_the_header() {
     let payload = "{ \"order\": [ {\"id\": 1.0}, {} ] }";
     let request = DataActionRequest::new("custom_-_refund", payload).unwrap();
     let request = request.forward_key("/order/1/idempotencyKey").unwrap();
-    let call = Call::new(request.key("order-42").unwrap().scope("again").unwrap(), 1);
+    let call = Call::new(
+        request
+            .with_key("order-42")
+            .unwrap()
+            .with_scope("again")
+            .unwrap(),
+        1,
+    );
     send(&cloud(&server.url()), &call).await.unwrap();
     let (_, headers, body) = parts(&server.requests()[0]);
     let key = call.key();
@@ -97,14 +104,14 @@ async fn an_answer_comes_back_byte_for_byte() {
     text.extend([0x1f, 0x8b, 0x00, 0xff, 0x0a]);
     let server = Server::answering(text).await;
     let outcome = send(&cloud(&server.url()), &call("{}")).await.unwrap();
-    assert_eq!(outcome.status_code, StatusCode::IM_A_TEAPOT);
-    let cookies: Vec<_> = outcome.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(outcome.status(), StatusCode::IM_A_TEAPOT);
+    let cookies: Vec<_> = outcome.headers().get_all("set-cookie").iter().collect();
     assert_eq!(cookies, ["a", "b"]);
-    assert_eq!(outcome.headers["x-raw"].as_bytes(), b"caf\xe9");
+    assert_eq!(outcome.headers()["x-raw"].as_bytes(), b"caf\xe9");
     assert_eq!(outcome.header("inin-correlation-id"), Some("c-1"));
     // Compressed bodies stay as they are.
     assert_eq!(
-        outcome.body,
+        *outcome.body(),
         Bytes::from_static(&[0x1f, 0x8b, 0x00, 0xff, 0x0a])
     );
 }
@@ -116,7 +123,7 @@ async fn a_chunked_answer_is_joined_and_interim_answers_are_passed_over() {
     let server = Server::answering(text).await;
     let outcome = send(&cloud(&server.url()), &call("{}")).await.unwrap();
     assert_eq!(
-        (outcome.status_code, &outcome.body[..]),
+        (outcome.status(), &outcome.body()[..]),
         (StatusCode::OK, &b"abcde"[..])
     );
 }
@@ -132,7 +139,7 @@ async fn a_redirect_is_an_answer_and_no_second_post() {
     ] {
         let server = Server::answering(answer(status, "location: /elsewhere\r\n", "")).await;
         let outcome = send(&cloud(&server.url()), &call("{}")).await.unwrap();
-        assert_eq!(outcome.status_code.as_str(), &status[..3]);
+        assert_eq!(outcome.status().as_str(), &status[..3]);
         assert_eq!(
             (server.connections(), server.requests().len()),
             (1, 1),
@@ -176,7 +183,7 @@ async fn an_answer_may_be_as_large_as_the_limit() {
     let server = Server::answering(answer("200 OK", "", "12345678")).await;
     let call = call("{}").with_max_response_bytes(8);
     let outcome = send(&cloud(&server.url()), &call).await.unwrap();
-    assert_eq!(outcome.body, "12345678");
+    assert_eq!(outcome.body(), "12345678");
 }
 
 #[tokio::test]

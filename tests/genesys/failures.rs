@@ -153,9 +153,9 @@ async fn an_answer_beyond_the_limit_is_given_up() {
         let call = call("{}").with_max_response_bytes(8);
         // The status of a success says all that there is to know.
         let outcome = send(&cloud(&server.url()), &call).await.unwrap();
-        assert_eq!(outcome.status_code, 200);
+        assert_eq!(outcome.status(), 200);
         assert_eq!(
-            (outcome.body_end(), outcome.body.len()),
+            (outcome.body_end(), outcome.body().len()),
             (BodyEnd::Unread, 0)
         );
         assert_eq!(server.requests().len(), 1);
@@ -268,5 +268,5 @@ fn name_is_resolved_although_the_blocking_pool_is_busy() {
         send(&cloud, &call("{}")).await
     });
     drop(free);
-    assert_eq!(answered.unwrap().body, "{}");
+    assert_eq!(answered.unwrap().body(), "{}");
 }

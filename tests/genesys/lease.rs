@@ -129,7 +129,7 @@ impl Upstream for Impatient {
         Box::pin(async { self.0.send(call, Some(&AccessToken::new("t", None))).await })
     }
 
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         self.1
     }
 }

@@ -100,7 +100,7 @@ async fn connection_with_bytes_that_no_request_asked_for_is_not_used() {
         let cloud = cloud(&server.url());
         for n in 1..=10 {
             let outcome = send(&cloud, &call(n.to_string())).await.unwrap();
-            assert_eq!(outcome.body, "{}");
+            assert_eq!(outcome.body(), "{}");
             // The client closes it.
             timeout(LONG, server.idle()).await.unwrap();
             assert_eq!(server.connections(), n);
@@ -131,7 +131,7 @@ async fn bytes_that_came_while_the_runtime_was_busy_are_no_answer() {
     let cloud = cloud(&url);
     for n in 0..10 {
         let outcome = send(&cloud, &call(n.to_string())).await.unwrap();
-        assert_eq!(outcome.body, "{}");
+        assert_eq!(outcome.body(), "{}");
         go.send(()).unwrap();
         was_sent.recv().unwrap();
     }

@@ -14,12 +14,12 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Listens on loopback until dropped. A script that panics fails the test.
 pub struct Server {
     address: SocketAddr,
-    seen: Arc<Seen>,
+    seen: Arc<Revision>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Revision {
     connections: AtomicUsize,
     running: watch::Sender<usize>,
     requests: Mutex<Vec<String>>,
@@ -55,7 +55,7 @@ impl Server {
         Done: Future<Output = ()> + Send + 'static,
     {
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Revision::default());
         let log = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             let mut running = JoinSet::new();
@@ -135,7 +135,7 @@ impl Drop for Server {
     }
 }
 
-struct Guard(Arc<Seen>);
+struct Guard(Arc<Revision>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -149,7 +149,7 @@ impl Drop for Guard {
 /// One accepted connection, plain or under TLS.
 pub struct Connection<S> {
     stream: S,
-    seen: Arc<Seen>,
+    seen: Arc<Revision>,
 }
 
 impl Connection<TcpStream> {

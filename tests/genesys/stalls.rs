@@ -54,7 +54,7 @@ async fn answer_that_came_during_a_stall_is_read() {
     tokio::spawn(stall);
     let cloud = cloud(&url).attempt_timeout(LIMIT);
     let outcome = send(&cloud, &call("{}")).await.unwrap();
-    assert_eq!(outcome.body, "{}");
+    assert_eq!(outcome.body(), "{}");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn a_root_certificate_of_ones_own_is_trusted() {
     })
     .await;
     let cloud = cloud(&server.https_url()).root_certificate(pem);
-    assert_eq!(send(&cloud, &call("{}")).await.unwrap().body, "{}");
+    assert_eq!(send(&cloud, &call("{}")).await.unwrap().body(), "{}");
 }
 
 #[tokio::test]

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use genesys_once::record::{
     Answer, Attempts, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState,
-    Seen, apply,
+    Revision, apply,
 };
-use genesys_once::{Fingerprint, Kept, Outcome, Resolution};
+use genesys_once::{Fingerprint, Outcome, Resolution, StoredBody};
 
 use crate::command::{Command, Lease, NEWCOMER, Verb, Version};
 use crate::mutation::Mutation;
@@ -143,7 +143,7 @@ impl Store {
                         Kind::Resolved => self.resolved.clone(),
                         _ => self.outcome.clone(),
                     },
-                    kept: Kept::Whole,
+                    kept: StoredBody::Full,
                     origin: Default::default(),
                 },
                 RESULT,
@@ -225,7 +225,7 @@ impl Store {
             about: Default::default(),
         };
         let step = u32::from(step);
-        let seen = Seen {
+        let seen = Revision {
             rev: seen.rev.into(),
             lease: self.leases[usize::from(seen.lease)],
         };
@@ -261,7 +261,7 @@ impl Store {
                     claim,
                     step,
                     outcome,
-                    kept: Kept::Whole,
+                    kept: StoredBody::Full,
                     origin: Default::default(),
                     ttl: RESULT,
                 }

@@ -243,7 +243,7 @@ async fn slots_that_leave_mix_up_no_replies() {
                     let Ok(Some(RecordState::Cached { outcome, .. })) = state else {
                         panic!("{number}: {state:?}");
                     };
-                    assert_eq!(outcome.body, format!("{number}"), "another one's reply");
+                    assert_eq!(*outcome.body(), format!("{number}"), "another one's reply");
                 });
                 join_all(looks).await;
             }

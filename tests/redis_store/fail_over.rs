@@ -255,7 +255,7 @@ async fn a_planned_fail_over_loses_nothing() {
                     if let Ok(Some(RecordState::Cached { outcome, .. })) =
                         store.look(&name(*number)).await
                     {
-                        assert_eq!(outcome.body, format!("{number}"));
+                        assert_eq!(*outcome.body(), format!("{number}"));
                         return 1;
                     }
                     0

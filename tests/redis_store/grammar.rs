@@ -1,7 +1,7 @@
 //! What others do to a record's time to live, and how its first line is read: by the
 //! scripts and by the codec alike. And what stands beside the records.
 
-use genesys_once::record::{self, Answer, Event, LeaseId, Seen, WRITER};
+use genesys_once::record::{self, Answer, Event, LeaseId, Revision, WRITER};
 use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, claim, name};
@@ -19,7 +19,7 @@ async fn a_time_to_live_that_somebody_moved_is_put_right_by_whoever_finds_it() {
     let moved: [&[&str]; 2] = [&["PERSIST", &key], &["EXPIRE", &key, "2592000"]];
     let take_over = || Event::TakeOver {
         claim: claim(2),
-        seen: Seen {
+        seen: Revision {
             rev: 1,
             lease: claim(1).lease,
         },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_once::record::{Answer, Event, LeaseId, Resolution};
-use genesys_once::{Kept, ListFilter, ListQuery, Outcome, RecordState, RedisStore, Store};
+use genesys_once::{ListFilter, ListQuery, Outcome, RecordState, RedisStore, Store, StoredBody};
 
 use super::narrow::Narrow;
 use super::{acquire, apply, claim, complete, name};
@@ -24,7 +24,7 @@ pub fn body_key(number: u8, lease: LeaseId) -> String {
     format!("genesys-once:{{{}}}:{lease}", name(number))
 }
 
-pub async fn replay(store: &RedisStore, number: u8) -> (Kept, Arc<Outcome>) {
+pub async fn replay(store: &RedisStore, number: u8) -> (StoredBody, Arc<Outcome>) {
     match apply(store, number, acquire(2)).await.unwrap() {
         Answer::Is(Some(RecordState::Cached { outcome, kept, .. })) => (kept, outcome),
         other => panic!("{other:?}"),
@@ -65,12 +65,12 @@ async fn large_body_is_a_key_of_its_own() {
         assert!((expires(&record) - expires(&key)).abs() < 1000);
 
         let (kept, outcome) = replay(&store, number).await;
-        assert!(kept == Kept::Whole && outcome.body == body(number));
+        assert!(kept == StoredBody::Full && *outcome.body() == body(number));
         let looked = store.look(&name(number)).await.unwrap();
         let Some(RecordState::Cached { outcome, .. }) = looked else {
             panic!("{looked:?}");
         };
-        assert!(outcome.body == body(number));
+        assert!(*outcome.body() == body(number));
     }
     let [shared, apart] = ["evalsha", "getrange"].map(|last| clients(&server, last));
     assert_eq!((shared.len(), apart.len()), (1, 1), "{shared:?} {apart:?}");
@@ -97,7 +97,7 @@ async fn record_names_no_body_but_its_own() {
     server.command::<()>(&["SET", &key, "something else"]);
     apply(&store, 1, complete(1, &body(1))).await.unwrap();
     let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
 
     let late = apply(&store, 1, complete(7, &body(1))).await.unwrap();
     assert_eq!(late, Answer::NotHolder);
@@ -134,7 +134,7 @@ async fn parts_of_two_attempts_make_no_body() {
     apply(&store, 1, complete(1, &body(1))).await.unwrap();
     assert_eq!(late(200), 0);
     let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
 }
 
 /// Gone, shorter, longer, another's, of another type. Red when what is there is not
@@ -161,11 +161,11 @@ async fn body_that_is_not_the_one_is_none() {
     server.command::<()>(&["LPUSH", &key(5), "x"]);
     for number in [1, 2, 3, 4, 5, 7] {
         let (kept, outcome) = replay(&store, number).await;
-        let told = (kept, outcome.status_code.as_u16(), outcome.body.len());
-        assert_eq!(told, (Kept::TooLarge, 200, 0), "{number}");
+        let told = (kept, outcome.status().as_u16(), outcome.body().len());
+        assert_eq!(told, (StoredBody::OmittedTooLarge, 200, 0), "{number}");
     }
     let (kept, outcome) = replay(&store, 6).await;
-    assert!(kept == Kept::Whole && outcome.body == body(6));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(6));
 }
 
 /// Red when a body outlives the record that has it.
@@ -198,10 +198,10 @@ async fn body_goes_with_its_record() {
         unreachable!();
     };
     let key = body_key(4, claim(1).lease);
-    server.command::<()>(&["SET", &key, std::str::from_utf8(&outcome.body).unwrap()]);
+    server.command::<()>(&["SET", &key, std::str::from_utf8(&outcome.body()).unwrap()]);
     let mut reduced = complete(1, "");
     if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = Kept::Sensitive;
+        *kept = StoredBody::OmittedSensitive;
     }
     assert_eq!(apply(&store, 4, reduced).await.unwrap(), Answer::Done);
     assert!(left().is_empty(), "kept although it is sensitive");
@@ -225,14 +225,14 @@ async fn sealed_outcome_leaves_no_body_of_it_whole() {
     server.command::<()>(&["SET", &key, "all of it"]);
     let mut reduced = complete(1, "");
     if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = Kept::Sensitive;
+        *kept = StoredBody::OmittedSensitive;
     }
     assert_eq!(store.apply(&name, reduced).await.unwrap(), Answer::Done);
     assert_eq!(server.command::<u32>(&["EXISTS", &key]), 0);
     let Some(RecordState::Cached { kept, .. }) = store.look(&name).await.unwrap() else {
         panic!("it is not recorded");
     };
-    assert_eq!(kept, Kept::Sensitive);
+    assert_eq!(kept, StoredBody::OmittedSensitive);
 }
 
 /// An operator's own finding may be large, too.
@@ -264,7 +264,7 @@ async fn resolution_may_have_a_large_body() {
         assert_eq!(apply(&store, 1, resolve()).await.unwrap(), Answer::Done);
     }
     let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
 }
 
 /// Red when a walk takes the key of a body for a record's.

@@ -2,7 +2,7 @@
 //! of a cluster to another.
 
 use genesys_once::record::{Answer, Event};
-use genesys_once::{Kept, RefusalKind, Store};
+use genesys_once::{RefusalKind, Store, StoredBody};
 
 use super::cluster::{connect, hand_over};
 use super::large::{body, body_key, replay};
@@ -60,11 +60,11 @@ async fn large_body_follows_its_slot() {
     ];
     cluster.nodes[from].command::<()>(&migrate);
     let (kept, outcome) = replay(&other, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
     set_slot(&cluster, to, &slot, "NODE", to);
     set_slot(&cluster, from, &slot, "NODE", to);
     let (kept, outcome) = replay(&other, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
     apply(&other, 1, forget()).await.unwrap();
     let there: u32 = cluster.nodes[to].command(&["EXISTS", &body_key]);
     assert_eq!(there, 0);
@@ -102,7 +102,7 @@ async fn scripts_do_without_a_body_that_may_be_elsewhere() {
     let large = apply(&store, 2, complete(1, &body(2))).await;
     let mut reduced = complete(1, "");
     if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = Kept::TooLarge;
+        *kept = StoredBody::OmittedTooLarge;
     }
     let reduced = apply(&store, 3, reduced).await;
     let discarded = store.discard(&unreadable).await;
@@ -123,5 +123,5 @@ async fn scripts_do_without_a_body_that_may_be_elsewhere() {
     let large = apply(&store, 2, complete(1, &body(2))).await.unwrap();
     assert_eq!(large, Answer::Done);
     let (kept, outcome) = replay(&store, 2).await;
-    assert!(kept == Kept::Whole && outcome.body == body(2));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(2));
 }

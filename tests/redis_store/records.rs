@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{self, Answer, Event, LeaseId, Phase, Resolution, Seen};
+use genesys_once::record::{self, Answer, Event, LeaseId, Phase, Resolution, Revision};
 use genesys_once::{RecordState, RedisStore, Store};
 
 use super::{acquire, chain, claim, complete, extend, name};
@@ -12,7 +12,7 @@ use crate::support::redis::RedisServer;
 
 /// Every event there is.
 fn events() -> Vec<Event> {
-    let seen = Seen {
+    let seen = Revision {
         rev: 1,
         lease: claim(1).lease,
     };
@@ -354,7 +354,7 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
     let Answer::Is(Some(RecordState::Cached { outcome, .. })) = answer else {
         panic!("not cached");
     };
-    assert!(outcome.body == body);
+    assert!(*outcome.body() == body);
 }
 
 /// Red where the outcome is looked up by a script, as anything else is.

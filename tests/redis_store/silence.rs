@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Engine, IdempotencyKey, Kept, RecordState, RedisStore, Served, Store,
+    DataActionRequest, Engine, IdempotencyKey, RecordState, RedisStore, Served, Store, StoredBody,
 };
 
 use super::fakes::Fake;
@@ -47,7 +47,7 @@ async fn slow_transfer_is_not_cut() {
         recorded.is_some()
     })
     .await;
-    assert_eq!(recorded, Some(Kept::Whole));
+    assert_eq!(recorded, Some(StoredBody::Full));
     let replay = there.execute(request()).await.unwrap();
     assert_eq!(replay.served(), Served::Store);
     assert_eq!(replay.body().len(), 300_002);

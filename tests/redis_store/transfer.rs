@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use genesys_once::record::{Answer, Event};
-use genesys_once::{Kept, RedisStore, RefusalKind, Store, StoreError};
+use genesys_once::{RedisStore, RefusalKind, Store, StoreError, StoredBody};
 use tokio::time::timeout;
 
 use super::large::{LARGE, body, body_key, clients, replay};
@@ -54,7 +54,7 @@ async fn replays_of_large_bodies_hold_up_nobody() {
     narrow.bring_at_most(usize::MAX);
     for (replay, number) in replays.into_iter().zip(1..) {
         let (kept, outcome) = timeout(EVER, replay).await.unwrap().unwrap();
-        assert!(kept == Kept::Whole && outcome.body == body(number));
+        assert!(kept == StoredBody::Full && *outcome.body() == body(number));
     }
 }
 
@@ -80,7 +80,7 @@ async fn body_is_sent_three_times_at_most() {
     // Its smaller form is taken, and others go on as before.
     let mut reduced = complete(1, "");
     if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = Kept::TooLarge;
+        *kept = StoredBody::OmittedTooLarge;
     }
     assert_eq!(apply(&store, 1, reduced).await.unwrap(), Answer::Done);
 }
@@ -168,6 +168,6 @@ async fn idle_connection_is_as_old_as_the_shared_one() {
     })
     .await;
     let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == Kept::Whole && outcome.body == body(1));
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
     assert_ne!(clients(&server, "getrange"), apart);
 }

@@ -115,7 +115,7 @@ fn assert_metrics(text: &str) {
     assert!(text.contains(buckets), "{text}");
 }
 
-/// Seen red without `.key(…)` and without `.scope(…)` in `routes::request`.
+/// Seen red without `.with_key(…)` and without `.with_scope(…)` in `routes::request`.
 #[tokio::test]
 async fn a_key_of_the_caller_s_own_and_a_scope() {
     let redis = RedisServer::start();

@@ -63,7 +63,7 @@ impl Maker {
                 EngineSetup {
                     lease,
                     store_timeout,
-                    attempt_limit: lease * self.pick(&[1, 2, 3]) + self.pick(&[0, 500]),
+                    attempt_timeout: lease * self.pick(&[1, 2, 3]) + self.pick(&[0, 500]),
                     attempts: self.pick(&[1, 2, 3, 3]),
                     retry_unknown: self.chance(8),
                     fail_fast: self.chance(6),
@@ -134,7 +134,7 @@ impl Maker {
         let EngineSetup {
             lease,
             store_timeout,
-            attempt_limit,
+            attempt_timeout,
             ..
         } = self.engines[engine];
         from + match self.rng.u32(0..10) {
@@ -143,7 +143,7 @@ impl Maker {
             5 => self.rng.u64(0..1_500),
             6 => store_timeout + self.pick(&[0, 1, 20]),
             7 => lease + self.pick(&[0, 1, 300]),
-            8 => attempt_limit + self.rng.u64(0..=lease),
+            8 => attempt_timeout + self.rng.u64(0..=lease),
             _ => self.rng.u64(0..lease),
         }
     }

@@ -18,7 +18,7 @@ const REFUSALS: [u16; 20] = [
 impl World {
     /// Gives the outcome of a call a status of its own, as far as they reach.
     pub fn name_by_status(&self, outcome: &mut Outcome, label: &str, id: usize) {
-        outcome.status_code = match outcome.status_code {
+        outcome.status() = match outcome.status() {
             StatusCode::OK => self.success(),
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
                 let mut state = self.state();
@@ -32,7 +32,7 @@ impl World {
 
     fn learn(&self, outcome: &Outcome, label: &str, source: Source) {
         let mut state = self.state();
-        let status = outcome.status_code.as_u16();
+        let status = outcome.status().as_u16();
         state.statuses.insert(status, (label.to_owned(), source));
     }
 
@@ -68,7 +68,7 @@ impl World {
         if let Some(id) = outcome.header("inin-correlation-id") {
             return read_id(id);
         }
-        let status = outcome.status_code.as_u16();
+        let status = outcome.status().as_u16();
         self.state().statuses.get(&status).cloned()
     }
 }

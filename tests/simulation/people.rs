@@ -216,7 +216,7 @@ pub async fn call(world: &Arc<World>, call: &Call) -> Option<Result<Reply, Error
     let (place, seat) = world.seat(call.engine);
     let mut request = world.request(call.slot, call.variant);
     if let Some(ttl) = call.ttl {
-        request = request.ttl(ms(ttl));
+        request = request.with_ttl(ms(ttl)).unwrap();
     }
     if call.sensitive {
         request = request.sensitive();

@@ -67,7 +67,7 @@ impl Platform {
         if kind == Kind::Refused {
             return Err(SendError::before_sending("scripted: connection refused"));
         }
-        let limit = self.attempt_limit();
+        let limit = self.attempt_timeout();
         let executes_at = executes_at(kind, executes, delay.min(limit));
         let id = world.arrive(
             self,
@@ -130,7 +130,7 @@ fn outcome(kind: Kind, label: &str, id: usize) -> Outcome {
     let words = format!("call {id} for {label}");
     let details = |status, code: &str| {
         let mut outcome = answers::remote_error(status, code, &words);
-        outcome.headers.clear();
+        outcome.headers().clear();
         outcome
     };
     let plain = |status: u16, body: String| {
@@ -140,7 +140,7 @@ fn outcome(kind: Kind, label: &str, id: usize) -> Outcome {
     let refusal = |status| plain(status, format!(r#"{{"code":"no","message":"{words}"}}"#));
     let with = |mut outcome: Outcome, name: &'static str, value: String| {
         outcome
-            .headers
+            .headers()
             .insert(name, HeaderValue::from_str(&value).expect("a header"));
         outcome
     };
@@ -233,8 +233,8 @@ impl Upstream for Platform {
         Some(Arc::new(tokens))
     }
 
-    fn attempt_limit(&self) -> Duration {
-        Duration::from_millis(self.world.schedule.setup.engines[self.engine].attempt_limit)
+    fn attempt_timeout(&self) -> Duration {
+        Duration::from_millis(self.world.schedule.setup.engines[self.engine].attempt_timeout)
     }
 }
 

@@ -126,7 +126,7 @@ async fn play(schedule: &Schedule, traced: bool) -> Arc<World> {
         .setup
         .engines
         .iter()
-        .map(|engine| engine.attempt_limit);
+        .map(|engine| engine.attempt_timeout);
     let limit = ms(limits.max().unwrap_or(0));
     let horizon = world.horizon().saturating_duration_since(Instant::now());
     sleep(horizon + 4 * world.longest_lease() + 2 * limit + Duration::from_secs(90)).await;

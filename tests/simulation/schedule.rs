@@ -39,7 +39,7 @@ pub struct Setup {
 pub struct EngineSetup {
     pub lease: Ms,
     pub store_timeout: Ms,
-    pub attempt_limit: Ms,
+    pub attempt_timeout: Ms,
     pub attempts: u32,
     pub retry_unknown: bool,
     pub fail_fast: bool,

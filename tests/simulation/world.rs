@@ -149,10 +149,10 @@ impl World {
         let action = format!("custom_-_{}", setup.action);
         let mut request = DataActionRequest::new(action, payload).expect("a request");
         if setup.own_key {
-            request = request.key(format!("own-{index}")).expect("a key");
+            request = request.with_key(format!("own-{index}")).expect("a key");
         }
         if setup.scope {
-            request = request.scope("a scope").expect("a scope");
+            request = request.with_scope("a scope").expect("a scope");
         }
         request
     }

@@ -173,7 +173,7 @@ async fn each_execution_is_audited() {
         _ => Step::ok("{}").after(SECOND),
     });
     let engine = builder(&upstream).start().await.unwrap();
-    let labelled = |payload| request(payload).label("refund 42").unwrap();
+    let labelled = |payload| request(payload).with_label("refund 42").unwrap();
     let audited = || audit.2.lock().unwrap().clone();
     engine.execute(labelled("1")).await.unwrap();
     // Answered from memory: no execution.

@@ -54,7 +54,7 @@ async fn a_call_that_is_killed_is_unknown() {
     until("it is counted", || calls(&recorder) == [0.0, 0.0, 1.0]).await;
 }
 
-/// Red without `telemetry::indeterminate` in `Progress::settle`, and for the
+/// Red without `telemetry::indeterminate` in `Progress::finish`, and for the
 /// last without it in `take_over`.
 #[tokio::test(start_paused = true)]
 async fn keys_that_become_indeterminate_are_counted_once() {

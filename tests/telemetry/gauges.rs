@@ -70,7 +70,7 @@ async fn who_waits_behind_another_request_is_counted_too() {
     let store = FaultyStore::new(MemoryStore::new(), |_| Fault::Late(SECOND));
     let engine = builder(&slow()).store(store).start().await.unwrap();
     let callers = ["1", "2"].map(|payload| {
-        let request = request(payload).key("order-42").unwrap();
+        let request = request(payload).with_key("order-42").unwrap();
         let engine = engine.clone();
         tokio::spawn(async move { engine.execute(request).await })
     });
@@ -148,7 +148,7 @@ impl metrics::Recorder for Asking {
     }
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
         if let Some(engine) = self.0.take() {
-            // Waits, and is dropped.
+            // Backlog, and is dropped.
             assert!(engine.execute(request("1")).now_or_never().is_none());
             self.0.replace(Some(engine));
         }

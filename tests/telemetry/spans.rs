@@ -23,7 +23,7 @@ type Fields = BTreeMap<&'static str, String>;
 
 /// A span of this crate.
 #[derive(Clone, Debug, Default)]
-struct Seen {
+struct Revision {
     name: &'static str,
     parent: Option<&'static str>,
     follows: Option<&'static str>,
@@ -33,11 +33,11 @@ struct Seen {
 
 /// The spans in the order in which they began, and the places of those that
 /// are open.
-type Kept = (Vec<Seen>, HashMap<u64, usize>);
+type StoredBody = (Vec<Revision>, HashMap<u64, usize>);
 
 /// Keeps every span of this crate.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Kept>>);
+struct Spans(Arc<Mutex<StoredBody>>);
 
 struct Text<'a>(&'a mut Fields);
 
@@ -56,7 +56,7 @@ impl Spans {
         tracing::subscriber::set_default(Registry::default().with(self.clone()))
     }
 
-    fn change(&self, id: &Id, change: impl FnOnce(&mut Seen)) {
+    fn change(&self, id: &Id, change: impl FnOnce(&mut Revision)) {
         let mut spans = self.0.lock().unwrap();
         let (seen, places) = &mut *spans;
         if let Some(place) = places.get(&id.into_u64()) {
@@ -70,7 +70,7 @@ impl Spans {
     }
 
     /// The spans of this name that are over.
-    fn over(&self, name: &str) -> Vec<Seen> {
+    fn over(&self, name: &str) -> Vec<Revision> {
         let spans = self.0.lock().unwrap();
         let of_name = spans.0.iter().filter(|span| span.name == name);
         of_name.filter(|span| span.closed).cloned().collect()
@@ -88,10 +88,10 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         let parent = context
             .span(id)
             .and_then(|span| Some(span.parent()?.name()));
-        let mut seen = Seen {
+        let mut seen = Revision {
             name,
             parent,
-            ..Seen::default()
+            ..Revision::default()
         };
         attributes.record(&mut Text(&mut seen.fields));
         let mut spans = self.0.lock().unwrap();
@@ -116,7 +116,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 }
 
 /// The fields of a span, without those that all spans of one request share.
-fn own(seen: &Seen) -> Vec<(&str, &str)> {
+fn own(seen: &Revision) -> Vec<(&str, &str)> {
     let shared = ["namespace", "key", "action_id"];
     let fields = seen.fields.iter();
     fields
@@ -232,13 +232,13 @@ async fn spans_tell_who_was_served_by_what() {
         ("attempt", "1"),
         ("error.type", "429"),
         method,
-        ("http.response.status_code", "429"),
+        ("http.response.status()", "429"),
         kind,
-        ("otel.status_code", "ERROR"),
+        ("otel.status()", "ERROR"),
         ("verdict", "not_executed"),
     ];
     assert_eq!(own(&attempts[0]), refused);
-    let status = ("http.response.status_code", "200");
+    let status = ("http.response.status()", "200");
     let resent = ("http.request.resend_count", "1");
     let answered = [
         ("attempt", "2"),
@@ -283,7 +283,7 @@ async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
     .await;
 
     let failed = |code, attempts| {
-        let error = [("error.type", code), ("otel.status_code", "ERROR")];
+        let error = [("error.type", code), ("otel.status()", "ERROR")];
         let mut fields = vec![("attempts", attempts)];
         fields.extend(error);
         if attempts != "0" {
@@ -304,7 +304,7 @@ async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
         ("error.type", "no_answer"),
         ("http.request.method", "POST"),
         ("otel.kind", "client"),
-        ("otel.status_code", "ERROR"),
+        ("otel.status()", "ERROR"),
         ("verdict", "unknown"),
     ];
     assert_eq!(own(&attempts[0]), reset);

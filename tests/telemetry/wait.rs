@@ -14,7 +14,7 @@ use super::{NAMESPACE, SECOND, ask, builder, exporter, request, until, value};
 /// How often, and for how many seconds in all.
 fn held(recorder: &PrometheusRecorder, by: &str) -> (f64, f64) {
     let part = |part| {
-        let series = format!("genesys_once_hold_duration_seconds_{part}{{by=\"{by}\"}}");
+        let series = format!("genesys_once_wait_duration_seconds_{part}{{by=\"{by}\"}}");
         value(recorder, &series)
     };
     (part("count"), part("sum"))
@@ -31,7 +31,7 @@ async fn a_limit_of_the_platform_holds_its_execution_and_others() {
     });
     let engine = builder(&upstream).start().await.unwrap();
     let first = ask(&engine, "1");
-    until("everybody is held", || !engine.stats().held_for.is_zero()).await;
+    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
     engine.execute(request("2")).await.unwrap();
     first.await.unwrap().unwrap();
     let (times, waited) = held(&recorder, "retry");

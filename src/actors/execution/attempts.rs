@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::super::backlog::WaitFor;
 use super::super::hold::HoldPass;
 use super::super::shared::Shared;
 use super::super::token::Refused;
-use super::super::waits::WaitFor;
 use super::run::{Access, Flight, Ready, Replay, Round, Turn, reply_of};
 use crate::error::{Error, SendError, TokenError, chain};
 use crate::execution::{Attempt, Dispatch, Executed, Execution, Locked};
-use crate::outcome::{Outcome, Reply, Served, Then};
+use crate::outcome::{Outcome, Recovery, Reply, Served};
 use crate::policy::{Next, is_platform_limit, retry_after};
 use crate::record::Refusal;
 use crate::telemetry;
@@ -198,7 +198,7 @@ impl Flight<'_> {
             Attempt::NotExecuted(next, then, answer) => {
                 counts.calls_not_executed.fetch_add(1, Ordering::Relaxed);
                 match (then, answer) {
-                    (Then::RenewToken, answer) => {
+                    (Recovery::RenewToken, answer) => {
                         let again = match (&shared.tokens, &access) {
                             // Exactly the token that was refused.
                             (Some(tokens), Access::With(token)) => {
@@ -217,12 +217,16 @@ impl Flight<'_> {
                         Ok(next)
                     }
                     // It was too late when the call was about to leave.
-                    (Then::Retry, Err(_)) if self.is_expired() => {
+                    (Recovery::Retry, Err(_)) if self.is_expired() => {
                         Err(self.give_back(next, self.too_late()).await)
                     }
-                    (Then::Retry, answer) => self.wait_or_give_up(next, answer, pass, used).await,
-                    (Then::HandOver, Ok(outcome)) => Err(self.hand_over(next, outcome).await),
-                    (Then::HandOver, Err(error)) => {
+                    (Recovery::Retry, answer) => {
+                        self.wait_or_give_up(next, answer, pass, used).await
+                    }
+                    (Recovery::PassThrough, Ok(outcome)) => {
+                        Err(self.hand_over(next, outcome).await)
+                    }
+                    (Recovery::PassThrough, Err(error)) => {
                         // No answer to hand over: a custom reading cannot ask for
                         // this, since it reads answers only.
                         let error = Error::Unreachable { source: error };
@@ -288,7 +292,7 @@ impl Flight<'_> {
 
     /// Waits between two attempts, with the lease kept.
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
-        let _waiting = self.shared.waits.wait(WaitFor::Retry);
+        let _waiting = self.shared.backlog.wait(WaitFor::Retry);
         let waited = async {
             tokio::select! {
                 () = sleep(wait) => {}
@@ -375,7 +379,7 @@ fn is_taken(attempt: &Attempt) -> bool {
 }
 
 fn is_limit(outcome: &Outcome) -> bool {
-    outcome.status_code == http::StatusCode::TOO_MANY_REQUESTS
+    outcome.status() == http::StatusCode::TOO_MANY_REQUESTS
 }
 
 fn unauthorized(answer: Result<Outcome, SendError>) -> Error {

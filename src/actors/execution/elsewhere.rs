@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::backlog::WaitFor;
 use super::super::shared::Shared;
-use super::super::waits::WaitFor;
 use crate::error::{Error, StoreError};
 use crate::execution::{Execution, Hashed, Lock};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
-use crate::record::{RecordState, Refusal, Seen};
+use crate::record::{RecordState, Refusal, Revision};
 use crate::store::{BoxFuture, Guarded, Store};
 use crate::telemetry;
 
@@ -43,7 +43,7 @@ pub(super) async fn wait(
     mut state: RecordState,
 ) -> Result<Elsewhere, Error> {
     let name = shared.name(hashed.key());
-    let _waiting = shared.waits.wait(WaitFor::Elsewhere);
+    let _waiting = shared.backlog.wait(WaitFor::RemoteHolder);
     let mut watch = Watch::new(&shared.store, &name);
     // Whether the key was held while we were waiting: only then is a verdict
     // in a released record meant for us.
@@ -114,7 +114,7 @@ struct Watch<'a> {
     /// When the record was looked at last.
     looked: Instant,
     /// The version that was seen last, and since when by this process's clock.
-    seen: Option<(Seen, Instant)>,
+    seen: Option<(Revision, Instant)>,
 }
 
 impl<'a> Watch<'a> {
@@ -133,7 +133,7 @@ impl<'a> Watch<'a> {
 
     /// What is left of a lease by this process's own clock: a holder that lives
     /// raises the revision before it ends.
-    fn left_of(&mut self, seen: Seen, lease: Duration) -> Duration {
+    fn left_of(&mut self, seen: Revision, lease: Duration) -> Duration {
         let since = match self.seen {
             Some((version, since)) if version == seen => since,
             _ => Instant::now(),
@@ -199,7 +199,10 @@ fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
         }
         Refusal::Reduced { outcome, kept } => {
             let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
-            Ok(Elsewhere::Reply(reply.with_kept(kept), Duration::ZERO))
+            Ok(Elsewhere::Reply(
+                reply.with_stored_body(kept),
+                Duration::ZERO,
+            ))
         }
         Refusal::RateLimited { retry_after } => Err(Error::RateLimited { retry_after }),
     }

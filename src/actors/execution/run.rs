@@ -9,12 +9,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep_until};
 
+use super::super::backlog::WaitFor;
 use super::super::hold::{HoldPass, Rank};
 use super::super::permits::Permit;
 use super::super::resolution::resolve;
 use super::super::shared::Shared;
 use super::super::token::Current;
-use super::super::waits::WaitFor;
 use super::elsewhere::{self, Elsewhere};
 use crate::error::Error;
 use crate::execution::{Cached, Execution, Hashed, Lock, QUICK};
@@ -254,10 +254,10 @@ impl Flight<'_> {
         let action = self.guard.request().action_id();
         // What was refused goes first when the platform takes calls again.
         let (rank, what, by) = match turn {
-            Turn::First => (Rank::New, WaitFor::Hold, "platform"),
+            Turn::First => (Rank::New, WaitFor::Cooldown, "platform"),
             Turn::Again => (Rank::Refused, WaitFor::Retry, "retry"),
         };
-        let mut waiting = shared.waits.wait(what);
+        let mut waiting = shared.backlog.wait(what);
         loop {
             waiting.goes_on(what);
             let left = shared.retry.left(self.waited());
@@ -368,7 +368,7 @@ impl Flight<'_> {
         let ttl = progress.ttl(self.shared.terms.result_ttl);
         // Where the store did not take note of the unknown attempt at once.
         let (store, name) = (&*self.shared.store, self.shared.name(key));
-        let _ = progress.settle(store, &name, 1).await;
+        let _ = progress.finish(store, &name).await;
         // The execution that the hook was asked about, and no later one.
         match resolve(self.shared, key, version, resolution, ttl).await {
             // Resolved: the next round finds the outcome, or executes.

@@ -11,8 +11,8 @@ fn key(n: usize) -> IdempotencyKey {
     IdempotencyKey::from_bytes(bytes)
 }
 
-fn seen(rev: u64) -> Seen {
-    Seen {
+fn seen(rev: u64) -> Revision {
+    Revision {
         rev,
         lease: LeaseId::from_bytes([1; 16]),
     }

@@ -4,7 +4,9 @@
 use std::time::{Duration, SystemTime};
 
 use genesys_once::record::{About, Attempts, Phase};
-use genesys_once::{ActionId, IdempotencyKey, Kept, Namespace, RecordState, UnreadableRecord};
+use genesys_once::{
+    ActionId, IdempotencyKey, Namespace, RecordState, StoredBody, UnreadableRecord,
+};
 use serde_json::{Value, json};
 
 use super::text::{clean, length, short, since, utc};
@@ -139,11 +141,11 @@ pub fn rows(
             ..
         } => {
             let body = match kept {
-                Kept::Whole => format!("body of {} bytes", outcome.body.len()),
-                Kept::Sensitive => "no body: the request is sensitive".into(),
+                StoredBody::Full => format!("body of {} bytes", outcome.body().len()),
+                StoredBody::OmittedSensitive => "no body: the request is sensitive".into(),
                 _ => "no body: it is too large".into(),
             };
-            add("answer", Some(format!("{}, {body}", outcome.status_code)));
+            add("answer", Some(format!("{}, {body}", outcome.status())));
             let answered = origin.answered.map(|answered| since(answered, now));
             add("answered", answered);
             add("attempts", Some(origin.attempts.to_string()));

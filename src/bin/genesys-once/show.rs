@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use genesys_once::{ActionId, DataActionRequest, IdempotencyKey, Kept, RecordState, Scope};
+use genesys_once::{ActionId, DataActionRequest, IdempotencyKey, RecordState, Scope, StoredBody};
 
 use super::args::{KeyArgs, KeyName, Place, ShowArgs, Which};
 use super::exit::{Exit, Failure};
@@ -42,7 +42,7 @@ pub async fn show(place: &Place, args: &ShowArgs) -> Result<Exit, Failure> {
         true => {
             let mut json = record::json(name, &state);
             if let RecordState::Cached { outcome, .. } = &state {
-                json["outcome"]["body_bytes"] = outcome.body.len().into();
+                json["outcome"]["body_bytes"] = outcome.body().len().into();
             }
             format!("{json}\n")
         }
@@ -60,13 +60,13 @@ fn body(state: &RecordState) -> Result<Exit, Failure> {
             format!("the key is {word}: it has no recorded body"),
         ));
     };
-    if *kept != Kept::Whole {
+    if *kept != StoredBody::Full {
         let reason = "the body is not recorded: the request is sensitive, or it is too large";
         return Err(Failure::new(Exit::Refused, reason));
     }
     match terminal::is_live() {
-        true => terminal::print(&text::clean(&String::from_utf8_lossy(&outcome.body)))?,
-        false => terminal::print_bytes(&outcome.body)?,
+        true => terminal::print(&text::clean(&String::from_utf8_lossy(&outcome.body())))?,
+        false => terminal::print_bytes(&outcome.body())?,
     }
     Ok(Exit::Done)
 }
@@ -88,7 +88,7 @@ fn which(which: &Which) -> Result<KeyName, Failure> {
 
 /// The key of a request with a key of its own does not depend on the payload.
 fn of_own_key(action: &ActionId, own_key: &str) -> Result<DataActionRequest, Failure> {
-    Ok(DataActionRequest::new(action, "{}")?.key(own_key)?)
+    Ok(DataActionRequest::new(action, "{}")?.with_key(own_key)?)
 }
 
 fn scoped(
@@ -97,7 +97,7 @@ fn scoped(
     within: Option<&Scope>,
 ) -> Result<IdempotencyKey, Failure> {
     let request = match scope {
-        Some(scope) => request.scope(scope)?,
+        Some(scope) => request.with_scope(scope)?,
         None => request,
     };
     Ok(match within {

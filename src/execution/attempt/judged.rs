@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::{Executed, Execution, Holding, Locked};
 use super::{Attempt, Wire};
 use crate::error::{SendError, chain};
-use crate::outcome::{BodyEnd, Outcome, Then, Verdict};
+use crate::outcome::{BodyEnd, Outcome, Recovery, Verdict};
 use crate::policy::{OnUnknown, classify};
 use crate::record::Cause;
 use crate::telemetry;
@@ -37,10 +37,10 @@ impl Execution<Locked> {
                 }
             }
             Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error).into()),
-            Err(error) => (Verdict::NotExecuted(Then::Retry), chain(error).into()),
+            Err(error) => (Verdict::NotExecuted(Recovery::Retry), chain(error).into()),
         };
         if let Some((call, span)) = wire {
-            let status = sent.as_ref().ok().map(|outcome| outcome.status_code);
+            let status = sent.as_ref().ok().map(|outcome| outcome.status());
             call.ended(verdict, status);
             // The answer outlives the panic of a subscriber, also of the span's end.
             let sent = &sent;
@@ -83,9 +83,9 @@ impl Execution<Locked> {
 /// The answer as far as it may be kept. A success is settled by its status; what a
 /// larger body of another answer says is not known.
 fn bounded(outcome: Outcome, limit: usize) -> Result<Outcome, SendError> {
-    match outcome.body.len() > limit {
+    match outcome.body().len() > limit {
         false => Ok(outcome),
-        true if outcome.status_code.is_success() => Ok(outcome.with_body_end(BodyEnd::Unread)),
+        true if outcome.status().is_success() => Ok(outcome.with_body_end(BodyEnd::Unread)),
         true => {
             let cause = format!("the answer is larger than {limit} bytes");
             Err(SendError::after_sending(cause))
@@ -94,7 +94,7 @@ fn bounded(outcome: Outcome, limit: usize) -> Result<Outcome, SendError> {
 }
 
 fn cause_of(outcome: &Outcome) -> Cause {
-    let mut text = format!("the platform answered {}", outcome.status_code.as_u16());
+    let mut text = format!("the platform answered {}", outcome.status().as_u16());
     if let Some(id) = outcome.correlation_id() {
         text += &format!(" (correlation id {id})");
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::outcome::Kept;
+use crate::outcome::StoredBody;
 use crate::record::{Cause, Event};
 
 /// The longest cause of an indeterminate record in its smaller form, in bytes.
@@ -16,7 +16,7 @@ pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
             claim,
             step,
             outcome,
-            kept: Kept::Whole,
+            kept: StoredBody::Full,
             origin,
             ttl,
         } => {
@@ -25,7 +25,7 @@ pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
                 claim,
                 step,
                 outcome,
-                kept: Kept::TooLarge,
+                kept: StoredBody::OmittedTooLarge,
                 origin,
                 ttl,
             })

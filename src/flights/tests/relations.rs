@@ -9,7 +9,7 @@ use crate::record::{LeaseId, Version};
 
 /// Two requests under one key of the caller's.
 fn mine(n: usize) -> DataActionRequest {
-    request(n).key("order-42").unwrap()
+    request(n).with_key("order-42").unwrap()
 }
 
 fn follower(flights: &Arc<Flights>, request: &DataActionRequest) -> Follower {

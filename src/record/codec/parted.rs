@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::written::{Name, write_parted};
 use crate::error::StoreError;
 use crate::key::RecordName;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::{Content, Record};
 
 impl Record {
@@ -28,9 +28,9 @@ impl Record {
                     return Err(StoreError::unreadable("its encrypted outcome is gone"));
                 }
                 None => {
-                    let status = outcome.status_code;
+                    let status = outcome.status();
                     *outcome = Arc::new(Outcome::new(status, HeaderMap::new(), ""));
-                    *kept = Kept::TooLarge;
+                    *kept = StoredBody::OmittedTooLarge;
                 }
             }
         }

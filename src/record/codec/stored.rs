@@ -14,7 +14,7 @@ use super::stored_bytes::StoredBytes;
 use super::stored_notes::{Note, number, text};
 use crate::error::StoreError;
 use crate::key::RecordName;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::{About, Attempts, Caller, Cause, Holder, Origin, Resolved};
 
 /// All that the JSON of any state may hold; unknown members are ignored, and so
@@ -170,7 +170,7 @@ impl<'a> Stored<'a> {
         }
     }
 
-    pub(super) fn outcome(self, rest: &[u8]) -> Result<(Outcome, Kept), StoreError> {
+    pub(super) fn outcome(self, rest: &[u8]) -> Result<(Outcome, StoredBody), StoreError> {
         match self.parted(rest)? {
             (outcome, kept, None) => Ok((outcome, kept)),
             _ => Err(StoreError::unreadable("its body is kept apart")),
@@ -179,7 +179,10 @@ impl<'a> Stored<'a> {
 
     /// The same where the body may be kept apart: then the outcome has none, and this
     /// is its length.
-    pub(super) fn parted(self, rest: &[u8]) -> Result<(Outcome, Kept, Option<usize>), StoreError> {
+    pub(super) fn parted(
+        self,
+        rest: &[u8],
+    ) -> Result<(Outcome, StoredBody, Option<usize>), StoreError> {
         let (Some(status), Some(length)) = (self.status, self.body) else {
             return Err(StoreError::unreadable("it has no outcome"));
         };
@@ -204,10 +207,10 @@ impl<'a> Stored<'a> {
         }
         let body = Bytes::copy_from_slice(body);
         let kept = match self.omitted.as_deref() {
-            None => Kept::Whole,
-            Some("sensitive") => Kept::Sensitive,
-            Some("too large") => Kept::TooLarge,
-            Some("sealed") => return Ok((Outcome::sealed(headers, body), Kept::Whole, apart)),
+            None => StoredBody::Full,
+            Some("sensitive") => StoredBody::OmittedSensitive,
+            Some("too large") => StoredBody::OmittedTooLarge,
+            Some("sealed") => return Ok((Outcome::sealed(headers, body), StoredBody::Full, apart)),
             Some(_) => {
                 return Err(StoreError::unreadable(
                     "its outcome is left out for no known reason",

@@ -112,22 +112,22 @@ fn every_state_survives_the_round_trip() {
         },
         Content::Cached {
             outcome: outcome("{\"a\":\"\\u0000é\"}"),
-            kept: Kept::Whole,
+            kept: StoredBody::Full,
             origin: origin(),
         },
         Content::Cached {
             outcome: outcome(vec![0xff, 0, 0xfe]),
-            kept: Kept::Whole,
+            kept: StoredBody::Full,
             origin: origin(),
         },
         Content::Cached {
             outcome: outcome(""),
-            kept: Kept::TooLarge,
+            kept: StoredBody::OmittedTooLarge,
             origin: origin(),
         },
         Content::Cached {
             outcome: outcome("sha256"),
-            kept: Kept::Sensitive,
+            kept: StoredBody::OmittedSensitive,
             origin: origin(),
         },
         Content::Indeterminate {
@@ -145,7 +145,7 @@ fn every_state_survives_the_round_trip() {
         },
         Content::Cached {
             outcome: outcome("a line\n{}\ngenesys-once/3 locked\n"),
-            kept: Kept::Whole,
+            kept: StoredBody::Full,
             origin: origin(),
         },
         Content::Released { verdict: None },
@@ -155,7 +155,7 @@ fn every_state_survives_the_round_trip() {
         Content::Released {
             verdict: Some(Refusal::Reduced {
                 outcome: outcome(""),
-                kept: Kept::Sensitive,
+                kept: StoredBody::OmittedSensitive,
             }),
         },
         Content::Released {
@@ -213,7 +213,7 @@ fn records_are_these_bytes() {
         (
             Content::Cached {
                 outcome: small,
-                kept: Kept::Whole,
+                kept: StoredBody::Full,
                 origin: origin(),
             },
             format!(
@@ -239,7 +239,7 @@ fn records_are_these_bytes() {
 fn cut_or_grown_bodies_are_unreadable_and_an_editor_s_line_feed_is_not() {
     let whole = encode(&record(Content::Cached {
         outcome: outcome("{\"amount\":100}"),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: origin(),
     }));
     for cut in 1..14 {
@@ -253,7 +253,7 @@ fn cut_or_grown_bodies_are_unreadable_and_an_editor_s_line_feed_is_not() {
                 let Content::Cached { outcome, .. } = record.content else {
                     panic!("{record:?}");
                 };
-                assert_eq!(outcome.body, "{\"amount\":100}");
+                assert_eq!(outcome.body(), "{\"amount\":100}");
             }
             Err(error) if !read => assert!(error.is_unreadable()),
             other => panic!("{tail:?}: {other:?}"),
@@ -319,14 +319,14 @@ fn cookies_and_hop_by_hop_headers_are_not_kept() {
     let outcome = Arc::new(Outcome::new(StatusCode::OK, headers, "{}"));
     let stored = record(Content::Cached {
         outcome,
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: origin(),
     })
     .encode(&name());
     let Content::Cached { outcome, .. } = decode(&stored).unwrap().content else {
         panic!("not cached");
     };
-    assert_eq!(outcome.headers.len(), 1);
+    assert_eq!(outcome.headers().len(), 1);
     assert_eq!(outcome.header("content-type"), Some("application/json"));
 }
 
@@ -357,7 +357,7 @@ proptest! {
     /// A changed byte yields an error or a record, never a panic.
     #[test]
     fn mutated_records_never_panic(at in any::<prop::sample::Index>(), to: u8, cut in any::<prop::sample::Index>()) {
-        let mut bytes = record(Content::Cached { outcome: outcome("{\"a\":1}"), kept: Kept::Whole, origin: origin() }).encode(&name());
+        let mut bytes = record(Content::Cached { outcome: outcome("{\"a\":1}"), kept: StoredBody::Full, origin: origin() }).encode(&name());
         let at = at.index(bytes.len());
         bytes[at] = to;
         let _ = decode(&bytes);
@@ -373,7 +373,7 @@ fn more_headers_than_a_map_holds_are_unreadable() {
     let header: String = (0..40_000).map(|n| format!("[\"x-{n}\",\"1\"],")).collect();
     let text = String::from_utf8(encode(&record(Content::Cached {
         outcome: Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}")),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: origin(),
     })))
     .unwrap();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::MAX_NUMBER;
 use super::stored_bytes::StoredBytes;
 use crate::key::RecordName;
-use crate::outcome::{Kept, Outcome, is_kept};
+use crate::outcome::{Outcome, StoredBody, is_kept};
 #[cfg(feature = "encrypted")]
 use crate::record::Caller;
 use crate::record::shown::millis as wall_ms;
@@ -26,11 +26,11 @@ pub(super) fn write_outcome(
     to: &mut Vec<u8>,
     name: Option<Name<'_>>,
     outcome: &Outcome,
-    kept: Kept,
+    kept: StoredBody,
     origin: Option<&Origin>,
 ) {
     write_json(to, &StoredOutcome::of(name, outcome, kept, origin));
-    to.extend_from_slice(&outcome.body);
+    to.extend_from_slice(&outcome.body());
 }
 
 /// The same in `limit` bytes: where they are not enough, the JSON says that the body
@@ -40,21 +40,21 @@ pub(super) fn write_parted<'a>(
     to: &mut Vec<u8>,
     name: Option<Name<'_>>,
     outcome: &'a Outcome,
-    kept: Kept,
+    kept: StoredBody,
     origin: &Origin,
     limit: usize,
 ) -> Option<&'a bytes::Bytes> {
     let from = to.len();
     let mut stored = StoredOutcome::of(name, outcome, kept, Some(origin));
     write_json(to, &stored);
-    if to.len() - from + outcome.body.len() <= limit || outcome.body.is_empty() {
-        to.extend_from_slice(&outcome.body);
+    if to.len() - from + outcome.body().len() <= limit || outcome.body().is_empty() {
+        to.extend_from_slice(&outcome.body());
         return None;
     }
     to.truncate(from);
     stored.apart = Some(true);
     write_json(to, &stored);
-    Some(&outcome.body)
+    Some(&outcome.body())
 }
 
 /// A record's own name.
@@ -185,11 +185,11 @@ impl<'a> StoredOutcome<'a> {
     fn of(
         name: Option<Name<'a>>,
         outcome: &'a Outcome,
-        kept: Kept,
+        kept: StoredBody,
         origin: Option<&'a Origin>,
     ) -> Self {
         let headers = outcome
-            .headers
+            .headers()
             .iter()
             .filter(|(name, _)| is_kept(name))
             .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
@@ -197,17 +197,17 @@ impl<'a> StoredOutcome<'a> {
         let omitted = match kept {
             // Whoever does not know this word refuses the record.
             _ if outcome.is_sealed() => Some("sealed"),
-            Kept::Whole => None,
-            Kept::Sensitive => Some("sensitive"),
-            Kept::TooLarge => Some("too large"),
+            StoredBody::Full => None,
+            StoredBody::OmittedSensitive => Some("sensitive"),
+            StoredBody::OmittedTooLarge => Some("too large"),
         };
         let resolved = origin.and_then(|origin| origin.resolved.as_ref());
         Self {
             name,
-            status: outcome.status_code.as_u16(),
+            status: outcome.status().as_u16(),
             headers,
             omitted,
-            body: outcome.body.len(),
+            body: outcome.body().len(),
             apart: None,
             action: origin.and_then(|origin| origin.action.as_ref().map(AsRef::as_ref)),
             answered_ms: origin.and_then(|origin| origin.answered.map(wall_ms)),

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use super::{Next, is};
-use crate::record::{Answer, Content, LeaseId, RELEASED_FOR, Record, Seen, Version};
+use crate::record::{Answer, Content, LeaseId, RELEASED_FOR, Record, Revision, Version};
 
 pub(super) fn resolve(
     current: Option<(&Record, Duration)>,
     resolver: Version,
-    seen: Seen,
+    seen: Revision,
     found: Option<Content>,
     ttl: Duration,
 ) -> Next {

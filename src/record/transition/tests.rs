@@ -5,7 +5,7 @@ use super::*;
 use crate::key::Fingerprint;
 use crate::record::Attempts;
 use crate::record::LeaseId;
-use crate::{Kept, Outcome, Resolution};
+use crate::{Outcome, Resolution, StoredBody};
 
 mod every;
 
@@ -34,7 +34,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
         claim: claim(1),
         step: 0,
         outcome: outcome.into(),
-        kept: crate::Kept::Whole,
+        kept: crate::StoredBody::Full,
         origin: Default::default(),
         ttl: DAY,
     };

@@ -29,8 +29,13 @@ fn fingerprints_tell_apart_what_is_asked_and_not_how() {
             assert_ne!(a.fingerprint(route_a), b.fingerprint(route_b));
         }
         let other_ways = [
-            a.clone().key("k").unwrap().scope("s").unwrap().sensitive(),
-            a.clone().label("refund").unwrap(),
+            a.clone()
+                .with_key("k")
+                .unwrap()
+                .with_scope("s")
+                .unwrap()
+                .sensitive(),
+            a.clone().with_label("refund").unwrap(),
             a.clone().ignoring(["/x", "/y/z"]).unwrap(),
             a.clone().forward_key("/x").unwrap_or(a.clone()),
             a.clone().forward_key("/a/x").unwrap_or(a.clone()),
@@ -59,12 +64,12 @@ fn fingerprint_is_this_hash() {
 #[test]
 fn labels_are_bounded_and_change_nothing() {
     let plain = request("{}");
-    let labelled = plain.clone().label("refund order 42").unwrap();
+    let labelled = plain.clone().with_label("refund order 42").unwrap();
     assert_eq!(key(&plain), key(&labelled));
     assert_eq!(plain.called(), [None, None, None]);
     assert_eq!(labelled.called()[2].as_deref(), Some("refund order 42"));
-    assert!(plain.clone().label("é".repeat(128)).is_ok());
+    assert!(plain.clone().with_label("é".repeat(128)).is_ok());
     for bad in ["", "a\nb", &"x".repeat(257)] {
-        assert_refused(plain.clone().label(bad), "label");
+        assert_refused(plain.clone().with_label(bad), "label");
     }
 }

@@ -11,7 +11,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use http::{HeaderMap, HeaderValue};
 
 use crate::error::{Error, RefusalKind, StoreError};
-use crate::outcome::{Kept, Outcome, SEALED_WITH};
+use crate::outcome::{Outcome, SEALED_WITH, StoredBody};
 use crate::record::{decode_outcome, encode_outcome};
 
 /// The bytes of a key.
@@ -95,7 +95,7 @@ impl EncryptionKeys {
         &self,
         bound_to: &str,
         outcome: &Outcome,
-        kept: Kept,
+        kept: StoredBody,
     ) -> Result<Outcome, StoreError> {
         let body = self.encrypt(bound_to, &encode_outcome(outcome, kept))?;
         let id = self.encrypts.id.clone();
@@ -148,9 +148,9 @@ impl EncryptionKeys {
         &self,
         bound_to: &str,
         sealed: &Outcome,
-    ) -> Result<(Outcome, Kept), StoreError> {
+    ) -> Result<(Outcome, StoredBody), StoreError> {
         let unreadable = |why: String| StoreError::unreadable(why);
-        let mut ids = sealed.headers.get_all(SEALED_WITH).iter();
+        let mut ids = sealed.headers().get_all(SEALED_WITH).iter();
         let (Some(id), None) = (ids.next(), ids.next()) else {
             return Err(unreadable("it does not name its encryption key".into()));
         };
@@ -162,7 +162,7 @@ impl EncryptionKeys {
                 "it is encrypted with the key {id:?}, which is not at hand"
             )));
         };
-        let Some((nonce, ciphertext)) = sealed.body.split_first_chunk::<NONCE_BYTES>() else {
+        let Some((nonce, ciphertext)) = sealed.body().split_first_chunk::<NONCE_BYTES>() else {
             return Err(unreadable("its ciphertext is cut short".into()));
         };
         let payload = Payload {

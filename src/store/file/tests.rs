@@ -17,7 +17,7 @@ use super::clock::{MAX_AGE, Moment, Stamp, Timeline};
 use super::tables::{RECORDS, Snapshot, Tables, row_name};
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::{Attempts, Claim, LeaseId, Phase};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -85,7 +85,7 @@ fn complete(lease: u8, body: &'static str) -> Event {
             http::HeaderMap::new(),
             body,
         )),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: Default::default(),
         ttl: DAY,
     }
@@ -360,7 +360,7 @@ fn a_file_with_a_changed_byte_is_refused_or_read_as_it_was() {
             let Some(RecordState::Cached { outcome, .. }) = state else {
                 panic!("byte {at}, key {key}: {state:?}");
             };
-            assert_eq!(outcome.body, "{\"paid\": true}");
+            assert_eq!(outcome.body(), "{\"paid\": true}");
         }
     }
     assert!(refused > 0);

@@ -13,8 +13,8 @@ use super::*;
 use crate::error::StoreError;
 use crate::key::Fingerprint;
 use crate::key::IdempotencyKey;
-use crate::outcome::{Kept, Outcome};
-use crate::record::{Attempts, Claim, LeaseId, Seen};
+use crate::outcome::{Outcome, StoredBody};
+use crate::record::{Attempts, Claim, LeaseId, Revision};
 
 fn forget() -> Event {
     Event::Forget {
@@ -128,8 +128,8 @@ impl Store for Eager {
                 "{}",
             )),
             left: SECOND,
-            kept: Kept::Whole,
-            seen: Seen {
+            kept: StoredBody::Full,
+            seen: Revision {
                 rev: 1,
                 lease: LeaseId::from_bytes([1; 16]),
             },
@@ -141,7 +141,7 @@ impl Store for Eager {
         panic!("the store's own fault");
     }
 
-    fn part(&self, _: &RecordName) -> u64 {
+    fn shard(&self, _: &RecordName) -> u64 {
         if self.does() == Does::PanicInPart {
             panic!("the store's own fault");
         }
@@ -255,7 +255,7 @@ async fn panic_of_a_store_is_a_failure_of_one_command() {
         let (store, guarded) = guarded(does);
         if does == Does::PanicInPart {
             // All records are then of one part.
-            assert_eq!(guarded.part(&name()), 0);
+            assert_eq!(guarded.shard(&name()), 0);
             continue;
         }
         open(&guarded).await;

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::key::Fingerprint;
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::{Attempts, Claim, LeaseId};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -39,7 +39,7 @@ fn completed() -> Event {
         claim: claim(),
         step: 1,
         outcome: Arc::new(outcome),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: Default::default(),
         ttl: DAY,
     }
@@ -101,7 +101,7 @@ async fn expired_records_leave_an_idle_process() {
         };
         let outcome = outcome.clone();
         let weak = Arc::downgrade(&outcome);
-        let (claim, step, kept) = (claim(), 1, Kept::Whole);
+        let (claim, step, kept) = (claim(), 1, StoredBody::Full);
         let origin = Default::default();
         done(
             &store,

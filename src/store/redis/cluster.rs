@@ -94,8 +94,8 @@ impl Cluster {
     }
 
     /// The shard that has a key, by number.
-    pub(super) fn part(&self, key: &str) -> u64 {
-        self.shared.map().part(slot(key))
+    pub(super) fn shard(&self, key: &str) -> u64 {
+        self.shared.map().shard(slot(key))
     }
 
     /// The link to the server that has a key.

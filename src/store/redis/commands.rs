@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
 use crate::error::StoreError;
 use crate::key::{LeaseId, Namespace, RecordName};
-use crate::outcome::Kept;
+use crate::outcome::StoredBody;
 use crate::record::{self, Answer, Claim, Content, Event, Phase, RELEASED_FOR, RecordState};
 
 /// For ever, in practice: what lies beyond it could overflow Redis's clock.
@@ -218,7 +218,7 @@ fn outcome_args(
     let (args, body) = args.parted(name, content, limit);
     let is_reduced = matches!(
         content,
-        Content::Cached { outcome, kept, .. } if *kept != Kept::Whole || outcome.is_sealed()
+        Content::Cached { outcome, kept, .. } if *kept != StoredBody::Full || outcome.is_sealed()
     );
     match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
         Some(body) => (args.word(body.bytes()), Some(body)),

@@ -55,7 +55,7 @@ impl Map {
 
     /// The shard that has a slot, by its first slot: that stays when a replica
     /// takes over. 0 for a slot that nobody has.
-    pub(super) fn part(&self, slot: usize) -> u64 {
+    pub(super) fn shard(&self, slot: usize) -> u64 {
         let first = self.owners[slot].map(|owner| self.firsts[usize::from(owner)]);
         first.map_or(0, |first| first + 1)
     }
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(port(&map, 10), None);
         assert_eq!(port(&map, 16_383).as_deref(), Some("a:3"));
         assert_eq!(
-            [0, 9, 10, 11, 16_383].map(|slot| map.part(slot)),
+            [0, 9, 10, 11, 16_383].map(|slot| map.shard(slot)),
             [1, 1, 0, 12, 12]
         );
         assert_eq!(map.primaries().len(), 2);

@@ -38,10 +38,10 @@ impl Routes {
     }
 
     /// The shard of a key, by number; 0 where there is only one.
-    pub(super) fn part(&self, key: &str) -> u64 {
+    pub(super) fn shard(&self, key: &str) -> u64 {
         match self {
             Self::One(_) => 0,
-            Self::Cluster(cluster) => cluster.part(key),
+            Self::Cluster(cluster) => cluster.shard(key),
         }
     }
 

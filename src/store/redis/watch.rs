@@ -70,10 +70,10 @@ struct Shards {
     /// How often one of them was found emptied.
     emptied: u64,
     /// By the names of their markers.
-    seen: HashMap<String, Seen>,
+    seen: HashMap<String, WatchedRecord>,
 }
 
-struct Seen {
+struct WatchedRecord {
     marker: Marker,
     at: Instant,
     on: On,
@@ -143,9 +143,9 @@ impl Watch {
     ) -> Result<(), StoreError> {
         let record = name.to_string();
         let on = on(&routes.link(&record)?).await?;
-        let part = routes.part(&record);
+        let part = routes.shard(&record);
         let keys = marker::keys(routes, &name.namespace);
-        let Some(key) = keys.into_iter().find(|key| routes.part(key) == part) else {
+        let Some(key) = keys.into_iter().find(|key| routes.shard(key) == part) else {
             return Ok(());
         };
         let state = {
@@ -207,7 +207,7 @@ impl Watch {
             _ => Look::Plain,
         };
         let marker = marker::look(routes, key, least, look).await?;
-        let seen = Seen {
+        let seen = WatchedRecord {
             marker: marker.clone(),
             at,
             on,
@@ -216,7 +216,7 @@ impl Watch {
         Ok(marker)
     }
 
-    fn note(&self, namespace: &Namespace, key: &str, seen: Seen) {
+    fn note(&self, namespace: &Namespace, key: &str, seen: WatchedRecord) {
         let (state, id) = (seen.marker.state, seen.marker.id.clone());
         let before = {
             let mut known = lock(&self.known);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, origin, resolved, whichever};
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::Phase::{Claimed, Dispatched};
-use crate::record::{Attempts, Cause, Claim, Event, LeaseId, Phase, Refusal, Resolution, Seen};
+use crate::record::{Attempts, Cause, Claim, Event, LeaseId, Phase, Refusal, Resolution, Revision};
 
 use Wanted::{
     Absent, Cached, Done, Held, Indeterminate, Lapsed, Mismatch, NotHolder, Released, StaleStep,
@@ -113,7 +113,7 @@ pub(super) fn all() -> Vec<Case> {
 
         ("an outcome is recorded once and replayed",
             vec![(acquire(a), Done), (complete(a, 0), Done), (acquire(b), Cached), (acquire(a), Cached),
-                (complete(a, 0), Done), (complete_with(a, 5, outcome("another"), Kept::Whole), Done), (acquire(b), Cached),
+                (complete(a, 0), Done), (complete_with(a, 5, outcome("another"), StoredBody::Full), Done), (acquire(b), Cached),
                 (complete(b, 0), NotHolder), (abandon(a, 9), NotHolder), (release(a, 9, None), NotHolder)]),
         ("an outcome is kept for its time",
             vec![(acquire(a), Done), (complete_for(a, 0, SHORT), Done), (acquire(b), Done)]),
@@ -201,9 +201,9 @@ pub(super) fn all() -> Vec<Case> {
 }
 
 /// In the place of the version that a trial fills in.
-fn unseen() -> Seen {
+fn unseen() -> Revision {
     let lease = LeaseId::from_bytes([0; 16]);
-    Seen { rev: 0, lease }
+    Revision { rev: 0, lease }
 }
 
 /// The same holder with a lease that lapses at once.
@@ -287,7 +287,7 @@ pub(super) fn complete_for(claim: impl Borrow<Claim>, step: u32, ttl: Duration) 
         claim,
         step,
         outcome,
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: origin(),
         ttl,
     })
@@ -297,7 +297,7 @@ pub(super) fn complete_with(
     claim: impl Borrow<Claim>,
     step: u32,
     outcome: Arc<Outcome>,
-    kept: Kept,
+    kept: StoredBody,
 ) -> Move {
     let claim = claim.borrow().clone();
     current(Event::Complete {

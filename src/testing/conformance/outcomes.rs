@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::cases::{Case, acquire, complete_with, release, take_over};
 use super::trial::{Wanted, holder};
-use crate::outcome::{Kept, Outcome};
+use crate::outcome::{Outcome, StoredBody};
 use crate::record::{MAX_REFUSAL_BYTES, Refusal};
 
 pub(super) fn all() -> Vec<Case> {
@@ -39,7 +39,7 @@ pub(super) fn all() -> Vec<Case> {
         replayed(
             "an empty body is replayed",
             outcome(204, "", &[]),
-            Kept::Whole,
+            StoredBody::Full,
         ),
         replayed(
             "JSON that a decoder would change is replayed as it came",
@@ -48,7 +48,7 @@ pub(super) fn all() -> Vec<Case> {
                 " {\"a\":[],\"b\":{},\"n\":9007199254740993,\"n\":1e400,\"s\":\"\\ud83d\\ude00\\u0000\"}\n",
                 &[("content-type", b"application/json")],
             ),
-            Kept::Whole,
+            StoredBody::Full,
         ),
         replayed(
             "what looks like the end of a record is replayed",
@@ -57,12 +57,12 @@ pub(super) fn all() -> Vec<Case> {
                 "\ngenesys-once/3 locked\n\r\n\0{\"base64\":\"AA\"}",
                 &[],
             ),
-            Kept::Whole,
+            StoredBody::Full,
         ),
         replayed(
             "every byte is replayed",
             outcome(200, every_byte.clone(), &[]),
-            Kept::Whole,
+            StoredBody::Full,
         ),
         replayed(
             "repeated headers and headers that are no text are replayed",
@@ -77,27 +77,27 @@ pub(super) fn all() -> Vec<Case> {
                     ("x-a", b"1"),
                 ],
             ),
-            Kept::Whole,
+            StoredBody::Full,
         ),
         replayed(
             "1 MiB of text is replayed",
             outcome(200, large_text, &[]),
-            Kept::Whole,
+            StoredBody::Full,
         ),
         replayed(
             "1 MiB of bytes is replayed",
             outcome(200, large_bytes, &[]),
-            Kept::Whole,
+            StoredBody::Full,
         ),
         replayed(
             "an outcome too large to keep is known to be executed",
             outcome(200, "", &[("content-type", b"text/plain")]),
-            Kept::TooLarge,
+            StoredBody::OmittedTooLarge,
         ),
         replayed(
             "a sensitive outcome is known to be executed",
             outcome(200, "", &[]),
-            Kept::Sensitive,
+            StoredBody::OmittedSensitive,
         ),
         handed_on(
             "a refusal is handed to those who waited",

@@ -13,7 +13,7 @@ use super::cases::{
     resolve, take_over, watched,
 };
 use super::trial::{LONG, Move, SHORT, Version, holder};
-use crate::outcome::Kept;
+use crate::outcome::StoredBody;
 use crate::record::{Claim, Event, Phase, Refusal};
 
 /// How many sequences one run sends.
@@ -83,7 +83,7 @@ fn moves() -> impl Strategy<Value = Move> {
         5 => (claims(), steps(), phases).prop_map(|(claim, step, phase)| enter(claim, step, phase)),
         1 => (claims(), steps(), times()).prop_map(|(claim, step, ttl)| complete_for(claim, step, ttl)),
         1 => (claims(), steps()).prop_map(|(claim, step)| {
-            complete_with(claim, step, outcome("another"), Kept::TooLarge)
+            complete_with(claim, step, outcome("another"), StoredBody::OmittedTooLarge)
         }),
         3 => (claims(), steps(), verdicts()).prop_map(|(claim, step, verdict)| release(claim, step, verdict)),
         2 => (claims(), steps()).prop_map(|(claim, step)| abandon(claim, step)),

@@ -11,7 +11,7 @@ use crate::error::chain;
 use crate::key::{Fingerprint, RecordName};
 use crate::record::{
     self, About, Answer, Attempts, Caller, Claim, Event, Holder, LeaseId, Origin, Phase, Record,
-    RecordState, Resolved, Seen,
+    RecordState, Resolved, Revision,
 };
 use crate::store::Store;
 
@@ -122,13 +122,13 @@ pub(super) struct Trial<'a> {
     name: RecordName,
     /// What the store must hold, and how long by a clock that only `elapse` moves.
     expected: Option<(Record, Duration)>,
-    before: Seen,
+    before: Revision,
     history: String,
 }
 
 impl<'a> Trial<'a> {
     pub(super) fn new(store: &'a dyn Store, elapse: Elapse<'a>, name: RecordName) -> Self {
-        let nobody = Seen {
+        let nobody = Revision {
             rev: 1,
             lease: holder(b'A').lease,
         };
@@ -226,7 +226,7 @@ impl<'a> Trial<'a> {
         let version = match step.seen {
             Version::Current => current,
             Version::Before => self.before,
-            Version::Foreign => Seen {
+            Version::Foreign => Revision {
                 lease: LeaseId::from_bytes([0xff; 16]),
                 ..current
             },

@@ -139,7 +139,7 @@ mod tests {
             limits
                 .admit()
                 .err()
-                .map(|refusal| refusal.status_code.as_u16()),
+                .map(|refusal| refusal.status().as_u16()),
             Some(429)
         );
         drop(running);

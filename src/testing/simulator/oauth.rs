@@ -135,7 +135,7 @@ impl Tokens {
             let mut outcome = failure(status, "invalid_client", "client not found or secret wrong");
             if status == 401 {
                 let challenge = HeaderValue::from_static("Basic realm=\"oauth\"");
-                outcome.headers.insert(WWW_AUTHENTICATE, challenge);
+                outcome.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }
             return outcome;
         }
@@ -181,7 +181,7 @@ impl State {
         });
         let mut outcome = answers::json(200, body.to_string());
         outcome
-            .headers
+            .headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         outcome
     }
@@ -200,7 +200,7 @@ fn failure(status: u16, error: &str, description: &str) -> Outcome {
     let mut outcome = answers::json(status, body.to_string());
     if status == 429 || status == 503 {
         outcome
-            .headers
+            .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     outcome

@@ -95,7 +95,7 @@ impl Platform {
             let mut outcome =
                 platform_error(405, "method.not.allowed", "HTTP 405 Method Not Allowed");
             outcome
-                .headers
+                .headers_mut()
                 .insert(ALLOW, HeaderValue::from_static("POST"));
             return Some(wire::whole(outcome));
         }

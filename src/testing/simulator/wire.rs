@@ -93,9 +93,9 @@ pub(super) type Answer = Response<Either<Full<Bytes>, CutBody>>;
 
 /// The outcome as a response, with a correlation id where it has none.
 pub(super) fn whole(outcome: Outcome) -> Answer {
-    let mut response = Response::new(Either::Left(Full::new(outcome.body)));
-    *response.status_mut() = outcome.status_code;
-    *response.headers_mut() = outcome.headers;
+    let mut response = Response::new(Either::Left(Full::new(outcome.body().clone())));
+    *response.status_mut() = outcome.status();
+    *response.headers_mut() = outcome.headers().clone();
     // Both frame the message, which is hyper's work.
     response.headers_mut().remove(CONTENT_LENGTH);
     response.headers_mut().remove(TRANSFER_ENCODING);

@@ -127,7 +127,10 @@ fn debug_shows_settings_and_no_secret() {
         cloud.route_label(),
         "https://example.com:443\nactions?flatten=true"
     );
-    assert_eq!(cloud.attempt_limit(), Duration::from_secs(65));
+    assert_eq!(
+        crate::upstream::Upstream::attempt_timeout(&cloud),
+        Duration::from_secs(65)
+    );
 }
 
 /// Counts the warnings of one thread; nothing else of `tracing` is needed.

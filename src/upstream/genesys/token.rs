@@ -101,8 +101,8 @@ impl TokenEndpoint {
 
     /// What a status other than 200 means.
     fn explain(&self, refusal: &Outcome) -> TokenError {
-        let status = refusal.status_code;
-        let words: Refusal = serde_json::from_slice(&refusal.body).unwrap_or_default();
+        let status = refusal.status();
+        let words: Refusal = serde_json::from_slice(&refusal.body()).unwrap_or_default();
         if status == StatusCode::TOO_MANY_REQUESTS
             || (status == StatusCode::BAD_REQUEST && words.names_a_rate_limit())
         {

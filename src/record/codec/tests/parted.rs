@@ -8,7 +8,7 @@ fn record_says_that_its_body_is_apart() {
     let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "0123456789");
     let content = Content::Cached {
         outcome: Arc::new(outcome),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: Default::default(),
     };
     let mut whole = Vec::new();
@@ -37,12 +37,15 @@ fn record_says_that_its_body_is_apart() {
     let Content::Cached { outcome, kept, .. } = with.content else {
         panic!("not cached");
     };
-    assert_eq!((&outcome.body[..], kept), (&b"0123456789"[..], Kept::Whole));
+    assert_eq!(
+        (&outcome.body()[..], kept),
+        (&b"0123456789"[..], StoredBody::Full)
+    );
     let Content::Cached { outcome, kept, .. } = record.with_body(None).unwrap().content else {
         panic!("not cached");
     };
-    let told = (outcome.status_code, outcome.body.len(), kept);
-    assert_eq!(told, (StatusCode::OK, 0, Kept::TooLarge));
+    let told = (outcome.status(), outcome.body().len(), kept);
+    assert_eq!(told, (StatusCode::OK, 0, StoredBody::OmittedTooLarge));
     // What follows is no body of this record.
     let longer = [&bytes[..], b"0123456789"].concat();
     assert!(Record::decode_parted(&name(), &longer).is_err());
@@ -55,7 +58,7 @@ fn sealed_outcome_without_its_body_is_unreadable() {
     let mut parted = Vec::new();
     let content = Content::Cached {
         outcome: Arc::new(outcome),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: Default::default(),
     };
     assert!(content.write_parted(&name(), &mut parted, 10).is_some());
@@ -70,6 +73,6 @@ fn sealed_outcome_without_its_body_is_unreadable() {
     let Content::Cached { outcome, .. } = whole.content else {
         panic!("not cached");
     };
-    assert!(outcome.is_sealed() && outcome.body.len() == 50);
+    assert!(outcome.is_sealed() && outcome.body().len() == 50);
     assert!(record.with_body(None).unwrap_err().is_unreadable());
 }

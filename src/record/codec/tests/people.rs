@@ -85,7 +85,7 @@ fn states_are_this_json() {
     assert_eq!(shown(lost), with(&about, open));
     let cached = Content::Cached {
         outcome: Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}")),
-        kept: Kept::Whole,
+        kept: StoredBody::Full,
         origin: origin(),
     };
     let known = serde_json::json!({

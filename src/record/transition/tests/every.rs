@@ -46,7 +46,7 @@ fn records() -> Vec<Option<Stored>> {
         },
         Content::Cached {
             outcome: answer("{}"),
-            kept: Kept::Whole,
+            kept: StoredBody::Full,
             origin: Default::default(),
         },
         Content::Indeterminate {
@@ -88,7 +88,7 @@ fn records() -> Vec<Option<Stored>> {
 
 /// Every event, of the same leases and requests and of one more lease, to a
 /// record that was seen as it is.
-fn events(seen: Seen) -> Vec<Event> {
+fn events(seen: Revision) -> Vec<Event> {
     let mut events = Vec::new();
     for (lease, request, step) in triples([1, 2, 3], [8, 9], [0, 1, 2, 3]) {
         let of = claim;
@@ -120,7 +120,7 @@ fn events(seen: Seen) -> Vec<Event> {
                 claim: claim(),
                 step,
                 outcome: answer("{}"),
-                kept: Kept::Whole,
+                kept: StoredBody::Full,
                 origin: Default::default(),
                 ttl: RETENTION,
             },
@@ -177,7 +177,7 @@ fn for_all(check: impl Fn(&Option<Stored>, &Event, &Option<Stored>, &Answer)) {
     for stored in records() {
         let seen = match &stored {
             Some((record, _)) => record.seen(),
-            None => Seen {
+            None => Revision {
                 rev: 1,
                 lease: claim(1, 8).lease,
             },

@@ -181,7 +181,7 @@ async fn full_disk_replays_what_is_recorded() {
             let Some(RecordState::Cached { outcome, .. }) = &state else {
                 panic!("{n}: {state:?}");
             };
-            assert_eq!(outcome.body, body);
+            assert_eq!(outcome.body(), body);
             assert_eq!(
                 guarded.look(&name(n)).await.unwrap().map(|s| s.seen()),
                 state.map(|s| s.seen())

@@ -12,57 +12,57 @@ use tokio::time::Instant;
 /// under one of them at most; those at the platform or at the store, under none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Waits {
+pub struct Backlog {
     /// For the end of a cooldown, the platform's own (everybody) or a relayed
     /// one (its action), and for a turn of the slow start after it.
-    pub hold: Wait,
+    pub cooldown: BacklogEntry,
     /// For an access token.
-    pub token: Wait,
+    pub token: BacklogEntry,
     /// For one of the `max_in_flight` permits.
-    pub permit: Wait,
+    pub permit: BacklogEntry,
     /// For the upstream's rate limit. These have a permit: behind them, others
     /// wait for one.
-    pub limiter: Wait,
+    pub limiter: BacklogEntry,
     /// To try again, after an answer or a failure of their own: for the backoff, or
     /// for the cooldown that their own 429 began.
-    pub retry: Wait,
+    pub retry: BacklogEntry,
     /// For another process (or another engine over the same store), which
     /// executes their key.
-    pub elsewhere: Wait,
+    pub remote_holder: BacklogEntry,
 }
 
 /// How many executions wait for one thing, and for how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Wait {
+pub struct BacklogEntry {
     /// How many wait.
     pub executions: usize,
     /// For how long the one has waited that has waited the longest; zero where
     /// none does. Going from hold, token, permit or limiter to another of these
     /// counts on.
-    pub longest: Duration,
+    pub oldest: Duration,
 }
 
-impl Waits {
+impl Backlog {
     /// All that wait.
     pub fn executions(&self) -> usize {
         self.all().iter().map(|wait| wait.executions).sum()
     }
 
     /// The longest of all waits.
-    pub fn longest(&self) -> Duration {
-        let longest = self.all().into_iter().map(|wait| wait.longest).max();
-        longest.unwrap_or_default()
+    pub fn oldest(&self) -> Duration {
+        let oldest = self.all().into_iter().map(|entry| entry.oldest).max();
+        oldest.unwrap_or_default()
     }
 
-    fn all(&self) -> [Wait; 6] {
+    fn all(&self) -> [BacklogEntry; 6] {
         [
-            self.hold,
+            self.cooldown,
             self.token,
             self.permit,
             self.limiter,
             self.retry,
-            self.elsewhere,
+            self.remote_holder,
         ]
     }
 }
@@ -70,12 +70,12 @@ impl Waits {
 /// What an execution waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitFor {
-    Hold,
+    Cooldown,
     Token,
     Permit,
     Limiter,
     Retry,
-    Elsewhere,
+    RemoteHolder,
 }
 
 /// Everybody who waits, by what for; the longest first.
@@ -101,25 +101,25 @@ impl WaitList {
         }
     }
 
-    pub(crate) fn now(&self) -> Waits {
+    pub(crate) fn now(&self) -> Backlog {
         let now = Instant::now();
         let read = |what| {
             let waiting = self.of(what);
-            let longest = waiting
+            let oldest = waiting
                 .first()
                 .map(|(since, _)| now.saturating_duration_since(*since));
-            Wait {
+            BacklogEntry {
                 executions: waiting.len(),
-                longest: longest.unwrap_or_default(),
+                oldest: oldest.unwrap_or_default(),
             }
         };
-        Waits {
-            hold: read(WaitFor::Hold),
+        Backlog {
+            cooldown: read(WaitFor::Cooldown),
             token: read(WaitFor::Token),
             permit: read(WaitFor::Permit),
             limiter: read(WaitFor::Limiter),
             retry: read(WaitFor::Retry),
-            elsewhere: read(WaitFor::Elsewhere),
+            remote_holder: read(WaitFor::RemoteHolder),
         }
     }
 
@@ -163,22 +163,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_longest_wait_goes_on_from_one_thing_to_the_next() {
         let list = WaitList::default();
-        assert_eq!(list.now(), Waits::default());
-        let mut first = list.wait(WaitFor::Hold);
+        assert_eq!(list.now(), Backlog::default());
+        let mut first = list.wait(WaitFor::Cooldown);
         advance(SECOND).await;
-        let second = list.wait(WaitFor::Hold);
+        let second = list.wait(WaitFor::Cooldown);
         advance(SECOND).await;
-        let waits = list.now();
-        assert_eq!((waits.hold.executions, waits.hold.longest), (2, 2 * SECOND));
-        first.goes_on(WaitFor::Limiter);
-        let waits = list.now();
-        assert_eq!((waits.hold.executions, waits.hold.longest), (1, SECOND));
+        let backlog = list.now();
         assert_eq!(
-            (waits.limiter.executions, waits.limiter.longest),
+            (backlog.cooldown.executions, backlog.cooldown.oldest),
+            (2, 2 * SECOND)
+        );
+        first.goes_on(WaitFor::Limiter);
+        let backlog = list.now();
+        assert_eq!(
+            (backlog.cooldown.executions, backlog.cooldown.oldest),
+            (1, SECOND)
+        );
+        assert_eq!(
+            (backlog.limiter.executions, backlog.limiter.oldest),
             (1, 2 * SECOND)
         );
-        assert_eq!((waits.executions(), waits.longest()), (2, 2 * SECOND));
+        assert_eq!((backlog.executions(), backlog.oldest()), (2, 2 * SECOND));
         drop((first, second));
-        assert_eq!(list.now(), Waits::default());
+        assert_eq!(list.now(), Backlog::default());
     }
 }
