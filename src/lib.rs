@@ -95,8 +95,8 @@
 //!   *sent* its last successful store command.
 //! - **I2** A caller that drops its future or times out never cancels, repeats or leaks
 //!   an execution.
-//! - **I3** Every waiter is answered: after a panic, a kill, a store outage, a lost
-//!   lease, overload, shutdown, and the end of a supervisor above the engine.
+//! - **I3** Every waiter is answered, also after a panic, a kill, a store outage, a lost
+//!   lease, overload, shutdown, or the end of a supervisor above the engine.
 //! - **I4** A stale holder overwrites nothing: every transition is an atomic
 //!   compare-and-set in the store.
 //! - **I5** A live lease is not taken over. The *store's* clock decides that a lease has
