@@ -388,3 +388,62 @@ fn each_listed_word_is_found_with_its_line() {
     }
     assert_eq!(listed("whole any_more, wholly is. To be", &list), []);
 }
+
+/// What people read, outside of the source: path and text.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    for folder in ["src/guide", ".github", "examples", "benches"] {
+        walk_for(&["md"], &root.join(folder), &mut files);
+    }
+    let name = |file: &Path| file.strip_prefix(root).unwrap().display().to_string();
+    files
+        .iter()
+        .map(|file| (name(file), fs::read_to_string(file).unwrap()))
+        .collect()
+}
+
+/// Red with a file or a test binary that moved.
+#[test]
+fn pages_name_files_and_test_binaries_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for span in text.split('`').skip(1).step_by(2) {
+            let folders = ["src/", "tests/", "benches/", "examples/", ".ci/", ".cargo/"];
+            if folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(' ') {
+                seen += 1;
+                let file = span.split('*').next().unwrap();
+                if !root.join(file).exists() {
+                    wrong.push(format!("{page}: {span}"));
+                }
+            }
+        }
+        for binary in after("--test ", &text) {
+            seen += 1;
+            if !root.join(format!("tests/{binary}.rs")).is_file() {
+                wrong.push(format!("{page}: --test {binary}"));
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Red with an answer of 150 words or more.
+#[test]
+fn design_answers_in_less_than_150_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let design = fs::read_to_string(root.join("src/guide/design.md")).unwrap();
+    let answers: Vec<_> = design.split("\n### ").skip(1).collect();
+    assert!(answers.len() > 25, "{} answers", answers.len());
+    for answer in answers {
+        let (question, answer) = answer.split_once('\n').unwrap();
+        let answer = answer.split("\n## ").next().unwrap();
+        let is_word = |word: &&str| word.contains(char::is_alphanumeric);
+        let words = answer.split_whitespace().filter(is_word).count();
+        assert!(words < 150, "{question} {words} words");
+        assert!(question.ends_with('?'), "{question}");
+    }
+}
