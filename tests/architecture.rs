@@ -1,5 +1,5 @@
-//! The order of the modules and who may name which package, held against the
-//! source: each file imports only from those before it in the list.
+//! Checks of the source itself: the order of the modules, which module uses which
+//! package, the size of files, the words of the prose, and what the pages name.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -294,7 +294,7 @@ fn words(text: &str) -> Vec<(usize, String)> {
                 _ if c.is_whitespace() => {}
                 _ => words.push((number + 1, c.into())),
             }
-            // `one's` is `one` and `'s`, so that `nobody's` is `nobody`.
+            // A genitive is two words: without its `'s` it is a listed word, or none.
             joins = part || c == '\'';
         }
     }
@@ -389,7 +389,7 @@ fn each_listed_word_is_found_with_its_line() {
     assert_eq!(listed("whole any_more, wholly is. To be", &list), []);
 }
 
-/// What people read, outside of the source: path and text.
+/// The pages outside of rustdoc's comments: path and text.
 fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![root.join("README.md"), root.join("CHANGELOG.md")];
