@@ -71,18 +71,19 @@
 //! # The picture
 //!
 //! ```text
-//! caller ─ Engine::execute(request)           DataActionRequest::new has made the key
+//! caller ─ Engine::execute(request)         DataActionRequest::new has made the key
 //!    │  recent outcome?   ─ yes ─► Reply (served: Memory)
 //!    │  flight under way? ─ yes ─► wait for it (Joined)
 //!    └─ first of its key ─► an idle actor, or one that the supervisor spawns
 //!                              │
-//!         Supervisor ── owns ──┼── TokenActor            one OAuth token, renewed before it expires
-//!                              └── ExecutionActor        one per key in flight, then idle
-//!                                    Hashed ──lock──► Locked ──execute──► Executed ──cache──► Cached
-//!                                       │ store          │ upstream           │ store
-//!                                       ├► Cached (another process's outcome) └► every waiter answered
-//!                                       ├► another holder: wait, or fail fast
-//!                                       └► Indeterminate: reported, not repeated
+//!         Supervisor ── owns ──┼── TokenActor        one OAuth token, renewed in time
+//!                              └── ExecutionActor    one per key in flight, then idle
+//!
+//! Hashed ──lock──► Locked ──execute──► Executed ──cache──► Cached ─► every waiter answered
+//!    │ store          │ upstream           │ store
+//!    ├► Cached (another process's outcome)
+//!    ├► another holder: wait, or fail fast
+//!    └► Indeterminate: reported, not repeated
 //! ```
 //!
 //! # The invariants
