@@ -1,16 +1,16 @@
-//! Guides, in the order in which one needs them: documentation only. They hold
-//! no code of the crate, and their examples are compiled and run as its tests.
+//! Guides, in the order of a reader: documentation only. Their examples are compiled
+//! and run as tests of the crate.
 //!
-//! | guide | for whom |
+//! | guide | answers |
 //! |---|---|
-//! | [*getting started*](getting_started) | who embeds the engine: requests, keys, answers, errors |
-//! | [*guarantees and their limits*](guarantees) | who decides whether to trust it |
-//! | [*choosing policies*](policies) | who sets it up for an action |
-//! | [*operating*](operating) | who runs it: indeterminate keys, rotation, limits, capacity |
-//! | [*writing a store*](writing_a_store) | who keeps records in a database of their own |
-//! | [*testing your service*](testing_your_service) | who tests what embeds it |
-//! | [*design*](design) | developers and reviewers: why it is built as it is |
-//! | [*contributing*](contributing) | developers of the crate itself |
+//! | [*getting started*](getting_started) | how do I embed the engine: requests, keys, answers, errors? |
+//! | [*guarantees and their limits*](guarantees) | what can I rely on? |
+//! | [*choosing policies*](policies) | which settings does my action need? |
+//! | [*operating*](operating) | how do I run it: indeterminate keys, Redis, rotation, limits, capacity? |
+//! | [*testing your service*](testing_your_service) | how do I test what embeds it? |
+//! | [*writing a store*](writing_a_store) | how do I keep records in my own database? |
+//! | [*design*](design) | why is it built like this? |
+//! | [*contributing*](contributing) | how do I build, test and change it? |
 
 #[doc = include_str!("guide/getting_started.md")]
 pub mod getting_started {}

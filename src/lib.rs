@@ -1,112 +1,150 @@
 //! Executes Genesys Cloud Data Actions **once per request key**.
 //!
-//! A data action calls somebody else's system: it refunds, books, writes a
-//! customer's record. `genesys-once` is an engine to embed in a service that
-//! executes such actions (`POST …/dataactions/{id}/execute`) for many callers at
-//! once: identical requests, in whatever formatting, from however many tasks,
-//! processes and machines, are one call to the platform, and everybody gets its
-//! answer or an error that says exactly what is known.
+//! A data action calls another system: it refunds an order, books a seat, changes a
+//! customer's record. The platform answers 504, the caller retries, and the refund is
+//! paid twice. This crate is an engine for services that execute such actions
+//! (`POST …/dataactions/{id}/execute`). Identical requests, in any formatting, from any
+//! number of tasks, processes and machines, become one call to the platform. Every
+//! caller gets the platform's answer, or an error that says what is known.
 //!
 //! # The promise
 //!
 //! > For one key, within its retention window and as long as the store keeps
 //! > what it acknowledged: no second request is put on the wire unless the first
-//! > is **proven not to have been executed**, or a person or policy said so.
+//! > is **proven not to have been executed**, or an operator or a policy said so.
 //! > Every caller is answered.
 //!
 //! # Getting started
 //!
-//! ```
-//! # #[cfg(feature = "testing")] {
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-//! # let upstream = genesys_once::testing::ScriptedUpstream::new(|_| genesys_once::testing::Step::ok("{}"));
-//! use genesys_once::{DataActionRequest, Engine, MemoryStore};
+//! ```no_run
+//! # #[cfg(all(feature = "genesys", feature = "redis"))]
+//! # mod program {
+//! use std::time::Duration;
 //!
-//! // In production: GenesysCloud::new(Environment::from_domain("mypurecloud.ie")?,
-//! // Credentials::new(id, secret)) and RedisStore::connect("rediss://…").await?
-//! let engine = Engine::builder(upstream).store(MemoryStore::new()).start().await?;
+//! use genesys_once::{
+//!     Credentials, DataActionRequest, Engine, Environment, GenesysCloud, RedisStore, RetryHint,
+//! };
+//! use serde::{Deserialize, Serialize};
 //!
-//! let request = DataActionRequest::new("custom_-_refund", r#"{"order": 42}"#)?;
-//! match engine.execute(request).await {
-//!     Ok(reply) => println!("{} from {}", reply.status(), reply.served()),
-//!     Err(error) => println!("{error}; what now: {:?}", error.hint()),
+//! #[derive(Serialize)]
+//! struct Refund {
+//!     order: u64,
+//!     cents: u64,
 //! }
-//! # Ok::<(), genesys_once::Error>(())
-//! # }).unwrap();
+//!
+//! #[derive(Deserialize)]
+//! struct Refunded {
+//!     receipt: String,
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let platform = GenesysCloud::new(
+//!         Environment::from_domain("mypurecloud.ie")?,
+//!         Credentials::new(std::env::var("CLIENT_ID")?, std::env::var("CLIENT_SECRET")?),
+//!     );
+//!     let store = RedisStore::connect(&std::env::var("REDIS_URL")?).await?;
+//!     // One engine for the process; clone it into every task.
+//!     let engine = Engine::builder(platform).store(store).start().await?;
+//!
+//!     let refund = Refund { order: 42, cents: 1990 };
+//!     let request = DataActionRequest::from_serialize("custom_-_refund", &refund)?;
+//!     match engine.execute(request).await {
+//!         Ok(reply) if reply.is_success() => {
+//!             let refunded: Refunded = reply.json()?;
+//!             println!("{}, served from {}", refunded.receipt, reply.served());
+//!         }
+//!         Ok(reply) => println!("the action answered {}", reply.status()),
+//!         Err(error) => match error.hint() {
+//!             RetryHint::After(wait) => println!("{error}: safe to retry in {wait:?}"),
+//!             RetryHint::Resolve => println!("{error}: find out, then call Engine::resolve"),
+//!             _ => println!("{error}: a retry has the same result"),
+//!         },
+//!     }
+//!     engine.shutdown(Duration::from_secs(30)).await;
+//!     Ok(())
+//! }
 //! # }
+//! # fn main() {}
 //! ```
 //!
 //! # The picture
 //!
 //! ```text
-//! caller ─ Engine::execute(request)           the key was made by DataActionRequest::new
+//! caller ─ Engine::execute(request)         DataActionRequest::new has made the key
 //!    │  recent outcome?   ─ yes ─► Reply (served: Memory)
 //!    │  flight under way? ─ yes ─► wait for it (Joined)
 //!    └─ first of its key ─► an idle actor, or one that the supervisor spawns
 //!                              │
-//!         Supervisor ── owns ──┼── TokenActor            one OAuth token, renewed before it expires
-//!                              └── ExecutionActor        one per key in flight, then idle until the next
-//!                                    Hashed ──lock──► Locked ──execute──► Executed ──cache──► Cached
-//!                                       │ store          │ upstream           │ store
-//!                                       ├► Cached (somebody else's outcome)   └► every waiter answered
-//!                                       ├► held elsewhere: wait, or fail fast
-//!                                       └► Indeterminate: told, not repeated
+//!         Supervisor ── owns ──┼── TokenActor        one OAuth token, renewed in time
+//!                              └── ExecutionActor    one per key in flight, then idle
+//!
+//! Hashed ──lock──► Locked ──execute──► Executed ──cache──► Cached ─► every waiter answered
+//!    │ store          │ upstream           │ store
+//!    ├► Cached (another process's outcome)
+//!    ├► another holder: wait, or fail fast
+//!    └► Indeterminate: reported, not repeated
 //! ```
 //!
 //! # The invariants
 //!
-//! Written as absences; each has a test that turns red without the code that
-//! holds it.
+//! Each invariant says what never happens, and each has a test that turns red without
+//! the code that holds it. [*Design*](guide::design) names the code and the tests.
 //!
-//! - **I1** No request leaves the process unless this execution's lease is live
-//!   and in phase `Dispatched`, by the holder's own clock, counted from when it
+//! - **I1** A request leaves the process only while its lease is live and in phase
+//!   `Dispatched`. The holder's own clock decides, and counts from when the holder
 //!   *sent* its last successful store command.
-//! - **I2** A caller that drops its future or times out never cancels, repeats
-//!   or leaks an execution.
-//! - **I3** No path leaves a waiter unanswered: panic, kill, store outage, lease
-//!   loss, overload, shutdown, a foreign supervisor's end.
-//! - **I4** No stale holder overwrites anything: every transition is
-//!   compare-and-set, atomic in the store.
-//! - **I5** No live lease is taken over (the *store's* clock decides, or that of an
-//!   asker who has seen one revision for the whole lease), and no lapsed `Dispatched`
-//!   lease becomes executable by itself while its record
-//!   lives.
-//! - **I6** No two different requests share an answer, a refusal or a verdict; the
-//!   same request in another formatting never gets another key. No two replies
-//!   with `recorded() == true` for one record differ.
-//! - **I7** No secret or token in `Debug`, `Display`, logs, spans, metrics,
+//! - **I2** A caller that drops its future or times out never cancels, repeats or leaks
+//!   an execution.
+//! - **I3** Every waiter is answered, also after a panic, a kill, a store outage, a lost
+//!   lease, overload, shutdown, or the end of a supervisor above the engine.
+//! - **I4** A stale holder overwrites nothing: every transition is an atomic
+//!   compare-and-set in the store.
+//! - **I5** A live lease is not taken over. The *store's* clock decides that a lease has
+//!   expired, or a waiter that has seen one version of the record for a whole lease. A
+//!   lease that expired in phase `Dispatched` does not become executable by itself while
+//!   its record lives.
+//! - **I6** Two different requests never share an answer, a refusal or a verdict. One
+//!   request in two formattings never has two keys. Two replies with
+//!   `recorded() == true` for one record never differ.
+//! - **I7** No secret or token appears in `Debug`, `Display`, logs, spans, metrics,
 //!   errors or the store.
-//! - **I8** No two namespaces (platform host and OAuth client) share a record.
-//! - **I9** Nothing grows without a bound: payloads, responses, executions in
-//!   flight, waiters, recent outcomes.
+//! - **I8** Two namespaces (platform host and OAuth client) share no record.
+//! - **I9** Nothing grows without a bound: payloads, responses, executions in flight,
+//!   waiters, recent outcomes.
 //!
 //! # Where to read on
 //!
-//! The [`guide`]: [getting started](guide::getting_started),
+//! The [`guide`] has [getting started](guide::getting_started),
 //! [guarantees and their limits](guide::guarantees),
 //! [choosing policies](guide::policies), [operating](guide::operating),
-//! [writing a store](guide::writing_a_store) and
-//! [testing your service](guide::testing_your_service).
+//! [testing your service](guide::testing_your_service),
+//! [writing a store](guide::writing_a_store), [design](guide::design) and
+//! [contributing](guide::contributing).
 //!
-//! For reference: [`Engine`] and [`EngineBuilder`] for embedding and settings, [`Error`] for
-//! what can go wrong, [`DataActionRequest`] and [`IdempotencyKey::of`] for how a
-//! key is made, [`record`] for the protocol and [`Store`] for a store of one's
-//! own, [`execution`] for the typestates, [`classify`] for what an answer means,
-//! [`telemetry`] for spans and metrics, and, with the feature of its name,
-//! `testing` for tests of one's own service.
+//! | for | see |
+//! |---|---|
+//! | embedding, settings | [`Engine`], [`EngineBuilder`] |
+//! | how a key is made | [`DataActionRequest`], [`IdempotencyKey::of`] |
+//! | what can fail | [`Error`] |
+//! | what an answer proves | [`classify`] |
+//! | the protocol, and a store of your own | [`record`], [`Store`] |
+//! | one execution, driven by hand | [`execution`] |
+//! | spans and metrics | [`telemetry`] |
+//! | tests of your service | `testing`, with the feature of that name |
 //!
 //! # Features
 //!
-//! | feature | default | what it brings |
+//! | feature | default | what it adds |
 //! |---|---|---|
 //! | `genesys` | yes | `GenesysCloud`: the platform over reqwest and rustls |
-//! | `redis` | yes | `RedisStore` |
+//! | `redis` | yes | `RedisStore`: the store of several processes |
 //! | `file` | yes | `FileStore`: the durable store of one machine, without a server |
-//! | `encrypted` | yes | `Encrypted`: outcomes encrypted at rest, around any store |
-//! | `cli` | no | the command line `genesys-once` for operators: see [operating](guide::operating) |
+//! | `encrypted` | yes | `Encrypted`: recorded answers encrypted, in any store |
+//! | `cli` | no | the command line `genesys-once`: see [operating](guide::operating) |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade: see [`telemetry`] |
 //! | `testing` | no | simulator, scripted upstream, ledger, store conformance, proptest strategies |
-//! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build switches them on |
+//! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build enables them |
 
 pub mod canonical;
 pub mod execution;

@@ -1,5 +1,5 @@
-//! The order of the modules and who may name which package, held against the
-//! source: each file imports only from those before it in the list.
+//! Checks of the source itself: the order of the modules, which module uses which
+//! package, the size of files, the words of the prose, and what the pages name.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -99,11 +99,21 @@ fn sources() -> Vec<Source> {
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    walk_for(&["rs"], folder, files);
+}
+
+/// The files with one of these endings, below a folder.
+fn walk_for(endings: &[&str], folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            walk(&path, files);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            if path.file_name().is_none_or(|name| name != "target") {
+                walk_for(endings, &path, files);
+            }
+        } else if path
+            .extension()
+            .is_some_and(|e| endings.iter().any(|x| e == *x))
+        {
             files.push(path);
         }
     }
@@ -252,4 +262,188 @@ fn the_readme_links_to_what_is_there_and_to_every_guide() {
         guides += 1;
     }
     assert!(guides >= 6, "{guides} guides");
+}
+
+/// Text that readers of the project see: code, comments and strings included.
+const PROSE: [&str; 9] = [
+    "src",
+    "tests",
+    "examples",
+    "benches",
+    ".github",
+    ".ci",
+    "README.md",
+    "CHANGELOG.md",
+    "Cargo.toml",
+];
+
+/// Correct uses of a listed word: the end of a path, and the phrase around the word.
+const ALLOWED: [(&str, &str); 0] = [];
+
+/// The words of a text, each with its line. Punctuation is a word, so that no
+/// phrase runs across it; what marks a line as a comment or continues a string is none.
+fn words(text: &str) -> Vec<(usize, String)> {
+    let mut words: Vec<(usize, String)> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim().trim_start_matches(['/', '!', '#', '-', '>']);
+        let mut joins = false;
+        for c in line.trim_end_matches('\\').to_lowercase().chars() {
+            let part = c.is_alphanumeric() || c == '_';
+            match words.last_mut() {
+                Some((_, word)) if part && joins => word.push(c),
+                _ if c.is_whitespace() => {}
+                _ => words.push((number + 1, c.into())),
+            }
+            // A genitive is two words: without its `'s` it is a listed word, or none.
+            joins = part || c == '\'';
+        }
+    }
+    words
+}
+
+/// Where a text has one of the phrases: line and phrase.
+fn listed(text: &str, phrases: &[String]) -> Vec<(usize, String)> {
+    let phrases = phrases.iter().map(|phrase| words(phrase));
+    let phrases: Vec<Vec<_>> = phrases
+        .map(|phrase| phrase.into_iter().map(|(_, word)| word).collect())
+        .collect();
+    let text = words(text);
+    let mut found = Vec::new();
+    for (at, (line, word)) in text.iter().enumerate() {
+        for phrase in phrases.iter().filter(|phrase| phrase[0] == *word) {
+            let here = text[at..].iter().map(|(_, word)| word);
+            if here.take(phrase.len()).eq(phrase) {
+                found.push((*line, phrase.join(" ")));
+            }
+        }
+    }
+    found
+}
+
+/// `tests/support/words.txt`, without its comments.
+fn word_list() -> Vec<String> {
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/words.txt");
+    let list = fs::read_to_string(list).unwrap();
+    let words = list.lines().map(str::trim);
+    let words = words.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    words.map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "until the whole tree keeps to the list"]
+fn prose_has_no_listed_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for place in PROSE {
+        let place = root.join(place);
+        if place.is_dir() {
+            walk_for(
+                &["rs", "md", "lua", "toml", "yml", "sh"],
+                &place,
+                &mut files,
+            );
+        } else {
+            files.push(place);
+        }
+    }
+    assert!(files.len() > 200, "only {} files", files.len());
+    let list = word_list();
+    let mut wrong = Vec::new();
+    for file in files {
+        let mut text = fs::read_to_string(&file).unwrap();
+        for (_, phrase) in ALLOWED.iter().filter(|(end, _)| file.ends_with(end)) {
+            text = text.replace(phrase, "");
+        }
+        let path = file.strip_prefix(root).unwrap().display();
+        let found = listed(&text, &list).into_iter();
+        wrong.extend(found.map(|(line, word)| format!("{path}:{line}: {word}")));
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\n{} found",
+        wrong.join("\n"),
+        wrong.len()
+    );
+}
+
+#[test]
+fn each_listed_word_is_found_with_its_line() {
+    let list = word_list();
+    assert!(list.len() > 50, "{} words", list.len());
+    for word in &list {
+        let (first, rest) = word.split_once(' ').unwrap_or((word, ""));
+        let text = format!(
+            "/// The key.\n//! It `{first}\n    /// {}`'s.",
+            rest.to_uppercase()
+        );
+        let text = if rest.is_empty() {
+            text
+        } else {
+            text.replace('`', "")
+        };
+        assert!(
+            listed(&text, &list).contains(&(2, word.replace('\'', " '"))),
+            "{word}"
+        );
+    }
+    assert_eq!(listed("whole any_more, wholly is. To be", &list), []);
+}
+
+/// The pages outside of rustdoc's comments: path and text.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    for folder in ["src/guide", ".github", "examples", "benches"] {
+        walk_for(&["md"], &root.join(folder), &mut files);
+    }
+    let name = |file: &Path| file.strip_prefix(root).unwrap().display().to_string();
+    files
+        .iter()
+        .map(|file| (name(file), fs::read_to_string(file).unwrap()))
+        .collect()
+}
+
+/// Red with a file or a test binary that moved.
+#[test]
+fn pages_name_files_and_test_binaries_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for span in text.split('`').skip(1).step_by(2) {
+            let folders = ["src/", "tests/", "benches/", "examples/", ".ci/", ".cargo/"];
+            if folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(' ') {
+                seen += 1;
+                let file = span.split('*').next().unwrap();
+                if !root.join(file).exists() {
+                    wrong.push(format!("{page}: {span}"));
+                }
+            }
+        }
+        for binary in after("--test ", &text) {
+            seen += 1;
+            if !root.join(format!("tests/{binary}.rs")).is_file() {
+                wrong.push(format!("{page}: --test {binary}"));
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Red with an answer of 150 words or more.
+#[test]
+fn design_answers_in_less_than_150_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let design = fs::read_to_string(root.join("src/guide/design.md")).unwrap();
+    let answers: Vec<_> = design.split("\n### ").skip(1).collect();
+    assert!(answers.len() > 25, "{} answers", answers.len());
+    for answer in answers {
+        let (question, answer) = answer.split_once('\n').unwrap();
+        let answer = answer.split("\n## ").next().unwrap();
+        let is_word = |word: &&str| word.contains(char::is_alphanumeric);
+        let words = answer.split_whitespace().filter(is_word).count();
+        assert!(words < 150, "{question} {words} words");
+        assert!(question.ends_with('?'), "{question}");
+    }
 }
