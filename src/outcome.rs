@@ -90,6 +90,11 @@ impl Outcome {
         &self.headers
     }
 
+    /// The status, to replace.
+    pub fn status_mut(&mut self) -> &mut StatusCode {
+        &mut self.status
+    }
+
     /// The headers, to change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.headers

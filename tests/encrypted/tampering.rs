@@ -119,7 +119,7 @@ async fn no_bit_can_be_changed() {
             assert!(answer.contains(told), "{answer}");
         }
         for length in 0..bits / 8 {
-            inner.change(move |state| outcome_in(state).body().truncate(length));
+            inner.change(move |state| outcome_in(state).body_mut().truncate(length));
             let answer = look().await;
             assert!(number == 1 || answer == told, "{answer}");
         }

@@ -188,7 +188,7 @@ fn spawn(engine: &Engine, payload: &str) {
 /// Hold, token, permit, limiter, retry, elsewhere: how many wait for each, and
 /// how long the longest has.
 fn seen(engine: &Engine) -> ([usize; 6], Duration) {
-    let waits: Backlog = engine.stats().backlog;
+    let backlog: Backlog = engine.stats().backlog;
     let all = [
         backlog.cooldown,
         backlog.token,

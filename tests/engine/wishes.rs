@@ -49,7 +49,7 @@ async fn kept(store: &MemoryStore) -> (StoredBody, Duration) {
             left,
             ..
         }) => {
-            assert_eq!(outcome.body.is_empty(), kept != StoredBody::Full);
+            assert_eq!(outcome.body().is_empty(), kept != StoredBody::Full);
             (kept, left)
         }
         state => panic!("{state:?}"),
@@ -185,7 +185,7 @@ async fn nothing_of_a_refusal_to_a_sensitive_request_is_stored_either() {
         Some(RecordState::Released {
             verdict: Some(Refusal::Reduced { outcome, kept, .. }),
             ..
-        }) => assert!(kept == StoredBody::OmittedSensitive && outcome.body.is_empty()),
+        }) => assert!(kept == StoredBody::OmittedSensitive && outcome.body().is_empty()),
         state => panic!("{state:?}"),
     }
     assert_eq!(upstream.ledger().total(), 1);

@@ -18,7 +18,7 @@ const REFUSALS: [u16; 20] = [
 impl World {
     /// Gives the outcome of a call a status of its own, as far as they reach.
     pub fn name_by_status(&self, outcome: &mut Outcome, label: &str, id: usize) {
-        outcome.status() = match outcome.status() {
+        *outcome.status_mut() = match outcome.status() {
             StatusCode::OK => self.success(),
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
                 let mut state = self.state();

@@ -130,7 +130,7 @@ fn outcome(kind: Kind, label: &str, id: usize) -> Outcome {
     let words = format!("call {id} for {label}");
     let details = |status, code: &str| {
         let mut outcome = answers::remote_error(status, code, &words);
-        outcome.headers().clear();
+        outcome.headers_mut().clear();
         outcome
     };
     let plain = |status: u16, body: String| {
@@ -140,7 +140,7 @@ fn outcome(kind: Kind, label: &str, id: usize) -> Outcome {
     let refusal = |status| plain(status, format!(r#"{{"code":"no","message":"{words}"}}"#));
     let with = |mut outcome: Outcome, name: &'static str, value: String| {
         outcome
-            .headers()
+            .headers_mut()
             .insert(name, HeaderValue::from_str(&value).expect("a header"));
         outcome
     };

@@ -275,7 +275,7 @@ impl World {
         for (place, seat) in seats.iter().enumerate() {
             let stats = seat.engine.stats();
             let left =
-                stats.executions + stats.waiting + stats.in_flight + stats.waits.executions();
+                stats.executions + stats.waiting + stats.in_flight + stats.backlog.executions();
             if left > 0 {
                 self.violated(Rule::LeftOver, || {
                     format!("engine {place} is idle: {stats:?}")
