@@ -1,16 +1,10 @@
 //! `examples/quickstart` as a process: the second run of the same command is
 //! served from the file that the first one left, and its last line says so.
-#![cfg(all(
-    feature = "testing",
-    feature = "genesys",
-    feature = "redis",
-    feature = "file"
-))]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-/// A folder as cargo lays out its target directory, with the example in it.
+/// A folder as cargo lays out its target directory, with the program in it.
 struct Target(PathBuf);
 
 impl Target {
@@ -18,15 +12,15 @@ impl Target {
         let name = format!("genesys-once-quickstart-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&folder);
-        let examples = folder.join("debug").join("examples");
-        std::fs::create_dir_all(&examples).unwrap();
-        std::fs::copy(built(), examples.join("quickstart")).unwrap();
+        let profile = folder.join("debug");
+        std::fs::create_dir_all(&profile).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_quickstart"), profile.join("quickstart")).unwrap();
         Self(folder)
     }
 
     /// What a run prints.
     fn run(&self, arguments: &[&str]) -> Vec<String> {
-        let program = self.0.join("debug").join("examples").join("quickstart");
+        let program = self.0.join("debug").join("quickstart");
         let mut command = Command::new(program);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GENESYS_")) {
             command.env_remove(name);
@@ -46,30 +40,6 @@ impl Drop for Target {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// The example, built as it stands now: `cargo test --test quickstart` alone
-/// does not build examples, and a stale one would prove nothing.
-fn built() -> PathBuf {
-    let profile = std::env::current_exe().unwrap();
-    let profile = profile.ancestors().nth(2).unwrap();
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap());
-    // Those of this build that change what ractor's traits are.
-    let mut features = String::from("testing");
-    for (on, feature) in [
-        (cfg!(feature = "ractor-cluster"), ",ractor-cluster"),
-        (cfg!(feature = "ractor-async-trait"), ",ractor-async-trait"),
-    ] {
-        features.push_str(if on { feature } else { "" });
-    }
-    build.args(["build", "--quiet", "--example", "quickstart"]);
-    build.args(["--features", &features]);
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
-    assert!(build.status().unwrap().success(), "it does not build");
-    profile.join("examples").join("quickstart")
 }
 
 fn line<'a>(lines: &'a [String], beginning: &str) -> &'a str {

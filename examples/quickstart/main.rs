@@ -1,9 +1,9 @@
 //! The main job, end to end: one Data Action executed once, however many ask.
 //!
 //! ```sh
-//! cargo run --release --example quickstart            # nothing else installed
-//! cargo run --release --example quickstart            # again: served from the store
-//! cargo run --release --example quickstart -- --fresh # with an empty store
+//! cargo run -p quickstart            # nothing else installed
+//! cargo run -p quickstart            # again: served from the store
+//! cargo run -p quickstart -- --fresh # with an empty store
 //! ```
 //!
 //! With nothing in the environment the platform is the crate's own simulator, and
@@ -263,12 +263,12 @@ async fn store_from_environment() -> Result<(Arc<dyn Store>, String), String> {
 }
 
 /// `quickstart/records.redb` in the target directory, where cargo puts this
-/// example at `target/PROFILE/examples/quickstart`.
+/// program at `target/PROFILE/quickstart`.
 fn file() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
     let target = own
         .ancestors()
-        .nth(3)
+        .nth(2)
         .ok_or("this program is in no target directory")?;
     Ok(target.join("quickstart").join("records.redb"))
 }
