@@ -1,312 +1,211 @@
-//! The main job, end to end: one Data Action executed once, however many ask.
+//! A refund that is paid once: a thousand callers ask for it, another process asks again,
+//! and for a second refund the platform's answer is lost.
 //!
 //! ```sh
-//! cargo run -p quickstart            # nothing else installed
-//! cargo run -p quickstart            # again: served from the store
-//! cargo run -p quickstart -- --fresh # with an empty store
+//! cargo run -p quickstart             # needs no platform, no server and no account
+//! cargo run -p quickstart             # the second run replays what the first recorded
+//! cargo run -p quickstart -- --fresh  # starts with an empty store
+//! cargo run -p quickstart -- --help   # lists the variables for a real platform or a Redis
 //! ```
-//!
-//! With nothing in the environment the platform is the crate's own simulator, and
-//! the records are in a file in the target directory. A simulator's records are in a
-//! namespace of their own, whatever is set: no real platform ever replays them.
-//! `REDIS_URL` names a Redis to
-//! keep them in instead. `GENESYS_CLOUD_DOMAIN`,
-//! `_CLIENT_ID`, `_CLIENT_SECRET`, `_ACTION_ID` and `_PAYLOAD`, all five, name a
-//! real platform and what to execute there; no sample payload ever goes to a
-//! real action.
+
+mod setup;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use genesys_once::testing::{GenesysSimulator, strategies};
+use genesys_once::testing::{GenesysSimulator, Step};
 use genesys_once::{
-    Credentials, DataActionRequest, Engine, Environment, Error, FileStore, GenesysCloud,
-    IdempotencyKey, Namespace, RedisStore, Reply, Served, Store,
+    DataActionRequest, Engine, Error, IdempotencyKey, Outcome, Reply, Resolution, Served,
 };
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::TestRunner;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::setup::{Arguments, Failure, Platform, Setup, line};
 
 const CALLERS: usize = 1_000;
-const USAGE: &str = "usage: quickstart [--fresh]";
+const ACTION: &str = "custom_-_2f1c9f0a-refund";
+
+/// The input of the action.
+#[derive(Serialize)]
+struct Refund {
+    order: u32,
+    cents: u32,
+    reason: &'static str,
+}
+
+/// The part of the action's output that this program uses.
+#[derive(Deserialize)]
+struct Paid {
+    refund: String,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(line) => {
-            eprintln!("quickstart: {line}");
+        Err(error) => {
+            eprintln!("quickstart: {}", line(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run() -> Result<(), String> {
-    let fresh = fresh(std::env::args().skip(1))?;
-    let platform = Platform::from_environment().await?;
-    let (store, place) = store_from_environment().await?;
-    println!("platform       {}", platform.place());
-    println!("store          {place}");
-
-    // Two engines over one store stand for two processes.
-    let mut builder = Engine::builder(platform.upstream()).store(store);
-    if let Some(namespace) = platform.namespace(fresh) {
-        builder = builder.namespace(namespace);
+async fn run() -> Result<(), Failure> {
+    let arguments = Arguments::parse(std::env::args().skip(1))?;
+    if arguments.help {
+        print!("{}", setup::HELP);
+        return Ok(());
     }
-    let engine = builder.clone().start().await.map_err(|e| line(&e))?;
-    let another = builder.start().await.map_err(|e| line(&e))?;
-
-    let request = platform.request()?;
-    println!("namespace      {}", engine.namespace());
-    println!("key            {}", IdempotencyKey::of(&request));
-
-    let first = engine
-        .execute(request.clone())
-        .await
-        .map_err(|e| line(&e))?;
-    println!("first          {}", told(&first));
-    if first.served() == Served::Store {
-        println!("               an earlier run executed it; --fresh starts with an empty store");
-    }
-    if !first.recorded() {
-        return Err(format!(
-            "the platform refused with {}: nothing was executed, so there is nothing to replay",
-            first.status()
-        ));
+    let setup = Setup::from_environment(&arguments).await?;
+    let requests = requests(&setup.platform)?;
+    let key = IdempotencyKey::of(&requests[0]);
+    if arguments.replay.is_some() {
+        return replay(&setup, &requests[0]).await;
     }
 
-    let served = many(&engine, &request).await?;
-    println!("{CALLERS} callers   {served}, with members reordered and re-spaced");
+    let engine = setup.start().await?;
+    println!("platform        {}", setup.platform);
+    println!("store           {}", setup.store_place()?);
+    println!("namespace       {}", engine.namespace());
+    println!("key             {key}");
+    many_callers(&engine, &requests).await?;
+    let stats = engine.stats();
+    let namespace = engine.namespace().to_string();
 
-    let replay = another.execute(request).await.map_err(|e| line(&e))?;
-    println!("next process   {}", told(&replay));
+    // A file store is open in one process at a time.
+    engine.shutdown(Duration::from_secs(5)).await;
+    drop(engine);
+    let mut other_process = Command::new(std::env::current_exe()?);
+    let status = other_process.args(["--replay", &namespace]).status()?;
+    if !status.success() {
+        return Err("the other process got no replay".into());
+    }
 
-    println!("upstream calls: {}", platform.calls(&[engine, another]));
+    let calls = match &setup.platform {
+        Platform::Simulated(simulator) => {
+            let engine = setup.start().await?;
+            lost_answer(&engine, simulator).await?;
+            engine.shutdown(Duration::from_secs(5)).await;
+            simulator.ledger().calls(&key) as u64
+        }
+        // Nobody breaks a real platform on purpose.
+        Platform::Real { .. } => stats.calls_final + stats.calls_not_executed + stats.calls_unknown,
+    };
+    println!("counted for     {key}, in this run");
+    println!("upstream calls: {calls}");
     Ok(())
 }
 
-/// A thousand callers at once, each with a spelling of its own.
-async fn many(engine: &Engine, request: &DataActionRequest) -> Result<String, String> {
-    let spellings = strategies::respellings(request);
-    let mut runner = TestRunner::default();
-    let mut callers = Vec::with_capacity(CALLERS);
-    for _ in 0..CALLERS {
-        let spelling = spellings
-            .new_tree(&mut runner)
-            .map_err(|e| e.to_string())?
-            .current();
-        let engine = engine.clone();
-        callers.push(tokio::spawn(async move { engine.execute(spelling).await }));
+/// The spellings of one request: all of them have the same key.
+fn requests(platform: &Platform) -> Result<Vec<DataActionRequest>, Failure> {
+    if let Platform::Real { request, .. } = platform {
+        return Ok(vec![request.clone()]);
     }
-    let mut served = BTreeMap::<_, usize>::new();
+    let respelled = r#"{ "reason": "d\u0061maged", "cents": 1990.0, "order": 42 }"#;
+    Ok(vec![
+        refund(42)?,
+        DataActionRequest::new(ACTION, respelled)?,
+    ])
+}
+
+fn refund(order: u32) -> Result<DataActionRequest, Error> {
+    let input = Refund {
+        order,
+        cents: 1990,
+        reason: "damaged",
+    };
+    DataActionRequest::from_serialize(ACTION, &input)
+}
+
+/// A thousand callers at once: the first one executes, the others wait for its answer.
+async fn many_callers(engine: &Engine, requests: &[DataActionRequest]) -> Result<(), Failure> {
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let engine = engine.clone();
+            let request = requests[caller % requests.len()].clone();
+            tokio::spawn(async move { engine.execute(request).await })
+        })
+        .collect();
+    let mut served = BTreeMap::<Served, usize>::new();
+    let mut first = None;
     for caller in callers {
-        let reply = caller
-            .await
-            .map_err(|e| e.to_string())?
-            .map_err(|e| line(&e))?;
+        let reply = caller.await??;
         *served.entry(reply.served()).or_default() += 1;
+        if matches!(reply.served(), Served::Upstream | Served::Store) {
+            first = Some(reply);
+        }
     }
+    let reply = first.ok_or("each caller joined another one")?;
+    println!("first caller    {}", shown(&reply));
     let counts: Vec<_> = served
         .iter()
-        .map(|(kind, n)| format!("{n} from {kind}"))
+        .map(|(served, callers)| format!("{callers} {served}"))
         .collect();
-    Ok(counts.join(", "))
-}
-
-enum Platform {
-    Simulated(GenesysSimulator),
-    Real {
-        environment: Environment,
-        domain: String,
-        id: String,
-        secret: String,
-        action: String,
-        payload: String,
-    },
-}
-
-impl Platform {
-    async fn from_environment() -> Result<Self, String> {
-        const NAMES: [&str; 5] = [
-            "GENESYS_CLOUD_DOMAIN",
-            "GENESYS_CLOUD_CLIENT_ID",
-            "GENESYS_CLOUD_CLIENT_SECRET",
-            "GENESYS_CLOUD_ACTION_ID",
-            "GENESYS_CLOUD_PAYLOAD",
-        ];
-        let mut values = Vec::new();
-        for name in NAMES {
-            values.push(variable(name)?);
-        }
-        let missing: Vec<_> = NAMES
-            .iter()
-            .zip(&values)
-            .filter(|(_, v)| v.is_none())
-            .map(|(n, _)| *n)
-            .collect();
-        if missing.len() == NAMES.len() {
-            return Ok(Self::Simulated(GenesysSimulator::start().await));
-        }
-        if !missing.is_empty() {
-            return Err(format!(
-                "{} not set: a real platform takes all five, the simulator none of them",
-                missing.join(", ")
-            ));
-        }
-        let mut values = values.into_iter().flatten();
-        let mut next = || values.next().unwrap_or_default();
-        let (domain, id, secret, action, payload) = (next(), next(), next(), next(), next());
-        let environment = Environment::from_domain(&domain)
-            .map_err(|e| format!("GENESYS_CLOUD_DOMAIN: {}", line(&e)))?;
-        Ok(Self::Real {
-            environment,
-            domain,
-            id,
-            secret,
-            action,
-            payload,
-        })
+    println!("{CALLERS} callers    {}", counts.join(", "));
+    if reply.served() == Served::Store {
+        println!("                an earlier run executed it; --fresh starts with an empty store");
     }
-
-    fn place(&self) -> String {
-        match self {
-            Self::Simulated(simulator) => format!("simulator at {}", simulator.base_url()),
-            Self::Real { domain, .. } => format!("Genesys Cloud at {domain}"),
-        }
-    }
-
-    fn upstream(&self) -> GenesysCloud {
-        match self {
-            Self::Simulated(simulator) => {
-                // Its port is another one in every run.
-                GenesysCloud::new(simulator.environment(), simulator.credentials())
-                    .platform("simulator")
-            }
-            Self::Real {
-                environment,
-                id,
-                secret,
-                ..
-            } => {
-                let credentials = Credentials::new(id.clone(), secret.clone());
-                GenesysCloud::new(environment.clone(), credentials)
-            }
-        }
-    }
-
-    /// A simulator's records never stand where those of a real platform do. An empty
-    /// store is a namespace that was never used.
-    fn namespace(&self, fresh: bool) -> Option<Namespace> {
-        let name = match self {
-            Self::Real { .. } if !fresh => return None,
-            Self::Real { .. } => "quickstart",
-            Self::Simulated(_) => "simulated-quickstart",
-        };
-        let suffix = match fresh {
-            true => {
-                let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-                format!("-{:x}-{:x}", now.as_nanos(), std::process::id())
-            }
-            false => String::new(),
-        };
-        format!("{name}{suffix}").parse().ok()
-    }
-
-    fn request(&self) -> Result<DataActionRequest, String> {
-        match self {
-            Self::Simulated(_) => {
-                let payload = r#"{"order": 42, "amount": 19.90, "reason": "damaged"}"#;
-                DataActionRequest::new("custom_-_2f1c9f0a-refund", payload).map_err(|e| line(&e))
-            }
-            Self::Real {
-                action, payload, ..
-            } => DataActionRequest::new(action, payload.as_str()).map_err(|e| match &e {
-                Error::InvalidRequest {
-                    field: "action_id", ..
-                } => {
-                    format!("GENESYS_CLOUD_ACTION_ID: {}", line(&e))
-                }
-                _ => format!("GENESYS_CLOUD_PAYLOAD: {}", line(&e)),
-            }),
-        }
-    }
-
-    /// The simulator's own count; at a real platform that of the engines.
-    fn calls(&self, engines: &[Engine]) -> u64 {
-        match self {
-            Self::Simulated(simulator) => simulator.ledger().total() as u64,
-            Self::Real { .. } => engines
-                .iter()
-                .map(Engine::stats)
-                .map(|s| s.calls_final + s.calls_not_executed + s.calls_unknown)
-                .sum(),
-        }
+    match reply.recorded() {
+        true => Ok(()),
+        false => Err(format!(
+            "the platform refused with {}: nothing was executed, so nothing can be replayed",
+            reply.status()
+        )
+        .into()),
     }
 }
 
-async fn store_from_environment() -> Result<(Arc<dyn Store>, String), String> {
-    match variable("REDIS_URL")? {
-        None => {
-            let path = file()?;
-            let store = FileStore::open(&path).map_err(|e| line(&e))?;
-            Ok((Arc::new(store), path.display().to_string()))
+/// What the other process does.
+async fn replay(setup: &Setup, request: &DataActionRequest) -> Result<(), Failure> {
+    let engine = setup.start().await?;
+    let reply = engine.execute(request.clone()).await?;
+    println!("other process   {}", shown(&reply));
+    match reply.served() {
+        Served::Store => Ok(()),
+        other => Err(format!("expected a replay from the store, found one from {other}").into()),
+    }
+}
+
+/// The platform reads the request and resets the connection: the refund might have been
+/// paid, so the engine does not send the request again.
+async fn lost_answer(engine: &Engine, simulator: &GenesysSimulator) -> Result<(), Failure> {
+    simulator.script(|_| Step::Reset);
+    println!("\nThe platform now resets each connection after it has read the request.");
+    let request = refund(43)?;
+    let key = IdempotencyKey::of(&request);
+    let calls = || simulator.ledger().calls(&key);
+
+    let error = match engine.execute(request.clone()).await {
+        Ok(reply) => {
+            println!("order 43        {}", shown(&reply));
+            println!("                an earlier run resolved it\n");
+            return Ok(());
         }
-        Some(url) => {
-            let store = RedisStore::connect(&url)
-                .await
-                .map_err(|e| format!("REDIS_URL: {}", line(&e)))?;
-            Ok((Arc::new(store), "the Redis of REDIS_URL".to_owned()))
-        }
-    }
+        Err(error) => error,
+    };
+    println!("order 43        {}: {}", error.code(), line(&error));
+    let Err(again) = engine.execute(request.clone()).await else {
+        return Err("an indeterminate key was executed again".into());
+    };
+    println!("asked again     {}, {} call", again.code(), calls());
+
+    // An operator asks the system behind the action: it paid the refund, as R-43.
+    let Error::Indeterminate { version, .. } = again else {
+        return Err(again.into());
+    };
+    let found = Outcome::new(StatusCode::OK, HeaderMap::new(), r#"{"refund":"R-43"}"#);
+    let resolution = Resolution::applied(found).by("quickstart");
+    engine.resolve(&key, version, resolution).await?;
+    let reply = engine.execute(request).await?;
+    println!("resolved        {}, {} call\n", shown(&reply), calls());
+    Ok(())
 }
 
-/// `quickstart/records.redb` in the target directory, where cargo puts this
-/// program at `target/PROFILE/quickstart`.
-fn file() -> Result<PathBuf, String> {
-    let own = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
-    let target = own
-        .ancestors()
-        .nth(2)
-        .ok_or("this program is in no target directory")?;
-    Ok(target.join("quickstart").join("records.redb"))
-}
-
-/// A variable that is set to something, or not set.
-fn variable(name: &str) -> Result<Option<String>, String> {
-    match std::env::var(name) {
-        Ok(value) if value.trim().is_empty() => Err(format!("{name} is set, and empty")),
-        Ok(value) => Ok(Some(value)),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name} is not text")),
-    }
-}
-
-fn fresh(arguments: impl Iterator<Item = String>) -> Result<bool, String> {
-    let mut fresh = false;
-    for argument in arguments {
-        match argument.as_str() {
-            "--fresh" => fresh = true,
-            other => return Err(format!("unknown argument {other:?}; {USAGE}")),
-        }
-    }
-    Ok(fresh)
-}
-
-fn told(reply: &Reply) -> String {
-    let body = String::from_utf8_lossy(reply.body());
-    format!("{} from {}: {body}", reply.status(), reply.served())
-}
-
-/// An error and its causes in one line.
-fn line(error: &Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line.replace('\n', " ")
+fn shown(reply: &Reply) -> String {
+    let answer = match reply.json::<Paid>() {
+        Ok(paid) => format!("refund {}", paid.refund),
+        Err(_) => String::from_utf8_lossy(reply.body()).into_owned(),
+    };
+    format!("{} from {}: {answer}", reply.status(), reply.served())
 }
