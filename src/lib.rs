@@ -143,7 +143,8 @@
 //! | `encrypted` | yes | `Encrypted`: recorded answers encrypted, in any store |
 //! | `cli` | no | the command line `genesys-once`: see [operating](guide::operating) |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade: see [`telemetry`] |
-//! | `testing` | no | simulator, scripted upstream, ledger, store conformance, proptest strategies |
+//! | `testing` | no | `simulator`, store conformance, proptest strategies, clocks that a test sets |
+//! | `simulator` | no | the part of `testing` without proptest: simulated platform, scripted upstream, ledger |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build enables them |
 
 pub mod canonical;
@@ -183,7 +184,7 @@ mod outcome;
 mod policy;
 mod request;
 mod store;
-#[cfg(feature = "testing")]
+#[cfg(feature = "simulator")]
 pub mod testing;
 mod upstream;
 

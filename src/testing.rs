@@ -30,6 +30,7 @@
 //! complete example of each.
 
 pub mod answers;
+#[cfg(feature = "testing")]
 mod conformance;
 mod errors;
 mod faulty;
@@ -37,9 +38,11 @@ mod ledger;
 mod scripted;
 mod simulator;
 mod step;
+#[cfg(feature = "testing")]
 pub mod strategies;
 mod tokens;
 
+#[cfg(feature = "testing")]
 pub use conformance::store_conformance;
 pub use errors::every_error;
 pub use faulty::{Fault, FaultyStore, Operation};
@@ -49,5 +52,5 @@ pub use simulator::GenesysSimulator;
 pub use step::Step;
 pub use tokens::{ScriptedTokens, TokenStep};
 
-#[cfg(feature = "file")]
+#[cfg(all(feature = "file", feature = "testing"))]
 pub use crate::store::ManualClock;

@@ -198,7 +198,7 @@ impl Call {
 
     /// A call as the platform sees it: its key is the one in the header, which
     /// the payload alone does not give away (a scope, a key of the caller's).
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "simulator")]
     pub(crate) fn with_key(request: DataActionRequest, attempt: u32, key: IdempotencyKey) -> Self {
         Self {
             key: Some(Box::new(key)),

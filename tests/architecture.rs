@@ -447,3 +447,29 @@ fn design_answers_in_less_than_150_words() {
         assert!(question.ends_with('?'), "{question}");
     }
 }
+
+/// Red with a test file that no `[[test]]` names: cargo would never run it.
+#[test]
+fn each_test_file_is_a_target() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let metadata = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let targets: Vec<_> = packages
+        .iter()
+        .flat_map(|package| package["targets"].as_array().unwrap())
+        .filter_map(|target| fs::canonicalize(target["src_path"].as_str().unwrap()).ok())
+        .collect();
+    for entry in fs::read_dir(root.join("tests")).unwrap() {
+        let path = fs::canonicalize(entry.unwrap().path()).unwrap();
+        let main = path.join("main.rs");
+        let file = if main.is_file() { main } else { path };
+        if file.extension().is_some_and(|extension| extension == "rs") {
+            assert!(targets.contains(&file), "{} is no target", file.display());
+        }
+    }
+}

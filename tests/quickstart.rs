@@ -1,40 +1,42 @@
-//! `examples/quickstart` as a process: the second run of the same command is
-//! served from the file that the first one left, and its last line says so.
-#![cfg(all(
-    feature = "testing",
-    feature = "genesys",
-    feature = "redis",
-    feature = "file"
-))]
+//! The quickstart as a process: what it prints in a first, a second and a fresh run.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A folder as cargo lays out its target directory, with the example in it.
+/// A folder as cargo lays out its target directory, with the program in it.
 struct Target(PathBuf);
 
 impl Target {
     fn new() -> Self {
-        let name = format!("genesys-once-quickstart-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        static TARGETS: AtomicUsize = AtomicUsize::new(0);
+        let number = TARGETS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("quickstart-{}-{number}", std::process::id());
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = std::fs::remove_dir_all(&folder);
-        let examples = folder.join("debug").join("examples");
-        std::fs::create_dir_all(&examples).unwrap();
-        std::fs::copy(built(), examples.join("quickstart")).unwrap();
+        let profile = folder.join("debug");
+        std::fs::create_dir_all(&profile).unwrap();
+        // A copy could not be started while another test's process starts.
+        let program = env!("CARGO_BIN_EXE_quickstart");
+        std::fs::hard_link(program, profile.join("quickstart")).unwrap();
         Self(folder)
     }
 
-    /// What a run prints.
-    fn run(&self, arguments: &[&str]) -> Vec<String> {
-        let program = self.0.join("debug").join("examples").join("quickstart");
-        let mut command = Command::new(program);
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.0.join("debug").join("quickstart"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GENESYS_")) {
             command.env_remove(name);
         }
-        // What the service reads changes nothing here.
+        // A variable of the service has no effect here.
         command.env("SERVICE_NAMESPACE", "prod");
-        let run = command.args(arguments).env_remove("REDIS_URL").output();
-        let run = run.unwrap();
+        command.args(arguments).env_remove("REDIS_URL");
+        command
+    }
+
+    /// The lines that a run prints.
+    fn run(&self, arguments: &[&str]) -> Vec<String> {
+        let run = self.command(arguments).output().unwrap();
         let errors = String::from_utf8_lossy(&run.stderr).into_owned();
         assert!(run.status.success(), "{errors}");
         let text = String::from_utf8(run.stdout).unwrap();
@@ -48,65 +50,93 @@ impl Drop for Target {
     }
 }
 
-/// The example, built as it stands now: `cargo test --test quickstart` alone
-/// does not build examples, and a stale one would prove nothing.
-fn built() -> PathBuf {
-    let profile = std::env::current_exe().unwrap();
-    let profile = profile.ancestors().nth(2).unwrap();
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap());
-    // Those of this build that change what ractor's traits are.
-    let mut features = String::from("testing");
-    for (on, feature) in [
-        (cfg!(feature = "ractor-cluster"), ",ractor-cluster"),
-        (cfg!(feature = "ractor-async-trait"), ",ractor-async-trait"),
-    ] {
-        features.push_str(if on { feature } else { "" });
-    }
-    build.args(["build", "--quiet", "--example", "quickstart"]);
-    build.args(["--features", &features]);
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
-    assert!(build.status().unwrap().success(), "it does not build");
-    profile.join("examples").join("quickstart")
-}
-
 fn line<'a>(lines: &'a [String], beginning: &str) -> &'a str {
     let found = lines.iter().find(|line| line.starts_with(beginning));
     found.unwrap_or_else(|| panic!("no line begins with {beginning:?}: {lines:#?}"))
 }
 
+fn last_word(line: &str) -> &str {
+    line.split_whitespace().last().unwrap()
+}
+
 #[test]
-fn the_second_run_is_served_from_the_store_and_fresh_starts_over() {
+fn later_run_replays_and_fresh_run_executes() {
     let target = Target::new();
     let first = target.run(&[]);
-    assert!(
-        line(&first, "first ").contains("from upstream"),
-        "{first:#?}"
-    );
+    assert!(line(&first, "first caller ").contains("from upstream"));
     assert_eq!(first.last().unwrap(), "upstream calls: 1");
     assert!(target.0.join("quickstart").join("records.redb").exists());
 
     let second = target.run(&[]);
     assert_eq!(line(&second, "key "), line(&first, "key "));
-    assert!(
-        line(&second, "first ").contains("from store"),
-        "{second:#?}"
-    );
+    assert!(line(&second, "first caller ").contains("from store"));
+    assert!(line(&second, "order 43 ").contains("200 OK from store: refund R-43"));
     assert_eq!(second.last().unwrap(), "upstream calls: 0");
 
     let fresh = target.run(&["--fresh"]);
-    assert!(
-        line(&fresh, "first ").contains("from upstream"),
-        "{fresh:#?}"
-    );
+    assert!(line(&fresh, "first caller ").contains("from upstream"));
     assert_eq!(fresh.last().unwrap(), "upstream calls: 1");
 
     // Seen red with the namespace that a real platform might have.
     for run in [&first, &second, &fresh] {
-        let namespace = line(run, "namespace ").split_whitespace().last();
-        assert!(namespace.unwrap().starts_with("simulated-"), "{run:#?}");
+        let namespace = last_word(line(run, "namespace "));
+        assert!(namespace.starts_with("simulated-"), "{run:#?}");
+        let key = last_word(line(run, "key "));
+        assert!(line(run, "counted for ").contains(key), "{run:#?}");
     }
     assert_eq!(line(&first, "namespace "), line(&second, "namespace "));
+}
+
+/// Red where each caller waits for the one before it: all others are then served from
+/// memory.
+#[test]
+fn most_callers_join_the_first() {
+    let run = Target::new().run(&[]);
+    let served = line(&run, "1000 callers ");
+    assert!(served.contains(" 1 upstream, "), "{served}");
+    let joined = served.split(' ').rev().nth(1).unwrap();
+    assert!(served.ends_with(" joined"), "{served}");
+    assert!(joined.parse::<usize>().unwrap() > 500, "{served}");
+    assert!(line(&run, "other process ").contains("from store: refund R-1"));
+}
+
+/// Red with `on_unknown(Retry)`, and without the resolution.
+#[test]
+fn lost_answer_is_reported_resolved_and_replayed() {
+    let run = Target::new().run(&[]);
+    assert!(line(&run, "order 43 ").contains(" indeterminate: "));
+    assert!(line(&run, "asked again ").ends_with(" indeterminate, 1 call"));
+    assert!(line(&run, "resolved ").ends_with(" 200 OK from store: refund R-43, 1 call"));
+}
+
+/// Red with a variable that `help.txt` does not explain.
+#[test]
+fn help_names_every_variable() {
+    let help = Target::new().run(&["--help"]).join("\n");
+    let quoted = include_str!("../examples/quickstart/setup.rs").split('"');
+    let is_name = |text: &&str| {
+        let begins = text.starts_with("GENESYS_") || text.starts_with("REDIS_");
+        begins && text.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+    };
+    let names: BTreeSet<_> = quoted.filter(is_name).collect();
+    assert_eq!(names.len(), 6, "{names:?}");
+    for name in names {
+        assert!(help.contains(&format!("  {name} ")), "--help lacks {name}");
+    }
+}
+
+/// Red where a missing variable means the simulator: a typing error would then replay
+/// made-up answers.
+#[test]
+fn incomplete_platform_is_refused() {
+    let target = Target::new();
+    let mut command = target.command(&[]);
+    command.env("GENESYS_CLOUD_DOMAIN", "mypurecloud.ie");
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.contains("not set: GENESYS_CLOUD_CLIENT_ID, "),
+        "{errors}"
+    );
 }

@@ -1,12 +1,6 @@
 //! `examples/service` as a process: thousands of callers over HTTP, every route,
 //! every problem document, and its end in mid-flight. The platform is a
 //! simulator that the test owns, so it counts what the service really did.
-#![cfg(all(
-    feature = "testing",
-    feature = "genesys",
-    feature = "redis",
-    feature = "file"
-))]
 
 mod support;
 
@@ -22,6 +16,8 @@ mod devtools;
 mod http_client;
 #[path = "service/operators.rs"]
 mod operators;
+#[path = "service/ops.rs"]
+mod ops;
 #[path = "service/page.rs"]
 mod page;
 /// The example's own table, held against every error that the engine has.

@@ -1,7 +1,6 @@
-//! `examples/supervised.rs` runs, ends, and tells the story that it is for.
-#![cfg(all(feature = "testing", feature = "genesys"))]
+//! `examples/supervised` runs, ends, and tells the story that it is for.
 
-#[path = "../examples/supervised.rs"]
+#[path = "../examples/supervised/main.rs"]
 #[allow(dead_code)] // its `main` is the example's
 mod supervised;
 

@@ -8,7 +8,6 @@ mod telemetry {
     mod calls;
     mod foreign;
     mod gauges;
-    mod ops;
     mod spans;
     mod store;
     mod table;

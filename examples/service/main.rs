@@ -3,7 +3,7 @@
 //! beside this file is its manual, and `--help` lists the variables that set it up.
 //!
 //! ```sh
-//! GENESYS_SIMULATE=1 cargo run --release --example service
+//! GENESYS_SIMULATE=1 cargo run -p service
 //!
 //! curl -i localhost:8080/actions/custom_-_refund/execute \
 //!      -H 'Content-Type: application/json' -H 'Idempotency-Key: "order-42"' \

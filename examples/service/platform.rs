@@ -189,11 +189,11 @@ impl Platform {
     }
 }
 
-/// `service/records.redb` in the target directory, where cargo puts this example at
-/// `target/PROFILE/examples/service`.
+/// `service/records.redb` in the target directory, where cargo puts this program at
+/// `target/PROFILE/service`.
 fn default_file() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
-    let target = own.ancestors().nth(3);
+    let target = own.ancestors().nth(2);
     let target = target.ok_or("this program is in no target directory: set SERVICE_FILE")?;
     Ok(target.join("service").join("records.redb"))
 }

@@ -1,9 +1,7 @@
-//! The service as a process: built, started on a free port, asked, signalled,
+//! The service as a process: started on a free port, asked, signalled,
 //! and killed when its guard is dropped.
 
-use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use genesys_once::testing::GenesysSimulator;
@@ -59,7 +57,7 @@ impl Settings {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_service"));
         for (name, _) in std::env::vars() {
             let of_service = ["GENESYS_", "SERVICE_", "REDIS_URL"];
             if of_service.iter().any(|prefix| name.starts_with(prefix)) {
@@ -195,46 +193,4 @@ pub async fn execute(
         payload,
     )
     .await
-}
-
-/// The example, built as it stands now: `cargo test --test service` alone does
-/// not build examples, and a stale one would prove nothing.
-fn program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let own = std::env::current_exe().unwrap();
-        let profile = own.ancestors().nth(2).unwrap();
-        let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap());
-        build.args(["build", "--quiet", "--example", "service"]);
-        build.args(["--features", &features()]);
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        // What cargo tells a test of its package would rebuild half the
-        // dependencies: their build scripts look at it.
-        for (name, _) in std::env::vars_os() {
-            let of_package = ["CARGO_MANIFEST", "CARGO_PKG", "CARGO_CRATE"];
-            let text = name.to_string_lossy();
-            if of_package.iter().any(|prefix| text.starts_with(prefix)) {
-                build.env_remove(&name);
-            }
-        }
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success());
-        let program = profile.join("examples").join("service");
-        program.with_extension(std::env::consts::EXE_EXTENSION)
-    })
-}
-
-/// Those of this build, so that nothing is built twice.
-fn features() -> String {
-    let mut features = vec!["testing"];
-    for (on, feature) in [
-        (cfg!(feature = "metrics"), "metrics"),
-        (cfg!(feature = "ractor-cluster"), "ractor-cluster"),
-        (cfg!(feature = "ractor-async-trait"), "ractor-async-trait"),
-    ] {
-        features.extend(on.then_some(feature));
-    }
-    features.join(",")
 }

@@ -2,7 +2,7 @@
 //! within a budget, and asked by message.
 //!
 //! ```sh
-//! cargo run --release --example supervised   # nothing else installed
+//! cargo run -p supervised   # nothing else installed
 //! ```
 //!
 //! `App` is the root. The engine is linked to it (`start_linked`), so its end is
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use genesys_once::ractor::rpc::CallResult;
 use genesys_once::ractor::{
-    Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, call_t,
+    self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, call_t,
 };
 use genesys_once::testing::{GenesysSimulator, Step};
 use genesys_once::{
