@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::history::{Ask, Process, Told};
 use super::oracle::Oracle;
 use super::platform::{Flight, Seen, Tally};
+use super::report;
 use super::roles::Policy;
-use super::story;
 use super::worker::{DEADLINE, digest, key};
 
 /// The records at the two looks, and what the workers say of themselves.
@@ -73,7 +73,7 @@ impl Judgement {
             );
             judge.wrong.entry(numbers).or_default().push(what);
         }
-        let wrong = story::all(oracle, &judge.asks, &judge.wrong);
+        let wrong = report::all(oracle, &judge.asks, &judge.wrong);
         Self { figures, wrong }
     }
 }

@@ -11,7 +11,7 @@ use genesys_once::{Engine, Error, MemoryStore, RecordState, Resolution, RetryHin
 use tokio::time::{Instant, sleep};
 
 use super::SECOND;
-use super::whose::{FIRST, SECOND_ONE, Seen, answer, ask, key, order};
+use super::ownership::{FIRST, SECOND_ONE, Seen, answer, ask, key, order};
 
 /// Red where the hook's answer goes to whatever is indeterminate under the key by
 /// then: the second request's caller was given the answer to the first.
