@@ -1,106 +1,56 @@
-//! What a caller of the engine sees, under virtual time: coalescing, replays,
-//! retries, refusals, unknown outcomes, bounds and the end of the engine.
+//! What a caller of the engine sees, under virtual time: coalescing, replays, retries,
+//! refusals, unknown outcomes, limits and shutdown. `processes` alone takes real time
+//! and a real Redis.
 #![cfg(feature = "testing")]
 
-mod engine {
-    /// Commands of a test's own store that the store in one of its fields answers.
-    macro_rules! delegate {
-        ($field:tt: $($command:ident),*) => { $(delegate!(@ $command $field);)* };
-        (@ apply $field:tt) => {
-            fn apply<'a>(
-                &'a self,
-                name: &'a genesys_once::RecordName,
-                event: genesys_once::record::Event,
-            ) -> genesys_once::BoxFuture<
-                'a,
-                Result<genesys_once::record::Answer, genesys_once::StoreError>,
-            > {
-                self.$field.apply(name, event)
-            }
-        };
-        (@ look $field:tt) => {
-            fn look<'a>(
-                &'a self,
-                name: &'a genesys_once::RecordName,
-            ) -> genesys_once::BoxFuture<
-                'a,
-                Result<Option<genesys_once::RecordState>, genesys_once::StoreError>,
-            > {
-                self.$field.look(name)
-            }
-        };
-    }
+mod support;
 
-    mod admission;
-    mod answers;
-    mod bounds;
-    mod company;
+mod engine {
+    #[macro_use]
+    mod common;
+
+    mod actor_failure;
+    mod actor_reuse;
+    mod coalescing;
     mod cooldown;
-    mod crashes;
-    mod deaths;
-    mod ended_tokens;
-    mod ending;
+    mod custom_keys;
+    mod deterministic;
+    mod expired_tokens;
+    mod fairness;
+    mod indeterminate;
+    mod lease_identity;
     mod leases;
     mod lifecycle;
     mod limits;
-    mod mismatch;
+    mod merged_options;
+    mod message_api;
     mod once;
-    mod one_lease;
     mod outage;
+    mod outcomes;
+    mod ownership;
+    mod panics;
+    mod payload_mismatch;
+    #[cfg(all(feature = "genesys", feature = "redis"))]
+    mod processes;
+    mod rate_limits;
+    mod record_metadata;
+    mod recovery;
     mod refused_tokens;
-    mod repeatable;
     mod replays;
     mod resolution;
-    mod resolving;
-    mod reuse;
+    mod resolution_races;
     mod runtimes;
     mod scoped;
-    mod shares;
+    mod shutdown;
     mod slow_start;
     mod stalls;
     mod start_within;
-    mod strangers;
+    mod stopped_clock;
     mod subscribers;
-    mod token_times;
+    mod token_lifetime;
     mod tokens;
-    mod told;
-    mod unknown;
-    mod walks;
-    mod watch;
-    mod whose;
-    mod wishes;
-    mod witness;
-    mod writers;
+    mod watcher;
+    mod writer_versions;
 
-    use std::time::Duration;
-
-    use genesys_once::{DataActionRequest, Engine};
-
-    pub const SECOND: Duration = Duration::from_secs(1);
-
-    /// Lets others run until `condition` holds; no time passes meanwhile.
-    pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        for _ in 0..10_000 {
-            if condition() {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-        panic!("waited in vain until {what}");
-    }
-
-    /// The actor of the flight that began last, found as ractor's own tree has
-    /// it; `count` actors below the root in all.
-    pub fn child(engine: &Engine, count: usize) -> ractor::ActorCell {
-        let children = engine.actor().get_cell().get_children();
-        assert_eq!(children.len(), count);
-        let newest = children
-            .into_iter()
-            .max_by_key(|child| child.get_id().pid());
-        newest.expect("count is not 0")
-    }
-
-    pub fn request(payload: &str) -> DataActionRequest {
-        DataActionRequest::new("custom_-_refund", payload).unwrap()
-    }
+    use common::*;
 }

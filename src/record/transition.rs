@@ -1,6 +1,6 @@
 //! The transition function. A rule that looks superfluous closes a path to a
 //! second call, or to a key held for a request that was never sent;
-//! `tests/protocol.rs` searches this very function for both, exhaustively.
+//! `tests/protocol/model.rs` searches this very function for both, exhaustively.
 
 use std::time::Duration;
 

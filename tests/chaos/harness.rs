@@ -9,13 +9,19 @@ use super::judgement::Judgement;
 /// How many wrong keys are told in full; they are usually wrong alike.
 const STORIES: usize = 20;
 
-/// Runs those of `names` that the runner's arguments ask for, and prints what
-/// each found.
-pub fn run(names: &[&str], again: &str, test: impl Fn(&str) -> Judgement) -> ExitCode {
+pub struct Test {
+    pub name: &'static str,
+    /// The variables that repeat it.
+    pub again: String,
+    pub run: Box<dyn Fn() -> Judgement>,
+}
+
+/// Runs those tests that the runner's arguments ask for, and prints what each found.
+pub fn run(tests: &[Test]) -> ExitCode {
     let (mut passed, mut failed) = (0, 0);
-    for name in wanted(names) {
+    for Test { name, again, run } in wanted(tests) {
         println!("{name}: {again}");
-        let Ok(judgement) = catch_unwind(AssertUnwindSafe(|| test(name))) else {
+        let Ok(judgement) = catch_unwind(AssertUnwindSafe(run)) else {
             // Its message stands above; the processes went with the stack.
             println!("the test itself failed; again with {again}");
             failed += 1;
@@ -43,13 +49,15 @@ pub fn run(names: &[&str], again: &str, test: impl Fn(&str) -> Judgement) -> Exi
 }
 
 /// The tests that the arguments ask for; none where they only ask for a list.
-fn wanted<'n>(names: &[&'n str]) -> Vec<&'n str> {
+fn wanted(tests: &[Test]) -> Vec<&Test> {
     let (mut filters, mut exact) = (Vec::new(), false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match &*argument {
             "--list" => {
-                names.iter().for_each(|name| println!("{name}: test"));
+                tests
+                    .iter()
+                    .for_each(|test| println!("{}: test", test.name));
                 return Vec::new();
             }
             "--exact" => exact = true,
@@ -58,15 +66,15 @@ fn wanted<'n>(names: &[&'n str]) -> Vec<&'n str> {
             _ => filters.push(argument),
         }
     }
-    let asks_for = |name: &&str| {
+    let asks_for = |test: &&Test| {
         let mut filters = filters.iter();
         filters.len() == 0
             || filters.any(|filter| match exact {
-                true => filter == name,
-                false => name.contains(&**filter),
+                true => filter == test.name,
+                false => test.name.contains(&**filter),
             })
     };
-    names.iter().copied().filter(asks_for).collect()
+    tests.iter().filter(asks_for).collect()
 }
 
 /// A number from the environment.

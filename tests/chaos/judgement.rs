@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::history::{Ask, Process, Told};
 use super::oracle::Oracle;
-use super::platform::{Flight, Revision, Tally};
+use super::platform::{Flight, ReceivedCall, Tally};
+use super::report;
 use super::roles::Policy;
-use super::story;
 use super::worker::{DEADLINE, digest, key};
 
 /// The records at the two looks, and what the workers say of themselves.
@@ -73,7 +73,7 @@ impl Judgement {
             );
             judge.wrong.entry(numbers).or_default().push(what);
         }
-        let wrong = story::all(oracle, &judge.asks, &judge.wrong);
+        let wrong = report::all(oracle, &judge.asks, &judge.wrong);
         Self { figures, wrong }
     }
 }
@@ -112,7 +112,7 @@ impl Judge<'_> {
         self.wrong.entry(number).or_default().push(what.into());
     }
 
-    fn seen(&self, number: u64) -> Vec<Revision> {
+    fn seen(&self, number: u64) -> Vec<ReceivedCall> {
         let calls = self.oracle.calls.lock().unwrap();
         calls.get(&key(number)).cloned().unwrap_or_default()
     }

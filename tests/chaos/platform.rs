@@ -35,7 +35,7 @@ pub type Flight = (u64, usize);
 
 /// One call as the platform saw it.
 #[derive(Clone, Debug)]
-pub struct Revision {
+pub struct ReceivedCall {
     pub at: Duration,
     /// Its number among the arrivals of its key, from 1.
     pub nth: u32,
@@ -48,7 +48,7 @@ pub struct Revision {
 }
 
 /// All calls, by key.
-pub type Calls = Arc<Mutex<BTreeMap<IdempotencyKey, Vec<Revision>>>>;
+pub type Calls = Arc<Mutex<BTreeMap<IdempotencyKey, Vec<ReceivedCall>>>>;
 
 /// Scripts the simulator; without `faults` every call succeeds at once.
 pub fn script(
@@ -75,7 +75,7 @@ pub fn script(
             "answers 403" => (403, true),
             _ => (200, false),
         };
-        let seen = Revision {
+        let seen = ReceivedCall {
             at: history.now(),
             nth: call.attempt(),
             by: by(call),

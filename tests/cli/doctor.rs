@@ -5,8 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::process::{Cli, NAMESPACE};
-use super::proxy;
-use super::world::{engine, labelled, lose, record, request, set_writer, slow_engine, store};
+use super::records::{engine, labelled, lose, record, request, set_writer, slow_engine, store};
+use super::tampering_proxy;
 use crate::support::redis::{Options, RedisServer};
 
 fn lasting() -> RedisServer {
@@ -143,7 +143,7 @@ async fn missing_rights_are_named_with_what_goes_without_them() {
 #[tokio::test]
 async fn clock_that_differs_is_reported() {
     let server = lasting();
-    let port = proxy::start(server.port, |request, reply| {
+    let port = tampering_proxy::start(server.port, |request, reply| {
         let asks =
             request.windows(6).any(|part| part == b"TIME\r\n") && reply.starts_with(b"*2\r\n$10");
         Some(match asks {
@@ -222,7 +222,7 @@ async fn platform_with(status: &'static str) -> String {
                 let asks = loop {
                     client.read_buf(&mut request).await.unwrap();
                     match request.starts_with(b"POST /oauth/token") {
-                        true if proxy::has(&request, "client_credentials") => break true,
+                        true if tampering_proxy::has(&request, "client_credentials") => break true,
                         false if request.ends_with(b"\r\n\r\n") => break false,
                         _ => {}
                     }

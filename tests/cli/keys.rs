@@ -3,7 +3,7 @@
 use genesys_once::{IdempotencyKey, Scope};
 
 use super::process::Cli;
-use super::world::{ACTION, labelled, request};
+use super::records::{ACTION, labelled, request};
 
 #[tokio::test]
 async fn key_is_that_of_the_library_from_every_source() {

@@ -8,7 +8,7 @@ use genesys_once::testing::Step;
 use serde_json::Value;
 
 use super::process::{Cli, NAMESPACE, resolve};
-use super::world::{
+use super::records::{
     ACTION, abandoned, engine, labelled, lose, record, request, slow_engine, store, taken,
 };
 use crate::support::redis::RedisServer;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use genesys_once::testing::Step;
 
 use super::process::{Cli, NAMESPACE, resolve};
-use super::proxy::{self, has};
-use super::world::{engine, lose, record, request, set_writer, slow_engine, store};
+use super::records::{engine, lose, record, request, set_writer, slow_engine, store};
+use super::tampering_proxy::{self, has};
 use crate::support::redis::{Options, RedisServer};
 
 const NO_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -164,7 +164,7 @@ async fn resolution_whose_reply_is_lost_is_9() {
     let url = server.url();
     // The resolution is applied, its reply is lost, and somebody else removes the record.
     let lost = AtomicBool::new(false);
-    let port = proxy::start(server.port, move |request, reply| {
+    let port = tampering_proxy::start(server.port, move |request, reply| {
         let resolves = has(request, MARK) && !has(&reply, "NOSCRIPT");
         if !resolves || lost.swap(true, Ordering::SeqCst) {
             return Some(reply);

@@ -4,8 +4,8 @@ use genesys_once::testing::Step;
 use genesys_once::{Encrypted, EncryptionKeys, FileStore, Served};
 
 use super::process::{Cli, NAMESPACE, resolve};
-use super::proxy::has;
-use super::world::{engine, labelled, lose, record, request, slow_engine, store};
+use super::records::{engine, labelled, lose, record, request, slow_engine, store};
+use super::tampering_proxy::has;
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};

@@ -5,7 +5,7 @@ use tokio::process::ChildStdout;
 use tokio::time::{Duration, timeout};
 
 use super::process::{Cli, resolve};
-use super::world::{labelled, lose, slow_engine, store};
+use super::records::{labelled, lose, slow_engine, store};
 use crate::support::redis::RedisServer;
 
 /// Reads until a line has this text.

@@ -4,7 +4,7 @@ use genesys_once::testing::Step;
 use genesys_once::{Served, WhenEmptied};
 
 use super::process::{Cli, NAMESPACE, resolve};
-use super::world::{abandoned, engine, labelled, lose, record, request, slow_engine, store};
+use super::records::{abandoned, engine, labelled, lose, record, request, slow_engine, store};
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 

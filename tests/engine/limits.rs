@@ -1,397 +1,324 @@
-//! Bursts against a platform with limits, and what is seen of those who wait.
+//! Bounds, deadlines and settings.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use genesys_once::execution::{Execution, Lock, Terms};
-use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    AccessToken, Backlog, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment,
-    Error, GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RatePermit, RetryPolicy,
-    SendError, Served, TokenSource, Upstream,
+    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore,
+    RecordName, RecordState, RetryPolicy, Served, Store, StoreError, StoredBody,
 };
-use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{SECOND, request, until};
 
-const KEYS: usize = 2_000;
-const MINUTE: Duration = Duration::from_secs(60);
-
-/// The platform's limit: so many in any minute. What goes beyond gets its 429.
-/// Every answer takes as long as `latency` says at that moment.
-fn platform(
-    per_minute: usize,
-    latency: impl Fn() -> Duration + Send + Sync + 'static,
-) -> ScriptedUpstream {
-    let admitted = Mutex::new(VecDeque::new());
-    ScriptedUpstream::new(move |_| {
-        let mut admitted = admitted.lock().unwrap();
-        let now = Instant::now();
-        while admitted.front().is_some_and(|first| now - *first >= MINUTE) {
-            admitted.pop_front();
-        }
-        if admitted.len() >= per_minute {
-            let wait = MINUTE - (now - admitted[0]);
-            // In whole seconds, as the platform says it.
-            let wait = SECOND * wait.as_millis().div_ceil(1000) as u32;
-            return Step::RateLimited(wait).after(latency());
-        }
-        admitted.push_back(now);
-        Step::ok("{}").after(latency())
-    })
-}
-
-/// A scripted platform behind the client's own rate limit.
-struct Limited {
-    platform: ScriptedUpstream,
-    limiter: GenesysCloud,
-}
-
-impl Limited {
-    fn new(platform: &ScriptedUpstream, per_minute: u32) -> Self {
-        let nowhere = Environment::from_base_url("http://127.0.0.1:1").unwrap();
-        let client = GenesysCloud::new(nowhere, Credentials::new("id", "secret"));
-        Self {
-            platform: platform.clone(),
-            limiter: client.rate_limit(per_minute),
-        }
-    }
-}
-
-impl Upstream for Limited {
-    fn namespace(&self) -> Namespace {
-        self.platform.namespace()
-    }
-
-    fn send<'a>(
-        &'a self,
-        call: &'a Call,
-        token: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
-        self.platform.send(call, token)
-    }
-
-    fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
-        self.platform.token_source()
-    }
-
-    fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
-        self.limiter.acquire_rate_permit()
-    }
-}
-
-fn requests() -> Vec<DataActionRequest> {
-    (0..KEYS).map(|n| request(&n.to_string())).collect()
-}
-
-/// All at once; every one of them must succeed. How long it took.
-async fn burst(engine: &Engine, requests: &[DataActionRequest]) -> Duration {
-    let start = Instant::now();
-    let callers: Vec<_> = requests
-        .iter()
-        .cloned()
-        .map(|request| {
-            let engine = engine.clone();
-            tokio::spawn(async move { engine.execute_within(request, 60 * MINUTE).await })
-        })
-        .collect();
-    for caller in callers {
-        assert_eq!(caller.await.unwrap().unwrap().status().as_u16(), 200);
-    }
-    start.elapsed()
-}
-
-/// Red when the limiter is asked before there is a permit: what it let through
-/// then comes in a crowd once permits are free.
-#[tokio::test(start_paused = true)]
-async fn two_thousand_keys_within_the_limit_meet_no_429() {
-    for slow in [Duration::ZERO, MINUTE] {
-        let begin = Instant::now();
-        // At first, calls that take nearly as long as an action may.
-        let platform = platform(300, move || match begin.elapsed() < slow {
-            true => 50 * SECOND,
-            false => SECOND / 3,
-        });
-        let engine = Engine::builder(Limited::new(&platform, 300));
-        let engine = engine.start().await.unwrap();
-        let requests = requests();
-        let took = burst(&engine, &requests).await;
-        let keys: Vec<_> = requests.iter().map(IdempotencyKey::of).collect();
-        platform.ledger().assert_exactly_once(&keys);
-        assert_eq!(platform.ledger().total(), KEYS, "no call was refused");
-        assert!(platform.ledger().max_concurrent() <= 50);
-        assert!(took < slow + 8 * MINUTE, "{took:?}");
-    }
+fn slow() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_thousand_keys_beyond_the_limit_are_held_and_all_succeed() {
-    let platform = platform(300, || SECOND / 3);
-    // The last of them wait for seven minutes in all.
-    let patient = RetryPolicy::default().max_wait(60 * MINUTE);
-    let engine = Engine::builder(platform.clone()).retry(patient);
-    let engine = engine.start().await.unwrap();
-    let requests = requests();
-    let took = burst(&engine, &requests).await;
-    let keys: Vec<_> = requests.iter().map(IdempotencyKey::of).collect();
-    platform.ledger().assert_exactly_once(&keys);
-    // Being held costs no attempt: those at the platform when its limit was
-    // reached met a 429, and nobody else did.
-    let refused = platform.ledger().total() - KEYS;
-    assert!((6..=6 * 50).contains(&refused), "{refused}");
-    assert!(platform.ledger().max_concurrent() <= 50);
-    assert!(took < 8 * MINUTE, "{took:?}");
-}
-
-/// Red when who was held back comes at the very end of the hold: in
-/// `tests/burst.rs` one of 2,000 keys then needed its third and last attempt.
-#[tokio::test(start_paused = true)]
-async fn after_a_hold_who_was_refused_goes_first() {
-    let calls = Arc::new(Mutex::new(Vec::new()));
-    let platform = ScriptedUpstream::new({
-        let calls = calls.clone();
-        move |call| {
-            calls.lock().unwrap().push((Instant::now(), call.attempt()));
-            match call.body().as_ref() {
-                b"1" if call.attempt() == 1 => Step::RateLimited(10 * SECOND).after(SECOND),
-                b"2" if call.attempt() == 1 => Step::RateLimited(12 * SECOND).after(SECOND),
-                _ => Step::ok("{}"),
-            }
-        }
-    });
-    let engine = Engine::builder(platform.clone()).start().await.unwrap();
-    let start = Instant::now();
-    spawn(&engine, "1");
-    spawn(&engine, "2");
-    platform.ledger().wait_for(2).await;
-    sleep(2 * SECOND).await;
-    assert_eq!(engine.stats().backlog.retry.executions, 2);
-    for number in 3..100 {
-        spawn(&engine, &number.to_string());
-    }
-    platform.ledger().wait_for(2 + 2 + 97).await;
-    let calls: Vec<_> = std::mem::take(&mut *calls.lock().unwrap());
-    let attempts: Vec<_> = calls.iter().map(|(_, attempt)| *attempt).collect();
-    assert_eq!(attempts[..4], [1, 1, 2, 2]);
-    for (when, _) in &calls[2..] {
-        let after = when.duration_since(start);
-        assert!((13 * SECOND..14 * SECOND).contains(&after), "{after:?}");
-    }
-}
-
-fn spawn(engine: &Engine, payload: &str) {
-    let (engine, request) = (engine.clone(), request(payload));
-    tokio::spawn(async move { engine.execute(request).await });
-}
-
-/// Hold, token, permit, limiter, retry, elsewhere: how many wait for each, and
-/// how long the longest has.
-fn seen(engine: &Engine) -> ([usize; 6], Duration) {
-    let backlog: Backlog = engine.stats().backlog;
-    let all = [
-        backlog.cooldown,
-        backlog.token,
-        backlog.permit,
-        backlog.limiter,
-        backlog.retry,
-        backlog.remote_holder,
-    ];
-    let counts = all.map(|wait| wait.executions);
-    assert_eq!(backlog.executions(), counts.iter().sum::<usize>());
-    (counts, backlog.oldest())
-}
-
-/// Each wait in its turn. Red, each in its line, where an execution is not
-/// counted while it backlog.
-#[tokio::test(start_paused = true)]
-async fn what_waits_and_for_how_long_is_seen() {
-    let limits = |call: &Call| match call.body().as_ref() {
-        b"2" if call.attempt() == 1 => Step::RateLimited(100 * SECOND),
-        _ => Step::ok("{}").after(5 * SECOND),
-    };
-    let tokens = ScriptedTokens::new(|_| {
-        TokenStep::After(3 * SECOND, Box::new(TokenStep::Issue(60 * MINUTE)))
-    });
-    let upstream = ScriptedUpstream::new(limits).with_tokens(tokens);
-    let store = MemoryStore::new();
-    // Two permits; two calls a minute, which is one every 30 s.
-    let engine = Engine::builder(Limited::new(&upstream, 2))
-        .store(store.clone())
-        .max_in_flight(2)
-        .start()
+async fn a_caller_s_deadline_is_not_the_execution_s() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let error = engine
+        .execute_within(request("{}"), SECOND)
         .await
-        .unwrap();
-    let start = Instant::now();
-    let at = |seconds: u32| sleep_until(start + seconds * SECOND);
-    assert_eq!(seen(&engine), ([0; 6], Duration::ZERO));
-
-    spawn(&engine, "1");
-    at(2).await;
-    assert_eq!(seen(&engine), ([0, 1, 0, 0, 0, 0], 2 * SECOND));
-    at(4).await;
-    assert_eq!(seen(&engine), ([0; 6], Duration::ZERO), "at the platform");
-    assert_eq!(engine.stats().in_flight, 1);
-    // The second one has the other permit and waits for the limit, …
-    spawn(&engine, "2");
-    until("it waits", || seen(&engine).0[3] == 1).await;
-    // … the third one waits for a permit, …
-    spawn(&engine, "3");
-    until("it waits", || seen(&engine).0[2] == 1).await;
-    at(6).await;
-    assert_eq!(seen(&engine), ([0, 0, 1, 1, 0, 0], 2 * SECOND));
-    assert_eq!(engine.stats().in_flight, 1, "who waits is not in flight");
-    // … until the first one is back.
-    at(9).await;
-    assert_eq!(seen(&engine), ([0, 0, 0, 2, 0, 0], 5 * SECOND));
-    assert_eq!(engine.stats().in_flight, 0);
-
-    // Another process executes the fourth one.
-    let held = Execution::new(request("4"), upstream.namespace());
-    let held = held.lock(&store, &Terms::default()).await.unwrap();
-    assert!(matches!(held, Lock::Locked(_)));
-    spawn(&engine, "4");
-    at(10).await;
-    assert_eq!(seen(&engine), ([0, 0, 0, 2, 0, 1], 6 * SECOND));
-    // The second one meets a 429, and holds the fifth one back.
-    at(34).await;
-    spawn(&engine, "5");
-    until("it is held", || seen(&engine).0[0] == 1).await;
-    assert_eq!(seen(&engine).0[3..5], [1, 1]);
-    assert!(!engine.stats().cooldown.is_zero());
-    // The third one comes through the limit, and is held as well: still
-    // waiting since it began.
-    at(70).await;
-    let backlog = engine.stats().backlog;
-    assert_eq!(
-        (backlog.cooldown.executions, backlog.limiter.executions),
-        (2, 0)
-    );
-    assert_eq!(backlog.cooldown.oldest, 66 * SECOND);
-    while engine.stats().executions > 0 {
-        sleep(SECOND).await;
-    }
-    assert_eq!(seen(&engine), ([0; 6], Duration::ZERO));
-}
-
-/// Red when a flight keeps its permit while another engine has its key.
-#[tokio::test(start_paused = true)]
-async fn who_waits_for_another_engine_holds_no_permit() {
-    let store = MemoryStore::new();
-    let slow = ScriptedUpstream::new(|_| Step::ok("{}").after(20 * SECOND));
-    let other = Engine::builder(slow.clone()).store(store.clone());
-    let other = other.start().await.unwrap();
-    let executed = tokio::spawn(async move { other.execute(request("1")).await });
-    until("the other engine calls", || slow.ledger().total() == 1).await;
-
-    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
-    let engine = Engine::builder(upstream.clone()).store(store.clone());
-    let engine = engine.max_in_flight(1).start().await.unwrap();
-    let waiting = tokio::spawn({
-        let engine = engine.clone();
-        async move { engine.execute(request("1")).await }
-    });
-    until("it waits", || {
-        engine.stats().backlog.remote_holder.executions == 1
-    })
-    .await;
-    let begun = Instant::now();
-    engine.execute(request("2")).await.unwrap();
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    waiting.await.unwrap().unwrap();
-    executed.await.unwrap().unwrap();
+        .unwrap_err();
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    let reply = engine.execute(request("{}")).await.unwrap();
+    assert_eq!(reply.served(), Served::Joined);
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Found by `tests/simulation.rs`. Red where a hold is waited out however long it has
-/// become meanwhile: the second caller then waits for thirty days.
+/// I2. Red when the execution runs in the caller's future instead of the
+/// actor's.
 #[tokio::test(start_paused = true)]
-async fn hold_that_grows_beyond_any_wait_is_reported() {
-    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
-        1 => Step::RateLimited(SECOND),
-        _ => Step::RateLimited(10 * 24 * 3600 * SECOND),
-    });
-    let engine = Engine::builder(upstream).start().await.unwrap();
-    let later = async {
-        sleep(SECOND / 2).await;
-        engine.execute(request(r#"{"n":2}"#)).await
-    };
-    let (first, second) = tokio::join!(engine.execute(request(r#"{"n":1}"#)), later);
-    for answer in [first, second] {
-        let error = answer.unwrap_err();
-        assert!(matches!(error, Error::RateLimited { .. }), "{error:?}");
-    }
-    assert_eq!(engine.stats().backlog.executions(), 0);
-}
-
-/// Replays that find everything free take the key's place in one command, and give
-/// back what they did not use. Red where they keep it: 40 replays then delay fresh
-/// requests by the limiter's pace, 15 of them by 5 s.
-#[tokio::test(start_paused = true)]
-async fn a_replay_gives_its_place_at_the_limiter_back() {
-    let store = MemoryStore::new();
-    let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
-    let before = Engine::builder(platform.clone()).store(store.clone());
-    let before = before.start().await.unwrap();
-    for n in 0..40 {
-        before.execute(request(&n.to_string())).await.unwrap();
-    }
-    let engine = Engine::builder(Limited::new(&platform, 300)).store(store);
-    let engine = engine.recent(0, SECOND).start().await.unwrap();
-    let begun = Instant::now();
-    for n in 0..40 {
-        let replay = engine.execute(request(&n.to_string())).await.unwrap();
-        assert_eq!(replay.served(), Served::Store);
-    }
-    for n in 40..55 {
-        engine.execute(request(&n.to_string())).await.unwrap();
-    }
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    // The burst is used up: a replay looks first, and waits for nothing.
-    let fresh = tokio::spawn({
+async fn a_dropped_caller_neither_cancels_nor_repeats_nor_leaks() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let caller = tokio::spawn({
         let engine = engine.clone();
-        async move { engine.execute(request("55")).await }
+        async move { engine.execute(request("{}")).await }
     });
-    until("it waits", || {
-        engine.stats().backlog.limiter.executions == 1
-    })
-    .await;
-    for n in 0..40 {
-        engine.execute(request(&n.to_string())).await.unwrap();
-    }
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    fresh.await.unwrap().unwrap();
-    assert_eq!(begun.elapsed().as_millis(), 210);
-    assert_eq!(platform.ledger().total(), 40 + 16);
+    upstream.ledger().wait_for(1).await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    let stats = engine.stats();
+    assert_eq!(
+        (stats.waiting, stats.executions),
+        (0, 1),
+        "its place is free, the execution's is not"
+    );
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Joined
+    );
+    assert_eq!(
+        engine.execute(request("{}")).await.unwrap().served(),
+        Served::Memory
+    );
+    assert_eq!(upstream.ledger().total(), 1);
+    assert_eq!(engine.stats().executions, 0);
 }
 
-/// All permits are taken, there is no token, and none comes: replays wait for neither.
-/// Red where either is waited for before the record is looked at.
 #[tokio::test(start_paused = true)]
-async fn a_replay_waits_for_nothing_that_a_call_needs() {
-    let store = MemoryStore::new();
-    let tokens = ScriptedTokens::new(|fetch| match fetch {
-        1 => TokenStep::Issue(60 * SECOND),
-        _ => TokenStep::Silent,
+async fn beyond_max_waiting_a_caller_is_told_at_once() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone())
+        .max_waiting(3)
+        .start()
+        .await
+        .unwrap();
+    let (one, two) = (engine.clone(), engine.clone());
+    let first = tokio::spawn(async move { one.execute(request("{}")).await });
+    upstream.ledger().wait_for(1).await;
+    let second = tokio::spawn(async move { two.execute(request("{}")).await });
+    until("two wait", || engine.stats().waiting == 2).await;
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Overloaded {
+                limit: "max_waiting",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    // A caller that gives up frees its place.
+    second.abort();
+    assert!(second.await.is_err());
+    assert!(engine.execute(request("{}")).await.is_ok());
+    assert!(first.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_calls_than_max_in_flight() {
+    let upstream = slow();
+    let engine = Engine::builder(upstream.clone())
+        .max_in_flight(3)
+        .start()
+        .await
+        .unwrap();
+    let callers: Vec<_> = (0..20)
+        .map(|n| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.execute(request(&n.to_string())).await })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    assert_eq!(
+        (
+            upstream.ledger().total(),
+            upstream.ledger().max_concurrent()
+        ),
+        (20, 3)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn payloads_and_answers_are_bounded() {
+    let upstream = ScriptedUpstream::new(|call| match call.request().payload().as_ref() {
+        b"1111111111" => Step::status(409, "x".repeat(101)),
+        _ => Step::ok("x".repeat(101)),
     });
-    let platform = ScriptedUpstream::new(|call| match call.body().as_ref() {
-        b"1" => Step::ok("{}"),
-        _ => Step::Silent,
+    let engine = Engine::builder(upstream.clone())
+        .max_payload_bytes(10)
+        .max_response_bytes(100)
+        .start()
+        .await
+        .unwrap();
+    let error = engine.execute(request(&"1".repeat(11))).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::InvalidRequest {
+                field: "payload",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(upstream.ledger().total(), 0);
+    // The bound itself is allowed.
+    let error = engine.execute(request(&"1".repeat(10))).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+    assert!(
+        error.to_string().contains("larger than 100 bytes"),
+        "{error}"
+    );
+    // A success is settled by its status, whichever upstream it is from.
+    for served in [Served::Upstream, Served::Store] {
+        let reply = engine.execute(request("[]")).await.unwrap();
+        let found = (reply.served(), reply.stored_body(), reply.body().len());
+        assert_eq!(found, (served, StoredBody::OmittedTooLarge, 0));
+        assert!(reply.recorded());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn recent_outcomes_are_bounded_in_bytes() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok(format!("\"{}\"", "x".repeat(10_000))));
+    let engine = Engine::builder(upstream.clone())
+        .recent(50_000, 60 * SECOND)
+        .start()
+        .await
+        .unwrap();
+    for n in 0..300 {
+        engine.execute(request(&n.to_string())).await.unwrap();
+    }
+    let mut from_memory = 0;
+    // The latest first: they are those that are kept, and what is asked for again
+    // becomes one of them.
+    for n in (0..300).rev() {
+        let reply = engine.execute(request(&n.to_string())).await.unwrap();
+        from_memory += usize::from(reply.served() == Served::Memory);
+    }
+    assert!((1..=8).contains(&from_memory), "{from_memory}");
+    assert_eq!(upstream.ledger().total(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn impossible_settings_are_named() {
+    type Change = fn(EngineBuilder) -> EngineBuilder;
+    let cases: [(&str, Change); 15] = [
+        ("lease", |b| b.lease(SECOND / 100)),
+        ("lease", |b| b.lease(7200 * SECOND)),
+        ("result_ttl", |b| b.result_ttl(Duration::ZERO)),
+        ("indeterminate_ttl", |b| b.indeterminate_ttl(SECOND)),
+        ("deadline", |b| b.deadline(Duration::ZERO)),
+        ("store_timeout", |b| b.store_timeout(31 * SECOND)),
+        ("max_in_flight", |b| b.max_in_flight(0)),
+        ("max_in_flight_per_action", |b| {
+            b.max_in_flight_per_action(0)
+        }),
+        ("max_waiting", |b| b.max_waiting(1)),
+        ("max_payload_bytes", |b| b.max_payload_bytes(0)),
+        ("max_response_bytes", |b| b.max_response_bytes(0)),
+        ("recent", |b| b.recent(1, Duration::MAX)),
+        ("retry", |b| b.retry(RetryPolicy::default().attempts(0))),
+        ("retry", |b| {
+            b.retry(RetryPolicy::default().backoff(Duration::MAX))
+        }),
+        ("retry", |b| {
+            b.retry(RetryPolicy::default().max_wait(Duration::MAX))
+        }),
+    ];
+    for (name, change) in cases {
+        let error = change(Engine::builder(slow())).start().await.unwrap_err();
+        let Error::InvalidConfig {
+            setting, reason, ..
+        } = &error
+        else {
+            panic!("{error}")
+        };
+        assert_eq!(*setting, name);
+        assert!(!reason.is_empty());
+    }
+}
+
+/// Red when `ttl` does not clamp.
+#[tokio::test(start_paused = true)]
+async fn the_largest_settings_that_are_allowed_work() {
+    let month = 30 * 24 * 3600 * SECOND;
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::status(429, ""),
+        _ => Step::ok("{}"),
     });
-    let platform = platform.with_tokens(tokens.clone());
-    let engine = Engine::builder(platform.clone()).store(store);
-    let engine = engine.recent(0, SECOND).max_in_flight(1);
+    let patient = RetryPolicy::default().backoff(month).max_wait(month);
+    let engine = Engine::builder(upstream)
+        .result_ttl(3650 * 24 * 3600 * SECOND)
+        .recent(u64::MAX, 3650 * 24 * 3600 * SECOND)
+        .deadline(Duration::MAX)
+        .lease(3600 * SECOND)
+        .retry(patient)
+        .max_in_flight(usize::MAX)
+        .max_in_flight_per_action(usize::MAX)
+        .max_waiting(usize::MAX)
+        .max_payload_bytes(usize::MAX)
+        .max_response_bytes(usize::MAX);
     let engine = engine.start().await.unwrap();
-    engine.execute(request("1")).await.unwrap();
-    spawn(&engine, "2");
-    platform.ledger().wait_for(2).await;
-    sleep(60 * SECOND).await;
-    assert_eq!(engine.stats().token_valid_for, None);
-    spawn(&engine, "3");
-    until("it waits", || engine.stats().backlog.token.executions == 1).await;
-    assert_eq!(engine.stats().in_flight, 1);
-    let begun = Instant::now();
-    let replay = engine.execute(request("1")).await.unwrap();
-    assert_eq!(replay.served(), Served::Store);
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    for (ttl, served) in [
+        (3650 * 24 * 3600 * SECOND, Served::Upstream),
+        (SECOND / 1000, Served::Memory),
+    ] {
+        let request = request("{}").with_ttl(ttl).unwrap();
+        let reply = engine.execute_within(request, Duration::MAX).await.unwrap();
+        assert_eq!(reply.served(), served);
+    }
+    let key = IdempotencyKey::of(&request("{}"));
+    let Ok(Some(RecordState::Cached { left, .. })) = engine.inspect(&key).await else {
+        panic!("nothing was recorded");
+    };
+    assert!(left <= 3650 * 24 * 3600 * SECOND, "{left:?}");
+    // The shortest time to live is over at once.
+    let short = DataActionRequest::new("custom_-_short", "{}").unwrap();
+    let short = short.with_ttl(SECOND / 1000).unwrap();
+    engine.execute(short).await.unwrap();
+    assert!(engine.shutdown(Duration::MAX).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_request_is_refused_before_anything_else() {
+    for (id, payload, field) in [
+        ("", "{}", "action_id"),
+        ("a:b", "{}", "action_id"),
+        ("a", "{", "payload"),
+    ] {
+        let error = DataActionRequest::new(id, payload).unwrap_err();
+        let Error::InvalidRequest { field: named, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(*named, field);
+    }
+    assert_eq!(
+        IdempotencyKey::of(&request("{}")),
+        IdempotencyKey::of(&request(" { } "))
+    );
+}
+
+/// A store whose notices come all the time: a record always "may have changed".
+struct Restless {
+    store: MemoryStore,
+    looks: Arc<AtomicUsize>,
+}
+
+impl Store for Restless {
+    delegate!(store: apply);
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.store.look(name)
+    }
+
+    fn changed<'a>(&'a self, _: &'a RecordName) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// Red without the pause after a notice: whoever waits for another process never
+/// gives way, and the test does not end.
+#[tokio::test(start_paused = true)]
+async fn notices_without_end_make_nobody_spin() {
+    let upstream = slow();
+    let (store, looks) = (MemoryStore::new(), Arc::default());
+    let restless = Restless {
+        store: store.clone(),
+        looks: Arc::clone(&looks),
+    };
+    let builder = Engine::builder(upstream.clone());
+    let holder = builder.clone().store(store).start().await.unwrap();
+    let other = builder.store(restless).start().await.unwrap();
+    let first = tokio::spawn(async move { holder.execute(request("{}")).await });
+    upstream.ledger().wait_for(1).await;
+    let reply = other.execute(request("{}")).await.unwrap();
+    assert_eq!(reply.served(), Served::Store);
+    assert!(first.await.unwrap().is_ok());
+    // One in 5 ms.
+    assert!(looks.load(Ordering::SeqCst) <= 2_001, "{looks:?}");
 }

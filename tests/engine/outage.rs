@@ -250,7 +250,7 @@ async fn outcome_waits_whole_for_a_store_that_takes_no_writes() {
 }
 
 /// The acquire is applied and answered too late, twice. What I1 says of a lease
-/// that lapsed is proven in `tests/execution.rs` and `tests/genesys/lease.rs`.
+/// that lapsed is proven in `tests/protocol/execution.rs` and `tests/genesys/lease.rs`.
 #[tokio::test(start_paused = true)]
 async fn an_acquire_that_is_answered_after_its_lease_is_not_used() {
     // The acquire is applied at once and answered after the lease.

@@ -11,7 +11,7 @@ use genesys_once::{Engine, Error, MemoryStore, RecordState, Resolution, RetryHin
 use tokio::time::{Instant, sleep};
 
 use super::SECOND;
-use super::whose::{FIRST, Revision, SECOND_ONE, answer, ask, key, order};
+use super::ownership::{AlteredStore, FIRST, SECOND_ONE, answer, ask, key, order};
 
 /// Red where the hook's answer goes to whatever is indeterminate under the key by
 /// then: the second request's caller was given the answer to the first.
@@ -132,7 +132,7 @@ async fn not_applied_waits_for_every_clock_that_makes_sense() {
             Err(_) => wall - Duration::from_secs(ahead.unsigned_abs()),
         };
         let other = Engine::builder(upstream)
-            .store(Revision(store, see))
+            .store(AlteredStore(store, see))
             .deterministic(2, wall);
         let other = other.start().await.unwrap();
         let state = other.inspect(&key()).await.unwrap().unwrap();

@@ -19,7 +19,7 @@ use super::{SECOND, request};
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// A platform to which a call takes `connects` to come, and which then answers after
-/// `answers`. It knows no gate: it asks the call whether it may leave.
+/// `outcomes`. It knows no gate: it asks the call whether it may leave.
 #[derive(Clone)]
 struct Slow {
     connects: Duration,

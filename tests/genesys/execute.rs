@@ -4,8 +4,8 @@ use bytes::Bytes;
 use genesys_once::{AccessToken, Call, DataActionRequest, Route, Upstream};
 use http::StatusCode;
 
-use crate::server::{Server, answer};
-use crate::{TOKEN, call, cloud, send};
+use super::server::{Server, answer};
+use super::{TOKEN, call, cloud, send};
 
 /// Request line, sorted header lines and body: headers have no order.
 fn parts(request: &str) -> (String, Vec<String>, String) {
@@ -195,6 +195,6 @@ async fn a_token_that_is_no_header_value_reaches_no_socket() {
         .await
         .unwrap_err();
     assert!(!error.may_have_left());
-    crate::assert_no_secret(&error);
+    super::assert_no_secret(&error);
     assert_eq!(server.connections(), 0);
 }

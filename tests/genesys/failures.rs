@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use genesys_once::{BodyEnd, GenesysCloud, Upstream};
 
-use crate::server::{Server, answer};
-use crate::{call, cloud, may_have_left, printed, send};
+use super::server::{Server, answer};
+use super::{call, cloud, may_have_left, printed, send};
 
 /// Ends a test's wait where the server never answers; nothing is measured.
 const SOON: Duration = Duration::from_millis(300);

@@ -13,9 +13,9 @@ use genesys_once::{
 };
 use tokio::sync::watch;
 
-use crate::server::{Server, answer};
-use crate::tls::identity;
-use crate::{cloud, eventually};
+use super::server::{Server, answer};
+use super::tls::identity;
+use super::{cloud, eventually};
 
 /// Long enough for any machine to begin to connect in, short enough to wait for.
 const LEASE: Duration = Duration::from_millis(500);

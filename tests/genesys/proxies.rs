@@ -4,9 +4,10 @@ use std::process::Stdio;
 
 use genesys_once::{GenesysCloud, Upstream};
 
-use crate::server::{Server, answer};
-use crate::tls::identity;
-use crate::{call, cloud, may_have_left, send};
+use super::server::{Server, answer};
+use super::tls::identity;
+use super::{call, cloud, may_have_left, send};
+use crate::support::own_process;
 
 /// Set in the process that this test starts: the variables of a process are not
 /// changed while it runs.
@@ -62,9 +63,9 @@ async fn proxy_of_the_environment_is_a_setting() {
     }
     for (part, expected) in [("default", 0), ("honoured", 2), ("set", 0), ("loopback", 0)] {
         let proxy = proxy().await;
-        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+        let test = "proxy_of_the_environment_is_a_setting";
+        let mut child = tokio::process::Command::from(own_process(module_path!(), test));
         child
-            .args(["--exact", "proxies::proxy_of_the_environment_is_a_setting"])
             .env_clear()
             .env(PART, part)
             .env("HTTPS_PROXY", proxy.url())

@@ -14,12 +14,12 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Listens on loopback until dropped. A script that panics fails the test.
 pub struct Server {
     address: SocketAddr,
-    seen: Arc<Revision>,
+    seen: Arc<Received>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Revision {
+struct Received {
     connections: AtomicUsize,
     running: watch::Sender<usize>,
     requests: Mutex<Vec<String>>,
@@ -55,7 +55,7 @@ impl Server {
         Done: Future<Output = ()> + Send + 'static,
     {
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Revision::default());
+        let seen = Arc::new(Received::default());
         let log = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             let mut running = JoinSet::new();
@@ -135,7 +135,7 @@ impl Drop for Server {
     }
 }
 
-struct Guard(Arc<Revision>);
+struct Guard(Arc<Received>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -149,7 +149,7 @@ impl Drop for Guard {
 /// One accepted connection, plain or under TLS.
 pub struct Connection<S> {
     stream: S,
-    seen: Arc<Revision>,
+    seen: Arc<Received>,
 }
 
 impl Connection<TcpStream> {

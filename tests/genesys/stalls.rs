@@ -8,9 +8,9 @@ use std::time::Duration;
 use genesys_once::{DataActionRequest, Engine, RetryPolicy};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::reuse::{in_threads, request};
-use crate::server::answer;
-use crate::{call, cloud, send};
+use super::connection_reuse::{in_threads, request};
+use super::server::answer;
+use super::{call, cloud, send};
 
 /// Longer than it takes until the request is there, on any machine.
 const LIMIT: Duration = Duration::from_secs(3);

@@ -11,8 +11,8 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, version};
 
-use crate::server::{Server, answer};
-use crate::{call, cloud, may_have_left, send};
+use super::server::{Server, answer};
+use super::{call, cloud, may_have_left, send};
 
 /// A server's side of TLS 1.3, and the PEM text that makes it trusted.
 pub fn identity(ask_for_client_certificate: bool) -> (TlsAcceptor, String) {

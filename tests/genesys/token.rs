@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use genesys_once::{AccessToken, ClientAuth, GenesysCloud, TokenError, Upstream};
 
-use crate::server::{Server, answer};
-use crate::{SECRET, TOKEN, assert_no_secret, cloud, printed};
+use super::server::{Server, answer};
+use super::{SECRET, TOKEN, assert_no_secret, cloud, printed};
 
 async fn fetch(cloud: &GenesysCloud) -> Result<AccessToken, TokenError> {
     let result = cloud

@@ -23,7 +23,7 @@ type Fields = BTreeMap<&'static str, String>;
 
 /// A span of this crate.
 #[derive(Clone, Debug, Default)]
-struct Revision {
+struct SpanRecord {
     name: &'static str,
     parent: Option<&'static str>,
     follows: Option<&'static str>,
@@ -33,11 +33,11 @@ struct Revision {
 
 /// The spans in the order in which they began, and the places of those that
 /// are open.
-type StoredBody = (Vec<Revision>, HashMap<u64, usize>);
+type Collected = (Vec<SpanRecord>, HashMap<u64, usize>);
 
 /// Keeps every span of this crate.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<StoredBody>>);
+struct Spans(Arc<Mutex<Collected>>);
 
 struct Text<'a>(&'a mut Fields);
 
@@ -56,7 +56,7 @@ impl Spans {
         tracing::subscriber::set_default(Registry::default().with(self.clone()))
     }
 
-    fn change(&self, id: &Id, change: impl FnOnce(&mut Revision)) {
+    fn change(&self, id: &Id, change: impl FnOnce(&mut SpanRecord)) {
         let mut spans = self.0.lock().unwrap();
         let (seen, places) = &mut *spans;
         if let Some(place) = places.get(&id.into_u64()) {
@@ -70,7 +70,7 @@ impl Spans {
     }
 
     /// The spans of this name that are over.
-    fn over(&self, name: &str) -> Vec<Revision> {
+    fn over(&self, name: &str) -> Vec<SpanRecord> {
         let spans = self.0.lock().unwrap();
         let of_name = spans.0.iter().filter(|span| span.name == name);
         of_name.filter(|span| span.closed).cloned().collect()
@@ -88,10 +88,10 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         let parent = context
             .span(id)
             .and_then(|span| Some(span.parent()?.name()));
-        let mut seen = Revision {
+        let mut seen = SpanRecord {
             name,
             parent,
-            ..Revision::default()
+            ..SpanRecord::default()
         };
         attributes.record(&mut Text(&mut seen.fields));
         let mut spans = self.0.lock().unwrap();
@@ -116,7 +116,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 }
 
 /// The fields of a span, without those that all spans of one request share.
-fn own(seen: &Revision) -> Vec<(&str, &str)> {
+fn own(seen: &SpanRecord) -> Vec<(&str, &str)> {
     let shared = ["namespace", "key", "action_id"];
     let fields = seen.fields.iter();
     fields

@@ -171,7 +171,7 @@ mod tests {
         );
     }
 
-    /// Found by `tests/simulation.rs`. Red where any two tokens in a row are the
+    /// Found by `tests/protocol/simulation.rs`. Red where any two tokens in a row are the
     /// action's fault: both were revoked, and no action had a chance to succeed.
     #[test]
     fn a_token_that_is_revoked_is_not_the_action_s_fault() {

@@ -1,0 +1,327 @@
+//! I6: whose answer, whose lease. Answers of lost holders, verdicts of other
+//! requests, outcomes that were forgotten, and what is written before each attempt.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use genesys_once::record::{Answer, Event, Version};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{
+    BoxFuture, DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, OnUnknown, Outcome,
+    RecordName, RecordState, Reply, Resolution, RetryPolicy, Store, StoreError,
+};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::{SECOND, request};
+
+pub(super) const FIRST: &str = r#"{"customer":"first"}"#;
+pub(super) const SECOND_ONE: &str = r#"{"customer":"second"}"#;
+
+pub(super) fn order(payload: &str) -> DataActionRequest {
+    request(payload).with_key("order-42").unwrap()
+}
+
+pub(super) fn key() -> IdempotencyKey {
+    IdempotencyKey::of(&order("0"))
+}
+
+pub(super) fn answer(body: &str) -> Outcome {
+    Outcome::new(
+        http::StatusCode::OK,
+        http::HeaderMap::new(),
+        body.to_owned(),
+    )
+}
+
+pub(super) fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Result<Reply, Error>> {
+    let engine = engine.clone();
+    tokio::spawn(async move { engine.execute(request).await })
+}
+
+/// A store without notices, whose looks say what `see` makes of them.
+#[derive(Clone)]
+pub(super) struct AlteredStore(pub(super) MemoryStore, pub(super) fn(&mut RecordState));
+
+impl Store for AlteredStore {
+    delegate!(0: apply);
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async move {
+            let mut state = self.0.look(name).await?;
+            state.iter_mut().for_each(self.1);
+            Ok(state)
+        })
+    }
+}
+
+/// A store that tells nobody of a change: waiters poll.
+pub(super) fn silent(store: &MemoryStore) -> AlteredStore {
+    AlteredStore(store.clone(), |_| ())
+}
+
+/// Red without the comparison of a released record's fingerprint in
+/// `Execution::read`: the waiter was given the second request's 403.
+#[tokio::test(start_paused = true)]
+async fn waiter_elsewhere_gets_no_refusal_of_another_request() {
+    let upstream =
+        ScriptedUpstream::new(
+            |call| match call.request().payload().as_ref() == FIRST.as_bytes() {
+                true if call.attempt() == 1 => Step::Refused.after(5 * SECOND),
+                true => Step::ok("\"first\""),
+                false => Step::status(403, "second").after(SECOND / 10),
+            },
+        );
+    let store = MemoryStore::new();
+    let one = Engine::builder(upstream.clone())
+        .store(store.clone())
+        .retry(RetryPolicy::never());
+    let one = one.start().await.unwrap();
+    let other = Engine::builder(upstream.clone()).store(silent(&store));
+    let other = other.start().await.unwrap();
+    let first = ask(&one, order(FIRST));
+    sleep(SECOND / 1000).await;
+    let waiter = ask(&other, order(FIRST));
+    assert_eq!(first.await.unwrap().unwrap_err().code(), "unreachable");
+    let second = one.execute(order(SECOND_ONE)).await.unwrap();
+    assert_eq!(second.body(), "second");
+    match waiter.await.unwrap() {
+        Ok(reply) => assert_eq!(reply.body(), "\"first\""),
+        Err(error) => assert!(matches!(error, Error::Unreachable { .. }), "{error}"),
+    }
+}
+
+/// A holder that the store does not hear while its call takes its minute, and
+/// another engine that finds the key indeterminate meanwhile.
+struct CutOff {
+    upstream: ScriptedUpstream,
+    holder: Engine,
+    other: Engine,
+    asked: JoinHandle<Result<Reply, Error>>,
+    version: Version,
+}
+
+async fn cut_off() -> CutOff {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("7").after(60 * SECOND));
+    let store = MemoryStore::new();
+    let start = Instant::now();
+    let cut_off = FaultyStore::new(store.clone(), move |_| {
+        let cut = start.elapsed() > SECOND && start.elapsed() < 45 * SECOND;
+        if cut { Fault::Fail } else { Fault::Pass }
+    });
+    let holder = Engine::builder(upstream.clone()).store(cut_off);
+    let holder = holder.start().await.unwrap();
+    let other = Engine::builder(upstream.clone()).store(store);
+    let other = other.start().await.unwrap();
+    let asked = ask(&holder, order(FIRST));
+    upstream.ledger().wait_for(1).await;
+    sleep(35 * SECOND).await;
+    let error = other.execute(order(FIRST)).await.unwrap_err();
+    let Error::Indeterminate { version, .. } = error else {
+        panic!("{error}");
+    };
+    CutOff {
+        upstream,
+        holder,
+        other,
+        asked,
+        version,
+    }
+}
+
+/// Red with the lost holder's lease on a record that was resolved as applied: both
+/// answers said that they are recorded.
+#[tokio::test(start_paused = true)]
+async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
+    let CutOff {
+        upstream,
+        holder,
+        other,
+        asked,
+        version,
+    } = cut_off().await;
+    let resolution = Resolution::applied(answer("X"));
+    other.resolve(&key(), version, resolution).await.unwrap();
+    let reply = asked.await.unwrap().unwrap();
+    assert_eq!(
+        (reply.body().as_ref(), reply.recorded()),
+        (&b"7"[..], false)
+    );
+    for engine in [&holder, &other] {
+        let reply = engine.execute(order(FIRST)).await.unwrap();
+        assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"X"[..], true));
+    }
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// After `not_applied` the lost holder's lease stays, so that its proof heals.
+#[tokio::test(start_paused = true)]
+async fn late_answer_heals_a_key_that_was_resolved_as_not_applied() {
+    let CutOff {
+        other,
+        asked,
+        version,
+        ..
+    } = cut_off().await;
+    let resolution = Resolution::not_applied();
+    let early = other.resolve(&key(), version, resolution.clone()).await;
+    assert!(matches!(early, Err(Error::TooEarly { .. })), "{early:?}");
+    // An operator who knows better is believed, and was wrong.
+    let resolution = resolution.despite_clocks();
+    other.resolve(&key(), version, resolution).await.unwrap();
+    let reply = asked.await.unwrap().unwrap();
+    assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"7"[..], true));
+    let reply = other.execute(order(FIRST)).await.unwrap();
+    assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"7"[..], true));
+}
+
+/// Red with the holder's own lease on what `forget` leaves: its second try wrote the
+/// forgotten outcome again.
+#[tokio::test(start_paused = true)]
+async fn forgotten_outcome_is_not_written_again_by_its_holder() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let store = MemoryStore::new();
+    let completes = Arc::new(AtomicUsize::new(0));
+    let faulty = FaultyStore::new(store.clone(), {
+        let completes = completes.clone();
+        move |operation| match operation.event {
+            Some(Event::Complete { .. }) => match completes.fetch_add(1, Ordering::SeqCst) {
+                0 => Fault::LoseReply,
+                _ => Fault::After(SECOND, Box::new(Fault::Pass)),
+            },
+            _ => Fault::Pass,
+        }
+    });
+    let holder = Engine::builder(upstream.clone()).store(faulty);
+    let holder = holder.start().await.unwrap();
+    let other = Engine::builder(upstream.clone()).store(store.clone());
+    let other = other.start().await.unwrap();
+    let asked = ask(&holder, order(FIRST));
+    while completes.load(Ordering::SeqCst) == 0 {
+        sleep(SECOND / 100).await;
+    }
+    assert_eq!(
+        other.forget(&key()).await.unwrap(),
+        genesys_once::Forgotten::Outcome
+    );
+    assert_eq!(other.inspect(&key()).await.unwrap(), None);
+    assert_eq!(other.indeterminate(10).await.unwrap().keys, []);
+    assert_eq!(
+        other.forget(&key()).await.unwrap(),
+        genesys_once::Forgotten::Nothing
+    );
+    assert!(!asked.await.unwrap().unwrap().recorded());
+    sleep(5 * SECOND).await;
+    other.execute(order(FIRST)).await.unwrap();
+    assert_eq!(upstream.ledger().total(), 2);
+}
+
+/// Red with the caller's own `ttl` alone: the other process found nothing and
+/// executed again.
+#[tokio::test(start_paused = true)]
+async fn short_ttl_does_not_execute_again_for_a_waiter_elsewhere() {
+    for ttl in [1, 400, 900] {
+        let upstream =
+            ScriptedUpstream::new(|_| Step::ok("{}").after(Duration::from_millis(4_600)));
+        let store = MemoryStore::new();
+        let one = Engine::builder(upstream.clone()).store(store.clone());
+        let one = one.start().await.unwrap();
+        let other = Engine::builder(upstream.clone()).store(silent(&store));
+        let other = other.start().await.unwrap();
+        let short = order(FIRST).with_ttl(Duration::from_millis(ttl)).unwrap();
+        let first = ask(&one, short.clone());
+        upstream.ledger().wait_for(1).await;
+        other.execute(short).await.unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(upstream.ledger().total(), 1, "{ttl} ms");
+    }
+}
+
+/// Under `OnUnknown::Retry`, too. Red where a further attempt of an unproven
+/// execution writes nothing.
+#[tokio::test(start_paused = true)]
+async fn every_attempt_is_written_before_it_is_sent() {
+    let store = MemoryStore::new();
+    let wall = SystemTime::UNIX_EPOCH + 1_000_000 * SECOND;
+    let upstream = ScriptedUpstream::new(|call| match call.attempt() {
+        1 => Step::Reset,
+        2 => Step::RateLimited(7 * SECOND),
+        _ => Step::ok("{}").after(SECOND),
+    });
+    let engine = Engine::builder(upstream.clone())
+        .store(store.clone())
+        .on_unknown(OnUnknown::Retry)
+        .deterministic(3, wall);
+    let engine = engine.start().await.unwrap();
+    let began = Instant::now();
+    let asked = ask(&engine, order(FIRST));
+    let mut written = Vec::new();
+    for attempt in 1..=3 {
+        upstream.ledger().wait_for(attempt).await;
+        let state = engine.inspect(&key()).await.unwrap();
+        let Some(RecordState::Locked { attempts, seen, .. }) = state else {
+            panic!("{attempt}: {state:?}");
+        };
+        assert_eq!(attempts.count as usize, attempt);
+        assert_eq!(attempts.sent, Some(wall + began.elapsed()), "{attempt}");
+        written.push(seen.rev);
+    }
+    assert!(written.is_sorted_by(|one, next| one < next), "{written:?}");
+    asked.await.unwrap().unwrap();
+}
+
+/// Red where a record that changes under each look is an error: an outage was told
+/// with the store up.
+#[tokio::test(start_paused = true)]
+async fn contended_key_is_no_outage() {
+    /// Releases the key in another's name before each take-over.
+    struct Busy(MemoryStore, AtomicUsize);
+    impl Store for Busy {
+        delegate!(0: look);
+
+        fn apply<'a>(
+            &'a self,
+            name: &'a RecordName,
+            event: Event,
+        ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+            Box::pin(async move {
+                if let Event::TakeOver { claim, .. } = &event
+                    && self.1.fetch_add(1, Ordering::SeqCst) < 20
+                {
+                    let claim = genesys_once::record::Claim {
+                        lease: genesys_once::record::LeaseId::random(),
+                        ..claim.clone()
+                    };
+                    let other = Event::Release {
+                        claim,
+                        step: 9,
+                        verdict: None,
+                    };
+                    self.0.apply(name, other).await?;
+                }
+                self.0.apply(name, event).await
+            })
+        }
+    }
+    let refuses = ScriptedUpstream::new(|_| Step::status(403, "{}"));
+    let store = MemoryStore::new();
+    let engine = Engine::builder(refuses).store(store.clone());
+    engine
+        .start()
+        .await
+        .unwrap()
+        .execute(order(FIRST))
+        .await
+        .unwrap();
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let busy = Busy(store, AtomicUsize::new(0));
+    let engine = Engine::builder(upstream.clone()).store(busy);
+    let engine = engine.start().await.unwrap();
+    let reply = engine.execute(order(FIRST)).await.unwrap();
+    assert!(reply.is_success() && reply.recorded());
+    assert_eq!(upstream.ledger().total(), 1);
+}

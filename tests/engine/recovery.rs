@@ -1,0 +1,215 @@
+//! What a walk does with records that cannot be recovered or read, and that it comes to
+//! its end.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{
+    BoxFuture, Error, IdempotencyKey, ListQuery, MemoryStore, Namespace, Outcome, Page, RecordName,
+    RecordState, Resolution, Store, StoreError, UnreadableRecord,
+};
+use http::{HeaderMap, StatusCode};
+use tokio::time::sleep;
+
+use super::watcher::{MINUTE, Slow, Warnings, watching};
+use super::{SECOND, request};
+
+/// Takes the key of a request, new or forgotten, and leaves it with the request under way.
+async fn abandon(store: &impl Store, namespace: &Namespace, payload: &str) -> IdempotencyKey {
+    let request = request(payload);
+    let key = IdempotencyKey::of(&request);
+    let claim = Claim {
+        lease: LeaseId::random(),
+        fingerprint: request.fingerprint(""),
+        lease_ttl: SECOND,
+        retention: 3600 * SECOND,
+        attempts: Attempts::default(),
+        about: Default::default(),
+    };
+    let name = RecordName::new(namespace.clone(), key);
+    let taken = Event::Acquire {
+        claim: claim.clone(),
+    };
+    let Answer::Is(Some(free)) = store.apply(&name, taken).await.unwrap() else {
+        return key;
+    };
+    let seen = free.seen();
+    let events = [
+        Event::TakeOver {
+            claim: claim.clone(),
+            seen,
+            watched: false,
+        },
+        Event::Enter {
+            claim,
+            step: 1,
+            phase: Phase::Dispatched,
+        },
+    ];
+    for event in events {
+        assert_eq!(store.apply(&name, event).await.unwrap(), Answer::Done);
+    }
+    key
+}
+
+/// Red where the walk ends at the record that the store lets nobody take over: no key was
+/// told of. Red where `recover` drops the error: no log said that the walk had failed. Red
+/// where `Engine::indeterminate` drops it, of a walk of its own or of the keys of the last
+/// one: the list lacked a key and was no error.
+#[tokio::test(start_paused = true)]
+async fn record_that_cannot_be_recovered_hides_no_other() {
+    let warnings = Warnings::default();
+    let _here = warnings.listen();
+    let refusing = Arc::new(AtomicBool::new(true));
+    let store = FaultyStore::new(MemoryStore::new(), {
+        let refusing = refusing.clone();
+        move |operation| match operation.event {
+            Some(Event::TakeOver { .. }) if refusing.load(Ordering::SeqCst) => Fault::Refuse,
+            _ => Fault::Pass,
+        }
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let engine = watching(&upstream, store.clone()).await;
+    let mut lost = HashSet::new();
+    for payload in ["1", "2", "3"] {
+        lost.insert(IdempotencyKey::of(&request(payload)));
+        engine.execute(request(payload)).await.unwrap_err();
+    }
+    let stuck = abandon(&store, engine.namespace(), "4").await;
+    sleep(MINUTE + SECOND).await;
+    for key in &lost {
+        let told = warnings.of(&key.to_string());
+        assert!(
+            told.iter()
+                .any(|text| text.contains("a key is indeterminate"))
+        );
+    }
+    assert_eq!(warnings.count(), 3);
+    let failed = warnings.of("could not walk through");
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let error = engine.indeterminate(10).await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+
+    refusing.store(false, Ordering::SeqCst);
+    sleep(MINUTE).await;
+    assert_eq!(warnings.count(), 4);
+    let listed = engine.indeterminate(10).await.unwrap();
+    assert!(!listed.age.is_zero(), "that of the walk");
+    lost.insert(stuck);
+    let (key, state) = listed.keys[0].clone();
+    let listed: HashSet<_> = listed.keys.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(listed, lost);
+
+    // One of that walk's keys is lost again, by a holder that is gone.
+    let applied = Resolution::applied(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}"));
+    engine.resolve(&key, &state, applied).await.unwrap();
+    engine.forget(&key).await.unwrap();
+    let payload = ["1", "2", "3", "4"];
+    let payload = payload.map(|payload| (IdempotencyKey::of(&request(payload)), payload));
+    let (_, payload) = payload.iter().find(|(known, _)| *known == key).unwrap();
+    abandon(&store, engine.namespace(), payload).await;
+    refusing.store(true, Ordering::SeqCst);
+    sleep(2 * SECOND).await;
+    let error = engine.indeterminate(10).await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+}
+
+/// A store in which so many records cannot be read.
+struct Damaged(MemoryStore, u64);
+
+impl Damaged {
+    fn keys(&self) -> impl Iterator<Item = IdempotencyKey> {
+        (0..self.1).map(|n| {
+            let mut bytes = [0xff; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            IdempotencyKey::from_bytes(bytes)
+        })
+    }
+}
+
+impl Store for Damaged {
+    delegate!(0: apply);
+
+    fn look<'a>(
+        &'a self,
+        name: &'a RecordName,
+    ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
+        Box::pin(async move {
+            match self.keys().any(|key| key == name.key) {
+                true => Err(StoreError::unreadable("damaged")),
+                false => self.0.look(name).await,
+            }
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        query: &'a ListQuery,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let mut page = self.0.list(namespace, query).await?;
+            for key in self.keys() {
+                let name = RecordName::new(namespace.clone(), key);
+                page.add_unreadable(UnreadableRecord::new(name, "damaged"));
+            }
+            Ok(page)
+        })
+    }
+}
+
+/// Red without `MAX_WARNED`: all at once. Red where a walk forgets which it has warned
+/// of: the first ten again. Red where those that were warned of before take the places of
+/// the others: the second walk named none of the 15 that were left.
+#[tokio::test(start_paused = true)]
+async fn unreadable_records_are_each_named_once_and_few_at_a_time() {
+    let warnings = Warnings::default();
+    let _here = warnings.listen();
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let _engine = watching(&upstream, Damaged(MemoryStore::new(), 25)).await;
+    let told = || warnings.of("a record cannot be read");
+    sleep(SECOND).await;
+    for expected in [10, 20, 25, 25] {
+        assert_eq!(told().len(), expected, "{:?}", told());
+        sleep(MINUTE).await;
+    }
+    let told: HashSet<_> = told().into_iter().collect();
+    assert_eq!(told.len(), 25, "each another one");
+    assert!(told.iter().all(|text| text.contains("records=25")));
+}
+
+/// Red where the last walk does not remember them: none. Red without the bound: all 25
+/// where 5 are asked for.
+#[tokio::test(start_paused = true)]
+async fn unreadable_records_of_the_last_walk_are_listed() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let engine = watching(&upstream, Damaged(MemoryStore::new(), 25)).await;
+    sleep(SECOND).await;
+    let listed = engine.indeterminate(100).await.unwrap();
+    assert_eq!((listed.unreadable.len(), listed.age), (25, SECOND));
+    let listed = engine.indeterminate(5).await.unwrap();
+    assert_eq!((listed.unreadable.len(), listed.age), (5, Duration::ZERO));
+}
+
+/// Each page takes most of the time that it may, so that three of them take longer than
+/// the minute between two walks.
+///
+/// Red with a minute in `WALK_WITHIN`: each walk ended early, with three keys of six.
+#[tokio::test(start_paused = true)]
+async fn slow_walk_comes_to_its_end() {
+    let warnings = Warnings::default();
+    let _here = warnings.listen();
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let slow = Slow(MemoryStore::new(), Arc::default(), 25 * SECOND);
+    let engine = watching(&upstream, slow).await;
+    for payload in ["1", "2", "3", "4", "5", "6"] {
+        engine.execute(request(payload)).await.unwrap_err();
+    }
+    sleep(10 * MINUTE).await;
+    assert_eq!(warnings.of("ended early"), Vec::<String>::new());
+    assert_eq!(warnings.count(), 6);
+}

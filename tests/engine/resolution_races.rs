@@ -1,0 +1,209 @@
+//! A resolution whose record changes between the looks, and one whose store fails.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{
+    BoxFuture, Engine, Error, Fingerprint, MemoryStore, RecordName, RecordState, Resolution, Store,
+    StoreError,
+};
+use tokio::time::advance;
+
+use super::SECOND;
+use super::ownership::{answer, key};
+
+type Which = fn(&Event) -> bool;
+
+/// Which command is meant, and what comes before it.
+type Others = (Which, Vec<Event>);
+
+/// A store to which these commands of others come right before the first that is
+/// meant.
+#[derive(Clone)]
+struct Before {
+    store: MemoryStore,
+    what: Arc<Mutex<Option<Others>>>,
+}
+
+impl Store for Before {
+    delegate!(store: look);
+
+    fn apply<'a>(
+        &'a self,
+        name: &'a RecordName,
+        event: Event,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        let mut what = self.what.lock().unwrap();
+        let now = what.take_if(|(which, _)| which(&event));
+        drop(what);
+        Box::pin(async move {
+            for event in now.into_iter().flat_map(|(_, events)| events) {
+                let answer = self.store.apply(name, event.clone()).await?;
+                let expected = matches!(answer, Answer::Done | Answer::Lost(_));
+                assert!(expected, "{event:?}: {answer:?}");
+            }
+            self.store.apply(name, event).await
+        })
+    }
+}
+
+/// Holders of the same request.
+fn holder(lease: u8) -> Claim {
+    Claim {
+        lease: LeaseId::from_bytes([lease; 16]),
+        fingerprint: Fingerprint::from_bytes([9; 32]),
+        lease_ttl: SECOND,
+        retention: 3600 * SECOND,
+        attempts: Attempts::default(),
+        about: Default::default(),
+    }
+}
+
+fn seen(rev: u64, lease: u8) -> Revision {
+    let lease = LeaseId::from_bytes([lease; 16]);
+    Revision { rev, lease }
+}
+
+fn release(lease: u8) -> Event {
+    Event::Release {
+        claim: holder(lease),
+        step: 9,
+        verdict: None,
+    }
+}
+
+/// Resolves the first holder, who was lost, while the others do this before the
+/// commands of that kind; and what is in the store then.
+async fn resolve(
+    which: Which,
+    others: Vec<Event>,
+    resolution: Resolution,
+) -> (Result<(), Error>, RecordState) {
+    let store = Before {
+        store: MemoryStore::new(),
+        what: Arc::default(),
+    };
+    let upstream = ScriptedUpstream::new(|_| Step::Reset);
+    let engine = Engine::builder(upstream).store(store.clone());
+    let engine = engine.start().await.unwrap();
+    let name = RecordName::new(engine.namespace().clone(), key());
+    let claim = holder(1);
+    store.apply(&name, Event::Acquire { claim }).await.unwrap();
+    advance(2 * SECOND).await;
+    let lost = store.look(&name).await.unwrap().unwrap();
+    *store.what.lock().unwrap() = Some((which, others));
+    let resolved = engine.resolve(&key(), &lost, resolution).await;
+    assert!(store.what.lock().unwrap().is_none(), "nobody came between");
+    (resolved, store.look(&name).await.unwrap().unwrap())
+}
+
+fn takes_over(event: &Event) -> bool {
+    matches!(event, Event::TakeOver { .. })
+}
+
+fn resolves(event: &Event) -> bool {
+    matches!(event, Event::Resolve { .. })
+}
+
+fn applied() -> Resolution {
+    Resolution::applied(answer("found"))
+}
+
+/// Between the look and the notice, somebody resolves the loss, executes the same
+/// request again and is lost, too. Red where that one is resolved, which nobody
+/// has looked for.
+#[tokio::test(start_paused = true)]
+async fn a_later_loss_of_the_same_request_is_not_resolved() {
+    let others = || {
+        vec![
+            Event::TakeOver {
+                claim: holder(2),
+                seen: seen(1, 1),
+                watched: false,
+            },
+            Event::Resolve {
+                lease: LeaseId::from_bytes([7; 16]),
+                seen: seen(2, 1),
+                fingerprint: holder(1).fingerprint,
+                resolution: Resolution::not_applied(),
+                origin: Default::default(),
+                ttl: SECOND,
+            },
+            Event::TakeOver {
+                claim: holder(3),
+                seen: seen(3, 1),
+                watched: false,
+            },
+            Event::Enter {
+                claim: holder(3),
+                step: 1,
+                phase: Phase::Dispatched,
+            },
+            Event::Abandon {
+                claim: holder(3),
+                step: 2,
+                cause: "reset".into(),
+            },
+        ]
+    };
+    let not_applied = Resolution::not_applied().despite_clocks();
+    for resolution in [applied(), not_applied] {
+        let (resolved, left) = resolve(takes_over, others(), resolution).await;
+        assert!(
+            matches!(resolved, Err(Error::NotIndeterminate { .. })),
+            "{resolved:?}"
+        );
+        assert!(
+            matches!(left, RecordState::Indeterminate { .. }),
+            "{left:?}"
+        );
+    }
+}
+
+/// The lost holder's own proof that nothing was executed came first. Red where
+/// `applied` is taken for done: the answer that was found is nowhere; and where
+/// `not_applied`, which it now is, is refused.
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_has_healed_is_not_applied() {
+    for which in [takes_over as Which, resolves] {
+        let (resolved, left) = resolve(which, vec![release(1)], applied()).await;
+        assert!(
+            matches!(resolved, Err(Error::NotIndeterminate { .. })),
+            "{resolved:?}"
+        );
+        assert!(matches!(left, RecordState::Released { .. }), "{left:?}");
+    }
+    let not_applied = Resolution::not_applied().despite_clocks();
+    let (resolved, left) = resolve(takes_over, vec![release(1)], not_applied).await;
+    assert!(resolved.is_ok(), "{resolved:?}");
+    assert!(matches!(left, RecordState::Released { .. }), "{left:?}");
+}
+
+/// A failure is followed up once, a refusal is not, and both are told.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_told_to_who_resolves() {
+    for (fault, tries) in [(Fault::Fail, 2), (Fault::Refuse, 1)] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = sent.clone();
+        let store = FaultyStore::new(MemoryStore::new(), move |operation| match operation.event {
+            Some(Event::Resolve { .. }) => {
+                count.fetch_add(1, Ordering::SeqCst);
+                fault.clone()
+            }
+            _ => Fault::Pass,
+        });
+        let upstream = ScriptedUpstream::new(|_| Step::Reset);
+        let engine = Engine::builder(upstream).store(store.clone());
+        let engine = engine.start().await.unwrap();
+        let name = RecordName::new(engine.namespace().clone(), key());
+        let claim = holder(1);
+        store.apply(&name, Event::Acquire { claim }).await.unwrap();
+        advance(2 * SECOND).await;
+        let lost = store.look(&name).await.unwrap().unwrap();
+        let error = engine.resolve(&key(), &lost, applied()).await.unwrap_err();
+        assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+        assert_eq!(sent.load(Ordering::SeqCst), tries);
+    }
+}

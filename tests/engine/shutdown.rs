@@ -1,0 +1,304 @@
+//! The engine's end while its store is down, and what it leaves behind: nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use genesys_once::record::Event;
+use genesys_once::testing::{Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step};
+use genesys_once::{
+    AccessToken, BoxFuture, Call, Engine, EngineMessage, Error, MemoryStore, Namespace, Outcome,
+    SendError, Upstream,
+};
+use ractor::rpc::CallResult;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::actor_failure::{End, ask, end, told};
+use super::{SECOND, request, until};
+
+/// A store that hangs from the moment on when the switch is on.
+fn hanging(store: &MemoryStore, on: &Arc<AtomicBool>) -> FaultyStore {
+    let on = on.clone();
+    let never = Fault::After(3600 * SECOND, Box::new(Fault::Fail));
+    FaultyStore::new(store.clone(), move |_| match on.load(Ordering::SeqCst) {
+        true => never.clone(),
+        false => Fault::Pass,
+    })
+}
+
+/// I3. Red when those who wait are answered only after the record was settled,
+/// and when a cut-off execution waits for its store to come back.
+#[tokio::test(start_paused = true)]
+async fn past_the_grace_nobody_waits_for_a_store_that_hangs() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
+    let (store, on) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
+    let engine = Engine::builder(upstream.clone()).store(hanging(&store, &on));
+    let engine = engine.start().await.unwrap();
+    let start = Instant::now();
+    let waiter = tokio::spawn({
+        let waiter = ask(&engine);
+        async move { (waiter.await, start.elapsed()) }
+    });
+    upstream.ledger().wait_for(1).await;
+    on.store(true, Ordering::SeqCst);
+    let drained = timeout(3600 * SECOND, engine.shutdown(5 * SECOND)).await;
+    let ended = start.elapsed();
+    assert_eq!(drained.expect("the engine ends").cut_off, 1);
+    let (answer, told) = waiter.await.unwrap();
+    assert!(matches!(answer.unwrap(), Err(Error::Stopped)));
+    assert!(told < 6 * SECOND, "{told:?}");
+    // One last try, which has the store's own time.
+    assert!(ended < 8 * SECOND, "{ended:?}");
+}
+
+/// The outcome is known and the store is down: callers have their answer, and
+/// the end of the engine does not wait for the store beyond the grace.
+///
+/// Red when the wait for the store does not look at the cut.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_cannot_be_recorded_does_not_hold_the_end_up() {
+    for back in [true, false] {
+        let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+        let (store, down) = (MemoryStore::new(), Arc::new(AtomicBool::new(true)));
+        let broken = FaultyStore::new(store.clone(), {
+            let down = down.clone();
+            move |operation| match operation.event {
+                Some(Event::Complete { .. }) if down.load(Ordering::SeqCst) => Fault::Fail,
+                _ => Fault::Pass,
+            }
+        });
+        let engine = Engine::builder(upstream.clone()).store(broken);
+        let engine = engine.start().await.unwrap();
+        assert!(!engine.execute(request("{}")).await.unwrap().recorded());
+        let start = Instant::now();
+        let closing = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.shutdown(20 * SECOND).await }
+        });
+        tokio::time::sleep(2 * SECOND).await;
+        assert!(!closing.is_finished(), "it waits for the store");
+        down.store(!back, Ordering::SeqCst);
+        let drained = timeout(3600 * SECOND, closing).await.unwrap().unwrap();
+        assert_eq!(drained.is_clean(), back);
+        if back {
+            assert_eq!(end(&store, &upstream, "recorded").await, End::Cached);
+            assert!(start.elapsed() < 20 * SECOND);
+        } else {
+            assert!(start.elapsed() < 23 * SECOND, "{:?}", start.elapsed());
+        }
+    }
+}
+
+/// A platform whose answers wait until the test opens the gate.
+struct Gated {
+    platform: ScriptedUpstream,
+    gate: Arc<Semaphore>,
+}
+
+impl Upstream for Gated {
+    fn namespace(&self) -> Namespace {
+        self.platform.namespace()
+    }
+
+    fn send<'a>(
+        &'a self,
+        call: &'a Call,
+        token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
+        Box::pin(async move {
+            let answer = self.platform.send(call, token).await;
+            self.gate.acquire().await.unwrap().forget();
+            answer
+        })
+    }
+}
+
+/// Callers by message are answered although the engine ends with the flight:
+/// with many of them, the root is at its end before their answers are under way.
+///
+/// Red without the delivery in `post_stop`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_reply_port_gets_its_answer_before_the_engine_ends() {
+    let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let gate = Arc::new(Semaphore::new(0));
+    let upstream = Gated {
+        platform: platform.clone(),
+        gate: gate.clone(),
+    };
+    let engine = Engine::builder(upstream).start().await.unwrap();
+    let callers: Vec<_> = (0..2_000)
+        .map(|_| {
+            let actor = engine.actor().clone();
+            let asked = |port| EngineMessage::Execute(request("{}"), port);
+            tokio::spawn(async move { actor.call(asked, None).await.unwrap() })
+        })
+        .collect();
+    let deadline = Instant::now() + 30 * SECOND;
+    while engine.stats().waiting < 2_000 {
+        assert!(Instant::now() < deadline, "they do not arrive");
+        tokio::time::sleep(SECOND / 100).await;
+    }
+    let closing = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.shutdown(60 * SECOND).await }
+    });
+    let asked = || engine.execute_within(request("{}"), Duration::ZERO);
+    while !matches!(asked().await, Err(Error::Stopped)) {
+        tokio::task::yield_now().await;
+    }
+    gate.add_permits(1);
+    assert!(closing.await.unwrap().is_clean());
+    for caller in callers {
+        match caller.await.unwrap() {
+            CallResult::Success(answer) => assert!(answer.is_ok(), "{answer:?}"),
+            other => panic!("its port was dropped: {other:?}"),
+        }
+    }
+    assert_eq!(platform.ledger().total(), 1);
+}
+
+/// Red when ports are not asked whether somebody still listens.
+#[tokio::test(start_paused = true)]
+async fn a_caller_by_message_that_gives_up_frees_its_place() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let ask = || {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let message = EngineMessage::Execute(request("{}"), sender.into());
+        engine.actor().send_message(message).unwrap();
+        receiver
+    };
+    let (stays, goes) = (ask(), ask());
+    until("both wait", || engine.stats().waiting == 2).await;
+    drop(goes);
+    tokio::time::sleep(2 * SECOND).await;
+    let stats = engine.stats();
+    assert_eq!((stats.waiting, stats.executions), (1, 1));
+    assert!(stays.await.unwrap().is_ok());
+    assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Red when the renewal of a token is a timer of ractor's, which outlives its
+/// actor: a task is then left behind for two days.
+#[test]
+fn nothing_is_left_behind_however_the_engine_ends() {
+    type Ending = fn(Engine);
+    let shut: Ending = |engine| {
+        let runtime = Handle::current();
+        runtime.spawn(async move { engine.shutdown(SECOND).await });
+    };
+    let dropped: Ending = |engine| std::thread::spawn(move || drop(engine)).join().unwrap();
+    let killed: Ending = |engine| engine.actor().get_cell().kill();
+    for (name, finish) in [
+        ("shut down", shut),
+        ("dropped", dropped),
+        ("killed", killed),
+    ] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let tasks = || Handle::current().metrics().num_alive_tasks();
+            let tokens = ScriptedTokens::lasting(48 * 3600 * SECOND);
+            let slow = ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND));
+            let upstream = slow.clone().with_tokens(tokens);
+            let engine = Engine::builder(upstream).start().await.unwrap();
+            engine.execute(request("[1]")).await.unwrap();
+            let root = engine.actor().get_cell();
+            let children = root.get_children();
+            assert_eq!(children.len(), 2, "the token actor, and an idle one");
+            // One under way and one by message.
+            let caller = ask(&engine);
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let message = EngineMessage::Execute(request("{}"), sender.into());
+            engine.actor().send_message(message).unwrap();
+            slow.ledger().wait_for(2).await;
+            assert!(tasks() > 3);
+            finish(engine);
+            let told = told(vec![caller], name).await;
+            assert_ne!(told, ["crashed"], "{name}");
+            // An answer, or the end of the port: never a hang.
+            let by_message = timeout(3600 * SECOND, receiver).await.unwrap();
+            assert_eq!(by_message.is_err(), name == "killed", "{name}");
+            let minute = Instant::now() + Duration::from_secs(60);
+            while tasks() > 0 && Instant::now() < minute {
+                tokio::time::sleep(SECOND).await;
+            }
+            assert_eq!(tasks(), 0, "{name}: tasks are left behind");
+            for actor in children.iter().chain([&root]) {
+                assert_eq!(actor.get_status(), ractor::ActorStatus::Stopped, "{name}");
+            }
+        });
+    }
+}
+
+/// `shutdown` means that the tree holds nothing any more: a store of which the
+/// caller then drops the last handle is gone, and its file can be opened.
+///
+/// Red when the end is reported before the root has given up its state.
+#[test]
+fn store_is_free_once_shutdown_returns() {
+    /// Keeps what the root's end tells it until it ends itself.
+    struct Embedder;
+    #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
+    impl ractor::Actor for Embedder {
+        type Msg = ();
+        type State = Vec<ractor::SupervisionEvent>;
+        type Arguments = ();
+
+        async fn pre_start(
+            &self,
+            _: ractor::ActorRef<()>,
+            (): (),
+        ) -> Result<Self::State, ractor::ActorProcessingErr> {
+            Ok(Vec::new())
+        }
+
+        async fn handle_supervisor_evt(
+            &self,
+            _: ractor::ActorRef<()>,
+            event: ractor::SupervisionEvent,
+            kept: &mut Self::State,
+        ) -> Result<(), ractor::ActorProcessingErr> {
+            kept.push(event);
+            Ok(())
+        }
+    }
+
+    let several = || tokio::runtime::Builder::new_multi_thread();
+    let one = || tokio::runtime::Builder::new_current_thread();
+    for (flavour, mut runtime) in [("several", several()), ("one", one())] {
+        let runtime = runtime.enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (above, _) = ractor::Actor::spawn(None, Embedder, ()).await.unwrap();
+            for round in 0..40 {
+                let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+                let store = Arc::new(MemoryStore::new());
+                let held = Arc::downgrade(&store);
+                let mut engine = Engine::builder(upstream).store(store);
+                // The watcher has the store as well.
+                if round % 4 < 2 {
+                    engine = engine.watch_indeterminate(Duration::from_secs(60));
+                }
+                let engine = match round % 2 {
+                    0 => engine.start().await.unwrap(),
+                    _ => engine.start_linked(above.get_cell()).await.unwrap(),
+                };
+                let (sender, receiver) = tokio::sync::oneshot::channel();
+                let message = EngineMessage::Execute(request("{}"), sender.into());
+                engine.actor().send_message(message).unwrap();
+                engine.execute(request("[1]")).await.unwrap();
+                receiver.await.unwrap().unwrap();
+                assert!(engine.shutdown(5 * SECOND).await.is_clean());
+                drop(engine);
+                let holders = held.strong_count();
+                assert_eq!(holders, 0, "{flavour}, round {round}");
+            }
+            above.stop(None);
+        });
+    }
+}

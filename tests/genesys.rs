@@ -1,0 +1,23 @@
+//! `GenesysCloud` against real sockets: what goes on the wire byte for byte,
+//! and of every failure whether it is known to have come before the first byte.
+#![cfg(all(feature = "genesys", feature = "testing"))]
+
+mod support;
+
+mod genesys {
+    mod burst;
+    mod common;
+    mod connection_reuse;
+    mod execute;
+    mod failures;
+    mod large_requests;
+    mod lease;
+    mod malformed_bodies;
+    mod proxies;
+    mod server;
+    mod stalls;
+    mod tls;
+    mod token;
+
+    use common::*;
+}

@@ -1,0 +1,166 @@
+//! Requests that are larger than one write: refused, cut off or answered while
+//! they leave. What is called proven must be true of the bytes that came.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use genesys_once::Call;
+
+use super::connection_reuse::in_threads;
+use super::server::{Server, answer};
+use super::tls::identity;
+use super::{call, cloud, send};
+
+/// Ends a test's wait where the server reads nothing; nothing is measured.
+const SOON: Duration = Duration::from_millis(300);
+
+/// Larger than what the sockets of `Server::narrow` take.
+const HUGE: usize = 6 << 20;
+
+fn large(size: usize) -> Call {
+    call(format!("\"{}\"", "x".repeat(size - 2)))
+}
+
+#[tokio::test]
+async fn large_body_arrives_whole() {
+    let (acceptor, pem) = identity(false);
+    let plain = Server::answering(answer("200 OK", "", "{}")).await;
+    let tls = Server::start(move |connection| {
+        let acceptor = acceptor.clone();
+        async move {
+            let accept = connection.upgrade(|tcp| acceptor.accept(tcp));
+            let mut connection = accept.await.unwrap();
+            while connection.request().await.is_some() {
+                connection
+                    .write(answer("200 OK", "", "{}").as_bytes())
+                    .await;
+            }
+        }
+    })
+    .await;
+    for (server, cloud) in [
+        (&plain, cloud(&plain.url())),
+        (&tls, cloud(&tls.https_url()).root_certificate(pem)),
+    ] {
+        let sizes = [65_536, 65_537, 100_000, 1 << 20, 3 << 20];
+        for size in sizes {
+            let call = large(size);
+            assert_eq!(send(&cloud, &call).await.unwrap().body(), "{}");
+            let request = server.requests().pop().unwrap();
+            let body = request.split("\r\n\r\n").nth(1).unwrap();
+            assert!(body.as_bytes() == call.body(), "{size}");
+        }
+        // And the connection is as good as it was.
+        assert_eq!(server.connections(), 1);
+    }
+}
+
+/// Red when the whole body is handed over at once.
+#[tokio::test]
+async fn connection_that_ends_within_a_large_request_proves_that_it_was_not_whole() {
+    for resets in [true, false] {
+        let server = Server::narrow(move |mut connection| async move {
+            connection.skip(100_000).await;
+            if resets {
+                connection.reset();
+            }
+        })
+        .await;
+        let error = send(&cloud(&server.url()), &large(HUGE)).await.unwrap_err();
+        assert!(!error.may_have_left(), "{error:?}");
+        // It was not sent again either.
+        assert_eq!(server.connections(), 1);
+    }
+}
+
+/// The other side of it: a server that had all of it may have executed it.
+#[tokio::test]
+async fn large_request_that_arrived_whole_may_have_been_executed() {
+    for size in [65_537, 300_000, HUGE] {
+        for resets in [true, false] {
+            let server = Server::start(move |mut connection| async move {
+                connection.request().await.unwrap();
+                if resets {
+                    connection.reset();
+                }
+            })
+            .await;
+            let error = send(&cloud(&server.url()), &large(size)).await.unwrap_err();
+            assert!(error.may_have_left(), "{size}: {error:?}");
+            assert_eq!(server.requests().len(), 1);
+        }
+    }
+}
+
+/// As gateways refuse what is too large: after the head, without reading the rest.
+/// Closing such a connection resets it, and the answer may be lost.
+///
+/// Red when the whole body is handed over at once, or its end without a pause: some
+/// of these are then unknown.
+#[tokio::test(flavor = "multi_thread")]
+async fn early_refusal_of_a_large_request_is_never_unknown() {
+    for size in [100_000, 900_000, HUGE] {
+        let (url, _) = in_threads(|mut stream| {
+            stream.read_exact(&mut [0; 1000]).unwrap();
+            let refusal = answer("413 Payload Too Large", "connection: close\r\n", "{}");
+            let _ = stream.write_all(refusal.as_bytes());
+        });
+        let (cloud, call) = (cloud(&url), large(size));
+        let (mut answered, mut unsent) = (0, 0);
+        for _ in 0..20 {
+            match send(&cloud, &call).await {
+                Ok(outcome) => {
+                    assert_eq!(outcome.status(), 413);
+                    answered += 1;
+                }
+                Err(error) => {
+                    assert!(!error.may_have_left(), "{size}: {error:?}");
+                    unsent += 1;
+                }
+            }
+        }
+        println!("{size}: {answered} answered, {unsent} unsent");
+    }
+}
+
+/// Red when the whole body is handed over at once.
+#[tokio::test]
+async fn attempt_that_ends_within_a_large_request_proves_that_it_was_not_whole() {
+    let (went, gone) = tokio::sync::watch::channel(false);
+    let server = Server::narrow(move |mut connection| {
+        let mut gone = gone.clone();
+        async move {
+            let _ = gone.wait_for(|gone| *gone).await;
+            // All that came, and never the end of it.
+            assert!(connection.request().await.is_none());
+        }
+    })
+    .await;
+    let cloud = cloud(&server.url()).attempt_timeout(SOON);
+    let error = send(&cloud, &large(HUGE)).await.unwrap_err();
+    assert!(!error.may_have_left(), "{error:?}");
+    went.send_replace(true);
+    server.idle().await;
+    assert_eq!((server.connections(), server.requests().len()), (1, 0));
+}
+
+/// A server that answers and does not refuse the request may have acted, whatever it
+/// had.
+///
+/// Red without `acted_on`.
+#[tokio::test]
+async fn answer_that_comes_before_the_request_is_whole_proves_nothing() {
+    for status in ["200 OK", "502 Bad Gateway"] {
+        let server = Server::narrow(move |mut connection| async move {
+            connection.skip(1000).await;
+            let begun = format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\n\r\nab");
+            connection.write(begun.as_bytes()).await;
+            // It reads no more.
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let cloud = cloud(&server.url()).attempt_timeout(2 * SOON);
+        let error = send(&cloud, &large(HUGE)).await.unwrap_err();
+        assert!(error.may_have_left(), "{status}: {error:?}");
+    }
+}

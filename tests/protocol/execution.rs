@@ -1,0 +1,291 @@
+//! The typestates driven by hand, under virtual time: what a holder may do that
+//! was stopped, was slow, or died.
+
+use std::time::Duration;
+
+use genesys_once::execution::{Attempt, Execution, Hashed, Lock, Locked, Terms};
+use genesys_once::record::Phase;
+use genesys_once::testing::{ScriptedUpstream, Step, answers};
+use genesys_once::{
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Namespace, RecordName,
+    RecordState, Resolution, Served, Store, Upstream as _,
+};
+use tokio::time::{advance, sleep};
+
+mod acquire;
+mod attempts;
+mod leases;
+mod send_deadline;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn request() -> DataActionRequest {
+    DataActionRequest::new("custom_-_refund", "{}").unwrap()
+}
+
+fn namespace() -> Namespace {
+    ScriptedUpstream::new(|_| Step::Silent).namespace()
+}
+
+fn terms() -> Terms {
+    let mut terms = Terms::default();
+    terms.lease = SECOND;
+    terms
+}
+
+fn hashed() -> Execution<Hashed> {
+    Execution::new(request(), namespace())
+}
+
+async fn locked(store: &dyn Store) -> Execution<Locked> {
+    match hashed().lock(store, &terms()).await.unwrap() {
+        Lock::Locked(locked) => locked,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(store: &MemoryStore) -> Option<RecordState> {
+    let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
+    store.look(&name).await.unwrap()
+}
+
+fn ok_after(delay: Duration) -> ScriptedUpstream {
+    ScriptedUpstream::new(move |_| Step::ok("{}").after(delay))
+}
+
+fn ok() -> ScriptedUpstream {
+    ScriptedUpstream::new(|_| Step::ok("{}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_hashed_to_cached() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let Attempt::Executed(executed) = locked(&store)
+        .await
+        .execute(&store, &upstream, None)
+        .await
+        .unwrap()
+    else {
+        panic!("not executed")
+    };
+    assert_eq!(executed.outcome().status().as_u16(), 200);
+    let cached = executed.cache(&store).await.unwrap();
+    assert_eq!(cached.left(), 24 * 3600 * SECOND);
+    assert_eq!(cached.into_reply().served(), Served::Upstream);
+    match hashed().lock(&store, &terms()).await.unwrap() {
+        Lock::Cached(cached) => assert_eq!(cached.into_reply().served(), Served::Store),
+        other => panic!("{other:?}"),
+    }
+    upstream
+        .ledger()
+        .assert_exactly_once([&IdempotencyKey::of(&request())]);
+}
+
+/// I4. Red when `Complete` does not look whose record it is.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
+    let (store, upstream) = (MemoryStore::new(), ok());
+    // Executed, and stopped before the outcome was recorded.
+    let late = |store: MemoryStore, upstream: ScriptedUpstream| async move {
+        match locked(&store)
+            .await
+            .execute(&store, &upstream, None)
+            .await
+            .unwrap()
+        {
+            Attempt::Executed(executed) => executed,
+            other => panic!("{other:?}"),
+        }
+    };
+    let executed = late(store.clone(), upstream.clone()).await;
+    advance(2 * SECOND).await;
+    let taken = hashed().lock(&store, &terms()).await.unwrap();
+    assert!(
+        matches!(taken, Lock::Taken(_, RecordState::Indeterminate { .. })),
+        "{taken:?}"
+    );
+    let reply = executed.cache(&store).await.unwrap().into_reply();
+    assert!(reply.recorded());
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Cached { .. })
+    ));
+
+    // The same, but somebody said that it was not applied, and it was repeated.
+    let (store, upstream) = (MemoryStore::new(), ok());
+    let executed = late(store.clone(), upstream.clone()).await;
+    advance(2 * SECOND).await;
+    let engine = Engine::builder(upstream.clone())
+        .store(store.clone())
+        .lease(SECOND)
+        .store_timeout(SECOND);
+    let engine = engine.start().await.unwrap();
+    engine.execute(request()).await.unwrap_err();
+    advance(100 * SECOND).await;
+    let key = IdempotencyKey::of(&request());
+    let lost = engine.inspect(&key).await.unwrap().unwrap();
+    engine
+        .resolve(&key, &lost, Resolution::not_applied())
+        .await
+        .unwrap();
+    engine.execute(request()).await.unwrap();
+    let theirs = state(&store).await.unwrap().seen();
+    let reply = executed.cache(&store).await.unwrap().into_reply();
+    assert!(!reply.recorded());
+    assert_eq!(state(&store).await.unwrap().seen(), theirs);
+}
+
+/// Dropped in mid-way, the request may have been executed.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
+    let (store, upstream) = (MemoryStore::new(), ok_after(10 * SECOND));
+    let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
+
+    let holder = locked(&store).await;
+    let progress = holder.progress().clone();
+    assert!(!progress.is_settled() && !progress.is_unproven());
+    let executing = tokio::spawn({
+        let (store, upstream) = (store.clone(), upstream.clone());
+        async move { holder.execute(&store, &upstream, None).await }
+    });
+    upstream.ledger().wait_for(1).await;
+    executing.abort();
+    assert!(executing.await.is_err());
+    assert!(progress.is_unproven());
+    progress.finish(&store, &name).await.unwrap();
+    assert!(progress.is_settled());
+    assert!(matches!(
+        state(&store).await,
+        Some(RecordState::Indeterminate { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unproven_attempt_cannot_be_released_by_hand() {
+    let (store, upstream) = (MemoryStore::new(), ScriptedUpstream::new(|_| Step::Reset));
+    let mut terms = terms();
+    terms.on_unknown = genesys_once::OnUnknown::Retry;
+    let Lock::Locked(holder) = hashed().lock(&store, &terms).await.unwrap() else {
+        panic!()
+    };
+    let attempt = holder.execute(&store, &upstream, None).await.unwrap();
+    let Attempt::Unproven(holder, _) = attempt else {
+        panic!("{attempt:?}")
+    };
+    // While it waits it stays in `Dispatched`: nobody may take over.
+    let (holder, ()) = holder.pause(&store, sleep(SECOND)).await;
+    let now = state(&store).await;
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Dispatched,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
+    let error = holder.release(&store).await.unwrap_err();
+    assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
+}
+
+/// A restart of the store without persistence, an eviction, a flush: the living
+/// holder puts its record back, so that nobody else begins.
+#[tokio::test(start_paused = true)]
+async fn an_absent_record_is_put_back_while_the_request_is_on_the_wire() {
+    let (store, upstream) = (MemoryStore::new(), ok_after(10 * SECOND));
+    let holder = locked(&store).await;
+    // From here on another store answers: one that forgot everything.
+    let empty = MemoryStore::new();
+    let executing = tokio::spawn({
+        let (store, upstream) = (empty.clone(), upstream.clone());
+        async move { holder.execute(&store, &upstream, None).await }
+    });
+    sleep(2 * SECOND).await;
+    let now = state(&empty).await;
+    assert!(
+        matches!(
+            now,
+            Some(RecordState::Locked {
+                phase: Phase::Dispatched,
+                ..
+            })
+        ),
+        "{now:?}"
+    );
+    let Attempt::Executed(executed) = executing.await.unwrap().unwrap() else {
+        panic!()
+    };
+    assert!(
+        executed
+            .cache(&empty)
+            .await
+            .unwrap()
+            .into_reply()
+            .recorded()
+    );
+}
+
+/// Red when an answer that proves that nothing was executed is not noted at
+/// once: whoever drops the execution then has an indeterminate key.
+#[tokio::test(start_paused = true)]
+async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
+    let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
+    for step in [
+        Step::RateLimited(SECOND),
+        Step::Refused,
+        Step::status(403, "{}"),
+    ] {
+        let (store, upstream) = (
+            MemoryStore::new(),
+            ScriptedUpstream::new(move |_| step.clone()),
+        );
+        let attempt = locked(&store)
+            .await
+            .execute(&store, &upstream, None)
+            .await
+            .unwrap();
+        let Attempt::NotExecuted(holder, ..) = attempt else {
+            panic!("{attempt:?}")
+        };
+        let progress = holder.progress().clone();
+        drop(holder);
+        assert!(!progress.is_settled() && !progress.is_unproven());
+        progress.finish(&store, &name).await.unwrap();
+        let now = state(&store).await;
+        assert!(matches!(now, Some(RecordState::Released { .. })), "{now:?}");
+    }
+}
+
+/// Nobody may ever ask for such a key again. Red when the store lists what is
+/// indeterminate alone, and when `resolve` does not look at a lapsed lock.
+#[tokio::test(start_paused = true)]
+async fn a_lost_holder_s_key_is_listed_and_resolved_though_nobody_asks_for_it() {
+    let applied = Resolution::applied(answers::json(200, "{}"));
+    for (resolution, calls) in [(Resolution::not_applied(), 1), (applied, 0)] {
+        let (store, upstream) = (MemoryStore::new(), ok());
+        drop(locked(&store).await);
+        let engine = Engine::builder(upstream.clone()).store(store.clone());
+        let engine = engine.start().await.unwrap();
+        // Live: it may still be answered.
+        assert_eq!(engine.indeterminate(10).await.unwrap().keys, []);
+        advance(2 * SECOND).await;
+        let key = IdempotencyKey::of(&request());
+        let lost = engine.inspect(&key).await.unwrap().unwrap();
+        if resolution == Resolution::not_applied() {
+            let listed = engine.indeterminate(10).await.unwrap().keys;
+            let [(listed, RecordState::Indeterminate { .. })] = &*listed else {
+                panic!("{listed:?}");
+            };
+            assert_eq!(*listed, key);
+            // Its loss was noticed just now.
+            let early = engine.resolve(&key, &lost, Resolution::not_applied()).await;
+            assert!(matches!(early, Err(Error::TooEarly { .. })), "{early:?}");
+            advance(100 * SECOND).await;
+        }
+        engine.resolve(&key, &lost, resolution).await.unwrap();
+        assert_eq!(engine.indeterminate(10).await.unwrap().keys, []);
+        assert!(engine.execute(request()).await.unwrap().is_success());
+        assert_eq!(upstream.ledger().total(), calls);
+    }
+}

@@ -1,0 +1,359 @@
+//! A holder of the model: what an execution does next, and what it makes of an
+//! answer. It never looks at the record but through the answers of the store,
+//! and it sends even where its own clock would have told it that its lease has
+//! lapsed: the model's holders are less careful than the crate's.
+
+use super::command::{Command, Lease, Verb, Version};
+use super::store::{Kind, Reply};
+
+/// Attempts of one execution.
+const TRIES: u8 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// `on_unknown(Hold)`: an attempt whose fate is unknown is the last one.
+    Hold,
+    /// `on_unknown(Retry)`: it may be followed by another one of the same
+    /// holder, and of nobody else.
+    Retry,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Has no execution, or gave the key back, or was told somebody's outcome.
+    Idle,
+    /// Asks for an absent key.
+    Acquire,
+    /// Was answered with its own lease, or waits with an attempt unproven and
+    /// the key in `Dispatched`: extends its lease before it believes in it.
+    Verify,
+    /// Waits for a key that is released or held: takes it over once it may.
+    TakeOver,
+    /// Has the key in `Claimed` (in `Dispatched` with an attempt unproven):
+    /// enters `Dispatched` for the next attempt.
+    Claimed,
+    /// May send.
+    Dispatched,
+    /// Has a request on the wire.
+    OnWire,
+    /// Knows the outcome: completes.
+    Answered,
+    /// Has an unproven attempt and makes no other: abandons.
+    Unknown,
+    /// Is about to wait for its next attempt: enters `Claimed` where it may.
+    Waiting,
+    /// Has nothing unproven: gives the key back.
+    Releasing,
+    /// Has completed or abandoned.
+    Done,
+    /// Crashed.
+    Dead,
+    /// Crashed with a request on the wire, which may still be executed.
+    Adrift,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub at: At,
+    /// How many leases it has used.
+    pub leases: u8,
+    /// The step of its next command, or of its last where it has none.
+    pub step: u8,
+    /// What it is to take over.
+    pub seen: Version,
+    /// Attempts that failed.
+    pub tries: u8,
+    /// Whether the fate of one of them is unknown.
+    pub unproven: bool,
+    /// Whether the lease that it waits for has begun anew since it saw it.
+    pub renewed: bool,
+}
+
+/// What a holder does by itself.
+#[derive(Clone, Copy)]
+pub struct Act {
+    pub what: &'static str,
+    pub then: Holder,
+    /// Whether the platform executes the request.
+    pub executes: bool,
+    /// Whether this is what happens where nothing goes wrong.
+    pub calm: bool,
+}
+
+impl Act {
+    fn plain(what: &'static str, then: Holder) -> Self {
+        Self {
+            what,
+            then,
+            executes: false,
+            calm: false,
+        }
+    }
+}
+
+impl Holder {
+    pub const NEW: Self = Self {
+        at: At::Idle,
+        leases: 0,
+        step: 0,
+        seen: Version::NONE,
+        tries: 0,
+        unproven: false,
+        renewed: false,
+    };
+
+    pub fn rests(self) -> bool {
+        matches!(self.at, At::Idle | At::Done | At::Dead)
+    }
+
+    /// Whether it believes that it may have a request on the wire.
+    pub fn believes(self) -> bool {
+        matches!(self.at, At::Dispatched | At::OnWire)
+    }
+
+    /// Starts an execution under its next lease.
+    pub fn start(self) -> Self {
+        Self {
+            at: At::Acquire,
+            leases: self.leases + 1,
+            ..Self::NEW
+        }
+    }
+
+    pub fn crash(self) -> Option<Self> {
+        match self.at {
+            At::Idle | At::Done | At::Dead | At::Adrift => None,
+            At::OnWire => Some(self.rest(At::Adrift)),
+            _ => Some(self.rest(At::Dead)),
+        }
+    }
+
+    /// The command that it sends until it is answered. `careless` holders write
+    /// `Claimed` although an attempt is unproven.
+    pub fn command(self, lease: Lease, careless: bool) -> Option<Command> {
+        let (verb, step) = match self.at {
+            At::Acquire => (Verb::Acquire, 0),
+            At::Verify => (Verb::ExtendDispatched, self.step),
+            At::TakeOver => (Verb::TakeOver, 0),
+            At::Claimed => (Verb::EnterDispatched, self.step),
+            At::Waiting if self.unproven && !careless => (Verb::EnterDispatched, self.step),
+            At::Waiting => (Verb::EnterClaimed, self.step),
+            At::Answered => (Verb::Complete, self.step),
+            At::Unknown => (Verb::Abandon, self.step),
+            At::Releasing => (Verb::Release, self.step),
+            _ => return None,
+        };
+        Some(Command {
+            verb,
+            lease,
+            step,
+            seen: self.seen,
+        })
+    }
+
+    /// The same where it has seen a version for a whole lease by its own clock.
+    pub fn watched(self, lease: Lease) -> Option<Command> {
+        let command = self.command(lease, false)?;
+        (command.verb == Verb::TakeOver).then_some(Command {
+            verb: Verb::TakeOverWatched,
+            ..command
+        })
+    }
+
+    /// What the heartbeat beside it sends at any time.
+    pub fn heartbeat(self, lease: Lease) -> Option<Command> {
+        let (verb, step) = match self.at {
+            At::Dispatched | At::OnWire | At::Answered => (Verb::ExtendDispatched, self.step),
+            At::Unknown => (Verb::ExtendDispatched, self.step - 1),
+            At::Verify if self.unproven => (Verb::ExtendDispatched, self.step),
+            At::Claimed | At::Waiting if self.unproven => (Verb::ExtendDispatched, self.step - 1),
+            At::Claimed | At::Waiting => (Verb::Extend, 0),
+            _ => return None,
+        };
+        Some(Command {
+            verb,
+            lease,
+            step,
+            seen: Version::NONE,
+        })
+    }
+
+    /// What it does next, having heard the answer to its command.
+    pub fn heard(self, lease: Lease, reply: Reply) -> Self {
+        match (self.at, reply) {
+            (At::Acquire | At::Verify, Reply::Done) => self.at(At::Dispatched),
+            (At::Verify, _) if !self.unproven => self.at(At::Acquire),
+            (At::Acquire, Reply::Is(rec)) => match rec.kind {
+                Kind::Dispatched if rec.lease == lease => self.at(At::Verify),
+                Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
+                    self.take_over(rec.version())
+                }
+                // Somebody lapsed it before this holder was told that it had
+                // it: nothing was sent, and that is the proof. A lease is that of
+                // one execution.
+                Kind::Claimed | Kind::Indeterminate | Kind::Released if rec.lease == lease => {
+                    self.give_up()
+                }
+                Kind::Released => self.take_over(rec.version()),
+                _ => self.rest(At::Idle),
+            },
+            (At::TakeOver, Reply::Done) => Self {
+                seen: Version::NONE,
+                renewed: false,
+                ..self.next(At::Claimed)
+            },
+            (At::TakeOver, Reply::Is(rec)) => match rec.kind {
+                Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
+                    self.take_over(rec.version())
+                }
+                Kind::Released if rec.lease != lease => self.take_over(rec.version()),
+                _ => self.give_up(),
+            },
+            (At::Claimed, Reply::Done) => self.at(At::Dispatched),
+            (At::Waiting, Reply::Done) => self.next(At::Claimed),
+            (At::Answered | At::Unknown, _) => self.rest(At::Done),
+            (At::Releasing, _) => self.rest(At::Idle),
+            _ => self.give_up(),
+        }
+    }
+
+    /// What it may do without the store.
+    pub fn acts(self, policy: Policy, mut act: impl FnMut(Act)) {
+        match self.at {
+            At::Acquire | At::Verify | At::TakeOver | At::Claimed | At::Waiting => {
+                act(Act::plain("gives up", self.give_up()));
+                if self.at == At::Waiting {
+                    // The next step number is all that it relies on.
+                    act(Act::plain("goes on unanswered", self.next(At::Claimed)));
+                }
+            }
+            At::Dispatched => {
+                let then = self.at(At::OnWire);
+                act(Act::plain("gives up", self.give_up()));
+                act(Act {
+                    what: "sends",
+                    then,
+                    executes: false,
+                    calm: true,
+                });
+            }
+            At::OnWire => {
+                act(Act::plain("is refused (429)", self.refused()));
+                for then in self.unknown(policy) {
+                    act(Act::plain("is not executed, nor answered", then));
+                }
+                for then in self.unknown(policy) {
+                    let what = "is executed, its answer lost";
+                    act(Act {
+                        what,
+                        then,
+                        executes: true,
+                        calm: false,
+                    });
+                }
+                let what = "is executed and answered";
+                act(Act {
+                    what,
+                    then: self.at(At::Answered),
+                    executes: true,
+                    calm: true,
+                });
+            }
+            At::Adrift => {
+                let then = self.at(At::Dead);
+                act(Act {
+                    what: "is executed",
+                    then,
+                    executes: true,
+                    calm: false,
+                });
+                act(Act {
+                    what: "is never executed",
+                    then,
+                    executes: false,
+                    calm: true,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn refused(self) -> Self {
+        let tries = self.tries + 1;
+        if tries < TRIES {
+            Self {
+                tries,
+                ..self.next(At::Waiting)
+            }
+        } else {
+            self.give_up()
+        }
+    }
+
+    /// The two ways to wait with an attempt unproven: with a step for it, or
+    /// in `Dispatched` as before.
+    fn unknown(self, policy: Policy) -> impl Iterator<Item = Self> {
+        let unproven = Self {
+            tries: self.tries + 1,
+            unproven: true,
+            ..self
+        };
+        let ways = if policy == Policy::Retry && unproven.tries < TRIES {
+            [
+                Some(unproven.next(At::Waiting)),
+                Some(unproven.at(At::Verify)),
+            ]
+        } else {
+            [Some(unproven.give_up()), None]
+        };
+        ways.into_iter().flatten()
+    }
+
+    /// With an attempt unproven it can only abandon.
+    fn give_up(self) -> Self {
+        let at = if self.unproven {
+            At::Unknown
+        } else {
+            At::Releasing
+        };
+        Self {
+            at,
+            step: self.step + 1,
+            seen: Version::NONE,
+            tries: 0,
+            unproven: false,
+            renewed: false,
+            ..self
+        }
+    }
+
+    fn take_over(self, seen: Version) -> Self {
+        let renewed = self.renewed && seen == self.seen;
+        Self {
+            at: At::TakeOver,
+            seen,
+            renewed,
+            ..self
+        }
+    }
+
+    fn next(self, at: At) -> Self {
+        Self {
+            at,
+            step: self.step + 1,
+            ..self
+        }
+    }
+
+    fn at(self, at: At) -> Self {
+        Self { at, ..self }
+    }
+
+    fn rest(self, at: At) -> Self {
+        Self {
+            at,
+            leases: self.leases,
+            ..Self::NEW
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The store of the model: a record small enough to be explored by the million,
+//! rebuilt as a real [`Record`] for each call of the crate's own `apply`.
+//! No rule is written down here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use genesys_once::record::{
+    Answer, Attempts, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState,
+    Revision, apply,
+};
+use genesys_once::{Fingerprint, Outcome, Resolution, StoredBody};
+
+use super::command::{Command, Lease, NEWCOMER, Verb, Version};
+use super::mutation::Mutation;
+use super::search::Fast;
+
+const ATTEMPTS: Attempts = Attempts {
+    sent: Some(SystemTime::UNIX_EPOCH),
+    count: 1,
+    timeout: Duration::from_secs(65),
+};
+
+const LEASE: Duration = Duration::from_secs(30);
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+const RESULT: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Absent,
+    Claimed,
+    Dispatched,
+    Cached,
+    /// Cached, with the answer that an operator found.
+    Resolved,
+    Indeterminate,
+    Released,
+}
+
+/// A record without what no rule looks at; `live` is the whole of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rec {
+    pub kind: Kind,
+    pub lease: Lease,
+    pub step: u8,
+    pub rev: u8,
+    pub live: bool,
+}
+
+/// An [`Answer`] as a holder reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Done,
+    NotHolder,
+    StaleStep,
+    Is(Rec),
+}
+
+/// The one record, its rules, and what they have answered already.
+pub struct Store {
+    mutation: Option<Mutation>,
+    leases: Vec<LeaseId>,
+    outcome: Arc<Outcome>,
+    resolved: Arc<Outcome>,
+    cause: Arc<str>,
+    answers: HashMap<(Rec, Command), (Rec, Reply), Fast>,
+}
+
+impl Store {
+    pub fn new(mutation: Option<Mutation>) -> Self {
+        Self {
+            mutation,
+            leases: (0..=NEWCOMER)
+                .map(|lease| LeaseId::from_bytes([lease; 16]))
+                .collect(),
+            outcome: Arc::new(Outcome::new(Default::default(), Default::default(), "{}")),
+            resolved: Arc::new(Outcome::new(Default::default(), Default::default(), "X")),
+            cause: Arc::from("lost"),
+            answers: HashMap::default(),
+        }
+    }
+
+    /// How many different questions the rules were asked.
+    pub fn asked(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Applies a command: by the crate's own rules, asked once for each pair of
+    /// record and command, since they are a pure function.
+    pub fn apply(&mut self, rec: Rec, command: Command) -> (Rec, Reply) {
+        if let Some(known) = self.answers.get(&(rec, command)) {
+            return *known;
+        }
+        let answer = match self.mutation {
+            Some(mutation) => {
+                mutation.apply(rec, command, |rec, command| self.by_the_rules(rec, command))
+            }
+            None => {
+                let (next, reply) = self.by_the_rules(rec, command);
+                // The search renumbers revisions, which is right only if they
+                // never stand still at a change, fall, or start again.
+                let mut same = rec;
+                same.live = next.live;
+                assert!(
+                    next.rev > rec.rev || next == same,
+                    "{command}: {rec} became {next} without a higher revision"
+                );
+                (next, reply)
+            }
+        };
+        self.answers.insert((rec, command), answer);
+        answer
+    }
+
+    fn by_the_rules(&self, rec: Rec, command: Command) -> (Rec, Reply) {
+        let current = self.record(rec);
+        let current = current.as_ref().map(|(record, left)| (record, *left));
+        let (next, answer) = apply(current, &self.event(command));
+        let next = next.map_or(Rec::ABSENT, |(record, left)| self.rec(&record, left));
+        (next, self.reply(answer, next))
+    }
+
+    fn record(&self, rec: Rec) -> Option<(Record, Duration)> {
+        let (content, retention) = match rec.kind {
+            Kind::Absent => return None,
+            Kind::Claimed | Kind::Dispatched => {
+                let phase = match rec.kind {
+                    Kind::Claimed => Phase::Claimed,
+                    _ => Phase::Dispatched,
+                };
+                let content = Content::Locked {
+                    phase,
+                    attempts: ATTEMPTS,
+                    about: Default::default(),
+                };
+                (content, RETENTION)
+            }
+            Kind::Cached | Kind::Resolved => (
+                Content::Cached {
+                    outcome: match rec.kind {
+                        Kind::Resolved => self.resolved.clone(),
+                        _ => self.outcome.clone(),
+                    },
+                    kept: StoredBody::Full,
+                    origin: Default::default(),
+                },
+                RESULT,
+            ),
+            Kind::Indeterminate => {
+                let content = Content::Indeterminate {
+                    attempts: ATTEMPTS,
+                    about: Default::default(),
+                    cause: Some(self.cause.clone().into()),
+                };
+                (content, RETENTION)
+            }
+            Kind::Released => (Content::Released { verdict: None }, RELEASED_FOR),
+        };
+        let record = Record {
+            rev: rec.rev.into(),
+            lease: self.leases[usize::from(rec.lease)],
+            step: rec.step.into(),
+            lease_ttl: LEASE,
+            retention,
+            fingerprint: Fingerprint::from_bytes([1; 32]),
+            content,
+        };
+        Some((
+            record,
+            if rec.live {
+                LEASE + retention
+            } else {
+                retention
+            },
+        ))
+    }
+
+    fn rec(&self, record: &Record, left: Duration) -> Rec {
+        let kind = match &record.content {
+            Content::Locked {
+                phase: Phase::Claimed,
+                ..
+            } => Kind::Claimed,
+            Content::Locked {
+                phase: Phase::Dispatched,
+                ..
+            } => Kind::Dispatched,
+            Content::Cached { outcome, .. } if *outcome == self.resolved => Kind::Resolved,
+            Content::Cached { .. } => Kind::Cached,
+            Content::Indeterminate { .. } => Kind::Indeterminate,
+            Content::Released { .. } => Kind::Released,
+            other => panic!("a content that the model does not know: {other:?}"),
+        };
+        let live = left > record.retention;
+        assert!(left == record.retention + if live { LEASE } else { Duration::ZERO });
+        Rec {
+            kind,
+            lease: self.lease(record.lease),
+            step: record.step.try_into().expect("steps are few"),
+            rev: record.rev.try_into().expect("revisions are few"),
+            live,
+        }
+    }
+
+    fn lease(&self, id: LeaseId) -> Lease {
+        let place = self.leases.iter().position(|lease| *lease == id);
+        place.expect("a lease of the model") as Lease
+    }
+
+    fn event(&self, command: Command) -> Event {
+        let Command {
+            verb,
+            lease,
+            step,
+            seen,
+        } = command;
+        let claim = Claim {
+            lease: self.leases[usize::from(lease)],
+            fingerprint: Fingerprint::from_bytes([1; 32]),
+            lease_ttl: LEASE,
+            retention: RETENTION,
+            attempts: ATTEMPTS,
+            about: Default::default(),
+        };
+        let step = u32::from(step);
+        let seen = Revision {
+            rev: seen.rev.into(),
+            lease: self.leases[usize::from(seen.lease)],
+        };
+        match verb {
+            Verb::None => unreachable!("a free place is never delivered"),
+            Verb::Acquire => Event::Acquire { claim },
+            Verb::TakeOver | Verb::TakeOverWatched => Event::TakeOver {
+                claim,
+                seen,
+                watched: verb == Verb::TakeOverWatched,
+            },
+            Verb::Extend => Event::Extend {
+                claim,
+                dispatched: None,
+            },
+            Verb::ExtendDispatched => Event::Extend {
+                claim,
+                dispatched: Some(step),
+            },
+            Verb::EnterClaimed => Event::Enter {
+                claim,
+                step,
+                phase: Phase::Claimed,
+            },
+            Verb::EnterDispatched => Event::Enter {
+                claim,
+                step,
+                phase: Phase::Dispatched,
+            },
+            Verb::Complete => {
+                let outcome = self.outcome.clone();
+                Event::Complete {
+                    claim,
+                    step,
+                    outcome,
+                    kept: StoredBody::Full,
+                    origin: Default::default(),
+                    ttl: RESULT,
+                }
+            }
+            Verb::Release => Event::Release {
+                claim,
+                step,
+                verdict: None,
+            },
+            Verb::Abandon => {
+                let cause = self.cause.clone().into();
+                Event::Abandon { claim, step, cause }
+            }
+            Verb::ResolveNotApplied | Verb::ResolveApplied => Event::Resolve {
+                lease: claim.lease,
+                seen,
+                fingerprint: claim.fingerprint,
+                resolution: match verb {
+                    Verb::ResolveApplied => Resolution::applied(self.resolved.clone()),
+                    _ => Resolution::not_applied(),
+                },
+                origin: Default::default(),
+                ttl: RESULT,
+            },
+        }
+    }
+
+    fn reply(&self, answer: Answer, next: Rec) -> Reply {
+        match answer {
+            Answer::Done => Reply::Done,
+            Answer::NotHolder => Reply::NotHolder,
+            Answer::StaleStep => Reply::StaleStep,
+            Answer::Is(None) => {
+                assert_eq!(next, Rec::ABSENT, "the answer is not the record");
+                Reply::Is(Rec::ABSENT)
+            }
+            Answer::Is(Some(state)) | Answer::Lost(state) => {
+                let seen = state.seen();
+                let seen = Version {
+                    rev: seen.rev as u8,
+                    lease: self.lease(seen.lease),
+                };
+                assert_eq!(seen, next.version(), "the answer is not the record");
+                let live = matches!(state,
+                    RecordState::Locked { lease_left, .. } if lease_left > Duration::ZERO);
+                assert_eq!(live, next.live, "the answer is not the record");
+                Reply::Is(next)
+            }
+            other => panic!("an answer that the model does not expect: {other:?}"),
+        }
+    }
+}
+
+impl Rec {
+    pub const ABSENT: Self = Self {
+        kind: Kind::Absent,
+        lease: 0,
+        step: 0,
+        rev: 0,
+        live: false,
+    };
+
+    pub fn version(self) -> Version {
+        Version {
+            rev: self.rev,
+            lease: self.lease,
+        }
+    }
+}
+
+impl fmt::Display for Rec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            lease,
+            step,
+            rev,
+            live,
+        } = self;
+        match kind {
+            Kind::Absent => write!(f, "absent"),
+            Kind::Claimed | Kind::Dispatched => {
+                let lapsed = if *live { "" } else { ", lapsed" };
+                write!(
+                    f,
+                    "{kind:?} {{ lease {lease}, step {step}, rev {rev}{lapsed} }}"
+                )
+            }
+            _ => write!(f, "{kind:?} {{ lease {lease}, step {step}, rev {rev} }}"),
+        }
+    }
+}

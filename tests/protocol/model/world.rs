@@ -1,0 +1,376 @@
+//! The world of the model: the record, the holders, the commands that are still
+//! under way, and everything that may happen next. Time is one bit: a lease
+//! lives, or it has lapsed, and it may lapse at any moment.
+
+use super::command::{Command, Lease, NEWCOMER, OPERATOR, Verb, Version};
+use super::holder::{At, Holder, Policy};
+use super::label::{Label, label};
+use super::mutation::Mutation;
+use super::state::{DELAYED, HOLDERS, State};
+use super::store::{Kind, Rec, Reply, Store};
+
+const LATE: &str = "sends, to arrive late";
+
+/// What is explored.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub holders: &'static [Policy],
+    /// How many leases each of them may use, one after the other.
+    pub leases: u8,
+    /// How many commands may be under way, each to arrive after later ones.
+    pub delayed: usize,
+    /// How many times a person settles an indeterminate key.
+    pub resolutions: u8,
+    /// Whether holders crash, and start again while they have leases left.
+    pub crashes: bool,
+    pub revisions: Revisions,
+    /// Whether leases lapse by the store's clock, or by that of those who wait alone.
+    pub lapses: bool,
+    pub mutation: Option<Mutation>,
+}
+
+/// How revisions are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revisions {
+    /// As the current one and those that never are again: all that a
+    /// comparison of versions can find out while revisions only rise (which is
+    /// asserted at every write). This is what makes the world finite.
+    Current,
+    /// As they are; where one is higher than this, nothing is followed up.
+    UpTo(u8),
+}
+
+/// What must never be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A request was executed although another one had been, neither proven
+    /// not to be nor excused by its own holder's policy.
+    SecondCall,
+    /// Two holders believe that they may have a request on the wire.
+    LiveTwice,
+    /// A holder was told that its own answer is recorded, where the record has
+    /// another one.
+    TwoAnswers,
+    /// A lease was taken for lapsed that had begun anew since its version was seen.
+    TakenAlive,
+    /// A key is held as if by a request under way, or is indeterminate,
+    /// although its holder proved that there is none and has gone on.
+    FalseIndeterminate,
+    /// All is quiet, and the next one neither gets the key nor is told why.
+    NoWayOut,
+}
+
+pub struct World {
+    pub config: Config,
+    pub store: Store,
+}
+
+impl World {
+    pub fn new(config: Config) -> Self {
+        assert!(config.holders.len() <= HOLDERS && config.delayed <= DELAYED);
+        assert!(
+            config.holders.len() * usize::from(config.leases) + usize::from(config.resolutions)
+                < usize::from(NEWCOMER)
+        );
+        Self {
+            config,
+            store: Store::new(config.mutation),
+        }
+    }
+
+    pub fn start(&self) -> State {
+        State {
+            rec: Rec::ABSENT,
+            holders: [Holder::NEW; HOLDERS],
+            delayed: [Command::NONE; DELAYED],
+            executed: None,
+            second_call: false,
+            two_answers: false,
+            taken_alive: false,
+            resolutions: self.config.resolutions,
+        }
+    }
+
+    /// Everything that may happen next.
+    pub fn successors(&mut self, state: &State, out: &mut Vec<(Label, State)>) {
+        out.clear();
+        for who in 0..self.config.holders.len() {
+            self.holder(state, who, out);
+        }
+        for (place, command) in state.delayed.iter().enumerate() {
+            if command.verb != Verb::None {
+                let mut next = *state;
+                next.delayed[place] = Command::NONE;
+                next.delayed.sort_unstable();
+                next.rec = self.store.apply(state.rec, *command).0;
+                out.push((label(None, "arrives late", *command, true), next));
+            }
+        }
+        self.operator(state, out);
+        if state.rec.live && self.config.lapses {
+            let next = State {
+                rec: Rec {
+                    live: false,
+                    ..state.rec
+                },
+                ..*state
+            };
+            out.push((label(None, "the lease lapses", Command::NONE, true), next));
+        }
+        if self.config.revisions == Revisions::Current {
+            for (_, next) in out {
+                next.renumber();
+            }
+        }
+    }
+
+    fn holder(&mut self, state: &State, who: usize, out: &mut Vec<(Label, State)>) {
+        let holder = state.holders[who];
+        let lease = self.lease(who, holder);
+        let careless = self.config.mutation == Some(Mutation::ClaimedUnproven);
+        if self.may_start(state, who) {
+            out.push((
+                label(Some(who), "starts", Command::NONE, false),
+                state.with(who, holder.start()),
+            ));
+        }
+        if let Some(command) = holder.command(lease, careless) {
+            let (rec, reply) = self.store.apply(state.rec, command);
+            let told_recorded = command.verb == Verb::Complete && reply == Reply::Done;
+            let answered = State {
+                rec,
+                two_answers: state.two_answers || told_recorded && rec.kind == Kind::Resolved,
+                ..state.with(who, holder.heard(lease, reply))
+            };
+            out.push((
+                label(Some(who), "sends and is answered", command, true),
+                answered,
+            ));
+            if rec != state.rec {
+                let unheard = State { rec, ..*state };
+                out.push((
+                    label(Some(who), "sends, the reply is lost", command, false),
+                    unheard,
+                ));
+            }
+            self.delay(state, Some(who), LATE, command, out);
+        }
+        if let Some(command) = holder.watched(lease) {
+            self.watched(state, who, lease, command, out);
+        }
+        let policy = self.config.holders[who];
+        holder.acts(policy, |act| {
+            let mut next = state.with(who, act.then);
+            if act.executes {
+                next.execute(lease, policy);
+            }
+            out.push((label(Some(who), act.what, Command::NONE, act.calm), next));
+        });
+        if let Some(command) = holder.heartbeat(lease) {
+            let (rec, reply) = self.store.apply(state.rec, command);
+            let mut next = State { rec, ..*state };
+            if reply == Reply::Done && state.rec.kind != Kind::Absent {
+                next.renew(lease);
+            }
+            if next != *state {
+                out.push((label(Some(who), "has a heartbeat", command, false), next));
+            }
+            self.delay(state, Some(who), LATE, command, out);
+        }
+        if let Some(dead) = holder.crash().filter(|_| self.config.crashes) {
+            out.push((
+                label(Some(who), "crashes", Command::NONE, false),
+                state.with(who, dead),
+            ));
+        }
+    }
+
+    /// A holder that waits has seen one version for a whole lease, or thinks so.
+    fn watched(
+        &mut self,
+        state: &State,
+        who: usize,
+        lease: Lease,
+        command: Command,
+        out: &mut Vec<(Label, State)>,
+    ) {
+        let holder = state.holders[who];
+        let (rec, reply) = self.store.apply(state.rec, command);
+        let takes = rec != state.rec && state.rec.live;
+        let answered = State {
+            rec,
+            taken_alive: state.taken_alive || takes && holder.renewed,
+            ..state.with(who, holder.heard(lease, reply))
+        };
+        let what = "has watched, sends and is answered";
+        out.push((label(Some(who), what, command, true), answered));
+        if rec != state.rec {
+            let unheard = State {
+                taken_alive: answered.taken_alive,
+                rec,
+                ..*state
+            };
+            out.push((
+                label(Some(who), "has watched, the reply is lost", command, false),
+                unheard,
+            ));
+        }
+        self.delay(state, Some(who), LATE, command, out);
+    }
+
+    /// The first leases of holders that are alike are taken in one order: any
+    /// other is the same but for the names.
+    fn may_start(&self, state: &State, who: usize) -> bool {
+        let holder = state.holders[who];
+        let rests = holder.at == At::Idle || self.config.crashes && holder.rests();
+        let alike = who > 0 && self.config.holders[who - 1] == self.config.holders[who];
+        rests && holder.leases < self.config.leases && (!alike || state.holders[who - 1].leases > 0)
+    }
+
+    /// A person settles the key by what is true, but not while the lost request
+    /// may still be under way; their command may arrive twice, or late.
+    fn operator(&mut self, state: &State, out: &mut Vec<(Label, State)>) {
+        if state.resolutions == 0 || state.rec.kind != Kind::Indeterminate {
+            return;
+        }
+        let owner = usize::from(state.rec.lease / self.config.leases);
+        let holder = state.holders[owner];
+        let under_way = holder.believes() || holder.at == At::Adrift;
+        if under_way && self.lease(owner, holder) == state.rec.lease {
+            return;
+        }
+        let verb = match state.executed {
+            None => Verb::ResolveNotApplied,
+            Some(_) => Verb::ResolveApplied,
+        };
+        let command = Command {
+            verb,
+            lease: OPERATOR + 1 - state.resolutions,
+            step: 0,
+            seen: state.rec.version(),
+        };
+        let (rec, _) = self.store.apply(state.rec, command);
+        let sent = State {
+            resolutions: state.resolutions - 1,
+            ..*state
+        };
+        let settled = State { rec, ..sent };
+        out.push((label(None, "an operator sends", command, false), settled));
+        self.delay(
+            &sent,
+            None,
+            "an operator sends, to arrive late",
+            command,
+            out,
+        );
+        self.delay(
+            &settled,
+            None,
+            "an operator sends, and again, to arrive late",
+            command,
+            out,
+        );
+    }
+
+    fn delay(
+        &self,
+        state: &State,
+        who: Option<usize>,
+        what: &'static str,
+        command: Command,
+        out: &mut Vec<(Label, State)>,
+    ) {
+        let free = state
+            .delayed
+            .iter()
+            .filter(|delayed| delayed.verb == Verb::None)
+            .count();
+        if DELAYED - free < self.config.delayed && !state.delayed.contains(&command) {
+            let mut next = *state;
+            next.delayed[0] = command;
+            next.delayed.sort_unstable();
+            out.push((label(who, what, command, false), next));
+        }
+    }
+
+    fn lease(&self, who: usize, holder: Holder) -> Lease {
+        who as Lease * self.config.leases + holder.leases.saturating_sub(1)
+    }
+
+    /// What this state breaks by itself.
+    pub fn broken(&self, state: &State) -> Option<Broken> {
+        if state.second_call {
+            return Some(Broken::SecondCall);
+        }
+        if state.two_answers {
+            return Some(Broken::TwoAnswers);
+        }
+        if state
+            .holders
+            .iter()
+            .filter(|holder| holder.believes())
+            .count()
+            > 1
+        {
+            return Some(Broken::LiveTwice);
+        }
+        if state.taken_alive {
+            return Some(Broken::TakenAlive);
+        }
+        let stuck = match state.rec.kind {
+            Kind::Dispatched => !state.rec.live,
+            Kind::Indeterminate => true,
+            _ => false,
+        };
+        let quiet = state.delayed == [Command::NONE; DELAYED] && state.executed.is_none();
+        if !self.config.crashes && stuck && quiet {
+            let owner = usize::from(state.rec.lease / self.config.leases);
+            let holder = state.holders[owner];
+            // Without crashes only an idle holder goes on to its next lease.
+            let current = self.lease(owner, holder) == state.rec.lease;
+            if !current || holder.at == At::Idle {
+                return Some(Broken::FalseIndeterminate);
+            }
+        }
+        None
+    }
+
+    /// Whether the next one to come, when all is quiet, gets the key or is told
+    /// its outcome, with a person's help where it is indeterminate.
+    pub fn settled(&mut self, state: &State) -> bool {
+        let quiet = state.delayed == [Command::NONE; DELAYED];
+        if !quiet || !state.holders.iter().all(|holder| holder.rests()) {
+            return false;
+        }
+        let ask = |verb, seen| Command {
+            verb,
+            lease: NEWCOMER,
+            step: 0,
+            seen,
+        };
+        let (mut rec, mut reply) = self
+            .store
+            .apply(state.rec, ask(Verb::Acquire, Version::NONE));
+        for _ in 0..3 {
+            let verb = match reply {
+                Reply::Done => return rec.lease == NEWCOMER && rec.live,
+                Reply::Is(Rec {
+                    kind: Kind::Cached | Kind::Resolved,
+                    ..
+                }) => return true,
+                Reply::Is(Rec {
+                    kind: Kind::Indeterminate,
+                    ..
+                }) => {
+                    let resolve = ask(Verb::ResolveNotApplied, rec.version());
+                    rec = self.store.apply(rec, resolve).0;
+                    Verb::TakeOver
+                }
+                _ if self.config.lapses => Verb::TakeOver,
+                _ => Verb::TakeOverWatched,
+            };
+            (rec, reply) = self.store.apply(rec, ask(verb, rec.version()));
+        }
+        false
+    }
+}

@@ -1,0 +1,173 @@
+//! How large bodies travel, which stand apart from their records: by connections of
+//! their own, a few at once, and not without end.
+
+use std::time::Duration;
+
+use genesys_once::record::{Answer, Event};
+use genesys_once::{RedisStore, RefusalKind, Store, StoreError, StoredBody};
+use tokio::time::timeout;
+
+use super::large_bodies::{LARGE, body, body_key, clients, replay};
+use super::limited_proxy::Narrow;
+use super::{acquire, apply, chain, claim, complete, name};
+use crate::support::eventually;
+use crate::support::redis::{Options, RedisServer};
+
+/// As long as it takes on a busy machine.
+const EVER: Duration = Duration::from_secs(600);
+
+/// Answers that stop on their way hold up no other command.
+///
+/// Red when bodies go by the connection that all share, or when more of them are under
+/// way than may be.
+#[tokio::test]
+async fn replays_of_large_bodies_hold_up_nobody() {
+    let server = RedisServer::start();
+    let direct = RedisStore::connect(&server.url()).await.unwrap();
+    for number in 1..4 {
+        apply(&direct, number, complete(1, &body(number)))
+            .await
+            .unwrap();
+    }
+    // No connection brings as much as one body for now.
+    let narrow = Narrow::start(server.port).await;
+    narrow.bring_at_most(100_000);
+    let store = RedisStore::connect(&narrow.url()).await.unwrap();
+    let store = store.max_replay_bytes(LARGE + LARGE / 2);
+    let replays: Vec<_> = (1..4)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { replay(&store, number).await })
+        })
+        .collect();
+    eventually("a body is under way", async || narrow.stopped() > 0).await;
+    for number in 10..60 {
+        let acquired = timeout(EVER, apply(&store, number, acquire(1))).await;
+        assert_eq!(acquired.unwrap().unwrap(), Answer::Done);
+    }
+    assert_eq!(
+        narrow.stopped(),
+        1,
+        "two of them are more than may be under way"
+    );
+    assert!(replays.iter().all(|replay| !replay.is_finished()));
+    narrow.bring_at_most(usize::MAX);
+    for (replay, number) in replays.into_iter().zip(1..) {
+        let (kept, outcome) = timeout(EVER, replay).await.unwrap().unwrap();
+        assert!(kept == StoredBody::Full && *outcome.body() == body(number));
+    }
+}
+
+/// Whatever stands between the engine and the server cuts what is long.
+///
+/// Red when a body is sent again and again.
+#[tokio::test]
+async fn body_is_sent_three_times_at_most() {
+    let server = RedisServer::start();
+    let narrow = Narrow::start(server.port).await;
+    let store = RedisStore::connect(&narrow.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    narrow.cut_after(100_000);
+    let send = async || apply(&store, 1, complete(1, &body(1))).await.unwrap_err();
+    for _ in 0..3 {
+        let error = send().await;
+        assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
+    }
+    for _ in 0..2 {
+        assert_eq!(send().await.refusal(), Some(RefusalKind::TooLarge));
+    }
+    assert_eq!(narrow.cut(), 3);
+    // Its smaller form is taken, and others go on as before.
+    let mut reduced = complete(1, "");
+    if let Event::Complete { kept, .. } = &mut reduced {
+        *kept = StoredBody::OmittedTooLarge;
+    }
+    assert_eq!(apply(&store, 1, reduced).await.unwrap(), Answer::Done);
+}
+
+/// A server that is there and takes no such value, whoever sends it.
+#[tokio::test]
+async fn body_that_a_server_never_takes_is_left_out() {
+    let server = Options::default().set("proto-max-bulk-len", "1mb").start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let long = "x".repeat(2 << 20);
+    let mut refused: Option<StoreError> = None;
+    for _ in 0..4 {
+        let error = apply(&store, 1, complete(1, &long)).await.unwrap_err();
+        refused = Some(error).filter(StoreError::is_refused);
+    }
+    let refused = refused.expect("it is sent for ever");
+    assert_eq!(
+        refused.refusal(),
+        Some(RefusalKind::TooLarge),
+        "{refused:?}"
+    );
+    assert!(chain(&refused).contains("not taken"), "{refused:?}");
+}
+
+/// Each part of it arrives, and it is gone before its record names it.
+///
+/// Red when a body counts as taken once its server has all of it (it was sent again and
+/// again), or when one that its record names is not forgotten: the last loop was refused.
+#[tokio::test]
+async fn body_that_is_gone_each_time_is_sent_three_times_at_most() {
+    let server = RedisServer::start();
+    let narrow = Narrow::start(server.port).await;
+    let store = RedisStore::connect(&narrow.url()).await.unwrap();
+    let key = body_key(1, claim(1).lease);
+    // The server knows the script from now on.
+    apply(&store, 2, complete(1, "{}")).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    narrow.lose(Some(&key));
+    server.command::<()>(&["CONFIG", "RESETSTAT"]);
+    let send = async || apply(&store, 1, complete(1, &body(1))).await.unwrap_err();
+    for _ in 0..3 {
+        let error = send().await;
+        assert!(chain(&error).contains("gone again"), "{error:?}");
+        assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
+    }
+    let parts = || server.calls().into_iter().find(|(name, _)| name == "eval");
+    let sent = parts();
+    assert!(sent.is_some());
+    for _ in 0..2 {
+        assert_eq!(send().await.refusal(), Some(RefusalKind::TooLarge));
+    }
+    assert_eq!(parts(), sent);
+
+    narrow.lose(None);
+    for _ in 0..5 {
+        let answer = apply(&store, 3, complete(1, &body(3))).await;
+        assert_eq!(answer.unwrap(), Answer::Done);
+        let (record, key) = (name(3).to_string(), body_key(3, claim(1).lease));
+        server.command::<()>(&["DEL", &record, &key]);
+    }
+}
+
+/// Where the shared connection is made anew, the address may lead to another server.
+///
+/// Red when an idle connection is used whatever has become of the shared one.
+#[tokio::test]
+async fn idle_connection_is_as_old_as_the_shared_one() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, complete(1, &body(1))).await.unwrap();
+    replay(&store, 1).await;
+    // Twice: the server knows the script from then on.
+    for _ in 0..2 {
+        store.look(&name(9)).await.unwrap();
+    }
+    let [shared, apart] = ["evalsha", "getrange"].map(|last| clients(&server, last));
+    assert_eq!((shared.len(), apart.len()), (1, 1), "{shared:?} {apart:?}");
+    let id = shared[0].strip_prefix("id=").unwrap();
+    server.command::<u32>(&["CLIENT", "KILL", "ID", id]);
+    eventually("another shared connection is made", async || {
+        let looked = store.look(&name(9)).await;
+        let now = clients(&server, "evalsha");
+        looked.is_ok() && !now.is_empty() && now != shared
+    })
+    .await;
+    let (kept, outcome) = replay(&store, 1).await;
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+    assert_ne!(clients(&server, "getrange"), apart);
+}

@@ -1,0 +1,174 @@
+//! Servers that are of another cluster by now, under addresses that the store
+//! knows: whatever their epoch, nothing of the store is theirs.
+
+use std::fs;
+use std::time::Duration;
+
+use genesys_once::RedisStore;
+use genesys_once::record::Answer;
+
+use super::cluster::{connect, is_cached, shards};
+use super::fake_server::Fake;
+use super::{acquire, apply, chain, complete};
+use crate::support::cluster::RedisCluster;
+use crate::support::redis::RedisServer;
+use crate::support::{eventually, eventually_within};
+
+/// A fail-over, seen by the store.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// What an acquire finds once its shard answers.
+async fn found(store: &RedisStore, number: u8) -> Answer {
+    let mut found = None;
+    eventually_within(RECOVERY, "the shard answers", async || {
+        found = apply(store, number, acquire(2)).await.ok();
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+fn was_asked(node: &RedisServer) -> bool {
+    let calls = node.calls();
+    calls
+        .iter()
+        .any(|(name, _)| name.starts_with("cluster|slots") || name == "cluster|myid")
+}
+
+async fn is_ok(node: &RedisServer) {
+    eventually("the node serves all slots", async || {
+        node.command::<String>(&["CLUSTER", "INFO"])
+            .contains("cluster_state:ok")
+    })
+    .await;
+}
+
+/// Two replicas leave, each for a cluster of its own with a later epoch; one of
+/// them keeps its id.
+///
+/// Red when the latest epoch wins whatever cluster it is of: all keys are
+/// executed again, at a node that was once ours.
+#[tokio::test]
+async fn node_that_left_takes_no_key_along() {
+    let cluster = RedisCluster::start().await;
+    let store = connect(&cluster).await;
+    for number in 0..40 {
+        apply(&store, number, complete(1, "{}")).await.unwrap();
+    }
+    for (leaving, how) in [(4, "SOFT"), (5, "HARD")] {
+        let node = &cluster.nodes[leaving];
+        let id: String = node.command(&["CLUSTER", "MYID"]);
+        node.command::<()>(&["CLUSTER", "RESET", how]);
+        for other in &cluster.nodes {
+            // Not by itself, nor by one that has left before.
+            let _ = other.try_command::<()>(&["CLUSTER", "FORGET", &id]);
+        }
+        node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        match how {
+            "SOFT" => node.command::<()>(&["CLUSTER", "BUMPEPOCH"]),
+            _ => node.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", "50"]),
+        }
+        node.command::<()>(&["CONFIG", "RESETSTAT"]);
+    }
+    is_ok(&cluster.nodes[4]).await;
+    is_ok(&cluster.nodes[5]).await;
+    let one = shards(&cluster)[0][0];
+    eventually_within(RECOVERY, "the nodes are asked for the map", async || {
+        cluster.nodes[0].command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+        let _ = apply(&store, one, acquire(2)).await;
+        was_asked(&cluster.nodes[4]) && was_asked(&cluster.nodes[5])
+    })
+    .await;
+    for number in 0..40 {
+        let found = found(&store, number).await;
+        assert!(is_cached(&found), "{number}: {found:?}");
+    }
+    for node in &cluster.nodes[4..] {
+        assert_eq!(node.command::<u32>(&["DBSIZE"]), 0);
+    }
+}
+
+/// A node that comes back without its configuration, or another one that was
+/// given its address.
+///
+/// Red when a server is known by its address: the new one takes keys that the
+/// cluster has at the promoted replica.
+#[tokio::test]
+async fn another_node_at_an_address_is_not_used() {
+    let mut cluster = RedisCluster::start().await;
+    let store = connect(&cluster).await;
+    let keys = shards(&cluster)[2].clone();
+    for number in &keys {
+        apply(&store, *number, complete(1, "{}")).await.unwrap();
+    }
+    eventually("the replica has all records", async || {
+        cluster.nodes[2].replicas_in_step() == 1
+    })
+    .await;
+    cluster.nodes[2].kill();
+    // The store asks for nothing meanwhile: it knows of no fail-over.
+    cluster.settled().await;
+    let node = &mut cluster.nodes[2];
+    fs::remove_file(node.folder.join("nodes.conf")).unwrap();
+    node.restart();
+    node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    is_ok(node).await;
+    for number in &keys {
+        let found = found(&store, *number).await;
+        assert!(is_cached(&found), "{number}: {found:?}");
+    }
+    assert_eq!(cluster.nodes[2].command::<u32>(&["DBSIZE"]), 0);
+}
+
+/// The name in the URL leads to another cluster by now, and no server of the old
+/// map gives one.
+///
+/// Red when any map is better than none.
+#[tokio::test]
+async fn url_that_leads_to_another_cluster_by_now_is_not_followed() {
+    let (ours, foreign) = (RedisServer::start(), RedisServer::start());
+    let seed = Fake::cluster_node(1, &[ours.port]).await;
+    let store = RedisStore::cluster([seed.url()]).await.unwrap();
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    seed.draw(9, &[foreign.port]);
+    let before = seed.dialled();
+    eventually("the url is asked again", async || {
+        ours.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+        let _ = apply(&store, 1, acquire(2)).await;
+        seed.dialled() > before + 1
+    })
+    .await;
+    assert!(is_cached(&found(&store, 1).await));
+    assert_eq!(foreign.command::<u32>(&["DBSIZE"]), 0);
+}
+
+/// Red when the latest epoch decides which cluster is meant.
+#[tokio::test]
+async fn urls_of_different_clusters_are_told_apart() {
+    let (ours, foreign) = (RedisServer::start(), RedisServer::start());
+    let seeds = [
+        Fake::cluster_node(9, &[foreign.port]).await,
+        Fake::cluster_node(1, &[ours.port]).await,
+        Fake::cluster_node(1, &[ours.port]).await,
+    ];
+    let urls = seeds.each_ref().map(Fake::url);
+    // Most of them lead to one.
+    let store = RedisStore::cluster(&urls).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let counts = [&ours, &foreign].map(|server| server.command::<u32>(&["DBSIZE"]));
+    assert_eq!(counts, [1, 0]);
+    let error = RedisStore::cluster(&urls[..2]).await.unwrap_err();
+    let told = "the urls lead to different clusters";
+    assert!(chain(&error).contains(told), "{error:?}");
+}
+
+/// Red when a node that is silent about its name is taken for the one on the map (without
+/// the arm of `Failure::Lost` in `dial_member`): the store was made with it alone.
+#[tokio::test]
+async fn node_that_does_not_say_who_it_is_is_not_used() {
+    let node = Fake::nameless().await;
+    let map = Fake::cluster_node(1, &[node.port]).await;
+    let error = RedisStore::cluster([map.url()]).await.unwrap_err();
+    let told = format!("127.0.0.1:{}: does not answer", node.port);
+    assert!(chain(&error).contains(&told), "{error:?}");
+}

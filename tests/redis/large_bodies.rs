@@ -1,0 +1,294 @@
+//! Outcomes too large for the connection that all share: their bodies are keys of
+//! their own, and are never another answer. How they travel is in `body_transfer`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genesys_once::record::{Answer, Event, LeaseId, Resolution};
+use genesys_once::{ListFilter, ListQuery, Outcome, RecordState, RedisStore, Store, StoredBody};
+
+use super::limited_proxy::Narrow;
+use super::{acquire, apply, claim, complete, name};
+use crate::support::eventually;
+use crate::support::redis::RedisServer;
+
+/// Larger than what the shared connection carries.
+pub const LARGE: usize = 200_000;
+
+pub fn body(number: u8) -> String {
+    format!("[{number},\"{}\"]", "é\n".repeat(LARGE / 3))
+}
+
+/// The key of the body that the record of a number has apart.
+pub fn body_key(number: u8, lease: LeaseId) -> String {
+    format!("genesys-once:{{{}}}:{lease}", name(number))
+}
+
+pub async fn replay(store: &RedisStore, number: u8) -> (StoredBody, Arc<Outcome>) {
+    match apply(store, number, acquire(2)).await.unwrap() {
+        Answer::Is(Some(RecordState::Cached { outcome, kept, .. })) => (kept, outcome),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The ids of the connections whose last command was this one.
+pub fn clients(server: &RedisServer, command: &str) -> Vec<String> {
+    let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let last = format!("cmd={command} ");
+    let lines = clients.lines().filter(|line| line.contains(&last));
+    lines
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect()
+}
+
+/// Red when a body stands in its record.
+#[tokio::test]
+async fn large_body_is_a_key_of_its_own() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    for number in [1, 2] {
+        apply(&store, number, acquire(1)).await.unwrap();
+        // Also by the way of an absent record.
+        server.command::<()>(&["DEL", &name(2).to_string()]);
+        let answer = apply(&store, number, complete(1, &body(number))).await;
+        assert_eq!(answer.unwrap(), Answer::Done);
+        let (record, key) = (name(number).to_string(), body_key(number, claim(1).lease));
+        let record_bytes: usize = server.command(&["STRLEN", &record]);
+        assert!(record_bytes < 1024, "{record_bytes}");
+        let value: String = server.command(&["GET", &key]);
+        let lease = claim(1).lease;
+        let length = body(number).len();
+        let head = format!("genesys-once/3 body {record} {lease} {length}\n");
+        assert_eq!(value, head + &body(number));
+        // They expire together, as exactly as a server's clock allows.
+        let expires = |key: &str| server.command::<i64>(&["PEXPIRETIME", key]);
+        assert!((expires(&record) - expires(&key)).abs() < 1000);
+
+        let (kept, outcome) = replay(&store, number).await;
+        assert!(kept == StoredBody::Full && *outcome.body() == body(number));
+        let looked = store.look(&name(number)).await.unwrap();
+        let Some(RecordState::Cached { outcome, .. }) = looked else {
+            panic!("{looked:?}");
+        };
+        assert!(*outcome.body() == body(number));
+    }
+    let [shared, apart] = ["evalsha", "getrange"].map(|last| clients(&server, last));
+    assert_eq!((shared.len(), apart.len()), (1, 1), "{shared:?} {apart:?}");
+    // Sent again, as after a lost reply: it is not written a second time.
+    server.command::<()>(&["CONFIG", "RESETSTAT"]);
+    let again = apply(&store, 1, complete(1, &body(1))).await.unwrap();
+    assert_eq!(again, Answer::Done);
+    let wrote = |(name, _): &(String, u64)| ["set", "setrange"].contains(&&**name);
+    assert!(!server.calls().iter().any(wrote));
+    eventually("the connection is closed that nobody needs", async || {
+        clients(&server, "getrange").is_empty()
+    })
+    .await;
+}
+
+/// Red when a record is written whatever stands under the name of its body, or a body
+/// whoever the record belongs to.
+#[tokio::test]
+async fn record_names_no_body_but_its_own() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let key = body_key(1, claim(1).lease);
+    server.command::<()>(&["SET", &key, "something else"]);
+    apply(&store, 1, complete(1, &body(1))).await.unwrap();
+    let (kept, outcome) = replay(&store, 1).await;
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+
+    let late = apply(&store, 1, complete(7, &body(1))).await.unwrap();
+    assert_eq!(late, Answer::NotHolder);
+    let there: u32 = server.command(&["EXISTS", &body_key(1, claim(7).lease)]);
+    assert_eq!(there, 0, "a body that no record has");
+}
+
+/// The parts of two attempts that meet: a connection that was given up still brings
+/// what is left on its way, after another has begun anew.
+///
+/// Red when a part is put where it belongs whoever has written the one before.
+#[tokio::test]
+async fn parts_of_two_attempts_make_no_body() {
+    let server = RedisServer::start();
+    let narrow = Narrow::start(server.port).await;
+    let store = RedisStore::connect(&narrow.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    narrow.cut_after(150_000);
+    apply(&store, 1, complete(1, &body(1))).await.unwrap_err();
+    // All of its room, and a part of it.
+    let key = body_key(1, claim(1).lease);
+    let value: Vec<u8> = server.command(&["GET", &key]);
+    assert!(value.starts_with(b"unfinished ") && value.ends_with(&[0; 1000]));
+    // Not named by anybody, it does not stay for long either.
+    assert!(server.command::<i64>(&["PTTL", &key]) > 0);
+    let late = |offset: usize| {
+        let before = "unfinished 0123456789abcdef 1";
+        let offset = offset.to_string();
+        let part = include_str!("../../src/store/redis/body_part.lua");
+        server.command::<u32>(&["EVAL", part, "1", &key, before, before, &offset, "late"])
+    };
+    assert_eq!(late(200), 0);
+    narrow.cut_after(usize::MAX);
+    apply(&store, 1, complete(1, &body(1))).await.unwrap();
+    assert_eq!(late(200), 0);
+    let (kept, outcome) = replay(&store, 1).await;
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+}
+
+/// Gone, shorter, longer, another's, of another type. Red when what is there is not
+/// compared with what there should be, or a body that is gone is an error: the key was
+/// executed all the same.
+#[tokio::test]
+async fn body_that_is_not_the_one_is_none() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let key = |number| body_key(number, claim(1).lease);
+    for number in 1..8 {
+        apply(&store, number, complete(1, &body(number)))
+            .await
+            .unwrap();
+    }
+    let whole: String = server.command(&["GET", &key(2)]);
+    let unfinished = whole.replacen("genesys-once/3 body", "unfinished         ", 1);
+    server.command::<()>(&["DEL", &key(1)]);
+    server.command::<()>(&["SET", &key(7), &unfinished]);
+    server.command::<()>(&["SET", &key(2), &whole[..whole.len() - 1]]);
+    server.command::<()>(&["APPEND", &key(3), "x"]);
+    server.command::<u32>(&["COPY", &key(6), &key(4), "REPLACE"]);
+    server.command::<()>(&["DEL", &key(5)]);
+    server.command::<()>(&["LPUSH", &key(5), "x"]);
+    for number in [1, 2, 3, 4, 5, 7] {
+        let (kept, outcome) = replay(&store, number).await;
+        let told = (kept, outcome.status().as_u16(), outcome.body().len());
+        assert_eq!(told, (StoredBody::OmittedTooLarge, 200, 0), "{number}");
+    }
+    let (kept, outcome) = replay(&store, 6).await;
+    assert!(kept == StoredBody::Full && *outcome.body() == body(6));
+}
+
+/// Red when a body outlives the record that has it.
+#[tokio::test]
+async fn body_goes_with_its_record() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let left = || -> Vec<String> { server.command(&["KEYS", "genesys-once:{*"]) };
+    let forget = Event::Forget {
+        lease: LeaseId::from_bytes([0xf0; 16]),
+    };
+    apply(&store, 1, complete(1, &body(1))).await.unwrap();
+    assert_eq!(left().len(), 1);
+    assert_eq!(apply(&store, 1, forget).await.unwrap(), Answer::Done);
+    assert!(left().is_empty(), "forgotten");
+
+    // A record that cannot be read any more: a copy under another name.
+    apply(&store, 2, complete(1, &body(2))).await.unwrap();
+    let (from, to) = (name(2).to_string(), name(3).to_string());
+    server.command::<()>(&["RENAME", &from, &to]);
+    let (from, to) = (body_key(2, claim(1).lease), body_key(3, claim(1).lease));
+    server.command::<()>(&["RENAME", &from, &to]);
+    let unreadable = store.look_unreadable(&name(3)).await.unwrap().unwrap();
+    assert!(store.discard(&unreadable).await.unwrap());
+    assert!(left().is_empty(), "discarded");
+
+    // Whoever joins late may ask that nothing of the answer be kept.
+    apply(&store, 4, acquire(1)).await.unwrap();
+    let Event::Complete { outcome, .. } = complete(1, &body(4)) else {
+        unreachable!();
+    };
+    let key = body_key(4, claim(1).lease);
+    server.command::<()>(&["SET", &key, std::str::from_utf8(&outcome.body()).unwrap()]);
+    let mut reduced = complete(1, "");
+    if let Event::Complete { kept, .. } = &mut reduced {
+        *kept = StoredBody::OmittedSensitive;
+    }
+    assert_eq!(apply(&store, 4, reduced).await.unwrap(), Answer::Done);
+    assert!(left().is_empty(), "kept although it is sensitive");
+}
+
+/// Of a sealed outcome nobody can see whether it is reduced.
+///
+/// Red when only one that says so leaves no body: without `outcome.is_sealed()` in
+/// `outcome_args`.
+#[cfg(feature = "encrypted")]
+#[tokio::test]
+async fn sealed_outcome_leaves_no_body_of_it_whole() {
+    use genesys_once::{Encrypted, EncryptionKeys};
+
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let store = Encrypted::new(store, EncryptionKeys::new("k1", [1; 32]).unwrap());
+    let (name, key) = (name(1), body_key(1, claim(1).lease));
+    store.apply(&name, acquire(1)).await.unwrap();
+    // As the whole outcome has left it, which was not recorded.
+    server.command::<()>(&["SET", &key, "all of it"]);
+    let mut reduced = complete(1, "");
+    if let Event::Complete { kept, .. } = &mut reduced {
+        *kept = StoredBody::OmittedSensitive;
+    }
+    assert_eq!(store.apply(&name, reduced).await.unwrap(), Answer::Done);
+    assert_eq!(server.command::<u32>(&["EXISTS", &key]), 0);
+    let Some(RecordState::Cached { kept, .. }) = store.look(&name).await.unwrap() else {
+        panic!("it is not recorded");
+    };
+    assert_eq!(kept, StoredBody::OmittedSensitive);
+}
+
+/// An operator's own finding may be large, too.
+#[tokio::test]
+async fn resolution_may_have_a_large_body() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let abandon = Event::Abandon {
+        claim: claim(1),
+        step: 1,
+        cause: "reset".into(),
+    };
+    apply(&store, 1, abandon).await.unwrap();
+    let state = store.look(&name(1)).await.unwrap().unwrap();
+    let RecordState::Indeterminate { seen, .. } = state else {
+        panic!("{state:?}");
+    };
+    let found = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), body(1));
+    let resolve = || Event::Resolve {
+        lease: LeaseId::from_bytes([0xaa; 16]),
+        seen,
+        fingerprint: claim(1).fingerprint,
+        resolution: Resolution::applied(found.clone()),
+        origin: Default::default(),
+        ttl: Duration::from_secs(60),
+    };
+    for _ in 0..2 {
+        assert_eq!(apply(&store, 1, resolve()).await.unwrap(), Answer::Done);
+    }
+    let (kept, outcome) = replay(&store, 1).await;
+    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+}
+
+/// Red when a walk takes the key of a body for a record's.
+#[tokio::test]
+async fn bodies_are_on_no_list() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    apply(&store, 1, complete(1, &body(1))).await.unwrap();
+    let namespace = "test".parse().unwrap();
+    for query in [
+        ListQuery::all(),
+        ListQuery::indeterminate(),
+        ListQuery::unreadable(),
+    ] {
+        let page = store.list(&namespace, &query).await.unwrap();
+        let keys: Vec<_> = page.records.iter().map(|(key, _)| *key).collect();
+        let expected: &[_] = match query.filter() {
+            ListFilter::All => &[name(1).key],
+            _ => &[],
+        };
+        assert_eq!((&keys[..], page.unreadable.len()), (expected, 0));
+    }
+    let fetched = |(name, _): &(String, u64)| name == "getrange";
+    server.command::<()>(&["CONFIG", "RESETSTAT"]);
+    store.list(&namespace, &ListQuery::all()).await.unwrap();
+    assert!(!server.calls().iter().any(fetched), "a list has no bodies");
+}

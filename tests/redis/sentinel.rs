@@ -1,0 +1,322 @@
+//! A real Sentinel set-up: primaries that die, hang, or are replaced without
+//! noticing, sentinels that do not answer, and logins for both kinds. Sentinels that
+//! disagree are in `sentinel_votes`.
+
+use std::time::Duration;
+
+use genesys_once::record::{Answer, RecordState};
+use genesys_once::testing::store_conformance;
+use genesys_once::{Error, RedisStore, Store};
+use tokio::time::timeout;
+
+use super::fake_server::Fake;
+use super::{acquire, apply, chain, claim, complete, extend, name};
+use crate::support::redis::{Options, RedisServer};
+use crate::support::sentinel::{PRIMARY, RedisSentinel};
+use crate::support::{eventually, eventually_within};
+
+/// As long as it takes on a busy machine.
+const EVER: Duration = Duration::from_secs(600);
+
+/// The store's own deadline, and a lot of air.
+pub const IN_TIME: Duration = Duration::from_secs(10);
+
+/// A fail-over, seen by the store.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+async fn connect(set_up: &RedisSentinel) -> RedisStore {
+    RedisStore::sentinel(set_up.urls(), PRIMARY).await.unwrap()
+}
+
+pub fn is_cached(answer: &Answer) -> bool {
+    matches!(answer, Answer::Is(Some(RecordState::Cached { .. })))
+}
+
+pub fn has(server: &RedisServer, number: u8) -> bool {
+    server.command(&["EXISTS", &name(number).to_string()])
+}
+
+#[tokio::test]
+async fn it_keeps_the_protocol_and_its_notices() {
+    let set_up = RedisSentinel::start().await;
+    let store = connect(&set_up).await;
+    assert_eq!(store.durability().replicas, Some(2));
+    let one = name(77);
+    timeout(IN_TIME, store.changed(&one)).await.unwrap();
+    let waiting = store.changed(&one);
+    tokio::pin!(waiting);
+    let quiet = timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(quiet.is_err());
+    let there = connect(&set_up).await;
+    apply(&there, 77, complete(1, "{}")).await.unwrap();
+    timeout(IN_TIME, waiting).await.unwrap();
+    store_conformance(store.clone(), tokio::time::sleep).await;
+}
+
+/// Red when the store goes on asking for the server that it began with.
+#[tokio::test]
+async fn a_primary_that_dies_is_replaced() {
+    let mut set_up = RedisSentinel::start().await;
+    let store = connect(&set_up).await.replicas(2, EVER);
+    apply(&store, 1, acquire(1)).await.unwrap();
+    let one = name(1);
+    timeout(IN_TIME, store.changed(&one)).await.unwrap();
+    let waiting = store.changed(&one);
+    tokio::pin!(waiting);
+    let quiet = timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(quiet.is_err());
+
+    set_up.servers[0].kill();
+    for _ in 0..3 {
+        let lost = timeout(IN_TIME, store.look(&one)).await.unwrap();
+        let error = lost.unwrap_err();
+        assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
+    }
+    set_up.settled().await;
+    // Who waits is told to look again, without any command.
+    timeout(RECOVERY, waiting).await.unwrap();
+    let store = store.clone().replicas(1, EVER);
+    let mut extended = None;
+    eventually_within(RECOVERY, "the new primary is found", async || {
+        extended = apply(&store, 1, extend(1)).await.ok();
+        extended.is_some()
+    })
+    .await;
+    // Both replicas had the lock, so that its holder goes on.
+    assert_eq!(extended, Some(Answer::Done));
+    let Some(RecordState::Locked { seen, .. }) = store.look(&one).await.unwrap() else {
+        panic!("the lock is forgotten");
+    };
+    assert_eq!(seen.lease, claim(1).lease);
+    assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
+    assert!(has(&set_up.servers[set_up.primary()], 2));
+}
+
+/// Red when a command for a hung server hangs, or the store stays with it.
+#[tokio::test]
+async fn a_primary_that_hangs_is_replaced() {
+    let set_up = RedisSentinel::start().await;
+    let store = connect(&set_up).await;
+    apply(&store, 1, acquire(1)).await.unwrap();
+    set_up.servers[0].pause();
+    let lost = timeout(IN_TIME, apply(&store, 1, extend(1))).await.unwrap();
+    let error = lost.unwrap_err();
+    assert!(chain(&error).contains("within 2 s"), "{error:?}");
+    set_up.settled().await;
+    eventually_within(RECOVERY, "the new primary is found", async || {
+        let extended = timeout(IN_TIME, apply(&store, 1, extend(1))).await;
+        matches!(extended.unwrap(), Ok(Answer::Done))
+    })
+    .await;
+    set_up.servers[0].resume();
+    // It becomes a replica; commands go to the new one throughout.
+    for number in 2..100 {
+        assert_eq!(
+            apply(&store, number, acquire(1)).await.unwrap(),
+            Answer::Done
+        );
+    }
+    set_up.settled().await;
+    assert!((2..100).all(|number| has(&set_up.servers[set_up.primary()], number)));
+}
+
+/// The old primary knows nothing of the new one and takes every write, which
+/// nobody will ever see. Red when the sentinels are asked only after a failure.
+#[tokio::test]
+async fn a_primary_that_was_replaced_without_noticing_is_left() {
+    let set_up = RedisSentinel::start().await;
+    let store = connect(&set_up).await;
+    apply(&store, 1, acquire(1)).await.unwrap();
+    // The sentinels can no longer make it a replica, nor close our connection.
+    let deaf = ["ACL", "SETUSER", "default", "-replicaof", "-slaveof"];
+    set_up.servers[0].command::<()>(&deaf);
+    set_up.sentinels[0].command::<()>(&["SENTINEL", "FAILOVER", PRIMARY]);
+    eventually_within(RECOVERY, "the sentinels have a new primary", async || {
+        set_up.primary() != 0
+    })
+    .await;
+    let role: Vec<redis::Value> = set_up.servers[0].command(&["ROLE"]);
+    assert_eq!(role[0], redis::Value::BulkString(b"master".into()));
+    let new = &set_up.servers[set_up.primary()];
+    let mut number = 1;
+    eventually("writes go to the new primary", async || {
+        number += 1;
+        apply(&store, number, acquire(1)).await.unwrap();
+        has(new, number)
+    })
+    .await;
+    // And never again to the old one.
+    for number in 100..150 {
+        apply(&store, number, acquire(1)).await.unwrap();
+        assert!(has(new, number) && !has(&set_up.servers[0], number));
+    }
+}
+
+/// It names a server that most have named before, or the first one to a store
+/// without a password.
+#[tokio::test]
+async fn one_sentinel_is_enough_for_a_known_primary() {
+    let mut set_up = RedisSentinel::start().await;
+    let store = connect(&set_up).await;
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    set_up.sentinels[0].kill();
+    set_up.sentinels[1].pause();
+    set_up.servers[0].command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("a new connection is made", async || {
+        apply(&store, 1, extend(1)).await.is_ok()
+    })
+    .await;
+    let fresh = connect(&set_up).await;
+    assert_eq!(apply(&fresh, 1, extend(1)).await.unwrap(), Answer::Done);
+    set_up.sentinels[1].resume();
+}
+
+/// Their configuration begins at epoch 0 again. Red when a remembered epoch
+/// outranks what all of them say: the store is down until it is made anew.
+#[tokio::test]
+async fn sentinels_that_were_set_up_again_are_believed() {
+    let set_up = RedisSentinel::start().await;
+    set_up.sentinels[0].command::<()>(&["SENTINEL", "FAILOVER", PRIMARY]);
+    eventually_within(RECOVERY, "the sentinels have a new primary", async || {
+        set_up.primary() != 0
+    })
+    .await;
+    set_up.settled().await;
+    let store = connect(&set_up).await;
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    let now = &set_up.servers[set_up.primary()];
+    let port = now.port.to_string();
+    for sentinel in &set_up.sentinels {
+        sentinel.command::<()>(&["SENTINEL", "REMOVE", PRIMARY]);
+        sentinel.command::<()>(&["SENTINEL", "MONITOR", PRIMARY, "127.0.0.1", &port, "2"]);
+    }
+    now.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("a new connection is made", async || {
+        apply(&store, 1, extend(1)).await.is_ok()
+    })
+    .await;
+}
+
+/// Red when the sentinels are only asked from time to time.
+#[tokio::test]
+async fn sentinels_are_listened_to() {
+    let set_up = RedisSentinel::start().await;
+    let store = connect(&set_up).await;
+    eventually("the store listens to all sentinels", async || {
+        set_up.sentinels.iter().all(|sentinel| {
+            let clients: String = sentinel.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+            clients.contains(" sub=1 ")
+        })
+    })
+    .await;
+    drop(store);
+}
+
+/// In the middle of a fail-over. Red when a server's own word is not asked for.
+#[tokio::test]
+async fn a_replica_is_not_taken_for_a_primary() {
+    let primary = RedisServer::start();
+    let mut replica = Options::default().replica_of(&primary).start();
+    let sentinel = Fake::sentinel(1, replica.port).await;
+    let connect = async || RedisStore::sentinel([sentinel.url()], PRIMARY).await;
+    let error = connect().await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+    assert!(chain(&error).contains("is a replica"), "{error:?}");
+
+    // Promoted, then made a replica again behind a connection that has broken.
+    replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    let store = connect().await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    replica.restart();
+    let mut seen = String::new();
+    eventually("a new connection is refused", async || {
+        let error = store.look(&name(1)).await.unwrap_err();
+        seen = chain(&error);
+        seen.contains("is a replica")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_last_clone_takes_tasks_and_connections_along() {
+    let set_up = RedisSentinel::start().await;
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let named = |server: &RedisServer| {
+        let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+        clients.matches("cmd=sentinel").count()
+    };
+    let store = connect(&set_up).await;
+    timeout(IN_TIME, store.changed(&name(1))).await.unwrap();
+    assert!(tasks() > before);
+    eventually("the sentinels are asked", async || {
+        set_up.sentinels.iter().all(|sentinel| named(sentinel) == 1)
+    })
+    .await;
+    drop(store);
+    eventually("the connections are closed", async || {
+        set_up.sentinels.iter().all(|sentinel| named(sentinel) == 0)
+    })
+    .await;
+    eventually("no task is left", async || tasks() == before).await;
+}
+
+#[tokio::test]
+async fn sentinels_and_servers_may_have_logins_of_their_own() {
+    let data = Options::default()
+        .password("data pw")
+        .set("masterauth", "data pw");
+    let watcher = Options::default().password("sentinel-pw");
+    let settings = [("auth-pass", "\"data pw\"")];
+    let set_up = RedisSentinel::start_with(data, watcher, &settings).await;
+    // The guard's own URLs name the sentinels' password.
+    let primary = format!("redis://:data%20pw@{PRIMARY}/3");
+    let store = RedisStore::sentinel(set_up.urls(), &primary).await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    let keyspace: String = set_up.servers[0].command(&["INFO", "keyspace"]);
+    assert!(keyspace.contains("db3:keys=1"), "{keyspace}");
+    assert!(!format!("{store:?}").contains("pw"), "{store:?}");
+
+    for (urls, primary, reason) in [
+        (
+            set_up.urls(),
+            PRIMARY.to_owned(),
+            "the server refuses this user name or password",
+        ),
+        (
+            set_up.urls(),
+            format!("redis://:hunter2@{PRIMARY}"),
+            "the server refuses this user name or password",
+        ),
+        (
+            set_up.urls(),
+            format!("redis://{PRIMARY}"),
+            "the server wants a password, and the url has none",
+        ),
+    ] {
+        let reason = format!(
+            "the primary {PRIMARY:?}, 127.0.0.1:{}: {reason}",
+            set_up.servers[0].port
+        );
+        assert_eq!(
+            super::connect::invalid_sentinel(&urls, &primary).await,
+            reason
+        );
+    }
+    for (login, reason) in [
+        ("", "the server wants a password, and the url has none"),
+        (":hunter2@", "the server refuses this user name or password"),
+    ] {
+        let port = set_up.sentinels[0].port;
+        let urls = [format!("redis://{login}127.0.0.1:{port}")];
+        let reason = format!("the sentinel 127.0.0.1:{port}: {reason}");
+        assert_eq!(
+            super::connect::invalid_sentinel(&urls, &primary).await,
+            reason
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! Sentinels that disagree on which server is the primary, and what that costs.
+
+use genesys_once::record::Answer;
+use genesys_once::{RedisStore, Store};
+use tokio::time::timeout;
+
+use super::fake_server::Fake;
+use super::sentinel::{IN_TIME, has, is_cached};
+use super::{acquire, apply, chain, complete, extend, name};
+use crate::support::eventually;
+use crate::support::redis::{Options, RedisServer};
+use crate::support::sentinel::PRIMARY;
+
+/// Each of three names another server: who has taken over is open.
+///
+/// Red when the one that was the primary so far counts although others are named
+/// (without `*count == answered` in `Sentinels::ask_all`): it was used again.
+#[tokio::test]
+async fn known_primary_is_in_doubt_once_others_are_named() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let sentinels = [
+        Fake::sentinel(1, old.port).await,
+        Fake::sentinel(1, old.port).await,
+        Fake::sentinel(1, old.port).await,
+    ];
+    let urls = sentinels.each_ref().map(Fake::url);
+    let store = RedisStore::sentinel(&urls, PRIMARY).await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    sentinels[1].name_primary(2, new.port);
+    sentinels[2].name_primary(3, 1);
+    old.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let mut seen = String::new();
+    eventually("a new connection is refused", async || {
+        let error = store.look(&name(1)).await.unwrap_err();
+        seen = chain(&error);
+        seen.contains("too few sentinels agree")
+    })
+    .await;
+    assert!(seen.contains("1 of 3 name"), "{seen}");
+    // Most of them are enough.
+    sentinels[0].name_primary(2, new.port);
+    eventually("the new primary is found", async || {
+        apply(&store, 2, acquire(1)).await.is_ok()
+    })
+    .await;
+    assert!(has(&new, 2) && !has(&old, 2));
+}
+
+/// They name another primary, and none of them tells so: not one takes a subscription.
+///
+/// Red when they are asked only once one tells (without `sleep(CHECK)` in `follow`): all
+/// went on at the old one.
+#[tokio::test]
+async fn sentinels_are_asked_although_none_of_them_tells() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let sentinel = Fake::sentinel(1, old.port).await;
+    let store = RedisStore::sentinel([sentinel.url()], PRIMARY)
+        .await
+        .unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    assert!(has(&old, 1));
+    sentinel.name_primary(2, new.port);
+    eventually("the new primary is found", async || {
+        apply(&store, 2, extend(1)).await.is_ok() && has(&new, 2)
+    })
+    .await;
+}
+
+/// One that has missed a fail-over names the old primary. Red when the first
+/// answer counts, or any.
+#[tokio::test]
+async fn a_sentinel_that_has_missed_a_fail_over_is_not_believed() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let stale = Fake::sentinel(1, old.port).await;
+    let informed = [
+        Fake::sentinel(2, new.port).await,
+        Fake::sentinel(2, new.port).await,
+    ];
+    let urls = [stale.url(), informed[0].url(), informed[1].url()];
+    let store = RedisStore::sentinel(&urls, PRIMARY).await.unwrap();
+    apply(&store, 1, complete(1, "{}")).await.unwrap();
+    assert!(has(&new, 1) && !has(&old, 1));
+    // Nor when the other ones are gone.
+    drop(informed);
+    new.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let mut errors = 0;
+    for _ in 0..10 {
+        match timeout(IN_TIME, apply(&store, 1, acquire(2)))
+            .await
+            .unwrap()
+        {
+            Ok(answer) => assert!(is_cached(&answer), "{answer:?}"),
+            Err(_) => errors += 1,
+        }
+    }
+    assert!(errors > 0);
+    assert!(!has(&old, 1));
+}
+
+/// One of three watches something else by now, and has seen more fail-overs there,
+/// or lies.
+///
+/// Red when the latest configuration counts, whoever has it: the password goes
+/// to a server of one sentinel's choice. Red, too, where a provider counts as no
+/// password.
+#[tokio::test]
+async fn password_goes_to_no_server_that_one_sentinel_names() {
+    let ours = Options::default().password("data-pw").start();
+    let other = Fake::silent().await;
+    let liar = Fake::sentinel(9, other.port).await;
+    let honest = [
+        Fake::sentinel(1, ours.port).await,
+        Fake::sentinel(1, ours.port).await,
+    ];
+    let primary = format!("redis://:data-pw@{PRIMARY}");
+    let urls = [liar.url(), honest[0].url(), honest[1].url()];
+    let store = RedisStore::sentinel(&urls, &primary).await.unwrap();
+    assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
+    ours.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("a new connection is made", async || {
+        apply(&store, 1, extend(1)).await.is_ok()
+    })
+    .await;
+    assert_eq!(other.dialled(), 0);
+    // Nor where it alone answers.
+    drop(honest);
+    let error = RedisStore::sentinel(&urls, &primary).await.unwrap_err();
+    let told = format!("1 of 3 name 127.0.0.1:{}", other.port);
+    assert!(chain(&error).contains(&told), "{error:?}");
+    // A provider's password is one.
+    let login = || async { Ok((String::new(), "data-pw".to_owned())) };
+    let builder = RedisStore::builder(&urls).credentials(login);
+    let primary = format!("redis://{PRIMARY}");
+    let error = builder.sentinel(&primary).await.unwrap_err();
+    assert!(chain(&error).contains(&told), "{error:?}");
+    assert_eq!(other.dialled(), 0);
+}

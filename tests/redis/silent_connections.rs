@@ -1,0 +1,69 @@
+//! What a connection may do to be ended, and what not: it is slow and delivers, it is
+//! silent, or it brings what nobody has asked for.
+
+use std::time::Duration;
+
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{
+    DataActionRequest, Engine, IdempotencyKey, RecordState, RedisStore, Served, Store, StoredBody,
+};
+
+use super::fake_server::Fake;
+use super::limited_proxy::Narrow;
+use super::name;
+use crate::support::eventually;
+use crate::support::redis::RedisServer;
+
+/// Its body takes a few times as long as one command of an engine.
+const SLOW: Duration = Duration::from_millis(300);
+
+/// Red when 2 s are the limit of a whole transfer, whether the engine's or the store's:
+/// the outcome was sent whole for ever and never recorded.
+#[tokio::test]
+async fn slow_transfer_is_not_cut() {
+    let server = RedisServer::start();
+    let narrow = Narrow::start(server.port).await;
+    let body = format!("\"{}\"", "x".repeat(300_000));
+    let platform = ScriptedUpstream::new(move |_| Step::ok(body.clone()));
+    let engine = async |url: String| {
+        let store = RedisStore::connect(&url).await.unwrap();
+        let builder = Engine::builder(platform.clone()).store(store);
+        builder.start().await.unwrap()
+    };
+    let (here, there) = (engine(narrow.url()).await, engine(narrow.url()).await);
+    let fast = engine(server.url()).await;
+    narrow.slow_down(SLOW);
+    let request = || DataActionRequest::new("custom_-_report", "{}").unwrap();
+    // Its caller does not wait until it is recorded.
+    let reply = here.execute(request()).await.unwrap();
+    assert_eq!(reply.body().len(), 300_002);
+    let key = IdempotencyKey::of(&request());
+    let mut recorded = None;
+    eventually("the outcome is recorded", async || {
+        recorded = match fast.inspect(&key).await.unwrap() {
+            Some(RecordState::Cached { kept, .. }) => Some(kept),
+            _ => None,
+        };
+        recorded.is_some()
+    })
+    .await;
+    assert_eq!(recorded, Some(StoredBody::Full));
+    let replay = there.execute(request()).await.unwrap();
+    assert_eq!(replay.served(), Served::Store);
+    assert_eq!(replay.body().len(), 300_002);
+    assert_eq!(platform.ledger().total(), 1);
+}
+
+/// Red when redis-rs buffers whatever comes while no command is under way.
+#[tokio::test]
+async fn connection_ends_that_brings_what_nobody_asked_for() {
+    let fake = Fake::version("7.0.0").await;
+    let store = RedisStore::connect(&fake.url()).await.unwrap();
+    fake.gush();
+    // Its own answer may be lost with the connection.
+    let _ = store.look(&name(1)).await;
+    eventually("the connection ends", async || fake.gushed().is_some()).await;
+    let gushed = fake.gushed().unwrap();
+    // What was on its way already.
+    assert!(gushed < 32 << 20, "{gushed} bytes");
+}
