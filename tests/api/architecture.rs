@@ -431,6 +431,23 @@ fn pages_name_files_and_test_binaries_that_exist() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Red with a module that the table leaves out, or has in another place.
+#[test]
+fn contributing_lists_the_modules_in_order() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("src/guide/contributing.md")).unwrap();
+    let table = page.split("| module |").nth(1).unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let cells = table
+        .lines()
+        .skip(2)
+        .map(|row| row.split('|').nth(1).unwrap());
+    let modules: Vec<_> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(modules, ORDER[..ORDER.len() - 1]);
+}
+
 /// Red with an answer of 150 words or more.
 #[test]
 fn design_answers_in_less_than_150_words() {
