@@ -156,7 +156,7 @@ fn names(code: &str, package: &str) -> bool {
 }
 
 #[test]
-fn each_module_imports_only_from_those_before_it() {
+fn module_imports_only_from_earlier_modules() {
     let place: BTreeMap<&str, usize> = ORDER.iter().enumerate().map(|(n, m)| (*m, n)).collect();
     // What the root re-exports, by the module that it comes from.
     let root_names = [
@@ -196,7 +196,7 @@ fn each_module_imports_only_from_those_before_it() {
 }
 
 #[test]
-fn packages_are_named_only_where_they_belong() {
+fn packages_are_named_only_in_their_modules() {
     let mut wrong = Vec::new();
     for source in sources() {
         for (package, places) in NAMED_ONLY_IN {
@@ -213,7 +213,7 @@ fn packages_are_named_only_where_they_belong() {
 }
 
 #[test]
-fn the_checks_see_what_they_look_for() {
+fn checks_find_imports_and_package_names() {
     let code = code(
         "use crate::engine::Engine; // crate::nothing\nlet x = ractor::call!();\n#[cfg(test)]\nuse crate::testing::X;",
     );
@@ -223,7 +223,7 @@ fn the_checks_see_what_they_look_for() {
 }
 
 #[test]
-fn files_keep_to_one_idea() {
+fn files_have_at_most_400_lines_and_a_purpose() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     walk(&root, &mut files);
@@ -245,7 +245,7 @@ fn files_keep_to_one_idea() {
 
 /// Red with a link to a file that is not there, and with a guide left out.
 #[test]
-fn the_readme_links_to_what_is_there_and_to_every_guide() {
+fn readme_links_to_existing_files_and_every_guide() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let links = readme
