@@ -101,7 +101,7 @@
 //! - **I4** A stale holder overwrites nothing: every transition is an atomic
 //!   compare-and-set in the store.
 //! - **I5** A live lease is not taken over. The *store's* clock decides that a lease has
-//!   expired, or a waiter that has seen one version of the record for a whole lease. A
+//!   expired, or a waiter that has seen one revision of the record for a whole lease. A
 //!   lease that expired in phase `Dispatched` does not become executable by itself while
 //!   its record lives.
 //! - **I6** Two different requests never share an answer, a refusal or a verdict. One

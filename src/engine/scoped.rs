@@ -59,7 +59,7 @@ impl ScopedEngine {
     }
 
     /// The key of a request in this scope. A request's own
-    /// [`scope`](DataActionRequest::scope) is one within it.
+    /// [`scope`](DataActionRequest::with_scope) is one within it.
     pub fn key_of(&self, request: &DataActionRequest) -> IdempotencyKey {
         self.scope.key_of(request)
     }

@@ -34,7 +34,7 @@ pub struct Caller {
     /// Its scope.
     #[serde(serialize_with = "shown::some_text")]
     pub scope: Option<Arc<str>>,
-    /// Its [`label`](DataActionRequest::label).
+    /// Its [`label`](DataActionRequest::with_label).
     #[serde(serialize_with = "shown::some_text")]
     pub label: Option<Arc<str>>,
     /// The three above, encrypted, where they cannot be opened.

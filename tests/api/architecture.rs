@@ -156,7 +156,7 @@ fn names(code: &str, package: &str) -> bool {
 }
 
 #[test]
-fn each_module_imports_only_from_those_before_it() {
+fn module_imports_only_from_earlier_modules() {
     let place: BTreeMap<&str, usize> = ORDER.iter().enumerate().map(|(n, m)| (*m, n)).collect();
     // What the root re-exports, by the module that it comes from.
     let root_names = [
@@ -196,7 +196,7 @@ fn each_module_imports_only_from_those_before_it() {
 }
 
 #[test]
-fn packages_are_named_only_where_they_belong() {
+fn packages_are_named_only_in_their_modules() {
     let mut wrong = Vec::new();
     for source in sources() {
         for (package, places) in NAMED_ONLY_IN {
@@ -213,7 +213,7 @@ fn packages_are_named_only_where_they_belong() {
 }
 
 #[test]
-fn the_checks_see_what_they_look_for() {
+fn checks_find_imports_and_package_names() {
     let code = code(
         "use crate::engine::Engine; // crate::nothing\nlet x = ractor::call!();\n#[cfg(test)]\nuse crate::testing::X;",
     );
@@ -223,7 +223,7 @@ fn the_checks_see_what_they_look_for() {
 }
 
 #[test]
-fn files_keep_to_one_idea() {
+fn files_have_at_most_400_lines_and_a_purpose() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     walk(&root, &mut files);
@@ -245,7 +245,7 @@ fn files_keep_to_one_idea() {
 
 /// Red with a link to a file that is not there, and with a guide left out.
 #[test]
-fn the_readme_links_to_what_is_there_and_to_every_guide() {
+fn readme_links_to_existing_files_and_every_guide() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let links = readme
@@ -429,6 +429,23 @@ fn pages_name_files_and_test_binaries_that_exist() {
     }
     assert!(seen > 50, "only {seen}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Red with a module that the table leaves out, or has in another place.
+#[test]
+fn contributing_lists_the_modules_in_order() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("src/guide/contributing.md")).unwrap();
+    let table = page.split("| module |").nth(1).unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let cells = table
+        .lines()
+        .skip(2)
+        .map(|row| row.split('|').nth(1).unwrap());
+    let modules: Vec<_> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(modules, ORDER[..ORDER.len() - 1]);
 }
 
 /// Red with an answer of 150 words or more.
