@@ -2,6 +2,9 @@
 //! typestates, keys, what is printed and logged, the simulator, and the order of the
 //! crate's own modules.
 
+#[path = "support/own_process.rs"]
+mod own_process;
+#[cfg(feature = "redis")]
 mod support;
 
 mod api {

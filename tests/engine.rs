@@ -3,6 +3,10 @@
 //! and a real Redis.
 #![cfg(feature = "testing")]
 
+#[cfg(all(feature = "genesys", feature = "redis"))]
+#[path = "support/own_process.rs"]
+mod own_process;
+#[cfg(all(feature = "genesys", feature = "redis"))]
 mod support;
 
 mod engine {
@@ -32,6 +36,8 @@ mod engine {
     mod payload_mismatch;
     #[cfg(all(feature = "genesys", feature = "redis"))]
     mod processes;
+    // The limiter is `GenesysCloud`'s.
+    #[cfg(feature = "genesys")]
     mod rate_limits;
     mod record_metadata;
     mod recovery;

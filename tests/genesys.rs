@@ -2,7 +2,8 @@
 //! and of every failure whether it is known to have come before the first byte.
 #![cfg(all(feature = "genesys", feature = "testing"))]
 
-mod support;
+#[path = "support/own_process.rs"]
+mod own_process;
 
 mod genesys {
     mod burst;

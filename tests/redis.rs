@@ -2,6 +2,8 @@
 //! a server fails, records that it did not write, and engines over it.
 #![cfg(all(feature = "redis", feature = "testing"))]
 
+#[path = "support/own_process.rs"]
+mod own_process;
 mod support;
 
 mod redis {

@@ -2,6 +2,10 @@
 //! sensitive answer. `redis` has the rest of `RedisStore`.
 #![cfg(feature = "testing")]
 
+#[cfg(feature = "file")]
+#[path = "support/own_process.rs"]
+mod own_process;
+#[cfg(feature = "redis")]
 mod support;
 
 mod stores {

@@ -15,7 +15,7 @@ use genesys_once::{
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::support::{own_process, pass_alone};
+use crate::own_process::{own_process, pass_alone};
 
 /// What must not be seen; the simulator's tokens all begin like this.
 const TOKEN: &str = "simulated-token-";

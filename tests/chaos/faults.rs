@@ -26,7 +26,7 @@
 //! - All recorded answers of a key are one, and the platform's for this key.
 //! - Every key ends `Cached` or `Indeterminate` for the next one who asks.
 //!
-//! # Version to fail
+//! # Seen to fail
 //!
 //! With one condition taken out at a time, of a script where nothing else is
 //! said, at 40 s for each seed:

@@ -10,8 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use genesys_once::record::Event;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Encrypted, EncryptionKeys, Engine, EngineMessage, Error, IdempotencyKey,
-    MemoryStore, Reply, Served,
+    DataActionRequest, Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, Reply, Served,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -225,8 +224,11 @@ async fn what_was_forgotten_before_its_reply_came_is_not_replayed() {
 
 /// I9. Red when recent outcomes leave memory only as others come: what an idle
 /// process was answered last stayed in it. (The store here holds none of it.)
+#[cfg(feature = "encrypted")]
 #[tokio::test(start_paused = true)]
 async fn an_idle_process_forgets_what_is_over() {
+    use genesys_once::{Encrypted, EncryptionKeys};
+
     let keys = EncryptionKeys::new("k1", [7; 32]).unwrap();
     let engine = Engine::builder(ok()).store(Encrypted::new(MemoryStore::new(), keys));
     let engine = engine.recent(1 << 20, SECOND).start().await.unwrap();

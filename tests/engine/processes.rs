@@ -15,8 +15,9 @@ use genesys_once::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::own_process::own_process;
+use crate::support::eventually;
 use crate::support::redis::RedisServer;
-use crate::support::{eventually, own_process};
 
 const WAITERS: usize = 10;
 /// After this long a caller has been left unanswered.

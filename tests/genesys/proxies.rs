@@ -7,7 +7,7 @@ use genesys_once::{GenesysCloud, Upstream};
 use super::server::{Server, answer};
 use super::tls::identity;
 use super::{call, cloud, may_have_left, send};
-use crate::support::own_process;
+use crate::own_process::own_process;
 
 /// Set in the process that this test starts: the variables of a process are not
 /// changed while it runs.

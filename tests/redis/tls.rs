@@ -7,10 +7,10 @@ use genesys_once::record::Answer;
 use genesys_once::{Error, RedisStore, Store};
 
 use super::{acquire, apply, complete, name};
+use crate::own_process::{own_process, pass_alone};
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::{Certificate, Options, RedisServer};
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
-use crate::support::{own_process, pass_alone};
 
 /// Runs one of the ignored tests below in a new process.
 fn child(test: &str, server: &RedisServer) {

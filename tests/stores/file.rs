@@ -20,7 +20,7 @@ use genesys_once::{
     RecordState, Store, StoreError, StoredBody,
 };
 
-use crate::support::own_process;
+use crate::own_process::own_process;
 
 pub const LEASE: Duration = Duration::from_secs(30);
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -2,14 +2,10 @@
 //! are no mistake here.
 #![allow(dead_code)]
 
-#[cfg(feature = "redis")]
 pub mod cluster;
-#[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(feature = "redis")]
 pub mod sentinel;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use genesys_once::{IdempotencyKey, ListQuery, Namespace, Page, RecordState, Store, StoreError};
@@ -65,29 +61,4 @@ pub async fn eventually_within(
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-/// The command that starts this test binary again and runs one test in it: `test` in
-/// `module`, as `module_path!()` has it, ignored or not.
-pub fn own_process(module: &str, test: &str) -> Command {
-    // The names of tests begin after the crate.
-    let (_, module) = module.split_once("::").unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("{module}::{test}")]);
-    command.args(["--include-ignored", "--nocapture"]);
-    command
-}
-
-/// Runs that test, and fails unless it passes.
-pub fn pass_alone(command: &mut Command) {
-    let output = command.output().unwrap();
-    let printed = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        output.status.success() && printed.contains("1 passed"),
-        "{printed}"
-    );
 }

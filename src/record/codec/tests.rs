@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
-use crate::outcome::NOT_KEPT;
+use crate::outcome::{NOT_KEPT, Outcome};
 use crate::record::{About, Attempts, Caller, Cause, Holder, LeaseId, Origin, Resolved};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
