@@ -15,7 +15,7 @@ pub use self::causes::{RefusalKind, SendError, StoreError, TokenError};
 pub use self::key_state::KeyState;
 
 /// Any error, text or boxed error that explains another one.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a request has no answer.
 ///

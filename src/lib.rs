@@ -148,7 +148,7 @@
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build enables them |
 
 pub mod canonical;
-
+pub mod error;
 pub mod execution;
 pub mod genesys;
 // Its examples and links use all of these; without them it is still to be read.
@@ -177,7 +177,6 @@ pub mod telemetry;
 mod actors;
 mod ambient;
 mod engine;
-mod error;
 
 mod flights;
 mod key;
@@ -194,7 +193,7 @@ mod upstream;
 pub use self::actors::{Backlog, BacklogEntry, Drained, EngineMessage};
 pub use self::engine::{Engine, EngineBuilder, Forgotten, IndeterminateKeys, ScopedEngine, Stats};
 pub use self::error::{
-    Cause, Error, KeyState, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
+    Error, KeyState, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
 };
 pub use self::genesys::classify;
 #[cfg(feature = "genesys")]
