@@ -15,7 +15,7 @@ pub use self::causes::{RefusalKind, SendError, StoreError, TokenError};
 pub use self::key_state::KeyState;
 
 /// Any error, text or boxed error that explains another one.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a request has no answer.
 ///
@@ -119,7 +119,7 @@ pub enum Error {
     #[error("the platform refused a fresh token, too: check the client's role and the action")]
     #[non_exhaustive]
     Unauthorized {
-        /// The platform's `ININ-Correlation-Id`, for its support.
+        /// The platform's id of its answer, which its support asks for.
         correlation_id: Option<Arc<str>>,
     },
     /// The time in which the request was to be sent is over

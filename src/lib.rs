@@ -148,7 +148,9 @@
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build enables them |
 
 pub mod canonical;
+pub mod error;
 pub mod execution;
+pub mod genesys;
 // Its examples and links use all of these; without them it is still to be read.
 #[cfg_attr(
     not(all(
@@ -175,7 +177,7 @@ pub mod telemetry;
 mod actors;
 mod ambient;
 mod engine;
-mod error;
+
 mod flights;
 mod key;
 #[cfg(any(feature = "genesys", feature = "redis"))]
@@ -191,13 +193,16 @@ mod upstream;
 pub use self::actors::{Backlog, BacklogEntry, Drained, EngineMessage};
 pub use self::engine::{Engine, EngineBuilder, Forgotten, IndeterminateKeys, ScopedEngine, Stats};
 pub use self::error::{
-    Cause, Error, KeyState, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
+    Error, KeyState, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
 };
+pub use self::genesys::classify;
+#[cfg(feature = "genesys")]
+pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
 pub use self::key::{
     Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
 };
 pub use self::outcome::{BodyEnd, Outcome, Recovery, Reply, Served, StoredBody, Verdict};
-pub use self::policy::{OnDuplicate, OnUnknown, RetryPolicy, classify, retry_after};
+pub use self::policy::{OnDuplicate, OnUnknown, RetryPolicy};
 pub use self::record::{RecordState, Resolution};
 pub use self::request::{ActionId, DataActionRequest, Payload, Scope};
 #[cfg(feature = "file")]
@@ -212,8 +217,6 @@ pub use self::store::{
 #[cfg(feature = "encrypted")]
 pub use self::store::{Encrypted, EncryptionKeys};
 pub use self::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};
-#[cfg(feature = "genesys")]
-pub use self::upstream::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
 /// The actor framework whose types `Engine::actor` and `EngineMessage` use.
 pub use ractor;
 

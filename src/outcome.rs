@@ -211,13 +211,6 @@ impl Outcome {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
-
-    /// The platform's correlation id, which its support asks for. Ids are short:
-    /// anything else is not worth repeating in errors and logs.
-    pub(crate) fn correlation_id(&self) -> Option<&str> {
-        self.header("inin-correlation-id")
-            .filter(|id| (1..=128).contains(&id.len()))
-    }
 }
 
 impl fmt::Debug for Outcome {

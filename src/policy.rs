@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
+mod backoff;
 mod body;
 mod breaker;
-pub mod classify;
-mod error_body;
-mod retry_after;
 
+pub(crate) use self::backoff::{MAX_ASKED, bounded_wait, jittered};
+pub(crate) use self::body::{
+    body_fault, check_answer_body, check_searchable, checked_verdict, without_byte_order_mark,
+};
 pub(crate) use self::breaker::{Access, Breakers, Failure, Pass};
-pub(crate) use self::retry_after::{heed, jittered};
-pub use self::retry_after::{is_platform_limit, retry_after};
 
 /// The longest backoff, and the longest sum of waits, that may be set: clocks can
 /// still add it up.
@@ -129,7 +129,7 @@ impl RetryPolicy {
             Some(_) => own,
             None => own.min(most),
         };
-        let wait = heed(asked, own);
+        let wait = bounded_wait(asked, own);
         let is_last = self.attempts <= 1 || asked.is_none() && made >= self.attempts;
         if is_last || wait > self.left(waited) {
             Next::GiveUp { retry_after: wait }

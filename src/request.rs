@@ -16,9 +16,9 @@ use crate::key::{Fingerprint, IdempotencyKey};
 mod action_id;
 mod derivation;
 mod forward;
+mod options;
 mod payload;
 mod scope;
-mod wishes;
 
 pub use action_id::ActionId;
 use derivation::{Derivation, Scopes};

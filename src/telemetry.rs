@@ -15,7 +15,7 @@
 //! key's 64 hex digits: enough to find it, too few to be one. `served` is
 //! [`Served::as_str`](crate::Served::as_str); `verdict`, of the last attempt,
 //! `final`, `not_executed` or `unknown`; `correlation_id` the platform's
-//! `ININ-Correlation-Id`; `error.type`
+//! id of its answer; `error.type`
 //! [`Error::code`](crate::Error::code). `attempts` and `verdict` are those of the
 //! execution that answered: a replay made no attempt. A caller who joined follows
 //! from the flight that it joined. A flight's span ends with its answer, and may
@@ -26,7 +26,7 @@
 //! answered with 4xx or 5xx, or not at all, has the status `ERROR`, as the conventions
 //! for HTTP clients want it; its `error.type` is the status, `no_answer` or
 //! `not_sent`. URL, address and port are there where the upstream names its
-//! [`url`](crate::Upstream::url), as `GenesysCloud` does.
+//! [`url`](crate::Upstream::url), as the platform's client does.
 //!
 //! # Audit
 //!

@@ -17,16 +17,12 @@ use crate::request::{ActionId, DataActionRequest};
 use crate::store::BoxFuture;
 
 mod gate;
-#[cfg(feature = "genesys")]
-mod genesys;
 mod rate_permit;
 mod time_limit;
 
 pub(crate) use self::gate::Gate;
 pub(crate) use self::time_limit::{GRACE, within};
 
-#[cfg(feature = "genesys")]
-pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
 pub use self::rate_permit::RatePermit;
 
 /// The platform as the engine sees it.

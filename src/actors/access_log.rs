@@ -9,6 +9,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::execution::Attempt;
+use crate::genesys::correlation_id;
 use crate::outcome::Outcome;
 use crate::request::ActionId;
 use crate::telemetry;
@@ -36,7 +37,7 @@ impl AccessLog {
                     target: "genesys_once",
                     action_id = action.as_str(),
                     status = outcome.status().as_u16(),
-                    correlation_id = outcome.correlation_id(),
+                    correlation_id = correlation_id(outcome),
                     "the platform refuses access: check the client's role and the action's permissions; logged once a minute"
                 );
             });

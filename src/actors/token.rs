@@ -17,7 +17,7 @@ use super::posted::Posted;
 use crate::ambient::Ambient;
 use crate::error::{TokenError, chain};
 use crate::key::Namespace;
-use crate::policy::{heed, jittered};
+use crate::policy::{bounded_wait, jittered};
 use crate::request::ActionId;
 use crate::telemetry;
 use crate::upstream::{AccessToken, TokenSource, within};
@@ -276,7 +276,7 @@ impl State {
                 Err(error) => {
                     let asked = error.retry_after();
                     let last = attempt == TRIES || error.is_rejected() || asked.is_some();
-                    let wait = heed(asked, self.backoff());
+                    let wait = bounded_wait(asked, self.backoff());
                     if last {
                         return self.fail(error, wait);
                     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cause, RetryHint};
+use super::{BoxError, RetryHint};
 
 /// A request that got no whole answer, and whether it may have been executed.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub struct SendError {
 
 impl SendError {
     /// Proven: the whole request has not left this process, and never will.
-    pub fn before_sending(cause: impl Into<Cause>) -> Self {
+    pub fn before_sending(cause: impl Into<BoxError>) -> Self {
         Self::by(true, cause)
     }
 
@@ -24,12 +24,12 @@ impl SendError {
     ///
     /// What the cause says is written into the record and told to every caller:
     /// it should name what failed, and nothing of the request or the answer.
-    pub fn after_sending(cause: impl Into<Cause>) -> Self {
+    pub fn after_sending(cause: impl Into<BoxError>) -> Self {
         Self::by(false, cause)
     }
 
     /// By the evidence that nothing has left, where there is any.
-    pub(crate) fn by(is_unsent: bool, cause: impl Into<Cause>) -> Self {
+    pub(crate) fn by(is_unsent: bool, cause: impl Into<BoxError>) -> Self {
         Self {
             may_have_left: !is_unsent,
             cause: share(cause),
@@ -68,7 +68,7 @@ enum TokenErrorKind {
 
 impl TokenError {
     /// A failure that may pass: the endpoint was unreachable, slow or broken.
-    pub fn new(cause: impl Into<Cause>) -> Self {
+    pub fn new(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: TokenErrorKind::Failed,
             cause: share(cause),
@@ -77,7 +77,7 @@ impl TokenError {
 
     /// The endpoint refused the client: trying again with the same credentials
     /// will not help.
-    pub fn rejected(cause: impl Into<Cause>) -> Self {
+    pub fn rejected(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: TokenErrorKind::Rejected,
             cause: share(cause),
@@ -172,7 +172,7 @@ pub enum RefusalKind {
 
 impl StoreError {
     /// The command's fate is unknown: it may or may not have been applied.
-    pub fn unavailable(cause: impl Into<Cause>) -> Self {
+    pub fn unavailable(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Unavailable,
             cause: share(cause),
@@ -180,7 +180,7 @@ impl StoreError {
     }
 
     /// The command was not sent, so it was not applied; the next one may be.
-    pub(crate) fn unsent(cause: impl Into<Cause>) -> Self {
+    pub(crate) fn unsent(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Unsent,
             cause: share(cause),
@@ -190,12 +190,12 @@ impl StoreError {
     /// The store answered and refused to write, since the record is too large or
     /// the store is full: the command was not applied. A smaller form of it might
     /// fit; where that cannot help, see [`refused_as`](Self::refused_as).
-    pub fn refused(cause: impl Into<Cause>) -> Self {
+    pub fn refused(cause: impl Into<BoxError>) -> Self {
         Self::refused_as(RefusalKind::TooLarge, cause)
     }
 
     /// The store answered and refused the command, which was not applied.
-    pub fn refused_as(kind: RefusalKind, cause: impl Into<Cause>) -> Self {
+    pub fn refused_as(kind: RefusalKind, cause: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Refused(kind),
             cause: share(cause),
@@ -204,7 +204,7 @@ impl StoreError {
 
     /// There is a record, and it cannot be read: damaged, or written by a newer
     /// version. Never to be taken for an absent one.
-    pub fn unreadable(reason: impl Into<Cause>) -> Self {
+    pub fn unreadable(reason: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Unreadable,
             cause: share(reason),
@@ -216,7 +216,7 @@ impl StoreError {
     /// gives its lease back. To stores' wrappers it looks like `unavailable`,
     /// which leads to the same end, later.
     #[cfg(feature = "redis")]
-    pub(crate) fn undurable(cause: impl Into<Cause>) -> Self {
+    pub(crate) fn undurable(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Undurable,
             cause: share(cause),
@@ -288,7 +288,7 @@ impl fmt::Display for StoreError {
 
 type SharedCause = Arc<dyn std::error::Error + Send + Sync>;
 
-fn share(cause: impl Into<Cause>) -> SharedCause {
+fn share(cause: impl Into<BoxError>) -> SharedCause {
     Arc::from(cause.into())
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::ambient::Ambient;
 use crate::error::Error;
+use crate::genesys::classify;
 use crate::outcome::{Outcome, Verdict};
-use crate::policy::{OnUnknown, classify};
+use crate::policy::OnUnknown;
 
 /// Longer than any record is of use, and short enough for every clock to add up.
 pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -4,7 +4,7 @@
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use serde::de::IgnoredAny;
 
-use crate::outcome::{BodyEnd, Outcome};
+use crate::outcome::{BodyEnd, Outcome, Verdict};
 
 /// Whether the body was read to its end and can be searched for what the platform
 /// writes into it; the reason where not.
@@ -14,7 +14,7 @@ use crate::outcome::{BodyEnd, Outcome};
 /// A body that was not read, or that only the end of its connection ends and
 /// that is no whole JSON; a content coding; an encoding in which ASCII is not
 /// ASCII (UTF-16, UTF-7, …), announced or seen; what is no text at all.
-pub(super) fn searchable(outcome: &Outcome) -> Result<(), &'static str> {
+pub(crate) fn check_searchable(outcome: &Outcome) -> Result<(), &'static str> {
     let body = &*outcome.body();
     match outcome.body_end() {
         BodyEnd::Unread => return Err("its body was not read"),
@@ -40,7 +40,7 @@ pub(super) fn searchable(outcome: &Outcome) -> Result<(), &'static str> {
 /// HTML; a body that is announced as JSON, or not at all, and is none; one that
 /// is empty, or a number, and that only the end of its connection ends. What was
 /// not read is settled by the status, unless it is HTML.
-pub(super) fn is_answer(outcome: &Outcome) -> Result<(), &'static str> {
+pub(crate) fn check_answer_body(outcome: &Outcome) -> Result<(), &'static str> {
     let body = &*outcome.body();
     let closed = outcome.body_end() == BodyEnd::Closed;
     let announced = Announced::of(outcome);
@@ -63,8 +63,33 @@ pub(super) fn is_answer(outcome: &Outcome) -> Result<(), &'static str> {
     }
 }
 
+/// The verdict of `classify`, as far as the body was read. A classifier cannot judge a
+/// body that was not read: it would find nothing in it, and take that for proof. Then
+/// `by_status` decides, which takes no proof from a missing body.
+pub(crate) fn checked_verdict(
+    outcome: &Outcome,
+    classify: impl FnOnce(&Outcome) -> Verdict,
+    by_status: impl FnOnce(&Outcome) -> Verdict,
+) -> Verdict {
+    if outcome.body_end() == BodyEnd::Unread {
+        return by_status(outcome);
+    }
+    match classify(outcome) {
+        Verdict::NotExecuted(_) if check_searchable(outcome).is_err() => Verdict::Unknown,
+        verdict => verdict,
+    }
+}
+
+/// What is wrong with the body, for the cause of an unknown outcome.
+pub(crate) fn body_fault(outcome: &Outcome) -> Option<&'static str> {
+    match outcome.status().is_success() {
+        true => check_answer_body(outcome).err(),
+        false => check_searchable(outcome).err(),
+    }
+}
+
 /// The text behind a byte order mark.
-pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+pub(crate) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
@@ -72,7 +97,7 @@ pub(super) fn without_mark(text: &[u8]) -> &[u8] {
 /// surrogates, raw control characters and a byte order mark do not make it none.
 fn is_json(body: &[u8]) -> bool {
     let parses = |text| serde_json::from_slice::<IgnoredAny>(text).is_ok();
-    let body = without_mark(body);
+    let body = without_byte_order_mark(body);
     parses(body) || body.iter().any(u8::is_ascii_control) && parses(&respelled(body))
 }
 
@@ -245,13 +270,17 @@ mod tests {
             ("image/svg+xml; a=\"b, c\"", false),
         ] {
             let outcome = outcome(&[("content-type", kind.as_bytes())], page);
-            assert_eq!(is_answer(&outcome).is_err(), is_json_or_nothing, "{kind}");
+            assert_eq!(
+                check_answer_body(&outcome).is_err(),
+                is_json_or_nothing,
+                "{kind}"
+            );
         }
         for kind in ["text/html", "Text/HTML;charset=x", "application/xhtml+xml"] {
             let outcome = outcome(&[("content-type", kind.as_bytes())], b"{}");
-            assert!(is_answer(&outcome).is_err(), "{kind}");
+            assert!(check_answer_body(&outcome).is_err(), "{kind}");
         }
-        assert!(is_answer(&outcome(&[("content-type", b"\xff")], page)).is_err());
+        assert!(check_answer_body(&outcome(&[("content-type", b"\xff")], page)).is_err());
     }
 
     #[test]
@@ -276,12 +305,16 @@ mod tests {
         ] {
             let text = String::from_utf8_lossy(value);
             let refusal = outcome(&[(name, value)], b"{}");
-            assert_eq!(searchable(&refusal).is_ok(), readable, "{name}: {text}");
+            assert_eq!(
+                check_searchable(&refusal).is_ok(),
+                readable,
+                "{name}: {text}"
+            );
             // Nothing is hidden where there is nothing.
-            assert!(searchable(&outcome(&[(name, value)], b"")).is_ok());
+            assert!(check_searchable(&outcome(&[(name, value)], b"")).is_ok());
         }
         for body in [b"\0{\0}".as_slice(), b"{\0}\0", b"\xff\xfe", b"\xfe\xff"] {
-            assert!(searchable(&outcome(&[], body)).is_err());
+            assert!(check_searchable(&outcome(&[], body)).is_err());
         }
     }
 
@@ -300,8 +333,16 @@ mod tests {
             (BodyEnd::Unread, b"{}", false, true),
         ] {
             let text = String::from_utf8_lossy(body);
-            assert_eq!(searchable(&of(end, body)).is_ok(), read, "{end:?} {text}");
-            assert_eq!(is_answer(&of(end, body)).is_ok(), answer, "{end:?} {text}");
+            assert_eq!(
+                check_searchable(&of(end, body)).is_ok(),
+                read,
+                "{end:?} {text}"
+            );
+            assert_eq!(
+                check_answer_body(&of(end, body)).is_ok(),
+                answer,
+                "{end:?} {text}"
+            );
         }
     }
 }

@@ -46,7 +46,7 @@ use crate::record::{
 ///   `Encrypted` on the same store.
 /// - **What it does not hide.** Key and fingerprint are digests of the request:
 ///   who can guess a payload can tell whether it was executed. The `cause` of an
-///   indeterminate key is readable text: with `GenesysCloud` it has a status, a
+///   indeterminate key is readable text: with the client of this crate it has a status, a
 ///   correlation id or a network error, never anything of the request or the
 ///   answer; an [`Upstream`](crate::Upstream) of your own should keep personal
 ///   data out of its [`SendError`](crate::SendError)s. And it protects what is

@@ -11,6 +11,7 @@ use tracing::{Metadata, Span};
 use super::contained;
 use super::trail::{Trail, label};
 use crate::error::{Error, SendError};
+use crate::genesys::correlation_id;
 use crate::key::{IdempotencyKey, Namespace};
 use crate::outcome::{Outcome, Reply, Verdict};
 use crate::request::DataActionRequest;
@@ -235,7 +236,7 @@ pub(crate) fn audit(
 }
 
 fn correlate(span: &Span, outcome: &Outcome) {
-    if let Some(id) = outcome.correlation_id().filter(|id| id.len() <= LONGEST_ID) {
+    if let Some(id) = correlation_id(outcome).filter(|id| id.len() <= LONGEST_ID) {
         span.record("correlation_id", id);
     }
 }

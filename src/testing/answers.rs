@@ -172,7 +172,10 @@ mod tests {
             assert!(!body[member].is_null(), "{member}");
         }
         assert_eq!(body["details"][0]["errorCode"], "ACTION.REMOTE_ENDPOINT");
-        assert_eq!(outcome.correlation_id(), body["contextId"].as_str());
+        assert_eq!(
+            crate::genesys::correlation_id(&outcome),
+            body["contextId"].as_str()
+        );
         assert_eq!(fresh_id().len(), 36);
     }
 }

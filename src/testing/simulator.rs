@@ -10,9 +10,9 @@ use self::routes::Platform;
 use self::server::Server;
 use super::ledger::Ledger;
 use super::step::{Script, Step};
-use crate::upstream::Call;
 #[cfg(feature = "genesys")]
-use crate::upstream::{Credentials, Environment};
+use crate::genesys::{Credentials, Environment};
+use crate::upstream::Call;
 
 mod limits;
 mod oauth;

@@ -6,19 +6,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules in their order.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 21] = [
     "key",
     "error",
     "canonical",
     "request",
     "outcome",
     "policy",
+    "genesys",
     "record",
     "ambient",
     "telemetry",
     "lookup",
     "store",
     "upstream",
+    "genesys/client",
     "execution",
     "flights",
     "actors",
@@ -31,8 +33,8 @@ const ORDER: [&str; 19] = [
 /// Packages, and the files that may name them: a path, or the beginning of one.
 const NAMED_ONLY_IN: [(&str, &[&str]); 12] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
-    ("reqwest", &["upstream/genesys"]),
-    ("http_body", &["upstream/genesys"]),
+    ("reqwest", &["genesys/client"]),
+    ("http_body", &["genesys/client"]),
     ("redis", &["store/redis"]),
     ("redb", &["store/file"]),
     ("dashmap", &["flights.rs", "store/memory.rs"]),
@@ -45,13 +47,14 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 12] = [
 ];
 
 /// Everything before the stores is pure: it knows no runtime.
-const NO_TOKIO: [&str; 7] = [
+const NO_TOKIO: [&str; 8] = [
     "key",
     "error",
     "canonical",
     "request",
     "outcome",
     "policy",
+    "genesys",
     "record",
 ];
 
@@ -84,7 +87,7 @@ fn sources() -> Vec<Source> {
         .iter()
         .map(|file| {
             let path = relative(file);
-            let module = path.split(['/', '.']).next().unwrap().to_owned();
+            let module = module(&path).to_owned();
             Source {
                 module,
                 code: code(&fs::read_to_string(file).unwrap()),
@@ -96,6 +99,15 @@ fn sources() -> Vec<Source> {
             !source.path.ends_with("/tests.rs") && !source.path.ends_with("exactly_once.rs")
         })
         .collect()
+}
+
+/// The module of a file: its first folder, but the platform's client has a place of
+/// its own.
+fn module(path: &str) -> &str {
+    match path.strip_prefix("genesys/client") {
+        Some(_) => "genesys/client",
+        None => path.split(['/', '.']).next().unwrap(),
+    }
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -192,6 +204,44 @@ fn module_imports_only_from_earlier_modules() {
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Words of one platform: its name, its hosts, its header, its error codes, its paths.
+const VENDOR: [&str; 5] = ["Genesys", "inin-", "purecloud", "ACTION.", "dataactions"];
+
+/// Code and comments that may name the platform: the beginnings of their paths.
+const VENDOR_PLACES: [&str; 5] = ["genesys", "testing", "guide", "lib.rs", "bin"];
+
+/// The vendor's words in a text, the crate's own name left out.
+fn vendor_words(text: &str) -> Vec<&'static str> {
+    let text = text
+        .replace("ININ-", "inin-")
+        .replace("DataActions", "dataactions");
+    VENDOR
+        .into_iter()
+        .filter(|word| text.contains(word))
+        .collect()
+}
+
+/// Red with a vendor's word in a file of the core.
+#[test]
+fn vendor_words_stand_only_in_the_vendor_module() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk_for(&["rs", "md", "lua"], &root, &mut files);
+    let (mut wrong, mut own) = (Vec::new(), 0);
+    for file in files {
+        let path = file.strip_prefix(&root).unwrap().display().to_string();
+        let found = vendor_words(&fs::read_to_string(&file).unwrap());
+        if path.starts_with("genesys") {
+            own += found.len();
+        }
+        if !VENDOR_PLACES.iter().any(|place| path.starts_with(place)) {
+            wrong.extend(found.iter().map(|word| format!("{path} names {word}")));
+        }
+    }
+    assert!(own > 10, "only {own} in the vendor's own module");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

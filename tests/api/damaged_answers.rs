@@ -123,7 +123,7 @@ proptest! {
         prop_assert_eq!(everything == Verdict::Final, ![401, 408, 425, 429].contains(&status));
         let cut = outcome.clone().with_body_end(BodyEnd::Unread);
         prop_assert!(!matches!(classify::genesys(&cut), Verdict::NotExecuted(_)));
-        if let Some(wait) = genesys_once::retry_after(&outcome, SystemTime::now()) {
+        if let Some(wait) = genesys_once::genesys::retry_after(&outcome, SystemTime::now()) {
             prop_assert!(wait <= Duration::from_secs(366 * 24 * 3600), "{wait:?}");
         }
     }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genesys_once::error::BoxError;
 use genesys_once::record::Answer;
-use genesys_once::{Cause, Error, RedisStore, Store};
+use genesys_once::{Error, RedisStore, Store};
 
 use super::{acquire, apply, chain, name};
 use crate::support::cluster::RedisCluster;
@@ -91,7 +92,7 @@ async fn provider_is_asked_at_each_connect() {
 async fn provider_that_fails_is_told() {
     let server = RedisServer::start();
     let builder = || RedisStore::builder([plain(&server)]);
-    let failing = builder().credentials(|| async { Err(Cause::from("no metadata")) });
+    let failing = builder().credentials(|| async { Err(BoxError::from("no metadata")) });
     let panicking = builder().credentials(|| async { panic!("no such role") });
     let silent = builder()
         .credentials(std::future::pending)

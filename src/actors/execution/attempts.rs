@@ -14,8 +14,9 @@ use super::super::token::Refused;
 use super::run::{Access, Flight, Ready, Replay, Round, Turn, reply_of};
 use crate::error::{Error, SendError, TokenError, chain};
 use crate::execution::{Attempt, Dispatch, Executed, Execution, Locked};
+use crate::genesys::{correlation_id, is_platform_limit, retry_after};
 use crate::outcome::{Outcome, Recovery, Reply, Served};
-use crate::policy::{Next, is_platform_limit, retry_after};
+use crate::policy::Next;
 use crate::record::Refusal;
 use crate::telemetry;
 
@@ -384,8 +385,9 @@ fn is_limit(outcome: &Outcome) -> bool {
 
 fn unauthorized(answer: Result<Outcome, SendError>) -> Error {
     let correlation_id = answer
+        .as_ref()
         .ok()
-        .and_then(|outcome| outcome.correlation_id().map(Arc::from));
+        .and_then(|outcome| correlation_id(outcome).map(Arc::from));
     Error::Unauthorized { correlation_id }
 }
 

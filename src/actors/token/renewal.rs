@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Message, State, TRIES};
 use crate::error::chain;
-use crate::policy::heed;
+use crate::policy::bounded_wait;
 use crate::telemetry;
 
 impl State {
@@ -47,7 +47,7 @@ impl State {
         }
         if let Err(error) = self.fetch(myself).await {
             let asked = error.retry_after();
-            let wait = heed(asked, self.backoff());
+            let wait = bounded_wait(asked, self.backoff());
             self.renew_after(myself, id, wait);
             let told = error.is_rejected() || asked.is_some();
             if self.suspected == id && (told || self.failures >= TRIES) {

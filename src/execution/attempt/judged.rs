@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::super::{Executed, Execution, Holding, Locked};
 use super::{Attempt, Wire};
 use crate::error::{SendError, chain};
+use crate::genesys::{classify, correlation_id};
 use crate::outcome::{BodyEnd, Outcome, Recovery, Verdict};
-use crate::policy::{OnUnknown, classify};
+use crate::policy::{OnUnknown, body_fault, checked_verdict};
 use crate::record::Cause;
 use crate::telemetry;
 
@@ -23,7 +24,13 @@ impl Execution<Locked> {
             sent.and_then(|outcome| bounded(outcome, self.state.held.reading.max_response_bytes));
         let (verdict, cause) = match &sent {
             Ok(outcome) => {
-                let classify = || classify::verdict(outcome, &*self.state.held.reading.classify);
+                let classify = || {
+                    checked_verdict(
+                        outcome,
+                        &*self.state.held.reading.classify,
+                        classify::genesys,
+                    )
+                };
                 match catch_unwind(AssertUnwindSafe(classify)) {
                     // Nobody asks why.
                     Ok(Verdict::Final) => (Verdict::Final, "".into()),
@@ -95,10 +102,10 @@ fn bounded(outcome: Outcome, limit: usize) -> Result<Outcome, SendError> {
 
 fn cause_of(outcome: &Outcome) -> Cause {
     let mut text = format!("the platform answered {}", outcome.status().as_u16());
-    if let Some(id) = outcome.correlation_id() {
+    if let Some(id) = correlation_id(outcome) {
         text += &format!(" (correlation id {id})");
     }
-    if let Some(fault) = classify::fault(outcome) {
+    if let Some(fault) = body_fault(outcome) {
         text += &format!("; {fault}");
     }
     answered(outcome, text)
@@ -108,6 +115,6 @@ fn cause_of(outcome: &Outcome) -> Cause {
 fn answered(outcome: &Outcome, text: String) -> Cause {
     Cause {
         text: text.into(),
-        correlation_id: outcome.correlation_id().map(Arc::from),
+        correlation_id: correlation_id(outcome).map(Arc::from),
     }
 }

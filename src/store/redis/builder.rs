@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use super::login::{Login, Options};
 use super::{RedisStore, connect};
 use crate::ambient::in_runtime;
-use crate::error::{Cause, Error};
+use crate::error::{BoxError, Error};
 
 /// The longest time that one attempt to connect may be given.
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
@@ -24,7 +24,7 @@ impl RedisStore {
     /// [`sentinel`](Self::sentinel) have them.
     ///
     /// ```no_run
-    /// # async fn iam_token() -> Result<String, genesys_once::Cause> { Ok("t".into()) }
+    /// # async fn iam_token() -> Result<String, genesys_once::error::BoxError> { Ok("t".into()) }
     /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
     /// use genesys_once::RedisStore;
     ///
@@ -90,7 +90,7 @@ impl RedisStoreBuilder {
     pub fn credentials<F, Fut>(mut self, provider: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(String, String), Cause>> + Send + 'static,
+        Fut: Future<Output = Result<(String, String), BoxError>> + Send + 'static,
     {
         self.provided = Login::Provided(std::sync::Arc::new(move || {
             let asked = provider();

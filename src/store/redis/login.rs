@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::dial::client;
 use super::server::{DialError, invalid};
-use crate::error::{Cause, Error};
+use crate::error::{BoxError, Error};
 use crate::store::BoxFuture;
 
 /// How long one attempt to connect may take: name, TCP, TLS and handshake.
@@ -23,7 +23,7 @@ pub(super) type Credentials = (String, SecretString);
 
 /// Who is asked for them at each connect.
 pub(super) type Provider =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<Credentials, Cause>> + Send + Sync>;
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Credentials, BoxError>> + Send + Sync>;
 
 /// How to log in.
 #[derive(Clone, Default)]

@@ -7,13 +7,7 @@ use http::header::{DATE, RETRY_AFTER};
 
 use super::error_body::{ErrorBody, is_digits};
 use crate::outcome::Outcome;
-
-/// The longest wait that a peer may ask for. After it one request finds out whether
-/// the peer still means it.
-pub(crate) const MAX_ASKED: Duration = Duration::from_secs(60 * 60);
-
-/// The least wait that a peer gets which asks for none, however short the backoff is.
-const MIN_ASKED: Duration = Duration::from_millis(10);
+use crate::policy::MAX_ASKED;
 
 /// How long the answer asks to wait before the next attempt; `None` where it
 /// does not say.
@@ -45,22 +39,6 @@ pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
                 .map(Duration::from_secs)
         })
         .map(|wait| wait.min(MAX_ASKED))
-}
-
-/// How long to wait where a peer has, or has not, asked for a time: never less than
-/// `own` (our backoff with its jitter), and never longer than an hour for a peer. All
-/// times that peers name go through this.
-pub(crate) fn heed(asked: Option<Duration>, own: Duration) -> Duration {
-    match asked {
-        Some(asked) => asked.clamp(MIN_ASKED, MAX_ASKED).max(own),
-        None => own,
-    }
-}
-
-/// A backoff with its jitter: up to half of it longer, never shorter. `random` is
-/// from 0 to 1.
-pub(crate) fn jittered(backoff: Duration, random: f64) -> Duration {
-    backoff.mul_f64(1.0 + random.clamp(0.0, 1.0) / 2.0)
 }
 
 /// Whether a 429 is the platform's own limit, which holds back every execution
@@ -184,27 +162,6 @@ mod tests {
             minute
         );
         assert_eq!(asked(&[behind], "60"), minute);
-    }
-
-    #[test]
-    fn wish_is_bounded_from_both_sides() {
-        let second = Duration::from_secs(1);
-        for (asked, own, wait) in [
-            (None, 0, Duration::ZERO),
-            (None, 9, 9 * second),
-            (Some(Duration::ZERO), 0, MIN_ASKED),
-            (Some(Duration::ZERO), 2, 2 * second),
-            (Some(second), 2, 2 * second),
-            (Some(3 * second), 2, 3 * second),
-            (Some(Duration::MAX), 2, MAX_ASKED),
-            (Some(Duration::MAX), 7200, 7200 * second),
-        ] {
-            assert_eq!(heed(asked, Duration::from_secs(own)), wait);
-        }
-        for (random, wait) in [(0.0, 2.0), (0.5, 2.5), (1.0, 3.0), (9.0, 3.0), (-1.0, 2.0)] {
-            let wait = Duration::from_secs_f64(wait);
-            assert_eq!(jittered(2 * second, random), wait);
-        }
     }
 
     #[test]

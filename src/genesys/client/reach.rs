@@ -8,8 +8,8 @@ use http::{Method, StatusCode};
 use reqwest::Request;
 
 use super::GenesysCloud;
-use super::client::contained;
 use super::credentials::bearer;
+use super::transport::contained;
 use crate::error::SendError;
 use crate::upstream::AccessToken;
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::Client;
 use tokio::runtime::{self, Handle};
 
-use super::client::Settings;
 use super::environment::Environment;
+use super::transport::Settings;
 use crate::error::Error;
 
 /// The HTTP clients of one upstream: one for each runtime that it is used on.

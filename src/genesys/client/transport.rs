@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::yield_now;
 
 use super::environment::Environment;
-use crate::error::{Cause, Error, chain};
+use crate::error::{BoxError, Error, chain};
 use crate::lookup;
 use crate::upstream::within;
 
@@ -223,9 +223,9 @@ impl Resolve for Resolver {
 /// something on that no request asked for: while tasks are busy, nothing looks.
 pub(super) async fn contained<T>(
     limit: Duration,
-    used: impl Future<Output = Result<T, Cause>>,
+    used: impl Future<Output = Result<T, BoxError>>,
     is_over: impl FnOnce() -> bool,
-) -> Result<T, Cause> {
+) -> Result<T, BoxError> {
     let used = async {
         yield_now().await;
         used.await
@@ -249,8 +249,8 @@ pub(super) struct TooLarge(usize);
 ///
 /// What broke off, or [`TooLarge`]; a body that says so beforehand is not read at
 /// all.
-pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Cause> {
-    let too_large = || Cause::from(TooLarge(limit));
+pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, BoxError> {
+    let too_large = || BoxError::from(TooLarge(limit));
     let announced = response.content_length().unwrap_or(0);
     let announced = usize::try_from(announced).map_err(|_| too_large())?;
     if announced > limit {

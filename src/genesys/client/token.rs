@@ -12,13 +12,14 @@ use reqwest::{Request, Url};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use super::client::{contained, read_body};
 use super::clients::Clients;
 use super::credentials::{ClientAuth, Credentials, is_token};
 use super::execute::body_end;
+use super::transport::{contained, read_body};
 use crate::error::{Error, TokenError};
+use crate::genesys::retry_after;
 use crate::outcome::Outcome;
-use crate::policy::{classify, retry_after};
+use crate::policy::body_fault;
 use crate::store::BoxFuture;
 use crate::upstream::{AccessToken, TokenSource};
 
@@ -126,7 +127,7 @@ impl TokenEndpoint {
         match status {
             // What cannot be read may have been a rate limit.
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-                if classify::fault(refusal).is_none() =>
+                if body_fault(refusal).is_none() =>
             {
                 TokenError::rejected(reason)
             }

@@ -8,7 +8,7 @@ use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
-use super::body::without_mark;
+use crate::policy::without_byte_order_mark;
 
 /// The codes by which the platform says that the remote end was reached.
 const REMOTE: [&str; 2] = ["ACTION.REMOTE_ENDPOINT", "ACTION.PROCESSING"];
@@ -53,7 +53,7 @@ impl ErrorBody {
     /// and nobody can hide it behind garbage.
     pub(super) fn read(body: &[u8]) -> Self {
         let mut found = Self::default();
-        let mut json = serde_json::Deserializer::from_slice(without_mark(body));
+        let mut json = serde_json::Deserializer::from_slice(without_byte_order_mark(body));
         let whole = Reader {
             place: Place::Top,
             found: &mut found,

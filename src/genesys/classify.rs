@@ -47,9 +47,9 @@
 //! A byte order mark, invalid UTF-8, a lone surrogate or a raw control character
 //! does not make JSON something else.
 
-use super::body;
 use super::error_body::{Code, ErrorBody};
-use crate::outcome::{BodyEnd, Outcome, Recovery, Verdict};
+use crate::outcome::{Outcome, Recovery, Verdict};
+use crate::policy::{check_answer_body, check_searchable};
 
 /// The verdict that the engine uses by default: the table of this module.
 ///
@@ -73,7 +73,7 @@ use crate::outcome::{BodyEnd, Outcome, Recovery, Verdict};
 /// ```
 pub fn genesys(outcome: &Outcome) -> Verdict {
     match outcome.status().as_u16() {
-        200..=299 if body::is_answer(outcome).is_ok() => Verdict::Final,
+        200..=299 if check_answer_body(outcome).is_ok() => Verdict::Final,
         401 | 408 | 425 | 429 => refused_for_now(outcome),
         300..=399 | 403..=407 | 411 | 413..=415 | 417 | 421 | 426 | 431 => match read(outcome) {
             None => Verdict::Unknown,
@@ -125,35 +125,15 @@ fn refused_for_now(outcome: &Outcome) -> Verdict {
 
 /// What a refusal says; `None` where that cannot be known.
 fn read(outcome: &Outcome) -> Option<ErrorBody> {
-    let readable = body::searchable(outcome).is_ok();
+    let readable = check_searchable(outcome).is_ok();
     readable.then(|| ErrorBody::read(&outcome.body()))
-}
-
-/// The engine's verdict: that of its classifier, as far as the body was read.
-///
-/// A body that was not read is nothing to ask a classifier about: one that looks
-/// into it would find nothing, and might take that for a proof.
-pub(crate) fn verdict(outcome: &Outcome, classify: impl FnOnce(&Outcome) -> Verdict) -> Verdict {
-    if outcome.body_end() == BodyEnd::Unread {
-        return genesys(outcome);
-    }
-    match classify(outcome) {
-        Verdict::NotExecuted(_) if body::searchable(outcome).is_err() => Verdict::Unknown,
-        verdict => verdict,
-    }
-}
-
-/// What is wrong with the body, for those who look into an unknown outcome.
-pub(crate) fn fault(outcome: &Outcome) -> Option<&'static str> {
-    match outcome.status().is_success() {
-        true => body::is_answer(outcome).err(),
-        false => body::searchable(outcome).err(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::BodyEnd;
+    use crate::policy::{body_fault, checked_verdict};
     use Recovery::{PassThrough, RenewToken, Retry};
     use Verdict::{Final, NotExecuted, Unknown};
     use http::{HeaderMap, StatusCode};
@@ -269,7 +249,7 @@ mod tests {
     fn no_classifier_makes_a_proof_of_what_cannot_be_read() {
         for status in [200, 401, 403, 429, 500] {
             for outcome in unreadable(status) {
-                let given = verdict(&outcome, |_| NotExecuted(Retry));
+                let given = checked_verdict(&outcome, |_| NotExecuted(Retry), genesys);
                 let unread = outcome.body_end() == BodyEnd::Unread;
                 let expected = if unread && status == 200 {
                     Final
@@ -278,16 +258,16 @@ mod tests {
                 };
                 assert_eq!(given, expected, "{status} {outcome:?}");
                 if status >= 300 {
-                    assert!(fault(&outcome).is_some(), "{status} {outcome:?}");
+                    assert!(body_fault(&outcome).is_some(), "{status} {outcome:?}");
                 }
             }
         }
         let readable = answer(503, "busy");
         assert_eq!(
-            verdict(&readable, |_| NotExecuted(Retry)),
+            checked_verdict(&readable, |_| NotExecuted(Retry), genesys),
             NotExecuted(Retry)
         );
-        assert_eq!(fault(&readable), None);
+        assert_eq!(body_fault(&readable), None);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODIN
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::{Body, Client, Request, Url};
 
-use super::client::{TooLarge, contained, read_body};
 use super::credentials::bearer;
 use super::gate::{GatedBody, Handed};
+use super::transport::{TooLarge, contained, read_body};
 use crate::error::SendError;
 use crate::outcome::{BodyEnd, Outcome};
 use crate::request::ActionId;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::client::percent_encode;
+use super::transport::percent_encode;
 use crate::error::Error;
 
 /// The id and secret of an OAuth client with the grant "client credentials".

@@ -1,7 +1,6 @@
 //! Genesys Cloud over reqwest: one call is one POST on the wire, whatever
 //! happens to it. Nothing here repeats, schedules or classifies.
 
-mod client;
 mod clients;
 mod credentials;
 mod environment;
@@ -10,6 +9,7 @@ mod gate;
 mod limiter;
 mod reach;
 mod token;
+mod transport;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use self::client::Settings;
 use self::clients::Clients;
 pub use self::credentials::{ClientAuth, Credentials};
 pub use self::environment::Environment;
@@ -26,13 +25,15 @@ pub use self::execute::Route;
 use self::execute::Urls;
 use self::limiter::RateLimiter;
 use self::token::TokenEndpoint;
-use super::{AccessToken, Call, RatePermit, TokenSource, Upstream};
+use self::transport::Settings;
 use crate::error::{Error, SendError};
+use crate::genesys::correlation_id;
 use crate::key::Namespace;
 use crate::outcome::Outcome;
 use crate::request::ActionId;
 use crate::store::BoxFuture;
 use crate::telemetry;
+use crate::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};
 
 /// A Genesys Cloud organisation, reached with one OAuth client.
 ///
@@ -295,7 +296,7 @@ impl GenesysCloud {
             // The answer outlives the panic of a subscriber.
             telemetry::contained(|| {
                 tracing::warn!(
-                    correlation_id = outcome.correlation_id(),
+                    correlation_id = correlation_id(outcome),
                     "the platform does not know this action under Route::DataActions; if the \
                      action exists, try Route::Actions, the path that the platform's SDKs call"
                 );
