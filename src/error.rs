@@ -1,6 +1,9 @@
-//! What can go wrong, sorted by what the caller may do about it. Messages are
-//! short and lower-case; the cause stands behind `source()`; none ever holds a
-//! secret, a token or a payload.
+//! What can fail, sorted by what the caller may do about it. A message never holds a
+//! secret, a token or a payload, and never repeats its cause: that is `source()`.
+//!
+//! A constructor or a `with_…` method of a request returns [`Error::InvalidRequest`].
+//! A builder accepts each setting, and its `start` or `connect` returns
+//! [`Error::InvalidConfig`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,25 +14,26 @@ use crate::key::{IdempotencyKey, Version};
 mod causes;
 mod key_state;
 
-pub use self::causes::{RefusalKind, SendError, StoreError, TokenError};
+pub use self::causes::{RefusalKind, SendError, StoreError, TokenError, UnknownOutcome};
 pub use self::key_state::KeyState;
 
-/// Any error, text or boxed error that explains another one.
+/// A boxed error, or a text, that explains another error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a request has no answer.
 ///
-/// Ask [`hint`](Self::hint) what to do now and [`code`](Self::code) for a
-/// stable label; match on the variants only where a caller treats one
-/// differently. Every variant says what is *known*: where a request may have
-/// been executed, the error is [`Indeterminate`](Self::Indeterminate) or, while
-/// it is still under way, [`DeadlineExceeded`](Self::DeadlineExceeded),
-/// [`Crashed`](Self::Crashed) or [`Stopped`](Self::Stopped); asking again with
-/// the same request is safe after each of them, because the record decides.
+/// [`hint`](Self::hint) says what to do now, and [`code`](Self::code) is a stable
+/// label. Match on a variant only to treat it differently.
+///
+/// Each variant says what is *known*. If a request might have been executed, the error
+/// is [`Indeterminate`](Self::Indeterminate). While its execution goes on, the error may
+/// also be [`DeadlineExceeded`](Self::DeadlineExceeded), [`Crashed`](Self::Crashed) or
+/// [`Stopped`](Self::Stopped). To execute the same request again is safe after each of
+/// them, because the record decides.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of the request is unusable; nothing was sent.
+    /// A field of the request is invalid. Nothing was sent.
     #[error("invalid {field}: {reason}")]
     #[non_exhaustive]
     InvalidRequest {
@@ -38,107 +42,108 @@ pub enum Error {
         /// What is wrong with it.
         reason: Arc<str>,
     },
-    /// The key is known for another payload; nobody else's answer is given.
-    #[error("key {key} belongs to a request with another payload; use another key for this one")]
+    /// The key belongs to a request with another payload, whose answer is not given.
+    #[error("key {key} belongs to a request with another payload: use another key")]
     #[non_exhaustive]
     PayloadMismatch {
         /// The key that both requests carry.
         key: IdempotencyKey,
     },
-    /// Somebody else is executing this key, and the policy is to fail fast.
+    /// Another caller's execution of this key is under way, and the policy is to fail
+    /// fast.
     #[error("key {key} is being executed")]
     #[non_exhaustive]
     InProgress {
         /// The key under way.
         key: IdempotencyKey,
     },
-    /// A request was sent and its fate is unknown. It is not repeated until a
-    /// person or a policy resolves it.
-    #[error("key {key} may have been executed: {cause}")]
+    /// The request was sent, and its outcome is unknown. It is not sent again until an
+    /// operator or a policy resolves the key.
+    #[error("key {key} might have been executed")]
     #[non_exhaustive]
     Indeterminate {
-        /// The key whose fate is unknown.
+        /// The indeterminate key.
         key: IdempotencyKey,
-        /// Which execution of which request it is: what `Engine::resolve` takes.
+        /// The execution and its request: what `Engine::resolve` takes.
         version: Version,
-        /// Since when: the time of sending, by the wall clock of the process that
-        /// sent it.
+        /// When the request was sent, by the wall clock of the process that sent it.
         since: SystemTime,
-        /// What happened.
-        cause: Arc<str>,
+        /// Why the outcome is unknown: the error's `source()`.
+        #[source]
+        cause: UnknownOutcome,
     },
-    /// `resolve` was asked for a key that is not indeterminate, or no longer in
-    /// the version that was seen.
-    #[error("key {key} is not indeterminate in the version that was seen: {state}")]
+    /// `resolve` was called for a key that is not indeterminate, or that is indeterminate
+    /// in another version.
+    #[error("key {key} is not indeterminate in the given version: {state}")]
     #[non_exhaustive]
     NotIndeterminate {
         /// The key asked for.
         key: IdempotencyKey,
-        /// What is recorded of it.
+        /// What is recorded of the key.
         state: KeyState,
     },
-    /// `resolve` was asked for a key of which nothing is recorded: it was never
-    /// executed in this namespace, or its record has expired.
-    #[error("nothing is recorded of key {key} in this namespace")]
+    /// `resolve` was called for a key without a record: the key was never executed in
+    /// this namespace, or its record has expired.
+    #[error("key {key} has no record in this namespace")]
     #[non_exhaustive]
     UnknownKey {
         /// The key asked for.
         key: IdempotencyKey,
     },
-    /// `resolve` was told that the request was not executed, while the lost
-    /// attempt might still be running.
+    /// `resolve` was called with "not executed" while the lost attempt might still be
+    /// running.
     #[error("the lost attempt of key {key} might run for another {} s", wait.as_secs_f64().ceil())]
     #[non_exhaustive]
     TooEarly {
         /// The key asked for.
         key: IdempotencyKey,
-        /// When it can no longer be running, by the resolver's wall clock.
+        /// When the attempt has ended for certain, by the resolver's wall clock.
         until: SystemTime,
-        /// How long that is from now.
+        /// The time from now to `until`.
         wait: Duration,
     },
-    /// A resolution was sent, its reply was lost, and the key has changed since:
-    /// the resolution might have been applied.
+    /// The store's reply to a resolution was lost, and the key has changed since. The
+    /// resolution might have been applied.
     #[error("the resolution of key {key} might have been applied: the key has changed since")]
     #[non_exhaustive]
     ResolutionUnknown {
         /// The key asked for.
         key: IdempotencyKey,
     },
-    /// The platform refuses for now and its waiting time, the sum of all waits, or
-    /// the number of attempts is beyond what the retry policy allows. Nothing was
-    /// executed.
+    /// The platform limits its rate, and the retry policy allows no further attempt:
+    /// the wait, the sum of all waits or the number of attempts would exceed it.
+    /// Nothing was executed.
     #[error("rate limited for another {} s", retry_after.as_secs_f64().ceil())]
     #[non_exhaustive]
     RateLimited {
-        /// How long the platform asked to wait: at least the engine's own backoff, at
+        /// The wait that the platform asked for: at least the engine's own backoff, at
         /// most an hour.
         retry_after: Duration,
     },
-    /// The platform refused the token, and a fresh one too. Nothing was executed.
-    #[error("the platform refused a fresh token, too: check the client's role and the action")]
+    /// The platform refused the token, then a fresh token. Nothing was executed.
+    #[error("the platform refused a fresh token: check the client's role and the action")]
     #[non_exhaustive]
     Unauthorized {
         /// The platform's id of its answer, which its support asks for.
         correlation_id: Option<Arc<str>>,
     },
-    /// The time in which the request was to be sent is over
+    /// The request's time for sending is over
     /// ([`start_within`](crate::DataActionRequest::start_within)). Nothing was executed.
-    #[error("key {key} was not sent in time; nothing was executed")]
+    #[error("key {key} was not sent in time, and not executed")]
     #[non_exhaustive]
     Expired {
         /// The key asked for.
         key: IdempotencyKey,
     },
-    /// The platform could not be reached; no byte of the request left.
-    #[error("the platform could not be reached")]
+    /// No request left this process whole. Nothing was executed.
+    #[error("could not reach the platform")]
     #[non_exhaustive]
     Unreachable {
         /// Why.
         source: SendError,
     },
-    /// No OAuth token could be had. Nothing was sent.
-    #[error("no access token could be had")]
+    /// There is no access token. Nothing was sent.
+    #[error("could not obtain an access token")]
     #[non_exhaustive]
     Token {
         /// Why.
@@ -151,8 +156,8 @@ pub enum Error {
         /// Why.
         source: StoreError,
     },
-    /// The key's record was written by a newer version or is damaged. It is
-    /// never taken for absent, so nothing was sent.
+    /// The key's record is damaged, or a newer release wrote it. It does not count as
+    /// absent, so nothing was sent.
     #[error("the record of key {key} cannot be read")]
     #[non_exhaustive]
     RecordUnreadable {
@@ -161,41 +166,40 @@ pub enum Error {
         /// What is wrong with the record.
         source: StoreError,
     },
-    /// A bound of the engine is reached; nothing was sent.
-    #[error("overloaded: {limit} is reached; ask again later, or raise it")]
+    /// A limit of the engine is reached. Nothing was sent.
+    #[error("overloaded: {limit} is reached: retry later, or raise it")]
     #[non_exhaustive]
     Overloaded {
-        /// The setting that names the bound.
+        /// The setting that holds the limit.
         limit: &'static str,
     },
-    /// The caller's time is over; the execution goes on. Ask again for its
-    /// outcome.
-    #[error("key {key} had no answer within the deadline; its execution goes on")]
+    /// The caller's deadline has passed, and the execution goes on. Execute the same
+    /// request again to get its outcome.
+    #[error("key {key} has no answer within the deadline: its execution goes on")]
     #[non_exhaustive]
     DeadlineExceeded {
         /// The key under way.
         key: IdempotencyKey,
-        /// How long to leave it alone: what is left of the platform's cooldown, and 1 s
-        /// where there is none.
+        /// When to retry: after the rest of the platform's cooldown, at least 1 s.
         retry_after: Duration,
     },
-    /// The actor that executed this key died. Ask again: the record says what
-    /// is known.
+    /// The actor that executed this key failed. Execute the same request again: the
+    /// record says what is known.
     #[error("the execution of key {key} crashed")]
     #[non_exhaustive]
     Crashed {
-        /// The key whose execution died.
+        /// The key whose execution failed.
         key: IdempotencyKey,
     },
-    /// The engine is shut down, or is about to be.
+    /// The engine has shut down, or is shutting down.
     #[error("the engine has stopped")]
     Stopped,
-    /// Called outside of a tokio runtime, or `start` in one without timers. Nothing
-    /// was sent.
-    #[error("called outside of a tokio runtime, or in one without timers")]
+    /// The call was made outside of a tokio runtime, or `start` in a runtime without
+    /// timers. Nothing was sent.
+    #[error("no tokio runtime with timers: call this within one")]
     NoRuntime,
-    /// A setting is impossible; reported by `start`, by constructors, and by
-    /// `Execution::lock` where `Terms` are made by hand.
+    /// A setting is impossible. `start`, constructors and, for `Terms` made by hand,
+    /// `Execution::lock` return it.
     #[error("invalid setting {setting}: {reason}")]
     #[non_exhaustive]
     InvalidConfig {
@@ -210,16 +214,16 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryHint {
-    /// The same request will fail again until something else is changed.
+    /// Do not retry: the result would be the same.
     Never,
-    /// The same request may be asked for again, best after this long, which is never
-    /// zero. It is safe: the record decides whether anything is sent.
+    /// Execute the same request again after this long, which is never zero. That is
+    /// safe: the record decides whether a request is sent.
     After(Duration),
-    /// Find out whether the request was executed, then `Engine::resolve`.
+    /// Find out whether the request was executed, then call `Engine::resolve`.
     Resolve,
 }
 
-/// When to ask again after what passes by itself.
+/// When to retry after a failure that passes by itself.
 const SOON: Duration = Duration::from_secs(1);
 
 impl Error {
@@ -227,8 +231,8 @@ impl Error {
     pub fn hint(&self) -> RetryHint {
         use RetryHint::{After, Never, Resolve};
         const LATER: Duration = Duration::from_secs(5);
-        // A caller who follows a hint of nothing spins.
-        const LEAST: Duration = Duration::from_millis(100);
+        // A caller that retries after no time loops.
+        const MIN_WAIT: Duration = Duration::from_millis(100);
         let hint = match self {
             Self::InvalidRequest { .. }
             | Self::PayloadMismatch { .. }
@@ -252,12 +256,12 @@ impl Error {
             Self::Unreachable { .. } | Self::StoreUnavailable { .. } => After(LATER),
         };
         match hint {
-            After(wait) => After(wait.max(LEAST)),
+            After(wait) => After(wait.max(MIN_WAIT)),
             hint => hint,
         }
     }
 
-    /// A caller's time is over, with so much left of a cooldown.
+    /// A caller's deadline has passed, with this much left of a cooldown.
     pub(crate) fn deadline_exceeded(key: IdempotencyKey, cooldown: Duration) -> Self {
         Self::DeadlineExceeded {
             key,
@@ -292,7 +296,7 @@ impl Error {
         }
     }
 
-    /// The key that the error is about, where it is about one.
+    /// The key that the error concerns, if it concerns one.
     pub fn key(&self) -> Option<IdempotencyKey> {
         match self {
             Self::PayloadMismatch { key }
@@ -324,7 +328,7 @@ impl Error {
         }
     }
 
-    /// What a failed store command means to those who wait for `key`.
+    /// What a failed store command means to the waiters of `key`.
     pub(crate) fn of_store(key: IdempotencyKey, source: StoreError) -> Self {
         if source.is_unreadable() {
             Self::RecordUnreadable { key, source }
@@ -334,14 +338,14 @@ impl Error {
     }
 }
 
-/// A JSON text that is refused, and where.
+/// Why a JSON text is refused, and at which byte.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} at byte {offset}")]
 #[non_exhaustive]
 pub struct ParseError {
     /// Byte offset in the text, from 0.
     pub offset: usize,
-    /// What is wrong there.
+    /// What is wrong at `offset`.
     pub reason: &'static str,
 }
 
@@ -351,8 +355,8 @@ impl ParseError {
     }
 }
 
-/// An error and all its causes in one line, for logs and `Indeterminate`. Causes are
-/// foreign code: one that panics when it is printed loses the line, not the answer.
+/// An error and all its causes in one line, for logs and `Indeterminate`. A cause is
+/// foreign code: if its `Display` panics, the line is lost, and the answer is not.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     catch_unwind(AssertUnwindSafe(|| chained(error)))
         .unwrap_or_else(|_| "an error that panics when it is printed".into())
@@ -363,7 +367,7 @@ fn chained(error: &dyn std::error::Error) -> String {
     let mut next = error.source();
     while let Some(cause) = next {
         let text = cause.to_string();
-        // Wrappers often repeat their cause; say it once.
+        // Many wrappers repeat their cause.
         if !line.ends_with(&text) {
             line.push_str(": ");
             line.push_str(&text);

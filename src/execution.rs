@@ -36,7 +36,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::error::{Error, StoreError};
+use crate::error::{Error, StoreError, UnknownOutcome};
 use crate::key::{Fingerprint, IdempotencyKey, RecordName};
 use crate::outcome::Outcome;
 use crate::record::{self, About, Answer, Claim, Event, Phase, Revision};
@@ -215,7 +215,7 @@ impl Core {
             key: self.name.key,
             version: claim.version(),
             since: claim.attempts.sent.unwrap_or(now),
-            cause: cause.into(),
+            cause: UnknownOutcome::from(cause),
         }
     }
 }

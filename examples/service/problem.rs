@@ -36,13 +36,13 @@ pub const TABLE: [(&str, u16, &str); 31] = [
     ("rate_limited", 429, "The platform asks to wait"),
     ("internal", 500, "Something is wrong with the service"),
     ("record_unreadable", 500, "The key's record cannot be read"),
-    ("indeterminate", 502, "It may have been executed, and is not repeated"),
+    ("indeterminate", 502, "It might have been executed, and is not repeated"),
     ("unauthorized", 502, "The platform refuses the service's token"),
     ("crashed", 503, "The execution crashed"),
     ("overloaded", 503, "The service is overloaded"),
     ("stopped", 503, "This instance is shutting down"),
     ("store_unavailable", 503, "The store is unavailable"),
-    ("token", 503, "No access token could be had"),
+    ("token", 503, "Could not obtain an access token"),
     ("unreachable", 503, "The platform cannot be reached"),
     ("deadline_exceeded", 504, "It is still being executed"),
     ("expired", 504, "It was not sent in time, and not executed"),
@@ -153,7 +153,7 @@ impl From<Error> for Problem {
                 ..
             } => {
                 // The cause may name hosts: it is in the record and the log.
-                problem.detail = format!("key {key} may have been executed");
+                problem.detail = format!("key {key} might have been executed");
                 problem.more.push(("version", json!(version)));
                 let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
                 problem.more.push(("since_unix", json!(since.as_secs())));

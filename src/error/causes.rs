@@ -1,13 +1,39 @@
-//! The three errors that carry a cause: of sending, of fetching a token, of the
-//! store. Each says what its failure proves.
+//! The errors that carry a cause: of sending, of fetching a token, of the store, and
+//! of an unknown outcome. Each says what its failure proves; none decides what follows.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BoxError, RetryHint};
 
-/// A request that got no whole answer, and whether it may have been executed.
+/// Why the outcome of a request is unknown: a text, such as `the platform answered 502`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnknownOutcome(Arc<str>);
+
+impl UnknownOutcome {
+    pub(crate) fn text(&self) -> Arc<str> {
+        self.0.clone()
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for UnknownOutcome {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Deref for UnknownOutcome {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A request without a whole answer, and whether it might have been executed.
 #[derive(Clone)]
 pub struct SendError {
     may_have_left: bool,
@@ -15,20 +41,20 @@ pub struct SendError {
 }
 
 impl SendError {
-    /// Proven: the whole request has not left this process, and never will.
+    /// Proof that the whole request has not left this process, and never will.
     pub fn before_sending(cause: impl Into<BoxError>) -> Self {
         Self::by(true, cause)
     }
 
-    /// The whole request may have left this process.
+    /// The whole request might have left this process.
     ///
-    /// What the cause says is written into the record and told to every caller:
-    /// it should name what failed, and nothing of the request or the answer.
+    /// The text of the cause is written into the record and returned to every caller.
+    /// It should name what failed, and contain nothing of the request or the answer.
     pub fn after_sending(cause: impl Into<BoxError>) -> Self {
         Self::by(false, cause)
     }
 
-    /// By the evidence that nothing has left, where there is any.
+    /// Before sending if `is_unsent`, which needs proof; else after sending.
     pub(crate) fn by(is_unsent: bool, cause: impl Into<BoxError>) -> Self {
         Self {
             may_have_left: !is_unsent,
@@ -36,7 +62,7 @@ impl SendError {
         }
     }
 
-    /// Whether the whole request may have left this process.
+    /// Whether the whole request might have left this process.
     pub fn may_have_left(&self) -> bool {
         self.may_have_left
     }
@@ -45,14 +71,14 @@ impl SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.may_have_left {
-            "no whole answer after the request may have been sent"
+            "no whole answer, and the request might have been sent"
         } else {
             "the request was not sent"
         })
     }
 }
 
-/// No token could be had from a `TokenSource`.
+/// A `TokenSource` could not obtain a token.
 #[derive(Clone)]
 pub struct TokenError {
     kind: TokenErrorKind,
@@ -67,7 +93,7 @@ enum TokenErrorKind {
 }
 
 impl TokenError {
-    /// A failure that may pass: the endpoint was unreachable, slow or broken.
+    /// A failure that might pass: the endpoint was unreachable, slow or broken.
     pub fn new(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: TokenErrorKind::Failed,
@@ -75,8 +101,8 @@ impl TokenError {
         }
     }
 
-    /// The endpoint refused the client: trying again with the same credentials
-    /// will not help.
+    /// The endpoint refused the client. A retry with the same credentials has the same
+    /// result.
     pub fn rejected(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: TokenErrorKind::Rejected,
@@ -84,8 +110,8 @@ impl TokenError {
         }
     }
 
-    /// The endpoint limits how often tokens are asked for. The engine leaves it alone
-    /// for that long, but at least for its own backoff, and at most for an hour.
+    /// The endpoint limits the rate of token requests. The engine waits for
+    /// `retry_after`, at least for its own backoff and at most for an hour.
     pub fn rate_limited(retry_after: Duration) -> Self {
         Self {
             kind: TokenErrorKind::RateLimited(retry_after),
@@ -93,7 +119,7 @@ impl TokenError {
         }
     }
 
-    /// How long the endpoint asked to wait, where it did.
+    /// How long the endpoint asked to wait, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.kind {
             TokenErrorKind::RateLimited(wait) => Some(wait),
@@ -101,7 +127,7 @@ impl TokenError {
         }
     }
 
-    /// The same error, with what is left of the time that it names, if it does.
+    /// This error with the rest of its wait, if it has one.
     pub(crate) fn with_left(mut self, left: Duration) -> Self {
         if let TokenErrorKind::RateLimited(wait) = &mut self.kind {
             *wait = left;
@@ -149,29 +175,29 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StoreErrorKind {
     Unavailable,
-    /// Unavailable, and known not to have been sent.
+    /// Unavailable, with proof that the command was not sent.
     Unsent,
     Refused(RefusalKind),
     Unreadable,
     Undurable,
 }
 
-/// Why a store refused a command, and so what the engine does next.
+/// Why a store refused a command, which decides what the engine does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalKind {
-    /// The record is too large, or the store is full: a smaller form of the same
-    /// event might fit, and is sent at once.
+    /// The record is too large, or the store is full. The engine sends a smaller form of
+    /// the same event at once.
     TooLarge,
-    /// The store takes no commands, or no writes, at the moment: the same event is
-    /// sent again, whole, later.
+    /// The store accepts no commands, or no writes, at the moment. The engine sends the
+    /// same event again later.
     NotNow,
-    /// The store does not let this engine do that: an operator has to.
+    /// The store does not permit the command: an operator has to.
     NotAllowed,
 }
 
 impl StoreError {
-    /// The command's fate is unknown: it may or may not have been applied.
+    /// The store might have applied the command.
     pub fn unavailable(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Unavailable,
@@ -179,7 +205,7 @@ impl StoreError {
         }
     }
 
-    /// The command was not sent, so it was not applied; the next one may be.
+    /// The command was not sent, so the store did not apply it.
     pub(crate) fn unsent(cause: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Unsent,
@@ -187,14 +213,14 @@ impl StoreError {
         }
     }
 
-    /// The store answered and refused to write, since the record is too large or
-    /// the store is full: the command was not applied. A smaller form of it might
-    /// fit; where that cannot help, see [`refused_as`](Self::refused_as).
+    /// The store did not apply the command, since the record is too large or the store
+    /// is full. A smaller form of the record might fit; for other reasons, see
+    /// [`refused_as`](Self::refused_as).
     pub fn refused(cause: impl Into<BoxError>) -> Self {
         Self::refused_as(RefusalKind::TooLarge, cause)
     }
 
-    /// The store answered and refused the command, which was not applied.
+    /// The store refused the command, and did not apply it.
     pub fn refused_as(kind: RefusalKind, cause: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Refused(kind),
@@ -202,8 +228,7 @@ impl StoreError {
         }
     }
 
-    /// There is a record, and it cannot be read: damaged, or written by a newer
-    /// version. Never to be taken for an absent one.
+    /// The record is damaged, or a newer release wrote it. It does not count as absent.
     pub fn unreadable(reason: impl Into<BoxError>) -> Self {
         Self {
             kind: StoreErrorKind::Unreadable,
@@ -211,10 +236,8 @@ impl StoreError {
         }
     }
 
-    /// The command was applied, and too few machines know of it to build on it.
-    /// Nobody is to send it again in the hope of another answer: whoever sent it
-    /// gives its lease back. To stores' wrappers it looks like `unavailable`,
-    /// which leads to the same end, later.
+    /// The store applied the command, but too few replicas confirmed it. Do not retry:
+    /// the result would be the same. The holder releases its lease.
     #[cfg(feature = "redis")]
     pub(crate) fn undurable(cause: impl Into<BoxError>) -> Self {
         Self {
@@ -223,13 +246,12 @@ impl StoreError {
         }
     }
 
-    /// Whether the command was applied without being safe.
+    /// Whether the command was applied, and not replicated as the store requires.
     pub(crate) fn is_undurable(&self) -> bool {
         self.kind == StoreErrorKind::Undurable
     }
 
-    /// Whether the store gave a definite answer, so that sending the command
-    /// again finds out nothing.
+    /// Whether the store gave a definite answer: a retry has the same result.
     pub(crate) fn is_definite(&self) -> bool {
         use StoreErrorKind::{Unavailable, Unsent};
         !matches!(self.kind, Unavailable | Unsent)
@@ -248,22 +270,22 @@ impl StoreError {
         }
     }
 
-    /// Whether a smaller form of the same event might be taken.
+    /// Whether the store might accept a smaller form of the same event.
     pub(crate) fn wants_less(&self) -> bool {
         self.refusal() == Some(RefusalKind::TooLarge)
     }
 
-    /// Whether the same event might be taken in a moment.
+    /// Whether the store might accept the same event later.
     pub(crate) fn is_not_now(&self) -> bool {
         self.refusal() == Some(RefusalKind::NotNow)
     }
 
-    /// Whether the command was not even sent.
+    /// Whether the command was not sent.
     pub(crate) fn is_unsent(&self) -> bool {
         self.kind == StoreErrorKind::Unsent
     }
 
-    /// Whether a record is there but cannot be read.
+    /// Whether there is a record that cannot be read.
     pub fn is_unreadable(&self) -> bool {
         self.kind == StoreErrorKind::Unreadable
     }
@@ -273,15 +295,19 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             StoreErrorKind::Unavailable | StoreErrorKind::Unsent => "the store did not answer",
-            StoreErrorKind::Refused(RefusalKind::TooLarge) => "the store refused to write",
+            StoreErrorKind::Refused(RefusalKind::TooLarge) => {
+                "the store refused to write: the record is too large, or the store is full"
+            }
             StoreErrorKind::Refused(RefusalKind::NotNow) => {
-                "the store does not take the command at the moment"
+                "the store accepts no such command at the moment"
             }
             StoreErrorKind::Refused(RefusalKind::NotAllowed) => {
-                "the store does not allow the command"
+                "the store does not permit the command"
             }
-            StoreErrorKind::Unreadable => "the record is unreadable",
-            StoreErrorKind::Undurable => "the store could not make sure of the write",
+            StoreErrorKind::Unreadable => "unreadable record",
+            StoreErrorKind::Undurable => {
+                "the write was applied but not replicated to enough replicas"
+            }
         })
     }
 }
@@ -292,7 +318,7 @@ fn share(cause: impl Into<BoxError>) -> SharedCause {
     Arc::from(cause.into())
 }
 
-/// `Debug` and `source()` alike for the three errors that carry a cause.
+/// `Debug` and `source()` of an error that carries a cause.
 macro_rules! error_with_cause {
     ($type:ident, $($field:ident),+) => {
         impl fmt::Debug for $type {

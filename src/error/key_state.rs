@@ -1,5 +1,5 @@
-//! What is recorded of a key, as a refusal says it. The record itself is read
-//! elsewhere.
+//! What is recorded of a key that cannot be resolved, for
+//! [`Error::NotIndeterminate`](super::Error::NotIndeterminate). It reads no record.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ pub enum KeyState {
     Locked,
     /// The platform's answer is recorded.
     Cached,
-    /// It has been resolved as applied.
+    /// An operator has resolved it as applied.
     #[non_exhaustive]
     Resolved {
         /// When, by the resolver's wall clock.
         at: SystemTime,
-        /// By whom, where that was said.
+        /// The operator's name, if it was given.
         by: Option<Arc<str>>,
     },
-    /// Nothing was executed, and no holder has the key: the next request executes it.
+    /// Nothing was executed, and no holder has the key. The next request executes it.
     Released,
-    /// It is indeterminate by another execution, or of another request, than the
-    /// version says: look at it again.
+    /// It is indeterminate in another version: by another execution, or for another
+    /// request. Read it again.
     OtherVersion,
 }
 
 impl fmt::Display for KeyState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Locked => f.write_str("a holder has it"),
+            Self::Locked => f.write_str("a holder has its lease"),
             Self::Cached => f.write_str("its outcome is recorded"),
             Self::Resolved { by: None, .. } => f.write_str("it has been resolved"),
             Self::Resolved { by: Some(by), .. } => write!(f, "it has been resolved by {by}"),
-            Self::Released => f.write_str("nothing was executed, and it is free"),
-            Self::OtherVersion => f.write_str("another execution or request has it"),
+            Self::Released => f.write_str("it was not executed, and no holder has it"),
+            Self::OtherVersion => f.write_str("it is indeterminate in another version"),
         }
     }
 }

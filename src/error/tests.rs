@@ -1,10 +1,11 @@
 //! Messages, causes and hints of errors.
 
 use super::*;
+use crate::key::{Fingerprint, LeaseId};
 use std::error::Error as _;
 
 #[test]
-fn causes_stand_behind_source_and_not_in_the_message() {
+fn message_leaves_the_cause_to_source() {
     let error = Error::StoreUnavailable {
         source: StoreError::unavailable("connection refused"),
     };
@@ -18,10 +19,29 @@ fn causes_stand_behind_source_and_not_in_the_message() {
     );
 }
 
-/// Red where the panic is not caught: an attempt that failed with such an error
-/// crashed its execution.
+/// Red with the cause in the message, and without `source()`.
 #[test]
-fn a_cause_that_cannot_be_printed_is_still_an_error() {
+fn indeterminate_leaves_its_cause_to_source() {
+    let key = IdempotencyKey::from_bytes([7; 32]);
+    let error = Error::Indeterminate {
+        key,
+        version: Version {
+            lease: LeaseId::from_bytes([1; 16]),
+            fingerprint: Fingerprint::from_bytes([2; 32]),
+        },
+        since: SystemTime::UNIX_EPOCH,
+        cause: "connection reset".into(),
+    };
+    let message = format!("key {key} might have been executed");
+    assert_eq!(error.to_string(), message);
+    assert_eq!(error.source().unwrap().to_string(), "connection reset");
+    assert_eq!(chain(&error), format!("{message}: connection reset"));
+}
+
+/// Red if the panic is not caught: an attempt that failed with such an error crashed
+/// its execution.
+#[test]
+fn cause_that_panics_when_printed_is_an_error() {
     #[derive(Debug)]
     struct Unprintable;
     impl std::fmt::Display for Unprintable {
@@ -54,7 +74,7 @@ fn hints_follow_what_is_known() {
     assert_eq!(Error::Stopped.hint(), RetryHint::Never);
 }
 
-/// Red without the least hint, and where a deadline knows of no cooldown.
+/// Red without the shortest hint, and if a deadline ignores the cooldown.
 #[test]
 fn hint_is_never_zero() {
     let zero = Duration::ZERO;

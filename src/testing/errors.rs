@@ -22,7 +22,7 @@ pub fn every_error() -> Vec<Error> {
     vec![
         Error::InvalidRequest {
             field: "action_id",
-            reason: "is empty".into(),
+            reason: "it is empty".into(),
         },
         Error::PayloadMismatch { key },
         Error::InProgress { key },

@@ -85,7 +85,7 @@ fn respond(answer: Result<Reply, Error>) -> (u16, String) {
                 Error::Indeterminate {
                     key, since, cause, ..
                 } => {
-                    let _: (&IdempotencyKey, &SystemTime, &Arc<str>) = (key, since, cause);
+                    let _: (&IdempotencyKey, &SystemTime, &str) = (key, since, cause);
                     502
                 }
                 Error::RateLimited { retry_after, .. } => {

@@ -393,7 +393,7 @@ fn unauthorized(answer: Result<Outcome, SendError>) -> Error {
 
 fn cause_of(error: &Error) -> Arc<str> {
     match error {
-        Error::Indeterminate { cause, .. } => cause.clone(),
+        Error::Indeterminate { cause, .. } => cause.text(),
         error => error.to_string().into(),
     }
 }

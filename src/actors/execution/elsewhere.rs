@@ -77,7 +77,7 @@ pub(super) async fn wait(
                     key: name.key,
                     version: state.version(),
                     since,
-                    cause: cause.clone(),
+                    cause: cause.clone().into(),
                 };
                 return Ok(Elsewhere::Unknown(hashed, error));
             }
