@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `genesys_once.execute` | caller, around `Engine::execute` | `namespace`, `key`, `action_id`, `served`, `attempts`, `verdict`, `correlation_id`, `error.type` |
 //! | `genesys_once.flight` | execution, child of its first caller's span | `namespace`, `key`, `action_id`, `attempts`, `verdict`, `error.type` |
-//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `otel.kind` (`client`), `http.request.method`, `http.request.resend_count`, `url.full`, `server.address`, `server.port`, `http.response.status()`, `error.type` |
+//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `otel.kind` (`client`), `http.request.method`, `http.request.resend_count`, `url.full`, `server.address`, `server.port`, `http.response.status_code`, `error.type` |
 //!
 //! All are of level `INFO` and target `genesys_once`. `key` is the first 12 of the
 //! key's 64 hex digits: enough to find it, too few to be one. `served` is
@@ -20,8 +20,8 @@
 //! execution that answered: a replay made no attempt. A caller who joined follows
 //! from the flight that it joined. A flight's span ends with its answer, and may
 //! outlast the caller's that gave up. `error.type` and
-//! `http.response.status()` are names of OpenTelemetry's semantic conventions;
-//! a span that ends with an error also has `otel.status()` `ERROR`, which, as
+//! `http.response.status_code` are names of OpenTelemetry's semantic conventions;
+//! a span that ends with an error also has `otel.status_code` `ERROR`, which, as
 //! `otel.kind`, the bridge from `tracing` to OpenTelemetry reads. A call that is
 //! answered with 4xx or 5xx, or not at all, has the status `ERROR`, as the conventions
 //! for HTTP clients want it; its `error.type` is the status, `no_answer` or

@@ -152,7 +152,7 @@ impl Resolution {
     /// let resolution = Resolution::applied(found).sensitive();
     /// let (outcome, kept) = resolution.outcome().unwrap();
     /// assert_eq!((outcome.status(), kept), (StatusCode::OK, StoredBody::OmittedSensitive));
-    /// assert!(outcome.body.is_empty());
+    /// assert!(outcome.body().is_empty());
     /// ```
     pub fn sensitive(mut self) -> Self {
         if let Found::Applied(outcome, kept @ StoredBody::Full) = &mut self.found {

@@ -45,7 +45,7 @@ macro_rules! execute {
                 verdict = Empty,
                 correlation_id = Empty,
                 "error.type" = Empty,
-                "otel.status()" = Empty,
+                "otel.status_code" = Empty,
             )
         })
     };
@@ -120,7 +120,7 @@ pub(crate) fn flight(namespace: &Namespace, request: &DataActionRequest) -> Span
             attempts = Empty,
             verdict = Empty,
             "error.type" = Empty,
-            "otel.status()" = Empty,
+            "otel.status_code" = Empty,
         )
     })
 }
@@ -154,9 +154,9 @@ pub(crate) fn attempt(number: u32, url: impl FnOnce() -> Option<String>) -> Span
             "url.full" = Empty,
             "server.address" = Empty,
             "server.port" = Empty,
-            "http.response.status()" = Empty,
+            "http.response.status_code" = Empty,
             "error.type" = Empty,
-            "otel.status()" = Empty,
+            "otel.status_code" = Empty,
         );
         if span.is_disabled() {
             return span;
@@ -189,12 +189,12 @@ pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, 
     match answer {
         Ok(outcome) => {
             let status = outcome.status();
-            span.record("http.response.status()", status.as_u16());
+            span.record("http.response.status_code", status.as_u16());
             correlate(span, outcome);
             // By the conventions for HTTP clients.
             if status.is_client_error() || status.is_server_error() {
                 span.record("error.type", status.as_str());
-                span.record("otel.status()", "ERROR");
+                span.record("otel.status_code", "ERROR");
             }
         }
         Err(error) => {
@@ -204,7 +204,7 @@ pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, 
                 "not_sent"
             };
             span.record("error.type", sent);
-            span.record("otel.status()", "ERROR");
+            span.record("otel.status_code", "ERROR");
         }
     }
 }
@@ -243,5 +243,5 @@ fn correlate(span: &Span, outcome: &Outcome) {
 
 fn fail(span: &Span, error: &Error) {
     span.record("error.type", error.code());
-    span.record("otel.status()", "ERROR");
+    span.record("otel.status_code", "ERROR");
 }
