@@ -11,7 +11,6 @@ use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
 mod alive;
-#[cfg(feature = "encrypted")]
 mod encrypted;
 #[cfg(feature = "file")]
 mod file;
@@ -23,6 +22,7 @@ mod notices;
 mod redis;
 mod unreadable;
 
+pub(crate) use self::encrypted::readable;
 #[cfg(feature = "encrypted")]
 pub use self::encrypted::{Encrypted, EncryptionKeys};
 #[cfg(feature = "file")]

@@ -13,9 +13,9 @@ use crate::error::{Error, KeyState};
 use crate::execution::{SHORTEST_KEPT, follow_up};
 use crate::key::{IdempotencyKey, RecordName, Version};
 use crate::record::{
-    self, Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Revision,
+    Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Revision,
 };
-use crate::store::Store as _;
+use crate::store::{self, Store as _};
 use crate::telemetry;
 
 /// How often a resolution is sent before its caller is told that the store is
@@ -69,7 +69,7 @@ pub(crate) async fn resolve(
     let mut lost_reply = false;
     for tries in 1..=TRIES {
         let sent = shared.store.apply(&name, event.clone()).await;
-        match sent.and_then(record::readable) {
+        match sent.and_then(store::readable) {
             Ok(Answer::Done) => {
                 shared.sightings.forget(&key);
                 return Ok(());

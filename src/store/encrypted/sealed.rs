@@ -1,8 +1,8 @@
 //! Keeps outcomes that are still encrypted from those who cannot open them. It
 //! opens nothing: that is `Encrypted`'s business.
 
-use super::{Answer, RecordState, Refusal};
 use crate::error::StoreError;
+use crate::record::{Answer, RecordState, Refusal};
 
 impl RecordState {
     /// This state, unless it holds an outcome that is encrypted. An encrypted
