@@ -27,7 +27,7 @@ use crate::outcome::{Reply, Served};
 use crate::policy::{OnDuplicate, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
-use crate::store::{BoxFuture, Guarded};
+use crate::store::{BoxFuture, BreakerStore};
 use crate::telemetry::{self, Meters, Trail};
 use crate::upstream::Upstream;
 
@@ -36,7 +36,7 @@ pub(crate) type Reconcile =
     Arc<dyn Fn(DataActionRequest, Error) -> BoxFuture<'static, Option<Resolution>> + Send + Sync>;
 
 pub(crate) struct Shared {
-    pub store: Arc<Guarded>,
+    pub store: Arc<BreakerStore>,
     pub upstream: Arc<dyn Upstream>,
     pub namespace: Namespace,
     pub terms: Terms,

@@ -14,7 +14,7 @@ use crate::execution::{Execution, Hashed, Lock};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
 use crate::record::{RecordState, Refusal, Revision};
-use crate::store::{BoxFuture, Guarded, Store};
+use crate::store::{BoxFuture, BreakerStore, Store};
 use crate::telemetry;
 
 /// The first wait between two looks, without a notice; doubled up to
@@ -107,7 +107,7 @@ pub(super) async fn wait(
 
 /// Looks at a record whenever there is a notice, and now and then without one.
 struct Watch<'a> {
-    store: &'a Guarded,
+    store: &'a BreakerStore,
     name: &'a RecordName,
     notice: BoxFuture<'a, ()>,
     poll: Duration,
@@ -118,7 +118,7 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(store: &'a Guarded, name: &'a RecordName) -> Self {
+    fn new(store: &'a BreakerStore, name: &'a RecordName) -> Self {
         let mut watch = Self {
             store,
             name,
