@@ -11,10 +11,10 @@ use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
 mod alive;
+mod breaker_store;
 mod encrypted;
 #[cfg(feature = "file")]
 mod file;
-mod breaker_store;
 mod list;
 mod memory;
 mod notifications;
@@ -22,6 +22,7 @@ mod notifications;
 mod redis;
 mod unreadable;
 
+pub(crate) use self::breaker_store::BreakerStore;
 pub(crate) use self::encrypted::readable;
 #[cfg(feature = "encrypted")]
 pub use self::encrypted::{Encrypted, EncryptionKeys};
@@ -29,7 +30,6 @@ pub use self::encrypted::{Encrypted, EncryptionKeys};
 pub use self::file::FileStore;
 #[cfg(all(feature = "file", feature = "testing"))]
 pub use self::file::ManualClock;
-pub(crate) use self::breaker_store::BreakerStore;
 pub use self::list::{Cursor, ListFilter, ListQuery, Page};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]

@@ -97,13 +97,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 mod meters;
 mod metric;
 #[cfg(feature = "metrics")]
-#[path = "telemetry/recorded.rs"]
+#[path = "telemetry/facade.rs"]
 mod series;
 #[cfg(not(feature = "metrics"))]
-#[path = "telemetry/silent.rs"]
+#[path = "telemetry/noop.rs"]
 mod series;
+mod span_summary;
 mod spans;
-mod trail;
 
 pub use self::metric::{BUCKETS, Kind, MAX_ACTIONS, METRICS, Metric, MetricLabel};
 
@@ -113,11 +113,12 @@ pub(crate) use self::meters::{
     Meters, UpstreamCall, Watched, breaker_open, command, held, indeterminate, lease_lost, refusal,
     start, store_command, store_stopped, token_renewal,
 };
-pub(crate) use self::series::Raised;
+pub(crate) use self::series::GaugeGuard;
+pub(crate) use self::span_summary::SpanSummary;
 pub(crate) use self::spans::{
-    attempt, attempted, audit, execute, execute_message, executed, flight, flown, sender,
+    attempt, audit, close_attempt_span, close_caller_span, close_flight_span, execute,
+    execute_message, flight, sender,
 };
-pub(crate) use self::trail::Trail;
 
 /// Runs code of a subscriber or a recorder. Where it panics, the panic ends here
 /// and the process's panic hook has reported it.

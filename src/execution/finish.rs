@@ -151,7 +151,7 @@ impl Execution<Executed> {
             Ok(answer) => {
                 let recorded = answer == Answer::Done;
                 if !recorded {
-                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                    telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
                     telemetry::contained(|| {
                         tracing::warn!(
                             name = %self.core.name,

@@ -107,7 +107,7 @@ impl Execution<Hashed> {
         let (claim, lost_reply) = (taking.claim, taking.lost_reply);
         match taken {
             Ok(Taken::Lease { phase, sent }) => {
-                progress.trail().lease_taken();
+                progress.span_summary().lease_taken();
                 let held = Box::new(Holding {
                     reading: terms.reading(),
                     claim,

@@ -17,7 +17,7 @@ use crate::outcome::{Outcome, StoredBody};
 use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal};
 use crate::request::DataActionRequest;
 use crate::store::Store;
-use crate::telemetry::{self, Trail};
+use crate::telemetry::{self, SpanSummary};
 use crate::upstream::Lease;
 
 /// How long an outcome is kept at least: waiters in other processes poll once a
@@ -28,7 +28,7 @@ pub(crate) const SHORTEST_KEPT: Duration = Duration::from_secs(5);
 pub struct Progress {
     known: Mutex<Known>,
     wishes: Wishes,
-    trail: Trail,
+    summary: SpanSummary,
 }
 
 /// What the record may hold of this execution.
@@ -78,7 +78,7 @@ impl Progress {
         let progress = Self {
             known: Mutex::new(Known::Nothing),
             wishes: Wishes::default(),
-            trail: Trail::default(),
+            summary: SpanSummary::default(),
         };
         progress.join(request);
         Arc::new(progress)
@@ -102,8 +102,8 @@ impl Progress {
     }
 
     /// What this execution leaves for its spans.
-    pub(crate) fn trail(&self) -> &Trail {
-        &self.trail
+    pub(crate) fn span_summary(&self) -> &SpanSummary {
+        &self.summary
     }
 
     /// Whether a caller asked that nothing of the answer be stored.
@@ -202,7 +202,7 @@ impl Progress {
         };
         match answer {
             Answer::Done if abandons => telemetry::indeterminate(name),
-            Answer::NotHolder => telemetry::lease_lost(name, self.trail()),
+            Answer::NotHolder => telemetry::lease_lost(name, self.span_summary()),
             _ => {}
         }
         // Whatever the answer: done, or the record is no longer this lease's.
@@ -345,7 +345,7 @@ impl Progress {
     /// Nothing of this execution is in the store any more, or the record says
     /// how it ended.
     pub(super) fn settled(&self) {
-        self.trail().lease_ended();
+        self.span_summary().lease_ended();
         *self.known() = Known::Settled;
     }
 

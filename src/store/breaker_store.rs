@@ -21,7 +21,7 @@ use crate::error::StoreError;
 use crate::key::{Fingerprint, Namespace, RecordName};
 use crate::policy::{Access, Breakers, Pass};
 use crate::record::{Answer, Event, RecordState};
-use crate::telemetry::{self, Raised};
+use crate::telemetry::{self, GaugeGuard};
 
 /// A store whose every call ends within `limit`, and at once while the breaker
 /// is open. A call that is given up may still be applied, so it is
@@ -42,7 +42,7 @@ pub(crate) struct BreakerStore {
 struct State {
     breakers: Breakers,
     /// Kept while a breaker is open.
-    open: Option<Raised>,
+    open: Option<GaugeGuard>,
     /// Why the last command failed that was not answered.
     why: Arc<str>,
 }
@@ -382,6 +382,6 @@ impl Store for BreakerStore {
 
 mod command_permit;
 
+mod least_writer;
 #[cfg(test)]
 mod tests;
-mod least_writer;

@@ -254,7 +254,7 @@ async fn spans_tell_who_was_served_by_what() {
 }
 
 /// Red without the lines that record the error, in either span, and without
-/// `flown` where the guard answers.
+/// `close_flight_span` where the guard answers.
 #[tokio::test(start_paused = true)]
 async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
     let spans = Spans::default();

@@ -8,7 +8,7 @@ use super::super::alive;
 use super::{BreakerStore, caught};
 use crate::error::StoreError;
 use crate::policy::{Access, Failure};
-use crate::telemetry::{self, Raised};
+use crate::telemetry::{self, GaugeGuard};
 
 /// The right to send one command. Dropped without an end, it leaves the turn of
 /// a probe to the next one.
@@ -24,7 +24,7 @@ pub(super) struct CommandPermit<'a> {
 pub(super) enum BreakerChange {
     None,
     Opened,
-    Closed(Option<Raised>),
+    Closed(Option<GaugeGuard>),
 }
 
 impl CommandPermit<'_> {

@@ -1,8 +1,8 @@
 //! What a store may do behind its guard: hang, fail, panic, and do its work before
 //! its future is polled.
 
-mod waiters;
 mod least_writer;
+mod waiters;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
