@@ -172,7 +172,7 @@ impl Record {
     /// on by the store's clock. That is one witness only, which others move: a
     /// lease is never shown longer than it is.
     pub fn state(&self, left: Duration) -> RecordState {
-        let seen = self.seen();
+        let revision = self.revision();
         let fingerprint = self.fingerprint;
         match &self.content {
             Content::Locked {
@@ -185,7 +185,7 @@ impl Record {
                 lease: self.lease_ttl,
                 attempts: *attempts,
                 about: about.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
             Content::Cached {
@@ -197,7 +197,7 @@ impl Record {
                 left: left.min(self.retention),
                 kept: *kept,
                 origin: origin.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
             Content::Indeterminate {
@@ -217,19 +217,19 @@ impl Record {
                 may_run: attempts.timeout.saturating_add(self.lease_ttl),
                 attempts: *attempts,
                 about: about.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
             Content::Released { verdict } => RecordState::Released {
                 verdict: verdict.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
         }
     }
 
     /// The version of this record.
-    pub fn seen(&self) -> Revision {
+    pub fn revision(&self) -> Revision {
         Revision {
             rev: self.rev,
             lease: self.lease,

@@ -70,7 +70,7 @@ pub enum Event {
         /// Who asks.
         claim: Claim,
         /// The version that was seen; any other is left alone.
-        seen: Revision,
+        revision: Revision,
         /// The asker has seen this version for the whole length of its lease, by
         /// its own monotonic clock: it has lapsed, whatever the store's clock says.
         watched: bool,
@@ -132,7 +132,7 @@ pub enum Event {
         /// that the lost holder's own answer no longer counts.
         lease: LeaseId,
         /// The version that was seen; any other is left alone.
-        seen: Revision,
+        revision: Revision,
         /// The request that is meant; any other's record is left alone.
         fingerprint: Fingerprint,
         /// What is found out.

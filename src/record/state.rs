@@ -40,8 +40,8 @@ pub enum RecordState {
         #[serde(flatten, serialize_with = "shown::about")]
         about: Arc<About>,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the holder's request asks for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -63,8 +63,8 @@ pub enum RecordState {
         #[serde(flatten)]
         origin: Origin,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -97,8 +97,8 @@ pub enum RecordState {
         #[serde(flatten, serialize_with = "shown::about")]
         about: Arc<About>,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -109,8 +109,8 @@ pub enum RecordState {
         /// The answer for waiters of the same request.
         verdict: Option<Refusal>,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the request asked for that the verdict is about.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -166,9 +166,11 @@ impl RecordState {
     /// watched for the whole length of it.
     pub(crate) fn lapsed_if(mut self, watched: Option<Revision>) -> Self {
         if let Self::Locked {
-            lease_left, seen, ..
+            lease_left,
+            revision,
+            ..
         } = &mut self
-            && watched == Some(*seen)
+            && watched == Some(*revision)
         {
             *lease_left = Duration::ZERO;
         }
@@ -176,12 +178,12 @@ impl RecordState {
     }
 
     /// The version that was seen.
-    pub fn seen(&self) -> Revision {
+    pub fn revision(&self) -> Revision {
         match self {
-            Self::Locked { seen, .. }
-            | Self::Cached { seen, .. }
-            | Self::Indeterminate { seen, .. }
-            | Self::Released { seen, .. } => *seen,
+            Self::Locked { revision, .. }
+            | Self::Cached { revision, .. }
+            | Self::Indeterminate { revision, .. }
+            | Self::Released { revision, .. } => *revision,
         }
     }
 
@@ -200,7 +202,7 @@ impl RecordState {
     /// takes.
     pub fn version(&self) -> Version {
         Version {
-            lease: self.seen().lease,
+            lease: self.revision().lease,
             fingerprint: self.fingerprint(),
         }
     }

@@ -12,7 +12,7 @@ use crate::support::redis::RedisServer;
 
 /// Every event there is.
 fn events() -> Vec<Event> {
-    let seen = Revision {
+    let revision = Revision {
         rev: 1,
         lease: claim(1).lease,
     };
@@ -20,7 +20,7 @@ fn events() -> Vec<Event> {
         acquire(1),
         Event::TakeOver {
             claim: claim(1),
-            seen,
+            revision,
             watched: false,
         },
         extend(1),
@@ -42,7 +42,7 @@ fn events() -> Vec<Event> {
         },
         Event::Resolve {
             lease: claim(2).lease,
-            seen,
+            revision,
             fingerprint: claim(1).fingerprint,
             resolution: Resolution::not_applied(),
             origin: Default::default(),

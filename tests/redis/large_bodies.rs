@@ -248,13 +248,13 @@ async fn resolution_may_have_a_large_body() {
     };
     apply(&store, 1, abandon).await.unwrap();
     let state = store.look(&name(1)).await.unwrap().unwrap();
-    let RecordState::Indeterminate { seen, .. } = state else {
+    let RecordState::Indeterminate { revision, .. } = state else {
         panic!("{state:?}");
     };
     let found = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), body(1));
     let resolve = || Event::Resolve {
         lease: LeaseId::from_bytes([0xaa; 16]),
-        seen,
+        revision,
         fingerprint: claim(1).fingerprint,
         resolution: Resolution::applied(found.clone()),
         origin: Default::default(),

@@ -96,14 +96,14 @@ pub fn abandon(key: u32) -> Event {
     }
 }
 
-pub async fn take_over(store: &FileStore, key: u32, seen: Revision) -> Answer {
+pub async fn take_over(store: &FileStore, key: u32, revision: Revision) -> Answer {
     let claim = Claim {
         lease: LeaseId::from_bytes([0xee; 16]),
         ..claim(key)
     };
     let event = Event::TakeOver {
         claim,
-        seen,
+        revision,
         watched: false,
     };
     store.apply(&name(key), event).await.unwrap()

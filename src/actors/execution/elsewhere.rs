@@ -56,11 +56,11 @@ pub(super) async fn wait(
             RecordState::Locked {
                 lease_left,
                 lease,
-                seen,
+                revision,
                 ..
-            } => match watch.left_of(seen, lease) {
+            } => match watch.left_of(revision, lease) {
                 // The store's clock, or its time to live, says otherwise.
-                Duration::ZERO => return Ok(Elsewhere::Free(hashed.having_watched(seen))),
+                Duration::ZERO => return Ok(Elsewhere::Free(hashed.having_watched(revision))),
                 left => lease_left.min(left),
             },
             RecordState::Released {

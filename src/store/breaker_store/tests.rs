@@ -129,7 +129,7 @@ impl Store for Eager {
             )),
             left: SECOND,
             kept: StoredBody::Full,
-            seen: Revision {
+            revision: Revision {
                 rev: 1,
                 lease: LeaseId::from_bytes([1; 16]),
             },

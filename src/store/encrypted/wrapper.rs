@@ -144,12 +144,16 @@ impl<S: Store> Encrypted<S> {
 
     fn opened(&self, name: &RecordName, mut state: RecordState) -> Result<RecordState, StoreError> {
         match &mut state {
-            RecordState::Locked { about, seen, .. }
-            | RecordState::Indeterminate { about, seen, .. } => {
+            RecordState::Locked {
+                about, revision, ..
+            }
+            | RecordState::Indeterminate {
+                about, revision, ..
+            } => {
                 // Nobody is kept from anything where it cannot be opened.
                 let sealed = about.caller.sealed.as_deref();
-                let plain =
-                    sealed.and_then(|text| self.keys.open_text(&called(name, seen.lease), text));
+                let plain = sealed
+                    .and_then(|text| self.keys.open_text(&called(name, revision.lease), text));
                 if let Some(caller) = plain.as_deref().and_then(decode_caller) {
                     Arc::make_mut(about).caller = caller;
                 }
@@ -157,11 +161,11 @@ impl<S: Store> Encrypted<S> {
             RecordState::Cached {
                 outcome,
                 kept,
-                seen,
+                revision,
                 fingerprint,
                 ..
             } => {
-                let bound_to = recorded(name, seen.lease, *fingerprint);
+                let bound_to = recorded(name, revision.lease, *fingerprint);
                 (*outcome, *kept) = self.open(&bound_to, outcome.clone(), *kept)?;
             }
             RecordState::Released {

@@ -101,11 +101,11 @@ impl Command {
             }
             Event::TakeOver {
                 claim,
-                seen,
+                revision,
                 watched,
             } => {
                 let claim = whole(claim);
-                let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
+                let args = terms(&claim, 0).word(revision.lease).word(revision.rev);
                 let args = args.word(if watched { "watched" } else { "" });
                 let locked = locked(&claim, Phase::Claimed);
                 (&scripts::TAKE_OVER, args.content(name, &locked))
@@ -167,7 +167,7 @@ impl Command {
             }
             Event::Resolve {
                 lease,
-                seen,
+                revision,
                 fingerprint,
                 resolution,
                 origin,
@@ -176,7 +176,7 @@ impl Command {
                 let (lease, content, ttl) = match resolution.outcome() {
                     None => {
                         let content = Content::Released { verdict: None };
-                        (seen.lease, content, RELEASED_FOR)
+                        (revision.lease, content, RELEASED_FOR)
                     }
                     Some((outcome, kept)) => {
                         let outcome = outcome.clone();
@@ -189,7 +189,10 @@ impl Command {
                     }
                 };
                 let args = Args::with_room(content.room());
-                let args = args.word(seen.lease).word(seen.rev).word(fingerprint);
+                let args = args
+                    .word(revision.lease)
+                    .word(revision.rev)
+                    .word(fingerprint);
                 let args = args.word(content.words().0).word(lease).word(millis(ttl));
                 let (args, body) = outcome_args(args, name, lease, &content, ttl);
                 apart = body;

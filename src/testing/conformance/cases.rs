@@ -223,19 +223,19 @@ fn fleeting(claim: impl Borrow<Claim>) -> Claim {
 }
 
 pub(super) fn current(event: Event) -> Move {
-    let seen = Version::Current;
-    Move { event, seen }
+    let revision = Version::Current;
+    Move { event, revision }
 }
 
 /// A command sent again, or late: with the version of its time.
 fn again(step: Move) -> Move {
-    let seen = Version::Before;
-    Move { seen, ..step }
+    let revision = Version::Before;
+    Move { revision, ..step }
 }
 
 fn foreign(step: Move) -> Move {
-    let seen = Version::Foreign;
-    Move { seen, ..step }
+    let revision = Version::Foreign;
+    Move { revision, ..step }
 }
 
 pub(super) fn acquire(claim: impl Borrow<Claim>) -> Move {
@@ -253,7 +253,7 @@ pub(super) fn take_over(claim: impl Borrow<Claim>) -> Move {
     };
     current(Event::TakeOver {
         claim,
-        seen: unseen(),
+        revision: unseen(),
         watched: false,
     })
 }
@@ -341,7 +341,7 @@ pub(super) fn resolve(applied: Option<&str>) -> Move {
 fn resolve_with(resolution: Resolution) -> Move {
     current(Event::Resolve {
         lease: LeaseId::from_bytes([b'R'; 16]),
-        seen: unseen(),
+        revision: unseen(),
         fingerprint: whichever(),
         resolution,
         origin: resolved(),

@@ -60,7 +60,7 @@ async fn run(suite: &Suite<'_>, steps: Vec<Move>) -> Result<(), String> {
 
 fn sequences() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec((moves(), versions()), 1..24).prop_map(|steps| {
-        let with_version = |(step, seen)| Move { seen, ..step };
+        let with_version = |(step, revision)| Move { revision, ..step };
         steps.into_iter().map(with_version).collect()
     })
 }

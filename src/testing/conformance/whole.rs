@@ -52,8 +52,8 @@ async fn one_of_many_takes_over(suite: &Suite<'_>) {
     };
     let answers = join_all(crowd().map(|claim| {
         let mut step = take_over(claim);
-        if let Event::TakeOver { seen, .. } = &mut step.event {
-            *seen = state.seen();
+        if let Event::TakeOver { revision, .. } = &mut step.event {
+            *revision = state.revision();
         }
         send(suite.store, &name, step)
     }))

@@ -266,11 +266,11 @@ impl World {
         }
         if let (
             Event::TakeOver { .. },
-            Some(RecordState::Locked { seen, .. }),
+            Some(RecordState::Locked { revision, .. }),
             Some(RecordState::Indeterminate { .. }),
         ) = (event, before, after)
         {
-            self.judge_lost_lease(engine, name, &seen.lease.to_string());
+            self.judge_lost_lease(engine, name, &revision.lease.to_string());
         }
     }
 

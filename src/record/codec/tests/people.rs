@@ -26,8 +26,8 @@ fn what_only_people_read_blocks_no_key() {
         assert_ne!(changed, text, "{from}");
         let read = decode(changed.as_bytes()).unwrap();
         assert_eq!(
-            (read.seen(), read.step),
-            (record.seen(), record.step),
+            (read.revision(), read.step),
+            (record.revision(), record.step),
             "{to}"
         );
     }

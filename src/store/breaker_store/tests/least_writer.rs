@@ -11,7 +11,7 @@ async fn outdated_engine_takes_nothing_over() {
     let newer = crate::record::WRITER + 1;
     store.least_writer(&namespace, newer).await.unwrap();
     store.apply(&name(), acquire()).await.unwrap();
-    let seen = store.look(&name()).await.unwrap().unwrap().seen();
+    let revision = store.look(&name()).await.unwrap().unwrap().revision();
     advance(31 * SECOND).await;
     let breaker = BreakerStore::new(Arc::new(store.clone()), LIMIT, namespace);
     let Event::Acquire { mut claim } = acquire() else {
@@ -20,13 +20,13 @@ async fn outdated_engine_takes_nothing_over() {
     claim.lease = LeaseId::from_bytes([7; 16]);
     let take_over = Event::TakeOver {
         claim,
-        seen,
+        revision,
         watched: false,
     };
     let error = breaker.apply(&name(), take_over).await.unwrap_err();
     assert_eq!(error.refusal(), Some(crate::error::RefusalKind::NotAllowed));
     let left = store.look(&name()).await.unwrap().unwrap();
-    assert_eq!(left.seen(), seen);
+    assert_eq!(left.revision(), revision);
 }
 
 /// Whatever keeps an engine from taking keys, what is recorded answers by one rule.

@@ -183,8 +183,8 @@ async fn full_disk_replays_what_is_recorded() {
             };
             assert_eq!(outcome.body(), body);
             assert_eq!(
-                breaker.look(&name(n)).await.unwrap().map(|s| s.seen()),
-                state.map(|s| s.seen())
+                breaker.look(&name(n)).await.unwrap().map(|s| s.revision()),
+                state.map(|s| s.revision())
             );
         }
     }
