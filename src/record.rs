@@ -28,6 +28,7 @@ mod refusal;
 mod resolution;
 mod shown;
 mod state;
+mod stored_outcome;
 mod transition;
 
 use std::sync::Arc;
@@ -47,10 +48,10 @@ pub use self::orphan::settle_orphan;
 pub use self::refusal::{MAX_REFUSAL_BYTES, Refusal};
 pub use self::resolution::Resolution;
 pub use self::state::RecordState;
+pub use self::stored_outcome::StoredOutcome;
 pub use self::transition::apply;
 use crate::key::Fingerprint;
 pub use crate::key::{LeaseId, Version};
-use crate::outcome::{Outcome, StoredBody};
 
 /// The version of the rules by which this crate writes records, raised whenever a
 /// rule of the protocol changes. Each namespace has a least one: see
@@ -134,10 +135,8 @@ pub enum Content {
     },
     /// The outcome is known.
     Cached {
-        /// The outcome, or its status alone.
-        outcome: Arc<Outcome>,
-        /// How much of it is there.
-        kept: StoredBody,
+        /// The outcome, as far as it is stored.
+        stored: StoredOutcome,
         /// Where it comes from.
         origin: Origin,
     },
@@ -188,14 +187,9 @@ impl Record {
                 revision,
                 fingerprint,
             },
-            Content::Cached {
-                outcome,
-                kept,
-                origin,
-            } => RecordState::Cached {
-                outcome: outcome.clone(),
+            Content::Cached { stored, origin } => RecordState::Cached {
+                stored: stored.clone(),
                 left: left.min(self.retention),
-                kept: *kept,
                 origin: origin.clone(),
                 revision,
                 fingerprint,

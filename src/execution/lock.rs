@@ -185,14 +185,9 @@ impl Execution<Hashed> {
                 ))
             }
             _ if foreign && !state.is_free() => Err(self.mismatch()),
-            RecordState::Cached {
-                outcome,
-                left,
-                kept,
-                ..
-            } => {
-                let reply =
-                    Reply::new(self.core.name.key, outcome, Served::Store).with_stored_body(kept);
+            RecordState::Cached { stored, left, .. } => {
+                let reply = Reply::new(self.core.name.key, stored.outcome, Served::Store)
+                    .with_stored_body(stored.body);
                 Ok(Lock::Cached(Execution {
                     core: self.core,
                     state: Cached { reply, left },

@@ -14,7 +14,7 @@ use super::wishes::Wishes;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Outcome, StoredBody};
-use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal};
+use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal, StoredOutcome};
 use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry::{self, SpanSummary};
@@ -62,8 +62,7 @@ enum End {
     },
     /// The outcome is known.
     Complete {
-        outcome: Arc<Outcome>,
-        kept: StoredBody,
+        stored: StoredOutcome,
         /// For how long, where no caller asks for anything else.
         usual_ttl: Duration,
         answered: Instant,
@@ -121,10 +120,9 @@ impl Progress {
     pub(crate) fn weight(&self) -> usize {
         match &*self.known() {
             Known::Held(Held { end, .. }) => match end {
-                End::Complete { outcome, .. }
-                | End::Release(Some(
-                    Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. },
-                )) => outcome.weight(),
+                End::Complete { stored, .. } | End::Release(Some(Refusal::Refused(stored))) => {
+                    stored.outcome.weight()
+                }
                 End::Release(_) | End::Abandon { .. } => 0,
             },
             Known::Nothing | Known::Settled => 0,
@@ -181,11 +179,7 @@ impl Progress {
             return Ok(None);
         };
         let mut recorded_for = match &event {
-            Event::Complete {
-                kept: StoredBody::Full,
-                ttl,
-                ..
-            } => Some(*ttl),
+            Event::Complete { stored, ttl, .. } if stored.body == StoredBody::Full => Some(*ttl),
             _ => None,
         };
         let abandons = matches!(event, Event::Abandon { .. });
@@ -249,21 +243,16 @@ impl Progress {
                 cause,
             },
             End::Complete {
-                outcome,
-                kept,
+                stored,
                 usual_ttl,
                 answered,
                 wall,
             } => {
                 // It counts from the answer, however late the store takes it.
                 let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
-                let (outcome, kept) = if self.is_sensitive() && kept == StoredBody::Full {
-                    (
-                        Arc::new(outcome.status_only()),
-                        StoredBody::OmittedSensitive,
-                    )
-                } else {
-                    (outcome, kept)
+                let stored = match self.is_sensitive() {
+                    true => stored.reduced(StoredBody::OmittedSensitive),
+                    false => stored,
                 };
                 let origin = Origin {
                     action: claim.about.action.clone(),
@@ -274,8 +263,7 @@ impl Progress {
                 Event::Complete {
                     claim,
                     step,
-                    outcome,
-                    kept,
+                    stored,
                     origin,
                     ttl: ttl.max(SHORTEST_KEPT),
                 }
@@ -331,10 +319,8 @@ impl Progress {
         usual_ttl: Duration,
         wall: SystemTime,
     ) {
-        let (outcome, kept) = outcome.to_keep();
         let end = End::Complete {
-            outcome,
-            kept,
+            stored: outcome.into(),
             usual_ttl,
             answered: Instant::now(),
             wall,

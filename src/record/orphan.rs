@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::key::Fingerprint;
-    use crate::outcome::{Outcome, StoredBody};
+    use crate::outcome::Outcome;
     use crate::record::{Answer, Attempts, Claim, Event, LeaseId, apply};
     use std::time::SystemTime;
 
@@ -145,8 +145,7 @@ mod tests {
         for content in [
             Content::Released { verdict: None },
             Content::Cached {
-                outcome,
-                kept: StoredBody::Full,
+                stored: outcome.into(),
                 origin: Default::default(),
             },
             Content::Indeterminate {

@@ -83,8 +83,8 @@ pub(super) fn fingerprint<S: Serializer>(print: &Fingerprint, to: S) -> Result<S
     to.collect_str(print)
 }
 
-pub(super) fn kept<S: Serializer>(kept: &StoredBody, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(match kept {
+pub(super) fn stored_body<S: Serializer>(body: &StoredBody, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(match body {
         StoredBody::Full => "whole",
         StoredBody::OmittedSensitive => "sensitive",
         StoredBody::OmittedTooLarge => "too_large",

@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{About, Attempts, Origin, Phase, Refusal, Revision, shown};
+use super::{About, Attempts, Origin, Phase, Refusal, Revision, StoredOutcome, shown};
 use crate::key::{Fingerprint, Version};
-use crate::outcome::{Outcome, StoredBody};
 
 /// A record as a reader sees it, with times by the store's clock.
 ///
@@ -49,16 +48,13 @@ pub enum RecordState {
     /// The outcome is known.
     #[non_exhaustive]
     Cached {
-        /// The outcome, or its status alone: see `kept`.
-        #[serde(serialize_with = "shown::outcome")]
-        outcome: Arc<Outcome>,
+        /// The outcome, as far as it is stored.
+        #[serde(flatten)]
+        stored: StoredOutcome,
         /// How long the record lives on, at least: zero where the store was
         /// not asked for it.
         #[serde(rename = "left_ms", serialize_with = "shown::length")]
         left: Duration,
-        /// How much of the outcome the record holds.
-        #[serde(serialize_with = "shown::kept")]
-        kept: StoredBody,
         /// Where the outcome comes from.
         #[serde(flatten)]
         origin: Origin,
@@ -148,11 +144,11 @@ impl RecordState {
     /// an encrypted outcome: that one is whole or nothing.
     pub(crate) fn for_list(mut self) -> (Self, usize) {
         let outcome = match &mut self {
-            Self::Cached { outcome, .. } => outcome,
-            Self::Released {
-                verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
+            Self::Cached { stored, .. }
+            | Self::Released {
+                verdict: Some(Refusal::Refused(stored)),
                 ..
-            } => outcome,
+            } => &mut stored.outcome,
             _ => return (self, 0),
         };
         let sealed = outcome.is_sealed().then_some(outcome.body().len());

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A record and the time that it lives on, by the store's clock.
-type Stored = (Record, Duration);
+type Written = (Record, Duration);
 
 /// Applies one event to the record that a store holds for a key.
 ///
@@ -22,7 +22,7 @@ type Stored = (Record, Duration);
 ///
 /// A time to live that is longer than any that was written is not believed: the
 /// record gets its own again.
-pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Stored>, Answer) {
+pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Written>, Answer) {
     let current = current.map(|(record, left)| (record, left.min(record.lifetime())));
     let next = match event {
         Event::Acquire { claim } => acquire(current, claim),
@@ -36,14 +36,12 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
         Event::Complete {
             claim,
             step,
-            outcome,
-            kept,
+            stored,
             origin,
             ttl,
         } => {
             let content = Content::Cached {
-                outcome: outcome.clone(),
-                kept: *kept,
+                stored: stored.clone(),
                 origin: origin.clone(),
             };
             complete(current, claim, *step, content, *ttl)
@@ -73,9 +71,8 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
                 lease: *lease,
                 fingerprint: *fingerprint,
             };
-            let found = resolution.outcome().map(|(outcome, kept)| Content::Cached {
-                outcome: outcome.clone(),
-                kept,
+            let found = resolution.outcome().map(|stored| Content::Cached {
+                stored: stored.clone(),
                 origin: origin.clone(),
             });
             resolve(current, version, *revision, found, *ttl)

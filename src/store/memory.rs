@@ -193,21 +193,15 @@ impl Records {
 /// the headers that a replay has.
 fn without_unkept(content: Content) -> Content {
     match content {
-        Content::Cached {
-            outcome,
-            kept,
-            origin,
-        } => Content::Cached {
-            outcome: outcome.replayable(),
-            kept,
+        Content::Cached { stored, origin } => Content::Cached {
+            stored: stored.replayable(),
             origin,
         },
         Content::Released {
-            verdict: Some(Refusal::Refused(outcome)),
+            verdict: Some(Refusal::Refused(stored)),
         } => Content::Released {
-            verdict: Some(Refusal::Refused(outcome.replayable())),
+            verdict: Some(Refusal::Refused(stored.replayable())),
         },
-        // What is reduced has no headers of the platform's.
         content => content,
     }
 }

@@ -252,10 +252,10 @@ async fn a_planned_fail_over_loses_nothing() {
             loop {
                 let looks = moving.iter().map(async |number| {
                     // An error is told from an answer, and a wrong answer from both.
-                    if let Ok(Some(RecordState::Cached { outcome, .. })) =
+                    if let Ok(Some(RecordState::Cached { stored, .. })) =
                         store.look(&name(*number)).await
                     {
-                        assert_eq!(*outcome.body(), format!("{number}"));
+                        assert_eq!(*stored.outcome.body(), format!("{number}"));
                         return 1;
                     }
                     0

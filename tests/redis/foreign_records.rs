@@ -351,10 +351,10 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
     let body = "\u{1}".repeat(32 << 20);
     store.apply(&name(1), complete(1, &body)).await.unwrap();
     let answer = store.apply(&name(1), acquire(2)).await.unwrap();
-    let Answer::Is(Some(RecordState::Cached { outcome, .. })) = answer else {
+    let Answer::Is(Some(RecordState::Cached { stored, .. })) = answer else {
         panic!("not cached");
     };
-    assert!(*outcome.body() == body);
+    assert!(*stored.outcome.body() == body);
 }
 
 /// Red where the outcome is looked up by a script, as anything else is.

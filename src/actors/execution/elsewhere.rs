@@ -193,16 +193,10 @@ impl<'a> Watch<'a> {
 /// What the other one was told: nothing was executed.
 fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
     match verdict {
-        Refusal::Refused(outcome) => {
-            let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
+        Refusal::Refused(stored) => {
+            let reply = Reply::new(key, stored.outcome, Served::Store).with_recorded(false);
+            let reply = reply.with_stored_body(stored.body);
             Ok(Elsewhere::Reply(reply, Duration::ZERO))
-        }
-        Refusal::Reduced { outcome, kept } => {
-            let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
-            Ok(Elsewhere::Reply(
-                reply.with_stored_body(kept),
-                Duration::ZERO,
-            ))
         }
         Refusal::RateLimited { retry_after } => Err(Error::RateLimited { retry_after }),
     }

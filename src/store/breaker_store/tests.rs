@@ -122,13 +122,8 @@ impl Store for Eager {
         let cached = *self.cached.lock().unwrap();
         self.call(cached.then(|| RecordState::Cached {
             origin: Default::default(),
-            outcome: Arc::new(Outcome::new(
-                http::StatusCode::OK,
-                http::HeaderMap::new(),
-                "{}",
-            )),
+            stored: Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "{}").into(),
             left: SECOND,
-            kept: StoredBody::Full,
             revision: Revision {
                 rev: 1,
                 lease: LeaseId::from_bytes([1; 16]),

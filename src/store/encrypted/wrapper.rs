@@ -8,10 +8,9 @@ use std::time::Duration;
 use super::EncryptionKeys;
 use crate::error::StoreError;
 use crate::key::{Fingerprint, Namespace, RecordName};
-use crate::outcome::{Outcome, StoredBody};
 use crate::record::{
-    Answer, Caller, Claim, Event, LeaseId, RecordState, Refusal, Resolution, decode_caller,
-    encode_caller,
+    Answer, Caller, Claim, Event, LeaseId, RecordState, Refusal, Resolution, StoredOutcome,
+    decode_caller, encode_caller,
 };
 use crate::store::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 
@@ -89,25 +88,15 @@ impl<S: Store> Encrypted<S> {
             | Event::Extend { claim, .. }
             | Event::Enter { claim, .. }
             | Event::Abandon { claim, .. } => self.seal_caller(name, claim)?,
-            Event::Complete {
-                claim,
-                outcome,
-                kept,
-                ..
-            } => {
+            Event::Complete { claim, stored, .. } => {
                 let bound_to = recorded(name, claim.lease, claim.fingerprint);
-                *outcome = self.keys.seal(&bound_to, outcome, *kept)?.into();
-                *kept = StoredBody::Full;
+                *stored = self.keys.seal(&bound_to, stored)?;
             }
             Event::Release { claim, verdict, .. } => {
-                let (outcome, kept) = match verdict {
-                    Some(Refusal::Refused(outcome)) => (&*outcome, StoredBody::Full),
-                    Some(Refusal::Reduced { outcome, kept }) => (&*outcome, *kept),
-                    Some(Refusal::RateLimited { .. }) | None => return Ok(event),
-                };
-                let bound_to = refused(name, claim.fingerprint);
-                let sealed = self.keys.seal(&bound_to, outcome, kept)?;
-                *verdict = Some(Refusal::Refused(sealed.into()));
+                if let Some(Refusal::Refused(stored)) = verdict {
+                    let bound_to = refused(name, claim.fingerprint);
+                    *stored = self.keys.seal(&bound_to, stored)?;
+                }
             }
             Event::Resolve {
                 lease,
@@ -115,9 +104,9 @@ impl<S: Store> Encrypted<S> {
                 resolution,
                 ..
             } => {
-                if let Some((outcome, kept)) = resolution.outcome() {
+                if let Some(stored) = resolution.outcome() {
                     let bound_to = recorded(name, *lease, *fingerprint);
-                    let sealed = self.keys.seal(&bound_to, outcome, kept)?;
+                    let sealed = self.keys.seal(&bound_to, stored)?;
                     *resolution = Resolution::applied(sealed);
                 }
             }
@@ -159,14 +148,13 @@ impl<S: Store> Encrypted<S> {
                 }
             }
             RecordState::Cached {
-                outcome,
-                kept,
+                stored,
                 revision,
                 fingerprint,
                 ..
             } => {
                 let bound_to = recorded(name, revision.lease, *fingerprint);
-                (*outcome, *kept) = self.open(&bound_to, outcome.clone(), *kept)?;
+                *stored = self.open(&bound_to, stored.clone())?;
             }
             RecordState::Released {
                 verdict,
@@ -177,11 +165,8 @@ impl<S: Store> Encrypted<S> {
                 // Nothing was executed, whatever it says: one that cannot be opened
                 // is none.
                 *verdict = match verdict.take() {
-                    Some(Refusal::Refused(outcome)) => {
-                        self.refusal(&bound_to, outcome, StoredBody::Full)
-                    }
-                    Some(Refusal::Reduced { outcome, kept }) => {
-                        self.refusal(&bound_to, outcome, kept)
+                    Some(Refusal::Refused(stored)) => {
+                        self.open(&bound_to, stored).ok().map(Refusal::Refused)
                     }
                     verdict => verdict,
                 };
@@ -190,24 +175,11 @@ impl<S: Store> Encrypted<S> {
         Ok(state)
     }
 
-    fn refusal(&self, bound_to: &str, outcome: Arc<Outcome>, kept: StoredBody) -> Option<Refusal> {
-        Some(match self.open(bound_to, outcome, kept).ok()? {
-            (outcome, StoredBody::Full) => Refusal::Refused(outcome),
-            (outcome, kept) => Refusal::Reduced { outcome, kept },
-        })
-    }
-
-    fn open(
-        &self,
-        bound_to: &str,
-        outcome: Arc<Outcome>,
-        kept: StoredBody,
-    ) -> Result<(Arc<Outcome>, StoredBody), StoreError> {
-        if outcome.is_sealed() {
-            let (outcome, kept) = self.keys.open(bound_to, &outcome)?;
-            Ok((Arc::new(outcome), kept))
+    fn open(&self, bound_to: &str, stored: StoredOutcome) -> Result<StoredOutcome, StoreError> {
+        if stored.outcome.is_sealed() {
+            self.keys.open(bound_to, &stored.outcome)
         } else if self.reads_plain {
-            Ok((outcome, kept))
+            Ok(stored)
         } else {
             Err(StoreError::unreadable("its outcome is not encrypted"))
         }

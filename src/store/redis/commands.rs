@@ -129,16 +129,11 @@ impl Command {
             Event::Complete {
                 claim,
                 step,
-                outcome,
-                kept,
+                stored,
                 origin,
                 ttl,
             } => {
-                let content = Content::Cached {
-                    outcome,
-                    kept,
-                    origin,
-                };
+                let content = Content::Cached { stored, origin };
                 let (lease, args) = (claim.lease, terms(&whole(claim), content.room()));
                 let args = args.word(step).word(millis(ttl));
                 let (args, body) = outcome_args(args, name, lease, &content, ttl);
@@ -178,13 +173,9 @@ impl Command {
                         let content = Content::Released { verdict: None };
                         (revision.lease, content, RELEASED_FOR)
                     }
-                    Some((outcome, kept)) => {
-                        let outcome = outcome.clone();
-                        let content = Content::Cached {
-                            outcome,
-                            kept,
-                            origin,
-                        };
+                    Some(stored) => {
+                        let stored = stored.clone();
+                        let content = Content::Cached { stored, origin };
                         (lease, content, ttl)
                     }
                 };
@@ -221,7 +212,8 @@ fn outcome_args(
     let (args, body) = args.parted(name, content, limit);
     let is_reduced = matches!(
         content,
-        Content::Cached { outcome, kept, .. } if *kept != StoredBody::Full || outcome.is_sealed()
+        Content::Cached { stored, .. }
+            if stored.body != StoredBody::Full || stored.outcome.is_sealed()
     );
     match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
         Some(body) => (args.word(body.bytes()), Some(body)),

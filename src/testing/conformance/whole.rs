@@ -159,8 +159,11 @@ async fn records_are_listed(suite: &Suite<'_>) {
         let listed = walk(suite.store, namespace, query(ListQuery::all())).await;
         assert_eq!(keys(&listed), sorted(&all), "{CASE}, {limit} a page");
         for (_, state) in &listed {
-            if let RecordState::Cached { outcome, .. } = state {
-                assert!(outcome.body().is_empty(), "{CASE}: a list has no bodies");
+            if let RecordState::Cached { stored, .. } = state {
+                assert!(
+                    stored.outcome.body().is_empty(),
+                    "{CASE}: a list has no bodies"
+                );
             }
         }
     }

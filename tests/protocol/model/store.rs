@@ -11,7 +11,7 @@ use genesys_once::record::{
     Answer, Attempts, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState,
     Revision as RecordRevision, apply,
 };
-use genesys_once::{Fingerprint, Outcome, Resolution, StoredBody};
+use genesys_once::{Fingerprint, Outcome, Resolution};
 
 use super::command::{Command, Lease, NEWCOMER, Revision, Verb};
 use super::mutation::Mutation;
@@ -139,11 +139,10 @@ impl Store {
             }
             Kind::Cached | Kind::Resolved => (
                 Content::Cached {
-                    outcome: match rec.kind {
-                        Kind::Resolved => self.resolved.clone(),
-                        _ => self.outcome.clone(),
+                    stored: match rec.kind {
+                        Kind::Resolved => self.resolved.clone().into(),
+                        _ => self.outcome.clone().into(),
                     },
-                    kept: StoredBody::Full,
                     origin: Default::default(),
                 },
                 RESULT,
@@ -187,7 +186,7 @@ impl Store {
                 phase: Phase::Dispatched,
                 ..
             } => Kind::Dispatched,
-            Content::Cached { outcome, .. } if *outcome == self.resolved => Kind::Resolved,
+            Content::Cached { stored, .. } if stored.outcome == self.resolved => Kind::Resolved,
             Content::Cached { .. } => Kind::Cached,
             Content::Indeterminate { .. } => Kind::Indeterminate,
             Content::Released { .. } => Kind::Released,
@@ -256,12 +255,11 @@ impl Store {
                 phase: Phase::Dispatched,
             },
             Verb::Complete => {
-                let outcome = self.outcome.clone();
+                let stored = self.outcome.clone().into();
                 Event::Complete {
                     claim,
                     step,
-                    outcome,
-                    kept: StoredBody::Full,
+                    stored,
                     origin: Default::default(),
                     ttl: RESULT,
                 }

@@ -70,11 +70,11 @@ impl Store for Tampered {
 
 fn outcome_in(state: &mut RecordState) -> &mut Outcome {
     match state {
-        RecordState::Cached { outcome, .. }
+        RecordState::Cached { stored, .. }
         | RecordState::Released {
-            verdict: Some(Refusal::Refused(outcome)),
+            verdict: Some(Refusal::Refused(stored)),
             ..
-        } => Arc::make_mut(outcome),
+        } => Arc::make_mut(&mut stored.outcome),
         state => panic!("{state:?}"),
     }
 }
@@ -160,8 +160,8 @@ async fn nothing_is_opened_in_another_place() {
     });
     wrong.push(("lease", read(store.look(&name(1)).await)));
     inner.change(|state| {
-        let outcome = Arc::new(outcome_in(state).clone());
-        *state = released(state, Refusal::Refused(outcome));
+        let outcome = outcome_in(state).clone();
+        *state = released(state, Refusal::Refused(outcome.into()));
     });
     assert!(is_silent(store.look(&name(1)).await), "kind");
     for (what, result) in wrong {

@@ -45,8 +45,7 @@ fn records() -> Vec<Option<Stored>> {
             about: Default::default(),
         },
         Content::Cached {
-            outcome: answer("{}"),
-            kept: StoredBody::Full,
+            stored: answer("{}").into(),
             origin: Default::default(),
         },
         Content::Indeterminate {
@@ -119,8 +118,7 @@ fn events(revision: Revision) -> Vec<Event> {
             Event::Complete {
                 claim: claim(),
                 step,
-                outcome: answer("{}"),
-                kept: StoredBody::Full,
+                stored: answer("{}").into(),
                 origin: Default::default(),
                 ttl: RETENTION,
             },

@@ -178,10 +178,10 @@ async fn full_disk_replays_what_is_recorded() {
                 Ok(Answer::Is(state)) => state,
                 other => panic!("{n} of {known:?}: {other:?}"),
             };
-            let Some(RecordState::Cached { outcome, .. }) = &state else {
+            let Some(RecordState::Cached { stored, .. }) = &state else {
                 panic!("{n}: {state:?}");
             };
-            assert_eq!(outcome.body(), body);
+            assert_eq!(stored.outcome.body(), body);
             assert_eq!(
                 breaker.look(&name(n)).await.unwrap().map(|s| s.revision()),
                 state.map(|s| s.revision())

@@ -47,7 +47,7 @@ impl Found {
     }
 
     pub(super) fn is_sealed(&self) -> bool {
-        matches!(&self.record.content, Content::Cached { outcome, .. } if outcome.is_sealed())
+        matches!(&self.record.content, Content::Cached { stored, .. } if stored.outcome.is_sealed())
     }
 
     pub(super) fn is_cached(&self) -> bool {
