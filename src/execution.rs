@@ -39,9 +39,9 @@ use tokio::time::Instant;
 use crate::error::{Error, StoreError, UnknownOutcome};
 use crate::key::{Fingerprint, IdempotencyKey, RecordName};
 use crate::outcome::Outcome;
-use crate::record::{self, About, Answer, Claim, Event, Phase, Revision};
+use crate::record::{About, Answer, Claim, Event, Phase, Revision};
 use crate::request::DataActionRequest;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 mod attempt;
 mod finish;
@@ -248,7 +248,7 @@ pub(crate) async fn follow_up(
                 let pause = tokio::time::sleep(Duration::from_millis(20) * made);
                 Box::pin(pause).await;
             }
-            answer => return answer.and_then(record::readable),
+            answer => return answer.and_then(store::readable),
         }
     }
 }
@@ -256,5 +256,5 @@ pub(crate) async fn follow_up(
 /// Sends one event once.
 async fn once(store: &dyn Store, name: &RecordName, event: &Event) -> Result<Answer, StoreError> {
     let answer = store.apply(name, event.clone()).await;
-    answer.and_then(record::readable)
+    answer.and_then(store::readable)
 }

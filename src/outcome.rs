@@ -130,18 +130,10 @@ impl Outcome {
     }
 
     /// How much of the outcome there is.
-    fn stored_body(&self) -> StoredBody {
+    pub(crate) fn stored_body(&self) -> StoredBody {
         match self.body_end {
             BodyEnd::Unread => StoredBody::OmittedTooLarge,
             BodyEnd::Marked | BodyEnd::Closed => StoredBody::Full,
-        }
-    }
-
-    /// What of the outcome is recorded, where nothing else limits that.
-    pub(crate) fn to_keep(self: Arc<Self>) -> (Arc<Self>, StoredBody) {
-        match self.stored_body() {
-            StoredBody::Full => (self, StoredBody::Full),
-            kept => (Arc::new(self.status_only()), kept),
         }
     }
 
@@ -231,13 +223,13 @@ pub struct Reply {
     key: IdempotencyKey,
     served: Served,
     recorded: bool,
-    kept: StoredBody,
+    stored_body: StoredBody,
 }
 
 impl Reply {
     pub(crate) fn new(key: IdempotencyKey, outcome: Arc<Outcome>, served: Served) -> Self {
         Self {
-            kept: outcome.stored_body(),
+            stored_body: outcome.stored_body(),
             outcome,
             key,
             served,
@@ -262,8 +254,8 @@ impl Reply {
         self
     }
 
-    pub(crate) fn with_stored_body(mut self, kept: StoredBody) -> Self {
-        self.kept = kept;
+    pub(crate) fn with_stored_body(mut self, stored_body: StoredBody) -> Self {
+        self.stored_body = stored_body;
         self
     }
 
@@ -290,7 +282,7 @@ impl Reply {
     }
 
     /// The body's bytes. Empty where the record holds none: see
-    /// [`kept`](Self::stored_body).
+    /// [`stored_body`](Self::stored_body).
     pub fn body(&self) -> &Bytes {
         &self.outcome.body
     }
@@ -330,7 +322,7 @@ impl Reply {
     /// request or of an answer too large for the store has its status only. The
     /// first reply, too, lacks a body that is larger than `max_response_bytes`.
     pub fn stored_body(&self) -> StoredBody {
-        self.kept
+        self.stored_body
     }
 }
 

@@ -24,11 +24,12 @@ mod about;
 mod codec;
 mod event;
 mod orphan;
-mod sealed;
+mod refusal;
+mod resolution;
 mod shown;
 mod state;
+mod stored_outcome;
 mod transition;
-mod verdict;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -44,13 +45,13 @@ pub(crate) use self::codec::{MAGIC, version};
 pub(crate) use self::codec::{decode_caller, decode_outcome, encode_caller, encode_outcome};
 pub use self::event::{Answer, Cause, Claim, Event};
 pub use self::orphan::settle_orphan;
-pub(crate) use self::sealed::readable;
+pub use self::refusal::{MAX_REFUSAL_BYTES, Refusal};
+pub use self::resolution::Resolution;
 pub use self::state::RecordState;
+pub use self::stored_outcome::StoredOutcome;
 pub use self::transition::apply;
-pub use self::verdict::{MAX_REFUSAL_BYTES, Refusal, Resolution};
 use crate::key::Fingerprint;
 pub use crate::key::{LeaseId, Version};
-use crate::outcome::{Outcome, StoredBody};
 
 /// The version of the rules by which this crate writes records, raised whenever a
 /// rule of the protocol changes. Each namespace has a least one: see
@@ -134,10 +135,8 @@ pub enum Content {
     },
     /// The outcome is known.
     Cached {
-        /// The outcome, or its status alone.
-        outcome: Arc<Outcome>,
-        /// How much of it is there.
-        kept: StoredBody,
+        /// The outcome, as far as it is stored.
+        stored: StoredOutcome,
         /// Where it comes from.
         origin: Origin,
     },
@@ -172,7 +171,7 @@ impl Record {
     /// on by the store's clock. That is one witness only, which others move: a
     /// lease is never shown longer than it is.
     pub fn state(&self, left: Duration) -> RecordState {
-        let seen = self.seen();
+        let revision = self.revision();
         let fingerprint = self.fingerprint;
         match &self.content {
             Content::Locked {
@@ -185,19 +184,14 @@ impl Record {
                 lease: self.lease_ttl,
                 attempts: *attempts,
                 about: about.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
-            Content::Cached {
-                outcome,
-                kept,
-                origin,
-            } => RecordState::Cached {
-                outcome: outcome.clone(),
+            Content::Cached { stored, origin } => RecordState::Cached {
+                stored: stored.clone(),
                 left: left.min(self.retention),
-                kept: *kept,
                 origin: origin.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
             Content::Indeterminate {
@@ -217,19 +211,19 @@ impl Record {
                 may_run: attempts.timeout.saturating_add(self.lease_ttl),
                 attempts: *attempts,
                 about: about.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
             Content::Released { verdict } => RecordState::Released {
                 verdict: verdict.clone(),
-                seen,
+                revision,
                 fingerprint,
             },
         }
     }
 
     /// The version of this record.
-    pub fn seen(&self) -> Revision {
+    pub fn revision(&self) -> Revision {
         Revision {
             rev: self.rev,
             lease: self.lease,

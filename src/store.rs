@@ -11,25 +11,25 @@ use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
 mod alive;
-#[cfg(feature = "encrypted")]
+mod breaker_store;
 mod encrypted;
 #[cfg(feature = "file")]
 mod file;
-mod guarded;
 mod list;
 mod memory;
-mod notices;
+mod notifications;
 #[cfg(feature = "redis")]
 mod redis;
 mod unreadable;
 
+pub(crate) use self::breaker_store::BreakerStore;
+pub(crate) use self::encrypted::readable;
 #[cfg(feature = "encrypted")]
 pub use self::encrypted::{Encrypted, EncryptionKeys};
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
 #[cfg(all(feature = "file", feature = "testing"))]
 pub use self::file::ManualClock;
-pub(crate) use self::guarded::Guarded;
 pub use self::list::{Cursor, ListFilter, ListQuery, Page};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
@@ -112,7 +112,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Completes when the record of `name` may have changed since the future
     /// was first polled: a notice to those who wait. The engine polls besides,
-    /// so a store without notices leaves this as it is.
+    /// so a store without notifications leaves this as it is.
     ///
     /// # Cancel safety
     ///

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `genesys_once.execute` | caller, around `Engine::execute` | `namespace`, `key`, `action_id`, `served`, `attempts`, `verdict`, `correlation_id`, `error.type` |
 //! | `genesys_once.flight` | execution, child of its first caller's span | `namespace`, `key`, `action_id`, `attempts`, `verdict`, `error.type` |
-//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `otel.kind` (`client`), `http.request.method`, `http.request.resend_count`, `url.full`, `server.address`, `server.port`, `http.response.status()`, `error.type` |
+//! | `genesys_once.attempt` | call at the platform, child of its flight | `attempt`, `verdict`, `correlation_id`, `otel.kind` (`client`), `http.request.method`, `http.request.resend_count`, `url.full`, `server.address`, `server.port`, `http.response.status_code`, `error.type` |
 //!
 //! All are of level `INFO` and target `genesys_once`. `key` is the first 12 of the
 //! key's 64 hex digits: enough to find it, too few to be one. `served` is
@@ -20,8 +20,8 @@
 //! execution that answered: a replay made no attempt. A caller who joined follows
 //! from the flight that it joined. A flight's span ends with its answer, and may
 //! outlast the caller's that gave up. `error.type` and
-//! `http.response.status()` are names of OpenTelemetry's semantic conventions;
-//! a span that ends with an error also has `otel.status()` `ERROR`, which, as
+//! `http.response.status_code` are names of OpenTelemetry's semantic conventions;
+//! a span that ends with an error also has `otel.status_code` `ERROR`, which, as
 //! `otel.kind`, the bridge from `tracing` to OpenTelemetry reads. A call that is
 //! answered with 4xx or 5xx, or not at all, has the status `ERROR`, as the conventions
 //! for HTTP clients want it; its `error.type` is the status, `no_answer` or
@@ -97,13 +97,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 mod meters;
 mod metric;
 #[cfg(feature = "metrics")]
-#[path = "telemetry/recorded.rs"]
+#[path = "telemetry/facade.rs"]
 mod series;
 #[cfg(not(feature = "metrics"))]
-#[path = "telemetry/silent.rs"]
+#[path = "telemetry/noop.rs"]
 mod series;
+mod span_summary;
 mod spans;
-mod trail;
 
 pub use self::metric::{BUCKETS, Kind, MAX_ACTIONS, METRICS, Metric, MetricLabel};
 
@@ -113,11 +113,12 @@ pub(crate) use self::meters::{
     Meters, UpstreamCall, Watched, breaker_open, command, held, indeterminate, lease_lost, refusal,
     start, store_command, store_stopped, token_renewal,
 };
-pub(crate) use self::series::Raised;
+pub(crate) use self::series::GaugeGuard;
+pub(crate) use self::span_summary::SpanSummary;
 pub(crate) use self::spans::{
-    attempt, attempted, audit, execute, execute_message, executed, flight, flown, sender,
+    attempt, audit, close_attempt_span, close_caller_span, close_flight_span, execute,
+    execute_message, flight, sender,
 };
-pub(crate) use self::trail::Trail;
 
 /// Runs code of a subscriber or a recorder. Where it panics, the panic ends here
 /// and the process's panic hook has reported it.

@@ -236,16 +236,11 @@ fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
             "lease_left_seconds": lease_left.as_secs_f64(),
             "request": **about,
         }),
-        RecordState::Cached {
-            outcome,
-            left,
-            kept,
-            ..
-        } => json!({
+        RecordState::Cached { stored, left, .. } => json!({
             "state": "cached",
-            "status": outcome.status().as_u16(),
-            "body_bytes": outcome.body().len(),
-            "whole": *kept == StoredBody::Full,
+            "status": stored.outcome.status().as_u16(),
+            "body_bytes": stored.outcome.body().len(),
+            "whole": stored.body == StoredBody::Full,
             "left_seconds": left.as_secs(),
         }),
         RecordState::Indeterminate {

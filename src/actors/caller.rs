@@ -55,8 +55,8 @@ pub(crate) async fn execute(
             }
         }
     };
-    let trail = progress.as_deref().map(Progress::trail);
-    shared.answered(&span, trail, &answer);
+    let summary = progress.as_deref().map(Progress::span_summary);
+    shared.answered(&span, summary, &answer);
     answer
 }
 

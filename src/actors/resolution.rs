@@ -13,9 +13,9 @@ use crate::error::{Error, KeyState};
 use crate::execution::{SHORTEST_KEPT, follow_up};
 use crate::key::{IdempotencyKey, RecordName, Version};
 use crate::record::{
-    self, Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Revision,
+    Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Revision,
 };
-use crate::store::Store as _;
+use crate::store::{self, Store as _};
 use crate::telemetry;
 
 /// How often a resolution is sent before its caller is told that the store is
@@ -60,7 +60,7 @@ pub(crate) async fn resolve(
     let origin = origin(shared, &state, &resolution);
     let event = Event::Resolve {
         lease: shared.terms.ambient.lease_id(),
-        seen: state.seen(),
+        revision: state.revision(),
         fingerprint: version.fingerprint,
         resolution,
         origin,
@@ -69,7 +69,7 @@ pub(crate) async fn resolve(
     let mut lost_reply = false;
     for tries in 1..=TRIES {
         let sent = shared.store.apply(&name, event.clone()).await;
-        match sent.and_then(record::readable) {
+        match sent.and_then(store::readable) {
             Ok(Answer::Done) => {
                 shared.sightings.forget(&key);
                 return Ok(());
@@ -138,7 +138,7 @@ pub(crate) async fn notice_loss(
         attempts,
         lease,
         ref about,
-        seen,
+        revision,
         ..
     } = state
     else {
@@ -146,11 +146,11 @@ pub(crate) async fn notice_loss(
     };
     // The store's clock is one witness; this engine's, since it first saw this
     // very version, is another.
-    let watched = shared.sightings.first_seen(name.key, seen).elapsed() >= lease;
+    let watched = shared.sightings.first_seen(name.key, revision).elapsed() >= lease;
     let about = about.clone();
     if !state
         .clone()
-        .lapsed_if(watched.then_some(seen))
+        .lapsed_if(watched.then_some(revision))
         .is_indeterminate()
     {
         return Ok(Some(state));
@@ -165,7 +165,7 @@ pub(crate) async fn notice_loss(
             attempts,
             about,
         },
-        seen,
+        revision,
         watched,
     };
     let answer = follow_up(&*shared.store, name, &event, TRIES).await;
@@ -202,7 +202,7 @@ impl Sightings {
             age,
             may_run,
             attempts: Attempts { sent, .. },
-            seen,
+            revision,
             ..
         } = state
         else {
@@ -214,7 +214,7 @@ impl Sightings {
         let passed = match (*age, by_wall_clock) {
             (Some(store), Some(wall)) => store.min(wall),
             (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => self.first_seen(key, *seen).elapsed(),
+            (None, None) => self.first_seen(key, *revision).elapsed(),
         };
         let wait = may_run.saturating_sub(passed);
         if wait.is_zero() {
@@ -224,14 +224,16 @@ impl Sightings {
         Err(Error::TooEarly { key, until, wait })
     }
 
-    fn first_seen(&self, key: IdempotencyKey, seen: Revision) -> Instant {
+    fn first_seen(&self, key: IdempotencyKey, revision: Revision) -> Instant {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_SIGHTINGS && !known.contains_key(&key) {
             known.clear();
         }
-        let first = known.entry(key).or_insert_with(|| (seen, Instant::now()));
-        if first.0 != seen {
-            *first = (seen, Instant::now());
+        let first = known
+            .entry(key)
+            .or_insert_with(|| (revision, Instant::now()));
+        if first.0 != revision {
+            *first = (revision, Instant::now());
         }
         first.1
     }

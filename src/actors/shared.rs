@@ -27,8 +27,8 @@ use crate::outcome::{Reply, Served};
 use crate::policy::{OnDuplicate, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
-use crate::store::{BoxFuture, Guarded};
-use crate::telemetry::{self, Meters, Trail};
+use crate::store::{BoxFuture, BreakerStore};
+use crate::telemetry::{self, Meters, SpanSummary};
 use crate::upstream::Upstream;
 
 /// A hook that may settle an indeterminate key.
@@ -36,7 +36,7 @@ pub(crate) type Reconcile =
     Arc<dyn Fn(DataActionRequest, Error) -> BoxFuture<'static, Option<Resolution>> + Send + Sync>;
 
 pub(crate) struct Shared {
-    pub store: Arc<Guarded>,
+    pub store: Arc<BreakerStore>,
     pub upstream: Arc<dyn Upstream>,
     pub namespace: Namespace,
     pub terms: Terms,
@@ -140,11 +140,11 @@ impl Shared {
         Ok(admission)
     }
 
-    /// A caller gets this answer; `trail` is that of the execution it waited for.
+    /// A caller gets this answer; `summary` is that of the execution it waited for.
     pub(crate) fn answered(
         &self,
         span: &Span,
-        trail: Option<&Trail>,
+        summary: Option<&SpanSummary>,
         answer: &Result<Reply, Error>,
     ) {
         if let Ok(reply) = answer {
@@ -154,6 +154,6 @@ impl Shared {
             Ok(reply) => self.meters.served(reply),
             Err(error) => self.meters.failed(error),
         });
-        telemetry::contained(|| telemetry::executed(span, trail, answer));
+        telemetry::contained(|| telemetry::close_caller_span(span, summary, answer));
     }
 }

@@ -173,7 +173,7 @@ impl Rounds<'_> {
         let mut oldest = Duration::ZERO;
         let mut told = HashSet::new();
         for (key, state) in &found.keys {
-            let execution = (*key, state.seen().lease);
+            let execution = (*key, state.revision().lease);
             if !self.told.contains(&execution) {
                 warn(key, state);
             }

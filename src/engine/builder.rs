@@ -24,7 +24,7 @@ use crate::outcome::{Outcome, Verdict};
 use crate::policy::{OnDuplicate, OnUnknown, RetryPolicy};
 use crate::record::Resolution;
 use crate::request::DataActionRequest;
-use crate::store::{Guarded, MemoryStore, Store};
+use crate::store::{BreakerStore, MemoryStore, Store};
 use crate::telemetry::{self, Meters};
 use crate::upstream::{GRACE, Upstream};
 
@@ -343,7 +343,7 @@ impl EngineBuilder {
         let tokens = self.upstream.token_source();
         let ambient = self.terms.ambient.clone();
         Shared {
-            store: Arc::new(Guarded::new(
+            store: Arc::new(BreakerStore::new(
                 self.store,
                 self.store_timeout,
                 namespace.clone(),

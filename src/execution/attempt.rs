@@ -258,7 +258,7 @@ impl Execution<Locked> {
                     return Ok(true);
                 }
                 Ok(_) => {
-                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                    telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
                     return Ok(false);
                 }
                 Err(error) => {
@@ -304,7 +304,7 @@ impl Execution<Locked> {
         let evidence = (!self.state.held.unproven).then(|| lease.clone());
         let (step, progress) = (self.state.held.step, &self.core.progress);
         progress.under_way(claim, step, LOST.clone().into(), evidence);
-        progress.trail().sent();
+        progress.span_summary().sent();
         let action = call.request().action_id();
         let counted = UpstreamCall::sent(&self.core.name.namespace, action);
         *wire = Some((counted, span.clone()));

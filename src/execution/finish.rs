@@ -54,8 +54,8 @@ impl Execution<Locked> {
                 .await);
         }
         let verdict = verdict.filter(|verdict| match verdict {
-            Refusal::Refused(outcome) => outcome.weight() <= MAX_REFUSAL_BYTES,
-            Refusal::Reduced { .. } | Refusal::RateLimited { .. } => true,
+            Refusal::Refused(stored) => stored.outcome.weight() <= MAX_REFUSAL_BYTES,
+            Refusal::RateLimited { .. } => true,
         });
         self.core
             .progress
@@ -134,8 +134,8 @@ impl Execution<Executed> {
         let Some(event) = self.core.progress.last_event() else {
             return Ok(self.cached(false, Duration::ZERO));
         };
-        let (mut kept, ttl) = match &event {
-            Event::Complete { kept, ttl, .. } => (*kept, *ttl),
+        let (mut stored_body, ttl) = match &event {
+            Event::Complete { stored, ttl, .. } => (stored.body, *ttl),
             _ => (StoredBody::Full, Duration::ZERO),
         };
         let mut answer = self.core.apply(store, &event, TRIES).await;
@@ -144,14 +144,14 @@ impl Execution<Executed> {
         if answer.as_ref().is_err_and(StoreError::wants_less)
             && let Some(smaller) = reduced(event)
         {
-            kept = StoredBody::OmittedTooLarge;
+            stored_body = StoredBody::OmittedTooLarge;
             answer = Box::pin(async { self.core.apply(store, &smaller, TRIES).await }).await;
         }
         match answer {
             Ok(answer) => {
                 let recorded = answer == Answer::Done;
                 if !recorded {
-                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                    telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
                     telemetry::contained(|| {
                         tracing::warn!(
                             name = %self.core.name,
@@ -160,7 +160,7 @@ impl Execution<Executed> {
                     });
                 }
                 self.core.progress.settled();
-                let whole = recorded && kept == StoredBody::Full;
+                let whole = recorded && stored_body == StoredBody::Full;
                 Ok(self.cached(recorded, if whole { ttl } else { Duration::ZERO }))
             }
             Err(source) => {

@@ -52,7 +52,7 @@ impl Execution<Locked> {
                 Ok(Answer::Done) => lease.extend(sent + lease_ttl),
                 Ok(_) => {
                     lease.extend(sent);
-                    telemetry::lease_lost(&self.core.name, self.core.progress.trail());
+                    telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
                 }
                 Err(error) => {
                     if !failed_before {

@@ -107,7 +107,7 @@ impl Execution<Hashed> {
         let (claim, lost_reply) = (taking.claim, taking.lost_reply);
         match taken {
             Ok(Taken::Lease { phase, sent }) => {
-                progress.trail().lease_taken();
+                progress.span_summary().lease_taken();
                 let held = Box::new(Holding {
                     reading: terms.reading(),
                     claim,
@@ -145,8 +145,8 @@ impl Execution<Hashed> {
     /// The same, which has seen this version of the record for the whole length of
     /// its lease by its own monotonic clock: that lease has lapsed, whatever the
     /// store's clock says, and may be taken over in that very version.
-    pub(crate) fn having_watched(mut self, seen: Revision) -> Self {
-        self.state.watched = Some(seen);
+    pub(crate) fn having_watched(mut self, revision: Revision) -> Self {
+        self.state.watched = Some(revision);
         self
     }
 
@@ -170,27 +170,24 @@ impl Execution<Hashed> {
             // Nothing was executed, so that the key is free; the verdict is not
             // this request's.
             RecordState::Released {
-                seen, fingerprint, ..
+                revision,
+                fingerprint,
+                ..
             } if foreign => {
                 let verdict = None;
                 Ok(Lock::Taken(
                     self,
                     RecordState::Released {
                         verdict,
-                        seen,
+                        revision,
                         fingerprint,
                     },
                 ))
             }
             _ if foreign && !state.is_free() => Err(self.mismatch()),
-            RecordState::Cached {
-                outcome,
-                left,
-                kept,
-                ..
-            } => {
-                let reply =
-                    Reply::new(self.core.name.key, outcome, Served::Store).with_stored_body(kept);
+            RecordState::Cached { stored, left, .. } => {
+                let reply = Reply::new(self.core.name.key, stored.outcome, Served::Store)
+                    .with_stored_body(stored.body);
                 Ok(Lock::Cached(Execution {
                     core: self.core,
                     state: Cached { reply, left },
@@ -228,11 +225,11 @@ struct Taking<'a> {
 }
 
 /// Free again, for the next lease of the caller.
-fn begin_anew(seen: Revision, fingerprint: Fingerprint) -> Taken {
+fn begin_anew(revision: Revision, fingerprint: Fingerprint) -> Taken {
     let verdict = None;
     Taken::Somebody(RecordState::Released {
         verdict,
-        seen,
+        revision,
         fingerprint,
     })
 }
@@ -299,7 +296,7 @@ impl Taking<'_> {
         match state.lapsed_if(self.watched) {
             // Our own acquire, whose reply was lost: extend it, so that its
             // time counts from a command that was answered.
-            RecordState::Locked { seen, .. } if seen.lease == claim.lease => {
+            RecordState::Locked { revision, .. } if revision.lease == claim.lease => {
                 let dispatched = Some(0);
                 let extend = Event::Extend { claim, dispatched };
                 let (answer, sent) = self.send(&extend).await?;
@@ -311,30 +308,36 @@ impl Taking<'_> {
             // Our own acquire, released or resolved before we heard of it: a lease is
             // that of one execution.
             RecordState::Released {
-                seen, fingerprint, ..
-            } if seen.lease == claim.lease => Ok(Some(begin_anew(seen, fingerprint))),
-            RecordState::Released { seen, .. } => self.take_over(seen).await,
+                revision,
+                fingerprint,
+                ..
+            } if revision.lease == claim.lease => Ok(Some(begin_anew(revision, fingerprint))),
+            RecordState::Released { revision, .. } => self.take_over(revision).await,
             RecordState::Locked {
-                lease_left, seen, ..
-            } if lease_left.is_zero() => self.take_over(seen).await,
+                lease_left,
+                revision,
+                ..
+            } if lease_left.is_zero() => self.take_over(revision).await,
             // Our own acquire lapsed before we heard of it, and somebody took it
             // for a lost request: we know that nothing was sent.
             RecordState::Indeterminate {
-                seen, fingerprint, ..
-            } if seen.lease == claim.lease => {
+                revision,
+                fingerprint,
+                ..
+            } if revision.lease == claim.lease => {
                 let release = Event::Release {
                     claim,
                     step: 1,
                     verdict: None,
                 };
                 self.send(&release).await?;
-                Ok(Some(begin_anew(seen, fingerprint)))
+                Ok(Some(begin_anew(revision, fingerprint)))
             }
             state => Ok(Some(Taken::Somebody(state))),
         }
     }
 
-    async fn take_over(&mut self, seen: Revision) -> Result<Option<Taken>, StoreError> {
+    async fn take_over(&mut self, revision: Revision) -> Result<Option<Taken>, StoreError> {
         // Into `Claimed`: nothing is sent yet.
         let claim = Claim {
             attempts: Attempts {
@@ -346,8 +349,8 @@ impl Taking<'_> {
         };
         let event = Event::TakeOver {
             claim,
-            seen,
-            watched: self.watched == Some(seen),
+            revision,
+            watched: self.watched == Some(revision),
         };
         let (answer, sent) = self.send(&event).await?;
         Ok(match answer {

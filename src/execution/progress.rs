@@ -14,10 +14,10 @@ use super::wishes::Wishes;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Outcome, StoredBody};
-use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal};
+use crate::record::{Answer, Cause, Claim, Event, Origin, Refusal, StoredOutcome};
 use crate::request::DataActionRequest;
 use crate::store::Store;
-use crate::telemetry::{self, Trail};
+use crate::telemetry::{self, SpanSummary};
 use crate::upstream::Lease;
 
 /// How long an outcome is kept at least: waiters in other processes poll once a
@@ -28,7 +28,7 @@ pub(crate) const SHORTEST_KEPT: Duration = Duration::from_secs(5);
 pub struct Progress {
     known: Mutex<Known>,
     wishes: Wishes,
-    trail: Trail,
+    summary: SpanSummary,
 }
 
 /// What the record may hold of this execution.
@@ -62,8 +62,7 @@ enum End {
     },
     /// The outcome is known.
     Complete {
-        outcome: Arc<Outcome>,
-        kept: StoredBody,
+        stored: StoredOutcome,
         /// For how long, where no caller asks for anything else.
         usual_ttl: Duration,
         answered: Instant,
@@ -78,7 +77,7 @@ impl Progress {
         let progress = Self {
             known: Mutex::new(Known::Nothing),
             wishes: Wishes::default(),
-            trail: Trail::default(),
+            summary: SpanSummary::default(),
         };
         progress.join(request);
         Arc::new(progress)
@@ -102,8 +101,8 @@ impl Progress {
     }
 
     /// What this execution leaves for its spans.
-    pub(crate) fn trail(&self) -> &Trail {
-        &self.trail
+    pub(crate) fn span_summary(&self) -> &SpanSummary {
+        &self.summary
     }
 
     /// Whether a caller asked that nothing of the answer be stored.
@@ -121,10 +120,9 @@ impl Progress {
     pub(crate) fn weight(&self) -> usize {
         match &*self.known() {
             Known::Held(Held { end, .. }) => match end {
-                End::Complete { outcome, .. }
-                | End::Release(Some(
-                    Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. },
-                )) => outcome.weight(),
+                End::Complete { stored, .. } | End::Release(Some(Refusal::Refused(stored))) => {
+                    stored.outcome.weight()
+                }
                 End::Release(_) | End::Abandon { .. } => 0,
             },
             Known::Nothing | Known::Settled => 0,
@@ -181,11 +179,7 @@ impl Progress {
             return Ok(None);
         };
         let mut recorded_for = match &event {
-            Event::Complete {
-                kept: StoredBody::Full,
-                ttl,
-                ..
-            } => Some(*ttl),
+            Event::Complete { stored, ttl, .. } if stored.body == StoredBody::Full => Some(*ttl),
             _ => None,
         };
         let abandons = matches!(event, Event::Abandon { .. });
@@ -202,7 +196,7 @@ impl Progress {
         };
         match answer {
             Answer::Done if abandons => telemetry::indeterminate(name),
-            Answer::NotHolder => telemetry::lease_lost(name, self.trail()),
+            Answer::NotHolder => telemetry::lease_lost(name, self.span_summary()),
             _ => {}
         }
         // Whatever the answer: done, or the record is no longer this lease's.
@@ -249,21 +243,16 @@ impl Progress {
                 cause,
             },
             End::Complete {
-                outcome,
-                kept,
+                stored,
                 usual_ttl,
                 answered,
                 wall,
             } => {
                 // It counts from the answer, however late the store takes it.
                 let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
-                let (outcome, kept) = if self.is_sensitive() && kept == StoredBody::Full {
-                    (
-                        Arc::new(outcome.status_only()),
-                        StoredBody::OmittedSensitive,
-                    )
-                } else {
-                    (outcome, kept)
+                let stored = match self.is_sensitive() {
+                    true => stored.reduced(StoredBody::OmittedSensitive),
+                    false => stored,
                 };
                 let origin = Origin {
                     action: claim.about.action.clone(),
@@ -274,8 +263,7 @@ impl Progress {
                 Event::Complete {
                     claim,
                     step,
-                    outcome,
-                    kept,
+                    stored,
                     origin,
                     ttl: ttl.max(SHORTEST_KEPT),
                 }
@@ -331,10 +319,8 @@ impl Progress {
         usual_ttl: Duration,
         wall: SystemTime,
     ) {
-        let (outcome, kept) = outcome.to_keep();
         let end = End::Complete {
-            outcome,
-            kept,
+            stored: outcome.into(),
             usual_ttl,
             answered: Instant::now(),
             wall,
@@ -345,7 +331,7 @@ impl Progress {
     /// Nothing of this execution is in the store any more, or the record says
     /// how it ended.
     pub(super) fn settled(&self) {
-        self.trail().lease_ended();
+        self.span_summary().lease_ended();
         *self.known() = Known::Settled;
     }
 

@@ -15,7 +15,7 @@ use crate::execution::Progress;
 use crate::key::{Fingerprint, IdempotencyKey, Namespace};
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
-use crate::telemetry::{self, Meters, Raised};
+use crate::telemetry::{self, GaugeGuard, Meters};
 
 /// The right to run a flight, and the duty to answer it.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Guard {
     /// When its first caller came; until the answer.
     begun: Mutex<Option<Instant>>,
     place: Option<Place>,
-    raised: Option<Raised>,
+    raised: Option<GaugeGuard>,
 }
 
 impl Guard {
@@ -128,11 +128,17 @@ impl Guard {
             .take();
         let progress = self.progress();
         if let Some(begun) = begun {
-            let (is_sensitive, trail) = (progress.is_sensitive(), progress.trail());
-            telemetry::audit(&self.request, is_sensitive, trail, answer, begun.elapsed());
+            let (is_sensitive, summary) = (progress.is_sensitive(), progress.span_summary());
+            telemetry::audit(
+                &self.request,
+                is_sensitive,
+                summary,
+                answer,
+                begun.elapsed(),
+            );
         }
         telemetry::contained(move || {
-            telemetry::flown(&span, self.progress().trail(), answer);
+            telemetry::close_flight_span(&span, self.progress().span_summary(), answer);
             drop(span);
         });
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::execution::Progress;
 use crate::key::Fingerprint;
 use crate::outcome::Served;
-use crate::telemetry::{self, Meters, Raised};
+use crate::telemetry::{self, GaugeGuard, Meters};
 
 /// A caller who waits for the answer of a flight.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Waiter {
     /// The span of the flight that was joined.
     leader: Option<Id>,
     _place: Place,
-    raised: Option<Raised>,
+    raised: Option<GaugeGuard>,
 }
 
 impl Waiter {
@@ -80,7 +80,7 @@ pub(crate) struct Follower {
     /// How often finishing the flight's record had failed before.
     failed: usize,
     _place: Place,
-    raised: Option<Raised>,
+    raised: Option<GaugeGuard>,
 }
 
 impl Follower {

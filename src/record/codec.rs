@@ -19,7 +19,6 @@
 //! is cut. What only people read, and why a key was released, it may also not know.
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use self::stored::Stored;
@@ -27,12 +26,11 @@ pub(in crate::record) use self::stored_bytes::StoredBytes;
 use self::written::{Name, StoredLock, StoredWait, millis, write_json, write_outcome};
 #[cfg(feature = "encrypted")]
 use super::Caller;
+#[cfg(feature = "encrypted")]
+use super::StoredOutcome;
 use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
 use crate::key::{RecordName, push_hex};
-#[cfg(feature = "encrypted")]
-use crate::outcome::Outcome;
-use crate::outcome::StoredBody;
 
 #[cfg(feature = "redis")]
 mod parted;
@@ -247,18 +245,9 @@ impl Content {
                 let stored = StoredLock::of(name, attempts, about);
                 write_json(to, &stored.with_cause(cause.as_ref()));
             }
-            Self::Cached {
-                outcome,
-                kept,
-                origin,
-            } => write_outcome(to, name, outcome, *kept, Some(origin)),
+            Self::Cached { stored, origin } => write_outcome(to, name, stored, Some(origin)),
             Self::Released { verdict } => match verdict {
-                Some(Refusal::Refused(outcome)) => {
-                    write_outcome(to, name, outcome, StoredBody::Full, None);
-                }
-                Some(Refusal::Reduced { outcome, kept }) => {
-                    write_outcome(to, name, outcome, *kept, None);
-                }
+                Some(Refusal::Refused(stored)) => write_outcome(to, name, stored, None),
                 Some(Refusal::RateLimited { retry_after }) => {
                     let retry_after_ms = Some(millis(*retry_after));
                     write_json(
@@ -289,10 +278,10 @@ impl Content {
             Self::Indeterminate { cause, .. } => {
                 ROOM + cause.as_ref().map_or(0, |cause| cause.text.len())
             }
-            Self::Cached { outcome, .. }
+            Self::Cached { stored, .. }
             | Self::Released {
-                verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
-            } => ROOM + outcome.weight(),
+                verdict: Some(Refusal::Refused(stored)),
+            } => ROOM + stored.outcome.weight(),
             Self::Locked { .. } | Self::Released { .. } => ROOM,
         }
     }
@@ -311,15 +300,15 @@ impl Phase {
 /// What is encrypted of an outcome: the JSON and the body that stand for it in a
 /// record, without the record's name.
 #[cfg(feature = "encrypted")]
-pub(crate) fn encode_outcome(outcome: &Outcome, kept: StoredBody) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(ROOM + outcome.weight());
-    write_outcome(&mut bytes, None, outcome, kept, None);
+pub(crate) fn encode_outcome(stored: &StoredOutcome) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ROOM + stored.outcome.weight());
+    write_outcome(&mut bytes, None, stored, None);
     bytes
 }
 
 /// Reads what [`encode_outcome`] wrote.
 #[cfg(feature = "encrypted")]
-pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, StoredBody), StoreError> {
+pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<StoredOutcome, StoreError> {
     let (stored, rest) = Stored::read(None, bytes)?;
     stored.outcome(rest)
 }
@@ -350,13 +339,8 @@ fn read_locked(name: &RecordName, bytes: &[u8], phase: Phase) -> Result<Content,
 fn read_cached(name: &RecordName, bytes: &[u8]) -> Result<(Content, Option<usize>), StoreError> {
     let (stored, rest) = Stored::read(Some(name), bytes)?;
     let origin = stored.origin();
-    let (outcome, kept, apart) = stored.parted(rest)?;
-    let content = Content::Cached {
-        outcome: Arc::new(outcome),
-        kept,
-        origin,
-    };
-    Ok((content, apart))
+    let (stored, apart) = stored.parted(rest)?;
+    Ok((Content::Cached { stored, origin }, apart))
 }
 
 fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
@@ -374,13 +358,7 @@ fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError>
         return Ok(Content::Released { verdict: None });
     };
     let verdict = match (stored.status, stored.retry_after_ms) {
-        (Some(_), _) => stored.outcome(rest).ok().map(|(outcome, kept)| {
-            let outcome = Arc::new(outcome);
-            match kept {
-                StoredBody::Full => Refusal::Refused(outcome),
-                kept => Refusal::Reduced { outcome, kept },
-            }
-        }),
+        (Some(_), _) => stored.outcome(rest).ok().map(Refusal::Refused),
         (None, Some(ms)) => Some(Refusal::RateLimited {
             retry_after: Duration::from_millis(ms),
         }),

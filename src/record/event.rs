@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{About, Attempts, Origin, Phase, RecordState, Refusal, Resolution, Revision};
+use super::{
+    About, Attempts, Origin, Phase, RecordState, Refusal, Resolution, Revision, StoredOutcome,
+};
 use crate::key::{Fingerprint, LeaseId, Version};
-use crate::outcome::{Outcome, StoredBody};
 
 /// Who asks, and on what terms: the part that all events of a holder share.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +71,7 @@ pub enum Event {
         /// Who asks.
         claim: Claim,
         /// The version that was seen; any other is left alone.
-        seen: Revision,
+        revision: Revision,
         /// The asker has seen this version for the whole length of its lease, by
         /// its own monotonic clock: it has lapsed, whatever the store's clock says.
         watched: bool,
@@ -99,10 +100,8 @@ pub enum Event {
         claim: Claim,
         /// The holder's step.
         step: u32,
-        /// The outcome, reduced beforehand to what is to be kept.
-        outcome: Arc<Outcome>,
-        /// How much of it that is.
-        kept: StoredBody,
+        /// The outcome, as far as it is stored.
+        stored: StoredOutcome,
         /// Where it comes from.
         origin: Origin,
         /// How long it is kept.
@@ -132,7 +131,7 @@ pub enum Event {
         /// that the lost holder's own answer no longer counts.
         lease: LeaseId,
         /// The version that was seen; any other is left alone.
-        seen: Revision,
+        revision: Revision,
         /// The request that is meant; any other's record is left alone.
         fingerprint: Fingerprint,
         /// What is found out.

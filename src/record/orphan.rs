@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::key::Fingerprint;
-    use crate::outcome::{Outcome, StoredBody};
+    use crate::outcome::Outcome;
     use crate::record::{Answer, Attempts, Claim, Event, LeaseId, apply};
     use std::time::SystemTime;
 
@@ -97,15 +97,15 @@ mod tests {
         assert_eq!(settled.content, Content::Released { verdict: None });
         assert_eq!((settled.rev, left), (record.rev + 1, RELEASED_FOR));
         assert_eq!(settled.retention, left);
-        let take_over = |seen| Event::TakeOver {
+        let take_over = |revision| Event::TakeOver {
             claim: claim(2),
-            seen,
+            revision,
             watched: false,
         };
-        let (_, answer) = apply(Some((&settled, left)), &take_over(settled.seen()));
+        let (_, answer) = apply(Some((&settled, left)), &take_over(settled.revision()));
         assert_eq!(answer, Answer::Done);
         // Whoever saw the record as it was before looks again.
-        let (_, answer) = apply(Some((&settled, left)), &take_over(record.seen()));
+        let (_, answer) = apply(Some((&settled, left)), &take_over(record.revision()));
         assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
     }
 
@@ -145,8 +145,7 @@ mod tests {
         for content in [
             Content::Released { verdict: None },
             Content::Cached {
-                outcome,
-                kept: StoredBody::Full,
+                stored: outcome.into(),
                 origin: Default::default(),
             },
             Content::Indeterminate {

@@ -72,10 +72,10 @@ pub(super) fn is_there<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<
     to.serialize_bool(text.is_some())
 }
 
-pub(super) fn seen<S: Serializer>(seen: &Revision, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn revision<S: Serializer>(revision: &Revision, to: S) -> Result<S::Ok, S::Error> {
     let mut fields = to.serialize_struct("Revision", 2)?;
-    fields.serialize_field("revision", &seen.rev)?;
-    fields.serialize_field("lease", &seen.lease.to_string())?;
+    fields.serialize_field("revision", &revision.rev)?;
+    fields.serialize_field("lease", &revision.lease.to_string())?;
     fields.end()
 }
 
@@ -83,8 +83,8 @@ pub(super) fn fingerprint<S: Serializer>(print: &Fingerprint, to: S) -> Result<S
     to.collect_str(print)
 }
 
-pub(super) fn kept<S: Serializer>(kept: &StoredBody, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(match kept {
+pub(super) fn stored_body<S: Serializer>(body: &StoredBody, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(match body {
         StoredBody::Full => "whole",
         StoredBody::OmittedSensitive => "sensitive",
         StoredBody::OmittedTooLarge => "too_large",

@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{About, Attempts, Origin, Phase, Refusal, Revision, shown};
+use super::{About, Attempts, Origin, Phase, Refusal, Revision, StoredOutcome, shown};
 use crate::key::{Fingerprint, Version};
-use crate::outcome::{Outcome, StoredBody};
 
 /// A record as a reader sees it, with times by the store's clock.
 ///
@@ -40,8 +39,8 @@ pub enum RecordState {
         #[serde(flatten, serialize_with = "shown::about")]
         about: Arc<About>,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the holder's request asks for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -49,22 +48,19 @@ pub enum RecordState {
     /// The outcome is known.
     #[non_exhaustive]
     Cached {
-        /// The outcome, or its status alone: see `kept`.
-        #[serde(serialize_with = "shown::outcome")]
-        outcome: Arc<Outcome>,
+        /// The outcome, as far as it is stored.
+        #[serde(flatten)]
+        stored: StoredOutcome,
         /// How long the record lives on, at least: zero where the store was
         /// not asked for it.
         #[serde(rename = "left_ms", serialize_with = "shown::length")]
         left: Duration,
-        /// How much of the outcome the record holds.
-        #[serde(serialize_with = "shown::kept")]
-        kept: StoredBody,
         /// Where the outcome comes from.
         #[serde(flatten)]
         origin: Origin,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -97,8 +93,8 @@ pub enum RecordState {
         #[serde(flatten, serialize_with = "shown::about")]
         about: Arc<About>,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -109,8 +105,8 @@ pub enum RecordState {
         /// The answer for waiters of the same request.
         verdict: Option<Refusal>,
         /// The version seen.
-        #[serde(serialize_with = "shown::seen")]
-        seen: Revision,
+        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        revision: Revision,
         /// What the request asked for that the verdict is about.
         #[serde(serialize_with = "shown::fingerprint")]
         fingerprint: Fingerprint,
@@ -148,11 +144,11 @@ impl RecordState {
     /// an encrypted outcome: that one is whole or nothing.
     pub(crate) fn for_list(mut self) -> (Self, usize) {
         let outcome = match &mut self {
-            Self::Cached { outcome, .. } => outcome,
-            Self::Released {
-                verdict: Some(Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. }),
+            Self::Cached { stored, .. }
+            | Self::Released {
+                verdict: Some(Refusal::Refused(stored)),
                 ..
-            } => outcome,
+            } => &mut stored.outcome,
             _ => return (self, 0),
         };
         let sealed = outcome.is_sealed().then_some(outcome.body().len());
@@ -166,9 +162,11 @@ impl RecordState {
     /// watched for the whole length of it.
     pub(crate) fn lapsed_if(mut self, watched: Option<Revision>) -> Self {
         if let Self::Locked {
-            lease_left, seen, ..
+            lease_left,
+            revision,
+            ..
         } = &mut self
-            && watched == Some(*seen)
+            && watched == Some(*revision)
         {
             *lease_left = Duration::ZERO;
         }
@@ -176,12 +174,12 @@ impl RecordState {
     }
 
     /// The version that was seen.
-    pub fn seen(&self) -> Revision {
+    pub fn revision(&self) -> Revision {
         match self {
-            Self::Locked { seen, .. }
-            | Self::Cached { seen, .. }
-            | Self::Indeterminate { seen, .. }
-            | Self::Released { seen, .. } => *seen,
+            Self::Locked { revision, .. }
+            | Self::Cached { revision, .. }
+            | Self::Indeterminate { revision, .. }
+            | Self::Released { revision, .. } => *revision,
         }
     }
 
@@ -200,7 +198,7 @@ impl RecordState {
     /// takes.
     pub fn version(&self) -> Version {
         Version {
-            lease: self.seen().lease,
+            lease: self.revision().lease,
             fingerprint: self.fingerprint(),
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A record and the time that it lives on, by the store's clock.
-type Stored = (Record, Duration);
+type Written = (Record, Duration);
 
 /// Applies one event to the record that a store holds for a key.
 ///
@@ -22,28 +22,26 @@ type Stored = (Record, Duration);
 ///
 /// A time to live that is longer than any that was written is not believed: the
 /// record gets its own again.
-pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Stored>, Answer) {
+pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Written>, Answer) {
     let current = current.map(|(record, left)| (record, left.min(record.lifetime())));
     let next = match event {
         Event::Acquire { claim } => acquire(current, claim),
         Event::TakeOver {
             claim,
-            seen,
+            revision,
             watched,
-        } => take_over(current, claim, *seen, *watched),
+        } => take_over(current, claim, *revision, *watched),
         Event::Extend { claim, dispatched } => extend(current, claim, *dispatched),
         Event::Enter { claim, step, phase } => enter(current, claim, *step, *phase),
         Event::Complete {
             claim,
             step,
-            outcome,
-            kept,
+            stored,
             origin,
             ttl,
         } => {
             let content = Content::Cached {
-                outcome: outcome.clone(),
-                kept: *kept,
+                stored: stored.clone(),
                 origin: origin.clone(),
             };
             complete(current, claim, *step, content, *ttl)
@@ -63,7 +61,7 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
         }
         Event::Resolve {
             lease,
-            seen,
+            revision,
             fingerprint,
             resolution,
             origin,
@@ -73,12 +71,11 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Sto
                 lease: *lease,
                 fingerprint: *fingerprint,
             };
-            let found = resolution.outcome().map(|(outcome, kept)| Content::Cached {
-                outcome: outcome.clone(),
-                kept,
+            let found = resolution.outcome().map(|stored| Content::Cached {
+                stored: stored.clone(),
                 origin: origin.clone(),
             });
-            resolve(current, version, *seen, found, *ttl)
+            resolve(current, version, *revision, found, *ttl)
         }
         Event::Forget { lease } => forget(current, *lease),
     };
@@ -104,14 +101,14 @@ fn acquire(current: Option<(&Record, Duration)>, claim: &Claim) -> Next {
 fn take_over(
     current: Option<(&Record, Duration)>,
     claim: &Claim,
-    seen: Revision,
+    revision: Revision,
     watched: bool,
 ) -> Next {
     let Some((record, left)) = current else {
         return Next::Keep(Answer::Is(None));
     };
     // By the store's clock, or by that of the asker: of this very version.
-    let left = if watched && record.seen() == seen {
+    let left = if watched && record.revision() == revision {
         left.min(record.retention)
     } else {
         left
@@ -124,7 +121,7 @@ fn take_over(
         } if record.lease == claim.lease && record.step == 0 => Next::Keep(Answer::Done),
         _ if differs(record, left, claim) => Next::Keep(Answer::Mismatch),
         // Somebody else wrote since: the asker must look again.
-        _ if record.seen() != seen => Next::Keep(is(current)),
+        _ if record.revision() != revision => Next::Keep(is(current)),
         // A lease is that of one execution: it takes nothing that it gave back.
         Content::Released { .. } if record.lease == claim.lease => Next::Keep(is(current)),
         Content::Released { .. } => locked(claim, 0, record.rev + 1, Phase::Claimed),

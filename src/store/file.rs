@@ -313,7 +313,7 @@ impl Store for FileStore {
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        Box::pin(self.handle.core.notices.changed(name))
+        Box::pin(self.handle.core.notifications.changed(name))
     }
 
     fn least_writer<'a>(

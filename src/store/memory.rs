@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::notices::Notices;
+use super::notifications::Notifications;
 use super::{BoxFuture, Cursor, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{DigestHasher, IdempotencyKey, Namespace, RecordName};
@@ -31,7 +31,7 @@ use self::expiry::Expiry;
 /// a writer.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    shared: Arc<Shared>,
+    shared: Arc<MemoryShared>,
 }
 
 /// Names looked at under one lock by a list: a transition waits for no more.
@@ -49,14 +49,14 @@ impl MemoryStore {
 }
 
 #[derive(Default)]
-struct Shared {
+struct MemoryShared {
     records: Mutex<Records>,
-    notices: Notices,
+    notifications: Notifications,
     /// Tells the task that removes expired records.
-    turned: Arc<Notify>,
+    next_expiry_changed: Arc<Notify>,
 }
 
-impl Shared {
+impl MemoryShared {
     fn lock(&self) -> MutexGuard<'_, Records> {
         // A transition is pure and the map is written last, so a panic cannot
         // leave it half done.
@@ -64,29 +64,29 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for MemoryShared {
     fn drop(&mut self) {
-        self.turned.notify_one();
+        self.next_expiry_changed.notify_one();
     }
 }
 
 /// Counts what there is: printing it all would keep every command waiting.
-impl fmt::Debug for Shared {
+impl fmt::Debug for MemoryShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (records, notices) = (self.lock().by_name.len(), self.notices.len());
-        f.debug_struct("Shared")
+        let (records, notifications) = (self.lock().by_name.len(), self.notifications.len());
+        f.debug_struct("MemoryShared")
             .field("records", &records)
-            .field("notices", &notices)
+            .field("notifications", &notifications)
             .finish_non_exhaustive()
     }
 }
 
 #[derive(Debug, Default)]
 struct Records {
-    by_name: HashMap<RecordName, Entry, BuildHasherDefault<DigestHasher>>,
+    by_name: HashMap<RecordName, RecordEntry, BuildHasherDefault<DigestHasher>>,
     /// When each record expires, soonest first.
-    expiries: BTreeMap<Turn, RecordName>,
-    /// The last number of a turn.
+    expiries: BTreeMap<ExpiryOrder, RecordName>,
+    /// The last order number.
     number: u64,
     /// All names, for lists.
     names: BTreeSet<RecordName>,
@@ -97,19 +97,19 @@ struct Records {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RecordEntry {
     record: Record,
-    turn: Turn,
+    order: ExpiryOrder,
 }
 
 /// When a record expires, and a number that no other one has: names would be compared
 /// at length.
-type Turn = (Instant, u64);
+type ExpiryOrder = (Instant, u64);
 
 impl Records {
     fn current(&self, name: &RecordName, now: Instant) -> Option<(&Record, Duration)> {
         let entry = self.by_name.get(name)?;
-        let left = entry.turn.0.saturating_duration_since(now);
+        let left = entry.order.0.saturating_duration_since(now);
         (!left.is_zero()).then_some((&entry.record, left))
     }
 
@@ -119,11 +119,11 @@ impl Records {
             // A lifetime beyond the clock's range is for ever, in practice.
             let century = Duration::from_secs(100 * 365 * 24 * 3600);
             self.number += 1;
-            let turn = (now + left.min(century), self.number);
-            Entry { record, turn }
+            let order = (now + left.min(century), self.number);
+            RecordEntry { record, order }
         });
         if let Some(entry) = &next {
-            self.expiries.insert(entry.turn, name.clone());
+            self.expiries.insert(entry.order, name.clone());
         }
         let is_kept = next.is_some();
         let before = match next {
@@ -140,7 +140,7 @@ impl Records {
             _ => {}
         }
         if let Some(before) = before {
-            self.expiries.remove(&before.turn);
+            self.expiries.remove(&before.order);
         }
     }
 
@@ -193,21 +193,15 @@ impl Records {
 /// the headers that a replay has.
 fn without_unkept(content: Content) -> Content {
     match content {
-        Content::Cached {
-            outcome,
-            kept,
-            origin,
-        } => Content::Cached {
-            outcome: outcome.replayable(),
-            kept,
+        Content::Cached { stored, origin } => Content::Cached {
+            stored: stored.replayable(),
             origin,
         },
         Content::Released {
-            verdict: Some(Refusal::Refused(outcome)),
+            verdict: Some(Refusal::Refused(stored)),
         } => Content::Released {
-            verdict: Some(Refusal::Refused(outcome.replayable())),
+            verdict: Some(Refusal::Refused(stored.replayable())),
         },
-        // What is reduced has no headers of the platform's.
         content => content,
     }
 }
@@ -229,14 +223,14 @@ impl Store for MemoryStore {
                 records.put(name, next, now);
                 let first = records.expiries.first_key_value();
                 if first.is_some_and(|(_, first)| first == name) {
-                    self.shared.turned.notify_one();
+                    self.shared.next_expiry_changed.notify_one();
                 }
                 let expiring = std::mem::replace(&mut records.expiring, true);
                 drop(records);
                 if !expiring {
                     Expiry::start(&self.shared);
                 }
-                self.shared.notices.notify(name);
+                self.shared.notifications.notify(name);
             }
             Ok(answer)
         })
@@ -254,7 +248,7 @@ impl Store for MemoryStore {
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        Box::pin(self.shared.notices.changed(name))
+        Box::pin(self.shared.notifications.changed(name))
     }
 
     fn least_writer<'a>(

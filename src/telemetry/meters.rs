@@ -15,8 +15,8 @@ use super::metric::{
     INDETERMINATE_KEYS, INDETERMINATE_OLDEST, LEASES_LOST, METRICS, REFUSALS, REQUESTS, RESPONSES,
     STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAIT_DURATION, WAITING,
 };
-use super::series::{Raised, Series, introduce};
-use super::trail::{Trail, label};
+use super::series::{GaugeGuard, Series, introduce};
+use super::span_summary::{SpanSummary, label};
 use crate::error::Error;
 use crate::key::{Namespace, RecordName};
 use crate::outcome::{Reply, Served, Verdict};
@@ -85,17 +85,17 @@ impl Meters {
     }
 
     /// A caller waits, until the result is dropped.
-    pub(crate) fn waiting(&self) -> Raised {
+    pub(crate) fn waiting(&self) -> GaugeGuard {
         self.waiting.raise()
     }
 
     /// An execution is not settled, until the result is dropped.
-    pub(crate) fn execution(&self) -> Raised {
+    pub(crate) fn execution(&self) -> GaugeGuard {
         self.executions.raise()
     }
 
     /// A call is at the platform, or about to be, until the result is dropped.
-    pub(crate) fn in_flight(&self) -> Raised {
+    pub(crate) fn in_flight(&self) -> GaugeGuard {
         self.in_flight.raise()
     }
 }
@@ -204,8 +204,8 @@ pub(crate) fn indeterminate(name: &RecordName) {
 /// The gauges of a walk through indeterminate keys. They fall when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    keys: Raised,
-    oldest: Raised,
+    keys: GaugeGuard,
+    oldest: GaugeGuard,
 }
 
 impl Watched {
@@ -223,9 +223,9 @@ impl Watched {
     }
 }
 
-/// The execution of this trail holds its lease no more; counted once a lease.
-pub(crate) fn lease_lost(name: &RecordName, trail: &Trail) {
-    if trail.lose_lease() {
+/// The execution of this summary holds its lease no more; counted once a lease.
+pub(crate) fn lease_lost(name: &RecordName, summary: &SpanSummary) {
+    if summary.lose_lease() {
         Series::plain(&LEASES_LOST, &name.namespace).count();
         contained(|| {
             tracing::warn!(
@@ -271,7 +271,7 @@ pub(crate) fn store_stopped(namespace: &Namespace, command: &'static str) {
 }
 
 /// The breaker is open, until the result is dropped.
-pub(crate) fn breaker_open(namespace: &Namespace) -> Raised {
+pub(crate) fn breaker_open(namespace: &Namespace) -> GaugeGuard {
     Series::plain(&BREAKER_OPEN, namespace).raise()
 }
 

@@ -9,7 +9,7 @@ use tracing::field::Empty;
 use tracing::{Metadata, Span};
 
 use super::contained;
-use super::trail::{Trail, label};
+use super::span_summary::{SpanSummary, label};
 use crate::error::{Error, SendError};
 use crate::genesys::correlation_id;
 use crate::key::{IdempotencyKey, Namespace};
@@ -45,7 +45,7 @@ macro_rules! execute {
                 verdict = Empty,
                 correlation_id = Empty,
                 "error.type" = Empty,
-                "otel.status()" = Empty,
+                "otel.status_code" = Empty,
             )
         })
     };
@@ -81,13 +81,17 @@ pub(crate) fn sender() -> Span {
     }
 }
 
-/// The caller got its answer; `trail` is that of the execution it waited for.
-pub(crate) fn executed(span: &Span, trail: Option<&Trail>, answer: &Result<Reply, Error>) {
+/// The caller got its answer; `summary` is that of the execution it waited for.
+pub(crate) fn close_caller_span(
+    span: &Span,
+    summary: Option<&SpanSummary>,
+    answer: &Result<Reply, Error>,
+) {
     if span.is_disabled() {
         return;
     }
-    span.record("attempts", trail.map_or(0, Trail::attempts));
-    if let Some(verdict) = trail.and_then(Trail::verdict) {
+    span.record("attempts", summary.map_or(0, SpanSummary::attempts));
+    if let Some(verdict) = summary.and_then(SpanSummary::verdict) {
         span.record("verdict", verdict);
     }
     match answer {
@@ -120,18 +124,18 @@ pub(crate) fn flight(namespace: &Namespace, request: &DataActionRequest) -> Span
             attempts = Empty,
             verdict = Empty,
             "error.type" = Empty,
-            "otel.status()" = Empty,
+            "otel.status_code" = Empty,
         )
     })
 }
 
 /// The execution has its answer, however it came to it.
-pub(crate) fn flown(span: &Span, trail: &Trail, answer: &Result<Reply, Error>) {
+pub(crate) fn close_flight_span(span: &Span, summary: &SpanSummary, answer: &Result<Reply, Error>) {
     if span.is_disabled() {
         return;
     }
-    span.record("attempts", trail.attempts());
-    if let Some(verdict) = trail.verdict() {
+    span.record("attempts", summary.attempts());
+    if let Some(verdict) = summary.verdict() {
         span.record("verdict", verdict);
     }
     if let Err(error) = answer {
@@ -154,9 +158,9 @@ pub(crate) fn attempt(number: u32, url: impl FnOnce() -> Option<String>) -> Span
             "url.full" = Empty,
             "server.address" = Empty,
             "server.port" = Empty,
-            "http.response.status()" = Empty,
+            "http.response.status_code" = Empty,
             "error.type" = Empty,
-            "otel.status()" = Empty,
+            "otel.status_code" = Empty,
         );
         if span.is_disabled() {
             return span;
@@ -181,7 +185,11 @@ pub(crate) fn attempt(number: u32, url: impl FnOnce() -> Option<String>) -> Span
 }
 
 /// The call ended.
-pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, SendError>) {
+pub(crate) fn close_attempt_span(
+    span: &Span,
+    verdict: Verdict,
+    answer: &Result<Outcome, SendError>,
+) {
     if span.is_disabled() {
         return;
     }
@@ -189,12 +197,12 @@ pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, 
     match answer {
         Ok(outcome) => {
             let status = outcome.status();
-            span.record("http.response.status()", status.as_u16());
+            span.record("http.response.status_code", status.as_u16());
             correlate(span, outcome);
             // By the conventions for HTTP clients.
             if status.is_client_error() || status.is_server_error() {
                 span.record("error.type", status.as_str());
-                span.record("otel.status()", "ERROR");
+                span.record("otel.status_code", "ERROR");
             }
         }
         Err(error) => {
@@ -204,7 +212,7 @@ pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, 
                 "not_sent"
             };
             span.record("error.type", sent);
-            span.record("otel.status()", "ERROR");
+            span.record("otel.status_code", "ERROR");
         }
     }
 }
@@ -214,7 +222,7 @@ pub(crate) fn attempted(span: &Span, verdict: Verdict, answer: &Result<Outcome, 
 pub(crate) fn audit(
     request: &DataActionRequest,
     is_sensitive: bool,
-    trail: &Trail,
+    summary: &SpanSummary,
     answer: &Result<Reply, Error>,
     time: Duration,
 ) {
@@ -228,7 +236,7 @@ pub(crate) fn audit(
             served = answer.as_ref().ok().map(|reply| reply.served().as_str()),
             status = answer.as_ref().ok().map(|reply| reply.status().as_u16()),
             code = answer.as_ref().err().map(Error::code),
-            attempts = trail.attempts(),
+            attempts = summary.attempts(),
             duration_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
             "executed"
         );
@@ -243,5 +251,5 @@ fn correlate(span: &Span, outcome: &Outcome) {
 
 fn fail(span: &Span, error: &Error) {
     span.record("error.type", error.code());
-    span.record("otel.status()", "ERROR");
+    span.record("otel.status_code", "ERROR");
 }

@@ -39,7 +39,7 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 12] = [
     ("redb", &["store/file"]),
     ("dashmap", &["flights.rs", "store/memory.rs"]),
     ("hyper", &["testing"]),
-    ("metrics", &["telemetry/recorded.rs"]),
+    ("metrics", &["telemetry/facade.rs"]),
     ("chacha20poly1305", &["store/encrypted"]),
     ("clap", &["bin"]),
     ("humantime", &["bin"]),

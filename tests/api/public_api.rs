@@ -160,8 +160,8 @@ async fn a_service_with_two_organisations() {
     );
 
     match one.inspect(&key).await.unwrap() {
-        Some(RecordState::Cached { outcome, left, .. }) => {
-            assert_eq!(outcome.status(), 200);
+        Some(RecordState::Cached { stored, left, .. }) => {
+            assert_eq!(stored.outcome.status(), 200);
             assert!(left <= Duration::from_secs(30));
         }
         other => panic!("{other:?}"),

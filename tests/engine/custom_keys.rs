@@ -85,7 +85,7 @@ async fn assert_told(store: &MemoryStore, what: &str) {
         }
         assert_eq!(upstream.ledger().total(), calls, "{what}");
     }
-    assert_eq!(state(store).await.seen(), before.seen(), "{what}");
+    assert_eq!(state(store).await.revision(), before.revision(), "{what}");
     for (engine, _) in others {
         engine.shutdown(SECOND).await;
     }

@@ -43,14 +43,10 @@ async fn state(store: &MemoryStore) -> Option<RecordState> {
 /// How much is kept, and for how long from now.
 async fn kept(store: &MemoryStore) -> (StoredBody, Duration) {
     match state(store).await {
-        Some(RecordState::Cached {
-            outcome,
-            kept,
-            left,
-            ..
-        }) => {
-            assert_eq!(outcome.body().is_empty(), kept != StoredBody::Full);
-            (kept, left)
+        Some(RecordState::Cached { stored, left, .. }) => {
+            let is_full = stored.body == StoredBody::Full;
+            assert_eq!(stored.outcome.body().is_empty(), !is_full);
+            (stored.body, left)
         }
         state => panic!("{state:?}"),
     }
@@ -183,9 +179,11 @@ async fn nothing_of_a_refusal_to_a_sensitive_request_is_stored_either() {
     );
     match state(&store).await {
         Some(RecordState::Released {
-            verdict: Some(Refusal::Reduced { outcome, kept, .. }),
+            verdict: Some(Refusal::Refused(stored)),
             ..
-        }) => assert!(kept == StoredBody::OmittedSensitive && outcome.body().is_empty()),
+        }) => {
+            assert!(stored.body == StoredBody::OmittedSensitive && stored.outcome.body().is_empty())
+        }
         state => panic!("{state:?}"),
     }
     assert_eq!(upstream.ledger().total(), 1);

@@ -192,7 +192,7 @@ async fn what_was_recorded_late_is_remembered() {
 async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
     let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
     let full = faulty(&store, &on, |operation| match operation.event {
-        Some(Event::Complete { outcome, .. }) if !outcome.body().is_empty() => Fault::Refuse,
+        Some(Event::Complete { stored, .. }) if !stored.outcome.body().is_empty() => Fault::Refuse,
         _ => Fault::Pass,
     });
     let engine = Engine::builder(upstream.clone())
@@ -223,7 +223,7 @@ async fn outcome_waits_whole_for_a_store_that_takes_no_writes() {
     for kind in [RefusalKind::NotNow, RefusalKind::NotAllowed] {
         let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
         let refusing = faulty(&store, &on, move |operation| match operation.event {
-            Some(Event::Complete { outcome, .. }) if !outcome.body().is_empty() => {
+            Some(Event::Complete { stored, .. }) if !stored.outcome.body().is_empty() => {
                 Fault::RefuseAs(kind)
             }
             _ => Fault::Pass,

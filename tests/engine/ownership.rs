@@ -263,12 +263,15 @@ async fn every_attempt_is_written_before_it_is_sent() {
     for attempt in 1..=3 {
         upstream.ledger().wait_for(attempt).await;
         let state = engine.inspect(&key()).await.unwrap();
-        let Some(RecordState::Locked { attempts, seen, .. }) = state else {
+        let Some(RecordState::Locked {
+            attempts, revision, ..
+        }) = state
+        else {
             panic!("{attempt}: {state:?}");
         };
         assert_eq!(attempts.count as usize, attempt);
         assert_eq!(attempts.sent, Some(wall + began.elapsed()), "{attempt}");
-        written.push(seen.rev);
+        written.push(revision.rev);
     }
     assert!(written.is_sorted_by(|one, next| one < next), "{written:?}");
     asked.await.unwrap().unwrap();

@@ -37,11 +37,11 @@ async fn abandon(store: &impl Store, namespace: &Namespace, payload: &str) -> Id
     let Answer::Is(Some(free)) = store.apply(&name, taken).await.unwrap() else {
         return key;
     };
-    let seen = free.seen();
+    let revision = free.revision();
     let events = [
         Event::TakeOver {
             claim: claim.clone(),
-            seen,
+            revision,
             watched: false,
         },
         Event::Enter {

@@ -232,7 +232,7 @@ async fn version_survives_its_text_and_a_noticed_loss() {
     sleep(31 * SECOND).await;
     let other = builder.start().await.unwrap();
     let lost = other.indeterminate(1).await.unwrap().keys.remove(0).1;
-    assert_ne!(lost.seen(), locked.seen());
+    assert_ne!(lost.revision(), locked.revision());
     assert_eq!(lost.version(), locked.version());
     let text = locked.version().to_string();
     let version: Version = text.parse().unwrap();

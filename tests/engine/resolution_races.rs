@@ -120,12 +120,12 @@ async fn a_later_loss_of_the_same_request_is_not_resolved() {
         vec![
             Event::TakeOver {
                 claim: holder(2),
-                seen: seen(1, 1),
+                revision: seen(1, 1),
                 watched: false,
             },
             Event::Resolve {
                 lease: LeaseId::from_bytes([7; 16]),
-                seen: seen(2, 1),
+                revision: seen(2, 1),
                 fingerprint: holder(1).fingerprint,
                 resolution: Resolution::not_applied(),
                 origin: Default::default(),
@@ -133,7 +133,7 @@ async fn a_later_loss_of_the_same_request_is_not_resolved() {
             },
             Event::TakeOver {
                 claim: holder(3),
-                seen: seen(3, 1),
+                revision: seen(3, 1),
                 watched: false,
             },
             Event::Enter {

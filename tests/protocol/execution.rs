@@ -129,10 +129,10 @@ async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
         .await
         .unwrap();
     engine.execute(request()).await.unwrap();
-    let theirs = state(&store).await.unwrap().seen();
+    let theirs = state(&store).await.unwrap().revision();
     let reply = executed.cache(&store).await.unwrap().into_reply();
     assert!(!reply.recorded());
-    assert_eq!(state(&store).await.unwrap().seen(), theirs);
+    assert_eq!(state(&store).await.unwrap().revision(), theirs);
 }
 
 /// Dropped in mid-way, the request may have been executed.

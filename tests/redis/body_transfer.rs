@@ -53,8 +53,8 @@ async fn replays_of_large_bodies_hold_up_nobody() {
     assert!(replays.iter().all(|replay| !replay.is_finished()));
     narrow.bring_at_most(usize::MAX);
     for (replay, number) in replays.into_iter().zip(1..) {
-        let (kept, outcome) = timeout(EVER, replay).await.unwrap().unwrap();
-        assert!(kept == StoredBody::Full && *outcome.body() == body(number));
+        let (stored_body, outcome) = timeout(EVER, replay).await.unwrap().unwrap();
+        assert!(stored_body == StoredBody::Full && *outcome.body() == body(number));
     }
 }
 
@@ -79,8 +79,8 @@ async fn body_is_sent_three_times_at_most() {
     assert_eq!(narrow.cut(), 3);
     // Its smaller form is taken, and others go on as before.
     let mut reduced = complete(1, "");
-    if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = StoredBody::OmittedTooLarge;
+    if let Event::Complete { stored, .. } = &mut reduced {
+        stored.body = StoredBody::OmittedTooLarge;
     }
     assert_eq!(apply(&store, 1, reduced).await.unwrap(), Answer::Done);
 }
@@ -167,7 +167,7 @@ async fn idle_connection_is_as_old_as_the_shared_one() {
         looked.is_ok() && !now.is_empty() && now != shared
     })
     .await;
-    let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+    let (stored_body, outcome) = replay(&store, 1).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
     assert_ne!(clients(&server, "getrange"), apart);
 }

@@ -240,10 +240,14 @@ async fn slots_that_leave_mix_up_no_replies() {
             while !over.load(Ordering::Relaxed) {
                 let looks = staying.repeat(20).into_iter().map(async |number| {
                     let state = store.look(&name(number)).await;
-                    let Ok(Some(RecordState::Cached { outcome, .. })) = state else {
+                    let Ok(Some(RecordState::Cached { stored, .. })) = state else {
                         panic!("{number}: {state:?}");
                     };
-                    assert_eq!(*outcome.body(), format!("{number}"), "another one's reply");
+                    assert_eq!(
+                        *stored.outcome.body(),
+                        format!("{number}"),
+                        "another one's reply"
+                    );
                 });
                 join_all(looks).await;
             }

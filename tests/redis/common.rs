@@ -1,11 +1,10 @@
 //! What these tests share: events of one execution, and a store that answers them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId};
 use genesys_once::{
-    Fingerprint, IdempotencyKey, Outcome, RecordName, RedisStore, Store, StoreError, StoredBody,
+    Fingerprint, IdempotencyKey, Outcome, RecordName, RedisStore, Store, StoreError,
 };
 
 pub fn name(number: u8) -> RecordName {
@@ -48,8 +47,7 @@ pub fn complete(holder: u8, body: &str) -> Event {
     Event::Complete {
         claim: claim(holder),
         step: 0,
-        outcome: Arc::new(outcome),
-        kept: StoredBody::Full,
+        stored: outcome.into(),
         origin: Default::default(),
         ttl: Duration::from_secs(3600),
     }

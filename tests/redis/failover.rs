@@ -55,10 +55,10 @@ async fn a_shard_whose_primary_dies_comes_back_and_the_others_go_on() {
     // Who waited there is told to look again.
     timeout(RECOVERY, waiting).await.unwrap().unwrap();
     // The replica had the lock, and its holder goes on.
-    let Some(RecordState::Locked { seen, .. }) = found else {
+    let Some(RecordState::Locked { revision, .. }) = found else {
         panic!("{found:?}");
     };
-    assert_eq!(seen.lease, claim(1).lease);
+    assert_eq!(revision.lease, claim(1).lease);
     let store = store.replicas(0, EVER);
     subscribe(&store, dead[1]).await;
     let one = name(dead[1]);
@@ -252,10 +252,10 @@ async fn a_planned_fail_over_loses_nothing() {
             loop {
                 let looks = moving.iter().map(async |number| {
                     // An error is told from an answer, and a wrong answer from both.
-                    if let Ok(Some(RecordState::Cached { outcome, .. })) =
+                    if let Ok(Some(RecordState::Cached { stored, .. })) =
                         store.look(&name(*number)).await
                     {
-                        assert_eq!(*outcome.body(), format!("{number}"));
+                        assert_eq!(*stored.outcome.body(), format!("{number}"));
                         return 1;
                     }
                     0

@@ -12,7 +12,7 @@ use crate::support::redis::RedisServer;
 
 /// Every event there is.
 fn events() -> Vec<Event> {
-    let seen = Revision {
+    let revision = Revision {
         rev: 1,
         lease: claim(1).lease,
     };
@@ -20,7 +20,7 @@ fn events() -> Vec<Event> {
         acquire(1),
         Event::TakeOver {
             claim: claim(1),
-            seen,
+            revision,
             watched: false,
         },
         extend(1),
@@ -42,7 +42,7 @@ fn events() -> Vec<Event> {
         },
         Event::Resolve {
             lease: claim(2).lease,
-            seen,
+            revision,
             fingerprint: claim(1).fingerprint,
             resolution: Resolution::not_applied(),
             origin: Default::default(),
@@ -351,10 +351,10 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
     let body = "\u{1}".repeat(32 << 20);
     store.apply(&name(1), complete(1, &body)).await.unwrap();
     let answer = store.apply(&name(1), acquire(2)).await.unwrap();
-    let Answer::Is(Some(RecordState::Cached { outcome, .. })) = answer else {
+    let Answer::Is(Some(RecordState::Cached { stored, .. })) = answer else {
         panic!("not cached");
     };
-    assert!(*outcome.body() == body);
+    assert!(*stored.outcome.body() == body);
 }
 
 /// Red where the outcome is looked up by a script, as anything else is.

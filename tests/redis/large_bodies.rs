@@ -26,7 +26,7 @@ pub fn body_key(number: u8, lease: LeaseId) -> String {
 
 pub async fn replay(store: &RedisStore, number: u8) -> (StoredBody, Arc<Outcome>) {
     match apply(store, number, acquire(2)).await.unwrap() {
-        Answer::Is(Some(RecordState::Cached { outcome, kept, .. })) => (kept, outcome),
+        Answer::Is(Some(RecordState::Cached { stored, .. })) => (stored.body, stored.outcome),
         other => panic!("{other:?}"),
     }
 }
@@ -64,13 +64,13 @@ async fn large_body_is_a_key_of_its_own() {
         let expires = |key: &str| server.command::<i64>(&["PEXPIRETIME", key]);
         assert!((expires(&record) - expires(&key)).abs() < 1000);
 
-        let (kept, outcome) = replay(&store, number).await;
-        assert!(kept == StoredBody::Full && *outcome.body() == body(number));
+        let (stored_body, outcome) = replay(&store, number).await;
+        assert!(stored_body == StoredBody::Full && *outcome.body() == body(number));
         let looked = store.look(&name(number)).await.unwrap();
-        let Some(RecordState::Cached { outcome, .. }) = looked else {
+        let Some(RecordState::Cached { stored, .. }) = looked else {
             panic!("{looked:?}");
         };
-        assert!(*outcome.body() == body(number));
+        assert!(*stored.outcome.body() == body(number));
     }
     let [shared, apart] = ["evalsha", "getrange"].map(|last| clients(&server, last));
     assert_eq!((shared.len(), apart.len()), (1, 1), "{shared:?} {apart:?}");
@@ -96,8 +96,8 @@ async fn record_names_no_body_but_its_own() {
     let key = body_key(1, claim(1).lease);
     server.command::<()>(&["SET", &key, "something else"]);
     apply(&store, 1, complete(1, &body(1))).await.unwrap();
-    let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+    let (stored_body, outcome) = replay(&store, 1).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 
     let late = apply(&store, 1, complete(7, &body(1))).await.unwrap();
     assert_eq!(late, Answer::NotHolder);
@@ -133,8 +133,8 @@ async fn parts_of_two_attempts_make_no_body() {
     narrow.cut_after(usize::MAX);
     apply(&store, 1, complete(1, &body(1))).await.unwrap();
     assert_eq!(late(200), 0);
-    let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+    let (stored_body, outcome) = replay(&store, 1).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
 /// Gone, shorter, longer, another's, of another type. Red when what is there is not
@@ -160,12 +160,12 @@ async fn body_that_is_not_the_one_is_none() {
     server.command::<()>(&["DEL", &key(5)]);
     server.command::<()>(&["LPUSH", &key(5), "x"]);
     for number in [1, 2, 3, 4, 5, 7] {
-        let (kept, outcome) = replay(&store, number).await;
-        let told = (kept, outcome.status().as_u16(), outcome.body().len());
+        let (stored_body, outcome) = replay(&store, number).await;
+        let told = (stored_body, outcome.status().as_u16(), outcome.body().len());
         assert_eq!(told, (StoredBody::OmittedTooLarge, 200, 0), "{number}");
     }
-    let (kept, outcome) = replay(&store, 6).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(6));
+    let (stored_body, outcome) = replay(&store, 6).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(6));
 }
 
 /// Red when a body outlives the record that has it.
@@ -194,14 +194,18 @@ async fn body_goes_with_its_record() {
 
     // Whoever joins late may ask that nothing of the answer be kept.
     apply(&store, 4, acquire(1)).await.unwrap();
-    let Event::Complete { outcome, .. } = complete(1, &body(4)) else {
+    let Event::Complete { stored, .. } = complete(1, &body(4)) else {
         unreachable!();
     };
     let key = body_key(4, claim(1).lease);
-    server.command::<()>(&["SET", &key, std::str::from_utf8(&outcome.body()).unwrap()]);
+    server.command::<()>(&[
+        "SET",
+        &key,
+        std::str::from_utf8(stored.outcome.body()).unwrap(),
+    ]);
     let mut reduced = complete(1, "");
-    if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = StoredBody::OmittedSensitive;
+    if let Event::Complete { stored, .. } = &mut reduced {
+        stored.body = StoredBody::OmittedSensitive;
     }
     assert_eq!(apply(&store, 4, reduced).await.unwrap(), Answer::Done);
     assert!(left().is_empty(), "kept although it is sensitive");
@@ -224,15 +228,15 @@ async fn sealed_outcome_leaves_no_body_of_it_whole() {
     // As the whole outcome has left it, which was not recorded.
     server.command::<()>(&["SET", &key, "all of it"]);
     let mut reduced = complete(1, "");
-    if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = StoredBody::OmittedSensitive;
+    if let Event::Complete { stored, .. } = &mut reduced {
+        stored.body = StoredBody::OmittedSensitive;
     }
     assert_eq!(store.apply(&name, reduced).await.unwrap(), Answer::Done);
     assert_eq!(server.command::<u32>(&["EXISTS", &key]), 0);
-    let Some(RecordState::Cached { kept, .. }) = store.look(&name).await.unwrap() else {
+    let Some(RecordState::Cached { stored, .. }) = store.look(&name).await.unwrap() else {
         panic!("it is not recorded");
     };
-    assert_eq!(kept, StoredBody::OmittedSensitive);
+    assert_eq!(stored.body, StoredBody::OmittedSensitive);
 }
 
 /// An operator's own finding may be large, too.
@@ -248,13 +252,13 @@ async fn resolution_may_have_a_large_body() {
     };
     apply(&store, 1, abandon).await.unwrap();
     let state = store.look(&name(1)).await.unwrap().unwrap();
-    let RecordState::Indeterminate { seen, .. } = state else {
+    let RecordState::Indeterminate { revision, .. } = state else {
         panic!("{state:?}");
     };
     let found = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), body(1));
     let resolve = || Event::Resolve {
         lease: LeaseId::from_bytes([0xaa; 16]),
-        seen,
+        revision,
         fingerprint: claim(1).fingerprint,
         resolution: Resolution::applied(found.clone()),
         origin: Default::default(),
@@ -263,8 +267,8 @@ async fn resolution_may_have_a_large_body() {
     for _ in 0..2 {
         assert_eq!(apply(&store, 1, resolve()).await.unwrap(), Answer::Done);
     }
-    let (kept, outcome) = replay(&store, 1).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+    let (stored_body, outcome) = replay(&store, 1).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
 /// Red when a walk takes the key of a body for a record's.

@@ -120,8 +120,8 @@ async fn a_lost_reply_is_followed_up() {
             // The first one was applied, and this is one's own lease; or it was
             // not, and this one is.
             Ok(Answer::Done) => true,
-            Ok(Answer::Is(Some(RecordState::Locked { seen, .. }))) => {
-                seen.lease == super::claim(1).lease
+            Ok(Answer::Is(Some(RecordState::Locked { revision, .. }))) => {
+                revision.lease == super::claim(1).lease
             }
             _ => false,
         }

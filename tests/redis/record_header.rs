@@ -19,7 +19,7 @@ async fn a_time_to_live_that_somebody_moved_is_put_right_by_whoever_finds_it() {
     let moved: [&[&str]; 2] = [&["PERSIST", &key], &["EXPIRE", &key, "2592000"]];
     let take_over = || Event::TakeOver {
         claim: claim(2),
-        seen: Revision {
+        revision: Revision {
             rev: 1,
             lease: claim(1).lease,
         },

@@ -69,10 +69,10 @@ fn assert_short(answer: Result<Answer, StoreError>) {
 #[track_caller]
 fn assert_held(answer: Result<Answer, StoreError>) {
     let answer = answer.unwrap();
-    let Answer::Is(Some(RecordState::Locked { seen, .. })) = &answer else {
+    let Answer::Is(Some(RecordState::Locked { revision, .. })) = &answer else {
         panic!("{answer:?}");
     };
-    assert_eq!(seen.lease, claim(1).lease);
+    assert_eq!(revision.lease, claim(1).lease);
 }
 
 #[tokio::test]
@@ -201,14 +201,17 @@ async fn one_too_many_waits_for_no_replica() {
         None,
         "nothing is sent"
     );
-    let Some(RecordState::Locked { seen: before, .. }) = store.look(&name(1)).await.unwrap() else {
+    let Some(RecordState::Locked {
+        revision: before, ..
+    }) = store.look(&name(1)).await.unwrap()
+    else {
         panic!("not locked");
     };
     busy(apply(&store, 1, extend(1)).await);
-    let Some(RecordState::Locked { seen, .. }) = store.look(&name(1)).await.unwrap() else {
+    let Some(RecordState::Locked { revision, .. }) = store.look(&name(1)).await.unwrap() else {
         panic!("not locked");
     };
-    assert_ne!(seen.rev, before.rev, "it was not extended");
+    assert_ne!(revision.rev, before.rev, "it was not extended");
     // Of somebody else's key the holder is told all the same.
     let late = apply(&store, 1, extend(7)).await.unwrap();
     assert_eq!(late, Answer::NotHolder);

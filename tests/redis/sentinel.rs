@@ -84,10 +84,10 @@ async fn a_primary_that_dies_is_replaced() {
     .await;
     // Both replicas had the lock, so that its holder goes on.
     assert_eq!(extended, Some(Answer::Done));
-    let Some(RecordState::Locked { seen, .. }) = store.look(&one).await.unwrap() else {
+    let Some(RecordState::Locked { revision, .. }) = store.look(&one).await.unwrap() else {
         panic!("the lock is forgotten");
     };
-    assert_eq!(seen.lease, claim(1).lease);
+    assert_eq!(revision.lease, claim(1).lease);
     assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
     assert!(has(&set_up.servers[set_up.primary()], 2));
 }

@@ -41,7 +41,7 @@ async fn slow_transfer_is_not_cut() {
     let mut recorded = None;
     eventually("the outcome is recorded", async || {
         recorded = match fast.inspect(&key).await.unwrap() {
-            Some(RecordState::Cached { kept, .. }) => Some(kept),
+            Some(RecordState::Cached { stored, .. }) => Some(stored.body),
             _ => None,
         };
         recorded.is_some()

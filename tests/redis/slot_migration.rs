@@ -59,12 +59,12 @@ async fn large_body_follows_its_slot() {
         &body_key,
     ];
     cluster.nodes[from].command::<()>(&migrate);
-    let (kept, outcome) = replay(&other, 1).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+    let (stored_body, outcome) = replay(&other, 1).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
     set_slot(&cluster, to, &slot, "NODE", to);
     set_slot(&cluster, from, &slot, "NODE", to);
-    let (kept, outcome) = replay(&other, 1).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(1));
+    let (stored_body, outcome) = replay(&other, 1).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
     apply(&other, 1, forget()).await.unwrap();
     let there: u32 = cluster.nodes[to].command(&["EXISTS", &body_key]);
     assert_eq!(there, 0);
@@ -101,8 +101,8 @@ async fn scripts_do_without_a_body_that_may_be_elsewhere() {
     let forgotten = apply(&store, 1, forget()).await;
     let large = apply(&store, 2, complete(1, &body(2))).await;
     let mut reduced = complete(1, "");
-    if let Event::Complete { kept, .. } = &mut reduced {
-        *kept = StoredBody::OmittedTooLarge;
+    if let Event::Complete { stored, .. } = &mut reduced {
+        stored.body = StoredBody::OmittedTooLarge;
     }
     let reduced = apply(&store, 3, reduced).await;
     let discarded = store.discard(&unreadable).await;
@@ -122,6 +122,6 @@ async fn scripts_do_without_a_body_that_may_be_elsewhere() {
     hand_over(&cluster, slot, *from, *to);
     let large = apply(&store, 2, complete(1, &body(2))).await.unwrap();
     assert_eq!(large, Answer::Done);
-    let (kept, outcome) = replay(&store, 2).await;
-    assert!(kept == StoredBody::Full && *outcome.body() == body(2));
+    let (stored_body, outcome) = replay(&store, 2).await;
+    assert!(stored_body == StoredBody::Full && *outcome.body() == body(2));
 }

@@ -119,8 +119,7 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
             Some(Event::Complete {
                 claim: claim.clone(),
                 step: 0,
-                outcome: Arc::new(Outcome::new(StatusCode::OK, headers(), body)),
-                kept: StoredBody::Full,
+                stored: Outcome::new(StatusCode::OK, headers(), body).into(),
                 origin: Origin {
                     action: about().action,
                     answered: Some(SystemTime::now()),

@@ -51,12 +51,12 @@ pub fn outcome() -> Outcome {
     Outcome::new(StatusCode::CREATED, headers, body)
 }
 
-pub fn complete(holder: u8, outcome: Outcome, kept: StoredBody) -> Event {
+pub fn complete(holder: u8, outcome: Outcome, body: StoredBody) -> Event {
+    let outcome = Arc::new(outcome);
     Event::Complete {
         claim: claim(holder),
         step: 0,
-        outcome: Arc::new(outcome),
-        kept,
+        stored: StoredOutcome { outcome, body },
         origin: Default::default(),
         ttl: LONG,
     }
@@ -80,11 +80,11 @@ pub fn read(
     state: Result<Option<RecordState>, StoreError>,
 ) -> Result<(Arc<Outcome>, StoredBody), StoreError> {
     match state? {
-        Some(RecordState::Cached { outcome, kept, .. }) => Ok((outcome, kept)),
+        Some(RecordState::Cached { stored, .. }) => Ok((stored.outcome, stored.body)),
         Some(RecordState::Released {
-            verdict: Some(Refusal::Refused(outcome)),
+            verdict: Some(Refusal::Refused(stored)),
             ..
-        }) => Ok((outcome, StoredBody::Full)),
+        }) => Ok((stored.outcome, stored.body)),
         state => panic!("{state:?}"),
     }
 }

@@ -81,8 +81,7 @@ pub fn complete(key: u32) -> Event {
     Event::Complete {
         claim: claim(key),
         step: 1,
-        outcome: Arc::new(outcome(key)),
-        kept: StoredBody::Full,
+        stored: outcome(key).into(),
         origin: Default::default(),
         ttl: TTL,
     }
@@ -96,14 +95,14 @@ pub fn abandon(key: u32) -> Event {
     }
 }
 
-pub async fn take_over(store: &FileStore, key: u32, seen: Revision) -> Answer {
+pub async fn take_over(store: &FileStore, key: u32, revision: Revision) -> Answer {
     let claim = Claim {
         lease: LeaseId::from_bytes([0xee; 16]),
         ..claim(key)
     };
     let event = Event::TakeOver {
         claim,
-        seen,
+        revision,
         watched: false,
     };
     store.apply(&name(key), event).await.unwrap()
@@ -140,16 +139,11 @@ pub fn outcome(key: u32) -> Outcome {
 }
 
 pub fn assert_cached(key: u32, state: Option<RecordState>) {
-    let Some(RecordState::Cached {
-        outcome: found,
-        kept,
-        ..
-    }) = state
-    else {
+    let Some(RecordState::Cached { stored, .. }) = state else {
         panic!("{key}: {state:?}");
     };
-    assert!(*found == outcome(key), "{key}: another outcome");
-    assert_eq!(kept, StoredBody::Full);
+    assert!(*stored.outcome == outcome(key), "{key}: another outcome");
+    assert_eq!(stored.body, StoredBody::Full);
 }
 
 /// The holder ended with a request under way.

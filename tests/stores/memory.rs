@@ -43,8 +43,7 @@ async fn a_record_outlives_the_times_that_it_had_before() {
     let complete = Event::Complete {
         claim: claim.clone(),
         step: 1,
-        outcome: Outcome::new(Default::default(), Default::default(), "{}").into(),
-        kept: StoredBody::Full,
+        stored: Outcome::new(Default::default(), Default::default(), "{}").into(),
         origin: Default::default(),
         ttl: 60 * MINUTE,
     };

@@ -232,13 +232,13 @@ async fn spans_tell_who_was_served_by_what() {
         ("attempt", "1"),
         ("error.type", "429"),
         method,
-        ("http.response.status()", "429"),
+        ("http.response.status_code", "429"),
         kind,
-        ("otel.status()", "ERROR"),
+        ("otel.status_code", "ERROR"),
         ("verdict", "not_executed"),
     ];
     assert_eq!(own(&attempts[0]), refused);
-    let status = ("http.response.status()", "200");
+    let status = ("http.response.status_code", "200");
     let resent = ("http.request.resend_count", "1");
     let answered = [
         ("attempt", "2"),
@@ -254,7 +254,7 @@ async fn spans_tell_who_was_served_by_what() {
 }
 
 /// Red without the lines that record the error, in either span, and without
-/// `flown` where the guard answers.
+/// `close_flight_span` where the guard answers.
 #[tokio::test(start_paused = true)]
 async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
     let spans = Spans::default();
@@ -283,7 +283,7 @@ async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
     .await;
 
     let failed = |code, attempts| {
-        let error = [("error.type", code), ("otel.status()", "ERROR")];
+        let error = [("error.type", code), ("otel.status_code", "ERROR")];
         let mut fields = vec![("attempts", attempts)];
         fields.extend(error);
         if attempts != "0" {
@@ -304,7 +304,7 @@ async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
         ("error.type", "no_answer"),
         ("http.request.method", "POST"),
         ("otel.kind", "client"),
-        ("otel.status()", "ERROR"),
+        ("otel.status_code", "ERROR"),
         ("verdict", "unknown"),
     ];
     assert_eq!(own(&attempts[0]), reset);

@@ -14,7 +14,7 @@ fn seconds(part: &str, command: &str) -> String {
     format!("genesys_once_store_command_duration_seconds_{part}{{command=\"{command}\"}}")
 }
 
-/// Red without `telemetry::store_command` in `Guarded::within`.
+/// Red without `telemetry::store_command` in `BreakerStore::within`.
 #[tokio::test(start_paused = true)]
 async fn commands_are_timed_by_name() {
     let recorder = exporter();

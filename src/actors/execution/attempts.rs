@@ -17,7 +17,7 @@ use crate::execution::{Attempt, Dispatch, Executed, Execution, Locked};
 use crate::genesys::{correlation_id, is_platform_limit, retry_after};
 use crate::outcome::{Outcome, Recovery, Reply, Served};
 use crate::policy::Next;
-use crate::record::Refusal;
+use crate::record::{Refusal, StoredOutcome};
 use crate::telemetry;
 
 /// How many calls of one execution may meet a token that is no longer current and
@@ -329,8 +329,9 @@ impl Flight<'_> {
         telemetry::contained(|| telemetry::refusal(&self.shared.namespace, action));
         let key = self.guard.key();
         let reply = Reply::new(key, outcome.clone(), Served::Upstream).with_recorded(false);
+        let refusal = Refusal::Refused(StoredOutcome::full(outcome));
         match locked
-            .release_with(&*self.shared.store, Some(Refusal::Refused(outcome)))
+            .release_with(&*self.shared.store, Some(refusal))
             .await
         {
             Err(error @ Error::Indeterminate { .. }) => Ok(Round::Unknown(self.again(), error)),

@@ -14,7 +14,7 @@ use crate::execution::{Execution, Hashed, Lock};
 use crate::key::{IdempotencyKey, RecordName};
 use crate::outcome::{Reply, Served};
 use crate::record::{RecordState, Refusal, Revision};
-use crate::store::{BoxFuture, Guarded, Store};
+use crate::store::{BoxFuture, BreakerStore, Store};
 use crate::telemetry;
 
 /// The first wait between two looks, without a notice; doubled up to
@@ -56,11 +56,11 @@ pub(super) async fn wait(
             RecordState::Locked {
                 lease_left,
                 lease,
-                seen,
+                revision,
                 ..
-            } => match watch.left_of(seen, lease) {
+            } => match watch.left_of(revision, lease) {
                 // The store's clock, or its time to live, says otherwise.
-                Duration::ZERO => return Ok(Elsewhere::Free(hashed.having_watched(seen))),
+                Duration::ZERO => return Ok(Elsewhere::Free(hashed.having_watched(revision))),
                 left => lease_left.min(left),
             },
             RecordState::Released {
@@ -107,7 +107,7 @@ pub(super) async fn wait(
 
 /// Looks at a record whenever there is a notice, and now and then without one.
 struct Watch<'a> {
-    store: &'a Guarded,
+    store: &'a BreakerStore,
     name: &'a RecordName,
     notice: BoxFuture<'a, ()>,
     poll: Duration,
@@ -118,7 +118,7 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(store: &'a Guarded, name: &'a RecordName) -> Self {
+    fn new(store: &'a BreakerStore, name: &'a RecordName) -> Self {
         let mut watch = Self {
             store,
             name,
@@ -193,16 +193,10 @@ impl<'a> Watch<'a> {
 /// What the other one was told: nothing was executed.
 fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
     match verdict {
-        Refusal::Refused(outcome) => {
-            let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
+        Refusal::Refused(stored) => {
+            let reply = Reply::new(key, stored.outcome, Served::Store).with_recorded(false);
+            let reply = reply.with_stored_body(stored.body);
             Ok(Elsewhere::Reply(reply, Duration::ZERO))
-        }
-        Refusal::Reduced { outcome, kept } => {
-            let reply = Reply::new(key, outcome, Served::Store).with_recorded(false);
-            Ok(Elsewhere::Reply(
-                reply.with_stored_body(kept),
-                Duration::ZERO,
-            ))
         }
         Refusal::RateLimited { retry_after } => Err(Error::RateLimited { retry_after }),
     }

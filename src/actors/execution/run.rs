@@ -23,7 +23,7 @@ use crate::outcome::Reply;
 use crate::policy::OnDuplicate;
 use crate::record::{Phase, RecordState};
 use crate::store::Store as _;
-use crate::telemetry::Raised;
+use crate::telemetry::GaugeGuard;
 use crate::upstream::{AccessToken, RatePermit, within};
 
 /// Whose turn it is to be ready.
@@ -43,7 +43,7 @@ pub(super) struct Ready {
     /// Of the slow start after a cooldown, where there is one.
     pub(super) pass: HoldPass,
     /// Of this engine, for as long as the call takes.
-    _permit: (Permit, Raised),
+    _permit: (Permit, GaugeGuard),
     /// Of the upstream's rate limit, until the call leaves.
     pub(super) rate: RatePermit,
 }

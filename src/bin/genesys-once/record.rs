@@ -134,13 +134,13 @@ pub fn rows(
             add("correlation id", correlation_id(state).map(clean));
         }
         RecordState::Cached {
-            outcome,
-            kept,
+            stored,
             origin,
             left,
             ..
         } => {
-            let body = match kept {
+            let outcome = &stored.outcome;
+            let body = match stored.body {
                 StoredBody::Full => format!("body of {} bytes", outcome.body().len()),
                 StoredBody::OmittedSensitive => "no body: the request is sensitive".into(),
                 _ => "no body: it is too large".into(),

@@ -41,8 +41,8 @@ pub async fn show(place: &Place, args: &ShowArgs) -> Result<Exit, Failure> {
     let shown = match args.json {
         true => {
             let mut json = record::json(name, &state);
-            if let RecordState::Cached { outcome, .. } = &state {
-                json["outcome"]["body_bytes"] = outcome.body().len().into();
+            if let RecordState::Cached { stored, .. } = &state {
+                json["outcome"]["body_bytes"] = stored.outcome.body().len().into();
             }
             format!("{json}\n")
         }
@@ -53,20 +53,22 @@ pub async fn show(place: &Place, args: &ShowArgs) -> Result<Exit, Failure> {
 }
 
 fn body(state: &RecordState) -> Result<Exit, Failure> {
-    let RecordState::Cached { outcome, kept, .. } = state else {
+    let RecordState::Cached { stored, .. } = state else {
         let word = record::word(state);
         return Err(Failure::new(
             Exit::Refused,
             format!("the key is {word}: it has no recorded body"),
         ));
     };
-    if *kept != StoredBody::Full {
+    if stored.body != StoredBody::Full {
         let reason = "the body is not recorded: the request is sensitive, or it is too large";
         return Err(Failure::new(Exit::Refused, reason));
     }
     match terminal::is_live() {
-        true => terminal::print(&text::clean(&String::from_utf8_lossy(&outcome.body())))?,
-        false => terminal::print_bytes(&outcome.body())?,
+        true => terminal::print(&text::clean(&String::from_utf8_lossy(
+            stored.outcome.body(),
+        )))?,
+        false => terminal::print_bytes(stored.outcome.body())?,
     }
     Ok(Exit::Done)
 }

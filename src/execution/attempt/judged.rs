@@ -51,8 +51,8 @@ impl Execution<Locked> {
             call.ended(verdict, status);
             // The answer outlives the panic of a subscriber, also of the span's end.
             let sent = &sent;
-            telemetry::contained(move || telemetry::attempted(&span, verdict, sent));
-            self.core.progress.trail().judged(verdict);
+            telemetry::contained(move || telemetry::close_attempt_span(&span, verdict, sent));
+            self.core.progress.span_summary().judged(verdict);
         }
         match (verdict, sent) {
             (Verdict::Final, Ok(outcome)) => Ok(Attempt::Executed(self.executed(outcome))),

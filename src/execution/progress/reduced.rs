@@ -1,7 +1,5 @@
 //! The end of a record in a smaller form, for a store that finds it too large. Pure.
 
-use std::sync::Arc;
-
 use crate::outcome::StoredBody;
 use crate::record::{Cause, Event};
 
@@ -15,21 +13,16 @@ pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
         Event::Complete {
             claim,
             step,
-            outcome,
-            kept: StoredBody::Full,
+            stored,
             origin,
             ttl,
-        } => {
-            let outcome = Arc::new(outcome.status_only());
-            Some(Event::Complete {
-                claim,
-                step,
-                outcome,
-                kept: StoredBody::OmittedTooLarge,
-                origin,
-                ttl,
-            })
-        }
+        } if stored.body == StoredBody::Full => Some(Event::Complete {
+            claim,
+            step,
+            stored: stored.reduced(StoredBody::OmittedTooLarge),
+            origin,
+            ttl,
+        }),
         Event::Release {
             claim,
             step,

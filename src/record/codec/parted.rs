@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::written::{Name, write_parted};
 use crate::error::StoreError;
 use crate::key::RecordName;
-use crate::outcome::{Outcome, StoredBody};
+use crate::outcome::StoredBody;
 use crate::record::{Content, Record};
 
 impl Record {
@@ -21,16 +20,15 @@ impl Record {
     /// `StoreError::unreadable` for an encrypted outcome without its body: nothing of
     /// it can be read.
     pub(crate) fn with_body(mut self, body: Option<Bytes>) -> Result<Self, StoreError> {
-        if let Content::Cached { outcome, kept, .. } = &mut self.content {
+        if let Content::Cached { stored, .. } = &mut self.content {
             match body {
-                Some(body) => *outcome = Arc::new(outcome.with_body(body)),
-                None if outcome.is_sealed() => {
+                Some(body) => stored.outcome = Arc::new(stored.outcome.with_body(body)),
+                None if stored.outcome.is_sealed() => {
                     return Err(StoreError::unreadable("its encrypted outcome is gone"));
                 }
                 None => {
-                    let status = outcome.status();
-                    *outcome = Arc::new(Outcome::new(status, HeaderMap::new(), ""));
-                    *kept = StoredBody::OmittedTooLarge;
+                    stored.outcome = Arc::new(stored.outcome.status_only());
+                    stored.body = StoredBody::OmittedTooLarge;
                 }
             }
         }
@@ -48,11 +46,9 @@ impl Content {
         limit: usize,
     ) -> Option<&Bytes> {
         match self {
-            Self::Cached {
-                outcome,
-                kept,
-                origin,
-            } => write_parted(to, Some(Name(name)), outcome, *kept, origin, limit),
+            Self::Cached { stored, origin } => {
+                write_parted(to, Some(Name(name)), stored, origin, limit)
+            }
             _ => {
                 self.write(name, to);
                 None

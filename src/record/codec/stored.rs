@@ -15,7 +15,7 @@ use super::stored_notes::{Note, number, text};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Outcome, StoredBody};
-use crate::record::{About, Attempts, Caller, Cause, Holder, Origin, Resolved};
+use crate::record::{About, Attempts, Caller, Cause, Holder, Origin, Resolved, StoredOutcome};
 
 /// All that the JSON of any state may hold; unknown members are ignored, and so
 /// is what only people read where it is not what it should be.
@@ -170,19 +170,16 @@ impl<'a> Stored<'a> {
         }
     }
 
-    pub(super) fn outcome(self, rest: &[u8]) -> Result<(Outcome, StoredBody), StoreError> {
+    pub(super) fn outcome(self, rest: &[u8]) -> Result<StoredOutcome, StoreError> {
         match self.parted(rest)? {
-            (outcome, kept, None) => Ok((outcome, kept)),
+            (stored, None) => Ok(stored),
             _ => Err(StoreError::unreadable("its body is kept apart")),
         }
     }
 
     /// The same where the body may be kept apart: then the outcome has none, and this
     /// is its length.
-    pub(super) fn parted(
-        self,
-        rest: &[u8],
-    ) -> Result<(Outcome, StoredBody, Option<usize>), StoreError> {
+    pub(super) fn parted(self, rest: &[u8]) -> Result<(StoredOutcome, Option<usize>), StoreError> {
         let (Some(status), Some(length)) = (self.status, self.body) else {
             return Err(StoreError::unreadable("it has no outcome"));
         };
@@ -206,18 +203,25 @@ impl<'a> Stored<'a> {
             added.map_err(StoreError::unreadable)?;
         }
         let body = Bytes::copy_from_slice(body);
-        let kept = match self.omitted.as_deref() {
+        let stored_body = match self.omitted.as_deref() {
             None => StoredBody::Full,
             Some("sensitive") => StoredBody::OmittedSensitive,
             Some("too large") => StoredBody::OmittedTooLarge,
-            Some("sealed") => return Ok((Outcome::sealed(headers, body), StoredBody::Full, apart)),
+            Some("sealed") => {
+                let sealed = Outcome::sealed(headers, body);
+                return Ok((StoredOutcome::full(sealed), apart));
+            }
             Some(_) => {
                 return Err(StoreError::unreadable(
                     "its outcome is left out for no known reason",
                 ));
             }
         };
-        Ok((Outcome::new(status, headers, body), kept, apart))
+        let stored = StoredOutcome {
+            outcome: Arc::new(Outcome::new(status, headers, body)),
+            body: stored_body,
+        };
+        Ok((stored, apart))
     }
 }
 

@@ -111,23 +111,25 @@ fn every_state_survives_the_round_trip() {
             about: Default::default(),
         },
         Content::Cached {
-            outcome: outcome("{\"a\":\"\\u0000é\"}"),
-            kept: StoredBody::Full,
+            stored: outcome("{\"a\":\"\\u0000é\"}").into(),
             origin: origin(),
         },
         Content::Cached {
-            outcome: outcome(vec![0xff, 0, 0xfe]),
-            kept: StoredBody::Full,
+            stored: outcome(vec![0xff, 0, 0xfe]).into(),
             origin: origin(),
         },
         Content::Cached {
-            outcome: outcome(""),
-            kept: StoredBody::OmittedTooLarge,
+            stored: StoredOutcome {
+                outcome: outcome(""),
+                body: StoredBody::OmittedTooLarge,
+            },
             origin: origin(),
         },
         Content::Cached {
-            outcome: outcome("sha256"),
-            kept: StoredBody::OmittedSensitive,
+            stored: StoredOutcome {
+                outcome: outcome("sha256"),
+                body: StoredBody::OmittedSensitive,
+            },
             origin: origin(),
         },
         Content::Indeterminate {
@@ -144,19 +146,18 @@ fn every_state_survives_the_round_trip() {
             cause: None,
         },
         Content::Cached {
-            outcome: outcome("a line\n{}\ngenesys-once/3 locked\n"),
-            kept: StoredBody::Full,
+            stored: outcome("a line\n{}\ngenesys-once/3 locked\n").into(),
             origin: origin(),
         },
         Content::Released { verdict: None },
         Content::Released {
-            verdict: Some(Refusal::Refused(outcome("no"))),
+            verdict: Some(Refusal::Refused(outcome("no").into())),
         },
         Content::Released {
-            verdict: Some(Refusal::Reduced {
+            verdict: Some(Refusal::Refused(StoredOutcome {
                 outcome: outcome(""),
-                kept: StoredBody::OmittedSensitive,
-            }),
+                body: StoredBody::OmittedSensitive,
+            })),
         },
         Content::Released {
             verdict: Some(refusal),
@@ -212,8 +213,7 @@ fn records_are_these_bytes() {
         ),
         (
             Content::Cached {
-                outcome: small,
-                kept: StoredBody::Full,
+                stored: small.into(),
                 origin: origin(),
             },
             format!(
@@ -238,8 +238,7 @@ fn records_are_these_bytes() {
 #[test]
 fn cut_or_grown_bodies_are_unreadable_and_an_editor_s_line_feed_is_not() {
     let whole = encode(&record(Content::Cached {
-        outcome: outcome("{\"amount\":100}"),
-        kept: StoredBody::Full,
+        stored: outcome("{\"amount\":100}").into(),
         origin: origin(),
     }));
     for cut in 1..14 {
@@ -250,10 +249,10 @@ fn cut_or_grown_bodies_are_unreadable_and_an_editor_s_line_feed_is_not() {
         let grown = [&whole[..], tail.as_bytes()].concat();
         match decode(&grown) {
             Ok(record) if read => {
-                let Content::Cached { outcome, .. } = record.content else {
+                let Content::Cached { stored, .. } = record.content else {
                     panic!("{record:?}");
                 };
-                assert_eq!(outcome.body(), "{\"amount\":100}");
+                assert_eq!(stored.outcome.body(), "{\"amount\":100}");
             }
             Err(error) if !read => assert!(error.is_unreadable()),
             other => panic!("{tail:?}: {other:?}"),
@@ -284,7 +283,7 @@ fn unknown_words_and_members_are_ignored() {
 
 #[test]
 fn unreadable_verdict_is_no_verdict() {
-    let refused = Some(Refusal::Refused(outcome("no")));
+    let refused = Some(Refusal::Refused(outcome("no").into()));
     let text = encode(&record(Content::Released { verdict: refused }));
     let cut = decode(&text[..text.len() - 1]).unwrap();
     assert_eq!(cut.content, Content::Released { verdict: None });
@@ -317,17 +316,19 @@ fn cookies_and_hop_by_hop_headers_are_not_kept() {
     }
     headers.append("content-type", HeaderValue::from_static("application/json"));
     let outcome = Arc::new(Outcome::new(StatusCode::OK, headers, "{}"));
-    let stored = record(Content::Cached {
-        outcome,
-        kept: StoredBody::Full,
+    let bytes = record(Content::Cached {
+        stored: outcome.into(),
         origin: origin(),
     })
     .encode(&name());
-    let Content::Cached { outcome, .. } = decode(&stored).unwrap().content else {
+    let Content::Cached { stored, .. } = decode(&bytes).unwrap().content else {
         panic!("not cached");
     };
-    assert_eq!(outcome.headers().len(), 1);
-    assert_eq!(outcome.header("content-type"), Some("application/json"));
+    assert_eq!(stored.outcome.headers().len(), 1);
+    assert_eq!(
+        stored.outcome.header("content-type"),
+        Some("application/json")
+    );
 }
 
 #[test]
@@ -357,7 +358,7 @@ proptest! {
     /// A changed byte yields an error or a record, never a panic.
     #[test]
     fn mutated_records_never_panic(at in any::<prop::sample::Index>(), to: u8, cut in any::<prop::sample::Index>()) {
-        let mut bytes = record(Content::Cached { outcome: outcome("{\"a\":1}"), kept: StoredBody::Full, origin: origin() }).encode(&name());
+        let mut bytes = record(Content::Cached { stored: outcome("{\"a\":1}").into(), origin: origin() }).encode(&name());
         let at = at.index(bytes.len());
         bytes[at] = to;
         let _ = decode(&bytes);
@@ -372,8 +373,7 @@ proptest! {
 fn more_headers_than_a_map_holds_are_unreadable() {
     let header: String = (0..40_000).map(|n| format!("[\"x-{n}\",\"1\"],")).collect();
     let text = String::from_utf8(encode(&record(Content::Cached {
-        outcome: Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}")),
-        kept: StoredBody::Full,
+        stored: Outcome::new(StatusCode::OK, HeaderMap::new(), "{}").into(),
         origin: origin(),
     })))
     .unwrap();

@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::MAX_NUMBER;
 use super::stored_bytes::StoredBytes;
 use crate::key::RecordName;
-use crate::outcome::{Outcome, StoredBody, is_kept};
+use crate::outcome::{StoredBody, is_kept};
 #[cfg(feature = "encrypted")]
 use crate::record::Caller;
 use crate::record::shown::millis as wall_ms;
-use crate::record::{About, Attempts, Cause, Origin};
+use crate::record::{About, Attempts, Cause, Origin, StoredOutcome};
 
 /// Writes one line of JSON.
 pub(super) fn write_json(to: &mut Vec<u8>, json: &impl Serialize) {
@@ -25,12 +25,11 @@ pub(super) fn write_json(to: &mut Vec<u8>, json: &impl Serialize) {
 pub(super) fn write_outcome(
     to: &mut Vec<u8>,
     name: Option<Name<'_>>,
-    outcome: &Outcome,
-    kept: StoredBody,
+    stored: &StoredOutcome,
     origin: Option<&Origin>,
 ) {
-    write_json(to, &StoredOutcome::of(name, outcome, kept, origin));
-    to.extend_from_slice(&outcome.body());
+    write_json(to, &OutcomeJson::of(name, stored, origin));
+    to.extend_from_slice(stored.outcome.body());
 }
 
 /// The same in `limit` bytes: where they are not enough, the JSON says that the body
@@ -39,22 +38,21 @@ pub(super) fn write_outcome(
 pub(super) fn write_parted<'a>(
     to: &mut Vec<u8>,
     name: Option<Name<'_>>,
-    outcome: &'a Outcome,
-    kept: StoredBody,
+    stored: &'a StoredOutcome,
     origin: &Origin,
     limit: usize,
 ) -> Option<&'a bytes::Bytes> {
-    let from = to.len();
-    let mut stored = StoredOutcome::of(name, outcome, kept, Some(origin));
-    write_json(to, &stored);
-    if to.len() - from + outcome.body().len() <= limit || outcome.body().is_empty() {
-        to.extend_from_slice(&outcome.body());
+    let (from, body) = (to.len(), stored.outcome.body());
+    let mut json = OutcomeJson::of(name, stored, Some(origin));
+    write_json(to, &json);
+    if to.len() - from + body.len() <= limit || body.is_empty() {
+        to.extend_from_slice(body);
         return None;
     }
     to.truncate(from);
-    stored.apart = Some(true);
-    write_json(to, &stored);
-    Some(&outcome.body())
+    json.apart = Some(true);
+    write_json(to, &json);
+    Some(body)
 }
 
 /// A record's own name.
@@ -157,7 +155,7 @@ pub(super) struct StoredWait<'a> {
 }
 
 #[derive(Serialize)]
-struct StoredOutcome<'a> {
+struct OutcomeJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Name<'a>>,
     status: u16,
@@ -181,20 +179,16 @@ struct StoredOutcome<'a> {
     resolved_by: Option<&'a str>,
 }
 
-impl<'a> StoredOutcome<'a> {
-    fn of(
-        name: Option<Name<'a>>,
-        outcome: &'a Outcome,
-        kept: StoredBody,
-        origin: Option<&'a Origin>,
-    ) -> Self {
+impl<'a> OutcomeJson<'a> {
+    fn of(name: Option<Name<'a>>, stored: &'a StoredOutcome, origin: Option<&'a Origin>) -> Self {
+        let outcome = &stored.outcome;
         let headers = outcome
             .headers()
             .iter()
             .filter(|(name, _)| is_kept(name))
             .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
             .collect();
-        let omitted = match kept {
+        let omitted = match stored.body {
             // Whoever does not know this word refuses the record.
             _ if outcome.is_sealed() => Some("sealed"),
             StoredBody::Full => None,

@@ -9,7 +9,7 @@ use crate::record::{Answer, Content, LeaseId, RELEASED_FOR, Record, Revision, Ve
 pub(super) fn resolve(
     current: Option<(&Record, Duration)>,
     resolver: Version,
-    seen: Revision,
+    revision: Revision,
     found: Option<Content>,
     ttl: Duration,
 ) -> Next {
@@ -35,7 +35,7 @@ pub(super) fn resolve(
     };
     match &record.content {
         _ if record.fingerprint != resolver.fingerprint => Next::Keep(is(current)),
-        Content::Indeterminate { .. } if record.seen() == seen => {
+        Content::Indeterminate { .. } if record.revision() == revision => {
             let rev = record.rev + 1;
             let left = next.retention;
             Next::Write(Record { rev, ..next }, left, Answer::Done)
@@ -46,8 +46,8 @@ pub(super) fn resolve(
         }
         Content::Released { .. }
             if !applied
-                && record.lease == seen.lease
-                && record.rev == seen.rev.saturating_add(1) =>
+                && record.lease == revision.lease
+                && record.rev == revision.rev.saturating_add(1) =>
         {
             Next::Keep(Answer::Done)
         }

@@ -22,7 +22,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
         attempts: Attempts::default(),
         about: Default::default(),
     };
-    let mut stored: Option<Stored> = None;
+    let mut stored: Option<Written> = None;
     let mut send = |event: Event| {
         let current = stored.as_ref().map(|(record, left)| (record, *left));
         let (next, answer) = apply(current, &event);
@@ -33,8 +33,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
     let complete = Event::Complete {
         claim: claim(1),
         step: 0,
-        outcome: outcome.into(),
-        kept: crate::StoredBody::Full,
+        stored: outcome.into(),
         origin: Default::default(),
         ttl: DAY,
     };

@@ -11,8 +11,8 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use http::{HeaderMap, HeaderValue};
 
 use crate::error::{Error, RefusalKind, StoreError};
-use crate::outcome::{Outcome, SEALED_WITH, StoredBody};
-use crate::record::{decode_outcome, encode_outcome};
+use crate::outcome::{Outcome, SEALED_WITH};
+use crate::record::{StoredOutcome, decode_outcome, encode_outcome};
 
 /// The bytes of a key.
 const KEY_BYTES: usize = 32;
@@ -94,15 +94,12 @@ impl EncryptionKeys {
     pub(super) fn seal(
         &self,
         bound_to: &str,
-        outcome: &Outcome,
-        kept: StoredBody,
-    ) -> Result<Outcome, StoreError> {
-        let body = self.encrypt(bound_to, &encode_outcome(outcome, kept))?;
+        stored: &StoredOutcome,
+    ) -> Result<StoredOutcome, StoreError> {
+        let body = self.encrypt(bound_to, &encode_outcome(stored))?;
         let id = self.encrypts.id.clone();
-        Ok(Outcome::sealed(
-            HeaderMap::from_iter([(SEALED_WITH, id)]),
-            body,
-        ))
+        let headers = HeaderMap::from_iter([(SEALED_WITH, id)]);
+        Ok(StoredOutcome::full(Outcome::sealed(headers, body)))
     }
 
     /// A nonce and the ciphertext.
@@ -148,7 +145,7 @@ impl EncryptionKeys {
         &self,
         bound_to: &str,
         sealed: &Outcome,
-    ) -> Result<(Outcome, StoredBody), StoreError> {
+    ) -> Result<StoredOutcome, StoreError> {
         let unreadable = |why: String| StoreError::unreadable(why);
         let mut ids = sealed.headers().get_all(SEALED_WITH).iter();
         let (Some(id), None) = (ids.next(), ids.next()) else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redb::Database;
 
-use super::super::notices::Notices;
+use super::super::notifications::Notifications;
 use super::clock::Timeline;
 use super::meta;
 use super::open::Opened;
@@ -22,7 +22,7 @@ pub(super) struct Core {
     /// The lock is held to begin a transaction, never during one.
     slot: RwLock<Slot>,
     pub(super) timeline: Timeline,
-    pub(super) notices: Notices,
+    pub(super) notifications: Notifications,
 }
 
 /// The open file.
@@ -43,7 +43,7 @@ impl Core {
                 outage: None,
             }),
             timeline,
-            notices: Notices::default(),
+            notifications: Notifications::default(),
         }
     }
 

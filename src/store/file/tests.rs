@@ -80,12 +80,7 @@ fn complete(lease: u8, body: &'static str) -> Event {
     Event::Complete {
         claim: claim(lease),
         step: 1,
-        outcome: Arc::new(Outcome::new(
-            http::StatusCode::OK,
-            http::HeaderMap::new(),
-            body,
-        )),
-        kept: StoredBody::Full,
+        stored: Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), body).into(),
         origin: Default::default(),
         ttl: DAY,
     }
@@ -357,10 +352,10 @@ fn a_file_with_a_changed_byte_is_refused_or_read_as_it_was() {
         };
         for key in 0..20 {
             let state = runtime.block_on(store.look(&name(key))).unwrap();
-            let Some(RecordState::Cached { outcome, .. }) = state else {
+            let Some(RecordState::Cached { stored, .. }) = state else {
                 panic!("byte {at}, key {key}: {state:?}");
             };
-            assert_eq!(outcome.body(), "{\"paid\": true}");
+            assert_eq!(stored.outcome.body(), "{\"paid\": true}");
         }
     }
     assert!(refused > 0);

@@ -158,7 +158,7 @@ impl Writer {
             if effect > Effect::Nothing
                 && let Some(name) = command.write.name()
             {
-                contained(|| self.core.notices.notify(name));
+                contained(|| self.core.notifications.notify(name));
             }
             // Nobody may be waiting any more.
             contained(|| drop(command.reply.send(answer)));

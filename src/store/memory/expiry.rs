@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::Shared;
+use super::MemoryShared;
 
 /// Records that expire one after the other are one round of work.
 const PACE: Duration = Duration::from_secs(1);
@@ -20,18 +20,18 @@ const FAR: Duration = Duration::from_secs(24 * 3600);
 /// A task that runs until no record is left, the store is gone, or its runtime
 /// ends.
 pub(super) struct Expiry {
-    store: Weak<Shared>,
+    store: Weak<MemoryShared>,
     /// The store is gone, or has a record that expires sooner than all others.
-    turned: Arc<Notify>,
+    next_expiry_changed: Arc<Notify>,
 }
 
 impl Expiry {
     /// Starts it for a store that has marked itself as having one. Outside of a
     /// runtime nothing is started.
-    pub(super) fn start(store: &Arc<Shared>) {
+    pub(super) fn start(store: &Arc<MemoryShared>) {
         let expiry = Self {
             store: Arc::downgrade(store),
-            turned: store.turned.clone(),
+            next_expiry_changed: store.next_expiry_changed.clone(),
         };
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(expiry.run());
@@ -47,7 +47,7 @@ impl Expiry {
             }
             tokio::select! {
                 biased;
-                () = self.turned.notified() => {}
+                () = self.next_expiry_changed.notified() => {}
                 () = sleep_until(due.clamp(now + PACE, now + FAR)) => {}
             }
         }

@@ -38,8 +38,7 @@ fn completed() -> Event {
     Event::Complete {
         claim: claim(),
         step: 1,
-        outcome: Arc::new(outcome),
-        kept: StoredBody::Full,
+        stored: outcome.into(),
         origin: Default::default(),
         ttl: DAY,
     }

@@ -101,11 +101,11 @@ impl Command {
             }
             Event::TakeOver {
                 claim,
-                seen,
+                revision,
                 watched,
             } => {
                 let claim = whole(claim);
-                let args = terms(&claim, 0).word(seen.lease).word(seen.rev);
+                let args = terms(&claim, 0).word(revision.lease).word(revision.rev);
                 let args = args.word(if watched { "watched" } else { "" });
                 let locked = locked(&claim, Phase::Claimed);
                 (&scripts::TAKE_OVER, args.content(name, &locked))
@@ -129,16 +129,11 @@ impl Command {
             Event::Complete {
                 claim,
                 step,
-                outcome,
-                kept,
+                stored,
                 origin,
                 ttl,
             } => {
-                let content = Content::Cached {
-                    outcome,
-                    kept,
-                    origin,
-                };
+                let content = Content::Cached { stored, origin };
                 let (lease, args) = (claim.lease, terms(&whole(claim), content.room()));
                 let args = args.word(step).word(millis(ttl));
                 let (args, body) = outcome_args(args, name, lease, &content, ttl);
@@ -167,7 +162,7 @@ impl Command {
             }
             Event::Resolve {
                 lease,
-                seen,
+                revision,
                 fingerprint,
                 resolution,
                 origin,
@@ -176,20 +171,19 @@ impl Command {
                 let (lease, content, ttl) = match resolution.outcome() {
                     None => {
                         let content = Content::Released { verdict: None };
-                        (seen.lease, content, RELEASED_FOR)
+                        (revision.lease, content, RELEASED_FOR)
                     }
-                    Some((outcome, kept)) => {
-                        let outcome = outcome.clone();
-                        let content = Content::Cached {
-                            outcome,
-                            kept,
-                            origin,
-                        };
+                    Some(stored) => {
+                        let stored = stored.clone();
+                        let content = Content::Cached { stored, origin };
                         (lease, content, ttl)
                     }
                 };
                 let args = Args::with_room(content.room());
-                let args = args.word(seen.lease).word(seen.rev).word(fingerprint);
+                let args = args
+                    .word(revision.lease)
+                    .word(revision.rev)
+                    .word(fingerprint);
                 let args = args.word(content.words().0).word(lease).word(millis(ttl));
                 let (args, body) = outcome_args(args, name, lease, &content, ttl);
                 apart = body;
@@ -218,7 +212,8 @@ fn outcome_args(
     let (args, body) = args.parted(name, content, limit);
     let is_reduced = matches!(
         content,
-        Content::Cached { outcome, kept, .. } if *kept != StoredBody::Full || outcome.is_sealed()
+        Content::Cached { stored, .. }
+            if stored.body != StoredBody::Full || stored.outcome.is_sealed()
     );
     match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
         Some(body) => (args.word(body.bytes()), Some(body)),

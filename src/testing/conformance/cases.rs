@@ -8,9 +8,11 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::trial::{LONG, Move, SHORT, Version, Wanted, holder, origin, resolved, whichever};
-use crate::outcome::{Outcome, StoredBody};
+use crate::outcome::Outcome;
 use crate::record::Phase::{Claimed, Dispatched};
-use crate::record::{Attempts, Cause, Claim, Event, LeaseId, Phase, Refusal, Resolution, Revision};
+use crate::record::{
+    Attempts, Cause, Claim, Event, LeaseId, Phase, Refusal, Resolution, Revision, StoredOutcome,
+};
 
 use Wanted::{
     Absent, Cached, Done, Held, Indeterminate, Lapsed, Mismatch, NotHolder, Released, StaleStep,
@@ -22,7 +24,7 @@ pub(super) type Case = (&'static str, Vec<(Move, Wanted)>);
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Case> {
     let (a, b, x) = (&holder(b'A'), &holder(b'B'), &holder(b'X'));
-    let refused = || Some(Refusal::Refused(outcome("no")));
+    let refused = || Some(Refusal::Refused(outcome("no").into()));
     let limited = Some(Refusal::RateLimited { retry_after: Duration::from_millis(1500) });
     vec![
         ("an absent key is acquired, and held",
@@ -113,7 +115,7 @@ pub(super) fn all() -> Vec<Case> {
 
         ("an outcome is recorded once and replayed",
             vec![(acquire(a), Done), (complete(a, 0), Done), (acquire(b), Cached), (acquire(a), Cached),
-                (complete(a, 0), Done), (complete_with(a, 5, outcome("another"), StoredBody::Full), Done), (acquire(b), Cached),
+                (complete(a, 0), Done), (complete_with(a, 5, outcome("another").into()), Done), (acquire(b), Cached),
                 (complete(b, 0), NotHolder), (abandon(a, 9), NotHolder), (release(a, 9, None), NotHolder)]),
         ("an outcome is kept for its time",
             vec![(acquire(a), Done), (complete_for(a, 0, SHORT), Done), (acquire(b), Done)]),
@@ -223,19 +225,19 @@ fn fleeting(claim: impl Borrow<Claim>) -> Claim {
 }
 
 pub(super) fn current(event: Event) -> Move {
-    let seen = Version::Current;
-    Move { event, seen }
+    let revision = Version::Current;
+    Move { event, revision }
 }
 
 /// A command sent again, or late: with the version of its time.
 fn again(step: Move) -> Move {
-    let seen = Version::Before;
-    Move { seen, ..step }
+    let revision = Version::Before;
+    Move { revision, ..step }
 }
 
 fn foreign(step: Move) -> Move {
-    let seen = Version::Foreign;
-    Move { seen, ..step }
+    let revision = Version::Foreign;
+    Move { revision, ..step }
 }
 
 pub(super) fn acquire(claim: impl Borrow<Claim>) -> Move {
@@ -253,7 +255,7 @@ pub(super) fn take_over(claim: impl Borrow<Claim>) -> Move {
     };
     current(Event::TakeOver {
         claim,
-        seen: unseen(),
+        revision: unseen(),
         watched: false,
     })
 }
@@ -286,25 +288,18 @@ pub(super) fn complete_for(claim: impl Borrow<Claim>, step: u32, ttl: Duration) 
     current(Event::Complete {
         claim,
         step,
-        outcome,
-        kept: StoredBody::Full,
+        stored: outcome.into(),
         origin: origin(),
         ttl,
     })
 }
 
-pub(super) fn complete_with(
-    claim: impl Borrow<Claim>,
-    step: u32,
-    outcome: Arc<Outcome>,
-    kept: StoredBody,
-) -> Move {
+pub(super) fn complete_with(claim: impl Borrow<Claim>, step: u32, stored: StoredOutcome) -> Move {
     let claim = claim.borrow().clone();
     current(Event::Complete {
         claim,
         step,
-        outcome,
-        kept,
+        stored,
         origin: origin(),
         ttl: LONG,
     })
@@ -341,7 +336,7 @@ pub(super) fn resolve(applied: Option<&str>) -> Move {
 fn resolve_with(resolution: Resolution) -> Move {
     current(Event::Resolve {
         lease: LeaseId::from_bytes([b'R'; 16]),
-        seen: unseen(),
+        revision: unseen(),
         fingerprint: whichever(),
         resolution,
         origin: resolved(),

@@ -9,14 +9,15 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::cases::{Case, acquire, complete_with, release, take_over};
 use super::trial::{Wanted, holder};
 use crate::outcome::{Outcome, StoredBody};
-use crate::record::{MAX_REFUSAL_BYTES, Refusal};
+use crate::record::{MAX_REFUSAL_BYTES, Refusal, StoredOutcome};
 
 pub(super) fn all() -> Vec<Case> {
     let (a, b) = (&holder(b'A'), &holder(b'B'));
-    let replayed = |name, outcome: Arc<Outcome>, kept| {
+    let replayed = |name, outcome: Arc<Outcome>, body| {
+        let stored = StoredOutcome { outcome, body };
         let steps = vec![
             (acquire(a), Wanted::Done),
-            (complete_with(a, 0, outcome, kept), Wanted::Done),
+            (complete_with(a, 0, stored), Wanted::Done),
             (acquire(b), Wanted::Cached),
             (take_over(b), Wanted::Cached),
         ];
@@ -101,17 +102,21 @@ pub(super) fn all() -> Vec<Case> {
         ),
         handed_on(
             "a refusal is handed to those who waited",
-            Refusal::Refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])),
+            refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])),
         ),
         handed_on(
             "what may be kept of a refusal is handed to those who waited, as just that",
-            Refusal::Refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])).sensitive(),
+            refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])).sensitive(),
         ),
         handed_on(
             "the largest refusal is handed to those who waited",
-            Refusal::Refused(outcome(403, vec![0xff; MAX_REFUSAL_BYTES], &[])),
+            refused(outcome(403, vec![0xff; MAX_REFUSAL_BYTES], &[])),
         ),
     ]
+}
+
+fn refused(outcome: Arc<Outcome>) -> Refusal {
+    Refusal::Refused(StoredOutcome::full(outcome))
 }
 
 fn outcome(status: u16, body: impl Into<Bytes>, headers: &[(&'static str, &[u8])]) -> Arc<Outcome> {

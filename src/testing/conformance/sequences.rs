@@ -14,7 +14,7 @@ use super::cases::{
 };
 use super::trial::{LONG, Move, SHORT, Version, holder};
 use crate::outcome::StoredBody;
-use crate::record::{Claim, Event, Phase, Refusal};
+use crate::record::{Claim, Event, Phase, Refusal, StoredOutcome};
 
 /// How many sequences one run sends.
 const SEQUENCES: usize = 128;
@@ -60,7 +60,7 @@ async fn run(suite: &Suite<'_>, steps: Vec<Move>) -> Result<(), String> {
 
 fn sequences() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec((moves(), versions()), 1..24).prop_map(|steps| {
-        let with_version = |(step, seen)| Move { seen, ..step };
+        let with_version = |(step, revision)| Move { revision, ..step };
         steps.into_iter().map(with_version).collect()
     })
 }
@@ -83,7 +83,11 @@ fn moves() -> impl Strategy<Value = Move> {
         5 => (claims(), steps(), phases).prop_map(|(claim, step, phase)| enter(claim, step, phase)),
         1 => (claims(), steps(), times()).prop_map(|(claim, step, ttl)| complete_for(claim, step, ttl)),
         1 => (claims(), steps()).prop_map(|(claim, step)| {
-            complete_with(claim, step, outcome("another"), StoredBody::OmittedTooLarge)
+            let stored = StoredOutcome {
+                outcome: outcome("another"),
+                body: StoredBody::OmittedTooLarge,
+            };
+            complete_with(claim, step, stored)
         }),
         3 => (claims(), steps(), verdicts()).prop_map(|(claim, step, verdict)| release(claim, step, verdict)),
         2 => (claims(), steps()).prop_map(|(claim, step)| abandon(claim, step)),
@@ -121,6 +125,6 @@ fn verdicts() -> impl Strategy<Value = Option<Refusal>> {
     prop_oneof![
         Just(None),
         Just(Some(Refusal::RateLimited { retry_after })),
-        Just(Some(Refusal::Refused(outcome("no")))),
+        Just(Some(Refusal::Refused(outcome("no").into()))),
     ]
 }

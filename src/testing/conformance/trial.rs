@@ -32,7 +32,7 @@ const SOON: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(super) struct Move {
     pub(super) event: Event,
-    pub(super) seen: Version,
+    pub(super) revision: Version,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +147,7 @@ impl<'a> Trial<'a> {
         let event = self.resolved(step);
         let _ = write!(self.history, "\n  {event:?}");
         let current = self.expected.as_ref().map(|(record, left)| (record, *left));
-        let seen = current.map(|(record, _)| record.seen());
+        let revision = current.map(|(record, _)| record.revision());
         let (next, should) = record::apply(current, &event);
         let answer = match self.store.apply(&self.name, event).await {
             Ok(answer) => answer,
@@ -160,9 +160,9 @@ impl<'a> Trial<'a> {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != kind(&should)) {
             return Err(self.report(&format!("{answer:?}"), &format!("{wanted:?}")));
         }
-        let changed = next.as_ref().map(|(record, _)| record.seen()) != seen;
-        if let Some(seen) = seen.filter(|_| changed) {
-            self.before = seen;
+        let changed = next.as_ref().map(|(record, _)| record.revision()) != revision;
+        if let Some(revision) = revision.filter(|_| changed) {
+            self.before = revision;
         }
         self.expected = next;
         self.look().await?;
@@ -220,10 +220,10 @@ impl<'a> Trial<'a> {
 
     fn resolved(&self, step: Move) -> Event {
         let current = match &self.expected {
-            Some((record, _)) => record.seen(),
+            Some((record, _)) => record.revision(),
             None => self.before,
         };
-        let version = match step.seen {
+        let version = match step.revision {
             Version::Current => current,
             Version::Before => self.before,
             Version::Foreign => Revision {
@@ -232,8 +232,8 @@ impl<'a> Trial<'a> {
             },
         };
         let mut event = step.event;
-        if let Event::TakeOver { seen, .. } | Event::Resolve { seen, .. } = &mut event {
-            *seen = version;
+        if let Event::TakeOver { revision, .. } | Event::Resolve { revision, .. } = &mut event {
+            *revision = version;
         }
         if let Event::Resolve { fingerprint, .. } = &mut event
             && *fingerprint == whichever()

@@ -52,8 +52,8 @@ async fn one_of_many_takes_over(suite: &Suite<'_>) {
     };
     let answers = join_all(crowd().map(|claim| {
         let mut step = take_over(claim);
-        if let Event::TakeOver { seen, .. } = &mut step.event {
-            *seen = state.seen();
+        if let Event::TakeOver { revision, .. } = &mut step.event {
+            *revision = state.revision();
         }
         send(suite.store, &name, step)
     }))
@@ -159,8 +159,11 @@ async fn records_are_listed(suite: &Suite<'_>) {
         let listed = walk(suite.store, namespace, query(ListQuery::all())).await;
         assert_eq!(keys(&listed), sorted(&all), "{CASE}, {limit} a page");
         for (_, state) in &listed {
-            if let RecordState::Cached { outcome, .. } = state {
-                assert!(outcome.body().is_empty(), "{CASE}: a list has no bodies");
+            if let RecordState::Cached { stored, .. } = state {
+                assert!(
+                    stored.outcome.body().is_empty(),
+                    "{CASE}: a list has no bodies"
+                );
             }
         }
     }

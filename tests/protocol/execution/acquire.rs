@@ -204,13 +204,13 @@ async fn a_lease_that_lapsed_before_its_holder_heard_of_it_is_no_lost_request() 
     let mut first = true;
     let store = Meanwhile::new(move |event| match event {
         Event::Acquire { claim } if std::mem::take(&mut first) => {
-            let seen = Revision {
+            let revision = Revision {
                 rev: 1,
                 lease: claim.lease,
             };
             let take_over = Event::TakeOver {
                 claim: another(7, claim.fingerprint),
-                seen,
+                revision,
                 watched: false,
             };
             Around {
@@ -238,7 +238,9 @@ async fn who_comes_second_is_told_so_at_once() {
     for mine in [true, false] {
         let mut first = true;
         let store = Meanwhile::new(move |event| match event {
-            Event::TakeOver { claim, seen, .. } if std::mem::take(&mut first) => {
+            Event::TakeOver {
+                claim, revision, ..
+            } if std::mem::take(&mut first) => {
                 let theirs = if mine {
                     claim.fingerprint
                 } else {
@@ -246,7 +248,7 @@ async fn who_comes_second_is_told_so_at_once() {
                 };
                 let taken = Event::TakeOver {
                     claim: another(7, theirs),
-                    seen: *seen,
+                    revision: *revision,
                     watched: false,
                 };
                 Around {

@@ -13,12 +13,12 @@ pub const OPERATOR: Lease = 6;
 
 /// A version of the record that somebody saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Version {
+pub struct Revision {
     pub rev: u8,
     pub lease: Lease,
 }
 
-impl Version {
+impl Revision {
     pub const NONE: Self = Self { rev: 0, lease: 0 };
 }
 
@@ -47,7 +47,7 @@ pub struct Command {
     pub verb: Verb,
     pub lease: Lease,
     pub step: u8,
-    pub seen: Version,
+    pub revision: Revision,
 }
 
 impl Command {
@@ -55,7 +55,7 @@ impl Command {
         verb: Verb::None,
         lease: 0,
         step: 0,
-        seen: Version::NONE,
+        revision: Revision::NONE,
     };
 }
 
@@ -65,16 +65,20 @@ impl fmt::Display for Command {
             verb,
             lease,
             step,
-            seen,
+            revision,
         } = self;
         match verb {
             Verb::None => write!(f, "-"),
             Verb::Acquire | Verb::Extend => write!(f, "{verb:?} of lease {lease}"),
             Verb::TakeOver | Verb::TakeOverWatched => {
-                write!(f, "{verb:?} by lease {lease} of rev {}", seen.rev)
+                write!(f, "{verb:?} by lease {lease} of rev {}", revision.rev)
             }
             Verb::ResolveNotApplied | Verb::ResolveApplied => {
-                write!(f, "{verb:?} of lease {}, rev {}", seen.lease, seen.rev)
+                write!(
+                    f,
+                    "{verb:?} of lease {}, rev {}",
+                    revision.lease, revision.rev
+                )
             }
             _ => write!(f, "{verb:?} of lease {lease}, step {step}"),
         }

@@ -3,7 +3,7 @@
 //! and it sends even where its own clock would have told it that its lease has
 //! lapsed: the model's holders are less careful than the crate's.
 
-use super::command::{Command, Lease, Verb, Version};
+use super::command::{Command, Lease, Revision, Verb};
 use super::store::{Kind, Reply};
 
 /// Attempts of one execution.
@@ -60,7 +60,7 @@ pub struct Holder {
     /// The step of its next command, or of its last where it has none.
     pub step: u8,
     /// What it is to take over.
-    pub seen: Version,
+    pub revision: Revision,
     /// Attempts that failed.
     pub tries: u8,
     /// Whether the fate of one of them is unknown.
@@ -96,7 +96,7 @@ impl Holder {
         at: At::Idle,
         leases: 0,
         step: 0,
-        seen: Version::NONE,
+        revision: Revision::NONE,
         tries: 0,
         unproven: false,
         renewed: false,
@@ -147,7 +147,7 @@ impl Holder {
             verb,
             lease,
             step,
-            seen: self.seen,
+            revision: self.revision,
         })
     }
 
@@ -174,7 +174,7 @@ impl Holder {
             verb,
             lease,
             step,
-            seen: Version::NONE,
+            revision: Revision::NONE,
         })
     }
 
@@ -186,7 +186,7 @@ impl Holder {
             (At::Acquire, Reply::Is(rec)) => match rec.kind {
                 Kind::Dispatched if rec.lease == lease => self.at(At::Verify),
                 Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
-                    self.take_over(rec.version())
+                    self.take_over(rec.revision())
                 }
                 // Somebody lapsed it before this holder was told that it had
                 // it: nothing was sent, and that is the proof. A lease is that of
@@ -194,19 +194,19 @@ impl Holder {
                 Kind::Claimed | Kind::Indeterminate | Kind::Released if rec.lease == lease => {
                     self.give_up()
                 }
-                Kind::Released => self.take_over(rec.version()),
+                Kind::Released => self.take_over(rec.revision()),
                 _ => self.rest(At::Idle),
             },
             (At::TakeOver, Reply::Done) => Self {
-                seen: Version::NONE,
+                revision: Revision::NONE,
                 renewed: false,
                 ..self.next(At::Claimed)
             },
             (At::TakeOver, Reply::Is(rec)) => match rec.kind {
                 Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
-                    self.take_over(rec.version())
+                    self.take_over(rec.revision())
                 }
-                Kind::Released if rec.lease != lease => self.take_over(rec.version()),
+                Kind::Released if rec.lease != lease => self.take_over(rec.revision()),
                 _ => self.give_up(),
             },
             (At::Claimed, Reply::Done) => self.at(At::Dispatched),
@@ -319,7 +319,7 @@ impl Holder {
         Self {
             at,
             step: self.step + 1,
-            seen: Version::NONE,
+            revision: Revision::NONE,
             tries: 0,
             unproven: false,
             renewed: false,
@@ -327,11 +327,11 @@ impl Holder {
         }
     }
 
-    fn take_over(self, seen: Version) -> Self {
-        let renewed = self.renewed && seen == self.seen;
+    fn take_over(self, revision: Revision) -> Self {
+        let renewed = self.renewed && revision == self.revision;
         Self {
             at: At::TakeOver,
-            seen,
+            revision,
             renewed,
             ..self
         }

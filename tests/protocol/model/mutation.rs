@@ -47,7 +47,7 @@ impl Mutation {
     ) -> (Rec, Reply) {
         let locked = matches!(rec.kind, Kind::Claimed | Kind::Dispatched);
         let unseen = Command {
-            seen: rec.version(),
+            revision: rec.revision(),
             ..command
         };
         match (self, command.verb) {

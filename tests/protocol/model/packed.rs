@@ -1,6 +1,6 @@
 //! A [`State`] in 128 bits, so that tens of millions fit into memory.
 
-use super::command::{Command, Verb, Version};
+use super::command::{Command, Revision, Verb};
 use super::holder::{At, Holder};
 use super::state::State;
 use super::store::{Kind, Rec};
@@ -53,10 +53,10 @@ pub fn pack(state: &State) -> u128 {
     let mut word = Word(0);
     for holder in &state.holders {
         // Only who takes over has seen something, and then nothing else.
-        let aside = holder.seen != Version::NONE;
+        let aside = holder.revision != Revision::NONE;
         assert!(!aside || holder.step == 0 && holder.tries == 0);
         let value = if aside {
-            seen(holder.seen)
+            packed(holder.revision)
         } else {
             u64::from(holder.step)
         };
@@ -72,7 +72,7 @@ pub fn pack(state: &State) -> u128 {
         word.push(4, command.verb as u64);
         word.push(3, command.lease.into());
         word.push(4, command.step.into());
-        word.push(8, seen(command.seen));
+        word.push(8, packed(command.revision));
     }
     let Rec {
         kind,
@@ -112,13 +112,13 @@ pub fn unpack(number: u128) -> State {
         live,
     };
     let delayed = [(); 2].map(|()| {
-        let seen = version(word.pop(8));
+        let revision = unpacked(word.pop(8));
         let (step, lease) = (word.pop(4), word.pop(3));
         Command {
             verb: VERBS[usize::from(word.pop(4))],
             lease,
             step,
-            seen,
+            revision,
         }
     });
     let holders = [(); 3].map(|()| {
@@ -126,17 +126,17 @@ pub fn unpack(number: u128) -> State {
         let unproven = word.pop(1) == 1;
         let (tries, value) = (word.pop(2), word.pop(8));
         let aside = word.pop(1) == 1;
-        let (seen, step) = if aside {
-            (version(value), 0)
+        let (revision, step) = if aside {
+            (unpacked(value), 0)
         } else {
-            (Version::NONE, value)
+            (Revision::NONE, value)
         };
         let leases = word.pop(2);
         Holder {
             at: PLACES[usize::from(word.pop(4))],
             leases,
             step,
-            seen,
+            revision,
             tries,
             unproven,
             renewed,
@@ -155,13 +155,13 @@ pub fn unpack(number: u128) -> State {
     }
 }
 
-fn seen(Version { rev, lease }: Version) -> u64 {
+fn packed(Revision { rev, lease }: Revision) -> u64 {
     assert!(rev < 32 && lease < 8);
     u64::from(rev) << 3 | u64::from(lease)
 }
 
-fn version(value: u8) -> Version {
-    Version {
+fn unpacked(value: u8) -> Revision {
+    Revision {
         rev: value >> 3,
         lease: value & 7,
     }

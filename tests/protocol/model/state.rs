@@ -1,6 +1,6 @@
 //! A state of the model's world: what it takes to tell two of them apart.
 
-use super::command::{Command, Lease, Version};
+use super::command::{Command, Lease, Revision};
 use super::holder::{Holder, Policy};
 use super::store::Rec;
 
@@ -38,24 +38,26 @@ impl State {
     /// A lease begins anew: who watches it may no longer think that it has lapsed.
     pub fn renew(&mut self, lease: Lease) {
         for holder in &mut self.holders {
-            holder.renewed |= holder.seen != Version::NONE && holder.seen.lease == lease;
+            holder.renewed |= holder.revision != Revision::NONE && holder.revision.lease == lease;
         }
     }
 
     pub fn renumber(&mut self) {
         const NOW: u8 = 2;
-        let now = self.rec.version();
-        let seen = self.holders.iter_mut().map(|holder| &mut holder.seen);
-        for seen in seen.chain(self.delayed.iter_mut().map(|command| &mut command.seen)) {
-            let current = now.rev > 0 && *seen == now;
-            *seen = if current {
-                Version { rev: NOW, ..now }
+        let now = self.rec.revision();
+        let revisions = self.holders.iter_mut().map(|holder| &mut holder.revision);
+        for revision in
+            revisions.chain(self.delayed.iter_mut().map(|command| &mut command.revision))
+        {
+            let current = now.rev > 0 && *revision == now;
+            *revision = if current {
+                Revision { rev: NOW, ..now }
             } else {
-                Version::NONE
+                Revision::NONE
             };
         }
         for holder in &mut self.holders {
-            holder.renewed &= holder.seen != Version::NONE;
+            holder.renewed &= holder.revision != Revision::NONE;
         }
         if now.rev > 0 {
             self.rec.rev = NOW;

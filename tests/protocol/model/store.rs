@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use genesys_once::record::{
     Answer, Attempts, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState,
-    Revision, apply,
+    Revision as RecordRevision, apply,
 };
-use genesys_once::{Fingerprint, Outcome, Resolution, StoredBody};
+use genesys_once::{Fingerprint, Outcome, Resolution};
 
-use super::command::{Command, Lease, NEWCOMER, Verb, Version};
+use super::command::{Command, Lease, NEWCOMER, Revision, Verb};
 use super::mutation::Mutation;
 use super::search::Fast;
 
@@ -139,11 +139,10 @@ impl Store {
             }
             Kind::Cached | Kind::Resolved => (
                 Content::Cached {
-                    outcome: match rec.kind {
-                        Kind::Resolved => self.resolved.clone(),
-                        _ => self.outcome.clone(),
+                    stored: match rec.kind {
+                        Kind::Resolved => self.resolved.clone().into(),
+                        _ => self.outcome.clone().into(),
                     },
-                    kept: StoredBody::Full,
                     origin: Default::default(),
                 },
                 RESULT,
@@ -187,7 +186,7 @@ impl Store {
                 phase: Phase::Dispatched,
                 ..
             } => Kind::Dispatched,
-            Content::Cached { outcome, .. } if *outcome == self.resolved => Kind::Resolved,
+            Content::Cached { stored, .. } if stored.outcome == self.resolved => Kind::Resolved,
             Content::Cached { .. } => Kind::Cached,
             Content::Indeterminate { .. } => Kind::Indeterminate,
             Content::Released { .. } => Kind::Released,
@@ -214,7 +213,7 @@ impl Store {
             verb,
             lease,
             step,
-            seen,
+            revision,
         } = command;
         let claim = Claim {
             lease: self.leases[usize::from(lease)],
@@ -225,16 +224,16 @@ impl Store {
             about: Default::default(),
         };
         let step = u32::from(step);
-        let seen = Revision {
-            rev: seen.rev.into(),
-            lease: self.leases[usize::from(seen.lease)],
+        let revision = RecordRevision {
+            rev: revision.rev.into(),
+            lease: self.leases[usize::from(revision.lease)],
         };
         match verb {
             Verb::None => unreachable!("a free place is never delivered"),
             Verb::Acquire => Event::Acquire { claim },
             Verb::TakeOver | Verb::TakeOverWatched => Event::TakeOver {
                 claim,
-                seen,
+                revision,
                 watched: verb == Verb::TakeOverWatched,
             },
             Verb::Extend => Event::Extend {
@@ -256,12 +255,11 @@ impl Store {
                 phase: Phase::Dispatched,
             },
             Verb::Complete => {
-                let outcome = self.outcome.clone();
+                let stored = self.outcome.clone().into();
                 Event::Complete {
                     claim,
                     step,
-                    outcome,
-                    kept: StoredBody::Full,
+                    stored,
                     origin: Default::default(),
                     ttl: RESULT,
                 }
@@ -277,7 +275,7 @@ impl Store {
             }
             Verb::ResolveNotApplied | Verb::ResolveApplied => Event::Resolve {
                 lease: claim.lease,
-                seen,
+                revision,
                 fingerprint: claim.fingerprint,
                 resolution: match verb {
                     Verb::ResolveApplied => Resolution::applied(self.resolved.clone()),
@@ -299,12 +297,12 @@ impl Store {
                 Reply::Is(Rec::ABSENT)
             }
             Answer::Is(Some(state)) | Answer::Lost(state) => {
-                let seen = state.seen();
-                let seen = Version {
-                    rev: seen.rev as u8,
-                    lease: self.lease(seen.lease),
+                let revision = state.revision();
+                let revision = Revision {
+                    rev: revision.rev as u8,
+                    lease: self.lease(revision.lease),
                 };
-                assert_eq!(seen, next.version(), "the answer is not the record");
+                assert_eq!(revision, next.revision(), "the answer is not the record");
                 let live = matches!(state,
                     RecordState::Locked { lease_left, .. } if lease_left > Duration::ZERO);
                 assert_eq!(live, next.live, "the answer is not the record");
@@ -324,8 +322,8 @@ impl Rec {
         live: false,
     };
 
-    pub fn version(self) -> Version {
-        Version {
+    pub fn revision(self) -> Revision {
+        Revision {
             rev: self.rev,
             lease: self.lease,
         }

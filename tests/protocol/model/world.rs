@@ -2,7 +2,7 @@
 //! under way, and everything that may happen next. Time is one bit: a lease
 //! lives, or it has lapsed, and it may lapse at any moment.
 
-use super::command::{Command, Lease, NEWCOMER, OPERATOR, Verb, Version};
+use super::command::{Command, Lease, NEWCOMER, OPERATOR, Revision, Verb};
 use super::holder::{At, Holder, Policy};
 use super::label::{Label, label};
 use super::mutation::Mutation;
@@ -247,7 +247,7 @@ impl World {
             verb,
             lease: OPERATOR + 1 - state.resolutions,
             step: 0,
-            seen: state.rec.version(),
+            revision: state.rec.revision(),
         };
         let (rec, _) = self.store.apply(state.rec, command);
         let sent = State {
@@ -342,15 +342,15 @@ impl World {
         if !quiet || !state.holders.iter().all(|holder| holder.rests()) {
             return false;
         }
-        let ask = |verb, seen| Command {
+        let ask = |verb, revision| Command {
             verb,
             lease: NEWCOMER,
             step: 0,
-            seen,
+            revision,
         };
         let (mut rec, mut reply) = self
             .store
-            .apply(state.rec, ask(Verb::Acquire, Version::NONE));
+            .apply(state.rec, ask(Verb::Acquire, Revision::NONE));
         for _ in 0..3 {
             let verb = match reply {
                 Reply::Done => return rec.lease == NEWCOMER && rec.live,
@@ -362,14 +362,14 @@ impl World {
                     kind: Kind::Indeterminate,
                     ..
                 }) => {
-                    let resolve = ask(Verb::ResolveNotApplied, rec.version());
+                    let resolve = ask(Verb::ResolveNotApplied, rec.revision());
                     rec = self.store.apply(rec, resolve).0;
                     Verb::TakeOver
                 }
                 _ if self.config.lapses => Verb::TakeOver,
                 _ => Verb::TakeOverWatched,
             };
-            (rec, reply) = self.store.apply(rec, ask(verb, rec.version()));
+            (rec, reply) = self.store.apply(rec, ask(verb, rec.revision()));
         }
         false
     }

@@ -223,12 +223,12 @@ impl World {
             history.push((now, whose));
         }
         drop(state);
-        let version = |state: Option<&RecordState>| state.map(RecordState::seen);
+        let version = |state: Option<&RecordState>| state.map(RecordState::revision);
         let changed = version(before) != version(after);
-        if let Some(RecordState::Cached { outcome, left, .. }) = after
+        if let Some(RecordState::Cached { stored, left, .. }) = after
             && changed
         {
-            if let Some((label, source)) = self.identify(outcome) {
+            if let Some((label, source)) = self.identify(&stored.outcome) {
                 self.tell(|| {
                     format!(
                         "RECORDED for {}: {label} {source:?} for {left:?}",
@@ -266,11 +266,11 @@ impl World {
         }
         if let (
             Event::TakeOver { .. },
-            Some(RecordState::Locked { seen, .. }),
+            Some(RecordState::Locked { revision, .. }),
             Some(RecordState::Indeterminate { .. }),
         ) = (event, before, after)
         {
-            self.judge_lost_lease(engine, name, &seen.lease.to_string());
+            self.judge_lost_lease(engine, name, &revision.lease.to_string());
         }
     }
 

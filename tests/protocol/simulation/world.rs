@@ -250,9 +250,11 @@ impl World {
         let at = (engine, life, name.clone());
         match state {
             Some(RecordState::Locked {
-                lease_left, seen, ..
+                lease_left,
+                revision,
+                ..
             }) if !lease_left.is_zero() => {
-                let lease = (engine, life, name.clone(), seen.lease.to_string());
+                let lease = (engine, life, name.clone(), revision.lease.to_string());
                 let now = Instant::now();
                 let mut state = self.state();
                 if state.own.contains(&(engine, life, lease.3.clone())) {
@@ -293,7 +295,7 @@ impl World {
     ) -> usize {
         let now = Instant::now();
         let lease = match self.store.state(&name) {
-            Some(RecordState::Locked { seen, .. }) => Some(seen.lease.to_string()),
+            Some(RecordState::Locked { revision, .. }) => Some(revision.lease.to_string()),
             _ => None,
         };
         let sent = Sent {

@@ -188,7 +188,10 @@ mod redis {
         let event = complete(1, reduced.clone(), StoredBody::OmittedTooLarge);
         let answer = store.apply(&name(1), event).await.unwrap();
         assert_eq!(answer, Answer::Done);
-        let (outcome, kept) = read(store.look(&name(1)).await).unwrap();
-        assert_eq!((&*outcome, kept), (&reduced, StoredBody::OmittedTooLarge));
+        let (outcome, stored_body) = read(store.look(&name(1)).await).unwrap();
+        assert_eq!(
+            (&*outcome, stored_body),
+            (&reduced, StoredBody::OmittedTooLarge)
+        );
     }
 }

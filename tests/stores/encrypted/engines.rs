@@ -124,7 +124,7 @@ async fn a_resolved_outcome_is_encrypted_and_replayed() {
     assert_eq!(**replay.outcome(), found);
     let name = genesys_once::RecordName::new(engine.namespace().clone(), key());
     match inner.look(&name).await.unwrap() {
-        Some(RecordState::Cached { outcome, .. }) => assert!(outcome.is_sealed()),
+        Some(RecordState::Cached { stored, .. }) => assert!(stored.outcome.is_sealed()),
         state => panic!("{state:?}"),
     }
 }

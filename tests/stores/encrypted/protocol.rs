@@ -180,10 +180,10 @@ async fn what_a_caller_called_a_request_is_sealed_and_copied() {
     };
     check().await;
     tokio::time::advance(super::LONG).await;
-    let seen = store.look(&name(1)).await.unwrap().unwrap().seen();
+    let revision = store.look(&name(1)).await.unwrap().unwrap().revision();
     let take_over = Event::TakeOver {
         claim: other,
-        seen,
+        revision,
         watched: false,
     };
     match store.apply(&name(1), take_over).await.unwrap() {

@@ -70,11 +70,11 @@ impl Store for Tampered {
 
 fn outcome_in(state: &mut RecordState) -> &mut Outcome {
     match state {
-        RecordState::Cached { outcome, .. }
+        RecordState::Cached { stored, .. }
         | RecordState::Released {
-            verdict: Some(Refusal::Refused(outcome)),
+            verdict: Some(Refusal::Refused(stored)),
             ..
-        } => Arc::make_mut(outcome),
+        } => Arc::make_mut(&mut stored.outcome),
         state => panic!("{state:?}"),
     }
 }
@@ -155,13 +155,13 @@ async fn nothing_is_opened_in_another_place() {
     });
     wrong.push(("fingerprint", read(store.look(&name(1)).await)));
     inner.change(|state| match state {
-        RecordState::Cached { seen, .. } => seen.lease = LeaseId::from_bytes([8; 16]),
+        RecordState::Cached { revision, .. } => revision.lease = LeaseId::from_bytes([8; 16]),
         state => panic!("{state:?}"),
     });
     wrong.push(("lease", read(store.look(&name(1)).await)));
     inner.change(|state| {
-        let outcome = Arc::new(outcome_in(state).clone());
-        *state = released(state, Refusal::Refused(outcome));
+        let outcome = outcome_in(state).clone();
+        *state = released(state, Refusal::Refused(outcome.into()));
     });
     assert!(is_silent(store.look(&name(1)).await), "kind");
     for (what, result) in wrong {
@@ -225,7 +225,7 @@ async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
 
 /// A released record of the same version, as its own store would read it.
 fn released(state: &RecordState, refusal: Refusal) -> RecordState {
-    let Revision { rev, lease } = state.seen();
+    let Revision { rev, lease } = state.revision();
     let record = Record {
         rev,
         lease,

@@ -229,8 +229,7 @@ async fn run(acts: Vec<Act>) {
                 let Event::Complete {
                     claim,
                     step,
-                    outcome,
-                    kept,
+                    stored,
                     ..
                 } = complete(key)
                 else {
@@ -240,8 +239,7 @@ async fn run(acts: Vec<Act>) {
                     origin: Default::default(),
                     claim,
                     step,
-                    outcome,
-                    kept,
+                    stored,
                     ttl,
                 };
                 done(&store, key, event).await;

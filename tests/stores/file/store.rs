@@ -140,17 +140,17 @@ async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
     );
 
     // The claim may be taken at once, the lost request only once resolved.
-    let state = take_over(&store, 2, released.seen()).await;
+    let state = take_over(&store, 2, released.revision()).await;
     assert_eq!(state, Answer::Done);
     let lost = store.look(&name(1)).await.unwrap().unwrap();
-    let refused = take_over(&store, 1, lost.seen()).await;
+    let refused = take_over(&store, 1, lost.revision()).await;
     assert!(matches!(
         refused,
         Answer::Is(Some(RecordState::Indeterminate { .. }))
     ));
     let resolve = Event::Resolve {
         lease: LeaseId::random(),
-        seen: lost.seen(),
+        revision: lost.revision(),
         fingerprint: lost.fingerprint(),
         resolution: Resolution::not_applied(),
         origin: Default::default(),
@@ -162,7 +162,7 @@ async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
     drop(store);
     let store = open();
     let state = store.look(&name(1)).await.unwrap().unwrap();
-    assert_eq!(state.seen().rev, lost.seen().rev + 1);
+    assert_eq!(state.revision().rev, lost.revision().rev + 1);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn leases_lapse_and_records_expire_by_the_stores_clock() {
 
     clock.advance(LEASE);
     let lapsed = store.look(&name(1)).await.unwrap().unwrap();
-    assert_eq!(take_over(&store, 1, lapsed.seen()).await, Answer::Done);
+    assert_eq!(take_over(&store, 1, lapsed.revision()).await, Answer::Done);
     clock.advance(TTL - LEASE - Duration::from_millis(1));
     assert_cached(2, store.look(&name(2)).await.unwrap());
 
@@ -282,7 +282,7 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
     assert_eq!(two.len(), 2);
     let resolve = Event::Resolve {
         lease: LeaseId::random(),
-        seen: listed[0].1.seen(),
+        revision: listed[0].1.revision(),
         fingerprint: listed[0].1.fingerprint(),
         resolution: Resolution::not_applied(),
         origin: Default::default(),

@@ -7,8 +7,7 @@ use super::*;
 fn record_says_that_its_body_is_apart() {
     let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "0123456789");
     let content = Content::Cached {
-        outcome: Arc::new(outcome),
-        kept: StoredBody::Full,
+        stored: outcome.into(),
         origin: Default::default(),
     };
     let mut whole = Vec::new();
@@ -34,18 +33,19 @@ fn record_says_that_its_body_is_apart() {
     let (record, length) = Record::decode_parted(&name(), &bytes).unwrap();
     assert_eq!(length, Some(10));
     let with = record.clone().with_body(Some("0123456789".into())).unwrap();
-    let Content::Cached { outcome, kept, .. } = with.content else {
+    let Content::Cached { stored, .. } = with.content else {
         panic!("not cached");
     };
     assert_eq!(
-        (&outcome.body()[..], kept),
+        (&stored.outcome.body()[..], stored.body),
         (&b"0123456789"[..], StoredBody::Full)
     );
-    let Content::Cached { outcome, kept, .. } = record.with_body(None).unwrap().content else {
+    let Content::Cached { stored, .. } = record.with_body(None).unwrap().content else {
         panic!("not cached");
     };
-    let told = (outcome.status(), outcome.body().len(), kept);
-    assert_eq!(told, (StatusCode::OK, 0, StoredBody::OmittedTooLarge));
+    let outcome = &stored.outcome;
+    let left = (outcome.status(), outcome.body().len(), stored.body);
+    assert_eq!(left, (StatusCode::OK, 0, StoredBody::OmittedTooLarge));
     // What follows is no body of this record.
     let longer = [&bytes[..], b"0123456789"].concat();
     assert!(Record::decode_parted(&name(), &longer).is_err());
@@ -57,8 +57,7 @@ fn sealed_outcome_without_its_body_is_unreadable() {
     let outcome = Outcome::sealed(HeaderMap::new(), vec![0xff; 50]);
     let mut parted = Vec::new();
     let content = Content::Cached {
-        outcome: Arc::new(outcome),
-        kept: StoredBody::Full,
+        stored: outcome.into(),
         origin: Default::default(),
     };
     assert!(content.write_parted(&name(), &mut parted, 10).is_some());
@@ -70,9 +69,9 @@ fn sealed_outcome_without_its_body_is_unreadable() {
         .clone()
         .with_body(Some(vec![0xff; 50].into()))
         .unwrap();
-    let Content::Cached { outcome, .. } = whole.content else {
+    let Content::Cached { stored, .. } = whole.content else {
         panic!("not cached");
     };
-    assert!(outcome.is_sealed() && outcome.body().len() == 50);
+    assert!(stored.outcome.is_sealed() && stored.outcome.body().len() == 50);
     assert!(record.with_body(None).unwrap_err().is_unreadable());
 }

@@ -26,13 +26,13 @@ fn what_only_people_read_blocks_no_key() {
         assert_ne!(changed, text, "{from}");
         let read = decode(changed.as_bytes()).unwrap();
         assert_eq!(
-            (read.seen(), read.step),
-            (record.seen(), record.step),
+            (read.revision(), read.step),
+            (record.revision(), record.step),
             "{to}"
         );
     }
     let whole = Content::Released {
-        verdict: Some(Refusal::Refused(outcome("no"))),
+        verdict: Some(Refusal::Refused(outcome("no").into())),
     };
     let text = String::from_utf8(encode(&super::record(whole))).unwrap();
     for (from, to) in [
@@ -84,8 +84,7 @@ fn states_are_this_json() {
     });
     assert_eq!(shown(lost), with(&about, open));
     let cached = Content::Cached {
-        outcome: Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}")),
-        kept: StoredBody::Full,
+        stored: Outcome::new(StatusCode::OK, HeaderMap::new(), "{}").into(),
         origin: origin(),
     };
     let known = serde_json::json!({
@@ -99,6 +98,23 @@ fn states_are_this_json() {
         "state": "released", "verdict": {"rate_limited": {"retry_after_ms": 1500}},
         "seen": seen, "fingerprint": "cd".repeat(32),
     });
+    let refused = Outcome::new(StatusCode::FORBIDDEN, HeaderMap::new(), "no");
+    let refused = StoredOutcome::full(refused);
+    let reduced = refused.clone().reduced(StoredBody::OmittedSensitive);
+    let status_only = serde_json::json!({"status": 403, "headers": [], "body": ""});
+    for (stored, json) in [
+        (
+            refused,
+            serde_json::json!({"refused": {"status": 403, "headers": [], "body": "no"}}),
+        ),
+        (
+            reduced,
+            serde_json::json!({"reduced": {"outcome": status_only, "kept": "sensitive"}}),
+        ),
+    ] {
+        let verdict = Some(Refusal::Refused(stored));
+        assert_eq!(shown(Content::Released { verdict })["verdict"], json);
+    }
     let retry_after = Duration::from_millis(1500);
     let verdict = Some(Refusal::RateLimited { retry_after });
     assert_eq!(shown(Content::Released { verdict }), free);

@@ -45,8 +45,7 @@ fn records() -> Vec<Option<Stored>> {
             about: Default::default(),
         },
         Content::Cached {
-            outcome: answer("{}"),
-            kept: StoredBody::Full,
+            stored: answer("{}").into(),
             origin: Default::default(),
         },
         Content::Indeterminate {
@@ -88,7 +87,7 @@ fn records() -> Vec<Option<Stored>> {
 
 /// Every event, of the same leases and requests and of one more lease, to a
 /// record that was seen as it is.
-fn events(seen: Revision) -> Vec<Event> {
+fn events(revision: Revision) -> Vec<Event> {
     let mut events = Vec::new();
     for (lease, request, step) in triples([1, 2, 3], [8, 9], [0, 1, 2, 3]) {
         let of = claim;
@@ -100,12 +99,12 @@ fn events(seen: Revision) -> Vec<Event> {
             Event::Acquire { claim: claim() },
             Event::TakeOver {
                 claim: claim(),
-                seen,
+                revision,
                 watched: false,
             },
             Event::TakeOver {
                 claim: claim(),
-                seen,
+                revision,
                 watched: true,
             },
             Event::Extend {
@@ -119,8 +118,7 @@ fn events(seen: Revision) -> Vec<Event> {
             Event::Complete {
                 claim: claim(),
                 step,
-                outcome: answer("{}"),
-                kept: StoredBody::Full,
+                stored: answer("{}").into(),
                 origin: Default::default(),
                 ttl: RETENTION,
             },
@@ -149,7 +147,7 @@ fn events(seen: Revision) -> Vec<Event> {
         ];
         events.extend(resolutions.map(|resolution| Event::Resolve {
             lease,
-            seen,
+            revision,
             fingerprint,
             resolution,
             origin: Default::default(),
@@ -175,14 +173,14 @@ fn triples<A: Copy, B: Copy, C: Copy>(
 /// Calls `check` with each record, each event, and what the event makes of it.
 fn for_all(check: impl Fn(&Option<Stored>, &Event, &Option<Stored>, &Answer)) {
     for stored in records() {
-        let seen = match &stored {
-            Some((record, _)) => record.seen(),
+        let revision = match &stored {
+            Some((record, _)) => record.revision(),
             None => Revision {
                 rev: 1,
                 lease: claim(1, 8).lease,
             },
         };
-        for event in events(seen) {
+        for event in events(revision) {
             let (next, answer) = send(&stored, &event);
             check(&stored, &event, &next, &answer);
         }
@@ -252,11 +250,11 @@ fn what_was_not_executed_is_kept_for_a_short_time() {
 #[test]
 fn a_reader_is_told_what_a_take_over_would_do() {
     for (record, left) in records().into_iter().flatten() {
-        let (state, seen) = (record.state(left), record.seen());
+        let (state, revision) = (record.state(left), record.revision());
         let take_over = |request| {
             let event = Event::TakeOver {
                 claim: claim(3, request),
-                seen,
+                revision,
                 watched: false,
             };
             send(&Some((record.clone(), left)), &event)

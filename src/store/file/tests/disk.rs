@@ -11,7 +11,7 @@ use redb::{BackendError, StorageBackend};
 
 use super::super::backing::{Backing, Mode};
 use super::*;
-use crate::store::Guarded;
+use crate::store::BreakerStore;
 
 #[tokio::test]
 async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
@@ -149,10 +149,10 @@ async fn full_disk_replays_what_is_recorded() {
     let disk = Disk::default();
     let store = Arc::new(disk.open(&folder.file()).unwrap());
     let limit = Duration::from_secs(20);
-    let guarded = Guarded::new(store, limit, "unit".parse().unwrap());
+    let breaker = BreakerStore::new(store, limit, "unit".parse().unwrap());
     let body: &'static str = Box::leak("x".repeat(20_000).into_boxed_str());
     for n in 0..10 {
-        let done = guarded.apply(&name(n), complete(n, body)).await;
+        let done = breaker.apply(&name(n), complete(n, body)).await;
         assert_eq!(done.unwrap(), Answer::Done);
     }
 
@@ -160,7 +160,7 @@ async fn full_disk_replays_what_is_recorded() {
     let mut known: Vec<u8> = (0..10).collect();
     let (mut n, mut failed, mut stopped) = (10, 0, 0);
     while stopped < 5 {
-        match guarded.apply(&name(n), complete(n, body)).await {
+        match breaker.apply(&name(n), complete(n, body)).await {
             Ok(answer) => {
                 assert_eq!((answer, stopped), (Answer::Done, 0));
                 known.push(n);
@@ -171,34 +171,34 @@ async fn full_disk_replays_what_is_recorded() {
         n += 1;
     }
     assert!(failed > 0, "no write failed");
-    assert!(!guarded.is_up());
+    assert!(!breaker.is_up());
     for _ in 0..3 {
         for &n in &known {
-            let state = match guarded.apply(&name(n), acquire(99)).await {
+            let state = match breaker.apply(&name(n), acquire(99)).await {
                 Ok(Answer::Is(state)) => state,
                 other => panic!("{n} of {known:?}: {other:?}"),
             };
-            let Some(RecordState::Cached { outcome, .. }) = &state else {
+            let Some(RecordState::Cached { stored, .. }) = &state else {
                 panic!("{n}: {state:?}");
             };
-            assert_eq!(outcome.body(), body);
+            assert_eq!(stored.outcome.body(), body);
             assert_eq!(
-                guarded.look(&name(n)).await.unwrap().map(|s| s.seen()),
-                state.map(|s| s.seen())
+                breaker.look(&name(n)).await.unwrap().map(|s| s.revision()),
+                state.map(|s| s.revision())
             );
         }
     }
 
     disk.cramped.store(false, Ordering::SeqCst);
     let healed = async {
-        while guarded.apply(&name(201), complete(1, body)).await.is_err() {
-            guarded.again(&name(201), Duration::from_millis(20)).await;
+        while breaker.apply(&name(201), complete(1, body)).await.is_err() {
+            breaker.again(&name(201), Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), healed)
         .await
         .unwrap();
-    assert!(guarded.is_up());
+    assert!(breaker.is_up());
 }
 
 /// A full queue is room to wait for, and who gives up waiting leaves nothing: no

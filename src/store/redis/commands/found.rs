@@ -47,7 +47,7 @@ impl Found {
     }
 
     pub(super) fn is_sealed(&self) -> bool {
-        matches!(&self.record.content, Content::Cached { outcome, .. } if outcome.is_sealed())
+        matches!(&self.record.content, Content::Cached { stored, .. } if stored.outcome.is_sealed())
     }
 
     pub(super) fn is_cached(&self) -> bool {
@@ -80,9 +80,9 @@ impl Found {
             let Some(length) = found.apart else {
                 return Ok(Some(found.state()));
             };
-            let seen = found.record.seen();
-            let body = Box::pin(large.get(key, seen.lease, length)).await?;
-            if body.is_none() && missing.replace(seen) != Some(seen) {
+            let revision = found.record.revision();
+            let body = Box::pin(large.get(key, revision.lease, length)).await?;
+            if body.is_none() && missing.replace(revision) != Some(revision) {
                 // Forgotten in between, perhaps.
                 match Box::pin(look_once(link, name, key)).await? {
                     Some(now) => found = now,

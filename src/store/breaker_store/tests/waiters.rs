@@ -3,13 +3,13 @@
 use super::*;
 
 /// Those who wait for an open breaker, and when they are let go on.
-fn waiters(guarded: &Arc<Guarded>, count: usize) -> tokio::task::JoinSet<Duration> {
+fn waiters(breaker: &Arc<BreakerStore>, count: usize) -> tokio::task::JoinSet<Duration> {
     let start = Instant::now();
     let mut waiters = tokio::task::JoinSet::new();
     for _ in 0..count {
-        let guarded = guarded.clone();
+        let breaker = breaker.clone();
         waiters.spawn(async move {
-            guarded.again(&name(), 60 * SECOND).await;
+            breaker.again(&name(), 60 * SECOND).await;
             start.elapsed()
         });
     }
@@ -21,9 +21,9 @@ fn waiters(guarded: &Arc<Guarded>, count: usize) -> tokio::task::JoinSet<Duratio
 #[tokio::test(start_paused = true)]
 async fn one_waiter_probes_and_its_success_wakes_all() {
     for does in [Does::Fail, Does::Silence] {
-        let (store, guarded) = guarded(does);
-        open(&guarded).await;
-        let waiters = waiters(&guarded, 100);
+        let (store, breaker) = breaker_store(does);
+        open(&breaker).await;
+        let waiters = waiters(&breaker, 100);
         let before = store.calls();
         tokio::time::sleep(20 * SECOND).await;
         let probes = store.calls() - before;
@@ -37,20 +37,20 @@ async fn one_waiter_probes_and_its_success_wakes_all() {
         assert!(late <= LIMIT + SECOND / 2, "{does:?}: {late:?}");
         let probe = if does == Does::Silence { 2 } else { 1 };
         assert!(store.calls() - before <= probes + probe, "{does:?}");
-        assert!(guarded.is_up());
+        assert!(breaker.is_up());
     }
 }
 
 /// Seen red where a probe that is dropped wakes no other.
 #[tokio::test(start_paused = true)]
 async fn dropped_probe_is_made_by_the_next_waiter() {
-    let (store, guarded) = guarded(Does::Silence);
-    open(&guarded).await;
+    let (store, breaker) = breaker(Does::Silence);
+    open(&breaker).await;
     let name = name();
-    let mut first = guarded.again(&name, SECOND);
+    let mut first = breaker.again(&name, SECOND);
     advance(SECOND).await;
     assert!(first.as_mut().now_or_never().is_none());
-    let mut second = guarded.again(&name, SECOND);
+    let mut second = breaker.again(&name, SECOND);
     assert!(second.as_mut().now_or_never().is_none());
     let before = store.calls();
     store.set(Does::Answer);
@@ -63,35 +63,35 @@ async fn dropped_probe_is_made_by_the_next_waiter() {
 /// `Engine::inspect` may keep a future that it never polls again.
 #[tokio::test(start_paused = true)]
 async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
-    let (store, guarded) = guarded(Does::Silence);
-    open(&guarded).await;
+    let (store, breaker) = breaker(Does::Silence);
+    open(&breaker).await;
     let name = name();
     advance(SECOND).await;
-    let mut left_alone = guarded.look(&name);
+    let mut left_alone = breaker.look(&name);
     assert!(left_alone.as_mut().now_or_never().is_none());
     store.set(Does::Answer);
-    assert!(guarded.look(&name).await.unwrap_err().is_unsent());
+    assert!(breaker.look(&name).await.unwrap_err().is_unsent());
     let start = Instant::now();
-    guarded.again(&name, SECOND).await;
+    breaker.again(&name, SECOND).await;
     assert!(start.elapsed() <= LIMIT + SECOND / 2);
-    assert!(guarded.is_up());
+    assert!(breaker.is_up());
 }
 
 /// A closed breaker has no pace: what failed alone waits for its pause, or for
 /// the end of an outage that begins meanwhile.
 #[tokio::test(start_paused = true)]
 async fn closed_breaker_leaves_the_pause_as_it_is() {
-    let (store, guarded) = guarded(Does::Answer);
+    let (store, breaker) = breaker(Does::Answer);
     let start = Instant::now();
-    guarded.again(&name(), 3 * SECOND).await;
+    breaker.again(&name(), 3 * SECOND).await;
     assert_eq!((start.elapsed(), store.calls()), (3 * SECOND, 0));
-    let waiters = waiters(&guarded, 1);
+    let waiters = waiters(&breaker, 1);
     tokio::time::sleep(SECOND).await;
     store.set(Does::Fail);
-    open(&guarded).await;
+    open(&breaker).await;
     store.set(Does::Answer);
     tokio::time::sleep(SECOND).await;
-    guarded.look(&name()).await.unwrap();
+    breaker.look(&name()).await.unwrap();
     let times = waiters.join_all().await;
     assert!(times[0] < 3 * SECOND, "{times:?}");
 }

@@ -1,57 +1,13 @@
-//! What is said of a request that has no outcome of its own: why it was not
-//! executed, or what somebody found out about it. It decides no transition.
+//! What a person or a policy found out about an indeterminate key. It decides no
+//! transition: `transition::resolution` applies it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Serialize;
-
-use super::shown;
-use crate::outcome::{Outcome, StoredBody};
-
-/// The largest refusal that a `Released` record hands to those who waited: with what
-/// stands around it, a record of it is below 64 KiB.
-pub const MAX_REFUSAL_BYTES: usize = 48 * 1024;
+use super::StoredOutcome;
+use crate::outcome::StoredBody;
 
 /// The longest name of whoever resolves a key, in bytes.
 const MAX_BY: usize = 256;
-
-/// Why nothing was executed, for those who waited in other processes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The platform refused, and this was its answer.
-    Refused(#[serde(serialize_with = "shown::outcome")] Arc<Outcome>),
-    /// The platform refused, and this is what may be kept of its answer.
-    Reduced {
-        /// Its status.
-        #[serde(serialize_with = "shown::outcome")]
-        outcome: Arc<Outcome>,
-        /// Why that is all.
-        #[serde(serialize_with = "shown::kept")]
-        kept: StoredBody,
-    },
-    /// The platform asked to wait longer than the holder would.
-    RateLimited {
-        /// How long, from when the record was written.
-        #[serde(rename = "retry_after_ms", serialize_with = "shown::length")]
-        retry_after: Duration,
-    },
-}
-
-impl Refusal {
-    /// What may be stored of it where nothing of an answer may be but its status.
-    pub(crate) fn sensitive(self) -> Self {
-        match self {
-            Self::Refused(outcome) => Self::Reduced {
-                outcome: Arc::new(outcome.status_only()),
-                kept: StoredBody::OmittedSensitive,
-            },
-            reduced => reduced,
-        }
-    }
-}
 
 /// What a person or a policy found out about an indeterminate key.
 ///
@@ -69,15 +25,9 @@ impl Refusal {
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct Resolution {
-    found: Found,
+    outcome: Option<StoredOutcome>,
     despite_clocks: bool,
     by: Option<Arc<str>>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Found {
-    NotApplied,
-    Applied(Arc<Outcome>, StoredBody),
 }
 
 impl Resolution {
@@ -87,22 +37,17 @@ impl Resolution {
     /// attempt might still be running; see
     /// [`despite_clocks`](Self::despite_clocks).
     pub fn not_applied() -> Self {
-        Self {
-            found: Found::NotApplied,
-            despite_clocks: false,
-            by: None,
-        }
+        Self::new(None)
     }
 
     /// The request was executed, and this is the outcome to replay.
-    pub fn applied(outcome: impl Into<Arc<Outcome>>) -> Self {
-        let (outcome, kept) = outcome.into().to_keep();
-        Self::applied_as(outcome, kept)
+    pub fn applied(outcome: impl Into<StoredOutcome>) -> Self {
+        Self::new(Some(outcome.into()))
     }
 
-    pub(crate) fn applied_as(outcome: Arc<Outcome>, kept: StoredBody) -> Self {
+    fn new(outcome: Option<StoredOutcome>) -> Self {
         Self {
-            found: Found::Applied(outcome, kept),
+            outcome,
             despite_clocks: false,
             by: None,
         }
@@ -150,25 +95,19 @@ impl Resolution {
     ///
     /// let found = Outcome::new(StatusCode::OK, HeaderMap::new(), r#"{"card": "4929…"}"#);
     /// let resolution = Resolution::applied(found).sensitive();
-    /// let (outcome, kept) = resolution.outcome().unwrap();
-    /// assert_eq!((outcome.status(), kept), (StatusCode::OK, StoredBody::OmittedSensitive));
-    /// assert!(outcome.body.is_empty());
+    /// let stored = resolution.outcome().unwrap();
+    /// assert_eq!((stored.outcome.status(), stored.body), (StatusCode::OK, StoredBody::OmittedSensitive));
+    /// assert!(stored.outcome.body().is_empty());
     /// ```
     pub fn sensitive(mut self) -> Self {
-        if let Found::Applied(outcome, kept @ StoredBody::Full) = &mut self.found {
-            *outcome = Arc::new(outcome.status_only());
-            *kept = StoredBody::OmittedSensitive;
-        }
+        let outcome = self.outcome.take();
+        self.outcome = outcome.map(|stored| stored.reduced(StoredBody::OmittedSensitive));
         self
     }
 
-    /// The outcome to replay, and how much of it this is; `None` where the
-    /// request was not executed.
-    pub fn outcome(&self) -> Option<(&Arc<Outcome>, StoredBody)> {
-        match &self.found {
-            Found::NotApplied => None,
-            Found::Applied(outcome, kept) => Some((outcome, *kept)),
-        }
+    /// The outcome to replay; `None` where the request was not executed.
+    pub fn outcome(&self) -> Option<&StoredOutcome> {
+        self.outcome.as_ref()
     }
 
     /// By whom it is said.

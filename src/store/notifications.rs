@@ -11,7 +11,7 @@ use crate::key::{DigestHasher, RecordName};
 
 /// Which records have waiters; an entry lives as long as its last waiter.
 #[derive(Default)]
-pub(super) struct Notices(Mutex<Entries>);
+pub(super) struct Notifications(Mutex<Entries>);
 
 type Entries = HashMap<RecordName, Entry, BuildHasherDefault<DigestHasher>>;
 
@@ -23,9 +23,9 @@ struct Entry {
     waiters: usize,
 }
 
-impl Notices {
+impl Notifications {
     pub(super) async fn changed(&self, name: &RecordName) {
-        let waiting = Waiting::new(self, name);
+        let waiting = RegisteredWaiter::new(self, name);
         waiting.notify.notified().await;
     }
 
@@ -50,28 +50,28 @@ impl Notices {
 }
 
 /// One waiter; the last one removes the entry.
-struct Waiting<'a> {
-    notices: &'a Notices,
+struct RegisteredWaiter<'a> {
+    notifications: &'a Notifications,
     name: &'a RecordName,
     notify: Arc<Notify>,
 }
 
-impl<'a> Waiting<'a> {
-    fn new(notices: &'a Notices, name: &'a RecordName) -> Self {
-        let mut entries = notices.lock();
+impl<'a> RegisteredWaiter<'a> {
+    fn new(notifications: &'a Notifications, name: &'a RecordName) -> Self {
+        let mut entries = notifications.lock();
         let entry = entries.entry(name.clone()).or_default();
         entry.waiters += 1;
         Self {
-            notices,
+            notifications,
             name,
             notify: entry.notify.clone(),
         }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for RegisteredWaiter<'_> {
     fn drop(&mut self) {
-        let mut entries = self.notices.lock();
+        let mut entries = self.notifications.lock();
         if let Some(entry) = entries.get_mut(self.name) {
             entry.waiters -= 1;
             if entry.waiters == 0 {
@@ -103,14 +103,14 @@ mod tests {
     /// Red when the entry is removed by the count of references.
     #[test]
     fn last_two_waiters_leave_no_entry() {
-        let (notices, name) = (Notices::default(), name());
-        let first = Waiting::new(&notices, &name);
-        let second = Waiting::new(&notices, &name);
+        let (notifications, name) = (Notifications::default(), name());
+        let first = RegisteredWaiter::new(&notifications, &name);
+        let second = RegisteredWaiter::new(&notifications, &name);
         let not_yet_given_up = first.notify.clone();
         drop(first);
         drop(second);
         drop(not_yet_given_up);
-        assert_eq!(notices.len(), 0);
+        assert_eq!(notifications.len(), 0);
     }
 
     /// Wakes nothing and drops another waiter, as a runtime does whose task is
@@ -126,10 +126,10 @@ mod tests {
     /// Red (it hangs) when the waiters are woken under the table's lock.
     #[test]
     fn waker_may_drop_another_waiter() {
-        let notices = Arc::new(Notices::default());
+        let notifications = Arc::new(Notifications::default());
         let changed = || -> BoxFuture<'static, ()> {
-            let notices = notices.clone();
-            Box::pin(async move { notices.changed(&name()).await })
+            let notifications = notifications.clone();
+            Box::pin(async move { notifications.changed(&name()).await })
         };
         let (mut woken, mut dropped) = (changed(), changed());
         assert!(dropped.as_mut().now_or_never().is_none());
@@ -137,7 +137,7 @@ mod tests {
         let pending = woken.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(pending.is_pending());
         let (done, ended) = std::sync::mpsc::channel();
-        let notifying = notices.clone();
+        let notifying = notifications.clone();
         std::thread::spawn(move || {
             notifying.notify(&name());
             let _ = done.send(());
@@ -148,6 +148,6 @@ mod tests {
             panic!("the waker waits for the lock under which it runs");
         }
         drop(woken);
-        assert_eq!(notices.len(), 0);
+        assert_eq!(notifications.len(), 0);
     }
 }

@@ -67,7 +67,7 @@ impl Series {
     }
 
     /// Raises a gauge by one until the result is dropped.
-    pub(super) fn raise(&self) -> Raised {
+    pub(super) fn raise(&self) -> GaugeGuard {
         let mut raised = self.level();
         raised.set(1.0);
         raised
@@ -75,8 +75,8 @@ impl Series {
 
     /// A gauge that this process raises by as much as the result is set to, until it
     /// is dropped.
-    pub(super) fn level(&self) -> Raised {
-        Raised {
+    pub(super) fn level(&self) -> GaugeGuard {
+        GaugeGuard {
             gauge: recorded(|recorder| recorder.register_gauge(&self.0, &METADATA)),
             by: 0.0,
         }
@@ -135,12 +135,12 @@ fn of(namespace: &Namespace) -> Label {
 /// A gauge that is higher as long as this lives. It keeps the gauge that it raised,
 /// so that exactly that one falls.
 #[must_use = "the gauge falls when this is dropped"]
-pub(crate) struct Raised {
+pub(crate) struct GaugeGuard {
     gauge: Option<Gauge>,
     by: f64,
 }
 
-impl Raised {
+impl GaugeGuard {
     /// Raises the gauge by this instead.
     pub(super) fn set(&mut self, by: f64) {
         let change = by - std::mem::replace(&mut self.by, by);
@@ -152,7 +152,7 @@ impl Raised {
     }
 }
 
-impl Drop for Raised {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.set(0.0);
         let gauge = self.gauge.take();
@@ -160,9 +160,9 @@ impl Drop for Raised {
     }
 }
 
-impl std::fmt::Debug for Raised {
+impl std::fmt::Debug for GaugeGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Raised")
+        f.write_str("GaugeGuard")
     }
 }
 

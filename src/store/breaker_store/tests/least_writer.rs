@@ -11,22 +11,22 @@ async fn outdated_engine_takes_nothing_over() {
     let newer = crate::record::WRITER + 1;
     store.least_writer(&namespace, newer).await.unwrap();
     store.apply(&name(), acquire()).await.unwrap();
-    let seen = store.look(&name()).await.unwrap().unwrap().seen();
+    let revision = store.look(&name()).await.unwrap().unwrap().revision();
     advance(31 * SECOND).await;
-    let guarded = Guarded::new(Arc::new(store.clone()), LIMIT, namespace);
+    let breaker = BreakerStore::new(Arc::new(store.clone()), LIMIT, namespace);
     let Event::Acquire { mut claim } = acquire() else {
         unreachable!();
     };
     claim.lease = LeaseId::from_bytes([7; 16]);
     let take_over = Event::TakeOver {
         claim,
-        seen,
+        revision,
         watched: false,
     };
-    let error = guarded.apply(&name(), take_over).await.unwrap_err();
+    let error = breaker.apply(&name(), take_over).await.unwrap_err();
     assert_eq!(error.refusal(), Some(crate::error::RefusalKind::NotAllowed));
     let left = store.look(&name()).await.unwrap().unwrap();
-    assert_eq!(left.seen(), seen);
+    assert_eq!(left.revision(), revision);
 }
 
 /// Whatever keeps an engine from taking keys, what is recorded answers by one rule.
@@ -34,14 +34,14 @@ async fn outdated_engine_takes_nothing_over() {
 /// Red where a store that takes no writes hands the record of another request out.
 #[tokio::test(start_paused = true)]
 async fn store_that_takes_no_writes_tells_requests_apart() {
-    let (store, guarded) = guarded(Does::Refuse);
+    let (store, breaker) = breaker(Does::Refuse);
     *store.cached.lock().unwrap() = true;
     let Event::Acquire { mut claim } = acquire() else {
         unreachable!();
     };
     claim.fingerprint = Fingerprint::from_bytes([3; 32]);
-    let answer = guarded.apply(&name(), Event::Acquire { claim }).await;
+    let answer = breaker.apply(&name(), Event::Acquire { claim }).await;
     assert_eq!(answer.unwrap(), Answer::Mismatch);
-    let answer = guarded.apply(&name(), acquire()).await.unwrap();
+    let answer = breaker.apply(&name(), acquire()).await.unwrap();
     assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
 }

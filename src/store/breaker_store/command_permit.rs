@@ -5,30 +5,30 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::alive;
-use super::{Guarded, caught};
+use super::{BreakerStore, caught};
 use crate::error::StoreError;
 use crate::policy::{Access, Failure};
-use crate::telemetry::{self, Raised};
+use crate::telemetry::{self, GaugeGuard};
 
 /// The right to send one command. Dropped without an end, it leaves the turn of
 /// a probe to the next one.
-pub(super) struct Turn<'a> {
-    pub(super) guarded: &'a Guarded,
-    pub(super) part: u64,
+pub(super) struct CommandPermit<'a> {
+    pub(super) store: &'a BreakerStore,
+    pub(super) shard: u64,
     pub(super) access: Access,
     pub(super) sent: Duration,
     pub(super) probe: bool,
 }
 
 /// What the end of a command changed.
-pub(super) enum Change {
+pub(super) enum BreakerChange {
     None,
     Opened,
-    Closed(Option<Raised>),
+    Closed(Option<GaugeGuard>),
 }
 
-impl Turn<'_> {
-    pub(super) async fn take<T, F>(
+impl CommandPermit<'_> {
+    pub(super) async fn send<T, F>(
         mut self,
         command: &'static str,
         call: impl FnOnce() -> F,
@@ -36,9 +36,9 @@ impl Turn<'_> {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let Guarded {
+        let BreakerStore {
             limit, namespace, ..
-        } = self.guarded;
+        } = self.store;
         // The future's own drop may panic, too.
         let answer = caught(async move { Ok(alive::within(*limit, call()).await) }).await;
         let silent = matches!(answer, Ok(None));
@@ -48,7 +48,7 @@ impl Turn<'_> {
                 Err(StoreError::unavailable(why))
             })
         });
-        let now = self.guarded.origin.elapsed();
+        let now = self.store.origin.elapsed();
         let failure = Failure {
             sent: self.sent,
             now,
@@ -69,43 +69,43 @@ impl Turn<'_> {
     }
 
     fn end(&mut self, now: Duration, failure: Option<(Failure, Arc<str>)>) {
-        if failure.is_none() && self.guarded.well.load(Ordering::Relaxed) {
+        if failure.is_none() && self.store.well.load(Ordering::Relaxed) {
             return;
         }
-        let mut turned = std::mem::take(&mut self.probe);
+        let mut probe_ended = std::mem::take(&mut self.probe);
         let change = {
-            let mut state = self.guarded.state();
+            let mut state = self.store.state();
             let was_closed = state.breakers.are_closed();
             match failure {
                 Some((failure, why)) => {
-                    state.breakers.failed(self.part, self.access, failure);
+                    state.breakers.failed(self.shard, self.access, failure);
                     state.why = why;
                 }
-                None => turned |= state.breakers.answered(self.part, self.access, now),
+                None => probe_ended |= state.breakers.answered(self.shard, self.access, now),
             }
             let well = state.breakers.are_well();
-            self.guarded.well.store(well, Ordering::Relaxed);
+            self.store.well.store(well, Ordering::Relaxed);
             match (was_closed, state.breakers.are_closed()) {
-                (true, false) => Change::Opened,
-                (false, true) => Change::Closed(state.open.take()),
-                _ => Change::None,
+                (true, false) => BreakerChange::Opened,
+                (false, true) => BreakerChange::Closed(state.open.take()),
+                _ => BreakerChange::None,
             }
         };
-        if turned {
-            self.guarded.turned.notify_waiters();
+        if probe_ended {
+            self.store.probe_ended.notify_waiters();
         }
-        telemetry::contained(|| self.guarded.tell(change));
+        telemetry::contained(|| self.store.report(change));
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CommandPermit<'_> {
     fn drop(&mut self) {
         if self.probe {
-            let now = self.guarded.origin.elapsed();
-            let mut state = self.guarded.state();
-            state.breakers.dropped(self.part, self.access, now);
+            let now = self.store.origin.elapsed();
+            let mut state = self.store.state();
+            state.breakers.dropped(self.shard, self.access, now);
             drop(state);
-            self.guarded.turned.notify_waiters();
+            self.store.probe_ended.notify_waiters();
         }
     }
 }

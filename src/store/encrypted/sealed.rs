@@ -1,8 +1,8 @@
 //! Keeps outcomes that are still encrypted from those who cannot open them. It
 //! opens nothing: that is `Encrypted`'s business.
 
-use super::{Answer, RecordState, Refusal};
 use crate::error::StoreError;
+use crate::record::{Answer, RecordState, Refusal};
 
 impl RecordState {
     /// This state, unless it holds an outcome that is encrypted. An encrypted
@@ -14,14 +14,14 @@ impl RecordState {
     /// store. Never a miss, or the request would be executed again.
     pub(crate) fn readable(mut self) -> Result<Self, StoreError> {
         match &mut self {
-            Self::Cached { outcome, .. } if outcome.is_sealed() => Err(StoreError::unreadable(
-                "its outcome is encrypted; this store is read without `Encrypted`",
-            )),
+            Self::Cached { stored, .. } if stored.outcome.is_sealed() => {
+                Err(StoreError::unreadable(
+                    "its outcome is encrypted; this store is read without `Encrypted`",
+                ))
+            }
             Self::Released { verdict, .. } => {
                 verdict.take_if(|verdict| match verdict {
-                    Refusal::Refused(outcome) | Refusal::Reduced { outcome, .. } => {
-                        outcome.is_sealed()
-                    }
+                    Refusal::Refused(stored) => stored.outcome.is_sealed(),
                     Refusal::RateLimited { .. } => false,
                 });
                 Ok(self)
@@ -53,10 +53,13 @@ mod tests {
     use super::*;
     use crate::key::{Fingerprint, IdempotencyKey, RecordName};
     use crate::outcome::{Outcome, StoredBody};
-    use crate::record::{Content, LeaseId, Record, Revision};
+    use crate::record::{Content, LeaseId, Record, Revision, StoredOutcome};
 
-    fn sealed() -> Arc<Outcome> {
-        Arc::new(Outcome::sealed(HeaderMap::new(), vec![0xff; 50]))
+    fn sealed(body: StoredBody) -> StoredOutcome {
+        StoredOutcome {
+            outcome: Arc::new(Outcome::sealed(HeaderMap::new(), vec![0xff; 50])),
+            body,
+        }
     }
 
     fn name() -> RecordName {
@@ -81,9 +84,8 @@ mod tests {
     }
 
     fn all() -> Vec<Content> {
-        let cached = |kept| Content::Cached {
-            outcome: sealed(),
-            kept,
+        let cached = |body| Content::Cached {
+            stored: sealed(body),
             origin: Default::default(),
         };
         let released = |verdict| Content::Released {
@@ -92,11 +94,8 @@ mod tests {
         vec![
             cached(StoredBody::Full),
             cached(StoredBody::OmittedSensitive),
-            released(Refusal::Refused(sealed())),
-            released(Refusal::Reduced {
-                outcome: sealed(),
-                kept: StoredBody::OmittedSensitive,
-            }),
+            released(Refusal::Refused(sealed(StoredBody::Full))),
+            released(Refusal::Refused(sealed(StoredBody::OmittedSensitive))),
         ]
     }
 

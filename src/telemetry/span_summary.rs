@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use crate::outcome::Verdict;
 
-/// The trail of one execution, across all leases that it took.
+/// The summary of one execution, across all leases that it took.
 #[derive(Debug, Default)]
-pub(crate) struct Trail {
+pub(crate) struct SpanSummary {
     attempts: AtomicU32,
     /// The index of the last verdict's label, from 1; 0 for none.
     verdict: AtomicU8,
@@ -30,7 +30,7 @@ fn index(verdict: Verdict) -> u8 {
     }
 }
 
-impl Trail {
+impl SpanSummary {
     /// A call is about to leave; until it is judged, its fate is unknown.
     pub(crate) fn sent(&self) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -76,25 +76,25 @@ mod tests {
 
     #[test]
     fn the_last_verdict_counts_and_a_call_under_way_is_unknown() {
-        let trail = Trail::default();
-        assert_eq!((trail.attempts(), trail.verdict()), (0, None));
-        trail.sent();
-        assert_eq!(trail.verdict(), Some("unknown"));
-        trail.judged(Verdict::NotExecuted(Recovery::Retry));
-        assert_eq!(trail.verdict(), Some("not_executed"));
-        trail.sent();
-        trail.judged(Verdict::Final);
-        assert_eq!((trail.attempts(), trail.verdict()), (2, Some("final")));
+        let summary = SpanSummary::default();
+        assert_eq!((summary.attempts(), summary.verdict()), (0, None));
+        summary.sent();
+        assert_eq!(summary.verdict(), Some("unknown"));
+        summary.judged(Verdict::NotExecuted(Recovery::Retry));
+        assert_eq!(summary.verdict(), Some("not_executed"));
+        summary.sent();
+        summary.judged(Verdict::Final);
+        assert_eq!((summary.attempts(), summary.verdict()), (2, Some("final")));
     }
 
     #[test]
     fn a_lease_is_lost_once() {
-        let trail = Trail::default();
-        assert!(!trail.lose_lease());
-        trail.lease_taken();
-        assert!(trail.lose_lease() && !trail.lose_lease());
-        trail.lease_taken();
-        trail.lease_ended();
-        assert!(!trail.lose_lease());
+        let summary = SpanSummary::default();
+        assert!(!summary.lose_lease());
+        summary.lease_taken();
+        assert!(summary.lose_lease() && !summary.lose_lease());
+        summary.lease_taken();
+        summary.lease_ended();
+        assert!(!summary.lose_lease());
     }
 }

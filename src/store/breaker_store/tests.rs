@@ -1,8 +1,8 @@
 //! What a store may do behind its guard: hang, fail, panic, and do its work before
 //! its future is polled.
 
+mod least_writer;
 mod waiters;
-mod writers;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -122,14 +122,9 @@ impl Store for Eager {
         let cached = *self.cached.lock().unwrap();
         self.call(cached.then(|| RecordState::Cached {
             origin: Default::default(),
-            outcome: Arc::new(Outcome::new(
-                http::StatusCode::OK,
-                http::HeaderMap::new(),
-                "{}",
-            )),
+            stored: Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "{}").into(),
             left: SECOND,
-            kept: StoredBody::Full,
-            seen: Revision {
+            revision: Revision {
                 rev: 1,
                 lease: LeaseId::from_bytes([1; 16]),
             },
@@ -149,11 +144,11 @@ impl Store for Eager {
     }
 }
 
-fn guarded(does: Does) -> (Arc<Eager>, Arc<Guarded>) {
+fn breaker_store(does: Does) -> (Arc<Eager>, Arc<BreakerStore>) {
     let store = Eager::new(does);
     let namespace = "test".parse().unwrap();
-    let guarded = Guarded::new(Arc::new(store.clone()), LIMIT, namespace);
-    (store, Arc::new(guarded))
+    let breaker = BreakerStore::new(Arc::new(store.clone()), LIMIT, namespace);
+    (store, Arc::new(breaker))
 }
 
 fn name() -> RecordName {
@@ -162,14 +157,14 @@ fn name() -> RecordName {
 }
 
 /// Opens the breakers of writes and of reads.
-async fn open(guarded: &Guarded) {
+async fn open(breaker: &BreakerStore) {
     for _ in 0..3 {
-        guarded.apply(&name(), forget()).await.unwrap_err();
+        breaker.apply(&name(), forget()).await.unwrap_err();
         advance(Duration::from_millis(1)).await;
     }
-    assert!(!guarded.is_up());
+    assert!(!breaker.is_up());
     for _ in 0..3 {
-        let _ = guarded.look(&name()).await.unwrap_err();
+        let _ = breaker.look(&name()).await.unwrap_err();
         advance(Duration::from_millis(1)).await;
     }
 }
@@ -178,26 +173,26 @@ async fn open(guarded: &Guarded) {
 #[cfg(feature = "redis")]
 #[tokio::test(start_paused = true)]
 async fn a_store_that_lacks_copies_is_up() {
-    let (store, guarded) = guarded(Does::Undurable);
+    let (store, breaker) = breaker(Does::Undurable);
     for _ in 0..10 {
-        let error = guarded.apply(&name(), forget()).await.unwrap_err();
+        let error = breaker.apply(&name(), forget()).await.unwrap_err();
         assert!(error.is_undurable(), "{error:?}");
         advance(SECOND).await;
     }
-    assert!(guarded.is_up());
+    assert!(breaker.is_up());
     store.set(Does::Answer);
-    assert!(guarded.look(&name()).await.is_ok());
+    assert!(breaker.look(&name()).await.is_ok());
 }
 
 /// Seen red: the store's future was made before the breaker was asked.
 #[tokio::test(start_paused = true)]
 async fn open_breaker_keeps_commands_from_an_eager_store() {
-    let (store, guarded) = guarded(Does::Fail);
-    open(&guarded).await;
+    let (store, breaker) = breaker(Does::Fail);
+    open(&breaker).await;
     let before = store.calls();
-    let error = guarded.apply(&name(), forget()).await.unwrap_err();
+    let error = breaker.apply(&name(), forget()).await.unwrap_err();
     assert!(error.is_unsent(), "{error:?}");
-    assert!(guarded.look(&name()).await.unwrap_err().is_unsent());
+    assert!(breaker.look(&name()).await.unwrap_err().is_unsent());
     assert_eq!(store.calls(), before);
 }
 
@@ -206,42 +201,42 @@ async fn open_breaker_keeps_commands_from_an_eager_store() {
 #[tokio::test(start_paused = true)]
 async fn store_that_takes_no_writes_replays_what_it_has() {
     for does in [Does::Full, Does::Refuse] {
-        let (store, guarded) = guarded(Does::Answer);
+        let (store, breaker) = breaker(Does::Answer);
         *store.cached.lock().unwrap() = true;
         store.set(does);
         for _ in 0..10 {
-            let error = guarded.apply(&name(), forget()).await.unwrap_err();
+            let error = breaker.apply(&name(), forget()).await.unwrap_err();
             assert_eq!(error.is_refused(), does == Does::Refuse);
             advance(Duration::from_millis(1)).await;
         }
-        assert_eq!(guarded.is_up(), does == Does::Refuse);
+        assert_eq!(breaker.is_up(), does == Does::Refuse);
         for _ in 0..10 {
-            let answer = guarded.apply(&name(), acquire()).await.unwrap();
+            let answer = breaker.apply(&name(), acquire()).await.unwrap();
             let is_cached = matches!(answer, Answer::Is(Some(RecordState::Cached { .. })));
             assert!(is_cached, "{answer:?}");
-            assert!(guarded.look(&name()).await.unwrap().is_some());
+            assert!(breaker.look(&name()).await.unwrap().is_some());
         }
         // What is not known is not made up.
         *store.cached.lock().unwrap() = false;
-        assert!(guarded.apply(&name(), acquire()).await.is_err());
+        assert!(breaker.apply(&name(), acquire()).await.is_err());
         // The next write that is due finds out that there is room again.
         store.set(Does::Answer);
-        guarded.again(&name(), SECOND).await;
+        breaker.again(&name(), SECOND).await;
         assert_eq!(
-            guarded.apply(&name(), acquire()).await.unwrap(),
+            breaker.apply(&name(), acquire()).await.unwrap(),
             Answer::Done
         );
-        assert!(guarded.is_up());
+        assert!(breaker.is_up());
     }
 }
 
 /// Red when callers read that the breaker is open, and nothing of what opened it.
 #[tokio::test(start_paused = true)]
 async fn open_breaker_names_what_opened_it() {
-    let (_, guarded) = guarded(Does::Fail);
-    let cause = guarded.apply(&name(), forget()).await.unwrap_err();
-    open(&guarded).await;
-    let error = guarded.apply(&name(), forget()).await.unwrap_err();
+    let (_, breaker) = breaker(Does::Fail);
+    let cause = breaker.apply(&name(), forget()).await.unwrap_err();
+    open(&breaker).await;
+    let error = breaker.apply(&name(), forget()).await.unwrap_err();
     assert!(error.is_unsent(), "{error:?}");
     let (told, cause) = (crate::error::chain(&error), crate::error::chain(&cause));
     assert!(told.contains(&cause), "{told}: {cause}");
@@ -252,39 +247,39 @@ async fn open_breaker_names_what_opened_it() {
 #[tokio::test(start_paused = true)]
 async fn panic_of_a_store_is_a_failure_of_one_command() {
     for does in [Does::PanicAtOnce, Does::PanicLater, Does::PanicInPart] {
-        let (store, guarded) = guarded(does);
+        let (store, breaker) = breaker_store(does);
         if does == Does::PanicInPart {
             // All records are then of one part.
-            assert_eq!(guarded.shard(&name()), 0);
+            assert_eq!(breaker.shard(&name()), 0);
             continue;
         }
-        open(&guarded).await;
+        open(&breaker).await;
         for _ in 0..3 {
             advance(5 * SECOND).await;
-            let error = guarded.look(&name()).await.unwrap_err();
+            let error = breaker.look(&name()).await.unwrap_err();
             assert!(!error.is_unsent(), "{does:?}: {error:?}");
-            assert!(!guarded.is_up(), "{does:?}");
+            assert!(!breaker.is_up(), "{does:?}");
         }
         store.set(Does::Answer);
         advance(5 * SECOND).await;
-        assert!(guarded.look(&name()).await.is_ok(), "{does:?}");
-        assert!(guarded.is_up(), "{does:?}");
+        assert!(breaker.look(&name()).await.is_ok(), "{does:?}");
+        assert!(breaker.is_up(), "{does:?}");
         // A notice that panics is one that does not come.
-        let notice = timeout(SECOND, guarded.changed(&name())).await;
+        let notice = timeout(SECOND, breaker.changed(&name())).await;
         assert!(notice.is_err());
-        let listed = guarded.list(&guarded.namespace, &ListQuery::all()).await;
+        let listed = breaker.list(&breaker.namespace, &ListQuery::all()).await;
         assert!(listed.is_err());
     }
 }
 
 /// A subscriber and a recorder that ask for the state of the store, as
 /// `Engine::stats` does.
-struct Curious(Arc<OnceLock<Arc<Guarded>>>, AtomicUsize);
+struct Curious(Arc<OnceLock<Arc<BreakerStore>>>, AtomicUsize);
 
 impl Curious {
     fn ask(&self) {
-        if let Some(guarded) = self.0.get() {
-            let _ = guarded.is_up();
+        if let Some(breaker) = self.0.get() {
+            let _ = breaker.is_up();
             self.1.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -359,13 +354,13 @@ fn subscriber_and_recorder_may_ask_for_the_state() {
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_time().start_paused(true).build();
             runtime.unwrap().block_on(async {
-                let (store, guarded) = guarded(Does::Fail);
-                assert!(asked.set(guarded.clone()).is_ok());
-                open(&guarded).await;
+                let (store, breaker) = breaker(Does::Fail);
+                assert!(asked.set(breaker.clone()).is_ok());
+                open(&breaker).await;
                 store.set(Does::Answer);
                 advance(5 * SECOND).await;
-                guarded.look(&name()).await.unwrap();
-                assert!(guarded.is_up());
+                breaker.look(&name()).await.unwrap();
+                assert!(breaker.is_up());
             });
         };
         tracing::subscriber::with_default(subscriber.clone(), || {

@@ -1,5 +1,5 @@
 //! Puts every call to a store under a deadline and a circuit breaker, one for
-//! each part and for reads and writes each, so that no execution hangs on one and
+//! each shard and for reads and writes each, so that no execution hangs on one and
 //! nobody waits for one that is known to be down. A store is foreign code: none of
 //! it runs under a lock, and its panic is a failure of the one command.
 
@@ -14,40 +14,40 @@ use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use self::turn::{Change, Turn};
-use self::writers::Writers;
+use self::command_permit::{BreakerChange, CommandPermit};
+use self::least_writer::LeastWriter;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{Fingerprint, Namespace, RecordName};
 use crate::policy::{Access, Breakers, Pass};
 use crate::record::{Answer, Event, RecordState};
-use crate::telemetry::{self, Raised};
+use crate::telemetry::{self, GaugeGuard};
 
 /// A store whose every call ends within `limit`, and at once while the breaker
 /// is open. A call that is given up may still be applied, so it is
 /// [`StoreError::unavailable`]; one that the breaker stopped was not sent.
-pub(crate) struct Guarded {
+pub(crate) struct BreakerStore {
     store: Arc<dyn Store>,
     limit: Duration,
     state: Mutex<State>,
     /// No breaker knows of a failure: the lock has nothing to say. Written under it.
     well: AtomicBool,
     /// Wakes who waits for an open breaker: its probe has ended.
-    turned: Notify,
+    probe_ended: Notify,
     origin: Instant,
     namespace: Namespace,
-    writers: Writers,
+    least_writer: LeastWriter,
 }
 
 struct State {
     breakers: Breakers,
     /// Kept while a breaker is open.
-    open: Option<Raised>,
+    open: Option<GaugeGuard>,
     /// Why the last command failed that was not answered.
     why: Arc<str>,
 }
 
-impl Guarded {
+impl BreakerStore {
     pub(crate) fn new(store: Arc<dyn Store>, limit: Duration, namespace: Namespace) -> Self {
         Self {
             store,
@@ -58,10 +58,10 @@ impl Guarded {
                 why: "".into(),
             }),
             well: AtomicBool::new(true),
-            turned: Notify::new(),
+            probe_ended: Notify::new(),
             origin: Instant::now(),
             namespace,
-            writers: Writers::default(),
+            least_writer: LeastWriter::default(),
         }
     }
 
@@ -70,7 +70,7 @@ impl Guarded {
         self.limit
     }
 
-    /// Whether every part of the store answers, as far as the last commands tell.
+    /// Whether every shard of the store answers, as far as the last commands tell.
     pub(crate) fn is_up(&self) -> bool {
         self.state().breakers.are_closed()
     }
@@ -89,8 +89,8 @@ impl Guarded {
     {
         // A store may answer at once, whoever asks in a loop.
         consume_budget().await;
-        match self.turn(self.shard(name), access) {
-            Ok(turn) => turn.take(command, call).await,
+        match self.permit(self.shard(name), access) {
+            Ok(permit) => permit.send(command, call).await,
             Err(_) => {
                 telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
                 let why = self.state().why.clone();
@@ -105,39 +105,39 @@ impl Guarded {
     /// [`again`](Store::again) does for a write. One waiter at a time probes by a
     /// look; its success wakes all.
     pub(crate) async fn look_again(&self, name: &RecordName, pause: Duration) {
-        self.next_turn(name, pause, Access::Read).await;
+        self.next_attempt(name, pause, Access::Read).await;
     }
 
-    async fn next_turn(&self, name: &RecordName, pause: Duration, access: Access) {
-        let part = self.shard(name);
+    async fn next_attempt(&self, name: &RecordName, pause: Duration, access: Access) {
+        let shard = self.shard(name);
         let paused = sleep(pause);
         tokio::pin!(paused);
         let mut waited = false;
         loop {
             // Before the look at the breaker: what ends in between wakes, too.
-            let turned = self.turned.notified();
+            let probe_ended = self.probe_ended.notified();
             // A store that cannot be read is probed by a look, which changes
             // nothing.
-            match self.turn(part, Access::Read) {
-                Ok(turn) if turn.probe => {
-                    let _ = turn.take("look", || self.look_once(name)).await;
+            match self.permit(shard, Access::Read) {
+                Ok(permit) if permit.probe => {
+                    let _ = permit.send("look", || self.look_once(name)).await;
                     waited = true;
                     continue;
                 }
                 _ => {}
             }
-            match self.due(part, access) {
+            match self.due(shard, access) {
                 None if waited => return,
                 Some(Due::ByWrite) => return,
                 None => tokio::select! {
                     biased;
                     () = &mut paused => {}
-                    () = turned => {}
+                    () = probe_ended => {}
                 },
                 Some(Due::At(due)) => tokio::select! {
                     biased;
                     () = sleep_until(due) => {}
-                    () = turned => {}
+                    () = probe_ended => {}
                 },
             }
             waited = true;
@@ -145,9 +145,9 @@ impl Guarded {
     }
 
     /// What ends the wait for an open breaker, if there is one.
-    fn due(&self, part: u64, access: Access) -> Option<Due> {
+    fn due(&self, shard: u64, access: Access) -> Option<Due> {
         let state = self.state();
-        let due = |access| Some(self.origin + state.breakers.due(part, access)?);
+        let due = |access| Some(self.origin + state.breakers.due(shard, access)?);
         if let Some(due) = due(Access::Read) {
             return Some(Due::At(due));
         }
@@ -190,20 +190,20 @@ impl Guarded {
 
     /// The right to send a command; where the breaker is open, when the next
     /// probe is due, if none ends before.
-    fn turn(&self, part: u64, access: Access) -> Result<Turn<'_>, Instant> {
+    fn permit(&self, shard: u64, access: Access) -> Result<CommandPermit<'_>, Instant> {
         let sent = self.origin.elapsed();
         let pass = match self.well.load(Ordering::Relaxed) {
             true => Pass::Go,
-            false => self.state().breakers.pass(part, access, sent),
+            false => self.state().breakers.pass(shard, access, sent),
         };
         let probe = match pass {
             Pass::Go => false,
             Pass::Probe => true,
             Pass::Stop(due) => return Err(self.origin + due),
         };
-        Ok(Turn {
-            guarded: self,
-            part,
+        Ok(CommandPermit {
+            store: self,
+            shard,
             access,
             sent,
             probe,
@@ -218,10 +218,10 @@ impl Guarded {
     /// A breaker has opened, or the last one has closed. Subscribers and
     /// recorders are foreign code: told with no lock held, so that two changes
     /// may be told in either order.
-    fn tell(&self, change: Change) {
+    fn report(&self, change: BreakerChange) {
         match change {
-            Change::None => {}
-            Change::Opened => {
+            BreakerChange::None => {}
+            BreakerChange::Opened => {
                 let mut raised = Some(telemetry::breaker_open(&self.namespace));
                 {
                     let mut state = self.state();
@@ -236,7 +236,7 @@ impl Guarded {
                     tracing::warn!("the store does not answer; failing at once, and probing");
                 });
             }
-            Change::Closed(raised) => {
+            BreakerChange::Closed(raised) => {
                 drop(raised);
                 telemetry::contained(|| tracing::info!("the store answers again"));
             }
@@ -259,16 +259,16 @@ async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<
     answer.await.unwrap_or_else(panicked)
 }
 
-impl fmt::Debug for Guarded {
+impl fmt::Debug for BreakerStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded")
+        f.debug_struct("BreakerStore")
             .field("limit", &self.limit)
             .field("up", &self.is_up())
             .finish_non_exhaustive()
     }
 }
 
-impl Store for Guarded {
+impl Store for BreakerStore {
     fn apply<'a>(
         &'a self,
         name: &'a RecordName,
@@ -334,7 +334,7 @@ impl Store for Guarded {
     /// For a write. While the breaker is open, `pause` is not waited for: it has a
     /// pace of its own, and the next write probes.
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
-        Box::pin(self.next_turn(name, pause, Access::Write))
+        Box::pin(self.next_attempt(name, pause, Access::Write))
     }
 
     fn emptied(&self, namespace: &Namespace) -> u64 {
@@ -380,8 +380,8 @@ impl Store for Guarded {
     }
 }
 
-mod turn;
+mod command_permit;
 
+mod least_writer;
 #[cfg(test)]
 mod tests;
-mod writers;

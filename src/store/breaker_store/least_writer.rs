@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{Guarded, caught};
+use super::{BreakerStore, caught};
 use crate::error::{RefusalKind, StoreError};
 use crate::record::WRITER;
 use crate::store::Store as _;
@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// What is known of the version.
 #[derive(Default)]
-pub(super) struct Writers(Mutex<Known>);
+pub(super) struct LeastWriter(Mutex<Known>);
 
 #[derive(Clone, Copy, Default)]
 struct Known {
@@ -28,7 +28,7 @@ struct Known {
     next: Option<Instant>,
 }
 
-impl Writers {
+impl LeastWriter {
     fn known(&self) -> Known {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -39,19 +39,19 @@ impl Writers {
     }
 }
 
-impl Guarded {
+impl BreakerStore {
     /// Why this engine may take no keys, where it is too old. Who finds that the
     /// version is to be looked at does it; others go by what is known meanwhile.
     pub(super) async fn outdated(&self) -> Option<StoreError> {
-        let mut known = self.writers.known();
+        let mut known = self.least_writer.known();
         let now = Instant::now();
         // A store that does not answer is asked by its own commands first.
         if known.next.is_none_or(|next| next <= now) && self.is_up() {
-            self.writers.set(known.least, now + SOON);
+            self.least_writer.set(known.least, now + SOON);
             let asked = caught(async { self.store.least_writer(&self.namespace, WRITER).await });
             // The command that waits for this has its own time yet.
             if let Ok(Ok(least)) = Box::pin(timeout(self.limit / 4, asked)).await {
-                self.writers.set(least, now + EVERY);
+                self.least_writer.set(least, now + EVERY);
                 known.least = least;
             }
         }

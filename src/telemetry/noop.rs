@@ -38,22 +38,22 @@ impl Series {
     pub(super) fn observe(&self, _: Duration) {}
 
     #[inline(always)]
-    pub(super) fn raise(&self) -> Raised {
-        Raised
+    pub(super) fn raise(&self) -> GaugeGuard {
+        GaugeGuard
     }
 
     #[inline(always)]
-    pub(super) fn level(&self) -> Raised {
-        Raised
+    pub(super) fn level(&self) -> GaugeGuard {
+        GaugeGuard
     }
 }
 
 /// A gauge that nobody reads.
 #[derive(Debug)]
 #[must_use = "the gauge falls when this is dropped"]
-pub(crate) struct Raised;
+pub(crate) struct GaugeGuard;
 
-impl Raised {
+impl GaugeGuard {
     #[inline(always)]
     pub(super) fn set(&mut self, _: f64) {}
 }

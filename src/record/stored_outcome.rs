@@ -1,0 +1,68 @@
+//! An outcome as a record holds it: all of it, or its status and the reason why that
+//! is all. It decides no transition.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::shown;
+use crate::outcome::{Outcome, StoredBody};
+
+/// An outcome as a record holds it.
+///
+/// Made of an [`Outcome`] by `into()`: all of it, or its status alone where its body was
+/// not read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoredOutcome {
+    /// The outcome: its status alone unless `body` is [`StoredBody::Full`].
+    #[serde(serialize_with = "shown::outcome")]
+    pub outcome: Arc<Outcome>,
+    /// How much of the outcome is stored.
+    #[serde(rename = "kept", serialize_with = "shown::stored_body")]
+    pub body: StoredBody,
+}
+
+impl StoredOutcome {
+    /// All of an outcome.
+    pub fn full(outcome: impl Into<Arc<Outcome>>) -> Self {
+        Self {
+            outcome: outcome.into(),
+            body: StoredBody::Full,
+        }
+    }
+
+    /// The status of this outcome alone, and why that is all; unchanged where no more is
+    /// stored already.
+    #[must_use]
+    pub fn reduced(self, why: StoredBody) -> Self {
+        match self.body {
+            StoredBody::Full => Self {
+                outcome: Arc::new(self.outcome.status_only()),
+                body: why,
+            },
+            StoredBody::OmittedSensitive | StoredBody::OmittedTooLarge => self,
+        }
+    }
+
+    /// The headers of a connection removed, which no replay has.
+    pub(crate) fn replayable(self) -> Self {
+        Self {
+            outcome: self.outcome.replayable(),
+            ..self
+        }
+    }
+}
+
+impl From<Outcome> for StoredOutcome {
+    fn from(outcome: Outcome) -> Self {
+        Arc::new(outcome).into()
+    }
+}
+
+impl From<Arc<Outcome>> for StoredOutcome {
+    fn from(outcome: Arc<Outcome>) -> Self {
+        let stored = Self::full(outcome);
+        let body = stored.outcome.stored_body();
+        stored.reduced(body)
+    }
+}
