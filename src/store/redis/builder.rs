@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use secrecy::SecretString;
 
-use super::login::{Login, Options};
+use super::connection::login::{Login, Options};
 use super::{RedisStore, connect};
 use crate::ambient::in_runtime;
 use crate::error::{BoxError, Error};

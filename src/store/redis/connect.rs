@@ -4,32 +4,41 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use redis::{Value, cmd};
+use redis::cmd;
 
-use super::Inner;
-use super::cluster::Cluster;
-use super::failure::Failure;
-use super::gather::gather;
-use super::link::Link;
-use super::login::Options;
-use super::node::Node;
-use super::place::{self, Place};
-use super::proof;
-use super::routes::Routes;
-use super::sentinel::Sentinels;
-use super::server::{Server, TOO_OLD, invalid, of_server, unavailable};
-use super::watch::Watch;
+use super::connection::command_error::Failure;
+use super::connection::connect_error::{invalid, of_server, unavailable};
+use super::connection::connector::Connector;
+use super::connection::login::Options;
+use super::connection::server::Server;
+use super::connection::shared::Link;
+use super::monitor::Watch;
+use super::permissions;
+use super::server_mode::{Mode, about};
+use super::topology::cluster::Cluster;
+use super::topology::node::Node;
+use super::topology::primary::{PrimaryConnector, is_primary};
+use super::topology::quorum::gather;
+use super::topology::routes::Routes;
+use super::topology::sentinel::Sentinels;
 use crate::error::Error;
 
 /// How long further nodes are waited for once one has let us in.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// What a store works with.
+pub(super) struct Connected {
+    pub(super) watch: Arc<Watch>,
+    /// For messages.
+    pub(super) address: String,
+}
+
 /// To one server.
-pub(super) async fn to_server(url: &str, options: &Options) -> Result<Inner, Error> {
+pub(super) async fn to_server(url: &str, options: &Options) -> Result<Connected, Error> {
     let server = Server::parse(url, options)?;
     server.warn_if_exposed();
     let address = server.address();
-    let place = Place::Server(server.clone());
+    let place: Arc<dyn Connector> = Arc::new(server.clone());
     let link = dial(&server, place.clone()).await?;
     match about(&link).await? {
         Mode::Alone | Mode::Unknown => {}
@@ -44,7 +53,7 @@ pub(super) async fn to_server(url: &str, options: &Options) -> Result<Inner, Err
             ));
         }
     }
-    proof::is_primary(&link).await?;
+    permissions::is_primary(&link).await?;
     connected(Routes::One(Node::alone(link, place)), address).await
 }
 
@@ -53,13 +62,13 @@ pub(super) async fn to_primary(
     urls: &[String],
     primary: &str,
     options: &Options,
-) -> Result<Inner, Error> {
+) -> Result<Connected, Error> {
     let (sentinels, server) = Sentinels::connect(urls, primary, options).await?;
     let address = sentinels.to_string();
     server.warn_if_exposed();
     let what = format!("{address}, {}", server.address());
     // Not by the sentinels' word alone, but so that it can be explained.
-    let place = Place::Primary(sentinels);
+    let place: Arc<dyn Connector> = Arc::new(PrimaryConnector(sentinels));
     let link = dial(&server, place.clone())
         .await
         .map_err(|error| of_server(error, &what))?;
@@ -73,12 +82,12 @@ pub(super) async fn to_primary(
         }
     }
     let role = link.command(&cmd("ROLE")).await;
-    place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
+    is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
     connected(Routes::One(Node::alone(link, place)), address).await
 }
 
 /// To the primaries of a cluster.
-pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inner, Error> {
+pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Connected, Error> {
     let seeds = urls
         .iter()
         .map(|url| Server::parse(url, options))
@@ -94,7 +103,7 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inn
     }
     seeds.iter().for_each(Server::warn_if_exposed);
     let asked = seeds.iter().map(|seed| async {
-        let link = dial(seed, Place::Server(seed.clone())).await?;
+        let link = dial(seed, Arc::new(seed.clone())).await?;
         match about(&link).await? {
             Mode::ClusterNode | Mode::Unknown => Ok(()),
             Mode::Alone => Err(invalid(
@@ -139,68 +148,20 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inn
     connected(Routes::Cluster(cluster), address).await
 }
 
-async fn connected(routes: Routes, address: String) -> Result<Inner, Error> {
-    proof::rights(&routes).await?;
-    let watch = Watch::default();
-    watch.review(&routes, true).await;
-    Ok(Inner {
-        routes,
-        watch,
-        address,
-    })
+async fn connected(routes: Routes, address: String) -> Result<Connected, Error> {
+    permissions::rights(&routes).await?;
+    let watch = Arc::new(Watch::new(routes));
+    watch.review(true).await;
+    Ok(Connected { watch, address })
 }
 
 /// A link whose first connection leads to that server.
-async fn dial(server: &Server, place: Place) -> Result<Link, Error> {
+async fn dial(server: &Server, place: Arc<dyn Connector>) -> Result<Link, Error> {
     let unheard = Arc::default();
     match server.dial(&unheard).await {
         Ok(first) => Ok(Link::with(place, unheard, first)),
         Err(error) => Err(server.explain(error).await),
     }
-}
-
-/// What a server is.
-pub(super) enum Mode {
-    Alone,
-    ClusterNode,
-    Sentinel,
-    /// It does not say, or not to us.
-    Unknown,
-}
-
-/// Asks a server what it is, and whether it is new enough.
-pub(super) async fn about(link: &Link) -> Result<Mode, Error> {
-    let reply = match link.command(&cmd("HELLO")).await {
-        Err(failure) if failure.code() == Some("NOPERM") => return Ok(Mode::Unknown),
-        reply => reply.map_err(|failure| unavailable(failure.to_string()))?,
-    };
-    let Value::Map(pairs) = reply else {
-        return Ok(Mode::Unknown);
-    };
-    let (mut version, mut mode) = (None, None);
-    for pair in pairs {
-        let (Value::BulkString(name), Value::BulkString(value)) = pair else {
-            continue;
-        };
-        match name.as_slice() {
-            b"version" => version = String::from_utf8(value).ok(),
-            b"mode" => mode = String::from_utf8(value).ok(),
-            _ => {}
-        }
-    }
-    let major = version
-        .as_deref()
-        .and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    // A server that gives no number is given the benefit of the doubt.
-    if let (Some(..7), Some(version)) = (major, version) {
-        return Err(invalid(format!("{TOO_OLD}: it says {version}")));
-    }
-    Ok(match mode.as_deref() {
-        Some("cluster") => Mode::ClusterNode,
-        Some("sentinel") => Mode::Sentinel,
-        Some(_) => Mode::Alone,
-        None => Mode::Unknown,
-    })
 }
 
 /// Why there is no map of the cluster.

@@ -7,8 +7,8 @@ use std::fmt;
 use redis::{Value, cmd};
 
 use super::RedisStore;
-use super::failure::Failure;
-use super::link::Link;
+use super::connection::command_error::Failure;
+use super::connection::shared::Link;
 
 /// In which ways a Redis server may forget a lock or an outcome that it has
 /// acknowledged; `None` where it does not say. Of a cluster, the worst of its
@@ -164,15 +164,15 @@ impl RedisStore {
     /// at the last connection, or a minute ago at most; of a cluster, the worst of
     /// its primaries.
     pub fn durability(&self) -> Durability {
-        self.inner.watch.durability()
+        self.connected.watch.durability()
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("address", &self.inner.address)
-            .field("watch", &self.inner.watch)
+            .field("address", &self.connected.address)
+            .field("watch", &self.connected.watch)
             .field("copies", &self.copies)
             .field("bodies", &self.bodies)
             .finish()

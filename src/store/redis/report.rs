@@ -8,10 +8,10 @@ use redis::{Cmd, Value, cmd};
 use tokio::time::Instant;
 
 use super::RedisStore;
+use super::connection::command_error::Failure;
+use super::connection::shared::Link;
 use super::durability::Durability;
-use super::failure::Failure;
-use super::link::Link;
-use super::proof;
+use super::permissions;
 use crate::error::StoreError;
 
 /// What one primary of a [`RedisStore`] says of itself when it is asked: see
@@ -47,14 +47,14 @@ impl RedisStore {
     ///
     /// Cancel safe.
     pub async fn report(&self) -> Vec<(String, Result<ServerReport, StoreError>)> {
-        let routes = &self.inner.routes;
-        let keys = proof::keys(routes);
+        let routes = &self.connected.watch.routes;
+        let keys = permissions::keys(routes);
         let primaries = routes.primaries().into_iter().map(|(address, link)| {
             let key = keys.get(&link.address()).cloned();
             async move {
                 let missing = async {
                     match key {
-                        Some(key) => proof::missing(routes, &key).await,
+                        Some(key) => permissions::missing(routes, &key).await,
                         None => Ok(Vec::new()),
                     }
                 };

@@ -1,0 +1,63 @@
+//! Records that cannot be read: what is wrong with them, and their removal.
+
+use redis::Value;
+
+use super::scripts::{self, Args};
+use super::stored_record::{Found, TOO_LARGE};
+use crate::error::StoreError;
+use crate::key::RecordName;
+use crate::store::UnreadableRecord;
+use crate::store::redis::connection::command_error::Failure;
+use crate::store::redis::connection::transport::Carrier;
+
+/// What is wrong with a record; `None` where there is none, or it can be read.
+pub(crate) async fn unreadable(
+    link: &impl Carrier,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<UnreadableRecord>, StoreError> {
+    let record = |reason: &StoreError| UnreadableRecord::of(name.clone(), reason);
+    let parts = match scripts::IDENTIFY
+        .read(link, key)
+        .await
+        .map_err(StoreError::from)
+    {
+        Ok(Value::Array(parts)) => parts,
+        Ok(_) => return Err(Failure::unexpected().into()),
+        // Of another type: there are no bytes to know it by.
+        Err(reason) if reason.is_unreadable() => return Ok(Some(record(&reason))),
+        Err(error) => return Err(error),
+    };
+    let (stamp, reason, bytes) = match parts.as_slice() {
+        [] => return Ok(None),
+        [
+            Value::BulkString(stamp),
+            Value::BulkString(bytes),
+            Value::Int(left),
+        ] => match Found::read(name, bytes, *left) {
+            Ok(_) => return Ok(None),
+            Err(reason) => (stamp, reason, bytes),
+        },
+        [
+            Value::BulkString(stamp),
+            Value::Int(_),
+            Value::BulkString(bytes),
+        ] => (stamp, StoreError::unreadable(TOO_LARGE), bytes),
+        _ => return Err(Failure::unexpected().into()),
+    };
+    let record = record(&reason).with_stamp(String::from_utf8_lossy(stamp).as_ref());
+    Ok(Some(record.written_as(bytes)))
+}
+
+/// Removes a record that is what was listed, and says whether it was.
+pub(crate) async fn discard(
+    link: &impl Carrier,
+    record: &UnreadableRecord,
+) -> Result<bool, StoreError> {
+    let stamp = record.removable()?;
+    let (key, args) = (record.name().to_string(), Args::with_room(0).word(&**stamp));
+    match scripts::DISCARD.run(link, &key, &args).await? {
+        Value::Int(gone) => Ok(gone == 1),
+        _ => Err(Failure::unexpected().into()),
+    }
+}
