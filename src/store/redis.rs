@@ -30,8 +30,8 @@ pub use self::builder::RedisStoreBuilder;
 use self::connect::Connected;
 pub use self::durability::{Durability, Persistence};
 pub use self::emptied::WhenEmptied;
-use self::protocol::bodies::{Bodies, Large};
-use self::protocol::replica_acks::{Copies, are_needed};
+use self::protocol::bodies::{BodyStore, BodyTransfers};
+use self::protocol::replica_acks::{ReplicaAcks, needs_acks};
 use self::protocol::{commands, list, read, unreadable};
 pub use self::report::ServerReport;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
@@ -118,8 +118,8 @@ use crate::record::{Answer, Event, RecordState};
 #[derive(Clone)]
 pub struct RedisStore {
     connected: Arc<Connected>,
-    copies: Option<Copies>,
-    bodies: Arc<Bodies>,
+    replica_acks: Option<ReplicaAcks>,
+    bodies: Arc<BodyTransfers>,
 }
 
 impl RedisStore {
@@ -245,8 +245,11 @@ impl RedisStore {
     /// below the engine's `store_timeout`, which includes it. The user in the
     /// URL needs `WAIT` besides.
     pub fn replicas(self, count: u32, timeout: Duration) -> Self {
-        let copies = (count > 0).then(|| Copies::new(count, timeout));
-        Self { copies, ..self }
+        let replica_acks = (count > 0).then(|| ReplicaAcks::new(count, timeout));
+        Self {
+            replica_acks,
+            ..self
+        }
     }
 
     /// How many bytes of bodies over 64 KiB may be on their way to and from the servers
@@ -254,7 +257,7 @@ impl RedisStore {
     /// the order of asking; one that is larger than all goes alone. Each server has up
     /// to 4 connections for them, made on demand and closed after 10 s without use.
     pub fn max_replay_bytes(self, bytes: usize) -> Self {
-        let bodies = Arc::new(Bodies::new(bytes));
+        let bodies = Arc::new(BodyTransfers::new(bytes));
         Self { bodies, ..self }
     }
 
@@ -263,25 +266,27 @@ impl RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        let large = self.large();
-        match &self.copies {
-            Some(copies) if are_needed(&event) => Box::pin(copies.apply(large, name, event)),
-            _ => Box::pin(commands::apply(large.routes, large, name, event)),
+        let body_store = self.body_store();
+        match &self.replica_acks {
+            Some(replica_acks) if needs_acks(&event) => {
+                Box::pin(replica_acks.apply(body_store, name, event))
+            }
+            _ => Box::pin(commands::apply(body_store.routes, body_store, name, event)),
         }
     }
 
-    fn large(&self) -> Large<'_> {
-        Large {
-            routes: &self.connected.watch.routes,
+    fn body_store(&self) -> BodyStore<'_> {
+        BodyStore {
+            routes: &self.connected.monitor.routes,
             bodies: &self.bodies,
         }
     }
 
     fn new(connected: Connected) -> Self {
-        connected.watch.start();
+        connected.monitor.start();
         Self {
             connected: Arc::new(connected),
-            copies: None,
+            replica_acks: None,
             bodies: Arc::default(),
         }
     }
@@ -293,9 +298,9 @@ impl Store for RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        match self.connected.watch.asks_before(&event) {
+        match self.connected.monitor.must_check_before(&event) {
             true => Box::pin(async move {
-                self.connected.watch.may_take(name).await?;
+                self.connected.monitor.check_may_acquire(name).await?;
                 self.send(name, event).await
             }),
             false => self.send(name, event),
@@ -306,24 +311,24 @@ impl Store for RedisStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let large = self.large();
-        Box::pin(async move { read::look(large.routes, large, name, &name.text()).await })
+        let body_store = self.body_store();
+        Box::pin(async move { read::look(body_store.routes, body_store, name, &name.text()).await })
     }
 
     fn peek<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let large = self.large();
-        Box::pin(async move { read::peek(large.routes, large, name, &name.text()).await })
+        let body_store = self.body_store();
+        Box::pin(async move { read::peek(body_store.routes, body_store, name, &name.text()).await })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        Box::pin(self.connected.watch.routes.changed(name.text()))
+        Box::pin(self.connected.monitor.routes.changed(name.text()))
     }
 
     fn shard(&self, name: &RecordName) -> u64 {
-        self.connected.watch.routes.shard(&name.text())
+        self.connected.monitor.routes.shard(&name.text())
     }
 
     fn least_writer<'a>(
@@ -331,13 +336,13 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         at_least: u32,
     ) -> BoxFuture<'a, Result<u32, StoreError>> {
-        let watch = &self.connected.watch;
-        watch.start();
-        Box::pin(watch.least_writer(namespace, at_least))
+        let monitor = &self.connected.monitor;
+        monitor.start();
+        Box::pin(monitor.least_writer(namespace, at_least))
     }
 
     fn emptied(&self, namespace: &Namespace) -> u64 {
-        self.connected.watch.emptied(namespace)
+        self.connected.monitor.emptied(namespace)
     }
 
     fn list<'a>(
@@ -345,7 +350,7 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         query: &'a ListQuery,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(list::page(self.large(), namespace, query))
+        Box::pin(list::page(self.body_store(), namespace, query))
     }
 
     fn walk_turn<'a>(
@@ -354,7 +359,7 @@ impl Store for RedisStore {
         period: Duration,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(commands::walk_turn(
-            &self.connected.watch.routes,
+            &self.connected.monitor.routes,
             namespace,
             period,
         ))
@@ -365,7 +370,7 @@ impl Store for RedisStore {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
         Box::pin(async move {
-            unreadable::unreadable(&self.connected.watch.routes, name, &name.text()).await
+            unreadable::unreadable(&self.connected.monitor.routes, name, &name.text()).await
         })
     }
 
@@ -373,6 +378,6 @@ impl Store for RedisStore {
         &'a self,
         record: &'a UnreadableRecord,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(unreadable::discard(&self.connected.watch.routes, record))
+        Box::pin(unreadable::discard(&self.connected.monitor.routes, record))
     }
 }

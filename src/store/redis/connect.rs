@@ -6,19 +6,19 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use redis::cmd;
 
-use super::connection::command_error::Failure;
+use super::connection::command_error::CommandError;
 use super::connection::connect_error::{invalid, of_server, unavailable};
 use super::connection::connector::Connector;
-use super::connection::login::Options;
+use super::connection::login::ConnectOptions;
 use super::connection::server::Server;
-use super::connection::shared::Link;
-use super::monitor::Watch;
+use super::connection::shared::SharedConnection;
+use super::monitor::ServerMonitor;
 use super::permissions;
-use super::server_mode::{Mode, about};
+use super::server_mode::{ServerMode, about};
 use super::topology::cluster::Cluster;
 use super::topology::node::Node;
 use super::topology::primary::{PrimaryConnector, is_primary};
-use super::topology::quorum::gather;
+use super::topology::quorum::collect_answers;
 use super::topology::routes::Routes;
 use super::topology::sentinel::Sentinels;
 use crate::error::Error;
@@ -28,66 +28,77 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a store works with.
 pub(super) struct Connected {
-    pub(super) watch: Arc<Watch>,
+    pub(super) monitor: Arc<ServerMonitor>,
     /// For messages.
     pub(super) address: String,
 }
 
 /// To one server.
-pub(super) async fn to_server(url: &str, options: &Options) -> Result<Connected, Error> {
+pub(super) async fn to_server(url: &str, options: &ConnectOptions) -> Result<Connected, Error> {
     let server = Server::parse(url, options)?;
     server.warn_if_exposed();
     let address = server.address();
-    let place: Arc<dyn Connector> = Arc::new(server.clone());
-    let link = dial(&server, place.clone()).await?;
-    match about(&link).await? {
-        Mode::Alone | Mode::Unknown => {}
-        Mode::ClusterNode => {
+    let connector: Arc<dyn Connector> = Arc::new(server.clone());
+    let connection = open(&server, connector.clone()).await?;
+    match about(&connection).await? {
+        ServerMode::Standalone | ServerMode::Unknown => {}
+        ServerMode::ClusterNode => {
             return Err(invalid(
                 "the server is a node of a cluster: RedisStore::cluster is meant",
             ));
         }
-        Mode::Sentinel => {
+        ServerMode::Sentinel => {
             return Err(invalid(
                 "the server is a sentinel: RedisStore::sentinel is meant",
             ));
         }
     }
-    permissions::is_primary(&link).await?;
-    connected(Routes::One(Node::alone(link, place)), address).await
+    permissions::is_primary(&connection).await?;
+    connected(
+        Routes::One(Node::standalone(connection, connector)),
+        address,
+    )
+    .await
 }
 
 /// To the primary that the sentinels name.
 pub(super) async fn to_primary(
     urls: &[String],
     primary: &str,
-    options: &Options,
+    options: &ConnectOptions,
 ) -> Result<Connected, Error> {
     let (sentinels, server) = Sentinels::connect(urls, primary, options).await?;
     let address = sentinels.to_string();
     server.warn_if_exposed();
     let what = format!("{address}, {}", server.address());
     // Not by the sentinels' word alone, but so that it can be explained.
-    let place: Arc<dyn Connector> = Arc::new(PrimaryConnector(sentinels));
-    let link = dial(&server, place.clone())
+    let connector: Arc<dyn Connector> = Arc::new(PrimaryConnector(sentinels));
+    let connection = open(&server, connector.clone())
         .await
         .map_err(|error| of_server(error, &what))?;
-    match about(&link)
+    match about(&connection)
         .await
         .map_err(|error| of_server(error, &what))?
     {
-        Mode::Alone | Mode::Unknown => {}
-        Mode::ClusterNode | Mode::Sentinel => {
+        ServerMode::Standalone | ServerMode::Unknown => {}
+        ServerMode::ClusterNode | ServerMode::Sentinel => {
             return Err(invalid(format!("{what}: it is no single data server")));
         }
     }
-    let role = link.command(&cmd("ROLE")).await;
+    let role = connection.command(&cmd("ROLE")).await;
     is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
-    connected(Routes::One(Node::alone(link, place)), address).await
+    connected(
+        Routes::One(Node::standalone(connection, connector)),
+        address,
+    )
+    .await
 }
 
 /// To the primaries of a cluster.
-pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Connected, Error> {
+pub(super) async fn to_cluster(
+    urls: &[String],
+    options: &ConnectOptions,
+) -> Result<Connected, Error> {
     let seeds = urls
         .iter()
         .map(|url| Server::parse(url, options))
@@ -103,20 +114,20 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Con
     }
     seeds.iter().for_each(Server::warn_if_exposed);
     let asked = seeds.iter().map(|seed| async {
-        let link = dial(seed, Arc::new(seed.clone())).await?;
-        match about(&link).await? {
-            Mode::ClusterNode | Mode::Unknown => Ok(()),
-            Mode::Alone => Err(invalid(
+        let connection = open(seed, Arc::new(seed.clone())).await?;
+        match about(&connection).await? {
+            ServerMode::ClusterNode | ServerMode::Unknown => Ok(()),
+            ServerMode::Standalone => Err(invalid(
                 "the server is no node of a cluster: RedisStore::connect is meant",
             )),
-            Mode::Sentinel => Err(invalid(
+            ServerMode::Sentinel => Err(invalid(
                 "the server is a sentinel: RedisStore::sentinel is meant",
             )),
         }
     });
     let mut errors = Vec::new();
     let mut let_in = false;
-    for (seed, answer) in seeds.iter().zip(gather(asked, 1, GRACE).await) {
+    for (seed, answer) in seeds.iter().zip(collect_answers(asked, 1, GRACE).await) {
         match answer {
             Some(Ok(())) => let_in = true,
             Some(Err(error)) => errors.push(of_server(error, &seed.address())),
@@ -135,7 +146,7 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Con
     }
     let cluster = Cluster::connect(&seeds).await.map_err(of_map)?;
     let primaries = cluster.primaries();
-    let reached = join_all(primaries.iter().map(|(_, link)| link.server())).await;
+    let reached = join_all(primaries.iter().map(|(_, connection)| connection.server())).await;
     // A shard may be down; a cluster of which no shard can be reached is none.
     if let Some(Err(failure)) = reached.iter().find(|reached| reached.is_err()) {
         let reason = format!("a primary of the cluster cannot be reached: {failure}");
@@ -150,22 +161,22 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Con
 
 async fn connected(routes: Routes, address: String) -> Result<Connected, Error> {
     permissions::rights(&routes).await?;
-    let watch = Arc::new(Watch::new(routes));
-    watch.review(true).await;
-    Ok(Connected { watch, address })
+    let monitor = Arc::new(ServerMonitor::new(routes));
+    monitor.check_servers(true).await;
+    Ok(Connected { monitor, address })
 }
 
 /// A link whose first connection leads to that server.
-async fn dial(server: &Server, place: Arc<dyn Connector>) -> Result<Link, Error> {
-    let unheard = Arc::default();
-    match server.dial(&unheard).await {
-        Ok(first) => Ok(Link::with(place, unheard, first)),
-        Err(error) => Err(server.explain(error).await),
+async fn open(server: &Server, connector: Arc<dyn Connector>) -> Result<SharedConnection, Error> {
+    let no_subscriptions = Arc::default();
+    match server.open(&no_subscriptions).await {
+        Ok(first) => Ok(SharedConnection::with(connector, no_subscriptions, first)),
+        Err(error) => Err(server.diagnose(error).await),
     }
 }
 
 /// Why there is no map of the cluster.
-fn of_map(failure: Failure) -> Error {
+fn of_map(failure: CommandError) -> Error {
     match failure.code() {
         Some("NOPERM") => invalid(format!(
             "the user may not ask for the map of the cluster: {failure}"

@@ -12,13 +12,13 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::runtime::AbortOnDrop;
-use super::connection::shared::Link;
+use super::connection::shared::SharedConnection;
 use super::durability::Durability;
 use super::emptied::WhenEmptied;
-use super::protocol::shard_marker::{self, Look, Marker, State};
+use super::protocol::shard_marker::{self, Marker, MarkerState, MarkerUpdate};
 use super::server_mode;
 use super::topology::cluster_state::lock;
-use super::topology::quorum::gather;
+use super::topology::quorum::collect_answers;
 use super::topology::routes::Routes;
 use crate::error::{Error, RefusalKind, StoreError};
 use crate::key::{Namespace, RecordName};
@@ -26,59 +26,59 @@ use crate::record::Event;
 use crate::telemetry::{self, contained};
 
 /// How often the servers are asked without a new connection.
-const EVERY: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Between two rounds, whatever happens.
-const PAUSE: Duration = Duration::from_millis(200);
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long the other shards are waited for once one has answered. Less than what
 /// makes a silent connection suspicious.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// After so long a refusal is made sure of: an operator may have lifted it.
-const REFUSED_FOR: Duration = Duration::from_secs(1);
+const RECHECK_REFUSAL_AFTER: Duration = Duration::from_secs(1);
 
 /// The connection that a server was asked on.
-type On = (String, u64);
+type ConnectionId = (String, u64);
 
-pub(super) struct Watch {
+pub(super) struct ServerMonitor {
     pub(super) routes: Routes,
     refuses: AtomicBool,
-    known: Mutex<Known>,
+    known: Mutex<MonitorState>,
     task: Mutex<Option<AbortOnDrop>>,
 }
 
 #[derive(Default)]
-struct Known {
+struct MonitorState {
     /// By address.
-    servers: HashMap<String, Asked>,
-    namespaces: HashMap<Namespace, Shards>,
+    servers: HashMap<String, ServerStatus>,
+    namespaces: HashMap<Namespace, NamespaceShards>,
 }
 
 /// What a server has said; nothing yet, on no connection.
 #[derive(Default)]
-struct Asked {
+struct ServerStatus {
     generation: u64,
     durability: Durability,
 }
 
 /// The shards of a namespace.
 #[derive(Default)]
-struct Shards {
+struct NamespaceShards {
     least_writer: u32,
     /// How often one of them was found emptied.
     emptied: u64,
     /// By the names of their markers.
-    seen: HashMap<String, WatchedRecord>,
+    seen: HashMap<String, SeenMarker>,
 }
 
-struct WatchedRecord {
+struct SeenMarker {
     marker: Marker,
     at: Instant,
-    on: On,
+    connection_id: ConnectionId,
 }
 
-impl Watch {
+impl ServerMonitor {
     pub(super) fn new(routes: Routes) -> Self {
         Self {
             routes,
@@ -102,7 +102,7 @@ impl Watch {
         known.namespaces.get(namespace).map_or(0, |all| all.emptied)
     }
 
-    pub(super) fn set(&self, when: WhenEmptied) {
+    pub(super) fn set_when_emptied(&self, when: WhenEmptied) {
         let refuses = when == WhenEmptied::Refuse;
         self.refuses.store(refuses, Ordering::Release);
     }
@@ -112,7 +112,7 @@ impl Watch {
     }
 
     /// Whether this event takes a key that [may not be taken](Self::may_take).
-    pub(super) fn asks_before(&self, event: &Event) -> bool {
+    pub(super) fn must_check_before(&self, event: &Event) -> bool {
         let takes = matches!(event, Event::Acquire { .. } | Event::TakeOver { .. });
         takes && self.refuses()
     }
@@ -131,21 +131,21 @@ impl Watch {
         let keys = shard_marker::keys(&self.routes, namespace);
         let looks = keys.iter().map(|key| self.look(namespace, key));
         let mut failure = StoreError::unavailable("no server of the store is known");
-        let mut least = None;
-        for look in gather(looks, 1, GRACE).await.into_iter().flatten() {
+        let mut min_version = None;
+        for look in collect_answers(looks, 1, GRACE).await.into_iter().flatten() {
             match look {
-                Ok(marker) => least = least.max(Some(marker.least)),
+                Ok(marker) => min_version = min_version.max(Some(marker.min_version)),
                 Err(error) => failure = error,
             }
         }
-        least.ok_or(failure)
+        min_version.ok_or(failure)
     }
 
     /// Makes sure that a key may be taken: by a look at the marker of its shard, once
     /// on each connection.
-    pub(super) async fn may_take(&self, name: &RecordName) -> Result<(), StoreError> {
+    pub(super) async fn check_may_acquire(&self, name: &RecordName) -> Result<(), StoreError> {
         let record = name.to_string();
-        let on = on(&self.routes.link(&record)?).await?;
+        let connection_id = connection_id(&self.routes.connection(&record)?).await?;
         let part = self.routes.shard(&record);
         let keys = shard_marker::keys(&self.routes, &name.namespace);
         let Some(key) = keys.into_iter().find(|key| self.routes.shard(key) == part) else {
@@ -156,8 +156,9 @@ impl Watch {
             let shards = known.namespaces.get(&name.namespace);
             let seen = shards.and_then(|shards| shards.seen.get(&key));
             let fresh = seen.filter(|seen| {
-                let is_refused = seen.marker.state == State::Emptied;
-                seen.on == on && !(is_refused && seen.at.elapsed() > REFUSED_FOR)
+                let is_refused = seen.marker.state == MarkerState::Emptied;
+                seen.connection_id == connection_id
+                    && !(is_refused && seen.at.elapsed() > RECHECK_REFUSAL_AFTER)
             });
             fresh.map(|seen| seen.marker.state)
         };
@@ -166,11 +167,11 @@ impl Watch {
             None => self.look(&name.namespace, &key).await?.state,
         };
         match state {
-            State::Emptied => Err(StoreError::refused_as(
+            MarkerState::Emptied => Err(StoreError::refused_as(
                 RefusalKind::NotAllowed,
                 "the server has lost its records, and no operator has accepted that",
             )),
-            State::New | State::Accepted => Ok(()),
+            MarkerState::New | MarkerState::Accepted => Ok(()),
         }
     }
 
@@ -179,38 +180,38 @@ impl Watch {
     pub(super) async fn accept(&self, namespace: &Namespace) -> Result<usize, StoreError> {
         let mut refused = 0;
         for key in shard_marker::keys(&self.routes, namespace) {
-            let before = shard_marker::look(&self.routes, &key, 0, Look::Accept).await?;
-            refused += usize::from(before.state == State::Emptied);
+            let before = shard_marker::update(&self.routes, &key, 0, MarkerUpdate::Accept).await?;
+            refused += usize::from(before.state == MarkerState::Emptied);
             self.look(namespace, &key).await?;
         }
         Ok(refused)
     }
 
     async fn look(&self, namespace: &Namespace, key: &str) -> Result<Marker, StoreError> {
-        let on = on(&self.routes.link(key)?).await?;
+        let connection_id = connection_id(&self.routes.connection(key)?).await?;
         let at = Instant::now();
-        let (least, before) = {
+        let (min_version, before) = {
             let known = lock(&self.known);
             let shards = known.namespaces.get(namespace);
             let seen = shards.and_then(|shards| shards.seen.get(key));
-            let least = shards.map_or(0, |shards| shards.least_writer);
-            (least, seen.map(|seen| seen.marker.id.clone()))
+            let min_version = shards.map_or(0, |shards| shards.least_writer);
+            (min_version, seen.map(|seen| seen.marker.id.clone()))
         };
         let look = match &before {
-            Some(id) if self.refuses() => Look::Refuse(id),
-            _ => Look::Plain,
+            Some(id) if self.refuses() => MarkerUpdate::Refuse(id),
+            _ => MarkerUpdate::Read,
         };
-        let marker = shard_marker::look(&self.routes, key, least, look).await?;
-        let seen = WatchedRecord {
+        let marker = shard_marker::update(&self.routes, key, min_version, look).await?;
+        let seen = SeenMarker {
             marker: marker.clone(),
             at,
-            on,
+            connection_id,
         };
-        self.note(namespace, key, seen);
+        self.record_marker(namespace, key, seen);
         Ok(marker)
     }
 
-    fn note(&self, namespace: &Namespace, key: &str, seen: WatchedRecord) {
+    fn record_marker(&self, namespace: &Namespace, key: &str, seen: SeenMarker) {
         let (state, id) = (seen.marker.state, seen.marker.id.clone());
         let before = {
             let mut known = lock(&self.known);
@@ -238,8 +239,8 @@ impl Watch {
             });
         }
         let was = before.map(|before| before.1);
-        let refuses = self.refuses() && state == State::Emptied;
-        if refuses && was != Some(State::Emptied) {
+        let refuses = self.refuses() && state == MarkerState::Emptied;
+        if refuses && was != Some(MarkerState::Emptied) {
             contained(|| {
                 tracing::error!(
                     %namespace,
@@ -248,7 +249,7 @@ impl Watch {
                 );
             });
         }
-        if was == Some(State::Emptied) && state == State::Accepted {
+        if was == Some(MarkerState::Emptied) && state == MarkerState::Accepted {
             contained(|| {
                 tracing::info!(%namespace, marker = key, "an operator has accepted the loss");
             });
@@ -257,7 +258,7 @@ impl Watch {
 
     /// Asks the servers: all of them, or those only that have a connection on which
     /// they were not asked.
-    pub(super) async fn review(&self, all: bool) {
+    pub(super) async fn check_servers(&self, all: bool) {
         let primaries = self.routes.primaries();
         {
             let mut known = lock(&self.known);
@@ -268,17 +269,17 @@ impl Watch {
                 known.servers.entry(address.clone()).or_default();
             }
         }
-        let asked = primaries.iter().map(|(address, link)| async move {
+        let asked = primaries.iter().map(|(address, connection)| async move {
             let generation = match all {
-                true => link.generation().await.ok()?,
-                false => link.generation_at_hand()?,
+                true => connection.generation().await.ok()?,
+                false => connection.current_generation()?,
             };
-            let asked_on = |asked: &Asked| asked.generation;
+            let asked_on = |asked: &ServerStatus| asked.generation;
             let before = lock(&self.known).servers.get(address).map_or(0, asked_on);
             if !all && before == generation {
                 return None;
             }
-            self.ask(address, link, generation, before > 0).await;
+            self.ask(address, connection, generation, before > 0).await;
             Some(address)
         });
         let asked: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
@@ -286,23 +287,31 @@ impl Watch {
         for namespace in &namespaces {
             let mut keys = shard_marker::keys(&self.routes, namespace);
             keys.retain(|key| {
-                let link = self.routes.link(key);
-                link.is_ok_and(|link| asked.contains(&&link.address()))
+                let connection = self.routes.connection(key);
+                connection.is_ok_and(|connection| asked.contains(&&connection.address()))
             });
             // A server that does not answer is looked at again, in a minute at most.
             join_all(keys.iter().map(|key| self.look(namespace, key))).await;
         }
     }
 
-    async fn ask(&self, address: &str, link: &Link, generation: u64, again: bool) {
-        if again && let Err(Error::InvalidConfig { reason, .. }) = server_mode::about(link).await {
+    async fn ask(
+        &self,
+        address: &str,
+        connection: &SharedConnection,
+        generation: u64,
+        again: bool,
+    ) {
+        if again
+            && let Err(Error::InvalidConfig { reason, .. }) = server_mode::about(connection).await
+        {
             contained(|| tracing::error!(server = address, %reason, "redis has changed"));
         }
         // One that does not answer is what it was.
-        let Ok(durability) = Durability::ask(link).await else {
+        let Ok(durability) = Durability::ask(connection).await else {
             return;
         };
-        let asked = Asked {
+        let asked = ServerStatus {
             generation,
             durability: durability.clone(),
         };
@@ -314,47 +323,47 @@ impl Watch {
 }
 
 /// The connection at hand, made first where there is none.
-async fn on(link: &Link) -> Result<On, StoreError> {
-    Ok((link.address(), link.generation().await?))
+async fn connection_id(connection: &SharedConnection) -> Result<ConnectionId, StoreError> {
+    Ok((connection.address(), connection.generation().await?))
 }
 
-impl Watch {
+impl ServerMonitor {
     /// Watches from now on, for as long as the store lives.
     pub(super) fn start(self: &Arc<Self>) {
         let mut task = lock(&self.task);
         // Finished: the runtime that it ran on is gone.
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
-            *task = self.routes.home().spawn(run(Arc::downgrade(self)));
+            *task = self.routes.runtime().spawn(run(Arc::downgrade(self)));
         }
     }
 }
 
-async fn run(watch: Weak<Watch>) {
-    let Some(home) = watch.upgrade().map(|watch| watch.routes.home()) else {
+async fn run(monitor: Weak<ServerMonitor>) {
+    let Some(runtime) = monitor.upgrade().map(|monitor| monitor.routes.runtime()) else {
         return;
     };
-    let mut due = Instant::now() + EVERY;
+    let mut due = Instant::now() + CHECK_INTERVAL;
     loop {
         tokio::select! {
-            () = home.connected() => {}
+            () = runtime.connected() => {}
             () = sleep_until(due) => {}
         }
         let all = due <= Instant::now();
-        let Some(watch) = watch.upgrade() else {
+        let Some(monitor) = monitor.upgrade() else {
             return;
         };
-        watch.review(all).await;
-        drop(watch);
+        monitor.check_servers(all).await;
+        drop(monitor);
         if all {
-            due = Instant::now() + EVERY;
+            due = Instant::now() + CHECK_INTERVAL;
         }
-        sleep(PAUSE).await;
+        sleep(MIN_CHECK_INTERVAL).await;
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for ServerMonitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch")
+        f.debug_struct("ServerMonitor")
             .field("refuses", &self.refuses())
             .field("durability", &self.durability())
             .finish_non_exhaustive()

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use redis::cmd;
 
-use super::connection::command_error::Failure;
+use super::connection::command_error::CommandError;
 use super::connection::connect_error::{invalid, unavailable};
-use super::connection::shared::Link;
-use super::protocol::scripts::{self, Args};
+use super::connection::shared::SharedConnection;
+use super::protocol::scripts::{self, ScriptArgs};
 use super::topology::primary;
 use super::topology::routes::Routes;
 use crate::error::{Error, RefusalKind};
@@ -22,10 +22,10 @@ const PROBE: &str = "genesys-once:probe:";
 /// # Errors
 ///
 /// `Error::StoreUnavailable`: it may be promoted, or its address may lead elsewhere.
-pub(super) async fn is_primary(link: &Link) -> Result<(), Error> {
-    let role = link.command(&cmd("ROLE")).await;
+pub(super) async fn is_primary(connection: &SharedConnection) -> Result<(), Error> {
+    let role = connection.command(&cmd("ROLE")).await;
     primary::is_primary(role).map_err(|reason| {
-        let address = link.address();
+        let address = connection.address();
         unavailable(format!(
             "{address} {reason}; the url of its primary is needed"
         ))
@@ -41,7 +41,7 @@ pub(super) async fn rights(routes: &Routes) -> Result<(), Error> {
     let Routes::Cluster(cluster) = routes else {
         return at(routes, &format!("{PROBE}0")).await;
     };
-    for key in cluster.one_key_each(PROBE) {
+    for key in cluster.one_key_per_primary(PROBE) {
         at(routes, &key).await?;
     }
     Ok(())
@@ -49,11 +49,11 @@ pub(super) async fn rights(routes: &Routes) -> Result<(), Error> {
 
 /// One key that no record has at each primary, by the address of its link.
 pub(super) fn keys(routes: &Routes) -> HashMap<String, String> {
-    let of = |key: String| Some((routes.link(&key).ok()?.address(), key));
+    let of = |key: String| Some((routes.connection(&key).ok()?.address(), key));
     match routes {
         Routes::One(_) => of(format!("{PROBE}0")).into_iter().collect(),
         Routes::Cluster(cluster) => cluster
-            .one_key_each(PROBE)
+            .one_key_per_primary(PROBE)
             .into_iter()
             .filter_map(of)
             .collect(),
@@ -65,8 +65,10 @@ pub(super) fn keys(routes: &Routes) -> HashMap<String, String> {
 /// # Errors
 ///
 /// Where the script does not run.
-pub(super) async fn missing(routes: &Routes, key: &str) -> Result<Vec<String>, Failure> {
-    let missing = scripts::PROVE.run(routes, key, &Args::default()).await?;
+pub(super) async fn missing(routes: &Routes, key: &str) -> Result<Vec<String>, CommandError> {
+    let missing = scripts::PROVE
+        .run(routes, key, &ScriptArgs::default())
+        .await?;
     Ok(redis::from_redis_value(missing).unwrap_or_default())
 }
 
@@ -76,13 +78,13 @@ async fn at(routes: &Routes, key: &str) -> Result<(), Error> {
         Err(failure) if failure.refusal() == Some(RefusalKind::NotAllowed) => {
             return Err(invalid(format!("the user may not run scripts: {failure}")));
         }
-        Err(Failure::Server { text, .. }) if text.contains("unknown command") => {
+        Err(CommandError::Server { text, .. }) if text.contains("unknown command") => {
             return Err(invalid(format!("the server runs no scripts: {text}")));
         }
         // A server that is away, or takes no writes at the moment, proves nothing.
         Err(_) => return Ok(()),
     };
-    let (notices, needed): (Vec<_>, Vec<_>) = missing
+    let (subscriptions, needed): (Vec<_>, Vec<_>) = missing
         .iter()
         .partition(|command| command.ends_with("PUBLISH"));
     if !needed.is_empty() {
@@ -92,7 +94,7 @@ async fn at(routes: &Routes, key: &str) -> Result<(), Error> {
             needed.collect::<Vec<_>>().join(", ")
         )));
     }
-    if !notices.is_empty() {
+    if !subscriptions.is_empty() {
         contained(|| {
             tracing::warn!("the redis user may not publish: waiters learn of outcomes by polling");
         });

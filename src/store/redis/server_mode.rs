@@ -4,12 +4,12 @@
 use redis::{Value, cmd};
 
 use super::connection::connect_error::{TOO_OLD, invalid, unavailable};
-use super::connection::shared::Link;
+use super::connection::shared::SharedConnection;
 use crate::error::Error;
 
 /// What a server is.
-pub(super) enum Mode {
-    Alone,
+pub(super) enum ServerMode {
+    Standalone,
     ClusterNode,
     Sentinel,
     /// It does not say, or not to us.
@@ -17,13 +17,13 @@ pub(super) enum Mode {
 }
 
 /// Asks a server what it is, and whether it is new enough.
-pub(super) async fn about(link: &Link) -> Result<Mode, Error> {
-    let reply = match link.command(&cmd("HELLO")).await {
-        Err(failure) if failure.code() == Some("NOPERM") => return Ok(Mode::Unknown),
+pub(super) async fn about(connection: &SharedConnection) -> Result<ServerMode, Error> {
+    let reply = match connection.command(&cmd("HELLO")).await {
+        Err(failure) if failure.code() == Some("NOPERM") => return Ok(ServerMode::Unknown),
         reply => reply.map_err(|failure| unavailable(failure.to_string()))?,
     };
     let Value::Map(pairs) = reply else {
-        return Ok(Mode::Unknown);
+        return Ok(ServerMode::Unknown);
     };
     let (mut version, mut mode) = (None, None);
     for pair in pairs {
@@ -44,9 +44,9 @@ pub(super) async fn about(link: &Link) -> Result<Mode, Error> {
         return Err(invalid(format!("{TOO_OLD}: it says {version}")));
     }
     Ok(match mode.as_deref() {
-        Some("cluster") => Mode::ClusterNode,
-        Some("sentinel") => Mode::Sentinel,
-        Some(_) => Mode::Alone,
-        None => Mode::Unknown,
+        Some("cluster") => ServerMode::ClusterNode,
+        Some("sentinel") => ServerMode::Sentinel,
+        Some(_) => ServerMode::Standalone,
+        None => ServerMode::Unknown,
     })
 }

@@ -10,7 +10,7 @@ use crate::error::{RefusalKind, StoreError};
 
 /// Why a command has no reply.
 #[derive(Clone, Debug)]
-pub(crate) enum Failure {
+pub(crate) enum CommandError {
     /// The server answered with this error.
     Server {
         /// Its first word, `OOM` say.
@@ -52,14 +52,14 @@ fn refusal(code: &str) -> Option<RefusalKind> {
     })
 }
 
-impl Failure {
+impl CommandError {
     /// For a reply of a shape that no Redis sends.
     pub(crate) fn unexpected() -> Self {
         Self::Lost("the server's reply has a shape that none of these commands has".into())
     }
 
     /// The error that a reply is, if it is one.
-    pub(crate) fn in_reply(reply: &Value) -> Option<Self> {
+    pub(crate) fn from_reply(reply: &Value) -> Option<Self> {
         let Value::ServerError(error) = reply else {
             return None;
         };
@@ -72,8 +72,8 @@ impl Failure {
     }
 
     /// The reply, or the error that it is.
-    pub(crate) fn or_reply(reply: Value) -> Result<Value, Self> {
-        match Self::in_reply(&reply) {
+    pub(crate) fn check(reply: Value) -> Result<Value, Self> {
+        match Self::from_reply(&reply) {
             Some(failure) => Err(failure),
             None => Ok(reply),
         }
@@ -93,7 +93,7 @@ impl Failure {
     }
 
     /// Whether another server may have the key by now.
-    pub(crate) fn doubts_the_server(&self) -> bool {
+    pub(crate) fn calls_for_refresh(&self) -> bool {
         let codes = [MOVED, ASK, READONLY, "CLUSTERDOWN"];
         self.code().is_some_and(|code| codes.contains(&code))
     }
@@ -109,7 +109,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooLarge => TOO_LARGE,
@@ -121,7 +121,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<RedisError> for Failure {
+impl From<RedisError> for CommandError {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();
         match error.kind() {
@@ -135,20 +135,20 @@ impl From<RedisError> for Failure {
     }
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<CommandError> for StoreError {
+    fn from(failure: CommandError) -> Self {
         if let Some(kind) = failure.refusal() {
             return Self::refused_as(kind, failure.to_string());
         }
         match failure {
-            Failure::Server { code, .. } if code == "WRONGTYPE" => {
+            CommandError::Server { code, .. } if code == "WRONGTYPE" => {
                 Self::unreadable("the key holds another type of value, not a record")
             }
-            Failure::TooLarge => Self::unreadable(TOO_LARGE),
-            Failure::Busy(text) => Self::refused_as(RefusalKind::NotNow, text),
-            Failure::Server { text, .. } | Failure::Lost(text) | Failure::Unsent(text) => {
-                Self::unavailable(text)
-            }
+            CommandError::TooLarge => Self::unreadable(TOO_LARGE),
+            CommandError::Busy(text) => Self::refused_as(RefusalKind::NotNow, text),
+            CommandError::Server { text, .. }
+            | CommandError::Lost(text)
+            | CommandError::Unsent(text) => Self::unavailable(text),
         }
     }
 }

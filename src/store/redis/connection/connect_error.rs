@@ -9,7 +9,7 @@ use redis::RedisError;
 use crate::error::{Error, StoreError};
 
 /// Why a server could not be dialled.
-pub(crate) enum DialError {
+pub(crate) enum ConnectError {
     /// Nothing came back in that time.
     Deadline(Duration),
     /// Something did.
@@ -20,7 +20,7 @@ pub(crate) enum DialError {
     NoCredentials(String),
 }
 
-impl DialError {
+impl ConnectError {
     /// For whoever waited for the connection.
     pub(crate) fn at(&self, address: &str) -> String {
         match self {

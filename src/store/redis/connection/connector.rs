@@ -8,12 +8,12 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 use tokio::time::timeout;
 
-use super::command_error::Failure;
-use super::connect_error::DialError;
-use super::monitored_stream::Load;
-use super::runtime::{AbortOnDrop, Home};
-use super::server::{Dialled, Server};
-use super::subscriptions::Notices;
+use super::command_error::CommandError;
+use super::connect_error::ConnectError;
+use super::monitored_stream::Traffic;
+use super::runtime::{AbortOnDrop, StoreRuntime};
+use super::server::{OpenedConnection, Server};
+use super::subscriptions::Subscriptions;
 use crate::store::BoxFuture;
 
 /// How long a new connection may take to identify its server.
@@ -28,22 +28,22 @@ pub(crate) trait Connector: Send + Sync {
     fn host(&self) -> String;
 
     /// Where background work for the connection runs.
-    fn home(&self) -> &Home;
+    fn runtime(&self) -> &StoreRuntime;
 
     /// Connects, logs in, and verifies that the server is the right one. The server's
     /// push messages go to `notices`.
-    fn dial<'a>(
+    fn open<'a>(
         &'a self,
-        load: Load,
-        notices: &'a Arc<Notices>,
-    ) -> BoxFuture<'a, Result<Dialled, DialError>>;
+        traffic: Traffic,
+        subscriptions: &'a Arc<Subscriptions>,
+    ) -> BoxFuture<'a, Result<OpenedConnection, ConnectError>>;
 
     /// A task that sets `closed` when `server` is no longer the right one.
     fn watch(
         &self,
         _server: &Server,
         _closed: &Arc<AtomicBool>,
-        _notices: &Arc<Notices>,
+        _notices: &Arc<Subscriptions>,
     ) -> Option<AbortOnDrop> {
         None
     }
@@ -59,24 +59,29 @@ impl Connector for Server {
         self.host().to_owned()
     }
 
-    fn home(&self) -> &Home {
-        self.home()
+    fn runtime(&self) -> &StoreRuntime {
+        self.runtime()
     }
 
-    fn dial<'a>(
+    fn open<'a>(
         &'a self,
-        load: Load,
-        notices: &'a Arc<Notices>,
-    ) -> BoxFuture<'a, Result<Dialled, DialError>> {
-        Box::pin(self.dial_for(load, notices))
+        traffic: Traffic,
+        subscriptions: &'a Arc<Subscriptions>,
+    ) -> BoxFuture<'a, Result<OpenedConnection, ConnectError>> {
+        Box::pin(self.open_for(traffic, subscriptions))
     }
 }
 
 /// Sends one command on a new connection.
-pub(crate) async fn identify(dialled: &Dialled, question: &Cmd) -> Result<Value, Failure> {
-    let mut connection = dialled.connection.clone();
+pub(crate) async fn identify(
+    opened: &OpenedConnection,
+    question: &Cmd,
+) -> Result<Value, CommandError> {
+    let mut connection = opened.connection.clone();
     match timeout(MAX_IDENTIFY_TIME, connection.send_packed_command(question)).await {
-        Ok(reply) => reply.map_err(Failure::from).and_then(Failure::or_reply),
-        Err(_) => Err(Failure::Lost("does not answer".into())),
+        Ok(reply) => reply
+            .map_err(CommandError::from)
+            .and_then(CommandError::check),
+        Err(_) => Err(CommandError::Lost("does not answer".into())),
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use redis::{AsyncConnectionConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError};
 
-use super::connect_error::{DialError, TOO_OLD, invalid, unavailable};
-use super::monitored_stream::Load;
-use super::open::{client, dial, install_tls_provider};
+use super::connect_error::{ConnectError, TOO_OLD, invalid, unavailable};
+use super::monitored_stream::Traffic;
+use super::open::{client, install_tls_provider, open};
 use super::server::Server;
 use crate::error::Error;
 
@@ -17,13 +17,13 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
 impl Server {
     /// What to tell whoever called `connect`.
-    pub(crate) async fn explain(&self, error: DialError) -> Error {
+    pub(crate) async fn diagnose(&self, error: ConnectError) -> Error {
         let error = match error {
-            DialError::Redis(error) => error,
-            DialError::NoPrimary(reason) => return unavailable(reason),
-            DialError::NoCredentials(_) => return unavailable(error.at(&self.address())),
-            DialError::Deadline(_) => {
-                return match self.speaks_the_other_way().await {
+            ConnectError::Redis(error) => error,
+            ConnectError::NoPrimary(reason) => return unavailable(reason),
+            ConnectError::NoCredentials(_) => return unavailable(error.at(&self.address())),
+            ConnectError::Deadline(_) => {
+                return match self.answers_with_other_scheme().await {
                     Some(reason) => invalid(reason),
                     None => unavailable(error.at(&self.address())),
                 };
@@ -65,7 +65,7 @@ impl Server {
             _ if error.is_connection_refusal() => {
                 unavailable(format!("{}: {text}", self.address()))
             }
-            _ => match self.speaks_the_other_way().await {
+            _ => match self.answers_with_other_scheme().await {
                 Some(reason) => invalid(reason),
                 None => unavailable(format!("{}: {text}", self.address())),
             },
@@ -74,7 +74,7 @@ impl Server {
 
     /// Whether that port speaks TLS where the URL says plain, or the reverse.
     /// Asks without user and password: they must not go out in the clear.
-    async fn speaks_the_other_way(&self) -> Option<&'static str> {
+    async fn answers_with_other_scheme(&self) -> Option<&'static str> {
         let (addr, reason) = match self.client.get_connection_info().addr().clone() {
             ConnectionAddr::Tcp(host, port) => {
                 install_tls_provider();
@@ -94,17 +94,17 @@ impl Server {
         };
         let info = addr.into_connection_info().ok()?;
         let config = AsyncConnectionConfig::new().set_connection_timeout(None);
-        let answered = match dial(
+        let answered = match open(
             &client(info).ok()?,
             None,
             config,
             PROBE_DEADLINE,
-            Load::Commands,
+            Traffic::Commands,
         )
         .await
         {
             Ok(_) => true,
-            Err(DialError::Redis(error)) => says_something(&error),
+            Err(ConnectError::Redis(error)) => is_server_answer(&error),
             Err(_) => false,
         };
         answered.then_some(reason)
@@ -112,7 +112,7 @@ impl Server {
 }
 
 /// Whether an error is the answer of a server that was understood.
-fn says_something(error: &RedisError) -> bool {
+fn is_server_answer(error: &RedisError) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::RESP3NotSupported

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use redis::{Client, ConnectionAddr, ConnectionInfo, TlsCertificates};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::connect_error::{DialError, invalid};
+use super::connect_error::{ConnectError, invalid};
 use super::open::client;
 use crate::error::{BoxError, Error};
 use crate::store::BoxFuture;
@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) type Credentials = (String, SecretString);
 
 /// Who is asked for them at each connect.
-pub(crate) type Provider =
+pub(crate) type CredentialsProvider =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Credentials, BoxError>> + Send + Sync>;
 
 /// How to log in.
@@ -33,19 +33,19 @@ pub(crate) enum Login {
     Url,
     /// With these; without a user name where it is empty.
     Fixed(Credentials),
-    Provided(Provider),
+    Provided(CredentialsProvider),
 }
 
 /// What a builder says of all servers.
 #[derive(Clone)]
-pub(crate) struct Options {
+pub(crate) struct ConnectOptions {
     pub(crate) login: Login,
     /// For servers that speak TLS.
     pub(crate) tls: Option<TlsCertificates>,
     pub(crate) connect_timeout: Duration,
 }
 
-impl Default for Options {
+impl Default for ConnectOptions {
     fn default() -> Self {
         Self {
             login: Login::Url,
@@ -55,7 +55,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl ConnectOptions {
     /// The same for servers whose URLs say how to log in.
     pub(crate) fn without_login(&self) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Options {
     pub(crate) fn applied_to(
         &self,
         info: ConnectionInfo,
-    ) -> Result<(ConnectionInfo, Option<Provider>), Error> {
+    ) -> Result<(ConnectionInfo, Option<CredentialsProvider>), Error> {
         let has_login = info.redis_settings().password().is_some();
         let (info, provider) = match &self.login {
             Login::Url => (info, None),
@@ -101,13 +101,13 @@ impl Options {
 /// A client that logs in with what the provider gives now.
 pub(crate) async fn with_credentials(
     plain: &Client,
-    provider: &Provider,
-) -> Result<Client, DialError> {
+    provider: &CredentialsProvider,
+) -> Result<Client, ConnectError> {
     // Foreign code: its panic is a failure of this one attempt.
     let asked = AssertUnwindSafe(async { provider().await })
         .catch_unwind()
         .await;
-    let failed = |reason: String| DialError::NoCredentials(reason);
+    let failed = |reason: String| ConnectError::NoCredentials(reason);
     let credentials = asked
         .map_err(|_| failed("the credentials provider panicked".into()))?
         .map_err(|cause| failed(format!("the credentials provider failed: {cause}")))?;

@@ -12,14 +12,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::resp::{Broken, Frames};
+use super::resp::{FramingError, RespFraming};
 
 /// The largest body, in bytes: an encrypted answer of 8 MiB several times over.
 pub(crate) const MAX_BODY_BYTES: usize = 32 << 20;
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Load {
+pub(crate) enum Traffic {
     /// For everything but large bodies: maps of clusters and pages of lists are the
     /// largest that is asked for.
     Commands,
@@ -27,7 +27,7 @@ pub(crate) enum Load {
     Bodies,
 }
 
-impl Load {
+impl Traffic {
     /// The largest reply, in bytes.
     pub(crate) fn bound(self) -> usize {
         match self {
@@ -41,35 +41,35 @@ impl Load {
 pub(crate) const TOO_LARGE: &str = "the reply is larger than what was asked for";
 
 /// When something last moved on a connection.
-pub(crate) struct Life {
+pub(crate) struct Activity {
     born: Instant,
     /// Milliseconds after `born`.
-    heard: AtomicU64,
+    last_received: AtomicU64,
     taken: AtomicU64,
 }
 
-impl Life {
+impl Activity {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             born: Instant::now(),
-            heard: AtomicU64::new(0),
+            last_received: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         })
     }
 
     /// When the last byte came.
-    pub(crate) fn heard(&self) -> Instant {
-        self.born + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    pub(crate) fn last_received(&self) -> Instant {
+        self.born + Duration::from_millis(self.last_received.load(Ordering::Relaxed))
     }
 
     /// When the last byte came, or was taken by the socket.
     pub(crate) fn moved(&self) -> Instant {
         let taken = Duration::from_millis(self.taken.load(Ordering::Relaxed));
-        self.heard().max(self.born + taken)
+        self.last_received().max(self.born + taken)
     }
 
     /// Something moved at that time.
-    pub(crate) fn move_at(&self, at: Instant) {
+    pub(crate) fn record_at(&self, at: Instant) {
         let at = at.saturating_duration_since(self.born).as_millis() as u64;
         self.taken.fetch_max(at, Ordering::Relaxed);
     }
@@ -81,11 +81,11 @@ impl Life {
 }
 
 /// A stream to a server.
-pub(crate) struct Wire {
+pub(crate) struct MonitoredStream {
     stream: Box<dyn Stream>,
-    life: Arc<Life>,
-    sent: Frames,
-    received: Frames,
+    activity: Arc<Activity>,
+    sent: RespFraming,
+    received: RespFraming,
     /// Commands that were begun, less the replies.
     under_way: u64,
     /// Why the connection ends, once what came before has been read.
@@ -97,19 +97,19 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-impl Wire {
+impl MonitoredStream {
     /// With replies of `bound` bytes at most.
-    pub(crate) fn new(stream: Box<dyn Stream>, bound: usize) -> (Self, Arc<Life>) {
-        let life = Life::new();
-        let wire = Self {
+    pub(crate) fn new(stream: Box<dyn Stream>, bound: usize) -> (Self, Arc<Activity>) {
+        let activity = Activity::new();
+        let stream = Self {
             stream,
-            life: life.clone(),
-            sent: Frames::new(usize::MAX),
-            received: Frames::new(bound),
+            activity: activity.clone(),
+            sent: RespFraming::new(usize::MAX),
+            received: RespFraming::new(bound),
             under_way: 0,
             broken: None,
         };
-        (wire, life)
+        (stream, activity)
     }
 
     fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -120,14 +120,14 @@ impl Wire {
             if kind == b'>' {
                 return Ok(());
             }
-            *under_way = under_way.checked_sub(1).ok_or(Refused::Unasked)?;
+            *under_way = under_way.checked_sub(1).ok_or(StreamError::Unrequested)?;
             Ok(())
         });
         read.map_err(|refused| {
             let reason = match refused {
-                Refused::Unasked => "the server sent something that was not asked for",
-                Refused::Broken(Broken::TooLarge) => TOO_LARGE,
-                Refused::Broken(Broken::Malformed) => "the server does not speak RESP",
+                StreamError::Unrequested => "the server sent something that was not asked for",
+                StreamError::Framing(FramingError::TooLarge) => TOO_LARGE,
+                StreamError::Framing(FramingError::Malformed) => "the server does not speak RESP",
             };
             io::Error::new(io::ErrorKind::ConnectionAborted, reason)
         })
@@ -135,7 +135,7 @@ impl Wire {
 
     fn send(&mut self, bytes: &[u8]) {
         let under_way = &mut self.under_way;
-        let sent = self.sent.read::<Broken>(bytes, |_| {
+        let sent = self.sent.read::<FramingError>(bytes, |_| {
             *under_way += 1;
             Ok(())
         });
@@ -144,18 +144,18 @@ impl Wire {
 }
 
 /// Why a connection is ended.
-enum Refused {
-    Unasked,
-    Broken(Broken),
+enum StreamError {
+    Unrequested,
+    Framing(FramingError),
 }
 
-impl From<Broken> for Refused {
-    fn from(broken: Broken) -> Self {
-        Self::Broken(broken)
+impl From<FramingError> for StreamError {
+    fn from(broken: FramingError) -> Self {
+        Self::Framing(broken)
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MonitoredStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -166,10 +166,10 @@ impl AsyncRead for Wire {
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let came = &buffer.filled()[before..];
-        if !came.is_empty() {
-            self.life.mark(&self.life.heard);
-            let received = self.receive(came);
+        let received = &buffer.filled()[before..];
+        if !received.is_empty() {
+            self.activity.mark(&self.activity.last_received);
+            let received = self.receive(received);
             if let Err(broken) = received {
                 // The replies in front of it are those of other commands.
                 let whole = self.received.whole;
@@ -184,7 +184,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MonitoredStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -192,7 +192,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         if taken > 0 {
-            self.life.mark(&self.life.taken);
+            self.activity.mark(&self.activity.taken);
             self.send(&bytes[..taken]);
         }
         Poll::Ready(Ok(taken))
@@ -218,15 +218,15 @@ mod tests {
     /// What comes of these bytes from a server, after so many commands.
     async fn received(commands: usize, bytes: &[u8]) -> io::Result<usize> {
         let (here, mut there) = duplex(1 << 20);
-        let (mut wire, _) = Wire::new(Box::new(here), 100);
+        let (mut stream, _) = MonitoredStream::new(Box::new(here), 100);
         for _ in 0..commands {
-            wire.write_all(PING).await?;
+            stream.write_all(PING).await?;
         }
         there.write_all(bytes).await?;
         drop(there);
         let (mut all, mut buffer) = (0, [0; 1000]);
         loop {
-            match wire.read(&mut buffer).await? {
+            match stream.read(&mut buffer).await? {
                 0 => return Ok(all),
                 count => all += count,
             }
@@ -257,32 +257,35 @@ mod tests {
     #[tokio::test]
     async fn replies_in_front_of_a_refused_one_are_read() {
         let (here, mut there) = duplex(1 << 20);
-        let (mut wire, _) = Wire::new(Box::new(here), 100);
+        let (mut stream, _) = MonitoredStream::new(Box::new(here), 100);
         for _ in 0..2 {
-            wire.write_all(PING).await.unwrap();
+            stream.write_all(PING).await.unwrap();
         }
         there.write_all(b"+PONG\r\n$1000000\r\nxxx").await.unwrap();
         let mut buffer = [0; 1000];
-        assert_eq!(wire.read(&mut buffer).await.unwrap(), 7);
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 7);
         assert_eq!(&buffer[..7], b"+PONG\r\n");
-        let error = wire.read(&mut buffer).await.unwrap_err();
+        let error = stream.read(&mut buffer).await.unwrap_err();
         assert_eq!(error.to_string(), TOO_LARGE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn life_is_what_moves() {
         let (here, mut there) = duplex(10);
-        let (mut wire, life) = Wire::new(Box::new(here), 100);
+        let (mut stream, activity) = MonitoredStream::new(Box::new(here), 100);
         let second = Duration::from_secs(1);
         let born = Instant::now();
         tokio::time::advance(second).await;
-        assert_eq!(life.moved(), born);
+        assert_eq!(activity.moved(), born);
         // The socket takes a part of it.
-        assert_eq!(wire.write(PING).await.unwrap(), 10);
-        assert_eq!((life.heard(), life.moved()), (born, born + second));
+        assert_eq!(stream.write(PING).await.unwrap(), 10);
+        assert_eq!(
+            (activity.last_received(), activity.moved()),
+            (born, born + second)
+        );
         tokio::time::advance(second).await;
         there.write_all(b"+").await.unwrap();
-        wire.read_u8().await.unwrap();
-        assert_eq!(life.heard(), born + 2 * second);
+        stream.read_u8().await.unwrap();
+        assert_eq!(activity.last_received(), born + 2 * second);
     }
 }

@@ -22,67 +22,68 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::connect_error::{DialError, invalid};
-use super::monitored_stream::{Life, Load, Stream, Wire};
+use super::connect_error::{ConnectError, invalid};
+use super::monitored_stream::{Activity, MonitoredStream, Stream, Traffic};
 use super::runtime::AbortOnDrop;
 use crate::error::Error;
 use crate::lookup;
 
 /// After this long without an acknowledgement the kernel gives a connection up.
-const SILENCE: Duration = Duration::from_secs(2);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection, what drives it, and when something last moved on it.
-pub(crate) struct Wired {
+pub(crate) struct RawConnection {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) driver: AbortOnDrop,
-    pub(crate) life: Arc<Life>,
+    pub(crate) activity: Arc<Activity>,
 }
 
 /// Connects and logs in.
-pub(crate) async fn dial(
+pub(crate) async fn open(
     client: &Client,
     tls: Option<&TlsCertificates>,
     config: AsyncConnectionConfig,
     limit: Duration,
-    load: Load,
-) -> Result<Wired, DialError> {
+    traffic: Traffic,
+) -> Result<RawConnection, ConnectError> {
     // tokio panics for want of a driver.
-    let dialled = AssertUnwindSafe(connect(client, tls, config, load)).catch_unwind();
-    let dialled = timeout(limit, dialled).await;
+    let opened = AssertUnwindSafe(connect(client, tls, config, traffic)).catch_unwind();
+    let opened = timeout(limit, opened).await;
     let panicked = |_| Err((ErrorKind::Io, "the redis client panicked").into());
-    let dialled = dialled.map_err(|_| DialError::Deadline(limit))?;
-    dialled.unwrap_or_else(panicked).map_err(DialError::Redis)
+    let opened = opened.map_err(|_| ConnectError::Deadline(limit))?;
+    opened.unwrap_or_else(panicked).map_err(ConnectError::Redis)
 }
 
 async fn connect(
     client: &Client,
     tls: Option<&TlsCertificates>,
     config: AsyncConnectionConfig,
-    load: Load,
-) -> RedisResult<Wired> {
+    traffic: Traffic,
+) -> RedisResult<RawConnection> {
     let info = client.get_connection_info();
-    let stream = stream(info.addr(), tls, load).await?;
-    let (wire, life) = Wire::new(stream, load.bound());
+    let stream = stream(info.addr(), tls, traffic).await?;
+    let (stream, activity) = MonitoredStream::new(stream, traffic.bound());
     let login = info.redis_settings();
-    let (connection, driver) = MultiplexedConnection::new_with_config(login, wire, config).await?;
-    Ok(Wired {
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(login, stream, config).await?;
+    Ok(RawConnection {
         connection,
         driver: AbortOnDrop(tokio::spawn(driver)),
-        life,
+        activity,
     })
 }
 
 async fn stream(
     addr: &ConnectionAddr,
     certificates: Option<&TlsCertificates>,
-    load: Load,
+    traffic: Traffic,
 ) -> RedisResult<Box<dyn Stream>> {
     match addr {
-        ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port, load).await?)),
+        ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port, traffic).await?)),
         ConnectionAddr::TcpTls { host, port, .. } => {
             let tls = TlsConnector::from(Arc::new(trust(certificates)?));
             let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-            let tcp = tcp(host, *port, load).await?;
+            let tcp = tcp(host, *port, traffic).await?;
             Ok(Box::new(tls.connect(name, tcp).await?))
         }
         _ => Err((
@@ -94,15 +95,15 @@ async fn stream(
 }
 
 /// To whichever of the host's addresses answers first.
-async fn tcp(host: &str, port: u16, load: Load) -> RedisResult<TcpStream> {
+async fn tcp(host: &str, port: u16, traffic: Traffic) -> RedisResult<TcpStream> {
     let found: Vec<SocketAddr> = lookup::addresses(host.to_owned(), port).await?.collect();
     if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address").into());
     }
-    let dialled = found
+    let opened = found
         .into_iter()
         .map(|addr| Box::pin(TcpStream::connect(addr)));
-    let (stream, _) = select_ok(dialled).await?;
+    let (stream, _) = select_ok(opened).await?;
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(1))
@@ -114,11 +115,11 @@ async fn tcp(host: &str, port: u16, load: Load) -> RedisResult<TcpStream> {
     // Whoever takes a body slowly may take nothing for a while; what waits for it looks
     // itself whether anything moves.
     #[cfg(target_os = "linux")]
-    if load == Load::Commands {
-        socket.set_tcp_user_timeout(Some(SILENCE))?;
+    if traffic == Traffic::Commands {
+        socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = load;
+    let _ = traffic;
     Ok(stream)
 }
 

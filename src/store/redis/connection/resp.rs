@@ -10,7 +10,7 @@ const MAX_LINE: usize = 64 << 10;
 
 /// What is read at this moment.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(crate) struct RespFraming {
     /// The most bytes that one value may have.
     bound: u64,
     /// Values still to come of the one under way.
@@ -37,14 +37,14 @@ struct Line {
 
 /// Why a stream is not followed any further.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub(crate) enum FramingError {
     /// A value is larger than any that is asked for.
     TooLarge,
     /// It is no RESP.
     Malformed,
 }
 
-impl Frames {
+impl RespFraming {
     pub(crate) fn new(bound: usize) -> Self {
         Self {
             bound: bound as u64,
@@ -59,7 +59,7 @@ impl Frames {
 
     /// Reads on, and calls `begun` with the first byte of each value that begins on
     /// the outermost level; its error ends the reading.
-    pub(crate) fn read<E: From<Broken>>(
+    pub(crate) fn read<E: From<FramingError>>(
         &mut self,
         mut bytes: &[u8],
         mut begun: impl FnMut(u8) -> Result<(), E>,
@@ -67,7 +67,7 @@ impl Frames {
         let length = bytes.len();
         self.whole = 0;
         while let Some((&byte, rest)) = bytes.split_first() {
-            if self.is_between() {
+            if self.is_complete() {
                 self.whole = length - bytes.len();
             }
             if self.skip > 0 {
@@ -88,7 +88,7 @@ impl Frames {
                     self.line = Some(Line::of(byte));
                 }
                 Some(line) => {
-                    if line.goes_on(byte)? {
+                    if line.push(byte)? {
                         continue;
                     }
                     let (line, length) = (self.line.take(), 2);
@@ -102,17 +102,17 @@ impl Frames {
     }
 
     /// Whether nothing is left of the last value.
-    fn is_between(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.open == 0 && self.skip == 0 && self.line.is_none()
     }
 
-    fn take(&mut self, line: &Line, length: u64) -> Result<(), Broken> {
+    fn take(&mut self, line: &Line, length: u64) -> Result<(), FramingError> {
         self.values += 1;
         self.open -= 1;
         self.grow(length)?;
         let number = || match line.is_number {
             true => Ok(line.number),
-            false => Err(Broken::Malformed),
+            false => Err(FramingError::Malformed),
         };
         let items = match line.kind {
             b'$' | b'=' | b'!' if !line.is_negative => {
@@ -125,19 +125,19 @@ impl Frames {
             // Something about the value that follows it.
             b'|' => number()?.saturating_mul(2).saturating_add(1),
             b'$' | b'*' | b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => 0,
-            _ => return Err(Broken::Malformed),
+            _ => return Err(FramingError::Malformed),
         };
         self.open = self.open.saturating_add(items);
         if self.values.saturating_add(self.open) > MAX_VALUES {
-            return Err(Broken::TooLarge);
+            return Err(FramingError::TooLarge);
         }
         Ok(())
     }
 
-    fn grow(&mut self, bytes: u64) -> Result<(), Broken> {
+    fn grow(&mut self, bytes: u64) -> Result<(), FramingError> {
         self.bytes = self.bytes.saturating_add(bytes);
         match self.bytes > self.bound {
-            true => Err(Broken::TooLarge),
+            true => Err(FramingError::TooLarge),
             false => Ok(()),
         }
     }
@@ -155,7 +155,7 @@ impl Line {
     }
 
     /// One more byte of it; whether there are more to come.
-    fn goes_on(&mut self, byte: u8) -> Result<bool, Broken> {
+    fn push(&mut self, byte: u8) -> Result<bool, FramingError> {
         self.length += 1;
         match byte {
             b'\n' => return Ok(false),
@@ -168,7 +168,7 @@ impl Line {
             _ => self.is_number = false,
         }
         match self.length > MAX_LINE {
-            true => Err(Broken::TooLarge),
+            true => Err(FramingError::TooLarge),
             false => Ok(true),
         }
     }
@@ -179,15 +179,15 @@ mod tests {
     use super::*;
 
     /// The first bytes of the values in a stream that comes in pieces of that size.
-    fn kinds(stream: &[u8], piece: usize, bound: usize) -> Result<(String, bool), Broken> {
-        let (mut frames, mut kinds) = (Frames::new(bound), String::new());
+    fn kinds(stream: &[u8], piece: usize, bound: usize) -> Result<(String, bool), FramingError> {
+        let (mut framing, mut kinds) = (RespFraming::new(bound), String::new());
         for piece in stream.chunks(piece) {
-            frames.read::<Broken>(piece, |kind| {
+            framing.read::<FramingError>(piece, |kind| {
                 kinds.push(kind.into());
                 Ok(())
             })?;
         }
-        Ok((kinds, frames.is_between()))
+        Ok((kinds, framing.is_complete()))
     }
 
     /// Every kind of value, in pieces of any size.
@@ -200,8 +200,8 @@ mod tests {
             let read = kinds(stream, piece, 1000).unwrap();
             assert_eq!(read, ("*+-:$*_#,(=!%~>|*".into(), true), "{piece}");
         }
-        let (_, is_between) = kinds(b"*2\r\n+a\r\n$3\r\nab", 100, 1000).unwrap();
-        assert!(!is_between);
+        let (_, is_complete) = kinds(b"*2\r\n+a\r\n$3\r\nab", 100, 1000).unwrap();
+        assert!(!is_complete);
     }
 
     /// Red when a value is refused only once all of it is there.
@@ -216,15 +216,23 @@ mod tests {
             b"*2\r\n$600\r\n",
         ] {
             let rest = [stream, &[b'a'; 600], b"\r\n$600\r\n"].concat();
-            assert_eq!(kinds(&rest, 7, 1000), Err(Broken::TooLarge), "{stream:?}");
+            assert_eq!(
+                kinds(&rest, 7, 1000),
+                Err(FramingError::TooLarge),
+                "{stream:?}"
+            );
         }
         // One that never ends, and many that are none.
         let endless = [b"+".as_slice(), &[b'a'; MAX_LINE + 1]].concat();
-        assert_eq!(kinds(&endless, 1000, 1 << 30), Err(Broken::TooLarge));
+        assert_eq!(kinds(&endless, 1000, 1 << 30), Err(FramingError::TooLarge));
         let many = [b"*300000\r\n".as_slice(), &b"_\r\n".repeat(10)].concat();
-        assert_eq!(kinds(&many, 1000, 1 << 30), Err(Broken::TooLarge));
+        assert_eq!(kinds(&many, 1000, 1 << 30), Err(FramingError::TooLarge));
         for stream in [&b"hello\r\n"[..], b"$x\r\n", b"*1.5\r\n", b"$?\r\n"] {
-            assert_eq!(kinds(stream, 3, 1000), Err(Broken::Malformed), "{stream:?}");
+            assert_eq!(
+                kinds(stream, 3, 1000),
+                Err(FramingError::Malformed),
+                "{stream:?}"
+            );
         }
     }
 }

@@ -11,25 +11,25 @@ use tokio::task::JoinHandle;
 
 /// Where background work runs. A clone is the same one.
 #[derive(Clone)]
-pub(crate) struct Home(Arc<Shared>);
+pub(crate) struct StoreRuntime(Arc<RuntimeState>);
 
-struct Shared {
+struct RuntimeState {
     runtime: Mutex<Option<Handle>>,
     /// Wakes the task that asks servers on new connections.
     connected: Notify,
 }
 
-impl Home {
+impl StoreRuntime {
     /// The runtime that this is called on, if any.
-    pub(crate) fn here() -> Self {
-        Self(Arc::new(Shared {
+    pub(crate) fn current() -> Self {
+        Self(Arc::new(RuntimeState {
             runtime: Mutex::new(Handle::try_current().ok()),
             connected: Notify::new(),
         }))
     }
 
     /// There is a new connection.
-    pub(crate) fn has_connected(&self) {
+    pub(crate) fn signal_connected(&self) {
         self.0.connected.notify_one();
     }
 
@@ -46,19 +46,19 @@ impl Home {
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Option<AbortOnDrop> {
         let handle = {
-            let mut home = self.lock();
-            if home.as_ref().is_none_or(has_ended) {
-                *home = Handle::try_current().ok();
+            let mut store_runtime = self.lock();
+            if store_runtime.as_ref().is_none_or(has_ended) {
+                *store_runtime = Handle::try_current().ok();
             }
-            home.clone()?
+            store_runtime.clone()?
         };
         Some(AbortOnDrop(handle.spawn(task)))
     }
 
     /// The caller's runtime is the home from now on: nobody drives the one before.
-    pub(crate) fn move_here(&self) {
-        if let Ok(here) = Handle::try_current() {
-            *self.lock() = Some(here);
+    pub(crate) fn adopt_current_runtime(&self) {
+        if let Ok(current) = Handle::try_current() {
+            *self.lock() = Some(current);
         }
     }
 
@@ -105,12 +105,12 @@ mod tests {
     }
 
     /// Which runtime a task runs on.
-    fn runs_on(home: &Home) -> Option<tokio::runtime::Id> {
-        let (tell, told) = channel();
-        let task = home.spawn(async move {
-            let _ = tell.send(Handle::current().id());
+    fn runs_on(store_runtime: &StoreRuntime) -> Option<tokio::runtime::Id> {
+        let (sender, received) = channel();
+        let task = store_runtime.spawn(async move {
+            let _ = sender.send(Handle::current().id());
         })?;
-        let id = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        let id = received.recv_timeout(Duration::from_secs(60)).unwrap();
         drop(task);
         Some(id)
     }
@@ -119,16 +119,20 @@ mod tests {
     #[test]
     fn task_runs_at_home_while_that_lives() {
         let (first, second) = (runtime(), runtime());
-        let home = first.block_on(async { Home::here() });
-        let from_second = || second.block_on(async { runs_on(&home) });
+        let store_runtime = first.block_on(async { StoreRuntime::current() });
+        let from_second = || second.block_on(async { runs_on(&store_runtime) });
         assert_eq!(from_second(), Some(first.handle().id()));
-        assert_eq!(runs_on(&home), Some(first.handle().id()), "from no runtime");
+        assert_eq!(
+            runs_on(&store_runtime),
+            Some(first.handle().id()),
+            "from no runtime"
+        );
         drop(first);
         assert_eq!(from_second(), Some(second.handle().id()));
         let third = runtime();
-        third.block_on(async { home.move_here() });
+        third.block_on(async { store_runtime.adopt_current_runtime() });
         assert_eq!(from_second(), Some(third.handle().id()));
-        let nowhere = Home::here();
+        let nowhere = StoreRuntime::current();
         assert_eq!(runs_on(&nowhere), None);
     }
 }

@@ -14,34 +14,34 @@ use redis::{
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::connect_error::{DialError, invalid};
-use super::login::{self, Options, Provider};
-use super::monitored_stream::{Life, Load};
-use super::open::{Wired, client, dial, install_tls_provider};
-use super::runtime::{AbortOnDrop, Home};
-use super::subscriptions::Notices;
+use super::connect_error::{ConnectError, invalid};
+use super::login::{self, ConnectOptions, CredentialsProvider};
+use super::monitored_stream::{Activity, Traffic};
+use super::open::{RawConnection, client, install_tls_provider, open};
+use super::runtime::{AbortOnDrop, StoreRuntime};
+use super::subscriptions::Subscriptions;
 use super::url::check_unused_parts;
 use crate::error::Error;
 
 /// After so much longer, nobody drives the runtime that it runs on.
-const UNDRIVEN: Duration = Duration::from_secs(1);
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 /// Commands that may wait in line for the connection before callers wait.
-const QUEUE: usize = 1024;
+const MAX_QUEUED_COMMANDS: usize = 1024;
 
 /// The address of one server and how to log in there.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) client: Arc<Client>,
     /// Asked for user and password at each connect.
-    pub(crate) provider: Option<Provider>,
+    pub(crate) provider: Option<CredentialsProvider>,
     tls: Option<Arc<TlsCertificates>>,
     connect_timeout: Duration,
-    home: Home,
+    runtime: StoreRuntime,
 }
 
 /// A connection, fresh from the handshake.
-pub(crate) struct Dialled {
+pub(crate) struct OpenedConnection {
     /// Where it leads.
     pub(crate) server: Server,
     /// Clones share it.
@@ -49,12 +49,12 @@ pub(crate) struct Dialled {
     /// Set once the connection has ended.
     pub(crate) closed: Arc<AtomicBool>,
     /// When something last moved on it.
-    pub(crate) life: Arc<Life>,
+    pub(crate) activity: Arc<Activity>,
     /// It ends with this.
     pub(crate) driver: AbortOnDrop,
 }
 
-impl Dialled {
+impl OpenedConnection {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -62,7 +62,7 @@ impl Dialled {
 
 impl Server {
     /// Reads `redis://[user][:password]@host[:port][/db]`, or `rediss://` for TLS.
-    pub(crate) fn parse(url: &str, options: &Options) -> Result<Self, Error> {
+    pub(crate) fn parse(url: &str, options: &ConnectOptions) -> Result<Self, Error> {
         match url.split_once("://").map(|(scheme, _)| scheme) {
             Some("redis" | "rediss" | "valkey" | "valkeys") => {}
             // Not echoed: what stands there may be a password.
@@ -92,7 +92,7 @@ impl Server {
             provider,
             tls: options.tls.clone().map(Arc::new),
             connect_timeout: options.connect_timeout,
-            home: Home::here(),
+            runtime: StoreRuntime::current(),
         })
     }
 
@@ -122,8 +122,8 @@ impl Server {
     }
 
     /// Where background work for this server runs.
-    pub(crate) fn home(&self) -> &Home {
-        &self.home
+    pub(crate) fn runtime(&self) -> &StoreRuntime {
+        &self.runtime
     }
 
     /// The host alone: servers leave it out where it is their own.
@@ -180,24 +180,27 @@ impl Server {
     }
 
     /// Connects and logs in; `notices` is told what the server pushes.
-    pub(crate) async fn dial(&self, notices: &Arc<Notices>) -> Result<Dialled, DialError> {
-        self.dial_for(Load::Commands, notices).await
+    pub(crate) async fn open(
+        &self,
+        subscriptions: &Arc<Subscriptions>,
+    ) -> Result<OpenedConnection, ConnectError> {
+        self.open_for(Traffic::Commands, subscriptions).await
     }
 
     /// The same, for bodies perhaps.
-    pub(crate) async fn dial_for(
+    pub(crate) async fn open_for(
         &self,
-        load: Load,
-        notices: &Arc<Notices>,
-    ) -> Result<Dialled, DialError> {
+        traffic: Traffic,
+        subscriptions: &Arc<Subscriptions>,
+    ) -> Result<OpenedConnection, ConnectError> {
         let closed = Arc::new(AtomicBool::new(false));
         let push = {
-            let (notices, closed) = (notices.clone(), closed.clone());
+            let (subscriptions, closed) = (subscriptions.clone(), closed.clone());
             move |info: PushInfo| {
                 match info.kind {
                     PushKind::Message | PushKind::SMessage => {
                         if let Some(Value::BulkString(channel)) = info.data.first() {
-                            notices.published(channel);
+                            subscriptions.notify(channel);
                         }
                     }
                     // Not asked for: the shard has gone to another server.
@@ -205,15 +208,15 @@ impl Server {
                     // under way, so that this connection is of no more use.
                     PushKind::SUnsubscribe => {
                         if let Some(Value::BulkString(channel)) = info.data.first()
-                            && notices.wants(channel)
+                            && subscriptions.contains(channel)
                         {
                             closed.store(true, Ordering::Release);
-                            notices.wake();
+                            subscriptions.wake();
                         }
                     }
                     PushKind::Disconnection => {
                         closed.store(true, Ordering::Release);
-                        notices.wake();
+                        subscriptions.wake();
                     }
                     _ => {}
                 }
@@ -224,52 +227,52 @@ impl Server {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUE)
+            .set_pipeline_buffer_size(MAX_QUEUED_COMMANDS)
             .set_push_sender(push);
-        let wired = self.dial_at_home(config, load).await?;
+        let raw = self.open_on_runtime(config, traffic).await?;
         let server = self.clone();
-        Ok(Dialled {
+        Ok(OpenedConnection {
             server,
-            connection: wired.connection,
+            connection: raw.connection,
             closed,
-            life: wired.life,
-            driver: wired.driver,
+            activity: raw.activity,
+            driver: raw.driver,
         })
     }
 
     /// At home, whoever needs the connection: redis-rs spawns what drives it.
-    async fn dial_at_home(
+    async fn open_on_runtime(
         &self,
         config: AsyncConnectionConfig,
-        load: Load,
-    ) -> Result<Wired, DialError> {
-        let (done, dialled) = oneshot::channel();
+        traffic: Traffic,
+    ) -> Result<RawConnection, ConnectError> {
+        let (done, opened) = oneshot::channel();
         let (client, provider) = (self.client.clone(), self.provider.clone());
         let (tls, limit) = (self.tls.clone(), self.connect_timeout);
-        let task = self.home.spawn(async move {
-            let dialled = async {
+        let task = self.runtime.spawn(async move {
+            let opened = async {
                 let tls = tls.as_deref();
                 match provider {
-                    None => dial(&client, tls, config, limit, load).await,
+                    None => open(&client, tls, config, limit, traffic).await,
                     Some(provider) => {
                         let client = login::with_credentials(&client, &provider).await?;
-                        dial(&client, tls, config, limit, load).await
+                        open(&client, tls, config, limit, traffic).await
                     }
                 }
             };
-            let dialled = timeout(limit, dialled).await;
-            let _ = done.send(dialled.unwrap_or(Err(DialError::Deadline(limit))));
+            let opened = timeout(limit, opened).await;
+            let _ = done.send(opened.unwrap_or(Err(ConnectError::Deadline(limit))));
         });
-        let dialled = timeout(limit + UNDRIVEN, dialled).await;
+        let opened = timeout(limit + RUNTIME_GRACE, opened).await;
         drop(task);
-        dialled
+        opened
             .unwrap_or_else(|_| {
                 // It should have ended by its own clock.
-                self.home.move_here();
-                Ok(Err(DialError::Deadline(limit)))
+                self.runtime.adopt_current_runtime();
+                Ok(Err(ConnectError::Deadline(limit)))
             })
             .unwrap_or_else(|_| {
-                Err(DialError::NoPrimary(
+                Err(ConnectError::NoPrimary(
                     "the runtime of the store has ended".into(),
                 ))
             })
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn password_in_the_clear_is_noticed() {
         let is_exposed = |url: &str| {
-            Server::parse(url, &Options::default())
+            Server::parse(url, &ConnectOptions::default())
                 .unwrap()
                 .is_exposed()
         };
@@ -301,7 +304,7 @@ mod tests {
             assert!(is_exposed(exposed), "{exposed}");
         }
         // Also under the address that a cluster or a sentinel gives out.
-        let local = Server::parse("redis://:pw@localhost", &Options::default()).unwrap();
+        let local = Server::parse("redis://:pw@localhost", &ConnectOptions::default()).unwrap();
         assert!(local.at("10.0.0.2", 7000).unwrap().is_exposed());
     }
 }

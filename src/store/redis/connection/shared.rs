@@ -13,112 +13,116 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt::Attempt;
-use super::command_error::Failure;
-use super::connect_error::DialError;
+use super::attempt::ConnectAttempt;
+use super::command_error::CommandError;
+use super::connect_error::ConnectError;
 use super::connector::Connector;
-use super::monitored_stream::{Life, Load};
-use super::runtime::{AbortOnDrop, Home};
-use super::server::{Dialled, Server};
-use super::subscriptions::Notices;
+use super::monitored_stream::{Activity, Traffic};
+use super::runtime::{AbortOnDrop, StoreRuntime};
+use super::server::{OpenedConnection, Server};
+use super::subscriptions::Subscriptions;
 
 /// How long a command may take, a new connection included.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A command that its caller gave up on after this long, with nothing heard on
 /// the connection since it was sent, counts as timed out: callers may be less
 /// patient than [`DEADLINE`], and a silent connection must go all the same.
-pub(crate) const SUSPICIOUS: Duration = Duration::from_millis(100);
+pub(crate) const MIN_SUSPICIOUS_AGE: Duration = Duration::from_millis(100);
 
 /// The link to one server, or to whichever the sentinels call the primary. A
 /// clone is the same link.
 #[derive(Clone)]
-pub(crate) struct Link {
-    shared: Arc<Shared>,
+pub(crate) struct SharedConnection {
+    shared: Arc<SharedState>,
 }
 
-struct Shared {
-    place: Arc<dyn Connector>,
-    notices: Arc<Notices>,
-    slot: Mutex<Slot>,
+struct SharedState {
+    connector: Arc<dyn Connector>,
+    subscriptions: Arc<Subscriptions>,
+    slot: Mutex<ConnectionState>,
     generations: AtomicU64,
 }
 
-enum Slot {
+enum ConnectionState {
     /// The next command connects.
     Down,
     /// All commands wait for this attempt.
-    Building(Attempt<Arc<Live>>),
-    Up(Arc<Live>),
+    Connecting(ConnectAttempt<Arc<LiveConnection>>),
+    Up(Arc<LiveConnection>),
 }
 
 /// A connection and what has been seen of it.
-struct Live {
+struct LiveConnection {
     generation: u64,
     server: Server,
     connection: MultiplexedConnection,
     closed: Arc<AtomicBool>,
-    life: Arc<Life>,
+    activity: Arc<Activity>,
     _driver: AbortOnDrop,
     /// Closes it when the sentinels name another primary.
     _watch: Option<AbortOnDrop>,
 }
 
-impl Live {
+impl LiveConnection {
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn heard_since(&self, then: Instant) -> bool {
-        self.life.heard() >= then
+    fn received_since(&self, then: Instant) -> bool {
+        self.activity.last_received() >= then
     }
 }
 
-impl Link {
+impl SharedConnection {
     /// A link that connects when it is first used.
-    pub(crate) fn new(place: Arc<dyn Connector>, notices: Arc<Notices>) -> Self {
+    pub(crate) fn new(connector: Arc<dyn Connector>, subscriptions: Arc<Subscriptions>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                place,
-                notices,
-                slot: Mutex::new(Slot::Down),
+            shared: Arc::new(SharedState {
+                connector,
+                subscriptions,
+                slot: Mutex::new(ConnectionState::Down),
                 generations: AtomicU64::new(0),
             }),
         }
     }
 
     /// A link whose first connection is there already.
-    pub(crate) fn with(place: Arc<dyn Connector>, notices: Arc<Notices>, first: Dialled) -> Self {
-        let link = Self::new(place, notices);
-        *link.shared.lock() = Slot::Up(Arc::new(link.shared.live(first)));
+    pub(crate) fn with(
+        connector: Arc<dyn Connector>,
+        subscriptions: Arc<Subscriptions>,
+        first: OpenedConnection,
+    ) -> Self {
+        let link = Self::new(connector, subscriptions);
+        *link.shared.lock() = ConnectionState::Up(Arc::new(link.shared.live(first)));
         link
     }
 
     /// Where background work for it runs.
-    pub(crate) fn home(&self) -> &Home {
-        self.shared.place.home()
+    pub(crate) fn runtime(&self) -> &StoreRuntime {
+        self.shared.connector.runtime()
     }
 
     /// Host and port, or what the sentinels call it.
     pub(crate) fn address(&self) -> String {
-        self.shared.place.address()
+        self.shared.connector.address()
     }
 
     /// The host alone, where it is always the same.
     pub(crate) fn host(&self) -> String {
-        self.shared.place.host()
+        self.shared.connector.host()
     }
 
     /// Sends one command.
-    pub(crate) async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
+    pub(crate) async fn command(&self, command: &Cmd) -> Result<Value, CommandError> {
         let reply = self.using(None, slice::from_ref, |mut connection| async move {
             connection.send_packed_command(command).await
         });
-        Failure::or_reply(reply.await?)
+        CommandError::check(reply.await?)
     }
 
     /// Sends commands in one go; the replies come as they are.
-    pub(crate) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+    pub(crate) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
         self.send_all(None, commands).await
     }
 
@@ -127,7 +131,7 @@ impl Link {
         &self,
         generation: u64,
         commands: &[Cmd],
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, CommandError> {
         self.send_all(Some(generation), commands).await
     }
 
@@ -135,7 +139,7 @@ impl Link {
         &self,
         generation: Option<u64>,
         commands: &[Cmd],
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, CommandError> {
         self.using(generation, Vec::as_slice, |mut connection| async move {
             if let [command] = commands {
                 return Ok(vec![connection.send_packed_command(command).await?]);
@@ -152,38 +156,42 @@ impl Link {
     }
 
     /// Another connection to where this link leads, for the caller alone.
-    pub(crate) async fn dial_another(
+    pub(crate) async fn open_another(
         &self,
-        load: Load,
-        notices: &Arc<Notices>,
-    ) -> Result<Dialled, DialError> {
-        self.shared.place.dial(load, notices).await
+        traffic: Traffic,
+        subscriptions: &Arc<Subscriptions>,
+    ) -> Result<OpenedConnection, ConnectError> {
+        self.shared.connector.open(traffic, subscriptions).await
     }
 
     /// The server that the connection at hand leads to.
-    pub(crate) async fn server(&self) -> Result<Server, Failure> {
+    pub(crate) async fn server(&self) -> Result<Server, CommandError> {
         Ok(self.live_in_time().await?.server.clone())
     }
 
     /// The connection at hand, by number.
-    pub(crate) async fn generation(&self) -> Result<u64, Failure> {
+    pub(crate) async fn generation(&self) -> Result<u64, CommandError> {
         Ok(self.live_in_time().await?.generation)
     }
 
     /// The same, where there is one that can be used.
-    pub(crate) fn generation_at_hand(&self) -> Option<u64> {
+    pub(crate) fn current_generation(&self) -> Option<u64> {
         Some(self.shared.up()?.generation)
     }
 
     /// Lets the next command connect anew: this server is not the right one.
-    pub(crate) fn doubt(&self) {
+    pub(crate) fn invalidate(&self) {
         if let Some(live) = self.shared.up() {
             self.drop_connection(&live);
         }
     }
 
     /// Subscribes to channels, on that connection only.
-    pub(crate) async fn subscribe(&self, generation: u64, to: &[String]) -> Result<(), Failure> {
+    pub(crate) async fn subscribe(
+        &self,
+        generation: u64,
+        to: &[String],
+    ) -> Result<(), CommandError> {
         let none = |_: &()| -> &[Value] { &[] };
         self.using(Some(generation), none, |mut connection| async move {
             connection.subscribe(to).await
@@ -192,7 +200,11 @@ impl Link {
     }
 
     /// Gives channels up, on that connection only.
-    pub(crate) async fn unsubscribe(&self, generation: u64, to: &[String]) -> Result<(), Failure> {
+    pub(crate) async fn unsubscribe(
+        &self,
+        generation: u64,
+        to: &[String],
+    ) -> Result<(), CommandError> {
         let none = |_: &()| -> &[Value] { &[] };
         self.using(Some(generation), none, |mut connection| async move {
             connection.unsubscribe(to).await
@@ -207,7 +219,7 @@ impl Link {
         generation: u64,
         verb: &str,
         channels: &[String],
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, CommandError> {
         self.using(
             Some(generation),
             Vec::as_slice,
@@ -231,7 +243,7 @@ impl Link {
         generation: Option<u64>,
         replies: fn(&T) -> &[Value],
         send: F,
-    ) -> Result<T, Failure>
+    ) -> Result<T, CommandError>
     where
         F: FnOnce(MultiplexedConnection) -> Fut,
         Fut: Future<Output = RedisResult<T>>,
@@ -242,9 +254,9 @@ impl Link {
             None => (Box::pin(self.live_in_time()).await?, Instant::now()),
         };
         if generation.is_some_and(|wanted| wanted != live.generation) {
-            return Err(Failure::Unsent("the connection was replaced".into()));
+            return Err(CommandError::Unsent("the connection was replaced".into()));
         }
-        let mut watch = Watch {
+        let mut watch = AbandonedCommandGuard {
             link: self,
             live: &live,
             sent,
@@ -253,55 +265,57 @@ impl Link {
         // Boxed: it is larger than all that is around it, which would be moved
         // with it from layer to layer.
         let answer = Box::pin(send(live.connection.clone()));
-        let answer = timeout_at(begun + DEADLINE, answer).await;
+        let answer = timeout_at(begun + COMMAND_TIMEOUT, answer).await;
         watch.over = true;
         let late = answer.is_err();
         let failure = match answer {
             Ok(Ok(answer)) => {
-                let mut failures = replies(&answer).iter().filter_map(Failure::in_reply);
+                let mut failures = replies(&answer).iter().filter_map(CommandError::from_reply);
                 if failures.any(|failure| failure.ends_connection()) {
                     self.drop_connection(&live);
                 }
                 return Ok(answer);
             }
-            Ok(Err(error)) => Failure::from(error),
-            Err(_) => Failure::Lost(format!(
+            Ok(Err(error)) => CommandError::from(error),
+            Err(_) => CommandError::Lost(format!(
                 "{} did not answer within {} s",
                 live.server.address(),
-                DEADLINE.as_secs()
+                COMMAND_TIMEOUT.as_secs()
             )),
         };
         // What is slow and delivers is not gone.
-        if failure.ends_connection() && !(late && live.heard_since(sent)) {
+        if failure.ends_connection() && !(late && live.received_since(sent)) {
             self.drop_connection(&live);
         }
         Err(failure)
     }
 
-    async fn live_in_time(&self) -> Result<Arc<Live>, Failure> {
-        let live = timeout_at(Instant::now() + DEADLINE, self.live());
+    async fn live_in_time(&self) -> Result<Arc<LiveConnection>, CommandError> {
+        let live = timeout_at(Instant::now() + COMMAND_TIMEOUT, self.live());
         live.await.map_err(|_| no_connection())?
     }
 
     /// The connection, made first where there is none.
-    async fn live(&self) -> Result<Arc<Live>, Failure> {
+    async fn live(&self) -> Result<Arc<LiveConnection>, CommandError> {
         let mut attempt = {
             let mut slot = self.shared.lock();
             match &*slot {
-                Slot::Up(live) if !live.is_closed() => return Ok(live.clone()),
-                Slot::Building(attempt) if attempt.is_running() => attempt.result.clone(),
+                ConnectionState::Up(live) if !live.is_closed() => return Ok(live.clone()),
+                ConnectionState::Connecting(attempt) if attempt.is_running() => {
+                    attempt.result.clone()
+                }
                 other => {
-                    if matches!(other, Slot::Building(attempt) if attempt.is_stuck()) {
-                        self.shared.place.home().move_here();
+                    if matches!(other, ConnectionState::Connecting(attempt) if attempt.is_stuck()) {
+                        self.shared.connector.runtime().adopt_current_runtime();
                     }
                     let attempt = self.attempt();
                     let result = attempt.result.clone();
-                    *slot = Slot::Building(attempt);
+                    *slot = ConnectionState::Connecting(attempt);
                     result
                 }
             }
         };
-        let ended = || Failure::Unsent("the attempt to connect was ended".into());
+        let ended = || CommandError::Unsent("the attempt to connect was ended".into());
         let result = attempt
             .wait_for(Option::is_some)
             .await
@@ -309,22 +323,25 @@ impl Link {
         result.clone().unwrap_or_else(|| Err(ended()))
     }
 
-    fn attempt(&self) -> Attempt<Arc<Live>> {
+    fn attempt(&self) -> ConnectAttempt<Arc<LiveConnection>> {
         let (done, result) = watch::channel(None);
         let link = Arc::downgrade(&self.shared);
-        let (place, notices) = (self.shared.place.clone(), self.shared.notices.clone());
-        let task = self.shared.place.home().spawn(async move {
-            let dialled = place.dial(Load::Commands, &notices).await;
+        let (connector, subscriptions) = (
+            self.shared.connector.clone(),
+            self.shared.subscriptions.clone(),
+        );
+        let task = self.shared.connector.runtime().spawn(async move {
+            let opened = connector.open(Traffic::Commands, &subscriptions).await;
             let Some(link) = link.upgrade() else {
                 return;
             };
-            let built = dialled.map(|dialled| Arc::new(link.live(dialled)));
-            let built = built.map_err(|error| Failure::Unsent(error.at(&place.address())));
+            let built = opened.map(|opened| Arc::new(link.live(opened)));
+            let built = built.map_err(|error| CommandError::Unsent(error.at(&connector.address())));
             done.send_replace(Some(built.clone()));
-            *link.lock() = built.map_or(Slot::Down, Slot::Up);
-            link.place.home().has_connected();
+            *link.lock() = built.map_or(ConnectionState::Down, ConnectionState::Up);
+            link.connector.runtime().signal_connected();
         });
-        Attempt {
+        ConnectAttempt {
             result,
             begun: Instant::now(),
             _task: task,
@@ -332,62 +349,68 @@ impl Link {
     }
 
     /// Lets the next command connect anew, unless another one did already.
-    fn drop_connection(&self, failed: &Live) {
+    fn drop_connection(&self, failed: &LiveConnection) {
         let mut slot = self.shared.lock();
-        if matches!(&*slot, Slot::Up(live) if live.generation == failed.generation) {
-            *slot = Slot::Down;
+        if matches!(&*slot, ConnectionState::Up(live) if live.generation == failed.generation) {
+            *slot = ConnectionState::Down;
             drop(slot);
             // Those who wait for notices need a connection, too.
-            self.shared.notices.wake();
+            self.shared.subscriptions.wake();
         }
     }
 }
 
-impl Shared {
+impl SharedState {
     /// The connection, where there is one that can be used.
-    fn up(&self) -> Option<Arc<Live>> {
+    fn up(&self) -> Option<Arc<LiveConnection>> {
         match &*self.lock() {
-            Slot::Up(live) if !live.is_closed() => Some(live.clone()),
+            ConnectionState::Up(live) if !live.is_closed() => Some(live.clone()),
             _ => None,
         }
     }
 
-    fn live(&self, dialled: Dialled) -> Live {
-        let Dialled { server, closed, .. } = &dialled;
-        let watch = self.place.watch(server, closed, &self.notices);
-        Live {
+    fn live(&self, opened: OpenedConnection) -> LiveConnection {
+        let OpenedConnection { server, closed, .. } = &opened;
+        let watch = self.connector.watch(server, closed, &self.subscriptions);
+        LiveConnection {
             generation: self.generations.fetch_add(1, Ordering::Relaxed) + 1,
-            server: dialled.server,
-            connection: dialled.connection,
-            closed: dialled.closed,
-            life: dialled.life,
-            _driver: dialled.driver,
+            server: opened.server,
+            connection: opened.connection,
+            closed: opened.closed,
+            activity: opened.activity,
+            _driver: opened.driver,
             _watch: watch,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slot> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         // Every change under this lock is one assignment.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Watches over one command for the case that its caller drops it.
-struct Watch<'a> {
-    link: &'a Link,
-    live: &'a Live,
+struct AbandonedCommandGuard<'a> {
+    link: &'a SharedConnection,
+    live: &'a LiveConnection,
     sent: Instant,
     over: bool,
 }
 
-impl Drop for Watch<'_> {
+impl Drop for AbandonedCommandGuard<'_> {
     fn drop(&mut self) {
-        if !self.over && self.sent.elapsed() >= SUSPICIOUS && !self.live.heard_since(self.sent) {
+        if !self.over
+            && self.sent.elapsed() >= MIN_SUSPICIOUS_AGE
+            && !self.live.received_since(self.sent)
+        {
             self.link.drop_connection(self.live);
         }
     }
 }
 
-pub(crate) fn no_connection() -> Failure {
-    Failure::Unsent(format!("no connection within {} s", DEADLINE.as_secs()))
+pub(crate) fn no_connection() -> CommandError {
+    CommandError::Unsent(format!(
+        "no connection within {} s",
+        COMMAND_TIMEOUT.as_secs()
+    ))
 }

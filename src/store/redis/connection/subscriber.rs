@@ -6,43 +6,47 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::command_error::Failure;
-use super::shared::Link;
-use super::subscriptions::{BATCH, Notices};
+use super::command_error::CommandError;
+use super::shared::SharedConnection;
+use super::subscriptions::{MAX_BATCH, Subscriptions};
 
 /// How often channels without waiters are looked for.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long to leave a server alone that did not take a subscription.
 const BACKOFF: Duration = Duration::from_millis(250);
 
 /// Which channels a server publishes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Channels {
+pub(crate) enum ChannelKind {
     /// Those that every server has.
     Ordinary,
     /// Those of the shards of a cluster, each on the server that has it.
-    OfShards,
+    Sharded,
 }
 
 /// Keeps the subscriptions in line with the table, for as long as the store
 /// lives. With nobody waiting it does nothing, not even connect.
-pub(crate) async fn listen(link: Link, notices: Arc<Notices>, channels: Channels) {
-    let mut listener = Listener {
-        link,
-        notices,
+pub(crate) async fn run(
+    connection: SharedConnection,
+    subscriptions: Arc<Subscriptions>,
+    channels: ChannelKind,
+) {
+    let mut subscriber = Subscriber {
+        connection,
+        subscriptions,
         channels,
         generation: None,
         swept: Instant::now(),
     };
     loop {
-        if listener.notices.is_empty() {
-            listener.notices.wake.notified().await;
+        if subscriber.subscriptions.is_empty() {
+            subscriber.subscriptions.wake.notified().await;
         }
-        match listener.round().await {
+        match subscriber.round().await {
             Ok(()) => {
                 // Either way there may be something to do.
-                let _ = timeout(SWEEP, listener.notices.wake.notified()).await;
+                let _ = timeout(SWEEP_INTERVAL, subscriber.subscriptions.wake.notified()).await;
             }
             Err(failure) => {
                 tracing::debug!(?failure, "redis subscriptions wait for the server");
@@ -52,39 +56,41 @@ pub(crate) async fn listen(link: Link, notices: Arc<Notices>, channels: Channels
     }
 }
 
-struct Listener {
-    link: Link,
-    notices: Arc<Notices>,
-    channels: Channels,
+struct Subscriber {
+    connection: SharedConnection,
+    subscriptions: Arc<Subscriptions>,
+    channels: ChannelKind,
     /// The connection that the subscriptions were made on.
     generation: Option<u64>,
     swept: Instant,
 }
 
-impl Listener {
-    async fn round(&mut self) -> Result<(), Failure> {
-        let generation = self.link.generation().await?;
+impl Subscriber {
+    async fn round(&mut self) -> Result<(), CommandError> {
+        let generation = self.connection.generation().await?;
         if self.generation.replace(generation) != Some(generation) {
-            self.notices.all_are_new();
+            self.subscriptions.resubscribe_all();
         }
         loop {
-            let batch = self.notices.next_new();
+            let batch = self.subscriptions.next_batch();
             if batch.is_empty() {
                 break;
             }
             match self.channels {
-                Channels::Ordinary => self.subscribe(generation, batch).await?,
-                Channels::OfShards => self.subscribe_in_shard(generation, batch).await?,
+                ChannelKind::Ordinary => self.subscribe(generation, batch).await?,
+                ChannelKind::Sharded => self.subscribe_in_shard(generation, batch).await?,
             }
         }
         let now = Instant::now();
-        if now.duration_since(self.swept) >= SWEEP {
+        if now.duration_since(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
-            for batch in self.notices.sweep(now).chunks(BATCH) {
+            for batch in self.subscriptions.sweep(now).chunks(MAX_BATCH) {
                 match self.channels {
-                    Channels::Ordinary => self.link.unsubscribe(generation, batch).await?,
-                    Channels::OfShards => {
-                        let sent = self.link.shard_channels(generation, "SUNSUBSCRIBE", batch);
+                    ChannelKind::Ordinary => self.connection.unsubscribe(generation, batch).await?,
+                    ChannelKind::Sharded => {
+                        let sent =
+                            self.connection
+                                .shard_channels(generation, "SUNSUBSCRIBE", batch);
                         sent.await?;
                     }
                 }
@@ -93,37 +99,41 @@ impl Listener {
         Ok(())
     }
 
-    async fn subscribe(&self, generation: u64, batch: Vec<String>) -> Result<(), Failure> {
-        match self.link.subscribe(generation, &batch).await {
-            Ok(()) => self.notices.confirmed(&batch),
+    async fn subscribe(&self, generation: u64, batch: Vec<String>) -> Result<(), CommandError> {
+        match self.connection.subscribe(generation, &batch).await {
+            Ok(()) => self.subscriptions.confirm(&batch),
             // The user may not listen: polling is all that is left.
             Err(failure) if failure.code().is_some() => {
                 tracing::debug!(?failure, "redis refuses a subscription");
             }
             Err(failure) => {
-                self.notices.put_back(batch);
+                self.subscriptions.requeue(batch);
                 return Err(failure);
             }
         }
         Ok(())
     }
 
-    async fn subscribe_in_shard(&self, generation: u64, batch: Vec<String>) -> Result<(), Failure> {
+    async fn subscribe_in_shard(
+        &self,
+        generation: u64,
+        batch: Vec<String>,
+    ) -> Result<(), CommandError> {
         let replies = match self
-            .link
+            .connection
             .shard_channels(generation, "SSUBSCRIBE", &batch)
             .await
         {
             Ok(replies) => replies,
             Err(failure) => {
-                self.notices.put_back(batch);
+                self.subscriptions.requeue(batch);
                 return Err(failure);
             }
         };
         let (mut confirmed, mut again) = (Vec::new(), Vec::new());
         let mut moved = None;
         for (channel, reply) in batch.into_iter().zip(&replies) {
-            match Failure::in_reply(reply) {
+            match CommandError::from_reply(reply) {
                 None => confirmed.push(channel),
                 Some(failure) if failure.code() == Some("NOPERM") => {
                     tracing::debug!(?failure, "redis refuses a subscription");
@@ -136,8 +146,8 @@ impl Listener {
                 }
             }
         }
-        self.notices.confirmed(&confirmed);
-        self.notices.put_back(again);
+        self.subscriptions.confirm(&confirmed);
+        self.subscriptions.requeue(again);
         moved.map_or(Ok(()), Err)
     }
 }

@@ -11,21 +11,21 @@ use tokio::time::Instant;
 
 /// How long a channel stays subscribed after its last waiter, who often comes
 /// back: a new subscription costs a round trip and an extra look.
-const LINGER: Duration = Duration::from_secs(2);
+const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(2);
 
 /// Channels in one `SUBSCRIBE`.
-pub(super) const BATCH: usize = 512;
+pub(super) const MAX_BATCH: usize = 512;
 
 /// Who waits for which channel. As large as there are waiters, and those of the
 /// last [`LINGER`].
 #[derive(Default)]
-pub(crate) struct Notices {
-    table: Mutex<Table>,
+pub(crate) struct Subscriptions {
+    table: Mutex<ChannelTable>,
     pub(super) wake: Notify,
 }
 
 #[derive(Default)]
-struct Table {
+struct ChannelTable {
     channels: HashMap<String, Channel>,
     /// Channels to be subscribed on the connection at hand.
     new: Vec<String>,
@@ -36,11 +36,11 @@ struct Channel {
     idle_since: Option<Instant>,
 }
 
-impl Notices {
+impl Subscriptions {
     /// Waits for the next notice on `channel`, and for the moment when the
     /// server has confirmed a new subscription: what happened before went
     /// unnoticed, so the waiter looks again.
-    pub(crate) fn wait_for(&self, channel: String) -> watch::Receiver<()> {
+    pub(crate) fn subscribe(&self, channel: String) -> watch::Receiver<()> {
         let mut table = self.lock();
         if let Some(known) = table.channels.get_mut(&channel) {
             known.idle_since = None;
@@ -61,7 +61,7 @@ impl Notices {
     }
 
     /// A notice came in.
-    pub(crate) fn published(&self, channel: &[u8]) {
+    pub(crate) fn notify(&self, channel: &[u8]) {
         let known = std::str::from_utf8(channel).ok();
         if let Some(channel) = known.and_then(|name| self.lock().channels.get(name).map(sender)) {
             channel.send_replace(());
@@ -69,7 +69,7 @@ impl Notices {
     }
 
     /// Whether anybody wants to hear of `channel`.
-    pub(crate) fn wants(&self, channel: &[u8]) -> bool {
+    pub(crate) fn contains(&self, channel: &[u8]) -> bool {
         let known = std::str::from_utf8(channel).ok();
         known.is_some_and(|name| self.lock().channels.contains_key(name))
     }
@@ -84,25 +84,25 @@ impl Notices {
     }
 
     /// The next channels to subscribe, those that are still wanted.
-    pub(super) fn next_new(&self) -> Vec<String> {
+    pub(super) fn next_batch(&self) -> Vec<String> {
         let mut table = self.lock();
-        let from = table.new.len().saturating_sub(BATCH);
+        let from = table.new.len().saturating_sub(MAX_BATCH);
         let mut batch = table.new.split_off(from);
         batch.retain(|name| table.channels.contains_key(name));
         batch
     }
 
-    pub(super) fn put_back(&self, batch: Vec<String>) {
+    pub(super) fn requeue(&self, batch: Vec<String>) {
         self.lock().new.extend(batch);
     }
 
     /// After a reconnect none of the old subscriptions is left.
-    pub(super) fn all_are_new(&self) {
+    pub(super) fn resubscribe_all(&self) {
         let mut table = self.lock();
         table.new = table.channels.keys().cloned().collect();
     }
 
-    pub(super) fn confirmed(&self, batch: &[String]) {
+    pub(super) fn confirm(&self, batch: &[String]) {
         let table = self.lock();
         for channel in batch.iter().filter_map(|name| table.channels.get(name)) {
             channel.changes.send_replace(());
@@ -118,7 +118,7 @@ impl Notices {
                 return true;
             }
             let since = *channel.idle_since.get_or_insert(now);
-            let keep = now.duration_since(since) < LINGER;
+            let keep = now.duration_since(since) < UNSUBSCRIBE_DELAY;
             if !keep {
                 gone.push(name.clone());
             }
@@ -127,7 +127,7 @@ impl Notices {
         gone
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, ChannelTable> {
         // Nothing under this lock can panic half way through a change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

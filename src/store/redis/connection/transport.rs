@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::command_error::Failure;
-use super::monitored_stream::Life;
+use super::command_error::CommandError;
+use super::monitored_stream::Activity;
 
 /// Which of a server's connections commands go by.
 #[derive(Clone, Copy)]
@@ -17,13 +17,13 @@ pub(crate) enum Lane<'a> {
     Shared,
     /// One of those that take large bodies, with nothing else on it; and when any of
     /// the bodies last moved that wait for one another.
-    Bodies(&'a Life),
+    Bodies(&'a Activity),
     /// One of those on which commands wait for replicas, for that long.
-    Copies(Duration),
+    ReplicaAcks(Duration),
 }
 
 /// What takes commands to the server that has a key, and brings the replies.
-pub(crate) trait Carrier: Sync {
+pub(crate) trait Transport: Sync {
     /// Sends commands about one key in one go. The replies come as they are,
     /// errors included. A cluster may send all of them again where one was
     /// answered with a redirection, so those before the last only read.
@@ -31,7 +31,7 @@ pub(crate) trait Carrier: Sync {
         &self,
         key: &str,
         commands: &[Cmd],
-    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Vec<Value>, CommandError>> + Send;
 
     /// Whether notices go to the shard that has the key, not to all servers.
     fn is_sharded(&self) -> bool;
@@ -41,18 +41,20 @@ pub(crate) trait Carrier: Sync {
         &self,
         key: &str,
         command: &Cmd,
-    ) -> impl Future<Output = Result<Value, Failure>> + Send {
-        async move { only(self.send(key, slice::from_ref(command)).await?) }
+    ) -> impl Future<Output = Result<Value, CommandError>> + Send {
+        async move { single_reply(self.send(key, slice::from_ref(command)).await?) }
     }
 }
 
 /// The reply to the one command that was sent.
-pub(crate) fn only(replies: Vec<Value>) -> Result<Value, Failure> {
-    let [reply] = exactly(replies)?;
-    Failure::or_reply(reply)
+pub(crate) fn single_reply(replies: Vec<Value>) -> Result<Value, CommandError> {
+    let [reply] = exact_replies(replies)?;
+    CommandError::check(reply)
 }
 
 /// As many replies as there were commands.
-pub(crate) fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N], Failure> {
-    replies.try_into().map_err(|_| Failure::unexpected())
+pub(crate) fn exact_replies<const N: usize>(
+    replies: Vec<Value>,
+) -> Result<[Value; N], CommandError> {
+    replies.try_into().map_err(|_| CommandError::unexpected())
 }

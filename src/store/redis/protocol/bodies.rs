@@ -24,35 +24,35 @@ use tokio::time::timeout;
 use crate::error::{RefusalKind, StoreError};
 use crate::key::{LeaseId, RecordName};
 use crate::record::MAGIC;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::monitored_stream::{Life, MAX_BODY_BYTES};
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::monitored_stream::{Activity, MAX_BODY_BYTES};
 use crate::store::redis::connection::pool::while_moving;
-use crate::store::redis::connection::transport::{Lane, only};
-use crate::store::redis::topology::node::TRANSFER;
+use crate::store::redis::connection::transport::{Lane, single_reply};
+use crate::store::redis::topology::node::BODY_TIMEOUT;
 use crate::store::redis::topology::routes::Routes;
 
 /// Bytes of bodies under way at once, unless somebody says otherwise.
-const BYTES: usize = 64 << 20;
+const DEFAULT_MAX_BYTES: usize = 64 << 20;
 
 /// Bytes of one part of a body on its way to a server.
-const PART: usize = 64 << 10;
+const PART_BYTES: usize = 64 << 10;
 
 /// Makes the room for a body, and puts a part into it.
 const BEGIN: &str = include_str!("body_begin.lua");
 const PUT: &str = include_str!("body_part.lua");
 
 /// How often one body is sent whole.
-const TIMES: u32 = 3;
+const MAX_SENDS: u32 = 3;
 
 /// Bodies of which it is remembered how often they were sent.
-const REMEMBERED: usize = 1024;
+const MAX_REMEMBERED: usize = 1024;
 
 /// The bound on bodies under way, and how often those were sent that were not taken.
-pub(crate) struct Bodies {
+pub(crate) struct BodyTransfers {
     bytes: Semaphore,
-    most: u32,
+    max_bytes: u32,
     /// When any of those under way last moved.
-    line: Arc<Life>,
+    activity: Arc<Activity>,
     sent: Mutex<HashMap<String, u32>>,
 }
 
@@ -98,7 +98,7 @@ impl Body {
         let mut begin = eval(BEGIN);
         begin.arg(unfinished(0)).arg(&self.head);
         begin.arg(self.head.len() + self.body.len()).arg(self.ttl);
-        let parts = self.body.chunks(PART);
+        let parts = self.body.chunks(PART_BYTES);
         let last = parts.len() - 1;
         let parts = parts.enumerate().map(|(part, bytes)| {
             let mut put = eval(PUT);
@@ -107,7 +107,7 @@ impl Body {
                 true => put.arg(&self.head),
                 false => put.arg(unfinished(part + 1)),
             };
-            put.arg(self.head.len() + part * PART).arg(bytes);
+            put.arg(self.head.len() + part * PART_BYTES).arg(bytes);
             put
         });
         [begin].into_iter().chain(parts).collect()
@@ -124,8 +124,8 @@ fn head(record: &str, lease: LeaseId, length: usize) -> String {
 }
 
 /// Whether a server has all of a body, by its replies to [`Body::commands`].
-fn confirmed(replies: Vec<Value>) -> Result<bool, Failure> {
-    let replies = replies.into_iter().map(Failure::or_reply);
+fn confirmed(replies: Vec<Value>) -> Result<bool, CommandError> {
+    let replies = replies.into_iter().map(CommandError::check);
     let replies = replies.collect::<Result<Vec<_>, _>>()?;
     let is_there = replies.first() == Some(&Value::Int(2));
     Ok(is_there || replies.iter().all(|reply| *reply == Value::Int(1)))
@@ -133,12 +133,12 @@ fn confirmed(replies: Vec<Value>) -> Result<bool, Failure> {
 
 /// The way of bodies to and from their servers.
 #[derive(Clone, Copy)]
-pub(crate) struct Large<'a> {
+pub(crate) struct BodyStore<'a> {
     pub(crate) routes: &'a Routes,
-    pub(crate) bodies: &'a Bodies,
+    pub(crate) bodies: &'a BodyTransfers,
 }
 
-impl Large<'_> {
+impl BodyStore<'_> {
     /// Writes the body of a record that is not there yet, `record` being its key.
     ///
     /// # Errors
@@ -146,26 +146,26 @@ impl Large<'_> {
     /// `StoreError::refused` where it was sent whole a few times in vain: what is
     /// recorded without it is of more use.
     pub(crate) async fn put(&self, record: &str, body: &Body) -> Result<(), StoreError> {
-        let _turn = self.bodies.turn(body.body.len()).await?;
+        let _turn = self.bodies.permit(body.body.len()).await?;
         // Before it is sent: whoever gives up meanwhile has sent it, too.
-        self.bodies.count(&body.key)?;
-        let lane = Lane::Bodies(&self.bodies.line);
+        self.bodies.count_send(&body.key)?;
+        let lane = Lane::Bodies(&self.bodies.activity);
         let sent = self.routes.send_by(lane, record, &body.commands()).await;
         let failure = match sent.and_then(confirmed) {
             Ok(true) => return Ok(()),
             Ok(false) => return Err(StoreError::unavailable("the body was written over")),
             Err(failure) => failure,
         };
-        let is_unsent = matches!(failure, Failure::Unsent(_) | Failure::Busy(_));
+        let is_unsent = matches!(failure, CommandError::Unsent(_) | CommandError::Busy(_));
         if is_unsent || failure.refusal().is_some() {
-            self.bodies.uncount(&body.key);
+            self.bodies.uncount_send(&body.key);
         }
         Err(failure.into())
     }
 
     /// The record that names the body is written, or needs none: the body is not sent
     /// again.
-    pub(crate) fn is_taken(&self, body: &Body) {
+    pub(crate) fn forget_sends(&self, body: &Body) {
         self.bodies.sent().remove(&body.key);
     }
 
@@ -181,69 +181,76 @@ impl Large<'_> {
             return Ok(None);
         }
         let head = head(record, lease, length);
-        let _turn = self.bodies.turn(length).await?;
+        let _turn = self.bodies.permit(length).await?;
         let mut range = cmd("GETRANGE");
         // One byte more than there should be.
         range.arg(key(record, lease));
         range.arg(0).arg(head.len() + length);
-        let lane = Lane::Bodies(&self.bodies.line);
+        let lane = Lane::Bodies(&self.bodies.activity);
         let sent = self.routes.send_by(lane, record, slice::from_ref(&range));
-        match sent.await.and_then(only) {
+        match sent.await.and_then(single_reply) {
             Ok(Value::BulkString(value)) => {
                 let is_whole = value.len() == head.len() + length;
                 let is_own = is_whole && value.starts_with(head.as_bytes());
                 Ok(is_own.then(|| Bytes::from(value).slice(head.len()..)))
             }
-            Ok(_) => Err(Failure::unexpected().into()),
+            Ok(_) => Err(CommandError::unexpected().into()),
             Err(failure) if failure.code() == Some("WRONGTYPE") => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }
 }
 
-impl Bodies {
+impl BodyTransfers {
     /// With that many bytes under way at once.
     pub(crate) fn new(bytes: usize) -> Self {
-        let most = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+        let max_bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
         // A semaphore has no more permits, on any machine.
-        let most = most.min(u32::MAX >> 3);
+        let max_bytes = max_bytes.min(u32::MAX >> 3);
         Self {
-            bytes: Semaphore::new(most as usize),
-            most,
-            line: Life::new(),
+            bytes: Semaphore::new(max_bytes as usize),
+            max_bytes,
+            activity: Activity::new(),
             sent: Mutex::default(),
         }
     }
 
     /// The right to have so many bytes under way, in the order of asking. A body that
     /// is larger than all of them goes alone.
-    async fn turn(&self, bytes: usize) -> Result<SemaphorePermit<'_>, StoreError> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.most);
-        let acquired = while_moving(&self.line, None, TRANSFER, self.bytes.acquire_many(bytes));
-        let turn = timeout(TRANSFER, acquired).await.ok().flatten();
+    async fn permit(&self, bytes: usize) -> Result<SemaphorePermit<'_>, StoreError> {
+        let bytes = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.max_bytes);
+        let acquired = while_moving(
+            &self.activity,
+            None,
+            BODY_TIMEOUT,
+            self.bytes.acquire_many(bytes),
+        );
+        let permit = timeout(BODY_TIMEOUT, acquired).await.ok().flatten();
         let busy = || {
             let reason = "too many large bodies are under way";
             StoreError::refused_as(RefusalKind::NotNow, reason)
         };
-        turn.ok_or_else(busy)?.map_err(|_| busy())
+        permit.ok_or_else(busy)?.map_err(|_| busy())
     }
 
-    fn count(&self, key: &str) -> Result<(), StoreError> {
+    fn count_send(&self, key: &str) -> Result<(), StoreError> {
         let mut sent = self.sent();
-        if sent.len() >= REMEMBERED && !sent.contains_key(key) {
+        if sent.len() >= MAX_REMEMBERED && !sent.contains_key(key) {
             sent.clear();
         }
         let times = sent.entry(key.to_owned()).or_default();
-        if *times == TIMES {
+        if *times == MAX_SENDS {
             return Err(StoreError::refused(format!(
-                "the body was sent {TIMES} times, and not taken"
+                "the body was sent {MAX_SENDS} times, and not taken"
             )));
         }
         *times += 1;
         Ok(())
     }
 
-    fn uncount(&self, key: &str) {
+    fn uncount_send(&self, key: &str) {
         if let Some(times) = self.sent().get_mut(key) {
             *times = times.saturating_sub(1);
         }
@@ -255,16 +262,16 @@ impl Bodies {
     }
 }
 
-impl Default for Bodies {
+impl Default for BodyTransfers {
     fn default() -> Self {
-        Self::new(BYTES)
+        Self::new(DEFAULT_MAX_BYTES)
     }
 }
 
-impl fmt::Debug for Bodies {
+impl fmt::Debug for BodyTransfers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bodies")
-            .field("max_replay_bytes", &self.most)
+            .field("max_replay_bytes", &self.max_bytes)
             .finish_non_exhaustive()
     }
 }

@@ -6,71 +6,73 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::bodies::{Body, Large};
+use super::bodies::{Body, BodyStore};
 use super::read::{look_once, whole};
-use super::script_reply::{Reply, read_reply};
-use super::scripts::{self, Args, MAX_RECORD_BYTES, Script};
-use super::stored_record::{CENTURY, Found, TOO_LARGE};
+use super::script_reply::{ScriptReply, read_reply};
+use super::scripts::{self, MAX_RECORD_BYTES, Script, ScriptArgs};
+use super::stored_record::{MAX_TTL, StoredRecord, TOO_LARGE};
 use crate::error::StoreError;
 use crate::key::{LeaseId, Namespace, RecordName};
 use crate::outcome::StoredBody;
 use crate::record::{self, Answer, Claim, Content, Event, Phase, RELEASED_FOR};
-use crate::store::redis::connection::command_error::Failure;
+use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::monitored_stream::MAX_BODY_BYTES;
-use crate::store::redis::connection::transport::Carrier;
+use crate::store::redis::connection::transport::Transport;
 
 /// How often an acquire starts over when the record that it met expires before
 /// it is read: twice in a row is next to impossible.
-const ACQUIRES: usize = 3;
+const MAX_ACQUIRES: usize = 3;
 
 /// Room for the first line of a record, which the scripts compose.
-const LINE: usize = 256;
+const HEADER_ROOM: usize = 256;
 
 /// Of a body beyond [`MAX_BODY_BYTES`].
 const TOO_LONG: &str = "the body is larger than 32 MiB";
 
 /// Applies one event. What is sent is put together at once, not when it is first
 /// polled: the future would carry the event along as well.
-pub(crate) fn apply<C: Carrier>(
-    link: &C,
-    large: Large<'_>,
+pub(crate) fn apply<C: Transport>(
+    transport: &C,
+    body_store: BodyStore<'_>,
     name: &RecordName,
     event: Event,
 ) -> impl Future<Output = Result<Answer, StoreError>> + Send {
     let key = name.text();
-    let command = Command::of(name, &key, event);
+    let command = EventCommand::of(name, &key, event);
     async move {
         match &command {
-            Command::Acquire(claim, Some(set)) => {
-                acquire(link, large, name, &key, claim, set).await
+            EventCommand::Acquire(claim, Some(set)) => {
+                acquire(transport, body_store, name, &key, claim, set).await
             }
-            Command::Acquire(_, None) => Err(StoreError::refused("an absent key was not acquired")),
-            Command::Script(script, args, body) => {
+            EventCommand::Acquire(_, None) => {
+                Err(StoreError::refused("an absent key was not acquired"))
+            }
+            EventCommand::Script(script, args, body) => {
                 // The holder completes without the body then.
-                if args.bytes() + LINE > MAX_RECORD_BYTES {
+                if args.bytes() + HEADER_ROOM > MAX_RECORD_BYTES {
                     return Err(StoreError::refused(TOO_LARGE));
                 }
-                let mut reply = read_reply(name, script.run(link, &key, args).await?)?;
+                let mut reply = read_reply(name, script.run(transport, &key, args).await?)?;
                 // Not before: what is recorded already, or belongs to somebody else,
                 // needs no body.
-                if let (Reply::NoBody, Some(body)) = (&reply, body) {
+                if let (ScriptReply::NoBody, Some(body)) = (&reply, body) {
                     if body.bytes() > MAX_BODY_BYTES {
                         return Err(StoreError::refused(TOO_LONG));
                     }
-                    Box::pin(large.put(&key, body)).await?;
-                    let again = Box::pin(script.run(link, &key, args)).await?;
+                    Box::pin(body_store.put(&key, body)).await?;
+                    let again = Box::pin(script.run(transport, &key, args)).await?;
                     reply = read_reply(name, again)?;
-                    if !matches!(reply, Reply::NoBody) {
-                        large.is_taken(body);
+                    if !matches!(reply, ScriptReply::NoBody) {
+                        body_store.forget_sends(body);
                     }
                 }
                 match reply {
-                    Reply::Answer(answer) => Ok(answer),
-                    Reply::Is(found) => {
-                        let whole = Box::pin(whole(found, link, large, name, &key));
+                    ScriptReply::Answer(answer) => Ok(answer),
+                    ScriptReply::Is(found) => {
+                        let whole = Box::pin(whole(found, transport, body_store, name, &key));
                         Ok(Answer::Is(whole.await?))
                     }
-                    Reply::NoBody => Err(StoreError::unavailable("the body is gone again")),
+                    ScriptReply::NoBody => Err(StoreError::unavailable("the body is gone again")),
                 }
             }
         }
@@ -78,17 +80,17 @@ pub(crate) fn apply<C: Carrier>(
 }
 
 /// An event as it is sent.
-enum Command {
+enum EventCommand {
     /// Nothing where no key is ever free.
     Acquire(Claim, Option<Cmd>),
     /// With the body of an outcome that is to be apart.
-    Script(&'static Script, Args, Option<Body>),
+    Script(&'static Script, ScriptArgs, Option<Body>),
 }
 
-impl Command {
+impl EventCommand {
     fn of(name: &RecordName, key: &str, event: Event) -> Self {
-        let mut apart = None;
-        let (script, args): (&Script, Args) = match event {
+        let mut separate_body = None;
+        let (script, args): (&Script, ScriptArgs) = match event {
             Event::Acquire { claim } => {
                 let claim = in_millis(claim);
                 let set = set_if_absent(name, key, &claim);
@@ -137,7 +139,7 @@ impl Command {
                 let (lease, args) = (claim.lease, terms(&in_millis(claim), content.room()));
                 let args = args.word(step).word(millis(ttl));
                 let (args, body) = outcome_args(args, name, lease, &content, ttl);
-                apart = body;
+                separate_body = body;
                 (&scripts::COMPLETE, args)
             }
             Event::Release {
@@ -183,33 +185,33 @@ impl Command {
                         (lease, content, ttl)
                     }
                 };
-                let args = Args::with_room(content.room());
+                let args = ScriptArgs::with_room(content.room());
                 let args = args.word(seen.lease).word(seen.rev).word(fingerprint);
                 let args = args.word(content.words().0).word(lease).word(millis(ttl));
                 let (args, body) = outcome_args(args, name, lease, &content, ttl);
-                apart = body;
+                separate_body = body;
                 (&scripts::RESOLVE, args)
             }
             Event::Forget { lease } => {
                 let content = Content::Released { verdict: None };
-                let args = Args::with_room(content.room()).word(lease);
+                let args = ScriptArgs::with_room(content.room()).word(lease);
                 (&scripts::FORGET, args.content(name, &content))
             }
         };
-        Self::Script(script, args, apart)
+        Self::Script(script, args, separate_body)
     }
 }
 
 /// An outcome as its script takes it, and its body where that is too large for it. One
 /// that is reduced, which cannot be seen of a sealed one, leaves no body of it whole.
 fn outcome_args(
-    args: Args,
+    args: ScriptArgs,
     name: &RecordName,
     lease: LeaseId,
     content: &Content,
     ttl: Duration,
-) -> (Args, Option<Body>) {
-    let limit = MAX_RECORD_BYTES.saturating_sub(args.bytes() + 2 * LINE);
+) -> (ScriptArgs, Option<Body>) {
+    let limit = MAX_RECORD_BYTES.saturating_sub(args.bytes() + 2 * HEADER_ROOM);
     let (args, body) = args.parted(name, content, limit);
     let is_reduced = matches!(
         content,
@@ -237,60 +239,61 @@ fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
 /// for `period`: by a key whose name is no record's. One for all shards, since a walk
 /// goes through all of them.
 pub(crate) async fn walk_turn(
-    link: &impl Carrier,
+    transport: &impl Transport,
     namespace: &Namespace,
     period: Duration,
 ) -> Result<bool, StoreError> {
     let key = format!("genesys-once:{namespace}:walk");
     let mut set = redis::cmd("SET");
     set.arg(&key).arg(1).arg("NX").arg("PX").arg(millis(period));
-    Ok(link.command(&key, &set).await? != Value::Nil)
+    Ok(transport.command(&key, &set).await? != Value::Nil)
 }
 
 /// What an acquire would answer without writing; `None` where it would write.
 pub(crate) async fn found(
-    link: &impl Carrier,
-    large: Large<'_>,
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
     name: &RecordName,
     claim: &Claim,
 ) -> Result<Option<Answer>, StoreError> {
     let key = name.text();
-    match look_once(link, name, &key).await? {
-        Some(found) => found_by(claim, found, link, large, name, &key).await,
+    match look_once(transport, name, &key).await? {
+        Some(found) => answer_from(claim, found, transport, body_store, name, &key).await,
         None => Ok(None),
     }
 }
 
 async fn acquire(
-    link: &impl Carrier,
-    large: Large<'_>,
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
     name: &RecordName,
     key: &str,
     claim: &Claim,
     set: &Cmd,
 ) -> Result<Answer, StoreError> {
-    for _ in 0..ACQUIRES {
-        match link.command(key, set).await {
+    for _ in 0..MAX_ACQUIRES {
+        match transport.command(key, set).await {
             Ok(Value::Nil) => return Ok(Answer::Done),
             Ok(Value::BulkString(bytes)) => {
-                let found = Found::read(name, &bytes, 0)?;
+                let found = StoredRecord::read(name, &bytes, 0)?;
                 // A replay needs no exact times: one round trip is all it costs.
                 if found.is_cached() {
-                    let answer = found_by(claim, found, link, large, name, key).await?;
+                    let answer =
+                        answer_from(claim, found, transport, body_store, name, key).await?;
                     if let Some(answer) = answer {
                         return Ok(answer);
                     }
                 }
             }
-            Ok(_) => return Err(Failure::unexpected().into()),
+            Ok(_) => return Err(CommandError::unexpected().into()),
             // A full server, or one that has become a replica, still replays.
             Err(refusal) if refusal.refusal().is_some() => {
-                let found = Box::pin(found(link, large, name, claim)).await?;
+                let found = Box::pin(found(transport, body_store, name, claim)).await?;
                 return found.ok_or_else(|| refusal.into());
             }
             Err(failure) => return Err(failure.into()),
         }
-        if let Some(answer) = Box::pin(found(link, large, name, claim)).await? {
+        if let Some(answer) = Box::pin(found(transport, body_store, name, claim)).await? {
             return Ok(answer);
         }
     }
@@ -300,11 +303,11 @@ async fn acquire(
 }
 
 /// What an acquire answers that found this record; `None` where it is gone by now.
-async fn found_by(
+async fn answer_from(
     claim: &Claim,
-    found: Found,
-    link: &impl Carrier,
-    large: Large<'_>,
+    found: StoredRecord,
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
     name: &RecordName,
     key: &str,
 ) -> Result<Option<Answer>, StoreError> {
@@ -314,7 +317,7 @@ async fn found_by(
     if !found.has_body_apart() {
         return Ok(Some(Answer::Is(Some(found.state()))));
     }
-    let whole = Box::pin(whole(found, link, large, name, key)).await?;
+    let whole = Box::pin(whole(found, transport, body_store, name, key)).await?;
     Ok(whole.map(
         |state| match state.is_free() || state.fingerprint() == claim.fingerprint {
             true => Answer::Is(Some(state)),
@@ -346,12 +349,12 @@ fn in_millis(claim: Claim) -> Claim {
 
 fn millis(time: Duration) -> u64 {
     // At least 1: Redis refuses to expire a key at once.
-    time.min(CENTURY).as_nanos().div_ceil(1_000_000).max(1) as u64
+    time.min(MAX_TTL).as_nanos().div_ceil(1_000_000).max(1) as u64
 }
 
 /// What every event of a holder begins with, and room for as much content.
-fn terms(claim: &Claim, content: usize) -> Args {
-    Args::with_room(content)
+fn terms(claim: &Claim, content: usize) -> ScriptArgs {
+    ScriptArgs::with_room(content)
         .word(claim.lease)
         .word(claim.fingerprint)
         .word(millis(claim.lease_ttl))

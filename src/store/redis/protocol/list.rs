@@ -10,18 +10,18 @@ use futures_util::future::join_all;
 use redis::{Cmd, Value, cmd};
 use tokio::time::sleep;
 
-use super::bodies::Large;
+use super::bodies::BodyStore;
 use super::read::look_for_list;
 use super::unreadable::unreadable;
 use crate::error::{RefusalKind, StoreError};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{MAGIC, RecordState};
-use crate::store::redis::connection::command_error::Failure;
+use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::topology::routes::{Layout, Shard};
 use crate::store::{Cursor, ListFilter, ListQuery, Page, UnreadableRecord};
 
 /// Keys that one `SCAN` looks at: what it returns of them is below 64 KiB.
-const SCAN: usize = 400;
+const SCAN_COUNT: usize = 400;
 
 /// How the first lines of records go on that can be read, and whether such a
 /// record may be indeterminate; which locks have lapsed, their time to live says.
@@ -33,19 +33,19 @@ const STATES: [(&[u8], bool); 4] = [
 ];
 
 /// As many bytes as the longest beginning has.
-const LENGTH: usize = MAGIC.len() + STATES[0].0.len();
+const PREFIX_BYTES: usize = MAGIC.len() + STATES[0].0.len();
 
 /// How often a first page is tried, where servers or slots change under it.
-const TRIES: u32 = 4;
+const MAX_TRIES: u32 = 4;
 
 /// Before the next one.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Batches of keys that one page looks at.
-const BATCHES: usize = 25;
+const MAX_BATCHES: usize = 25;
 
 /// Records that are read at a time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_READS: usize = 8;
 
 /// One page of a namespace's records.
 ///
@@ -58,15 +58,15 @@ const AT_ONCE: usize = 8;
 /// Where a primary does not answer, and where servers or slots have changed since
 /// the first page. A first page is tried again first.
 pub(crate) async fn page(
-    large: Large<'_>,
+    body_store: BodyStore<'_>,
     namespace: &Namespace,
     query: &ListQuery,
 ) -> Result<Page, StoreError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut walk = Walk {
-            large,
+        let mut walk = ListWalk {
+            body_store,
             namespace,
             prefix: format!("genesys-once:{namespace}:"),
             query,
@@ -75,14 +75,14 @@ pub(crate) async fn page(
         };
         match walk.through_batches().await {
             Ok(()) => return Ok(walk.page),
-            Err(failure) if tries == TRIES || query.cursor().is_some() => return Err(failure),
+            Err(failure) if tries == MAX_TRIES || query.cursor().is_some() => return Err(failure),
             Err(_) => sleep(PAUSE * tries).await,
         }
     }
 }
 
 /// Where a page begins.
-struct Position {
+struct ListPosition {
     /// Which primary, in the order of the layout.
     shard: usize,
     /// What `SCAN` said last.
@@ -92,7 +92,7 @@ struct Position {
     within: Option<(String, IdempotencyKey)>,
 }
 
-impl Position {
+impl ListPosition {
     const FIRST_SCAN: &str = "0";
 
     fn first_of(shard: usize) -> Self {
@@ -143,8 +143,8 @@ impl Position {
     }
 }
 
-struct Walk<'a> {
-    large: Large<'a>,
+struct ListWalk<'a> {
+    body_store: BodyStore<'a>,
     namespace: &'a Namespace,
     prefix: String,
     query: &'a ListQuery,
@@ -153,15 +153,15 @@ struct Walk<'a> {
     known: HashSet<IdempotencyKey>,
 }
 
-impl Walk<'_> {
+impl ListWalk<'_> {
     async fn through_batches(&mut self) -> Result<(), StoreError> {
         let layout = self.layout().await?;
         let id = self.id(&layout);
         let mut position = match self.query.cursor() {
-            None => Position::first_of(0),
-            Some(cursor) => Position::of(cursor, id)?,
+            None => ListPosition::first_of(0),
+            Some(cursor) => ListPosition::of(cursor, id)?,
         };
-        for _ in 0..BATCHES {
+        for _ in 0..MAX_BATCHES {
             let Some(shard) = layout.0.get(position.shard) else {
                 break;
             };
@@ -178,8 +178,8 @@ impl Walk<'_> {
                 return Ok(());
             }
             position = match next.as_str() {
-                Position::FIRST_SCAN => Position::first_of(position.shard + 1),
-                _ => Position {
+                ListPosition::FIRST_SCAN => ListPosition::first_of(position.shard + 1),
+                _ => ListPosition {
                     scan: next,
                     within: None,
                     ..position
@@ -197,7 +197,7 @@ impl Walk<'_> {
     }
 
     async fn layout(&self) -> Result<Layout, StoreError> {
-        let layout = self.large.routes.layout().await?;
+        let layout = self.body_store.routes.layout().await?;
         match layout.is_moving() {
             true => Err(not_whole("slots are on their way to another server")),
             false => Ok(layout),
@@ -208,7 +208,7 @@ impl Walk<'_> {
     fn id(&self, layout: &Layout) -> u64 {
         static PROCESS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut hasher = PROCESS.build_hasher();
-        std::ptr::from_ref(self.large.routes).hash(&mut hasher);
+        std::ptr::from_ref(self.body_store.routes).hash(&mut hasher);
         layout.hash(&mut hasher);
         hasher.finish()
     }
@@ -224,10 +224,10 @@ impl Walk<'_> {
             .arg("MATCH")
             .arg(format!("{}*", self.prefix))
             .arg("COUNT")
-            .arg(SCAN);
-        let reply = only(shard, scan).await?;
+            .arg(SCAN_COUNT);
+        let reply = single_reply(shard, scan).await?;
         let (next, keys): (String, Vec<String>) =
-            redis::from_redis_value(reply).map_err(|_| Failure::unexpected())?;
+            redis::from_redis_value(reply).map_err(|_| CommandError::unexpected())?;
         // Whatever else has such a name is no record.
         let digits = keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
         let mut keys: Vec<_> = digits.filter_map(|hex| hex.parse().ok()).collect();
@@ -248,17 +248,17 @@ impl Walk<'_> {
         if self.query.filter() != ListFilter::All {
             keys = self.candidates(shard, keys).await?;
         }
-        for some in keys.chunks(AT_ONCE) {
+        for some in keys.chunks(MAX_CONCURRENT_READS) {
             let reads = some.iter().map(|key| self.read(*key));
             for (key, read) in some.iter().zip(join_all(reads).await) {
                 if self.page.is_full(self.query) {
                     return Ok(false);
                 }
                 match read? {
-                    Read::Readable(state) => self.page.add(self.query, *key, state),
-                    Read::Unreadable(record) => self.page.add_unreadable(record),
+                    Listed::Readable(state) => self.page.add(self.query, *key, state),
+                    Listed::Unreadable(record) => self.page.add_unreadable(record),
                     // It has been settled, or expired, since.
-                    Read::Gone => {}
+                    Listed::Gone => {}
                 }
                 *after = Some(*key);
             }
@@ -266,18 +266,18 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    async fn read(&self, key: IdempotencyKey) -> Result<Read, StoreError> {
+    async fn read(&self, key: IdempotencyKey) -> Result<Listed, StoreError> {
         let name = RecordName::new(self.namespace.clone(), key);
         let redis_key = name.to_string();
-        let routes = self.large.routes;
-        let read = look_for_list(routes, self.large, &name, &redis_key);
+        let routes = self.body_store.routes;
+        let read = look_for_list(routes, self.body_store, &name, &redis_key);
         Ok(match read.await {
             Err(reason) if reason.is_unreadable() => {
                 // Once more, so that reason and bytes are of one moment.
                 let record = unreadable(routes, &name, &redis_key).await?;
-                record.map_or(Read::Gone, Read::Unreadable)
+                record.map_or(Listed::Gone, Listed::Unreadable)
             }
-            state => state?.map_or(Read::Gone, Read::Readable),
+            state => state?.map_or(Listed::Gone, Listed::Readable),
         })
     }
 
@@ -296,14 +296,17 @@ impl Walk<'_> {
             .map(|key| {
                 let mut beginning = cmd("GETRANGE");
                 let name = format!("{}{key}", self.prefix);
-                beginning.arg(name).arg(0).arg(LENGTH - 1);
+                beginning.arg(name).arg(0).arg(PREFIX_BYTES - 1);
                 beginning
             })
             .collect();
-        let replies = shard.link.send_on(shard.generation, &beginnings).await?;
+        let replies = shard
+            .connection
+            .send_on(shard.generation, &beginnings)
+            .await?;
         let mut candidates = Vec::new();
         for (key, reply) in keys.into_iter().zip(replies) {
-            match Failure::in_reply(&reply) {
+            match CommandError::from_reply(&reply) {
                 // Another type of value: no record, under the name of one.
                 Some(failure) if failure.code() == Some("WRONGTYPE") => candidates.push(key),
                 Some(failure) => return Err(failure.into()),
@@ -318,7 +321,7 @@ impl Walk<'_> {
 }
 
 /// What a name stands for.
-enum Read {
+enum Listed {
     Readable(RecordState),
     Unreadable(UnreadableRecord),
     Gone,
@@ -333,9 +336,14 @@ fn not_whole(reason: &str) -> StoreError {
     StoreError::refused_as(RefusalKind::NotNow, reason)
 }
 
-async fn only(shard: &Shard, command: Cmd) -> Result<Value, StoreError> {
-    let replies = shard.link.send_on(shard.generation, &[command]).await?;
-    Ok(crate::store::redis::connection::transport::only(replies)?)
+async fn single_reply(shard: &Shard, command: Cmd) -> Result<Value, StoreError> {
+    let replies = shard
+        .connection
+        .send_on(shard.generation, &[command])
+        .await?;
+    Ok(crate::store::redis::connection::transport::single_reply(
+        replies,
+    )?)
 }
 
 /// Whether a record has to be looked at; an empty one is gone.

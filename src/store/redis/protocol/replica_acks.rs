@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use redis::{Cmd, Value, cmd};
 
-use super::bodies::Large;
+use super::bodies::BodyStore;
 use super::commands;
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::record::{Answer, Event, Phase};
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::transport::{Carrier, Lane};
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::transport::{Lane, Transport};
 use crate::store::redis::topology::routes::Routes;
 
 /// Longer than anybody waits, and within Redis's range.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const MAX_ACK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether a request may be sent on the strength of this event.
-pub(crate) fn are_needed(event: &Event) -> bool {
+pub(crate) fn needs_acks(event: &Event) -> bool {
     match event {
         Event::Acquire { .. } => true,
         Event::Enter { phase, .. } => *phase == Phase::Dispatched,
@@ -37,42 +37,42 @@ pub(crate) fn are_needed(event: &Event) -> bool {
 
 /// How many replicas are waited for, and how long.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Copies {
+pub(crate) struct ReplicaAcks {
     count: u32,
     wait: Duration,
 }
 
-impl Copies {
+impl ReplicaAcks {
     pub(crate) fn new(count: u32, wait: Duration) -> Self {
         Self {
             count,
-            wait: wait.min(DAY),
+            wait: wait.min(MAX_ACK_TIMEOUT),
         }
     }
 
     /// Applies an event for which copies [are needed](are_needed).
     pub(crate) async fn apply(
         &self,
-        large: Large<'_>,
+        body_store: BodyStore<'_>,
         name: &RecordName,
         event: Event,
     ) -> Result<Answer, StoreError> {
-        let routes = large.routes;
+        let routes = body_store.routes;
         // Whatever is there is only read: a replay waits for no replica.
         if let Event::Acquire { claim } = &event
-            && let Some(answer) = commands::found(routes, large, name, claim).await?
+            && let Some(answer) = commands::found(routes, body_store, name, claim).await?
         {
             return Ok(answer);
         }
         let extends = matches!(event, Event::Extend { .. }).then(|| event.clone());
-        let waiting = Waiting {
+        let waiting = AckTransport {
             routes,
-            copies: *self,
-            copied: Mutex::new(Err("it was not asked".into())),
+            acks: *self,
+            acked: Mutex::new(Err("it was not asked".into())),
             unsent: AtomicBool::new(false),
             busy: AtomicBool::new(false),
         };
-        let error = match commands::apply(&waiting, large, name, event).await {
+        let error = match commands::apply(&waiting, body_store, name, event).await {
             Ok(Answer::Done) => return waiting.enough(self.count),
             // Nothing was written that could be copied.
             Ok(answer) => return Ok(answer),
@@ -85,7 +85,7 @@ impl Copies {
         match extends {
             // A lease lives on, whether or not a connection is free to wait on.
             Some(event) if waiting.unsent.load(Ordering::Acquire) => {
-                match commands::apply(routes, large, name, event).await? {
+                match commands::apply(routes, body_store, name, event).await? {
                     Answer::Done => Err(error),
                     answer => Ok(answer),
                 }
@@ -96,24 +96,24 @@ impl Copies {
 }
 
 /// A way on which every command waits for its copies.
-struct Waiting<'a> {
+struct AckTransport<'a> {
     routes: &'a Routes,
-    copies: Copies,
+    acks: ReplicaAcks,
     /// How many replicas have the last command, or why that is not known.
-    copied: Mutex<Result<i64, String>>,
+    acked: Mutex<Result<i64, String>>,
     /// The last command was not sent.
     unsent: AtomicBool,
     /// Since no connection was free.
     busy: AtomicBool,
 }
 
-impl Waiting<'_> {
+impl AckTransport<'_> {
     fn enough(&self, count: u32) -> Result<Answer, StoreError> {
-        let copied = self.copied.lock();
-        match &*copied.unwrap_or_else(PoisonError::into_inner) {
-            Ok(copies) if *copies >= count.into() => Ok(Answer::Done),
-            Ok(copies) => Err(StoreError::undurable(format!(
-                "{copies} of {count} replicas have it"
+        let acked = self.acked.lock();
+        match &*acked.unwrap_or_else(PoisonError::into_inner) {
+            Ok(acks) if *acks >= count.into() => Ok(Answer::Done),
+            Ok(acks) => Err(StoreError::undurable(format!(
+                "{acks} of {count} replicas have it"
             ))),
             Err(reason) => Err(StoreError::undurable(format!(
                 "the server does not say how many replicas have it: {reason}"
@@ -122,29 +122,32 @@ impl Waiting<'_> {
     }
 }
 
-impl Carrier for Waiting<'_> {
+impl Transport for AckTransport<'_> {
     /// Commands and `WAIT` in one go. `WAIT` answers for what was written on its
     /// own connection: elsewhere it says yes before any replica knows.
-    async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
-        let Copies { count, wait } = self.copies;
+    async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
+        let ReplicaAcks { count, wait } = self.acks;
         let mut all = commands.to_vec();
         let mut waits = cmd("WAIT");
         // 0 would be for ever.
         waits.arg(count).arg((wait.as_millis() as u64).max(1));
         all.push(waits);
-        let sent = self.routes.send_by(Lane::Copies(wait), key, &all).await;
-        let busy = matches!(sent, Err(Failure::Busy(_)));
-        let unsent = busy || matches!(sent, Err(Failure::Unsent(_)));
+        let sent = self
+            .routes
+            .send_by(Lane::ReplicaAcks(wait), key, &all)
+            .await;
+        let busy = matches!(sent, Err(CommandError::Busy(_)));
+        let unsent = busy || matches!(sent, Err(CommandError::Unsent(_)));
         self.busy.store(busy, Ordering::Release);
         self.unsent.store(unsent, Ordering::Release);
         let mut replies = sent?;
         // An error of `WAIT` is none of the commands, which count.
-        let copied = match replies.pop() {
-            Some(Value::Int(copies)) => Ok(copies),
+        let acked = match replies.pop() {
+            Some(Value::Int(acks)) => Ok(acks),
             Some(Value::ServerError(error)) => Err(error.to_string()),
-            _ => Err(Failure::unexpected().to_string()),
+            _ => Err(CommandError::unexpected().to_string()),
         };
-        *self.copied.lock().unwrap_or_else(PoisonError::into_inner) = copied;
+        *self.acked.lock().unwrap_or_else(PoisonError::into_inner) = acked;
         Ok(replies)
     }
 

@@ -10,15 +10,15 @@ use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 use crate::key::{Fingerprint, LeaseId, RecordName, push_hex};
 use crate::record::{Content, version};
 use crate::store::BoxFuture;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::transport::Carrier;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::transport::Transport;
 
 /// Up to this many bytes a write is let through on a server that is out of
 /// memory: it replaces a record of about its size, and frees more than it takes
 /// where it settles a key. Whatever is larger is refused, and its caller
 /// completes without the body. A lock with the longest names of a request, sealed, is
 /// smaller.
-const ALWAYS_FITS: usize = 4096;
+const MAX_OOM_WRITE_BYTES: usize = 4096;
 
 /// The largest record that is read or written, in bytes: no command on the connection
 /// that all share carries or returns more. The body of a larger outcome is apart.
@@ -27,18 +27,18 @@ pub(crate) const MAX_RECORD_BYTES: usize = 64 << 10;
 
 /// One script in all its forms.
 pub(crate) struct Script {
-    alone: Forms,
+    standalone: ScriptVariants,
     /// For clusters: notices stay within the shard.
-    sharded: Forms,
+    sharded: ScriptVariants,
 }
 
-struct Forms {
-    ordinary: Source,
+struct ScriptVariants {
+    ordinary: ScriptSource,
     /// The same one, not subject to `maxmemory` (Redis 7.0 and later).
-    allow_oom: Source,
+    allow_oom: ScriptSource,
 }
 
-struct Source {
+struct ScriptSource {
     code: String,
     sha1: String,
 }
@@ -48,46 +48,50 @@ impl Script {
         let code = code.replace("MAX_RECORD_BYTES", &MAX_RECORD_BYTES.to_string());
         let code = code.replace("FORMAT_VERSION", version());
         Self {
-            sharded: Forms::new(&code.replace("'PUBLISH'", "'SPUBLISH'")),
-            alone: Forms::new(&code),
+            sharded: ScriptVariants::new(&code.replace("'PUBLISH'", "'SPUBLISH'")),
+            standalone: ScriptVariants::new(&code),
         }
     }
 
     /// Runs the script on one key, in one round trip where the server has it.
     pub(crate) async fn run(
         &self,
-        link: &impl Carrier,
+        transport: &impl Transport,
         key: &str,
-        args: &Args,
-    ) -> Result<Value, Failure> {
-        let forms = self.forms(link);
-        let source = match args.bytes() <= ALWAYS_FITS {
+        args: &ScriptArgs,
+    ) -> Result<Value, CommandError> {
+        let forms = self.forms(transport);
+        let source = match args.bytes() <= MAX_OOM_WRITE_BYTES {
             true => &forms.allow_oom,
             false => &forms.ordinary,
         };
-        source.run(link, key, args).await
+        source.run(transport, key, args).await
     }
 
     /// Runs a script that only reads, which a server that takes no writes does
     /// as well: it would not run one that says by its flags that it may write.
-    pub(crate) async fn read(&self, link: &impl Carrier, key: &str) -> Result<Value, Failure> {
-        self.forms(link)
+    pub(crate) async fn read(
+        &self,
+        transport: &impl Transport,
+        key: &str,
+    ) -> Result<Value, CommandError> {
+        self.forms(transport)
             .ordinary
-            .run(link, key, &Args::default())
+            .run(transport, key, &ScriptArgs::default())
             .await
     }
 
-    fn forms(&self, link: &impl Carrier) -> &Forms {
-        match link.is_sharded() {
+    fn forms(&self, transport: &impl Transport) -> &ScriptVariants {
+        match transport.is_sharded() {
             true => &self.sharded,
-            false => &self.alone,
+            false => &self.standalone,
         }
     }
 }
 
-impl Forms {
+impl ScriptVariants {
     fn new(code: &str) -> Self {
-        let source = |code: String| Source {
+        let source = |code: String| ScriptSource {
             sha1: redis::Script::new(&code).get_hash().into(),
             code,
         };
@@ -98,14 +102,19 @@ impl Forms {
     }
 }
 
-impl Source {
+impl ScriptSource {
     /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
     /// it first would take another round trip, in a cluster one to every node.
-    async fn run(&self, link: &impl Carrier, key: &str, args: &Args) -> Result<Value, Failure> {
+    async fn run(
+        &self,
+        transport: &impl Transport,
+        key: &str,
+        args: &ScriptArgs,
+    ) -> Result<Value, CommandError> {
         let call = call("EVALSHA", &self.sha1, key, args);
-        match link.command(key, &call).await {
+        match transport.command(key, &call).await {
             Err(failure) if failure.code() == Some("NOSCRIPT") => {
-                self.load_and_run(link, key, args).await
+                self.load_and_run(transport, key, args).await
             }
             answer => answer,
         }
@@ -114,18 +123,18 @@ impl Source {
     /// Apart and boxed, since it is rare: no other call carries its room about.
     fn load_and_run<'a>(
         &'a self,
-        link: &'a impl Carrier,
+        transport: &'a impl Transport,
         key: &'a str,
-        args: &'a Args,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
+        args: &'a ScriptArgs,
+    ) -> BoxFuture<'a, Result<Value, CommandError>> {
         Box::pin(async move {
             let call = call("EVAL", &self.code, key, args);
-            link.command(key, &call).await
+            transport.command(key, &call).await
         })
     }
 }
 
-fn call(command: &str, script: &str, key: &str, args: &Args) -> Cmd {
+fn call(command: &str, script: &str, key: &str, args: &ScriptArgs) -> Cmd {
     let words = [command, script, key];
     let bytes = args.bytes() + words.map(str::len).iter().sum::<usize>() + 1;
     let mut call = Cmd::with_capacity(args.ends.len() + 4, bytes);
@@ -134,23 +143,23 @@ fn call(command: &str, script: &str, key: &str, args: &Args) -> Cmd {
 }
 
 /// What an argument may be, written without the price of formatting.
-pub(crate) trait Word {
+pub(crate) trait ScriptArg {
     fn push(&self, to: &mut Vec<u8>);
 }
 
-impl Word for &str {
+impl ScriptArg for &str {
     fn push(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(self.as_bytes());
     }
 }
 
-impl Word for LeaseId {
+impl ScriptArg for LeaseId {
     fn push(&self, to: &mut Vec<u8>) {
         push_hex(to, self.as_bytes());
     }
 }
 
-impl Word for Fingerprint {
+impl ScriptArg for Fingerprint {
     fn push(&self, to: &mut Vec<u8>) {
         push_hex(to, self.as_bytes());
     }
@@ -158,7 +167,7 @@ impl Word for Fingerprint {
 
 macro_rules! numbers {
     ($($number:ty),+) => {$(
-        impl Word for $number {
+        impl ScriptArg for $number {
             fn push(&self, to: &mut Vec<u8>) {
                 to.extend_from_slice(itoa::Buffer::new().format(*self).as_bytes());
             }
@@ -170,12 +179,12 @@ numbers!(u32, u64, usize);
 
 /// The arguments of a script, written one behind the other.
 #[derive(Default)]
-pub(crate) struct Args {
+pub(crate) struct ScriptArgs {
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Args {
+impl ScriptArgs {
     /// Room for the terms of a holder and a few words besides, `content` bytes
     /// of which are a record's.
     pub(crate) fn with_room(content: usize) -> Self {
@@ -186,7 +195,7 @@ impl Args {
     }
 
     /// One more: a word or a number.
-    pub(crate) fn word(mut self, word: impl Word) -> Self {
+    pub(crate) fn word(mut self, word: impl ScriptArg) -> Self {
         word.push(&mut self.text);
         self.end()
     }
@@ -219,7 +228,7 @@ impl Args {
     }
 }
 
-impl ToRedisArgs for Args {
+impl ToRedisArgs for ScriptArgs {
     fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
         let mut from = 0;
         for &end in &self.ends {

@@ -4,26 +4,26 @@
 //!
 //! [`watch`]: crate::store::redis::monitor
 
-use super::scripts::{self, Args};
+use super::scripts::{self, ScriptArgs};
 use crate::error::StoreError;
 use crate::key::Namespace;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::transport::Carrier;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::transport::Transport;
 use crate::store::redis::topology::routes::Routes;
 
 /// A marker as a shard holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     /// The least version of writers.
-    pub(crate) least: u32,
+    pub(crate) min_version: u32,
     /// Drawn when the marker was made, and never changed.
     pub(crate) id: String,
-    pub(crate) state: State,
+    pub(crate) state: MarkerState,
 }
 
 /// What is known of the loss of what the shard held before the marker was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum MarkerState {
     /// Nothing: as far as the marker says, the shard was new.
     New,
     /// A store that refuses emptied servers has seen another marker there.
@@ -34,9 +34,9 @@ pub(crate) enum State {
 
 /// What a look does to a marker besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look<'a> {
+pub(crate) enum MarkerUpdate<'a> {
     /// Nothing.
-    Plain,
+    Read,
     /// Marks the shard as emptied where the marker has another id than this, and
     /// no operator has accepted that.
     Refuse(&'a str),
@@ -49,32 +49,36 @@ pub(crate) fn keys(routes: &Routes, namespace: &Namespace) -> Vec<String> {
     let prefix = format!("genesys-once:{namespace}:shard:");
     match routes {
         Routes::One(_) => vec![format!("{prefix}0")],
-        Routes::Cluster(cluster) => cluster.one_key_each(&prefix),
+        Routes::Cluster(cluster) => cluster.one_key_per_primary(&prefix),
     }
 }
 
 /// Reads a marker, which is made where there is none, and raises its least version
 /// to `at_least`.
-pub(crate) async fn look(
-    link: &impl Carrier,
+pub(crate) async fn update(
+    transport: &impl Transport,
     key: &str,
     at_least: u32,
-    look: Look<'_>,
+    update: MarkerUpdate<'_>,
 ) -> Result<Marker, StoreError> {
     let new = format!("{:016x}", fastrand::u64(..));
-    let args = Args::default().word(at_least).word(new.as_str());
-    let args = match look {
-        Look::Plain => args.word("look").word(""),
-        Look::Refuse(known) => args.word("refuse").word(known),
-        Look::Accept => args.word("accept").word(""),
+    let args = ScriptArgs::default().word(at_least).word(new.as_str());
+    let args = match update {
+        MarkerUpdate::Read => args.word("look").word(""),
+        MarkerUpdate::Refuse(known) => args.word("refuse").word(known),
+        MarkerUpdate::Accept => args.word("accept").word(""),
     };
-    let reply = scripts::MARKER.run(link, key, &args).await?;
-    let (least, id, state): (u32, String, String) =
-        redis::from_redis_value::<_>(reply).map_err(|_| Failure::unexpected())?;
+    let reply = scripts::MARKER.run(transport, key, &args).await?;
+    let (min_version, id, state): (u32, String, String) =
+        redis::from_redis_value::<_>(reply).map_err(|_| CommandError::unexpected())?;
     let state = match state.as_str() {
-        "emptied" => State::Emptied,
-        "accepted" => State::Accepted,
-        _ => State::New,
+        "emptied" => MarkerState::Emptied,
+        "accepted" => MarkerState::Accepted,
+        _ => MarkerState::New,
     };
-    Ok(Marker { least, id, state })
+    Ok(Marker {
+        min_version,
+        id,
+        state,
+    })
 }

@@ -9,20 +9,20 @@ use crate::key::RecordName;
 use crate::record::{Claim, Content, Record, RecordState};
 
 /// For ever, in practice: what lies beyond it could overflow Redis's clock.
-pub(crate) const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(crate) const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Of a record beyond [`MAX_RECORD_BYTES`].
 pub(crate) const TOO_LARGE: &str = "the record is larger than 64 KiB without its body";
 
 /// A record, and where its body is.
-pub(crate) struct Found {
+pub(crate) struct StoredRecord {
     pub(super) record: Record,
     /// The length of a body that is apart.
     pub(super) apart: Option<usize>,
     left: Duration,
 }
 
-impl Found {
+impl StoredRecord {
     /// What a server returned, and the milliseconds that it lives on.
     pub(crate) fn read(name: &RecordName, bytes: &[u8], left: i64) -> Result<Self, StoreError> {
         if bytes.len() > MAX_RECORD_BYTES {
@@ -31,7 +31,7 @@ impl Found {
         let (record, apart) = Record::decode_parted(name, bytes)?;
         // Nothing of ours lives for ever: somebody has changed the key, and the script
         // that found it gave it its own time again.
-        let left = u64::try_from(left).map_or(CENTURY, Duration::from_millis);
+        let left = u64::try_from(left).map_or(MAX_TTL, Duration::from_millis);
         Ok(Self {
             record,
             apart,

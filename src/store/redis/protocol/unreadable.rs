@@ -2,28 +2,28 @@
 
 use redis::Value;
 
-use super::scripts::{self, Args};
-use super::stored_record::{Found, TOO_LARGE};
+use super::scripts::{self, ScriptArgs};
+use super::stored_record::{StoredRecord, TOO_LARGE};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::store::UnreadableRecord;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::transport::Carrier;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::transport::Transport;
 
 /// What is wrong with a record; `None` where there is none, or it can be read.
 pub(crate) async fn unreadable(
-    link: &impl Carrier,
+    transport: &impl Transport,
     name: &RecordName,
     key: &str,
 ) -> Result<Option<UnreadableRecord>, StoreError> {
     let record = |reason: &StoreError| UnreadableRecord::of(name.clone(), reason);
     let parts = match scripts::IDENTIFY
-        .read(link, key)
+        .read(transport, key)
         .await
         .map_err(StoreError::from)
     {
         Ok(Value::Array(parts)) => parts,
-        Ok(_) => return Err(Failure::unexpected().into()),
+        Ok(_) => return Err(CommandError::unexpected().into()),
         // Of another type: there are no bytes to know it by.
         Err(reason) if reason.is_unreadable() => return Ok(Some(record(&reason))),
         Err(error) => return Err(error),
@@ -34,7 +34,7 @@ pub(crate) async fn unreadable(
             Value::BulkString(stamp),
             Value::BulkString(bytes),
             Value::Int(left),
-        ] => match Found::read(name, bytes, *left) {
+        ] => match StoredRecord::read(name, bytes, *left) {
             Ok(_) => return Ok(None),
             Err(reason) => (stamp, reason, bytes),
         },
@@ -43,7 +43,7 @@ pub(crate) async fn unreadable(
             Value::Int(_),
             Value::BulkString(bytes),
         ] => (stamp, StoreError::unreadable(TOO_LARGE), bytes),
-        _ => return Err(Failure::unexpected().into()),
+        _ => return Err(CommandError::unexpected().into()),
     };
     let record = record(&reason).with_stamp(String::from_utf8_lossy(stamp).as_ref());
     Ok(Some(record.written_as(bytes)))
@@ -51,13 +51,16 @@ pub(crate) async fn unreadable(
 
 /// Removes a record that is what was listed, and says whether it was.
 pub(crate) async fn discard(
-    link: &impl Carrier,
+    transport: &impl Transport,
     record: &UnreadableRecord,
 ) -> Result<bool, StoreError> {
     let stamp = record.removable()?;
-    let (key, args) = (record.name().to_string(), Args::with_room(0).word(&**stamp));
-    match scripts::DISCARD.run(link, &key, &args).await? {
+    let (key, args) = (
+        record.name().to_string(),
+        ScriptArgs::with_room(0).word(&**stamp),
+    );
+    match scripts::DISCARD.run(transport, &key, &args).await? {
         Value::Int(gone) => Ok(gone == 1),
-        _ => Err(Failure::unexpected().into()),
+        _ => Err(CommandError::unexpected().into()),
     }
 }

@@ -10,28 +10,28 @@ use std::sync::atomic::Ordering;
 use redis::{Cmd, Value, cmd};
 use tokio::time::{Instant, timeout};
 
-use super::cluster_state::{Shared, lock, uncovered};
+use super::cluster_state::{ClusterState, lock, uncovered};
 use super::node::Node;
 use super::slots::{Redirection, slot};
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::runtime::Home;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::runtime::StoreRuntime;
 use crate::store::redis::connection::server::Server;
-use crate::store::redis::connection::shared::{Link, SUSPICIOUS};
+use crate::store::redis::connection::shared::{MIN_SUSPICIOUS_AGE, SharedConnection};
 use crate::store::redis::connection::transport::Lane;
 
 /// Other servers that one command may be sent on to.
-const HOPS: usize = 3;
+const MAX_REDIRECTIONS: usize = 3;
 
 /// Numbers that are tried for one key on each primary.
-const NUMBERS: usize = 100_000;
+const MAX_KEY_NUMBERS: usize = 100_000;
 
 /// Servers that are about to get their first slots, and are on no map yet.
-const GUESTS: usize = 16;
+const MAX_IMPORTING_NODES: usize = 16;
 
 /// A cluster; a clone is the same one.
 #[derive(Clone)]
 pub(crate) struct Cluster {
-    shared: Arc<Shared>,
+    shared: Arc<ClusterState>,
 }
 
 impl Cluster {
@@ -40,22 +40,22 @@ impl Cluster {
     /// # Errors
     ///
     /// Where none of them gives one.
-    pub(crate) async fn connect(seeds: &[Server]) -> Result<Self, Failure> {
-        let unknown = || Failure::Unsent("no server of the cluster is known".into());
+    pub(crate) async fn connect(seeds: &[Server]) -> Result<Self, CommandError> {
+        let unknown = || CommandError::Unsent("no server of the cluster is known".into());
         let login = seeds.first().ok_or_else(unknown)?;
-        let shared = Arc::new(Shared::new(login, seeds));
-        shared.ask_first().await?;
-        shared.review_from_now_on();
+        let shared = Arc::new(ClusterState::new(login, seeds));
+        shared.load_first_map().await?;
+        shared.start_periodic_refresh();
         Ok(Self { shared })
     }
 
     /// Where background work runs.
-    pub(crate) fn home(&self) -> &Home {
-        &self.shared.home
+    pub(crate) fn runtime(&self) -> &StoreRuntime {
+        &self.shared.runtime
     }
 
     /// The links to all primaries, by address.
-    pub(crate) fn primaries(&self) -> Vec<(String, Link)> {
+    pub(crate) fn primaries(&self) -> Vec<(String, SharedConnection)> {
         self.shared.map().primaries()
     }
 
@@ -65,22 +65,22 @@ impl Cluster {
     }
 
     /// The link to the server that has a key.
-    pub(crate) fn link(&self, key: &str) -> Result<Link, Failure> {
+    pub(crate) fn connection(&self, key: &str) -> Result<SharedConnection, CommandError> {
         match self.shared.map().owner(slot(key)) {
-            Some(node) => Ok(node.link.clone()),
+            Some(node) => Ok(node.connection.clone()),
             None => Err(uncovered(slot(key))),
         }
     }
 
     /// One key on each primary: this beginning, and the least number that leads there.
-    pub(crate) fn one_key_each(&self, beginning: &str) -> Vec<String> {
+    pub(crate) fn one_key_per_primary(&self, beginning: &str) -> Vec<String> {
         let map = self.shared.map();
         let mut seen = HashSet::new();
-        (0..NUMBERS)
+        (0..MAX_KEY_NUMBERS)
             .map(|number| format!("{beginning}{number}"))
             .filter(|key| {
                 let owner = map.owner(slot(key));
-                owner.is_some_and(|owner| seen.insert(owner.link.address()))
+                owner.is_some_and(|owner| seen.insert(owner.connection.address()))
             })
             .take(map.primaries().len())
             .collect()
@@ -132,27 +132,27 @@ impl Cluster {
         lane: Lane<'_>,
         key: &str,
         commands: &[Cmd],
-    ) -> Result<Vec<Value>, Failure> {
-        let mut patience = Patience {
+    ) -> Result<Vec<Value>, CommandError> {
+        let mut guard = AbandonedCommandGuard {
             shared: &self.shared,
             begun: Instant::now(),
             over: false,
         };
         let limit = Node::limit(lane);
         let sent = timeout(limit, self.shared.route(lane, slot(key), commands)).await;
-        patience.over = true;
+        guard.over = true;
         let sent = sent.unwrap_or_else(|_| {
             let seconds = limit.as_secs();
-            Err(Failure::Lost(format!(
+            Err(CommandError::Lost(format!(
                 "the cluster did not answer within {seconds} s"
             )))
         });
         let stale = match &sent {
-            Err(Failure::Busy(_)) => false,
+            Err(CommandError::Busy(_)) => false,
             Err(_) => true,
             Ok(replies) => replies.iter().any(|reply| {
-                let failure = Failure::in_reply(reply);
-                failure.is_some_and(|failure| failure.doubts_the_server())
+                let failure = CommandError::from_reply(reply);
+                failure.is_some_and(|failure| failure.calls_for_refresh())
             }),
         };
         if stale {
@@ -166,27 +166,27 @@ impl Cluster {
 /// Watches over one command for the case that its caller drops it: callers may
 /// be less patient than the store, and a server that hangs must be given up
 /// all the same.
-struct Patience<'a> {
-    shared: &'a Arc<Shared>,
+struct AbandonedCommandGuard<'a> {
+    shared: &'a Arc<ClusterState>,
     begun: Instant,
     over: bool,
 }
 
-impl Drop for Patience<'_> {
+impl Drop for AbandonedCommandGuard<'_> {
     fn drop(&mut self) {
-        if !self.over && self.begun.elapsed() >= SUSPICIOUS {
+        if !self.over && self.begun.elapsed() >= MIN_SUSPICIOUS_AGE {
             self.shared.refresh_soon();
         }
     }
 }
 
-impl Shared {
+impl ClusterState {
     async fn route(
         self: &Arc<Self>,
         lane: Lane<'_>,
         slot: usize,
         commands: &[Cmd],
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, CommandError> {
         let round = self.round();
         let mut node = match self.map().owner(slot) {
             Some(node) => node.clone(),
@@ -205,25 +205,25 @@ impl Shared {
             };
             match sent {
                 // Nobody there: who has taken over?
-                Err(Failure::Unsent(reason)) if hop < HOPS => {
+                Err(CommandError::Unsent(reason)) if hop < MAX_REDIRECTIONS => {
                     self.refresh(round).await;
                     match self.map().owner(slot) {
                         Some(other) if !Arc::ptr_eq(other, &node) => node = other.clone(),
-                        _ => return Err(Failure::Unsent(reason)),
+                        _ => return Err(CommandError::Unsent(reason)),
                     }
                     asking = false;
                 }
                 Err(failure) => return Err(failure),
-                Ok(replies) => match Redirection::in_replies(&replies, &node.link.host()) {
-                    Some(Redirection::Moved(host, port)) if hop < HOPS => {
+                Ok(replies) => match Redirection::in_replies(&replies, &node.connection.host()) {
+                    Some(Redirection::Moved(host, port)) if hop < MAX_REDIRECTIONS => {
                         let Some(other) = self.moved(slot, &host, port, round).await? else {
                             return Ok(replies);
                         };
                         node = other;
                         asking = false;
                     }
-                    Some(Redirection::Ask(host, port)) if hop < HOPS => {
-                        node = self.guest(&host, port)?;
+                    Some(Redirection::Ask(host, port)) if hop < MAX_REDIRECTIONS => {
+                        node = self.importing_node(&host, port)?;
                         asking = true;
                     }
                     _ => return Ok(replies),
@@ -241,8 +241,8 @@ impl Shared {
         host: &str,
         port: u16,
         round: u64,
-    ) -> Result<Option<Arc<Node>>, Failure> {
-        let address = self.map().named(host, port)?.address();
+    ) -> Result<Option<Arc<Node>>, CommandError> {
+        let address = self.map().server_at(host, port)?.address();
         if let Some(known) = self.map().node(&address) {
             self.map
                 .send_modify(|map| *map = Arc::new(map.with(slot, &address)));
@@ -255,27 +255,28 @@ impl Shared {
 
     /// A server that has a key already and its slot not yet, so that it may be on
     /// no map.
-    fn guest(&self, host: &str, port: u16) -> Result<Arc<Node>, Failure> {
+    fn importing_node(&self, host: &str, port: u16) -> Result<Arc<Node>, CommandError> {
         let map = self.map();
-        let server = map.named(host, port)?;
+        let server = map.server_at(host, port)?;
         let address = server.address();
-        let mut guests = lock(&self.guests);
-        guests.retain(|address, _| map.node(address).is_none());
-        if let Some(known) = map.node(&address).or_else(|| guests.get(&address)) {
+        let mut importing = lock(&self.importing);
+        importing.retain(|address, _| map.node(address).is_none());
+        if let Some(known) = map.node(&address).or_else(|| importing.get(&address)) {
             return Ok(known.clone());
         }
-        if guests.len() >= GUESTS {
-            let reason = format!("more than {GUESTS} servers are on no map of the cluster");
-            return Err(Failure::Unsent(reason));
+        if importing.len() >= MAX_IMPORTING_NODES {
+            let reason =
+                format!("more than {MAX_IMPORTING_NODES} servers are on no map of the cluster");
+            return Err(CommandError::Unsent(reason));
         }
         let node = Arc::new(Node::in_cluster(&server, None));
-        guests.insert(address, node.clone());
+        importing.insert(address, node.clone());
         Ok(node)
     }
 }
 
 /// To a server that is about to get the slot: each command after `ASKING`.
-async fn ask(node: &Node, lane: Lane<'_>, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+async fn ask(node: &Node, lane: Lane<'_>, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
     let asked: Vec<_> = commands
         .iter()
         .flat_map(|command| [cmd("ASKING"), command.clone()])

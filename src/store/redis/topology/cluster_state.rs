@@ -9,51 +9,52 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::node::Node;
-use super::slot_map::Map;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::runtime::{AbortOnDrop, Home};
+use super::slot_map::SlotMap;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::runtime::{AbortOnDrop, StoreRuntime};
 use crate::store::redis::connection::server::Server;
-use crate::store::redis::connection::shared::Link;
+use crate::store::redis::connection::shared::SharedConnection;
 
 /// The state of one cluster.
-pub(crate) struct Shared {
-    pub(crate) map: watch::Sender<Arc<Map>>,
+pub(crate) struct ClusterState {
+    pub(crate) map: watch::Sender<Arc<SlotMap>>,
     /// Asked where no server of the map answers, whoever is in the cluster by now.
-    pub(crate) seeds: Vec<Link>,
-    pub(crate) guests: Mutex<HashMap<String, Arc<Node>>>,
-    pub(crate) home: Home,
+    pub(crate) seeds: Vec<SharedConnection>,
+    pub(crate) importing: Mutex<HashMap<String, Arc<Node>>>,
+    pub(crate) runtime: StoreRuntime,
     /// Rounds of asking that have ended.
     pub(crate) rounds: AtomicU64,
     /// Whether a server gave the map in the last one.
     pub(crate) is_current: AtomicBool,
     /// When the last one began.
-    pub(crate) asking: tokio::sync::Mutex<Option<Instant>>,
-    pub(crate) background: Mutex<Option<AbortOnDrop>>,
-    pub(crate) review: Mutex<Option<AbortOnDrop>>,
+    pub(crate) last_round: tokio::sync::Mutex<Option<Instant>>,
+    pub(crate) refresh_task: Mutex<Option<AbortOnDrop>>,
+    pub(crate) review_task: Mutex<Option<AbortOnDrop>>,
     /// The map that was refused last.
-    pub(crate) refused: Mutex<String>,
+    pub(crate) last_refused: Mutex<String>,
 }
 
-impl Shared {
+impl ClusterState {
     /// The state before the first map.
     pub(crate) fn new(login: &Server, seeds: &[Server]) -> Self {
-        let map = Map::blank(login);
-        let link = |seed: &Server| Link::new(Arc::new(seed.clone()), Arc::default());
+        let map = SlotMap::empty(login);
+        let connection =
+            |seed: &Server| SharedConnection::new(Arc::new(seed.clone()), Arc::default());
         Self {
             map: watch::Sender::new(Arc::new(map)),
-            seeds: seeds.iter().map(link).collect(),
-            guests: Mutex::default(),
-            home: login.home().clone(),
+            seeds: seeds.iter().map(connection).collect(),
+            importing: Mutex::default(),
+            runtime: login.runtime().clone(),
             rounds: AtomicU64::new(0),
             is_current: AtomicBool::new(true),
-            asking: tokio::sync::Mutex::new(None),
-            background: Mutex::new(None),
-            review: Mutex::new(None),
-            refused: Mutex::default(),
+            last_round: tokio::sync::Mutex::new(None),
+            refresh_task: Mutex::new(None),
+            review_task: Mutex::new(None),
+            last_refused: Mutex::default(),
         }
     }
 
-    pub(crate) fn map(&self) -> Arc<Map> {
+    pub(crate) fn map(&self) -> Arc<SlotMap> {
         self.map.borrow().clone()
     }
 
@@ -67,6 +68,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) fn uncovered(slot: usize) -> Failure {
-    Failure::Unsent(format!("no server of the cluster has slot {slot}"))
+pub(crate) fn uncovered(slot: usize) -> CommandError {
+    CommandError::Unsent(format!("no server of the cluster has slot {slot}"))
 }

@@ -7,13 +7,13 @@ use redis::cmd;
 
 use super::slots::node_id;
 use crate::store::BoxFuture;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::connect_error::DialError;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::connect_error::ConnectError;
 use crate::store::redis::connection::connector::{Connector, identify};
-use crate::store::redis::connection::monitored_stream::Load;
-use crate::store::redis::connection::runtime::Home;
-use crate::store::redis::connection::server::{Dialled, Server};
-use crate::store::redis::connection::subscriptions::Notices;
+use crate::store::redis::connection::monitored_stream::Traffic;
+use crate::store::redis::connection::runtime::StoreRuntime;
+use crate::store::redis::connection::server::{OpenedConnection, Server};
+use crate::store::redis::connection::subscriptions::Subscriptions;
 
 /// Connects to the node with this id.
 pub(crate) struct MemberConnector {
@@ -30,29 +30,29 @@ impl Connector for MemberConnector {
         self.server.host().to_owned()
     }
 
-    fn home(&self) -> &Home {
-        self.server.home()
+    fn runtime(&self) -> &StoreRuntime {
+        self.server.runtime()
     }
 
-    fn dial<'a>(
+    fn open<'a>(
         &'a self,
-        load: Load,
-        notices: &'a Arc<Notices>,
-    ) -> BoxFuture<'a, Result<Dialled, DialError>> {
+        traffic: Traffic,
+        subscriptions: &'a Arc<Subscriptions>,
+    ) -> BoxFuture<'a, Result<OpenedConnection, ConnectError>> {
         Box::pin(async move {
-            let dialled = self.server.dial_for(load, notices).await?;
+            let opened = self.server.open_for(traffic, subscriptions).await?;
             let mut question = cmd("CLUSTER");
             question.arg("MYID");
             let address = self.server.address();
-            match identify(&dialled, &question).await.map(node_id) {
-                Ok(Some(id)) if id != self.id => Err(DialError::NoPrimary(format!(
+            match identify(&opened, &question).await.map(node_id) {
+                Ok(Some(id)) if id != self.id => Err(ConnectError::NoPrimary(format!(
                     "{address} has another node id than in the map of the cluster"
                 ))),
-                Err(failure @ (Failure::Lost(_) | Failure::Unsent(_))) => {
-                    Err(DialError::NoPrimary(format!("{address}: {failure}")))
+                Err(failure @ (CommandError::Lost(_) | CommandError::Unsent(_))) => {
+                    Err(ConnectError::NoPrimary(format!("{address}: {failure}")))
                 }
                 // A user without the right to ask relies on the address.
-                _ => Ok(dialled),
+                _ => Ok(opened),
             }
         })
     }

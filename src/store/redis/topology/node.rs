@@ -9,75 +9,79 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::member::MemberConnector;
-use crate::store::redis::connection::command_error::Failure;
+use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::connector::Connector;
-use crate::store::redis::connection::monitored_stream::Load;
-use crate::store::redis::connection::pool::Pool;
+use crate::store::redis::connection::monitored_stream::Traffic;
+use crate::store::redis::connection::pool::ConnectionPool;
 use crate::store::redis::connection::runtime::AbortOnDrop;
 use crate::store::redis::connection::server::Server;
-use crate::store::redis::connection::shared::{DEADLINE, Link};
-use crate::store::redis::connection::subscriber::{self, Channels};
-use crate::store::redis::connection::subscriptions::Notices;
+use crate::store::redis::connection::shared::{COMMAND_TIMEOUT, SharedConnection};
+use crate::store::redis::connection::subscriber::{self, ChannelKind};
+use crate::store::redis::connection::subscriptions::Subscriptions;
 use crate::store::redis::connection::transport::Lane;
 
 /// Connections for large bodies, and so bodies under way at once.
-const BODIES: usize = 4;
+const BODY_CONNECTIONS: usize = 4;
 
 /// Connections for transitions that wait for replicas.
-const COPIES: usize = 16;
+const ACK_CONNECTIONS: usize = 16;
 
 /// How long a transition waits for one of them.
-const TURN: Duration = Duration::from_secs(1);
+const MAX_POOL_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a body may be under way, from its turn to its last byte.
-pub(crate) const TRANSFER: Duration = Duration::from_secs(60);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server, or the primary that sentinels name.
 pub(crate) struct Node {
-    pub(crate) link: Link,
-    bodies: Pool,
-    copies: Pool,
+    pub(crate) connection: SharedConnection,
+    body_pool: ConnectionPool,
+    ack_pool: ConnectionPool,
     /// Where notices come in; it connects with the first wait.
-    ears: Link,
-    notices: Arc<Notices>,
-    channels: Channels,
+    subscriber: SharedConnection,
+    subscriptions: Arc<Subscriptions>,
+    channels: ChannelKind,
     /// Runs from the first wait on.
-    listener: Mutex<Option<AbortOnDrop>>,
+    subscriber_task: Mutex<Option<AbortOnDrop>>,
 }
 
 impl Node {
     /// One server for everything, or the primary that sentinels name.
-    pub(crate) fn alone(link: Link, place: Arc<dyn Connector>) -> Self {
-        Self::with(link, place, Channels::Ordinary)
+    pub(crate) fn standalone(connection: SharedConnection, connector: Arc<dyn Connector>) -> Self {
+        Self::with(connection, connector, ChannelKind::Ordinary)
     }
 
     /// A node of a cluster, with the id that it has there if that is known.
     pub(crate) fn in_cluster(server: &Server, id: Option<&str>) -> Self {
         let server = server.clone();
-        let place: Arc<dyn Connector> = match id {
+        let connector: Arc<dyn Connector> = match id {
             Some(id) => Arc::new(MemberConnector {
                 server,
                 id: id.to_owned(),
             }),
             None => Arc::new(server),
         };
-        let link = Link::new(place.clone(), Arc::default());
-        Self::with(link, place, Channels::OfShards)
+        let connection = SharedConnection::new(connector.clone(), Arc::default());
+        Self::with(connection, connector, ChannelKind::Sharded)
     }
 
     /// Notices have a connection of their own: a server counts one that listens
     /// as a client of pub/sub, whose replies it limits and cuts, and takes
     /// subscriptions back unasked, which redis-rs takes for the reply to a command.
-    fn with(link: Link, place: Arc<dyn Connector>, channels: Channels) -> Self {
-        let notices = Arc::new(Notices::default());
+    fn with(
+        connection: SharedConnection,
+        connector: Arc<dyn Connector>,
+        channels: ChannelKind,
+    ) -> Self {
+        let subscriptions = Arc::new(Subscriptions::default());
         Self {
-            link,
-            bodies: Pool::new(BODIES, Load::Bodies),
-            copies: Pool::new(COPIES, Load::Commands),
-            ears: Link::new(place, notices.clone()),
-            notices,
+            connection,
+            body_pool: ConnectionPool::new(BODY_CONNECTIONS, Traffic::Bodies),
+            ack_pool: ConnectionPool::new(ACK_CONNECTIONS, Traffic::Commands),
+            subscriber: SharedConnection::new(connector, subscriptions.clone()),
+            subscriptions,
             channels,
-            listener: Mutex::new(None),
+            subscriber_task: Mutex::new(None),
         }
     }
 
@@ -86,17 +90,23 @@ impl Node {
         &self,
         lane: Lane<'_>,
         commands: &[Cmd],
-    ) -> Result<Vec<Value>, Failure> {
-        let link = &self.link;
+    ) -> Result<Vec<Value>, CommandError> {
+        let connection = &self.connection;
         match lane {
-            Lane::Shared => link.send(commands).await,
+            Lane::Shared => connection.send(commands).await,
             Lane::Bodies(line) => {
-                let sent = Box::pin(self.bodies.send_while_moving(link, commands, line));
-                let late = |_| Err(Failure::Lost("the body was not through in time".into()));
-                timeout(TRANSFER, sent).await.unwrap_or_else(late)
+                let sent = Box::pin(self.body_pool.send_while_moving(connection, commands, line));
+                let late = |_| {
+                    Err(CommandError::Lost(
+                        "the body was not through in time".into(),
+                    ))
+                };
+                timeout(BODY_TIMEOUT, sent).await.unwrap_or_else(late)
             }
-            Lane::Copies(wait) => {
-                let sent = self.copies.send(link, commands, TURN, DEADLINE + wait);
+            Lane::ReplicaAcks(wait) => {
+                let sent =
+                    self.ack_pool
+                        .send(connection, commands, MAX_POOL_WAIT, COMMAND_TIMEOUT + wait);
                 Box::pin(sent).await
             }
         }
@@ -105,9 +115,9 @@ impl Node {
     /// How long [`send`](Self::send) may take by that lane.
     pub(crate) fn limit(lane: Lane<'_>) -> Duration {
         match lane {
-            Lane::Shared => DEADLINE,
-            Lane::Bodies(_) => TRANSFER,
-            Lane::Copies(wait) => TURN + 2 * DEADLINE + wait,
+            Lane::Shared => COMMAND_TIMEOUT,
+            Lane::Bodies(_) => BODY_TIMEOUT,
+            Lane::ReplicaAcks(wait) => MAX_POOL_WAIT + 2 * COMMAND_TIMEOUT + wait,
         }
     }
 
@@ -121,17 +131,27 @@ impl Node {
 
     /// What changes with each notice on that channel, and when it is subscribed.
     pub(crate) fn subscribe(&self, channel: String) -> watch::Receiver<()> {
-        let changes = self.notices.wait_for(channel);
-        self.listen();
+        let changes = self.subscriptions.subscribe(channel);
+        self.start_subscriber();
         changes
     }
 
-    fn listen(&self) {
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+    fn start_subscriber(&self) {
+        let mut subscriber_task = self
+            .subscriber_task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         // Finished: the runtime that it ran on is gone.
-        if listener.as_ref().is_none_or(|task| task.0.is_finished()) {
-            let task = subscriber::listen(self.ears.clone(), self.notices.clone(), self.channels);
-            *listener = self.ears.home().spawn(task);
+        if subscriber_task
+            .as_ref()
+            .is_none_or(|task| task.0.is_finished())
+        {
+            let task = subscriber::run(
+                self.subscriber.clone(),
+                self.subscriptions.clone(),
+                self.channels,
+            );
+            *subscriber_task = self.subscriber.runtime().spawn(task);
         }
     }
 }

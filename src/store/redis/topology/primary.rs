@@ -8,13 +8,13 @@ use redis::{Value, cmd};
 
 use super::sentinel::Sentinels;
 use crate::store::BoxFuture;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::connect_error::DialError;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::connect_error::ConnectError;
 use crate::store::redis::connection::connector::{Connector, identify};
-use crate::store::redis::connection::monitored_stream::Load;
-use crate::store::redis::connection::runtime::{AbortOnDrop, Home};
-use crate::store::redis::connection::server::{Dialled, Server};
-use crate::store::redis::connection::subscriptions::Notices;
+use crate::store::redis::connection::monitored_stream::Traffic;
+use crate::store::redis::connection::runtime::{AbortOnDrop, StoreRuntime};
+use crate::store::redis::connection::server::{OpenedConnection, Server};
+use crate::store::redis::connection::subscriptions::Subscriptions;
 
 /// Connects to the current primary.
 pub(crate) struct PrimaryConnector(pub(crate) Arc<Sentinels>);
@@ -28,29 +28,32 @@ impl Connector for PrimaryConnector {
         String::new()
     }
 
-    fn home(&self) -> &Home {
-        self.0.home()
+    fn runtime(&self) -> &StoreRuntime {
+        self.0.runtime()
     }
 
-    fn dial<'a>(
+    fn open<'a>(
         &'a self,
-        load: Load,
-        notices: &'a Arc<Notices>,
-    ) -> BoxFuture<'a, Result<Dialled, DialError>> {
+        traffic: Traffic,
+        subscriptions: &'a Arc<Subscriptions>,
+    ) -> BoxFuture<'a, Result<OpenedConnection, ConnectError>> {
         let sentinels = &self.0;
         Box::pin(async move {
             sentinels.follow();
-            let server = sentinels.find().await.map_err(DialError::NoPrimary)?;
+            let server = sentinels.find().await.map_err(ConnectError::NoPrimary)?;
             let address = server.address();
             // These messages need the address: the connection knows only the name.
-            let dialled = server.dial_for(load, notices).await.map_err(|error| {
-                DialError::NoPrimary(format!("{sentinels}: {}", error.at(&address)))
-            })?;
-            let role = identify(&dialled, &cmd("ROLE")).await;
+            let opened = server
+                .open_for(traffic, subscriptions)
+                .await
+                .map_err(|error| {
+                    ConnectError::NoPrimary(format!("{sentinels}: {}", error.at(&address)))
+                })?;
+            let role = identify(&opened, &cmd("ROLE")).await;
             is_primary(role).map_err(|reason| {
-                DialError::NoPrimary(format!("{sentinels}: {address} {reason}"))
+                ConnectError::NoPrimary(format!("{sentinels}: {address} {reason}"))
             })?;
-            Ok(dialled)
+            Ok(opened)
         })
     }
 
@@ -60,17 +63,17 @@ impl Connector for PrimaryConnector {
         &self,
         server: &Server,
         closed: &Arc<AtomicBool>,
-        notices: &Arc<Notices>,
+        subscriptions: &Arc<Subscriptions>,
     ) -> Option<AbortOnDrop> {
         let mut primary = self.0.primary();
-        let (closed, notices) = (closed.clone(), notices.clone());
+        let (closed, subscriptions) = (closed.clone(), subscriptions.clone());
         let address = server.address();
-        self.home().spawn(async move {
+        self.runtime().spawn(async move {
             let moved = |now: &Option<String>| now.as_ref().is_some_and(|now| *now != address);
             // An error means that the sentinels are dropped, and the connection with them.
             if primary.wait_for(moved).await.is_ok() {
                 closed.store(true, Ordering::Release);
-                notices.wake();
+                subscriptions.wake();
             }
         })
     }
@@ -78,13 +81,13 @@ impl Connector for PrimaryConnector {
 
 /// Reads a reply to `ROLE`. The sentinels' answer is not enough, since a fail-over
 /// might be in progress. A user without the right to ask relies on the address.
-pub(crate) fn is_primary(role: Result<Value, Failure>) -> Result<(), String> {
+pub(crate) fn is_primary(role: Result<Value, CommandError>) -> Result<(), String> {
     match role {
         Ok(Value::Array(role)) => match role.first() {
             Some(Value::BulkString(role)) if role == b"master" => Ok(()),
             _ => Err("is a replica".into()),
         },
-        Ok(_) | Err(Failure::Server { .. }) => Ok(()),
+        Ok(_) | Err(CommandError::Server { .. }) => Ok(()),
         Err(failure) => Err(failure.to_string()),
     }
 }
@@ -98,14 +101,14 @@ mod tests {
     #[test]
     fn server_without_answer_is_no_primary() {
         let role = |role: &str| Ok(Value::Array(vec![Value::BulkString(role.into())]));
-        let refused = Failure::Server {
+        let refused = CommandError::Server {
             code: "NOPERM".into(),
             text: "NOPERM User app has no permissions".into(),
         };
         assert_eq!(is_primary(role("master")), Ok(()));
         assert_eq!(is_primary(Err(refused)), Ok(()));
         assert_eq!(is_primary(role("slave")), Err("is a replica".into()));
-        let silent = Failure::Lost("does not answer".into());
+        let silent = CommandError::Lost("does not answer".into());
         assert_eq!(is_primary(Err(silent)), Err("does not answer".into()));
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// What each future gave, in their order; `None` where it had not ended `grace`
 /// after the success that made `enough` of them.
-pub(crate) async fn gather<T, E>(
+pub(crate) async fn collect_answers<T, E>(
     asked: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
     enough: usize,
     grace: Duration,
@@ -51,18 +51,18 @@ mod tests {
         };
         let begun = Instant::now();
         let asked = [ask(1, Err(1)), ask(9, Ok(2)), ask(3, Ok(3)), ask(4, Err(4))];
-        let answers = gather(asked, 1, Duration::from_secs(2)).await;
+        let answers = collect_answers(asked, 1, Duration::from_secs(2)).await;
         assert_eq!(answers, [Some(Err(1)), None, Some(Ok(3)), Some(Err(4))]);
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
         // More than one is waited for, and all of them where there are not so many.
         let asked = [ask(1, Ok(1)), ask(3, Ok(2)), ask(9, Ok(3))];
-        let answers = gather(asked, 2, Duration::from_secs(2)).await;
+        let answers = collect_answers(asked, 2, Duration::from_secs(2)).await;
         assert_eq!(answers, [Some(Ok(1)), Some(Ok(2)), None]);
         let asked = [ask(1, Ok(1)), ask(9, Err(2))];
-        let answers = gather(asked, 2, Duration::from_secs(2)).await;
+        let answers = collect_answers(asked, 2, Duration::from_secs(2)).await;
         assert_eq!(answers, [Some(Ok(1)), Some(Err(2))]);
         let nobody: [std::future::Ready<Result<(), ()>>; 0] = [];
-        assert_eq!(gather(nobody, 1, Duration::ZERO).await, []);
+        assert_eq!(collect_answers(nobody, 1, Duration::ZERO).await, []);
     }
 
     #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ mod tests {
             std::future::ready(Err::<(), _>(1)),
             std::future::ready(Err(2)),
         ];
-        let answers = gather(asked, 1, Duration::ZERO).await;
+        let answers = collect_answers(asked, 1, Duration::ZERO).await;
         assert_eq!(answers, [Some(Err(1)), Some(Err(2))]);
     }
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval_at, sleep_until};
 
-use super::cluster_state::{Shared, lock, uncovered};
-use super::quorum::gather;
-use super::snapshot::{self, Chart, chart};
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::shared::Link;
+use super::cluster_state::{ClusterState, lock, uncovered};
+use super::quorum::collect_answers;
+use super::snapshot::{self, TopologySnapshot, snapshot};
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::shared::SharedConnection;
 
 /// Servers that are asked for the map at once, of those that are known.
-const ASKED: usize = 8;
+const MAX_ASKED: usize = 8;
 
 /// How long the others are waited for once one has given its map.
 const GRACE: Duration = Duration::from_millis(200);
@@ -24,40 +24,42 @@ const GRACE: Duration = Duration::from_millis(200);
 const FIRST_GRACE: Duration = Duration::from_secs(1);
 
 /// Between two rounds of asking for the map.
-const PAUSE: Duration = Duration::from_millis(100);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the map is asked for without a reason: a client that sees each
 /// change of a cluster knows it again after any number of them.
-const REVIEW: Duration = Duration::from_secs(10);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why there is no new map.
-enum NoMap {
-    Failed(Failure),
+enum RefreshError {
+    Failed(CommandError),
     /// There are maps, of another cluster as far as can be told.
     Foreign(String),
 }
 
-impl Shared {
+impl ClusterState {
     /// Asks for the map in a task of its own, unless that is under way.
     pub(crate) fn refresh_soon(self: &Arc<Self>) {
-        self.review_from_now_on();
-        let mut task = lock(&self.background);
+        self.start_periodic_refresh();
+        let mut task = lock(&self.refresh_task);
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
             let shared = Arc::downgrade(self);
             let round = self.round();
-            *task = self.home.spawn(async move {
+            *task = self.runtime.spawn(async move {
                 if let Some(shared) = shared.upgrade() {
-                    shared.ask_after(round).await;
+                    shared.refresh_after(round).await;
                 }
             });
         }
     }
 
-    pub(crate) fn review_from_now_on(self: &Arc<Self>) {
-        let mut task = lock(&self.review);
+    pub(crate) fn start_periodic_refresh(self: &Arc<Self>) {
+        let mut task = lock(&self.review_task);
         // Finished: the runtime that it ran on is gone.
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
-            *task = self.home.spawn(review(Arc::downgrade(self)));
+            *task = self
+                .runtime
+                .spawn(refresh_periodically(Arc::downgrade(self)));
         }
     }
 
@@ -66,21 +68,21 @@ impl Shared {
     pub(crate) async fn refresh(self: &Arc<Self>, round: u64) {
         let (done, asked) = oneshot::channel::<()>();
         let shared = self.clone();
-        let task = self.home.spawn(async move {
-            shared.ask_after(round).await;
+        let task = self.runtime.spawn(async move {
+            shared.refresh_after(round).await;
             drop(done);
         });
         let _ = asked.await;
         drop(task);
     }
 
-    async fn ask_after(&self, round: u64) {
-        let mut last = self.asking.lock().await;
+    async fn refresh_after(&self, round: u64) {
+        let mut last = self.last_round.lock().await;
         if self.round() != round {
             return;
         }
         if let Some(last) = *last {
-            sleep_until(last + PAUSE).await;
+            sleep_until(last + MIN_REFRESH_INTERVAL).await;
         }
         *last = Some(Instant::now());
         let asked = self.ask().await;
@@ -88,115 +90,123 @@ impl Shared {
         self.rounds.fetch_add(1, Ordering::AcqRel);
         drop(last);
         let foreign = match &asked {
-            Err(NoMap::Foreign(reason)) => reason.clone(),
+            Err(RefreshError::Foreign(reason)) => reason.clone(),
             _ => String::new(),
         };
-        let news = std::mem::replace(&mut *lock(&self.refused), foreign.clone()) != foreign;
+        let news = std::mem::replace(&mut *lock(&self.last_refused), foreign.clone()) != foreign;
         // A subscriber is foreign: it is told last, with no lock held.
         match asked {
-            Err(NoMap::Failed(failure)) => {
+            Err(RefreshError::Failed(failure)) => {
                 tracing::debug!(?failure, "no redis server gives the map of the cluster");
             }
-            Err(NoMap::Foreign(reason)) if news => tracing::error!(
+            Err(RefreshError::Foreign(reason)) if news => tracing::error!(
                 reason,
                 "the map of another redis cluster is not followed; to use that cluster, connect to it"
             ),
-            Err(NoMap::Foreign(_)) | Ok(()) => {}
+            Err(RefreshError::Foreign(_)) | Ok(()) => {}
         }
     }
 
     /// Asks the seeds, and takes the map that most of them agree on.
-    pub(crate) async fn ask_first(&self) -> Result<(), Failure> {
-        let charts = self.charts_of_seeds(FIRST_GRACE).await?;
-        let Some(first) = snapshot::first(&charts) else {
+    pub(crate) async fn load_first_map(&self) -> Result<(), CommandError> {
+        let snapshots = self.seed_snapshots(FIRST_GRACE).await?;
+        let Some(first) = snapshot::majority(&snapshots) else {
             let reason = "the urls lead to different clusters, none of which has most of them";
-            return Err(Failure::Unsent(reason.into()));
+            return Err(CommandError::Unsent(reason.into()));
         };
-        self.take(&charts[first])
+        self.adopt(&snapshots[first])
     }
 
     /// Asks some servers for the map, and takes the latest one of this cluster.
-    async fn ask(&self) -> Result<(), NoMap> {
+    async fn ask(&self) -> Result<(), RefreshError> {
         let map = self.map();
-        let mut charts = charts(&map.ask(ASKED), GRACE).await.unwrap_or_default();
+        let mut snapshots = snapshots(&map.refresh_candidates(MAX_ASKED), GRACE)
+            .await
+            .unwrap_or_default();
         let old = map.ids();
-        if let Some(latest) = snapshot::latest(&charts, &old) {
-            return self.take(&charts[latest]).map_err(NoMap::Failed);
+        if let Some(latest) = snapshot::latest_continuing(&snapshots, &old) {
+            return self.adopt(&snapshots[latest]).map_err(RefreshError::Failed);
         }
-        if charts.is_empty() {
-            charts = self.charts_of_seeds(GRACE).await.map_err(NoMap::Failed)?;
-            if let Some(latest) = snapshot::latest(&charts, &old) {
-                return self.take(&charts[latest]).map_err(NoMap::Failed);
+        if snapshots.is_empty() {
+            snapshots = self
+                .seed_snapshots(GRACE)
+                .await
+                .map_err(RefreshError::Failed)?;
+            if let Some(latest) = snapshot::latest_continuing(&snapshots, &old) {
+                return self.adopt(&snapshots[latest]).map_err(RefreshError::Failed);
             }
         }
-        let Some(newest) = snapshot::newest(&charts) else {
-            return Err(NoMap::Failed(uncovered(0)));
+        let Some(newest) = snapshot::latest_of_all(&snapshots) else {
+            return Err(RefreshError::Failed(uncovered(0)));
         };
         // All of the old servers, and each for itself.
-        let all = map.ask(usize::MAX);
-        let links = gather(all.iter().map(chart), all.len(), GRACE).await;
+        let all = map.refresh_candidates(usize::MAX);
+        let links = collect_answers(all.iter().map(snapshot), all.len(), GRACE).await;
         let by: Vec<_> = links.into_iter().flatten().flatten().collect();
-        let newest = &charts[newest];
+        let newest = &snapshots[newest];
         if snapshot::is_confirmed(newest, &by, &old) {
-            return self.take(newest).map_err(NoMap::Failed);
+            return self.adopt(newest).map_err(RefreshError::Failed);
         }
-        Err(NoMap::Foreign(format!(
+        Err(RefreshError::Foreign(format!(
             "{} draws a map on which most of the servers known until now are missing, and most of them do not confirm it",
             newest.address
         )))
     }
 
     /// The maps that the seeds draw. They are seldom asked: no connection is kept.
-    async fn charts_of_seeds(&self, grace: Duration) -> Result<Vec<Chart>, Failure> {
-        let charts = charts(&self.seeds, grace).await;
-        self.seeds.iter().for_each(Link::doubt);
-        charts
+    async fn seed_snapshots(&self, grace: Duration) -> Result<Vec<TopologySnapshot>, CommandError> {
+        let snapshots = snapshots(&self.seeds, grace).await;
+        self.seeds.iter().for_each(SharedConnection::invalidate);
+        snapshots
     }
 
-    fn take(&self, chart: &Chart) -> Result<(), Failure> {
-        let mut taken = Ok(());
+    fn adopt(&self, snapshot: &TopologySnapshot) -> Result<(), CommandError> {
+        let mut adopted = Ok(());
         self.map
-            .send_if_modified(|map| match map.redrawn(&chart.ranges) {
+            .send_if_modified(|map| match map.rebuilt(&snapshot.ranges) {
                 Ok(new) => {
                     // Replicas may have changed besides; nobody waits for that.
-                    let moved = !new.agrees_with(map);
+                    let moved = !new.has_same_owners(map);
                     *map = Arc::new(new);
                     moved
                 }
                 Err(failure) => {
-                    taken = Err(failure);
+                    adopted = Err(failure);
                     false
                 }
             });
-        taken
+        adopted
     }
 }
 
 /// The maps that these servers draw.
-async fn charts(links: &[Link], grace: Duration) -> Result<Vec<Chart>, Failure> {
-    let mut why = Failure::Unsent("no server of the cluster is known".into());
-    let mut charts = Vec::new();
-    for answer in gather(links.iter().map(chart), 1, grace).await {
+async fn snapshots(
+    links: &[SharedConnection],
+    grace: Duration,
+) -> Result<Vec<TopologySnapshot>, CommandError> {
+    let mut why = CommandError::Unsent("no server of the cluster is known".into());
+    let mut snapshots = Vec::new();
+    for answer in collect_answers(links.iter().map(snapshot), 1, grace).await {
         match answer {
-            Some(Ok(chart)) => charts.push(chart),
+            Some(Ok(snapshot)) => snapshots.push(snapshot),
             Some(Err(failure)) => why = failure,
             None => {}
         }
     }
-    match charts.is_empty() {
+    match snapshots.is_empty() {
         true => Err(why),
-        false => Ok(charts),
+        false => Ok(snapshots),
     }
 }
 
 /// Looks at the map from time to time, for as long as the store lives.
-async fn review(shared: Weak<Shared>) {
-    let mut due = interval_at(Instant::now() + REVIEW, REVIEW);
+async fn refresh_periodically(shared: Weak<ClusterState>) {
+    let mut due = interval_at(Instant::now() + REFRESH_INTERVAL, REFRESH_INTERVAL);
     loop {
         due.tick().await;
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        shared.ask_after(shared.round()).await;
+        shared.refresh_after(shared.round()).await;
     }
 }

@@ -9,10 +9,10 @@ use redis::{Cmd, Value, cmd};
 
 use super::cluster::Cluster;
 use super::node::Node;
-use crate::store::redis::connection::command_error::Failure;
-use crate::store::redis::connection::runtime::Home;
-use crate::store::redis::connection::shared::Link;
-use crate::store::redis::connection::transport::{Carrier, Lane, only};
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::runtime::StoreRuntime;
+use crate::store::redis::connection::shared::SharedConnection;
+use crate::store::redis::connection::transport::{Lane, Transport, single_reply};
 
 /// The way to the server that has a key.
 pub(crate) enum Routes {
@@ -22,18 +22,18 @@ pub(crate) enum Routes {
 
 impl Routes {
     /// The link to the server that has a key.
-    pub(crate) fn link(&self, key: &str) -> Result<Link, Failure> {
+    pub(crate) fn connection(&self, key: &str) -> Result<SharedConnection, CommandError> {
         match self {
-            Self::One(node) => Ok(node.link.clone()),
-            Self::Cluster(cluster) => cluster.link(key),
+            Self::One(node) => Ok(node.connection.clone()),
+            Self::Cluster(cluster) => cluster.connection(key),
         }
     }
 
     /// Where background work runs.
-    pub(crate) fn home(&self) -> Home {
+    pub(crate) fn runtime(&self) -> StoreRuntime {
         match self {
-            Self::One(node) => node.link.home().clone(),
-            Self::Cluster(cluster) => cluster.home().clone(),
+            Self::One(node) => node.connection.runtime().clone(),
+            Self::Cluster(cluster) => cluster.runtime().clone(),
         }
     }
 
@@ -51,7 +51,7 @@ impl Routes {
         lane: Lane<'_>,
         key: &str,
         commands: &[Cmd],
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, CommandError> {
         match self {
             Self::One(node) => node.send(lane, commands).await,
             Self::Cluster(cluster) => Box::pin(cluster.send(lane, key, commands)).await,
@@ -63,9 +63,9 @@ impl Routes {
     /// # Errors
     ///
     /// Where a primary cannot be reached, or a slot has none.
-    pub(crate) async fn layout(&self) -> Result<Layout, Failure> {
+    pub(crate) async fn layout(&self) -> Result<Layout, CommandError> {
         if let Self::Cluster(cluster) = self {
-            let wrong = |reason: &str| Err(Failure::Unsent(reason.into()));
+            let wrong = |reason: &str| Err(CommandError::Unsent(reason.into()));
             if !cluster.refresh().await {
                 return wrong("no server of the cluster gives its map");
             }
@@ -74,14 +74,14 @@ impl Routes {
             }
         }
         let mut shards = Vec::new();
-        for (_, link) in self.primaries() {
-            let generation = link.generation().await?;
+        for (_, connection) in self.primaries() {
+            let generation = connection.generation().await?;
             let slots = match self {
                 Self::One(_) => String::new(),
-                Self::Cluster(_) => slots(&link, generation).await?,
+                Self::Cluster(_) => slots(&connection, generation).await?,
             };
             shards.push(Shard {
-                link,
+                connection,
                 generation,
                 slots,
             });
@@ -90,9 +90,9 @@ impl Routes {
     }
 
     /// The links to all primaries, by address.
-    pub(crate) fn primaries(&self) -> Vec<(String, Link)> {
+    pub(crate) fn primaries(&self) -> Vec<(String, SharedConnection)> {
         match self {
-            Self::One(node) => vec![(node.link.address(), node.link.clone())],
+            Self::One(node) => vec![(node.connection.address(), node.connection.clone())],
             Self::Cluster(cluster) => cluster.primaries(),
         }
     }
@@ -112,7 +112,7 @@ pub(crate) struct Layout(pub(crate) Vec<Shard>);
 
 /// One primary.
 pub(crate) struct Shard {
-    pub(crate) link: Link,
+    pub(crate) connection: SharedConnection,
     pub(crate) generation: u64,
     /// Its slots as it names them, those included that come or go.
     slots: String,
@@ -138,18 +138,22 @@ impl Hash for Layout {
 
 impl Shard {
     fn id(&self) -> (String, u64, &str) {
-        (self.link.address(), self.generation, &self.slots)
+        (self.connection.address(), self.generation, &self.slots)
     }
 }
 
 /// What a node says of its own slots, in its own line of `CLUSTER NODES`. A user
 /// without the right to ask has to do with the map.
-async fn slots(link: &Link, generation: u64) -> Result<String, Failure> {
+async fn slots(connection: &SharedConnection, generation: u64) -> Result<String, CommandError> {
     let mut nodes = cmd("CLUSTER");
     nodes.arg("NODES");
-    let nodes = match link.send_on(generation, &[nodes]).await.and_then(only) {
+    let nodes = match connection
+        .send_on(generation, &[nodes])
+        .await
+        .and_then(single_reply)
+    {
         Ok(nodes) => redis::from_redis_value::<String>(nodes).unwrap_or_default(),
-        Err(Failure::Server { .. }) => String::new(),
+        Err(CommandError::Server { .. }) => String::new(),
         Err(failure) => return Err(failure),
     };
     let own = nodes.lines().find(|line| line.contains("myself"));
@@ -159,21 +163,21 @@ async fn slots(link: &Link, generation: u64) -> Result<String, Failure> {
 
 // The way through a cluster is boxed: commands for one server, of which most
 // stores are, would carry its room about.
-impl Carrier for Routes {
-    async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+impl Transport for Routes {
+    async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
         match self {
-            Self::One(node) => node.link.send(commands).await,
+            Self::One(node) => node.connection.send(commands).await,
             Self::Cluster(cluster) => Box::pin(cluster.send(Lane::Shared, key, commands)).await,
         }
     }
 
-    async fn command(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
+    async fn command(&self, key: &str, command: &Cmd) -> Result<Value, CommandError> {
         match self {
-            Self::One(node) => node.link.command(command).await,
+            Self::One(node) => node.connection.command(command).await,
             Self::Cluster(cluster) => {
                 let command = slice::from_ref(command);
                 let replies = Box::pin(cluster.send(Lane::Shared, key, command));
-                only(replies.await?)
+                single_reply(replies.await?)
             }
         }
     }

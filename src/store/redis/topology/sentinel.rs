@@ -11,21 +11,21 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::node::Node;
-use super::quorum::gather;
+use super::quorum::collect_answers;
 use crate::error::Error;
-use crate::store::redis::connection::command_error::Failure;
+use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::connect_error::{invalid, of_server, unavailable};
 use crate::store::redis::connection::connector::Connector;
-use crate::store::redis::connection::login::Options;
-use crate::store::redis::connection::runtime::{AbortOnDrop, Home};
+use crate::store::redis::connection::login::ConnectOptions;
+use crate::store::redis::connection::runtime::{AbortOnDrop, StoreRuntime};
 use crate::store::redis::connection::server::Server;
-use crate::store::redis::connection::shared::Link;
+use crate::store::redis::connection::shared::SharedConnection;
 use crate::telemetry;
 
 /// How often they are asked whether the primary is still the same, besides the
 /// moments at which one of them says that it is not: for so long, and one answer
 /// longer, a primary that was replaced without noticing may be written to.
-const CHECK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a sentinel tells of another primary.
 const SWITCHED: &str = "+switch-master";
@@ -48,13 +48,13 @@ pub(crate) struct Sentinels {
 }
 
 /// Why a sentinel names nobody.
-enum Mute {
+enum NoVote {
     /// It does not know the name.
-    Unknown(String),
+    UnknownName(String),
     /// It is no sentinel.
     DataServer(String),
     /// It does not answer, or not so.
-    Silent(String),
+    Unreachable(String),
     /// It names a server that too few others name.
     Outvoted(String),
 }
@@ -68,7 +68,7 @@ impl Sentinels {
     pub(crate) async fn connect(
         urls: &[String],
         primary: &str,
-        options: &Options,
+        options: &ConnectOptions,
     ) -> Result<(Arc<Self>, Server), Error> {
         // A primary with a url of its own has a login of its own.
         let of_sentinels = match primary.contains("://") {
@@ -97,7 +97,7 @@ impl Sentinels {
             return Err(invalid("the primary has no name"));
         }
         servers.iter().for_each(Server::warn_if_exposed);
-        let (links, errors) = dial(&servers).await;
+        let (links, errors) = open_all(&servers).await;
         let sentinels = Arc::new(Self {
             primary,
             login,
@@ -116,13 +116,13 @@ impl Sentinels {
                 sentinels.follow();
                 Ok((sentinels, server))
             }
-            Err(mute) => Err(sentinels.explain(&mute, errors)),
+            Err(failures) => Err(sentinels.to_error(&failures, errors)),
         }
     }
 
     /// Where background work runs.
-    pub(crate) fn home(&self) -> &Home {
-        self.login.home()
+    pub(crate) fn runtime(&self) -> &StoreRuntime {
+        self.login.runtime()
     }
 
     /// Asks again and again from now on, unless that is under way.
@@ -130,13 +130,15 @@ impl Sentinels {
         let mut task = self.follow.lock().unwrap_or_else(PoisonError::into_inner);
         // Finished: the runtime that it ran on is gone.
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
-            *task = self.home().spawn(follow(Arc::downgrade(self)));
+            *task = self.runtime().spawn(follow(Arc::downgrade(self)));
         }
     }
 
     /// The primary, by what most of them say; or why there is none.
     pub(crate) async fn find(&self) -> Result<Server, String> {
-        self.ask_all().await.map_err(|mute| self.reason(&mute))
+        self.ask_all()
+            .await
+            .map_err(|failures| self.reason(&failures))
     }
 
     /// The address that was named last, and each one that is named from now on.
@@ -144,12 +146,16 @@ impl Sentinels {
         self.primary_now.subscribe()
     }
 
-    async fn ask_all(&self) -> Result<Server, Vec<Mute>> {
+    async fn ask_all(&self) -> Result<Server, Vec<NoVote>> {
         let most = self.sentinels.len() / 2 + 1;
-        let asked = self.sentinels.iter().map(|node| self.ask(&node.link));
+        let asked = self.sentinels.iter().map(|node| self.ask(&node.connection));
         let mut votes: Vec<(Server, usize)> = Vec::new();
-        let mut mute = Vec::new();
-        for answer in gather(asked, most, GRACE).await.into_iter().flatten() {
+        let mut failures = Vec::new();
+        for answer in collect_answers(asked, most, GRACE)
+            .await
+            .into_iter()
+            .flatten()
+        {
             match answer {
                 Ok(server) => {
                     let address = server.address();
@@ -158,14 +164,14 @@ impl Sentinels {
                         None => votes.push((server, 1)),
                     }
                 }
-                Err(why) => mute.push(why),
+                Err(why) => failures.push(why),
             }
         }
         let answered: usize = votes.iter().map(|vote| vote.1).sum();
         votes.sort_by_key(|vote| std::cmp::Reverse(vote.1));
         match votes.first() {
             Some((server, count))
-                if *count >= most || *count == answered && self.may_be(server) =>
+                if *count >= most || *count == answered && self.is_trusted(server) =>
             {
                 let address = Some(server.address());
                 self.primary_now.send_if_modified(|now| {
@@ -176,36 +182,37 @@ impl Sentinels {
                 Ok(server.clone())
             }
             _ => {
-                mute.extend(votes.into_iter().map(|(server, count)| {
-                    Mute::Outvoted(format!(
+                failures.extend(votes.into_iter().map(|(server, count)| {
+                    NoVote::Outvoted(format!(
                         "{count} of {} name {}",
                         self.sentinels.len(),
                         server.address()
                     ))
                 }));
-                Err(mute)
+                Err(failures)
             }
         }
     }
 
     /// Whether a server may be the primary by the word of too few sentinels: it
     /// was so before, or nothing is known yet and there is no password to lose.
-    fn may_be(&self, server: &Server) -> bool {
+    fn is_trusted(&self, server: &Server) -> bool {
         match &*self.primary_now.borrow() {
             Some(known) => *known == server.address(),
             None => !self.login.has_password(),
         }
     }
 
-    async fn ask(&self, link: &Link) -> Result<Server, Mute> {
-        let silent = |reason: &str| Mute::Silent(format!("{}: {reason}", link.address()));
+    async fn ask(&self, connection: &SharedConnection) -> Result<Server, NoVote> {
+        let silent =
+            |reason: &str| NoVote::Unreachable(format!("{}: {reason}", connection.address()));
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
-        let address = match link.command(&question).await {
-            Ok(Value::Nil) => return Err(Mute::Unknown(link.address())),
+        let address = match connection.command(&question).await {
+            Ok(Value::Nil) => return Err(NoVote::UnknownName(connection.address())),
             Ok(address) => address,
-            Err(Failure::Server { text, .. }) if text.contains("unknown command") => {
-                return Err(Mute::DataServer(link.address()));
+            Err(CommandError::Server { text, .. }) if text.contains("unknown command") => {
+                return Err(NoVote::DataServer(connection.address()));
             }
             Err(failure) => return Err(silent(&failure.to_string())),
         };
@@ -215,41 +222,47 @@ impl Sentinels {
         self.login.at(&host, port).map_err(|_| unreadable())
     }
 
-    fn reason(&self, mute: &[Mute]) -> String {
-        let reasons: Vec<_> = mute
+    fn reason(&self, failures: &[NoVote]) -> String {
+        let reasons: Vec<_> = failures
             .iter()
-            .map(|mute| match mute {
-                Mute::Unknown(address) => format!("{address} does not know it"),
-                Mute::DataServer(address) => format!("{address} is no sentinel"),
-                Mute::Silent(reason) | Mute::Outvoted(reason) => reason.clone(),
+            .map(|failures| match failures {
+                NoVote::UnknownName(address) => format!("{address} does not know it"),
+                NoVote::DataServer(address) => format!("{address} is no sentinel"),
+                NoVote::Unreachable(reason) | NoVote::Outvoted(reason) => reason.clone(),
             })
             .collect();
         let reasons = reasons.join("; ");
-        match mute.iter().any(|mute| matches!(mute, Mute::Outvoted(_))) {
+        match failures
+            .iter()
+            .any(|failures| matches!(failures, NoVote::Outvoted(_)))
+        {
             true => format!("too few sentinels agree on {self}: {reasons}"),
             false => format!("no sentinel names {self}: {reasons}"),
         }
     }
 
     /// What to tell whoever called `sentinel`: first what only they can mend.
-    fn explain(&self, mute: &[Mute], errors: Vec<Error>) -> Error {
-        if mute.iter().any(|mute| matches!(mute, Mute::Outvoted(_))) {
-            return unavailable(self.reason(mute));
+    fn to_error(&self, failures: &[NoVote], errors: Vec<Error>) -> Error {
+        if failures
+            .iter()
+            .any(|failures| matches!(failures, NoVote::Outvoted(_)))
+        {
+            return unavailable(self.reason(failures));
         }
-        for mute in mute {
-            match mute {
-                Mute::Unknown(address) => {
+        for failures in failures {
+            match failures {
+                NoVote::UnknownName(address) => {
                     return invalid(format!(
                         "the sentinel {address} watches no primary named {:?}",
                         self.primary
                     ));
                 }
-                Mute::DataServer(address) => {
+                NoVote::DataServer(address) => {
                     return invalid(format!(
                         "{address} is no sentinel but a data server: RedisStore::connect, or its sentinels' urls, are meant"
                     ));
                 }
-                Mute::Silent(_) | Mute::Outvoted(_) => {}
+                NoVote::Unreachable(_) | NoVote::Outvoted(_) => {}
             }
         }
         let (wrong, absent): (Vec<_>, Vec<_>) = errors
@@ -259,32 +272,34 @@ impl Sentinels {
             .into_iter()
             .chain(absent)
             .next()
-            .unwrap_or_else(|| unavailable(self.reason(mute)))
+            .unwrap_or_else(|| unavailable(self.reason(failures)))
     }
 }
 
 /// A link to each sentinel, connected where that was possible, and why not.
-async fn dial(servers: &[Server]) -> (Vec<Node>, Vec<Error>) {
-    let unheard = Arc::default();
-    let dialled = servers.iter().map(|server| server.dial(&unheard));
+async fn open_all(servers: &[Server]) -> (Vec<Node>, Vec<Error>) {
+    let no_subscriptions = Arc::default();
+    let opened = servers.iter().map(|server| server.open(&no_subscriptions));
     let most = servers.len() / 2 + 1;
-    let dialled = gather(dialled, most, DIAL_GRACE).await;
+    let opened = collect_answers(opened, most, DIAL_GRACE).await;
     let mut errors = Vec::new();
     let mut nodes = Vec::new();
-    for (server, dialled) in servers.iter().zip(dialled) {
-        let place: Arc<dyn Connector> = Arc::new(server.clone());
-        let link = match dialled {
-            Some(Ok(first)) => Link::with(place.clone(), unheard.clone(), first),
+    for (server, opened) in servers.iter().zip(opened) {
+        let connector: Arc<dyn Connector> = Arc::new(server.clone());
+        let connection = match opened {
+            Some(Ok(first)) => {
+                SharedConnection::with(connector.clone(), no_subscriptions.clone(), first)
+            }
             failed => {
                 if let Some(Err(error)) = failed {
-                    let error = server.explain(error).await;
+                    let error = server.diagnose(error).await;
                     let sentinel = format!("the sentinel {}", server.address());
                     errors.push(of_server(error, &sentinel));
                 }
-                Link::new(place.clone(), unheard.clone())
+                SharedConnection::new(connector.clone(), no_subscriptions.clone())
             }
         };
-        nodes.push(Node::alone(link, place));
+        nodes.push(Node::standalone(connection, connector));
     }
     (nodes, errors)
 }
@@ -303,7 +318,7 @@ async fn follow(sentinels: Weak<Sentinels>) {
         let switch = select_all(switched.iter_mut().map(|node| Box::pin(node.changed())));
         tokio::select! {
             _ = switch => {}
-            () = sleep(CHECK) => {}
+            () = sleep(CHECK_INTERVAL) => {}
         }
         let Some(sentinels) = sentinels.upgrade() else {
             return;

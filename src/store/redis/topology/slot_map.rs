@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::node::Node;
-use super::slots::{Member, Range, SLOTS};
-use crate::store::redis::connection::command_error::Failure;
+use super::slots::{ClusterNode, SLOTS, SlotRange};
+use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::server::Server;
-use crate::store::redis::connection::shared::Link;
+use crate::store::redis::connection::shared::SharedConnection;
 
 /// Servers that a map may name: what is larger is no cluster's, which has a
 /// thousand nodes at most.
@@ -16,7 +16,7 @@ const MAX_SERVERS: usize = 1000;
 
 /// Who has which slot.
 #[derive(Clone)]
-pub(crate) struct Map {
+pub(crate) struct SlotMap {
     /// How to log in to every node.
     login: Server,
     /// For each slot the number of its primary below.
@@ -25,19 +25,19 @@ pub(crate) struct Map {
     /// The first slot of each.
     firsts: Vec<u64>,
     /// Every server of the map by its address, replicas included.
-    nodes: HashMap<String, Known>,
+    nodes: HashMap<String, KnownNode>,
 }
 
 /// A server of the map, and the id that it has there.
 #[derive(Clone)]
-struct Known {
+struct KnownNode {
     id: String,
     node: Arc<Node>,
 }
 
-impl Map {
+impl SlotMap {
     /// The map of a client that knows no server yet.
-    pub(crate) fn blank(login: &Server) -> Self {
+    pub(crate) fn empty(login: &Server) -> Self {
         Self {
             login: login.clone(),
             owners: vec![None; SLOTS],
@@ -66,18 +66,21 @@ impl Map {
     }
 
     /// The links to all primaries, by address.
-    pub(crate) fn primaries(&self) -> Vec<(String, Link)> {
-        let link = |address: &String| Some((address.clone(), self.node(address)?.link.clone()));
-        self.primaries.iter().filter_map(link).collect()
+    pub(crate) fn primaries(&self) -> Vec<(String, SharedConnection)> {
+        let connection =
+            |address: &String| Some((address.clone(), self.node(address)?.connection.clone()));
+        self.primaries.iter().filter_map(connection).collect()
     }
 
     /// Whom to ask for a new map: some servers, in no order but that primaries
     /// come first, who hear of a fail-over before replicas do.
-    pub(crate) fn ask(&self, at_most: usize) -> Vec<Link> {
+    pub(crate) fn refresh_candidates(&self, at_most: usize) -> Vec<SharedConnection> {
         let mut nodes: Vec<_> = self.nodes.iter().collect();
         fastrand::shuffle(&mut nodes);
         nodes.sort_by_key(|(address, _)| !self.primaries.contains(address));
-        let links = nodes.into_iter().map(|(_, known)| known.node.link.clone());
+        let links = nodes
+            .into_iter()
+            .map(|(_, known)| known.node.connection.clone());
         links.take(at_most).collect()
     }
 
@@ -87,7 +90,7 @@ impl Map {
     }
 
     /// Whether every slot is where it is on the other map.
-    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+    pub(crate) fn has_same_owners(&self, other: &Self) -> bool {
         let same = |address: &String| {
             let node = |map: &'_ Self| map.node(address).map(Arc::as_ptr);
             node(self) == node(other)
@@ -103,9 +106,9 @@ impl Map {
     }
 
     /// A server that was named, whether it is on the map or not.
-    pub(crate) fn named(&self, host: &str, port: u16) -> Result<Server, Failure> {
+    pub(crate) fn server_at(&self, host: &str, port: u16) -> Result<Server, CommandError> {
         let server = self.login.at(host, port);
-        server.map_err(|_| Failure::Unsent("a server has an unusable name".into()))
+        server.map_err(|_| CommandError::Unsent("a server has an unusable name".into()))
     }
 
     /// The same map with one slot at another of its servers.
@@ -123,18 +126,18 @@ impl Map {
 
     /// A map of these ranges, with the links that there are already: a server
     /// with another id than before is another one, wherever it is.
-    pub(crate) fn redrawn(&self, ranges: &[Range]) -> Result<Map, Failure> {
+    pub(crate) fn rebuilt(&self, ranges: &[SlotRange]) -> Result<SlotMap, CommandError> {
         let mut nodes = HashMap::new();
         let mut shards = Vec::new();
         for range in ranges {
             let mut primary = None;
             for member in &range.servers {
-                let server = self.named(&member.host, member.port)?;
+                let server = self.server_at(&member.host, member.port)?;
                 let address = server.address();
                 primary.get_or_insert_with(|| address.clone());
                 if nodes.len() >= MAX_SERVERS && !nodes.contains_key(&address) {
                     let reason = format!("a map names more than {MAX_SERVERS} servers");
-                    return Err(Failure::Lost(reason));
+                    return Err(CommandError::Lost(reason));
                 }
                 let known = || self.known(&address, member, &server);
                 nodes.entry(address.clone()).or_insert_with(known);
@@ -160,14 +163,14 @@ impl Map {
         })
     }
 
-    fn known(&self, address: &str, member: &Member, server: &Server) -> Known {
+    fn known(&self, address: &str, member: &ClusterNode, server: &Server) -> KnownNode {
         let id = member.id.clone();
         let node = match self.nodes.get(address) {
             Some(known) if known.id == id => known.node.clone(),
             // Without an id of its own there is nothing to make sure of.
             _ => Arc::new(Node::in_cluster(server, (id != address).then_some(&id))),
         };
-        Known { id, node }
+        KnownNode { id, node }
     }
 }
 
@@ -185,33 +188,33 @@ fn firsts(owners: &[Option<u16>], primaries: usize) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    fn range(from: usize, to: usize, ports: &[u16]) -> Range {
-        let server = |port: &u16| Member {
+    fn range(from: usize, to: usize, ports: &[u16]) -> SlotRange {
+        let server = |port: &u16| ClusterNode {
             host: "a".into(),
             port: *port,
             id: format!("id{port}"),
         };
-        Range {
+        SlotRange {
             from,
             to,
             servers: ports.iter().map(server).collect(),
         }
     }
 
-    fn port(map: &Map, slot: usize) -> Option<String> {
-        map.owner(slot).map(|node| node.link.address())
+    fn port(map: &SlotMap, slot: usize) -> Option<String> {
+        map.owner(slot).map(|node| node.connection.address())
     }
 
-    fn blank() -> Map {
-        Map::blank(&Server::parse("redis://a:1", &Default::default()).unwrap())
+    fn empty() -> SlotMap {
+        SlotMap::empty(&Server::parse("redis://a:1", &Default::default()).unwrap())
     }
 
     #[test]
     fn the_first_of_a_range_has_its_slots() {
-        let map = blank();
+        let map = empty();
         assert!(map.owner(0).is_none());
         let map = map
-            .redrawn(&[range(0, 9, &[1, 2]), range(11, 16_383, &[3, 4])])
+            .rebuilt(&[range(0, 9, &[1, 2]), range(11, 16_383, &[3, 4])])
             .unwrap();
         assert_eq!(port(&map, 9).as_deref(), Some("a:1"));
         assert_eq!(port(&map, 10), None);
@@ -221,26 +224,30 @@ mod tests {
             [1, 1, 0, 12, 12]
         );
         assert_eq!(map.primaries().len(), 2);
-        assert_eq!(map.ask(9).len(), 4);
-        let first: Vec<_> = map.ask(2).iter().map(Link::address).collect();
+        assert_eq!(map.refresh_candidates(9).len(), 4);
+        let first: Vec<_> = map
+            .refresh_candidates(2)
+            .iter()
+            .map(SharedConnection::address)
+            .collect();
         assert!(first.contains(&"a:1".into()) && first.contains(&"a:3".into()));
     }
 
     #[test]
     fn links_outlive_a_change_and_the_order_is_none() {
         let ranges = [range(0, 9, &[1, 2]), range(10, 16_383, &[3])];
-        let before = blank().redrawn(&ranges).unwrap();
+        let before = empty().rebuilt(&ranges).unwrap();
         let same = before
-            .redrawn(&[range(10, 16_383, &[3]), range(0, 9, &[1])])
+            .rebuilt(&[range(10, 16_383, &[3]), range(0, 9, &[1])])
             .unwrap();
-        assert!(same.agrees_with(&before));
+        assert!(same.has_same_owners(&before));
         let after = before
-            .redrawn(&[range(0, 9, &[2]), range(10, 16_383, &[3])])
+            .rebuilt(&[range(0, 9, &[2]), range(10, 16_383, &[3])])
             .unwrap();
-        assert!(!after.agrees_with(&before));
+        assert!(!after.has_same_owners(&before));
         let kept = after.owner(10).unwrap();
         assert!(Arc::ptr_eq(kept, before.owner(10).unwrap()));
-        assert_eq!(after.ask(9).len(), 2);
+        assert_eq!(after.refresh_candidates(9).len(), 2);
     }
 
     /// A node that lost its configuration, or whose address another one has by now.
@@ -248,26 +255,26 @@ mod tests {
     /// Red when links are kept by their address alone.
     #[test]
     fn another_id_at_an_address_is_another_server() {
-        let before = blank().redrawn(&[range(0, 16_383, &[1])]).unwrap();
+        let before = empty().rebuilt(&[range(0, 16_383, &[1])]).unwrap();
         let mut other = range(0, 16_383, &[1]);
         other.servers[0].id = "other".into();
-        let after = before.redrawn(&[other]).unwrap();
+        let after = before.rebuilt(&[other]).unwrap();
         assert!(!Arc::ptr_eq(
             after.owner(0).unwrap(),
             before.owner(0).unwrap()
         ));
-        assert!(!after.agrees_with(&before));
+        assert!(!after.has_same_owners(&before));
     }
 
     #[test]
     fn one_slot_may_move_alone() {
-        let map = blank()
-            .redrawn(&[range(0, 9_999, &[1]), range(10_000, 16_383, &[2])])
+        let map = empty()
+            .rebuilt(&[range(0, 9_999, &[1]), range(10_000, 16_383, &[2])])
             .unwrap();
         let moved = map.with(7, "a:2");
         assert_eq!(port(&moved, 7).as_deref(), Some("a:2"));
         assert_eq!(port(&moved, 8).as_deref(), Some("a:1"));
-        assert!(!moved.agrees_with(&map));
+        assert!(!moved.has_same_owners(&map));
     }
 
     /// Red when a map may have as many servers as it likes.
@@ -275,8 +282,8 @@ mod tests {
     fn map_without_bounds_is_refused() {
         let ports = |from: u16, to: u16| (from..to).collect::<Vec<_>>();
         let within = range(0, 16_383, &ports(1, 1001));
-        assert_eq!(blank().redrawn(&[within]).unwrap().ids().len(), 1000);
+        assert_eq!(empty().rebuilt(&[within]).unwrap().ids().len(), 1000);
         let beyond = range(0, 16_383, &ports(1, 1002));
-        assert!(blank().redrawn(&[beyond]).is_err());
+        assert!(empty().rebuilt(&[beyond]).is_err());
     }
 }

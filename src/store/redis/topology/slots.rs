@@ -3,7 +3,7 @@
 
 use redis::Value;
 
-use crate::store::redis::connection::command_error::{ASK, Failure, MOVED};
+use crate::store::redis::connection::command_error::{ASK, CommandError, MOVED};
 
 /// Slots of a cluster.
 pub(crate) const SLOTS: usize = 16_384;
@@ -25,15 +25,15 @@ pub(crate) fn slot(key: &str) -> usize {
 }
 
 /// Slots that one shard has: from, to, its primary and then its replicas.
-pub(crate) struct Range {
+pub(crate) struct SlotRange {
     pub(crate) from: usize,
     pub(crate) to: usize,
-    pub(crate) servers: Vec<Member>,
+    pub(crate) servers: Vec<ClusterNode>,
 }
 
 /// A server as a map names it.
 #[derive(Clone)]
-pub(crate) struct Member {
+pub(crate) struct ClusterNode {
     pub(crate) host: String,
     pub(crate) port: u16,
     /// The node's own id, which it keeps wherever it moves; its address where the
@@ -42,14 +42,14 @@ pub(crate) struct Member {
 }
 
 /// Reads the reply to `CLUSTER SLOTS` that the host `asked` has given.
-pub(crate) fn ranges(reply: Value, asked: &str) -> Option<Vec<Range>> {
+pub(crate) fn ranges(reply: Value, asked: &str) -> Option<Vec<SlotRange>> {
     let Value::Array(ranges) = reply else {
         return None;
     };
     ranges.into_iter().map(|range| read(range, asked)).collect()
 }
 
-fn read(range: Value, asked: &str) -> Option<Range> {
+fn read(range: Value, asked: &str) -> Option<SlotRange> {
     let Value::Array(parts) = range else {
         return None;
     };
@@ -61,10 +61,10 @@ fn read(range: Value, asked: &str) -> Option<Range> {
         .iter()
         .map(|server| member(server, asked))
         .collect::<Option<Vec<_>>>()?;
-    (from <= to && to < SLOTS && !servers.is_empty()).then_some(Range { from, to, servers })
+    (from <= to && to < SLOTS && !servers.is_empty()).then_some(SlotRange { from, to, servers })
 }
 
-fn member(server: &Value, asked: &str) -> Option<Member> {
+fn member(server: &Value, asked: &str) -> Option<ClusterNode> {
     let Value::Array(server) = server else {
         return None;
     };
@@ -86,7 +86,7 @@ fn member(server: &Value, asked: &str) -> Option<Member> {
         Some(Value::BulkString(id)) if !id.is_empty() => String::from_utf8(id.clone()).ok()?,
         _ => format!("{host}:{port}"),
     };
-    Some(Member {
+    Some(ClusterNode {
         host: host.to_owned(),
         port: u16::try_from(*port).ok()?,
         id,
@@ -115,7 +115,7 @@ impl Redirection {
     /// command was not run.
     pub(crate) fn in_replies(replies: &[Value], asked: &str) -> Option<Self> {
         replies.iter().find_map(|reply| {
-            let Some(Failure::Server { code, text }) = Failure::in_reply(reply) else {
+            let Some(CommandError::Server { code, text }) = CommandError::from_reply(reply) else {
                 return None;
             };
             if code != MOVED && code != ASK {
