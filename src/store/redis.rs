@@ -11,55 +11,29 @@
 //! Node ── notices ◄── listener ◄── a Link of its own                                     who waits for which channel
 //! ```
 
-mod attempt;
-mod bodies;
 mod builder;
-mod carrier;
-mod chart;
-mod cluster;
-mod commands;
 mod connect;
-mod copies;
-mod dial;
+mod connection;
 mod durability;
 mod emptied;
-mod explain;
-mod failure;
-mod frames;
-mod gather;
-mod home;
-mod link;
-mod list;
-mod login;
-mod map;
-mod marker;
-mod node;
-mod notices;
-mod place;
-mod pool;
-mod proof;
+mod monitor;
+mod permissions;
+mod protocol;
 mod report;
-mod routes;
-mod scripts;
-mod sentinel;
-mod server;
-mod slots;
-mod survey;
-mod url;
-mod watch;
-mod wire;
+mod server_mode;
+mod topology;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::bodies::Bodies;
 pub use self::builder::RedisStoreBuilder;
-use self::copies::{Copies, are_needed};
+use self::connect::Connected;
 pub use self::durability::{Durability, Persistence};
 pub use self::emptied::WhenEmptied;
+use self::protocol::bodies::{BodyStore, BodyTransfers};
+use self::protocol::replica_acks::{ReplicaAcks, needs_acks};
+use self::protocol::{commands, list, read, unreadable};
 pub use self::report::ServerReport;
-use self::routes::Routes;
-use self::watch::Watch;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
@@ -143,15 +117,9 @@ use crate::record::{Answer, Event, RecordState};
 /// has another id than the map says is not used.
 #[derive(Clone)]
 pub struct RedisStore {
-    inner: Arc<Inner>,
-    copies: Option<Copies>,
-    bodies: Arc<Bodies>,
-}
-
-struct Inner {
-    routes: Routes,
-    watch: Watch,
-    address: String,
+    connected: Arc<Connected>,
+    replica_acks: Option<ReplicaAcks>,
+    bodies: Arc<BodyTransfers>,
 }
 
 impl RedisStore {
@@ -277,8 +245,20 @@ impl RedisStore {
     /// below the engine's `store_timeout`, which includes it. The user in the
     /// URL needs `WAIT` besides.
     pub fn replicas(self, count: u32, timeout: Duration) -> Self {
-        let copies = (count > 0).then(|| Copies::new(count, timeout));
-        Self { copies, ..self }
+        let replica_acks = (count > 0).then(|| ReplicaAcks::new(count, timeout));
+        Self {
+            replica_acks,
+            ..self
+        }
+    }
+
+    /// How many bytes of bodies over 64 KiB may be on their way to and from the servers
+    /// at once, for this store and its clones: 64 MiB unless set. Further ones wait, in
+    /// the order of asking; one that is larger than all goes alone. Each server has up
+    /// to 4 connections for them, made on demand and closed after 10 s without use.
+    pub fn max_replay_bytes(self, bytes: usize) -> Self {
+        let bodies = Arc::new(BodyTransfers::new(bytes));
+        Self { bodies, ..self }
     }
 
     fn send<'a>(
@@ -286,19 +266,27 @@ impl RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        let large = self.large();
-        match &self.copies {
-            Some(copies) if are_needed(&event) => Box::pin(copies.apply(large, name, event)),
-            _ => Box::pin(commands::apply(large.routes, large, name, event)),
+        let body_store = self.body_store();
+        match &self.replica_acks {
+            Some(replica_acks) if needs_acks(&event) => {
+                Box::pin(replica_acks.apply(body_store, name, event))
+            }
+            _ => Box::pin(commands::apply(body_store.routes, body_store, name, event)),
         }
     }
 
-    fn new(inner: Inner) -> Self {
-        let inner = Arc::new(inner);
-        watch::start(&inner);
+    fn body_store(&self) -> BodyStore<'_> {
+        BodyStore {
+            routes: &self.connected.monitor.routes,
+            bodies: &self.bodies,
+        }
+    }
+
+    fn new(connected: Connected) -> Self {
+        connected.monitor.start();
         Self {
-            inner,
-            copies: None,
+            connected: Arc::new(connected),
+            replica_acks: None,
             bodies: Arc::default(),
         }
     }
@@ -310,9 +298,9 @@ impl Store for RedisStore {
         name: &'a RecordName,
         event: Event,
     ) -> BoxFuture<'a, Result<Answer, StoreError>> {
-        match self.inner.watch.asks_before(&event) {
+        match self.connected.monitor.must_check_before(&event) {
             true => Box::pin(async move {
-                self.inner.watch.may_take(&self.inner.routes, name).await?;
+                self.connected.monitor.check_may_acquire(name).await?;
                 self.send(name, event).await
             }),
             false => self.send(name, event),
@@ -323,24 +311,24 @@ impl Store for RedisStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let large = self.large();
-        Box::pin(async move { commands::look(large.routes, large, name, &name.text()).await })
+        let body_store = self.body_store();
+        Box::pin(async move { read::look(body_store.routes, body_store, name, &name.text()).await })
     }
 
     fn peek<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let large = self.large();
-        Box::pin(async move { commands::peek(large.routes, large, name, &name.text()).await })
+        let body_store = self.body_store();
+        Box::pin(async move { read::peek(body_store.routes, body_store, name, &name.text()).await })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
-        Box::pin(self.inner.routes.changed(name.text()))
+        Box::pin(self.connected.monitor.routes.changed(name.text()))
     }
 
     fn shard(&self, name: &RecordName) -> u64 {
-        self.inner.routes.shard(&name.text())
+        self.connected.monitor.routes.shard(&name.text())
     }
 
     fn least_writer<'a>(
@@ -348,13 +336,13 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         at_least: u32,
     ) -> BoxFuture<'a, Result<u32, StoreError>> {
-        watch::start(&self.inner);
-        let Inner { routes, watch, .. } = &*self.inner;
-        Box::pin(watch.least_writer(routes, namespace, at_least))
+        let monitor = &self.connected.monitor;
+        monitor.start();
+        Box::pin(monitor.least_writer(namespace, at_least))
     }
 
     fn emptied(&self, namespace: &Namespace) -> u64 {
-        self.inner.watch.emptied(namespace)
+        self.connected.monitor.emptied(namespace)
     }
 
     fn list<'a>(
@@ -362,7 +350,7 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         query: &'a ListQuery,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(list::page(self.large(), namespace, query))
+        Box::pin(list::page(self.body_store(), namespace, query))
     }
 
     fn walk_turn<'a>(
@@ -370,20 +358,26 @@ impl Store for RedisStore {
         namespace: &'a Namespace,
         period: Duration,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(commands::walk_turn(&self.inner.routes, namespace, period))
+        Box::pin(commands::walk_turn(
+            &self.connected.monitor.routes,
+            namespace,
+            period,
+        ))
     }
 
     fn look_unreadable<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
-        Box::pin(async move { commands::unreadable(&self.inner.routes, name, &name.text()).await })
+        Box::pin(async move {
+            unreadable::unreadable(&self.connected.monitor.routes, name, &name.text()).await
+        })
     }
 
     fn discard<'a>(
         &'a self,
         record: &'a UnreadableRecord,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(commands::discard(&self.inner.routes, record))
+        Box::pin(unreadable::discard(&self.connected.monitor.routes, record))
     }
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use secrecy::SecretString;
 
-use super::login::{Login, Options};
+use super::connection::login::{ConnectOptions, Login};
 use super::{RedisStore, connect};
 use crate::ambient::in_runtime;
 use crate::error::{BoxError, Error};
@@ -45,7 +45,7 @@ impl RedisStore {
             provided: Login::Url,
             tls_ca: None,
             client_cert: None,
-            connect_timeout: Options::default().connect_timeout,
+            connect_timeout: ConnectOptions::default().connect_timeout,
         }
     }
 }
@@ -187,7 +187,7 @@ impl RedisStoreBuilder {
         connected.map(RedisStore::new)
     }
 
-    fn options(&self, others: &[&str]) -> Result<Options, Error> {
+    fn options(&self, others: &[&str]) -> Result<ConnectOptions, Error> {
         let login = match (&self.username, &self.password, &self.provided) {
             (None, None, provided) => provided.clone(),
             (_, _, Login::Provided(_)) => {
@@ -202,7 +202,7 @@ impl RedisStoreBuilder {
             let reason = "it must be between 1 ms and 6 s";
             return Err(Error::invalid_config("connect_timeout", reason));
         }
-        Ok(Options {
+        Ok(ConnectOptions {
             login,
             tls: self.certificates(others)?,
             connect_timeout: self.connect_timeout,

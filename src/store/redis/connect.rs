@@ -4,81 +4,101 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use redis::{Value, cmd};
+use redis::cmd;
 
-use super::Inner;
-use super::cluster::Cluster;
-use super::failure::Failure;
-use super::gather::gather;
-use super::link::Link;
-use super::login::Options;
-use super::node::Node;
-use super::place::{self, Place};
-use super::proof;
-use super::routes::Routes;
-use super::sentinel::Sentinels;
-use super::server::{Server, TOO_OLD, invalid, of_server, unavailable};
-use super::watch::Watch;
+use super::connection::command_error::CommandError;
+use super::connection::connect_error::{invalid, of_server, unavailable};
+use super::connection::connector::Connector;
+use super::connection::login::ConnectOptions;
+use super::connection::server::Server;
+use super::connection::shared::SharedConnection;
+use super::monitor::ServerMonitor;
+use super::permissions;
+use super::server_mode::{ServerMode, about};
+use super::topology::cluster::Cluster;
+use super::topology::node::Node;
+use super::topology::primary::{PrimaryConnector, is_primary};
+use super::topology::quorum::collect_answers;
+use super::topology::routes::Routes;
+use super::topology::sentinel::Sentinels;
 use crate::error::Error;
 
 /// How long further nodes are waited for once one has let us in.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// What a store works with.
+pub(super) struct Connected {
+    pub(super) monitor: Arc<ServerMonitor>,
+    /// For messages.
+    pub(super) address: String,
+}
+
 /// To one server.
-pub(super) async fn to_server(url: &str, options: &Options) -> Result<Inner, Error> {
+pub(super) async fn to_server(url: &str, options: &ConnectOptions) -> Result<Connected, Error> {
     let server = Server::parse(url, options)?;
     server.warn_if_exposed();
     let address = server.address();
-    let place = Place::Server(server.clone());
-    let link = dial(&server, place.clone()).await?;
-    match about(&link).await? {
-        Mode::Alone | Mode::Unknown => {}
-        Mode::ClusterNode => {
+    let connector: Arc<dyn Connector> = Arc::new(server.clone());
+    let connection = open(&server, connector.clone()).await?;
+    match about(&connection).await? {
+        ServerMode::Standalone | ServerMode::Unknown => {}
+        ServerMode::ClusterNode => {
             return Err(invalid(
                 "the server is a node of a cluster: RedisStore::cluster is meant",
             ));
         }
-        Mode::Sentinel => {
+        ServerMode::Sentinel => {
             return Err(invalid(
                 "the server is a sentinel: RedisStore::sentinel is meant",
             ));
         }
     }
-    proof::is_primary(&link).await?;
-    connected(Routes::One(Node::alone(link, place)), address).await
+    permissions::is_primary(&connection).await?;
+    connected(
+        Routes::One(Node::standalone(connection, connector)),
+        address,
+    )
+    .await
 }
 
 /// To the primary that the sentinels name.
 pub(super) async fn to_primary(
     urls: &[String],
     primary: &str,
-    options: &Options,
-) -> Result<Inner, Error> {
+    options: &ConnectOptions,
+) -> Result<Connected, Error> {
     let (sentinels, server) = Sentinels::connect(urls, primary, options).await?;
     let address = sentinels.to_string();
     server.warn_if_exposed();
     let what = format!("{address}, {}", server.address());
     // Not by the sentinels' word alone, but so that it can be explained.
-    let place = Place::Primary(sentinels);
-    let link = dial(&server, place.clone())
+    let connector: Arc<dyn Connector> = Arc::new(PrimaryConnector(sentinels));
+    let connection = open(&server, connector.clone())
         .await
         .map_err(|error| of_server(error, &what))?;
-    match about(&link)
+    match about(&connection)
         .await
         .map_err(|error| of_server(error, &what))?
     {
-        Mode::Alone | Mode::Unknown => {}
-        Mode::ClusterNode | Mode::Sentinel => {
+        ServerMode::Standalone | ServerMode::Unknown => {}
+        ServerMode::ClusterNode | ServerMode::Sentinel => {
             return Err(invalid(format!("{what}: it is no single data server")));
         }
     }
-    let role = link.command(&cmd("ROLE")).await;
-    place::is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
-    connected(Routes::One(Node::alone(link, place)), address).await
+    let role = connection.command(&cmd("ROLE")).await;
+    is_primary(role).map_err(|reason| unavailable(format!("{what} {reason}")))?;
+    connected(
+        Routes::One(Node::standalone(connection, connector)),
+        address,
+    )
+    .await
 }
 
 /// To the primaries of a cluster.
-pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inner, Error> {
+pub(super) async fn to_cluster(
+    urls: &[String],
+    options: &ConnectOptions,
+) -> Result<Connected, Error> {
     let seeds = urls
         .iter()
         .map(|url| Server::parse(url, options))
@@ -94,20 +114,20 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inn
     }
     seeds.iter().for_each(Server::warn_if_exposed);
     let asked = seeds.iter().map(|seed| async {
-        let link = dial(seed, Place::Server(seed.clone())).await?;
-        match about(&link).await? {
-            Mode::ClusterNode | Mode::Unknown => Ok(()),
-            Mode::Alone => Err(invalid(
+        let connection = open(seed, Arc::new(seed.clone())).await?;
+        match about(&connection).await? {
+            ServerMode::ClusterNode | ServerMode::Unknown => Ok(()),
+            ServerMode::Standalone => Err(invalid(
                 "the server is no node of a cluster: RedisStore::connect is meant",
             )),
-            Mode::Sentinel => Err(invalid(
+            ServerMode::Sentinel => Err(invalid(
                 "the server is a sentinel: RedisStore::sentinel is meant",
             )),
         }
     });
     let mut errors = Vec::new();
     let mut let_in = false;
-    for (seed, answer) in seeds.iter().zip(gather(asked, 1, GRACE).await) {
+    for (seed, answer) in seeds.iter().zip(collect_answers(asked, 1, GRACE).await) {
         match answer {
             Some(Ok(())) => let_in = true,
             Some(Err(error)) => errors.push(of_server(error, &seed.address())),
@@ -126,7 +146,7 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inn
     }
     let cluster = Cluster::connect(&seeds).await.map_err(of_map)?;
     let primaries = cluster.primaries();
-    let reached = join_all(primaries.iter().map(|(_, link)| link.server())).await;
+    let reached = join_all(primaries.iter().map(|(_, connection)| connection.server())).await;
     // A shard may be down; a cluster of which no shard can be reached is none.
     if let Some(Err(failure)) = reached.iter().find(|reached| reached.is_err()) {
         let reason = format!("a primary of the cluster cannot be reached: {failure}");
@@ -139,72 +159,24 @@ pub(super) async fn to_cluster(urls: &[String], options: &Options) -> Result<Inn
     connected(Routes::Cluster(cluster), address).await
 }
 
-async fn connected(routes: Routes, address: String) -> Result<Inner, Error> {
-    proof::rights(&routes).await?;
-    let watch = Watch::default();
-    watch.review(&routes, true).await;
-    Ok(Inner {
-        routes,
-        watch,
-        address,
-    })
+async fn connected(routes: Routes, address: String) -> Result<Connected, Error> {
+    permissions::rights(&routes).await?;
+    let monitor = Arc::new(ServerMonitor::new(routes));
+    monitor.check_servers(true).await;
+    Ok(Connected { monitor, address })
 }
 
 /// A link whose first connection leads to that server.
-async fn dial(server: &Server, place: Place) -> Result<Link, Error> {
-    let unheard = Arc::default();
-    match server.dial(&unheard).await {
-        Ok(first) => Ok(Link::with(place, unheard, first)),
-        Err(error) => Err(server.explain(error).await),
+async fn open(server: &Server, connector: Arc<dyn Connector>) -> Result<SharedConnection, Error> {
+    let no_subscriptions = Arc::default();
+    match server.open(&no_subscriptions).await {
+        Ok(first) => Ok(SharedConnection::with(connector, no_subscriptions, first)),
+        Err(error) => Err(server.diagnose(error).await),
     }
-}
-
-/// What a server is.
-pub(super) enum Mode {
-    Alone,
-    ClusterNode,
-    Sentinel,
-    /// It does not say, or not to us.
-    Unknown,
-}
-
-/// Asks a server what it is, and whether it is new enough.
-pub(super) async fn about(link: &Link) -> Result<Mode, Error> {
-    let reply = match link.command(&cmd("HELLO")).await {
-        Err(failure) if failure.code() == Some("NOPERM") => return Ok(Mode::Unknown),
-        reply => reply.map_err(|failure| unavailable(failure.to_string()))?,
-    };
-    let Value::Map(pairs) = reply else {
-        return Ok(Mode::Unknown);
-    };
-    let (mut version, mut mode) = (None, None);
-    for pair in pairs {
-        let (Value::BulkString(name), Value::BulkString(value)) = pair else {
-            continue;
-        };
-        match name.as_slice() {
-            b"version" => version = String::from_utf8(value).ok(),
-            b"mode" => mode = String::from_utf8(value).ok(),
-            _ => {}
-        }
-    }
-    let major = version
-        .as_deref()
-        .and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    // A server that gives no number is given the benefit of the doubt.
-    if let (Some(..7), Some(version)) = (major, version) {
-        return Err(invalid(format!("{TOO_OLD}: it says {version}")));
-    }
-    Ok(match mode.as_deref() {
-        Some("cluster") => Mode::ClusterNode,
-        Some("sentinel") => Mode::Sentinel,
-        Some(_) => Mode::Alone,
-        None => Mode::Unknown,
-    })
 }
 
 /// Why there is no map of the cluster.
-fn of_map(failure: Failure) -> Error {
+fn of_map(failure: CommandError) -> Error {
     match failure.code() {
         Some("NOPERM") => invalid(format!(
             "the user may not ask for the map of the cluster: {failure}"

@@ -7,8 +7,8 @@ use std::fmt;
 use redis::{Value, cmd};
 
 use super::RedisStore;
-use super::failure::Failure;
-use super::link::Link;
+use super::connection::command_error::CommandError;
+use super::connection::shared::SharedConnection;
 
 /// In which ways a Redis server may forget a lock or an outcome that it has
 /// acknowledged; `None` where it does not say. Of a cluster, the worst of its
@@ -51,23 +51,23 @@ impl Durability {
     /// # Errors
     ///
     /// Where the server does not answer.
-    pub(super) async fn ask(link: &Link) -> Result<Self, Failure> {
+    pub(super) async fn ask(connection: &SharedConnection) -> Result<Self, CommandError> {
         let mut info = cmd("INFO");
         info.arg("memory").arg("persistence").arg("replication");
-        let mut known = match link.command(&info).await {
+        let mut known = match connection.command(&info).await {
             Ok(Value::BulkString(bytes)) => pairs(&String::from_utf8_lossy(&bytes)),
             Ok(Value::VerbatimString { text, .. }) => pairs(&text),
-            Ok(_) | Err(Failure::Server { .. }) => HashMap::new(),
+            Ok(_) | Err(CommandError::Server { .. }) => HashMap::new(),
             Err(failure) => return Err(failure),
         };
         let mut save = cmd("CONFIG");
         save.arg("GET").arg("save");
-        match link.command(&save).await {
+        match connection.command(&save).await {
             Ok(reply) => {
                 let answer = redis::from_redis_value::<HashMap<String, String>>(reply);
                 known.extend(answer.unwrap_or_default());
             }
-            Err(Failure::Server { .. }) => {}
+            Err(CommandError::Server { .. }) => {}
             Err(failure) => return Err(failure),
         }
         Ok(Self::of(&known))
@@ -164,16 +164,16 @@ impl RedisStore {
     /// at the last connection, or a minute ago at most; of a cluster, the worst of
     /// its primaries.
     pub fn durability(&self) -> Durability {
-        self.inner.watch.durability()
+        self.connected.monitor.durability()
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("address", &self.inner.address)
-            .field("watch", &self.inner.watch)
-            .field("copies", &self.copies)
+            .field("address", &self.connected.address)
+            .field("monitor", &self.connected.monitor)
+            .field("replica_acks", &self.replica_acks)
             .field("bodies", &self.bodies)
             .finish()
     }

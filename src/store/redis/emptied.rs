@@ -29,7 +29,7 @@ impl RedisStore {
     /// What this store and its clones do about a server that has lost its records:
     /// by default they report it, and go on. Set it alike in all processes.
     pub fn when_emptied(self, when: WhenEmptied) -> Self {
-        self.inner.watch.set(when);
+        self.connected.monitor.set_when_emptied(when);
         self
     }
 
@@ -48,7 +48,7 @@ impl RedisStore {
     /// A part of the shards might have accepted; calling it again is safe.
     pub async fn accept_emptied(&self, namespace: &Namespace) -> Result<usize, Error> {
         in_runtime()?;
-        let accepted = self.inner.watch.accept(&self.inner.routes, namespace).await;
+        let accepted = self.connected.monitor.accept(namespace).await;
         accepted.map_err(|source| Error::StoreUnavailable { source })
     }
 }

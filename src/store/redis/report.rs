@@ -8,10 +8,10 @@ use redis::{Cmd, Value, cmd};
 use tokio::time::Instant;
 
 use super::RedisStore;
+use super::connection::command_error::CommandError;
+use super::connection::shared::SharedConnection;
 use super::durability::Durability;
-use super::failure::Failure;
-use super::link::Link;
-use super::proof;
+use super::permissions;
 use crate::error::StoreError;
 
 /// What one primary of a [`RedisStore`] says of itself when it is asked: see
@@ -47,18 +47,18 @@ impl RedisStore {
     ///
     /// Cancel safe.
     pub async fn report(&self) -> Vec<(String, Result<ServerReport, StoreError>)> {
-        let routes = &self.inner.routes;
-        let keys = proof::keys(routes);
-        let primaries = routes.primaries().into_iter().map(|(address, link)| {
-            let key = keys.get(&link.address()).cloned();
+        let routes = &self.connected.monitor.routes;
+        let keys = permissions::keys(routes);
+        let primaries = routes.primaries().into_iter().map(|(address, connection)| {
+            let key = keys.get(&connection.address()).cloned();
             async move {
                 let missing = async {
                     match key {
-                        Some(key) => proof::missing(routes, &key).await,
+                        Some(key) => permissions::missing(routes, &key).await,
                         None => Ok(Vec::new()),
                     }
                 };
-                let report = of_server(&link, missing).await;
+                let report = of_server(&connection, missing).await;
                 (address, report.map_err(StoreError::from))
             }
         });
@@ -67,16 +67,16 @@ impl RedisStore {
 }
 
 async fn of_server(
-    link: &Link,
-    missing: impl Future<Output = Result<Vec<String>, Failure>>,
-) -> Result<ServerReport, Failure> {
+    connection: &SharedConnection,
+    missing: impl Future<Output = Result<Vec<String>, CommandError>>,
+) -> Result<ServerReport, CommandError> {
     // The first command might have to connect.
     let mut forbidden = missing.await?;
     let (begun, before) = (Instant::now(), SystemTime::now());
-    let time = answer(link, &cmd("TIME")).await?;
+    let time = answer(connection, &cmd("TIME")).await?;
     let round_trip = begun.elapsed();
     for command in probes() {
-        if answer(link, &command.0).await?.is_none() {
+        if answer(connection, &command.0).await?.is_none() {
             forbidden.push(command.1.into());
         }
     }
@@ -86,11 +86,11 @@ async fn of_server(
     let mut info = cmd("INFO");
     info.arg("server");
     Ok(ServerReport {
-        version: answer(link, &info).await?.and_then(version),
+        version: answer(connection, &info).await?.and_then(version),
         round_trip,
         clock: time.and_then(moment),
         asked_at: before + round_trip / 2,
-        durability: Durability::ask(link).await?,
+        durability: Durability::ask(connection).await?,
         forbidden,
     })
 }
@@ -113,14 +113,17 @@ fn probes() -> Vec<(Cmd, &'static str)> {
 }
 
 /// The reply; `None` where the user may not ask, or the server does not know how.
-async fn answer(link: &Link, command: &Cmd) -> Result<Option<Value>, Failure> {
-    match link.command(command).await {
+async fn answer(
+    connection: &SharedConnection,
+    command: &Cmd,
+) -> Result<Option<Value>, CommandError> {
+    match connection.command(command).await {
         Ok(reply) => Ok(Some(reply)),
         Err(failure) if failure.code() == Some("NOPERM") => Ok(None),
         // What is wrong with the command, a key of another server say, is no right
         // that is missing.
-        Err(Failure::Server { text, .. }) if text.contains("unknown command") => Ok(None),
-        Err(Failure::Server { .. }) => Ok(Some(Value::Nil)),
+        Err(CommandError::Server { text, .. }) if text.contains("unknown command") => Ok(None),
+        Err(CommandError::Server { .. }) => Ok(Some(Value::Nil)),
         Err(failure) => Err(failure),
     }
 }

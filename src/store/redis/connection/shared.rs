@@ -1,0 +1,416 @@
+//! The connection to one server that all commands for it share: made on demand,
+//! replaced when it fails, and every use of it under a deadline. It never sends
+//! a command twice and never lets one hang.
+
+use std::future::Future;
+use std::slice;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::attempt::ConnectAttempt;
+use super::command_error::CommandError;
+use super::connect_error::ConnectError;
+use super::connector::Connector;
+use super::monitored_stream::{Activity, Traffic};
+use super::runtime::{AbortOnDrop, StoreRuntime};
+use super::server::{OpenedConnection, Server};
+use super::subscriptions::Subscriptions;
+
+/// How long a command may take, a new connection included.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A command that its caller gave up on after this long, with nothing heard on
+/// the connection since it was sent, counts as timed out: callers may be less
+/// patient than [`DEADLINE`], and a silent connection must go all the same.
+pub(crate) const MIN_SUSPICIOUS_AGE: Duration = Duration::from_millis(100);
+
+/// The link to one server, or to whichever the sentinels call the primary. A
+/// clone is the same link.
+#[derive(Clone)]
+pub(crate) struct SharedConnection {
+    shared: Arc<SharedState>,
+}
+
+struct SharedState {
+    connector: Arc<dyn Connector>,
+    subscriptions: Arc<Subscriptions>,
+    slot: Mutex<ConnectionState>,
+    generations: AtomicU64,
+}
+
+enum ConnectionState {
+    /// The next command connects.
+    Down,
+    /// All commands wait for this attempt.
+    Connecting(ConnectAttempt<Arc<LiveConnection>>),
+    Up(Arc<LiveConnection>),
+}
+
+/// A connection and what has been seen of it.
+struct LiveConnection {
+    generation: u64,
+    server: Server,
+    connection: MultiplexedConnection,
+    closed: Arc<AtomicBool>,
+    activity: Arc<Activity>,
+    _driver: AbortOnDrop,
+    /// Closes it when the sentinels name another primary.
+    _watch: Option<AbortOnDrop>,
+}
+
+impl LiveConnection {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn received_since(&self, then: Instant) -> bool {
+        self.activity.last_received() >= then
+    }
+}
+
+impl SharedConnection {
+    /// A link that connects when it is first used.
+    pub(crate) fn new(connector: Arc<dyn Connector>, subscriptions: Arc<Subscriptions>) -> Self {
+        Self {
+            shared: Arc::new(SharedState {
+                connector,
+                subscriptions,
+                slot: Mutex::new(ConnectionState::Down),
+                generations: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// A link whose first connection is there already.
+    pub(crate) fn with(
+        connector: Arc<dyn Connector>,
+        subscriptions: Arc<Subscriptions>,
+        first: OpenedConnection,
+    ) -> Self {
+        let link = Self::new(connector, subscriptions);
+        *link.shared.lock() = ConnectionState::Up(Arc::new(link.shared.live(first)));
+        link
+    }
+
+    /// Where background work for it runs.
+    pub(crate) fn runtime(&self) -> &StoreRuntime {
+        self.shared.connector.runtime()
+    }
+
+    /// Host and port, or what the sentinels call it.
+    pub(crate) fn address(&self) -> String {
+        self.shared.connector.address()
+    }
+
+    /// The host alone, where it is always the same.
+    pub(crate) fn host(&self) -> String {
+        self.shared.connector.host()
+    }
+
+    /// Sends one command.
+    pub(crate) async fn command(&self, command: &Cmd) -> Result<Value, CommandError> {
+        let reply = self.using(None, slice::from_ref, |mut connection| async move {
+            connection.send_packed_command(command).await
+        });
+        CommandError::check(reply.await?)
+    }
+
+    /// Sends commands in one go; the replies come as they are.
+    pub(crate) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
+        self.send_all(None, commands).await
+    }
+
+    /// The same, on that connection only.
+    pub(crate) async fn send_on(
+        &self,
+        generation: u64,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, CommandError> {
+        self.send_all(Some(generation), commands).await
+    }
+
+    async fn send_all(
+        &self,
+        generation: Option<u64>,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, CommandError> {
+        self.using(generation, Vec::as_slice, |mut connection| async move {
+            if let [command] = commands {
+                return Ok(vec![connection.send_packed_command(command).await?]);
+            }
+            let mut pipeline = redis::pipe();
+            for command in commands {
+                pipeline.add_command(command.clone());
+            }
+            connection
+                .send_packed_commands(&pipeline, 0, commands.len())
+                .await
+        })
+        .await
+    }
+
+    /// Another connection to where this link leads, for the caller alone.
+    pub(crate) async fn open_another(
+        &self,
+        traffic: Traffic,
+        subscriptions: &Arc<Subscriptions>,
+    ) -> Result<OpenedConnection, ConnectError> {
+        self.shared.connector.open(traffic, subscriptions).await
+    }
+
+    /// The server that the connection at hand leads to.
+    pub(crate) async fn server(&self) -> Result<Server, CommandError> {
+        Ok(self.live_in_time().await?.server.clone())
+    }
+
+    /// The connection at hand, by number.
+    pub(crate) async fn generation(&self) -> Result<u64, CommandError> {
+        Ok(self.live_in_time().await?.generation)
+    }
+
+    /// The same, where there is one that can be used.
+    pub(crate) fn current_generation(&self) -> Option<u64> {
+        Some(self.shared.up()?.generation)
+    }
+
+    /// Lets the next command connect anew: this server is not the right one.
+    pub(crate) fn invalidate(&self) {
+        if let Some(live) = self.shared.up() {
+            self.drop_connection(&live);
+        }
+    }
+
+    /// Subscribes to channels, on that connection only.
+    pub(crate) async fn subscribe(
+        &self,
+        generation: u64,
+        to: &[String],
+    ) -> Result<(), CommandError> {
+        let none = |_: &()| -> &[Value] { &[] };
+        self.using(Some(generation), none, |mut connection| async move {
+            connection.subscribe(to).await
+        })
+        .await
+    }
+
+    /// Gives channels up, on that connection only.
+    pub(crate) async fn unsubscribe(
+        &self,
+        generation: u64,
+        to: &[String],
+    ) -> Result<(), CommandError> {
+        let none = |_: &()| -> &[Value] { &[] };
+        self.using(Some(generation), none, |mut connection| async move {
+            connection.unsubscribe(to).await
+        })
+        .await
+    }
+
+    /// `SSUBSCRIBE` or `SUNSUBSCRIBE`, one each since a command takes channels
+    /// of one slot only: a reply for each channel.
+    pub(crate) async fn shard_channels(
+        &self,
+        generation: u64,
+        verb: &str,
+        channels: &[String],
+    ) -> Result<Vec<Value>, CommandError> {
+        self.using(
+            Some(generation),
+            Vec::as_slice,
+            |mut connection| async move {
+                let mut pipeline = redis::pipe();
+                for channel in channels {
+                    pipeline.cmd(verb).arg(channel);
+                }
+                connection
+                    .send_packed_commands(&pipeline, 0, channels.len())
+                    .await
+            },
+        )
+        .await
+    }
+
+    /// Sends something on the connection at hand. `replies` finds in its answer
+    /// what the server said, errors included.
+    async fn using<T, F, Fut>(
+        &self,
+        generation: Option<u64>,
+        replies: fn(&T) -> &[Value],
+        send: F,
+    ) -> Result<T, CommandError>
+    where
+        F: FnOnce(MultiplexedConnection) -> Fut,
+        Fut: Future<Output = RedisResult<T>>,
+    {
+        let begun = Instant::now();
+        let (live, sent) = match self.shared.up() {
+            Some(live) => (live, begun),
+            None => (Box::pin(self.live_in_time()).await?, Instant::now()),
+        };
+        if generation.is_some_and(|wanted| wanted != live.generation) {
+            return Err(CommandError::Unsent("the connection was replaced".into()));
+        }
+        let mut watch = AbandonedCommandGuard {
+            link: self,
+            live: &live,
+            sent,
+            over: false,
+        };
+        // Boxed: it is larger than all that is around it, which would be moved
+        // with it from layer to layer.
+        let answer = Box::pin(send(live.connection.clone()));
+        let answer = timeout_at(begun + COMMAND_TIMEOUT, answer).await;
+        watch.over = true;
+        let late = answer.is_err();
+        let failure = match answer {
+            Ok(Ok(answer)) => {
+                let mut failures = replies(&answer).iter().filter_map(CommandError::from_reply);
+                if failures.any(|failure| failure.ends_connection()) {
+                    self.drop_connection(&live);
+                }
+                return Ok(answer);
+            }
+            Ok(Err(error)) => CommandError::from(error),
+            Err(_) => CommandError::Lost(format!(
+                "{} did not answer within {} s",
+                live.server.address(),
+                COMMAND_TIMEOUT.as_secs()
+            )),
+        };
+        // What is slow and delivers is not gone.
+        if failure.ends_connection() && !(late && live.received_since(sent)) {
+            self.drop_connection(&live);
+        }
+        Err(failure)
+    }
+
+    async fn live_in_time(&self) -> Result<Arc<LiveConnection>, CommandError> {
+        let live = timeout_at(Instant::now() + COMMAND_TIMEOUT, self.live());
+        live.await.map_err(|_| no_connection())?
+    }
+
+    /// The connection, made first where there is none.
+    async fn live(&self) -> Result<Arc<LiveConnection>, CommandError> {
+        let mut attempt = {
+            let mut slot = self.shared.lock();
+            match &*slot {
+                ConnectionState::Up(live) if !live.is_closed() => return Ok(live.clone()),
+                ConnectionState::Connecting(attempt) if attempt.is_running() => {
+                    attempt.result.clone()
+                }
+                other => {
+                    if matches!(other, ConnectionState::Connecting(attempt) if attempt.is_stuck()) {
+                        self.shared.connector.runtime().adopt_current_runtime();
+                    }
+                    let attempt = self.attempt();
+                    let result = attempt.result.clone();
+                    *slot = ConnectionState::Connecting(attempt);
+                    result
+                }
+            }
+        };
+        let ended = || CommandError::Unsent("the attempt to connect was ended".into());
+        let result = attempt
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| ended())?;
+        result.clone().unwrap_or_else(|| Err(ended()))
+    }
+
+    fn attempt(&self) -> ConnectAttempt<Arc<LiveConnection>> {
+        let (done, result) = watch::channel(None);
+        let link = Arc::downgrade(&self.shared);
+        let (connector, subscriptions) = (
+            self.shared.connector.clone(),
+            self.shared.subscriptions.clone(),
+        );
+        let task = self.shared.connector.runtime().spawn(async move {
+            let opened = connector.open(Traffic::Commands, &subscriptions).await;
+            let Some(link) = link.upgrade() else {
+                return;
+            };
+            let built = opened.map(|opened| Arc::new(link.live(opened)));
+            let built = built.map_err(|error| CommandError::Unsent(error.at(&connector.address())));
+            done.send_replace(Some(built.clone()));
+            *link.lock() = built.map_or(ConnectionState::Down, ConnectionState::Up);
+            link.connector.runtime().signal_connected();
+        });
+        ConnectAttempt {
+            result,
+            begun: Instant::now(),
+            _task: task,
+        }
+    }
+
+    /// Lets the next command connect anew, unless another one did already.
+    fn drop_connection(&self, failed: &LiveConnection) {
+        let mut slot = self.shared.lock();
+        if matches!(&*slot, ConnectionState::Up(live) if live.generation == failed.generation) {
+            *slot = ConnectionState::Down;
+            drop(slot);
+            // Those who wait for notices need a connection, too.
+            self.shared.subscriptions.wake();
+        }
+    }
+}
+
+impl SharedState {
+    /// The connection, where there is one that can be used.
+    fn up(&self) -> Option<Arc<LiveConnection>> {
+        match &*self.lock() {
+            ConnectionState::Up(live) if !live.is_closed() => Some(live.clone()),
+            _ => None,
+        }
+    }
+
+    fn live(&self, opened: OpenedConnection) -> LiveConnection {
+        let OpenedConnection { server, closed, .. } = &opened;
+        let watch = self.connector.watch(server, closed, &self.subscriptions);
+        LiveConnection {
+            generation: self.generations.fetch_add(1, Ordering::Relaxed) + 1,
+            server: opened.server,
+            connection: opened.connection,
+            closed: opened.closed,
+            activity: opened.activity,
+            _driver: opened.driver,
+            _watch: watch,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ConnectionState> {
+        // Every change under this lock is one assignment.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches over one command for the case that its caller drops it.
+struct AbandonedCommandGuard<'a> {
+    link: &'a SharedConnection,
+    live: &'a LiveConnection,
+    sent: Instant,
+    over: bool,
+}
+
+impl Drop for AbandonedCommandGuard<'_> {
+    fn drop(&mut self) {
+        if !self.over
+            && self.sent.elapsed() >= MIN_SUSPICIOUS_AGE
+            && !self.live.received_since(self.sent)
+        {
+            self.link.drop_connection(self.live);
+        }
+    }
+}
+
+pub(crate) fn no_connection() -> CommandError {
+    CommandError::Unsent(format!(
+        "no connection within {} s",
+        COMMAND_TIMEOUT.as_secs()
+    ))
+}

@@ -1,0 +1,357 @@
+//! The store's operations as commands of Redis: `SET … NX GET` for an acquire, one
+//! script each for the other events and for a look. What a record holds is
+//! always taken from `record`, never composed here.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+
+use super::bodies::{Body, BodyStore};
+use super::read::{look_once, whole};
+use super::script_reply::{ScriptReply, read_reply};
+use super::scripts::{self, MAX_RECORD_BYTES, Script, ScriptArgs};
+use super::stored_record::{MAX_TTL, StoredRecord, TOO_LARGE};
+use crate::error::StoreError;
+use crate::key::{LeaseId, Namespace, RecordName};
+use crate::outcome::StoredBody;
+use crate::record::{self, Answer, Claim, Content, Event, Phase, RELEASED_FOR};
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::monitored_stream::MAX_BODY_BYTES;
+use crate::store::redis::connection::transport::Transport;
+
+/// How often an acquire starts over when the record that it met expires before
+/// it is read: twice in a row is next to impossible.
+const MAX_ACQUIRES: usize = 3;
+
+/// Room for the first line of a record, which the scripts compose.
+const HEADER_ROOM: usize = 256;
+
+/// Of a body beyond [`MAX_BODY_BYTES`].
+const TOO_LONG: &str = "the body is larger than 32 MiB";
+
+/// Applies one event. What is sent is put together at once, not when it is first
+/// polled: the future would carry the event along as well.
+pub(crate) fn apply<C: Transport>(
+    transport: &C,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    event: Event,
+) -> impl Future<Output = Result<Answer, StoreError>> + Send {
+    let key = name.text();
+    let command = EventCommand::of(name, &key, event);
+    async move {
+        match &command {
+            EventCommand::Acquire(claim, Some(set)) => {
+                acquire(transport, body_store, name, &key, claim, set).await
+            }
+            EventCommand::Acquire(_, None) => {
+                Err(StoreError::refused("an absent key was not acquired"))
+            }
+            EventCommand::Script(script, args, body) => {
+                // The holder completes without the body then.
+                if args.bytes() + HEADER_ROOM > MAX_RECORD_BYTES {
+                    return Err(StoreError::refused(TOO_LARGE));
+                }
+                let mut reply = read_reply(name, script.run(transport, &key, args).await?)?;
+                // Not before: what is recorded already, or belongs to somebody else,
+                // needs no body.
+                if let (ScriptReply::NoBody, Some(body)) = (&reply, body) {
+                    if body.bytes() > MAX_BODY_BYTES {
+                        return Err(StoreError::refused(TOO_LONG));
+                    }
+                    Box::pin(body_store.put(&key, body)).await?;
+                    let again = Box::pin(script.run(transport, &key, args)).await?;
+                    reply = read_reply(name, again)?;
+                    if !matches!(reply, ScriptReply::NoBody) {
+                        body_store.forget_sends(body);
+                    }
+                }
+                match reply {
+                    ScriptReply::Answer(answer) => Ok(answer),
+                    ScriptReply::Is(found) => {
+                        let whole = Box::pin(whole(found, transport, body_store, name, &key));
+                        Ok(Answer::Is(whole.await?))
+                    }
+                    ScriptReply::NoBody => Err(StoreError::unavailable("the body is gone again")),
+                }
+            }
+        }
+    }
+}
+
+/// An event as it is sent.
+enum EventCommand {
+    /// Nothing where no key is ever free.
+    Acquire(Claim, Option<Cmd>),
+    /// With the body of an outcome that is to be apart.
+    Script(&'static Script, ScriptArgs, Option<Body>),
+}
+
+impl EventCommand {
+    fn of(name: &RecordName, key: &str, event: Event) -> Self {
+        let mut separate_body = None;
+        let (script, args): (&Script, ScriptArgs) = match event {
+            Event::Acquire { claim } => {
+                let claim = in_millis(claim);
+                let set = set_if_absent(name, key, &claim);
+                return Self::Acquire(claim, set);
+            }
+            Event::TakeOver {
+                claim,
+                revision,
+                watched,
+            } => {
+                let claim = in_millis(claim);
+                let args = terms(&claim, 0).word(revision.lease).word(revision.rev);
+                let args = args.word(if watched { "watched" } else { "" });
+                let locked = locked(&claim, Phase::Claimed);
+                (&scripts::TAKE_OVER, args.content(name, &locked))
+            }
+            Event::Extend { claim, dispatched } => {
+                let claim = in_millis(claim);
+                let args = terms(&claim, 0);
+                let args = match dispatched {
+                    Some(step) => args.word(step),
+                    None => args.word(""),
+                };
+                let locked = locked(&claim, Phase::Dispatched);
+                (&scripts::EXTEND, args.content(name, &locked))
+            }
+            Event::Enter { claim, step, phase } => {
+                let claim = in_millis(claim);
+                let args = terms(&claim, 0).word(step).word(phase.word());
+                let locked = locked(&claim, phase);
+                (&scripts::ENTER, args.content(name, &locked))
+            }
+            Event::Complete {
+                claim,
+                step,
+                stored,
+                origin,
+                ttl,
+            } => {
+                let content = Content::Cached { stored, origin };
+                let (lease, args) = (claim.lease, terms(&in_millis(claim), content.room()));
+                let args = args.word(step).word(millis(ttl));
+                let (args, body) = outcome_args(args, name, lease, &content, ttl);
+                separate_body = body;
+                (&scripts::COMPLETE, args)
+            }
+            Event::Release {
+                claim,
+                step,
+                verdict,
+            } => {
+                let content = Content::Released { verdict };
+                let args = terms(&in_millis(claim), content.room());
+                let args = args.word(step).word(millis(RELEASED_FOR));
+                let args = args.word(content.words().1);
+                (&scripts::RELEASE, args.content(name, &content))
+            }
+            Event::Abandon { claim, step, cause } => {
+                let content = Content::Indeterminate {
+                    attempts: claim.attempts,
+                    about: claim.about.clone(),
+                    cause: Some(cause),
+                };
+                let args = terms(&in_millis(claim), content.room());
+                (&scripts::ABANDON, args.word(step).content(name, &content))
+            }
+            Event::Resolve {
+                lease,
+                revision,
+                fingerprint,
+                resolution,
+                origin,
+                ttl,
+            } => {
+                let (lease, content, ttl) = match resolution.outcome() {
+                    None => {
+                        let content = Content::Released { verdict: None };
+                        (revision.lease, content, RELEASED_FOR)
+                    }
+                    Some(stored) => {
+                        let stored = stored.clone();
+                        let content = Content::Cached { stored, origin };
+                        (lease, content, ttl)
+                    }
+                };
+                let args = ScriptArgs::with_room(content.room());
+                let args = args
+                    .word(revision.lease)
+                    .word(revision.rev)
+                    .word(fingerprint);
+                let args = args.word(content.words().0).word(lease).word(millis(ttl));
+                let (args, body) = outcome_args(args, name, lease, &content, ttl);
+                separate_body = body;
+                (&scripts::RESOLVE, args)
+            }
+            Event::Forget { lease } => {
+                let content = Content::Released { verdict: None };
+                let args = ScriptArgs::with_room(content.room()).word(lease);
+                (&scripts::FORGET, args.content(name, &content))
+            }
+        };
+        Self::Script(script, args, separate_body)
+    }
+}
+
+/// An outcome as its script takes it, and its body where that is too large for it. One
+/// that is reduced, which cannot be seen of a sealed one, leaves no body of it whole.
+fn outcome_args(
+    args: ScriptArgs,
+    name: &RecordName,
+    lease: LeaseId,
+    content: &Content,
+    ttl: Duration,
+) -> (ScriptArgs, Option<Body>) {
+    let limit = MAX_RECORD_BYTES.saturating_sub(args.bytes() + 2 * HEADER_ROOM);
+    let (args, body) = args.parted(name, content, limit);
+    let is_reduced = matches!(
+        content,
+        Content::Cached { stored, .. }
+            if stored.body != StoredBody::Full || stored.outcome.is_sealed()
+    );
+    match body.map(|body| Body::new(name, lease, body, millis(ttl))) {
+        Some(body) => (args.word(body.bytes()), Some(body)),
+        None if is_reduced => (args.word(0_u32), None),
+        None => (args, None),
+    }
+}
+
+/// What takes an absent key, and writes what `record` says of it.
+fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
+    let claim = claim.clone();
+    let (record, left) = record::apply(None, &Event::Acquire { claim }).0?;
+    let record = record.encode(name);
+    let mut set = Cmd::with_capacity(7, key.len() + record.len() + 32);
+    set.arg("SET").arg(key).arg(record).arg("NX").arg("GET");
+    set.arg("PX").arg(millis(left));
+    Some(set)
+}
+
+/// Whether this process may walk through a namespace's records, which no other may
+/// for `period`: by a key whose name is no record's. One for all shards, since a walk
+/// goes through all of them.
+pub(crate) async fn walk_turn(
+    transport: &impl Transport,
+    namespace: &Namespace,
+    period: Duration,
+) -> Result<bool, StoreError> {
+    let key = format!("genesys-once:{namespace}:walk");
+    let mut set = redis::cmd("SET");
+    set.arg(&key).arg(1).arg("NX").arg("PX").arg(millis(period));
+    Ok(transport.command(&key, &set).await? != Value::Nil)
+}
+
+/// What an acquire would answer without writing; `None` where it would write.
+pub(crate) async fn found(
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    claim: &Claim,
+) -> Result<Option<Answer>, StoreError> {
+    let key = name.text();
+    match look_once(transport, name, &key).await? {
+        Some(found) => answer_from(claim, found, transport, body_store, name, &key).await,
+        None => Ok(None),
+    }
+}
+
+async fn acquire(
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    key: &str,
+    claim: &Claim,
+    set: &Cmd,
+) -> Result<Answer, StoreError> {
+    for _ in 0..MAX_ACQUIRES {
+        match transport.command(key, set).await {
+            Ok(Value::Nil) => return Ok(Answer::Done),
+            Ok(Value::BulkString(bytes)) => {
+                let found = StoredRecord::read(name, &bytes, 0)?;
+                // A replay needs no exact times: one round trip is all it costs.
+                if found.is_cached() {
+                    let answer =
+                        answer_from(claim, found, transport, body_store, name, key).await?;
+                    if let Some(answer) = answer {
+                        return Ok(answer);
+                    }
+                }
+            }
+            Ok(_) => return Err(CommandError::unexpected().into()),
+            // A full server, or one that has become a replica, still replays.
+            Err(refusal) if refusal.refusal().is_some() => {
+                let found = Box::pin(found(transport, body_store, name, claim)).await?;
+                return found.ok_or_else(|| refusal.into());
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+        if let Some(answer) = Box::pin(found(transport, body_store, name, claim)).await? {
+            return Ok(answer);
+        }
+    }
+    Err(StoreError::unavailable(
+        "the record expired again and again while it was read",
+    ))
+}
+
+/// What an acquire answers that found this record; `None` where it is gone by now.
+async fn answer_from(
+    claim: &Claim,
+    found: StoredRecord,
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<Answer>, StoreError> {
+    if !found.is_for(claim) {
+        return Ok(Some(Answer::Mismatch));
+    }
+    if !found.has_body_apart() {
+        return Ok(Some(Answer::Is(Some(found.state()))));
+    }
+    let whole = Box::pin(whole(found, transport, body_store, name, key)).await?;
+    Ok(whole.map(
+        |state| match state.is_free() || state.fingerprint() == claim.fingerprint {
+            true => Answer::Is(Some(state)),
+            false => Answer::Mismatch,
+        },
+    ))
+}
+
+/// The content of a holder's record, of which scripts take what stands behind the
+/// first line.
+fn locked(claim: &Claim, phase: Phase) -> Content {
+    Content::Locked {
+        phase,
+        attempts: claim.attempts,
+        about: claim.about.clone(),
+    }
+}
+
+/// A claim in whole milliseconds, which are Redis's: rounded up, since a lease
+/// must not lapse before its holder thinks that it does.
+fn in_millis(claim: Claim) -> Claim {
+    let whole = |time| Duration::from_millis(millis(time));
+    Claim {
+        lease_ttl: whole(claim.lease_ttl),
+        retention: whole(claim.retention),
+        ..claim
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    // At least 1: Redis refuses to expire a key at once.
+    time.min(MAX_TTL).as_nanos().div_ceil(1_000_000).max(1) as u64
+}
+
+/// What every event of a holder begins with, and room for as much content.
+fn terms(claim: &Claim, content: usize) -> ScriptArgs {
+    ScriptArgs::with_room(content)
+        .word(claim.lease)
+        .word(claim.fingerprint)
+        .word(millis(claim.lease_ttl))
+        .word(millis(claim.retention))
+}

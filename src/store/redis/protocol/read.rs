@@ -1,0 +1,126 @@
+//! Reads of a record: its first line and content by one command, and then a body
+//! that is stored apart. It never writes.
+
+use redis::{Cmd, Value};
+
+use super::bodies::BodyStore;
+use super::scripts;
+use super::stored_record::{StoredRecord, TOO_LARGE};
+use crate::error::StoreError;
+use crate::key::RecordName;
+use crate::record::RecordState;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::transport::Transport;
+use crate::telemetry::contained;
+
+/// How often a record is read whose body goes while it is read.
+const MAX_READS: usize = 3;
+
+/// The record, read together with the time that it lives on.
+pub(crate) async fn look(
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
+    match look_once(transport, name, key).await? {
+        Some(found) => whole(found, transport, body_store, name, key).await,
+        None => Ok(None),
+    }
+}
+
+/// The same for a list, which has no bodies; but an encrypted outcome is one.
+pub(crate) async fn look_for_list(
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
+    match look_once(transport, name, key).await? {
+        Some(found) if found.is_sealed() => whole(found, transport, body_store, name, key).await,
+        found => Ok(found.map(|found| found.state())),
+    }
+}
+
+/// The record and the time that it lives on, of one moment.
+pub(crate) async fn look_once(
+    transport: &impl Transport,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<StoredRecord>, StoreError> {
+    let Value::Array(both) = scripts::LOOK.read(transport, key).await? else {
+        return Err(CommandError::unexpected().into());
+    };
+    match both.as_slice() {
+        [Value::Int(_)] => Err(StoreError::unreadable(TOO_LARGE)),
+        [Value::Nil, _] => Ok(None),
+        [Value::BulkString(bytes), Value::Int(left)] => {
+            StoredRecord::read(name, bytes, *left).map(Some)
+        }
+        _ => Err(CommandError::unexpected().into()),
+    }
+}
+
+/// The record by one plain command, where it has an outcome; its time is not read.
+/// Else as a look has it.
+pub(crate) async fn peek(
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
+    let mut get = Cmd::with_capacity(2, key.len() + 3);
+    get.arg("GET").arg(key);
+    match transport.command(key, &get).await {
+        Ok(Value::Nil) => return Ok(None),
+        Ok(Value::BulkString(bytes)) => {
+            let found = StoredRecord::read(name, &bytes, 0)?;
+            if found.is_cached() && !found.has_body_apart() {
+                return Ok(Some(found.state()));
+            }
+        }
+        Ok(_) => return Err(CommandError::unexpected().into()),
+        // What stands in the way of a read, a look says.
+        Err(refusal) if refusal.refusal().is_some() => {}
+        Err(failure) => return Err(failure.into()),
+    }
+    Box::pin(look(transport, body_store, name, key)).await
+}
+
+/// The state with its body. A record whose body is gone, or is another's, was
+/// executed all the same: its status is what is known. `None` where the record
+/// itself is gone meanwhile.
+pub(crate) async fn whole(
+    mut found: StoredRecord,
+    transport: &impl Transport,
+    body_store: BodyStore<'_>,
+    name: &RecordName,
+    key: &str,
+) -> Result<Option<RecordState>, StoreError> {
+    let mut missing = None;
+    for _ in 0..MAX_READS {
+        let Some(length) = found.apart else {
+            return Ok(Some(found.state()));
+        };
+        let seen = found.record.seen();
+        let body = Box::pin(body_store.get(key, seen.lease, length)).await?;
+        if body.is_none() && missing.replace(seen) != Some(seen) {
+            // Forgotten in between, perhaps.
+            match Box::pin(look_once(transport, name, key)).await? {
+                Some(now) => found = now,
+                None => return Ok(None),
+            }
+            continue;
+        }
+        if body.is_none() {
+            contained(|| {
+                tracing::warn!(%name, "the body of a recorded outcome is gone from redis");
+            });
+        }
+        found.record = found.record.with_body(body)?;
+        return Ok(Some(found.state()));
+    }
+    Err(StoreError::unavailable(
+        "the record changed again and again while its body was read",
+    ))
+}

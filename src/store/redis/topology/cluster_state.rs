@@ -1,0 +1,73 @@
+//! What the clones of a cluster share: the slot map, the seeds, and the state of its
+//! refreshes. It sends nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::node::Node;
+use super::slot_map::SlotMap;
+use crate::store::redis::connection::command_error::CommandError;
+use crate::store::redis::connection::runtime::{AbortOnDrop, StoreRuntime};
+use crate::store::redis::connection::server::Server;
+use crate::store::redis::connection::shared::SharedConnection;
+
+/// The state of one cluster.
+pub(crate) struct ClusterState {
+    pub(crate) map: watch::Sender<Arc<SlotMap>>,
+    /// Asked where no server of the map answers, whoever is in the cluster by now.
+    pub(crate) seeds: Vec<SharedConnection>,
+    pub(crate) importing: Mutex<HashMap<String, Arc<Node>>>,
+    pub(crate) runtime: StoreRuntime,
+    /// Rounds of asking that have ended.
+    pub(crate) rounds: AtomicU64,
+    /// Whether a server gave the map in the last one.
+    pub(crate) is_current: AtomicBool,
+    /// When the last one began.
+    pub(crate) last_round: tokio::sync::Mutex<Option<Instant>>,
+    pub(crate) refresh_task: Mutex<Option<AbortOnDrop>>,
+    pub(crate) review_task: Mutex<Option<AbortOnDrop>>,
+    /// The map that was refused last.
+    pub(crate) last_refused: Mutex<String>,
+}
+
+impl ClusterState {
+    /// The state before the first map.
+    pub(crate) fn new(login: &Server, seeds: &[Server]) -> Self {
+        let map = SlotMap::empty(login);
+        let connection =
+            |seed: &Server| SharedConnection::new(Arc::new(seed.clone()), Arc::default());
+        Self {
+            map: watch::Sender::new(Arc::new(map)),
+            seeds: seeds.iter().map(connection).collect(),
+            importing: Mutex::default(),
+            runtime: login.runtime().clone(),
+            rounds: AtomicU64::new(0),
+            is_current: AtomicBool::new(true),
+            last_round: tokio::sync::Mutex::new(None),
+            refresh_task: Mutex::new(None),
+            review_task: Mutex::new(None),
+            last_refused: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn map(&self) -> Arc<SlotMap> {
+        self.map.borrow().clone()
+    }
+
+    pub(crate) fn round(&self) -> u64 {
+        self.rounds.load(Ordering::Acquire)
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is one assignment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn uncovered(slot: usize) -> CommandError {
+    CommandError::Unsent(format!("no server of the cluster has slot {slot}"))
+}
