@@ -1,5 +1,5 @@
-//! What the platform answered, how sure it is, and the reply that callers get.
-//! Plain data: nothing here decides, stores or sends.
+//! The platform's answer, what it proves, and the reply that callers get. Plain data:
+//! nothing here decides, stores or sends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,26 +20,25 @@ pub struct Outcome {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    /// These parts stand for others, which only `Encrypted` can open.
+    /// The parts are an encrypted outcome, which only `Encrypted` can open.
     sealed: bool,
     body_end: BodyEnd,
 }
 
-/// How the end of an answer's body is known. Not recorded: what is replayed was
-/// judged by it.
+/// How the end of an answer's body is known. It is not recorded: a replay was judged
+/// before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyEnd {
-    /// The answer itself says where the body ends: by its length, a last chunk, a
-    /// status that has no body. Taken for so of every outcome made by
-    /// [`Outcome::new`].
+    /// The answer says where the body ends: by its length, a last chunk, or a status
+    /// without a body. [`Outcome::new`] assumes it.
     #[default]
     Marked,
-    /// The connection ended, which may have cut the body ("close-delimited", RFC
-    /// 9112 section 6.3).
+    /// The connection ended, which might have cut the body ("close-delimited", RFC 9112
+    /// section 6.3).
     Closed,
-    /// It is not known, and there is no body here: it is larger than the engine
-    /// accepts, and was not read or is not kept.
+    /// The end is not known, and the outcome has no body: it is larger than the engine
+    /// accepts.
     Unread,
 }
 
@@ -47,8 +46,8 @@ pub enum BodyEnd {
 #[cfg(feature = "encrypted")]
 pub(crate) const SEALED_WITH: HeaderName = HeaderName::from_static("encryption-key-id");
 
-/// Headers of one connection or one browser, which no replay should repeat:
-/// RFC 9110 section 7.6.1, and cookies.
+/// Headers of one connection (RFC 9110 section 7.6.1) or one browser (cookies), which no
+/// replay repeats.
 pub(crate) const NOT_KEPT: [&str; 11] = [
     "connection",
     "keep-alive",
@@ -90,12 +89,12 @@ impl Outcome {
         &self.headers
     }
 
-    /// The status, to replace.
+    /// The status, for a change.
     pub fn status_mut(&mut self) -> &mut StatusCode {
         &mut self.status
     }
 
-    /// The headers, to change.
+    /// The headers, for a change.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.headers
     }
@@ -105,16 +104,16 @@ impl Outcome {
         &self.body
     }
 
-    /// The body, to replace.
+    /// The body, for a change.
     pub fn body_mut(&mut self) -> &mut Bytes {
         &mut self.body
     }
 
-    /// The same outcome, of whose body's end this is known. One that is
-    /// [`Unread`](BodyEnd::Unread) has no body.
+    /// This outcome with another [`BodyEnd`]. [`Unread`](BodyEnd::Unread) removes the
+    /// body.
     ///
-    /// An [`Upstream`](crate::Upstream) says by it how far its answers can be
-    /// believed: [`classify`](crate::classify) goes by it.
+    /// An [`Upstream`](crate::Upstream) sets it, because it decides what an answer
+    /// proves: see [`classify`](crate::classify).
     #[must_use]
     pub fn with_body_end(mut self, end: BodyEnd) -> Self {
         self.body_end = end;
@@ -129,7 +128,7 @@ impl Outcome {
         self.body_end
     }
 
-    /// How much of the outcome there is.
+    /// How much of the outcome is here.
     pub(crate) fn stored_body(&self) -> StoredBody {
         match self.body_end {
             BodyEnd::Unread => StoredBody::OmittedTooLarge,
@@ -137,18 +136,17 @@ impl Outcome {
         }
     }
 
-    /// About how many bytes its headers and body take in memory.
+    /// The approximate bytes of its headers and body in memory.
     pub(crate) fn weight(&self) -> usize {
-        // The map's own share of a header.
+        // The map's overhead for a header.
         const HEADER: usize = 64;
         let headers = self.headers.iter();
         let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER);
         headers.sum::<usize>() + self.body.len()
     }
 
-    /// What stands in a store for an outcome that is encrypted: the key's id in
-    /// the headers, everything else in the body. Its status is none that a
-    /// platform answers, so that nobody takes it for one.
+    /// An encrypted outcome as a store holds it: the key's id in the headers, everything
+    /// else in the body. No platform answers with its status.
     pub(crate) fn sealed(headers: HeaderMap, body: impl Into<Bytes>) -> Self {
         let status = StatusCode::from_u16(599).expect("100 to 999 are statuses");
         Self {
@@ -157,7 +155,7 @@ impl Outcome {
         }
     }
 
-    /// This outcome with another body: its own, which a store keeps apart.
+    /// This outcome with its body, which a store keeps separately.
     #[cfg(feature = "redis")]
     pub(crate) fn with_body(&self, body: Bytes) -> Self {
         Self {
@@ -166,15 +164,14 @@ impl Outcome {
         }
     }
 
-    /// Whether this is an encrypted outcome as a store holds it, whose parts
-    /// mean nothing: `Encrypted` around that store opens it. The engine never
-    /// hands one out; it is
+    /// Whether this is an encrypted outcome as a store holds it, which `Encrypted` around
+    /// that store opens. The engine never returns one: it is
     /// [`Error::RecordUnreadable`](crate::Error::RecordUnreadable).
     pub fn is_sealed(&self) -> bool {
         self.sealed
     }
 
-    /// This outcome as it is replayed: without the headers that are not kept.
+    /// This outcome for a replay: without the headers of one connection.
     pub(crate) fn replayable(self: Arc<Self>) -> Arc<Self> {
         if self.headers.keys().all(is_kept) {
             return self;
@@ -193,13 +190,13 @@ impl Outcome {
         outcome
     }
 
-    /// What is kept of an answer that may not, or cannot, be stored: its status. No
-    /// digest of the body: whoever knows the form of a short one would find it by trying.
+    /// The status alone, of an answer that must not or cannot be stored. There is no
+    /// digest of the body: a short body of known form could be found by trial.
     pub(crate) fn status_only(&self) -> Self {
         Self::new(self.status, HeaderMap::new(), "")
     }
 
-    /// The value of a header, where it is there and readable text.
+    /// The value of a header; `None` if it is absent or not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -215,8 +212,8 @@ impl fmt::Debug for Outcome {
     }
 }
 
-/// The answer to a caller: the outcome, shared by everybody who asked, and
-/// where it was served from.
+/// The answer to a caller: the outcome, which all callers of the key share, and where it
+/// was served from.
 #[derive(Clone, Debug)]
 pub struct Reply {
     outcome: Arc<Outcome>,
@@ -237,8 +234,7 @@ impl Reply {
         }
     }
 
-    /// This reply as it is given again: its outcome without the headers that are
-    /// not kept.
+    /// This reply for a replay: see [`Outcome::replayable`].
     pub(crate) fn replayable(mut self) -> Self {
         self.outcome = self.outcome.replayable();
         self
@@ -264,19 +260,19 @@ impl Reply {
         self.outcome.status
     }
 
-    /// Whether the status is 2xx. A reply may just as well be the platform's
-    /// refusal: a 400 is an answer, too.
+    /// Whether the status is 2xx. A reply can also be the platform's refusal: a 400 is an
+    /// answer.
     pub fn is_success(&self) -> bool {
         self.status().is_success()
     }
 
-    /// The value of a header, where it is there and readable text.
+    /// The value of a header; `None` if it is absent or not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.outcome.header(name)
     }
 
-    /// All headers. A reply from the store or from memory lacks `Set-Cookie`
-    /// and the hop-by-hop headers, which belong to one connection.
+    /// All headers. A reply from the store or from memory lacks `Set-Cookie` and the
+    /// hop-by-hop headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.outcome.headers
     }
@@ -311,16 +307,16 @@ impl Reply {
         self.served
     }
 
-    /// Whether the outcome is in the store, so that a later request gets the
-    /// same reply. `false` for a refusal that proves that nothing was executed
-    /// (a 403, say), and for an outcome that the store could not take yet.
+    /// Whether the outcome is in the store, so that a later request gets the same reply.
+    /// `false` for a refusal that proves that nothing was executed, such as a 403, and
+    /// for an outcome that the store has not accepted yet.
     pub fn recorded(&self) -> bool {
         self.recorded
     }
 
-    /// How much of the outcome this reply holds: a replay of a `sensitive`
-    /// request or of an answer too large for the store has its status only. The
-    /// first reply, too, lacks a body that is larger than `max_response_bytes`.
+    /// How much of the outcome this reply holds. A replay of a `sensitive` request, or of
+    /// an answer too large for the store, has the status only. Also the first reply
+    /// lacks a body larger than `max_response_bytes`.
     pub fn stored_body(&self) -> StoredBody {
         self.stored_body
     }
@@ -332,8 +328,7 @@ impl Reply {
 pub enum Served {
     /// This caller's request was the one sent to the platform.
     Upstream,
-    /// Another caller's execution in this process was under way and served
-    /// this one too.
+    /// This caller joined another caller's execution in this process.
     Joined,
     /// A recent outcome in this process's memory.
     Memory,
@@ -368,7 +363,7 @@ pub enum StoredBody {
     /// The status alone: the request was marked sensitive.
     OmittedSensitive,
     /// The status alone: the answer is larger than `max_response_bytes`, or than the
-    /// store can take.
+    /// store accepts.
     OmittedTooLarge,
 }
 
@@ -376,11 +371,11 @@ pub enum StoredBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Executed, or refused for good: recorded and replayed.
+    /// Executed, or finally refused: recorded and replayed.
     Final,
     /// Proven not executed.
     NotExecuted(Recovery),
-    /// Nothing is proven: it may have been executed.
+    /// The request might have been executed.
     Unknown,
 }
 
@@ -388,10 +383,10 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Recovery {
-    /// Wait as long as the platform asks, then try again.
+    /// Wait as long as the platform asks, then retry.
     Retry,
     /// Drop the token that was refused, then send once more with a fresh one.
     RenewToken,
-    /// Give the answer to every waiter and record nothing.
+    /// Return the answer to every waiter, and record no outcome.
     PassThrough,
 }

@@ -1,6 +1,6 @@
-//! Decisions as pure functions: what an answer means, when to try again, what
-//! to do about duplicates, unknown outcomes and a store that is down. No I/O,
-//! no clock of its own.
+//! Decisions as pure functions: when to retry, what to do about duplicates, unknown
+//! outcomes and a store that is down, and how far a body can be read. It has no I/O, no
+//! clock, and knows no platform.
 
 use std::time::Duration;
 
@@ -14,47 +14,47 @@ pub(crate) use self::body::{
 };
 pub(crate) use self::breaker::{Access, Breakers, Failure, Pass};
 
-/// The longest backoff, and the longest sum of waits, that may be set: clocks can
-/// still add it up.
+/// The longest backoff, and the longest sum of waits, that a policy may set, so that
+/// no clock overflows.
 const MAX_SET: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// What a caller gets whose key is already being executed.
+/// What a caller gets while another caller's execution of its key is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDuplicate {
-    /// The answer of the execution under way, whoever's it is. Who comes when a
-    /// refusal or an error was answered already, and the record is not finished
-    /// yet, waits for that and executes anew.
+    /// The answer of the execution under way, in any process. A caller that arrives
+    /// after a refusal or an error was returned, and before the record is finished,
+    /// waits for the record and then executes again.
     #[default]
     Wait,
-    /// `Error::InProgress` at once, for holders in this process too.
+    /// `Error::InProgress` at once, also if the holder is in this process.
     FailFast,
 }
 
-/// What happens to a request that may have been executed.
+/// What happens to a request that might have been executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnknown {
-    /// It is held as indeterminate until somebody resolves it: at most once.
+    /// Its key stays indeterminate until an operator or a hook resolves it: at most one
+    /// execution.
     #[default]
     Hold,
-    /// It is tried again within the retry policy: at least once, by choice.
-    /// Covers an execution's own attempts only; what another process left
-    /// behind is held.
+    /// The engine retries within the retry policy: at least one execution, by choice.
+    /// This covers attempts of one execution only. A key that another process left
+    /// indeterminate stays so.
     Retry,
 }
 
-/// How often and how long an execution tries again after an answer that proves
-/// that nothing was executed.
+/// How often and how long an execution retries after an answer that proves that
+/// nothing was executed.
 ///
-/// Defaults: 3 attempts; a backoff of 2 s, doubled with every attempt, to which up
-/// to half is added as jitter; 180 s of waiting in all (the limit of the vendor's
-/// SDKs).
+/// Defaults: 3 attempts; a backoff of 2 s, doubled with each attempt, plus jitter of up
+/// to half of it; 180 s of waiting in all (the limit of the vendor's SDKs).
 ///
-/// A wait that the platform asked for (`Retry-After`) costs no attempt and doubles
-/// nothing, but it is a part of the sum that [`max_wait`](Self::max_wait) bounds: a
-/// platform that answers 429 without end ends the execution. What the platform asks
-/// for is a wish: less than the backoff is the backoff, more than an hour is an hour.
+/// A wait that the platform asked for (`Retry-After`) counts as no attempt and doubles
+/// no backoff. It counts in the sum that [`max_wait`](Self::max_wait) bounds, so that a
+/// platform that always answers 429 ends the execution. The engine waits at least for
+/// its backoff and at most for an hour, whatever the platform asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     attempts: u32,
@@ -73,7 +73,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// One attempt, never a second one, whatever the platform asks for.
+    /// One attempt, and never a second, whatever the platform asks for.
     pub fn never() -> Self {
         Self {
             attempts: 1,
@@ -81,26 +81,27 @@ impl RetryPolicy {
         }
     }
 
-    /// How many attempts there are, the first included; at least 1. An attempt that
-    /// the platform asked to repeat later, by a time of its own, is not counted, but
-    /// 1 is [`never`](Self::never). 3 by default.
+    /// The number of attempts, the first included: at least 1, 3 by default. An attempt
+    /// that the platform asked to repeat after a given time does not count. But 1 is
+    /// [`never`](Self::never).
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// The first wait where the platform names none, and the least where it does;
-    /// doubled with every attempt that counts. 2 s by default, at most 30 days.
+    /// The first wait if the platform asks for none, and the shortest if it does;
+    /// doubled with each attempt that counts. 2 s by default, at most 30 days.
     pub fn backoff(mut self, first: Duration) -> Self {
         self.backoff = first;
         self
     }
 
     /// The sum of all waits of an execution: between its attempts, and for the end of
-    /// a cooldown, its own or another execution's. A wait that would exceed it ends
-    /// the execution at once with [`Error::RateLimited`](crate::Error::RateLimited).
-    /// Waits for a token, a permit or the client's own rate limit are not in it.
-    /// 180 s by default, at most 30 days; zero is no wait at all.
+    /// a cooldown, also of one that another execution began. A wait that would exceed
+    /// the sum ends the execution at once with
+    /// [`Error::RateLimited`](crate::Error::RateLimited). Waits for a token, a permit or
+    /// the client's rate limit do not count. 180 s by default, at most 30 days; zero
+    /// permits no wait.
     pub fn max_wait(mut self, sum: Duration) -> Self {
         self.max_wait = sum;
         self
@@ -108,9 +109,9 @@ impl RetryPolicy {
 
     /// What to do after an attempt that was not executed.
     ///
-    /// `made` attempts count so far and `waited` is the sum of the waits before this
-    /// one; `asked` is what the platform asked for, after which this attempt does not
-    /// count; `random`, from 0 to 1, is the jitter's.
+    /// `made` attempts count so far, and `waited` is the sum of the waits until now.
+    /// `asked` is the wait that the platform asked for; if there is one, this attempt
+    /// does not count. `random`, from 0 to 1, decides the jitter.
     pub(crate) fn after(
         &self,
         made: u32,
@@ -121,8 +122,7 @@ impl RetryPolicy {
         let doubled = self
             .backoff
             .saturating_mul(1 << made.saturating_sub(1).min(16));
-        // No longer than the sum allows, and never below the backoff: that is also the
-        // least of what a peer asks for.
+        // The backoff is also the shortest wait that a peer can ask for.
         let most = self.max_wait.max(self.backoff);
         let own = jittered(doubled.min(most), random);
         let own = match asked {
@@ -138,16 +138,17 @@ impl RetryPolicy {
         }
     }
 
-    /// How long an execution may wait after it has waited so long.
+    /// How long an execution may still wait.
     pub(crate) fn left(&self, waited: Duration) -> Duration {
         self.max_wait.saturating_sub(waited)
     }
 
+    /// Why this policy is impossible.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.attempts == 0 {
-            Some("there must be at least one attempt")
+            Some("attempts must be at least 1, found 0")
         } else if self.backoff.max(self.max_wait) > MAX_SET {
-            Some("a wait must be at most 30 days")
+            Some("backoff and max_wait must be at most 30 days")
         } else {
             None
         }
@@ -159,9 +160,9 @@ impl RetryPolicy {
 pub(crate) enum Next {
     /// Try again after this long.
     Wait(Duration),
-    /// Do not try again; a caller may, after this long.
+    /// Do not retry; a caller may, after this long.
     GiveUp {
-        /// How long the platform had better be left alone.
+        /// After which the platform might answer again.
         retry_after: Duration,
     },
 }
@@ -181,12 +182,11 @@ mod tests {
         assert_eq!(wait(1, 0.0), Next::Wait(2 * SECOND));
         assert_eq!(wait(2, 0.0), Next::Wait(4 * SECOND));
         assert_eq!(wait(3, 1.0), Next::Wait(12 * SECOND));
-        // One wait is never longer than all may be together.
         assert_eq!(wait(8, 1.0), Next::Wait(180 * SECOND));
     }
 
     #[test]
-    fn platform_time_is_followed_between_backoff_and_an_hour() {
+    fn platform_wait_is_bounded_by_backoff_and_hour() {
         let policy = RetryPolicy::default().max_wait(2 * 3600 * SECOND);
         let wait = |asked| policy.after(0, ZERO, Some(asked), 0.5);
         assert_eq!(wait(42 * SECOND), Next::Wait(42 * SECOND));
@@ -194,9 +194,9 @@ mod tests {
         assert_eq!(wait(Duration::MAX), Next::Wait(3600 * SECOND));
     }
 
-    /// Red where a wait that was asked for costs an attempt, or doubles the backoff.
+    /// Red if a wait that was asked for counts as an attempt, or doubles the backoff.
     #[test]
-    fn asked_waits_cost_no_attempt_and_end_with_their_sum() {
+    fn asked_wait_counts_only_in_the_sum() {
         let policy = RetryPolicy::default();
         let mut waited = ZERO;
         for _ in 0..90 {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_beyond_the_sum_ends_at_once() {
+    fn wait_beyond_the_sum_gives_up_at_once() {
         let policy = RetryPolicy::default();
         let after = |waited, asked| policy.after(1, waited * SECOND, Some(asked * SECOND), 0.0);
         assert_eq!(after(0, 180), Next::Wait(180 * SECOND));
@@ -227,9 +227,9 @@ mod tests {
         }
     }
 
-    /// Red where the sum of all waits lowers the least wait between two calls.
+    /// Red if the sum of all waits shortens the shortest wait between two calls.
     #[test]
-    fn sum_below_the_backoff_lowers_no_floor() {
+    fn max_wait_below_backoff_shortens_no_wait() {
         for sum in [ZERO, SECOND] {
             let policy = RetryPolicy::default().max_wait(sum);
             for asked in [None, Some(ZERO)] {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn last_attempt_is_the_last() {
+    fn last_attempt_gives_up() {
         let policy = RetryPolicy::default();
         let ends = |made| matches!(policy.after(made, ZERO, None, 0.5), Next::GiveUp { .. });
         assert!(!ends(2) && ends(3) && ends(u32::MAX));

@@ -1,19 +1,18 @@
-//! How much of an answer's body can be read, and whether it is what its headers
-//! say. It looks for no error code: that is `error_body`'s.
+//! How much of an answer's body can be read, and whether it is what its headers say. It
+//! looks for no error code, and decides only that an unread body is no proof.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use serde::de::IgnoredAny;
 
 use crate::outcome::{BodyEnd, Outcome, Verdict};
 
-/// Whether the body was read to its end and can be searched for what the platform
-/// writes into it; the reason where not.
+/// Checks that the body was read to its end and can be searched for error codes.
 ///
 /// # Errors
 ///
-/// A body that was not read, or that only the end of its connection ends and
-/// that is no whole JSON; a content coding; an encoding in which ASCII is not
-/// ASCII (UTF-16, UTF-7, …), announced or seen; what is no text at all.
+/// The reason why not: the body was not read; it might be cut, because only the end of
+/// the connection ends it and it is not whole JSON; it has a content coding; it is in an
+/// encoding that hides ASCII (UTF-16, UTF-7, …), announced or found; it is not text.
 pub(crate) fn check_searchable(outcome: &Outcome) -> Result<(), &'static str> {
     let body = &*outcome.body();
     match outcome.body_end() {
@@ -33,13 +32,13 @@ pub(crate) fn check_searchable(outcome: &Outcome) -> Result<(), &'static str> {
     }
 }
 
-/// Whether a success has the action's answer with it; the reason where not.
+/// Checks that the body of a success is the action's answer. If it was not read, the
+/// status decides, unless it is HTML.
 ///
 /// # Errors
 ///
-/// HTML; a body that is announced as JSON, or not at all, and is none; one that
-/// is empty, or a number, and that only the end of its connection ends. What was
-/// not read is settled by the status, unless it is HTML.
+/// The reason why not: HTML; a body that is announced as JSON, or not announced, and is
+/// not JSON; an empty body or a number that only the end of the connection ends.
 pub(crate) fn check_answer_body(outcome: &Outcome) -> Result<(), &'static str> {
     let body = &*outcome.body();
     let closed = outcome.body_end() == BodyEnd::Closed;
@@ -55,7 +54,7 @@ pub(crate) fn check_answer_body(outcome: &Outcome) -> Result<(), &'static str> {
         _ if outcome.body_end() == BodyEnd::Unread || is_coded(outcome) => Ok(()),
         Announced::Other => Ok(()),
         Announced::Json | Announced::Nothing if !is_json(body) => Err("its body is not JSON"),
-        // Another digit may have followed.
+        // A further digit might be lost.
         _ if closed && body.last().is_some_and(u8::is_ascii_digit) => {
             Err("its body may be cut: it is a number, and the connection ended")
         }
@@ -93,16 +92,15 @@ pub(crate) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Whether the body is one JSON value in structure. Invalid UTF-8, lone
-/// surrogates, raw control characters and a byte order mark do not make it none.
+/// Whether the body is one JSON value in structure. Invalid UTF-8, lone surrogates, raw
+/// control characters and a byte order mark do not matter.
 fn is_json(body: &[u8]) -> bool {
     let parses = |text| serde_json::from_slice::<IgnoredAny>(text).is_ok();
     let body = without_byte_order_mark(body);
     parses(body) || body.iter().any(u8::is_ascii_control) && parses(&respelled(body))
 }
 
-/// Without its control characters, and so in one byte for a character where it is
-/// UTF-16.
+/// The body without control characters: of UTF-16, one byte for each ASCII character.
 fn respelled(body: &[u8]) -> Vec<u8> {
     let marks: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
     let mark = marks.iter().any(|mark| body.starts_with(mark));
@@ -112,7 +110,7 @@ fn respelled(body: &[u8]) -> Vec<u8> {
     characters.map(plain).collect()
 }
 
-/// What the headers say of the body; of several, the first in this order.
+/// The body's type by its headers; of several, the first in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Announced {
     Html,
@@ -142,7 +140,7 @@ impl Announced {
     }
 }
 
-/// Whether the body is compressed or the like, as a whole or for its way.
+/// Whether the body has a content coding, or a transfer coding that was not removed.
 fn is_coded(outcome: &Outcome) -> bool {
     let plain = |value: Option<&str>| {
         value.is_some_and(|value| {
@@ -154,7 +152,7 @@ fn is_coded(outcome: &Outcome) -> bool {
     !codings.all(plain)
 }
 
-/// Whether ASCII may stand in the body as something else.
+/// Whether the body is in an encoding that might hide ASCII text.
 fn hides_ascii(outcome: &Outcome) -> bool {
     const PLAIN: [&str; 6] = [
         "utf-8",
@@ -165,7 +163,7 @@ fn hides_ascii(outcome: &Outcome) -> bool {
         "windows-125",
     ];
     let body = &*outcome.body();
-    // No text has both: it is compressed, and does not say so.
+    // No text has both, so it is compressed without a header.
     let binary = || {
         let controls = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
         body.iter().any(controls) && std::str::from_utf8(body).is_err() && !is_json(body)
@@ -187,7 +185,7 @@ fn hides_ascii(outcome: &Outcome) -> bool {
         || binary()
 }
 
-/// The members of a header's lists; `None` where one is no text.
+/// The members of a header's lists; `None` for one that is not text.
 fn values(outcome: &Outcome, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
     let values = outcome.headers().get_all(name).into_iter();
     values.flat_map(|value| {
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn spelling_is_no_structure() {
+    fn json_structure_ignores_spelling() {
         for body in [
             "{}".as_bytes(),
             b" [1, 2.5e99999, null]\r\n",
@@ -251,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn media_types_are_read_in_every_spelling() {
+    fn media_type_is_read_in_every_spelling() {
         let page = b"<html>";
         for (kind, is_json_or_nothing) in [
             ("", true),
@@ -284,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn codings_and_encodings_are_seen() {
+    fn coding_or_encoding_hides_a_body() {
         for (name, value, readable) in [
             ("content-encoding", b"identity".as_slice(), true),
             ("content-encoding", b"", true),
@@ -310,7 +308,6 @@ mod tests {
                 readable,
                 "{name}: {text}"
             );
-            // Nothing is hidden where there is nothing.
             assert!(check_searchable(&outcome(&[(name, value)], b"")).is_ok());
         }
         for body in [b"\0{\0}".as_slice(), b"{\0}\0", b"\xff\xfe", b"\xfe\xff"] {
@@ -319,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_a_body_is_a_length_a_chunk_or_its_own_structure() {
+    fn body_end_decides_what_may_be_cut() {
         let of = |end, body| outcome(&[], body).with_body_end(end);
         for (end, body, read, answer) in [
             (BodyEnd::Marked, b"".as_slice(), true, true),

@@ -1,33 +1,32 @@
-//! The circuit breakers of a store, as a pure state: when to fail at once, when
-//! to probe. Times are those of its caller's clock, from any origin.
+//! The circuit breakers of a store as pure state: when a command fails at once, and when
+//! one probes. It sends nothing; times come from its caller's clock, with any origin.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Failures in a row that open the breaker.
 const THRESHOLD: u32 = 3;
-/// How long it stays open at first, and between any two probes at least; the
-/// store's time-out where that is shorter.
+/// How long the breaker stays open at first, and at least between two probes. The
+/// store's time-out counts if it is shorter.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// A part that no command has asked for in this long after its failure may be
-/// none any more: its failures are forgotten when other parts are heard of.
+/// The failures of a shard are forgotten after this long without a command for it, since
+/// the shard might not exist now. Commands for other shards remove them.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// What a command asks of a store. A full disk can still be read.
+/// What a command needs of a store. A full disk can still be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Access {
     Read,
     Write,
 }
 
-/// A breaker for each part of a store and each access, since they fail apart.
-/// Only those with failures are kept.
+/// A breaker for each shard of a store and each access, since they fail separately.
+/// Only breakers with failures are kept.
 #[derive(Debug)]
 pub(crate) struct Breakers {
     failing: BTreeMap<(u64, Access), Breaker>,
-    /// How long a command may take, and the longest time from one probe to the
-    /// next.
+    /// How long a command may take, and the longest time between two probes.
     limit: Duration,
 }
 
@@ -37,35 +36,35 @@ pub(crate) struct Failure {
     pub sent: Duration,
     /// When it failed.
     pub now: Duration,
-    /// Whether it got no answer in all the time that it had.
+    /// Whether it had no answer within the time limit.
     pub silent: bool,
     /// Whether it was the probe.
     pub probe: bool,
 }
 
 impl Breakers {
-    /// Of a store whose commands end within `limit`.
+    /// For a store whose commands end within `limit`.
     pub(crate) fn new(limit: Duration) -> Self {
         let failing = BTreeMap::new();
         Self { failing, limit }
     }
 
-    /// Whether a command for that part may go on at `now`.
+    /// Whether a command for this shard may go on at `now`.
     pub(crate) fn pass(&mut self, part: u64, access: Access, now: Duration) -> Pass {
         let breaker = self.failing.get_mut(&(part, access));
         breaker.map_or(Pass::Go, |breaker| breaker.pass(now, self.limit))
     }
 
-    /// When the next probe is due, where commands of this kind fail at once.
+    /// When the next probe is due, if commands of this kind fail at once.
     pub(crate) fn due(&self, part: u64, access: Access) -> Option<Duration> {
         let open = self.failing.get(&(part, access))?.open.as_ref()?;
         Some(open.until)
     }
 
-    /// That part answered; returns whether its breaker was open until now.
+    /// The shard answered; returns whether its breaker was open until now.
     ///
-    /// A part that takes a write can be read, too. Where reads failed as well, the
-    /// first that is answered ends an outage of both.
+    /// A shard that accepts a write can also be read. If reads failed as well, the first
+    /// read that is answered ends the outage of both.
     pub(crate) fn answered(&mut self, part: u64, access: Access, now: Duration) -> bool {
         let mut was_open = self.close(part, access);
         match access {
@@ -82,8 +81,8 @@ impl Breakers {
         breaker.is_some_and(|breaker| !breaker.is_closed())
     }
 
-    /// A command for that part failed. Silence counts for both accesses: the
-    /// other one would wait as long.
+    /// A command for this shard failed. Silence counts for both accesses, since a command
+    /// of the other one would wait as long.
     pub(crate) fn failed(&mut self, part: u64, access: Access, failure: Failure) {
         self.forget(part, failure.now);
         for of in [Access::Read, Access::Write] {
@@ -95,19 +94,19 @@ impl Breakers {
         }
     }
 
-    /// As [`Breaker::dropped`] has it.
+    /// See [`Breaker::dropped`].
     pub(crate) fn dropped(&mut self, part: u64, access: Access, now: Duration) {
         if let Some(breaker) = self.failing.get_mut(&(part, access)) {
             breaker.dropped(now);
         }
     }
 
-    /// Whether commands go on, for every part.
+    /// Whether commands go on for every shard.
     pub(crate) fn are_closed(&self) -> bool {
         self.failing.values().all(Breaker::is_closed)
     }
 
-    /// Whether no part has failed since it answered last.
+    /// Whether no shard has failed since its last answer.
     pub(crate) fn are_well(&self) -> bool {
         self.failing.is_empty()
     }
@@ -119,9 +118,8 @@ impl Breakers {
     }
 }
 
-/// Closed while commands are answered; open after three failures in a row, when
-/// commands fail at once; and probing, when one command tries whether the store
-/// is back.
+/// Closed while commands are answered. Open after three failures in a row: commands fail
+/// at once. Then one command probes whether the store answers again.
 #[derive(Clone, Debug, Default)]
 struct Breaker {
     failures: u32,
@@ -142,9 +140,9 @@ struct Open {
 pub(crate) enum Pass {
     /// Go on.
     Go,
-    /// Go on, as the only one: its end decides.
+    /// Go on alone: its result decides.
     Probe,
-    /// Fail at once. The next probe is due then, if none ends before.
+    /// Fail at once. The next probe is due at this time, or when one ends before.
     Stop(Duration),
 }
 
@@ -155,8 +153,8 @@ impl Breaker {
             None => Pass::Go,
             Some(open) if now < open.until => Pass::Stop(open.until),
             Some(open) => {
-                // A probe that its caller stopped polling does not end, and
-                // nobody waits for it any longer than for one that is silent.
+                // A probe that its caller has stopped polling never ends. It counts
+                // for no longer than a silent probe.
                 open.until = now + limit + first_pause(limit);
                 Pass::Probe
             }
@@ -165,10 +163,9 @@ impl Breaker {
 
     /// Counts a failure.
     ///
-    /// What was under way when a connection broke fails all at once, with a store
-    /// that may be well: together it counts as one failure, so that the second
-    /// try of each still goes on. Silent ones all count: any further command
-    /// would wait as long.
+    /// If a connection breaks, all its commands fail at once, although the store might
+    /// answer. Together they count as one failure, so that the second try of each goes
+    /// on. Silent failures all count, since any further command would wait as long.
     fn failed(&mut self, failure: Failure, limit: Duration) {
         let Failure {
             sent,
@@ -185,17 +182,17 @@ impl Breaker {
         let pause = match &self.open {
             Some(open) if probe => (open.pause * 2).min(limit),
             None if self.failures >= THRESHOLD => first,
-            // Commands that were under way when it opened say nothing new.
+            // Commands that were under way when the breaker opened prove nothing new.
             _ => return,
         };
-        // From one sending to the next: a probe that was silent has been a pause.
+        // Counted from the sending: a silent probe has already waited.
         self.open = Some(Open {
             until: (sent + pause).max(now + first),
             pause,
         });
     }
 
-    /// The probe was given up without an answer or a failure: the next one may.
+    /// The probe was dropped without an answer or a failure: the next command may probe.
     fn dropped(&mut self, now: Duration) {
         if let Some(open) = &mut self.open {
             open.until = now;

@@ -126,7 +126,7 @@ async fn parts_of_two_attempts_make_no_body() {
     let late = |offset: usize| {
         let before = "unfinished 0123456789abcdef 1";
         let offset = offset.to_string();
-        let part = include_str!("../../src/store/redis/body_part.lua");
+        let part = include_str!("../../src/store/redis/protocol/body_part.lua");
         server.command::<u32>(&["EVAL", part, "1", &key, before, before, &offset, "late"])
     };
     assert_eq!(late(200), 0);

@@ -114,9 +114,9 @@ fn silence_stops_both_until_one_answer() {
     }
 }
 
-/// Shards come and go: what nobody asks for is not down for ever.
+/// Red if a shard that no longer exists keeps the store's breaker open.
 #[test]
-fn a_part_that_is_gone_is_forgotten() {
+fn failures_of_a_removed_shard_are_forgotten() {
     let mut breakers = Breakers::new(LIMIT);
     for part in 1..4 {
         for _ in 0..THRESHOLD {
@@ -127,7 +127,7 @@ fn a_part_that_is_gone_is_forgotten() {
     assert!(!breakers.are_closed());
     breakers.failed(1, Access::Read, silent(FORGOTTEN));
     let parts = |breakers: &Breakers| breakers.failing.keys().all(|(part, _)| *part == 1);
-    assert!(parts(&breakers), "the others were not asked for");
+    assert!(parts(&breakers), "no command asked for the others");
     assert_eq!(breakers.pass(2, Access::Read, FORGOTTEN), Pass::Go);
     assert!(!breakers.are_closed());
 }

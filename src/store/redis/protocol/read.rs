@@ -102,9 +102,9 @@ pub(crate) async fn whole(
         let Some(length) = found.apart else {
             return Ok(Some(found.state()));
         };
-        let seen = found.record.seen();
-        let body = Box::pin(body_store.get(key, seen.lease, length)).await?;
-        if body.is_none() && missing.replace(seen) != Some(seen) {
+        let revision = found.record.revision();
+        let body = Box::pin(body_store.get(key, revision.lease, length)).await?;
+        if body.is_none() && missing.replace(revision) != Some(revision) {
             // Forgotten in between, perhaps.
             match Box::pin(look_once(transport, name, key)).await? {
                 Some(now) => found = now,

@@ -44,7 +44,7 @@ impl StoredRecord {
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
-        matches!(&self.record.content, Content::Cached { outcome, .. } if outcome.is_sealed())
+        matches!(&self.record.content, Content::Cached { stored, .. } if stored.outcome.is_sealed())
     }
 
     pub(crate) fn is_cached(&self) -> bool {
