@@ -5,7 +5,7 @@
 //! waiter an answer. The caller's task gives the guard to an execution actor that is
 //! idle; where none is, it sends the guard to the root, which spawns another one.
 //!
-//! - [`execution`]: an `ExecutionActor` walks one key from `Hashed` to `Cached`, and
+//! - [`flight`]: a `FlightActor` walks one key from `Hashed` to `Cached`, and
 //!   is idle until it gets the next. All of it is one future that a kill may drop at
 //!   any point: the guard answers, the progress tells. A panic ends the actor as
 //!   well; the next flight has another one.
@@ -13,7 +13,7 @@
 //!   the root, no spawn and no supervision event, which together cost more than the
 //!   rest of an execution. Actors that the load of the last seconds did not need
 //!   leave the stack and stop.
-//! - [`supervisor`], the root: it owns the `TokenActor` and every `ExecutionActor`.
+//! - [`supervisor`], the root: it owns the `TokenActor` and every `FlightActor`.
 //!   It does no I/O of its own, so it is never slow. Where a child dies it ends the
 //!   record of the flight that the child ran then, by what its progress says is
 //!   known. Where the engine closes no actor is idle any more: each stops after its
@@ -35,8 +35,8 @@
 pub(crate) mod access_log;
 pub(crate) mod backlog;
 pub(crate) mod caller;
-pub(crate) mod execution;
 mod finish;
+pub(crate) mod flight;
 pub(crate) mod hold;
 mod idle;
 pub(crate) mod permits;

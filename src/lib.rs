@@ -77,7 +77,7 @@
 //!    └─ first of its key ─► an idle actor, or one that the supervisor spawns
 //!                              │
 //!         Supervisor ── owns ──┼── TokenActor        one OAuth token, renewed in time
-//!                              └── ExecutionActor    one per key in flight, then idle
+//!                              └── FlightActor    one per key in flight, then idle
 //!
 //! Hashed ──lock──► Locked ──execute──► Executed ──cache──► Cached ─► every waiter answered
 //!    │ store          │ upstream           │ store

@@ -9,7 +9,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
-use super::execution::Job;
+use super::flight::Job;
 use super::shared::Shared;
 use super::supervisor::EngineMessage;
 use crate::ambient::in_runtime;

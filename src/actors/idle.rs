@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::coop::consume_budget;
 use tokio::time::sleep;
 
-use super::execution::Job;
+use super::flight::Job;
 use super::posted::Posted;
 use crate::flights::Flights;
 

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::execution::{self, Assignment, Job, Start};
 use super::finish::finish;
+use super::flight::{self, Assignment, Job, Start};
 use super::idle;
 use super::ports::Ports;
 use super::shared::Shared;
@@ -211,7 +211,7 @@ impl State {
             assignment: assignment.clone(),
         };
         // ractor opens a span for each actor.
-        let spawned = AssertUnwindSafe(execution::spawn(start, myself.get_cell()));
+        let spawned = AssertUnwindSafe(flight::spawn(start, myself.get_cell()));
         // Where it fails, the guard, dropped with the job, has answered.
         match spawned.catch_unwind().await {
             Ok(Ok(child)) => {

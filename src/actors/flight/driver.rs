@@ -15,7 +15,7 @@ use super::super::permits::Permit;
 use super::super::resolution::resolve;
 use super::super::shared::Shared;
 use super::super::token::Current;
-use super::elsewhere::{self, Elsewhere};
+use super::remote_holder::{self, RemoteEnd};
 use crate::error::Error;
 use crate::execution::{Cached, Execution, Hashed, Lock, QUICK};
 use crate::flights::Guard;
@@ -28,10 +28,10 @@ use crate::upstream::{AccessToken, RatePermit, within};
 
 /// Whose turn it is to be ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum CallOrder {
     First,
     /// After an attempt that was not executed.
-    Again,
+    Retry,
 }
 /// How long the hook may take; a longer silence is no answer, and the callers
 /// are told what is known.
@@ -39,7 +39,7 @@ const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a call needs besides the key, and what can be used up: each is given back
 /// when it is dropped. The token is none of these: it is read when the call leaves.
-pub(super) struct Ready {
+pub(super) struct CallPermits {
     /// Of the slow start after a cooldown, where there is one.
     pub(super) pass: HoldPass,
     /// Of this engine, for as long as the call takes.
@@ -49,37 +49,37 @@ pub(super) struct Ready {
 }
 
 /// What a call leaves with.
-pub(super) enum Access {
+pub(super) enum CallToken {
     With(Current),
     /// The upstream asks for no token.
-    Open,
+    NotNeeded,
 }
 
-impl Access {
+impl CallToken {
     pub(super) fn token(&self) -> Option<&AccessToken> {
         match self {
             Self::With(current) => Some(&current.token),
-            Self::Open => None,
+            Self::NotNeeded => None,
         }
     }
 }
 
 /// Runs a flight until everybody is answered. What may be left to settle then
 /// stands in the guard's progress.
-pub(super) async fn fly(shared: &Arc<Shared>, guard: &Guard) {
+pub(super) async fn drive(shared: &Arc<Shared>, guard: &Guard) {
     let waited = AtomicU64::new(0);
-    let flight = Flight {
+    let flight = Driver {
         shared,
         guard,
         waited,
     };
     match flight.through().await {
-        Ok(Replay { reply, left }) => guard.answer(Ok(reply), left),
+        Ok(FlightReply { reply, left }) => guard.answer(Ok(reply), left),
         Err(error) => guard.answer(Err(error), Duration::ZERO),
     }
 }
 
-pub(super) struct Flight<'a> {
+pub(super) struct Driver<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) guard: &'a Guard,
     /// Milliseconds that it waited before its attempts: what `max_wait` bounds.
@@ -88,29 +88,29 @@ pub(super) struct Flight<'a> {
 
 /// How a round of a flight ended.
 pub(super) enum Round {
-    Reply(Replay),
+    Reply(FlightReply),
     /// Before anything was sent, or with whoever had the key gone.
-    Again(Execution<Hashed>),
+    LockAgain(Execution<Hashed>),
     /// The key is indeterminate.
-    Unknown(Execution<Hashed>, Error),
+    Indeterminate(Execution<Hashed>, Error),
 }
 
 /// A reply, and for how long the store replays it.
-pub(super) struct Replay {
+pub(super) struct FlightReply {
     pub(super) reply: Reply,
     pub(super) left: Duration,
 }
 
-impl Flight<'_> {
+impl Driver<'_> {
     /// From the key to the reply, however many rounds it takes.
-    async fn through(&self) -> Result<Replay, Error> {
+    async fn through(&self) -> Result<FlightReply, Error> {
         let mut hashed = self.again();
         let mut reconciled = false;
         loop {
             match self.round(hashed).await? {
                 Round::Reply(replay) => return Ok(replay),
-                Round::Again(next) => hashed = next,
-                Round::Unknown(next, error) => {
+                Round::LockAgain(next) => hashed = next,
+                Round::Indeterminate(next, error) => {
                     Box::pin(self.reconcile(&mut reconciled, error)).await?;
                     hashed = next;
                 }
@@ -152,13 +152,13 @@ impl Flight<'_> {
             Lock::Taken(next, state) => {
                 // All is given back while somebody else holds the key.
                 drop(ready.take());
-                Box::pin(self.elsewhere(next, state)).await
+                Box::pin(self.wait_for_remote_holder(next, state)).await
             }
         }
     }
 
     /// Waits for whoever has the key, where that is wanted.
-    async fn elsewhere(
+    async fn wait_for_remote_holder(
         &self,
         hashed: Execution<Hashed>,
         state: RecordState,
@@ -169,11 +169,13 @@ impl Flight<'_> {
             let key = self.guard.key();
             return Err(Error::InProgress { key });
         }
-        Ok(match elsewhere::wait(self.shared, hashed, state).await? {
-            Elsewhere::Free(next) => Round::Again(next),
-            Elsewhere::Reply(reply, left) => Round::Reply(Replay { reply, left }),
-            Elsewhere::Unknown(next, error) => Round::Unknown(next, error),
-        })
+        Ok(
+            match remote_holder::wait(self.shared, hashed, state).await? {
+                RemoteEnd::Free(next) => Round::LockAgain(next),
+                RemoteEnd::Reply(reply, left) => Round::Reply(FlightReply { reply, left }),
+                RemoteEnd::Indeterminate(next, error) => Round::Indeterminate(next, error),
+            },
+        )
     }
 
     /// Whether the request may no longer be sent, since all its callers wanted it to be
@@ -200,7 +202,7 @@ impl Flight<'_> {
 
     /// What a call needs, where all can be had without waiting and nothing holds
     /// this action back.
-    fn ready_now(&self) -> Option<Ready> {
+    fn ready_now(&self) -> Option<CallPermits> {
         if self.is_expired() {
             return None;
         }
@@ -216,9 +218,9 @@ impl Flight<'_> {
         Some(self.all(pass, permit, rate))
     }
 
-    fn all(&self, pass: HoldPass, permit: Permit, rate: RatePermit) -> Ready {
+    fn all(&self, pass: HoldPass, permit: Permit, rate: RatePermit) -> CallPermits {
         let _permit = (permit, self.shared.meters.in_flight());
-        Ready {
+        CallPermits {
             pass,
             _permit,
             rate,
@@ -227,19 +229,19 @@ impl Flight<'_> {
 
     /// The token that a call may leave with now; `None` where one is to be waited
     /// for.
-    pub(super) fn token(&self) -> Option<Access> {
+    pub(super) fn token(&self) -> Option<CallToken> {
         match &self.shared.tokens {
             Some(tokens) => {
                 let token = tokens.current(self.guard.request().action_id())?;
-                Some(Access::With(token))
+                Some(CallToken::With(token))
             }
-            None => Some(Access::Open),
+            None => Some(CallToken::NotNeeded),
         }
     }
 
     /// Waits until all that a call needs is at hand and nothing holds back, as long as
     /// the call may still leave.
-    pub(super) async fn ready(&self, turn: Turn) -> Result<Ready, Error> {
+    pub(super) async fn ready(&self, turn: CallOrder) -> Result<CallPermits, Error> {
         tokio::select! {
             biased;
             () = self.expired() => Err(self.too_late()),
@@ -249,13 +251,13 @@ impl Flight<'_> {
 
     /// In this order, and always before the key is locked or in `Claimed`: an end of
     /// the hold, a token, a permit, the upstream's rate limit.
-    async fn ready_at_last(&self, turn: Turn) -> Result<Ready, Error> {
+    async fn ready_at_last(&self, turn: CallOrder) -> Result<CallPermits, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         // What was refused goes first when the platform takes calls again.
         let (rank, what, by) = match turn {
-            Turn::First => (Rank::New, WaitFor::Cooldown, "platform"),
-            Turn::Again => (Rank::Refused, WaitFor::Retry, "retry"),
+            CallOrder::First => (Rank::New, WaitFor::Cooldown, "platform"),
+            CallOrder::Retry => (Rank::Refused, WaitFor::Retry, "retry"),
         };
         let mut waiting = shared.backlog.wait(what);
         loop {
@@ -302,7 +304,7 @@ impl Flight<'_> {
     async fn look_then_lock(
         &self,
         hashed: Execution<Hashed>,
-    ) -> Result<(Lock, Option<Ready>), Error> {
+    ) -> Result<(Lock, Option<CallPermits>), Error> {
         let terms = &self.shared.terms;
         let name = self.shared.name(self.guard.key());
         let begun = Instant::now();
@@ -337,7 +339,7 @@ impl Flight<'_> {
         };
         let ready = match self.ready_now() {
             Some(ready) => ready,
-            None => self.ready(Turn::First).await?,
+            None => self.ready(CallOrder::First).await?,
         };
         Ok((hashed.lock(&*self.shared.store, terms).await?, Some(ready)))
     }
@@ -390,9 +392,9 @@ impl Flight<'_> {
     }
 }
 
-pub(super) fn reply_of(cached: Execution<Cached>) -> Replay {
+pub(super) fn reply_of(cached: Execution<Cached>) -> FlightReply {
     let left = cached.left();
-    Replay {
+    FlightReply {
         reply: cached.into_reply(),
         left,
     }

@@ -1,6 +1,7 @@
 //! What happens under one lease: attempt, wait, attempt again, and one of the
 //! defined ends. It decides nothing about who may take the key.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::super::backlog::WaitFor;
 use super::super::hold::HoldPass;
 use super::super::shared::Shared;
 use super::super::token::Refused;
-use super::run::{Access, Flight, Ready, Replay, Round, Turn, reply_of};
+use super::driver::{CallOrder, CallPermits, CallToken, Driver, FlightReply, Round, reply_of};
 use crate::error::{Error, SendError, TokenError, chain};
 use crate::execution::{Attempt, Dispatch, Executed, Execution, Locked};
 use crate::genesys::{correlation_id, is_platform_limit, retry_after};
@@ -26,9 +27,12 @@ const MAX_STALE: u32 = 2;
 /// How many tokens in a row may end before a call of an execution leaves.
 const MAX_ENDED: u32 = 3;
 
+/// What follows an attempt: another one with `T`, or the end of the round.
+type Step<T = Execution<Locked>> = ControlFlow<Result<Round, Error>, T>;
+
 /// What attempts under one lease came to besides their answers.
 #[derive(Default)]
-struct Used {
+struct RetryBudget {
     /// The current token was refused, and renewed.
     renewed: bool,
     /// Tokens were refused that were no longer current.
@@ -42,7 +46,7 @@ struct Used {
     ended: u32,
 }
 
-impl Used {
+impl RetryBudget {
     /// Whether an execution whose token was refused sends once more.
     fn after(&mut self, refused: Refused) -> bool {
         match refused {
@@ -56,7 +60,7 @@ impl Used {
     }
 }
 
-impl Flight<'_> {
+impl Driver<'_> {
     /// Attempts under one lease until one is final, or no more are due.
     ///
     /// All but the attempt itself is boxed: a future is as large as its largest
@@ -65,19 +69,19 @@ impl Flight<'_> {
     pub(super) async fn attempts(
         &self,
         mut locked: Execution<Locked>,
-        ready: &mut Option<Ready>,
+        ready: &mut Option<CallPermits>,
     ) -> Result<Round, Error> {
         let shared = self.shared;
-        let mut used = Used::default();
+        let mut budget = RetryBudget::default();
         loop {
             if ready.is_none() {
                 match Box::pin(self.ready_again(locked)).await {
-                    Ok((next, again)) => (locked, *ready) = (next, Some(again)),
-                    Err(ended) => return ended,
+                    Continue((next, again)) => (locked, *ready) = (next, Some(again)),
+                    Break(ended) => return ended,
                 }
             }
             let (attempt, access) = match locked.dispatch(&*shared.store).await? {
-                Dispatch::Ended(attempt) => (attempt, Access::Open),
+                Dispatch::Ended(attempt) => (attempt, CallToken::NotNeeded),
                 Dispatch::Ready(dispatched) if self.is_expired() => {
                     ready.take();
                     let late = self.give_back(dispatched.back(), self.too_late());
@@ -95,16 +99,16 @@ impl Flight<'_> {
                             std::mem::take(&mut ready.rate).spend();
                             ready.pass.sent();
                         }
-                        used.ended = 0;
+                        budget.ended = 0;
                         let called =
                             dispatched.call(&*shared.store, &*shared.upstream, access.token());
                         (called.await, access)
                     }
                     None => {
                         ready.take();
-                        match Box::pin(self.token_ended(dispatched.back(), &mut used)).await {
-                            Ok(next) => locked = next,
-                            Err(ended) => return ended,
+                        match Box::pin(self.token_ended(dispatched.back(), &mut budget)).await {
+                            Continue(next) => locked = next,
+                            Break(ended) => return ended,
                         }
                         continue;
                     }
@@ -120,50 +124,46 @@ impl Flight<'_> {
                 pass.succeeded();
             }
             if let Attempt::Executed(executed) = attempt {
-                if let (Some(tokens), Access::With(token)) = (&shared.tokens, &access) {
+                if let (Some(tokens), CallToken::With(token)) = (&shared.tokens, &access) {
                     tokens.accept(token, self.guard.request().action_id());
                 }
                 return Ok(Box::pin(self.cache(executed)).await);
             }
-            let after = self.after(attempt, access, pass, &mut used);
+            let after = self.after(attempt, access, pass, &mut budget);
             match Box::pin(after).await {
-                Ok(next) => locked = next,
-                Err(ended) => return ended,
+                Continue(next) => locked = next,
+                Break(ended) => return ended,
             }
         }
     }
 
     /// Whether no cooldown has begun since the turn to call was given out.
-    fn is_accepted(&self, ready: &Option<Ready>) -> bool {
+    fn is_accepted(&self, ready: &Option<CallPermits>) -> bool {
         let action = self.guard.request().action_id();
-        let accepts = |ready: &Ready| self.shared.hold.accepts(&ready.pass, action);
+        let accepts = |ready: &CallPermits| self.shared.hold.accepts(&ready.pass, action);
         ready.as_ref().is_none_or(accepts)
     }
 
     /// There is no token any more, now that the lease is made sure of: the next one is
     /// waited for, unless tokens end faster than that.
-    async fn token_ended(
-        &self,
-        locked: Execution<Locked>,
-        used: &mut Used,
-    ) -> Result<Execution<Locked>, Result<Round, Error>> {
-        used.ended += 1;
-        if used.ended < MAX_ENDED {
-            return Ok(locked);
+    async fn token_ended(&self, locked: Execution<Locked>, budget: &mut RetryBudget) -> Step {
+        budget.ended += 1;
+        if budget.ended < MAX_ENDED {
+            return Continue(locked);
         }
         let source = TokenError::new("tokens end before a call can leave with them");
-        Err(self.give_back(locked, Error::Token { source }).await)
+        Break(self.give_back(locked, Error::Token { source }).await)
     }
 
     /// Waits under the lease until the next attempt may be made.
     async fn ready_again(
         &self,
         locked: Execution<Locked>,
-    ) -> Result<(Execution<Locked>, Ready), Result<Round, Error>> {
-        let pause = locked.pause(&*self.shared.store, self.ready(Turn::Again));
+    ) -> Step<(Execution<Locked>, CallPermits)> {
+        let pause = locked.pause(&*self.shared.store, self.ready(CallOrder::Retry));
         match pause.await {
-            (locked, Ok(ready)) => Ok((locked, ready)),
-            (locked, Err(error)) => Err(self.give_back(locked, error).await),
+            (locked, Ok(ready)) => Continue((locked, ready)),
+            (locked, Err(error)) => Break(self.give_back(locked, error).await),
         }
     }
 
@@ -172,27 +172,27 @@ impl Flight<'_> {
     async fn after(
         &self,
         attempt: Attempt,
-        access: Access,
+        access: CallToken,
         pass: Option<HoldPass>,
-        used: &mut Used,
-    ) -> Result<Execution<Locked>, Result<Round, Error>> {
+        budget: &mut RetryBudget,
+    ) -> Step {
         let shared = self.shared;
         let counts = &shared.counts;
         match attempt {
-            Attempt::Executed(executed) => Err(Ok(self.cache(executed).await)),
-            Attempt::Lost(hashed) => Err(Ok(Round::Again(hashed))),
+            Attempt::Executed(executed) => Break(Ok(self.cache(executed).await)),
+            Attempt::Lost(hashed) => Break(Ok(Round::LockAgain(hashed))),
             Attempt::Unknown(error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                Err(Ok(Round::Unknown(self.again(), error)))
+                Break(Ok(Round::Indeterminate(self.again(), error)))
             }
             Attempt::Unproven(next, error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                let made = next.attempts() - used.free;
+                let made = next.attempts() - budget.free;
                 match self.next(made, None) {
-                    Next::Wait(wait) => Ok(self.wait(next, wait).await),
+                    Next::Wait(wait) => Continue(self.wait(next, wait).await),
                     Next::GiveUp { .. } => {
                         let error = next.abandon(&*self.shared.store, cause_of(&error)).await;
-                        Err(Ok(Round::Unknown(self.again(), error)))
+                        Break(Ok(Round::Indeterminate(self.again(), error)))
                     }
                 }
             }
@@ -202,36 +202,36 @@ impl Flight<'_> {
                     (Recovery::RenewToken, answer) => {
                         let again = match (&shared.tokens, &access) {
                             // Exactly the token that was refused.
-                            (Some(tokens), Access::With(token)) => {
+                            (Some(tokens), CallToken::With(token)) => {
                                 let action = self.guard.request().action_id();
-                                let again = used.refused > 0;
-                                used.after(tokens.refuse(token, action, again))
+                                let again = budget.refused > 0;
+                                budget.after(tokens.refuse(token, action, again))
                             }
                             _ => false,
                         };
                         if !again {
                             let error = unauthorized(answer);
-                            return Err(self.give_back(next, error).await);
+                            return Break(self.give_back(next, error).await);
                         }
-                        used.refused += 1;
-                        used.free += 1;
-                        Ok(next)
+                        budget.refused += 1;
+                        budget.free += 1;
+                        Continue(next)
                     }
                     // It was too late when the call was about to leave.
                     (Recovery::Retry, Err(_)) if self.is_expired() => {
-                        Err(self.give_back(next, self.too_late()).await)
+                        Break(self.give_back(next, self.too_late()).await)
                     }
                     (Recovery::Retry, answer) => {
-                        self.wait_or_give_up(next, answer, pass, used).await
+                        self.wait_or_give_up(next, answer, pass, budget).await
                     }
                     (Recovery::PassThrough, Ok(outcome)) => {
-                        Err(self.hand_over(next, outcome).await)
+                        Break(self.hand_over(next, outcome).await)
                     }
                     (Recovery::PassThrough, Err(error)) => {
                         // No answer to hand over: a custom reading cannot ask for
                         // this, since it reads answers only.
                         let error = Error::Unreachable { source: error };
-                        Err(self.give_back(next, error).await)
+                        Break(self.give_back(next, error).await)
                     }
                 }
             }
@@ -245,15 +245,15 @@ impl Flight<'_> {
         locked: Execution<Locked>,
         answer: Result<Outcome, SendError>,
         pass: Option<HoldPass>,
-        used: &mut Used,
-    ) -> Result<Execution<Locked>, Result<Round, Error>> {
+        budget: &mut RetryBudget,
+    ) -> Step {
         let shared = self.shared;
         let asked = answer
             .as_ref()
             .ok()
             .and_then(|o| retry_after(o, shared.terms.ambient.wall_now()));
-        used.free += u32::from(asked.is_some());
-        let next = self.next(locked.attempts() - used.free, asked);
+        budget.free += u32::from(asked.is_some());
+        let next = self.next(locked.attempts() - budget.free, asked);
         let (Next::Wait(wait) | Next::GiveUp { retry_after: wait }) = next;
         let limited = answer.as_ref().is_ok_and(is_limit);
         if let Ok(outcome) = &answer
@@ -274,13 +274,14 @@ impl Flight<'_> {
         drop(pass);
         match (next, answer) {
             // Its cooldown is waited out where everybody's is.
-            (Next::Wait(_), _) if limited => Ok(locked),
-            (Next::Wait(wait), _) => Ok(self.wait(locked, wait).await),
-            (Next::GiveUp { retry_after }, Ok(_)) => Err(self
-                .give_back(locked, Error::RateLimited { retry_after })
-                .await),
+            (Next::Wait(_), _) if limited => Continue(locked),
+            (Next::Wait(wait), _) => Continue(self.wait(locked, wait).await),
+            (Next::GiveUp { retry_after }, Ok(_)) => Break(
+                self.give_back(locked, Error::RateLimited { retry_after })
+                    .await,
+            ),
             (Next::GiveUp { .. }, Err(source)) => {
-                Err(self.give_back(locked, Error::Unreachable { source }).await)
+                Break(self.give_back(locked, Error::Unreachable { source }).await)
             }
         }
     }
@@ -316,7 +317,7 @@ impl Flight<'_> {
         };
         match locked.release_with(&*self.shared.store, verdict).await {
             Err(unproven @ Error::Indeterminate { .. }) => {
-                Ok(Round::Unknown(self.again(), unproven))
+                Ok(Round::Indeterminate(self.again(), unproven))
             }
             _ => Err(why),
         }
@@ -334,9 +335,11 @@ impl Flight<'_> {
             .release_with(&*self.shared.store, Some(refusal))
             .await
         {
-            Err(error @ Error::Indeterminate { .. }) => Ok(Round::Unknown(self.again(), error)),
+            Err(error @ Error::Indeterminate { .. }) => {
+                Ok(Round::Indeterminate(self.again(), error))
+            }
             // The refusal is known, whether or not the store took note of it.
-            _ => Ok(Round::Reply(Replay {
+            _ => Ok(Round::Reply(FlightReply {
                 reply,
                 left: Duration::ZERO,
             })),
@@ -363,7 +366,7 @@ impl Flight<'_> {
                 "the outcome is known and not recorded yet"
             );
         });
-        Round::Reply(Replay {
+        Round::Reply(FlightReply {
             reply,
             left: Duration::ZERO,
         })

@@ -27,13 +27,13 @@ const LONGEST_POLL: Duration = Duration::from_secs(1);
 const LEAST_PAUSE: Duration = Duration::from_millis(5);
 
 /// How the wait for somebody else ended.
-pub(super) enum Elsewhere {
+pub(super) enum RemoteEnd {
     /// The key may be taken.
     Free(Execution<Hashed>),
     /// What the other one found out.
     Reply(Reply, Duration),
     /// The other one was lost, or does not know either.
-    Unknown(Execution<Hashed>, Error),
+    Indeterminate(Execution<Hashed>, Error),
 }
 
 /// Waits until the record that was seen says how it went.
@@ -41,17 +41,17 @@ pub(super) async fn wait(
     shared: &Arc<Shared>,
     mut hashed: Execution<Hashed>,
     mut state: RecordState,
-) -> Result<Elsewhere, Error> {
+) -> Result<RemoteEnd, Error> {
     let name = shared.name(hashed.key());
     let _waiting = shared.backlog.wait(WaitFor::RemoteHolder);
-    let mut watch = Watch::new(&shared.store, &name);
+    let mut watch = RecordWatch::new(&shared.store, &name);
     // Whether the key was held while we were waiting: only then is a verdict
     // in a released record meant for us.
     let mut waited = false;
     loop {
         let lease_left = match state {
             RecordState::Locked { lease_left, .. } if lease_left.is_zero() => {
-                return Ok(Elsewhere::Free(hashed));
+                return Ok(RemoteEnd::Free(hashed));
             }
             RecordState::Locked {
                 lease_left,
@@ -60,7 +60,7 @@ pub(super) async fn wait(
                 ..
             } => match watch.left_of(revision, lease) {
                 // The store's clock, or its time to live, says otherwise.
-                Duration::ZERO => return Ok(Elsewhere::Free(hashed.having_watched(revision))),
+                Duration::ZERO => return Ok(RemoteEnd::Free(hashed.having_watched(revision))),
                 left => lease_left.min(left),
             },
             RecordState::Released {
@@ -69,7 +69,7 @@ pub(super) async fn wait(
             } if waited => {
                 return refused(hashed.key(), verdict);
             }
-            RecordState::Released { .. } => return Ok(Elsewhere::Free(hashed)),
+            RecordState::Released { .. } => return Ok(RemoteEnd::Free(hashed)),
             RecordState::Indeterminate {
                 since, ref cause, ..
             } => {
@@ -79,10 +79,10 @@ pub(super) async fn wait(
                     since,
                     cause: cause.clone().into(),
                 };
-                return Ok(Elsewhere::Unknown(hashed, error));
+                return Ok(RemoteEnd::Indeterminate(hashed, error));
             }
             // A recorded outcome is read as such before; locking finds it again.
-            RecordState::Cached { .. } => return Ok(Elsewhere::Free(hashed)),
+            RecordState::Cached { .. } => return Ok(RemoteEnd::Free(hashed)),
         };
         waited = true;
         let next = watch.next(lease_left).await?;
@@ -98,7 +98,7 @@ pub(super) async fn wait(
             Lock::Taken(same, next) => (hashed, state) = (same, next),
             Lock::Cached(cached) => {
                 let left = cached.left();
-                return Ok(Elsewhere::Reply(cached.into_reply(), left));
+                return Ok(RemoteEnd::Reply(cached.into_reply(), left));
             }
             Lock::Locked(_) => unreachable!("looking takes nothing"),
         }
@@ -106,7 +106,7 @@ pub(super) async fn wait(
 }
 
 /// Looks at a record whenever there is a notice, and now and then without one.
-struct Watch<'a> {
+struct RecordWatch<'a> {
     store: &'a BreakerStore,
     name: &'a RecordName,
     notice: BoxFuture<'a, ()>,
@@ -117,7 +117,7 @@ struct Watch<'a> {
     seen: Option<(Revision, Instant)>,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> RecordWatch<'a> {
     fn new(store: &'a BreakerStore, name: &'a RecordName) -> Self {
         let mut watch = Self {
             store,
@@ -191,12 +191,12 @@ impl<'a> Watch<'a> {
 }
 
 /// What the other one was told: nothing was executed.
-fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<Elsewhere, Error> {
+fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<RemoteEnd, Error> {
     match verdict {
         Refusal::Refused(stored) => {
             let reply = Reply::new(key, stored.outcome, Served::Store).with_recorded(false);
             let reply = reply.with_stored_body(stored.body);
-            Ok(Elsewhere::Reply(reply, Duration::ZERO))
+            Ok(RemoteEnd::Reply(reply, Duration::ZERO))
         }
         Refusal::RateLimited { retry_after } => Err(Error::RateLimited { retry_after }),
     }

@@ -16,9 +16,9 @@ use crate::execution::Progress;
 use crate::flights::Guard;
 use crate::key::IdempotencyKey;
 
-mod attempts;
-mod elsewhere;
-mod run;
+mod driver;
+mod remote_holder;
+mod retry;
 
 /// A flight and what it takes to run it.
 pub(crate) struct Job {
@@ -56,14 +56,14 @@ pub(super) fn spawn(
 ) -> impl Future<Output = Result<ActorCell, SpawnErr>> + Send {
     // Boxed: it is large, and the supervisor's handler would be as large for any
     // message.
-    let spawned = Box::pin(Actor::spawn_linked(None, ExecutionActor, start, supervisor));
+    let spawned = Box::pin(Actor::spawn_linked(None, FlightActor, start, supervisor));
     async move {
         let (actor, _) = spawned.await?;
         Ok(actor.get_cell())
     }
 }
 
-struct ExecutionActor;
+struct FlightActor;
 
 /// It has no mailbox: a flight comes by the channel that an idle actor waits at, and
 /// is dropped with that, whenever the actor dies.
@@ -74,7 +74,7 @@ enum Nothing {}
 impl ractor::Message for Nothing {}
 
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
-impl Actor for ExecutionActor {
+impl Actor for FlightActor {
     type Msg = Nothing;
     /// Taken by the hook that runs it, so that a guard dies with the hook's future
     /// and not with a supervision event that carries the state.
@@ -133,7 +133,7 @@ impl Job {
         let cut_off = tokio::select! {
             biased;
             () = self.shared.cut_off() => true,
-            () = run::fly(&self.shared, &self.guard).instrument(self.guard.span()) => false,
+            () = driver::drive(&self.shared, &self.guard).instrument(self.guard.span()) => false,
         };
         if cut_off {
             self.guard.answer(Err(Error::Stopped), Duration::ZERO);
