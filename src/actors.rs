@@ -35,9 +35,9 @@
 pub(crate) mod access_log;
 pub(crate) mod backlog;
 pub(crate) mod caller;
+pub(crate) mod cooldown;
 mod finish;
 pub(crate) mod flight;
-pub(crate) mod hold;
 mod idle;
 pub(crate) mod permits;
 mod ports;

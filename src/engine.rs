@@ -150,7 +150,7 @@ impl Engine {
             counts,
             permits,
             tokens,
-            hold,
+            cooldowns,
             backlog,
             ..
         } = &*self.inner.shared;
@@ -170,7 +170,7 @@ impl Engine {
             store_emptied: self.inner.shared.store.emptied(self.namespace()),
             token_valid_for: tokens.as_ref().and_then(|tokens| tokens.valid_for()),
             token_fetches: tokens.as_ref().map_or(0, |tokens| tokens.renewals()),
-            cooldown: hold.left(),
+            cooldown: cooldowns.left(),
             backlog,
         }
     }
@@ -181,11 +181,13 @@ impl Engine {
     /// Executions that wait come back in a slow start, one first. Where the peer still
     /// refuses, the next cooldown begins.
     pub fn end_cooldown(&self) {
-        let Shared { hold, tokens, .. } = &*self.inner.shared;
+        let Shared {
+            cooldowns, tokens, ..
+        } = &*self.inner.shared;
         if let Some(tokens) = tokens {
             tokens.end_cooldown();
         }
-        hold.end();
+        cooldowns.end();
         telemetry::contained(|| tracing::info!("an operator ended all cooldowns"));
     }
 

@@ -38,7 +38,7 @@ pub struct BacklogEntry {
     /// How many wait.
     pub executions: usize,
     /// For how long the one has waited that has waited the longest; zero where
-    /// none does. Going from hold, token, permit or limiter to another of these
+    /// none does. Going from cooldown, token, permit or limiter to another of these
     /// counts on.
     pub oldest: Duration,
 }

@@ -50,7 +50,7 @@ pub(crate) async fn execute(
                 Ok(answer) => answer,
                 Err(_) => Err(Error::deadline_exceeded(
                     IdempotencyKey::of(request),
-                    shared.hold.left_for(request.action_id()),
+                    shared.cooldowns.left_for(request.action_id()),
                 )),
             }
         }

@@ -9,8 +9,8 @@ use tracing::Span;
 
 use super::access_log::AccessLog;
 use super::backlog::WaitList;
+use super::cooldown::Cooldowns;
 use super::finish::Unfinished;
-use super::hold::Hold;
 use super::idle::IdleActors;
 use super::permits::Permits;
 use super::posted::Posted;
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     pub turns: Arc<Permits>,
     pub max_payload_bytes: usize,
     pub replays: Replays,
-    pub hold: Arc<Hold>,
+    pub cooldowns: Arc<Cooldowns>,
     pub backlog: WaitList,
     pub unmatched: Unmatched,
     pub access_log: AccessLog,

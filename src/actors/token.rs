@@ -23,17 +23,17 @@ use crate::telemetry;
 use crate::upstream::{AccessToken, TokenSource, within};
 
 mod backoff;
-mod board;
 mod life;
 mod refusals;
 mod renewal;
+mod state;
 
 pub(crate) use self::backoff::Restarts;
 use self::backoff::backed_off;
-pub(crate) use self::board::Current;
-use self::board::{Board, Failure, Waiting};
 use self::life::times;
-pub(crate) use self::refusals::Refused;
+pub(crate) use self::refusals::TokenRefusal;
+pub(crate) use self::state::CurrentToken;
+use self::state::{FetchFailure, TokenState, TokenWaiter};
 
 /// How long one fetch may take, whatever the source itself allows.
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ pub(crate) struct Tokens {
     source: Arc<dyn TokenSource>,
     ambient: Ambient,
     namespace: Namespace,
-    board: Arc<Posted<Board>>,
+    state: Arc<Posted<TokenState>>,
     actor: Arc<Mutex<Option<ActorRef<Message>>>>,
     waiting: Arc<AtomicUsize>,
     renewals: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ impl Tokens {
             source,
             ambient,
             namespace,
-            board: Arc::default(),
+            state: Arc::default(),
             actor: Arc::default(),
             waiting: Arc::default(),
             renewals: Arc::default(),
@@ -77,8 +77,8 @@ impl Tokens {
     }
 
     /// The token at hand for this action, without asking anybody.
-    pub(crate) fn current(&self, action: &ActionId) -> Option<Current> {
-        self.board.read().usable_for(action, Instant::now())
+    pub(crate) fn current(&self, action: &ActionId) -> Option<CurrentToken> {
+        self.state.read().usable_for(action, Instant::now())
     }
 
     /// A token: the one at hand, or the next one fetched.
@@ -86,61 +86,66 @@ impl Tokens {
     /// # Errors
     ///
     /// Why none could be had, at once while fetches back off.
-    pub(crate) async fn get(&self, action: &ActionId) -> Result<Current, TokenError> {
-        let _waiting = Waiting::new(&self.waiting);
-        let look = |board: &Board| {
+    pub(crate) async fn get(&self, action: &ActionId) -> Result<CurrentToken, TokenError> {
+        let _waiting = TokenWaiter::new(&self.waiting);
+        let look = |state: &TokenState| {
             let now = Instant::now();
-            let known = board.usable_for(action, now).map(Ok);
-            let known = known.or_else(|| board.failing(now).map(Err));
+            let known = state.usable_for(action, now).map(Ok);
+            let known = known.or_else(|| state.failing(now).map(Err));
             if known.is_none() {
                 self.wake();
             }
             known
         };
-        self.board.wait_for(look).await
+        self.state.wait_for(look).await
     }
 
     /// The platform refused this token for this action, to an execution that was
     /// refused one before (`again`) or not. Where that may be the token's fault, its
     /// successor is fetched, and meanwhile it serves others.
-    pub(crate) fn refuse(&self, refused: &Current, action: &ActionId, again: bool) -> Refused {
+    pub(crate) fn refuse(
+        &self,
+        refused: &CurrentToken,
+        action: &ActionId,
+        again: bool,
+    ) -> TokenRefusal {
         let now = Instant::now();
         let what = {
-            let mut board = self.board.read();
-            let current = board.current.as_ref().map(|current| current.id);
+            let mut state = self.state.read();
+            let current = state.current.as_ref().map(|current| current.id);
             match current == Some(refused.id) {
                 true => {
                     let token = (refused.id, refused.since);
-                    board.refusals.refuse(action, token, again, now)
+                    state.refusals.refuse(action, token, again, now)
                 }
-                false => Refused::Stale,
+                false => TokenRefusal::Stale,
             }
         };
-        if what == Refused::Current {
+        if what == TokenRefusal::Current {
             self.wake();
         }
         what
     }
 
     /// A call of this action succeeded with this token.
-    pub(crate) fn accept(&self, accepted: &Current, action: &ActionId) {
-        self.board.read().refusals.accept(action, accepted.id);
+    pub(crate) fn accept(&self, accepted: &CurrentToken, action: &ActionId) {
+        self.state.read().refusals.accept(action, accepted.id);
     }
 
     /// Forgets that the endpoint is to be left alone: the next demand asks it.
     pub(crate) fn end_cooldown(&self) {
-        let before = self.board.post(|board| board.failure.take());
+        let before = self.state.post(|state| state.failure.take());
         if before.is_some() {
             self.tell(Message::Again);
         }
-        // After the lock of the board is free.
+        // After the lock of the state is free.
         drop(before);
     }
 
     /// How long the token at hand may be used; `None` where there is none.
     pub(crate) fn valid_for(&self) -> Option<Duration> {
         let now = Instant::now();
-        let current = self.board.read().usable(now)?;
+        let current = self.state.read().usable(now)?;
         Some(
             current
                 .until
@@ -219,7 +224,7 @@ impl Actor for TokenActor {
         myself: ActorRef<Message>,
         tokens: Tokens,
     ) -> Result<State, ActorProcessingErr> {
-        let current = tokens.board.read().current.clone();
+        let current = tokens.state.read().current.clone();
         let mut state = State {
             tokens,
             failures: 0,
@@ -228,7 +233,7 @@ impl Actor for TokenActor {
             timer: JoinSet::new(),
         };
         // The timer died with the actor before.
-        if let Some(Current {
+        if let Some(CurrentToken {
             id,
             renew: Some(at),
             ..
@@ -261,9 +266,9 @@ impl State {
         for attempt in 1..=TRIES {
             let now = Instant::now();
             let (suspect, known) = {
-                let board = self.tokens.board.read();
-                let known = board.usable(now).is_some() || board.failing(now).is_some();
-                (board.suspect(now), known)
+                let state = self.tokens.state.read();
+                let known = state.usable(now).is_some() || state.failing(now).is_some();
+                (state.suspect(now), known)
             };
             if let Some(id) = suspect {
                 return self.suspect(myself, id);
@@ -322,18 +327,18 @@ impl State {
             let left = at.saturating_duration_since(Instant::now());
             self.renew_after(myself, id, left);
         }
-        let current = Current {
+        let current = CurrentToken {
             token: Arc::new(token),
             id,
             since: Instant::now(),
             until,
             renew,
         };
-        // What was there before goes after the lock of the board is free.
+        // What was there before goes after the lock of the state is free.
         let before = self
             .tokens
-            .board
-            .post(|board| (board.current.replace(current), board.failure.take()));
+            .state
+            .post(|state| (state.current.replace(current), state.failure.take()));
         drop(before);
         telemetry::contained(|| tracing::debug!(?life, "an access token came"));
         Ok(())
@@ -349,12 +354,12 @@ impl State {
 
     fn post_failure(&self, error: TokenError, wait: Duration) {
         let until = Instant::now() + wait;
-        let failure = Some(Failure { error, until });
+        let failure = Some(FetchFailure { error, until });
         let before = self
             .tokens
-            .board
-            .post(|board| std::mem::replace(&mut board.failure, failure));
-        // The lock of the board is free: a cause is foreign.
+            .state
+            .post(|state| std::mem::replace(&mut state.failure, failure));
+        // The lock of the state is free: a cause is foreign.
         drop(before);
     }
 

@@ -9,7 +9,7 @@ use ractor::ActorCell;
 use tokio::sync::watch;
 
 use super::{Engine, Inner};
-use crate::actors::hold::Hold;
+use crate::actors::cooldown::Cooldowns;
 use crate::actors::permits::Permits;
 use crate::actors::shared::{Reconcile, Shared};
 use crate::actors::supervisor;
@@ -358,7 +358,7 @@ impl EngineBuilder {
             turns: Permits::new(1, 1),
             max_payload_bytes: self.max_payload_bytes,
             replays: Default::default(),
-            hold: Hold::new(self.max_in_flight),
+            cooldowns: Cooldowns::new(self.max_in_flight),
             backlog: Default::default(),
             unmatched: Default::default(),
             access_log: Default::default(),

@@ -10,11 +10,11 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::backlog::WaitFor;
-use super::super::hold::{HoldPass, Rank};
+use super::super::cooldown::{CooldownPass, Rank};
 use super::super::permits::Permit;
 use super::super::resolution::resolve;
 use super::super::shared::Shared;
-use super::super::token::Current;
+use super::super::token::CurrentToken;
 use super::remote_holder::{self, RemoteEnd};
 use crate::error::Error;
 use crate::execution::{Cached, Execution, Hashed, Lock, QUICK};
@@ -41,7 +41,7 @@ const HOOK_LIMIT: Duration = Duration::from_secs(60);
 /// when it is dropped. The token is none of these: it is read when the call leaves.
 pub(super) struct CallPermits {
     /// Of the slow start after a cooldown, where there is one.
-    pub(super) pass: HoldPass,
+    pub(super) pass: CooldownPass,
     /// Of this engine, for as long as the call takes.
     _permit: (Permit, GaugeGuard),
     /// Of the upstream's rate limit, until the call leaves.
@@ -50,7 +50,7 @@ pub(super) struct CallPermits {
 
 /// What a call leaves with.
 pub(super) enum CallToken {
-    With(Current),
+    With(CurrentToken),
     /// The upstream asks for no token.
     NotNeeded,
 }
@@ -208,7 +208,7 @@ impl Driver<'_> {
         }
         let shared = self.shared;
         let action = self.guard.request().action_id();
-        let pass = shared.hold.try_pass(action)?;
+        let pass = shared.cooldowns.try_pass(action)?;
         self.token()?;
         let permit = shared.permits.try_acquire(action)?;
         if shared.turns.held() > 0 {
@@ -218,7 +218,7 @@ impl Driver<'_> {
         Some(self.all(pass, permit, rate))
     }
 
-    fn all(&self, pass: HoldPass, permit: Permit, rate: RatePermit) -> CallPermits {
+    fn all(&self, pass: CooldownPass, permit: Permit, rate: RatePermit) -> CallPermits {
         let _permit = (permit, self.shared.meters.in_flight());
         CallPermits {
             pass,
@@ -250,7 +250,7 @@ impl Driver<'_> {
     }
 
     /// In this order, and always before the key is locked or in `Claimed`: an end of
-    /// the hold, a token, a permit, the upstream's rate limit.
+    /// the cooldown, a token, a permit, the upstream's rate limit.
     async fn ready_at_last(&self, turn: CallOrder) -> Result<CallPermits, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
@@ -263,7 +263,7 @@ impl Driver<'_> {
         loop {
             waiting.goes_on(what);
             let left = shared.retry.left(self.waited());
-            let pass = shared.hold.pass(action, rank, left);
+            let pass = shared.cooldowns.pass(action, rank, left);
             let (cooled, pass) = shared.held(by, pass).await;
             self.has_waited(cooled);
             let pass = pass.map_err(|retry_after| Error::RateLimited { retry_after })?;
@@ -283,7 +283,7 @@ impl Driver<'_> {
             };
             let rate = shared.held("limiter", admitted).await;
             // Either may have changed while the other was waited for.
-            if shared.hold.accepts(&pass, action) && self.token().is_some() {
+            if shared.cooldowns.accepts(&pass, action) && self.token().is_some() {
                 return Ok(self.all(pass, permit, rate));
             }
         }
@@ -299,7 +299,7 @@ impl Driver<'_> {
         self.waited.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// Replays need no token, no permit, no rate limit and no end of a hold: look
+    /// Replays need no token, no permit, no rate limit and no end of a cooldown: look
     /// first, and take or wait for those only where something is to be sent.
     async fn look_then_lock(
         &self,

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::super::backlog::WaitFor;
-use super::super::hold::HoldPass;
+use super::super::cooldown::CooldownPass;
 use super::super::shared::Shared;
-use super::super::token::Refused;
+use super::super::token::TokenRefusal;
 use super::driver::{CallOrder, CallPermits, CallToken, Driver, FlightReply, Round, reply_of};
 use crate::error::{Error, SendError, TokenError, chain};
 use crate::execution::{Attempt, Dispatch, Executed, Execution, Locked};
@@ -48,14 +48,16 @@ struct RetryBudget {
 
 impl RetryBudget {
     /// Whether an execution whose token was refused sends once more.
-    fn after(&mut self, refused: Refused) -> bool {
+    fn after(&mut self, refused: TokenRefusal) -> bool {
         match refused {
-            Refused::Stale if self.stale < MAX_STALE => {
+            TokenRefusal::Stale if self.stale < MAX_STALE => {
                 self.stale += 1;
                 true
             }
-            Refused::Stale | Refused::Current => !std::mem::replace(&mut self.renewed, true),
-            Refused::Action => false,
+            TokenRefusal::Stale | TokenRefusal::Current => {
+                !std::mem::replace(&mut self.renewed, true)
+            }
+            TokenRefusal::Action => false,
         }
     }
 }
@@ -140,7 +142,7 @@ impl Driver<'_> {
     /// Whether no cooldown has begun since the turn to call was given out.
     fn is_accepted(&self, ready: &Option<CallPermits>) -> bool {
         let action = self.guard.request().action_id();
-        let accepts = |ready: &CallPermits| self.shared.hold.accepts(&ready.pass, action);
+        let accepts = |ready: &CallPermits| self.shared.cooldowns.accepts(&ready.pass, action);
         ready.as_ref().is_none_or(accepts)
     }
 
@@ -173,7 +175,7 @@ impl Driver<'_> {
         &self,
         attempt: Attempt,
         access: CallToken,
-        pass: Option<HoldPass>,
+        pass: Option<CooldownPass>,
         budget: &mut RetryBudget,
     ) -> Step {
         let shared = self.shared;
@@ -244,7 +246,7 @@ impl Driver<'_> {
         &self,
         locked: Execution<Locked>,
         answer: Result<Outcome, SendError>,
-        pass: Option<HoldPass>,
+        pass: Option<CooldownPass>,
         budget: &mut RetryBudget,
     ) -> Step {
         let shared = self.shared;
@@ -261,7 +263,7 @@ impl Driver<'_> {
         {
             let action = self.guard.request().action_id();
             let whose = (!is_platform_limit(outcome)).then_some(action);
-            shared.hold.close(whose, wait);
+            shared.cooldowns.close(whose, wait);
             telemetry::contained(|| {
                 tracing::info!(
                     key = %self.guard.key(),

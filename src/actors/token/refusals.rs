@@ -21,7 +21,7 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 
 /// What a refusal was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum TokenRefusal {
     /// Of a token that was no longer current: a newer one is there, or it was
     /// refused for this action before, and its successor is on its way.
     Stale,
@@ -77,22 +77,22 @@ impl Refusals {
         (token, since): (usize, Instant),
         again: bool,
         now: Instant,
-    ) -> Refused {
+    ) -> TokenRefusal {
         let suspected = self.suspects(token);
         let known = self.known(action);
         if known.is_broken(now) {
-            return Refused::Action;
+            return TokenRefusal::Action;
         }
         let before = std::mem::replace(&mut known.refused, token) == token;
         if again && now < since + FRESH_FOR && known.accepted != token {
             known.broken = Some(now + BROKEN_FOR);
-            return Refused::Action;
+            return TokenRefusal::Action;
         }
         if before && suspected {
-            return Refused::Stale;
+            return TokenRefusal::Stale;
         }
         self.suspect = token;
-        Refused::Current
+        TokenRefusal::Current
     }
 
     /// A call of this action succeeded with this token.
@@ -132,25 +132,28 @@ mod tests {
             let now = start + after;
             refusals.refuse(action, (token, now), again, now)
         };
-        assert_eq!(refuse(&broken, 1, false, MINUTE), Refused::Current);
-        assert_eq!(refuse(&broken, 1, false, MINUTE), Refused::Stale);
-        assert_eq!(refuse(&broken, 2, true, MINUTE), Refused::Action);
-        assert_eq!(refuse(&broken, 2, false, MINUTE), Refused::Action);
-        assert_eq!(refuse(&other, 2, false, MINUTE), Refused::Current);
+        assert_eq!(refuse(&broken, 1, false, MINUTE), TokenRefusal::Current);
+        assert_eq!(refuse(&broken, 1, false, MINUTE), TokenRefusal::Stale);
+        assert_eq!(refuse(&broken, 2, true, MINUTE), TokenRefusal::Action);
+        assert_eq!(refuse(&broken, 2, false, MINUTE), TokenRefusal::Action);
+        assert_eq!(refuse(&other, 2, false, MINUTE), TokenRefusal::Current);
         // Also where one that came later was refused it first.
         let late = action("late");
-        assert_eq!(refuse(&late, 1, false, MINUTE), Refused::Current);
-        assert_eq!(refuse(&late, 2, false, MINUTE), Refused::Current);
-        assert_eq!(refuse(&late, 2, true, MINUTE), Refused::Action);
+        assert_eq!(refuse(&late, 1, false, MINUTE), TokenRefusal::Current);
+        assert_eq!(refuse(&late, 2, false, MINUTE), TokenRefusal::Current);
+        assert_eq!(refuse(&late, 2, true, MINUTE), TokenRefusal::Action);
         // For ten minutes, …
-        assert_eq!(refuse(&broken, 3, false, 10 * MINUTE), Refused::Action);
-        assert_eq!(refuse(&broken, 4, false, 11 * MINUTE), Refused::Current);
-        assert_eq!(refuse(&broken, 5, true, 11 * MINUTE), Refused::Action);
+        assert_eq!(refuse(&broken, 3, false, 10 * MINUTE), TokenRefusal::Action);
+        assert_eq!(
+            refuse(&broken, 4, false, 11 * MINUTE),
+            TokenRefusal::Current
+        );
+        assert_eq!(refuse(&broken, 5, true, 11 * MINUTE), TokenRefusal::Action);
         // … or until it succeeds.
         refusals.accept(&broken, 5);
         let now = start + 12 * MINUTE;
         let refused = refusals.refuse(&broken, (6, now), false, now);
-        assert_eq!(refused, Refused::Current);
+        assert_eq!(refused, TokenRefusal::Current);
     }
 
     /// Only the token's own actions wait for its successor, and only while one comes.
@@ -180,16 +183,16 @@ mod tests {
         for token in 1..100 {
             // By an execution that comes later; …
             let refused = refusals.refuse(&healthy, (token, now), false, now);
-            assert_eq!(refused, Refused::Current);
+            assert_eq!(refused, TokenRefusal::Current);
         }
         // … after a long wait; …
         let later = now + MINUTE;
         let refused = refusals.refuse(&healthy, (100, now), true, later);
-        assert_eq!(refused, Refused::Current);
+        assert_eq!(refused, TokenRefusal::Current);
         // … or after others succeeded with it.
         refusals.accept(&healthy, 101);
         let refused = refusals.refuse(&healthy, (101, later), true, later);
-        assert_eq!(refused, Refused::Current);
+        assert_eq!(refused, TokenRefusal::Current);
     }
 
     /// A late success of an older token says nothing of a newer one.
@@ -201,7 +204,7 @@ mod tests {
         refusals.refuse(&broken, (2, now), true, now);
         refusals.accept(&broken, 1);
         let refused = refusals.refuse(&broken, (3, now), false, now);
-        assert_eq!(refused, Refused::Action);
+        assert_eq!(refused, TokenRefusal::Action);
     }
 
     /// Red without the bound.

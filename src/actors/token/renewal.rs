@@ -18,7 +18,7 @@ impl State {
     pub(super) fn suspect(&mut self, myself: &ActorRef<Message>, id: usize) {
         if std::mem::replace(&mut self.suspected, id) != id {
             // Not before the time that the endpoint has named.
-            let named = self.tokens.board.read().failing_for(Instant::now());
+            let named = self.tokens.state.read().failing_for(Instant::now());
             let wait = self.pace.wait().max(named);
             self.renew_after(myself, id, wait);
         }
@@ -26,7 +26,7 @@ impl State {
 
     /// The renewal of a token under suspicion waits no longer.
     pub(super) fn again(&mut self, myself: &ActorRef<Message>) {
-        let suspect = self.tokens.board.read().suspect(Instant::now());
+        let suspect = self.tokens.state.read().suspect(Instant::now());
         if let Some(id) = suspect.filter(|id| *id == self.suspected) {
             self.renew_after(myself, id, Duration::ZERO);
         }
@@ -35,7 +35,7 @@ impl State {
     /// Renews a token that may still be used. A failure concerns only those whom
     /// it was refused.
     pub(super) async fn renew(&mut self, myself: &ActorRef<Message>, id: usize) {
-        let usable = self.tokens.board.read().usable(Instant::now());
+        let usable = self.tokens.state.read().usable(Instant::now());
         match usable {
             Some(current) if current.id == id => {}
             Some(_) => return,

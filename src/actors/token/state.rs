@@ -14,7 +14,7 @@ use crate::upstream::AccessToken;
 
 /// A token that may be used now.
 #[derive(Clone, Debug)]
-pub(crate) struct Current {
+pub(crate) struct CurrentToken {
     pub token: Arc<AccessToken>,
     /// Which token it is, so that exactly this one can be refused.
     pub(super) id: usize,
@@ -28,21 +28,21 @@ pub(crate) struct Current {
 
 /// What readers see.
 #[derive(Debug, Default)]
-pub(super) struct Board {
-    pub(super) current: Option<Current>,
-    pub(super) failure: Option<Failure>,
+pub(super) struct TokenState {
+    pub(super) current: Option<CurrentToken>,
+    pub(super) failure: Option<FetchFailure>,
     pub(super) refusals: Refusals,
 }
 
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct FetchFailure {
     pub(super) error: TokenError,
     /// Until then the endpoint is not asked again.
     pub(super) until: Instant,
 }
 
-impl Board {
-    pub(super) fn usable(&self, now: Instant) -> Option<Current> {
+impl TokenState {
+    pub(super) fn usable(&self, now: Instant) -> Option<CurrentToken> {
         self.current
             .clone()
             .filter(|current| current.until.is_none_or(|until| now < until))
@@ -50,7 +50,7 @@ impl Board {
 
     /// The token for an action: the one at hand, unless it was refused for that
     /// action and its successor is awaited.
-    pub(super) fn usable_for(&self, action: &ActionId, now: Instant) -> Option<Current> {
+    pub(super) fn usable_for(&self, action: &ActionId, now: Instant) -> Option<CurrentToken> {
         self.usable(now)
             .filter(|current| !self.refusals.is_refused(action, current.id, now))
     }
@@ -75,16 +75,16 @@ impl Board {
 }
 
 /// One who waits for a token; counted, so that a restarted actor knows.
-pub(super) struct Waiting<'a>(&'a AtomicUsize);
+pub(super) struct TokenWaiter<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> TokenWaiter<'a> {
     pub(super) fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for TokenWaiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -98,27 +98,27 @@ mod tests {
     fn a_token_and_a_failure_each_have_their_end() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let mut board = Board::default();
-        assert!(board.usable(now).is_none() && board.failing(now).is_none());
-        board.current = Some(Current {
+        let mut state = TokenState::default();
+        assert!(state.usable(now).is_none() && state.failing(now).is_none());
+        state.current = Some(CurrentToken {
             token: Arc::new(AccessToken::new("t", None)),
             id: 1,
             since: now,
             until: Some(later),
             renew: None,
         });
-        board.failure = Some(Failure {
+        state.failure = Some(FetchFailure {
             error: TokenError::new("down"),
             until: later,
         });
-        assert!(board.usable(now).is_some() && board.failing(now).is_some());
+        assert!(state.usable(now).is_some() && state.failing(now).is_some());
         // A time that was asked for is told by what is left of it.
-        board.failure = Some(Failure {
+        state.failure = Some(FetchFailure {
             error: TokenError::rate_limited(Duration::MAX),
             until: later,
         });
-        let told = board.failing(now).unwrap().retry_after();
+        let told = state.failing(now).unwrap().retry_after();
         assert_eq!(told, Some(Duration::from_secs(1)));
-        assert!(board.usable(later).is_none() && board.failing(later).is_none());
+        assert!(state.usable(later).is_none() && state.failing(later).is_none());
     }
 }

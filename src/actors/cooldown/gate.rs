@@ -9,14 +9,14 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::Turn;
+use super::SlowStartTurn;
 
 /// A call without an answer for this long counts as one that the platform took.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 /// A waiter's place: executions that were refused come first, then the order of
 /// arrival.
-pub(super) type Place = (Rank, u64);
+pub(super) type QueuePlace = (Rank, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
@@ -27,27 +27,27 @@ pub(crate) enum Rank {
 /// Closed during a cooldown. Then it gives out one turn, and each success makes room
 /// for one more beside the place that it leaves: twice as many in each round.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct CooldownGate {
     until: Instant,
     /// The number of the cooldown. Turns of an earlier one are worth nothing.
     round: u64,
     /// How many turns may be out.
     width: usize,
-    out: BTreeMap<u64, Out>,
-    queue: BTreeMap<Place, oneshot::Sender<Turn>>,
+    out: BTreeMap<u64, GrantedTurn>,
+    queue: BTreeMap<QueuePlace, oneshot::Sender<SlowStartTurn>>,
     /// The cooldown became longer, or was ended.
     changed: Arc<Notify>,
 }
 
 /// A turn that is out.
 #[derive(Debug)]
-struct Out {
+struct GrantedTurn {
     rank: Rank,
     since: Instant,
     sent: bool,
 }
 
-impl Gate {
+impl CooldownGate {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             until: now,
@@ -103,11 +103,11 @@ impl Gate {
         self.width > permits || (self.width > 1 && self.out.is_empty() && self.queue.is_empty())
     }
 
-    pub(super) fn enter(&mut self, place: Place, waiter: oneshot::Sender<Turn>) {
+    pub(super) fn enter(&mut self, place: QueuePlace, waiter: oneshot::Sender<SlowStartTurn>) {
         self.queue.insert(place, waiter);
     }
 
-    pub(super) fn leave(&mut self, place: Place) -> Option<oneshot::Sender<Turn>> {
+    pub(super) fn leave(&mut self, place: QueuePlace) -> Option<oneshot::Sender<SlowStartTurn>> {
         self.queue.remove(&place)
     }
 
@@ -124,7 +124,7 @@ impl Gate {
     pub(super) fn sent(&mut self, number: u64, round: u64, now: Instant) {
         // Its place may have gone to the next waiter meanwhile; the call counts.
         if round == self.round {
-            let out = Out {
+            let out = GrantedTurn {
                 rank: Rank::New,
                 since: now,
                 sent: true,
@@ -142,8 +142,8 @@ impl Gate {
 
     /// Gives the turns that are free to the first waiters. A turn that was not used
     /// for as long as `SILENCE` does not stand in the way any longer.
-    pub(super) fn advance(&mut self, now: Instant) -> Vec<(u64, oneshot::Sender<Turn>)> {
-        let silent = |out: &Out| out.since + SILENCE <= now;
+    pub(super) fn advance(&mut self, now: Instant) -> Vec<(u64, oneshot::Sender<SlowStartTurn>)> {
+        let silent = |out: &GrantedTurn| out.since + SILENCE <= now;
         let taken = self.out.values().filter(|out| out.sent && silent(out));
         self.width = self.width.saturating_add(taken.count());
         self.out.retain(|_, out| !silent(out));
@@ -159,7 +159,9 @@ impl Gate {
     }
 
     /// All waiters, where the gate goes away.
-    pub(super) fn into_waiters(self) -> impl Iterator<Item = (u64, oneshot::Sender<Turn>)> {
+    pub(super) fn into_waiters(
+        self,
+    ) -> impl Iterator<Item = (u64, oneshot::Sender<SlowStartTurn>)> {
         let waiters = self.queue.into_iter();
         waiters.map(|((_, number), waiter)| (number, waiter))
     }
@@ -182,8 +184,8 @@ impl Gate {
             && (rank == Rank::Refused || out.all(|out| out.sent || out.rank == Rank::New))
     }
 
-    fn take(&mut self, (rank, number): Place, now: Instant) {
-        let out = Out {
+    fn take(&mut self, (rank, number): QueuePlace, now: Instant) {
+        let out = GrantedTurn {
             rank,
             since: now,
             sent: false,
@@ -198,14 +200,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn numbers(granted: Vec<(u64, oneshot::Sender<Turn>)>) -> Vec<u64> {
+    fn numbers(granted: Vec<(u64, oneshot::Sender<SlowStartTurn>)>) -> Vec<u64> {
         granted.into_iter().map(|(number, _)| number).collect()
     }
 
     /// A gate after its cooldown, with this many waiters.
-    fn open(waiters: u64) -> (Gate, Instant) {
+    fn open(waiters: u64) -> (CooldownGate, Instant) {
         let now = Instant::now();
-        let mut gate = Gate::new(now);
+        let mut gate = CooldownGate::new(now);
         gate.close(now, 1);
         for number in 0..waiters {
             gate.enter((Rank::New, number), oneshot::channel().0);

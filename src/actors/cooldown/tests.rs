@@ -8,62 +8,62 @@ use tokio::time::{advance, sleep};
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-type Passing<'a> = Pin<Box<dyn Future<Output = (Duration, Result<HoldPass, Duration>)> + 'a>>;
+type Passing<'a> = Pin<Box<dyn Future<Output = (Duration, Result<CooldownPass, Duration>)> + 'a>>;
 
 fn action(name: &str) -> ActionId {
     name.parse().unwrap()
 }
 
 /// A waiter in its queue.
-fn waiting<'a>(hold: &'a Arc<Hold>, action: &'a ActionId, rank: Rank) -> Passing<'a> {
-    let mut passing: Passing<'a> = Box::pin(hold.pass(action, rank, HOUR));
+fn waiting<'a>(cooldowns: &'a Arc<Cooldowns>, action: &'a ActionId, rank: Rank) -> Passing<'a> {
+    let mut passing: Passing<'a> = Box::pin(cooldowns.pass(action, rank, HOUR));
     assert!(passing.as_mut().now_or_never().is_none());
     passing
 }
 
-fn passed(passing: &mut Passing<'_>) -> Option<HoldPass> {
+fn passed(passing: &mut Passing<'_>) -> Option<CooldownPass> {
     let (_, pass) = passing.as_mut().now_or_never()?;
     Some(pass.unwrap())
 }
 
 #[tokio::test(start_paused = true)]
 async fn longer_cooldown_stays() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
-    assert!(hold.try_pass(&action).is_some());
-    hold.close(None, 10 * SECOND);
-    hold.close(None, SECOND);
+    assert!(cooldowns.try_pass(&action).is_some());
+    cooldowns.close(None, 10 * SECOND);
+    cooldowns.close(None, SECOND);
     assert_eq!(
-        (hold.left(), hold.left_for(&action)),
+        (cooldowns.left(), cooldowns.left_for(&action)),
         (10 * SECOND, 10 * SECOND)
     );
-    assert!(hold.try_pass(&action).is_none());
+    assert!(cooldowns.try_pass(&action).is_none());
     let start = Instant::now();
-    let (cooled, pass) = hold.pass(&action, Rank::New, HOUR).await;
+    let (cooled, pass) = cooldowns.pass(&action, Rank::New, HOUR).await;
     assert_eq!((cooled, start.elapsed()), (10 * SECOND, 10 * SECOND));
     pass.unwrap().succeeded();
-    assert!(hold.lock().is_open(&action), "nothing is left of it");
+    assert!(cooldowns.lock().is_open(&action), "nothing is left of it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn relayed_limit_holds_its_action_only() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let (held, other) = (action("custom_-_1"), action("custom_-_2"));
-    hold.close(Some(&held), 5 * SECOND);
-    assert!(hold.try_pass(&held).is_none() && hold.try_pass(&other).is_some());
+    cooldowns.close(Some(&held), 5 * SECOND);
+    assert!(cooldowns.try_pass(&held).is_none() && cooldowns.try_pass(&other).is_some());
     assert_eq!(
-        (hold.left(), hold.left_for(&held)),
+        (cooldowns.left(), cooldowns.left_for(&held)),
         (Duration::ZERO, 5 * SECOND)
     );
     // Both gates have to open.
-    hold.close(None, 7 * SECOND);
+    cooldowns.close(None, 7 * SECOND);
     let start = Instant::now();
-    let pass = hold.pass(&held, Rank::New, HOUR).await.1.unwrap();
+    let pass = cooldowns.pass(&held, Rank::New, HOUR).await.1.unwrap();
     assert_eq!((pass.turns.len(), start.elapsed()), (2, 7 * SECOND));
     // The first gate closes while the second one is waited for.
-    let mut next = waiting(&hold, &other, Rank::New);
-    let mut again = waiting(&hold, &held, Rank::New);
-    hold.close(Some(&held), 5 * SECOND);
+    let mut next = waiting(&cooldowns, &other, Rank::New);
+    let mut again = waiting(&cooldowns, &held, Rank::New);
+    cooldowns.close(Some(&held), 5 * SECOND);
     pass.succeeded();
     assert!(passed(&mut next).is_some() && passed(&mut again).is_none());
     sleep(5 * SECOND).await;
@@ -75,41 +75,43 @@ async fn relayed_limit_holds_its_action_only() {
 /// somebody waits for: the wait then counts for nothing.
 #[tokio::test(start_paused = true)]
 async fn cooldowns_of_actions_are_bounded() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let name = |n: usize| action(&n.to_string());
     let last = 5 * MAX_ACTIONS;
-    hold.close(Some(&name(0)), SECOND);
+    cooldowns.close(Some(&name(0)), SECOND);
     let first = name(0);
-    let mut first = waiting(&hold, &first, Rank::New);
+    let mut first = waiting(&cooldowns, &first, Rank::New);
     for n in 1..=last {
-        hold.close(Some(&name(n)), SECOND * (n as u32 + 1));
-        assert!(hold.lock().actions.len() <= MAX_ACTIONS);
+        cooldowns.close(Some(&name(n)), SECOND * (n as u32 + 1));
+        assert!(cooldowns.lock().actions.len() <= MAX_ACTIONS);
     }
     assert!(passed(&mut first).is_none(), "it is waited for");
     // The longest stay beside it.
-    assert!(hold.try_pass(&name(last)).is_none());
-    assert!(hold.try_pass(&name(last + 2 - MAX_ACTIONS)).is_none());
-    assert!(hold.try_pass(&name(last + 1 - MAX_ACTIONS)).is_some());
+    assert!(cooldowns.try_pass(&name(last)).is_none());
+    assert!(cooldowns.try_pass(&name(last + 2 - MAX_ACTIONS)).is_none());
+    assert!(cooldowns.try_pass(&name(last + 1 - MAX_ACTIONS)).is_some());
     // A full map forgets what is over.
     advance(SECOND * (last as u32 + 1)).await;
     assert!(passed(&mut first).is_some());
-    hold.close(Some(&name(last + 1)), SECOND);
-    assert_eq!(hold.lock().actions.len(), 1);
+    cooldowns.close(Some(&name(last + 1)), SECOND);
+    assert_eq!(cooldowns.lock().actions.len(), 1);
 }
 
 /// Red where all come at the end of the cooldown, and where a turn is lost with its
 /// holder: the others then never come.
 #[tokio::test(start_paused = true)]
 async fn turns_go_back_however_their_holders_end() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
-    hold.close(None, SECOND);
-    let mut queue: Vec<_> = (0..4).map(|_| waiting(&hold, &action, Rank::New)).collect();
-    let mut refused = waiting(&hold, &action, Rank::Refused);
+    cooldowns.close(None, SECOND);
+    let mut queue: Vec<_> = (0..4)
+        .map(|_| waiting(&cooldowns, &action, Rank::New))
+        .collect();
+    let mut refused = waiting(&cooldowns, &action, Rank::Refused);
     advance(SECOND).await;
     let first = passed(&mut refused).expect("what was refused goes first");
     assert!(queue.iter_mut().all(|next| passed(next).is_none()));
-    assert!(hold.try_pass(&action).is_none(), "it overtakes nobody");
+    assert!(cooldowns.try_pass(&action).is_none(), "it overtakes nobody");
     // Unused, in a future that is dropped, in a channel, in a task that is killed.
     drop(first);
     let second = passed(&mut queue[0]).unwrap();
@@ -125,71 +127,71 @@ async fn turns_go_back_however_their_holders_end() {
     let last = passed(&mut queue[1]).unwrap();
     last.sent();
     last.succeeded();
-    assert!(hold.lock().is_open(&action));
+    assert!(cooldowns.lock().is_open(&action));
 }
 
 #[tokio::test(start_paused = true)]
 async fn silent_call_lets_two_follow() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
-    hold.close(None, SECOND);
-    let silent = hold.pass(&action, Rank::New, HOUR).await.1.unwrap();
+    cooldowns.close(None, SECOND);
+    let silent = cooldowns.pass(&action, Rank::New, HOUR).await.1.unwrap();
     sleep(SECOND).await;
     silent.sent();
     let start = Instant::now();
     let two = async {
         tokio::join!(
-            hold.pass(&action, Rank::New, HOUR),
-            hold.pass(&action, Rank::New, HOUR)
+            cooldowns.pass(&action, Rank::New, HOUR),
+            cooldowns.pass(&action, Rank::New, HOUR)
         )
     };
     let ((cooled, one), (_, two)) = two.await;
     assert_eq!((cooled, start.elapsed()), (Duration::ZERO, gate::SILENCE));
-    let mut third = waiting(&hold, &action, Rank::New);
+    let mut third = waiting(&cooldowns, &action, Rank::New);
     drop((one, two, silent));
     assert!(passed(&mut third).is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn pass_of_the_time_before_is_not_accepted() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
-    let before = hold.try_pass(&action).unwrap();
-    assert!(hold.accepts(&before, &action));
-    hold.close(None, SECOND);
-    assert!(!hold.accepts(&before, &action));
-    let first = hold.pass(&action, Rank::New, HOUR).await.1.unwrap();
-    assert!(hold.accepts(&first, &action) && !hold.accepts(&before, &action));
-    hold.close(None, SECOND);
-    assert!(!hold.accepts(&first, &action));
+    let before = cooldowns.try_pass(&action).unwrap();
+    assert!(cooldowns.accepts(&before, &action));
+    cooldowns.close(None, SECOND);
+    assert!(!cooldowns.accepts(&before, &action));
+    let first = cooldowns.pass(&action, Rank::New, HOUR).await.1.unwrap();
+    assert!(cooldowns.accepts(&first, &action) && !cooldowns.accepts(&before, &action));
+    cooldowns.close(None, SECOND);
+    assert!(!cooldowns.accepts(&first, &action));
     // Its end is no success of the next cooldown's.
     first.succeeded();
-    let second = hold.pass(&action, Rank::New, HOUR).await.1.unwrap();
-    assert!(hold.try_pass(&action).is_none());
+    let second = cooldowns.pass(&action, Rank::New, HOUR).await.1.unwrap();
+    assert!(cooldowns.try_pass(&action).is_none());
     second.succeeded();
-    assert!(hold.try_pass(&action).is_some());
+    assert!(cooldowns.try_pass(&action).is_some());
 }
 
 /// The cooldown counts, the wait for a turn does not. Red where a cooldown that grows
 /// is noticed at its old end.
 #[tokio::test(start_paused = true)]
 async fn cooldown_beyond_the_budget_is_reported_at_once() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
-    hold.close(None, 5 * SECOND);
-    let pass = |budget| hold.pass(&action, Rank::New, budget);
+    cooldowns.close(None, 5 * SECOND);
+    let pass = |budget| cooldowns.pass(&action, Rank::New, budget);
     let (cooled, left) = pass(4 * SECOND).await;
     assert_eq!((cooled, left.unwrap_err()), (Duration::ZERO, 5 * SECOND));
     let start = Instant::now();
     let grows = async {
         sleep(2 * SECOND).await;
-        hold.close(None, 5 * SECOND);
+        cooldowns.close(None, 5 * SECOND);
     };
     let ((cooled, left), (longer, pass), ()) =
         tokio::join!(pass(6 * SECOND), pass(7 * SECOND), grows);
     assert_eq!((cooled, left.unwrap_err()), (2 * SECOND, 5 * SECOND));
     assert_eq!((longer, start.elapsed()), (7 * SECOND, 7 * SECOND));
-    let waits = hold.pass(&action, Rank::New, Duration::ZERO);
+    let waits = cooldowns.pass(&action, Rank::New, Duration::ZERO);
     let succeeds = async {
         sleep(SECOND).await;
         pass.unwrap().succeeded();
@@ -201,31 +203,31 @@ async fn cooldown_beyond_the_budget_is_reported_at_once() {
 /// Red where waiters are not woken: they then sleep on for the time that was named.
 #[tokio::test(start_paused = true)]
 async fn cooldown_that_is_ended_lets_one_go_at_once() {
-    let hold = Hold::new(50);
+    let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
-    hold.close(None, HOUR);
-    hold.close(Some(&action), HOUR);
+    cooldowns.close(None, HOUR);
+    cooldowns.close(Some(&action), HOUR);
     let start = Instant::now();
     let ends = async {
         sleep(SECOND).await;
-        hold.end();
+        cooldowns.end();
     };
     let (one, two, ()) = tokio::join!(
         async {
-            let pass = hold.pass(&action, Rank::New, HOUR).await.1.unwrap();
+            let pass = cooldowns.pass(&action, Rank::New, HOUR).await.1.unwrap();
             let at = start.elapsed();
             sleep(SECOND / 2).await;
             pass.succeeded();
             at
         },
         async {
-            let _pass = hold.pass(&action, Rank::New, HOUR).await.1.unwrap();
+            let _pass = cooldowns.pass(&action, Rank::New, HOUR).await.1.unwrap();
             start.elapsed()
         },
         ends
     );
     assert_eq!(
-        (one, two, hold.left()),
+        (one, two, cooldowns.left()),
         (SECOND, SECOND * 3 / 2, Duration::ZERO)
     );
 }

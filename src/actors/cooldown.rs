@@ -1,6 +1,6 @@
 //! What a 429 holds back: every execution after the platform's own, those of one
 //! action after a relayed one. A cooldown, then a slow start with one call first.
-//! Waiting here costs no attempt.
+//! QueuedWaiter here costs no attempt.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::request::ActionId;
 mod gate;
 
 pub(crate) use self::gate::Rank;
-use self::gate::{Gate, Place};
+use self::gate::{CooldownGate, QueuePlace};
 
 /// How many actions are held back at a time while nobody waits for them. Beyond it the
 /// cooldown that ends first is dropped: that action is refused once more. One that an
@@ -23,41 +23,41 @@ const MAX_ACTIONS: usize = 1_000;
 
 /// The cooldowns of one upstream.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct Cooldowns {
     /// A slow start that is wider holds nothing back.
     permits: usize,
     gates: Mutex<Gates>,
 }
 
-/// Whose gate: that of one action, or of all executions.
-type Whose<'a> = Option<&'a ActionId>;
+/// CooldownScope gate: that of one action, or of all executions.
+type CooldownScope<'a> = Option<&'a ActionId>;
 
 #[derive(Debug, Default)]
 struct Gates {
     /// Numbers cooldowns and turns.
     last: u64,
-    everybody: Option<Gate>,
-    actions: HashMap<ActionId, Gate>,
+    platform: Option<CooldownGate>,
+    actions: HashMap<ActionId, CooldownGate>,
 }
 
 /// The leave to send: a turn of each slow start that there is, mostly of none. Turns
 /// go back when it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct HoldPass {
-    turns: Vec<Turn>,
+pub(crate) struct CooldownPass {
+    turns: Vec<SlowStartTurn>,
 }
 
 /// A turn of a slow start.
 #[derive(Debug)]
-struct Turn {
-    hold: Arc<Hold>,
+struct SlowStartTurn {
+    cooldowns: Arc<Cooldowns>,
     action: Option<ActionId>,
     number: u64,
     round: u64,
 }
 
-impl Hold {
+impl Cooldowns {
     /// No cooldown yet, for an engine with so many permits.
     pub(crate) fn new(permits: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -67,13 +67,13 @@ impl Hold {
     }
 
     /// Begins a cooldown of all executions, or of one action's; a longer one stays.
-    pub(crate) fn close(self: &Arc<Self>, whose: Whose<'_>, wait: Duration) {
+    pub(crate) fn close(self: &Arc<Self>, scope: CooldownScope<'_>, wait: Duration) {
         let now = Instant::now();
         let grows = {
             let mut gates = self.lock();
             let round = gates.number();
-            let grows = gates.gate(whose, now).close(now + wait, round);
-            gates.drop_one(whose);
+            let grows = gates.gate(scope, now).close(now + wait, round);
+            gates.drop_one(scope);
             grows
         };
         if let Some(waiters) = grows {
@@ -92,7 +92,7 @@ impl Hold {
 
     /// How long every execution is held back from now.
     pub(crate) fn left(&self) -> Duration {
-        let until = self.lock().everybody.as_ref().map(Gate::until);
+        let until = self.lock().platform.as_ref().map(CooldownGate::until);
         until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
         })
@@ -100,7 +100,7 @@ impl Hold {
 
     /// How long this action is held back from now.
     pub(crate) fn left_for(&self, action: &ActionId) -> Duration {
-        let until = self.lock().actions.get(action).map(Gate::until);
+        let until = self.lock().actions.get(action).map(CooldownGate::until);
         let own = until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
         });
@@ -108,23 +108,23 @@ impl Hold {
     }
 
     /// A pass, where it can be had without waiting. Overtakes no waiter.
-    pub(crate) fn try_pass(self: &Arc<Self>, action: &ActionId) -> Option<HoldPass> {
+    pub(crate) fn try_pass(self: &Arc<Self>, action: &ActionId) -> Option<CooldownPass> {
         let mut turns = Vec::new();
         // What nearly always holds costs one look.
         if self.lock().is_open(action) {
-            return Some(HoldPass { turns });
+            return Some(CooldownPass { turns });
         }
-        for whose in [Some(action), None] {
-            let taken = self.change(whose, |gate, number, now| {
+        for scope in [Some(action), None] {
+            let taken = self.change(scope, |gate, number, now| {
                 (gate.try_take(number, now), number, gate.round())
             });
             match taken {
-                Some((true, number, round)) => turns.push(self.turn(whose, number, round)),
+                Some((true, number, round)) => turns.push(self.turn(scope, number, round)),
                 Some((false, ..)) => return None,
                 None => {}
             }
         }
-        Some(HoldPass { turns })
+        Some(CooldownPass { turns })
     }
 
     /// A pass, when cooldown and slow start allow it, and how much of the wait was
@@ -138,18 +138,18 @@ impl Hold {
         action: &ActionId,
         rank: Rank,
         budget: Duration,
-    ) -> (Duration, Result<HoldPass, Duration>) {
+    ) -> (Duration, Result<CooldownPass, Duration>) {
         let mut cooled = Duration::ZERO;
         loop {
             let mut turns = Vec::new();
             // The action's own gate first: that wait takes no turn of all executions.
-            for whose in [Some(action), None] {
-                match self.turn_of(whose, rank, budget, &mut cooled).await {
+            for scope in [Some(action), None] {
+                match self.turn_of(scope, rank, budget, &mut cooled).await {
                     Ok(turn) => turns.extend(turn),
                     Err(left) => return (cooled, Err(left)),
                 }
             }
-            let pass = HoldPass { turns };
+            let pass = CooldownPass { turns };
             // The first gate may have closed while the second was waited for.
             if self.accepts(&pass, action) {
                 return (cooled, Ok(pass));
@@ -158,13 +158,13 @@ impl Hold {
     }
 
     /// Whether nothing was held back since this pass was given out.
-    pub(crate) fn accepts(&self, pass: &HoldPass, action: &ActionId) -> bool {
+    pub(crate) fn accepts(&self, pass: &CooldownPass, action: &ActionId) -> bool {
         let mut gates = self.lock();
-        [Some(action), None].into_iter().all(|whose| {
-            let round = gates.get_mut(whose).map(|gate| gate.round());
+        [Some(action), None].into_iter().all(|scope| {
+            let round = gates.get_mut(scope).map(|gate| gate.round());
             let mut turns = pass.turns.iter();
             round.is_none_or(|round| {
-                turns.any(|turn| turn.round == round && turn.action.as_ref() == whose)
+                turns.any(|turn| turn.round == round && turn.action.as_ref() == scope)
             })
         })
     }
@@ -172,23 +172,23 @@ impl Hold {
     /// A turn of one gate; none where there is no gate.
     async fn turn_of(
         self: &Arc<Self>,
-        whose: Whose<'_>,
+        scope: CooldownScope<'_>,
         rank: Rank,
         budget: Duration,
         cooled: &mut Duration,
-    ) -> Result<Option<Turn>, Duration> {
-        let mut waiting: Option<Waiting<'_>> = None;
+    ) -> Result<Option<SlowStartTurn>, Duration> {
+        let mut waiting: Option<QueuedWaiter<'_>> = None;
         loop {
-            let look = self.change(whose, |gate, number, now| {
+            let look = self.change(scope, |gate, number, now| {
                 let left = gate.until().saturating_duration_since(now);
                 let too_long = *cooled + left > budget;
                 if waiting.is_none() && !too_long {
                     let (sender, granted) = oneshot::channel();
                     let place = (rank, number);
                     gate.enter(place, sender);
-                    waiting = Some(Waiting {
-                        hold: self,
-                        whose,
+                    waiting = Some(QueuedWaiter {
+                        cooldowns: self,
+                        scope,
                         place,
                         granted,
                     });
@@ -222,42 +222,42 @@ impl Hold {
     /// `change` gets a number that nothing else has, and the time.
     fn change<R>(
         self: &Arc<Self>,
-        whose: Whose<'_>,
-        change: impl FnOnce(&mut Gate, u64, Instant) -> R,
+        scope: CooldownScope<'_>,
+        change: impl FnOnce(&mut CooldownGate, u64, Instant) -> R,
     ) -> Option<R> {
         let now = Instant::now();
         let (result, round, granted, over) = {
             let mut gates = self.lock();
             let number = gates.number();
-            let gate = gates.get_mut(whose)?;
+            let gate = gates.get_mut(scope)?;
             let result = change(gate, number, now);
             let (round, granted) = (gate.round(), gate.advance(now));
             let over = gate.is_over(self.permits);
-            let over = if over { gates.remove(whose) } else { None };
+            let over = if over { gates.remove(scope) } else { None };
             (result, round, granted, over)
         };
-        self.grant(whose, round, granted);
-        let waiters = over.into_iter().flat_map(Gate::into_waiters);
-        self.grant(whose, round, waiters);
+        self.grant(scope, round, granted);
+        let waiters = over.into_iter().flat_map(CooldownGate::into_waiters);
+        self.grant(scope, round, waiters);
         Some(result)
     }
 
     /// The lock is free here: the turn of a waiter that has left comes back.
     fn grant(
         self: &Arc<Self>,
-        whose: Whose<'_>,
+        scope: CooldownScope<'_>,
         round: u64,
-        granted: impl IntoIterator<Item = (u64, oneshot::Sender<Turn>)>,
+        granted: impl IntoIterator<Item = (u64, oneshot::Sender<SlowStartTurn>)>,
     ) {
         for (number, waiter) in granted {
-            drop(waiter.send(self.turn(whose, number, round)));
+            drop(waiter.send(self.turn(scope, number, round)));
         }
     }
 
-    fn turn(self: &Arc<Self>, whose: Whose<'_>, number: u64, round: u64) -> Turn {
-        Turn {
-            hold: self.clone(),
-            action: whose.cloned(),
+    fn turn(self: &Arc<Self>, scope: CooldownScope<'_>, number: u64, round: u64) -> SlowStartTurn {
+        SlowStartTurn {
+            cooldowns: self.clone(),
+            action: scope.cloned(),
             number,
             round,
         }
@@ -276,31 +276,31 @@ impl Gates {
     }
 
     fn is_open(&self, action: &ActionId) -> bool {
-        self.everybody.is_none() && !self.actions.contains_key(action)
+        self.platform.is_none() && !self.actions.contains_key(action)
     }
 
-    fn get_mut(&mut self, whose: Whose<'_>) -> Option<&mut Gate> {
-        match whose {
-            None => self.everybody.as_mut(),
+    fn get_mut(&mut self, scope: CooldownScope<'_>) -> Option<&mut CooldownGate> {
+        match scope {
+            None => self.platform.as_mut(),
             Some(action) => self.actions.get_mut(action),
         }
     }
 
     /// The gate, made where there is none.
-    fn gate(&mut self, whose: Whose<'_>, now: Instant) -> &mut Gate {
-        let Some(action) = whose else {
-            return self.everybody.get_or_insert_with(|| Gate::new(now));
+    fn gate(&mut self, scope: CooldownScope<'_>, now: Instant) -> &mut CooldownGate {
+        let Some(action) = scope else {
+            return self.platform.get_or_insert_with(|| CooldownGate::new(now));
         };
         if self.actions.len() >= MAX_ACTIONS && !self.actions.contains_key(action) {
             self.actions.retain(|_, gate| !gate.is_idle(now));
         }
         let gate = self.actions.entry(action.clone());
-        gate.or_insert_with(|| Gate::new(now))
+        gate.or_insert_with(|| CooldownGate::new(now))
     }
 
     /// Drops the gate that opens first of those at which nobody waits, where there are
     /// too many. The one that has just closed is about to be waited at.
-    fn drop_one(&mut self, closed: Whose<'_>) {
+    fn drop_one(&mut self, closed: CooldownScope<'_>) {
         if self.actions.len() <= MAX_ACTIONS {
             return;
         }
@@ -312,19 +312,19 @@ impl Gates {
         }
     }
 
-    fn remove(&mut self, whose: Whose<'_>) -> Option<Gate> {
-        match whose {
-            None => self.everybody.take(),
+    fn remove(&mut self, scope: CooldownScope<'_>) -> Option<CooldownGate> {
+        match scope {
+            None => self.platform.take(),
             Some(action) => self.actions.remove(action),
         }
     }
 
-    fn all(&mut self) -> impl Iterator<Item = &mut Gate> {
-        self.everybody.iter_mut().chain(self.actions.values_mut())
+    fn all(&mut self) -> impl Iterator<Item = &mut CooldownGate> {
+        self.platform.iter_mut().chain(self.actions.values_mut())
     }
 }
 
-impl HoldPass {
+impl CooldownPass {
     /// The call leaves now.
     pub(crate) fn sent(&self) {
         for turn in &self.turns {
@@ -340,14 +340,15 @@ impl HoldPass {
     }
 }
 
-impl Turn {
-    fn change(&self, change: impl FnOnce(&mut Gate, Instant)) {
-        let whose = self.action.as_ref();
-        self.hold.change(whose, |gate, _, now| change(gate, now));
+impl SlowStartTurn {
+    fn change(&self, change: impl FnOnce(&mut CooldownGate, Instant)) {
+        let scope = self.action.as_ref();
+        self.cooldowns
+            .change(scope, |gate, _, now| change(gate, now));
     }
 }
 
-impl Drop for Turn {
+impl Drop for SlowStartTurn {
     fn drop(&mut self) {
         self.change(|gate, _| gate.put_back(self.number, false));
     }
@@ -355,18 +356,18 @@ impl Drop for Turn {
 
 /// A place in the queue of a gate. Its turn may be in the channel already when it is
 /// dropped, and goes back from there.
-struct Waiting<'a> {
-    hold: &'a Arc<Hold>,
-    whose: Whose<'a>,
-    place: Place,
-    granted: oneshot::Receiver<Turn>,
+struct QueuedWaiter<'a> {
+    cooldowns: &'a Arc<Cooldowns>,
+    scope: CooldownScope<'a>,
+    place: QueuePlace,
+    granted: oneshot::Receiver<SlowStartTurn>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedWaiter<'_> {
     fn drop(&mut self) {
         let left = self
-            .hold
-            .change(self.whose, |gate, _, _| gate.leave(self.place));
+            .cooldowns
+            .change(self.scope, |gate, _, _| gate.leave(self.place));
         // Outside of the lock: it holds the waiter's waker.
         drop(left);
     }
