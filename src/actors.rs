@@ -1,7 +1,7 @@
 //! The actor tree, told in the order in which a request meets it.
 //!
 //! `flights` admits a caller's request, on the caller's own task. The first request
-//! of its key begins a flight, whose [`Guard`](crate::flights::Guard) owes every
+//! of its key begins a flight, whose [`FlightGuard`](crate::flights::FlightGuard) owes every
 //! waiter an answer. The caller's task gives the guard to an execution actor that is
 //! idle; where none is, it sends the guard to the root, which spawns another one.
 //!

@@ -156,9 +156,9 @@ impl Engine {
         } = &*self.inner.shared;
         let backlog = backlog.now();
         Stats {
-            executions: flights.under_way(),
+            executions: flights.in_flight(),
             in_flight: permits.held().saturating_sub(backlog.limiter.executions),
-            waiting: flights.places_taken().saturating_sub(flights.under_way()),
+            waiting: flights.capacity_used().saturating_sub(flights.in_flight()),
             served_upstream: counts.served(Served::Upstream),
             served_joined: counts.served(Served::Joined),
             served_memory: counts.served(Served::Memory),

@@ -6,7 +6,7 @@
 //! A **flight** is one execution and everybody who waits for it. It stays in the
 //! table until the execution is settled, so that no second one of its key can
 //! begin in this process before; then its outcome takes its place for a while.
-//! Whoever runs the flight owns its [`Guard`], whose `Drop` answers everybody
+//! Whoever runs the flight owns its [`FlightGuard`], whose `Drop` answers everybody
 //! (I3).
 
 use std::hash::BuildHasherDefault;
@@ -32,11 +32,11 @@ mod recent;
 mod waiter;
 
 use self::flight::{Flight, Relation};
-pub(crate) use self::guard::Guard;
-use self::recent::{Queued, Recent, Recents};
+pub(crate) use self::guard::FlightGuard;
+use self::recent::{ExpiringOutcome, RecentOutcome, RecentOutcomes};
 pub(crate) use self::waiter::{Follower, Waiter};
 
-type Answer = Result<Reply, Error>;
+type FlightAnswer = Result<Reply, Error>;
 
 /// The bounds of the table.
 #[derive(Clone, Copy, Debug)]
@@ -52,24 +52,24 @@ pub(crate) struct Limits {
 /// The in-process table.
 #[derive(Debug)]
 pub(crate) struct Flights {
-    table: DashMap<IdempotencyKey, Slot, BuildHasherDefault<DigestHasher>>,
-    recents: Recents,
+    table: DashMap<IdempotencyKey, TableEntry, BuildHasherDefault<DigestHasher>>,
+    recents: RecentOutcomes,
     /// Flights that are not settled.
-    under_way: AtomicUsize,
+    in_flight: AtomicUsize,
     limits: Limits,
     on_duplicate: OnDuplicate,
     /// Part of every fingerprint.
     route: Arc<str>,
-    places: Arc<AtomicUsize>,
+    capacity_used: Arc<AtomicUsize>,
     closed: AtomicBool,
     meters: Arc<Meters>,
 }
 
 /// What the table holds of a key.
 #[derive(Debug)]
-enum Slot {
-    UnderWay(Arc<Flight>),
-    Recent(Arc<Recent>),
+enum TableEntry {
+    InFlight(Arc<Flight>),
+    Recent(Arc<RecentOutcome>),
 }
 
 /// How a request is admitted.
@@ -85,7 +85,7 @@ pub(crate) enum Admission {
     /// It is the first: run the flight, and wait.
     ///
     /// Boxed: the guard goes from hand to hand until its flight runs.
-    First(Waiter, Box<Guard>),
+    First(Waiter, Box<FlightGuard>),
 }
 
 impl Flights {
@@ -97,12 +97,12 @@ impl Flights {
     ) -> Arc<Self> {
         Arc::new(Self {
             table: DashMap::default(),
-            recents: Recents::new(limits.recent_bytes, limits.recent_ttl),
-            under_way: AtomicUsize::new(0),
+            recents: RecentOutcomes::new(limits.recent_bytes, limits.recent_ttl),
+            in_flight: AtomicUsize::new(0),
             limits,
             on_duplicate,
             route,
-            places: Arc::default(),
+            capacity_used: Arc::default(),
             closed: AtomicBool::new(false),
             meters,
         })
@@ -110,7 +110,10 @@ impl Flights {
 
     /// Admits a request: answers it from memory, lets it join its key's flight or
     /// wait for the end of that, or makes it the first of a new one.
-    pub(crate) fn admit(self: &Arc<Self>, request: &DataActionRequest) -> Result<Admission, Error> {
+    pub(crate) fn join_or_begin(
+        self: &Arc<Self>,
+        request: &DataActionRequest,
+    ) -> Result<Admission, Error> {
         let mut admission = self.find_or_begin(request)?;
         // Outside of the table's locks: a recorder is foreign code.
         match &mut admission {
@@ -143,10 +146,10 @@ impl Flights {
         {
             return admission;
         }
-        let (place, own) = (self.place()?, self.place()?);
+        let (capacity, own) = (self.acquire_capacity()?, self.acquire_capacity()?);
         let flight = Arc::new(Flight::new(fingerprint, request));
         if let Entry::Occupied(entry) = &entry
-            && let Slot::Recent(recent) = entry.get()
+            && let TableEntry::Recent(recent) = entry.get()
             && !recent.is_over()
         {
             // It may be another request's, whose key this one has.
@@ -155,8 +158,8 @@ impl Flights {
         let waiter = Waiter::first(flight.clone(), own);
         // The table's guard is held until the guard of the flight exists: nothing
         // in between can fail.
-        let _slot = entry.insert(Slot::UnderWay(flight.clone()));
-        let guard = Guard::new(self, flight, request, place);
+        let _slot = entry.insert(TableEntry::InFlight(flight.clone()));
+        let guard = FlightGuard::new(self, flight, request, capacity);
         Ok(Admission::First(waiter, Box::new(guard)))
     }
 
@@ -164,14 +167,14 @@ impl Flights {
     /// place among those who wait. `None` where it is the first.
     fn known(
         &self,
-        slot: &Slot,
+        slot: &TableEntry,
         key: IdempotencyKey,
         fingerprint: Fingerprint,
         request: &DataActionRequest,
     ) -> Option<Result<Admission, Error>> {
         match slot {
-            Slot::Recent(recent) => recent.reply(fingerprint).map(Admission::Recent).map(Ok),
-            Slot::UnderWay(flight) => Some(match flight.recent(fingerprint) {
+            TableEntry::Recent(recent) => recent.reply(fingerprint).map(Admission::Recent).map(Ok),
+            TableEntry::InFlight(flight) => Some(match flight.recent(fingerprint) {
                 Some(reply) => Ok(Admission::Recent(reply)),
                 None => self.wait_for(flight, key, fingerprint, request),
             }),
@@ -194,29 +197,29 @@ impl Flights {
         if self.on_duplicate == OnDuplicate::FailFast && !at_once {
             return Err(Error::InProgress { key });
         }
-        let place = self.place()?;
+        let capacity = self.acquire_capacity()?;
         if relation == Relation::Follows {
-            let follower = Follower::new(flight.clone(), fingerprint, place);
+            let follower = Follower::new(flight.clone(), fingerprint, capacity);
             return Ok(Admission::Follows(follower));
         }
         flight.progress().join(request);
-        Ok(Admission::Joined(Waiter::joined(flight.clone(), place)))
+        Ok(Admission::Joined(Waiter::joined(flight.clone(), capacity)))
     }
 
-    /// A flight is settled: its outcome takes its place, where one is to be kept.
+    /// A flight is settled: its outcome takes its capacity, where one is to be kept.
     fn settled(&self, key: IdempotencyKey) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let Entry::Occupied(mut entry) = self.table.entry(key) else {
             return;
         };
-        let Slot::UnderWay(flight) = entry.get() else {
+        let TableEntry::InFlight(flight) = entry.get() else {
             return;
         };
         let Some(recent) = flight.take_recent().filter(|_| !self.is_closed()) else {
             entry.remove();
             return;
         };
-        let _flight = entry.insert(Slot::Recent(recent.clone()));
+        let _flight = entry.insert(TableEntry::Recent(recent.clone()));
         drop(entry);
         self.recents.push(key, &recent);
         while let Some(excess) = self.recents.pop_excess() {
@@ -230,8 +233,8 @@ impl Flights {
     pub(crate) fn forget(&self, key: &IdempotencyKey) {
         if let Entry::Occupied(entry) = self.table.entry(*key) {
             match entry.get() {
-                Slot::UnderWay(flight) => flight.forget(),
-                Slot::Recent(recent) => {
+                TableEntry::InFlight(flight) => flight.forget(),
+                TableEntry::Recent(recent) => {
                     self.recents.remove(recent);
                     drop(entry.remove());
                 }
@@ -265,8 +268,9 @@ impl Flights {
         }
     }
 
-    fn remove_recent(&self, queued: Queued) {
-        let is_it = |slot: &Slot| matches!(slot, Slot::Recent(recent) if queued.is_of(recent));
+    fn remove_recent(&self, queued: ExpiringOutcome) {
+        let is_it =
+            |slot: &TableEntry| matches!(slot, TableEntry::Recent(recent) if queued.is_of(recent));
         self.table.remove_if(&queued.key, |_, slot| is_it(slot));
     }
 
@@ -275,7 +279,7 @@ impl Flights {
         self.closed.store(true, Ordering::SeqCst);
         self.recents.clear();
         self.table
-            .retain(|_, slot| matches!(slot, Slot::UnderWay(_)));
+            .retain(|_, slot| matches!(slot, TableEntry::InFlight(_)));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -283,13 +287,13 @@ impl Flights {
     }
 
     /// How many flights are not settled.
-    pub(crate) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Callers waiting plus executions not settled.
-    pub(crate) fn places_taken(&self) -> usize {
-        self.places.load(Ordering::Relaxed)
+    pub(crate) fn capacity_used(&self) -> usize {
+        self.capacity_used.load(Ordering::Relaxed)
     }
 
     /// The bound of these.
@@ -297,13 +301,13 @@ impl Flights {
         self.limits.max_waiting
     }
 
-    fn place(&self) -> Result<Place, Error> {
+    fn acquire_capacity(&self) -> Result<CapacityPermit, Error> {
         let limit = self.limits.max_waiting;
-        self.places
+        self.capacity_used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 (taken < limit).then_some(taken + 1)
             })
-            .map(|_| Place(self.places.clone()))
+            .map(|_| CapacityPermit(self.capacity_used.clone()))
             .map_err(|_| Error::Overloaded {
                 limit: "max_waiting",
             })
@@ -312,9 +316,9 @@ impl Flights {
 
 /// A place in `max_waiting`, free again when dropped.
 #[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
+struct CapacityPermit(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for CapacityPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -90,11 +90,11 @@ type Ticket = (Instant, u64);
 
 impl WaitList {
     /// One more waits, from now on until the result is dropped.
-    pub(crate) fn wait(&self, what: WaitFor) -> Waiting<'_> {
+    pub(crate) fn wait(&self, what: WaitFor) -> BacklogGuard<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let ticket = (Instant::now(), number);
         self.of(what).insert(ticket);
-        Waiting {
+        BacklogGuard {
             list: self,
             what,
             ticket,
@@ -132,13 +132,13 @@ impl WaitList {
 
 /// One who waits.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a> {
+pub(crate) struct BacklogGuard<'a> {
     list: &'a WaitList,
     what: WaitFor,
     ticket: Ticket,
 }
 
-impl Waiting<'_> {
+impl BacklogGuard<'_> {
     /// Waits for something else now, and still since the same moment.
     pub(crate) fn goes_on(&mut self, what: WaitFor) {
         self.list.of(self.what).remove(&self.ticket);
@@ -147,7 +147,7 @@ impl Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for BacklogGuard<'_> {
     fn drop(&mut self) {
         self.list.of(self.what).remove(&self.ticket);
     }

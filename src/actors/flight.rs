@@ -13,7 +13,7 @@ use super::finish::finish;
 use super::shared::Shared;
 use crate::error::Error;
 use crate::execution::Progress;
-use crate::flights::Guard;
+use crate::flights::FlightGuard;
 use crate::key::IdempotencyKey;
 
 mod driver;
@@ -22,7 +22,7 @@ mod retry;
 
 /// A flight and what it takes to run it.
 pub(crate) struct Job {
-    pub guard: Box<Guard>,
+    pub guard: Box<FlightGuard>,
     pub shared: Arc<Shared>,
 }
 

@@ -74,9 +74,9 @@ impl Permits {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves its place; a permit on its way goes to the next.
+    /// A dropped future leaves the queue; a permit on its way goes to the next.
     pub(crate) async fn acquire(self: &Arc<Self>, action: &ActionId) -> Permit {
-        let mut place = {
+        let mut waiter = {
             let mut table = self.lock();
             if table.take(action, self.per_action) {
                 drop(table);
@@ -87,14 +87,14 @@ impl Permits {
             let share = table.actions.entry(action.clone()).or_default();
             share.waiters.insert(number, sender);
             table.line_up(action, self.per_action);
-            Place {
+            PermitWaiter {
                 permits: self,
                 action,
                 number,
                 granted,
             }
         };
-        let granted = (&mut place.granted).await;
+        let granted = (&mut waiter.granted).await;
         granted.expect("a waiter stays in the table until it is served or leaves")
     }
 
@@ -200,16 +200,16 @@ impl Drop for Permit {
     }
 }
 
-/// A place in an action's queue. Its permit may be in the channel already when
+/// A waiter in an action's queue. Its permit may be in the channel already when
 /// it is dropped, and is then given back from there.
-struct Place<'a> {
+struct PermitWaiter<'a> {
     permits: &'a Arc<Permits>,
     action: &'a ActionId,
     number: u64,
     granted: oneshot::Receiver<Permit>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for PermitWaiter<'_> {
     fn drop(&mut self) {
         let left = {
             let mut table = self.permits.lock();

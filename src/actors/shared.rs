@@ -131,7 +131,7 @@ impl Shared {
             return Err(Error::invalid_request("payload", reason));
         }
         self.unmatched.log(request);
-        let admission = self.flights.admit(request)?;
+        let admission = self.flights.join_or_begin(request)?;
         telemetry::contained(|| match &admission {
             Admission::First(_, guard) => guard.begin(&self.namespace),
             Admission::Joined(waiter) => waiter.link(),

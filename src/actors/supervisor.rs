@@ -20,7 +20,7 @@ use super::ports::Ports;
 use super::shared::Shared;
 use super::token::Restarts;
 use super::watcher;
-use crate::flights::{Flights, Guard};
+use crate::flights::{FlightGuard, Flights};
 use crate::telemetry;
 
 mod message;
@@ -199,7 +199,7 @@ impl Actor for Supervisor {
 
 impl State {
     /// Runs a flight by an actor that has become idle since, or by a new one.
-    async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Box<Guard>) {
+    async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Box<FlightGuard>) {
         let key = guard.key();
         let shared = self.shared.clone();
         let Err(job) = self.shared.idle.run(Job { guard, shared }) else {
@@ -328,7 +328,7 @@ impl State {
             watcher.kill();
         }
         // All of them end by themselves, but for those that are cut off.
-        let finished = self.shared.flights.under_way();
+        let finished = self.shared.flights.in_flight();
         let closing = Drained {
             finished,
             cut_off: 0,
@@ -348,7 +348,7 @@ impl State {
         if !self.cut {
             self.cut = true;
             let closing = self.closing.get_or_insert_default();
-            closing.cut_off = self.shared.flights.under_way();
+            closing.cut_off = self.shared.flights.in_flight();
             closing.finished = closing.finished.saturating_sub(closing.cut_off);
             self.shared.cut.post(|cut| *cut = true);
         }

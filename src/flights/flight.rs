@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tracing::span::Id;
 
-use super::Answer;
-use super::recent::Recent;
+use super::FlightAnswer;
+use super::recent::RecentOutcome;
 use crate::error::{Error, StoreError};
 use crate::execution::Progress;
 use crate::key::Fingerprint;
@@ -23,7 +23,7 @@ pub(super) struct Flight {
     answer: OnceLock<Answered>,
     /// Wakes those who wait for the answer, once it is there.
     answered: Notify,
-    state: Mutex<State>,
+    state: Mutex<FlightState>,
     /// Wakes those who wait for the flight to get out of their way.
     moved: Notify,
     /// Of its span; set once the first caller has left the table. A link that
@@ -33,7 +33,7 @@ pub(super) struct Flight {
 
 #[derive(Debug)]
 struct Answered {
-    answer: Answer,
+    answer: FlightAnswer,
     /// Whether it holds for whoever asks now: an outcome, or that the key is
     /// indeterminate. Anything else says only how this execution went.
     holds: bool,
@@ -41,7 +41,7 @@ struct Answered {
 
 /// What is known of a flight besides its answer.
 #[derive(Debug, Default)]
-struct State {
+struct FlightState {
     /// The store said that the key is this request's; until then the flight's
     /// fingerprint is a claim, which decides nothing for others.
     confirmed: bool,
@@ -49,7 +49,7 @@ struct State {
     forgotten: bool,
     /// What memory has of the key: of this flight, once it is answered, and of an
     /// earlier one until then.
-    recent: Option<Arc<Recent>>,
+    recent: Option<Arc<RecentOutcome>>,
     /// How often finishing its record failed, and how the last time.
     failures: usize,
     failure: Option<StoreError>,
@@ -99,7 +99,7 @@ impl Flight {
         self.relation_in(&self.state(), fingerprint)
     }
 
-    fn relation_in(&self, state: &State, fingerprint: Fingerprint) -> Relation {
+    fn relation_in(&self, state: &FlightState, fingerprint: Fingerprint) -> Relation {
         let holds = self.answer.get().is_none_or(|answered| answered.holds);
         match (self.fingerprint == fingerprint, holds && !state.forgotten) {
             (_, false) => Relation::Follows,
@@ -118,7 +118,7 @@ impl Flight {
     }
 
     /// Gives the answer; only the first counts.
-    pub(super) fn set_answer(&self, answer: Answer) {
+    pub(super) fn set_answer(&self, answer: FlightAnswer) {
         let holds = match &answer {
             // An outcome that is known and not recorded yet will be.
             Ok(reply) => reply.recorded() || self.progress.is_executed(),
@@ -130,7 +130,7 @@ impl Flight {
         }
     }
 
-    pub(super) fn answer(&self) -> Option<&Answer> {
+    pub(super) fn answer(&self) -> Option<&FlightAnswer> {
         self.answer.get().map(|answered| &answered.answer)
     }
 
@@ -139,7 +139,7 @@ impl Flight {
     }
 
     /// Waits for the answer.
-    pub(super) async fn answered(&self) -> &Answer {
+    pub(super) async fn answered(&self) -> &FlightAnswer {
         loop {
             // Before the look: an answer that comes in between wakes it, too.
             let answered = self.answered.notified();
@@ -156,14 +156,14 @@ impl Flight {
     }
 
     /// Keeps this of the answer in memory.
-    pub(super) fn remember(&self, recent: Arc<Recent>) {
+    pub(super) fn remember(&self, recent: Arc<RecentOutcome>) {
         let mut state = self.state();
         if !state.forgotten {
             state.recent = Some(recent);
         }
     }
 
-    pub(super) fn take_recent(&self) -> Option<Arc<Recent>> {
+    pub(super) fn take_recent(&self) -> Option<Arc<RecentOutcome>> {
         self.state().recent.take()
     }
 
@@ -225,7 +225,7 @@ impl Flight {
         Some(Err(Error::StoreUnavailable { source }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FlightState> {
         // Its parts change by themselves, so a panic leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

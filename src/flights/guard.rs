@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::flight::Flight;
-use super::{Answer, Flights, Place};
+use super::{CapacityPermit, FlightAnswer, Flights};
 use crate::error::{Error, StoreError};
 use crate::execution::Progress;
 use crate::key::{Fingerprint, IdempotencyKey, Namespace};
@@ -19,7 +19,7 @@ use crate::telemetry::{self, GaugeGuard, Meters};
 
 /// The right to run a flight, and the duty to answer it.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct FlightGuard {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
     request: DataActionRequest,
@@ -27,26 +27,26 @@ pub(crate) struct Guard {
     span: Mutex<Span>,
     /// When its first caller came; until the answer.
     begun: Mutex<Option<Instant>>,
-    place: Option<Place>,
+    capacity: Option<CapacityPermit>,
     raised: Option<GaugeGuard>,
 }
 
-impl Guard {
+impl FlightGuard {
     /// Of a flight that has just come into the table.
     pub(super) fn new(
         flights: &Arc<Flights>,
         flight: Arc<Flight>,
         request: &DataActionRequest,
-        place: Place,
+        capacity: CapacityPermit,
     ) -> Self {
-        flights.under_way.fetch_add(1, Ordering::Relaxed);
+        flights.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
             flights: flights.clone(),
             flight,
             request: request.clone(),
             span: Mutex::new(Span::none()),
             begun: Mutex::new(Some(Instant::now())),
-            place: Some(place),
+            capacity: Some(capacity),
             raised: None,
         }
     }
@@ -105,12 +105,12 @@ impl Guard {
     /// Answers everybody who waits, and where the answer holds for them those who
     /// join until the flight is settled; only the first answer counts. `left` is
     /// for how long the store replays it, zero where that is not known.
-    pub(crate) fn answer(&self, answer: Answer, left: Duration) {
+    pub(crate) fn answer(&self, answer: FlightAnswer, left: Duration) {
         self.publish(&answer, left);
         self.end_span(&answer);
     }
 
-    fn publish(&self, answer: &Answer, left: Duration) {
+    fn publish(&self, answer: &FlightAnswer, left: Duration) {
         if let Ok(reply) = answer {
             self.remember(reply, left);
         }
@@ -119,7 +119,7 @@ impl Guard {
 
     /// After the answer: what a subscriber does keeps nobody waiting. Only the
     /// first answer finds a span.
-    fn end_span(&self, answer: &Answer) {
+    fn end_span(&self, answer: &FlightAnswer) {
         let span = std::mem::replace(&mut *self.lock(), Span::none());
         let begun = self
             .begun
@@ -168,7 +168,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for FlightGuard {
     fn drop(&mut self) {
         let crashed = (!self.flight.is_answered()).then(|| {
             Err(if self.flights.is_closed() {
@@ -182,7 +182,7 @@ impl Drop for Guard {
         }
         self.flights.settled(self.key());
         // For whoever begins the next flight of the key.
-        drop(self.place.take());
+        drop(self.capacity.take());
         self.flight.finish();
         // Last: should a subscriber panic, nothing is left over.
         if let Some(answer) = &crashed {

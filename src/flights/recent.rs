@@ -14,17 +14,17 @@ use crate::outcome::{Reply, Served, StoredBody};
 
 /// An outcome that was answered lately.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct RecentOutcome {
     reply: Reply,
     fingerprint: Fingerprint,
-    turn: Turn,
+    order: ExpiryOrder,
 }
 
 /// When an outcome goes, and a number that no other one has. By tokio's clock:
 /// never past what the store would say.
-type Turn = (Instant, u64);
+type ExpiryOrder = (Instant, u64);
 
-impl Recent {
+impl RecentOutcome {
     /// The reply to a request with this fingerprint, while its time is not over.
     /// Memory refuses nobody: another process may have forgotten the outcome, and
     /// the key may be another request's by now.
@@ -34,7 +34,7 @@ impl Recent {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        Instant::now() >= self.turn.0
+        Instant::now() >= self.order.0
     }
 
     /// What it weighs in memory, in bytes.
@@ -47,56 +47,56 @@ impl Recent {
 /// The recent outcomes in the order in which they go: those first whose time is
 /// over first.
 #[derive(Debug)]
-pub(super) struct Recents {
+pub(super) struct RecentOutcomes {
     /// The weight of all of them, in bytes; 0 keeps none.
     limit: u64,
     ttl: Duration,
-    line: Mutex<Line>,
+    queue: Mutex<ExpiryQueue>,
     /// Wakes who waits for the first one to go: it is another one now.
     sooner: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Line {
-    queued: BTreeMap<Turn, (IdempotencyKey, u64)>,
+struct ExpiryQueue {
+    queued: BTreeMap<ExpiryOrder, (IdempotencyKey, u64)>,
     weight: u64,
     number: u64,
 }
 
-impl Line {
-    fn remove(&mut self, turn: Turn) -> Option<Queued> {
-        let (key, weight) = self.queued.remove(&turn)?;
+impl ExpiryQueue {
+    fn remove(&mut self, order: ExpiryOrder) -> Option<ExpiringOutcome> {
+        let (key, weight) = self.queued.remove(&order)?;
         self.weight -= weight;
-        Some(Queued { key, turn })
+        Some(ExpiringOutcome { key, order })
     }
 
-    fn first(&self) -> Option<Turn> {
-        self.queued.first_key_value().map(|(turn, _)| *turn)
+    fn first(&self) -> Option<ExpiryOrder> {
+        self.queued.first_key_value().map(|(order, _)| *order)
     }
 }
 
-/// An outcome that has left the line, and has to leave the table.
+/// An outcome that has left the queue, and has to leave the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Queued {
+pub(super) struct ExpiringOutcome {
     pub(super) key: IdempotencyKey,
-    turn: Turn,
+    order: ExpiryOrder,
 }
 
-impl Queued {
+impl ExpiringOutcome {
     /// Not a later one of its key.
-    pub(super) fn is_of(&self, recent: &Recent) -> bool {
-        self.turn == recent.turn
+    pub(super) fn is_of(&self, recent: &RecentOutcome) -> bool {
+        self.order == recent.order
     }
 }
 
-impl Recents {
+impl RecentOutcomes {
     /// Room for outcomes of so many bytes, each for `ttl` at most.
     pub(super) fn new(limit: u64, ttl: Duration) -> Self {
-        let (line, sooner) = (Mutex::default(), Notify::new());
+        let (queue, sooner) = (Mutex::default(), Notify::new());
         Self {
             limit,
             ttl,
-            line,
+            queue,
             sooner,
         }
     }
@@ -108,7 +108,7 @@ impl Recents {
         reply: &Reply,
         fingerprint: Fingerprint,
         left: Duration,
-    ) -> Option<Recent> {
+    ) -> Option<RecentOutcome> {
         let ttl = self.ttl.min(left);
         if self.limit == 0
             || ttl.is_zero()
@@ -118,54 +118,56 @@ impl Recents {
             return None;
         }
         let number = {
-            let mut line = self.lock();
-            line.number += 1;
-            line.number
+            let mut queue = self.lock();
+            queue.number += 1;
+            queue.number
         };
-        let recent = Recent {
+        let recent = RecentOutcome {
             reply: reply.clone().replayable(),
             fingerprint,
-            turn: (Instant::now() + ttl, number),
+            order: (Instant::now() + ttl, number),
         };
         (recent.weight() <= self.limit).then_some(recent)
     }
 
     /// An outcome comes into the table.
-    pub(super) fn push(&self, key: IdempotencyKey, recent: &Recent) {
+    pub(super) fn push(&self, key: IdempotencyKey, recent: &RecentOutcome) {
         let weight = recent.weight();
-        let mut line = self.lock();
-        if line.queued.insert(recent.turn, (key, weight)).is_none() {
-            line.weight += weight;
+        let mut queue = self.lock();
+        if queue.queued.insert(recent.order, (key, weight)).is_none() {
+            queue.weight += weight;
         }
-        if line.first() == Some(recent.turn) {
+        if queue.first() == Some(recent.order) {
             self.sooner.notify_one();
         }
     }
 
     /// An outcome has left the table.
-    pub(super) fn remove(&self, recent: &Recent) {
-        self.lock().remove(recent.turn);
+    pub(super) fn remove(&self, recent: &RecentOutcome) {
+        self.lock().remove(recent.order);
     }
 
     /// All outcomes have left the table.
     pub(super) fn clear(&self) {
-        let mut line = self.lock();
-        line.queued = BTreeMap::new();
-        line.weight = 0;
+        let mut queue = self.lock();
+        queue.queued = BTreeMap::new();
+        queue.weight = 0;
     }
 
     /// Whose outcome has to leave the table since there is not room for all.
-    pub(super) fn pop_excess(&self) -> Option<Queued> {
-        let mut line = self.lock();
-        let first = line.first().filter(|_| line.weight > self.limit)?;
-        line.remove(first)
+    pub(super) fn pop_excess(&self) -> Option<ExpiringOutcome> {
+        let mut queue = self.lock();
+        let first = queue.first().filter(|_| queue.weight > self.limit)?;
+        queue.remove(first)
     }
 
     /// Whose outcome has to leave the table since its time is over.
-    pub(super) fn pop_expired(&self) -> Option<Queued> {
-        let mut line = self.lock();
-        let first = line.first().filter(|(until, _)| *until <= Instant::now())?;
-        line.remove(first)
+    pub(super) fn pop_expired(&self) -> Option<ExpiringOutcome> {
+        let mut queue = self.lock();
+        let first = queue
+            .first()
+            .filter(|(until, _)| *until <= Instant::now())?;
+        queue.remove(first)
     }
 
     /// Waits until the time of an outcome is over.
@@ -189,10 +191,10 @@ impl Recents {
         self.lock().weight
     }
 
-    fn lock(&self) -> MutexGuard<'_, Line> {
-        // Between two changes of a line nothing can panic but a failed
+    fn lock(&self) -> MutexGuard<'_, ExpiryQueue> {
+        // Between two changes of a queue nothing can panic but a failed
         // allocation, which aborts.
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -208,7 +210,7 @@ mod tests {
         IdempotencyKey::from_bytes([n; 32])
     }
 
-    fn push(recents: &Recents, n: u8, ttl: Duration) -> Option<Recent> {
+    fn push(recents: &RecentOutcomes, n: u8, ttl: Duration) -> Option<RecentOutcome> {
         let outcome = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "{}");
         let reply = Reply::new(key(n), outcome.into(), Served::Upstream);
         let recent = recents.take(&reply, Fingerprint::from_bytes([0; 32]), ttl)?;
@@ -216,30 +218,30 @@ mod tests {
         Some(recent)
     }
 
-    fn all(pop: impl FnMut() -> Option<Queued>) -> Vec<IdempotencyKey> {
+    fn all(pop: impl FnMut() -> Option<ExpiringOutcome>) -> Vec<IdempotencyKey> {
         std::iter::from_fn(pop).map(|queued| queued.key).collect()
     }
 
     /// I9. Red without the comparison of the weight.
     #[tokio::test(start_paused = true)]
     async fn of_more_outcomes_than_fit_the_oldest_go() {
-        let recents = Recents::new(3 * 600, 60 * SECOND);
+        let recents = RecentOutcomes::new(3 * 600, 60 * SECOND);
         for n in 0..5 {
             push(&recents, n, SECOND).unwrap();
         }
         assert_eq!(all(|| recents.pop_excess()), [key(0), key(1)]);
         assert_eq!(all(|| recents.pop_expired()), []);
         // Nobody goes for what would not fit alone.
-        let small = Recents::new(100, 60 * SECOND);
+        let small = RecentOutcomes::new(100, 60 * SECOND);
         assert!(push(&small, 0, SECOND).is_none());
-        assert!(push(&Recents::new(0, SECOND), 0, SECOND).is_none());
+        assert!(push(&RecentOutcomes::new(0, SECOND), 0, SECOND).is_none());
     }
 
     /// Red without either comparison: what the store does not replay whole is not
     /// replayed from memory.
     #[tokio::test(start_paused = true)]
     async fn only_what_is_recorded_whole_is_kept() {
-        let recents = Recents::new(1 << 20, SECOND);
+        let recents = RecentOutcomes::new(1 << 20, SECOND);
         let outcome = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "{}");
         let reply = Reply::new(key(0), outcome.into(), Served::Upstream);
         let is_kept = |reply: Reply| {
@@ -258,7 +260,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_outcome_is_given_past_its_time() {
-        let recents = Recents::new(1 << 20, 10 * SECOND);
+        let recents = RecentOutcomes::new(1 << 20, 10 * SECOND);
         let fingerprint = Fingerprint::from_bytes([0; 32]);
         assert!(push(&recents, 0, Duration::ZERO).is_none());
         let short = push(&recents, 1, SECOND).unwrap();

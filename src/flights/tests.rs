@@ -29,14 +29,14 @@ fn request(n: usize) -> DataActionRequest {
     DataActionRequest::new("refund", n.to_string()).unwrap()
 }
 
-fn first(flights: &Arc<Flights>, request: &DataActionRequest) -> Guard {
-    match flights.admit(request).unwrap() {
+fn first(flights: &Arc<Flights>, request: &DataActionRequest) -> FlightGuard {
+    match flights.join_or_begin(request).unwrap() {
         Admission::First(_, guard) => *guard,
         other => panic!("{other:?}"),
     }
 }
 
-fn answer(guard: &Guard, left: Duration) -> Arc<Outcome> {
+fn answer(guard: &FlightGuard, left: Duration) -> Arc<Outcome> {
     let outcome = Arc::new(Outcome::new(StatusCode::OK, HeaderMap::new(), "{}"));
     let reply = Reply::new(guard.key(), outcome.clone(), Served::Upstream);
     guard.answer(Ok(reply), left);
@@ -44,12 +44,12 @@ fn answer(guard: &Guard, left: Duration) -> Arc<Outcome> {
 }
 
 fn is_recent(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
-    matches!(flights.admit(request), Ok(Admission::Recent(reply)) if reply.served() == Served::Memory)
+    matches!(flights.join_or_begin(request), Ok(Admission::Recent(reply)) if reply.served() == Served::Memory)
 }
 
 /// A further caller who would wait for another's end.
 fn follows(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
-    matches!(flights.admit(request), Ok(Admission::Follows(_)))
+    matches!(flights.join_or_begin(request), Ok(Admission::Follows(_)))
 }
 
 /// Red when a settled flight just leaves the table, or stays in it.
@@ -65,16 +65,19 @@ async fn an_outcome_is_recent_from_its_answer_on() {
     // The store does not replay this one.
     let guard = first(&flights, &gone);
     answer(&guard, Duration::ZERO);
-    assert!(matches!(flights.admit(&gone), Ok(Admission::Joined(_))));
-    assert_eq!(flights.under_way(), 1);
+    assert!(matches!(
+        flights.join_or_begin(&gone),
+        Ok(Admission::Joined(_))
+    ));
+    assert_eq!(flights.in_flight(), 1);
     drop(guard);
-    assert_eq!((flights.under_way(), flights.table.len()), (0, 1));
+    assert_eq!((flights.in_flight(), flights.table.len()), (0, 1));
     tokio::time::advance(SECOND).await;
     // Its key begins a new flight, which is not taken for what is over.
     let guard = first(&flights, &kept);
-    assert_eq!((flights.under_way(), flights.places_taken()), (1, 1));
+    assert_eq!((flights.in_flight(), flights.capacity_used()), (1, 1));
     drop(guard);
-    assert_eq!((flights.under_way(), flights.table.len()), (0, 0));
+    assert_eq!((flights.in_flight(), flights.table.len()), (0, 0));
 }
 
 /// Red when `forget` passes over flights that are not settled, and when it only
@@ -115,7 +118,7 @@ async fn what_is_sensitive_to_anybody_is_not_kept() {
     let guard = first(&flights, &request);
     let sensitive = request.clone().sensitive();
     assert!(matches!(
-        flights.admit(&sensitive),
+        flights.join_or_begin(&sensitive),
         Ok(Admission::Joined(_))
     ));
     answer(&guard, SECOND);

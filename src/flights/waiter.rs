@@ -7,7 +7,7 @@ use tracing::Span;
 use tracing::span::Id;
 
 use super::flight::Flight;
-use super::{Answer, Place};
+use super::{CapacityPermit, FlightAnswer};
 use crate::error::Error;
 use crate::execution::Progress;
 use crate::key::Fingerprint;
@@ -21,28 +21,28 @@ pub(crate) struct Waiter {
     joined: bool,
     /// The span of the flight that was joined.
     leader: Option<Id>,
-    _place: Place,
+    _capacity: CapacityPermit,
     raised: Option<GaugeGuard>,
 }
 
 impl Waiter {
     /// The caller who begins a flight.
-    pub(super) fn first(flight: Arc<Flight>, place: Place) -> Self {
+    pub(super) fn first(flight: Arc<Flight>, capacity: CapacityPermit) -> Self {
         Self {
             flight,
             joined: false,
             leader: None,
-            _place: place,
+            _capacity: capacity,
             raised: None,
         }
     }
 
     /// A further caller.
-    pub(super) fn joined(flight: Arc<Flight>, place: Place) -> Self {
+    pub(super) fn joined(flight: Arc<Flight>, capacity: CapacityPermit) -> Self {
         Self {
             joined: true,
             leader: flight.span_id().get().cloned(),
-            ..Self::first(flight, place)
+            ..Self::first(flight, capacity)
         }
     }
 
@@ -63,7 +63,7 @@ impl Waiter {
     }
 
     /// The flight's answer.
-    pub(crate) async fn answer(self) -> Answer {
+    pub(crate) async fn answer(self) -> FlightAnswer {
         match self.flight.answered().await.clone() {
             Ok(reply) if self.joined => Ok(reply.with_served(Served::Joined)),
             answer => answer,
@@ -79,17 +79,21 @@ pub(crate) struct Follower {
     fingerprint: Fingerprint,
     /// How often finishing the flight's record had failed before.
     failed: usize,
-    _place: Place,
+    _capacity: CapacityPermit,
     raised: Option<GaugeGuard>,
 }
 
 impl Follower {
-    pub(super) fn new(flight: Arc<Flight>, fingerprint: Fingerprint, place: Place) -> Self {
+    pub(super) fn new(
+        flight: Arc<Flight>,
+        fingerprint: Fingerprint,
+        capacity: CapacityPermit,
+    ) -> Self {
         Self {
             failed: flight.failures(),
             flight,
             fingerprint,
-            _place: place,
+            _capacity: capacity,
             raised: None,
         }
     }

@@ -18,7 +18,7 @@ use super::super::token::CurrentToken;
 use super::remote_holder::{self, RemoteEnd};
 use crate::error::Error;
 use crate::execution::{Cached, Execution, Hashed, Lock, QUICK};
-use crate::flights::Guard;
+use crate::flights::FlightGuard;
 use crate::outcome::Reply;
 use crate::policy::OnDuplicate;
 use crate::record::{Phase, RecordState};
@@ -66,7 +66,7 @@ impl CallToken {
 
 /// Runs a flight until everybody is answered. What may be left to settle then
 /// stands in the guard's progress.
-pub(super) async fn drive(shared: &Arc<Shared>, guard: &Guard) {
+pub(super) async fn drive(shared: &Arc<Shared>, guard: &FlightGuard) {
     let waited = AtomicU64::new(0);
     let flight = Driver {
         shared,
@@ -81,7 +81,7 @@ pub(super) async fn drive(shared: &Arc<Shared>, guard: &Guard) {
 
 pub(super) struct Driver<'a> {
     pub(super) shared: &'a Arc<Shared>,
-    pub(super) guard: &'a Guard,
+    pub(super) guard: &'a FlightGuard,
     /// Milliseconds that it waited before its attempts: what `max_wait` bounds.
     waited: AtomicU64,
 }

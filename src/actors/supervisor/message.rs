@@ -6,7 +6,7 @@ use std::time::Duration;
 use ractor::RpcReplyPort;
 
 use crate::error::Error;
-use crate::flights::Guard;
+use crate::flights::FlightGuard;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 
@@ -34,7 +34,7 @@ pub struct Internal(pub(super) Order);
 #[derive(Debug)]
 pub(super) enum Order {
     /// Run this flight.
-    Run(Box<Guard>),
+    Run(Box<FlightGuard>),
     /// Close admission, drain, settle and stop.
     Close { grace: Duration },
     /// The grace of a `Close` is over.
@@ -51,7 +51,7 @@ pub(super) enum Order {
 impl ractor::Message for EngineMessage {}
 
 impl EngineMessage {
-    pub(crate) fn run(guard: Box<Guard>) -> Self {
+    pub(crate) fn run(guard: Box<FlightGuard>) -> Self {
         Self::Internal(Internal(Order::Run(guard)))
     }
 

@@ -13,22 +13,25 @@ fn mine(n: usize) -> DataActionRequest {
 }
 
 fn follower(flights: &Arc<Flights>, request: &DataActionRequest) -> Follower {
-    match flights.admit(request).unwrap() {
+    match flights.join_or_begin(request).unwrap() {
         Admission::Follows(follower) => follower,
         other => panic!("{other:?}"),
     }
 }
 
 fn joins(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
-    matches!(flights.admit(request), Ok(Admission::Joined(_)))
+    matches!(flights.join_or_begin(request), Ok(Admission::Joined(_)))
 }
 
 fn is_refused(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
-    matches!(flights.admit(request), Err(Error::PayloadMismatch { .. }))
+    matches!(
+        flights.join_or_begin(request),
+        Err(Error::PayloadMismatch { .. })
+    )
 }
 
 /// A refusal, which nobody records.
-fn refuse(guard: &Guard) {
+fn refuse(guard: &FlightGuard) {
     let outcome = Outcome::new(StatusCode::FORBIDDEN, HeaderMap::new(), "{}");
     let reply = Reply::new(guard.key(), outcome.into(), Served::Upstream);
     guard.answer(Ok(reply.with_recorded(false)), Duration::ZERO);
@@ -140,12 +143,12 @@ async fn an_outcome_outlives_the_one_before_it() {
 async fn what_says_only_how_an_execution_went_is_not_for_those_who_come_later() {
     let flights = table(LIMITS);
     let (one, other) = (mine(1), mine(2));
-    for answers in [refuse as fn(&Guard), |guard| {
+    for answers in [refuse as fn(&FlightGuard), |guard| {
         guard.answer(Err(Error::Stopped), Duration::ZERO)
     }] {
         let guard = first(&flights, &one);
         guard.confirm(true);
-        let Admission::Joined(before) = flights.admit(&one).unwrap() else {
+        let Admission::Joined(before) = flights.join_or_begin(&one).unwrap() else {
             panic!("it is under way")
         };
         answers(&guard);
@@ -166,13 +169,13 @@ async fn an_outcome_and_a_doubt_are_for_those_who_come_later_too() {
     let flights = table(LIMITS);
     let (one, other) = (mine(1), mine(2));
     for answers in [
-        (|guard| drop(answer(guard, Duration::ZERO))) as fn(&Guard),
+        (|guard| drop(answer(guard, Duration::ZERO))) as fn(&FlightGuard),
         |guard| guard.answer(Err(indeterminate(guard.key())), Duration::ZERO),
     ] {
         let guard = first(&flights, &one);
         guard.confirm(true);
         answers(&guard);
-        let Admission::Joined(late) = flights.admit(&one).unwrap() else {
+        let Admission::Joined(late) = flights.join_or_begin(&one).unwrap() else {
             panic!("it is handed out")
         };
         assert!(late.answer().now_or_never().is_some());
@@ -211,21 +214,21 @@ async fn a_follower_is_one_of_those_who_wait() {
     });
     let guard = first(&flights, &mine(1));
     let waiting = follower(&flights, &mine(2));
-    let Admission::Joined(joined) = flights.admit(&mine(1)).unwrap() else {
+    let Admission::Joined(joined) = flights.join_or_begin(&mine(1)).unwrap() else {
         panic!("it is under way")
     };
-    let full = flights.admit(&mine(2));
+    let full = flights.join_or_begin(&mine(2));
     assert!(matches!(full, Err(Error::Overloaded { .. })), "{full:?}");
     drop((waiting, joined));
-    assert_eq!(flights.places_taken(), 1);
+    assert_eq!(flights.capacity_used(), 1);
     drop(guard);
-    assert_eq!(flights.places_taken(), 0);
+    assert_eq!(flights.capacity_used(), 0);
 
     let meters = Arc::new(Meters::new(&"test".parse().unwrap()));
     let fast = Flights::new(LIMITS, OnDuplicate::FailFast, "".into(), meters);
     let guard = first(&fast, &mine(1));
     for request in [mine(1), mine(2)] {
-        let told = fast.admit(&request);
+        let told = fast.join_or_begin(&request);
         assert!(matches!(told, Err(Error::InProgress { .. })), "{told:?}");
     }
     // An answer that is there is nothing to wait for.
