@@ -39,24 +39,25 @@ use tokio::time::Instant;
 use crate::error::{Error, StoreError, UnknownOutcome};
 use crate::key::{Fingerprint, IdempotencyKey, RecordName};
 use crate::outcome::Outcome;
-use crate::record::{About, Answer, Claim, Event, Phase, Revision};
+use crate::record::{About, Claim, Phase, Revision};
 use crate::request::DataActionRequest;
-use crate::store::{self, Store};
 
 mod attempt;
+mod command;
 mod finish;
 mod heartbeat;
 mod lock;
+mod merged_options;
 mod progress;
 mod terms;
-mod wishes;
 
 pub use self::attempt::Attempt;
 pub(crate) use self::attempt::Dispatch;
+pub(crate) use self::command::{Commands, QUICK, Resend};
 pub use self::lock::Lock;
+pub(crate) use self::progress::MIN_RESULT_TTL;
 pub use self::progress::Progress;
-pub(crate) use self::progress::SHORTEST_KEPT;
-use self::terms::Reading;
+use self::terms::ResponseRules;
 pub(crate) use self::terms::TEN_YEARS;
 pub use self::terms::Terms;
 
@@ -126,14 +127,14 @@ pub struct Hashed {
 /// The key is held; waits for `execute` or `release`.
 #[derive(Debug)]
 pub struct Locked {
-    held: Box<Holding>,
+    lease: Box<AcquiredLease>,
 }
 
 /// What there is to a held key. Boxed: each step hands it on, and the future of
 /// an execution keeps room for it on either side of each of them.
 #[derive(Debug)]
-struct Holding {
-    reading: Reading,
+struct AcquiredLease {
+    rules: ResponseRules,
     claim: Claim,
     step: u32,
     phase: Phase,
@@ -141,14 +142,14 @@ struct Holding {
     /// its last successful store command was sent (I1).
     live_until: Instant,
     /// An attempt of this execution may have been executed.
-    unproven: bool,
+    outcome_unknown: bool,
     attempts: u32,
 }
 
 /// The platform answered; waits for `cache`.
 #[derive(Debug)]
 pub struct Executed {
-    held: Box<Holding>,
+    lease: Box<AcquiredLease>,
     outcome: Arc<Outcome>,
 }
 
@@ -185,19 +186,7 @@ impl Core {
         self.fingerprint.unwrap_or_else(fingerprint)
     }
 
-    /// Sends one event and follows a lost reply up, though not a silence: events
-    /// are idempotent, so sending one again finds out what became of the first.
-    /// `tries` bounds it.
-    async fn apply(
-        &self,
-        store: &dyn Store,
-        event: &Event,
-        tries: u32,
-    ) -> Result<Answer, StoreError> {
-        follow_up(store, &self.name, event, tries).await
-    }
-
-    /// What is told of this execution in its record, by the wishes of all callers.
+    /// What is told of this execution in its record, by the merged_options of all callers.
     fn about(&self, about: Arc<About>) -> Arc<About> {
         match self.progress.is_sensitive() {
             true => about.sensitive(),
@@ -218,43 +207,4 @@ impl Core {
             cause: UnknownOutcome::from(cause),
         }
     }
-}
-
-/// How often a command is sent before its caller is told that the store is
-/// unavailable.
-const TRIES: u32 = 2;
-
-/// A failure that came within this was no time-out: a broken connection, say. One
-/// that took longer would take as long again.
-pub(crate) const QUICK: Duration = Duration::from_millis(100);
-
-pub(crate) async fn follow_up(
-    store: &dyn Store,
-    name: &RecordName,
-    event: &Event,
-    tries: u32,
-) -> Result<Answer, StoreError> {
-    let mut made = 0;
-    loop {
-        made += 1;
-        let sent = Instant::now();
-        match store.apply(name, event.clone()).await {
-            // A definite answer, a definite refusal, or time to stop asking.
-            Err(error)
-                if (!error.is_definite() || error.is_not_now())
-                    && made < tries
-                    && sent.elapsed() < QUICK =>
-            {
-                let pause = tokio::time::sleep(Duration::from_millis(20) * made);
-                Box::pin(pause).await;
-            }
-            answer => return answer.and_then(store::readable),
-        }
-    }
-}
-
-/// Sends one event once.
-async fn once(store: &dyn Store, name: &RecordName, event: &Event) -> Result<Answer, StoreError> {
-    let answer = store.apply(name, event.clone()).await;
-    answer.and_then(store::readable)
 }

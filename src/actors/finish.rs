@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::shared::Shared;
 use crate::error::{StoreError, chain};
-use crate::execution::Progress;
+use crate::execution::{Progress, Resend};
 use crate::key::IdempotencyKey;
 use crate::store::Store as _;
 use crate::telemetry;
@@ -43,8 +43,8 @@ pub(super) async fn finish(
     let mut kept = None;
     loop {
         let is_cut = *shared.cut.read();
-        let error = match progress.end(store, &name).await {
-            Ok(recorded_for) => return recorded_for,
+        let error = match progress.finish_record(store, &name, Resend::Never).await {
+            Ok(finished) => return Some(finished.replayed_for).filter(|ttl| !ttl.is_zero()),
             Err(error) => error,
         };
         failed(&error);

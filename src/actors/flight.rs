@@ -141,7 +141,7 @@ impl Job {
         // Where the store is down this waits for it, with the flight still in the
         // table, so that nobody in this process begins anew.
         let Self { shared, guard } = self;
-        if !guard.progress().is_settled() {
+        if !guard.progress().is_finished() {
             let finished = finish(&shared, guard.key(), guard.progress(), |error| {
                 guard.not_finished(error);
             });

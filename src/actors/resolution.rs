@@ -10,17 +10,13 @@ use tokio::time::Instant;
 
 use super::shared::Shared;
 use crate::error::{Error, KeyState};
-use crate::execution::{SHORTEST_KEPT, follow_up};
+use crate::execution::{Commands, MIN_RESULT_TTL, Resend};
 use crate::key::{IdempotencyKey, RecordName, Version};
 use crate::record::{
     Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Revision,
 };
 use crate::store::{self, Store as _};
 use crate::telemetry;
-
-/// How often a resolution is sent before its caller is told that the store is
-/// unavailable.
-const TRIES: u32 = 2;
 
 /// Resolves the execution `version` of a key that is indeterminate;
 /// an outcome is kept for `ttl`.
@@ -64,24 +60,19 @@ pub(crate) async fn resolve(
         fingerprint: version.fingerprint,
         resolution,
         origin,
-        ttl: ttl.max(SHORTEST_KEPT),
+        ttl: ttl.max(MIN_RESULT_TTL),
     };
-    let mut lost_reply = false;
-    for tries in 1..=TRIES {
-        let sent = shared.store.apply(&name, event.clone()).await;
-        match sent.and_then(store::readable) {
-            Ok(Answer::Done) => {
-                shared.sightings.forget(&key);
-                return Ok(());
-            }
-            Ok(_) if lost_reply => return Err(Error::ResolutionUnknown { key }),
-            Ok(Answer::Is(state)) => return Err(refused(key, version, state.as_ref())),
-            Ok(_) => return Err(other_version(key)),
-            Err(error) if error.is_definite() || tries == TRIES => return Err(of_store(error)),
-            Err(error) => lost_reply |= !error.is_unsent(),
+    let mut commands = Commands::new(&*shared.store, &name, Resend::Once);
+    let (answer, _) = commands.send(&event).await.map_err(of_store)?;
+    match answer {
+        Answer::Done => {
+            shared.sightings.forget(&key);
+            Ok(())
         }
+        _ if commands.has_lost_reply() => Err(Error::ResolutionUnknown { key }),
+        Answer::Is(state) => Err(refused(key, version, state.as_ref())),
+        _ => Err(other_version(key)),
     }
-    unreachable!("the last try returns")
 }
 
 /// Why a key cannot be resolved, of which this is recorded.
@@ -168,8 +159,12 @@ pub(crate) async fn notice_loss(
         revision,
         watched,
     };
-    let answer = follow_up(&*shared.store, name, &event, TRIES).await;
-    match answer.map_err(|source| Error::of_store(name.key, source))? {
+    let mut commands = Commands::new(&*shared.store, name, Resend::IfQuick);
+    let answer = commands.send(&event).await;
+    match answer
+        .map_err(|source| Error::of_store(name.key, source))?
+        .0
+    {
         Answer::Lost(state) => {
             telemetry::indeterminate(name);
             Ok(Some(state))

@@ -237,7 +237,7 @@ impl State {
         let Some((key, progress)) = child.replace(None) else {
             return;
         };
-        if progress.is_settled() {
+        if progress.is_finished() {
             return;
         }
         let name = self.shared.name(key);

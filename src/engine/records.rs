@@ -5,7 +5,7 @@ use super::Engine;
 use crate::actors::resolve;
 use crate::ambient::in_runtime;
 use crate::error::{Error, RefusalKind, StoreError};
-use crate::execution::follow_up;
+use crate::execution::{Commands, Resend};
 use crate::key::{IdempotencyKey, Version};
 use crate::record::{Answer, Event, RecordState, Resolution};
 use crate::store::{Store as _, UnreadableRecord};
@@ -126,12 +126,13 @@ impl Engine {
         let looked = shared.store.look(&name).await;
         let unreadable = looked.is_err_and(|error| error.is_unreadable());
         let lease = shared.terms.ambient.lease_id();
-        let forgotten = follow_up(&*shared.store, &name, &Event::Forget { lease }, 2).await;
+        let mut commands = Commands::new(&*shared.store, &name, Resend::IfQuick);
+        let forgotten = commands.send(&Event::Forget { lease }).await;
         // Afterwards, so that what is remembered meanwhile goes, too.
         shared.flights.forget(key);
         match forgotten {
-            Ok(Answer::Done) if unreadable => Ok(Forgotten::Unreadable),
-            Ok(Answer::Done) => Ok(Forgotten::Outcome),
+            Ok((Answer::Done, _)) if unreadable => Ok(Forgotten::Unreadable),
+            Ok((Answer::Done, _)) => Ok(Forgotten::Outcome),
             Ok(_) => Ok(Forgotten::Nothing),
             Err(source) => Err(Error::of_store(*key, source)),
         }

@@ -280,7 +280,12 @@ impl StoreError {
         self.refusal() == Some(RefusalKind::NotNow)
     }
 
-    /// Whether the command was not sent.
+    /// Whether the store might have applied the command.
+    pub(crate) fn might_be_applied(&self) -> bool {
+        self.kind == StoreErrorKind::Unavailable || self.is_undurable()
+    }
+
+    /// Whether the command was not even sent.
     pub(crate) fn is_unsent(&self) -> bool {
         self.kind == StoreErrorKind::Unsent
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
-use super::{Executed, Execution, Hashed, Locked, QUICK, TRIES, once};
+use super::{Commands, Executed, Execution, Hashed, Locked, QUICK, Resend};
 use crate::ambient::in_runtime;
 use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Recovery};
@@ -31,14 +31,14 @@ static LOST: LazyLock<Arc<str>> =
 pub enum Attempt {
     /// The platform gave a final answer; `cache` it.
     Executed(Execution<Executed>),
-    /// Proven not executed; the key is still held.
+    /// Proven not executed; the key is still acquired.
     NotExecuted(Execution<Locked>, Recovery, Result<Outcome, SendError>),
     /// Under `OnUnknown::Retry`: it may have been executed, and the policy is to
     /// try again. The key is still held, and can no longer be released.
-    Unproven(Execution<Locked>, Error),
+    UnknownOutcome(Execution<Locked>, Error),
     /// It may have been executed: the key is indeterminate. The error is
     /// `Error::Indeterminate`.
-    Unknown(Error),
+    Indeterminate(Error),
     /// The lease was lost before anything was sent; `lock` again.
     Lost(Execution<Hashed>),
 }
@@ -68,7 +68,7 @@ impl Dispatched {
         match locked.judge(sent, wire) {
             Ok(attempt) => attempt,
             Err((unknown, cause)) => {
-                Attempt::Unknown(Box::pin(unknown.abandon(store, cause)).await)
+                Attempt::Indeterminate(Box::pin(unknown.abandon(store, cause)).await)
             }
         }
     }
@@ -82,7 +82,7 @@ impl Dispatched {
 impl Execution<Locked> {
     /// How many attempts were made under this lease.
     pub fn attempts(&self) -> u32 {
-        self.state.held.attempts
+        self.state.lease.attempts
     }
 
     /// One attempt: makes sure that the lease is live and `Dispatched`, sends,
@@ -125,7 +125,7 @@ impl Execution<Locked> {
         let begun = Instant::now();
         let cause: Arc<str> = match self.enter(store).await {
             Ok(true) => return Ok(Dispatch::Ready(Dispatched(self))),
-            Ok(false) if self.state.held.unproven => {
+            Ok(false) if self.state.lease.outcome_unknown => {
                 "its record was taken away between attempts".into()
             }
             Ok(false) => {
@@ -133,8 +133,8 @@ impl Execution<Locked> {
                 return Ok(Dispatch::Ended(Attempt::Lost(lost)));
             }
             // An earlier attempt may have been executed: that outweighs the store.
-            Err(source) if self.state.held.unproven => format!(
-                "an attempt is unproven, and the lease for another could not be made sure of: {}",
+            Err(source) if self.state.lease.outcome_unknown => format!(
+                "an attempt is outcome_unknown, and the lease for another could not be made sure of: {}",
                 chain(&source)
             )
             .into(),
@@ -143,7 +143,7 @@ impl Execution<Locked> {
                 let error = self.core.of_store(source);
                 // Callers who wait since an attempt was answered wait for one silence
                 // of the store only.
-                if answered || self.state.held.attempts == 0 || begun.elapsed() < QUICK {
+                if answered || self.state.lease.attempts == 0 || begun.elapsed() < QUICK {
                     let progress = self.core.progress.clone();
                     let _ = Box::pin(progress.finish(store, &self.core.name)).await;
                 }
@@ -151,7 +151,7 @@ impl Execution<Locked> {
             }
         };
         let unknown = Box::pin(self.abandon(store, cause)).await;
-        Ok(Dispatch::Ended(Attempt::Unknown(unknown)))
+        Ok(Dispatch::Ended(Attempt::Indeterminate(unknown)))
     }
 
     /// Waits for `until` under the lease: in `Claimed`, so that another process
@@ -163,10 +163,10 @@ impl Execution<Locked> {
     /// As safe as dropping the execution: nothing is on the wire.
     pub async fn pause<F: Future>(mut self, store: &dyn Store, until: F) -> (Self, F::Output) {
         let mut claimed = None;
-        if !self.state.held.unproven && self.state.held.phase == Phase::Dispatched {
-            self.state.held.step += 1;
-            let (claim, step) = (self.state.held.claim.clone(), self.state.held.step);
-            self.core.progress.held(claim.clone(), step);
+        if !self.state.lease.outcome_unknown && self.state.lease.phase == Phase::Dispatched {
+            self.state.lease.step += 1;
+            let (claim, step) = (self.state.lease.claim.clone(), self.state.lease.step);
+            self.core.progress.acquired(claim.clone(), step);
             claimed = Some(Event::Enter {
                 claim,
                 step,
@@ -174,15 +174,14 @@ impl Execution<Locked> {
             });
             // Also where its fate is unknown: the next attempt enters anew, and
             // finds out.
-            self.state.held.phase = Phase::Claimed;
+            self.state.lease.phase = Phase::Claimed;
         }
-        let lease = Lease::until(self.state.held.live_until);
+        let lease = Lease::until(self.state.lease.live_until);
         let keep = async {
             if let Some(enter) = claimed {
-                let sent = Instant::now();
-                let answer = Box::pin(self.core.apply(store, &enter, TRIES)).await;
-                if let Ok(Answer::Done) = answer {
-                    lease.extend(sent + self.state.held.claim.lease_ttl);
+                let mut commands = Commands::new(store, &self.core.name, Resend::IfQuick);
+                if let Ok((Answer::Done, sent)) = Box::pin(commands.send(&enter)).await {
+                    lease.extend(sent + self.state.lease.claim.lease_ttl);
                 }
             }
             self.heartbeat(store, &lease).await
@@ -192,7 +191,7 @@ impl Execution<Locked> {
             never = keep => match never {},
             output = until => output,
         };
-        self.state.held.live_until = lease.end();
+        self.state.lease.live_until = lease.end();
         (self, output)
     }
 
@@ -207,15 +206,15 @@ impl Execution<Locked> {
                 return Ok(true);
             }
             let sent = Some(self.wall_now());
-            let held = &mut *self.state.held;
-            held.step += 1;
-            held.claim.attempts = Attempts {
+            let acquired = &mut *self.state.lease;
+            acquired.step += 1;
+            acquired.claim.attempts = Attempts {
                 sent,
-                count: held.attempts + 1,
-                ..held.claim.attempts
+                count: acquired.attempts + 1,
+                ..acquired.claim.attempts
             };
-            held.claim.about = self.core.about(held.claim.about.clone());
-            let (claim, step) = (held.claim.clone(), held.step);
+            acquired.claim.about = self.core.about(acquired.claim.about.clone());
+            let (claim, step) = (acquired.claim.clone(), acquired.step);
             self.core.progress.advanced(claim.clone(), step);
             let enter = Event::Enter {
                 claim,
@@ -225,7 +224,7 @@ impl Execution<Locked> {
             if !Box::pin(self.renew(store, enter)).await? {
                 return Ok(false);
             }
-            self.state.held.phase = Phase::Dispatched;
+            self.state.lease.phase = Phase::Dispatched;
         }
         Err(StoreError::unavailable(
             "the lease lapses faster than it is extended",
@@ -236,39 +235,37 @@ impl Execution<Locked> {
     /// under a lease of which enough is left to begin with: a stop of this
     /// process, or a slow answer of the store, may have eaten it up.
     fn is_dispatched(&self) -> bool {
-        let held = &*self.state.held;
-        let third = held.claim.lease_ttl / 3;
-        let Attempts { sent, count, .. } = held.claim.attempts;
+        let acquired = &*self.state.lease;
+        let third = acquired.claim.lease_ttl / 3;
+        let Attempts { sent, count, .. } = acquired.claim.attempts;
         let age = sent.map(|sent| self.wall_now().duration_since(sent).unwrap_or_default());
-        held.phase == Phase::Dispatched
-            && count == held.attempts + 1
+        acquired.phase == Phase::Dispatched
+            && count == acquired.attempts + 1
             && age.is_some_and(|age| age <= third)
-            && held.live_until.saturating_duration_since(Instant::now()) >= third
+            && acquired
+                .live_until
+                .saturating_duration_since(Instant::now())
+                >= third
     }
 
     /// Sends an event that renews the lease; `false` where it is lost. After an
     /// attempt was answered, a silence is not followed up.
     async fn renew(&mut self, store: &dyn Store, event: Event) -> Result<bool, StoreError> {
-        let answered = self.state.held.attempts > 0;
-        for last in [false, true] {
-            let sent = Instant::now();
-            match once(store, &self.core.name, &event).await {
-                Ok(Answer::Done) => {
-                    self.state.held.live_until = sent + self.state.held.claim.lease_ttl;
-                    return Ok(true);
-                }
-                Ok(_) => {
-                    telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
-                    return Ok(false);
-                }
-                Err(error) => {
-                    if last || error.is_definite() || answered && sent.elapsed() >= QUICK {
-                        return Err(error);
-                    }
-                }
+        let resend = match self.state.lease.attempts {
+            0 => Resend::Once,
+            _ => Resend::IfQuick,
+        };
+        let mut commands = Commands::new(store, &self.core.name, resend);
+        match commands.send(&event).await? {
+            (Answer::Done, sent) => {
+                self.state.lease.live_until = sent + self.state.lease.claim.lease_ttl;
+                Ok(true)
+            }
+            _ => {
+                telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
+                Ok(false)
             }
         }
-        unreachable!("the last try returns")
     }
 
     /// Puts the request on the wire and sees to the lease until the answer.
@@ -279,31 +276,31 @@ impl Execution<Locked> {
         token: Option<&AccessToken>,
         wire: &mut Wire,
     ) -> Result<Outcome, SendError> {
-        let claim = self.state.held.claim.clone();
-        self.state.held.attempts += 1;
-        let lease = Lease::until(self.state.held.live_until);
-        let call = Call::new(self.core.request.clone(), self.state.held.attempts)
-            .with_max_response_bytes(self.state.held.reading.max_response_bytes)
+        let claim = self.state.lease.claim.clone();
+        self.state.lease.attempts += 1;
+        let lease = Lease::until(self.state.lease.live_until);
+        let call = Call::new(self.core.request.clone(), self.state.lease.attempts)
+            .with_max_response_bytes(self.state.lease.rules.max_response_bytes)
             .under(&lease)
             .before(self.core.progress.start_limit());
         let limit = upstream.attempt_timeout().min(claim.attempts.timeout);
         // Before the clock is looked at: a subscriber may take its time.
         let url = || upstream.url(self.core.request.action_id());
-        let span = telemetry::attempt(self.state.held.attempts, url);
+        let span = telemetry::attempt(self.state.lease.attempts, url);
         // I1: live and dispatched, by our own clock, from when the last
         // successful command was sent. A process that was stopped until here
         // wakes up past its lease and sends nothing; the upstream asks the same
         // again between connecting and its first byte.
-        if self.state.held.phase != Phase::Dispatched || !call.may_leave() {
+        if self.state.lease.phase != Phase::Dispatched || !call.may_leave() {
             return Err(SendError::before_sending(
                 "the time in which the request may be sent was over",
             ));
         }
         // Before `send` is first polled: from here on only the lease may know that
         // nothing has left, and it knows nothing of earlier attempts.
-        let evidence = (!self.state.held.unproven).then(|| lease.clone());
-        let (step, progress) = (self.state.held.step, &self.core.progress);
-        progress.under_way(claim, step, LOST.clone().into(), evidence);
+        let evidence = (!self.state.lease.outcome_unknown).then(|| lease.clone());
+        let (step, progress) = (self.state.lease.step, &self.core.progress);
+        progress.sending(claim, step, LOST.clone().into(), evidence);
         progress.span_summary().sent();
         let action = call.request().action_id();
         let counted = UpstreamCall::sent(&self.core.name.namespace, action);
@@ -317,7 +314,7 @@ impl Execution<Locked> {
             answer = answer => answer,
             never = self.heartbeat(store, &lease) => match never {},
         };
-        self.state.held.live_until = lease.end();
+        self.state.lease.live_until = lease.end();
         answer.unwrap_or_else(|| {
             let cause = format!("no answer within {} s", limit.as_secs_f64());
             Err(SendError::by(lease.is_unsent(), cause))

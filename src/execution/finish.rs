@@ -4,24 +4,24 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::progress::reduced;
-use super::{Cached, Executed, Execution, Hashed, Holding, Locked, TRIES};
-use crate::error::{Error, StoreError};
-use crate::outcome::{Outcome, Reply, Served, StoredBody};
-use crate::record::{Answer, Cause, Event, MAX_REFUSAL_BYTES, Refusal};
+use super::progress::Finished;
+use super::{AcquiredLease, Cached, Core, Executed, Execution, Hashed, Locked, Resend};
+use crate::error::Error;
+use crate::outcome::{Outcome, Reply, Served};
+use crate::record::{Cause, MAX_REFUSAL_BYTES, Refusal};
 use crate::store::Store;
 use crate::telemetry;
 
 impl Execution<Locked> {
     pub(super) fn wall_now(&self) -> SystemTime {
-        self.state.held.reading.ambient.wall_now()
+        self.state.lease.rules.ambient.wall_now()
     }
 
     /// Gives the key back: nothing was executed.
     ///
     /// # Errors
     ///
-    /// [`Error::Indeterminate`] where an attempt of this execution is unproven:
+    /// [`Error::Indeterminate`] where an attempt of this execution is outcome_unknown:
     /// the key is then held, not given back. [`Error::StoreUnavailable`] and
     /// [`Error::RecordUnreadable`] where the store did not take it; the lease
     /// then lapses by itself.
@@ -48,7 +48,7 @@ impl Execution<Locked> {
         store: &dyn Store,
         verdict: Option<Refusal>,
     ) -> Result<Execution<Hashed>, Error> {
-        if self.state.held.unproven {
+        if self.state.lease.outcome_unknown {
             return Err(self
                 .abandon(store, "an attempt before the last is unproven")
                 .await);
@@ -57,9 +57,11 @@ impl Execution<Locked> {
             Refusal::Refused(stored) => stored.outcome.weight() <= MAX_REFUSAL_BYTES,
             Refusal::RateLimited { .. } => true,
         });
-        self.core
-            .progress
-            .refused(self.state.held.claim.clone(), self.state.held.step, verdict);
+        self.core.progress.refused(
+            self.state.lease.claim.clone(),
+            self.state.lease.step,
+            verdict,
+        );
         match self.core.progress.finish(store, &self.core.name).await {
             Ok(()) => Ok(Execution {
                 core: self.core,
@@ -96,9 +98,9 @@ impl Execution<Locked> {
     /// [`Progress::finish`](super::Progress::finish) still records it.
     pub async fn abandon(self, store: &dyn Store, cause: impl Into<Cause>) -> Error {
         let cause = cause.into();
-        let Holding { claim, step, .. } = &*self.state.held;
+        let AcquiredLease { claim, step, .. } = &*self.state.lease;
         let (progress, text) = (&self.core.progress, cause.text.clone());
-        progress.unproven(claim.clone(), *step, cause);
+        progress.unknown_outcome(claim.clone(), *step, cause);
         if let Err(error) = self.core.progress.finish(store, &self.core.name).await {
             telemetry::contained(|| {
                 tracing::warn!(
@@ -130,38 +132,21 @@ impl Execution<Executed> {
     /// The outcome may or may not have been recorded, and
     /// [`Progress::finish`](super::Progress::finish) still records it.
     pub async fn cache(self, store: &dyn Store) -> Result<Execution<Cached>, (Self, Error)> {
-        // By the wishes of those who have joined until now.
-        let Some(event) = self.core.progress.last_event() else {
-            return Ok(self.cached(false, Duration::ZERO));
-        };
-        let (mut stored_body, ttl) = match &event {
-            Event::Complete { stored, ttl, .. } => (stored.body, *ttl),
-            _ => (StoredBody::Full, Duration::ZERO),
-        };
-        let mut answer = self.core.apply(store, &event, TRIES).await;
-        // Too large, or no memory left: the status at least is kept. Any other
-        // refusal passes, and the outcome with it if it were reduced.
-        if answer.as_ref().is_err_and(StoreError::wants_less)
-            && let Some(smaller) = reduced(event)
-        {
-            stored_body = StoredBody::OmittedTooLarge;
-            answer = Box::pin(async { self.core.apply(store, &smaller, TRIES).await }).await;
+        let Core { name, progress, .. } = &*self.core;
+        if progress.is_finished() {
+            return Ok(self.cached(Finished::default()));
         }
-        match answer {
-            Ok(answer) => {
-                let recorded = answer == Answer::Done;
-                if !recorded {
-                    telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
+        match progress.finish_record(store, name, Resend::IfQuick).await {
+            Ok(finished) => {
+                if !finished.recorded {
                     telemetry::contained(|| {
                         tracing::warn!(
-                            name = %self.core.name,
-                            "an outcome came too late: its record belongs to somebody else by now"
+                            %name,
+                            "an outcome was not recorded: another lease owns the record"
                         );
                     });
                 }
-                self.core.progress.settled();
-                let whole = recorded && stored_body == StoredBody::Full;
-                Ok(self.cached(recorded, if whole { ttl } else { Duration::ZERO }))
+                Ok(self.cached(finished))
             }
             Err(source) => {
                 let error = self.core.of_store(source);
@@ -182,23 +167,20 @@ impl Execution<Executed> {
 
     /// Puts the outcome into the progress.
     pub(super) fn note_outcome(&self) {
-        let Executed { held, outcome } = &self.state;
-        let Holding {
-            reading,
-            claim,
-            step,
-            ..
-        } = &**held;
+        let Executed { lease, outcome } = &self.state;
+        let AcquiredLease {
+            rules, claim, step, ..
+        } = &**lease;
         let progress = &self.core.progress;
-        let answered = reading.ambient.wall_now();
-        let ttl = reading.result_ttl;
-        progress.known_outcome(claim.clone(), *step, outcome.clone(), ttl, answered);
+        let answered = rules.ambient.wall_now();
+        let ttl = rules.result_ttl;
+        progress.set_outcome(claim.clone(), *step, outcome.clone(), ttl, answered);
     }
 
-    /// `left` is how long the store replays the outcome whole.
-    fn cached(self, recorded: bool, left: Duration) -> Execution<Cached> {
+    fn cached(self, finished: Finished) -> Execution<Cached> {
         let reply = Reply::new(self.core.name.key, self.state.outcome, Served::Upstream)
-            .with_recorded(recorded);
+            .with_recorded(finished.recorded);
+        let left = finished.replayed_for;
         Execution {
             core: self.core,
             state: Cached { reply, left },

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Execution, Locked, once};
+use super::{Commands, Execution, Locked, Resend};
 use crate::error::chain;
 use crate::record::{Answer, Event, Phase};
 use crate::store::Store;
@@ -15,14 +15,14 @@ use crate::upstream::Lease;
 
 /// The longest time from one extension that failed to the next. The engine puts a
 /// store under a time-out, which is the pace of one that is down.
-const LONGEST_PACE: Duration = Duration::from_secs(2);
+const MAX_RETRY_PACE: Duration = Duration::from_secs(2);
 /// Between two of them at least.
-const LEAST_PAUSE: Duration = Duration::from_millis(5);
+const MIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// From one extension that failed to the next: several fit into what is left of
 /// the lease.
 fn retry_pace(lease: Duration) -> Duration {
-    (lease / 15).min(LONGEST_PACE)
+    (lease / 15).min(MAX_RETRY_PACE)
 }
 
 impl Execution<Locked> {
@@ -33,24 +33,25 @@ impl Execution<Locked> {
     /// An extension that failed is sent again soon, and past the lapse as well:
     /// until somebody notices the lapse, the lease may still be extended.
     pub(super) async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> Infallible {
-        let held = &*self.state.held;
-        let lease_ttl = held.claim.lease_ttl;
+        let acquired = &*self.state.lease;
+        let lease_ttl = acquired.claim.lease_ttl;
         let mut failing = false;
         loop {
             if !failing {
                 sleep(lease_ttl / 3).await;
             }
-            let sent = Instant::now();
+            let begun = Instant::now();
             let extend = async {
-                let (claim, step) = (held.claim.clone(), held.step);
-                let dispatched = (held.phase == Phase::Dispatched).then_some(step);
-                once(store, &self.core.name, &Event::Extend { claim, dispatched }).await
+                let (claim, step) = (acquired.claim.clone(), acquired.step);
+                let dispatched = (acquired.phase == Phase::Dispatched).then_some(step);
+                let mut commands = Commands::new(store, &self.core.name, Resend::Never);
+                commands.send(&Event::Extend { claim, dispatched }).await
             };
             let answer = Box::pin(extend).await;
             let failed_before = std::mem::replace(&mut failing, answer.is_err());
             match answer {
-                Ok(Answer::Done) => lease.extend(sent + lease_ttl),
-                Ok(_) => {
+                Ok((Answer::Done, sent)) => lease.extend(sent + lease_ttl),
+                Ok((_, sent)) => {
                     lease.extend(sent);
                     telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
                 }
@@ -65,8 +66,8 @@ impl Execution<Locked> {
                         });
                     }
                     // From one sending to the next, and never a busy loop.
-                    let pause = retry_pace(lease_ttl).saturating_sub(sent.elapsed());
-                    store.again(&self.core.name, pause.max(LEAST_PAUSE)).await;
+                    let pause = retry_pace(lease_ttl).saturating_sub(begun.elapsed());
+                    store.again(&self.core.name, pause.max(MIN_PAUSE)).await;
                 }
             }
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Cached, Core, Execution, Hashed, Holding, Locked, Progress, QUICK, TRIES, Terms, once,
+    AcquiredLease, Cached, Commands, Core, Execution, Hashed, Locked, Progress, QUICK, Resend,
+    Terms,
 };
 use crate::ambient::{Ambient, in_runtime};
 use crate::error::{Error, StoreError};
@@ -93,33 +94,32 @@ impl Execution<Hashed> {
             ))),
         };
         let progress = self.core.progress.clone();
-        progress.taking(claim.clone());
-        let mut taking = Taking {
+        progress.acquiring(claim.clone());
+        let mut acquisition = Acquisition {
             core: &self.core,
-            store,
+            commands: Commands::new(store, &self.core.name, Resend::Once),
             ambient: &terms.ambient,
             claim,
             watched: self.state.watched,
-            lost_reply: false,
         };
         let begun = Instant::now();
-        let taken = taking.take().await;
-        let (claim, lost_reply) = (taking.claim, taking.lost_reply);
+        let taken = acquisition.take().await;
+        let (claim, lost_reply) = (acquisition.claim, acquisition.commands.has_lost_reply());
         match taken {
-            Ok(Taken::Lease { phase, sent }) => {
+            Ok(Acquired::Lease { phase, sent }) => {
                 progress.span_summary().lease_taken();
-                let held = Box::new(Holding {
-                    reading: terms.reading(),
+                let lease = Box::new(AcquiredLease {
+                    rules: terms.response_rules(),
                     claim,
                     step: 0,
                     phase,
                     live_until: sent + terms.lease,
-                    unproven: false,
+                    outcome_unknown: false,
                     attempts: 0,
                 });
                 Ok(Lock::Locked(Execution {
                     core: self.core,
-                    state: Locked { held },
+                    state: Locked { lease },
                 }))
             }
             other => {
@@ -128,15 +128,15 @@ impl Execution<Hashed> {
                 // that while the callers wait.
                 let answered = other.as_ref().err().is_none_or(StoreError::is_definite);
                 if !lost_reply {
-                    progress.settled();
+                    progress.finished();
                 } else if answered || begun.elapsed() < QUICK {
                     let _ = Box::pin(progress.finish(store, &self.core.name)).await;
                 }
                 match other {
-                    Ok(Taken::Somebody(state)) => self.read(state, claim.fingerprint),
-                    Ok(Taken::Mismatch) => Err(self.mismatch()),
+                    Ok(Acquired::Found(state)) => self.read(state, claim.fingerprint),
+                    Ok(Acquired::Mismatch) => Err(self.mismatch()),
                     Err(error) => Err(self.core.of_store(error)),
-                    Ok(Taken::Lease { .. }) => unreachable!("matched above"),
+                    Ok(Acquired::Lease { .. }) => unreachable!("matched above"),
                 }
             }
         }
@@ -213,37 +213,35 @@ const ROUNDS: u32 = 4;
 const CONTENDED: Duration = Duration::from_millis(4);
 
 /// One attempt to take a key.
-struct Taking<'a> {
+struct Acquisition<'a> {
     core: &'a Core,
-    store: &'a dyn Store,
+    commands: Commands<'a>,
     ambient: &'a Ambient,
     claim: Claim,
     /// The version whose lease has lapsed by this process's own clock.
     watched: Option<Revision>,
-    /// The fate of a command is unknown, or it was applied in vain.
-    lost_reply: bool,
 }
 
 /// Free again, for the next lease of the caller.
-fn begin_anew(revision: Revision, fingerprint: Fingerprint) -> Taken {
+fn begin_anew(revision: Revision, fingerprint: Fingerprint) -> Acquired {
     let verdict = None;
-    Taken::Somebody(RecordState::Released {
+    Acquired::Found(RecordState::Released {
         verdict,
         revision,
         fingerprint,
     })
 }
 
-enum Taken {
+enum Acquired {
     Lease { phase: Phase, sent: Instant },
-    Somebody(RecordState),
+    Found(RecordState),
     Mismatch,
 }
 
-impl Taking<'_> {
+impl Acquisition<'_> {
     /// Most keys are free, or their outcome is recorded: what else may be found
     /// is boxed, so that those need no room for it.
-    async fn take(&mut self) -> Result<Taken, StoreError> {
+    async fn take(&mut self) -> Result<Acquired, StoreError> {
         self.claim.attempts = Attempts {
             sent: Some(self.ambient.wall_now()),
             count: 1,
@@ -254,20 +252,21 @@ impl Taking<'_> {
         let mut round = 0;
         loop {
             let (answer, sent) = self
+                .commands
                 .send(&Event::Acquire {
                     claim: claim.clone(),
                 })
                 .await?;
             let state = match answer {
                 Answer::Done => {
-                    return Ok(Taken::Lease {
+                    return Ok(Acquired::Lease {
                         phase: Phase::Dispatched,
                         sent,
                     });
                 }
-                Answer::Mismatch => return Ok(Taken::Mismatch),
+                Answer::Mismatch => return Ok(Acquired::Mismatch),
                 Answer::Is(Some(state @ RecordState::Cached { .. })) => {
-                    return Ok(Taken::Somebody(state));
+                    return Ok(Acquired::Found(state));
                 }
                 Answer::Is(Some(state)) => Some(state),
                 // Gone between two looks: ask again.
@@ -279,7 +278,7 @@ impl Taking<'_> {
                     return Ok(taken);
                 }
                 if round == ROUNDS {
-                    return Ok(Taken::Somebody(last));
+                    return Ok(Acquired::Found(last));
                 }
             }
             // The key is contended, which is no outage: apart, and not at once.
@@ -291,7 +290,7 @@ impl Taking<'_> {
 
     /// Takes the key where the record that was found allows it; `None` where it
     /// has changed meanwhile.
-    async fn take_found(&mut self, state: RecordState) -> Result<Option<Taken>, StoreError> {
+    async fn take_found(&mut self, state: RecordState) -> Result<Option<Acquired>, StoreError> {
         let claim = self.claim.clone();
         match state.lapsed_if(self.watched) {
             // Our own acquire, whose reply was lost: extend it, so that its
@@ -299,8 +298,8 @@ impl Taking<'_> {
             RecordState::Locked { revision, .. } if revision.lease == claim.lease => {
                 let dispatched = Some(0);
                 let extend = Event::Extend { claim, dispatched };
-                let (answer, sent) = self.send(&extend).await?;
-                Ok((answer == Answer::Done).then_some(Taken::Lease {
+                let (answer, sent) = self.commands.send(&extend).await?;
+                Ok((answer == Answer::Done).then_some(Acquired::Lease {
                     phase: Phase::Dispatched,
                     sent,
                 }))
@@ -330,14 +329,14 @@ impl Taking<'_> {
                     step: 1,
                     verdict: None,
                 };
-                self.send(&release).await?;
+                self.commands.send(&release).await?;
                 Ok(Some(begin_anew(revision, fingerprint)))
             }
-            state => Ok(Some(Taken::Somebody(state))),
+            state => Ok(Some(Acquired::Found(state))),
         }
     }
 
-    async fn take_over(&mut self, revision: Revision) -> Result<Option<Taken>, StoreError> {
+    async fn take_over(&mut self, revision: Revision) -> Result<Option<Acquired>, StoreError> {
         // Into `Claimed`: nothing is sent yet.
         let claim = Claim {
             attempts: Attempts {
@@ -352,51 +351,27 @@ impl Taking<'_> {
             revision,
             watched: self.watched == Some(revision),
         };
-        let (answer, sent) = self.send(&event).await?;
+        let (answer, sent) = self.commands.send(&event).await?;
         Ok(match answer {
             Answer::Done => {
                 if let Event::TakeOver { claim, .. } = event {
                     self.claim = claim;
                 }
-                Some(Taken::Lease {
+                Some(Acquired::Lease {
                     phase: Phase::Claimed,
                     sent,
                 })
             }
-            Answer::Mismatch => Some(Taken::Mismatch),
+            Answer::Mismatch => Some(Acquired::Mismatch),
             // Still free, at another revision: look again.
             Answer::Is(None | Some(RecordState::Released { .. })) => None,
             Answer::Lost(state) => {
                 telemetry::indeterminate(&self.core.name);
-                Some(Taken::Somebody(state))
+                Some(Acquired::Found(state))
             }
-            Answer::Is(Some(state)) => Some(Taken::Somebody(state)),
+            Answer::Is(Some(state)) => Some(Acquired::Found(state)),
             _ => None,
         })
-    }
-
-    /// Sends an event, following a lost reply up, and says when the sending
-    /// that was answered began.
-    async fn send(&mut self, event: &Event) -> Result<(Answer, Instant), StoreError> {
-        let mut tries = 1;
-        loop {
-            let sent = Instant::now();
-            let error = match once(self.store, &self.core.name, event).await {
-                Ok(answer) => return Ok((answer, sent)),
-                Err(error) => error,
-            };
-            if tries == TRIES {
-                self.lost_reply |= !error.is_refused() && !error.is_unsent();
-                return Err(error);
-            }
-            if error.is_definite() {
-                // Applied, but not to be built on: given back.
-                self.lost_reply |= error.is_undurable();
-                return Err(error);
-            }
-            self.lost_reply |= !error.is_unsent();
-            tries += 1;
-        }
     }
 }
 

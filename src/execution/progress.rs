@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-pub(super) use self::reduced::reduced;
-use super::follow_up;
-use super::wishes::Wishes;
+use self::reduced::reduced;
+use super::merged_options::MergedOptions;
+use super::{Commands, Resend};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Outcome, StoredBody};
@@ -22,36 +22,36 @@ use crate::upstream::Lease;
 
 /// How long an outcome is kept at least: waiters in other processes poll once a
 /// second, and are told of an outage where they find nothing.
-pub(crate) const SHORTEST_KEPT: Duration = Duration::from_secs(5);
+pub(crate) const MIN_RESULT_TTL: Duration = Duration::from_secs(5);
 
 /// What is known of one execution, and what its callers asked for.
 pub struct Progress {
-    known: Mutex<Known>,
-    wishes: Wishes,
+    stage: Mutex<LeaseStage>,
+    options: MergedOptions,
     summary: SpanSummary,
 }
 
 /// What the record may hold of this execution.
 #[derive(Clone, Debug)]
-enum Known {
+enum LeaseStage {
     /// Nothing of this execution is in the store.
-    Nothing,
+    NotAcquired,
     /// A lease is, or may be, in the store.
-    Held(Held),
+    Acquired(LeaseProgress),
     /// The record is settled, or is somebody else's.
-    Settled,
+    Finished,
 }
 
 #[derive(Clone, Debug)]
-struct Held {
+struct LeaseProgress {
     claim: Claim,
     step: u32,
-    end: End,
+    end: RecordEnd,
 }
 
 /// How the record has to end if the owner does no more.
 #[derive(Clone, Debug)]
-enum End {
+enum RecordEnd {
     /// Nothing was sent, or every attempt is proven not executed.
     Release(Option<Refusal>),
     /// An attempt may have been executed, unless the lease that it is made under
@@ -71,12 +71,21 @@ enum End {
     },
 }
 
+/// How the attempt to finish a record ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Finished {
+    /// The record says what is known; otherwise it belongs to another lease, or was finished before.
+    pub(crate) recorded: bool,
+    /// For how long the store replays the full outcome; zero if it does not.
+    pub(crate) replayed_for: Duration,
+}
+
 impl Progress {
     /// The progress of an execution of `request` that has not begun.
     pub(crate) fn new(request: &DataActionRequest) -> Arc<Self> {
         let progress = Self {
-            known: Mutex::new(Known::Nothing),
-            wishes: Wishes::default(),
+            stage: Mutex::new(LeaseStage::NotAcquired),
+            options: MergedOptions::default(),
             summary: SpanSummary::default(),
         };
         progress.join(request);
@@ -86,18 +95,18 @@ impl Progress {
     /// Another caller joined: the longest `ttl` and the strictest `sensitive`
     /// apply to all, up to the moment at which the outcome goes to the store.
     pub(crate) fn join(&self, request: &DataActionRequest) {
-        self.wishes.join(request);
+        self.options.join(request);
     }
 
     /// How long callers want the outcome to be kept; `usual` where no caller asks
     /// for anything else.
     pub(crate) fn ttl(&self, usual: Duration) -> Duration {
-        self.wishes.ttl(usual)
+        self.options.ttl(usual)
     }
 
     /// When the request may no longer be sent; `None` where a caller sets no limit.
     pub(crate) fn start_limit(&self) -> Option<Instant> {
-        self.wishes.start_limit()
+        self.options.start_limit()
     }
 
     /// What this execution leaves for its spans.
@@ -107,35 +116,34 @@ impl Progress {
 
     /// Whether a caller asked that nothing of the answer be stored.
     pub(crate) fn is_sensitive(&self) -> bool {
-        self.wishes.is_sensitive()
+        self.options.is_sensitive()
     }
 
     /// Whether nothing of this execution is left to settle in the store.
-    pub fn is_settled(&self) -> bool {
-        !matches!(*self.known(), Known::Held(_))
+    pub fn is_finished(&self) -> bool {
+        !matches!(*self.stage(), LeaseStage::Acquired(_))
     }
 
     /// What the outcome or the verdict weighs that its record is to end with, in
     /// bytes.
     pub(crate) fn weight(&self) -> usize {
-        match &*self.known() {
-            Known::Held(Held { end, .. }) => match end {
-                End::Complete { stored, .. } | End::Release(Some(Refusal::Refused(stored))) => {
-                    stored.outcome.weight()
-                }
-                End::Release(_) | End::Abandon { .. } => 0,
+        match &*self.stage() {
+            LeaseStage::Acquired(LeaseProgress { end, .. }) => match end {
+                RecordEnd::Complete { stored, .. }
+                | RecordEnd::Release(Some(Refusal::Refused(stored))) => stored.outcome.weight(),
+                RecordEnd::Release(_) | RecordEnd::Abandon { .. } => 0,
             },
-            Known::Nothing | Known::Settled => 0,
+            LeaseStage::NotAcquired | LeaseStage::Finished => 0,
         }
     }
 
     /// Whether an attempt of this execution may have been executed and its
     /// outcome is not known.
-    pub fn is_unproven(&self) -> bool {
+    pub fn has_unknown_outcome(&self) -> bool {
         matches!(
-            &*self.known(),
-            Known::Held(Held {
-                end: End::Abandon { .. },
+            &*self.stage(),
+            LeaseStage::Acquired(LeaseProgress {
+                end: RecordEnd::Abandon { .. },
                 ..
             })
         )
@@ -144,9 +152,9 @@ impl Progress {
     /// Whether the outcome is known and not recorded yet.
     pub(crate) fn is_executed(&self) -> bool {
         matches!(
-            &*self.known(),
-            Known::Held(Held {
-                end: End::Complete { .. },
+            &*self.stage(),
+            LeaseStage::Acquired(LeaseProgress {
+                end: RecordEnd::Complete { .. },
                 ..
             })
         )
@@ -165,53 +173,63 @@ impl Progress {
     ///
     /// Dropping the future loses nothing: call it again.
     pub async fn finish(&self, store: &dyn Store, name: &RecordName) -> Result<(), StoreError> {
-        self.end(store, name).await.map(drop)
+        let finished = self.finish_record(store, name, Resend::Never).await;
+        finished.map(drop)
     }
 
-    /// The same; says for how long an outcome is replayed whole from now on,
-    /// where that is how the record ended.
-    pub(crate) async fn end(
+    /// [`finish`](Self::finish), which also reports what the store replays afterwards.
+    pub(crate) async fn finish_record(
         &self,
         store: &dyn Store,
         name: &RecordName,
-    ) -> Result<Option<Duration>, StoreError> {
+        resend: Resend,
+    ) -> Result<Finished, StoreError> {
         let Some(event) = self.last_event() else {
-            return Ok(None);
+            return Ok(Finished::default());
         };
-        let mut recorded_for = match &event {
-            Event::Complete { stored, ttl, .. } if stored.body == StoredBody::Full => Some(*ttl),
-            _ => None,
+        let mut replayed_for = match &event {
+            Event::Complete { stored, ttl, .. } if stored.body == StoredBody::Full => *ttl,
+            _ => Duration::ZERO,
         };
         let abandons = matches!(event, Event::Abandon { .. });
-        let answer = match follow_up(store, name, &event, 1).await {
-            // Too large for the store: what is smaller may fit.
+        let mut commands = Commands::new(store, name, resend);
+        let answer = match commands.send(&event).await {
+            // The store might accept a smaller event. After any other refusal the
+            // full event can still be recorded later.
             Err(error) if error.wants_less() => match reduced(event) {
                 Some(smaller) => {
-                    recorded_for = None;
-                    follow_up(store, name, &smaller, 1).await?
+                    replayed_for = Duration::ZERO;
+                    Box::pin(commands.send(&smaller)).await
                 }
-                None => return Err(error),
+                None => Err(error),
             },
-            answer => answer?,
+            answer => answer,
         };
+        let (answer, _) = answer?;
         match answer {
             Answer::Done if abandons => telemetry::indeterminate(name),
             Answer::NotHolder => telemetry::lease_lost(name, self.span_summary()),
             _ => {}
         }
-        // Whatever the answer: done, or the record is no longer this lease's.
-        self.settled();
-        Ok(recorded_for.filter(|_| answer == Answer::Done))
+        // With any other answer the record belongs to another lease.
+        self.finished();
+        Ok(match answer {
+            Answer::Done => Finished {
+                recorded: true,
+                replayed_for,
+            },
+            _ => Finished::default(),
+        })
     }
 
     /// The event that ends the record by what is known, and by what the callers
     /// ask for by now.
-    pub(crate) fn last_event(&self) -> Option<Event> {
-        let Known::Held(Held {
+    fn last_event(&self) -> Option<Event> {
+        let LeaseStage::Acquired(LeaseProgress {
             mut claim,
             step,
             end,
-        }) = self.known().clone()
+        }) = self.stage().clone()
         else {
             return None;
         };
@@ -220,7 +238,7 @@ impl Progress {
         }
         let next = step + 1;
         Some(match end {
-            End::Release(verdict) => Event::Release {
+            RecordEnd::Release(verdict) => Event::Release {
                 claim,
                 step: next,
                 verdict: if self.is_sensitive() {
@@ -229,7 +247,7 @@ impl Progress {
                     verdict
                 },
             },
-            End::Abandon {
+            RecordEnd::Abandon {
                 evidence: Some(lease),
                 ..
             } if lease.is_unsent() => Event::Release {
@@ -237,12 +255,12 @@ impl Progress {
                 step: next,
                 verdict: None,
             },
-            End::Abandon { cause, .. } => Event::Abandon {
+            RecordEnd::Abandon { cause, .. } => Event::Abandon {
                 claim,
                 step: next,
                 cause,
             },
-            End::Complete {
+            RecordEnd::Complete {
                 stored,
                 usual_ttl,
                 answered,
@@ -265,7 +283,7 @@ impl Progress {
                     step,
                     stored,
                     origin,
-                    ttl: ttl.max(SHORTEST_KEPT),
+                    ttl: ttl.max(MIN_RESULT_TTL),
                 }
             }
         })
@@ -273,9 +291,9 @@ impl Progress {
 
     /// A lease may soon be in the store. It says nothing about what was sent
     /// before it.
-    pub(super) fn taking(&self, claim: Claim) {
-        let end = End::Release(None);
-        *self.known() = Known::Held(Held {
+    pub(super) fn acquiring(&self, claim: Claim) {
+        let end = RecordEnd::Release(None);
+        *self.stage() = LeaseStage::Acquired(LeaseProgress {
             claim,
             step: 0,
             end,
@@ -284,34 +302,34 @@ impl Progress {
 
     /// The lease takes another step; what is known of its attempts stays.
     pub(super) fn advanced(&self, claim: Claim, step: u32) {
-        if let Known::Held(held) = &mut *self.known() {
-            (held.claim, held.step) = (claim, step);
+        if let LeaseStage::Acquired(progress) = &mut *self.stage() {
+            (progress.claim, progress.step) = (claim, step);
         }
     }
 
     /// A lease is in the store; nothing was executed under it.
-    pub(super) fn held(&self, claim: Claim, step: u32) {
-        self.set(claim, step, End::Release(None));
+    pub(super) fn acquired(&self, claim: Claim, step: u32) {
+        self.set_end(claim, step, RecordEnd::Release(None));
     }
 
     /// Nothing was executed, and this is what those who wait are told.
     pub(super) fn refused(&self, claim: Claim, step: u32, verdict: Option<Refusal>) {
-        self.set(claim, step, End::Release(verdict));
+        self.set_end(claim, step, RecordEnd::Release(verdict));
     }
 
     /// A request may be on the wire.
-    pub(super) fn unproven(&self, claim: Claim, step: u32, cause: Cause) {
-        self.under_way(claim, step, cause, None);
+    pub(super) fn unknown_outcome(&self, claim: Claim, step: u32, cause: Cause) {
+        self.sending(claim, step, cause, None);
     }
 
     /// A request may be on the wire from now on. Should nobody live to tell what
     /// became of it, `evidence` may know that nothing has left.
-    pub(super) fn under_way(&self, claim: Claim, step: u32, cause: Cause, evidence: Option<Lease>) {
-        self.set(claim, step, End::Abandon { cause, evidence });
+    pub(super) fn sending(&self, claim: Claim, step: u32, cause: Cause, evidence: Option<Lease>) {
+        self.set_end(claim, step, RecordEnd::Abandon { cause, evidence });
     }
 
     /// The outcome is known.
-    pub(super) fn known_outcome(
+    pub(super) fn set_outcome(
         &self,
         claim: Claim,
         step: u32,
@@ -319,42 +337,42 @@ impl Progress {
         usual_ttl: Duration,
         wall: SystemTime,
     ) {
-        let end = End::Complete {
+        let end = RecordEnd::Complete {
             stored: outcome.into(),
             usual_ttl,
             answered: Instant::now(),
             wall,
         };
-        self.set(claim, step, end);
+        self.set_end(claim, step, end);
     }
 
     /// Nothing of this execution is in the store any more, or the record says
     /// how it ended.
-    pub(super) fn settled(&self) {
+    pub(super) fn finished(&self) {
         self.span_summary().lease_ended();
-        *self.known() = Known::Settled;
+        *self.stage() = LeaseStage::Finished;
     }
 
-    fn set(&self, claim: Claim, step: u32, end: End) {
-        *self.known() = Known::Held(Held { claim, step, end });
+    fn set_end(&self, claim: Claim, step: u32, end: RecordEnd) {
+        *self.stage() = LeaseStage::Acquired(LeaseProgress { claim, step, end });
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn stage(&self) -> MutexGuard<'_, LeaseStage> {
         // Every write replaces the whole value, so a panic leaves it whole.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The lock is free before a subscriber formats it.
-        let (word, step) = match &*self.known() {
-            Known::Nothing => ("not locked", None),
-            Known::Settled => ("settled", None),
-            Known::Held(Held { step, end, .. }) => match end {
-                End::Release(_) => ("not executed", Some(*step)),
-                End::Abandon { .. } => ("unproven", Some(*step)),
-                End::Complete { .. } => ("executed", Some(*step)),
+        let (word, step) = match &*self.stage() {
+            LeaseStage::NotAcquired => ("not locked", None),
+            LeaseStage::Finished => ("settled", None),
+            LeaseStage::Acquired(LeaseProgress { step, end, .. }) => match end {
+                RecordEnd::Release(_) => ("not executed", Some(*step)),
+                RecordEnd::Abandon { .. } => ("unproven", Some(*step)),
+                RecordEnd::Complete { .. } => ("executed", Some(*step)),
             },
         };
         f.debug_struct("Progress")

@@ -105,8 +105,8 @@ impl Terms {
         Ok(())
     }
 
-    pub(super) fn reading(&self) -> Reading {
-        Reading {
+    pub(super) fn response_rules(&self) -> ResponseRules {
+        ResponseRules {
             result_ttl: self.result_ttl,
             on_unknown: self.on_unknown,
             classify: self.classify.clone(),
@@ -132,7 +132,7 @@ impl fmt::Debug for Terms {
 
 /// What of the terms is still needed once the key is held: how an answer is read
 /// and kept.
-pub(super) struct Reading {
+pub(super) struct ResponseRules {
     pub(super) result_ttl: Duration,
     pub(super) on_unknown: OnUnknown,
     pub(super) classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
@@ -140,9 +140,9 @@ pub(super) struct Reading {
     pub(super) ambient: Ambient,
 }
 
-impl fmt::Debug for Reading {
+impl fmt::Debug for ResponseRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reading")
+        f.debug_struct("ResponseRules")
             .field("result_ttl", &self.result_ttl)
             .field("on_unknown", &self.on_unknown)
             .field("max_response_bytes", &self.max_response_bytes)

@@ -143,7 +143,7 @@ async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
 
     let holder = locked(&store).await;
     let progress = holder.progress().clone();
-    assert!(!progress.is_settled() && !progress.is_unproven());
+    assert!(!progress.is_finished() && !progress.has_unknown_outcome());
     let executing = tokio::spawn({
         let (store, upstream) = (store.clone(), upstream.clone());
         async move { holder.execute(&store, &upstream, None).await }
@@ -151,9 +151,9 @@ async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
     upstream.ledger().wait_for(1).await;
     executing.abort();
     assert!(executing.await.is_err());
-    assert!(progress.is_unproven());
+    assert!(progress.has_unknown_outcome());
     progress.finish(&store, &name).await.unwrap();
-    assert!(progress.is_settled());
+    assert!(progress.is_finished());
     assert!(matches!(
         state(&store).await,
         Some(RecordState::Indeterminate { .. })
@@ -169,7 +169,7 @@ async fn an_unproven_attempt_cannot_be_released_by_hand() {
         panic!()
     };
     let attempt = holder.execute(&store, &upstream, None).await.unwrap();
-    let Attempt::Unproven(holder, _) = attempt else {
+    let Attempt::UnknownOutcome(holder, _) = attempt else {
         panic!("{attempt:?}")
     };
     // While it waits it stays in `Dispatched`: nobody may take over.
@@ -250,7 +250,7 @@ async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
         };
         let progress = holder.progress().clone();
         drop(holder);
-        assert!(!progress.is_settled() && !progress.is_unproven());
+        assert!(!progress.is_finished() && !progress.has_unknown_outcome());
         progress.finish(&store, &name).await.unwrap();
         let now = state(&store).await;
         assert!(matches!(now, Some(RecordState::Released { .. })), "{now:?}");

@@ -18,13 +18,13 @@ use crate::store::{BoxFuture, BreakerStore, Store};
 use crate::telemetry;
 
 /// The first wait between two looks, without a notice; doubled up to
-/// [`LONGEST_POLL`].
+/// [`MAX_POLL`].
 const FIRST_POLL: Duration = Duration::from_millis(25);
-const LONGEST_POLL: Duration = Duration::from_secs(1);
+const MAX_POLL: Duration = Duration::from_secs(1);
 
 /// The time from one look to the next at least, whatever asks for it: the end of
 /// a lease, or notices of a store that come all the time.
-const LEAST_PAUSE: Duration = Duration::from_millis(5);
+const MIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// How the wait for somebody else ended.
 pub(super) enum RemoteEnd {
@@ -156,15 +156,15 @@ impl<'a> RecordWatch<'a> {
     /// for `lease_left`: they are repeated until that has lapsed and one more
     /// look could have been answered, and only then is the wait over.
     async fn next(&mut self, lease_left: Duration) -> Result<Option<RecordState>, Error> {
-        let poll = self.poll.min(lease_left).max(LEAST_PAUSE);
+        let poll = self.poll.min(lease_left).max(MIN_PAUSE);
         let end = Instant::now() + lease_left + self.store.limit();
         tokio::select! {
             biased;
             () = self.notice.as_mut() => {
                 self.notice = self.store.changed(self.name);
-                sleep_until(self.looked + LEAST_PAUSE).await;
+                sleep_until(self.looked + MIN_PAUSE).await;
             }
-            () = sleep(poll) => self.poll = (self.poll * 2).min(LONGEST_POLL),
+            () = sleep(poll) => self.poll = (self.poll * 2).min(MAX_POLL),
         }
         loop {
             self.listen();
@@ -185,7 +185,7 @@ impl<'a> RecordWatch<'a> {
                 () = self.store.look_again(self.name, self.poll) => {}
                 () = sleep_until(end) => {}
             }
-            self.poll = (self.poll * 2).min(LONGEST_POLL);
+            self.poll = (self.poll * 2).min(MAX_POLL);
         }
     }
 }

@@ -183,11 +183,11 @@ impl Driver<'_> {
         match attempt {
             Attempt::Executed(executed) => Break(Ok(self.cache(executed).await)),
             Attempt::Lost(hashed) => Break(Ok(Round::LockAgain(hashed))),
-            Attempt::Unknown(error) => {
+            Attempt::Indeterminate(error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
                 Break(Ok(Round::Indeterminate(self.again(), error)))
             }
-            Attempt::Unproven(next, error) => {
+            Attempt::UnknownOutcome(next, error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
                 let made = next.attempts() - budget.free;
                 match self.next(made, None) {
@@ -379,7 +379,7 @@ impl Driver<'_> {
 /// gave any answer but 429, or may have executed it.
 fn is_taken(attempt: &Attempt) -> bool {
     match attempt {
-        Attempt::Executed(_) | Attempt::Unknown(_) | Attempt::Unproven(..) => true,
+        Attempt::Executed(_) | Attempt::Indeterminate(_) | Attempt::UnknownOutcome(..) => true,
         Attempt::NotExecuted(_, _, answer) => answer.as_ref().is_ok_and(|o| !is_limit(o)),
         Attempt::Lost(_) => false,
     }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::super::{Executed, Execution, Holding, Locked};
+use super::super::{AcquiredLease, Executed, Execution, Locked};
 use super::{Attempt, Wire};
 use crate::error::{SendError, chain};
 use crate::genesys::{classify, correlation_id};
@@ -21,13 +21,13 @@ impl Execution<Locked> {
         wire: Wire,
     ) -> Result<Attempt, (Self, Cause)> {
         let sent =
-            sent.and_then(|outcome| bounded(outcome, self.state.held.reading.max_response_bytes));
+            sent.and_then(|outcome| bounded(outcome, self.state.lease.rules.max_response_bytes));
         let (verdict, cause) = match &sent {
             Ok(outcome) => {
                 let classify = || {
                     checked_verdict(
                         outcome,
-                        &*self.state.held.reading.classify,
+                        &*self.state.lease.rules.classify,
                         classify::genesys,
                     )
                 };
@@ -57,17 +57,17 @@ impl Execution<Locked> {
         match (verdict, sent) {
             (Verdict::Final, Ok(outcome)) => Ok(Attempt::Executed(self.executed(outcome))),
             (Verdict::NotExecuted(then), sent) => {
-                let Holding { claim, step, .. } = &*self.state.held;
-                if !self.state.held.unproven {
-                    self.core.progress.held(claim.clone(), *step);
+                let AcquiredLease { claim, step, .. } = &*self.state.lease;
+                if !self.state.lease.outcome_unknown {
+                    self.core.progress.acquired(claim.clone(), *step);
                 }
                 Ok(Attempt::NotExecuted(self, then, sent))
             }
-            _ if self.state.held.reading.on_unknown == OnUnknown::Retry => {
-                self.state.held.unproven = true;
-                let claim = &self.state.held.claim;
+            _ if self.state.lease.rules.on_unknown == OnUnknown::Retry => {
+                self.state.lease.outcome_unknown = true;
+                let claim = &self.state.lease.claim;
                 let error = self.core.indeterminate(claim, self.wall_now(), cause.text);
-                Ok(Attempt::Unproven(self, error))
+                Ok(Attempt::UnknownOutcome(self, error))
             }
             _ => Err((self, cause)),
         }
@@ -75,7 +75,7 @@ impl Execution<Locked> {
 
     fn executed(self, outcome: Outcome) -> Execution<Executed> {
         let state = Executed {
-            held: self.state.held,
+            lease: self.state.lease,
             outcome: Arc::new(outcome),
         };
         let executed = Execution {

@@ -53,7 +53,7 @@ async fn left_by(first: (StoreError, bool), second: (StoreError, bool)) -> Optio
     let hashed = Execution::new(request, namespace);
     let progress = hashed.progress().clone();
     assert!(hashed.lock(&store, &Terms::default()).await.is_err());
-    assert!(progress.is_settled());
+    assert!(progress.is_finished());
     assert!(store.failures.lock().unwrap().is_empty());
     store.look(&name).await.unwrap()
 }
@@ -143,7 +143,7 @@ async fn impossible_terms_are_refused_before_the_store_is_asked() {
             Err(Error::InvalidConfig { setting, .. }) => assert_eq!(setting, named),
             other => panic!("{named}: {other:?}"),
         }
-        assert!(progress.is_settled());
+        assert!(progress.is_finished());
         assert_eq!(store.look(&name).await.unwrap(), None, "{named}");
     }
 }

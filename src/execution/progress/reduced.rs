@@ -8,7 +8,7 @@ const MAX_SHORT_CAUSE: usize = 200;
 
 /// The same end in a smaller form, for a store that refuses it as too large: a
 /// completion with the status alone, a release without its verdict, a short cause.
-pub(in crate::execution) fn reduced(event: Event) -> Option<Event> {
+pub(super) fn reduced(event: Event) -> Option<Event> {
     match event {
         Event::Complete {
             claim,

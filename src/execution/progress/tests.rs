@@ -10,7 +10,7 @@ struct Asks<'a>(&'a Progress, usize);
 
 impl Write for Asks<'_> {
     fn write_str(&mut self, _: &str) -> fmt::Result {
-        self.1 += usize::from(self.0.is_settled());
+        self.1 += usize::from(self.0.is_finished());
         Ok(())
     }
 }

@@ -34,7 +34,9 @@ async fn tried(store: &MemoryStore, step: Step) -> Execution<Locked> {
     };
     let upstream = ScriptedUpstream::new(move |_| step.clone());
     match holder.execute(store, &upstream, None).await.unwrap() {
-        Attempt::Unproven(holder, _) | Attempt::NotExecuted(holder, Recovery::Retry, _) => holder,
+        Attempt::UnknownOutcome(holder, _) | Attempt::NotExecuted(holder, Recovery::Retry, _) => {
+            holder
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -85,7 +87,7 @@ async fn an_unproven_attempt_outweighs_a_store_that_fails() {
     let away = enters(&store, Fault::Fail);
     let attempt = holder.execute(&away, &upstream, None).await.unwrap();
     match attempt {
-        Attempt::Unknown(Error::Indeterminate { cause, .. }) => {
+        Attempt::Indeterminate(Error::Indeterminate { cause, .. }) => {
             assert!(cause.contains("an attempt is unproven"), "{cause}");
         }
         other => panic!("{other:?}"),
@@ -109,7 +111,7 @@ async fn an_unproven_attempt_outweighs_a_record_that_was_taken_away() {
     let noticed = hashed().lock(&store, &terms()).await.unwrap();
     assert!(matches!(noticed, Lock::Taken(..)), "{noticed:?}");
     match holder.execute(&store, &upstream, None).await.unwrap() {
-        Attempt::Unknown(Error::Indeterminate { cause, .. }) => {
+        Attempt::Indeterminate(Error::Indeterminate { cause, .. }) => {
             assert!(cause.contains("taken away between attempts"), "{cause}");
         }
         other => panic!("{other:?}"),
@@ -201,7 +203,7 @@ async fn what_the_platform_answered_is_the_cause() {
         let store = MemoryStore::new();
         let attempt = locked(&store).await.execute(&store, &upstream, None).await;
         match attempt.unwrap() {
-            Attempt::Unknown(Error::Indeterminate { cause, .. }) => assert_eq!(&*cause, said),
+            Attempt::Indeterminate(Error::Indeterminate { cause, .. }) => assert_eq!(&*cause, said),
             other => panic!("{other:?}"),
         }
     }
@@ -218,5 +220,5 @@ async fn finish_sends_one_command_and_keeps_progress_on_failure() {
     let begun = Instant::now();
     progress.finish(&away, &name).await.unwrap_err();
     assert_eq!((away.commands(), begun.elapsed()), (1, Duration::ZERO));
-    assert!(!progress.is_settled());
+    assert!(!progress.is_finished());
 }

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::request::DataActionRequest;
 
-/// The wishes of everybody who joined one execution, so far.
+/// The options of everybody who joined one execution, so far.
 #[derive(Default)]
-pub(super) struct Wishes {
+pub(super) struct MergedOptions {
     /// The longest `ttl` that a caller asked for, in milliseconds; 0 for none.
     ttl_ms: AtomicU64,
     /// A caller asked for no `ttl`: the engine's is theirs.
@@ -25,7 +25,7 @@ pub(super) struct Wishes {
     any_start: AtomicBool,
 }
 
-impl Wishes {
+impl MergedOptions {
     /// Another caller joined.
     pub(super) fn join(&self, request: &DataActionRequest) {
         match request.requested_ttl() {
@@ -80,9 +80,9 @@ impl Wishes {
     }
 }
 
-impl fmt::Debug for Wishes {
+impl fmt::Debug for MergedOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wishes")
+        f.debug_struct("MergedOptions")
             .field("sensitive", &self.is_sensitive())
             .finish_non_exhaustive()
     }
@@ -95,15 +95,15 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn ttl(asked: &[Option<u64>]) -> Duration {
-        let wishes = Wishes::default();
+        let options = MergedOptions::default();
         for asked in asked {
             let request = DataActionRequest::new("a", "{}").unwrap();
-            wishes.join(&match asked {
+            options.join(&match asked {
                 Some(ms) => request.with_ttl(Duration::from_millis(*ms)).unwrap(),
                 None => request,
             });
         }
-        wishes.ttl(HOUR)
+        options.ttl(HOUR)
     }
 
     /// Red when who asks for nothing counts for nothing.
@@ -122,28 +122,28 @@ mod tests {
     /// nothing.
     #[test]
     fn latest_start_counts_and_one_without_a_limit_removes_it() {
-        let wishes = Wishes::default();
+        let options = MergedOptions::default();
         let request = DataActionRequest::new("a", "{}").unwrap();
-        wishes.join(&request.clone().start_within(HOUR).unwrap());
-        let first = wishes.start_limit().unwrap();
-        wishes.join(&request.clone().start_within(2 * HOUR).unwrap());
-        let second = wishes.start_limit().unwrap();
+        options.join(&request.clone().start_within(HOUR).unwrap());
+        let first = options.start_limit().unwrap();
+        options.join(&request.clone().start_within(2 * HOUR).unwrap());
+        let second = options.start_limit().unwrap();
         assert!(second >= first + HOUR);
-        wishes.join(&request.clone().start_within(HOUR).unwrap());
-        assert_eq!(wishes.start_limit(), Some(second));
-        wishes.join(&request);
-        wishes.join(&request.start_within(HOUR).unwrap());
-        assert_eq!(wishes.start_limit(), None);
+        options.join(&request.clone().start_within(HOUR).unwrap());
+        assert_eq!(options.start_limit(), Some(second));
+        options.join(&request);
+        options.join(&request.start_within(HOUR).unwrap());
+        assert_eq!(options.start_limit(), None);
     }
 
     #[test]
     fn one_sensitive_caller_is_enough() {
-        let wishes = Wishes::default();
+        let options = MergedOptions::default();
         let request = DataActionRequest::new("a", "{}").unwrap();
-        wishes.join(&request);
-        assert!(!wishes.is_sensitive());
-        wishes.join(&request.clone().sensitive());
-        wishes.join(&request);
-        assert!(wishes.is_sensitive());
+        options.join(&request);
+        assert!(!options.is_sensitive());
+        options.join(&request.clone().sensitive());
+        options.join(&request);
+        assert!(options.is_sensitive());
     }
 }
