@@ -1,5 +1,5 @@
-//! The handle that services embed, and its settings. It admits requests and
-//! waits for answers; everything else happens in the actors.
+//! The handle that services embed. It admits requests and waits for answers; the
+//! actors do all other work.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,17 +31,16 @@ pub use self::lists::IndeterminateKeys;
 pub use self::records::Forgotten;
 pub use self::scoped::ScopedEngine;
 
-/// How long the executions under way may go on after the last `Engine` of a
-/// tree was dropped.
+/// The grace of executions after the last `Engine` of a tree was dropped.
 const GRACE_AFTER_DROP: Duration = Duration::from_secs(30);
 
 /// Executes requests once per key. A cheap clone; all clones are one engine.
 ///
-/// One engine is one upstream and one namespace; two organisations are two
-/// engines, over clones of one store if you like. Dropping the last clone sends
-/// the engine a stop, outside of a runtime too: it admits nobody any more, lets
-/// the executions under way finish for 30 s, and settles the rest by what is
-/// known. [`shutdown`](Self::shutdown) does it now, and waits.
+/// One engine has one upstream and one namespace. Two organisations are two engines,
+/// which may share a store. Dropping the last clone stops the engine, also outside of a
+/// runtime: it admits no further request and lets executions finish for 30 s. After
+/// that it cuts them off and finishes their records by what is known.
+/// [`shutdown`](Self::shutdown) does it now, and waits.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -76,14 +75,14 @@ struct Inner {
     root: ActorRef<EngineMessage>,
     drained: watch::Receiver<Option<Drained>>,
     deadline: Duration,
-    /// The tree lives as long as a supervisor of the embedder's.
+    /// The tree lives as long as the embedder's supervisor.
     linked: bool,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         if !self.linked {
-            // A stopped root does not listen any more.
+            // A stopped root accepts no message.
             let _ = self
                 .root
                 .send_message(EngineMessage::close(GRACE_AFTER_DROP));
@@ -97,8 +96,8 @@ impl Engine {
         EngineBuilder::new(Arc::new(upstream))
     }
 
-    /// Executes a request once for its key, however often it is asked for, and
-    /// waits for the answer for the engine's `deadline` (5 minutes by default).
+    /// Executes a request once for its key, however many callers ask for it. Waits for
+    /// the answer up to the engine's `deadline` (5 minutes by default).
     ///
     /// # Errors
     ///
@@ -107,12 +106,12 @@ impl Engine {
     /// # Cancel safety
     ///
     /// Cancel safe: dropping the future frees the caller's place and never
-    /// cancels, repeats or leaks the execution (I2). Ask again for its outcome.
+    /// cancels, repeats or leaks the execution (I2). Call it again for the outcome.
     pub async fn execute(&self, request: DataActionRequest) -> Result<Reply, Error> {
         self.execute_within(request, self.inner.deadline).await
     }
 
-    /// The same with a deadline of its own.
+    /// [`execute`](Self::execute) with its own deadline.
     ///
     /// # Errors
     ///
@@ -132,13 +131,13 @@ impl Engine {
         caller::execute(shared, root, &request, limit, span).await
     }
 
-    /// The engine's root actor, for callers that are actors themselves: send it
-    /// [`EngineMessage::Execute`]. A kept `ActorRef` keeps nothing alive.
+    /// The engine's root actor, for callers that are actors: send it
+    /// [`EngineMessage::Execute`]. An `ActorRef` does not keep the engine alive.
     pub fn actor(&self) -> &ActorRef<EngineMessage> {
         &self.inner.root
     }
 
-    /// Whose records this engine reads and writes.
+    /// The namespace of the records that this engine reads and writes.
     pub fn namespace(&self) -> &Namespace {
         &self.inner.shared.namespace
     }
@@ -176,9 +175,9 @@ impl Engine {
     }
 
     /// Ends all cooldowns now: the platform's, those of single actions, and the token
-    /// endpoint's. For operators who know better than the time that a peer named.
+    /// endpoint's. For operators that know that the limit is over.
     ///
-    /// Executions that wait come back in a slow start, one first. Where the peer still
+    /// Waiting executions continue in a slow start, one first. If the platform still
     /// refuses, the next cooldown begins.
     pub fn end_cooldown(&self) {
         let Shared {
@@ -191,23 +190,21 @@ impl Engine {
         telemetry::contained(|| tracing::info!("an operator ended all cooldowns"));
     }
 
-    /// Stops the engine: admits nobody any more, lets the executions under way
-    /// finish for `grace`, then cuts them off. Everybody who waits is answered,
-    /// and every record is settled by what is known. May be called again and
-    /// concurrently; the shortest grace counts, and all get the same.
+    /// Stops the engine: admits no further request, lets executions finish for `grace`,
+    /// then cuts them off. Every waiter gets an answer, and every record is finished by
+    /// what is known. Calls may repeat and overlap: the shortest grace counts, and all
+    /// calls return the same result.
     ///
-    /// When it returns, only the handles to the engine still refer to the store:
-    /// once the last of them is dropped, the file of a `FileStore` can be
-    /// opened again.
+    /// When it returns, only the handles of the engine refer to the store. Drop them
+    /// before you open the file of a `FileStore` again.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not take the stop back. It needs no runtime of its
-    /// own.
+    /// Dropping the future does not cancel the stop. It may be polled on any runtime.
     pub async fn shutdown(&self, grace: Duration) -> Drained {
         let mut drained = self.inner.drained.clone();
         let _ = self.inner.root.send_message(EngineMessage::close(grace));
-        // A root that was killed answers nothing: there is nothing to drain.
+        // A killed root sends no report: it has nothing to drain.
         match drained.wait_for(Option::is_some).await {
             Ok(drained) => drained.unwrap_or_default(),
             Err(_) => Drained::default(),
@@ -232,14 +229,14 @@ impl fmt::Debug for Engine {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Executions that are not settled.
+    /// Executions whose record is not finished.
     pub executions: usize,
     /// Calls at the platform, and executions about to make one: at most
     /// `max_in_flight`.
     pub in_flight: usize,
-    /// Callers who wait for an answer.
+    /// Callers that wait for an answer.
     pub waiting: usize,
-    /// Replies that were the caller's own call.
+    /// Replies to the caller that began the execution.
     pub served_upstream: u64,
     /// Replies of an execution that another caller had begun.
     pub served_joined: u64,
@@ -249,23 +246,22 @@ pub struct Stats {
     pub served_store: u64,
     /// Calls with a final answer.
     pub calls_final: u64,
-    /// Calls that are proven not to have been executed.
+    /// Calls that were proven to be not executed.
     pub calls_not_executed: u64,
-    /// Calls whose fate was unknown.
+    /// Calls with an unknown outcome.
     pub calls_unknown: u64,
-    /// Whether the store answers and takes writes; `false` while a circuit breaker
-    /// of any part of it is open.
+    /// Whether the store answers and accepts writes; `false` while the circuit breaker
+    /// of any shard is open.
     pub store_up: bool,
     /// How often the store was found to have lost its records, or a shard's: see
     /// [`Store::emptied`](crate::Store::emptied).
     pub store_emptied: u64,
-    /// For how long the access token at hand may be used; `None` where there is
-    /// none.
+    /// For how long the current access token may be used; `None` if there is no token.
     pub token_valid_for: Option<Duration>,
     /// Access tokens fetched.
     pub token_fetches: usize,
-    /// For how long the platform holds everybody back, at most an hour; zero where it
-    /// does not. The slow start after it is not in it.
+    /// What is left of the platform's cooldown, at most an hour; zero if there is none.
+    /// The slow start after it does not count.
     pub cooldown: Duration,
     /// What executions wait for, and for how long.
     pub backlog: Backlog,

@@ -1,13 +1,11 @@
-//! Who is in flight in this process, who waits for it, and what was answered
-//! lately. It admits and coalesces; it knows no store, no platform and no actor,
-//! and holds no guard of its tables across an `.await`, nor while a recorder or a
-//! subscriber runs.
+//! The in-process table: flights, their waiters, and recent outcomes. It knows no
+//! store, no platform and no actor. It holds no table lock across an `.await`, and
+//! none while a recorder or a subscriber runs.
 //!
-//! A **flight** is one execution and everybody who waits for it. It stays in the
-//! table until the execution is settled, so that no second one of its key can
-//! begin in this process before; then its outcome takes its place for a while.
-//! Whoever runs the flight owns its [`FlightGuard`], whose `Drop` answers everybody
-//! (I3).
+//! A **flight** is one execution and its waiters. It stays in the table until its
+//! record is finished, so no second flight of its key can begin in this process.
+//! After that, the table keeps its outcome for a while. The actor that runs a flight
+//! owns its [`FlightGuard`], whose `Drop` answers all waiters (I3).
 
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
@@ -41,11 +39,11 @@ type FlightAnswer = Result<Reply, Error>;
 /// The bounds of the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Callers waiting plus executions not settled.
+    /// Waiters plus flights whose record is not finished.
     pub max_waiting: usize,
     /// The weight of all recent outcomes, in bytes; 0 keeps none.
     pub recent_bytes: u64,
-    /// How long a recent outcome is answered from memory, at most.
+    /// How long a recent outcome is replayed from memory, at most.
     pub recent_ttl: Duration,
 }
 
@@ -54,7 +52,7 @@ pub(crate) struct Limits {
 pub(crate) struct Flights {
     table: DashMap<IdempotencyKey, TableEntry, BuildHasherDefault<DigestHasher>>,
     recents: RecentOutcomes,
-    /// Flights that are not settled.
+    /// Flights whose record is not finished.
     in_flight: AtomicUsize,
     limits: Limits,
     on_duplicate: OnDuplicate,
@@ -65,7 +63,7 @@ pub(crate) struct Flights {
     meters: Arc<Meters>,
 }
 
-/// What the table holds of a key.
+/// What the table has for a key.
 #[derive(Debug)]
 enum TableEntry {
     InFlight(Arc<Flight>),
@@ -75,14 +73,14 @@ enum TableEntry {
 /// How a request is admitted.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    /// It was answered lately.
+    /// Memory has its outcome.
     Recent(Reply),
-    /// It is in flight: wait.
+    /// It waits for the flight of its key.
     Joined(Waiter),
-    /// Its key has a flight whose answer is not for it: wait for the end of that
-    /// flight, then ask for admission again.
+    /// The answer of its key's flight is not for it. It waits for the end of that
+    /// flight, then asks for admission again.
     Follows(Follower),
-    /// It is the first: run the flight, and wait.
+    /// It is the first request of its key: the caller starts the flight, and waits.
     ///
     /// Boxed: the guard goes from hand to hand until its flight runs.
     First(Waiter, Box<FlightGuard>),
@@ -108,8 +106,8 @@ impl Flights {
         })
     }
 
-    /// Admits a request: answers it from memory, lets it join its key's flight or
-    /// wait for the end of that, or makes it the first of a new one.
+    /// Answers a request from memory, lets it join its key's flight or wait for the
+    /// end of that flight, or begins a new flight.
     pub(crate) fn join_or_begin(
         self: &Arc<Self>,
         request: &DataActionRequest,
@@ -134,7 +132,7 @@ impl Flights {
         }
         let key = IdempotencyKey::of(request);
         let fingerprint = request.fingerprint(&self.route);
-        // For reading first: who only wants an answer keeps nobody waiting.
+        // A read lock first: a replay from memory then blocks no other request.
         if let Some(slot) = self.table.get(&key)
             && let Some(admission) = self.known(&slot, key, fingerprint, request)
         {
@@ -152,19 +150,19 @@ impl Flights {
             && let TableEntry::Recent(recent) = entry.get()
             && !recent.is_over()
         {
-            // It may be another request's, whose key this one has.
+            // The outcome might belong to another request with this key.
             flight.remember(recent.clone());
         }
         let waiter = Waiter::first(flight.clone(), own);
-        // The table's guard is held until the guard of the flight exists: nothing
-        // in between can fail.
+        // The table stays locked until the flight guard exists, so that no flight
+        // is in the table without one.
         let _slot = entry.insert(TableEntry::InFlight(flight.clone()));
         let guard = FlightGuard::new(self, flight, request, capacity);
         Ok(Admission::First(waiter, Box::new(guard)))
     }
 
-    /// What a request gets for which the table has something: its answer, or a
-    /// place among those who wait. `None` where it is the first.
+    /// What a request gets from an entry of its key: an answer, or a wait. `None` if
+    /// the entry has expired, or has nothing for this request.
     fn known(
         &self,
         slot: &TableEntry,
@@ -206,8 +204,8 @@ impl Flights {
         Ok(Admission::Joined(Waiter::joined(flight.clone(), capacity)))
     }
 
-    /// A flight is settled: its outcome takes its capacity, where one is to be kept.
-    fn settled(&self, key: IdempotencyKey) {
+    /// Replaces a flight whose record is finished by its outcome, if memory keeps one.
+    fn finished(&self, key: IdempotencyKey) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let Entry::Occupied(mut entry) = self.table.entry(key) else {
             return;
@@ -227,9 +225,8 @@ impl Flights {
         }
     }
 
-    /// Forgets a recent outcome. The answer of a flight that is under way is not
-    /// remembered, and nobody joins it any more: it may be the very outcome that
-    /// was forgotten.
+    /// Forgets a recent outcome. A flight in progress does not keep its answer, and no
+    /// request joins it: its answer might be the outcome that was forgotten.
     pub(crate) fn forget(&self, key: &IdempotencyKey) {
         if let Entry::Occupied(entry) = self.table.entry(*key) {
             match entry.get() {
@@ -242,8 +239,7 @@ impl Flights {
         }
     }
 
-    /// Takes outcomes out of memory when their time is over, for as long as it
-    /// runs: the engine's root owns it.
+    /// Evicts expired outcomes for as long as it runs. The engine's root owns it.
     ///
     /// # Cancel safety
     ///
@@ -256,12 +252,12 @@ impl Flights {
                 consume_budget().await;
             }
             self.shrink();
-            // Many that are over one after the other are one round of work.
+            // Outcomes that expire within a second are evicted in one round.
             sleep(Duration::from_secs(1)).await;
         }
     }
 
-    /// Gives back what a burst made the table reserve.
+    /// Frees the memory that a burst made the table reserve.
     pub(crate) fn shrink(&self) {
         if self.table.capacity() / 8 > self.table.len() + 128 {
             self.table.shrink_to_fit();
@@ -274,7 +270,7 @@ impl Flights {
         self.table.remove_if(&queued.key, |_, slot| is_it(slot));
     }
 
-    /// Admits nobody from now on, so that nothing is answered from memory either.
+    /// Admits no further request, and clears memory.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.recents.clear();
@@ -286,17 +282,17 @@ impl Flights {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// How many flights are not settled.
+    /// How many flights have a record that is not finished.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Callers waiting plus executions not settled.
+    /// Waiters plus flights whose record is not finished.
     pub(crate) fn capacity_used(&self) -> usize {
         self.capacity_used.load(Ordering::Relaxed)
     }
 
-    /// The bound of these.
+    /// The limit of [`capacity_used`](Self::capacity_used).
     pub(crate) fn max_waiting(&self) -> usize {
         self.limits.max_waiting
     }
@@ -314,7 +310,7 @@ impl Flights {
     }
 }
 
-/// A place in `max_waiting`, free again when dropped.
+/// One of `max_waiting`; free again when dropped.
 #[derive(Debug)]
 struct CapacityPermit(Arc<AtomicUsize>);
 

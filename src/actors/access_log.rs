@@ -1,5 +1,5 @@
-//! Says in the log that the platform refuses access, to a person who can change that:
-//! for each action once a minute at most. It decides nothing.
+//! Logs that the platform refuses access, so that an operator can change permissions: at
+//! most once a minute per action. It decides nothing.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,20 +14,20 @@ use crate::outcome::Outcome;
 use crate::request::ActionId;
 use crate::telemetry;
 
-/// Between two warnings of one action.
+/// The shortest time between two warnings of one action.
 const PACE: Duration = Duration::from_secs(60);
 
-/// Actions whose last warning is remembered; one more forgets all of them.
+/// How many actions have their last warning remembered; one more clears all of them.
 const MAX_ACTIONS: usize = 100;
 
-/// When each action was warned of.
+/// When each action was logged.
 #[derive(Debug, Default)]
 pub(crate) struct AccessLog(Mutex<HashMap<ActionId, Instant>>);
 
 impl AccessLog {
     /// Warns of an attempt that was answered with 401 or 403.
     pub(crate) fn log(&self, action: &ActionId, attempt: &Attempt) {
-        // One that is executed, the remote end has refused.
+        // If the action was executed, the remote end has refused, not the platform.
         let Attempt::NotExecuted(_, _, Ok(outcome)) = attempt else {
             return;
         };
@@ -46,7 +46,7 @@ impl AccessLog {
 
     fn is_due(&self, action: &ActionId) -> bool {
         let now = Instant::now();
-        // An insertion leaves it whole.
+        // A panic leaves no half-made insertion.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = last.get_mut(action) {
             let is_due = now.saturating_duration_since(*last) >= PACE;
@@ -76,7 +76,7 @@ mod tests {
 
     /// Red without the pace, and without the bound.
     #[tokio::test(start_paused = true)]
-    async fn each_action_is_due_once_a_minute_and_their_number_is_bounded() {
+    async fn each_action_is_logged_once_a_minute() {
         let log = AccessLog::default();
         let action = |n: usize| format!("action_{n}").parse::<ActionId>().unwrap();
         assert!(log.is_due(&action(0)) && log.is_due(&action(1)));

@@ -1,7 +1,6 @@
-//! Keys from `Hashed` to `Cached`: an actor that runs one flight after the other.
-//! The typestates do each step; this decides which step is next. All of an actor's
-//! life is one future, that of the hook after the start, which a kill may drop
-//! anywhere.
+//! The flight actor: it takes one key after the other from `Hashed` to `Cached`. It
+//! decides the order of the steps; the typestates do each step. Its life is one future,
+//! which a kill can drop at any point.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,36 +19,35 @@ mod driver;
 mod remote_holder;
 mod retry;
 
-/// A flight and what it takes to run it.
+/// A flight to run.
 pub(crate) struct Job {
     pub guard: Box<FlightGuard>,
     pub shared: Arc<Shared>,
 }
 
-/// What an execution actor runs now: for the root, which ends the record of one
-/// that dies.
+/// The flight that an actor runs now. If the actor dies, the root finishes the record.
 #[derive(Debug, Default)]
 pub(super) struct Assignment(Mutex<Option<Assigned>>);
 
 type Assigned = (IdempotencyKey, Arc<Progress>);
 
 impl Assignment {
-    /// What was run until now; `next` is run from now on.
+    /// Sets the flight that runs now, and returns the one before.
     pub(super) fn replace(&self, next: Option<Assigned>) -> Option<Assigned> {
-        // Replaced as a whole, so a panic leaves it whole.
+        // Changed by one assignment, so a panic leaves no half-made change.
         let mut assigned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *assigned, next)
     }
 }
 
-/// What an actor begins with.
+/// The arguments of a flight actor.
 pub(super) struct Start {
     /// Its first flight.
     pub job: Job,
     pub assignment: Arc<Assignment>,
 }
 
-/// Spawns an execution actor, linked to its supervisor.
+/// Spawns a flight actor, linked to its supervisor.
 pub(super) fn spawn(
     start: Start,
     supervisor: ActorCell,
@@ -65,8 +63,8 @@ pub(super) fn spawn(
 
 struct FlightActor;
 
-/// It has no mailbox: a flight comes by the channel that an idle actor waits at, and
-/// is dropped with that, whenever the actor dies.
+/// The actor gets no messages: an idle actor gets its flight through a channel, so that
+/// the flight is dropped if the actor dies.
 #[derive(Debug)]
 enum Nothing {}
 
@@ -76,8 +74,8 @@ impl ractor::Message for Nothing {}
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
 impl Actor for FlightActor {
     type Msg = Nothing;
-    /// Taken by the hook that runs it, so that a guard dies with the hook's future
-    /// and not with a supervision event that carries the state.
+    /// Taken by the hook that runs it, so that a guard is dropped with the hook's future
+    /// and not later with a supervision event.
     type State = Option<Start>;
     type Arguments = Start;
 
@@ -89,9 +87,8 @@ impl Actor for FlightActor {
         Ok(Some(start))
     }
 
-    /// One flight after the other. The actor is linked by now: a kill drops this
-    /// future as it would a handler's, and a panic is told to the supervisor all the
-    /// same.
+    /// Runs flights. The actor is linked at this point: a kill drops this future, and a
+    /// panic is reported to the supervisor.
     async fn post_start(
         &self,
         myself: ActorRef<Nothing>,
@@ -106,7 +103,7 @@ impl Actor for FlightActor {
 }
 
 impl Start {
-    /// Runs flights until the engine closes, or the load needs no such actor.
+    /// Runs flights until the engine closes, or the load no longer needs this actor.
     async fn run(self) {
         let Self {
             mut job,
@@ -138,8 +135,8 @@ impl Job {
         if cut_off {
             self.guard.answer(Err(Error::Stopped), Duration::ZERO);
         }
-        // Where the store is down this waits for it, with the flight still in the
-        // table, so that nobody in this process begins anew.
+        // While the store is unavailable this waits, with the flight still in the table,
+        // so that no other flight of the key begins in this process.
         let Self { shared, guard } = self;
         if !guard.progress().is_finished() {
             let finished = finish(&shared, guard.key(), guard.progress(), |error| {

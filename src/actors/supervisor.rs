@@ -1,6 +1,6 @@
-//! The root of the tree: spawns execution actors, restarts the token actor, settles
-//! what dead children leave, and closes the engine. It does no I/O itself, never
-//! waits for a child, and runs no foreign code but what ractor runs.
+//! The root of the tree: spawns flight actors, restarts the token actor, finishes the
+//! records of dead children, and closes the engine. It does no I/O itself, never waits
+//! for a child, and runs no foreign code except through ractor.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -28,16 +28,16 @@ mod message;
 pub use self::message::{Drained, EngineMessage};
 use self::message::{Internal, Order};
 
-/// What the root is given.
+/// The arguments of the root.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub shared: Arc<Shared>,
-    /// Told once, when the engine has ended.
+    /// Set once, when the engine has ended.
     pub drained: watch::Sender<Option<Drained>>,
     pub deadline: Duration,
 }
 
-/// Starts the tree, under the embedder's own supervisor where there is one.
+/// Starts the tree, linked to the embedder's supervisor if there is one.
 pub(crate) async fn spawn(
     args: Args,
     above: Option<ActorCell>,
@@ -54,31 +54,31 @@ struct Supervisor;
 struct State {
     shared: Arc<Shared>,
     drained: watch::Sender<Option<Drained>>,
-    /// The execution actors, and what each runs.
+    /// The flight actors, and the flight that each runs.
     children: HashMap<ActorId, Arc<Assignment>>,
     token: Option<ActorId>,
     restarts: Restarts,
     watcher: Option<ActorCell>,
     watcher_restarts: Restarts,
-    /// Work that ends with the root: settling, timers.
+    /// Work that ends with the root: finishing records, timers.
     tasks: JoinSet<()>,
     ports: Ports,
-    settling: usize,
+    finishing: usize,
     closing: Option<Drained>,
     cut: bool,
-    /// Closes the table whenever this state goes, however that happens.
+    /// Closes the table when this state is dropped, also after a panic.
     _closer: Closer,
 }
 
-/// Tells the root that a record is settled or given up, also where the store
-/// panics: the root waits for it before it ends.
-struct Settling(ActorRef<EngineMessage>);
+/// Reports to the root that a record was finished or given up, also if the store
+/// panics. The root waits for this report before it ends.
+struct Finishing(ActorRef<EngineMessage>);
 
-impl Drop for Settling {
+impl Drop for Finishing {
     fn drop(&mut self) {
         let _ = self
             .0
-            .send_message(EngineMessage::Internal(Internal(Order::Settled)));
+            .send_message(EngineMessage::Internal(Internal(Order::Finished)));
     }
 }
 
@@ -93,7 +93,7 @@ impl Drop for Closer {
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
 impl Actor for Supervisor {
     type Msg = EngineMessage;
-    /// Taken at the end: a supervision event would carry it, and with it the
+    /// Taken at the end. Otherwise a supervision event would carry it, and with it the
     /// store, to the embedder's supervisor.
     type State = Option<State>;
     type Arguments = Args;
@@ -131,7 +131,7 @@ impl Actor for Supervisor {
             watcher_restarts: Restarts::default(),
             tasks,
             ports,
-            settling: 0,
+            finishing: 0,
             closing: None,
             cut: false,
         }))
@@ -151,8 +151,8 @@ impl Actor for Supervisor {
                 Order::Run(guard) => state.run(&myself, guard).await,
                 Order::Close { grace } => state.close(&myself, grace),
                 Order::Cut => state.cut_off(),
-                Order::Settled => state.settling -= 1,
-                // Boxed: it is seldom and large.
+                Order::Finished => state.finishing -= 1,
+                // Boxed: rare and large.
                 Order::StartToken => Box::pin(state.start_token(&myself)).await,
                 Order::StartWatcher => Box::pin(state.start_watcher(&myself)).await,
             },
@@ -179,17 +179,17 @@ impl Actor for Supervisor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let Some(state) = state else { return Ok(()) };
-        let (who, why) = match event {
-            SupervisionEvent::ActorTerminated(who, _, reason) => (who, reason),
-            SupervisionEvent::ActorFailed(who, error) => (who, Some(error.to_string())),
+        let (child, why) = match event {
+            SupervisionEvent::ActorTerminated(child, _, reason) => (child, reason),
+            SupervisionEvent::ActorFailed(child, error) => (child, Some(error.to_string())),
             _ => return Ok(()),
         };
-        if state.token == Some(who.get_id()) {
+        if state.token == Some(child.get_id()) {
             state.restart_token(&myself, why);
-        } else if state.watcher.as_ref().map(ActorCell::get_id) == Some(who.get_id()) {
+        } else if state.watcher.as_ref().map(ActorCell::get_id) == Some(child.get_id()) {
             state.restart_watcher(&myself, why);
-        } else if let Some(child) = state.children.remove(&who.get_id()) {
-            state.settle(&myself, &child, why);
+        } else if let Some(assignment) = state.children.remove(&child.get_id()) {
+            state.finish_record(&myself, &assignment, why);
             state.shrink();
         }
         state.stop_if_drained(&myself);
@@ -198,7 +198,7 @@ impl Actor for Supervisor {
 }
 
 impl State {
-    /// Runs a flight by an actor that has become idle since, or by a new one.
+    /// Gives a flight to an actor that has become idle meanwhile, or to a new actor.
     async fn run(&mut self, myself: &ActorRef<EngineMessage>, guard: Box<FlightGuard>) {
         let key = guard.key();
         let shared = self.shared.clone();
@@ -212,7 +212,7 @@ impl State {
         };
         // ractor opens a span for each actor.
         let spawned = AssertUnwindSafe(flight::spawn(start, myself.get_cell()));
-        // Where it fails, the guard, dropped with the job, has answered.
+        // If the spawn fails, the guard is dropped with the job and answers.
         match spawned.catch_unwind().await {
             Ok(Ok(child)) => {
                 self.children.insert(child.get_id(), assignment);
@@ -226,9 +226,8 @@ impl State {
         }
     }
 
-    /// Ends the record of the flight with which a child has died, by what is known
-    /// of it.
-    fn settle(
+    /// Finishes the record of the flight that a dead child ran, by its progress.
+    fn finish_record(
         &mut self,
         myself: &ActorRef<EngineMessage>,
         child: &Assignment,
@@ -241,18 +240,18 @@ impl State {
             return;
         }
         let name = self.shared.name(key);
-        self.settling += 1;
-        let (shared, settling) = (self.shared.clone(), Settling(myself.clone()));
+        self.finishing += 1;
+        let (shared, finishing) = (self.shared.clone(), Finishing(myself.clone()));
         self.tasks.spawn(async move {
-            let _settling = settling;
+            let _finishing = finishing;
             telemetry::contained(|| {
-                tracing::warn!(%name, why, ?progress, "an execution ended without settling its record");
+                tracing::warn!(%name, why, ?progress, "an execution ended without finishing its record");
             });
             let _ = finish(&shared, key, &progress, |_| {}).await;
         });
     }
 
-    /// Gives back what a burst of actors made the map reserve.
+    /// Frees the memory that a burst of actors made the map reserve.
     fn shrink(&mut self) {
         if self.children.capacity() / 8 > self.children.len() + 128 {
             self.children.shrink_to_fit();
@@ -314,8 +313,8 @@ impl State {
         }
     }
 
-    /// Has something logged, outside of the root's handler: a subscriber is
-    /// foreign code, which may panic or ask this engine for something.
+    /// Logs in a task, outside of the root's handler: a subscriber is foreign code, and
+    /// might panic or call this engine.
     fn log(&mut self, log: impl FnOnce() + Send + 'static) {
         self.tasks.spawn(async move { log() });
     }
@@ -323,11 +322,12 @@ impl State {
     fn close(&mut self, myself: &ActorRef<EngineMessage>, grace: Duration) {
         self.shared.flights.close();
         self.shared.idle.close();
-        // It has the store, which is free once the engine has ended.
+        // The watcher owns a handle of the store, which must be free when the engine
+        // has ended.
         if let Some(watcher) = &self.watcher {
             watcher.kill();
         }
-        // All of them end by themselves, but for those that are cut off.
+        // `cut_off` subtracts the executions that do not end by themselves.
         let finished = self.shared.flights.in_flight();
         let closing = Drained {
             finished,
@@ -335,15 +335,15 @@ impl State {
         };
         self.closing.get_or_insert(closing);
         let root = myself.clone();
-        // A second close with a shorter grace cuts earlier; a longer one does not
-        // put the first one off.
+        // A second close with a shorter grace cuts off earlier. A longer grace does not
+        // delay the first.
         self.tasks.spawn(async move {
             sleep(grace).await;
             let _ = root.send_message(EngineMessage::Internal(Internal(Order::Cut)));
         });
     }
 
-    /// The grace is over: every execution answers `Stopped` and settles.
+    /// The grace is over: every execution answers `Stopped` and finishes its record.
     fn cut_off(&mut self) {
         if !self.cut {
             self.cut = true;
@@ -355,21 +355,21 @@ impl State {
     }
 
     fn stop_if_drained(&mut self, myself: &ActorRef<EngineMessage>) {
-        let is_over = self.children.is_empty() && self.watcher.is_none() && self.settling == 0;
+        let is_over = self.children.is_empty() && self.watcher.is_none() && self.finishing == 0;
         if self.closing.is_some() && is_over {
             myself.stop(None);
         }
     }
 
-    /// Reports the end once the tree has given up all that it shared: a store
-    /// of which the embedder drops the last handle then is closed.
+    /// Reports the end after the tree has dropped its handles, so that the embedder can
+    /// drop the last handle of the store.
     async fn end(mut self) {
         self.shared.flights.close();
         self.tasks.abort_all();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
-        // A task that a foreign store blocks must not hold up the end.
+        // A task that a foreign store blocks must not delay the end.
         let _ = timeout(Duration::from_secs(1), ended).await;
-        // Every flight is answered by now.
+        // Every flight has its answer.
         self.ports.deliver().await;
         let (drained, end) = (self.drained.clone(), self.closing.unwrap_or_default());
         drop(self);

@@ -1,5 +1,5 @@
-//! Pointers of `ignoring` that match nothing, told to the log once per action: a
-//! misspelled pointer makes a new request of each call. It refuses nobody.
+//! Logs pointers of `ignoring` that match nothing, once per action: with a misspelled
+//! pointer each call is a new request. It refuses no request.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::request::DataActionRequest;
 use crate::telemetry;
 
-/// How many pairs of action and pointer are logged; later ones are not.
+/// How many pairs of action and pointer are logged; later pairs are not.
 const MAX_LOGGED: usize = 1_000;
 /// How much of a pointer is logged, in characters.
 const MAX_SHOWN: usize = 200;
@@ -17,12 +17,12 @@ const MAX_SHOWN: usize = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Unmatched {
     hasher: RandomState,
-    /// Hashes, since a caller chooses how long actions and pointers are.
+    /// Hashes, since a caller chooses the length of actions and pointers.
     logged: Mutex<HashSet<u64>>,
 }
 
 impl Unmatched {
-    /// Logs the pointers of this request that match nothing, where that is new.
+    /// Logs the pointers of this request that match nothing and were not logged before.
     pub(crate) fn log(&self, request: &DataActionRequest) {
         let action_id = request.action_id().as_str();
         for pointer in request.unmatched() {
@@ -41,7 +41,7 @@ impl Unmatched {
 
     fn is_new(&self, action_id: &str, pointer: &str) -> bool {
         let hash = self.hasher.hash_one((action_id, pointer));
-        // A set of numbers: an insertion leaves it whole.
+        // A panic leaves no half-made insertion in a set of numbers.
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         logged.len() < MAX_LOGGED && logged.insert(hash)
     }
@@ -53,7 +53,7 @@ mod tests {
 
     /// Red without the bound.
     #[test]
-    fn each_pair_is_new_once_and_their_number_is_bounded() {
+    fn each_pair_is_logged_once_within_bounds() {
         let unmatched = Unmatched::default();
         assert!(unmatched.is_new("refund", "/at"));
         assert!(unmatched.is_new("refund", "/by"));

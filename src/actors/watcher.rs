@@ -1,6 +1,6 @@
-//! The watcher: walks through a namespace's indeterminate keys from time to time, so
-//! that a key which needs a person says so. It recovers the records of holders that
-//! are gone, counts, and warns of each key once. It resolves nothing.
+//! The watcher: walks through a namespace's indeterminate keys periodically, and reports
+//! each key that needs an operator. It recovers the records of lost holders and counts
+//! keys; it never resolves one.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +17,17 @@ use crate::record::RecordState;
 use crate::store::Store as _;
 use crate::telemetry::{self, Watched};
 
-/// Keys that one walk counts, and of which the last one is remembered.
+/// How many keys one walk counts and remembers.
 const MAX_KEYS: usize = 10_000;
 
-/// Records that cannot be read of which one walk warns by name.
+/// How many unreadable records one walk warns of.
 const MAX_WARNED: usize = 10;
 
 /// The pause between two pages of a walk.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a walk may take, to its end: keys behind one that is cut short would never be
-/// told of.
+/// How long a walk may take to its end. If it ended earlier, later keys would never be
+/// reported.
 const WALK_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// What an engine knows of its walks.
@@ -50,7 +50,7 @@ impl Watch {
         Self { every, last }
     }
 
-    /// The last walk of this process, unless the one after it is missing.
+    /// The last walk of this process, unless it is older than two periods.
     pub(crate) fn last(&self) -> Option<Arc<Last>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let is_fresh = |last: &&Arc<Last>| last.begun.elapsed() <= self.every * 2;
@@ -58,14 +58,14 @@ impl Watch {
     }
 
     fn set_last(&self, last: Option<Arc<Last>>) {
-        // Dropped with the lock free.
+        // The old value is dropped without the lock.
         let mut current = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let _before = std::mem::replace(&mut *current, last);
         drop(current);
     }
 }
 
-/// Spawns the watcher, linked to its supervisor; nothing where none is wanted.
+/// Spawns the watcher, linked to its supervisor; `None` if the setting is off.
 pub(super) async fn spawn(
     shared: &Arc<Shared>,
     supervisor: ActorCell,
@@ -79,7 +79,7 @@ pub(super) async fn spawn(
 
 struct Watcher;
 
-/// Nothing is sent to a watcher.
+/// A watcher gets no messages.
 #[derive(Debug)]
 enum Nothing {}
 
@@ -89,7 +89,7 @@ impl ractor::Message for Nothing {}
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
 impl Actor for Watcher {
     type Msg = Nothing;
-    /// Taken by the hook that walks, so that the store goes with the hook's future.
+    /// Taken by the hook that walks, so that the store is dropped with its future.
     type State = Option<Arc<Shared>>;
     type Arguments = Arc<Shared>;
 
@@ -113,7 +113,7 @@ impl Actor for Watcher {
             let mut rounds = Rounds {
                 shared: &shared,
                 watch,
-                told: HashSet::new(),
+                reported: HashSet::new(),
                 unreadable: HashSet::new(),
                 watched: Watched::new(&shared.namespace),
             };
@@ -131,10 +131,9 @@ impl Actor for Watcher {
 struct Rounds<'a> {
     shared: &'a Shared,
     watch: &'a Watch,
-    /// Which keys were warned of, each as the execution that was lost: those that
-    /// the last walk found, and no others.
-    told: HashSet<(IdempotencyKey, LeaseId)>,
-    /// The same of records that cannot be read, with what is wrong with each.
+    /// The executions of the last walk, each logged once.
+    reported: HashSet<(IdempotencyKey, LeaseId)>,
+    /// The unreadable records of the last walk that were logged, each with its reason.
     unreadable: HashSet<(IdempotencyKey, String)>,
     watched: Watched,
 }
@@ -142,14 +141,14 @@ struct Rounds<'a> {
 impl Rounds<'_> {
     async fn round(&mut self) {
         let Self { shared, watch, .. } = self;
-        // A little less than the time between two walks: this process's own turn must
-        // not stand in its way.
+        // Less than the time between two walks, so that this process's own turn has
+        // expired by then.
         let period = watch.every.mul_f64(0.9);
         let turn = shared.store.walk_turn(&shared.namespace, period);
         match timeout(shared.store.limit(), turn).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
-                // The process whose turn it is counts.
+                // Another process has the turn, and counts.
                 self.watched.set(0, Duration::ZERO);
                 return self.watch.set_last(None);
             }
@@ -171,13 +170,13 @@ impl Rounds<'_> {
     fn report(&mut self, found: Found, begun: Instant) {
         let now = self.shared.terms.ambient.wall_now();
         let mut oldest = Duration::ZERO;
-        let mut told = HashSet::new();
+        let mut reported = HashSet::new();
         for (key, state) in &found.keys {
             let execution = (*key, state.revision().lease);
-            if !self.told.contains(&execution) {
+            if !self.reported.contains(&execution) {
                 warn(key, state);
             }
-            told.insert(execution);
+            reported.insert(execution);
             if let RecordState::Indeterminate { since, .. } = state {
                 oldest = oldest.max(now.duration_since(*since).unwrap_or_default());
             }
@@ -187,7 +186,7 @@ impl Rounds<'_> {
             let known = (record.key(), record.reason().to_owned());
             if !self.unreadable.contains(&known) {
                 if warned == MAX_WARNED {
-                    // The next walk tells of it.
+                    // The next walk logs it.
                     continue;
                 }
                 warned += 1;
@@ -202,7 +201,7 @@ impl Rounds<'_> {
             }
             unreadable.insert(known);
         }
-        self.told = told;
+        self.reported = reported;
         self.unreadable = unreadable;
         if let Some(error) = &found.failed {
             failed(error);
@@ -259,7 +258,7 @@ fn warn(key: &IdempotencyKey, state: &RecordState) {
     });
 }
 
-/// A moment, for people; dates that no calendar has are the epoch.
+/// A time as an HTTP date; impossible dates are shown as the epoch.
 fn date(time: SystemTime) -> String {
     let limit = SystemTime::UNIX_EPOCH + Duration::from_secs(250_000_000_000);
     let known = SystemTime::UNIX_EPOCH..limit;
@@ -278,7 +277,7 @@ fn failed(error: &dyn std::error::Error) {
 mod tests {
     use super::*;
 
-    /// Red where a date is formatted that `httpdate` panics at.
+    /// Red if a date reaches `httpdate` for which it panics.
     #[test]
     fn impossible_dates_are_shown_as_the_epoch() {
         let epoch = "Thu, 01 Jan 1970 00:00:00 GMT";

@@ -1,5 +1,5 @@
-//! The settings of an engine, their defaults and their bounds; `start` checks
-//! them all before anything runs.
+//! The settings of an engine, their defaults and bounds. Nothing runs before `start`
+//! has checked all of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::upstream::{GRACE, Upstream};
 
 mod check;
 
-/// The settings of an [`Engine`]; each has a default, named at its function.
+/// The settings of an [`Engine`]. Each has a default, which its method documents.
 ///
 /// Impossible settings are `Error::InvalidConfig` from [`start`](Self::start). A
 /// clone starts another engine with the same settings, store and upstream.
@@ -81,57 +81,57 @@ impl EngineBuilder {
         }
     }
 
-    /// Where records are kept. By default a [`MemoryStore`]: **this process
-    /// only**, gone with it.
+    /// The store of the records. By default a [`MemoryStore`]: **this process only**, and
+    /// lost with it.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Arc::new(store);
         self
     }
 
-    /// Whose records these are. By default the upstream's: a digest of platform
-    /// host and OAuth client. Set it before credentials are rotated or shared,
-    /// or the new client begins with no records.
+    /// The namespace of the records. By default the upstream's: a digest of platform host
+    /// and OAuth client. Set it before you rotate or share credentials; otherwise the new
+    /// client starts without records.
     pub fn namespace(mut self, namespace: Namespace) -> Self {
         self.namespace = Some(namespace);
         self
     }
 
-    /// What a caller gets whose key is being executed, here or elsewhere; by
-    /// default its answer.
+    /// What a caller gets while its key is being executed, in this process or another. By
+    /// default it waits for the answer.
     pub fn on_duplicate(mut self, policy: OnDuplicate) -> Self {
         self.on_duplicate = policy;
         self
     }
 
-    /// What happens to a request that may have been executed; by default it is
-    /// held.
+    /// What happens to a key whose request might have been executed. By default it stays
+    /// indeterminate until it is resolved.
     pub fn on_unknown(mut self, policy: OnUnknown) -> Self {
         self.terms.on_unknown = policy;
         self
     }
 
-    /// How often and how long to try again what was not executed; by default 3
+    /// How often and how long to retry a request that was not executed; by default 3
     /// attempts and waits up to 180 s.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// Reads answers; by default [`classify::genesys`](crate::classify::genesys),
-    /// which a reading of your own may fall back on.
+    /// Classifies answers; by default [`classify::genesys`](crate::classify::genesys).
+    /// Your own function can fall back on it.
     ///
-    /// Not asked about a success that is larger than
-    /// [`max_response_bytes`](Self::max_response_bytes), which is final. Its
-    /// `NotExecuted` is taken as `Unknown` where the answer's body cannot be read: see
+    /// It is not called for a success that is larger than
+    /// [`max_response_bytes`](Self::max_response_bytes): such an answer is final. If the
+    /// body of an answer cannot be read, `NotExecuted` counts as `Unknown`: see
     /// [`classify`](crate::classify#bodies-that-cannot-be-read).
     pub fn classify(mut self, f: impl Fn(&Outcome) -> Verdict + Send + Sync + 'static) -> Self {
         self.terms.classify = Arc::new(f);
         self
     }
 
-    /// Asks `f`, once per execution, what became of a request whose fate is
-    /// unknown; `None`, and no answer within a minute, leaves it indeterminate.
-    /// By default nobody is asked.
+    /// Calls `f` once per execution if its outcome is unknown, so that `f` can resolve the
+    /// key. `None`, or no result within a minute, leaves the key indeterminate. By default
+    /// there is no such hook.
     pub fn reconcile<F, Fut>(mut self, f: F) -> Self
     where
         F: Fn(DataActionRequest, Error) -> Fut + Send + Sync + 'static,
@@ -142,41 +142,44 @@ impl EngineBuilder {
     }
 
     /// How long outcomes are replayed; 24 h by default. A request's own `ttl`
-    /// goes first.
+    /// overrides it.
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
         self.terms.result_ttl = ttl;
         self
     }
 
-    /// How long indeterminate keys are held; 7 days by default.
+    /// How long indeterminate keys are kept; 7 days by default.
     pub fn indeterminate_ttl(mut self, ttl: Duration) -> Self {
         self.terms.indeterminate_ttl = ttl;
         self
     }
 
-    /// Walks through the indeterminate keys of the namespace at the start and then
-    /// every so often, at least 1 s apart; by default never.
+    /// Walks through the indeterminate keys of the namespace at the start and then once
+    /// per period, at least 1 s; by default never.
     ///
-    /// One process of a namespace walks in each period, slowly, and in one walk counts
-    /// at most 10,000 keys, for an hour at most, with a pause of a tenth of a second after
-    /// each ten thousand records or fewer. The walk recovers the records of holders that are gone,
-    /// sets the gauges `genesys_once_indeterminate_keys` and
-    /// `genesys_once_indeterminate_oldest_seconds`, and logs each key once at `WARN`:
-    /// with the action, the caller's own key, scope and label, cause, time of sending,
-    /// correlation id, version and the next step. (After a change of turns, another
-    /// process logs the key once more.)
+    /// In each period one process of the namespace walks. A walk counts at most 10,000
+    /// keys and takes at most an hour. It pauses for 100 ms after each page of at most
+    /// 10,000 records. The walk:
+    ///
+    /// - recovers the records of lost holders;
+    /// - sets the gauges `genesys_once_indeterminate_keys` and
+    ///   `genesys_once_indeterminate_oldest_seconds`;
+    /// - logs each key once at `WARN`, with the action, the caller's own key, scope and
+    ///   label, cause, time of sending, correlation id, version and the next step. If
+    ///   another process makes the next walk, it logs the key once more.
+    ///
     /// [`Engine::indeterminate`] then answers from the last walk.
     ///
-    /// What a request calls [`sensitive`](crate::DataActionRequest::sensitive) is in no
-    /// log. What [`Encrypted`](crate::Encrypted) seals is, where the engine can open it.
+    /// No log has what a request marks as
+    /// [`sensitive`](crate::DataActionRequest::sensitive). What
+    /// [`Encrypted`](crate::Encrypted) seals is logged if the engine can decrypt it.
     pub fn watch_indeterminate(mut self, every: Duration) -> Self {
         self.watch_indeterminate = Some(every);
         self
     }
 
-    /// How long a lease lives without being extended; 30 s by default, at least
-    /// 100 ms. It is how long others wait for a process that died before it
-    /// sent anything.
+    /// How long a lease lives without an extension; 30 s by default, at least 100 ms.
+    /// Other processes wait this long for a holder that died before it sent anything.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.terms.lease = lease;
         self
@@ -188,11 +191,10 @@ impl EngineBuilder {
         self
     }
 
-    /// How long one store command may take; 2 s by default. After three failures
-    /// in a row commands fail at once, and one at a time probes whether the store
-    /// is back, after half a second first and every `store_timeout` at the longest.
-    /// Of a large body on its way to or from a `RedisStore`, it is the time in which
-    /// nothing moves.
+    /// How long one store command may take; 2 s by default. After three failures in a row
+    /// commands fail at once. One command at a time then probes the store: first after
+    /// half a second, later at most every `store_timeout`. For a large body to or from a
+    /// `RedisStore`, it is the longest time without progress.
     pub fn store_timeout(mut self, limit: Duration) -> Self {
         self.store_timeout = limit;
         self
@@ -201,26 +203,25 @@ impl EngineBuilder {
     /// Calls at the platform at the same time; 50 by default, the platform's own
     /// limit for an organisation.
     ///
-    /// The actions that wait for a call get one each in turn, and within an action
-    /// the first come is the first served: behind a crowd of slow calls, another
-    /// action waits for one of them to end, not for the crowd.
-    /// [`max_in_flight_per_action`](Self::max_in_flight_per_action) spares it that
-    /// wait, too.
+    /// Waiting actions get one call each in turn. Within an action the first waiter is
+    /// served first. So behind many slow calls of one action, another action waits for one
+    /// call to end. With [`max_in_flight_per_action`](Self::max_in_flight_per_action) it
+    /// does not wait for that call either.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.max_in_flight = calls;
         self
     }
 
     /// Calls of one action at the platform at the same time; by default as many as
-    /// [`max_in_flight`](Self::max_in_flight) allows. Below that, one slow action
-    /// leaves the others room.
+    /// [`max_in_flight`](Self::max_in_flight) allows. With a smaller number, one slow
+    /// action leaves room for others.
     pub fn max_in_flight_per_action(mut self, calls: usize) -> Self {
         self.max_in_flight_per_action = calls;
         self
     }
 
-    /// Callers waiting plus executions not settled; 100,000 by default. Beyond
-    /// it `Error::Overloaded`, at once.
+    /// Waiting callers plus executions whose record is not finished; 100,000 by default.
+    /// A request beyond it gets `Error::Overloaded` at once.
     pub fn max_waiting(mut self, places: usize) -> Self {
         self.limits.max_waiting = places;
         self
@@ -232,19 +233,19 @@ impl EngineBuilder {
         self
     }
 
-    /// The largest answer in bytes; 8 MiB by default. A 2xx that is larger is final,
-    /// and recorded without its body ([`StoredBody::OmittedTooLarge`](crate::StoredBody::OmittedTooLarge)); any
-    /// other is an unknown outcome.
+    /// The largest answer in bytes; 8 MiB by default. A larger 2xx answer is final, and
+    /// recorded without its body
+    /// ([`StoredBody::OmittedTooLarge`](crate::StoredBody::OmittedTooLarge)). Any other
+    /// larger answer is an unknown outcome.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.terms.max_response_bytes = bytes;
         self
     }
 
-    /// How many bytes of recent outcomes are kept in memory, and for how long
-    /// each; 64 MiB and 60 s by default, at most ten years, and never longer than
-    /// the store keeps them. Where they need more room, those go first whose time
-    /// is over first. What is over leaves memory within a second or so. 0 bytes
-    /// keeps none.
+    /// How many bytes of recent outcomes memory keeps, and for how long each; 64 MiB and
+    /// 60 s by default, at most ten years. Memory never keeps an outcome longer than the
+    /// store. If the outcomes exceed the bytes, those that expire first are evicted. An
+    /// expired outcome leaves memory within about a second. 0 bytes keeps none.
     pub fn recent(mut self, bytes: u64, ttl: Duration) -> Self {
         self.limits.recent_bytes = bytes;
         self.limits.recent_ttl = ttl;
@@ -256,18 +257,17 @@ impl EngineBuilder {
     /// clock shows `wall_clock` when the engine starts. By default both are the
     /// system's.
     ///
-    /// From then on the wall clock moves with tokio's clock. Together with a
-    /// current-thread runtime, paused time, `MemoryStore` and `ScriptedUpstream`
-    /// a test repeats exactly. Engines over one store need different seeds, or
-    /// they draw the same lease ids.
+    /// The wall clock then follows tokio's clock. With a current-thread runtime, paused
+    /// time, `MemoryStore` and `ScriptedUpstream`, a test repeats exactly. Engines over one
+    /// store need different seeds; otherwise they generate the same lease ids.
     #[cfg(feature = "testing")]
     pub fn deterministic(mut self, seed: u64, wall_clock: std::time::SystemTime) -> Self {
         self.deterministic = Some((seed, wall_clock));
         self
     }
 
-    /// Checks the settings and starts the engine. Nothing is asked of store or
-    /// platform yet.
+    /// Checks the settings and starts the engine. It does not ask the store or the
+    /// platform.
     ///
     /// # Errors
     ///
@@ -276,18 +276,17 @@ impl EngineBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Dropped in mid-way, no engine is left behind.
+    /// Dropping the future leaves no engine.
     pub async fn start(self) -> Result<Engine, Error> {
         self.spawn(None).await
     }
 
-    /// The same under a supervisor of the embedder's: the engine then lives as
-    /// long as that supervisor, and dropping its handles does not stop it.
+    /// [`start`](Self::start) under the embedder's supervisor. The engine lives as long as
+    /// that supervisor, and dropping its handles does not stop it.
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start); [`Error::Stopped`] where that supervisor
-    /// is stopping.
+    /// Those of [`start`](Self::start); [`Error::Stopped`] if that supervisor is stopping.
     ///
     /// # Cancel safety
     ///

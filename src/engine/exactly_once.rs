@@ -1,6 +1,6 @@
-//! The property that the crate exists for: random schedules of callers over
-//! several engines that share a store, with a platform that delays, limits,
-//! refuses connections and refuses tokens.
+//! Each key is executed exactly once: random schedules of callers over several engines
+//! that share a store, with a platform that delays, limits, refuses connections and
+//! refuses tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -20,8 +20,7 @@ use crate::testing::{ScriptedUpstream, Step};
 
 const ENGINES: usize = 3;
 const KEYS: usize = 4;
-/// Nobody asks later than this, so that memory (60 s) still has what was
-/// answered first.
+/// No caller asks later than this, so that memory (60 s) still has the first answer.
 const HORIZON_MS: u64 = 50_000;
 
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ struct Plan {
 }
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {
-    // Half of them at the same moments, where races are.
+    // Half of them come at the same moments, so that they race.
     let at_ms = prop_oneof![
         0..HORIZON_MS,
         prop::sample::select(vec![0, 1, 1_000, 10_000])
@@ -62,8 +61,7 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
     prop::collection::vec(caller, 1..60)
 }
 
-/// Never more trouble than one execution gets through: two further attempts and
-/// one fresh token.
+/// Never more trouble than one execution can handle: two retries and one new token.
 fn plans() -> impl Strategy<Value = Vec<Plan>> {
     let retried = prop_oneof![
         (0..120u64).prop_map(Trouble::RateLimited),
@@ -129,7 +127,7 @@ async fn exactly_once(
     let mut engines = Vec::new();
     for _ in 0..ENGINES {
         let engine = Engine::builder(upstream.clone()).store(store.clone());
-        // One cooldown after another, and everybody waits for all of them.
+        // Callers wait for several cooldowns in a row.
         let retry = RetryPolicy::default().max_wait(Duration::from_secs(3600));
         engines.push(
             engine
@@ -195,21 +193,20 @@ fn under_paused_time(run: impl Future<Output = TestCaseResult>) -> TestCaseResul
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Every key whose calls all succeed is executed exactly once, everybody is
-    /// answered, and all answers of a key are equal; in each engine one caller
-    /// goes to the store or the platform and all others join it or are answered
-    /// from memory.
+    /// Every key whose calls all succeed is executed exactly once. Every caller gets an
+    /// answer, and all answers of a key are equal. In each engine one caller goes to the
+    /// store or the platform; all others join it or get a replay from memory.
     ///
     /// Seen to turn red: without coalescing (every admission a flight of its
     /// own: "ran key 0 2 times"), and without the store's lock
-    /// ([`without_the_store_s_lock_a_key_is_executed_twice`] keeps proving it).
+    /// ([`property_fails_without_the_store_lock`] keeps proving it).
     #[test]
     fn each_key_is_executed_exactly_once(callers in callers(), plans in plans()) {
         under_paused_time(exactly_once(MemoryStore::new(), callers, plans))?;
     }
 }
 
-/// A store that lets everybody in: what the property must notice.
+/// A store that gives every caller the lease: the property must fail with it.
 #[derive(Clone)]
 struct Unlocked(Arc<dyn Store>);
 
@@ -222,7 +219,7 @@ impl Store for Unlocked {
         use crate::record::{Answer, Event};
         Box::pin(async move {
             match (&event, self.0.apply(name, event.clone()).await?) {
-                // Whoever holds the key: take it, too.
+                // Another caller has the lease: acquire it, too.
                 (Event::Acquire { .. }, Answer::Is(Some(crate::RecordState::Locked { .. })))
                 | (Event::Enter { .. } | Event::Extend { .. }, Answer::NotHolder) => {
                     Ok(Answer::Done)
@@ -244,7 +241,7 @@ impl Store for Unlocked {
 }
 
 #[test]
-fn without_the_store_s_lock_a_key_is_executed_twice() {
+fn property_fails_without_the_store_lock() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 0,

@@ -1,5 +1,5 @@
-//! The lists that people and their tools ask an engine for. None of it sends
-//! anything to the platform.
+//! The lists of records that operators and their tools ask an engine for. They send
+//! nothing to the platform.
 
 use std::time::Duration;
 
@@ -14,41 +14,39 @@ use crate::key::IdempotencyKey;
 use crate::record::RecordState;
 use crate::store::{Cursor, ListQuery, Page, UnreadableRecord};
 
-/// How long a walk that a caller waits for asks for further pages.
+/// For how long a walk that a caller waits for reads further pages.
 const WALK_WITHIN: Duration = Duration::from_secs(30);
 
 /// The indeterminate keys of a namespace, as [`Engine::indeterminate`] returns them.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct IndeterminateKeys {
-    /// The keys, in no order, each with what is known of it: always
+    /// The keys in no order, each with its state: always
     /// [`RecordState::Indeterminate`].
     pub keys: Vec<(IdempotencyKey, RecordState)>,
     /// Records that cannot be read and might be indeterminate.
     pub unreadable: Vec<UnreadableRecord>,
-    /// How long ago the walk was made that found them; zero for one that was made
-    /// for this call.
+    /// The age of the walk that found them; zero if this call made the walk.
     pub age: Duration,
-    /// Where the list goes on, where there might be more keys: for
-    /// [`ListQuery::after`].
+    /// The cursor for [`ListQuery::after`], if there might be more keys.
     pub next: Option<Cursor>,
 }
 
 impl Engine {
     /// Up to `limit` indeterminate keys of this engine's namespace, at least 1, in no
-    /// order. A key whose holder was lost with its request under way is among them as
-    /// soon as its lease has lapsed, and its record says so from then on.
+    /// order. If a holder was lost during its call, its key is included as soon as the
+    /// lease has lapsed; the record becomes indeterminate then.
     ///
-    /// Where [`watch_indeterminate`](crate::EngineBuilder::watch_indeterminate) is set
-    /// and this process made the last walk, the keys are those of that walk which are
-    /// still indeterminate: [`age`](IndeterminateKeys::age) says how old the walk is.
-    /// Otherwise this walks through the store for 30 s at most. What is left then
-    /// begins at [`next`](IndeterminateKeys::next).
+    /// If [`watch_indeterminate`](crate::EngineBuilder::watch_indeterminate) is set and
+    /// this process made the last walk, the keys are those of the walk that still are
+    /// indeterminate; [`age`](IndeterminateKeys::age) is the age of the walk. Otherwise
+    /// this call walks through the store for 30 s at most. The rest begins at
+    /// [`next`](IndeterminateKeys::next).
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`], also from a store that cannot list, and where
-    /// the store takes longer than 30 s for one page.
+    /// [`Error::StoreUnavailable`], also from a store that cannot list, and if the store
+    /// takes longer than 30 s for one page.
     ///
     /// # Cancel safety
     ///
@@ -75,7 +73,7 @@ impl Engine {
             pause: Duration::ZERO,
         };
         let found = walk(shared, bounds).await?;
-        // Nothing is known of that key: the list would not be whole.
+        // Without this key the list would be incomplete.
         if let Some(error) = found.failed {
             return Err(error);
         }
@@ -87,9 +85,9 @@ impl Engine {
         })
     }
 
-    /// One page of this engine's records: those that a query asks for, and those that
-    /// cannot be read. It changes no record: one whose holder was lost with its
-    /// request under way is `Locked`, with no time left of its lease.
+    /// One page of this engine's records: the records that match the query, and those
+    /// that cannot be read. It changes no record. If a holder was lost during its call,
+    /// its record is `Locked` with no lease time left.
     ///
     /// ```
     /// # #[cfg(feature = "testing")] {
@@ -117,9 +115,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`], also from a store that cannot list, where the
-    /// store takes longer than 30 s, and where the list has to start again, without a
-    /// cursor: [`RefusalKind::NotNow`](crate::RefusalKind).
+    /// [`Error::StoreUnavailable`], also from a store that cannot list, and if the store
+    /// takes longer than 30 s. With [`RefusalKind::NotNow`](crate::RefusalKind), start the
+    /// list again without a cursor.
     ///
     /// # Cancel safety
     ///

@@ -1,5 +1,5 @@
-//! What people and their tools do with a key: look at it, resolve it, forget it.
-//! None of it sends anything to the platform.
+//! Operations of operators on one key: inspect, resolve, forget, discard. None of them
+//! sends anything to the platform.
 
 use super::Engine;
 use crate::actors::resolve;
@@ -18,15 +18,14 @@ pub enum Forgotten {
     Nothing,
     /// A recorded outcome.
     Outcome,
-    /// A record of an outcome that could not be read: damaged, encrypted with a
-    /// key that is not at hand, or another record's.
+    /// A record of an outcome that could not be read: damaged, encrypted with a missing
+    /// key, or copied from another record.
     Unreadable,
 }
 
 impl Engine {
-    /// What is known of a key; `None` where nothing is: no record, one that was
-    /// forgotten or resolved as not applied, or one that its holder released
-    /// without a refusal for those who wait.
+    /// The record of a key. `None` without a record, after `forget`, after a resolution as
+    /// not applied, and after a release without a refusal for the waiters.
     ///
     /// # Errors
     ///
@@ -44,14 +43,14 @@ impl Engine {
         Ok(state.filter(|state| !matches!(state, RecordState::Released { verdict: None, .. })))
     }
 
-    /// Resolves an indeterminate key, also one whose holder was lost with its
-    /// request under way: [`Resolution::not_applied`] lets the next request execute
-    /// it, [`Resolution::applied`] replays the outcome given.
+    /// Resolves an indeterminate key, also if its holder was lost during the call. After
+    /// [`Resolution::not_applied`] the next request executes the key; after
+    /// [`Resolution::applied`] the given outcome is replayed.
     ///
-    /// `version` is what the caller saw: the state that [`inspect`](Self::inspect)
+    /// `version` names the execution to resolve: a state that [`inspect`](Self::inspect)
     /// or [`indeterminate`](Self::indeterminate) returned, or the `version` of
-    /// [`Error::Indeterminate`]. Another execution of the key, or another request
-    /// under the same key, is never resolved by it.
+    /// [`Error::Indeterminate`]. No other execution and no other request of the key is
+    /// resolved.
     ///
     /// ```
     /// # #[cfg(feature = "testing")] {
@@ -64,7 +63,7 @@ impl Engine {
     /// let request = DataActionRequest::new("custom_-_refund", r#"{"order": 42}"#)?;
     /// if let Err(Error::Indeterminate { key, .. }) = engine.execute(request).await {
     ///     let state = engine.inspect(&key).await?.expect("it is indeterminate");
-    ///     // Not before the lost attempt has ended for certain: 96 s by default.
+    ///     // The lost attempt must have ended for certain: after 96 s by default.
     ///     let early = engine.resolve(&key, &state, Resolution::not_applied()).await;
     ///     assert!(matches!(early, Err(Error::TooEarly { .. })));
     /// # tokio::time::advance(std::time::Duration::from_secs(96)).await;
@@ -77,19 +76,18 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownKey`] where nothing is recorded of the key, and
-    /// [`Error::NotIndeterminate`] where the key is not, or no longer, indeterminate
-    /// in that version: it says what is recorded instead, and by whom the key was
-    /// resolved. [`Error::TooEarly`] for `not_applied` while the lost attempt
-    /// might still be running: for the attempt time-out and the lease of its holder
-    /// (96 s by default), by the store's clock since the record became
-    /// indeterminate and by this engine's wall clock since the attempt was sent.
-    /// [`Error::ResolutionUnknown`] where the reply was lost and the key has changed
+    /// [`Error::UnknownKey`] if the key has no record. [`Error::NotIndeterminate`] if the
+    /// key is not indeterminate in that version; it says what is recorded instead, and
+    /// which operator resolved the key. [`Error::TooEarly`] for `not_applied` while the
+    /// lost attempt might still be running: for the attempt time-out and the lease of its
+    /// holder, 96 s by default. This time counts by the store's clock from the
+    /// indeterminate record, and by this engine's wall clock from the sending.
+    /// [`Error::ResolutionUnknown`] if the reply was lost and the key has changed
     /// since. [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`].
     ///
     /// # Cancel safety
     ///
-    /// The resolution might have been applied; asking again is safe.
+    /// The resolution might have been applied; a second call is safe.
     pub async fn resolve(
         &self,
         key: &IdempotencyKey,
@@ -102,14 +100,14 @@ impl Engine {
         resolve(shared, *key, version.into(), resolution, ttl).await
     }
 
-    /// Forgets the recorded outcome of a key, so that the next request executes it again,
-    /// and says what it removed. Nothing but a recorded outcome is ever forgotten, or one
-    /// that was recorded and can no longer be read. What is left in the store is an empty
-    /// mark for as long as the outcome would have lasted, so that no late command of its
-    /// holder brings it back: unless another request takes the key and gives it back
-    /// meanwhile, and the holder is cut off from the store for more than ten minutes
-    /// after that. Other processes may answer from memory for another minute (their
-    /// `recent` time).
+    /// Forgets the recorded outcome of a key, so that the next request executes it again.
+    /// Returns what it removed: a recorded outcome, readable or not, and nothing else.
+    ///
+    /// An empty mark stays in the store for as long as the outcome would have lasted. It
+    /// keeps a late command of the holder from bringing the outcome back. One case
+    /// remains: another request acquires and releases the key meanwhile, and the holder
+    /// cannot reach the store for more than ten minutes after that. Other processes can
+    /// replay the outcome from memory for another minute (their `recent` time).
     ///
     /// # Errors
     ///
@@ -117,18 +115,18 @@ impl Engine {
     ///
     /// # Cancel safety
     ///
-    /// The outcome may or may not have been removed; asking again is safe.
+    /// The outcome might have been removed; a second call is safe.
     pub async fn forget(&self, key: &IdempotencyKey) -> Result<Forgotten, Error> {
         in_runtime()?;
         let shared = &*self.inner.shared;
         let name = shared.name(*key);
-        // A store may tell a recorded outcome by its record's first line alone.
+        // Some stores find a recorded outcome by the first line of its record alone.
         let looked = shared.store.look(&name).await;
         let unreadable = looked.is_err_and(|error| error.is_unreadable());
         let lease = shared.terms.ambient.lease_id();
         let mut commands = Commands::new(&*shared.store, &name, Resend::IfQuick);
         let forgotten = commands.send(&Event::Forget { lease }).await;
-        // Afterwards, so that what is remembered meanwhile goes, too.
+        // After the store, so that outcomes that entered memory meanwhile go, too.
         shared.flights.forget(key);
         match forgotten {
             Ok((Answer::Done, _)) if unreadable => Ok(Forgotten::Unreadable),
@@ -138,12 +136,12 @@ impl Engine {
         }
     }
 
-    /// What is wrong with the record of a key, for one that was refused with
-    /// [`Error::RecordUnreadable`]; `None` where there is none, or it can be read.
+    /// The unreadable record of a key, after [`Error::RecordUnreadable`]; `None` if the
+    /// key has no record, or a readable one.
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`], also from a store that cannot tell.
+    /// [`Error::StoreUnavailable`], also from a store that cannot find such records.
     ///
     /// # Cancel safety
     ///
@@ -159,19 +157,19 @@ impl Engine {
         found.map_err(|source| Error::of_store(*key, source))
     }
 
-    /// Removes a record that cannot be read, exactly as it was listed; returns
-    /// `false` where it has changed since, or is gone. The next request of its key
-    /// executes it: whether the lost record stood for a call is for the operator to
-    /// find out first.
+    /// Removes an unreadable record exactly as it was listed. Returns `false` if the
+    /// record has changed since, or is gone. The next request of the key then executes it,
+    /// so the operator must find out first whether the request was executed.
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`], also for a record of a newer version, which is
-    /// not damaged, for one of another namespace, and from a store that cannot remove such records.
+    /// [`Error::StoreUnavailable`], also for a record of a newer version (which is not
+    /// damaged), for a record of another namespace, and from a store that cannot remove
+    /// such records.
     ///
     /// # Cancel safety
     ///
-    /// The record might have been removed; asking again is safe.
+    /// The record might have been removed; a second call is safe.
     pub async fn discard_unreadable(&self, record: &UnreadableRecord) -> Result<bool, Error> {
         in_runtime()?;
         let store = &*self.inner.shared.store;

@@ -1,5 +1,5 @@
-//! An engine that is narrowed to one scope: what an embedder hands to the code of one
-//! tenant. It has no lists, no actor, no shutdown, and no way out of its scope.
+//! An engine for one scope, for an embedder's code of one tenant. It has no lists, no
+//! actor and no shutdown, and it never leaves its scope.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::request::{DataActionRequest, Scope};
 
 /// An [`Engine`] whose requests are all in one scope. A cheap clone.
 ///
-/// Two scopes never share a key, whatever their requests' own scopes and keys are, so
-/// neither gets the other's answers. All scopes of an engine share its limits and its
+/// Two scopes never share a key, whatever scopes and keys their requests have. So no
+/// scope gets the answers of another. All scopes of an engine share its limits and its
 /// OAuth client: the platform sees one caller.
 ///
 /// ```
@@ -42,8 +42,8 @@ pub struct ScopedEngine {
 }
 
 impl Engine {
-    /// This engine for the requests of one scope, a tenant's say: to be handed to code
-    /// that must not reach another's answers.
+    /// This engine for the requests of one scope, for example a tenant. Give it to code
+    /// that must not reach the answers of other scopes.
     pub fn scoped(&self, scope: &Scope) -> ScopedEngine {
         ScopedEngine {
             engine: self.clone(),
@@ -96,8 +96,8 @@ impl ScopedEngine {
             .await
     }
 
-    /// What is known of a request in this scope. It takes the request and no key: a
-    /// key might be of another scope.
+    /// The record of a request in this scope. It takes a request and not a key, since a
+    /// key might belong to another scope.
     ///
     /// # Errors
     ///

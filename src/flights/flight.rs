@@ -1,6 +1,6 @@
-//! One execution as the table sees it: whose it is, what was answered, and what a
-//! further caller of its key has to do with it. It decides nothing about the
-//! record; whoever runs the flight says what the store said.
+//! One flight in the table: its fingerprint, its answer, and its relation to further
+//! requests of its key. It decides nothing about the record; the actor that runs the
+//! flight reports what the store answered.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,57 +15,57 @@ use crate::key::Fingerprint;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 
-/// One execution and everybody who waits for it.
+/// One execution and its waiters.
 #[derive(Debug)]
 pub(super) struct Flight {
     fingerprint: Fingerprint,
     progress: Arc<Progress>,
     answer: OnceLock<Answered>,
-    /// Wakes those who wait for the answer, once it is there.
+    /// Wakes the waiters when the answer is set.
     answered: Notify,
     state: Mutex<FlightState>,
-    /// Wakes those who wait for the flight to get out of their way.
+    /// Wakes the followers when the flight's relation to them might have changed.
     moved: Notify,
-    /// Of its span; set once the first caller has left the table. A link that
-    /// misses it is no loss.
+    /// The id of its span. It is set after the flight enters the table, so a caller
+    /// that joins before has no link.
     id: OnceLock<Id>,
 }
 
 #[derive(Debug)]
 struct Answered {
     answer: FlightAnswer,
-    /// Whether it holds for whoever asks now: an outcome, or that the key is
-    /// indeterminate. Anything else says only how this execution went.
+    /// Whether the answer applies to later callers as well: an outcome, or that the key
+    /// is indeterminate. Any other error applies to this execution only.
     holds: bool,
 }
 
-/// What is known of a flight besides its answer.
+/// What is known of a flight, except its answer.
 #[derive(Debug, Default)]
 struct FlightState {
-    /// The store said that the key is this request's; until then the flight's
-    /// fingerprint is a claim, which decides nothing for others.
+    /// The store confirmed that the key belongs to this fingerprint. Until then
+    /// another fingerprint is not a mismatch.
     confirmed: bool,
-    /// Its outcome was forgotten while it was under way.
+    /// An operator forgot the key's outcome during the flight.
     forgotten: bool,
-    /// What memory has of the key: of this flight, once it is answered, and of an
-    /// earlier one until then.
+    /// The outcome in memory: of this flight, once it is answered; of an earlier flight
+    /// until then.
     recent: Option<Arc<RecentOutcome>>,
-    /// How often finishing its record failed, and how the last time.
+    /// How often finishing its record failed, and the last error.
     failures: usize,
     failure: Option<StoreError>,
     /// It has left the table.
     finished: bool,
 }
 
-/// What a caller has to do with a flight of its key.
+/// The relation of a request to a flight of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// The flight's answer is the caller's, too.
+    /// The flight's answer is the request's answer, too.
     Joins,
-    /// The answer is not for this caller, or not yet known to be: the flight has
-    /// to end first.
+    /// The answer does not apply to this request, or might not: the flight has to end
+    /// first.
     Follows,
-    /// The key is a different request's.
+    /// The key belongs to a different request.
     Mismatch,
 }
 
@@ -94,7 +94,7 @@ impl Flight {
         &self.id
     }
 
-    /// What a request with this fingerprint has to do with it.
+    /// The relation of a request with this fingerprint.
     pub(super) fn relation(&self, fingerprint: Fingerprint) -> Relation {
         self.relation_in(&self.state(), fingerprint)
     }
@@ -109,7 +109,7 @@ impl Flight {
         }
     }
 
-    /// Whether the store has said that the key is this request's.
+    /// Sets whether the store confirmed that the key belongs to this request.
     pub(super) fn confirm(&self, confirmed: bool) {
         self.state().confirmed = confirmed;
         if confirmed {
@@ -117,10 +117,10 @@ impl Flight {
         }
     }
 
-    /// Gives the answer; only the first counts.
+    /// Sets the answer; only the first call counts.
     pub(super) fn set_answer(&self, answer: FlightAnswer) {
         let holds = match &answer {
-            // An outcome that is known and not recorded yet will be.
+            // A known outcome that is not recorded yet will be recorded.
             Ok(reply) => reply.recorded() || self.progress.is_executed(),
             Err(error) => matches!(error, Error::Indeterminate { .. }),
         };
@@ -141,7 +141,7 @@ impl Flight {
     /// Waits for the answer.
     pub(super) async fn answered(&self) -> &FlightAnswer {
         loop {
-            // Before the look: an answer that comes in between wakes it, too.
+            // Subscribed before the look, so that no answer is missed between the two.
             let answered = self.answered.notified();
             match self.answer() {
                 Some(answer) => return answer,
@@ -150,12 +150,12 @@ impl Flight {
         }
     }
 
-    /// The reply from memory, where there is one.
+    /// The reply from memory, if there is one.
     pub(super) fn recent(&self, fingerprint: Fingerprint) -> Option<Reply> {
         self.state().recent.as_ref()?.reply(fingerprint)
     }
 
-    /// Keeps this of the answer in memory.
+    /// Keeps this outcome in memory, unless the key was forgotten.
     pub(super) fn remember(&self, recent: Arc<RecentOutcome>) {
         let mut state = self.state();
         if !state.forgotten {
@@ -167,19 +167,19 @@ impl Flight {
         self.state().recent.take()
     }
 
-    /// Its outcome may have been forgotten: it is not remembered.
+    /// Clears its outcome from memory, and keeps none later.
     pub(super) fn forget(&self) {
         let mut state = self.state();
         state.forgotten = true;
         state.recent = None;
     }
 
-    /// How often finishing the record has failed so far.
+    /// How often finishing the record has failed.
     pub(super) fn failures(&self) -> usize {
         self.state().failures
     }
 
-    /// Finishing the record failed once more.
+    /// Finishing the record failed.
     pub(super) fn failed(&self, error: &StoreError) {
         let mut state = self.state();
         state.failures += 1;
@@ -194,20 +194,19 @@ impl Flight {
         self.moved.notify_waiters();
     }
 
-    /// Waits until the flight is no longer in the way of a request with this
-    /// fingerprint.
+    /// Waits until a request with this fingerprint no longer has to follow the flight.
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`] where finishing the record fails once more
-    /// than it had `failed`.
+    /// [`Error::StoreUnavailable`] if finishing the record fails more often than
+    /// `failed`.
     pub(super) async fn passed(
         &self,
         fingerprint: Fingerprint,
         failed: usize,
     ) -> Result<(), Error> {
         loop {
-            // Before the look, as above.
+            // Subscribed before the look, as in `answered`.
             let moved = self.moved.notified();
             match self.has_passed(fingerprint, failed) {
                 Some(passed) => return passed,
@@ -226,7 +225,7 @@ impl Flight {
     }
 
     fn state(&self) -> MutexGuard<'_, FlightState> {
-        // Its parts change by themselves, so a panic leaves it whole.
+        // Each field changes by one assignment, so a panic leaves no half-made change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! The right to run a flight, and the duty to answer everybody who waits for it
-//! (I3). The table hears from it once: that its flight is settled.
+//! The right to run a flight, and the duty to answer its waiters (I3). It decides no
+//! answer; dropping it takes the flight out of the table.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,16 +23,16 @@ pub(crate) struct FlightGuard {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
     request: DataActionRequest,
-    /// Until the answer: a span that stays open keeps those above it open.
+    /// Removed with the answer: an open span keeps its parents open.
     span: Mutex<Span>,
-    /// When its first caller came; until the answer.
+    /// When its first caller came; removed with the answer.
     begun: Mutex<Option<Instant>>,
     capacity: Option<CapacityPermit>,
     raised: Option<GaugeGuard>,
 }
 
 impl FlightGuard {
-    /// Of a flight that has just come into the table.
+    /// The guard of a flight that was just put into the table.
     pub(super) fn new(
         flights: &Arc<Flights>,
         flight: Arc<Flight>,
@@ -59,15 +59,15 @@ impl FlightGuard {
     pub(crate) fn begin(&self, namespace: &Namespace) {
         let span = telemetry::flight(namespace, &self.request);
         if let Some(id) = span.id() {
-            // The guard is new: nobody has set it before.
+            // The guard is new, so the id is not set yet.
             let _ = self.flight.span_id().set(id);
         }
         *self.lock() = span;
     }
 
-    /// The flight's span, for what runs it.
+    /// The flight's span, for the actor that runs it.
     pub(crate) fn span(&self) -> Span {
-        // Cloned with the lock free: a subscriber is told of each clone.
+        // Cloned without the lock: a clone calls the subscriber.
         let span = std::mem::replace(&mut *self.lock(), Span::none());
         let clone = span.clone();
         *self.lock() = span;
@@ -75,7 +75,7 @@ impl FlightGuard {
     }
 
     fn lock(&self) -> MutexGuard<'_, Span> {
-        // Replaced as a whole, so a panic leaves it whole.
+        // Changed by one assignment, so a panic leaves no half-made change.
         self.span.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,16 +95,16 @@ impl FlightGuard {
         self.flight.progress()
     }
 
-    /// Says whether the store has just said that the key is this request's: under
-    /// its lease, or in a record of its own. Before, and when it is free for
-    /// anybody again, the flight says nothing about the requests of others.
+    /// Reports whether the store confirmed that the key belongs to this request: by a
+    /// lease, or by a record with its fingerprint. While it is not confirmed, another
+    /// request of the key is not a mismatch.
     pub(crate) fn confirm(&self, confirmed: bool) {
         self.flight.confirm(confirmed);
     }
 
-    /// Answers everybody who waits, and where the answer holds for them those who
-    /// join until the flight is settled; only the first answer counts. `left` is
-    /// for how long the store replays it, zero where that is not known.
+    /// Answers all waiters. Callers that come before the record is finished get the
+    /// answer as well, if it applies to them. Only the first answer counts. `left` is
+    /// for how long the store replays it; zero if that is not known.
     pub(crate) fn answer(&self, answer: FlightAnswer, left: Duration) {
         self.publish(&answer, left);
         self.end_span(&answer);
@@ -117,8 +117,8 @@ impl FlightGuard {
         self.flight.set_answer(answer.clone());
     }
 
-    /// After the answer: what a subscriber does keeps nobody waiting. Only the
-    /// first answer finds a span.
+    /// Runs after the answer, so that no waiter waits for a subscriber. Only the first
+    /// answer finds a span.
     fn end_span(&self, answer: &FlightAnswer) {
         let span = std::mem::replace(&mut *self.lock(), Span::none());
         let begun = self
@@ -143,16 +143,15 @@ impl FlightGuard {
         });
     }
 
-    /// The outcome that was answered before the store had it is there by now, and
-    /// replayed for `left`.
+    /// The store recorded an outcome that was answered before, and replays it for
+    /// `left`.
     pub(crate) fn recorded(&self, left: Duration) {
         if let Some(Ok(reply)) = self.flight.answer() {
             self.remember(&reply.clone().with_recorded(true), left);
         }
     }
 
-    /// A try to finish the record failed: who came after the answer and waits for
-    /// that is told.
+    /// An attempt to finish the record failed: reports it to the followers.
     pub(crate) fn not_finished(&self, error: &StoreError) {
         self.flight.failed(error);
     }
@@ -180,11 +179,11 @@ impl Drop for FlightGuard {
         if let Some(answer) = &crashed {
             self.publish(answer, Duration::ZERO);
         }
-        self.flights.settled(self.key());
-        // For whoever begins the next flight of the key.
+        self.flights.finished(self.key());
+        // Before the followers wake, since one of them begins the next flight.
         drop(self.capacity.take());
         self.flight.finish();
-        // Last: should a subscriber panic, nothing is left over.
+        // Last, so that a panic of the subscriber leaves nothing undone.
         if let Some(answer) = &crashed {
             self.end_span(answer);
         }

@@ -1,6 +1,5 @@
-//! Outcomes that were answered lately: what one weighs, whether it may still be
-//! given, and when it goes. The table holds them; here stands whose turn it is to
-//! leave it.
+//! Recent outcomes: what one weighs, whether it may still be replayed, and the order of
+//! eviction. The table owns the outcomes; this module removes none from it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::key::{Fingerprint, IdempotencyKey};
 use crate::outcome::{Reply, Served, StoredBody};
 
-/// An outcome that was answered lately.
+/// An outcome that memory replays.
 #[derive(Debug)]
 pub(super) struct RecentOutcome {
     reply: Reply,
@@ -20,14 +19,14 @@ pub(super) struct RecentOutcome {
     order: ExpiryOrder,
 }
 
-/// When an outcome goes, and a number that no other one has. By tokio's clock:
-/// never past what the store would say.
+/// When an outcome expires by tokio's clock, and a unique number. It never expires
+/// later than the store's record.
 type ExpiryOrder = (Instant, u64);
 
 impl RecentOutcome {
-    /// The reply to a request with this fingerprint, while its time is not over.
-    /// Memory refuses nobody: another process may have forgotten the outcome, and
-    /// the key may be another request's by now.
+    /// The reply to a request with this fingerprint, until it expires. Memory never
+    /// reports a mismatch: another process might have forgotten the outcome, and the key
+    /// might belong to another request now.
     pub(super) fn reply(&self, fingerprint: Fingerprint) -> Option<Reply> {
         let is_mine = self.fingerprint == fingerprint && !self.is_over();
         is_mine.then(|| self.reply.clone().with_served(Served::Memory))
@@ -44,15 +43,14 @@ impl RecentOutcome {
     }
 }
 
-/// The recent outcomes in the order in which they go: those first whose time is
-/// over first.
+/// The recent outcomes in the order of expiry.
 #[derive(Debug)]
 pub(super) struct RecentOutcomes {
     /// The weight of all of them, in bytes; 0 keeps none.
     limit: u64,
     ttl: Duration,
     queue: Mutex<ExpiryQueue>,
-    /// Wakes who waits for the first one to go: it is another one now.
+    /// Wakes the task that waits for the first expiry, since another outcome is first.
     sooner: Notify,
 }
 
@@ -75,7 +73,7 @@ impl ExpiryQueue {
     }
 }
 
-/// An outcome that has left the queue, and has to leave the table.
+/// An outcome that was taken out of the queue and still is in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpiringOutcome {
     pub(super) key: IdempotencyKey,
@@ -83,14 +81,14 @@ pub(super) struct ExpiringOutcome {
 }
 
 impl ExpiringOutcome {
-    /// Not a later one of its key.
+    /// Whether it is this outcome, and not a later one of its key.
     pub(super) fn is_of(&self, recent: &RecentOutcome) -> bool {
         self.order == recent.order
     }
 }
 
 impl RecentOutcomes {
-    /// Room for outcomes of so many bytes, each for `ttl` at most.
+    /// Room for `limit` bytes of outcomes, each for `ttl` at most.
     pub(super) fn new(limit: u64, ttl: Duration) -> Self {
         let (queue, sooner) = (Mutex::default(), Notify::new());
         Self {
@@ -101,8 +99,8 @@ impl RecentOutcomes {
         }
     }
 
-    /// What is to be kept of a reply that the store replays for `left`; nothing
-    /// where it has no use, or no room.
+    /// The outcome to keep of a reply that the store replays for `left`; `None` if the
+    /// store does not replay it in full, or if it is too large.
     pub(super) fn take(
         &self,
         reply: &Reply,
@@ -130,7 +128,7 @@ impl RecentOutcomes {
         (recent.weight() <= self.limit).then_some(recent)
     }
 
-    /// An outcome comes into the table.
+    /// An outcome was put into the table.
     pub(super) fn push(&self, key: IdempotencyKey, recent: &RecentOutcome) {
         let weight = recent.weight();
         let mut queue = self.lock();
@@ -142,26 +140,26 @@ impl RecentOutcomes {
         }
     }
 
-    /// An outcome has left the table.
+    /// An outcome was removed from the table.
     pub(super) fn remove(&self, recent: &RecentOutcome) {
         self.lock().remove(recent.order);
     }
 
-    /// All outcomes have left the table.
+    /// All outcomes were removed from the table.
     pub(super) fn clear(&self) {
         let mut queue = self.lock();
         queue.queued = BTreeMap::new();
         queue.weight = 0;
     }
 
-    /// Whose outcome has to leave the table since there is not room for all.
+    /// The next outcome to evict because their weight exceeds the limit.
     pub(super) fn pop_excess(&self) -> Option<ExpiringOutcome> {
         let mut queue = self.lock();
         let first = queue.first().filter(|_| queue.weight > self.limit)?;
         queue.remove(first)
     }
 
-    /// Whose outcome has to leave the table since its time is over.
+    /// The next outcome to evict because it has expired.
     pub(super) fn pop_expired(&self) -> Option<ExpiringOutcome> {
         let mut queue = self.lock();
         let first = queue
@@ -170,7 +168,7 @@ impl RecentOutcomes {
         queue.remove(first)
     }
 
-    /// Waits until the time of an outcome is over.
+    /// Waits until an outcome expires.
     pub(super) async fn expired(&self) {
         loop {
             let first = self.lock().first();
@@ -192,8 +190,7 @@ impl RecentOutcomes {
     }
 
     fn lock(&self) -> MutexGuard<'_, ExpiryQueue> {
-        // Between two changes of a queue nothing can panic but a failed
-        // allocation, which aborts.
+        // Only a failed allocation could panic between two changes, and it aborts.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -224,23 +221,23 @@ mod tests {
 
     /// I9. Red without the comparison of the weight.
     #[tokio::test(start_paused = true)]
-    async fn of_more_outcomes_than_fit_the_oldest_go() {
+    async fn oldest_outcomes_are_evicted_first() {
         let recents = RecentOutcomes::new(3 * 600, 60 * SECOND);
         for n in 0..5 {
             push(&recents, n, SECOND).unwrap();
         }
         assert_eq!(all(|| recents.pop_excess()), [key(0), key(1)]);
         assert_eq!(all(|| recents.pop_expired()), []);
-        // Nobody goes for what would not fit alone.
+        // An outcome that would not fit alone evicts no other.
         let small = RecentOutcomes::new(100, 60 * SECOND);
         assert!(push(&small, 0, SECOND).is_none());
         assert!(push(&RecentOutcomes::new(0, SECOND), 0, SECOND).is_none());
     }
 
-    /// Red without either comparison: what the store does not replay whole is not
-    /// replayed from memory.
+    /// Red without either comparison: memory replays only what the store replays in
+    /// full.
     #[tokio::test(start_paused = true)]
-    async fn only_what_is_recorded_whole_is_kept() {
+    async fn memory_keeps_only_fully_recorded_outcomes() {
         let recents = RecentOutcomes::new(1 << 20, SECOND);
         let outcome = Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), "{}");
         let reply = Reply::new(key(0), outcome.into(), Served::Upstream);
@@ -259,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_outcome_is_given_past_its_time() {
+    async fn expired_outcome_is_not_replayed() {
         let recents = RecentOutcomes::new(1 << 20, 10 * SECOND);
         let fingerprint = Fingerprint::from_bytes([0; 32]);
         assert!(push(&recents, 0, Duration::ZERO).is_none());
@@ -271,7 +268,7 @@ mod tests {
         assert!(long.reply(fingerprint).is_some());
         assert_eq!(all(|| recents.pop_excess()), []);
         assert_eq!(all(|| recents.pop_expired()), [key(1)]);
-        // By the setting, where the store keeps it for longer.
+        // The setting applies if the store keeps it for longer.
         advance(9 * SECOND).await;
         assert!(long.reply(fingerprint).is_none());
         assert_eq!(all(|| recents.pop_expired()), [key(2)]);

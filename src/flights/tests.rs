@@ -1,5 +1,4 @@
-//! The table by itself: what it holds of a key from its answer on, and for how
-//! long.
+//! The table alone: what it keeps of a key after the answer, and for how long.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -47,14 +46,14 @@ fn is_recent(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
     matches!(flights.join_or_begin(request), Ok(Admission::Recent(reply)) if reply.served() == Served::Memory)
 }
 
-/// A further caller who would wait for another's end.
+/// Whether a further caller would wait for the end of the flight.
 fn follows(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
     matches!(flights.join_or_begin(request), Ok(Admission::Follows(_)))
 }
 
-/// Red when a settled flight just leaves the table, or stays in it.
+/// Red when a finished flight leaves no outcome, or stays in the table.
 #[tokio::test(start_paused = true)]
-async fn an_outcome_is_recent_from_its_answer_on() {
+async fn outcome_is_recent_after_its_answer() {
     let flights = table(LIMITS);
     let (kept, gone) = (request(1), request(2));
     let guard = first(&flights, &kept);
@@ -73,18 +72,18 @@ async fn an_outcome_is_recent_from_its_answer_on() {
     drop(guard);
     assert_eq!((flights.in_flight(), flights.table.len()), (0, 1));
     tokio::time::advance(SECOND).await;
-    // Its key begins a new flight, which is not taken for what is over.
+    // The key of the expired outcome begins a new flight.
     let guard = first(&flights, &kept);
     assert_eq!((flights.in_flight(), flights.capacity_used()), (1, 1));
     drop(guard);
     assert_eq!((flights.in_flight(), flights.table.len()), (0, 0));
 }
 
-/// Red when `forget` passes over flights that are not settled, and when it only
-/// takes away what such a flight remembers by then: its outcome was in the store,
-/// forgotten there, and put into memory when its reply came.
+/// Red when `forget` skips flights that are not finished, and when it only removes what
+/// such a flight keeps by then: the store had forgotten the outcome, and memory got it
+/// with the reply.
 #[tokio::test(start_paused = true)]
-async fn what_is_forgotten_is_not_recent_again() {
+async fn forgotten_outcome_is_not_recent_again() {
     let flights = table(LIMITS);
     let request = request(1);
     for forgotten_first in [false, true] {
@@ -95,7 +94,7 @@ async fn what_is_forgotten_is_not_recent_again() {
         }
         answer(&guard, SECOND);
         flights.forget(&guard.key());
-        // Nor is it handed to those who come after.
+        // Later callers do not get it either.
         assert!(follows(&flights, &request));
         drop(guard);
     }
@@ -109,10 +108,10 @@ async fn what_is_forgotten_is_not_recent_again() {
     assert_eq!(flights.recents.weight(), 0);
 }
 
-/// Red when `remember` does not ask: somebody may have joined after the outcome
-/// went to the store as a whole.
+/// Red when `remember` does not ask: a caller might have joined after the full outcome
+/// went to the store.
 #[tokio::test(start_paused = true)]
-async fn what_is_sensitive_to_anybody_is_not_kept() {
+async fn sensitive_caller_keeps_outcome_out_of_memory() {
     let flights = table(LIMITS);
     let request = request(1);
     let guard = first(&flights, &request);
@@ -127,9 +126,9 @@ async fn what_is_sensitive_to_anybody_is_not_kept() {
     assert!(!is_recent(&flights, &request));
 }
 
-/// I9. Red when `settled` takes nobody out, and when it takes one out only.
+/// I9. Red when `finished` evicts no outcome, and when it evicts one only.
 #[tokio::test(start_paused = true)]
-async fn the_table_holds_no_more_than_the_latest() {
+async fn table_keeps_only_the_latest_outcomes() {
     let flights = table(Limits {
         recent_bytes: 10 * 600,
         ..LIMITS
@@ -143,16 +142,16 @@ async fn the_table_holds_no_more_than_the_latest() {
     assert!(!is_recent(&flights, &request(0)));
 }
 
-/// I9. Red without `expire`: what an idle process was answered stayed in its
-/// memory, and what a burst made the table reserve stayed reserved.
+/// I9. Red without `expire`: an idle process kept its outcomes in memory, and the table
+/// kept the capacity that a burst had reserved.
 #[tokio::test(start_paused = true)]
-async fn what_is_over_leaves_memory_by_itself() {
+async fn expired_outcomes_are_evicted_without_callers() {
     let flights = table(LIMITS);
     let expiring = tokio::spawn(flights.clone().expire());
     let mut outcomes = Vec::new();
     for n in 0..5_000 {
         let guard = first(&flights, &request(n));
-        // The last one goes first.
+        // The last outcome expires first.
         let left = if n == 4_999 { SECOND } else { 60 * SECOND };
         outcomes.push(Arc::downgrade(&answer(&guard, left)));
     }
@@ -175,9 +174,9 @@ async fn what_is_over_leaves_memory_by_itself() {
     expiring.abort();
 }
 
-/// Red when `close` leaves what nobody can ask for any more.
+/// Red when `close` keeps outcomes that no caller can get.
 #[tokio::test(start_paused = true)]
-async fn a_closed_table_remembers_nothing() {
+async fn closed_table_keeps_no_outcome() {
     let flights = table(LIMITS);
     answer(&first(&flights, &request(1)), SECOND);
     let guard = first(&flights, &request(2));

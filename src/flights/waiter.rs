@@ -1,5 +1,5 @@
-//! Those who wait for a flight: for its answer, or for its end. Dropping one frees
-//! its place and does nothing to the flight (I2).
+//! Waiters for a flight's answer, and followers that wait for its end. Dropping one
+//! frees its capacity and never affects the flight (I2).
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::key::Fingerprint;
 use crate::outcome::Served;
 use crate::telemetry::{self, GaugeGuard, Meters};
 
-/// A caller who waits for the answer of a flight.
+/// A caller that waits for the answer of a flight.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     flight: Arc<Flight>,
@@ -26,7 +26,7 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// The caller who begins a flight.
+    /// The caller that begins a flight.
     pub(super) fn first(flight: Arc<Flight>, capacity: CapacityPermit) -> Self {
         Self {
             flight,
@@ -50,7 +50,7 @@ impl Waiter {
         self.raised = telemetry::contained(|| meters.waiting());
     }
 
-    /// The execution that is waited for; outlives this.
+    /// The progress of the flight's execution.
     pub(crate) fn progress(&self) -> &Arc<Progress> {
         self.flight.progress()
     }
@@ -71,8 +71,8 @@ impl Waiter {
     }
 }
 
-/// A caller for whom the answer of its key's flight is not: it waits until that
-/// flight is out of its way.
+/// A caller to which the answer of its key's flight does not apply. It waits for the
+/// end of that flight.
 #[derive(Debug)]
 pub(crate) struct Follower {
     flight: Arc<Flight>,
@@ -106,7 +106,7 @@ impl Follower {
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`] where the flight's record cannot be finished.
+    /// [`Error::StoreUnavailable`] if the flight's record could not be finished.
     pub(crate) async fn passed(self) -> Result<(), Error> {
         self.flight.passed(self.fingerprint, self.failed).await
     }

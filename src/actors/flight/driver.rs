@@ -1,4 +1,5 @@
-//! The course of one flight: look or lock, attempt, wait, attempt again, cache.
+//! Drives one flight: peek or lock, attempt, wait, retry, cache. It sends nothing itself;
+//! every call and every store command goes through the typestates.
 
 use std::future::pending;
 use std::panic::AssertUnwindSafe;
@@ -26,29 +27,30 @@ use crate::store::Store as _;
 use crate::telemetry::GaugeGuard;
 use crate::upstream::{AccessToken, RatePermit, within};
 
-/// Whose turn it is to be ready.
+/// Which call of a flight needs its permits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum CallOrder {
     First,
     /// After an attempt that was not executed.
     Retry,
 }
-/// How long the hook may take; a longer silence is no answer, and the callers
-/// are told what is known.
+
+/// How long the `reconcile` hook may take. After that its result does not count, and the
+/// callers get the error.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a call needs besides the key, and what can be used up: each is given back
-/// when it is dropped. The token is none of these: it is read when the call leaves.
+/// What a call needs in addition to the key and the token. A drop gives it back. The
+/// token is not part of it, since it is read when the call leaves.
 pub(super) struct CallPermits {
-    /// Of the slow start after a cooldown, where there is one.
+    /// The turn of the slow start after a cooldown, if there is one.
     pub(super) pass: CooldownPass,
-    /// Of this engine, for as long as the call takes.
+    /// One of `max_in_flight`, for the duration of the call.
     _permit: (Permit, GaugeGuard),
-    /// Of the upstream's rate limit, until the call leaves.
+    /// One of the upstream's rate limit, until the call leaves.
     pub(super) rate: RatePermit,
 }
 
-/// What a call leaves with.
+/// The token of a call.
 pub(super) enum CallToken {
     With(CurrentToken),
     /// The upstream asks for no token.
@@ -64,8 +66,8 @@ impl CallToken {
     }
 }
 
-/// Runs a flight until everybody is answered. What may be left to settle then
-/// stands in the guard's progress.
+/// Runs a flight until its waiters have an answer. If the record is not finished then,
+/// the guard's progress says so.
 pub(super) async fn drive(shared: &Arc<Shared>, guard: &FlightGuard) {
     let waited = AtomicU64::new(0);
     let flight = Driver {
@@ -82,14 +84,14 @@ pub(super) async fn drive(shared: &Arc<Shared>, guard: &FlightGuard) {
 pub(super) struct Driver<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) guard: &'a FlightGuard,
-    /// Milliseconds that it waited before its attempts: what `max_wait` bounds.
+    /// Milliseconds that it waited before its attempts, which `max_wait` limits.
     waited: AtomicU64,
 }
 
 /// How a round of a flight ended.
 pub(super) enum Round {
     Reply(FlightReply),
-    /// Before anything was sent, or with whoever had the key gone.
+    /// The lease was lost before a call, or another holder has released the key.
     LockAgain(Execution<Hashed>),
     /// The key is indeterminate.
     Indeterminate(Execution<Hashed>, Error),
@@ -102,7 +104,7 @@ pub(super) struct FlightReply {
 }
 
 impl Driver<'_> {
-    /// From the key to the reply, however many rounds it takes.
+    /// Runs rounds until there is a reply or an error.
     async fn through(&self) -> Result<FlightReply, Error> {
         let mut hashed = self.again();
         let mut reconciled = false;
@@ -118,10 +120,10 @@ impl Driver<'_> {
         }
     }
 
-    /// Takes the key and makes the attempts, or waits for whoever has it.
+    /// Acquires the key and makes the attempts, or waits for its holder.
     ///
-    /// Each step is boxed: a future has room for its largest one, and most of a
-    /// flight's time passes in one only.
+    /// Each step is boxed: a future has the size of its largest step, and a flight spends
+    /// most of its time in one step.
     async fn round(&self, hashed: Execution<Hashed>) -> Result<Round, Error> {
         let terms = &self.shared.terms;
         self.guard.confirm(false);
@@ -130,14 +132,14 @@ impl Driver<'_> {
             false => self.ready_now(),
         };
         let (lock, mut ready) = match at_hand {
-            // All is at hand: one round trip takes the key, or finds what to replay.
+            // With all permits, one round trip acquires the key or finds the outcome.
             Some(ready) => {
                 let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
                 (lock.await?, Some(ready))
             }
             None => Box::pin(self.look_then_lock(hashed)).await?,
         };
-        // What is not free has this request's fingerprint: `lock` compares it.
+        // A record that is not free has this request's fingerprint: `lock` compares it.
         let free = matches!(&lock, Lock::Taken(_, RecordState::Released { .. }));
         self.guard.confirm(!free);
         match lock {
@@ -150,14 +152,14 @@ impl Driver<'_> {
                 Box::pin(self.attempts(locked, &mut ready)).await
             }
             Lock::Taken(next, state) => {
-                // All is given back while somebody else holds the key.
+                // The permits go back while another process has the lease.
                 drop(ready.take());
                 Box::pin(self.wait_for_remote_holder(next, state)).await
             }
         }
     }
 
-    /// Waits for whoever has the key, where that is wanted.
+    /// Waits for the holder of the key, unless duplicates fail fast.
     async fn wait_for_remote_holder(
         &self,
         hashed: Execution<Hashed>,
@@ -178,14 +180,13 @@ impl Driver<'_> {
         )
     }
 
-    /// Whether the request may no longer be sent, since all its callers wanted it to be
-    /// sent before.
+    /// Whether the `start_within` limits of all callers have passed.
     pub(super) fn is_expired(&self) -> bool {
         let limit = self.guard.progress().start_limit();
         limit.is_some_and(|limit| limit <= Instant::now())
     }
 
-    /// Waits until then. A caller who joins meanwhile may put it off.
+    /// Waits until the start limit has passed. A caller that joins meanwhile can extend it.
     pub(super) async fn expired(&self) {
         while !self.is_expired() {
             match self.guard.progress().start_limit() {
@@ -200,8 +201,7 @@ impl Driver<'_> {
         Error::Expired { key }
     }
 
-    /// What a call needs, where all can be had without waiting and nothing holds
-    /// this action back.
+    /// The permits of a call, if all are available now and the action has no cooldown.
     fn ready_now(&self) -> Option<CallPermits> {
         if self.is_expired() {
             return None;
@@ -227,8 +227,7 @@ impl Driver<'_> {
         }
     }
 
-    /// The token that a call may leave with now; `None` where one is to be waited
-    /// for.
+    /// The token for a call that leaves now; `None` if the call has to wait for one.
     pub(super) fn token(&self) -> Option<CallToken> {
         match &self.shared.tokens {
             Some(tokens) => {
@@ -239,8 +238,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Waits until all that a call needs is at hand and nothing holds back, as long as
-    /// the call may still leave.
+    /// Waits for the permits of a call, until the start limit.
     pub(super) async fn ready(&self, turn: CallOrder) -> Result<CallPermits, Error> {
         tokio::select! {
             biased;
@@ -249,12 +247,12 @@ impl Driver<'_> {
         }
     }
 
-    /// In this order, and always before the key is locked or in `Claimed`: an end of
-    /// the cooldown, a token, a permit, the upstream's rate limit.
+    /// Waits for the end of the cooldown, a token, a permit and the upstream's rate limit,
+    /// in this order. The key is free or in `Claimed` meanwhile.
     async fn ready_at_last(&self, turn: CallOrder) -> Result<CallPermits, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
-        // What was refused goes first when the platform takes calls again.
+        // Refused executions go first when the platform accepts calls again.
         let (rank, what, by) = match turn {
             CallOrder::First => (Rank::New, WaitFor::Cooldown, "platform"),
             CallOrder::Retry => (Rank::Refused, WaitFor::Retry, "retry"),
@@ -274,22 +272,22 @@ impl Driver<'_> {
             }
             waiting.goes_on(WaitFor::Permit);
             let permit = shared.held("permit", shared.permits.acquire(action)).await;
-            // Last, so that what is admitted is sent: a wait for a permit behind
-            // it would let the admissions of two minutes pile up into one.
+            // Last, so that a rate permit is used at once. A wait for another permit after
+            // it could move the calls of two minutes into one.
             waiting.goes_on(WaitFor::Limiter);
             let admitted = async {
                 let _turn = shared.turns.acquire(action).await;
                 shared.upstream.acquire_rate_permit().await
             };
             let rate = shared.held("limiter", admitted).await;
-            // Either may have changed while the other was waited for.
+            // Cooldown and token might have changed during the other waits.
             if shared.cooldowns.accepts(&pass, action) && self.token().is_some() {
                 return Ok(self.all(pass, permit, rate));
             }
         }
     }
 
-    /// How long this flight has waited, of what `max_wait` bounds.
+    /// How long this flight has waited, which `max_wait` limits.
     pub(super) fn waited(&self) -> Duration {
         Duration::from_millis(self.waited.load(Ordering::Relaxed))
     }
@@ -299,8 +297,8 @@ impl Driver<'_> {
         self.waited.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// Replays need no token, no permit, no rate limit and no end of a cooldown: look
-    /// first, and take or wait for those only where something is to be sent.
+    /// Peeks at the record first: a replay needs no cooldown pass, no token and no
+    /// permits. Acquires them only if a call follows.
     async fn look_then_lock(
         &self,
         hashed: Execution<Hashed>,
@@ -309,7 +307,7 @@ impl Driver<'_> {
         let name = self.shared.name(self.guard.key());
         let begun = Instant::now();
         let mut seen = self.shared.store.peek(&name).await;
-        // As any other command is sent again where its connection breaks.
+        // A broken connection: peek again, as other commands are sent again.
         if seen.as_ref().is_err_and(|error| !error.is_definite()) && begun.elapsed() < QUICK {
             seen = self.shared.store.peek(&name).await;
         }
@@ -317,7 +315,7 @@ impl Driver<'_> {
         let hashed = match seen {
             None | Some(RecordState::Released { .. }) => hashed,
             Some(state) => match hashed.seen(state, terms)? {
-                // Locking it is what makes it indeterminate; nothing will be sent.
+                // To lock it is what makes it indeterminate; no call follows.
                 Lock::Taken(
                     hashed,
                     RecordState::Locked {
@@ -344,7 +342,7 @@ impl Driver<'_> {
         Ok((hashed.lock(&*self.shared.store, terms).await?, Some(ready)))
     }
 
-    /// Asks the hook, once a flight, what became of an indeterminate key.
+    /// Calls the `reconcile` hook, once per flight, for an indeterminate key.
     async fn reconcile(&self, asked: &mut bool, error: Error) -> Result<(), Error> {
         let (Some(hook), Error::Indeterminate { version, .. }) =
             (self.shared.reconcile.as_ref().filter(|_| !*asked), &error)
@@ -354,8 +352,8 @@ impl Driver<'_> {
         let version = *version;
         *asked = true;
         let (request, known) = (self.guard.request().clone(), error.clone());
-        // A panic of the hook is no answer, also one before its future exists and
-        // one of the future's own drop.
+        // A panic of the hook is no result, also a panic before its future exists or in
+        // the future's drop.
         let asked = async move { within(HOOK_LIMIT, hook(request, known), || false).await };
         let Ok(Some(Some(resolution))) = AssertUnwindSafe(asked).catch_unwind().await else {
             return Err(error);
@@ -368,20 +366,20 @@ impl Driver<'_> {
         };
         let key = self.guard.key();
         let ttl = progress.ttl(self.shared.terms.result_ttl);
-        // Where the store did not take note of the unknown attempt at once.
+        // The store might not have recorded the unknown outcome yet.
         let (store, name) = (&*self.shared.store, self.shared.name(key));
         let _ = progress.finish(store, &name).await;
-        // The execution that the hook was asked about, and no later one.
+        // Only the execution that the hook was asked about.
         match resolve(self.shared, key, version, resolution, ttl).await {
             // Resolved: the next round finds the outcome, or executes.
             Ok(()) => Ok(()),
-            // Already resolved in another way, too early, or a store that does not
-            // answer: what is known is that it might have been executed.
+            // Resolved in another way, too early, or no answer of the store: the request
+            // might have been executed.
             Err(_) => Err(error),
         }
     }
 
-    /// The same flight, to be locked anew.
+    /// A new execution of the same flight.
     pub(super) fn again(&self) -> Execution<Hashed> {
         Execution::with_progress(
             self.guard.request().clone(),

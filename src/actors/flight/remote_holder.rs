@@ -1,5 +1,5 @@
-//! While somebody else holds the key: wait for a notice, poll besides, and
-//! answer from what the record says. Nothing is ever sent from here.
+//! Waits while another process holds the lease: subscribes to the record, also polls it,
+//! and answers from what it says. It never sends a command that writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,26 +17,25 @@ use crate::record::{RecordState, Refusal, Revision};
 use crate::store::{BoxFuture, BreakerStore, Store};
 use crate::telemetry;
 
-/// The first wait between two looks, without a notice; doubled up to
-/// [`MAX_POLL`].
+/// The first wait between two polls without a notification; doubled up to [`MAX_POLL`].
 const FIRST_POLL: Duration = Duration::from_millis(25);
 const MAX_POLL: Duration = Duration::from_secs(1);
 
-/// The time from one look to the next at least, whatever asks for it: the end of
-/// a lease, or notices of a store that come all the time.
+/// The shortest time between two looks, also at the end of a lease or with many
+/// notifications.
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 
-/// How the wait for somebody else ended.
+/// How the wait for another holder ended.
 pub(super) enum RemoteEnd {
-    /// The key may be taken.
+    /// The key may be acquired.
     Free(Execution<Hashed>),
-    /// What the other one found out.
+    /// The other holder's outcome or refusal.
     Reply(Reply, Duration),
-    /// The other one was lost, or does not know either.
+    /// The other holder was lost during its call, or has an unknown outcome.
     Indeterminate(Execution<Hashed>, Error),
 }
 
-/// Waits until the record that was seen says how it went.
+/// Waits until the record says how the other execution ended.
 pub(super) async fn wait(
     shared: &Arc<Shared>,
     mut hashed: Execution<Hashed>,
@@ -45,8 +44,8 @@ pub(super) async fn wait(
     let name = shared.name(hashed.key());
     let _waiting = shared.backlog.wait(WaitFor::RemoteHolder);
     let mut watch = RecordWatch::new(&shared.store, &name);
-    // Whether the key was held while we were waiting: only then is a verdict
-    // in a released record meant for us.
+    // Whether this wait has seen a lease. Only then a refusal in a released record
+    // answers this request.
     let mut waited = false;
     loop {
         let lease_left = match state {
@@ -59,7 +58,7 @@ pub(super) async fn wait(
                 revision,
                 ..
             } => match watch.left_of(revision, lease) {
-                // The store's clock, or its time to live, says otherwise.
+                // By the store's clock the lease still lives.
                 Duration::ZERO => return Ok(RemoteEnd::Free(hashed.having_watched(revision))),
                 left => lease_left.min(left),
             },
@@ -81,16 +80,16 @@ pub(super) async fn wait(
                 };
                 return Ok(RemoteEnd::Indeterminate(hashed, error));
             }
-            // A recorded outcome is read as such before; locking finds it again.
+            // `seen` has read an outcome as such; locking finds it again.
             RecordState::Cached { .. } => return Ok(RemoteEnd::Free(hashed)),
         };
         waited = true;
         let next = watch.next(lease_left).await?;
         let Some(next) = next else {
-            // No transition leads from a live lease to nothing: the store lost the
-            // record, or this engine could not look while an outcome had its time.
-            // Its request may have been executed.
-            let why = "the record has gone while its holder was waited for";
+            // No transition leads from a live lease to no record. The store lost the
+            // record, or an outcome expired while this engine could not look. The
+            // request might have been executed.
+            let why = "the record of another holder has disappeared";
             let source = StoreError::unavailable(why);
             return Err(Error::StoreUnavailable { source });
         };
@@ -105,15 +104,15 @@ pub(super) async fn wait(
     }
 }
 
-/// Looks at a record whenever there is a notice, and now and then without one.
+/// Looks at a record after each notification, and polls without one.
 struct RecordWatch<'a> {
     store: &'a BreakerStore,
     name: &'a RecordName,
     notice: BoxFuture<'a, ()>,
     poll: Duration,
-    /// When the record was looked at last.
+    /// When the last look ended.
     looked: Instant,
-    /// The version that was seen last, and since when by this process's clock.
+    /// The revision of the last look, and since when it is seen by this process's clock.
     seen: Option<(Revision, Instant)>,
 }
 
@@ -131,8 +130,8 @@ impl<'a> RecordWatch<'a> {
         watch
     }
 
-    /// What is left of a lease by this process's own clock: a holder that lives
-    /// raises the revision before it ends.
+    /// What is left of a lease by this process's own clock. A live holder raises the
+    /// revision before the lease ends.
     fn left_of(&mut self, seen: Revision, lease: Duration) -> Duration {
         let since = match self.seen {
             Some((version, since)) if version == seen => since,
@@ -142,19 +141,17 @@ impl<'a> RecordWatch<'a> {
         lease.saturating_sub(since.elapsed())
     }
 
-    /// Begins to listen before the record is looked at, so that no change falls
-    /// between the two.
+    /// Subscribes before the look, so that no change is missed between the two.
     fn listen(&mut self) {
         if self.notice.as_mut().now_or_never().is_some() {
             self.notice = self.store.changed(self.name);
         }
     }
 
-    /// The record after a notice, or after a while, or when the lease lapses.
+    /// The record after a notification, a poll, or the lapse of the lease.
     ///
-    /// Looks that fail say nothing of the holder, whose lease was seen to live on
-    /// for `lease_left`: they are repeated until that has lapsed and one more
-    /// look could have been answered, and only then is the wait over.
+    /// A failed look says nothing about the holder. Looks are repeated until `lease_left`
+    /// and the time of one more look have passed; only then the error is returned.
     async fn next(&mut self, lease_left: Duration) -> Result<Option<RecordState>, Error> {
         let poll = self.poll.min(lease_left).max(MIN_PAUSE);
         let end = Instant::now() + lease_left + self.store.limit();
@@ -190,7 +187,7 @@ impl<'a> RecordWatch<'a> {
     }
 }
 
-/// What the other one was told: nothing was executed.
+/// The refusal that the other holder got: nothing was executed.
 fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<RemoteEnd, Error> {
     match verdict {
         Refusal::Refused(stored) => {

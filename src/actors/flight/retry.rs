@@ -1,5 +1,5 @@
-//! What happens under one lease: attempt, wait, attempt again, and one of the
-//! defined ends. It decides nothing about who may take the key.
+//! Attempts under one lease: attempt, wait, retry, until an end of the round. It never
+//! acquires a key.
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
@@ -21,33 +21,31 @@ use crate::policy::Next;
 use crate::record::{Refusal, StoredOutcome};
 use crate::telemetry;
 
-/// How many calls of one execution may meet a token that is no longer current and
-/// cost nothing.
+/// How many calls of one execution may be refused with an outdated token without counting.
 const MAX_STALE: u32 = 2;
-/// How many tokens in a row may end before a call of an execution leaves.
+/// How many tokens in a row may expire before a call of an execution leaves.
 const MAX_ENDED: u32 = 3;
 
 /// What follows an attempt: another one with `T`, or the end of the round.
 type Step<T = Execution<Locked>> = ControlFlow<Result<Round, Error>, T>;
 
-/// What attempts under one lease came to besides their answers.
+/// What attempts under one lease have used.
 #[derive(Default)]
 struct RetryBudget {
     /// The current token was refused, and renewed.
     renewed: bool,
-    /// Tokens were refused that were no longer current.
+    /// Attempts with an outdated token.
     stale: u32,
     /// Attempts whose token was refused.
     refused: u32,
-    /// Attempts that do not count: these, and those after which the platform asked for
-    /// a wait.
+    /// Attempts that do not count: with a refused token, or answered with `Retry-After`.
     free: u32,
-    /// Tokens in a row that ended before a call left.
+    /// Tokens in a row that expired before a call left.
     ended: u32,
 }
 
 impl RetryBudget {
-    /// Whether an execution whose token was refused sends once more.
+    /// Whether an execution whose token was refused makes another attempt.
     fn after(&mut self, refused: TokenRefusal) -> bool {
         match refused {
             TokenRefusal::Stale if self.stale < MAX_STALE => {
@@ -65,9 +63,8 @@ impl RetryBudget {
 impl Driver<'_> {
     /// Attempts under one lease until one is final, or no more are due.
     ///
-    /// All but the attempt itself is boxed: a future is as large as its largest
-    /// branch, and every flight would hold room for all of them while its call
-    /// is under way.
+    /// All except the attempt itself is boxed: a future has the size of its largest
+    /// branch, and a flight spends most of its time in its call.
     pub(super) async fn attempts(
         &self,
         mut locked: Execution<Locked>,
@@ -90,7 +87,7 @@ impl Driver<'_> {
                     return Box::pin(late).await;
                 }
                 Dispatch::Ready(dispatched) if !self.is_accepted(ready) => {
-                    // A cooldown has begun while the lease was made sure of.
+                    // A cooldown began during `dispatch`.
                     ready.take();
                     locked = dispatched.back();
                     continue;
@@ -118,7 +115,7 @@ impl Driver<'_> {
             };
             let action = self.guard.request().action_id();
             shared.access_log.log(action, &attempt);
-            // The rest goes back here.
+            // The other permits go back here.
             let mut pass = ready.take().map(|ready| ready.pass);
             if is_taken(&attempt)
                 && let Some(pass) = pass.take()
@@ -139,25 +136,25 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether no cooldown has begun since the turn to call was given out.
+    /// Whether no cooldown has begun since the pass was given out.
     fn is_accepted(&self, ready: &Option<CallPermits>) -> bool {
         let action = self.guard.request().action_id();
         let accepts = |ready: &CallPermits| self.shared.cooldowns.accepts(&ready.pass, action);
         ready.as_ref().is_none_or(accepts)
     }
 
-    /// There is no token any more, now that the lease is made sure of: the next one is
-    /// waited for, unless tokens end faster than that.
+    /// The token expired during `dispatch`: waits for the next, unless tokens keep
+    /// expiring.
     async fn token_ended(&self, locked: Execution<Locked>, budget: &mut RetryBudget) -> Step {
         budget.ended += 1;
         if budget.ended < MAX_ENDED {
             return Continue(locked);
         }
-        let source = TokenError::new("tokens end before a call can leave with them");
+        let source = TokenError::new("access tokens expire before a call can leave");
         Break(self.give_back(locked, Error::Token { source }).await)
     }
 
-    /// Waits under the lease until the next attempt may be made.
+    /// Waits under the lease for the permits of the next attempt.
     async fn ready_again(
         &self,
         locked: Execution<Locked>,
@@ -169,8 +166,8 @@ impl Driver<'_> {
         }
     }
 
-    /// What follows an attempt that gave no final answer: another one, now or
-    /// after a wait, or one of the ends.
+    /// Decides what follows an attempt without a final answer: another attempt, now or
+    /// after a wait, or the end of the round.
     async fn after(
         &self,
         attempt: Attempt,
@@ -203,7 +200,7 @@ impl Driver<'_> {
                 match (then, answer) {
                     (Recovery::RenewToken, answer) => {
                         let again = match (&shared.tokens, &access) {
-                            // Exactly the token that was refused.
+                            // Only the token that was refused.
                             (Some(tokens), CallToken::With(token)) => {
                                 let action = self.guard.request().action_id();
                                 let again = budget.refused > 0;
@@ -219,7 +216,7 @@ impl Driver<'_> {
                         budget.free += 1;
                         Continue(next)
                     }
-                    // It was too late when the call was about to leave.
+                    // The start limit passed just before the call.
                     (Recovery::Retry, Err(_)) if self.is_expired() => {
                         Break(self.give_back(next, self.too_late()).await)
                     }
@@ -230,8 +227,8 @@ impl Driver<'_> {
                         Break(self.hand_over(next, outcome).await)
                     }
                     (Recovery::PassThrough, Err(error)) => {
-                        // No answer to hand over: a custom reading cannot ask for
-                        // this, since it reads answers only.
+                        // Without an answer there is nothing to pass through. `classify`
+                        // sees answers only, so it cannot ask for this.
                         let error = Error::Unreachable { source: error };
                         Break(self.give_back(next, error).await)
                     }
@@ -240,8 +237,8 @@ impl Driver<'_> {
         }
     }
 
-    /// After a proof that nothing was executed: waits as long as it takes, or
-    /// gives the key back.
+    /// After a refusal that proves that nothing was executed: waits and retries, or
+    /// releases the key.
     async fn wait_or_give_up(
         &self,
         locked: Execution<Locked>,
@@ -272,10 +269,10 @@ impl Driver<'_> {
                 );
             });
         }
-        // Behind the cooldown, so that its turn goes to no execution.
+        // After `close`, so that its turn goes to no other execution.
         drop(pass);
         match (next, answer) {
-            // Its cooldown is waited out where everybody's is.
+            // The next permits wait for the cooldown.
             (Next::Wait(_), _) if limited => Continue(locked),
             (Next::Wait(wait), _) => Continue(self.wait(locked, wait).await),
             (Next::GiveUp { retry_after }, Ok(_)) => Break(
@@ -288,13 +285,13 @@ impl Driver<'_> {
         }
     }
 
-    /// What follows after so many attempts that count.
+    /// What the retry policy says after `made` attempts that count.
     fn next(&self, made: u32, asked: Option<Duration>) -> Next {
         let Shared { retry, terms, .. } = &**self.shared;
         retry.after(made, self.waited(), asked, terms.ambient.fraction())
     }
 
-    /// Waits between two attempts, with the lease kept.
+    /// Waits between two attempts, and keeps the lease.
     async fn wait(&self, locked: Execution<Locked>, wait: Duration) -> Execution<Locked> {
         let _waiting = self.shared.backlog.wait(WaitFor::Retry);
         let waited = async {
@@ -309,23 +306,22 @@ impl Driver<'_> {
         locked
     }
 
-    /// Gives the key back and tells the callers why. An unproven attempt
-    /// outweighs the reason for giving up; a store that did not take note of it
-    /// does not.
+    /// Releases the key and returns the reason. If an earlier attempt has an unknown
+    /// outcome, the round is indeterminate instead. A failed release changes nothing.
     async fn give_back(&self, locked: Execution<Locked>, why: Error) -> Result<Round, Error> {
         let verdict = match why {
             Error::RateLimited { retry_after } => Some(Refusal::RateLimited { retry_after }),
             _ => None,
         };
         match locked.release_with(&*self.shared.store, verdict).await {
-            Err(unproven @ Error::Indeterminate { .. }) => {
-                Ok(Round::Indeterminate(self.again(), unproven))
+            Err(error @ Error::Indeterminate { .. }) => {
+                Ok(Round::Indeterminate(self.again(), error))
             }
             _ => Err(why),
         }
     }
 
-    /// The platform refused: everybody gets its answer, nothing is recorded.
+    /// The platform refused: all callers get its answer, and no outcome is recorded.
     async fn hand_over(&self, locked: Execution<Locked>, outcome: Outcome) -> Result<Round, Error> {
         let outcome = Arc::new(outcome);
         let action = self.guard.request().action_id();
@@ -340,7 +336,7 @@ impl Driver<'_> {
             Err(error @ Error::Indeterminate { .. }) => {
                 Ok(Round::Indeterminate(self.again(), error))
             }
-            // The refusal is known, whether or not the store took note of it.
+            // The refusal is known, whether or not the store recorded it.
             _ => Ok(Round::Reply(FlightReply {
                 reply,
                 left: Duration::ZERO,
@@ -348,10 +344,10 @@ impl Driver<'_> {
         }
     }
 
-    /// Records the outcome. Where the store does not take it within its time-out,
-    /// everybody gets it all the same, and it is recorded behind them.
+    /// Records the outcome. If the store does not record it within its time-out, the
+    /// callers get it unrecorded, and it is recorded later.
     async fn cache(&self, executed: Execution<Executed>) -> Round {
-        // After the last command's own time-out, which the breaker counts.
+        // Later than the last command's own time-out, which the breaker counts.
         const AFTER: Duration = Duration::from_millis(5);
         let Shared { counts, store, .. } = &**self.shared;
         counts.calls_final.fetch_add(1, Ordering::Relaxed);
@@ -375,8 +371,8 @@ impl Driver<'_> {
     }
 }
 
-/// Whether the platform took the call of this attempt, as far as a limit goes: it
-/// gave any answer but 429, or may have executed it.
+/// Whether the platform's rate limit accepted the call of this attempt: it got any answer
+/// but 429, or might have been executed.
 fn is_taken(attempt: &Attempt) -> bool {
     match attempt {
         Attempt::Executed(_) | Attempt::Indeterminate(_) | Attempt::UnknownOutcome(..) => true,

@@ -1,5 +1,5 @@
-//! What the engine's root is told, and what it says of its end. Nothing is done
-//! here.
+//! The messages of the engine's root, and its report of the end. It owns plain data and
+//! never acts.
 
 use std::time::Duration;
 
@@ -10,23 +10,22 @@ use crate::flights::FlightGuard;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 
-/// What the engine's root actor understands, for callers that are actors
-/// themselves: `engine.actor()` is its address.
+/// The messages of the engine's root actor, for callers that are actors. Its address is
+/// `engine.actor()`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EngineMessage {
-    /// The same as `Engine::execute`: admission, coalescing and the engine's
-    /// deadline included, or the port's own time-out where that is shorter. While
-    /// `max_waiting` callers wait by message, further ones get
-    /// `Error::Overloaded` at once. If the reply port is dropped, the engine has
-    /// stopped.
+    /// Executes a request as `Engine::execute` does, with admission and coalescing. The
+    /// deadline is the engine's, or the port's own time-out if that is shorter. While
+    /// `max_waiting` callers wait by message, further callers get `Error::Overloaded` at
+    /// once. If the reply port is dropped, the engine has stopped.
     Execute(DataActionRequest, RpcReplyPort<Result<Reply, Error>>),
     /// The engine's own messages.
     #[doc(hidden)]
     Internal(Internal),
 }
 
-/// What the engine tells its root.
+/// A message of the engine to its root.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Internal(pub(super) Order);
@@ -35,15 +34,15 @@ pub struct Internal(pub(super) Order);
 pub(super) enum Order {
     /// Run this flight.
     Run(Box<FlightGuard>),
-    /// Close admission, drain, settle and stop.
+    /// Close admission, drain, finish the records and stop.
     Close { grace: Duration },
     /// The grace of a `Close` is over.
     Cut,
-    /// The record that a dead child left is settled, or given up.
-    Settled,
+    /// The record of a dead child's flight was finished or given up.
+    Finished,
     /// The wait after the death of a token actor is over.
     StartToken,
-    /// The same for the watcher.
+    /// The wait after the death of the watcher is over.
     StartWatcher,
 }
 
@@ -66,7 +65,7 @@ impl EngineMessage {
 pub struct Drained {
     /// Executions that ended by themselves while the engine closed.
     pub finished: usize,
-    /// Executions that were cut off when the grace was over; their callers got
+    /// Executions that were cut off when the grace was over. Their callers got
     /// `Error::Stopped`, and their records say what is known.
     pub cut_off: usize,
 }

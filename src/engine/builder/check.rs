@@ -1,5 +1,4 @@
-//! Which settings are impossible, by themselves and together. Nothing is started
-//! here.
+//! Checks the settings, each alone and together. It starts nothing.
 
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use super::EngineBuilder;
 use crate::error::Error;
 use crate::execution::TEN_YEARS;
 
-/// Between two walks through the indeterminate keys.
+/// The shortest time between two walks through the indeterminate keys.
 const LEAST_WATCH: Duration = Duration::from_secs(1);
 
 impl EngineBuilder {

@@ -1,4 +1,4 @@
-//! What a further caller of a key has to do with the flight that it finds.
+//! The relation of further callers of a key to its flight.
 
 use futures_util::FutureExt as _;
 
@@ -7,7 +7,7 @@ use crate::error::StoreError;
 use crate::outcome::Reply;
 use crate::record::{LeaseId, Version};
 
-/// Two requests under one key of the caller's.
+/// Requests with one caller-defined key.
 fn mine(n: usize) -> DataActionRequest {
     request(n).with_key("order-42").unwrap()
 }
@@ -30,7 +30,7 @@ fn is_refused(flights: &Arc<Flights>, request: &DataActionRequest) -> bool {
     )
 }
 
-/// A refusal, which nobody records.
+/// A refusal, which is not recorded.
 fn refuse(guard: &FlightGuard) {
     let outcome = Outcome::new(StatusCode::FORBIDDEN, HeaderMap::new(), "{}");
     let reply = Reply::new(guard.key(), outcome.into(), Served::Upstream);
@@ -50,10 +50,10 @@ fn indeterminate(key: IdempotencyKey) -> Error {
     }
 }
 
-/// I6. Red when a flight's fingerprint decides before the store has confirmed
-/// it: the rightful owner of a key was refused for somebody's slip.
+/// I6. Red when a flight's fingerprint counts before the store has confirmed it: the
+/// owner of a key was refused because of another caller's mistake.
 #[tokio::test(start_paused = true)]
-async fn a_claim_decides_nothing_for_another_request() {
+async fn unconfirmed_fingerprint_refuses_no_request() {
     let flights = table(LIMITS);
     let (one, other) = (mine(1), mine(2));
     let guard = first(&flights, &one);
@@ -63,25 +63,25 @@ async fn a_claim_decides_nothing_for_another_request() {
     guard.confirm(true);
     waiting.await.unwrap();
     assert!(joins(&flights, &one) && is_refused(&flights, &other));
-    // The lease was given back: the key is anybody's.
+    // The lease was released: any request can get the key.
     guard.confirm(false);
     assert!(joins(&flights, &one) && follows(&flights, &other));
-    // It was the other one's all the time.
+    // The key belonged to the other request from the start.
     let waiting = follower(&flights, &other);
     let mismatch = Error::PayloadMismatch { key: guard.key() };
     guard.answer(Err(mismatch), Duration::ZERO);
     let mut waiting = Box::pin(waiting.passed());
-    assert!(waiting.as_mut().now_or_never().is_none(), "not settled yet");
+    assert!(waiting.as_mut().now_or_never().is_none(), "not finished");
     drop(guard);
     waiting.await.unwrap();
     drop(first(&flights, &other));
 }
 
-/// Red when memory refuses another request: somebody elsewhere may have forgotten
-/// what it has, so that the store decides. Red too when the other one's flight
-/// takes it out of memory.
+/// Red when memory reports a mismatch: another process might have forgotten the
+/// outcome, so only the store decides. Red too when the other request's flight removes
+/// the outcome from memory.
 #[tokio::test(start_paused = true)]
-async fn memory_answers_and_refuses_nobody() {
+async fn memory_never_reports_a_mismatch() {
     let flights = table(LIMITS);
     let (one, other) = (mine(1), mine(2));
     answer(&first(&flights, &one), 60 * SECOND);
@@ -94,7 +94,7 @@ async fn memory_answers_and_refuses_nobody() {
     drop(guard);
     assert!(is_recent(&flights, &one));
     assert_eq!(flights.recents.weight(), weight);
-    // The key is the other one's by now.
+    // The key belongs to the other request now.
     let guard = first(&flights, &other);
     guard.confirm(true);
     answer(&guard, 60 * SECOND);
@@ -102,9 +102,9 @@ async fn memory_answers_and_refuses_nobody() {
     assert!(is_recent(&flights, &other) && !is_recent(&flights, &one));
 }
 
-/// I9. Red where a larger outcome does not count for more.
+/// I9. Red if a larger outcome has no larger weight.
 #[tokio::test(start_paused = true)]
-async fn an_outcome_weighs_what_it_holds() {
+async fn outcome_weight_follows_its_size() {
     let flights = table(LIMITS);
     let (light, large) = (first(&flights, &mine(1)), first(&flights, &request(2)));
     answer(&light, 60 * SECOND);
@@ -117,10 +117,10 @@ async fn an_outcome_weighs_what_it_holds() {
     assert_eq!(flights.recents.weight() - one, one + 1000);
 }
 
-/// The time of what memory had before ends nothing that it has now. Red when what
-/// is over is removed by its key alone.
+/// The expiry of an earlier outcome does not remove a later outcome of its key. Red when
+/// expired outcomes are removed by key alone.
 #[tokio::test(start_paused = true)]
-async fn an_outcome_outlives_the_one_before_it() {
+async fn later_outcome_survives_expiry_of_earlier() {
     let flights = table(LIMITS);
     let _expiring = tokio::spawn(flights.clone().expire());
     let (one, other) = (mine(1), mine(2));
@@ -137,10 +137,10 @@ async fn an_outcome_outlives_the_one_before_it() {
     assert!(!is_recent(&flights, &other));
 }
 
-/// Red when a refusal, or an error, of a flight that is not settled yet is handed
-/// to those who come after it.
+/// Red when callers that come after a refusal or an error get it while the flight's
+/// record is not finished.
 #[tokio::test(start_paused = true)]
-async fn what_says_only_how_an_execution_went_is_not_for_those_who_come_later() {
+async fn later_callers_follow_a_failed_flight() {
     let flights = table(LIMITS);
     let (one, other) = (mine(1), mine(2));
     for answers in [refuse as fn(&FlightGuard), |guard| {
@@ -149,7 +149,7 @@ async fn what_says_only_how_an_execution_went_is_not_for_those_who_come_later() 
         let guard = first(&flights, &one);
         guard.confirm(true);
         let Admission::Joined(before) = flights.join_or_begin(&one).unwrap() else {
-            panic!("it is under way")
+            panic!("it is in flight")
         };
         answers(&guard);
         assert!(before.answer().now_or_never().is_some());
@@ -163,9 +163,9 @@ async fn what_says_only_how_an_execution_went_is_not_for_those_who_come_later() 
     }
 }
 
-/// Red when those who come later wait for an answer that holds for them.
+/// Red when later callers wait although the answer applies to them.
 #[tokio::test(start_paused = true)]
-async fn an_outcome_and_a_doubt_are_for_those_who_come_later_too() {
+async fn later_callers_join_outcome_or_indeterminate() {
     let flights = table(LIMITS);
     let (one, other) = (mine(1), mine(2));
     for answers in [
@@ -176,23 +176,26 @@ async fn an_outcome_and_a_doubt_are_for_those_who_come_later_too() {
         guard.confirm(true);
         answers(&guard);
         let Admission::Joined(late) = flights.join_or_begin(&one).unwrap() else {
-            panic!("it is handed out")
+            panic!("the answer is set")
         };
         assert!(late.answer().now_or_never().is_some());
         assert!(is_refused(&flights, &other));
     }
 }
 
-/// Red when those who come later wait for as long as the store is down.
+/// Red when followers wait for as long as the store is unavailable.
 #[tokio::test(start_paused = true)]
-async fn a_try_to_finish_that_fails_is_told_to_those_who_came_before_it() {
+async fn failed_finish_is_reported_to_followers() {
     let flights = table(LIMITS);
     let one = mine(1);
     let guard = first(&flights, &one);
     guard.not_finished(&StoreError::unavailable("before"));
     refuse(&guard);
     let mut waiting = Box::pin(follower(&flights, &one).passed());
-    assert!(waiting.as_mut().now_or_never().is_none(), "the next try");
+    assert!(
+        waiting.as_mut().now_or_never().is_none(),
+        "the next attempt"
+    );
     guard.not_finished(&StoreError::unavailable("after"));
     let error = waiting.await.unwrap_err();
     let Error::StoreUnavailable { source } = &error else {
@@ -204,9 +207,9 @@ async fn a_try_to_finish_that_fails_is_told_to_those_who_came_before_it() {
     assert!(next.as_mut().now_or_never().is_none(), "the one after it");
 }
 
-/// I9, and what fail-fast says. Red when a follower takes no place.
+/// I9, and the answers of fail-fast. Red when a follower takes no capacity.
 #[tokio::test(start_paused = true)]
-async fn a_follower_is_one_of_those_who_wait() {
+async fn follower_counts_towards_max_waiting() {
     let max_waiting = 3;
     let flights = table(Limits {
         max_waiting,
@@ -215,7 +218,7 @@ async fn a_follower_is_one_of_those_who_wait() {
     let guard = first(&flights, &mine(1));
     let waiting = follower(&flights, &mine(2));
     let Admission::Joined(joined) = flights.join_or_begin(&mine(1)).unwrap() else {
-        panic!("it is under way")
+        panic!("it is in flight")
     };
     let full = flights.join_or_begin(&mine(2));
     assert!(matches!(full, Err(Error::Overloaded { .. })), "{full:?}");
@@ -228,10 +231,13 @@ async fn a_follower_is_one_of_those_who_wait() {
     let fast = Flights::new(LIMITS, OnDuplicate::FailFast, "".into(), meters);
     let guard = first(&fast, &mine(1));
     for request in [mine(1), mine(2)] {
-        let told = fast.join_or_begin(&request);
-        assert!(matches!(told, Err(Error::InProgress { .. })), "{told:?}");
+        let answer = fast.join_or_begin(&request);
+        assert!(
+            matches!(answer, Err(Error::InProgress { .. })),
+            "{answer:?}"
+        );
     }
-    // An answer that is there is nothing to wait for.
+    // A caller does not wait for an answer that is set.
     guard.answer(Err(indeterminate(guard.key())), Duration::ZERO);
     assert!(joins(&fast, &mine(1)));
 }
