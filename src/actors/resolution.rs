@@ -15,7 +15,7 @@ use crate::key::{IdempotencyKey, RecordName, Version};
 use crate::record::{
     Answer, Attempts, Claim, Event, Origin, RecordState, Resolution, Resolved, Revision,
 };
-use crate::store::{self, Store as _};
+use crate::store::Store as _;
 use crate::telemetry;
 
 /// Resolves the execution `version` of a key that is indeterminate;
