@@ -2,11 +2,14 @@
 
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
-use crate::outcome::{NOT_KEPT, Outcome};
-use crate::record::{About, Attempts, Caller, Cause, Holder, LeaseId, Origin, Resolved};
+use crate::outcome::{NOT_KEPT, Outcome, StoredBody};
+use crate::record::{
+    About, Attempts, Caller, Cause, Holder, LeaseId, Origin, Resolved, StoredOutcome,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "redis")]
