@@ -26,7 +26,7 @@ mod event;
 mod orphan;
 mod refusal;
 mod resolution;
-mod shown;
+mod serialize;
 mod state;
 mod stored_outcome;
 mod transition;
@@ -44,7 +44,7 @@ pub(crate) use self::codec::{MAGIC, version};
 #[cfg(feature = "encrypted")]
 pub(crate) use self::codec::{decode_caller, decode_outcome, encode_caller, encode_outcome};
 pub use self::event::{Answer, Cause, Claim, Event};
-pub use self::orphan::settle_orphan;
+pub use self::orphan::recover_orphan;
 pub use self::refusal::{MAX_REFUSAL_BYTES, Refusal};
 pub use self::resolution::Resolution;
 pub use self::state::RecordState;
@@ -89,13 +89,13 @@ pub struct Revision {
 pub struct Attempts {
     /// When the last attempt was sent, by the holder's wall clock; `None` where
     /// none was.
-    #[serde(rename = "sent_ms", serialize_with = "shown::some_time")]
+    #[serde(rename = "sent_ms", serialize_with = "serialize::some_time")]
     pub sent: Option<SystemTime>,
     /// Attempts so far, the last included.
     #[serde(rename = "attempts")]
     pub count: u32,
     /// How long one attempt may take: the holder's attempt time-out.
-    #[serde(rename = "attempt_timeout_ms", serialize_with = "shown::length")]
+    #[serde(rename = "attempt_timeout_ms", serialize_with = "serialize::length")]
     pub timeout: Duration,
 }
 

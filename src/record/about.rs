@@ -7,20 +7,20 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::shown;
+use super::serialize;
 use crate::request::{ActionId, DataActionRequest};
 
 /// What a `Locked` or `Indeterminate` record tells of its request and its holder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct About {
     /// The action that is executed.
-    #[serde(serialize_with = "shown::action")]
+    #[serde(serialize_with = "serialize::action")]
     pub action: Option<ActionId>,
     /// What the caller called the request.
     #[serde(flatten)]
     pub caller: Caller,
     /// Who holds the key, or held it when it became indeterminate.
-    #[serde(serialize_with = "shown::holder")]
+    #[serde(serialize_with = "serialize::holder")]
     pub holder: Option<Arc<Holder>>,
 }
 
@@ -29,16 +29,16 @@ pub struct About {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Caller {
     /// The caller's own key.
-    #[serde(serialize_with = "shown::some_text")]
+    #[serde(serialize_with = "serialize::some_text")]
     pub own_key: Option<Arc<str>>,
     /// Its scope.
-    #[serde(serialize_with = "shown::some_text")]
+    #[serde(serialize_with = "serialize::some_text")]
     pub scope: Option<Arc<str>>,
     /// Its [`label`](DataActionRequest::with_label).
-    #[serde(serialize_with = "shown::some_text")]
+    #[serde(serialize_with = "serialize::some_text")]
     pub label: Option<Arc<str>>,
     /// The three above, encrypted, where they cannot be opened.
-    #[serde(serialize_with = "shown::is_there")]
+    #[serde(serialize_with = "serialize::is_there")]
     pub(crate) sealed: Option<Arc<str>>,
 }
 
@@ -46,12 +46,12 @@ pub struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
     /// The name of its host.
-    #[serde(serialize_with = "shown::text")]
+    #[serde(serialize_with = "serialize::text")]
     pub host: Arc<str>,
     /// The id of its process.
     pub process: u32,
     /// When the engine started, by its wall clock.
-    #[serde(rename = "started_ms", serialize_with = "shown::time")]
+    #[serde(rename = "started_ms", serialize_with = "serialize::time")]
     pub started: SystemTime,
 }
 
@@ -59,11 +59,11 @@ pub struct Holder {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Origin {
     /// The action that was executed.
-    #[serde(serialize_with = "shown::action")]
+    #[serde(serialize_with = "serialize::action")]
     pub action: Option<ActionId>,
     /// When the platform answered, by the holder's wall clock; `None` where a
     /// person or a policy said how it went.
-    #[serde(rename = "answered_ms", serialize_with = "shown::some_time")]
+    #[serde(rename = "answered_ms", serialize_with = "serialize::some_time")]
     pub answered: Option<SystemTime>,
     /// How many attempts were made.
     pub attempts: u32,
@@ -75,10 +75,10 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Resolved {
     /// When, by the resolver's wall clock.
-    #[serde(rename = "at_ms", serialize_with = "shown::time")]
+    #[serde(rename = "at_ms", serialize_with = "serialize::time")]
     pub at: SystemTime,
     /// By whom, where that was said: [`Resolution::by`](super::Resolution::by).
-    #[serde(serialize_with = "shown::some_text")]
+    #[serde(serialize_with = "serialize::some_text")]
     pub by: Option<Arc<str>>,
 }
 

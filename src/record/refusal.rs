@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{StoredOutcome, shown};
+use super::{StoredOutcome, serialize};
 use crate::outcome::{Outcome, StoredBody};
 
 /// The largest refusal that a `Released` record hands to those who waited: with what
@@ -40,10 +40,10 @@ impl Refusal {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum RefusalJson<'a> {
-    Refused(#[serde(serialize_with = "shown::outcome")] &'a Arc<Outcome>),
+    Refused(#[serde(serialize_with = "serialize::outcome")] &'a Arc<Outcome>),
     Reduced(&'a StoredOutcome),
     RateLimited {
-        #[serde(rename = "retry_after_ms", serialize_with = "shown::length")]
+        #[serde(rename = "retry_after_ms", serialize_with = "serialize::length")]
         retry_after: Duration,
     },
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{About, Attempts, Origin, Phase, Refusal, Revision, StoredOutcome, shown};
+use super::{About, Attempts, Origin, Phase, Refusal, Revision, StoredOutcome, serialize};
 use crate::key::{Fingerprint, Version};
 
 /// A record as a reader sees it, with times by the store's clock.
@@ -26,23 +26,23 @@ pub enum RecordState {
         phase: Phase,
         /// What is left of the lease, never more than its whole length; zero once
         /// it has lapsed.
-        #[serde(rename = "lease_left_ms", serialize_with = "shown::length")]
+        #[serde(rename = "lease_left_ms", serialize_with = "serialize::length")]
         lease_left: Duration,
         /// How long the lease lives from each extension. Whoever sees one revision
         /// for that long knows that it has lapsed, whatever the store's clock says.
-        #[serde(rename = "lease_ms", serialize_with = "shown::length")]
+        #[serde(rename = "lease_ms", serialize_with = "serialize::length")]
         lease: Duration,
         /// What was sent under the lease.
         #[serde(flatten)]
         attempts: Attempts,
         /// Of which request, and by whom.
-        #[serde(flatten, serialize_with = "shown::about")]
+        #[serde(flatten, serialize_with = "serialize::about")]
         about: Arc<About>,
         /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the holder's request asks for.
-        #[serde(serialize_with = "shown::fingerprint")]
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// The outcome is known.
@@ -53,50 +53,50 @@ pub enum RecordState {
         stored: StoredOutcome,
         /// How long the record lives on, at least: zero where the store was
         /// not asked for it.
-        #[serde(rename = "left_ms", serialize_with = "shown::length")]
+        #[serde(rename = "left_ms", serialize_with = "serialize::length")]
         left: Duration,
         /// Where the outcome comes from.
         #[serde(flatten)]
         origin: Origin,
         /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the request asked for.
-        #[serde(serialize_with = "shown::fingerprint")]
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// A request was sent and its fate is unknown.
     #[non_exhaustive]
     Indeterminate {
         /// Since when: the time of sending, by the holder's wall clock.
-        #[serde(rename = "since_ms", serialize_with = "shown::time")]
+        #[serde(rename = "since_ms", serialize_with = "serialize::time")]
         since: SystemTime,
         /// What happened.
-        #[serde(serialize_with = "shown::text")]
+        #[serde(serialize_with = "serialize::text")]
         cause: Arc<str>,
         /// The platform's id of its last answer, where it gave one.
-        #[serde(serialize_with = "shown::some_text")]
+        #[serde(serialize_with = "serialize::some_text")]
         correlation_id: Option<Arc<str>>,
         /// How long ago the record became indeterminate, by the store's clock;
         /// `None` where its time to live makes no sense (none, or longer than
         /// any that was written).
-        #[serde(rename = "age_ms", serialize_with = "shown::some_length")]
+        #[serde(rename = "age_ms", serialize_with = "serialize::some_length")]
         age: Option<Duration>,
         /// How long after `since` the lost attempt might still be running: the
         /// holder's attempt time-out and lease.
-        #[serde(rename = "may_run_ms", serialize_with = "shown::length")]
+        #[serde(rename = "may_run_ms", serialize_with = "serialize::length")]
         may_run: Duration,
         /// What was sent, and when.
         #[serde(flatten)]
         attempts: Attempts,
         /// Of which request, and by whom it was held.
-        #[serde(flatten, serialize_with = "shown::about")]
+        #[serde(flatten, serialize_with = "serialize::about")]
         about: Arc<About>,
         /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the request asked for.
-        #[serde(serialize_with = "shown::fingerprint")]
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// Nothing was executed and no holder has the key.
@@ -105,10 +105,10 @@ pub enum RecordState {
         /// The answer for waiters of the same request.
         verdict: Option<Refusal>,
         /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the request asked for that the verdict is about.
-        #[serde(serialize_with = "shown::fingerprint")]
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
 }

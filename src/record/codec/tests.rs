@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+mod notes;
 #[cfg(feature = "redis")]
-mod parted;
-mod people;
+mod separate_body;
 
 fn name() -> RecordName {
     let key = IdempotencyKey::from_bytes([0x1f; 32]);
