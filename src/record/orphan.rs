@@ -1,20 +1,18 @@
-//! What becomes of a record whose holder is known to be gone. It never guesses
-//! that: only a store that no other process can have open may call it.
+//! How a record ends whose holder is known to have ended. It never guesses that: only a
+//! store that no other process can have open may call it.
 
 use std::time::Duration;
 
 use super::{Content, Phase, RELEASED_FOR, Record};
 
-/// Settles a `Locked` record whose holder has ended, without waiting for its
-/// lease to lapse: for a store that is opened by one process at a time, when it
-/// is opened.
+/// Recovers a `Locked` record whose holder has ended, before its lease lapses: for a store
+/// that one process at a time opens, when that process opens it.
 ///
-/// `Claimed` becomes `Released` (nothing was on the wire), kept for
-/// [`RELEASED_FOR`]; `Dispatched` becomes `Indeterminate`, kept for the retention
-/// that is written in the record. The revision is raised, so that
-/// no command that saw the record before still applies. The result is the
-/// record and the time that it lives on; `None` where it is in another state,
-/// which needs no settling.
+/// `Claimed` becomes `Released` (nothing was on the wire) and lives for [`RELEASED_FOR`].
+/// `Dispatched` becomes `Indeterminate` and lives for the retention in the record. The
+/// revision is raised, so that no command of an earlier reader still applies. Returns the
+/// record and its time to live; `None` for a record in another state, which needs no
+/// recovery.
 pub fn recover_orphan(record: &Record) -> Option<(Record, Duration)> {
     let (content, retention) = match &record.content {
         Content::Locked {
@@ -104,7 +102,7 @@ mod tests {
         };
         let (_, answer) = apply(Some((&recovered, left)), &take_over(recovered.revision()));
         assert_eq!(answer, Answer::Done);
-        // Whoever saw the record as it was before looks again.
+        // A command of a reader that saw the record before does not apply.
         let (_, answer) = apply(Some((&recovered, left)), &take_over(record.revision()));
         assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
     }
