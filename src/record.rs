@@ -3,22 +3,19 @@
 //! [`apply`] inside its own transaction or mirrors it; no store invents a rule.
 //!
 //! ```text
-//! absent, Released ──acquire──► Locked{lease, step, phase} ──complete──► Cached
-//!                                 │  ▲ extend: the lease lives on, at another revision
-//!                                 │  │ enter(Claimed | Dispatched): with a step
-//!                                 │  └ take over: lapsed AND Claimed
-//!                                 ├─ release ► Released{last verdict}
-//!                                 └─ abandon ► Indeterminate{sent, cause}
-//! Indeterminate ── resolve(not applied) ► Released, under the lost lease
-//!               ── resolve(applied) ► Cached, under the resolver's own lease
-//!               ── the lost lease itself: complete ► Cached, release ► Released
-//! Cached ── forget ► Released, under the forgetter's own lease
+//! absent, Released ──acquire──► Locked{lease, step, phase} ──complete──► Cached │ ▲
+//! extend: the lease begins again, at another revision │ │ enter(Claimed | Dispatched):
+//! with a step │ └ take over: lapsed AND Claimed ├─ release ► Released{last verdict} └─
+//! abandon ► Indeterminate{sent, cause} Indeterminate ── resolve(not applied) ► Released,
+//! under the lost lease ── resolve(applied) ► Cached, under the resolver's own lease ── the
+//! lost lease itself: complete ► Cached, release ► Released Cached ── forget ► Released,
+//! under the forgetter's own lease
 //! ```
 //!
-//! A record lives as long as its store keeps it: `Locked` for the lease **and**
-//! a retention that is written in it, so that a lapsed lease is *seen* (what is
-//! left is less than the retention), or watched: who has seen one revision for the
-//! whole length of the lease by its own monotonic clock knows that it has lapsed.
+//! A `Locked` record lives for its lease **and** for a retention that is written in it. So
+//! a reader sees that the lease has lapsed: less than the retention is left. Without the
+//! store's clock, a reader sees it too: one revision has not changed for the whole length
+//! of the lease, by the reader's own monotonic clock.
 
 mod about;
 mod codec;
@@ -26,7 +23,7 @@ mod event;
 mod orphan;
 mod refusal;
 mod resolution;
-mod shown;
+mod serialize;
 mod state;
 mod stored_outcome;
 mod transition;
@@ -44,7 +41,7 @@ pub(crate) use self::codec::{MAGIC, version};
 #[cfg(feature = "encrypted")]
 pub(crate) use self::codec::{decode_caller, decode_outcome, encode_caller, encode_outcome};
 pub use self::event::{Answer, Cause, Claim, Event};
-pub use self::orphan::settle_orphan;
+pub use self::orphan::recover_orphan;
 pub use self::refusal::{MAX_REFUSAL_BYTES, Refusal};
 pub use self::resolution::Resolution;
 pub use self::state::RecordState;
@@ -58,8 +55,8 @@ pub use crate::key::{LeaseId, Version};
 /// [`Store::least_writer`](crate::Store::least_writer).
 pub const WRITER: u32 = 3;
 
-/// How long a [`RecordState::Released`] is kept: long enough for any late
-/// command of a dead connection to find it.
+/// How long a [`RecordState::Released`] lives: long enough for any late command of a dead
+/// connection to find it.
 pub const RELEASED_FOR: Duration = Duration::from_secs(600);
 
 /// What a holder may be doing under its lease.
@@ -70,11 +67,12 @@ pub enum Phase {
     /// Nothing is on the wire and no attempt is unproven: once lapsed, somebody
     /// else may take over.
     Claimed,
-    /// A request may be on the wire: once lapsed, nobody may send another.
+    /// A request might be on the wire. Once the lease has lapsed, no engine may send
+    /// another.
     Dispatched,
 }
 
-/// The version of a record that somebody saw, for compare-and-set.
+/// The revision of a record as a reader saw it, for compare-and-set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision {
     /// The record's revision, raised by every write and every extension.
@@ -83,35 +81,35 @@ pub struct Revision {
     pub lease: LeaseId,
 }
 
-/// What is known of an execution's attempts: written before each attempt is
-/// sent, by the holder, and kept when its fate becomes unknown.
+/// What is known of an execution's attempts. The holder writes it before it sends each
+/// attempt; it stays in the record when the outcome becomes unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Attempts {
     /// When the last attempt was sent, by the holder's wall clock; `None` where
     /// none was.
-    #[serde(rename = "sent_ms", serialize_with = "shown::some_time")]
+    #[serde(rename = "sent_ms", serialize_with = "serialize::some_time")]
     pub sent: Option<SystemTime>,
     /// Attempts so far, the last included.
     #[serde(rename = "attempts")]
     pub count: u32,
     /// How long one attempt may take: the holder's attempt time-out.
-    #[serde(rename = "attempt_timeout_ms", serialize_with = "shown::length")]
+    #[serde(rename = "attempt_timeout_ms", serialize_with = "serialize::length")]
     pub timeout: Duration,
 }
 
 /// A record as it stands in a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Raised by every write, and whenever its lease begins anew.
+    /// Raised by every write and every extension of the lease.
     pub rev: u64,
-    /// Who wrote it.
+    /// The lease that wrote it.
     pub lease: LeaseId,
     /// The number of the last step that this lease took.
     pub step: u32,
     /// How long the holder's lease lives from each extension.
     pub lease_ttl: Duration,
-    /// How long the record outlives its lease (`Locked`), or how long it was to
-    /// live when it was written (all others).
+    /// How long the record outlives its lease (`Locked`), or its time to live when it was
+    /// written (all others).
     pub retention: Duration,
     /// What the request asks for; of a `Released` record with a verdict, what
     /// the request asked for that the verdict is about.
@@ -130,7 +128,7 @@ pub enum Content {
         phase: Phase,
         /// What was sent under the lease.
         attempts: Attempts,
-        /// Of which request, and by whom.
+        /// The request and its holder.
         about: Arc<About>,
     },
     /// The outcome is known.
@@ -140,26 +138,25 @@ pub enum Content {
         /// Where it comes from.
         origin: Origin,
     },
-    /// A request was sent and its fate is unknown.
+    /// A request was sent and its outcome is unknown.
     Indeterminate {
         /// What was sent, and when.
         attempts: Attempts,
         /// Of which request, and by whom.
         about: Arc<About>,
-        /// What happened; `None` where the holder was lost with its request under
-        /// way.
+        /// What happened; `None` where the holder was lost while its request was under way.
         cause: Option<Cause>,
     },
-    /// Nothing was executed; the next one may.
+    /// Nothing was executed; the next request may execute.
     Released {
-        /// What those who waited are told.
+        /// What waiters receive.
         verdict: Option<Refusal>,
     },
 }
 
 impl Record {
-    /// How long this record lives from when it was written, or its lease begun
-    /// anew: no time to live of it is longer.
+    /// How long this record lives from its last write or extension. No time to live of it
+    /// is longer.
     pub fn lifetime(&self) -> Duration {
         match self.content {
             Content::Locked { .. } => self.lease_ttl.saturating_add(self.retention),
@@ -167,9 +164,8 @@ impl Record {
         }
     }
 
-    /// What a reader sees of this record, `left` being the time that it lives
-    /// on by the store's clock. That is one witness only, which others move: a
-    /// lease is never shown longer than it is.
+    /// What a reader sees of this record, which lives for `left` more by the store's clock.
+    /// A store's clock can jump, so a lease never shows more than its whole length.
     pub fn state(&self, left: Duration) -> RecordState {
         let revision = self.revision();
         let fingerprint = self.fingerprint;
@@ -222,7 +218,7 @@ impl Record {
         }
     }
 
-    /// The version of this record.
+    /// The revision of this record.
     pub fn revision(&self) -> Revision {
         Revision {
             rev: self.rev,

@@ -113,7 +113,7 @@ fn origin(shared: &Shared, state: &RecordState, resolution: &Resolution) -> Orig
         attempts,
         resolved: Some(Resolved {
             at: shared.terms.ambient.wall_now(),
-            by: resolution.said_by().cloned(),
+            by: resolution.resolver().cloned(),
         }),
     }
 }

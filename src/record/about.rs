@@ -1,44 +1,43 @@
-//! What a record tells people: what its request is, who holds it, where its
-//! outcome comes from. No rule looks at any of it, and a part of it that cannot
-//! be read keeps nobody from anything.
+//! What a record shows to people: its request, its holder, the origin of its outcome. No
+//! rule reads any of it, and a part that cannot be read blocks no key.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::shown;
+use super::serialize;
 use crate::request::{ActionId, DataActionRequest};
 
-/// What a `Locked` or `Indeterminate` record tells of its request and its holder.
+/// What a `Locked` or `Indeterminate` record shows of its request and its holder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct About {
     /// The action that is executed.
-    #[serde(serialize_with = "shown::action")]
+    #[serde(serialize_with = "serialize::action")]
     pub action: Option<ActionId>,
-    /// What the caller called the request.
+    /// The caller's names for the request.
     #[serde(flatten)]
     pub caller: Caller,
-    /// Who holds the key, or held it when it became indeterminate.
-    #[serde(serialize_with = "shown::holder")]
+    /// The engine that holds the key, or held it when the key became indeterminate.
+    #[serde(serialize_with = "serialize::holder")]
     pub holder: Option<Arc<Holder>>,
 }
 
-/// What a caller called a request: nothing where the request is
+/// The caller's names for a request: none where the request is
 /// [`sensitive`](DataActionRequest::sensitive).
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Caller {
     /// The caller's own key.
-    #[serde(serialize_with = "shown::some_text")]
+    #[serde(serialize_with = "serialize::some_text")]
     pub own_key: Option<Arc<str>>,
     /// Its scope.
-    #[serde(serialize_with = "shown::some_text")]
+    #[serde(serialize_with = "serialize::some_text")]
     pub scope: Option<Arc<str>>,
     /// Its [`label`](DataActionRequest::with_label).
-    #[serde(serialize_with = "shown::some_text")]
+    #[serde(serialize_with = "serialize::some_text")]
     pub label: Option<Arc<str>>,
     /// The three above, encrypted, where they cannot be opened.
-    #[serde(serialize_with = "shown::is_there")]
+    #[serde(serialize_with = "serialize::is_there")]
     pub(crate) sealed: Option<Arc<str>>,
 }
 
@@ -46,12 +45,12 @@ pub struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
     /// The name of its host.
-    #[serde(serialize_with = "shown::text")]
+    #[serde(serialize_with = "serialize::text")]
     pub host: Arc<str>,
     /// The id of its process.
     pub process: u32,
     /// When the engine started, by its wall clock.
-    #[serde(rename = "started_ms", serialize_with = "shown::time")]
+    #[serde(rename = "started_ms", serialize_with = "serialize::time")]
     pub started: SystemTime,
 }
 
@@ -59,15 +58,15 @@ pub struct Holder {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Origin {
     /// The action that was executed.
-    #[serde(serialize_with = "shown::action")]
+    #[serde(serialize_with = "serialize::action")]
     pub action: Option<ActionId>,
-    /// When the platform answered, by the holder's wall clock; `None` where a
-    /// person or a policy said how it went.
-    #[serde(rename = "answered_ms", serialize_with = "shown::some_time")]
+    /// When the platform answered, by the holder's wall clock; `None` where a person or a
+    /// policy supplied the outcome.
+    #[serde(rename = "answered_ms", serialize_with = "serialize::some_time")]
     pub answered: Option<SystemTime>,
     /// How many attempts were made.
     pub attempts: u32,
-    /// By whom the key was resolved, where it was.
+    /// The resolution of the key, where it was indeterminate.
     pub resolved: Option<Resolved>,
 }
 
@@ -75,10 +74,11 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Resolved {
     /// When, by the resolver's wall clock.
-    #[serde(rename = "at_ms", serialize_with = "shown::time")]
+    #[serde(rename = "at_ms", serialize_with = "serialize::time")]
     pub at: SystemTime,
-    /// By whom, where that was said: [`Resolution::by`](super::Resolution::by).
-    #[serde(serialize_with = "shown::some_text")]
+    /// The person or ticket, where one was named:
+    /// [`Resolution::by`](super::Resolution::by).
+    #[serde(serialize_with = "serialize::some_text")]
     pub by: Option<Arc<str>>,
 }
 
@@ -95,7 +95,7 @@ impl Caller {
 }
 
 impl About {
-    /// A request's, under this holder.
+    /// The names of a request under this holder.
     pub(crate) fn new(request: &DataActionRequest, holder: Arc<Holder>) -> Self {
         Self {
             action: Some(request.action_id().clone()),
@@ -104,7 +104,7 @@ impl About {
         }
     }
 
-    /// The same without what the caller called it.
+    /// The same without the caller's names.
     pub(crate) fn sensitive(self: Arc<Self>) -> Arc<Self> {
         if self.caller == Caller::default() {
             return self;

@@ -21,9 +21,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use self::stored::Stored;
-pub(in crate::record) use self::stored_bytes::StoredBytes;
-use self::written::{Name, StoredLock, StoredWait, millis, write_json, write_outcome};
+pub(in crate::record) use self::json_bytes::JsonBytes;
+use self::json_reader::RecordJson;
+use self::json_writer::{LockJson, Name, VerdictJson, millis, write_json, write_outcome};
 #[cfg(feature = "encrypted")]
 use super::Caller;
 #[cfg(feature = "encrypted")]
@@ -32,14 +32,14 @@ use super::{Content, Phase, Record, Refusal};
 use crate::error::StoreError;
 use crate::key::{RecordName, push_hex};
 
+mod json_bytes;
+mod json_notes;
+mod json_reader;
+mod json_writer;
 #[cfg(feature = "redis")]
-mod parted;
-mod stored;
-mod stored_bytes;
-mod stored_notes;
+mod separate_body;
 #[cfg(test)]
 mod tests;
-mod written;
 
 /// What records of all versions begin with.
 const FAMILY: &str = "genesys-once/";
@@ -104,7 +104,7 @@ impl Record {
     /// `StoreError::unreadable` for a newer version, for another record's bytes
     /// and for anything damaged.
     pub fn decode(name: &RecordName, bytes: &[u8]) -> Result<Self, StoreError> {
-        match Self::decode_parted(name, bytes)? {
+        match Self::decode_separate(name, bytes)? {
             (record, None) => Ok(record),
             _ => Err(StoreError::unreadable("its body is kept apart")),
         }
@@ -116,7 +116,7 @@ impl Record {
     /// # Errors
     ///
     /// Those of [`decode`](Self::decode).
-    pub(crate) fn decode_parted(
+    pub(crate) fn decode_separate(
         name: &RecordName,
         bytes: &[u8],
     ) -> Result<(Self, Option<usize>), StoreError> {
@@ -236,13 +236,13 @@ impl Content {
         match self {
             Self::Locked {
                 attempts, about, ..
-            } => write_json(to, &StoredLock::of(name, attempts, about)),
+            } => write_json(to, &LockJson::of(name, attempts, about)),
             Self::Indeterminate {
                 attempts,
                 about,
                 cause,
             } => {
-                let stored = StoredLock::of(name, attempts, about);
+                let stored = LockJson::of(name, attempts, about);
                 write_json(to, &stored.with_cause(cause.as_ref()));
             }
             Self::Cached { stored, origin } => write_outcome(to, name, stored, Some(origin)),
@@ -252,7 +252,7 @@ impl Content {
                     let retry_after_ms = Some(millis(*retry_after));
                     write_json(
                         to,
-                        &StoredWait {
+                        &VerdictJson {
                             name,
                             retry_after_ms,
                         },
@@ -262,7 +262,7 @@ impl Content {
                     let retry_after_ms = None;
                     write_json(
                         to,
-                        &StoredWait {
+                        &VerdictJson {
                             name,
                             retry_after_ms,
                         },
@@ -309,7 +309,7 @@ pub(crate) fn encode_outcome(stored: &StoredOutcome) -> Vec<u8> {
 /// Reads what [`encode_outcome`] wrote.
 #[cfg(feature = "encrypted")]
 pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<StoredOutcome, StoreError> {
-    let (stored, rest) = Stored::read(None, bytes)?;
+    let (stored, rest) = RecordJson::read(None, bytes)?;
     stored.outcome(rest)
 }
 
@@ -317,18 +317,18 @@ pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<StoredOutcome, StoreError> 
 #[cfg(feature = "encrypted")]
 pub(crate) fn encode_caller(caller: &Caller) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_json(&mut bytes, &written::StoredCaller::of(caller));
+    write_json(&mut bytes, &json_writer::CallerJson::of(caller));
     bytes
 }
 
 /// Reads what [`encode_caller`] wrote.
 #[cfg(feature = "encrypted")]
 pub(crate) fn decode_caller(bytes: &[u8]) -> Option<Caller> {
-    Some(Stored::read(None, bytes).ok()?.0.caller())
+    Some(RecordJson::read(None, bytes).ok()?.0.caller())
 }
 
 fn read_locked(name: &RecordName, bytes: &[u8], phase: Phase) -> Result<Content, StoreError> {
-    let (stored, _) = Stored::read(Some(name), bytes)?;
+    let (stored, _) = RecordJson::read(Some(name), bytes)?;
     Ok(Content::Locked {
         phase,
         attempts: stored.attempts()?,
@@ -337,14 +337,14 @@ fn read_locked(name: &RecordName, bytes: &[u8], phase: Phase) -> Result<Content,
 }
 
 fn read_cached(name: &RecordName, bytes: &[u8]) -> Result<(Content, Option<usize>), StoreError> {
-    let (stored, rest) = Stored::read(Some(name), bytes)?;
+    let (stored, rest) = RecordJson::read(Some(name), bytes)?;
     let origin = stored.origin();
-    let (stored, apart) = stored.parted(rest)?;
+    let (stored, apart) = stored.separate_body(rest)?;
     Ok((Content::Cached { stored, origin }, apart))
 }
 
 fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
-    let (stored, _) = Stored::read(Some(name), bytes)?;
+    let (stored, _) = RecordJson::read(Some(name), bytes)?;
     Ok(Content::Indeterminate {
         attempts: stored.attempts()?,
         about: stored.about().into(),
@@ -354,7 +354,7 @@ fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreE
 
 /// A verdict that cannot be read is none: nothing was executed either way.
 fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
-    let Some((stored, rest)) = Stored::read_verdict(name, bytes)? else {
+    let Some((stored, rest)) = RecordJson::read_verdict(name, bytes)? else {
         return Ok(Content::Released { verdict: None });
     };
     let verdict = match (stored.status, stored.retry_after_ms) {

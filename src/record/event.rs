@@ -1,5 +1,5 @@
-//! What is asked of a record and what a store answers: the events of holders,
-//! resolvers and operators. It decides nothing; `transition` does.
+//! The commands to a record, from holders, resolvers and operators, and a store's answers
+//! to them. It decides nothing: `transition` does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::key::{Fingerprint, LeaseId, Version};
 
-/// Who asks, and on what terms: the part that all events of a holder share.
+/// The holder, its request and its terms: the part that all events of a holder share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// The holder's own lease.
@@ -18,12 +18,12 @@ pub struct Claim {
     pub fingerprint: Fingerprint,
     /// How long the lease lives from each acquire, take-over, extend and enter.
     pub lease_ttl: Duration,
-    /// How long a `Locked` record outlives its lease, and how long an
-    /// `Indeterminate` one is kept.
+    /// How long a `Locked` record outlives its lease, and how long an `Indeterminate` one
+    /// lives.
     pub retention: Duration,
     /// What the holder has sent, or is about to send.
     pub attempts: Attempts,
-    /// Whose request it is, and who the holder is, for people.
+    /// The request and its holder, for people.
     pub about: Arc<About>,
 }
 
@@ -37,7 +37,7 @@ impl Claim {
     }
 }
 
-/// Why the fate of a request is not known.
+/// Why the outcome of a request is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// What happened.
@@ -55,39 +55,39 @@ impl<T: Into<Arc<str>>> From<T> for Cause {
     }
 }
 
-/// One command to a record. All are idempotent: sending one again after a lost
-/// reply finds out what became of it.
+/// One command to a record. All are idempotent: after a lost reply, the same command again
+/// returns what became of the first.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Take an absent key, straight into `Dispatched`.
+    /// Acquire an absent key, directly in `Dispatched`.
     Acquire {
-        /// Who asks.
+        /// The holder and its request.
         claim: Claim,
     },
-    /// Take a `Released` key, or one whose holder lapsed in `Claimed`, into
-    /// `Claimed`. One that lapsed in `Dispatched` becomes `Indeterminate`.
+    /// Acquire a `Released` key, or one whose lease lapsed in `Claimed`; it is then
+    /// `Claimed`. A lease that lapsed in `Dispatched` makes the record `Indeterminate`.
     TakeOver {
-        /// Who asks.
+        /// The holder and its request.
         claim: Claim,
-        /// The version that was seen; any other is left alone.
+        /// The revision to change; any other is left alone.
         revision: Revision,
-        /// The asker has seen this version for the whole length of its lease, by
-        /// its own monotonic clock: it has lapsed, whatever the store's clock says.
+        /// The asker saw this revision for the whole length of its lease, by its own
+        /// monotonic clock. So the lease has lapsed, whatever the store's clock shows.
         watched: bool,
     },
-    /// Keep the lease alive; changes no phase and no step. It raises the revision,
-    /// so that no lease is taken for lapsed that lives on.
+    /// Extend the lease; phase and step stay. It raises the revision, so that no other
+    /// engine takes a live lease for a lapsed one.
     Extend {
-        /// Who asks.
+        /// The holder and its request.
         claim: Claim,
-        /// `Some(step)` where the holder is in `Dispatched`: an absent record
-        /// (a restart, an eviction, a flush) is put back with that step.
+        /// `Some(step)` where the holder is in `Dispatched`: an absent record (after a
+        /// restart, an eviction, a flush) is written again with that step.
         dispatched: Option<u32>,
     },
     /// Change the phase.
     Enter {
-        /// Who asks.
+        /// The holder and its request.
         claim: Claim,
         /// Higher than the step of the phase before.
         step: u32,
@@ -96,7 +96,7 @@ pub enum Event {
     },
     /// The outcome is known.
     Complete {
-        /// Who asks.
+        /// The holder and its request.
         claim: Claim,
         /// The holder's step.
         step: u32,
@@ -104,21 +104,21 @@ pub enum Event {
         stored: StoredOutcome,
         /// Where it comes from.
         origin: Origin,
-        /// How long it is kept.
+        /// How long it lives.
         ttl: Duration,
     },
-    /// Nothing was executed: give the key back.
+    /// Nothing was executed: release the key.
     Release {
-        /// Who asks.
+        /// The holder and its request.
         claim: Claim,
         /// Higher than every step before.
         step: u32,
-        /// What those who waited are told.
+        /// What waiters receive.
         verdict: Option<Refusal>,
     },
-    /// It may have been executed: hold the key until it is resolved.
+    /// The request might have been executed: the key becomes indeterminate.
     Abandon {
-        /// Who asks.
+        /// The holder and its request.
         claim: Claim,
         /// Higher than every step before.
         step: u32,
@@ -130,20 +130,20 @@ pub enum Event {
         /// The resolver's own lease: an applied outcome is written under it, so
         /// that the lost holder's own answer no longer counts.
         lease: LeaseId,
-        /// The version that was seen; any other is left alone.
+        /// The revision to change; any other is left alone.
         revision: Revision,
-        /// The request that is meant; any other's record is left alone.
+        /// The request to resolve; a record of any other is left alone.
         fingerprint: Fingerprint,
-        /// What is found out.
+        /// What was found out.
         resolution: Resolution,
         /// Where an applied outcome comes from.
         origin: Origin,
-        /// How long an applied outcome is kept.
+        /// How long an applied outcome lives.
         ttl: Duration,
     },
-    /// Forget the outcome of a `Cached` record, and only that: it becomes
-    /// `Released`, for as long as it would have lasted, so that no late command
-    /// of its holder writes it again.
+    /// Forget the outcome of a `Cached` record, and of no other. The record becomes
+    /// `Released` and keeps its time to live, so that no late command of its holder writes
+    /// the outcome again.
     Forget {
         /// The forgetter's own lease.
         lease: LeaseId,
@@ -154,18 +154,18 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// The record now is as the event asked for, by this or an earlier sending
-    /// of it.
+    /// The record is as the event asked for, by this command or by an earlier one with the
+    /// same event.
     Done,
     /// The lease in the record is another one, or the record is gone.
     NotHolder,
-    /// The lease took a higher step already: a late command.
+    /// The lease has reached a higher step already: a late command.
     StaleStep,
     /// The record belongs to a request that asks for something else.
     Mismatch,
     /// Not applied: this is the record now; `None` where there is none.
     Is(Option<RecordState>),
-    /// To `TakeOver` of a lease that lapsed in `Dispatched`: the record became
-    /// `Indeterminate` by this very command.
+    /// To `TakeOver` of a lease that lapsed in `Dispatched`: this command made the record
+    /// `Indeterminate`.
     Lost(RecordState),
 }

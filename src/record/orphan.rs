@@ -1,21 +1,19 @@
-//! What becomes of a record whose holder is known to be gone. It never guesses
-//! that: only a store that no other process can have open may call it.
+//! How a record ends whose holder is known to have ended. It never guesses that: only a
+//! store that no other process can have open may call it.
 
 use std::time::Duration;
 
 use super::{Content, Phase, RELEASED_FOR, Record};
 
-/// Settles a `Locked` record whose holder has ended, without waiting for its
-/// lease to lapse: for a store that is opened by one process at a time, when it
-/// is opened.
+/// Recovers a `Locked` record whose holder has ended, before its lease lapses: for a store
+/// that one process at a time opens, when that process opens it.
 ///
-/// `Claimed` becomes `Released` (nothing was on the wire), kept for
-/// [`RELEASED_FOR`]; `Dispatched` becomes `Indeterminate`, kept for the retention
-/// that is written in the record. The revision is raised, so that
-/// no command that saw the record before still applies. The result is the
-/// record and the time that it lives on; `None` where it is in another state,
-/// which needs no settling.
-pub fn settle_orphan(record: &Record) -> Option<(Record, Duration)> {
+/// `Claimed` becomes `Released` (nothing was on the wire) and lives for [`RELEASED_FOR`].
+/// `Dispatched` becomes `Indeterminate` and lives for the retention in the record. The
+/// revision is raised, so that no command of an earlier reader still applies. Returns the
+/// record and its time to live; `None` for a record in another state, which needs no
+/// recovery.
+pub fn recover_orphan(record: &Record) -> Option<(Record, Duration)> {
     let (content, retention) = match &record.content {
         Content::Locked {
             phase: Phase::Claimed,
@@ -39,13 +37,13 @@ pub fn settle_orphan(record: &Record) -> Option<(Record, Duration)> {
         }
         _ => return None,
     };
-    let settled = Record {
+    let recovered = Record {
         rev: record.rev + 1,
         retention,
         content,
         ..record.clone()
     };
-    Some((settled, retention))
+    Some((recovered, retention))
 }
 
 #[cfg(test)]
@@ -93,44 +91,44 @@ mod tests {
     #[test]
     fn a_claim_is_released_and_may_be_taken_at_once() {
         let record = locked(Phase::Claimed);
-        let (settled, left) = settle_orphan(&record).unwrap();
-        assert_eq!(settled.content, Content::Released { verdict: None });
-        assert_eq!((settled.rev, left), (record.rev + 1, RELEASED_FOR));
-        assert_eq!(settled.retention, left);
+        let (recovered, left) = recover_orphan(&record).unwrap();
+        assert_eq!(recovered.content, Content::Released { verdict: None });
+        assert_eq!((recovered.rev, left), (record.rev + 1, RELEASED_FOR));
+        assert_eq!(recovered.retention, left);
         let take_over = |revision| Event::TakeOver {
             claim: claim(2),
             revision,
             watched: false,
         };
-        let (_, answer) = apply(Some((&settled, left)), &take_over(settled.revision()));
+        let (_, answer) = apply(Some((&recovered, left)), &take_over(recovered.revision()));
         assert_eq!(answer, Answer::Done);
-        // Whoever saw the record as it was before looks again.
-        let (_, answer) = apply(Some((&settled, left)), &take_over(record.revision()));
+        // A command of a reader that saw the record before does not apply.
+        let (_, answer) = apply(Some((&recovered, left)), &take_over(record.revision()));
         assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
     }
 
     #[test]
     fn a_request_under_way_becomes_indeterminate_for_its_retention() {
         let record = locked(Phase::Dispatched);
-        let (settled, left) = settle_orphan(&record).unwrap();
+        let (recovered, left) = recover_orphan(&record).unwrap();
         let Content::Indeterminate {
             attempts,
             cause: Some(cause),
             ..
-        } = &settled.content
+        } = &recovered.content
         else {
-            panic!("{settled:?}");
+            panic!("{recovered:?}");
         };
         assert_eq!(*attempts, ATTEMPTS);
         assert!(
             cause.text.contains("ended with the request under way"),
             "{cause:?}"
         );
-        assert_eq!((settled.rev, left), (record.rev + 1, WEEK));
-        assert_eq!(settled.retention, left);
-        assert_eq!(settled.fingerprint, record.fingerprint);
+        assert_eq!((recovered.rev, left), (record.rev + 1, WEEK));
+        assert_eq!(recovered.retention, left);
+        assert_eq!(recovered.fingerprint, record.fingerprint);
         let acquire = Event::Acquire { claim: claim(2) };
-        let (_, answer) = apply(Some((&settled, left)), &acquire);
+        let (_, answer) = apply(Some((&recovered, left)), &acquire);
         assert!(matches!(answer, Answer::Is(Some(_))), "{answer:?}");
     }
 
@@ -158,7 +156,7 @@ mod tests {
                 content,
                 ..record.clone()
             };
-            assert_eq!(settle_orphan(&record), None);
+            assert_eq!(recover_orphan(&record), None);
         }
     }
 }

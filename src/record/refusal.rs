@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{StoredOutcome, shown};
+use super::{StoredOutcome, serialize};
 use crate::outcome::{Outcome, StoredBody};
 
-/// The largest refusal that a `Released` record hands to those who waited: with what
-/// stands around it, a record of it is below 64 KiB.
+/// The largest refusal that a `Released` record holds for waiters. With its header, such a
+/// record is below 64 KiB.
 pub const MAX_REFUSAL_BYTES: usize = 48 * 1024;
 
 /// Why nothing was executed, for waiters in other processes.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The platform refused, and this is what is stored of its answer.
+    /// The platform refused; this is its answer, as far as it is stored.
     Refused(StoredOutcome),
-    /// The platform asked to wait longer than the holder would.
+    /// The platform asked the holder to wait longer than it would.
     RateLimited {
         /// How long, from when the record was written.
         retry_after: Duration,
@@ -27,7 +27,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What is stored of it for a sensitive request: of an answer, the status alone.
+    /// The refusal as it is stored for a sensitive request: of an answer, the status alone.
     pub(crate) fn sensitive(self) -> Self {
         match self {
             Self::Refused(stored) => Self::Refused(stored.reduced(StoredBody::OmittedSensitive)),
@@ -36,14 +36,14 @@ impl Refusal {
     }
 }
 
-/// A refusal as JSON: one that is stored in full has no member that says so.
+/// A refusal as JSON. One that is stored in full has no member `kept`.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum RefusalJson<'a> {
-    Refused(#[serde(serialize_with = "shown::outcome")] &'a Arc<Outcome>),
+    Refused(#[serde(serialize_with = "serialize::outcome")] &'a Arc<Outcome>),
     Reduced(&'a StoredOutcome),
     RateLimited {
-        #[serde(rename = "retry_after_ms", serialize_with = "shown::length")]
+        #[serde(rename = "retry_after_ms", serialize_with = "serialize::length")]
         retry_after: Duration,
     },
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::StoredOutcome;
 use crate::outcome::StoredBody;
 
-/// The longest name of whoever resolves a key, in bytes.
+/// The longest name of a resolver, in bytes.
 const MAX_BY: usize = 256;
 
 /// What a person or a policy found out about an indeterminate key.
@@ -53,9 +53,9 @@ impl Resolution {
         }
     }
 
-    /// The same, said by somebody: a person, a ticket. It stands in the record
-    /// of an applied outcome beside the time
-    /// ([`Resolved`](super::Resolved)), cut after 256 bytes.
+    /// The same with the name of the resolver: a person, a ticket. The record of an applied
+    /// outcome holds it beside the time ([`Resolved`](super::Resolved)), cut after 256
+    /// bytes.
     ///
     /// ```
     /// use genesys_once::{Outcome, Resolution};
@@ -64,18 +64,18 @@ impl Resolution {
     /// let found = Outcome::new(StatusCode::OK, HeaderMap::new(), "{}");
     /// let resolution = Resolution::applied(found).by("ticket 4711");
     /// ```
-    pub fn by(mut self, whom: impl AsRef<str>) -> Self {
-        let whom = whom.as_ref();
-        let mut end = whom.len().min(MAX_BY);
-        while !whom.is_char_boundary(end) {
+    pub fn by(mut self, name: impl AsRef<str>) -> Self {
+        let name = name.as_ref();
+        let mut end = name.len().min(MAX_BY);
+        while !name.is_char_boundary(end) {
             end -= 1;
         }
-        self.by = Some(whom[..end].into());
+        self.by = Some(name[..end].into());
         self
     }
 
-    /// The same, whatever the clocks say: for a person who knows that the lost
-    /// attempt has ended. Without that knowledge two calls may run at once.
+    /// The same, without the comparison of clocks: for an operator who knows that the lost
+    /// attempt has ended. Otherwise two calls might run at once.
     pub fn despite_clocks(mut self) -> Self {
         self.despite_clocks = true;
         self
@@ -85,9 +85,9 @@ impl Resolution {
     /// marked
     /// [`sensitive`](crate::DataActionRequest::sensitive).
     ///
-    /// The engine does this by itself with what a `reconcile` hook says of such
-    /// a request. The record of an indeterminate key does not tell, so the caller
-    /// of `Engine::resolve` has to.
+    /// The engine does this itself with what a `reconcile` hook returns for such a request.
+    /// The record of an indeterminate key does not say whether its request is sensitive, so
+    /// the caller of `Engine::resolve` must.
     ///
     /// ```
     /// use genesys_once::{StoredBody, Outcome, Resolution};
@@ -110,12 +110,12 @@ impl Resolution {
         self.outcome.as_ref()
     }
 
-    /// By whom it is said.
-    pub(crate) fn said_by(&self) -> Option<&Arc<str>> {
+    /// The name of the resolver.
+    pub(crate) fn resolver(&self) -> Option<&Arc<str>> {
         self.by.as_ref()
     }
 
-    /// Whether the clocks are left out of it.
+    /// Whether the clocks are not compared.
     pub(crate) fn is_despite_clocks(&self) -> bool {
         self.despite_clocks
     }

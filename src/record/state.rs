@@ -1,20 +1,19 @@
-//! A record as a reader sees it. What its times mean is decided where it is made, in
-//! `Record::state`.
+//! A record as a reader sees it. It computes no time: `Record::state` does.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{About, Attempts, Origin, Phase, Refusal, Revision, StoredOutcome, shown};
+use super::{About, Attempts, Origin, Phase, Refusal, Revision, StoredOutcome, serialize};
 use crate::key::{Fingerprint, Version};
 
 /// A record as a reader sees it, with times by the store's clock.
 ///
 /// As JSON it has the members that are named here and `state`: `locked`, `cached`,
-/// `indeterminate` or `released`. Times are in milliseconds, since 1970 where they
-/// are moments, and their names end with `_ms`; what is not known is `null`. A body
-/// is text, or `{"base64": …}` where it is none.
+/// `indeterminate` or `released`. Times are in milliseconds, since 1970 where they are
+/// moments, and their names end with `_ms`; what is not known is `null`. A body is text, or
+/// `{"base64": …}` where it is not UTF-8.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -24,25 +23,25 @@ pub enum RecordState {
     Locked {
         /// What the holder may be doing.
         phase: Phase,
-        /// What is left of the lease, never more than its whole length; zero once
-        /// it has lapsed.
-        #[serde(rename = "lease_left_ms", serialize_with = "shown::length")]
+        /// The rest of the lease, never more than its whole length; zero once it has
+        /// lapsed.
+        #[serde(rename = "lease_left_ms", serialize_with = "serialize::length")]
         lease_left: Duration,
-        /// How long the lease lives from each extension. Whoever sees one revision
-        /// for that long knows that it has lapsed, whatever the store's clock says.
-        #[serde(rename = "lease_ms", serialize_with = "shown::length")]
+        /// How long the lease lives from each extension. A reader that sees one revision
+        /// for that long knows that the lease has lapsed, whatever the store's clock shows.
+        #[serde(rename = "lease_ms", serialize_with = "serialize::length")]
         lease: Duration,
         /// What was sent under the lease.
         #[serde(flatten)]
         attempts: Attempts,
-        /// Of which request, and by whom.
-        #[serde(flatten, serialize_with = "shown::about")]
+        /// The request and its holder.
+        #[serde(flatten, serialize_with = "serialize::about")]
         about: Arc<About>,
-        /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        /// The revision that was read.
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the holder's request asks for.
-        #[serde(serialize_with = "shown::fingerprint")]
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// The outcome is known.
@@ -51,72 +50,71 @@ pub enum RecordState {
         /// The outcome, as far as it is stored.
         #[serde(flatten)]
         stored: StoredOutcome,
-        /// How long the record lives on, at least: zero where the store was
-        /// not asked for it.
-        #[serde(rename = "left_ms", serialize_with = "shown::length")]
+        /// How long the record lives on, at least; zero where the read did not ask the
+        /// store for it.
+        #[serde(rename = "left_ms", serialize_with = "serialize::length")]
         left: Duration,
         /// Where the outcome comes from.
         #[serde(flatten)]
         origin: Origin,
-        /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        /// The revision that was read.
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the request asked for.
-        #[serde(serialize_with = "shown::fingerprint")]
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
-    /// A request was sent and its fate is unknown.
+    /// A request was sent and its outcome is unknown.
     #[non_exhaustive]
     Indeterminate {
         /// Since when: the time of sending, by the holder's wall clock.
-        #[serde(rename = "since_ms", serialize_with = "shown::time")]
+        #[serde(rename = "since_ms", serialize_with = "serialize::time")]
         since: SystemTime,
         /// What happened.
-        #[serde(serialize_with = "shown::text")]
+        #[serde(serialize_with = "serialize::text")]
         cause: Arc<str>,
         /// The platform's id of its last answer, where it gave one.
-        #[serde(serialize_with = "shown::some_text")]
+        #[serde(serialize_with = "serialize::some_text")]
         correlation_id: Option<Arc<str>>,
-        /// How long ago the record became indeterminate, by the store's clock;
-        /// `None` where its time to live makes no sense (none, or longer than
-        /// any that was written).
-        #[serde(rename = "age_ms", serialize_with = "shown::some_length")]
+        /// How long ago the record became indeterminate, by the store's clock; `None` where
+        /// its time to live is absent, or longer than any that was written.
+        #[serde(rename = "age_ms", serialize_with = "serialize::some_length")]
         age: Option<Duration>,
-        /// How long after `since` the lost attempt might still be running: the
-        /// holder's attempt time-out and lease.
-        #[serde(rename = "may_run_ms", serialize_with = "shown::length")]
+        /// How long after `since` the lost attempt might still run: the holder's attempt
+        /// time-out and lease.
+        #[serde(rename = "may_run_ms", serialize_with = "serialize::length")]
         may_run: Duration,
         /// What was sent, and when.
         #[serde(flatten)]
         attempts: Attempts,
-        /// Of which request, and by whom it was held.
-        #[serde(flatten, serialize_with = "shown::about")]
+        /// The request and its last holder.
+        #[serde(flatten, serialize_with = "serialize::about")]
         about: Arc<About>,
-        /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        /// The revision that was read.
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the request asked for.
-        #[serde(serialize_with = "shown::fingerprint")]
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
     /// Nothing was executed and no holder has the key.
     #[non_exhaustive]
     Released {
-        /// The answer for waiters of the same request.
+        /// What waiters for the same request receive.
         verdict: Option<Refusal>,
-        /// The version seen.
-        #[serde(rename = "seen", serialize_with = "shown::revision")]
+        /// The revision that was read.
+        #[serde(rename = "seen", serialize_with = "serialize::revision")]
         revision: Revision,
-        /// What the request asked for that the verdict is about.
-        #[serde(serialize_with = "shown::fingerprint")]
+        /// What the refused request asked for.
+        #[serde(serialize_with = "serialize::fingerprint")]
         fingerprint: Fingerprint,
     },
 }
 
 impl RecordState {
-    /// Whether a request may have been executed under this record, and nobody is
-    /// left who will find out: `Indeterminate`, or `Locked` with a lease in
-    /// `Dispatched` that has lapsed. A list of indeterminate keys has these.
+    /// Whether a request might have been executed under this record, and its holder is
+    /// lost: `Indeterminate`, or `Locked` with a lease in `Dispatched` that has lapsed. A
+    /// list of indeterminate keys contains these.
     pub fn is_indeterminate(&self) -> bool {
         match self {
             Self::Indeterminate { .. } => true,
@@ -127,9 +125,9 @@ impl RecordState {
         }
     }
 
-    /// Whether nothing was executed under this record and no holder has the key, so
-    /// that any request may take it: `Released`, or `Locked` with a lease in
-    /// `Claimed` that has lapsed.
+    /// Whether nothing was executed under this record and no holder has the key, so that
+    /// any request may acquire it: `Released`, or `Locked` with a lease in `Claimed` that
+    /// has lapsed.
     pub fn is_free(&self) -> bool {
         match self {
             Self::Released { .. } => true,
@@ -140,8 +138,8 @@ impl RecordState {
         }
     }
 
-    /// This state without bodies, which no list has, and how many bytes it has of
-    /// an encrypted outcome: that one is whole or nothing.
+    /// This state without its body, and the bytes of an encrypted outcome in it. Lists have
+    /// no bodies; an encrypted outcome is complete or absent.
     pub(crate) fn for_list(mut self) -> (Self, usize) {
         let outcome = match &mut self {
             Self::Cached { stored, .. }
@@ -158,8 +156,8 @@ impl RecordState {
         (self, sealed.unwrap_or(0))
     }
 
-    /// This state, its lease lapsed where it is of the version that somebody has
-    /// watched for the whole length of it.
+    /// This state; its lease has lapsed where its revision is the watched one, which did
+    /// not change for the whole length of the lease.
     pub(crate) fn lapsed_if(mut self, watched: Option<Revision>) -> Self {
         if let Self::Locked {
             lease_left,
@@ -173,7 +171,7 @@ impl RecordState {
         self
     }
 
-    /// The version that was seen.
+    /// The revision that was read.
     pub fn revision(&self) -> Revision {
         match self {
             Self::Locked { revision, .. }
@@ -183,8 +181,7 @@ impl RecordState {
         }
     }
 
-    /// The fingerprint to compare before an answer, a refusal or a verdict is
-    /// handed out.
+    /// The fingerprint to compare before a caller receives an outcome or a refusal.
     pub fn fingerprint(&self) -> Fingerprint {
         match self {
             Self::Locked { fingerprint, .. }
@@ -194,8 +191,7 @@ impl RecordState {
         }
     }
 
-    /// Which execution of which request this is about: what `Engine::resolve`
-    /// takes.
+    /// The execution and the request of this record: what `Engine::resolve` takes.
     pub fn version(&self) -> Version {
         Version {
             lease: self.revision().lease,

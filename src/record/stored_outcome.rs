@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::shown;
+use super::serialize;
 use crate::outcome::{Outcome, StoredBody};
 
 /// An outcome as a record holds it.
@@ -15,10 +15,10 @@ use crate::outcome::{Outcome, StoredBody};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StoredOutcome {
     /// The outcome: its status alone unless `body` is [`StoredBody::Full`].
-    #[serde(serialize_with = "shown::outcome")]
+    #[serde(serialize_with = "serialize::outcome")]
     pub outcome: Arc<Outcome>,
     /// How much of the outcome is stored.
-    #[serde(rename = "kept", serialize_with = "shown::stored_body")]
+    #[serde(rename = "kept", serialize_with = "serialize::stored_body")]
     pub body: StoredBody,
 }
 

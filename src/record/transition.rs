@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use self::people::{forget, resolve};
+use self::resolution::{forget, resolve};
 use super::{
     Answer, Claim, Content, Event, Phase, RELEASED_FOR, Record, Refusal, Revision, Version,
 };
@@ -325,6 +325,6 @@ fn write(claim: &Claim, step: u32, rev: u64, content: Content, ttl: Duration) ->
     Next::Write(record, ttl, Answer::Done)
 }
 
-mod people;
+mod resolution;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use genesys_once::record::{About, Answer, Attempts, Claim, Event, Holder, LeaseId, Origin};
 use genesys_once::{
     Encrypted, EncryptionKeys, FileStore, Fingerprint, IdempotencyKey, Outcome, RecordName,
-    RedisStore, Store, StoredBody,
+    RedisStore, Store,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 

@@ -10,7 +10,7 @@ mod tampering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Refusal};
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Refusal, StoredOutcome};
 use genesys_once::{
     Encrypted, EncryptionKeys, Fingerprint, IdempotencyKey, Outcome, RecordName, RecordState,
     Store, StoreError, StoredBody,

@@ -11,7 +11,6 @@ mod store;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use genesys_once::record::{Attempts, Claim, Event, LeaseId};
 use genesys_once::testing::store_conformance;
 use genesys_once::{
-    Fingerprint, IdempotencyKey, MemoryStore, Outcome, RecordName, RecordState, Store, StoredBody,
+    Fingerprint, IdempotencyKey, MemoryStore, Outcome, RecordName, RecordState, Store,
 };
 use tokio::time::advance;
 

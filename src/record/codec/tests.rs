@@ -2,16 +2,19 @@
 
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
-use crate::outcome::{NOT_KEPT, Outcome};
-use crate::record::{About, Attempts, Caller, Cause, Holder, LeaseId, Origin, Resolved};
+use crate::outcome::{NOT_KEPT, Outcome, StoredBody};
+use crate::record::{
+    About, Attempts, Caller, Cause, Holder, LeaseId, Origin, Resolved, StoredOutcome,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+mod notes;
 #[cfg(feature = "redis")]
-mod parted;
-mod people;
+mod separate_body;
 
 fn name() -> RecordName {
     let key = IdempotencyKey::from_bytes([0x1f; 32]);

@@ -5,7 +5,7 @@ use super::*;
 use crate::key::Fingerprint;
 use crate::record::Attempts;
 use crate::record::LeaseId;
-use crate::{Outcome, Resolution, StoredBody};
+use crate::{Outcome, Resolution};
 
 mod every;
 

@@ -13,7 +13,7 @@ use super::*;
 use crate::error::StoreError;
 use crate::key::Fingerprint;
 use crate::key::IdempotencyKey;
-use crate::outcome::{Outcome, StoredBody};
+use crate::outcome::Outcome;
 use crate::record::{Attempts, Claim, LeaseId, Revision};
 
 fn forget() -> Event {
@@ -173,7 +173,7 @@ async fn open(breaker: &BreakerStore) {
 #[cfg(feature = "redis")]
 #[tokio::test(start_paused = true)]
 async fn a_store_that_lacks_copies_is_up() {
-    let (store, breaker) = breaker(Does::Undurable);
+    let (store, breaker) = breaker_store(Does::Undurable);
     for _ in 0..10 {
         let error = breaker.apply(&name(), forget()).await.unwrap_err();
         assert!(error.is_undurable(), "{error:?}");
@@ -187,7 +187,7 @@ async fn a_store_that_lacks_copies_is_up() {
 /// Seen red: the store's future was made before the breaker was asked.
 #[tokio::test(start_paused = true)]
 async fn open_breaker_keeps_commands_from_an_eager_store() {
-    let (store, breaker) = breaker(Does::Fail);
+    let (store, breaker) = breaker_store(Does::Fail);
     open(&breaker).await;
     let before = store.calls();
     let error = breaker.apply(&name(), forget()).await.unwrap_err();
@@ -201,7 +201,7 @@ async fn open_breaker_keeps_commands_from_an_eager_store() {
 #[tokio::test(start_paused = true)]
 async fn store_that_takes_no_writes_replays_what_it_has() {
     for does in [Does::Full, Does::Refuse] {
-        let (store, breaker) = breaker(Does::Answer);
+        let (store, breaker) = breaker_store(Does::Answer);
         *store.cached.lock().unwrap() = true;
         store.set(does);
         for _ in 0..10 {
@@ -233,7 +233,7 @@ async fn store_that_takes_no_writes_replays_what_it_has() {
 /// Red when callers read that the breaker is open, and nothing of what opened it.
 #[tokio::test(start_paused = true)]
 async fn open_breaker_names_what_opened_it() {
-    let (_, breaker) = breaker(Does::Fail);
+    let (_, breaker) = breaker_store(Does::Fail);
     let cause = breaker.apply(&name(), forget()).await.unwrap_err();
     open(&breaker).await;
     let error = breaker.apply(&name(), forget()).await.unwrap_err();
@@ -354,7 +354,7 @@ fn subscriber_and_recorder_may_ask_for_the_state() {
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_time().start_paused(true).build();
             runtime.unwrap().block_on(async {
-                let (store, breaker) = breaker(Does::Fail);
+                let (store, breaker) = breaker_store(Does::Fail);
                 assert!(asked.set(breaker.clone()).is_ok());
                 open(&breaker).await;
                 store.set(Does::Answer);

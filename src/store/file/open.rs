@@ -17,7 +17,7 @@ use super::backing::{
 use super::clock::{Moment, Source, Timeline};
 use super::tables::{Tables, expiry, record_name};
 use crate::error::Error;
-use crate::record::{Content, Record, settle_orphan};
+use crate::record::{Content, Record, recover_orphan};
 
 /// What redb may keep of the file in memory; its own default is 1 GiB.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -233,7 +233,7 @@ fn settle(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline
                 tracing::warn!(name, "a record that cannot be read was not settled");
                 continue;
             };
-            let Some((record, left)) = settle_orphan(&record) else {
+            let Some((record, left)) = recover_orphan(&record) else {
                 continue;
             };
             match record.content {

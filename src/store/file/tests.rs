@@ -17,7 +17,7 @@ use super::clock::{MAX_AGE, Moment, Stamp, Timeline};
 use super::tables::{RECORDS, Snapshot, Tables, row_name};
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
-use crate::outcome::{Outcome, StoredBody};
+use crate::outcome::Outcome;
 use crate::record::{Attempts, Claim, LeaseId, Phase};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

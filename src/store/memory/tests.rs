@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::key::Fingerprint;
-use crate::outcome::{Outcome, StoredBody};
+use crate::outcome::Outcome;
 use crate::record::{Attempts, Claim, LeaseId};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -95,25 +95,16 @@ async fn expired_records_leave_an_idle_process() {
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let store = MemoryStore::new();
     let complete = |number, ttl| {
-        let Event::Complete { outcome, .. } = &mut completed() else {
+        let mut event = completed();
+        let Event::Complete {
+            stored, ttl: lasts, ..
+        } = &mut event
+        else {
             unreachable!()
         };
-        let outcome = outcome.clone();
-        let weak = Arc::downgrade(&outcome);
-        let (claim, step, kept) = (claim(), 1, StoredBody::Full);
-        let origin = Default::default();
-        done(
-            &store,
-            number,
-            Event::Complete {
-                claim,
-                step,
-                outcome,
-                kept,
-                origin,
-                ttl,
-            },
-        );
+        *lasts = ttl;
+        let weak = Arc::downgrade(&stored.outcome);
+        done(&store, number, event);
         weak
     };
     let mut outcomes: Vec<_> = (1..=100).map(|number| complete(number, DAY)).collect();

@@ -30,7 +30,7 @@ fn answer(body: &'static str) -> Arc<Outcome> {
 
 /// Records of two leases and two requests at three steps, with live and lapsed
 /// leases, and none.
-fn records() -> Vec<Option<Stored>> {
+fn records() -> Vec<Option<Written>> {
     let attempts = Attempts::default();
     let [claimed, dispatched] = [Phase::Claimed, Phase::Dispatched];
     let contents = [
@@ -171,7 +171,7 @@ fn triples<A: Copy, B: Copy, C: Copy>(
 }
 
 /// Calls `check` with each record, each event, and what the event makes of it.
-fn for_all(check: impl Fn(&Option<Stored>, &Event, &Option<Stored>, &Answer)) {
+fn for_all(check: impl Fn(&Option<Written>, &Event, &Option<Written>, &Answer)) {
     for stored in records() {
         let revision = match &stored {
             Some((record, _)) => record.revision(),
@@ -187,7 +187,7 @@ fn for_all(check: impl Fn(&Option<Stored>, &Event, &Option<Stored>, &Answer)) {
     }
 }
 
-fn send(stored: &Option<Stored>, event: &Event) -> (Option<Stored>, Answer) {
+fn send(stored: &Option<Written>, event: &Event) -> (Option<Written>, Answer) {
     let current = stored.as_ref().map(|(record, left)| (record, *left));
     apply(current, event)
 }
@@ -318,7 +318,7 @@ fn a_command_sent_again_finds_itself_done() {
 /// where it does not stay.
 #[test]
 fn a_verdict_stays_that_of_its_own_request() {
-    let of = |stored: &Option<Stored>| match stored {
+    let of = |stored: &Option<Written>| match stored {
         Some((record, _)) => match &record.content {
             Content::Released { verdict: Some(_) } => Some(record.fingerprint),
             _ => None,

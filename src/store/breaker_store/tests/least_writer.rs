@@ -34,7 +34,7 @@ async fn outdated_engine_takes_nothing_over() {
 /// Red where a store that takes no writes hands the record of another request out.
 #[tokio::test(start_paused = true)]
 async fn store_that_takes_no_writes_tells_requests_apart() {
-    let (store, breaker) = breaker(Does::Refuse);
+    let (store, breaker) = breaker_store(Does::Refuse);
     *store.cached.lock().unwrap() = true;
     let Event::Acquire { mut claim } = acquire() else {
         unreachable!();

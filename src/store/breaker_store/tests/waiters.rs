@@ -44,7 +44,7 @@ async fn one_waiter_probes_and_its_success_wakes_all() {
 /// Seen red where a probe that is dropped wakes no other.
 #[tokio::test(start_paused = true)]
 async fn dropped_probe_is_made_by_the_next_waiter() {
-    let (store, breaker) = breaker(Does::Silence);
+    let (store, breaker) = breaker_store(Does::Silence);
     open(&breaker).await;
     let name = name();
     let mut first = breaker.again(&name, SECOND);
@@ -63,7 +63,7 @@ async fn dropped_probe_is_made_by_the_next_waiter() {
 /// `Engine::inspect` may keep a future that it never polls again.
 #[tokio::test(start_paused = true)]
 async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
-    let (store, breaker) = breaker(Does::Silence);
+    let (store, breaker) = breaker_store(Does::Silence);
     open(&breaker).await;
     let name = name();
     advance(SECOND).await;
@@ -81,7 +81,7 @@ async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
 /// the end of an outage that begins meanwhile.
 #[tokio::test(start_paused = true)]
 async fn closed_breaker_leaves_the_pause_as_it_is() {
-    let (store, breaker) = breaker(Does::Answer);
+    let (store, breaker) = breaker_store(Does::Answer);
     let start = Instant::now();
     breaker.again(&name(), 3 * SECOND).await;
     assert_eq!((start.elapsed(), store.calls()), (3 * SECOND, 0));

@@ -213,7 +213,7 @@ impl ScriptArgs {
         content: &Content,
         limit: usize,
     ) -> (Self, Option<Bytes>) {
-        let body = content.write_parted(name, &mut self.text, limit).cloned();
+        let body = content.write_separate(name, &mut self.text, limit).cloned();
         (self.end(), body)
     }
 

@@ -28,7 +28,7 @@ impl StoredRecord {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(StoreError::unreadable(TOO_LARGE));
         }
-        let (record, apart) = Record::decode_parted(name, bytes)?;
+        let (record, apart) = Record::decode_separate(name, bytes)?;
         // Nothing of ours lives for ever: somebody has changed the key, and the script
         // that found it gave it its own time again.
         let left = u64::try_from(left).map_or(MAX_TTL, Duration::from_millis);

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use super::stored_bytes::StoredBytes;
-use super::stored_notes::{Note, number, text};
+use super::json_bytes::JsonBytes;
+use super::json_notes::{Note, number, text};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::{Outcome, StoredBody};
@@ -20,7 +20,7 @@ use crate::record::{About, Attempts, Caller, Cause, Holder, Origin, Resolved, St
 /// All that the JSON of any state may hold; unknown members are ignored, and so
 /// is what only people read where it is not what it should be.
 #[derive(Deserialize)]
-pub(super) struct Stored<'a> {
+pub(super) struct RecordJson<'a> {
     #[serde(borrow, default)]
     name: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -34,7 +34,7 @@ pub(super) struct Stored<'a> {
     #[serde(default)]
     pub(super) status: Option<u16>,
     #[serde(borrow, default)]
-    headers: Vec<(Cow<'a, str>, StoredBytes<'a>)>,
+    headers: Vec<(Cow<'a, str>, JsonBytes<'a>)>,
     #[serde(borrow, default)]
     omitted: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -76,7 +76,7 @@ struct Named<'a> {
     name: Option<Cow<'a, str>>,
 }
 
-impl<'a> Stored<'a> {
+impl<'a> RecordJson<'a> {
     /// The JSON of the record of that name, and the bytes behind it.
     pub(super) fn read(
         name: Option<&RecordName>,
@@ -171,7 +171,7 @@ impl<'a> Stored<'a> {
     }
 
     pub(super) fn outcome(self, rest: &[u8]) -> Result<StoredOutcome, StoreError> {
-        match self.parted(rest)? {
+        match self.separate_body(rest)? {
             (stored, None) => Ok(stored),
             _ => Err(StoreError::unreadable("its body is kept apart")),
         }
@@ -179,7 +179,10 @@ impl<'a> Stored<'a> {
 
     /// The same where the body may be kept apart: then the outcome has none, and this
     /// is its length.
-    pub(super) fn parted(self, rest: &[u8]) -> Result<(StoredOutcome, Option<usize>), StoreError> {
+    pub(super) fn separate_body(
+        self,
+        rest: &[u8],
+    ) -> Result<(StoredOutcome, Option<usize>), StoreError> {
         let (Some(status), Some(length)) = (self.status, self.body) else {
             return Err(StoreError::unreadable("it has no outcome"));
         };

@@ -16,14 +16,14 @@ use crate::error::StoreError;
 /// Bytes as a JSON string where they are text, else as `{"base64": "…"}`.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(in crate::record) enum StoredBytes<'a> {
+pub(in crate::record) enum JsonBytes<'a> {
     Text(Cow<'a, str>),
     Base64 { base64: String },
 }
 
 /// By hand: what serde derives for an untagged enum copies each value into a
 /// tree of its own before it looks which of the two it is.
-impl<'de: 'a, 'a> Deserialize<'de> for StoredBytes<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonBytes<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(EitherForm(PhantomData))
     }
@@ -32,18 +32,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for StoredBytes<'a> {
 struct EitherForm<'a>(PhantomData<&'a str>);
 
 impl<'de: 'a, 'a> Visitor<'de> for EitherForm<'a> {
-    type Value = StoredBytes<'a>;
+    type Value = JsonBytes<'a>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("text or base64")
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(StoredBytes::Text(text.into()))
+        Ok(JsonBytes::Text(text.into()))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(StoredBytes::Text(text.to_owned().into()))
+        Ok(JsonBytes::Text(text.to_owned().into()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
@@ -52,11 +52,11 @@ impl<'de: 'a, 'a> Visitor<'de> for EitherForm<'a> {
             base64: String,
         }
         let Base64 { base64 } = Base64::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(StoredBytes::Base64 { base64 })
+        Ok(JsonBytes::Base64 { base64 })
     }
 }
 
-impl<'a> StoredBytes<'a> {
+impl<'a> JsonBytes<'a> {
     pub(in crate::record) fn of(bytes: &'a [u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.into()),

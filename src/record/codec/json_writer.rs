@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::MAX_NUMBER;
-use super::stored_bytes::StoredBytes;
+use super::json_bytes::JsonBytes;
 use crate::key::RecordName;
 use crate::outcome::{StoredBody, is_kept};
 #[cfg(feature = "encrypted")]
 use crate::record::Caller;
-use crate::record::shown::millis as wall_ms;
+use crate::record::serialize::millis as wall_ms;
 use crate::record::{About, Attempts, Cause, Origin, StoredOutcome};
 
 /// Writes one line of JSON.
@@ -35,7 +35,7 @@ pub(super) fn write_outcome(
 /// The same in `limit` bytes: where they are not enough, the JSON says that the body
 /// is apart, and the body is returned.
 #[cfg(feature = "redis")]
-pub(super) fn write_parted<'a>(
+pub(super) fn write_separate<'a>(
     to: &mut Vec<u8>,
     name: Option<Name<'_>>,
     stored: &'a StoredOutcome,
@@ -66,7 +66,7 @@ impl Serialize for Name<'_> {
 
 /// What `Locked` and `Indeterminate` have.
 #[derive(Serialize)]
-pub(super) struct StoredLock<'a> {
+pub(super) struct LockJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Name<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +95,7 @@ pub(super) struct StoredLock<'a> {
     correlation_id: Option<&'a str>,
 }
 
-impl<'a> StoredLock<'a> {
+impl<'a> LockJson<'a> {
     pub(super) fn of(name: Option<Name<'a>>, attempts: &Attempts, about: &'a About) -> Self {
         let holder = about.holder.as_deref();
         Self {
@@ -126,7 +126,7 @@ impl<'a> StoredLock<'a> {
 /// What a caller called a request, to be encrypted.
 #[cfg(feature = "encrypted")]
 #[derive(Serialize)]
-pub(super) struct StoredCaller<'a> {
+pub(super) struct CallerJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     own_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +136,7 @@ pub(super) struct StoredCaller<'a> {
 }
 
 #[cfg(feature = "encrypted")]
-impl<'a> StoredCaller<'a> {
+impl<'a> CallerJson<'a> {
     pub(super) fn of(caller: &'a Caller) -> Self {
         Self {
             own_key: caller.own_key.as_deref(),
@@ -147,7 +147,7 @@ impl<'a> StoredCaller<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct StoredWait<'a> {
+pub(super) struct VerdictJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<Name<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +159,7 @@ struct OutcomeJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Name<'a>>,
     status: u16,
-    headers: Vec<(&'a str, StoredBytes<'a>)>,
+    headers: Vec<(&'a str, JsonBytes<'a>)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<&'static str>,
     /// Bytes of the body, which follows the JSON.
@@ -186,7 +186,7 @@ impl<'a> OutcomeJson<'a> {
             .headers()
             .iter()
             .filter(|(name, _)| is_kept(name))
-            .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
+            .map(|(name, value)| (name.as_str(), JsonBytes::of(value.as_bytes())))
             .collect();
         let omitted = match stored.body {
             // Whoever does not know this word refuses the record.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
-use super::codec::StoredBytes;
+use super::codec::JsonBytes;
 use super::{About, Holder, Revision};
 use crate::key::Fingerprint;
 use crate::outcome::{Outcome, StoredBody};
@@ -96,11 +96,11 @@ pub(super) fn outcome<S: Serializer>(outcome: &Arc<Outcome>, to: S) -> Result<S:
     let headers: Vec<_> = outcome
         .headers()
         .iter()
-        .map(|(name, value)| (name.as_str(), StoredBytes::of(value.as_bytes())))
+        .map(|(name, value)| (name.as_str(), JsonBytes::of(value.as_bytes())))
         .collect();
     let mut fields = to.serialize_struct("Outcome", 3)?;
     fields.serialize_field("status", &outcome.status().as_u16())?;
     fields.serialize_field("headers", &headers)?;
-    fields.serialize_field("body", &StoredBytes::of(&outcome.body()))?;
+    fields.serialize_field("body", &JsonBytes::of(&outcome.body()))?;
     fields.end()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::written::{Name, write_parted};
+use super::json_writer::{Name, write_separate};
 use crate::error::StoreError;
 use crate::key::RecordName;
 use crate::outcome::StoredBody;
@@ -39,7 +39,7 @@ impl Record {
 impl Content {
     /// The same in `limit` bytes: where an outcome's body does not fit, the JSON says
     /// that it is apart, and this is the body. Without a body it might take more.
-    pub(crate) fn write_parted(
+    pub(crate) fn write_separate(
         &self,
         name: &RecordName,
         to: &mut Vec<u8>,
@@ -47,7 +47,7 @@ impl Content {
     ) -> Option<&Bytes> {
         match self {
             Self::Cached { stored, origin } => {
-                write_parted(to, Some(Name(name)), stored, origin, limit)
+                write_separate(to, Some(Name(name)), stored, origin, limit)
             }
             _ => {
                 self.write(name, to);

@@ -11,13 +11,13 @@ fn record_says_that_its_body_is_apart() {
         origin: Default::default(),
     };
     let mut whole = Vec::new();
-    assert_eq!(content.write_parted(&name(), &mut whole, 1000), None);
+    assert_eq!(content.write_separate(&name(), &mut whole, 1000), None);
     let mut written = Vec::new();
     content.write(&name(), &mut written);
     assert_eq!(whole, written);
 
     let mut parted = Vec::new();
-    let body = content.write_parted(&name(), &mut parted, written.len() - 1);
+    let body = content.write_separate(&name(), &mut parted, written.len() - 1);
     assert_eq!(body.map(|body| &body[..]), Some(&b"0123456789"[..]));
     let json = format!(
         "{{\"name\":\"{}\",\"status\":200,\"headers\":[],\"body\":10,\"apart\":true,\"attempts\":0}}\n",
@@ -30,7 +30,7 @@ fn record_says_that_its_body_is_apart() {
     let bytes = [line.as_bytes(), &parted].concat();
     // A store that keeps no bodies apart has no such record.
     assert!(Record::decode(&name(), &bytes).unwrap_err().is_unreadable());
-    let (record, length) = Record::decode_parted(&name(), &bytes).unwrap();
+    let (record, length) = Record::decode_separate(&name(), &bytes).unwrap();
     assert_eq!(length, Some(10));
     let with = record.clone().with_body(Some("0123456789".into())).unwrap();
     let Content::Cached { stored, .. } = with.content else {
@@ -48,7 +48,7 @@ fn record_says_that_its_body_is_apart() {
     assert_eq!(left, (StatusCode::OK, 0, StoredBody::OmittedTooLarge));
     // What follows is no body of this record.
     let longer = [&bytes[..], b"0123456789"].concat();
-    assert!(Record::decode_parted(&name(), &longer).is_err());
+    assert!(Record::decode_separate(&name(), &longer).is_err());
 }
 
 /// Nothing of it could be read: it is not told as an outcome without a body.
@@ -60,11 +60,11 @@ fn sealed_outcome_without_its_body_is_unreadable() {
         stored: outcome.into(),
         origin: Default::default(),
     };
-    assert!(content.write_parted(&name(), &mut parted, 10).is_some());
+    assert!(content.write_separate(&name(), &mut parted, 10).is_some());
     let (lease, fingerprint) = ("01".repeat(16), "02".repeat(32));
     let line = format!("genesys-once/3 cached - {lease} 2 0 {fingerprint} 5 5\n");
     let bytes = [line.as_bytes(), &parted].concat();
-    let (record, _) = Record::decode_parted(&name(), &bytes).unwrap();
+    let (record, _) = Record::decode_separate(&name(), &bytes).unwrap();
     let whole = record
         .clone()
         .with_body(Some(vec![0xff; 50].into()))
