@@ -9,12 +9,12 @@ use super::records::{engine, labelled, lose, record, request, set_writer, slow_e
 use super::tampering_proxy;
 use crate::support::redis::{Options, RedisServer};
 
-fn lasting() -> RedisServer {
+pub fn lasting() -> RedisServer {
     let options = Options::default().append_only();
     options.set("maxmemory-policy", "noeviction").start()
 }
 
-fn with_platform(cli: Cli, platform: &GenesysSimulator) -> Cli {
+pub fn with_platform(cli: Cli, platform: &GenesysSimulator) -> Cli {
     cli.set("GENESYS_CLOUD_URL", platform.base_url())
         .set("GENESYS_CLOUD_CLIENT_ID", platform.client_id())
         .set("GENESYS_CLOUD_CLIENT_SECRET", platform.client_secret())
