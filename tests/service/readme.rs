@@ -12,7 +12,7 @@ const README: &str = include_str!("../../examples/service/README.md");
 /// Red when a route, a header or the meaning of `Idempotency-Key` changes and README does
 /// not. The first command is run without cargo, which would build the service again.
 #[tokio::test]
-async fn commands_of_the_readme_execute_once_and_replay() {
+async fn readme_commands_execute_once_and_replay() {
     let mut scripts = README.split("```sh\n").skip(1);
     let script = scripts.next().unwrap().split("```").next().unwrap();
     assert_eq!(scripts.count(), 0, "a script that this test does not run");
