@@ -13,6 +13,7 @@ mod cli {
     mod process;
     mod records;
     mod refusals;
+    mod runbook;
     mod stores;
     mod tampering_proxy;
     mod watch;

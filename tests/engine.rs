@@ -7,6 +7,7 @@
 #[path = "support/own_process.rs"]
 mod own_process;
 #[cfg(all(feature = "genesys", feature = "redis"))]
+#[cfg(all(feature = "genesys", feature = "redis"))]
 mod support;
 
 mod engine {

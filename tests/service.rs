@@ -28,6 +28,8 @@ mod problem;
 mod problems;
 #[path = "service/process.rs"]
 mod process;
+#[path = "service/readme.rs"]
+mod readme;
 #[path = "../examples/service/session.rs"]
 #[allow(dead_code)]
 mod session;

@@ -1,4 +1,4 @@
-//! `examples/supervised` runs, ends, and tells the story that it is for.
+//! `examples/supervised` runs and prints what its supervision did.
 
 #[path = "../examples/supervised/main.rs"]
 #[allow(dead_code)] // its `main` is the example's
@@ -10,8 +10,8 @@ use std::time::Duration;
 /// than its budget.
 #[tokio::test]
 async fn the_application_supervises_the_engine_within_its_budget() {
-    let told = tokio::time::timeout(Duration::from_secs(60), supervised::run()).await;
-    let lines = told.expect("the example did not end").unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), supervised::run()).await;
+    let lines = ended.expect("the example did not end").unwrap();
     assert_eq!(
         lines,
         [

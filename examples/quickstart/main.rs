@@ -89,7 +89,7 @@ async fn run() -> Result<(), Failure> {
             engine.shutdown(Duration::from_secs(5)).await;
             simulator.ledger().calls(&key) as u64
         }
-        // Nobody breaks a real platform on purpose.
+        // The failure below is for a simulator alone.
         Platform::Real { .. } => stats.calls_final + stats.calls_not_executed + stats.calls_unknown,
     };
     println!("counted for     {key}, in this run");

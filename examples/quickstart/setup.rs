@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use genesys_once::testing::GenesysSimulator;
 use genesys_once::{
-    Credentials, DataActionRequest, Engine, Environment, Error, FileStore, GenesysCloud, Namespace,
-    RedisStore,
+    Credentials, DataActionRequest, Engine, EngineBuilder, Environment, Error, FileStore,
+    GenesysCloud, Namespace,
 };
 
 pub type Failure = Box<dyn StdError + Send + Sync>;
@@ -155,7 +155,7 @@ impl Setup {
             builder = builder.namespace(namespace.clone());
         }
         builder = match &self.redis {
-            Some(url) => builder.store(RedisStore::connect(url).await.map_err(at("REDIS_URL"))?),
+            Some(url) => with_redis(builder, url).await?,
             None => builder.store(FileStore::open(file()?)?),
         };
         Ok(builder.start().await?)
@@ -168,6 +168,17 @@ impl Setup {
             None => Ok(file()?.display().to_string()),
         }
     }
+}
+
+#[cfg(feature = "redis")]
+async fn with_redis(builder: EngineBuilder, url: &str) -> Result<EngineBuilder, Failure> {
+    let store = genesys_once::RedisStore::connect(url).await;
+    Ok(builder.store(store.map_err(at("REDIS_URL"))?))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn with_redis(_: EngineBuilder, _: &str) -> Result<EngineBuilder, Failure> {
+    Err("REDIS_URL is set: run it with `cargo run -p quickstart --features redis`".into())
 }
 
 /// A namespace that no other run uses.

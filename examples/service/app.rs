@@ -15,7 +15,7 @@ pub(crate) struct App {
     pub engine: Engine,
     pub settings: Arc<Settings>,
     pub bodies: Bodies,
-    /// What anyone may send.
+    /// What a client without a token may send.
     pub forms: Bodies,
     /// The page's sessions; none without an admin token.
     pub sessions: Option<Sessions>,

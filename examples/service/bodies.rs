@@ -20,7 +20,7 @@ use crate::settings::Settings;
 /// When a client may try again for which there is no memory now.
 const SOON: Duration = Duration::from_secs(1);
 
-/// The largest form before anybody has logged in, in bytes.
+/// The largest form of a client that has not logged in, in bytes.
 const FORM: usize = 4096;
 
 #[derive(Clone)]
@@ -41,8 +41,8 @@ impl Bodies {
         }
     }
 
-    /// For forms that anyone may send: small, and with a total of their own, so that
-    /// nobody without a token takes the memory of the callers.
+    /// For forms of clients without a token: small, and with a total of their own, so that
+    /// such a client takes no memory of the callers.
     pub fn of_forms(settings: &Settings) -> Self {
         Self {
             free: Arc::new(Semaphore::new(256 * FORM)),

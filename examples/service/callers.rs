@@ -1,4 +1,4 @@
-//! Who may execute: callers with a name and a token each. The name is the scope of all
+//! The callers that may execute: with a name and a token each. The name is the scope of all
 //! that a caller asks for, so that no caller gets the answer to another's request.
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ impl Callers {
         }
     }
 
-    /// Without callers, everyone who reaches the service may execute.
+    /// Without a list of callers, every client that reaches the service may execute.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

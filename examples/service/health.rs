@@ -29,8 +29,8 @@ pub fn routes() -> Router<App> {
 /// It says nothing about whether the process should be restarted, which would cut off the
 /// executions under way: that is `/livez`.
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
-    let nobody = IdempotencyKey::from_bytes([0; 32]);
-    let store_up = app.engine.inspect(&nobody).await.is_ok();
+    let unused = IdempotencyKey::from_bytes([0; 32]);
+    let store_up = app.engine.inspect(&unused).await.is_ok();
     let draining = *app.draining.borrow();
     let status = match (draining, store_up) {
         (true, _) => "draining",

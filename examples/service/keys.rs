@@ -25,7 +25,7 @@ use crate::bodies;
 use crate::problem::Problem;
 use crate::token::Token;
 
-/// How many keys a list has where nobody says otherwise, and at most.
+/// How many keys a list has by default, and at most.
 const LIST: usize = 100;
 const LONGEST_LIST: usize = 1_000;
 
@@ -59,7 +59,7 @@ struct ListOf {
     limit: Option<usize>,
 }
 
-/// The keys that wait for somebody to find out what became of them.
+/// The keys that an operator has to resolve.
 async fn list(
     State(engine): State<Engine>,
     query: Result<Query<ListOf>, QueryRejection>,
@@ -79,7 +79,7 @@ async fn list(
     let keys: Vec<_> = found
         .keys
         .iter()
-        .map(|(key, state)| told(key, state))
+        .map(|(key, state)| document(key, state))
         .collect();
     let unreadable: Vec<_> = found
         .unreadable
@@ -100,7 +100,7 @@ async fn show(State(engine): State<Engine>, key: KeyPath) -> Result<impl IntoRes
     match engine.inspect(&key).await? {
         Some(state) => {
             let tag = format!("\"{}\"", state.version());
-            Ok(([(header::ETAG, tag)], Json(told(&key, &state))))
+            Ok(([(header::ETAG, tag)], Json(document(&key, &state))))
         }
         None => Err(absent(key)),
     }
@@ -118,7 +118,7 @@ async fn forget(
         let version = seen_version(&headers).map_err(|problem| problem.of_key(key))?;
         let state = engine.inspect(&key).await?.ok_or_else(|| absent(key))?;
         if state.version() != version {
-            let detail = "the record is not in that version any more";
+            let detail = "the record has changed since that version";
             return Err(Problem::new("changed", detail).of_key(key));
         }
     }
@@ -131,7 +131,7 @@ async fn forget(
     }
 }
 
-/// Ends all cooldowns: for an operator who knows better than the time that the platform
+/// Ends all cooldowns: for an operator with better information than the time that the platform
 /// named.
 async fn end_cooldown(State(engine): State<Engine>) -> StatusCode {
     engine.end_cooldown();
@@ -140,7 +140,7 @@ async fn end_cooldown(State(engine): State<Engine>) -> StatusCode {
 
 /// What an operator found out: `{"resolution": "not_applied"}`, or
 /// `{"resolution": "applied", "status": 200, "body": "…"}` with the answer to
-/// replay, its body as text. Both take `"by"`, which says who found it out.
+/// replay, its body as text. Both take `"by"`, the source of the finding.
 #[derive(Deserialize)]
 #[serde(tag = "resolution", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Found {
@@ -186,12 +186,12 @@ async fn resolve(
     let key = read(key)?;
     let version = seen_version(&headers).map_err(|problem| problem.of_key(key))?;
     let found = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
-    settle(&engine, key, version, found).await?;
+    resolve_key(&engine, key, version, found).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Resolves a key by what an operator found out, and writes it in the log.
-pub async fn settle(
+pub async fn resolve_key(
     engine: &Engine,
     key: IdempotencyKey,
     version: Version,
@@ -223,8 +223,8 @@ fn seen_version(headers: &HeaderMap) -> Result<Version, Problem> {
     tag.and_then(|tag| tag.parse().ok()).ok_or_else(missing)
 }
 
-fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
-    let mut told = match state {
+fn document(key: &IdempotencyKey, state: &RecordState) -> Value {
+    let mut document = match state {
         RecordState::Locked {
             phase,
             lease_left,
@@ -263,9 +263,9 @@ fn told(key: &IdempotencyKey, state: &RecordState) -> Value {
         RecordState::Released { .. } => json!({ "state": "released" }),
         _ => json!({ "state": "unknown" }),
     };
-    told["key"] = json!(key);
-    told["version"] = json!(state.version());
-    told
+    document["key"] = json!(key);
+    document["version"] = json!(state.version());
+    document
 }
 
 type KeyPath = Result<Path<String>, PathRejection>;

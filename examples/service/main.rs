@@ -121,7 +121,9 @@ async fn run() -> Result<(), String> {
         settings: settings.clone(),
     };
     if settings.callers.is_empty() && !settings.address.ip().is_loopback() {
-        tracing::warn!("SERVICE_CALLERS is not set: everyone who reaches this address executes");
+        tracing::warn!(
+            "SERVICE_CALLERS is not set: every client that reaches this address executes"
+        );
     }
     #[cfg(feature = "metrics")]
     let metrics = metrics::routes(recorder);
@@ -161,7 +163,7 @@ async fn run() -> Result<(), String> {
     tokio::select! {
         () = end(first, &settings, &drain, &engine, servers) => Ok(()),
         second = signals.next() => {
-            // What is under way is settled by its leases, and told as indeterminate.
+            // Executions under way become indeterminate when their leases expire.
             eprintln!("service: ended at once by a second signal");
             std::process::exit(second.exit_code())
         }
@@ -181,7 +183,7 @@ async fn listen(
 }
 
 /// Ends the service. First load balancers learn that it is not ready, while it still
-/// serves; then it accepts no connection, and everyone in flight gets an answer, by the
+/// serves; then it accepts no connection, and every caller in flight gets an answer, by the
 /// platform or by what is known, and what is known is written.
 async fn end(
     signal: Signal,

@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::app::App;
 
-/// How often what was measured is put into the buckets, also when nobody reads:
+/// How often what was measured is put into the buckets, also without a scrape:
 /// until then it takes memory.
 const UPKEEP: Duration = Duration::from_secs(10);
 

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::bodies;
-use crate::keys::{Found, invalid, settle};
+use crate::keys::{Found, invalid, resolve_key};
 use crate::page::{self, Message, View};
 use crate::problem::Problem;
 use crate::session::Session;
@@ -31,7 +31,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; 
 
 /// The page's routes, for a service with an admin token.
 pub fn routes(app: &App) -> Router<App> {
-    // An answer may be large: only who has logged in may send one.
+    // An answer may be large: only an operator with a session may send one.
     let resolving = Router::new()
         .route("/resolve", post(resolve))
         .route_layer(from_fn_with_state(app.bodies.clone(), bodies::collect))
@@ -97,7 +97,7 @@ async fn log_in(
     let Form(form) = form.map_err(|rejection| invalid(rejection.body_text()))?;
     let sessions = app.sessions.filter(|sessions| sessions.admits(&form.token));
     let Some(sessions) = sessions else {
-        tracing::warn!("somebody tried to log in with a wrong token");
+        tracing::warn!("a login with a wrong token was refused");
         return Ok((StatusCode::UNAUTHORIZED, page::login(true)).into_response());
     };
     let session = sessions.open(SystemTime::now());
@@ -180,7 +180,7 @@ async fn resolved(app: &App, form: Resolve) -> Result<IdempotencyKey, Problem> {
     let key = form.key.parse().map_err(unreadable)?;
     let version = form.version.parse().map_err(unreadable)?;
     let by = match form.by.trim() {
-        "" => return Err(invalid("it has to say by whom")),
+        "" => return Err(invalid("it has to name its source")),
         by => Some(by.to_owned()),
     };
     let found = match form.resolution.as_str() {
@@ -192,7 +192,7 @@ async fn resolved(app: &App, form: Resolve) -> Result<IdempotencyKey, Problem> {
         },
         _ => return Err(invalid("it has to say whether the request was executed")),
     };
-    settle(&app.engine, key, version, found).await?;
+    resolve_key(&app.engine, key, version, found).await?;
     Ok(key)
 }
 

@@ -102,7 +102,7 @@ fn indeterminate(view: &View) -> Markup {
     html! {
         h2 { "Indeterminate keys: " (listed.keys.len()) (more) }
         @if !listed.age.is_zero() {
-            p { "As of " (told(Some(listed.age))) " ago." }
+            p { "As of " (duration(Some(listed.age))) " ago." }
         }
         @if listed.keys.is_empty() && listed.next.is_some() {
             p { "None was found in the time that the page has, and not all records were looked at: "
@@ -151,7 +151,7 @@ fn one(view: &View, key: &IdempotencyKey, state: &RecordState) -> Markup {
             }
             dl {
                 (term("Sent", &httpdate::fmt_http_date(*since)))
-                (term("Age", &told(age.or_else(|| since.elapsed().ok()))))
+                (term("Age", &duration(age.or_else(|| since.elapsed().ok()))))
                 (term("Cause", cause))
                 (term("Own key", caller.own_key.as_deref().unwrap_or("none")))
                 (term("Scope", caller.scope.as_deref().unwrap_or("none")))
@@ -178,7 +178,7 @@ fn form(view: &View, key: &IdempotencyKey, state: &RecordState) -> Markup {
             (hidden("version", &state.version().to_string()))
             label.choice {
                 input type="radio" name="resolution" value="applied" required;
-                span { b { "It was executed." } " This is the answer to all who ask from now on:" }
+                span { b { "It was executed." } " This is the answer to every later request:" }
             }
             div.answer {
                 label { "Status" input name="status" value="200" inputmode="numeric"; }
@@ -201,7 +201,7 @@ fn now(view: &View, stats: &Stats) -> Markup {
         false => "it does not answer; the circuit breaker is open",
     };
     let token = match stats.token_valid_for {
-        Some(left) => format!("valid for another {}", told(Some(left))),
+        Some(left) => format!("valid for another {}", duration(Some(left))),
         None => "none; the next execution fetches one".into(),
     };
     html! {
@@ -220,7 +220,7 @@ fn now(view: &View, stats: &Stats) -> Markup {
                 @if stats.cooldown.is_zero() {
                     "none"
                 } @else {
-                    "the platform asks to wait for another " (told(Some(stats.cooldown)))
+                    "the platform asks to wait for another " (duration(Some(stats.cooldown)))
                     form method="post" action="/end-cooldown" {
                         (hidden("form_token", view.form_token))
                         button { "End all cooldowns" }
@@ -262,7 +262,7 @@ fn waits(stats: &Stats) -> Markup {
                     tr {
                         td { (what) }
                         td { (wait.executions) }
-                        td { @if wait.executions > 0 { (told(Some(wait.oldest))) } }
+                        td { @if wait.executions > 0 { (duration(Some(wait.oldest))) } }
                     }
                 }
             }
@@ -279,7 +279,7 @@ fn hidden(name: &str, value: &str) -> Markup {
 }
 
 /// A length of time in its two largest units.
-fn told(time: Option<Duration>) -> String {
+fn duration(time: Option<Duration>) -> String {
     let Some(time) = time else {
         return "unknown".into();
     };

@@ -31,7 +31,7 @@ pub const TABLE: [(&str, u16, &str); 31] = [
     ("unknown_host", 421, "This service does not answer for that host"),
     // draft-ietf-httpapi-idempotency-key-header, section 2.7.
     ("payload_mismatch", 422, "The key belongs to another payload"),
-    ("changed", 412, "The record is not in that version any more"),
+    ("changed", 412, "The record has changed since that version"),
     ("version_required", 428, "If-Match must name the version that was seen"),
     ("rate_limited", 429, "The platform asks to wait"),
     ("internal", 500, "Something is wrong with the service"),
@@ -125,7 +125,7 @@ impl Problem {
         document
     }
 
-    /// Whole seconds, rounded up: who comes back then does not come too early.
+    /// Whole seconds, rounded up: a client that returns then is not too early.
     fn retry_after_seconds(&self) -> Option<u64> {
         let wait = self.retry_after?;
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))

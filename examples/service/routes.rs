@@ -19,7 +19,7 @@ use crate::problem::{Problem, TABLE};
 use crate::{bodies, health, keys, operators};
 
 /// The key as the caller calls it (draft-ietf-httpapi-idempotency-key-header):
-/// with it, the payload is no part of the key any more, and another payload
+/// with it, the payload is no part of the key, and another payload
 /// under it is a 422. Without it, equal payloads are one request.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Makes a deliberate repeat of the same request another one, below the caller's name.
@@ -46,7 +46,7 @@ const HANDED_OVER: [HeaderName; 5] = [
     HeaderName::from_static("inin-correlation-id"),
 ];
 
-/// The whole service, with `more` routes besides.
+/// The whole service, with `more` routes.
 pub fn service(app: App, more: Router<App>) -> Router {
     let callers = Router::new()
         .route("/actions/{id}/execute", post(execute))
@@ -138,7 +138,7 @@ fn request(
             "send the payload with Content-Type: application/json",
         ));
     }
-    // Nobody waits for it any longer than that.
+    // No caller waits longer.
     let mut request = DataActionRequest::new(id, body)?.start_within(app.settings.deadline)?;
     match text(headers, &IDEMPOTENCY_KEY)? {
         Some(key) => request = request.with_key(string(&IDEMPOTENCY_KEY, key)?)?,

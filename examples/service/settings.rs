@@ -83,7 +83,7 @@ impl Settings {
     }
 }
 
-/// The callers, none of whom is an operator by their token.
+/// The callers; no token of theirs is the token of operators.
 fn callers(admin: Option<&str>) -> Result<Callers, String> {
     let callers = named_callers()?;
     match admin.is_some_and(|admin| callers.find(admin).is_some()) {

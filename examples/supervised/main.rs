@@ -8,8 +8,8 @@
 //! `App` is the root. The engine is linked to it (`start_linked`), so its end is
 //! an event that `App` handles; `Orders`, a child, too, asks the engine by
 //! `EngineMessage::Execute` and has the answer forwarded to its own mailbox. The
-//! engine is killed with a call under way: whoever asks again is told that it
-//! may have been executed, and nothing is sent twice.
+//! engine is killed with a call under way: the next request is indeterminate, since
+//! the call might have been executed, and nothing is sent twice.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ enum AppMessage {
 
 struct AppArgs {
     builder: EngineBuilder,
-    /// Told of every start.
+    /// Counts the starts.
     starts: watch::Sender<usize>,
 }
 
@@ -97,12 +97,12 @@ impl Actor for App {
         event: SupervisionEvent,
         state: &mut AppState,
     ) -> Result<(), ActorProcessingErr> {
-        let (SupervisionEvent::ActorTerminated(who, ..) | SupervisionEvent::ActorFailed(who, _)) =
-            event
+        let (SupervisionEvent::ActorTerminated(child, ..)
+        | SupervisionEvent::ActorFailed(child, _)) = event
         else {
             return Ok(());
         };
-        if who.get_id() != state.engine.actor().get_id() {
+        if child.get_id() != state.engine.actor().get_id() {
             return Err("a child that the application cannot do without has ended".into());
         }
         state.restarts.retain(|at| at.elapsed() < PERIOD);
@@ -131,7 +131,7 @@ enum OrdersMessage {
 
 struct OrdersState {
     app: ActorRef<AppMessage>,
-    told: mpsc::UnboundedSender<Answer>,
+    answers: mpsc::UnboundedSender<Answer>,
 }
 
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
@@ -175,14 +175,14 @@ impl Actor for Orders {
                 });
             }
             // Safe after all three: the record decides whether anything is sent.
-            // With the root killed, an execution may be told before its engine is.
+            // If the root is killed, an execution might report it before its engine does.
             OrdersMessage::Answered(order, Err(Error::Stopped | Error::Crashed { .. }))
             | OrdersMessage::Unanswered(order) => {
                 myself.send_after(Duration::from_millis(50), move || {
                     OrdersMessage::Place(order)
                 });
             }
-            OrdersMessage::Answered(_, answer) => state.told.send(answer)?,
+            OrdersMessage::Answered(_, answer) => state.answers.send(answer)?,
         }
         Ok(())
     }
@@ -226,10 +226,10 @@ pub async fn run() -> Result<Vec<String>, Failure> {
     let starts = watch::Sender::new(0);
     let mut started = starts.subscribe();
     let (app, ended) = Actor::spawn(None, App, AppArgs { builder, starts }).await?;
-    let (told, mut answers) = mpsc::unbounded_channel();
+    let (sender, mut answers) = mpsc::unbounded_channel();
     let state = OrdersState {
         app: app.clone(),
-        told,
+        answers: sender,
     };
     let (orders, _) = Actor::spawn_linked(None, Orders, state, app.get_cell()).await?;
     let mut lines = Vec::new();

@@ -9,12 +9,12 @@ use super::records::{engine, labelled, lose, record, request, set_writer, slow_e
 use super::tampering_proxy;
 use crate::support::redis::{Options, RedisServer};
 
-fn lasting() -> RedisServer {
+pub fn lasting() -> RedisServer {
     let options = Options::default().append_only();
     options.set("maxmemory-policy", "noeviction").start()
 }
 
-fn with_platform(cli: Cli, platform: &GenesysSimulator) -> Cli {
+pub fn with_platform(cli: Cli, platform: &GenesysSimulator) -> Cli {
     cli.set("GENESYS_CLOUD_URL", platform.base_url())
         .set("GENESYS_CLOUD_CLIENT_ID", platform.client_id())
         .set("GENESYS_CLOUD_CLIENT_SECRET", platform.client_secret())
@@ -30,7 +30,7 @@ fn has(said: &str, line: &[&str]) {
 
 /// Red when what needs no action is a warning: the exit code would say nothing.
 #[tokio::test]
-async fn all_is_well_with_a_lasting_store_and_a_platform() {
+async fn durable_store_and_platform_are_all_ok() {
     let server = lasting();
     let (answering, _) = engine(store(&server).await, || Step::ok("{}")).await;
     record(&answering, request(1)).await;
@@ -66,7 +66,7 @@ async fn all_is_well_with_a_lasting_store_and_a_platform() {
 }
 
 #[tokio::test]
-async fn what_may_be_lost_fails_with_what_to_do() {
+async fn possible_loss_fails_with_a_remedy() {
     let options = Options::default().set("maxmemory", "100mb");
     let server = options.set("maxmemory-policy", "allkeys-lru").start();
     let said = Cli::on(&server)
@@ -111,7 +111,7 @@ async fn open_keys_and_holders_are_reported() {
 }
 
 #[tokio::test]
-async fn missing_rights_are_named_with_what_goes_without_them() {
+async fn missing_rights_are_named_with_their_effects() {
     let server = lasting();
     let user = "ACL SETUSER app on >pw ~genesys-once:* &genesys-once:* +set +get +getrange +strlen \
                 +exists +pttl +pexpire +eval +evalsha +del +setrange";
@@ -179,7 +179,7 @@ async fn writers_of_another_release_are_reported() {
 }
 
 #[tokio::test]
-async fn store_token_and_platform_fail_each_by_itself() {
+async fn store_token_and_platform_fail_separately() {
     let server = lasting();
     let (answering, _) = engine(store(&server).await, || Step::ok("{}")).await;
     record(&answering, request(1)).await;
@@ -246,7 +246,7 @@ async fn platform_with(status: &'static str) -> String {
 
 /// Red when an answer that refuses the token counts as one that takes it.
 #[tokio::test]
-async fn platform_that_refuses_the_token_or_fails_is_reported() {
+async fn refused_token_and_failing_platform_are_reported() {
     let server = lasting();
     let cli = Cli::on(&server)
         .set("GENESYS_CLOUD_CLIENT_ID", "id")
@@ -274,7 +274,7 @@ async fn platform_that_refuses_the_token_or_fails_is_reported() {
 
 /// Red when the namespace is said to be a digest where it is a name.
 #[tokio::test]
-async fn default_namespace_is_said_to_be_a_digest() {
+async fn default_namespace_is_reported_as_a_digest() {
     let server = lasting();
     let cli = Cli::on(&server)
         .unset("SERVICE_NAMESPACE")
@@ -293,7 +293,7 @@ async fn default_namespace_is_said_to_be_a_digest() {
 }
 
 #[tokio::test]
-async fn latency_beyond_what_is_said_is_a_warning() {
+async fn latency_over_the_limit_is_a_warning() {
     let server = lasting();
     let words = ["doctor", "--store-only", "--slow", "0s"];
     let said = Cli::on(&server).run(&words).await.expect(10).out;

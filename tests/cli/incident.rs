@@ -58,7 +58,7 @@ async fn typed(cli: &Cli, words: &[&str], code: i32) -> Ran {
 }
 
 #[tokio::test]
-async fn night_goes_from_the_warning_to_the_resolved_key() {
+async fn incident_goes_from_warning_to_resolution() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(log.clone())
@@ -136,7 +136,7 @@ async fn night_goes_from_the_warning_to_the_resolved_key() {
     // However busy this machine is.
     typed(&cli, &["doctor", "--store-only", "--slow", "1m"], 0).await;
 
-    // Whoever asks again gets the answer, and nothing is sent.
+    // The next caller gets the answer, and nothing is sent.
     let reply = engine.execute(labelled(4711)).await.unwrap();
     assert_eq!(reply.served(), Served::Store);
     assert_eq!(&reply.body()[..], ANSWER.as_bytes());

@@ -6,7 +6,7 @@ use super::process::Cli;
 use super::records::{ACTION, labelled, request};
 
 #[tokio::test]
-async fn key_is_that_of_the_library_from_every_source() {
+async fn key_equals_the_library_from_every_source() {
     let key = IdempotencyKey::of(&request(42)).to_string();
     let cli = Cli::bare();
     let spelled = r#"{ "order": 42.0 }"#;
@@ -47,7 +47,7 @@ async fn key_takes_own_keys_scopes_and_pointers() {
 ///
 /// Red where `--within` is taken for the scope.
 #[tokio::test]
-async fn key_within_a_callers_name_is_that_of_a_scoped_engine() {
+async fn key_within_a_caller_equals_scoped_engine() {
     let cli = Cli::bare();
     let scope: Scope = "billing".parse().unwrap();
     let own = ["key", ACTION, "--own-key", "order-7", "--scope", "eu"];

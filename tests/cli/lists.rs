@@ -93,10 +93,10 @@ async fn list_shows_what_needs_a_person() {
     );
 }
 
-/// Red when a lapsed lock in `Dispatched` shows as being executed: nobody would look
+/// Red when a lapsed lock in `Dispatched` shows as being executed: no operator would look
 /// after it. Red too when looking at it writes.
 #[tokio::test]
-async fn key_of_a_lost_holder_is_listed_and_not_written() {
+async fn lost_holder_is_listed_and_not_written() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let name = abandoned(&store(&server).await, 5).await;
@@ -119,7 +119,7 @@ async fn key_of_a_lost_holder_is_listed_and_not_written() {
 
 /// Red without the look at the state before a resolution.
 #[tokio::test]
-async fn key_that_is_being_executed_is_left_alone() {
+async fn key_in_execution_is_left_alone() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let name = taken(&store(&server).await, 5, Duration::from_secs(600)).await;
@@ -140,7 +140,7 @@ async fn key_that_is_being_executed_is_left_alone() {
 }
 
 #[tokio::test]
-async fn show_says_what_is_known_and_what_to_do() {
+async fn show_prints_state_and_next_step() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let (losing, _) = slow_engine(store(&server).await).await;
@@ -161,7 +161,7 @@ async fn show_says_what_is_known_and_what_to_do() {
         "attempts       1, the last one sent 20".into(),
         "cause          ".into(),
         format!("version        {version}"),
-        format!("genesys-once resolve {key} --version {version} --by WHO --not-applied"),
+        format!("genesys-once resolve {key} --version {version} --by NAME --not-applied"),
         "not before 20".into(),
     ] {
         assert!(said.contains(&needed), "show lacks {needed:?}:\n{said}");
@@ -192,7 +192,7 @@ async fn show_says_what_is_known_and_what_to_do() {
 
 /// Red when a body is shown without being asked for: answers hold customer records.
 #[tokio::test]
-async fn bodies_are_shown_only_where_they_are_asked_for() {
+async fn bodies_are_shown_only_on_request() {
     const BODY: &str = r#"{"iban":"DE02-SECRET"}"#;
     let server = RedisServer::start();
     let cli = Cli::on(&server);
@@ -272,7 +272,7 @@ async fn list_has_the_records_of_every_page() {
 ///
 /// Red where the walk ends once it has found that many: those of its first page.
 #[tokio::test]
-async fn limited_list_has_the_oldest_of_all_pages() {
+async fn limited_list_has_the_oldest_keys() {
     const RECORDS: u64 = 3_000;
     const LIMIT: usize = 100;
     let server = RedisServer::start();

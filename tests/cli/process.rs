@@ -77,6 +77,16 @@ impl Cli {
         self.ended(command, input).await
     }
 
+    /// In a shell that finds the program by its name.
+    pub async fn script(&self, script: &str) -> Ran {
+        let folder = std::path::Path::new(PROGRAM).parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{path}", folder.display());
+        let mut command = Command::new("sh");
+        command.args(["-euc", script]);
+        self.clone().set("PATH", path).ended(command, "").await
+    }
+
     /// The process itself, its output piped.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);

@@ -57,7 +57,7 @@ async fn store_and_namespace_must_be_named_once() {
 
 /// Red when the default namespace is not that of an engine with this platform and client.
 #[tokio::test]
-async fn namespace_is_by_default_that_of_platform_and_client() {
+async fn default_namespace_is_that_of_platform_and_client() {
     use genesys_once::{Credentials, Environment, GenesysCloud, Upstream as _};
     let server = RedisServer::start();
     let environment = Environment::from_domain("mypurecloud.ie").unwrap();
@@ -116,7 +116,7 @@ async fn key_in_another_state_or_version_is_4() {
 }
 
 #[tokio::test]
-async fn resolve_refuses_a_slip_before_it_asks_the_store() {
+async fn resolve_refuses_typing_errors_before_the_store() {
     let version = format!("{}-{NO_KEY}", &NO_KEY[..32]);
     let found = resolve(NO_KEY, &version, &[]);
     for more in [
@@ -134,8 +134,8 @@ async fn resolve_refuses_a_slip_before_it_asks_the_store() {
         let said = Cli::bare().run(&words).await;
         assert_eq!(said.code, 2, "{more:?}: {}", said.said());
     }
-    let nobody = ["resolve", NO_KEY, "--version", &version, "--not-applied"];
-    Cli::bare().run(&nobody).await.expect(2);
+    let unnamed = ["resolve", NO_KEY, "--version", &version, "--not-applied"];
+    Cli::bare().run(&unnamed).await.expect(2);
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn resolution_whose_reply_is_lost_is_9() {
     let (key, version) = lose(&losing, request(1)).await;
     let name = format!("genesys-once:{NAMESPACE}:{key}");
     let url = server.url();
-    // The resolution is applied, its reply is lost, and somebody else removes the record.
+    // The resolution is applied, its reply is lost, and another operator removes the record.
     let lost = AtomicBool::new(false);
     let port = tampering_proxy::start(server.port, move |request, reply| {
         let resolves = has(request, MARK) && !has(&reply, "NOSCRIPT");
@@ -250,9 +250,9 @@ async fn secrets_are_neither_taken_nor_shown() {
 }
 
 /// Red when a program of a later release raises the least writer of a namespace by
-/// resolving a key: the running engines would take no keys any more.
+/// resolving a key: the running engines would acquire no more keys.
 #[tokio::test]
-async fn engines_of_an_older_release_are_not_locked_out() {
+async fn older_engines_are_not_locked_out() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let (answering, _) = engine(store(&server).await, || Step::ok("{}")).await;

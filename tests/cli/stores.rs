@@ -35,7 +35,7 @@ impl Drop for Folder {
 
 /// Red without the look for the file: opening one that is not there makes a new one.
 #[tokio::test]
-async fn file_is_opened_while_no_service_has_it_open() {
+async fn file_opens_while_no_service_has_it() {
     let folder = Folder::new("file");
     let path = folder.file("records.redb");
     let cli = Cli::bare()
@@ -72,7 +72,7 @@ async fn file_is_opened_while_no_service_has_it_open() {
 /// could read it. Red, too, where a lock says that it is sealed only if its request has
 /// a name.
 #[tokio::test]
-async fn encrypted_records_are_read_and_written_with_the_keys() {
+async fn encrypted_records_need_their_keys() {
     let server = RedisServer::start();
     let keys = || EncryptionKeys::new("2026-11", [7; 32]).unwrap();
     let sealed = Encrypted::new(store(&server).await, keys());
@@ -118,7 +118,7 @@ async fn encrypted_records_are_read_and_written_with_the_keys() {
 }
 
 #[tokio::test]
-async fn plain_records_are_read_beside_encrypted_ones_where_that_is_said() {
+async fn also_reads_plain_reads_both_kinds_of_record() {
     let server = RedisServer::start();
     let (answering, _) = engine(store(&server).await, || Step::ok(ANSWER)).await;
     let key = record(&answering, request(1)).await.to_string();

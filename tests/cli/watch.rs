@@ -23,7 +23,7 @@ async fn until(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String 
 
 /// Red when a store that is away for a while ends it.
 #[tokio::test]
-async fn lines_tell_what_is_new_and_what_has_gone() {
+async fn lines_mark_new_and_resolved_keys() {
     let mut server = RedisServer::start();
     let cli = Cli::on(&server);
     let (losing, _) = slow_engine(store(&server).await).await;
@@ -48,7 +48,7 @@ async fn lines_tell_what_is_new_and_what_has_gone() {
 }
 
 #[tokio::test]
-async fn rounds_end_it_and_a_terminal_gets_a_table() {
+async fn rounds_end_watch_and_terminal_gets_a_table() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let (losing, _) = slow_engine(store(&server).await).await;
@@ -73,7 +73,7 @@ async fn rounds_end_it_and_a_terminal_gets_a_table() {
 }
 
 /// Red when a reader that has gone is no reason to end: a `watch | head` walks the
-/// store for ever.
+/// store without end.
 #[tokio::test]
 async fn watch_ends_with_its_reader() {
     let server = RedisServer::start();

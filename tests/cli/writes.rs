@@ -11,7 +11,7 @@ use crate::support::redis::RedisServer;
 const ANSWER: &str = r#"{"refund":"R-1"}"#;
 
 #[tokio::test]
-async fn applied_answer_is_replayed_and_nothing_is_sent() {
+async fn applied_answer_is_replayed_and_not_sent() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let (losing, upstream) = slow_engine(store(&server).await).await;
@@ -106,7 +106,7 @@ async fn sensitive_answer_is_recorded_without_its_body() {
 }
 
 #[tokio::test]
-async fn not_applied_is_too_early_and_then_frees_the_key() {
+async fn not_applied_is_too_early_then_frees_key() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let (losing, upstream) = slow_engine(store(&server).await).await;
@@ -159,7 +159,7 @@ async fn version(cli: &Cli, key: &str) -> String {
     line.unwrap().trim().to_owned()
 }
 
-/// Red without the question: an operator who mistypes a key has resolved it.
+/// Red without the question: a mistyped key is resolved.
 #[tokio::test]
 async fn nothing_is_written_without_a_yes() {
     let server = RedisServer::start();
@@ -220,7 +220,7 @@ async fn forgotten_outcome_is_executed_again() {
 /// Red when a record that cannot be read goes without being asked for by `--unreadable`,
 /// or stays with it.
 #[tokio::test]
-async fn unreadable_record_goes_only_where_that_is_said() {
+async fn unreadable_record_is_removed_only_on_request() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let (answering, _) = engine(store(&server).await, || Step::ok(ANSWER)).await;
@@ -247,7 +247,7 @@ async fn unreadable_record_goes_only_where_that_is_said() {
     cli.run(&["show", &key]).await.expect(3);
 }
 
-/// Red when the command does not tell the servers: the engines refuse for ever.
+/// Red when the command does not write to the servers: the engines refuse without end.
 #[tokio::test]
 async fn emptied_server_is_accepted_by_an_operator() {
     let server = RedisServer::start();

@@ -1,5 +1,5 @@
 //! Clients that take a place and do not use it: half a head, half a body, an answer that
-//! nobody reads. Others are served all the same.
+//! stays unread. The service serves the others meanwhile.
 
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
@@ -22,8 +22,8 @@ async fn connect(service: &Service, text: &str) -> TcpStream {
     stream
 }
 
-/// All places are taken by slow clients. Seen red without `header_read_timeout`: nobody
-/// else was answered.
+/// All places are taken by slow clients. Seen red without `header_read_timeout`: no client
+/// was answered after that.
 #[tokio::test]
 async fn idle_connections_keep_no_place() {
     let redis = RedisServer::start();
@@ -69,7 +69,7 @@ async fn half_a_body_is_not_waited_for() {
     assert_eq!(platform.ledger().total(), 0);
 }
 
-/// Who has no token takes no memory of the callers'. Red where a login's body is read
+/// A client without a token takes no memory of the callers. Red where a login's body is read
 /// from the same total.
 #[tokio::test]
 async fn forms_take_nothing_of_the_bodies() {
@@ -117,7 +117,7 @@ async fn bodies_are_counted_over_all_connections() {
     let other = format!("\"{}\"", "y".repeat(298));
     let mut client = None;
     eventually("half a body takes the memory of another", async || {
-        // Anew each time: it is refused itself where the other one came first.
+        // A new one each time: it is refused itself where the other one came first.
         client = Some(connect(&service, &half).await);
         let answer = service.execute(&other).await;
         if answer.status == 200 {
@@ -134,16 +134,16 @@ async fn bodies_are_counted_over_all_connections() {
     .await;
 }
 
-/// The engine may hold a body as long as its call is under way, also where nobody waits
-/// for the answer any more.
+/// The engine may hold a body as long as its call is under way, also where no client
+/// waits for the answer.
 ///
 /// Red where the handler ends with its connection, and the body with it: the other one
 /// was executed.
 #[tokio::test(flavor = "multi_thread")]
-async fn body_of_a_client_that_has_gone_is_counted_until_its_answer() {
+async fn abandoned_body_counts_until_its_answer() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
-    // Dropped before the platform, so that nothing waits for it for ever.
+    // Dropped before the platform, so that nothing waits for it without end.
     let (let_go, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
     platform.script(move |call| {
@@ -156,7 +156,7 @@ async fn body_of_a_client_that_has_gone_is_counted_until_its_answer() {
         .set("REDIS_URL", redis.url())
         .set("SERVICE_BODY_LIMIT", "1000")
         .set("SERVICE_BODY_TOTAL", "1000")
-        // The next client is served once this one's connection has ended.
+        // The next client is served once this connection has ended.
         .set("SERVICE_CONNECTIONS", "1")
         .start()
         .await;
@@ -178,7 +178,7 @@ async fn body_of_a_client_that_has_gone_is_counted_until_its_answer() {
 
 /// Seen red without the time-out of writes: the only place was never free again.
 #[tokio::test]
-async fn an_answer_that_is_not_read_keeps_no_place() {
+async fn unread_answer_keeps_no_place() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     // Longer than what the system buffers for the client.
@@ -198,7 +198,7 @@ async fn an_answer_that_is_not_read_keeps_no_place() {
 
 /// The deadline of an execution is not the time-out of a connection.
 #[tokio::test]
-async fn an_answer_may_take_longer_than_a_head() {
+async fn answer_may_take_longer_than_a_head() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.latency(Duration::from_secs(3));

@@ -10,14 +10,14 @@ use crate::key;
 use crate::process::{Settings, TOKEN};
 use crate::support::redis::RedisServer;
 
-/// What a caller might call its request, for whoever looks at it.
+/// What a caller might call its request, for operators to see.
 const HOSTILE: &str = "</h3><script>document.title='owned'</script><img src=x onerror=alert(1)>";
 
 /// Seen red with `PreEscaped` around the label.
 ///
 /// `PICTURE=FILE` writes the picture for the manual.
 #[tokio::test]
-async fn a_night_shift_resolves_a_lost_refund() {
+async fn operator_resolves_a_lost_refund_in_a_browser() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::Reset);
@@ -120,7 +120,7 @@ async fn a_night_shift_resolves_a_lost_refund() {
     let made = "document.querySelectorAll('script, img').length";
     assert_eq!(browser.evaluate(made).await, 0);
 
-    // Said too early, as the page tells.
+    // Too early, as the page reports.
     let article = format!("article[id='{}']", key(3));
     browser.click(&format!("{article} summary")).await;
     browser

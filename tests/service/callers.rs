@@ -1,4 +1,4 @@
-//! Thousands of callers at once, and what they are told: one execution per key,
+//! Thousands of callers at once, and the answers they get: one execution per key,
 //! the first answer marked as such, all others as replays.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ fn spelling(order: usize, caller: usize) -> String {
 /// Seen red with a scope of its own for each caller ("not executed exactly
 /// once"), with the replay header on every answer, and without `/metrics`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_thousand_callers_are_one_call_a_key() {
+async fn three_thousand_callers_make_one_call_per_key() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.latency(Duration::from_millis(100));
@@ -117,7 +117,7 @@ fn assert_metrics(text: &str) {
 
 /// Seen red without `.with_key(…)` and without `.with_scope(…)` in `routes::request`.
 #[tokio::test]
-async fn a_key_of_the_caller_s_own_and_a_scope() {
+async fn own_key_and_scope_make_the_key() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)

@@ -69,7 +69,7 @@ impl Browser {
             panic!("the browser ended before it listened");
         };
         let address = timeout(PATIENCE, listening).await.expect("its address");
-        // It must not wait for somebody to read what it says.
+        // It must not block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (socket, _) = connect_async(&address).await.unwrap();
         let mut browser = Self {

@@ -1,4 +1,4 @@
-//! What operators do with keys, and who is no operator.
+//! What operators do with keys, and which clients are no operators.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::redis::RedisServer;
 /// What the alerts of `ops/` look at is there. Red without `watch_indeterminate`.
 #[cfg(feature = "metrics")]
 #[tokio::test]
-async fn a_lost_call_is_counted_by_the_watcher() {
+async fn watcher_counts_a_lost_call() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::Reset);
@@ -35,7 +35,7 @@ async fn a_lost_call_is_counted_by_the_watcher() {
 }
 
 /// Seen red without the call of `resolve`, without that of `forget`, and with a
-/// guard that admits everybody.
+/// guard that admits every client.
 #[tokio::test]
 async fn they_look_resolve_and_forget() {
     let redis = RedisServer::start();
@@ -93,7 +93,7 @@ async fn they_look_resolve_and_forget() {
     );
     assert_eq!(lost["version"], shown.json()["version"]);
 
-    // The lost attempt might still be running: nobody may say that it is not.
+    // The lost attempt might still be running: no operator may say that it is not.
     let not_applied = r#"{"resolution":"not_applied"}"#;
     let early = service.resolve(&resolve, &tag, not_applied).await;
     assert!(early.header("retry-after").parse::<u64>().unwrap() > 60);
@@ -148,7 +148,7 @@ async fn they_look_resolve_and_forget() {
 ///
 /// Red where `If-Match` is not compared: 204, and the next request was executed.
 #[tokio::test]
-async fn they_forget_the_version_that_they_have_seen() {
+async fn operators_forget_the_version_they_saw() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|call| Step::ok(call.attempt().to_string()));
@@ -214,7 +214,7 @@ async fn without_a_token_there_are_no_operators() {
 /// Seen red without the call of `end_cooldown`, and with a token that keeps the line break
 /// that its secret store put behind it.
 #[tokio::test]
-async fn an_operator_ends_a_cooldown_with_a_token_from_a_file() {
+async fn operator_ends_a_cooldown() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::RateLimited(Duration::from_secs(200)));
@@ -227,8 +227,8 @@ async fn an_operator_ends_a_cooldown_with_a_token_from_a_file() {
     platform.script(|_| Step::ok("{}"));
     let held = service.get("/readyz").await.json()["held_for_seconds"].as_f64();
     assert!(held > Some(100.0), "{held:?}");
-    let nobody = send(&service.address, "DELETE", "/cooldown", &[], "").await;
-    nobody.unwrap().problem(401, "unauthenticated");
+    let anonymous = send(&service.address, "DELETE", "/cooldown", &[], "").await;
+    anonymous.unwrap().problem(401, "unauthenticated");
     assert_eq!(service.admin("DELETE", "/cooldown", "").await.status, 204);
     assert_eq!(service.execute("2").await.status, 200);
 }

@@ -1,4 +1,4 @@
-//! The page for operators, without a browser: who sees it, and which forms it takes.
+//! The page for operators, without a browser: which clients see it, and which forms it takes.
 
 use std::time::{Duration, SystemTime};
 
@@ -69,8 +69,11 @@ async fn only_who_has_the_token_sees_it() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = with_open_key(&redis, &platform).await;
-    let nobody = get(&service, "").await;
-    assert_eq!((nobody.status, nobody.header("location")), (303, "/login"));
+    let anonymous = get(&service, "").await;
+    assert_eq!(
+        (anonymous.status, anonymous.header("location")),
+        (303, "/login")
+    );
     let login = service.get("/login").await;
     assert_eq!(login.status, 200);
     for wrong in ["", "an-admin-token-of-the-test", "' or ''='"] {
@@ -151,7 +154,7 @@ async fn no_other_site_resolves_a_key() {
 
     // The page says what is wrong with its own forms, and why it is too early.
     for (name, value, status, says) in [
-        ("by", " ", 400, "by whom"),
+        ("by", " ", 400, "name its source"),
         ("status", "1000", 400, "status is 200 to 599"),
         ("body", "{", 400, "body is not JSON"),
         ("resolution", "", 400, "whether the request was executed"),
@@ -175,7 +178,7 @@ async fn no_other_site_resolves_a_key() {
 
 /// Seen red without the comparison with `now`.
 #[test]
-fn a_session_ends_by_time_and_with_the_token() {
+fn session_ends_with_its_time_and_its_token() {
     let sessions = Sessions::new(Token::parse(TOKEN).unwrap());
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let session = sessions.open(now).unwrap();
@@ -192,9 +195,9 @@ fn a_session_ends_by_time_and_with_the_token() {
     assert_ne!(sessions.open(now).unwrap(), session);
 }
 
-/// An operator who looks during an outage sees that, and everything else.
+/// During an outage the page reports it, and shows everything else.
 #[tokio::test]
-async fn the_page_tells_of_an_outage() {
+async fn page_reports_an_outage() {
     let mut redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = with_open_key(&redis, &platform).await;
@@ -207,7 +210,7 @@ async fn the_page_tells_of_an_outage() {
 
 /// Its key is refused, and no other list shows it. Seen red without that part of the page.
 #[tokio::test]
-async fn the_page_shows_records_that_cannot_be_read() {
+async fn page_shows_unreadable_records() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)

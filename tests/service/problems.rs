@@ -18,7 +18,7 @@ use crate::support::redis::RedisServer;
 /// Seen red where a row of the table is missing ("no row"), where `Retry-After` is
 /// not set, and where a cause is shown.
 #[test]
-fn every_error_has_a_status_of_its_own_kind() {
+fn every_error_has_a_fitting_status() {
     let codes: BTreeSet<_> = TABLE.iter().map(|(code, ..)| *code).collect();
     assert_eq!(codes.len(), TABLE.len(), "a code twice");
     for error in every_error() {
@@ -120,7 +120,7 @@ async fn requests_that_nobody_can_execute() {
 
 /// Seen red without `ALLOW`, and without `LOCATION`, in `routes::HANDED_OVER`.
 #[tokio::test]
-async fn what_the_platform_refuses() {
+async fn platform_refusals_are_passed_or_named() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let settings = Settings::of(&platform).set("REDIS_URL", redis.url());
@@ -161,7 +161,7 @@ async fn what_the_platform_refuses() {
     assert_eq!(document["retryable"], true);
     platform.refuse_connections(false).await;
 
-    // Last, since it holds back everybody.
+    // Last, since every caller waits for it.
     platform.script(|_| Step::RateLimited(Duration::from_secs(200)));
     let answer = service.execute("4").await;
     answer.problem(429, "rate_limited");
@@ -175,7 +175,7 @@ async fn what_the_platform_refuses() {
 }
 
 #[tokio::test]
-async fn what_takes_too_long_and_what_is_under_way() {
+async fn deadline_and_execution_under_way_are_problems() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::Silent);
@@ -195,7 +195,7 @@ async fn what_takes_too_long_and_what_is_under_way() {
 /// Seen red where `ready` goes by `stats` alone: an idle engine does not notice; and
 /// with a `livez` that goes by `ready`.
 #[tokio::test]
-async fn a_store_that_is_away_is_told_and_nothing_is_sent() {
+async fn unavailable_store_is_reported_and_nothing_is_sent() {
     let mut redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)
@@ -206,7 +206,7 @@ async fn a_store_that_is_away_is_told_and_nothing_is_sent() {
     let health = service.get("/readyz").await;
     assert_eq!(health.status, 503);
     assert_eq!(health.json()["store"], "down");
-    // Nobody should restart a process for that.
+    // No supervisor should restart a process for that.
     assert_eq!(service.get("/livez").await.status, 200);
     let document = service.execute("1").await.problem(503, "store_unavailable");
     assert_eq!(document["retryable"], true);

@@ -30,7 +30,7 @@ impl Drop for Folder {
 /// Seen red without the ranges of numbers: the error was one of the engine, which knows no
 /// variables.
 #[tokio::test]
-async fn settings_that_it_does_not_understand_are_named_with_their_values() {
+async fn invalid_settings_are_named_with_their_values() {
     let folder = Folder::new("refused");
     for (name, value, says) in [
         ("SERVICE_ADMIN_TOKEN", "", "set, and empty"),
@@ -158,7 +158,7 @@ async fn settings_that_it_does_not_understand_are_named_with_their_values() {
 
 /// Seen red with the error of the engine's `start` as it comes.
 #[tokio::test]
-async fn an_address_that_is_found_impossible_later_is_named() {
+async fn impossible_address_is_named_with_its_variable() {
     let folder = Folder::new("plain");
     let output = Settings::none()
         .set("SERVICE_FILE", folder.file())
@@ -174,7 +174,7 @@ async fn an_address_that_is_found_impossible_later_is_named() {
 
 /// Seen red where a platform that is not named is simulated.
 #[tokio::test]
-async fn missing_credentials_are_named_and_nothing_is_simulated() {
+async fn missing_credentials_are_named_and_not_simulated() {
     const ALL: [(&str, &str); 3] = [
         ("GENESYS_CLOUD_DOMAIN", "mypurecloud.ie"),
         ("GENESYS_CLOUD_CLIENT_ID", "id"),
@@ -204,7 +204,7 @@ async fn missing_credentials_are_named_and_nothing_is_simulated() {
 /// real platform. Seen red where a simulator uses SERVICE_NAMESPACE: the real instance
 /// executed nothing.
 #[tokio::test]
-async fn no_simulated_answer_is_replayed_for_a_real_platform() {
+async fn real_platform_replays_no_simulated_answer() {
     let redis = RedisServer::start();
     let simulated = Settings::simulated()
         .set("REDIS_URL", redis.url())
@@ -264,7 +264,7 @@ async fn help_and_manual_name_every_variable() {
 /// again. Red where a real platform falls back on one, and where a caller's token may be
 /// the operators'.
 #[tokio::test]
-async fn real_platform_needs_a_store_and_tokens_of_its_own() {
+async fn real_platform_needs_store_and_distinct_tokens() {
     let platform = GenesysSimulator::start().await;
     let said = Settings::of(&platform).fail().await;
     assert!(!said.status.success());
@@ -281,7 +281,7 @@ async fn real_platform_needs_a_store_and_tokens_of_its_own() {
 
 /// Seen red without the check of the host, and with one that probes have to pass.
 #[tokio::test]
-async fn hosts_that_are_not_in_the_list_are_refused() {
+async fn unlisted_hosts_are_refused() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)
@@ -317,7 +317,7 @@ async fn hosts_that_are_not_in_the_list_are_refused() {
 
 /// Seen red with `/metrics` on both addresses.
 #[tokio::test]
-async fn metrics_and_probes_have_an_address_of_their_own_where_one_is_set() {
+async fn metrics_address_serves_metrics_and_probes() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)

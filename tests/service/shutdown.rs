@@ -44,9 +44,9 @@ async fn record(redis: &RedisServer, platform: &GenesysSimulator, order: usize) 
 }
 
 /// Seen red with no grace for executions, with the server aborted at the signal,
-/// and with a server that is not told to stop.
+/// and with a server that does not stop.
 #[tokio::test]
-async fn everybody_in_flight_is_answered_before_it_ends() {
+async fn callers_in_flight_are_answered_before_the_end() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::ok(r#"{"refund":"R"}"#).after(Duration::from_secs(5)));
@@ -84,10 +84,10 @@ async fn everybody_in_flight_is_answered_before_it_ends() {
         .assert_exactly_once(&(0..ORDERS).map(key).collect::<Vec<_>>());
 }
 
-/// A platform that does not answer in time: callers are told, and the records
+/// A platform that does not answer in time: callers get an error, and the records
 /// say that nothing is known.
 #[tokio::test]
-async fn past_the_grace_everybody_is_told_what_is_known() {
+async fn callers_get_what_is_known_after_the_grace() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::Silent);
@@ -120,7 +120,7 @@ async fn past_the_grace_everybody_is_told_what_is_known() {
 /// Load balancers need time to look elsewhere. Seen red with a `livez` that goes by
 /// `ready`.
 #[tokio::test]
-async fn it_is_not_ready_before_it_stops_and_a_second_signal_ends_it() {
+async fn readiness_ends_first_and_second_signal_ends_all() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)
@@ -143,7 +143,7 @@ async fn it_is_not_ready_before_it_stops_and_a_second_signal_ends_it() {
 
 /// Seen red with the delay after every signal.
 #[tokio::test]
-async fn a_person_waits_for_no_load_balancer() {
+async fn interrupt_skips_the_ready_delay() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)
@@ -156,7 +156,7 @@ async fn a_person_waits_for_no_load_balancer() {
 }
 
 #[tokio::test]
-async fn a_restart_on_the_same_file_finds_replays() {
+async fn restart_on_the_same_file_replays() {
     let folder = std::env::temp_dir().join(format!("service-file-{}", std::process::id()));
     let platform = GenesysSimulator::start().await;
     let file = folder.join("records.redb");

@@ -11,7 +11,7 @@ const CALLERS: &str = "billing=token-of-billing-1\n  sales=token-of-sales-12345 
 
 /// Seen red without the caller's name as the scope.
 #[tokio::test]
-async fn no_caller_gets_the_answer_to_another_s_request() {
+async fn callers_do_not_share_answers() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)
@@ -27,8 +27,8 @@ async fn no_caller_gets_the_answer_to_another_s_request() {
         "Basic x",
         &admin,
     ] {
-        let nobody = [("authorization", value)];
-        let answer = service.execute_with("1", &nobody).await;
+        let anonymous = [("authorization", value)];
+        let answer = service.execute_with("1", &anonymous).await;
         answer.problem(401, "unauthenticated");
     }
     // Which of two would be believed?
@@ -71,14 +71,14 @@ async fn callers_are_read_from_a_file() {
         .start()
         .await;
     std::fs::remove_file(file).unwrap();
-    let nobody = service.execute("1").await;
-    nobody.problem(401, "unauthenticated");
+    let anonymous = service.execute("1").await;
+    anonymous.problem(401, "unauthenticated");
     assert_eq!(service.execute_with("1", &[SALES]).await.status, 200);
 }
 
 /// Seen red without the switch.
 #[tokio::test]
-async fn a_key_is_required_where_that_is_set() {
+async fn missing_key_is_refused_where_one_is_required() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)

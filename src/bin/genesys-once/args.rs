@@ -200,8 +200,8 @@ pub struct ResolveArgs {
     /// It was not executed: the next request executes it
     #[arg(long)]
     pub not_applied: bool,
-    /// Who says so: a person, a ticket
-    #[arg(long, value_name = "WHO")]
+    /// The source of the finding: a person, a ticket
+    #[arg(long, value_name = "NAME")]
     pub by: String,
     /// The Content-Type of the answer to replay
     #[arg(long, value_name = "TYPE", default_value = "application/json")]

@@ -12,7 +12,7 @@ pub async fn accept(place: &Place, args: &AcceptEmptiedArgs) -> Result<Exit, Fai
             "only a Redis is refused: a file has no marker",
         ));
     };
-    terminal::tell(&text::block(&[
+    terminal::report(&text::block(&[
         ("namespace", namespace.to_string()),
         (
             "will become",

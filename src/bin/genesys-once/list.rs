@@ -31,7 +31,7 @@ pub async fn list(place: &Place, args: &ListArgs) -> Result<Exit, Failure> {
             .collect();
         terminal::print(&lines)?;
         if found.more {
-            terminal::tell(&limited(args.limit));
+            terminal::report(&limited(args.limit));
         }
         return Ok(Exit::Done);
     }

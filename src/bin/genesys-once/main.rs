@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) if failure.exit() == Exit::Done => Exit::Done.into(),
         Err(failure) => {
-            terminal::tell(&format!("genesys-once: {failure}\n"));
+            terminal::report(&format!("genesys-once: {failure}\n"));
             failure.exit().into()
         }
     }

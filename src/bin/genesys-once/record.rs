@@ -37,7 +37,7 @@ pub fn action(state: &RecordState) -> Option<&ActionId> {
     }
 }
 
-/// When the request was sent or answered, by the wall clock of whoever did it.
+/// When the request was sent or answered, by the wall clock of that process.
 pub fn moment(state: &RecordState) -> Option<SystemTime> {
     match state {
         RecordState::Indeterminate { attempts, .. } | RecordState::Locked { attempts, .. } => {
@@ -52,7 +52,7 @@ pub fn moment(state: &RecordState) -> Option<SystemTime> {
 }
 
 /// One word for the state. A lock whose holder was lost with a request under way is
-/// indeterminate, whether or not somebody has noticed it.
+/// indeterminate, noticed or not.
 pub fn word(state: &RecordState) -> &'static str {
     match state {
         state if state.is_indeterminate() => "indeterminate",
@@ -177,8 +177,8 @@ fn next(key: &IdempotencyKey, state: &RecordState, now: SystemTime) -> Option<St
     let version = state.version();
     let mut next = format!(
         "ask the system behind the action, by correlation id or key, whether it was executed\n\
-         it was:     genesys-once resolve {key} --version {version} --by WHO --applied STATUS BODY\n\
-         it was not: genesys-once resolve {key} --version {version} --by WHO --not-applied"
+         it was:     genesys-once resolve {key} --version {version} --by NAME --applied STATUS BODY\n\
+         it was not: genesys-once resolve {key} --version {version} --by NAME --not-applied"
     );
     if let Some(left) = may_run(state, now) {
         let until = now.checked_add(left).map_or_else(String::new, utc);
@@ -229,7 +229,7 @@ fn correlation_id(state: &RecordState) -> Option<&str> {
     }
 }
 
-/// Of which request a record is, and who holds it.
+/// The request of a record, and its holder.
 pub fn about(state: &RecordState) -> Option<&About> {
     match state {
         RecordState::Locked { about, .. } | RecordState::Indeterminate { about, .. } => Some(about),

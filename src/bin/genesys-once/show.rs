@@ -73,7 +73,7 @@ fn body(state: &RecordState) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The key that is meant.
+/// The key that the command line names.
 fn which(which: &Which) -> Result<KeyName, Failure> {
     match (&which.key, &which.own_key, &which.action) {
         (Some(name), ..) => Ok(name.clone()),

@@ -26,7 +26,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Writes to standard error, which may be closed.
-pub fn tell(text: &str) {
+pub fn report(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }
 
@@ -38,14 +38,14 @@ pub fn is_live() -> bool {
 /// How far a long walk has come, where a person looks at it.
 pub fn progress(examined: usize, found: usize) {
     if stderr().is_terminal() {
-        tell(&format!("\r\x1b[Kwalked {examined} records, found {found}"));
+        report(&format!("\r\x1b[Kwalked {examined} records, found {found}"));
     }
 }
 
 /// Takes the line of [`progress`] away.
 pub fn end_progress() {
     if stderr().is_terminal() {
-        tell("\r\x1b[K");
+        report("\r\x1b[K");
     }
 }
 
@@ -62,7 +62,7 @@ pub fn confirm(yes: bool) -> Result<(), Failure> {
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return refuse("nothing was written: pass --yes, or run it on a terminal to be asked");
     }
-    tell("Write this? Type yes: ");
+    report("Write this? Type yes: ");
     let mut answer = String::new();
     match stdin().read_line(&mut answer) {
         Ok(_) if answer.trim() == "yes" => Ok(()),

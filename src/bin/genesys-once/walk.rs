@@ -25,7 +25,7 @@ pub struct Found {
 }
 
 /// Walks until the end, or, where all states are wanted, until `limit` records are
-/// found: those of `action`, where one is named, the `limit` oldest of them first. `progress` is told of records looked at and found.
+/// found: those of `action`, where one is named, the `limit` oldest of them first. `progress` gets the counts of records looked at and found.
 ///
 /// # Errors
 ///

@@ -91,7 +91,7 @@ pub async fn forget(place: &Place, args: &ForgetArgs) -> Result<Exit, Failure> {
     }
     let becomes = "forgotten: THE NEXT REQUEST IS SENT to the platform";
     place.agreed(&state, becomes, None, args.yes).await?;
-    // It may have been forgotten, and executed again, since it was shown.
+    // It might have been forgotten, and executed again, since it was shown.
     match place.see().await?.version() == state.version() {
         true => place.forgotten(becomes).await,
         false => Err(place.changed()),
@@ -153,7 +153,7 @@ impl Written {
         rows.retain(|(name, _)| *name != "next");
         rows.extend(by.map(|by| ("by", text::clean(by))));
         rows.push(("will become", becomes.to_owned()));
-        terminal::tell(&text::block(&rows));
+        terminal::report(&text::block(&rows));
         terminal::confirm(yes)
     }
 
@@ -171,7 +171,7 @@ impl Written {
         }
         self.older_writers().await?;
         let becomes = "removed, whatever it stood for: THE NEXT REQUEST IS SENT to the platform";
-        terminal::tell(&text::block(&[
+        terminal::report(&text::block(&[
             ("key", self.key.to_string()),
             ("namespace", self.namespace.to_string()),
             ("state", reason),

@@ -99,7 +99,7 @@ fn records(report: &mut Report, engine: &Engine, found: &Found) -> Result<(), Fa
     Ok(())
 }
 
-/// Who holds keys, or held those that are indeterminate.
+/// The holders of keys, and those of indeterminate keys.
 fn holders(report: &mut Report, found: &Found) -> Result<(), Failure> {
     let abouts = found
         .records

@@ -21,7 +21,7 @@ const OPTIONAL: [(&str, &str); 8] = [
         "SCAN",
         "no lists: `list`, `watch` and Engine::indeterminate",
     ),
-    ("ROLE", "a replica is not told from its primary"),
+    ("ROLE", "a replica cannot be distinguished from its primary"),
     ("INFO", "durability and version are not known"),
     ("CONFIG GET", "durability is not known"),
     ("TIME", "the server's clock is not known"),
