@@ -611,6 +611,28 @@ fn pages_name_files_and_test_binaries_that_exist() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Red with a log message that was reworded.
+#[test]
+fn operating_quotes_log_messages_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("src/guide/operating.md")).unwrap();
+    let mut files = Vec::new();
+    walk(&root.join("src"), &mut files);
+    let sources: Vec<_> = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let before = ["warning `", "log: `", "log says `"];
+    let quoted = before.iter().flat_map(|before| page.split(before).skip(1));
+    let quoted: Vec<_> = quoted.map(|rest| rest.split('`').next().unwrap()).collect();
+    assert!(quoted.len() >= 5, "{quoted:?}");
+    for message in quoted {
+        let begins = format!("\"{message}");
+        let exists = sources.iter().any(|source| source.contains(&begins));
+        assert!(exists, "no log message begins with: {message}");
+    }
+}
+
 /// Red with a module that the table leaves out, or has in another place.
 #[test]
 fn contributing_lists_the_modules_in_order() {
