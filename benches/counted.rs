@@ -1,11 +1,11 @@
-//! The paths whose instructions are counted: each a function that is never
-//! inlined, called a fixed number of times on one thread. It measures nothing
-//! itself; `sh benches/instructions` runs it under callgrind.
+//! The paths whose instructions are counted: each is a function that is never
+//! inlined and makes a fixed number of calls on one thread. This program measures
+//! nothing itself; `sh benches/instructions` runs it under callgrind.
 
 // `floors` uses what this does not.
-#[path = "floors/hand_written.rs"]
+#[path = "floors/baseline.rs"]
 #[allow(dead_code)]
-mod hand_written;
+mod baseline;
 #[path = "floors/measure.rs"]
 #[allow(dead_code)]
 mod measure;
@@ -29,14 +29,13 @@ use genesys_once::{DataActionRequest, Engine, IdempotencyKey, MemoryStore, Redis
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::Runtime;
 
-use hand_written::StoredBody;
 use measure::{TASKS, throughput};
 use redis_server::RedisServer;
 use steps::{Driver, Steps};
-use world::{ANSWER, Answering, payload, request};
+use world::{Answering, payload, request};
 
-/// Calls of the path: enough that what happens now and then is in the mean, and a
-/// whole share for each task.
+/// Calls of a path: enough for rare work to be in the mean, and the same number for
+/// each task.
 const CALLS: usize = 156 * TASKS;
 
 fn main() {
@@ -57,7 +56,7 @@ fn main() {
             let runtime = runtime();
             let engine = runtime.block_on(async {
                 let engine = engine().await;
-                // What is made once is made before.
+                // Lazily made parts exist before the count.
                 execute(&engine, requests()).await;
                 engine
             });
@@ -68,7 +67,7 @@ fn main() {
             let requests: Arc<[DataActionRequest]> = requests().into();
             let engine = runtime.block_on(async {
                 let engine = over_redis(&server).await;
-                // Recorded, and then replayed often enough to be what is usual.
+                // Recorded, then replayed until the engine expects replays.
                 for _ in 0..2 {
                     at_once(&engine, &requests).await;
                 }
@@ -78,7 +77,7 @@ fn main() {
         }
         "get_redis" => {
             let (runtime, server) = (runtime(), RedisServer::start());
-            let (connection, names) = runtime.block_on(by_hand(&server));
+            let (connection, names) = runtime.block_on(baseline_records(&server));
             counted_get_redis(&runtime, &connection, &names);
         }
         "steps" => {
@@ -94,7 +93,7 @@ fn main() {
             counted_steps_supervised(&runtime, &steps, requests());
         }
         "calls" => println!("{CALLS}"),
-        // `cargo bench` runs it as well, with words of its own.
+        // `cargo bench` runs it as well, with arguments of its own.
         _ => println!("run by: sh benches/instructions"),
     }
 }
@@ -120,7 +119,7 @@ fn counted_fresh_memory(runtime: &Runtime, engine: &Engine, requests: Vec<DataAc
     runtime.block_on(execute(engine, requests));
 }
 
-/// By as many tasks on one thread; a `GET` and its parse is the floor.
+/// By as many tasks on one thread; the baseline is `GET` and its parse.
 #[inline(never)]
 fn counted_replay_redis(runtime: &Runtime, engine: &Engine, requests: &Arc<[DataActionRequest]>) {
     runtime.block_on(at_once(engine, requests));
@@ -132,10 +131,7 @@ fn counted_get_redis(runtime: &Runtime, connection: &MultiplexedConnection, name
         let (mut connection, names) = (connection.clone(), names.clone());
         async move {
             for n in numbers {
-                let mut get = redis::cmd("GET");
-                get.arg(&names[n]);
-                let json: Vec<u8> = get.query_async(&mut connection).await.expect("a record");
-                black_box(StoredBody::read(&json));
+                black_box(baseline::replay(&mut connection, &names[n]).await);
             }
         }
     }));
@@ -166,14 +162,14 @@ async fn over_redis(server: &RedisServer) -> Engine {
     engine.expect("possible settings")
 }
 
-/// Records of the floor, and the connection to read them by.
-async fn by_hand(server: &RedisServer) -> (MultiplexedConnection, Arc<[String]>) {
+/// Records of the baseline, and the connection to read them by.
+async fn baseline_records(server: &RedisServer) -> (MultiplexedConnection, Arc<[String]>) {
     let client = redis::Client::open(server.url()).expect("a URL of ours");
     let connection = client.get_multiplexed_async_connection().await;
     let mut connection = connection.expect("a server that was just started");
-    let names: Arc<[String]> = (0..CALLS).map(|n| format!("by-hand:{n:064}")).collect();
+    let names: Arc<[String]> = (0..CALLS).map(|n| format!("baseline:{n:064}")).collect();
     for name in &*names {
-        hand_written::record(&mut connection, name, ANSWER).await;
+        baseline::record(&mut connection, name).await;
     }
     (connection, names)
 }
@@ -220,7 +216,7 @@ async fn engine() -> Engine {
     engine.expect("the defaults are possible")
 }
 
-/// What the steps are taken with, each driver used before.
+/// Steps whose drivers have all been used before.
 fn steps() -> (Runtime, Steps) {
     let runtime = runtime();
     let steps = runtime.block_on(async {

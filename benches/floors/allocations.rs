@@ -1,6 +1,5 @@
-//! What one thread allocates while it is asked to count: floors allocate more
-//! than the engine, and must not be slowed down for it. Counting never crosses
-//! to another thread.
+//! Counts the allocations of one thread, and only while asked to: baselines allocate
+//! more than the engine, and counting would slow them down.
 
 use std::hint::black_box;
 
@@ -10,8 +9,8 @@ use genesys_once::{IdempotencyKey, MemoryStore};
 
 use crate::world::{ACTION, Answering, World, engine, payload, request};
 
-/// Runs `work` and counts what this thread allocates meanwhile; `bytes_current`
-/// is less what was freed.
+/// Runs `work` and counts what this thread allocates meanwhile. `bytes_current` is
+/// what is allocated and not freed.
 pub fn counted<T>(work: impl FnOnce() -> T) -> (T, AllocationInfo) {
     let mut output = None;
     let counts = measure(|| output = Some(work()));
@@ -29,7 +28,7 @@ fn per_call(mut work: impl FnMut()) -> f64 {
     counts.count_total as f64 / CALLS as f64
 }
 
-/// Prints and gives the counts.
+/// Prints and returns the counts.
 pub fn print(world: &World) -> Vec<(&'static str, f64)> {
     let payload = payload();
     let engine = world.block_on(engine(Answering::at_once(), MemoryStore::new(), |b| b));
@@ -37,8 +36,6 @@ pub fn print(world: &World) -> Vec<(&'static str, f64)> {
         .block_on(engine.execute(request(&payload)))
         .expect("an answer");
     let request_of = || request(&payload);
-    // What a request is made of besides its key: its id and itself, behind an
-    // `Arc` each.
     let counts = vec![
         (
             "a request of a small payload",

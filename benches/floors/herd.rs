@@ -1,10 +1,7 @@
-//! Many callers of one key at once: how long until the last one has its answer,
-//! in one process and in four that share a Redis. The four are this binary,
-//! started again; they talk to it by lines on standard input and output.
+//! Many callers of one key at once: the time until the last one has its answer, in one
+//! process and in four that share a Redis.
 
-use std::io::{BufRead, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use genesys_once::{
@@ -13,12 +10,12 @@ use genesys_once::{
 use tokio::sync::watch;
 
 use crate::measure::{Measured, in_turns, of_pairs};
+use crate::process::{Process, now_us, serve};
 use crate::world::{Answering, World, engine, payload, payload_of, request};
 
 /// How long the upstream takes.
-pub const LATENCY: Duration = Duration::from_millis(50);
+const LATENCY: Duration = Duration::from_millis(50);
 
-/// How many ask at once.
 const CALLERS: usize = 10_000;
 
 pub fn in_one_process(world: &World) -> Measured {
@@ -34,7 +31,7 @@ pub fn in_one_process(world: &World) -> Measured {
             });
             last_answer(CALLERS, || {
                 let mut receiver = receiver.clone();
-                // The sender goes once it has sent: whoever comes later sees the value.
+                // The sender is dropped after it has sent; its value remains.
                 async move { drop(receiver.wait_for(|answered| *answered).await) }
             })
             .await
@@ -43,9 +40,9 @@ pub fn in_one_process(world: &World) -> Measured {
     in_turns(15, "ms", through_engine, through_watch)
 }
 
-/// Milliseconds until the last caller of one new key has its answer; each makes
-/// its request itself.
-pub async fn through(engine: &Engine) -> f64 {
+/// Milliseconds until the last caller of one new key has its answer. Each caller makes
+/// its own request.
+async fn through(engine: &Engine) -> f64 {
     let payload = payload();
     last_answer(CALLERS, || {
         let (engine, payload) = (engine.clone(), payload.clone());
@@ -77,6 +74,7 @@ pub fn in_four_processes(world: &World) -> Measured {
     let mut processes: Vec<Process> = (0..PROCESSES)
         .map(|_| {
             Process::start(&[
+                "herd",
                 &url,
                 platform.base_url(),
                 platform.client_id(),
@@ -90,14 +88,16 @@ pub fn in_four_processes(world: &World) -> Measured {
         let key = u64::from(std::process::id()) << 16 | round;
         let go = now_us();
         for process in &mut processes {
-            process.say(key);
+            process.start_round(key);
         }
-        let answers: Vec<Answered> = processes.iter_mut().map(Process::hear).collect();
-        let sent: usize = answers.iter().map(|answer| answer.sent).sum();
+        // How many callers' requests each process sent, and when its last caller had
+        // its answer.
+        let results: Vec<[u64; 2]> = processes.iter_mut().map(Process::result).collect();
+        let sent: u64 = results.iter().map(|[sent, _]| sent).sum();
         assert_eq!(sent, 1, "one call for four processes");
-        let after_go = |answer: &Answered| (answer.last_us - go) as f64 / 1000.0;
-        let first = answers.iter().find(|answer| answer.sent > 0).map(after_go);
-        let last = answers.iter().map(after_go).fold(0.0, f64::max);
+        let after_go = |[_, last]: &[u64; 2]| (last - go) as f64 / 1000.0;
+        let first = results.iter().find(|[sent, _]| *sent > 0).map(after_go);
+        let last = results.iter().map(after_go).fold(0.0, f64::max);
         if round > 0 {
             pairs.push((last, first.expect("one of them sent it")));
         }
@@ -106,68 +106,7 @@ pub fn in_four_processes(world: &World) -> Measured {
     of_pairs(&pairs, "ms")
 }
 
-/// What a process says of one round.
-struct Answered {
-    /// Callers whose own request was sent.
-    sent: usize,
-    /// When its last caller was answered.
-    last_us: u64,
-}
-
-struct Process {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(args: &[&str]) -> Self {
-        let this = std::env::current_exe().expect("this binary");
-        let mut command = Command::new(this);
-        command.args(["--child", "herd"]).args(args);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this binary starts again");
-        let to = child.stdin.take().expect("piped");
-        let from = BufReader::new(child.stdout.take().expect("piped"));
-        let mut process = Self { child, to, from };
-        assert_eq!(process.line(), "ready");
-        process
-    }
-
-    fn say(&mut self, key: u64) {
-        writeln!(self.to, "{key}").expect("the process is alive");
-    }
-
-    fn hear(&mut self) -> Answered {
-        let line = self.line();
-        let (sent, last_us) = line.split_once(' ').expect("two numbers");
-        Answered {
-            sent: sent.parse().expect("a number"),
-            last_us: last_us.parse().expect("a number"),
-        }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.from
-            .read_line(&mut line)
-            .expect("the process is alive");
-        line.trim().to_owned()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It is idle, or a panic is under way; either way it holds nothing.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// One of the four: runs a round for every line, until there are no more.
+/// One of the four: each line is a key.
 pub fn child(args: &[&str]) {
     const CALLERS_EACH: usize = 500;
     let [redis, platform, client_id, client_secret] = args else {
@@ -184,16 +123,10 @@ pub fn child(args: &[&str]) {
         )
         .await
     });
-    println!("ready");
-    for line in std::io::stdin().lines() {
-        let key: u64 = line.expect("a line").parse().expect("a number");
-        let payload = payload_of(key);
-        let (sent, last_us) = runtime.block_on(round(&engine, &payload, CALLERS_EACH));
-        println!("{sent} {last_us}");
-    }
+    serve(|key| runtime.block_on(round(&engine, &payload_of(key), CALLERS_EACH)));
 }
 
-async fn round(engine: &Engine, payload: &Bytes, callers: usize) -> (usize, u64) {
+async fn round(engine: &Engine, payload: &Bytes, callers: usize) -> [u64; 2] {
     let callers: Vec<_> = (0..callers)
         .map(|_| {
             let (engine, payload) = (engine.clone(), payload.clone());
@@ -205,13 +138,7 @@ async fn round(engine: &Engine, payload: &Bytes, callers: usize) -> (usize, u64)
         .collect();
     let mut sent = 0;
     for caller in callers {
-        sent += usize::from(caller.await.expect("a caller panicked"));
+        sent += u64::from(caller.await.expect("a caller panicked"));
     }
-    (sent, now_us())
-}
-
-/// The machine's clock, which all processes share.
-fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("a clock after 1970").as_micros() as u64
+    [sent, now_us()]
 }

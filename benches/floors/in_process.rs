@@ -1,5 +1,5 @@
-//! The paths that leave neither the process nor memory: a replay of what was
-//! answered lately, and fresh executions over `MemoryStore`.
+//! The paths within the process: a replay of a recent outcome from memory, and
+//! fresh executions over `MemoryStore`.
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::hint::black_box;
@@ -15,7 +15,7 @@ use crate::measure::{Measured, TASKS, in_turns, in_turns_with, throughput};
 use crate::steps::{self, Steps};
 use crate::world::{ANSWER, Answering, World, engine, payload, request, requests};
 
-/// Keys that were answered lately.
+/// Keys with a recent outcome.
 const RECENT: usize = 1024;
 
 pub fn replay(world: &World) -> Measured {
@@ -26,7 +26,7 @@ pub fn replay(world: &World) -> Measured {
             engine.execute(request(payload)).await.expect("an answer");
         }
     });
-    // The least that moka can be: no time to live, no weights, nothing hashed.
+    // The cheapest moka cache: no time to live, no weights, no hashing.
     let cache = Cache::builder().max_capacity(RECENT as u64 * 2);
     let cache = cache.build_with_hasher(BuildHasherDefault::<FirstBytes>::default());
     for payload in &*payloads {
@@ -70,7 +70,7 @@ pub fn replay(world: &World) -> Measured {
 pub fn fresh(world: &World) -> Measured {
     const KEYS: usize = 30_000;
     let through_engine = || {
-        // A new store each time, as the actors of the floor are gone each time.
+        // A new store for each round, as the baseline has new actors.
         let engine = world.block_on(engine(Answering::at_once(), MemoryStore::new(), |b| b));
         world.block_on(execute_new(&engine, KEYS))
     };
@@ -136,8 +136,7 @@ impl Hasher for FirstBytes {
     fn write_usize(&mut self, _: usize) {}
 }
 
-/// The least that an actor per key can be: it holds a payload, answers once and
-/// is gone.
+/// The least possible actor per key: it has a payload, answers once and stops.
 struct AskedOnce;
 
 struct Ask(RpcReplyPort<Bytes>);
@@ -161,7 +160,7 @@ impl Actor for AskedOnce {
         Ask(port): Ask,
         body: &mut Bytes,
     ) -> Result<(), ActorProcessingErr> {
-        // The caller may be gone; then nobody misses the answer.
+        // The caller might have left.
         let _ = port.send(body.clone());
         myself.stop(None);
         Ok(())

@@ -1,5 +1,5 @@
-//! Key derivation, beside the crates that do it in steps and beside hashing
-//! alone. All on one thread: nothing here waits.
+//! Key derivation, beside the crates that do the same in steps and beside reading and
+//! hashing alone. All on one thread: nothing here waits.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -20,7 +20,7 @@ pub fn large(_: &World) -> Measured {
     against_crates(&nested(), 40)
 }
 
-/// No tree, no order, no output: what nobody can avoid who has to read it all.
+/// The least possible work on the whole text: no tree, no order, no output.
 pub fn against_reading(_: &World) -> Measured {
     let payload = nested();
     let derive = || drop(black_box(derive(black_box(&payload))));
@@ -58,7 +58,7 @@ pub fn derive(payload: &Bytes) -> DataActionRequest {
     DataActionRequest::new(ACTION, payload.clone()).expect("a payload of ours")
 }
 
-/// The floor: what the usual crates do for the same key.
+/// The baseline: the usual crates for the same key.
 fn in_steps(payload: &[u8]) -> [u8; 32] {
     let value: serde_json::Value = serde_json::from_slice(payload).expect("JSON");
     let canonical = serde_json_canonicalizer::to_vec(&value).expect("a value");
@@ -83,7 +83,7 @@ pub fn nested() -> Bytes {
             5_001 + 2 * customer,
             1_003 + 2 * customer,
         )
-        .expect("a String takes everything");
+        .expect("writing to a String succeeds");
         for order in 0..4 {
             let comma = if order > 0 { "," } else { "" };
             write!(
@@ -92,7 +92,7 @@ pub fn nested() -> Bytes {
                 order + 1,
                 10 * order + 9,
             )
-            .expect("a String takes everything");
+            .expect("writing to a String succeeds");
         }
         text.push_str("]}");
         if text.len() > 49_500 {

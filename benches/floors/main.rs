@@ -1,48 +1,51 @@
-//! Each path of the engine beside its floor: what nobody can avoid who does the
-//! same job. Both sides of a row run in this process on this machine, in turns,
-//! so that the ratio between them means something on a noisy machine too; it
-//! judges nothing but ratios, and measures no limit, hold or time-out.
+//! Each path of the engine beside its baseline, which does the same job with the least
+//! possible work. Both sides of a row run in turns in this process, so that their ratio
+//! means something on a noisy machine, too. Only ratios are judged.
 //!
 //! ```text
-//! cargo bench --bench floors                    every row: about ten minutes
-//! cargo bench --bench floors -- key_small herd  these rows only
-//! cargo bench --bench floors -- --markdown      the last whole run as a table, without running
-//! cargo bench --bench floors -- --svg           the same as a bar chart
+//! cargo bench -p benches --bench floors                    every row: about fifteen minutes
+//! cargo bench -p benches --bench floors -- key_small herd  these rows only
+//! cargo bench -p benches --bench floors -- --markdown      writes the last whole run into benches/README.md
+//! cargo bench -p benches --bench floors -- --svg           writes it to benches/floors.svg as a bar chart
 //! ```
 //!
-//! Per row it prints `ratio <row> <value> goal <op> <goal>` with what stands
-//! behind the value in the line below, and at the end `floors: N of M met`. The
-//! same goes to `target/floors/floors.json` (of single rows to `partial.json`
-//! there). Rows that miss their goals are taken apart: `steps` says by what. It
-//! needs a `redis-server` 7.0 or later, which it starts itself on a free port;
-//! `FLOORS_PERCENT=5` shortens `growth` and `soak`, for trying out.
+//! For each row it prints `ratio <row> <value> goal <op> <goal>` and, below, the figures
+//! behind the value; at the end `floors: N of M met`. It writes the same to
+//! `target/floors/floors.json` (single rows: `partial.json`). It starts its own
+//! `redis-server`, 7.0 or later, on a free port. `FLOORS_PERCENT=5` shortens
+//! `memory_after_burst`, `growth` and `soak`, to try them.
 
 mod allocations;
-mod hand_written;
+mod baseline;
 mod herd;
 mod in_process;
 mod keys;
 mod measure;
 mod memory;
+mod over_file;
 mod over_redis;
+mod process;
 #[path = "../../tests/support/redis.rs"]
 #[allow(dead_code)]
 mod redis_server;
 mod report;
+mod several;
 mod steps;
+mod table;
 mod world;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use report::{Op, Row};
 use world::World;
 
 /// The rows, in the order of the table.
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 20] = [
     Row {
         name: "key_small",
         path: "`DataActionRequest::new` of a 60-byte payload",
-        floor: "serde_json, serde_json_canonicalizer, sha2",
+        baseline: "serde_json, serde_json_canonicalizer, sha2",
         op: Op::AtLeast,
         goal: 4.0,
         run: keys::small,
@@ -50,7 +53,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "key_large",
         path: "the same, 50 kB of nested objects",
-        floor: "the same",
+        baseline: "the same",
         op: Op::AtLeast,
         goal: 10.0,
         run: keys::large,
@@ -58,15 +61,15 @@ const ROWS: [Row; 16] = [
     Row {
         name: "key_vs_read",
         path: "the same, 50 kB",
-        floor: "serde_json reads it and keeps nothing, sha2 hashes it",
+        baseline: "serde_json reads it and keeps nothing, sha2 hashes it",
         op: Op::AtLeast,
         goal: 0.8,
         run: keys::against_reading,
     },
     Row {
         name: "replay_memory",
-        path: "request made and executed, answered lately; 64 tasks",
-        floor: "request made, `moka` get",
+        path: "request made and executed, recent outcome; 64 tasks",
+        baseline: "request made, `moka` get",
         op: Op::AtLeast,
         goal: 0.6,
         run: in_process::replay,
@@ -74,7 +77,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "replay_redis",
         path: "`execute` served by Redis; 64 tasks",
-        floor: "one `GET`, its JSON parsed",
+        baseline: "one `GET`, its JSON parsed",
         op: Op::AtLeast,
         goal: 0.6,
         run: over_redis::replay,
@@ -82,7 +85,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "replay_few_permits",
         path: "the same, 256 tasks, 50 permits",
-        floor: "the same",
+        baseline: "the same",
         op: Op::AtLeast,
         goal: 0.55,
         run: over_redis::replay_few_permits,
@@ -90,7 +93,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "fresh_redis_http",
         path: "new keys, Redis and HTTP; 64 tasks",
-        floor: "hand-written `SET NX GET`, POST, compare-and-set script",
+        baseline: "`SET NX GET`, POST, compare-and-set script",
         op: Op::AtLeast,
         goal: 0.9,
         run: over_redis::fresh_against_locked,
@@ -98,7 +101,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "fresh_vs_naive",
         path: "the same",
-        floor: "`GET`, `SET NX`, POST, `SET`",
+        baseline: "`GET`, `SET NX`, POST, `SET`",
         op: Op::AtLeast,
         goal: 0.95,
         run: over_redis::fresh_against_naive,
@@ -106,15 +109,47 @@ const ROWS: [Row; 16] = [
     Row {
         name: "fresh_memory",
         path: "`execute` of new keys, `MemoryStore`, answered at once; 64 tasks",
-        floor: "one ractor actor spawned per key and asked once",
+        baseline: "one ractor actor spawned per key and asked once",
         op: Op::AtLeast,
         goal: 0.6,
         run: in_process::fresh,
     },
     Row {
+        name: "replay_file",
+        path: "`execute` served by `FileStore`; 64 tasks",
+        baseline: "one redb read transaction by `spawn_blocking`, its JSON parsed",
+        op: Op::AtLeast,
+        goal: 0.7,
+        run: over_file::replay,
+    },
+    Row {
+        name: "fresh_file",
+        path: "new keys, `FileStore`, answered at once; 64 tasks",
+        baseline: "the same bytes written by redb, waiting writes in one synced transaction",
+        op: Op::AtLeast,
+        goal: 0.7,
+        run: over_file::fresh,
+    },
+    Row {
+        name: "cluster",
+        path: "new keys over a cluster of 3 primaries; 64 tasks",
+        baseline: "the engine over one server",
+        op: Op::AtLeast,
+        goal: 0.8,
+        run: several::cluster,
+    },
+    Row {
+        name: "scale",
+        path: "new keys, 8 engines in 8 processes over one Redis, by one engine",
+        baseline: "the same of bare clients: `SET NX GET`, compare-and-set script",
+        op: Op::AtLeast,
+        goal: 0.9,
+        run: several::scale,
+    },
+    Row {
         name: "herd",
         path: "10,000 callers of one key, upstream takes 50 ms: the last answer",
-        floor: "50 ms and waking 10,000 tasks from one `watch`",
+        baseline: "50 ms and waking 10,000 tasks from one `watch`",
         op: Op::AtMost,
         goal: 1.5,
         run: herd::in_one_process,
@@ -122,7 +157,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "herd_processes",
         path: "4 processes of 500 callers, one key, Redis: the last answer",
-        floor: "the last answer in the process that sent it",
+        baseline: "the last answer in the process that sent it",
         op: Op::AtMost,
         goal: 1.2,
         run: herd::in_four_processes,
@@ -130,7 +165,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "round_trips",
         path: "Redis commands per fresh execution, and per replay",
-        floor: "2, and 1",
+        baseline: "2, and 1",
         op: Op::Equals,
         goal: 1.0,
         run: over_redis::round_trips,
@@ -138,7 +173,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "memory_in_flight",
         path: "heap per key in flight, 100,000 keys",
-        floor: "one idle ractor actor and its payload",
+        baseline: "one idle ractor actor and its payload",
         op: Op::AtMost,
         goal: 1.5,
         run: memory::in_flight,
@@ -146,7 +181,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "memory_after_burst",
         path: "resident memory after 100,000 keys in flight at once and 30 s of quiet",
-        floor: "before them",
+        baseline: "before them",
         op: Op::AtMost,
         goal: 1.2,
         run: memory::after_burst,
@@ -154,7 +189,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "growth",
         path: "fresh executions with 1,000,000 recorded keys",
-        floor: "with 10,000",
+        baseline: "with 10,000",
         op: Op::AtLeast,
         goal: 0.9,
         run: memory::growth,
@@ -162,7 +197,7 @@ const ROWS: [Row; 16] = [
     Row {
         name: "soak",
         path: "resident memory after 2,000,000 executions",
-        floor: "after 200,000",
+        baseline: "after 200,000",
         op: Op::AtMost,
         goal: 1.1,
         run: memory::soak,
@@ -170,7 +205,7 @@ const ROWS: [Row; 16] = [
 ];
 
 fn main() -> ExitCode {
-    // Cargo adds `--bench`; it says nothing.
+    // Cargo adds `--bench`.
     let words: Vec<String> = std::env::args()
         .skip(1)
         .filter(|w| w != "--bench")
@@ -178,10 +213,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["--child", "herd", args @ ..] => herd::child(args),
+        ["--child", "scale", args @ ..] => several::scale_child(args),
         ["--child", "soak", args @ ..] => memory::soak_child(args),
         ["--child", "burst", args @ ..] => memory::burst_child(args),
-        ["--markdown"] => report::markdown(),
-        ["--svg"] => report::svg(),
+        ["--markdown"] => table::markdown(),
+        ["--svg"] => table::svg(),
         names => return run(names),
     }
     ExitCode::SUCCESS
@@ -198,11 +234,12 @@ fn run(names: &[&str]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let wanted = |name: &str| names.is_empty() || names.contains(&name);
-    let world = World::new();
+    let (begun, world) = (Instant::now(), World::new());
     let mut results = Vec::new();
     for row in ROWS.iter().filter(|row| wanted(row.name)) {
+        let begun = Instant::now();
         let measured = (row.run)(&world);
-        report::print(row, &measured);
+        report::print(row, &measured, begun.elapsed().as_secs_f64());
         results.push((row, measured));
     }
     let counts = if wanted("allocations") {
@@ -210,6 +247,7 @@ fn run(names: &[&str]) -> ExitCode {
     } else {
         Vec::new()
     };
-    report::finish(&results, &counts, names.is_empty());
+    let seconds = begun.elapsed().as_secs_f64();
+    report::finish(&results, &counts, seconds, names.is_empty());
     ExitCode::SUCCESS
 }

@@ -1,5 +1,4 @@
-//! How two sides are compared: in turns, several rounds, medians. It knows
-//! neither engine nor floors.
+//! How two sides are compared: in turns, in several rounds, by medians.
 
 use std::future::Future;
 use std::ops::Range;
@@ -11,22 +10,22 @@ pub const TASKS: usize = 64;
 /// What a row gives.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Engine by floor.
+    /// Engine divided by baseline.
     pub value: f64,
     /// The medians of both sides.
     pub engine: f64,
-    pub floor: f64,
+    pub baseline: f64,
     pub unit: &'static str,
     pub rounds: usize,
     /// The middle half of the rounds' ratios lies between these.
     pub quartiles: [f64; 2],
-    /// Other ways to do the engine's job, each by the floor.
+    /// Other ways to do the engine's job, each divided by the baseline.
     pub others: Vec<(&'static str, f64)>,
-    /// What the numbers alone do not tell.
+    /// For the reader of the numbers.
     pub note: String,
 }
 
-/// A way to do a row's job: the engine, its floor, or one that takes it apart.
+/// A way to do a row's job: the engine, its baseline, or a part of the engine.
 pub struct Side<'a> {
     pub name: &'static str,
     pub run: Box<dyn FnMut() -> f64 + 'a>,
@@ -34,12 +33,12 @@ pub struct Side<'a> {
 
 impl Measured {
     /// Of a single look at both sides: counts, or memory.
-    pub fn once(engine: f64, floor: f64, unit: &'static str) -> Self {
-        let value = engine / floor;
+    pub fn once(engine: f64, baseline: f64, unit: &'static str) -> Self {
+        let value = engine / baseline;
         Self {
             value,
             engine,
-            floor,
+            baseline,
             unit,
             rounds: 1,
             quartiles: [value; 2],
@@ -61,22 +60,22 @@ pub fn in_turns(
     rounds: usize,
     unit: &'static str,
     engine: impl FnMut() -> f64,
-    floor: impl FnMut() -> f64,
+    baseline: impl FnMut() -> f64,
 ) -> Measured {
-    in_turns_with(rounds, unit, engine, floor, Vec::new())
+    in_turns_with(rounds, unit, engine, baseline, Vec::new())
 }
 
 /// Measures all sides in turns; the first round only warms up, and each round
 /// begins with another side. The value is the median of the rounds' ratios:
 /// what slows the machine down for a while hits all sides of a round.
 ///
-/// `FLOORS_SIDE`, `engine` or `floor` or another side's name, runs that one
-/// alone, for a profiler.
+/// `FLOORS_SIDE` (`engine`, `baseline` or another side's name) runs that side alone,
+/// for a profiler.
 pub fn in_turns_with(
     rounds: usize,
     unit: &'static str,
     engine: impl FnMut() -> f64,
-    floor: impl FnMut() -> f64,
+    baseline: impl FnMut() -> f64,
     others: Vec<Side<'_>>,
 ) -> Measured {
     let wanted = std::env::var("FLOORS_SIDE").unwrap_or_default();
@@ -86,8 +85,8 @@ pub fn in_turns_with(
             run: Box::new(engine),
         },
         Side {
-            name: "floor",
-            run: Box::new(floor),
+            name: "baseline",
+            run: Box::new(baseline),
         },
     ];
     sides.extend(others);
@@ -114,13 +113,13 @@ pub fn in_turns_with(
     }
 }
 
-/// What pairs of engine and floor, one per round, amount to.
+/// The medians of pairs of engine and baseline, one per round.
 pub fn of_pairs(pairs: &[(f64, f64)], unit: &'static str) -> Measured {
-    let ratios = sorted(pairs.iter().map(|(engine, floor)| engine / floor));
+    let ratios = sorted(pairs.iter().map(|(engine, baseline)| engine / baseline));
     Measured {
         value: at(&ratios, 0.5),
         engine: at(&sorted(pairs.iter().map(|pair| pair.0)), 0.5),
-        floor: at(&sorted(pairs.iter().map(|pair| pair.1)), 0.5),
+        baseline: at(&sorted(pairs.iter().map(|pair| pair.1)), 0.5),
         unit,
         rounds: pairs.len(),
         quartiles: [at(&ratios, 0.25), at(&ratios, 0.75)],

@@ -1,5 +1,5 @@
-//! What the engine holds: per key in flight, with a million records behind it,
-//! and after two million executions. Linux only: `soak` reads
+//! The engine's memory: per key in flight, after a burst, with a million records, and
+//! after two million executions. Linux only: resident memory is read from
 //! `/proc/self/status`.
 
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::world::{Answering, World, engine, payload, request};
 
 pub fn in_flight(_: &World) -> Measured {
     const KEYS: usize = 100_000;
-    // Of its own: it is left with as many keys that are held.
+    // A server for this row only: its keys stay locked.
     let server = RedisServer::start();
     let url = server.url();
     let engine = on_one_thread(move || executions(&url, KEYS));
-    let floor = on_one_thread(|| actors(KEYS));
-    Measured::once(engine / KEYS as f64, floor / KEYS as f64, "bytes")
+    let baseline = on_one_thread(|| actors(KEYS));
+    Measured::once(engine / KEYS as f64, baseline / KEYS as f64, "bytes")
 }
 
 /// Allocations are counted per thread, so each side gets one thread for all.
@@ -37,9 +37,8 @@ fn on_one_thread(work: impl FnOnce() -> f64 + Send + 'static) -> f64 {
         .expect("a side of the row panicked")
 }
 
-/// The heap of `keys` executions that wait for the upstream. Their callers have
-/// given up: what a caller's own task takes is not the engine's. The records are
-/// in Redis, outside of this process.
+/// The heap of `keys` executions that wait for the upstream. Their callers have left:
+/// a caller's own task is not the engine's memory. The records are in Redis.
 fn executions(url: &str, keys: usize) -> f64 {
     let runtime = one_thread();
     let engine = runtime.block_on(async {
@@ -91,8 +90,7 @@ fn actors(keys: usize) -> f64 {
                 let (actor, _) = Actor::spawn(None, Idle, payload()).await.expect("an actor");
                 actors.push(actor);
             }
-            // An actor takes its whole room when its task has run for the first
-            // time, and waits for a message.
+            // An actor has its full size once its task has run and waits for a message.
             let is_idle = |actor: &ActorRef<_>| actor.get_status() == ActorStatus::Running;
             while !actors.iter().all(is_idle) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -137,13 +135,13 @@ impl Actor for Idle {
     }
 }
 
-/// The engine's own tables and `MemoryStore`: what grows in this process.
+/// Grows the engine's own tables and `MemoryStore`.
 pub fn growth(world: &World) -> Measured {
     const KEYS: usize = 20_000;
     let engine_with = |records: usize| {
         world.block_on(async {
             let engine = engine(Answering::at_once(), MemoryStore::new(), |b| b).await;
-            // Requests are made in portions, so that they are not what grows.
+            // Requests are made in portions, so that they do not grow, too.
             for _ in 0..records / 10_000 {
                 execute_new(&engine, 10_000).await;
             }
@@ -162,9 +160,9 @@ pub fn growth(world: &World) -> Measured {
     )
 }
 
-/// In a process of its own, which nothing but these executions has used.
+/// In a separate process, which does nothing but these executions.
 pub fn soak(_: &World) -> Measured {
-    // Of its own: the process begins with the same keys as this one did.
+    // A new server: the child begins with the same keys as this process did.
     let server = RedisServer::start();
     let (few, many) = (scaled(200_000), scaled(2_000_000));
     let (few_of, many_of) = (few.to_string(), many.to_string());
@@ -174,7 +172,7 @@ pub fn soak(_: &World) -> Measured {
     ))
 }
 
-/// Two numbers that this binary says, started again.
+/// Two numbers that a child process of this binary prints.
 fn child(args: &[&str]) -> [f64; 2] {
     let this = std::env::current_exe().expect("this binary");
     let output = std::process::Command::new(this)
@@ -191,7 +189,7 @@ fn child(args: &[&str]) -> [f64; 2] {
     std::array::from_fn(|_| numbers.next().expect("two numbers"))
 }
 
-/// Resident memory of a process of its own, before and after.
+/// Resident memory of a child process, before and after.
 pub fn after_burst(_: &World) -> Measured {
     let server = RedisServer::start();
     let keys = scaled(100_000);
@@ -224,7 +222,7 @@ pub fn burst_child(args: &[&str]) {
                 .recent(0, Duration::from_secs(60))
         })
         .await;
-        // What an engine needs that is in use.
+        // An engine that has been in use.
         execute_new(&engine, WARM).await;
         quiet(&engine).await;
         println!("{}", resident_kib());
@@ -244,7 +242,7 @@ pub fn burst_child(args: &[&str]) {
     });
 }
 
-/// Nothing is under way, and has not been for 30 s.
+/// Waits until nothing is in flight, and for 30 s more.
 async fn quiet(engine: &Engine) {
     while engine.stats().executions > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -283,7 +281,7 @@ pub fn soak_child(args: &[&str]) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let store = RedisStore::connect(url).await.expect("a server");
-        // Short-lived records: it is not Redis's memory that is measured.
+        // Short-lived records, to keep Redis small.
         let engine = engine(Answering::at_once(), store, |builder| {
             builder.result_ttl(Duration::from_secs(120))
         })

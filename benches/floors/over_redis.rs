@@ -1,5 +1,5 @@
-//! The paths over a real Redis, and those over HTTP besides: replays, fresh
-//! executions, and how many commands they cost.
+//! The paths over a real Redis, with and without HTTP: replays, fresh executions, and
+//! how many commands they send.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -9,16 +9,13 @@ use std::time::Duration;
 use genesys_once::{
     DataActionRequest, Engine, EngineBuilder, GenesysCloud, IdempotencyKey, Served,
 };
-use redis::aio::MultiplexedConnection;
-use redis::cmd;
 
-use crate::hand_written::{self, ByHand, StoredBody};
+use crate::baseline::{self, Baseline};
 use crate::measure::{Measured, Side, TASKS, in_turns_with, throughput, throughput_of};
 use crate::steps::{self, Steps};
-use crate::world::{ANSWER, Answering, World, engine, payload, request, requests};
+use crate::world::{Answering, World, engine, payload, request, requests};
 
-/// Keys that are recorded for each task: nobody joins another task's replay, or
-/// its own last one before that is settled.
+/// Recorded keys for each task: no task joins the replay of another one.
 pub const OWN_KEYS: usize = 16;
 
 pub fn replay(world: &World) -> Measured {
@@ -47,7 +44,7 @@ pub fn replay(world: &World) -> Measured {
     )
 }
 
-/// With more callers than permits, as an engine has them by default.
+/// With more callers than the default number of permits.
 pub fn replay_few_permits(world: &World) -> Measured {
     let engine = Engine::builder(Answering::at_once());
     replay_by(world, 256, 25_600, engine, Vec::new())
@@ -56,44 +53,31 @@ pub fn replay_few_permits(world: &World) -> Measured {
 fn replay_by(
     world: &World,
     tasks: usize,
-    replays: usize,
+    count: usize,
     engine: EngineBuilder,
     others: Vec<Side<'_>>,
 ) -> Measured {
     let requests = requests(tasks * OWN_KEYS);
-    let (engine, floor, names) = world.block_on(async {
+    let (engine, redis, names) = world.block_on(async {
         let store = world.redis_store().await;
         let engine = engine.store(store).recent(0, Duration::from_secs(60));
         let engine = engine.start().await.expect("possible settings");
-        let mut floor = world.redis_connection().await;
+        let mut redis = world.redis_connection().await;
         let mut names = Vec::new();
         for request in &*requests {
             engine.execute(request.clone()).await.expect("an answer");
-            let name = format!("by-hand:{}", IdempotencyKey::of(request));
-            hand_written::record(&mut floor, &name, ANSWER).await;
+            let name = format!("baseline:{}", IdempotencyKey::of(request));
+            baseline::record(&mut redis, &name).await;
             names.push(name);
         }
-        (engine, floor, Arc::<[String]>::from(names))
+        (engine, redis, Arc::<[String]>::from(names))
     });
-    let through_engine = || {
-        throughput_of(tasks, replays, |numbers| {
-            let (engine, requests) = (engine.clone(), requests.clone());
-            async move {
-                for key in own_keys(numbers) {
-                    let reply = engine.execute(requests[key].clone()).await;
-                    let reply = reply.expect("an answer");
-                    assert_eq!(reply.served(), Served::Store);
-                    black_box(reply);
-                }
-            }
-        })
-    };
     let through_get = || {
-        throughput_of(tasks, replays, |numbers| {
-            let (mut floor, names) = (floor.clone(), names.clone());
+        throughput_of(tasks, count, |numbers| {
+            let (mut redis, names) = (redis.clone(), names.clone());
             async move {
                 for key in own_keys(numbers) {
-                    black_box(get(&mut floor, &names[key]).await);
+                    black_box(baseline::replay(&mut redis, &names[key]).await);
                 }
             }
         })
@@ -101,18 +85,31 @@ fn replay_by(
     in_turns_with(
         11,
         "a second",
-        || world.block_on(through_engine()),
+        || world.block_on(replays(tasks, count, &engine, &requests)),
         || world.block_on(through_get()),
         others,
     )
 }
 
-/// The least that a replay can be.
-pub async fn get(connection: &mut MultiplexedConnection, name: &str) -> StoredBody {
-    let mut get = cmd("GET");
-    get.arg(name);
-    let json: Vec<u8> = get.query_async(connection).await.expect("a record");
-    StoredBody::read(&json)
+/// Replays from the engine's store per second.
+pub async fn replays(
+    tasks: usize,
+    count: usize,
+    engine: &Engine,
+    requests: &Arc<[DataActionRequest]>,
+) -> f64 {
+    throughput_of(tasks, count, |numbers| {
+        let (engine, requests) = (engine.clone(), requests.clone());
+        async move {
+            for key in own_keys(numbers) {
+                let reply = engine.execute(requests[key].clone()).await;
+                let reply = reply.expect("an answer");
+                assert_eq!(reply.served(), Served::Store);
+                black_box(reply);
+            }
+        }
+    })
+    .await
 }
 
 /// The keys of a task's calls, in turn.
@@ -127,34 +124,34 @@ fn own_key(n: usize, share: usize) -> usize {
 }
 
 pub fn fresh_against_locked(world: &World) -> Measured {
-    let script = Arc::new(hand_written::script());
-    fresh(world, move |mut by_hand, payloads| {
+    let script = Arc::new(baseline::script());
+    fresh(world, move |mut baseline, payloads| {
         let script = script.clone();
         async move {
             for _ in 0..payloads {
-                by_hand.locked(&request(&payload()), &script).await;
+                baseline.locked(&request(&payload()), &script).await;
             }
         }
     })
 }
 
 pub fn fresh_against_naive(world: &World) -> Measured {
-    fresh(world, |mut by_hand, payloads| async move {
+    fresh(world, |mut baseline, payloads| async move {
         for _ in 0..payloads {
-            by_hand.naive(&request(&payload())).await;
+            baseline.naive(&request(&payload())).await;
         }
     })
 }
 
-/// The engine beside something written by hand: both make each request anew and
-/// post it to the same platform.
+/// The engine beside a baseline: both make each request and post it to the same
+/// platform.
 fn fresh<F, Fut>(world: &World, work: F) -> Measured
 where
-    F: Fn(ByHand, usize) -> Fut,
+    F: Fn(Baseline, usize) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
     const KEYS: usize = 6_400;
-    let (engine, by_hand) = (over_http(world), world.block_on(ByHand::new(world)));
+    let (engine, baseline) = (over_http(world), world.block_on(Baseline::new(world)));
     let through_engine = || {
         throughput(KEYS, |numbers| {
             let engine = engine.clone();
@@ -172,17 +169,17 @@ where
     let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
     let steps = world.block_on(async { Steps::new(world.redis_store().await, upstream).await });
     let through_steps = |by| world.block_on(steps.throughput(KEYS, by, |_| request(&payload())));
-    let through_hand = || throughput(KEYS, |numbers| work(by_hand.clone(), numbers.len()));
+    let through_baseline = || throughput(KEYS, |numbers| work(baseline.clone(), numbers.len()));
     in_turns_with(
         11,
         "a second",
         || world.block_on(through_engine()),
-        || world.block_on(through_hand()),
+        || world.block_on(through_baseline()),
         steps::as_others(through_steps),
     )
 }
 
-/// An engine over Redis and HTTP whose token is at hand.
+/// An engine over Redis and HTTP that has its token.
 pub fn over_http(world: &World) -> Engine {
     let platform = world.platform();
     let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
@@ -214,19 +211,19 @@ pub fn round_trips(world: &World) -> Measured {
         });
         sent(&world.redis().calls()) as f64 / KEYS as f64
     };
-    // The scripts are known to the server before anything is counted.
+    // The server has the scripts before anything is counted.
     per_key(crate::world::requests(TASKS), Served::Upstream);
     let fresh = per_key(requests.clone(), Served::Upstream);
     let replay = per_key(requests, Served::Store);
-    // The worse of the two: 1 where both are what they should be.
+    // The worse of the two.
     let value = f64::max(fresh / 2.0, replay);
-    let measured = Measured::once(value, 1.0, "of the commands promised");
+    let measured = Measured::once(value, 1.0, "of the promised commands");
     measured.with_note(format!("{fresh} per fresh execution, {replay} per replay"))
 }
 
-/// Commands that came from clients. The server counts those within scripts as
-/// well: each script that writes does so with one `GETRANGE`, one `SET` and one
-/// `PUBLISH`, and `PUBLISH` is sent by nobody else.
+/// Commands of clients. The server counts those of scripts as well: each script that
+/// writes sends one `GETRANGE`, one `SET` and one `PUBLISH`, and nothing else sends a
+/// `PUBLISH`.
 fn sent(calls: &[(String, u64)]) -> u64 {
     let published = calls
         .iter()

@@ -1,9 +1,8 @@
 //! An execution's steps without the engine around them: the typestates over the
 //! same store and upstream, driven by the caller's task, by one actor per key, or
 //! by one actor per key under a supervisor. No coalescing, admission, deadline,
-//! breaker, metrics or memory. They take the rows apart that miss their goals: who
-//! executes by these steps cannot be faster than the first, and who does it as the
-//! crate promises, in actors that a supervisor spawns, than the last.
+//! breaker, metrics or memory. The rows use them to show which part of the engine
+//! costs what.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::measure::{Side, throughput};
 
-/// What the steps are taken with; a clone shares all of it.
+/// What the steps need; a clone shares all of it.
 #[derive(Clone)]
 pub struct Steps(Arc<Means>);
 
@@ -28,15 +27,15 @@ struct Means {
     supervisor: ActorRef<Job>,
 }
 
-/// Who takes them.
+/// What runs the steps.
 #[derive(Clone, Copy)]
 pub enum Driver {
     Caller,
     ActorPerKey,
-    /// Spawned by the caller and linked to a supervisor, which is told of its
-    /// start and of its end.
+    /// Spawned by the caller and linked to a supervisor, which receives an event
+    /// for its start and one for its end.
     LinkedActorPerKey,
-    /// Spawned by that supervisor, which is asked to.
+    /// Spawned by that supervisor, at the caller's message.
     SupervisedActorPerKey,
 }
 
@@ -58,7 +57,7 @@ pub fn as_others<'a>(run: impl Fn(Driver) -> f64 + Clone + 'a) -> Vec<Side<'a>> 
 }
 
 impl Steps {
-    /// With a token at hand, where the upstream wants one.
+    /// With a token, if the upstream needs one.
     pub async fn new(store: impl Store, upstream: impl Upstream) -> Self {
         let token = match upstream.token_source() {
             Some(source) => Some(source.fetch().await.expect("a token")),
@@ -75,7 +74,7 @@ impl Steps {
         }))
     }
 
-    /// All steps of one key that nobody else holds, by the caller's task.
+    /// All steps of one key that is free, by the caller's task.
     pub async fn take(&self, request: DataActionRequest) -> Reply {
         let Means {
             store,
@@ -89,7 +88,7 @@ impl Steps {
         let locked = match hashed.lock(&**store, terms).await.expect("a store") {
             Lock::Locked(locked) => locked,
             Lock::Cached(cached) => return cached.into_reply(),
-            other => panic!("somebody else has the key: {other:?}"),
+            other => panic!("the key has another holder: {other:?}"),
         };
         let attempt = locked.execute(&**store, &**upstream, token.as_ref()).await;
         let executed = match attempt.expect("a live lease") {
@@ -146,7 +145,7 @@ impl Steps {
     }
 }
 
-/// The least that a supervisor can be: it spawns, and heeds no event.
+/// The least possible supervisor: it spawns, and ignores every event.
 struct Supervisor;
 
 #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
@@ -165,7 +164,6 @@ impl Actor for Supervisor {
         job: Job,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        // Boxed, as the engine does: it is large.
         Box::pin(Actor::spawn_linked(None, OneKey, job, myself.get_cell())).await?;
         Ok(())
     }
@@ -197,7 +195,7 @@ struct Job {
 #[cfg(feature = "ractor-cluster")]
 impl ractor::Message for Job {}
 
-/// Nobody tells it anything.
+/// It receives no messages.
 enum Nothing {}
 
 #[cfg(feature = "ractor-cluster")]
@@ -228,9 +226,9 @@ impl Actor for OneKey {
             answer,
         }) = job.take()
         {
-            // Boxed, as the engine does: ractor keeps a hook's future twice.
+            // Boxed, as in the engine: ractor keeps a hook's future twice.
             let reply = Box::pin(async move { steps.take(request).await }).await;
-            // The caller may be gone; then nobody misses the answer.
+            // The caller might have left.
             let _ = answer.send(reply);
         }
         myself.stop(None);

@@ -1,5 +1,5 @@
-//! What the rows run in: one runtime, one `redis-server`, one simulated
-//! platform, payloads and engines. It measures nothing.
+//! What the rows share: one runtime, one `redis-server`, one simulated platform,
+//! payloads and engines. It measures nothing.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,9 @@ use genesys_once::{
     RedisStore, SendError, Store, Upstream,
 };
 use http::{HeaderMap, StatusCode};
+use redis::IntoConnectionInfo as _;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
 use tokio::runtime::Runtime;
 
 use crate::measure::TASKS;
@@ -21,7 +24,7 @@ use crate::redis_server::RedisServer;
 /// The action of all requests.
 pub const ACTION: &str = "custom_-_0f6e7a1c-1c7d-4d0e-9a52-2f1f0a4a0b0c";
 
-/// What all upstreams of a row's engine answer, and what floors record.
+/// What all upstreams of a row's engine answer, and what baselines record.
 pub const ANSWER: &str =
     r#"{"refund":"R-100042","status":"booked","amount":19.9,"currency":"EUR"}"#;
 
@@ -59,16 +62,9 @@ impl World {
         store.expect("a server that was just started")
     }
 
-    /// A connection for a floor, of the same kind as the engine's: one for all
-    /// tasks, without Nagle's delay.
-    pub async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
-        use redis::IntoConnectionInfo as _;
-        let url = self.redis().url();
-        let info = url.into_connection_info().expect("a URL of ours");
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let client = redis::Client::open(info.set_tcp_settings(tcp)).expect("a URL of ours");
-        let connection = client.get_multiplexed_async_connection().await;
-        connection.expect("a server that was just started")
+    /// A baseline's connection to it.
+    pub async fn redis_connection(&self) -> MultiplexedConnection {
+        redis_connection(&self.redis().url()).await
     }
 
     /// The platform that all rows over HTTP share.
@@ -78,7 +74,17 @@ impl World {
     }
 }
 
-/// An engine with room for all tasks of a row: no permit is ever waited for.
+/// A baseline's connection, of the same kind as the engine's: one for all tasks,
+/// without Nagle's delay.
+pub async fn redis_connection(url: &str) -> MultiplexedConnection {
+    let info = url.into_connection_info().expect("a URL of ours");
+    let tcp = TcpSettings::default().set_nodelay(true);
+    let client = redis::Client::open(info.set_tcp_settings(tcp)).expect("a URL of ours");
+    let connection = client.get_multiplexed_async_connection().await;
+    connection.expect("a server that was just started")
+}
+
+/// An engine with a permit for every task of a row.
 pub async fn engine(
     upstream: impl Upstream,
     store: impl Store,
@@ -130,8 +136,8 @@ impl Upstream for Answering {
     }
 }
 
-/// A payload of 60 bytes that nobody else has: written as programs write it,
-/// with members out of order and a price with two decimals.
+/// A new payload of 60 bytes, as programs write it: members out of order and a
+/// price with two decimals.
 pub fn payload() -> Bytes {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let order = NEXT.fetch_add(1, Ordering::Relaxed);

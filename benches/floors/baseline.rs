@@ -1,6 +1,6 @@
-//! Executing once over Redis as somebody writes it by hand, without actors,
-//! coalescing, renewal or waiting: the floors of the fresh rows. Each takes the
-//! shortest way that its order of commands allows.
+//! Executing once over Redis without this crate: no actors, coalescing, lease
+//! extension or waiting. The baseline of the rows over Redis: each function takes
+//! the shortest way that its order of commands allows.
 
 use std::hint::black_box;
 
@@ -10,44 +10,57 @@ use redis::{Script, cmd};
 use reqwest::header::{CONTENT_TYPE, HeaderName};
 use serde::{Deserialize, Serialize};
 
-use crate::world::{ACTION, World};
+use crate::world::{ACTION, ANSWER, World};
 
 /// Writes the outcome where the lease is still there.
 const COMPARE_AND_SET: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
      redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1 end return 0";
 
 const LEASE_MS: u64 = 30_000;
-const KEPT_MS: u64 = 24 * 3600 * 1000;
+const RESULT_MS: u64 = 24 * 3600 * 1000;
 
-/// What a hand-written record holds of an answer.
+/// What the baseline records of an answer.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct StoredBody {
+pub struct Record {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
 }
 
-impl StoredBody {
+impl Record {
+    /// An answer with the headers that the platform sends.
+    pub fn of(body: &str) -> Self {
+        let headers = [
+            ("content-type", "application/json"),
+            ("inin-correlation-id", "c-1"),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            status: 200,
+            headers: headers.into(),
+            body: body.to_owned(),
+        }
+    }
+
     pub fn read(json: &[u8]) -> Self {
         serde_json::from_slice(json).expect("what was written")
     }
 
-    fn write(&self) -> Vec<u8> {
+    pub fn write(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings and a number")
     }
 }
 
-/// One service that executes once by hand; a clone shares connection, client
-/// and token.
+/// One service; a clone shares connection, client and token.
 #[derive(Clone)]
-pub struct ByHand {
+pub struct Baseline {
     redis: MultiplexedConnection,
     http: reqwest::Client,
     url: String,
     token: String,
 }
 
-impl ByHand {
+impl Baseline {
     pub async fn new(world: &World) -> Self {
         let platform = world.platform();
         // As the engine's client, which must not repeat or follow anything.
@@ -73,23 +86,11 @@ impl ByHand {
     /// `SET NX GET`, POST, compare-and-set script.
     pub async fn locked(&mut self, request: &DataActionRequest, script: &Script) {
         let key = IdempotencyKey::of(request).to_string();
-        let name = format!("by-hand:{key}");
-        let lease = format!("lease {:032x}", fastrand::u128(..));
-        let mut set = cmd("SET");
-        set.arg(&name)
-            .arg(&lease)
-            .arg("NX")
-            .arg("GET")
-            .arg("PX")
-            .arg(LEASE_MS);
-        let before: Option<Vec<u8>> = set.query_async(&mut self.redis).await.expect("a reply");
-        assert!(before.is_none(), "a new key");
-        let kept = self.post(request, &key).await;
-        let mut call = script.key(&name);
-        call.arg(&lease).arg(kept.write()).arg(KEPT_MS);
-        let written: bool = call.invoke_async(&mut self.redis).await.expect("a reply");
-        assert!(written);
-        black_box(kept);
+        let name = format!("baseline:{key}");
+        let lease = acquire(&mut self.redis, &name).await;
+        let record = self.post(request, &key).await;
+        complete(&mut self.redis, script, &name, &lease, &record).await;
+        black_box(record);
     }
 
     /// `GET`, `SET NX`, POST, `SET`: the order that most write first, although a
@@ -112,14 +113,14 @@ impl ByHand {
             .arg(LEASE_MS);
         let locked: bool = set.query_async(redis).await.expect("a reply");
         assert!(locked);
-        let kept = self.post(request, &key).await;
+        let record = self.post(request, &key).await;
         let mut set = cmd("SET");
-        set.arg(&name).arg(kept.write()).arg("PX").arg(KEPT_MS);
+        set.arg(&name).arg(record.write()).arg("PX").arg(RESULT_MS);
         let () = set.query_async(&mut self.redis).await.expect("a reply");
-        black_box(kept);
+        black_box(record);
     }
 
-    async fn post(&self, request: &DataActionRequest, key: &str) -> StoredBody {
+    async fn post(&self, request: &DataActionRequest, key: &str) -> Record {
         let response = self
             .http
             .post(&self.url)
@@ -138,7 +139,7 @@ impl ByHand {
                 value.to_str().expect("readable").to_owned(),
             )
         });
-        StoredBody {
+        Record {
             status: response.status().as_u16(),
             headers: headers.collect(),
             body: response.text().await.expect("a whole body"),
@@ -150,21 +151,56 @@ pub fn script() -> Script {
     Script::new(COMPARE_AND_SET)
 }
 
-/// Records an answer as it stands after `locked`, for the floor of a replay.
-pub async fn record(redis: &mut MultiplexedConnection, name: &str, body: &str) {
-    let headers = [
-        ("content-type", "application/json"),
-        ("inin-correlation-id", "c-1"),
-    ];
-    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let kept = StoredBody {
-        status: 200,
-        headers: headers.into(),
-        body: body.to_owned(),
-    };
+/// Acquires a new key and returns the lease.
+async fn acquire(redis: &mut MultiplexedConnection, name: &str) -> String {
+    let lease = format!("lease {:032x}", fastrand::u128(..));
     let mut set = cmd("SET");
-    set.arg(name).arg(kept.write()).arg("PX").arg(KEPT_MS);
+    set.arg(name).arg(&lease).arg("NX").arg("GET");
+    set.arg("PX").arg(LEASE_MS);
+    let before: Option<Vec<u8>> = set.query_async(redis).await.expect("a reply");
+    assert!(before.is_none(), "a new key");
+    lease
+}
+
+/// Writes the outcome, if the lease is still there.
+async fn complete(
+    redis: &mut MultiplexedConnection,
+    script: &Script,
+    name: &str,
+    lease: &str,
+    record: &Record,
+) {
+    let mut call = script.key(name);
+    call.arg(lease).arg(record.write()).arg(RESULT_MS);
+    let written: bool = call.invoke_async(redis).await.expect("a reply");
+    assert!(written);
+}
+
+/// `SET NX GET` and the script, without a call between them.
+pub async fn locked_without_call(
+    redis: &mut MultiplexedConnection,
+    request: &DataActionRequest,
+    script: &Script,
+) {
+    let name = format!("baseline:{}", IdempotencyKey::of(request));
+    let lease = acquire(redis, &name).await;
+    complete(redis, script, &name, &lease, &Record::of(ANSWER)).await;
+}
+
+/// Records an answer as `locked` does, for the baseline of a replay.
+pub async fn record(redis: &mut MultiplexedConnection, name: &str) {
+    let mut set = cmd("SET");
+    set.arg(name).arg(Record::of(ANSWER).write());
+    set.arg("PX").arg(RESULT_MS);
     let () = set.query_async(redis).await.expect("a reply");
+}
+
+/// The least that a replay can be: `GET`, and its JSON parsed.
+pub async fn replay(redis: &mut MultiplexedConnection, name: &str) -> Record {
+    let mut get = cmd("GET");
+    get.arg(name);
+    let json: Vec<u8> = get.query_async(redis).await.expect("a record");
+    Record::read(&json)
 }
 
 async fn token(http: &reqwest::Client, base: &str, id: &str, secret: &str) -> String {
