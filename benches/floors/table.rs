@@ -119,12 +119,13 @@ fn parts(run: &Value, out: &mut String) {
     }
 }
 
-/// Each value as a share of its goal, or the goal as a share of the value if less is
-/// better: a bar that reaches the line has met its goal.
+/// One bar for each row: the ratio, or its inverse if less is better, so that a longer
+/// bar is always better. One line is the baseline, and each bar has a mark at its goal.
 fn picture(run: &Value) -> String {
     const LINE: usize = 24;
     const NAMES: usize = 170;
-    const GOAL: f64 = 300.0;
+    const ONE: f64 = 250.0;
+    const MAX: f64 = 1.8;
     let rows = rows(run);
     let height = LINE * (rows.len() + 2);
     let mut out = String::new();
@@ -138,15 +139,18 @@ fn picture(run: &Value) -> String {
     );
     for (place, row) in rows.iter().enumerate() {
         let (value, goal) = (number(row, "value"), number(row, "goal"));
-        let share = match sign(row) {
-            "≤" => goal / value,
-            _ => value / goal,
+        let length = |ratio: f64| {
+            let better = match sign(row) {
+                "≤" => 1.0 / ratio,
+                _ => ratio,
+            };
+            ONE * better.clamp(0.0, MAX)
         };
         let colour = match row["met"] == true {
             true => "#4c9f70",
             false => "#d1495b",
         };
-        let width = GOAL * share.clamp(0.0, 1.5);
+        let (width, mark) = (length(value), NAMES as f64 + length(goal));
         let (top, base) = (LINE * (place + 1), LINE * (place + 1) + 13);
         let (name, sign) = (text(row, "row"), sign(row));
         line(
@@ -154,19 +158,21 @@ fn picture(run: &Value) -> String {
             format_args!(
                 "<text x=\"{}\" y=\"{base}\" text-anchor=\"end\">{name}</text>\n\
                  <rect x=\"{NAMES}\" y=\"{top}\" width=\"{width:.0}\" height=\"16\" fill=\"{colour}\"/>\n\
-                 <text x=\"{:.0}\" y=\"{base}\">{value:.2} ({sign} {goal})</text>",
+                 <rect x=\"{mark:.0}\" y=\"{top}\" width=\"2\" height=\"16\" fill=\"#333\"/>\n\
+                 <text x=\"640\" y=\"{base}\">{value:.2} ({sign} {goal})</text>",
                 NAMES - 8,
-                NAMES as f64 + width + 6.0
             ),
         );
     }
-    let goal = NAMES as f64 + GOAL;
+    let one = NAMES as f64 + ONE;
     line(
         &mut out,
         format_args!(
-            "<line x1=\"{goal}\" y1=\"{LINE}\" x2=\"{goal}\" y2=\"{}\" stroke=\"#333\" stroke-dasharray=\"4\"/>\n\
-             <text x=\"{goal}\" y=\"16\" text-anchor=\"middle\">goal</text>\n</svg>",
-            height - LINE
+            "<line x1=\"{one}\" y1=\"{LINE}\" x2=\"{one}\" y2=\"{}\" stroke=\"#333\" stroke-dasharray=\"4\"/>\n\
+             <text x=\"{one}\" y=\"16\" text-anchor=\"middle\">baseline</text>\n\
+             <text x=\"{NAMES}\" y=\"{}\">longer is better; the dark mark is the goal</text>\n</svg>",
+            height - LINE,
+            height - 6
         ),
     );
     out
