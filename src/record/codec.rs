@@ -22,6 +22,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memchr;
+
 use self::stored::Stored;
 pub(in crate::record) use self::stored_bytes::StoredBytes;
 use self::written::{Name, StoredLock, StoredWait, millis, write_json, write_outcome};
@@ -195,7 +197,7 @@ fn push_number(to: &mut Vec<u8>, number: u64) {
 
 /// The first line and what follows it, where it ends within `limit` bytes.
 fn first_line(bytes: &[u8], limit: usize) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().take(limit).position(|&b| b == b'\n')?;
+    let end = memchr(b'\n', &bytes[..bytes.len().min(limit)])?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 

@@ -75,30 +75,26 @@ impl Guarded {
         self.state().breakers.are_closed()
     }
 
-    /// Calls the store, once the breaker has let the command through and not
-    /// before: a store may do its work before its future is first polled.
-    async fn within<T, F>(
+    /// The right to call the store now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unsent`] while the breaker is open.
+    async fn admit(
         &self,
         access: Access,
         command: &'static str,
         name: &RecordName,
-        call: impl FnOnce() -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
+    ) -> Result<Turn<'_>, StoreError> {
         // A store may answer at once, whoever asks in a loop.
         consume_budget().await;
-        match self.turn(self.shard(name), access) {
-            Ok(turn) => turn.take(command, call).await,
-            Err(_) => {
-                telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
-                let why = self.state().why.clone();
-                Err(StoreError::unsent(format!(
-                    "the breaker is open: the last commands were not answered: {why}"
-                )))
-            }
-        }
+        self.turn(self.shard(name), access, command).map_err(|_| {
+            telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
+            let why = self.state().why.clone();
+            StoreError::unsent(format!(
+                "the breaker is open: the last commands were not answered: {why}"
+            ))
+        })
     }
 
     /// Completes when a look that failed is worth repeating, as
@@ -118,9 +114,9 @@ impl Guarded {
             let turned = self.turned.notified();
             // A store that cannot be read is probed by a look, which changes
             // nothing.
-            match self.turn(part, Access::Read) {
+            match self.turn(part, Access::Read, "look") {
                 Ok(turn) if turn.probe => {
-                    let _ = turn.take("look", || self.look_once(name)).await;
+                    let _ = turn.take(|| self.look_once(name)).await;
                     waited = true;
                     continue;
                 }
@@ -190,7 +186,7 @@ impl Guarded {
 
     /// The right to send a command; where the breaker is open, when the next
     /// probe is due, if none ends before.
-    fn turn(&self, part: u64, access: Access) -> Result<Turn<'_>, Instant> {
+    fn turn(&self, part: u64, access: Access, command: &'static str) -> Result<Turn<'_>, Instant> {
         let sent = self.origin.elapsed();
         let pass = match self.well.load(Ordering::Relaxed) {
             true => Pass::Go,
@@ -203,6 +199,7 @@ impl Guarded {
         };
         Ok(Turn {
             guarded: self,
+            command,
             part,
             access,
             sent,
@@ -254,9 +251,12 @@ enum Due {
 
 /// A call of the store; its panic is a failure whose fate is unknown.
 async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = AssertUnwindSafe(call).catch_unwind();
-    let panicked = |_| Err(StoreError::unavailable("the store panicked"));
-    answer.await.unwrap_or_else(panicked)
+    let answer = AssertUnwindSafe(call).catch_unwind().await;
+    answer.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> StoreError {
+    StoreError::unavailable("the store panicked")
 }
 
 impl fmt::Debug for Guarded {
@@ -285,8 +285,10 @@ impl Store for Guarded {
             {
                 return self.only_replays(name, asked, refusal).await;
             }
-            let apply = move || self.store.apply(name, event);
-            let answer = self.within(Access::Write, command, name, apply).await;
+            let answer = match self.admit(Access::Write, command, name).await {
+                Ok(turn) => turn.take(|| self.store.apply(name, event)).await,
+                Err(stopped) => Err(stopped),
+            };
             match answer {
                 Err(error) if error.is_unsent() || error.is_refused() => {
                     self.only_replays(name, asked, error).await
@@ -300,18 +302,21 @@ impl Store for Guarded {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(self.within(Access::Read, "look", name, move || self.look_once(name)))
+        Box::pin(async move {
+            let turn = self.admit(Access::Read, "look", name).await?;
+            turn.take(|| self.look_once(name)).await
+        })
     }
 
     fn peek<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let peek = move || async move {
-            let state = self.store.peek(name).await?;
+        Box::pin(async move {
+            let turn = self.admit(Access::Read, "look", name).await?;
+            let state = turn.take(|| self.store.peek(name)).await?;
             state.map(RecordState::readable).transpose()
-        };
-        Box::pin(self.within(Access::Read, "look", name, peek))
+        })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
@@ -367,16 +372,20 @@ impl Store for Guarded {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
-        let look = || self.store.look_unreadable(name);
-        Box::pin(self.within(Access::Read, "look", name, look))
+        Box::pin(async move {
+            let turn = self.admit(Access::Read, "look", name).await?;
+            turn.take(|| self.store.look_unreadable(name)).await
+        })
     }
 
     fn discard<'a>(
         &'a self,
         record: &'a UnreadableRecord,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let discard = || self.store.discard(record);
-        Box::pin(self.within(Access::Write, "forget", record.name(), discard))
+        Box::pin(async move {
+            let turn = self.admit(Access::Write, "forget", record.name()).await?;
+            turn.take(|| self.store.discard(record)).await
+        })
     }
 }
 

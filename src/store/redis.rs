@@ -340,7 +340,10 @@ impl Store for RedisStore {
     }
 
     fn shard(&self, name: &RecordName) -> u64 {
-        self.inner.routes.shard(&name.text())
+        match self.inner.routes.is_sharded() {
+            true => self.inner.routes.shard(&name.text()),
+            false => 0,
+        }
     }
 
     fn least_writer<'a>(

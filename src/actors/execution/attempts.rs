@@ -1,6 +1,7 @@
 //! What happens under one lease: attempt, wait, attempt again, and one of the
 //! defined ends. It decides nothing about who may take the key.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -349,7 +350,8 @@ impl Flight<'_> {
         let Shared { counts, store, .. } = &**self.shared;
         counts.calls_final.fetch_add(1, Ordering::Relaxed);
         let reply = executed.unrecorded_reply();
-        let error = match timeout(store.limit() + AFTER, executed.cache(&**store)).await {
+        let cached = pin!(executed.cache(&**store));
+        let error = match timeout(store.limit() + AFTER, cached).await {
             Ok(Ok(cached)) => return Round::Reply(reply_of(cached)),
             Ok(Err((_, error))) => Some(chain(&error)),
             Err(_) => None,

@@ -20,6 +20,7 @@ use super::notices::Notices;
 use super::place::Place;
 use super::server::{DialError, Dialled, Server};
 use super::wire::{Life, Load};
+use crate::store::alive;
 
 /// How long a command may take, a new connection included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
@@ -255,19 +256,19 @@ impl Link {
         // Boxed: it is larger than all that is around it, which would be moved
         // with it from layer to layer.
         let answer = Box::pin(send(live.connection.clone()));
-        let answer = timeout_at(begun + DEADLINE, answer).await;
+        let answer = alive::by(begun + DEADLINE, answer).await;
         watch.over = true;
-        let late = answer.is_err();
+        let late = answer.is_none();
         let failure = match answer {
-            Ok(Ok(answer)) => {
+            Some(Ok(answer)) => {
                 let mut failures = replies(&answer).iter().filter_map(Failure::in_reply);
                 if failures.any(|failure| failure.ends_connection()) {
                     self.drop_connection(&live);
                 }
                 return Ok(answer);
             }
-            Ok(Err(error)) => Failure::from(error),
-            Err(_) => Failure::Lost(format!(
+            Some(Err(error)) => Failure::from(error),
+            None => Failure::Lost(format!(
                 "{} did not answer within {} s",
                 live.server.address(),
                 DEADLINE.as_secs()
