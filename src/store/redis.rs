@@ -54,6 +54,7 @@ use std::time::Duration;
 
 use self::bodies::Bodies;
 pub use self::builder::RedisStoreBuilder;
+use self::carrier::Carrier as _;
 use self::copies::{Copies, are_needed};
 pub use self::durability::{Durability, Persistence};
 pub use self::emptied::WhenEmptied;
