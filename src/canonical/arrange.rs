@@ -90,7 +90,6 @@ impl Arrangement {
     }
 
     /// Adds what has been read as a part of `container`.
-    #[inline(always)]
     pub(super) fn push(&mut self, container: &mut Opened, piece: Piece, text: &str) {
         // First pushed, then compared: a piece whose address is taken before
         // would be built elsewhere and copied, which costs more than all else.
@@ -216,7 +215,6 @@ struct BackwardWriter<'b> {
 }
 
 impl BackwardWriter<'_> {
-    #[inline(always)]
     fn copy(&mut self, part: Range<usize>) {
         let length = part.len();
         // Most parts are short. As a block of fixed size they are copied without
@@ -233,7 +231,6 @@ impl BackwardWriter<'_> {
         self.at -= length;
     }
 
-    #[inline(always)]
     fn comma(&mut self) {
         self.at -= 1;
         self.buffer[self.at] = b',';

@@ -28,7 +28,6 @@ pub(super) struct Number {
 
 impl Number {
     /// Reads the number that starts at `start` with a minus sign or a digit.
-    #[inline(always)]
     pub(super) fn read(bytes: &[u8], start: usize) -> Result<Self, ParseError> {
         let first = start + usize::from(bytes.get(start) == Some(&b'-'));
         let whole = first..digits_end(bytes, first)?;
@@ -58,7 +57,6 @@ impl Number {
     /// Where the canonical form ends, if the text begins with it: most numbers
     /// are canonical as they stand, or but for zeros behind the last decimal.
     /// `None` where that is not so, or not seen at a glance.
-    #[inline(always)]
     pub(super) fn canonical_end(&self, bytes: &[u8]) -> Option<usize> {
         if self.exponent.is_some() || self.whole.len() > 21 {
             return None;
@@ -150,7 +148,6 @@ fn read_exponent(bytes: &[u8], pos: usize) -> Result<(i64, usize), ParseError> {
 }
 
 /// Where the digits from `pos` on end; at least one is needed.
-#[inline(always)]
 fn digits_end(bytes: &[u8], pos: usize) -> Result<usize, ParseError> {
     let mut end = pos;
     while let Some(b'0'..=b'9') = bytes.get(end) {

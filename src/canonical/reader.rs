@@ -69,7 +69,6 @@ impl<'t, 's> Reader<'t, 's> {
 
     /// Inlined into whatever contains values, where most of them are read in a
     /// few instructions.
-    #[inline(always)]
     fn value(&mut self, pos: usize, node: Option<Node>) -> Read {
         match self.bytes.get(pos) {
             Some(b'"') => self.string(pos + 1).map(|(end, _)| end),
@@ -175,7 +174,6 @@ impl<'t, 's> Reader<'t, 's> {
     }
 
     /// What has been read and would be staged at `place`.
-    #[inline(always)]
     fn piece(
         &self,
         name: Name,
@@ -194,7 +192,6 @@ impl<'t, 's> Reader<'t, 's> {
     }
 
     /// Goes past an opening bracket and the space behind it.
-    #[inline(always)]
     fn enter(&mut self, pos: usize) -> Read {
         if self.depth == MAX_DEPTH {
             return Err(ParseError::new(pos, "nested too deeply").into());
@@ -204,7 +201,6 @@ impl<'t, 's> Reader<'t, 's> {
     }
 
     /// Goes past what follows a member or an element.
-    #[inline(always)]
     fn after_part(
         &mut self,
         pos: usize,
@@ -227,7 +223,6 @@ impl<'t, 's> Reader<'t, 's> {
 
     /// From behind the opening quote: where the string ends, behind the closing
     /// one, and whether there is an escape in it.
-    #[inline(always)]
     fn string(&mut self, pos: usize) -> Result<(usize, bool), Box<ParseError>> {
         let end = string::plain_end(self.bytes, pos);
         if self.bytes.get(end) == Some(&b'"') {
@@ -263,7 +258,6 @@ impl<'t, 's> Reader<'t, 's> {
         }
     }
 
-    #[inline(always)]
     fn number(&mut self, pos: usize) -> Read {
         let number = Number::read(self.bytes, pos)?;
         match number.canonical_end(self.bytes) {
@@ -277,7 +271,6 @@ impl<'t, 's> Reader<'t, 's> {
         Ok(number.end)
     }
 
-    #[inline(always)]
     fn literal(&self, pos: usize, literal: &'static [u8]) -> Read {
         match self.bytes.get(pos..pos + literal.len()) {
             Some(found) if found == literal => Ok(pos + literal.len()),
@@ -292,7 +285,6 @@ impl<'t, 's> Reader<'t, 's> {
         self.unexpected(pos + same.count(), "expected a value")
     }
 
-    #[inline(always)]
     fn skip_space(&mut self, pos: usize) -> usize {
         match self.bytes.get(pos) {
             Some(..=b' ') => self.drop_space(pos),
@@ -325,7 +317,6 @@ impl<'t, 's> Reader<'t, 's> {
     }
 
     /// Where the byte at `pos` would be staged.
-    #[inline(always)]
     fn staged_end(&self, pos: usize) -> usize {
         self.staged.len() + pos - self.run
     }

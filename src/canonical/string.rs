@@ -130,7 +130,6 @@ pub(crate) struct Name {
 impl Name {
     /// The name between `start` and `end`, which has been read and is valid;
     /// `escaped` where it contains a backslash.
-    #[inline(always)]
     pub(crate) fn new(text: &str, start: usize, end: usize, escaped: bool) -> Self {
         // In registers throughout, hence always inlined: a name that goes through
         // memory is stored in parts and loaded whole, for which processors wait.

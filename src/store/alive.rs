@@ -10,29 +10,58 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 tokio::task_local! {
-    /// When something last moved for the command that this task waits for.
-    static MOVED: Cell<Instant>;
+    /// The command that this task waits for.
+    static COMMAND: Command;
+}
+
+struct Command {
+    /// When something last moved for it.
+    moved: Cell<Instant>,
+    silence: Duration,
+}
+
+impl Command {
+    /// When it ends, where nothing moves.
+    fn end(&self) -> Instant {
+        self.moved.get() + self.silence
+    }
 }
 
 /// Longer than anybody waits, and within every clock.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What the command returns; `None` once nothing has moved for so long.
-pub(super) async fn within<T>(silence: Duration, command: impl Future<Output = T>) -> Option<T> {
+/// What the command returns that was sent at `begun`; `None` once nothing has moved for
+/// so long.
+pub(super) async fn within<T>(
+    begun: Instant,
+    silence: Duration,
+    command: impl Future<Output = T>,
+) -> Option<T> {
     let silence = silence.min(DAY);
     let waiting = async {
         let mut command = pin!(command);
         loop {
-            let until = MOVED.with(Cell::get) + silence;
+            let until = COMMAND.with(Command::end);
             if let Ok(answer) = timeout_at(until, command.as_mut()).await {
                 return Some(answer);
             }
-            if MOVED.with(Cell::get) + silence == until {
+            if COMMAND.with(Command::end) == until {
                 return None;
             }
         }
     };
-    MOVED.scope(Cell::new(Instant::now()), waiting).await
+    let moved = Cell::new(begun);
+    COMMAND.scope(Command { moved, silence }, waiting).await
+}
+
+/// What `answer` completes with by `end`, if it does. It needs no timer of its own if
+/// the command that this task waits for ends no later.
+#[cfg(any(feature = "redis", test))]
+pub(super) async fn by<T>(end: Instant, answer: impl Future<Output = T>) -> Option<T> {
+    match COMMAND.try_with(|command| command.end() <= end) {
+        Ok(true) => Some(answer.await),
+        _ => timeout_at(end, answer).await.ok(),
+    }
 }
 
 /// Says that something moved at that time for the command that this task waits for, if
@@ -40,7 +69,7 @@ pub(super) async fn within<T>(silence: Duration, command: impl Future<Output = T
 #[cfg(any(feature = "redis", test))]
 pub(super) fn moved(at: Instant) {
     // Outside of a command nobody waits.
-    let _ = MOVED.try_with(|last| last.set(last.get().max(at)));
+    let _ = COMMAND.try_with(|command| command.moved.set(command.moved.get().max(at)));
 }
 
 #[cfg(test)]
@@ -62,7 +91,7 @@ mod tests {
             }
             "done"
         };
-        assert_eq!(within(2 * SECOND, slow).await, Some("done"));
+        assert_eq!(within(begun, 2 * SECOND, slow).await, Some("done"));
         assert_eq!(begun.elapsed(), 20 * SECOND);
 
         let stuck = async {
@@ -70,7 +99,7 @@ mod tests {
             moved(Instant::now());
             sleep(3 * SECOND).await;
         };
-        assert_eq!(within(2 * SECOND, stuck).await, None);
+        assert_eq!(within(Instant::now(), 2 * SECOND, stuck).await, None);
         assert_eq!(begun.elapsed(), 23 * SECOND);
         // What moved before counts for nothing, and nobody need wait.
         moved(begun);
@@ -78,6 +107,19 @@ mod tests {
             moved(begun);
             sleep(3 * SECOND).await;
         };
-        assert_eq!(within(2 * SECOND, silent).await, None);
+        assert_eq!(within(Instant::now(), 2 * SECOND, silent).await, None);
+    }
+
+    /// Red when the limit of a part is dropped that is over before the command's.
+    #[tokio::test(start_paused = true)]
+    async fn part_ends_with_the_earlier_of_both_limits() {
+        let begun = Instant::now();
+        let part = |seconds| by(begun + seconds * SECOND, std::future::pending::<()>());
+        assert_eq!(within(begun, 5 * SECOND, part(3)).await, Some(None));
+        assert_eq!(begun.elapsed(), 3 * SECOND);
+        assert_eq!(within(begun, 5 * SECOND, part(6)).await, None);
+        assert_eq!(begun.elapsed(), 5 * SECOND);
+        assert_eq!(part(6).await, None);
+        assert_eq!(begun.elapsed(), 6 * SECOND);
     }
 }

@@ -21,6 +21,7 @@ use super::monitored_stream::{Activity, Traffic};
 use super::runtime::{AbortOnDrop, StoreRuntime};
 use super::server::{OpenedConnection, Server};
 use super::subscriptions::Subscriptions;
+use crate::store::alive;
 
 /// How long a command may take, a new connection included.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -265,19 +266,19 @@ impl SharedConnection {
         // Boxed: it is larger than all that is around it, which would be moved
         // with it from layer to layer.
         let answer = Box::pin(send(live.connection.clone()));
-        let answer = timeout_at(begun + COMMAND_TIMEOUT, answer).await;
+        let answer = alive::by(begun + COMMAND_TIMEOUT, answer).await;
         watch.over = true;
-        let late = answer.is_err();
+        let late = answer.is_none();
         let failure = match answer {
-            Ok(Ok(answer)) => {
+            Some(Ok(answer)) => {
                 let mut failures = replies(&answer).iter().filter_map(CommandError::from_reply);
                 if failures.any(|failure| failure.ends_connection()) {
                     self.drop_connection(&live);
                 }
                 return Ok(answer);
             }
-            Ok(Err(error)) => CommandError::from(error),
-            Err(_) => CommandError::Lost(format!(
+            Some(Err(error)) => CommandError::from(error),
+            None => CommandError::Lost(format!(
                 "{} did not answer within {} s",
                 live.server.address(),
                 COMMAND_TIMEOUT.as_secs()
