@@ -1,6 +1,5 @@
-//! What an execution takes from its surroundings besides tokio's clock: the wall
-//! clock and randomness. All code of the engine draws both from here, so that a
-//! test decides them.
+//! The wall clock and the randomness of an engine. All code of the engine takes both from
+//! here, so that a test can set them; tokio's clock is used directly.
 
 use std::fmt;
 use std::panic::catch_unwind;
@@ -14,36 +13,35 @@ use tokio::time::{Instant, sleep};
 use crate::error::Error;
 use crate::record::{Holder, LeaseId};
 
-/// Whether this is called inside of a tokio runtime: outside of one, the first
-/// timer panics.
+/// Checks that this is called within a tokio runtime; elsewhere the first timer panics.
 pub(crate) fn in_runtime() -> Result<(), Error> {
     Handle::try_current()
         .map(drop)
         .map_err(|_| Error::NoRuntime)
 }
 
-/// Whether this is called inside of a tokio runtime with timers.
+/// Checks that this is called within a tokio runtime with timers.
 pub(crate) fn in_runtime_with_timers() -> Result<(), Error> {
     in_runtime()?;
-    // Tokio says it by a panic alone.
+    // Tokio reports it only by a panic.
     catch_unwind(|| drop(sleep(Duration::ZERO))).map_err(|_| Error::NoRuntime)
 }
 
-/// The longest name of a host that is told, in characters: DNS allows no more.
+/// The longest host name in a record, in characters: the limit of DNS.
 const MAX_HOST: usize = 253;
 
 /// The wall clock and the randomness of one engine. A clone draws from the same
 /// sources.
 ///
-/// The wall clock is the system's when this was made, plus tokio's time since: no
-/// later step of the system's clock reaches it, and paused time moves it.
+/// The wall clock is the system's at the start plus tokio's time since then. It ignores
+/// later steps of the system's clock, and paused time moves it.
 #[derive(Clone)]
 pub(crate) struct Ambient(Arc<Sources>);
 
 struct Sources {
     wall_start: SystemTime,
     origin: Instant,
-    /// Who this engine is, for people.
+    /// This engine's host and process, for operators.
     holder: Arc<Holder>,
     /// `None` draws from the operating system and from fastrand's own generator.
     seeded: Option<Mutex<Rng>>,
@@ -88,13 +86,13 @@ impl Ambient {
         let Sources {
             wall_start, origin, ..
         } = &*self.0;
-        // Only a test starts a clock so late that it runs out.
+        // Only a test starts a clock so late that it overflows.
         wall_start
             .checked_add(origin.elapsed())
             .unwrap_or(*wall_start)
     }
 
-    /// Who this engine is: its host, its process, when it started.
+    /// This engine's host, process and start time.
     pub(crate) fn holder(&self) -> Arc<Holder> {
         self.0.holder.clone()
     }

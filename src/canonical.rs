@@ -1,19 +1,18 @@
-//! The canonical form of a JSON text: RFC 8785 made lossless, read strictly and
-//! in one pass over the bytes. Nothing here hashes, keeps a payload, or turns a
-//! number into a float.
+//! The canonical form of a JSON text: RFC 8785 without its losses, read strictly in one
+//! pass over the bytes. Nothing here hashes, keeps a payload, or turns a number into a
+//! float.
 //!
-//! The form is RFC 8785's: no white space, members sorted by the UTF-16 code
-//! units of their names, its string escapes, its number layout. It departs from
-//! the RFC where that loses something: numbers are exact decimals, so that
-//! 9007199254740992 and 9007199254740993 stay two numbers, while `1`, `1.0`
-//! and `10e-1` are one and `-0` is `0`. Where a number is the shortest form of a
-//! double, the text is the RFC's. Strings are compared as they are: no Unicode
-//! normalisation.
+//! The form has RFC 8785's rules: no white space, members sorted by the UTF-16 code units
+//! of their names, its string escapes, its number layout. One rule differs, since the
+//! RFC's would lose digits: numbers are exact decimals. So 9007199254740992 and
+//! 9007199254740993 stay two numbers, while `1`, `1.0` and `10e-1` are one and `-0` is
+//! `0`. If a number is the shortest form of a double, the text is the RFC's. Strings are
+//! not normalised.
 //!
-//! Reading is strict (RFC 8259 and the I-JSON rules that matter here): refused
-//! are duplicate member names (compared after unescaping), lone surrogates,
-//! invalid UTF-8, a byte order mark, text after the value, more than 128 nested
-//! containers, and numbers whose scientific exponent is beyond ±10^15.
+//! Reading is strict (RFC 8259 and rules of I-JSON). Refused are duplicate member names
+//! (compared after unescaping), lone surrogates, invalid UTF-8, a byte order mark, text
+//! after the value, more than 128 nested containers, and numbers with a scientific
+//! exponent beyond ±10^15.
 
 use std::cell::Cell;
 
@@ -33,16 +32,15 @@ pub(crate) use string::{Name, plain_end};
 /// How many containers may be nested in each other.
 const MAX_DEPTH: usize = 128;
 
-/// What a thread keeps of its working memory between two calls, in bytes.
-const KEPT_BYTES: usize = 512 * 1024;
+/// How much working memory a thread keeps between two calls, in bytes.
+const MAX_KEPT_BYTES: usize = 512 * 1024;
 
 /// Writes the canonical form of a JSON text.
 ///
-/// Two texts have the same canonical form exactly if they mean the same value,
-/// whatever their white space, member order, string escapes and spelling of
-/// numbers. The work is linear in the text's length, but for the sorting of
-/// members that are not in order. There is no limit on the length: the engine
-/// has one (`max_payload_bytes`).
+/// Two texts have the same canonical form exactly if they have the same value, whatever
+/// their white space, member order, string escapes and spelling of numbers. The work is
+/// linear in the text's length, except for sorting members that are not in order. There
+/// is no limit on the length: the engine has one (`max_payload_bytes`).
 ///
 /// ```
 /// use genesys_once::canonical::canonicalize;
@@ -82,7 +80,7 @@ pub(crate) fn with_canonical<R>(
     let kept = SCRATCH.try_with(Cell::take).unwrap_or_default();
     let mut scratch = kept.unwrap_or_default();
     let result = scratch.canonical(text, ignored).map(sink);
-    if scratch.bytes() <= KEPT_BYTES {
+    if scratch.bytes() <= MAX_KEPT_BYTES {
         // Fails only while the thread ends, when nothing needs keeping.
         let _ = SCRATCH.try_with(|kept| kept.set(Some(scratch)));
     }

@@ -1,6 +1,6 @@
-//! Names: the idempotency key of a request, the namespace that keeps two
-//! organisations apart, and the record name made of both. Nothing here hashes
-//! or reads a payload; that is `request`'s work.
+//! Names: the idempotency key of a request, the namespace that separates two
+//! organisations, and the record name made of both. Nothing here hashes or reads a
+//! payload.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -18,9 +18,8 @@ pub use self::lease::{LeaseId, Version};
 /// The idempotency key of a request: 32 bytes of SHA-256.
 ///
 /// `Debug`, `Display`, `FromStr` and serde are its 64 lower-case hex digits,
-/// which are also the `Idempotency-Key` header's value and the last part of the
-/// record's name in Redis. How it is derived is told at
-/// [`IdempotencyKey::of`].
+/// which are also the value of the `Idempotency-Key` header and the last part of the
+/// record's name in Redis. [`IdempotencyKey::of`] says how it is derived.
 ///
 /// ```
 /// use genesys_once::IdempotencyKey;
@@ -81,15 +80,15 @@ impl<'de> Deserialize<'de> for IdempotencyKey {
     }
 }
 
-/// The text is not an idempotency key.
+/// The text is not an idempotency key, a fingerprint, a lease or a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed hex digits: a key has 64, a lease 32, a version both")]
+#[error("malformed hex digits: expected 64 for a key, 32 for a lease, 32-64 for a version")]
 #[non_exhaustive]
 pub struct ParseKeyError;
 
-/// What a request asks for besides its key: a SHA-256 that is written into
-/// every record and compared before an answer is handed out, so that a key
-/// chosen by the caller never yields the answer to another payload.
+/// The digest of what a request asks for: a SHA-256 that each record holds, and that is
+/// compared before an answer is returned. So a key that the caller chose never yields the
+/// answer to another payload.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
@@ -125,8 +124,8 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// Keeps the records of one platform host and OAuth client apart from all
-/// others: 1–64 characters of `[a-z0-9._-]`.
+/// Separates the records of one platform host and OAuth client from all others: 1–64
+/// characters of `[a-z0-9._-]`.
 ///
 /// ```
 /// use genesys_once::Namespace;
@@ -145,7 +144,7 @@ impl Namespace {
         &self.0
     }
 
-    /// The text itself, shared.
+    /// The shared text.
     #[cfg(feature = "metrics")]
     pub(crate) fn shared(&self) -> std::sync::Arc<str> {
         self.0.clone()
@@ -179,15 +178,15 @@ impl FromStr for Namespace {
 
 /// The text is not a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a namespace is 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")]
+#[error("malformed namespace: expected 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")]
 #[non_exhaustive]
 pub struct ParseNamespaceError;
 
-/// What names a record in a store; its `Display` is the name in Redis,
+/// The name of a record in a store. Its `Display` is the name in Redis:
 /// `genesys-once:NAMESPACE:HEX`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordName {
-    /// Whose record it is.
+    /// The organisation and client that the record belongs to.
     pub namespace: Namespace,
     /// The request's key.
     pub key: IdempotencyKey,
@@ -199,7 +198,7 @@ impl RecordName {
         Self { namespace, key }
     }
 
-    /// The name as text, as `Display` has it.
+    /// The name as text.
     pub(crate) fn text(&self) -> String {
         let mut text = Vec::with_capacity(PREFIX.len() + self.namespace.as_str().len() + 65);
         text.extend_from_slice(PREFIX.as_bytes());
@@ -209,7 +208,7 @@ impl RecordName {
         String::from_utf8(text).expect("a namespace is text, and digits are ASCII")
     }
 
-    /// Whether that is its text.
+    /// Whether `text` is this name.
     pub(crate) fn is(&self, text: &str) -> bool {
         let digits = text
             .strip_prefix(PREFIX)
@@ -229,8 +228,7 @@ impl fmt::Display for RecordName {
     }
 }
 
-/// Hashes what holds a key: a key is a SHA-256 already, and its first bytes are
-/// as good as any hash of it.
+/// Hashes a key by its first bytes: a key is a SHA-256.
 #[derive(Default)]
 pub(crate) struct DigestHasher(u64);
 
@@ -245,7 +243,7 @@ impl Hasher for DigestHasher {
         }
     }
 
-    // An array writes its length first; it says nothing.
+    // An array writes its length, which is constant.
     fn write_usize(&mut self, _: usize) {}
 }
 
@@ -254,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_its_hex_digits_everywhere() {
+    fn key_is_its_hex_digits_everywhere() {
         let key = IdempotencyKey::from_bytes(std::array::from_fn(|i| i as u8 * 7));
         let hex = key.to_string();
         assert_eq!(format!("{key:?}"), hex);
@@ -266,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_64_hex_digits_is_no_key() {
+    fn malformed_key_is_refused() {
         for text in [
             "",
             "0",
@@ -280,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_keep_to_their_alphabet() {
+    fn namespace_outside_its_alphabet_is_refused() {
         for good in ["a", "0.a_b-c", &"x".repeat(64)] {
             assert_eq!(good.parse::<Namespace>().unwrap().to_string(), good);
         }
@@ -290,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_name_has_no_braces() {
+    fn record_name_has_no_braces() {
         let name = RecordName::new("eu".parse().unwrap(), IdempotencyKey::from_bytes([1; 32]));
         let text = format!("genesys-once:eu:{}", "01".repeat(32));
         assert_eq!(name.to_string(), text);

@@ -1,6 +1,5 @@
-//! What a caller asks for: an action, a payload, and what makes two requests
-//! one. The payload is read, checked and hashed here, once; what it is sent
-//! with and what becomes of it is decided elsewhere.
+//! A caller's request: an action, a payload, and what makes two requests one. It reads,
+//! checks and hashes the payload once; it decides nothing about sending.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,12 +27,12 @@ pub use scope::Scope;
 
 /// A request to execute one Data Action with one payload.
 ///
-/// Two requests with the same [`IdempotencyKey`] are one: the platform sees one
-/// call. [`new`](Self::new) reads, checks and hashes the payload on the caller's
-/// thread; a clone shares everything. What is sent is the caller's own bytes.
+/// Two requests with the same [`IdempotencyKey`] are one: the platform sees one call.
+/// [`new`](Self::new) reads, checks and hashes the payload on the caller's thread. A
+/// clone shares everything. The caller's own bytes are sent.
 ///
-/// The settings may be given in any order, and each but the scope again; where it is
-/// not said otherwise, the last one counts.
+/// The settings may be given in any order, and each but the scope again: the last one
+/// counts, unless its documentation says otherwise.
 ///
 /// ```
 /// use genesys_once::{DataActionRequest, IdempotencyKey};
@@ -59,13 +58,13 @@ struct Parts {
     derivation: Derivation,
     key: IdempotencyKey,
     scope: Option<Arc<str>>,
-    /// The scope of the engine that executes it, around its own.
+    /// The scope of the engine that executes it; its own is within that.
     within: Option<Scope>,
     own_key: Option<Arc<str>>,
     label: Option<Arc<str>>,
     /// Sorted, each once.
     ignored: Vec<Pointer>,
-    /// Those of them that match nothing in this payload.
+    /// The ignored pointers that match nothing in this payload.
     unmatched: Vec<Pointer>,
     forward: Option<Forward>,
     ttl: Option<Duration>,
@@ -82,8 +81,8 @@ impl DataActionRequest {
     /// # Errors
     ///
     /// [`Error::InvalidRequest`] with the field `action_id` (see [`ActionId`])
-    /// or `payload`, whose reason then names the byte offset and never quotes
-    /// the payload; what is refused is told in [`canonical`](crate::canonical).
+    /// or `payload`. The reason then names the byte offset and never quotes the payload;
+    /// [`canonical`](crate::canonical) says what is refused.
     pub fn new(action_id: impl AsRef<str>, payload: impl Into<Payload>) -> Result<Self, Error> {
         let action_id: ActionId = action_id.as_ref().parse()?;
         let payload = payload.into();
@@ -106,20 +105,19 @@ impl DataActionRequest {
         })))
     }
 
-    /// As [`new`](Self::new), with `payload` serialised as JSON.
-    ///
-    /// As `serde_json` does it, numbers that are not finite become `null`.
+    /// As [`new`](Self::new), with `payload` serialised as JSON. Numbers that are not
+    /// finite become `null`, as `serde_json` writes them.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidRequest`] as from [`new`](Self::new); with the field
-    /// `payload` also where the value cannot be serialised, such as a map whose
-    /// keys are no text, or writes the same member twice.
+    /// [`Error::InvalidRequest`] as from [`new`](Self::new). The field is `payload` also
+    /// if the value cannot be serialised, such as a map whose keys are not text, or
+    /// writes one member twice.
     pub fn from_serialize<T: Serialize + ?Sized>(
         action_id: impl AsRef<str>,
         payload: &T,
     ) -> Result<Self, Error> {
-        // What serde_json says may contain the payload's own words.
+        // The text of serde_json's error might quote the payload.
         let payload = serde_json::to_vec(payload)
             .map_err(|_| Error::invalid_request("payload", "it cannot be serialised as JSON"))?;
         Self::new(action_id, payload)
@@ -128,15 +126,15 @@ impl DataActionRequest {
     /// Sets a scope: the same action and payload in another scope is another
     /// request, so that a deliberate repeat is possible.
     ///
-    /// A request has one scope of its own. To keep tenants apart, narrow the engine
-    /// instead: [`Engine::scoped`](crate::Engine::scoped); the request's scope is then
-    /// one within the tenant's.
+    /// A request has one scope of its own. To separate tenants, narrow the engine
+    /// instead ([`Engine::scoped`](crate::Engine::scoped)): the request's scope is then
+    /// within the tenant's.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidRequest`] with the field `scope` unless `word` has 1–255
-    /// bytes and no control characters, and where the request has a scope already:
-    /// code that is given a request does not replace the scope that keeps it apart.
+    /// [`Error::InvalidRequest`] with the field `scope` unless `word` has 1–255 bytes and
+    /// no control characters. Also if the request has a scope: code that is given a
+    /// request cannot replace the scope that separates it from others.
     pub fn with_scope(self, word: impl AsRef<str>) -> Result<Self, Error> {
         let word = checked("scope", word.as_ref(), 255)?;
         if self.0.scope.is_some() {
@@ -149,9 +147,9 @@ impl DataActionRequest {
     /// Sets the caller's own key: the [`IdempotencyKey`] is then made of it
     /// instead of the payload.
     ///
-    /// The [fingerprint](Self::fingerprint) still tells payloads apart: the same
-    /// own key with another payload is [`Error::PayloadMismatch`], never
-    /// somebody else's answer.
+    /// The [fingerprint](Self::fingerprint) still distinguishes payloads: the same own
+    /// key with another payload is [`Error::PayloadMismatch`], never the answer to the
+    /// other payload.
     ///
     /// # Errors
     ///
@@ -162,10 +160,10 @@ impl DataActionRequest {
         Ok(self.with(|parts| parts.own_key = Some(key)))
     }
 
-    /// Sets a label for people, such as `refund order 42`. It stands in the record
-    /// while the key is held or indeterminate, and changes neither key nor
-    /// fingerprint. Among callers that joined one execution, that of the first
-    /// counts; [`sensitive`](Self::sensitive) leaves it out.
+    /// Sets a label for operators, such as `refund order 42`. The record holds it while
+    /// the key has a lease or is indeterminate. It changes neither key nor fingerprint.
+    /// Among callers that joined one execution, the first caller's label counts;
+    /// [`sensitive`](Self::sensitive) omits it.
     ///
     /// ```
     /// use genesys_once::{DataActionRequest, IdempotencyKey};
@@ -185,13 +183,12 @@ impl DataActionRequest {
         Ok(self.with(|parts| parts.label = Some(label)))
     }
 
-    /// Leaves parts of the payload out of key and fingerprint: a time stamp,
-    /// say. They are sent all the same.
+    /// Leaves parts of the payload, such as a time stamp, out of key and fingerprint.
+    /// They are sent all the same.
     ///
-    /// `pointers` are JSON Pointers (RFC 6901) to members or array elements;
-    /// a second call adds to the first. What is left is what is asked for: two
-    /// requests of which the same is left share an answer, whatever was ignored in
-    /// either.
+    /// `pointers` are JSON Pointers (RFC 6901) to members or array elements; a second
+    /// call adds to the first. Two requests whose rests are equal share an answer,
+    /// whatever either ignores.
     ///
     /// A pointer that matches nothing changes nothing. The engine logs it at `WARN`,
     /// once per action: the pointer might be misspelled, and each call might be a
@@ -212,10 +209,9 @@ impl DataActionRequest {
     /// # Errors
     ///
     /// [`Error::InvalidRequest`] with the field `ignoring` for a malformed
-    /// pointer, for the empty one, which points at the whole payload, and where
-    /// the pointers leave nothing of a payload but an empty object or array: all
-    /// requests of the action would be one. [`with_key`](Self::with_key) does that where it
-    /// is wanted.
+    /// pointer, and for the empty one, which points at the whole payload. Also if the
+    /// pointers leave an empty object or array of the payload: all requests of the
+    /// action would be one. [`with_key`](Self::with_key) does that on purpose.
     pub fn ignoring<P: AsRef<str>>(
         self,
         pointers: impl IntoIterator<Item = P>,
@@ -235,7 +231,7 @@ impl DataActionRequest {
         let set = PointerSet::new(&ignored);
         let (derivation, empty) = Derivation::new(&parts.action_id, parts.payload.bytes(), &set)?;
         if empty && !parts.payload.is_empty_container() {
-            let reason = "it leaves nothing of the payload: all requests would be one";
+            let reason = "it leaves an empty payload, so that all requests would be one";
             return Err(Error::invalid_request("ignoring", reason));
         }
         let unmatched = ignored.iter().filter(|pointer| !set.has_matched(pointer));
@@ -247,20 +243,17 @@ impl DataActionRequest {
         }))
     }
 
-    /// Adds the idempotency key's 64 hex digits to what is sent, as the member
-    /// at `pointer`, so that the system behind the action can recognise a
-    /// repeat as well.
+    /// Adds the idempotency key's 64 hex digits to the bytes that are sent, as the member
+    /// at `pointer`, so that the system behind the action can also detect a repeat.
     ///
-    /// Key and fingerprint are made of the caller's payload, without that
-    /// member: they do not change by it. The member becomes the
-    /// first one of its object; all other bytes are sent as the caller wrote
-    /// them. It holds the final key, whatever is set after this call.
+    /// Key and fingerprint do not depend on that member. It becomes the first of its
+    /// object; all other bytes are sent as the caller wrote them. It holds the final
+    /// key, whatever is set after this call.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidRequest`] with the field `forward_key` for a pointer that
-    /// is malformed or empty, whose parent is missing or no object, or whose
-    /// member exists already.
+    /// [`Error::InvalidRequest`] with the field `forward_key` for a pointer that is
+    /// malformed or empty, whose parent is not an object, or whose member exists.
     pub fn forward_key(self, pointer: impl AsRef<str>) -> Result<Self, Error> {
         let forward = Forward::new(pointer.as_ref(), &self.0.payload)
             .map_err(|reason| Error::invalid_request("forward_key", reason))?;
@@ -282,14 +275,13 @@ impl DataActionRequest {
         self.0.key
     }
 
-    /// What this request asks for besides its key: two requests with equal
-    /// fingerprints may share an answer.
+    /// The digest of what this request asks for: two requests with one key share an
+    /// answer only if their fingerprints are equal.
     ///
-    /// A SHA-256 over **what** is asked: the action, the canonical payload less
-    /// what is ignored, and `route`, which is the upstream's
-    /// [`route_label`](crate::Upstream::route_label): platform and path. How it is
-    /// asked, which pointers are ignored and where the key is forwarded, is no part
-    /// of it.
+    /// A SHA-256 of the action, the canonical payload without the ignored parts, and
+    /// `route`: the upstream's [`route_label`](crate::Upstream::route_label), which is
+    /// platform and path. Which pointers are ignored and where the key is forwarded is
+    /// no part of it.
     pub fn fingerprint(&self, route: &str) -> Fingerprint {
         self.0.derivation.fingerprint(route)
     }
@@ -312,18 +304,8 @@ impl DataActionRequest {
         self.with(|parts| parts.within = Some(scope.clone()))
     }
 
-    /// How long after its caller asked it may be sent, where that is limited.
-    pub(crate) fn sent_within(&self) -> Option<Duration> {
-        self.0.start_within
-    }
-
-    /// The caller's wish, where there is one.
-    pub(crate) fn requested_ttl(&self) -> Option<Duration> {
-        self.0.ttl
-    }
-
-    /// What the caller called it: own key, scope, label. The scope is for people: that
-    /// of the engine first.
+    /// The caller's names for it: own key, scope, label. The scope is for operators: the
+    /// engine's first.
     pub(crate) fn called(&self) -> [Option<Arc<str>>; 3] {
         let parts = &*self.0;
         let scope = match (&parts.within, &parts.scope) {
@@ -332,10 +314,6 @@ impl DataActionRequest {
             (None, scope) => scope.clone(),
         };
         [parts.own_key.clone(), scope, parts.label.clone()]
-    }
-
-    pub(crate) fn is_sensitive(&self) -> bool {
-        self.0.sensitive
     }
 
     /// This request with all its settings and another payload.

@@ -1,14 +1,12 @@
-//! What a test of an embedding service needs (feature `testing`): platforms
-//! that do what a script says, and a ledger that counts what reached them. No
-//! part of the engine uses any of it.
+//! For tests of an embedding service (feature `testing`): platforms that follow a script,
+//! and a ledger that counts the calls that reached them. The engine never uses it.
 //!
 //! Two platforms follow the same [`Step`]s:
 //!
 //! - [`ScriptedUpstream`] has no sockets. Together with `MemoryStore` it runs
 //!   under tokio's paused time (`#[tokio::test(start_paused = true)]`): a
-//!   lease, a `Retry-After` of an hour and a day's retention pass at once, in
-//!   their order, and a test is as fast as its computing. [`ScriptedTokens`]
-//!   stands for the token endpoint.
+//!   lease, a `Retry-After` of an hour and a day's retention pass at once and in order.
+//!   [`ScriptedTokens`] replaces the token endpoint.
 //! - [`GenesysSimulator`] is a real HTTP server on loopback: tokens, both
 //!   execute routes, limits, and every way in which a connection can end. It
 //!   must **not** run under paused time: while a task waits for a socket, the
@@ -16,15 +14,14 @@
 //!   every time-out fires at once. The same holds for `RedisStore` and
 //!   `FileStore`.
 //!
-//! Both have a [`Ledger`], on which a test waits for a call
-//! ([`Ledger::wait_for`], without sleeping) and which it asks at the end
-//! whether every key was executed exactly once
+//! Both have a [`Ledger`]. A test waits on it for a call ([`Ledger::wait_for`], without
+//! sleeping), and asserts at its end that each key was executed exactly once
 //! ([`Ledger::assert_exactly_once`]).
 //!
-//! [`FaultyStore`] is a store that fails, delays and loses replies where a script
-//! says so, and [`store_conformance`] what a store of your own must pass.
-//! [`strategies`] generates requests and their respellings; [`answers`] makes
-//! answers in the platform's shape, [`every_error`] one error of every variant.
+//! [`FaultyStore`] is a store that fails, delays and loses replies by a script, and
+//! [`store_conformance`] the suite that a custom store must pass. [`strategies`] generates
+//! requests and their respellings, [`answers`] makes answers in the platform's shape, and
+//! [`every_error`] one error of each variant.
 //!
 //! The guide [*testing your service*](crate::guide::testing_your_service) has a
 //! complete example of each.

@@ -1,5 +1,5 @@
-//! The seam to the platform: what sends a call and what fetches a token. What
-//! an answer means is `policy`'s business, when to send is `execution`'s.
+//! The interface to a platform: what sends a call, and what fetches a token. It decides
+//! neither what an answer proves nor when to send.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,31 +31,30 @@ pub use self::rate_permit::RatePermit;
 ///
 #[doc = include_str!("upstream/own.md")]
 pub trait Upstream: Send + Sync + 'static {
-    /// Which records are this upstream's: one platform host and OAuth client.
+    /// The namespace of this upstream's records: one platform host and OAuth client.
     fn namespace(&self) -> Namespace;
 
-    /// Sends one call, **once**: an implementation repeats nothing by itself,
-    /// follows no redirects, and says of every failure whether the whole
-    /// request may have left. A body that broke off is a failure; one that only the
-    /// end of its connection ended is marked so
-    /// ([`Outcome::with_body_end`]).
+    /// Sends one call **once**. An implementation repeats nothing by itself, follows no
+    /// redirects, and says of each failure whether the whole request might have left. A
+    /// body that is cut is a failure. A body that only the end of its connection ended
+    /// is marked so ([`Outcome::with_body_end`]).
     ///
     /// # Errors
     ///
-    /// [`SendError::before_sending`] only with proof; in doubt
+    /// [`SendError::before_sending`] only with proof; otherwise
     /// [`SendError::after_sending`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future may or may not stop the call; the engine then takes
-    /// its fate as unknown.
+    /// A dropped future might not stop the call. The engine treats its outcome as
+    /// unknown.
     fn send<'a>(
         &'a self,
         call: &'a Call,
         token: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<Outcome, SendError>>;
 
-    /// Where tokens come from; `None` where `send` needs none.
+    /// The source of access tokens; `None` if `send` needs none.
     fn token_source(&self) -> Option<Arc<dyn TokenSource>> {
         None
     }
@@ -64,59 +63,56 @@ pub trait Upstream: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Error::InvalidConfig` where this upstream cannot work as it is set.
+    /// `Error::InvalidConfig` if this upstream cannot work with its settings.
     fn check(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// What besides action and payload decides what a call does: which platform
-    /// it goes to, and by which route. A part of every record's fingerprint, so
-    /// that two organisations behind one namespace never share an answer.
+    /// Names the platform and the route of calls. Together with action and payload, they
+    /// decide what a call does. It is a part of each record's fingerprint, so that two
+    /// organisations in one namespace never share an answer.
     fn route_label(&self) -> &str {
         ""
     }
 
-    /// The URL that a call of this action goes to, for its span; `None` by default. It
-    /// has no secret in it.
+    /// The URL of a call of this action, for its span; `None` by default. It must contain
+    /// no secret.
     fn url(&self, action: &ActionId) -> Option<String> {
         let _ = action;
         None
     }
 
-    /// The longest that one `send` may take, 65 s by default. The engine gives
-    /// up on the attempt after it, and a lost attempt may be running for as
-    /// long.
+    /// The longest time for one `send`, 65 s by default. The engine drops the attempt
+    /// after it, and a lost attempt might run for as long.
     ///
-    /// Where the engine's timer fires late, because the process did not run, the
-    /// future is polled for up to a second more: the answer may be there already.
-    /// The record counts that second. [`Call::may_leave`] is false in it.
+    /// If the engine's timer fires late, because the process did not run, the engine
+    /// polls the future for up to a second more: the answer might have arrived. The
+    /// record counts that second. [`Call::may_leave`] is false in it.
     fn attempt_timeout(&self) -> Duration {
         Duration::from_secs(65)
     }
 
-    /// Completes when the upstream's own rate limit allows one more send. At once
-    /// by default. The engine calls it before each attempt: before the first one,
-    /// the key is not locked; before a later one, the engine extends the lease
-    /// while it waits. Being held back costs no attempt.
+    /// Completes when the upstream's rate limit permits one more send; at once by
+    /// default. The engine calls it before each attempt. Before the first attempt the
+    /// key is not locked; before a later one, the engine extends the lease while it
+    /// waits. The wait does not count as an attempt.
     ///
-    /// The engine [spends](RatePermit::spend) the permit when it sends, and drops
-    /// it where nothing is to be sent after all (a replay): a limit that hears of
-    /// that lets somebody else through instead. An engine waits for one permit
-    /// at a time, and the actions that wait for theirs go by turns. It also tries
-    /// without waiting, and drops the future.
+    /// The engine [spends](RatePermit::spend) the permit when it sends. It drops the
+    /// permit if no request is sent, as for a replay, and the limit can then let another
+    /// caller through. An engine waits for one permit at a time, and waiting actions take
+    /// turns. The engine also polls the future once and drops it.
     ///
     /// # Cancel safety
     ///
-    /// A future dropped before it completed has taken nothing.
+    /// A future that is dropped before it completes has acquired nothing.
     fn acquire_rate_permit<'a>(&'a self) -> BoxFuture<'a, RatePermit> {
         Box::pin(async { RatePermit::default() })
     }
 }
 
-/// Where access tokens come from.
+/// A source of access tokens.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Fetches one new token. Scheduling, sharing and backing off is the
-    /// engine's part.
+    /// Fetches one new token. The engine schedules and shares tokens, and backs off.
     ///
     /// # Errors
     ///
@@ -124,8 +120,8 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the token that was under way is lost; the engine does so after
-    /// 30 s and when it ends.
+    /// A token under way is lost if the future is dropped. The engine drops it after 30 s
+    /// and when it stops.
     fn fetch(&self) -> BoxFuture<'_, Result<AccessToken, TokenError>>;
 }
 
@@ -172,7 +168,7 @@ impl<U: Upstream + ?Sized> Upstream for Arc<U> {
 pub struct Call {
     request: DataActionRequest,
     attempt: u32,
-    /// Where it is not the request's own.
+    /// A key other than the request's.
     key: Option<Box<IdempotencyKey>>,
     lease: Option<Lease>,
     start_limit: Option<Instant>,
@@ -192,8 +188,8 @@ impl Call {
         }
     }
 
-    /// A call as the platform sees it: its key is the one in the header, which
-    /// the payload alone does not give away (a scope, a key of the caller's).
+    /// A call as the platform sees it, with the key of its header: a scope or an own key
+    /// cannot be derived from the payload.
     #[cfg(feature = "simulator")]
     pub(crate) fn with_key(request: DataActionRequest, attempt: u32, key: IdempotencyKey) -> Self {
         Self {
@@ -202,51 +198,50 @@ impl Call {
         }
     }
 
-    /// The same call with another bound for its answer. A call that an engine
-    /// makes has the engine's own.
+    /// This call with another limit for its answer. A call that an engine makes has the
+    /// engine's limit.
     #[must_use]
     pub fn with_max_response_bytes(mut self, bytes: usize) -> Self {
         self.max_response_bytes = bytes;
         self
     }
 
-    /// The same call, which may leave only while this lease lives.
+    /// This call, which may leave only while this lease is live.
     pub(crate) fn under(mut self, lease: &Lease) -> Self {
         self.lease = Some(lease.clone());
         self
     }
 
-    /// The same call, which may leave only before this moment.
+    /// This call, which may leave only before this moment.
     pub(crate) fn before(mut self, limit: Option<Instant>) -> Self {
         self.start_limit = limit;
         self
     }
 
-    /// Whether the request may leave now: the engine's lease on the key lives
-    /// (I1), the attempt is not over, and so is not the request's
-    /// [`start_within`](DataActionRequest::start_within); always for a call made by
-    /// hand.
+    /// Whether the request may leave now: the engine's lease on the key is live (I1), the
+    /// attempt has not ended, and the time of
+    /// [`start_within`](DataActionRequest::start_within) has not passed. Always true for a
+    /// call made by hand.
     ///
-    /// The engine has made sure of it before it calls [`Upstream::send`]. An
-    /// implementation that first does something that takes time (resolves a
-    /// name, connects) asks again right before the first byte, and where it may
-    /// not leave any more sends nothing and says
-    /// [`SendError::before_sending`]: the process may have been stopped in
-    /// between, or the store out of reach, for longer than the lease, or the
-    /// store may have said that the lease is somebody else's by now.
+    /// The engine checks this before it calls [`Upstream::send`]. An implementation that
+    /// needs time before the first byte, to resolve a name or to connect, checks it again
+    /// right before that byte. If the request may not leave, it sends nothing and returns
+    /// [`SendError::before_sending`]. Meanwhile the process might have been stopped, or
+    /// the store unreachable, for longer than the lease, or another holder might have
+    /// taken the lease.
     pub fn may_leave(&self) -> bool {
         self.lease.as_ref().is_none_or(Lease::is_live)
             && self.start_limit.is_none_or(|limit| Instant::now() < limit)
     }
 
-    /// The gate of a send that begins: until something has passed it, the end of
-    /// the attempt proves that nothing was executed.
+    /// The gate of a new send. Until the end of the body passes it, the end of the attempt
+    /// proves that nothing was executed.
     #[cfg(feature = "genesys")]
     pub(crate) fn gate(&self) -> Arc<Gate> {
         let gate = Arc::<Gate>::default();
         if let Some(Lease(attempted)) = &self.lease {
             let mut current = lock(&attempted.gate);
-            // What has left by an earlier send of this call has left.
+            // An earlier send of this call might have left.
             if current.as_ref().is_none_or(|earlier| earlier.close()) {
                 *current = Some(gate.clone());
             }
@@ -254,8 +249,8 @@ impl Call {
         gate
     }
 
-    /// A send ended with the proof that nothing left. What an upstream does next
-    /// with the call is its own affair, and proves nothing.
+    /// A send ended with the proof that nothing left. That proves nothing about further
+    /// sends of the call.
     #[cfg(feature = "genesys")]
     pub(crate) fn forget(&self, gate: &Arc<Gate>) {
         if let Some(Lease(attempted)) = &self.lease {
@@ -263,7 +258,7 @@ impl Call {
         }
     }
 
-    /// What is to be executed.
+    /// The request to execute.
     pub fn request(&self) -> &DataActionRequest {
         &self.request
     }
@@ -276,41 +271,40 @@ impl Call {
         }
     }
 
-    /// The largest answer that is accepted, in bytes: the `max_response_bytes` of
-    /// the engine that makes the call, 8 MiB for a call made by hand. An
-    /// implementation that reads bodies stops reading there, and returns what is
-    /// larger without its body ([`BodyEnd::Unread`](crate::BodyEnd::Unread)) where it
-    /// is a 2xx, and as [`SendError::after_sending`] otherwise.
+    /// The largest answer that is accepted, in bytes: the `max_response_bytes` of the
+    /// engine that makes the call, 8 MiB for a call made by hand. An implementation stops
+    /// reading a body there. It returns a larger 2xx without its body
+    /// ([`BodyEnd::Unread`](crate::BodyEnd::Unread)), and
+    /// [`SendError::after_sending`] for another status.
     pub fn max_response_bytes(&self) -> usize {
         self.max_response_bytes
     }
 
-    /// Which attempt of its execution this is, from 1.
+    /// The number of this attempt within its execution, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// The bytes to send: the caller's own payload, with the key in it where
-    /// the request forwards it.
+    /// The bytes to send: the caller's payload, with the key if the request forwards it.
     pub fn body(&self) -> Bytes {
         self.request.wire_body()
     }
 }
 
-/// Until when a lease lives by this process's clock, and what has left under it;
-/// a clone is the same. One attempt has one.
+/// The end of a lease by this process's clock, and the gate of the send under it. Each
+/// attempt has one; a clone shares it.
 #[derive(Clone)]
 pub(crate) struct Lease(Arc<Attempted>);
 
 struct Attempted {
     until: Mutex<Instant>,
-    /// Whether the attempt has ended, although its upstream may go on.
+    /// Whether the attempt has ended, although its upstream might go on.
     over: AtomicBool,
-    /// Of the send under way, where the upstream has one.
+    /// The gate of the send under way, if the upstream uses one.
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
-/// Read first, printed with the lock free: an upstream prints its `Call`.
+/// It reads under the lock and prints without it: an upstream may print its `Call`.
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Lease").field(&self.end()).finish()
@@ -334,8 +328,8 @@ impl Lease {
         *lock(&self.0.until)
     }
 
-    /// Ends the attempt, whatever ended it: whether the whole request has not
-    /// left, and from now on will not.
+    /// Ends the attempt. Returns whether it is proven that the whole request has not left
+    /// and never will.
     pub(crate) fn is_unsent(&self) -> bool {
         self.0.over.store(true, Ordering::SeqCst);
         let gate = lock(&self.0.gate);
@@ -347,7 +341,7 @@ impl Lease {
     }
 }
 
-/// Single values, written whole: no panic leaves one half done.
+/// The lock of a single value, which a panic cannot leave half written.
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -360,7 +354,7 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// A token, and how long it lives from now; `None` where it is not known.
+    /// A token, and how long it lives from now; `None` if that is not known.
     pub fn new(secret: impl Into<String>, expires_in: Option<Duration>) -> Self {
         Self {
             secret: SecretString::from(secret.into()),
@@ -373,7 +367,7 @@ impl AccessToken {
         self.secret.expose_secret()
     }
 
-    /// How long it lives from when it was fetched.
+    /// How long the token lives, from when it was fetched.
     pub fn expires_in(&self) -> Option<Duration> {
         self.expires_in
     }

@@ -1,6 +1,5 @@
-//! Puts members in order, and leaves out what is ignored, after everything has
-//! been read: each byte is moved once, however deep it is nested. Objects that
-//! are in order already leave no trace here.
+//! Sorts members and leaves out ignored parts, after the whole text was read. It moves
+//! each byte once, however deep it is nested, and holds nothing of objects in order.
 
 use std::ops::Range;
 
@@ -17,7 +16,7 @@ pub(super) struct Arrangement {
     open: Vec<Piece>,
     /// The contents that change, inner ones before the one they are in.
     changes: Vec<Change>,
-    /// Their pieces, in the order in which they are to be written.
+    /// Their pieces, in the order of writing.
     pieces: Vec<Piece>,
 }
 

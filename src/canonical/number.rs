@@ -1,16 +1,16 @@
-//! Numbers as exact decimals: their grammar, and ECMAScript's layout applied to
-//! the digits that are there. No number becomes a float or loses a digit.
+//! Numbers as exact decimals: their grammar, and ECMAScript's layout of the digits. No
+//! number becomes a float or loses a digit.
 
 use std::ops::Range;
 
 use crate::error::ParseError;
 
-/// The largest scientific exponent, either way, that a number may have: far
-/// beyond use, and far inside what 64-bit arithmetic holds.
+/// The largest scientific exponent of a number, positive or negative, so that 64-bit
+/// arithmetic never overflows.
 const MAX_EXPONENT: i64 = 1_000_000_000_000_000;
 
-/// Where the exponents that are written out stop being told apart: beyond it,
-/// no text is long enough to bring a number back into range.
+/// Larger exponents in a text are read as this one: no text has enough digits to bring
+/// such a number back into range.
 const SATURATED: i64 = 1_000_000_000_000_000_000;
 
 /// A number as it stands in the text.

@@ -1,5 +1,5 @@
-//! JSON Pointers (RFC 6901): reading them, and a set of them that a reader can
-//! walk down while it goes through a text.
+//! JSON Pointers (RFC 6901): reading one, and a set of them that the reader walks in step
+//! with a text. It reads no JSON.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

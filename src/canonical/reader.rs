@@ -1,6 +1,5 @@
-//! The strict reader: one pass over the bytes, which stages them as they are
-//! wherever they are canonical already. It knows the grammar and what is
-//! ignored; it never looks back at what it has staged.
+//! The strict reader: one pass over the bytes, which copies canonical parts unchanged. It
+//! knows the grammar and the ignored pointers; it never reads its own output.
 
 use std::ops::Range;
 

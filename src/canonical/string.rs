@@ -1,5 +1,5 @@
-//! Strings: where their plain runs end, what their escapes mean and how RFC
-//! 8785 spells them, and how member names compare. Nothing here allocates.
+//! Strings: where their plain runs end, their escapes and RFC 8785's spelling of them, and
+//! the order of member names. Nothing here allocates.
 
 use std::cmp::Ordering;
 
@@ -188,7 +188,7 @@ impl Name {
         unescaped(self.raw(text))
     }
 
-    /// Whether this is how somebody spells `name`.
+    /// Whether this is a spelling of `name`.
     pub(crate) fn is(&self, name: &str, text: &str) -> bool {
         if self.escaped {
             self.characters(text).eq(name.chars())

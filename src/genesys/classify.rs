@@ -1,9 +1,8 @@
-//! What an answer proves about the execution of its request. Pure: nothing
-//! here waits, counts attempts or looks at a clock.
+//! What an answer proves about the execution of its request. Pure: nothing here waits,
+//! counts attempts or reads a clock.
 //!
-//! A data action calls somebody else's system, and that system's status may
-//! come back as the action's own. So a status alone proves little, and the
-//! platform's error details can take the proof away again.
+//! A data action calls a remote system, and the platform may relay that system's status.
+//! So a status alone proves little, and the platform's error details can disprove it.
 //!
 //! | answer | [`genesys`] | with `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING` | with a body that cannot be read |
 //! |---|---|---|---|
@@ -24,13 +23,17 @@
 //!
 //! # Bodies that cannot be read
 //!
-//! A refusal proves something only where its body was read to its end and
-//! searched for these codes. A body cannot be read where it has a
-//! `Content-Encoding` (none is asked for), where its charset is not a superset of
-//! ASCII or it is UTF-16, where it is no text (compressed without saying so), and where only the end of the connection ends it and it
-//! is not whole JSON. Where the body can be read and is not JSON, the remote end's
-//! codes count wherever they stand in it. The engine takes no `NotExecuted` for an
-//! answer whose body cannot be read, whatever a classifier of your own says.
+//! A refusal proves something only if its body was read to its end and searched for these
+//! codes. A body cannot be read if
+//!
+//! - it has a `Content-Encoding` (the client asks for none),
+//! - its charset is not a superset of ASCII, or it is UTF-16,
+//! - it is not text (compressed without a header),
+//! - only the end of the connection ends it, and it is not whole JSON.
+//!
+//! In a body that can be read and is not JSON, the remote end's codes count anywhere. The
+//! engine never accepts `NotExecuted` for a body that cannot be read, whatever the
+//! classifier returns.
 //!
 //! # Successes
 //!
@@ -44,21 +47,20 @@
 //! | any other: JSON, none (204, `Content-Length: 0`, no chunks), another type, a content coding | `Final` |
 //! | not read, since it is larger than `max_response_bytes`, and not HTML | `Final`, recorded without it |
 //!
-//! A byte order mark, invalid UTF-8, a lone surrogate or a raw control character
-//! does not make JSON something else.
+//! JSON with a byte order mark, invalid UTF-8, a lone surrogate or a raw control character
+//! counts as JSON.
 
 use super::error_body::{Code, ErrorBody};
 use crate::outcome::{Outcome, Recovery, Verdict};
 use crate::policy::{check_answer_body, check_searchable};
 
-/// The verdict that the engine uses by default: the table of this module.
+/// The engine's default classifier: the table of this module.
 ///
-/// A closure given to `EngineBuilder::classify` may decide some answers and
-/// fall back on this one. The body is read only for the statuses in which it
-/// can change the verdict.
+/// A closure for `EngineBuilder::classify` may decide some answers and call this function
+/// for the rest. It reads the body only if the body can change the verdict.
 ///
-/// [`Outcome::body_end`] tells a body that may be cut from one that is whole: an
-/// `Upstream` sets it, and for an outcome made by hand the body is whole.
+/// [`Outcome::body_end`] says whether the body might be cut. An `Upstream` sets it; the
+/// body of an outcome made by hand is whole.
 ///
 /// ```
 /// use genesys_once::{Outcome, Recovery, Verdict, classify};
@@ -98,12 +100,12 @@ pub fn genesys(outcome: &Outcome) -> Verdict {
     }
 }
 
-/// Stores all responses, success or failure: every answer is `Final`, a 500
-/// and a redirect too, and a 2xx whatever its body. Only 401, 408, 425 and 429 are
-/// as in [`genesys`], since they ask for another attempt.
+/// A classifier that records each answer: all are `Final`, also a 500, a redirect, and a
+/// 2xx with any body. Only 401, 408, 425 and 429 are as in [`genesys`], since they ask for
+/// another attempt.
 ///
-/// For actions whose failures may be replayed for the whole of `result_ttl`.
-/// Requests without an answer (time-outs, resets) stay unknown.
+/// For actions whose failures may be replayed for the whole `result_ttl`. Requests without
+/// an answer (time-outs, resets) stay unknown.
 pub fn everything_final(outcome: &Outcome) -> Verdict {
     match outcome.status().as_u16() {
         401 | 408 | 425 | 429 => refused_for_now(outcome),
@@ -111,8 +113,7 @@ pub fn everything_final(outcome: &Outcome) -> Verdict {
     }
 }
 
-/// 401, 408, 425, 429: the platform's own refusal, unless a remote end that was
-/// reached says so.
+/// 401, 408, 425, 429: the platform's own refusal, unless the body names the remote end.
 fn refused_for_now(outcome: &Outcome) -> Verdict {
     match read(outcome) {
         Some(body) if !body.remote => match outcome.status() {
@@ -123,7 +124,7 @@ fn refused_for_now(outcome: &Outcome) -> Verdict {
     }
 }
 
-/// What a refusal says; `None` where that cannot be known.
+/// The body of a refusal; `None` if it cannot be read.
 fn read(outcome: &Outcome) -> Option<ErrorBody> {
     let readable = check_searchable(outcome).is_ok();
     readable.then(|| ErrorBody::read(&outcome.body()))
@@ -151,8 +152,8 @@ mod tests {
         )
     }
 
-    /// The table of the module's docs, written out status by status: (status,
-    /// verdict by status alone, verdict where the remote end has answered).
+    /// The table of the module's docs, status by status: the status, the verdict by status
+    /// alone, and the verdict if the remote end has answered.
     fn table() -> Vec<(u16, Verdict, Verdict)> {
         let mut rows = Vec::new();
         let mut add = |statuses: &[u16], alone, remote| {
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_of_the_table() {
+    fn each_status_has_its_verdict() {
         for (status, alone, remote) in table() {
             for body in [
                 "",
@@ -208,7 +209,7 @@ mod tests {
         }
     }
 
-    /// A body that cannot be read, of whatever kind, and one that says nothing.
+    /// An answer of each kind whose body cannot be read.
     fn unreadable(status: u16) -> [Outcome; 4] {
         let coded = {
             let mut coded = answer(status, REMOTE);
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_proves_nothing() {
+    fn unreadable_body_proves_nothing() {
         for (status, alone, _) in table() {
             for outcome in unreadable(status) {
                 let silent = outcome.body_end() != BodyEnd::Closed || status >= 300;
@@ -244,9 +245,9 @@ mod tests {
         }
     }
 
-    /// Red when the engine believes a closure whatever was read.
+    /// Red if the engine accepts a classifier's verdict without a readable body.
     #[test]
-    fn no_classifier_makes_a_proof_of_what_cannot_be_read() {
+    fn classifier_cannot_prove_by_unreadable_body() {
         for status in [200, 401, 403, 429, 500] {
             for outcome in unreadable(status) {
                 let given = checked_verdict(&outcome, |_| NotExecuted(Retry), genesys);
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn vendor_codes_count_for_their_status_alone() {
+    fn vendor_code_counts_for_its_status_alone() {
         for code in ["client.failed.request", "authentication.request.timeout"] {
             let body = format!(r#"{{"code":"{code}","details":[]}}"#);
             let relayed = format!(
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remotes_failed_login_counts_for_400_alone() {
+    fn failed_remote_login_counts_for_400_alone() {
         for (status, alone, _) in table() {
             let expected = if status == 400 {
                 NotExecuted(PassThrough)
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_body_leaves_the_status_as_it_is() {
+    fn hostile_body_does_not_change_the_verdict() {
         let deep = r#"{"errors":["#.repeat(100_000);
         let huge = format!(r#"{{"details":[{}]}}"#, vec!["{}"; 500_000].join(","));
         for body in [

@@ -1,11 +1,11 @@
-//! Genesys Cloud over reqwest: one call is one POST on the wire, whatever
-//! happens to it. Nothing here repeats, schedules or classifies.
+//! Genesys Cloud over reqwest: one call is at most one POST on the wire. Nothing here
+//! retries, schedules or classifies.
 
 mod clients;
 mod credentials;
 mod environment;
 mod execute;
-mod gate;
+mod gated_body;
 mod limiter;
 mod reach;
 mod token;
@@ -35,7 +35,7 @@ use crate::store::BoxFuture;
 use crate::telemetry;
 use crate::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};
 
-/// A Genesys Cloud organisation, reached with one OAuth client.
+/// A Genesys Cloud organisation and one OAuth client.
 ///
 /// | setting | default |
 /// |---|---|
@@ -51,32 +51,30 @@ use crate::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};
 /// | [`rate_limit`](Self::rate_limit) | none |
 /// | [`user_agent`](Self::user_agent) | `genesys-once/VERSION` alone |
 ///
-/// Making one never fails; `EngineBuilder::start` reports an impossible setting
-/// as [`Error::InvalidConfig`].
+/// Setters never fail; `EngineBuilder::start` returns [`Error::InvalidConfig`] for an
+/// impossible setting.
 ///
 /// # One POST, and no more
 ///
-/// Redirects are answers (a followed 307 would be a second POST), the HTTP
-/// client's own retries are off, connections speak HTTP/1.1 only (a refused
-/// HTTP/2 stream cannot be told from a lost one), and idle ones are dropped
-/// after `idle_timeout`, before gateways drop them. A connection on which bytes
-/// came that no request asked for is not used again. No HTTP client of the
-/// caller's is taken, because it could repeat requests out of sight.
+/// Redirects are answers, since a followed 307 would be a second POST. The HTTP client's
+/// retries are off. Connections use HTTP/1.1 only, since a refused HTTP/2 stream cannot be
+/// distinguished from a lost one. Idle connections are dropped after `idle_timeout`, before
+/// gateways drop them. A connection with unexpected bytes is not used again. An HTTP client
+/// of the caller cannot be set, because it could repeat requests.
 ///
-/// Several engines may share one `Arc<GenesysCloud>`, on one runtime or on several:
-/// a connection is only ever used on the runtime that made it.
+/// Several engines may share one `Arc<GenesysCloud>`, on one runtime or on several: a
+/// connection is used only on the runtime that made it.
 ///
 /// # Namespace
 ///
-/// By default `go-` and 32 hex digits: a SHA-256 over the API's scheme, host and
-/// port and the client id. Another client id is another namespace, so **set
-/// one** on the engine's builder before credentials are rotated, or where two
-/// clients are to share records.
+/// By default `go-` and 32 hex digits: a SHA-256 of the API's scheme, host and port and the
+/// client id. Another client id is another namespace. So **set a namespace** on the engine's
+/// builder before you rotate credentials, or if two clients share records.
 ///
 /// # Crypto provider
 ///
-/// TLS uses the process's default provider of rustls. Where the process has
-/// none when the first client is built, ring becomes it.
+/// TLS uses the process's default provider of rustls. If the process has none when the first
+/// client is built, ring becomes the default.
 ///
 /// ```
 /// use genesys_once::{Credentials, Environment, GenesysCloud, Route};
@@ -94,7 +92,7 @@ pub struct GenesysCloud {
     credentials: Arc<Credentials>,
     namespace: Namespace,
     route: Route,
-    /// The platform as fingerprints name it.
+    /// The platform's name in fingerprints.
     platform: String,
     label: String,
     urls: Urls,
@@ -128,20 +126,20 @@ impl GenesysCloud {
         }
     }
 
-    /// Which of the platform's two execute paths is called.
+    /// Sets the execute path that is called.
     ///
-    /// A 404 under the default route may mean that the organisation has the
-    /// other one only: the first is logged as a warning that says so.
+    /// A 404 under the default route can mean that the organisation has only the other
+    /// route: the first 404 is logged as a warning.
     pub fn route(mut self, route: Route) -> Self {
         self.route = route;
         self.label = label(&self.platform, route);
         self
     }
 
-    /// Names the platform in fingerprints, instead of the API's scheme, host and
-    /// port: for an organisation that processes which share records reach by
-    /// different addresses (a gateway of each process, say). Requests that were
-    /// recorded under another name are
+    /// Sets the platform's name in fingerprints, instead of the API's scheme, host and
+    /// port. It is for processes that share records and reach the organisation by
+    /// different addresses, such as a gateway for each process. A request that was
+    /// recorded under another name is
     /// [`Error::PayloadMismatch`](crate::Error::PayloadMismatch).
     pub fn platform(mut self, name: impl Into<String>) -> Self {
         self.platform = name.into();
@@ -149,90 +147,88 @@ impl GenesysCloud {
         self
     }
 
-    /// How the token endpoint is shown the client's credentials.
+    /// Sets how the client authenticates at the token endpoint.
     pub fn client_auth(mut self, auth: ClientAuth) -> Self {
         self.auth = auth;
         self
     }
 
-    /// The longest that one attempt may take, from connecting to the last byte
-    /// of the answer: 65 s by default, since an action may run for 60; at most a day. An
-    /// attempt cut off by it counts as possibly executed, unless the last of its body
-    /// had not been handed to a connection yet.
+    /// The longest time for one attempt, from connecting to the last byte of the answer:
+    /// 65 s by default, since an action may run for 60 s; at most a day. The outcome of an
+    /// attempt that exceeds it is unknown, unless the end of its body did not reach a
+    /// connection.
     ///
-    /// Where the process did not run when that time ended, an answer is looked for
-    /// during one second more.
+    /// If the process did not run when that time ended, the client reads for one second
+    /// more.
     pub fn attempt_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.attempt_timeout = limit)
     }
 
-    /// The longest that name resolution, TCP and TLS may take together, 5 s by
-    /// default, at most a day; a failure here is proof that nothing was sent. Where it is
-    /// more than half of [`attempt_timeout`](Self::attempt_timeout), that half counts, so
-    /// that the attempt's end cannot hide the proof.
+    /// The longest time for name resolution, TCP and TLS together: 5 s by default, at most
+    /// a day. A failure here proves that nothing was sent. If it is more than half of
+    /// [`attempt_timeout`](Self::attempt_timeout), that half applies, so that the end of
+    /// the attempt cannot hide the proof.
     pub fn connect_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.connect_timeout = limit)
     }
 
-    /// How long a connection may be idle and still be used, 15 s by default, at most
-    /// a day. **Less than the platform, or a gateway before it, keeps idle
-    /// connections**: a request that is written into a connection while the other
-    /// end closes it is lost, and its key is indeterminate. Zero is a connection of
-    /// its own for each call and each token request.
+    /// How long an idle connection is used again: 15 s by default, at most a day. **It must
+    /// be shorter than the platform, or a gateway before it, keeps idle connections**: a
+    /// request that is written while the peer closes the connection is lost, and its key
+    /// indeterminate. Zero opens a connection for each call and each token request.
     pub fn idle_timeout(self, limit: Duration) -> Self {
         self.with(|settings| settings.idle_timeout = limit)
     }
 
-    /// An `http://` or `https://` proxy for every request, tokens included;
-    /// `user:password@` in it is sent to the proxy and never shown. It goes before
-    /// [`environment_proxy`](Self::environment_proxy).
+    /// An `http://` or `https://` proxy for each request, also for tokens. It has priority
+    /// over [`environment_proxy`](Self::environment_proxy). `user:password@` in it is sent
+    /// to the proxy and never shown.
     ///
-    /// An `https://` platform is reached through a tunnel, of which the proxy sees
-    /// host and port only. A platform on plain `http://`, loopback included, would
-    /// show it secret, tokens and payloads: `InvalidConfig`, without
+    /// An `https://` platform is reached through a tunnel: the proxy sees host and port
+    /// only. A platform on plain `http://`, also on loopback, would show the proxy secret,
+    /// tokens and payloads. It is `InvalidConfig` without
     /// [`allow_insecure`](Self::allow_insecure).
     pub fn proxy(self, url: impl Into<String>) -> Self {
         let url = SecretString::from(url.into());
         self.with(|settings| settings.proxy = Some(url))
     }
 
-    /// Whether the proxy is the one of the process's environment, for API and
-    /// tokens alike; `false` by default: what a call may pass through is not left to
-    /// the environment.
+    /// Whether to use the proxy of the process's environment, for API and tokens; `false`
+    /// by default, so that the environment cannot redirect calls.
     ///
-    /// The variables are `HTTPS_PROXY`, `HTTP_PROXY` (not under CGI), `ALL_PROXY`
-    /// and `NO_PROXY`, in lower case too, read when the HTTP client of a runtime is built, mostly at `start`; a value that
-    /// is no URL is ignored. A platform on loopback is reached without them.
+    /// The variables are `HTTPS_PROXY`, `HTTP_PROXY` (not under CGI), `ALL_PROXY` and
+    /// `NO_PROXY`, also in lower case. They are read when a runtime's HTTP client is built,
+    /// usually at `start`. A value that is not a URL is ignored, and loopback needs no
+    /// proxy.
     pub fn environment_proxy(self, honour: bool) -> Self {
         self.with(|settings| settings.environment_proxy = honour)
     }
 
-    /// Trusts the certificates in this PEM text besides the system's roots.
-    /// May be called repeatedly.
+    /// Trusts the certificates of this PEM text in addition to the system's roots. Each
+    /// call adds to the previous ones.
     pub fn root_certificate(self, pem: impl AsRef<[u8]>) -> Self {
         let pem = pem.as_ref().to_vec();
         self.with(|settings| settings.roots.push(pem))
     }
 
-    /// Allows plain HTTP to hosts that are not loopback, and through a proxy.
-    /// Credentials, tokens and payloads can then be read by everybody on the way.
+    /// Allows plain HTTP to hosts that are not loopback, and through a proxy. Each machine
+    /// on the way can then read credentials, tokens and payloads.
     pub fn allow_insecure(self) -> Self {
         self.with(|settings| settings.allow_insecure = true)
     }
 
-    /// Lets at most this many calls leave in any 60 s, in this process, later
-    /// attempts included; by default there is no limit of one's own. The actions
-    /// that wait for it go by turns, and within an action the first come is the
-    /// first served.
+    /// Lets at most this many calls leave in any 60 s, in this process, retries included.
+    /// There is no limit by default; 0 is [`Error::InvalidConfig`]. Waiting actions take
+    /// turns, and the callers of one action go in the order of their arrival.
     ///
-    /// A twentieth of it (at most 50) may leave at once after a pause, the rest
-    /// evenly spaced: 300 a minute is a burst of 15, then one every 210 ms.
-    /// Being held back costs no attempt, and shows in `Engine::stats`.
+    /// A twentieth of the limit (at most 50) may leave at once after a pause, the rest
+    /// evenly spaced: 300 a minute is a burst of 15, then one call each 210 ms. The wait
+    /// counts as no attempt, and `Engine::stats` shows it.
     ///
-    /// The platform's default is 300 a minute for each client-credentials token
-    /// (the vendor's developer center blog). Processes that share a client share
-    /// that: give each its part. What goes beyond it all the same gets a 429,
-    /// which holds everybody back until the platform's time has come.
+    /// The platform's default is 300 a minute for each client-credentials token (the
+    /// vendor's developer center blog). Processes that share a client share that limit:
+    /// give each a part of it. A call beyond the platform's limit gets a 429, which begins
+    /// a cooldown for all executions.
     pub fn rate_limit(mut self, per_minute: u32) -> Self {
         self.limiter = Some(Arc::new(RateLimiter::new(per_minute)));
         self
@@ -247,13 +243,13 @@ impl GenesysCloud {
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
-        // A client built by an earlier `check` does not know this setting.
+        // A client that an earlier `check` built does not have this setting.
         self.clients = OnceLock::new();
         self
     }
 
-    /// The HTTP clients, the first of them built when first asked for. A setting that
-    /// makes it impossible is found here, so nothing is sent with it, checked or not.
+    /// The HTTP clients; the first call builds the first of them. An impossible setting
+    /// fails here, so that nothing is sent with it.
     fn clients(&self) -> Result<&Arc<Clients>, Error> {
         self.clients
             .get_or_init(|| {
@@ -293,7 +289,7 @@ impl GenesysCloud {
             && self.route == Route::DataActions
             && !self.hinted.swap(true, Ordering::Relaxed)
         {
-            // The answer outlives the panic of a subscriber.
+            // A subscriber's panic must not lose the answer.
             telemetry::contained(|| {
                 tracing::warn!(
                     correlation_id = correlation_id(outcome),
@@ -305,7 +301,7 @@ impl GenesysCloud {
     }
 }
 
-/// What fingerprints say of platform and route. The route has no line feed.
+/// The platform and the route in fingerprints. The route has no line feed.
 fn label(platform: &str, route: Route) -> String {
     format!("{platform}\n{}", route.label())
 }

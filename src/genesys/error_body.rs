@@ -1,5 +1,5 @@
-//! What the platform's error body says about who refused and for how long. It
-//! is read in one pass without building a tree, and never decides anything.
+//! The facts of the platform's error body: which side refused, and for how long. It reads
+//! in one pass without building a tree, and decides nothing.
 
 use std::fmt;
 use std::iter;
@@ -13,19 +13,18 @@ use crate::policy::without_byte_order_mark;
 /// The codes by which the platform says that the remote end was reached.
 const REMOTE: [&str; 2] = ["ACTION.REMOTE_ENDPOINT", "ACTION.PROCESSING"];
 
-/// The facts in an error body that decisions rest on.
+/// The facts of an error body that a verdict needs.
 ///
 /// The shape is the vendor's `ErrorBody`: `message`, `details[]` with
 /// `errorCode`, and `errors[]`, which holds further error bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {
-    /// The remote end or the action's own processing is at fault
-    /// (`ACTION.REMOTE_ENDPOINT`, `ACTION.PROCESSING`): the remote may have
-    /// done its work.
+    /// The remote end or the action's processing failed (`ACTION.REMOTE_ENDPOINT`,
+    /// `ACTION.PROCESSING`): the remote end might have executed.
     pub(super) remote: bool,
-    /// A detail says `ACTION.AUTHENTICATION`: the remote was never asked.
+    /// A detail says `ACTION.AUTHENTICATION`: the remote end was not called.
     pub(super) authentication: bool,
-    /// The body's own `code`, of those that say what was executed.
+    /// The body's own `code`.
     pub(super) code: Code,
     /// The whole seconds of "Retry the request in [42] seconds".
     pub(super) retry_seconds: Option<u64>,
@@ -36,26 +35,25 @@ pub(super) struct ErrorBody {
 pub(super) enum Code {
     #[default]
     None,
-    /// `client.failed.request`: the platform never had the whole request.
+    /// `client.failed.request`: the platform did not receive the whole request.
     FailedRequest,
-    /// `authentication.request.timeout`: it ended before the dispatch.
+    /// `authentication.request.timeout`: the request ended before its dispatch.
     AuthenticationTimeout,
     /// Another one, or more than one.
     Other,
 }
 
 impl ErrorBody {
-    /// Reads a body of any size and shape: linear time, no recursion beyond
-    /// serde_json's 128, and where it is JSON no allocation that grows with it.
+    /// Reads a body of any size and shape in linear time, with at most serde_json's 128
+    /// levels of recursion. For JSON, no allocation grows with the body.
     ///
-    /// A body that is not JSON proves nothing. `remote` is the exception: it
-    /// only ever takes proof away, so there it counts wherever its words stand,
-    /// and nobody can hide it behind garbage.
+    /// A body that is not JSON proves nothing. Only `remote` counts in it, wherever its
+    /// codes stand: `remote` can only disprove, so that garbage cannot hide it.
     pub(super) fn read(body: &[u8]) -> Self {
         let mut found = Self::default();
         let mut json = serde_json::Deserializer::from_slice(without_byte_order_mark(body));
-        let whole = Reader {
-            place: Place::Top,
+        let whole = FieldReader {
+            position: Position::Top,
             found: &mut found,
         }
         .deserialize(&mut json)
@@ -78,8 +76,7 @@ fn is_remote(code: &str) -> bool {
         .any(|remote| code.eq_ignore_ascii_case(remote))
 }
 
-/// Whether a code of the remote end stands anywhere in the text, its characters
-/// escaped or not.
+/// Whether the text contains a code of the remote end, with escaped characters or without.
 fn names_remote(text: &[u8]) -> bool {
     let mut rest = text;
     let plain: String = iter::from_fn(|| {
@@ -101,9 +98,9 @@ fn names_remote(text: &[u8]) -> bool {
     REMOTE.iter().any(|remote| plain.contains(remote))
 }
 
-/// Where in the body a value stands.
+/// The position of a value in the body.
 #[derive(Clone, Copy)]
-enum Place {
+enum Position {
     /// The body itself.
     Top,
     /// One of its `errors`.
@@ -115,14 +112,14 @@ enum Place {
     DetailCode,
     /// `code` of the body itself.
     TopCode,
-    /// Another code: of one of the errors, or a spelling that the platform has
-    /// elsewhere (`errorCode` of the body). Only the remote end's count here.
+    /// Another code: of an error within `errors`, or `errorCode` of the body. Only the
+    /// remote end's codes count here.
     OtherCode,
     Message,
     Elsewhere,
 }
 
-impl Place {
+impl Position {
     fn member(self, name: &str) -> Self {
         match (self, name) {
             (Self::Top | Self::Body, "details") => Self::Details,
@@ -131,7 +128,7 @@ impl Place {
             (Self::Top, "code") => Self::TopCode,
             (Self::Top | Self::Body, "errorCode" | "code") => Self::OtherCode,
             (Self::Detail | Self::Details, "code") => Self::OtherCode,
-            // One detail where a list is expected says as much.
+            // One detail instead of a list counts as well.
             (Self::Detail | Self::Details, "errorCode") => Self::DetailCode,
             _ => Self::Elsewhere,
         }
@@ -146,24 +143,24 @@ impl Place {
     }
 }
 
-struct Reader<'f> {
-    place: Place,
+struct FieldReader<'f> {
+    position: Position,
     found: &'f mut ErrorBody,
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for FieldReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.place {
-            // Skipped without recursion and without reading numbers.
-            Place::Elsewhere => IgnoredAny::deserialize(deserializer).map(drop),
+        match self.position {
+            // Skipped without recursion, and without reading numbers.
+            Position::Elsewhere => IgnoredAny::deserialize(deserializer).map(drop),
             _ => deserializer.deserialize_any(self),
         }
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for FieldReader<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,20 +168,22 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        match (self.place, text) {
-            (Place::DetailCode | Place::TopCode | Place::OtherCode, code) if is_remote(code) => {
+        match (self.position, text) {
+            (Position::DetailCode | Position::TopCode | Position::OtherCode, code)
+                if is_remote(code) =>
+            {
                 self.found.remote = true;
             }
-            // Strict, unlike the one above: these are proofs.
-            (Place::DetailCode, "ACTION.AUTHENTICATION") => self.found.authentication = true,
-            (Place::TopCode, code) => {
+            // In exact spelling, since this is proof.
+            (Position::DetailCode, "ACTION.AUTHENTICATION") => self.found.authentication = true,
+            (Position::TopCode, code) => {
                 self.found.code = match (self.found.code, code) {
                     (Code::None, "client.failed.request") => Code::FailedRequest,
                     (Code::None, "authentication.request.timeout") => Code::AuthenticationTimeout,
                     _ => Code::Other,
                 };
             }
-            (Place::Message, text) => {
+            (Position::Message, text) => {
                 self.found.retry_seconds = self.found.retry_seconds.max(seconds_in(text));
             }
             _ => {}
@@ -193,9 +192,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(place) = map.next_key_seed(Member(self.place))? {
-            map.next_value_seed(Reader {
-                place,
+        while let Some(position) = map.next_key_seed(MemberName(self.position))? {
+            map.next_value_seed(FieldReader {
+                position,
                 found: self.found,
             })?;
         }
@@ -203,10 +202,10 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let place = self.place.element();
+        let position = self.position.element();
         while seq
-            .next_element_seed(Reader {
-                place,
+            .next_element_seed(FieldReader {
+                position,
                 found: self.found,
             })?
             .is_some()
@@ -235,31 +234,30 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Reads a member's name into the place of its value, without copying it.
-struct Member(Place);
+/// Reads a member's name into the position of its value, without a copy.
+struct MemberName(Position);
 
-impl<'de> DeserializeSeed<'de> for Member {
-    type Value = Place;
+impl<'de> DeserializeSeed<'de> for MemberName {
+    type Value = Position;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Place, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Position, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Member {
-    type Value = Place;
+impl Visitor<'_> for MemberName {
+    type Value = Position;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a member's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Place, E> {
+    fn visit_str<E>(self, name: &str) -> Result<Position, E> {
         Ok(self.0.member(name))
     }
 }
 
-/// The number in "Retry the request in [42] seconds"; more digits than a `u64`
-/// holds are its largest value.
+/// The number in "Retry the request in [42] seconds"; `u64::MAX` if it has more digits.
 fn seconds_in(message: &str) -> Option<u64> {
     let (_, rest) = message.split_once("etry the request in [")?;
     let (digits, rest) = rest.split_once(']')?;

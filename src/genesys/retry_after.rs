@@ -1,5 +1,5 @@
-//! How long a peer asks to wait, what becomes of that, and whom a rate limit concerns.
-//! Pure: the clock and the dice are parameters.
+//! The wait that an answer asks for, and whether a rate limit is the platform's. Pure: the
+//! clock is a parameter; `policy` bounds the wait.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,19 +9,17 @@ use super::error_body::{ErrorBody, is_digits};
 use crate::outcome::Outcome;
 use crate::policy::MAX_ASKED;
 
-/// How long the answer asks to wait before the next attempt; `None` where it
-/// does not say.
+/// How long the answer asks to wait before the next attempt; `None` if it does not.
 ///
-/// In this order: `Retry-After` as whole seconds or as an HTTP date (RFC 9110
-/// §10.2.3; a date that has passed is zero), the longest where it is repeated;
-/// else the words "Retry the request in \[42\] seconds" in the JSON body's
-/// message, which the platform writes without a header at times. What is
-/// neither is ignored. More than an hour is an hour.
+/// First `Retry-After` counts, as whole seconds or as an HTTP date (RFC 9110 section
+/// 10.2.3; a date that has passed is zero), and the longest if it is repeated. Else the
+/// text "Retry the request in \[42\] seconds" in the JSON body's message counts, which the
+/// platform sometimes sends without the header. More than an hour is an hour.
 ///
-/// A date is compared with the answer's own `Date` header, so that the two clocks
-/// need not agree; only where there is none, with `now`, the wall clock's time.
+/// A date is compared with the answer's own `Date` header, so that the two clocks need not
+/// agree, and without one with `now`, the time of the wall clock.
 ///
-/// What is asked for is a wish: the engine waits at least as long as its own backoff.
+/// The engine waits at least for its own backoff.
 pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
     let dates = outcome.headers().get_all(DATE).iter();
     let mut dates = dates.filter_map(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
@@ -41,10 +39,10 @@ pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
         .map(|wait| wait.min(MAX_ASKED))
 }
 
-/// Whether a 429 is the platform's own limit, which holds back every execution
-/// of its upstream. One that an action relays from its remote end (a detail
-/// says `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING`) concerns that action
-/// only. `false` for every other status.
+/// Whether a 429 is the platform's own limit, which begins a cooldown for each execution
+/// of its upstream. A 429 that an action relays from its remote end (a detail says
+/// `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING`) concerns that action only. `false`
+/// for every other status.
 pub fn is_platform_limit(outcome: &Outcome) -> bool {
     outcome.status() == http::StatusCode::TOO_MANY_REQUESTS
         && !ErrorBody::read(&outcome.body()).remote
@@ -52,7 +50,7 @@ pub fn is_platform_limit(outcome: &Outcome) -> bool {
 
 fn read_header(value: &str, now: SystemTime) -> Option<Duration> {
     if is_digits(value) {
-        // Digits that do not fit are a long time, not nonsense.
+        // More digits than a number holds are the longest wait.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
@@ -90,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_is_read() {
+    fn each_form_of_retry_after_is_read() {
         let seconds = |s| Some(Duration::from_secs(s));
         for (value, expected) in [
             ("0", seconds(0)),
@@ -112,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_not_a_waiting_time() {
+    fn malformed_retry_after_is_ignored() {
         for value in [
             "",
             "-5",
@@ -124,7 +122,7 @@ mod tests {
             "Sun, 99 Nov 1994 08:49:37 GMT",
         ] {
             assert_eq!(wait(&[value.as_bytes()], ""), None, "{value}");
-            // The words still count.
+            // The message still counts.
             assert_eq!(
                 wait(&[value.as_bytes()], WORDS),
                 Some(Duration::from_secs(42)),
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_goes_before_the_words_and_the_longest_header_counts() {
+    fn longest_header_counts_before_the_message() {
         assert_eq!(wait(&[b"7"], WORDS), Some(Duration::from_secs(7)));
         assert_eq!(
             wait(&[b"7", b"-1", b"9", b"8"], ""),
@@ -146,16 +144,16 @@ mod tests {
         );
     }
 
-    /// Red where a date is compared with our own clock: both then ask for no wait, or
-    /// for the longest.
+    /// Red if a date is compared with this process's clock: each date then asks for no
+    /// wait, or for the longest.
     #[test]
-    fn date_is_compared_with_the_answers_own() {
+    fn date_is_compared_with_the_date_header() {
         let asked = |dates: &[&str], date: &str| wait_at(dates, &[date.as_bytes()], "");
         let behind = "Wed, 21 Oct 2015 07:28:10 GMT";
         let minute = Some(Duration::from_secs(60));
         assert_eq!(asked(&[behind], "Wed, 21 Oct 2015 07:29:10 GMT"), minute);
         assert_eq!(asked(&[behind], behind), Some(Duration::ZERO));
-        // A date that cannot be read is none, and seconds need none.
+        // An unreadable `Date` is ignored, and seconds need none.
         assert_eq!(asked(&["soon"], "Sun, 06 Nov 1994 08:50:37 GMT"), minute);
         assert_eq!(
             asked(&["soon", behind], "Wed, 21 Oct 2015 07:29:10 GMT"),
@@ -165,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn words_too_large_are_the_longest_wait() {
+    fn huge_number_in_the_message_is_the_longest_wait() {
         let body = r#"{"message":"Retry the request in [18446744073709551616] seconds"}"#;
         assert_eq!(wait(&[], body), Some(MAX_ASKED));
     }
 
     #[test]
-    fn a_relayed_limit_is_not_the_platforms() {
+    fn relayed_limit_is_not_the_platforms() {
         let answer = |status, body: &str| Outcome::new(status, HeaderMap::new(), body.to_owned());
         let limited = StatusCode::TOO_MANY_REQUESTS;
         assert!(is_platform_limit(&answer(limited, WORDS)));

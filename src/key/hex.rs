@@ -1,10 +1,10 @@
-//! Bytes as hex digits, both ways, by tables.
+//! Bytes as hex digits and back, by tables. It knows no type of the crate.
 
 use std::fmt;
 
 /// Writes bytes as lower-case hex digits.
 pub(super) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    // As a whole: each piece that is written has its price.
+    // In large pieces: each write costs time.
     let mut text = [0; 64];
     for part in bytes.chunks(text.len() / 2) {
         // ASCII digits, so the conversion cannot fail.
@@ -14,8 +14,8 @@ pub(super) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result
     Ok(())
 }
 
-/// Adds bytes as lower-case hex digits, without the price of formatting: names and
-/// records are written for every command.
+/// Adds bytes as lower-case hex digits, without a formatter: each command writes names
+/// and records.
 pub(crate) fn push_hex(to: &mut Vec<u8>, bytes: &[u8]) {
     let mut text = [0; 64];
     for part in bytes.chunks(text.len() / 2) {
@@ -60,7 +60,7 @@ pub(super) fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     (seen < NO_DIGIT).then_some(bytes)
 }
 
-/// What each character is as a hex digit.
+/// The value of each character as a hex digit.
 static VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
     let mut value = 0;
@@ -80,15 +80,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hex_digits_are_those_that_char_knows() {
+    fn hex_digits_are_those_of_char() {
         for byte in 0..128 {
             let digit = char::from(byte);
             let text = format!("{digit}7c{digit}");
-            let meant = digit.to_digit(16).map(|value| {
+            let expected = digit.to_digit(16).map(|value| {
                 let value = value as u8;
                 [value << 4 | 7, 0xc0 | value]
             });
-            assert_eq!(read_hex::<2>(&text), meant, "{digit:?}");
+            assert_eq!(read_hex::<2>(&text), expected, "{digit:?}");
         }
         // Longer than what is written in one piece.
         struct Long([u8; 77]);

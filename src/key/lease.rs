@@ -1,5 +1,5 @@
-//! Whose record it is: the lease that wrote it, and the pair of lease and
-//! fingerprint by which an operator names what was seen.
+//! The lease that wrote a record, and the version of an indeterminate key, which is lease
+//! and fingerprint. Neither says how long a lease lives.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::hex::{read_hex, write_hex};
 use super::{Fingerprint, ParseKeyError};
 
-/// Who holds a lease: 128 random bits, new for every execution.
+/// The holder of a lease: 128 random bits, new for each execution.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId([u8; 16]);
 
 impl LeaseId {
-    /// A lease that nobody else has, from the operating system's randomness.
+    /// A unique lease, from the operating system's randomness.
     pub fn random() -> Self {
         let mut bytes = [0; 16];
-        // Without randomness two holders could share a lease: better no lease.
+        // Without randomness, two holders could share a lease.
         getrandom::fill(&mut bytes).expect("the operating system has randomness");
         Self(bytes)
     }
@@ -53,12 +53,12 @@ impl FromStr for LeaseId {
     }
 }
 
-/// Which execution of which request a record is about: the lease that wrote it
-/// and the request's fingerprint.
+/// The execution and the request that a record is about: the lease that wrote it and the
+/// request's fingerprint.
 ///
-/// Whoever resolves a key names the version that was seen, so that the
-/// resolution never reaches another execution or another request under the same
-/// key. Noticing that a holder was lost does not change it.
+/// An operator resolves a key in the version that the operator has read. So a resolution
+/// never reaches another execution, or another request under the same key. A lost holder
+/// does not change the version.
 ///
 /// `Display`, `FromStr` and serde are `LEASE-FINGERPRINT`, 32 and 64 lower-case
 /// hex digits: a value for `If-Match` or a command line.
@@ -75,7 +75,7 @@ impl FromStr for LeaseId {
 pub struct Version {
     /// The lease of the execution.
     pub lease: LeaseId,
-    /// What its request asks for.
+    /// The fingerprint of its request.
     pub fingerprint: Fingerprint,
 }
 
@@ -88,7 +88,7 @@ impl fmt::Display for Version {
 impl FromStr for Version {
     type Err = ParseKeyError;
 
-    /// Reads both parts, in upper or lower case.
+    /// Reads both parts in upper or lower case.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (lease, fingerprint) = text.split_once('-').ok_or(ParseKeyError)?;
         Ok(Self {

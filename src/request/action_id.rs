@@ -1,5 +1,5 @@
-//! The id of a Data Action: what may be one, so that it is one segment of a path
-//! as it is.
+//! The id of a data action: the texts that are one path segment without encoding. It
+//! asks no platform whether the action exists.
 
 use std::fmt;
 use std::str::FromStr;

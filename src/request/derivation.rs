@@ -1,5 +1,5 @@
-//! What keys and fingerprints are hashes of. The canonical payload is hashed
-//! once; its state is kept, and every form goes on from there.
+//! Which bytes keys and fingerprints are hashes of. It hashes the canonical payload once
+//! and continues each form from that state; it never keeps the payload.
 
 use sha2::{Digest, Sha256};
 
@@ -9,10 +9,9 @@ use crate::error::Error;
 use crate::key::{Fingerprint, IdempotencyKey};
 
 impl IdempotencyKey {
-    /// The key of a request. It was derived when the request was made, so this
-    /// costs nothing.
+    /// The key of a request, which was derived when the request was made.
     ///
-    /// It is a SHA-256, of
+    /// It is a SHA-256 of
     ///
     /// | the request has | bytes that are hashed |
     /// |---|---|
@@ -24,11 +23,11 @@ impl IdempotencyKey {
     ///
     /// The canonical payload is what
     /// [`canonicalize`](crate::canonical::canonicalize) gives, without what the
-    /// request ignores; the JSON string escapes `"` and `\` only. No two of these
-    /// forms meet: an id has no colon, no canonical payload begins with one, and
-    /// a line feed occurs in neither payload, key nor scope.
+    /// request ignores; the JSON string escapes `"` and `\` only. No text has two of
+    /// these forms: an id has no colon, no canonical payload begins with one, and
+    /// neither payload, key nor scope has a line feed.
     ///
-    /// So anyone can check a key. In a shell:
+    /// A key can be checked in a shell:
     ///
     /// ```text
     /// $ printf '%s:%s' 'custom_-_1' '{"customer":42,"note":"é"}' | sha256sum

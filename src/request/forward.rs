@@ -1,5 +1,5 @@
-//! Puts the key into what is sent, without rewriting a byte of the caller's. It
-//! walks texts that have been read and are valid; it checks no grammar.
+//! Inserts the key into the payload that is sent, and changes no byte of the caller's. It
+//! walks texts that were read and are valid; it checks no grammar.
 
 use bytes::Bytes;
 

@@ -1,13 +1,12 @@
-//! What a request asks for besides its outcome: how long it is kept, when the request
-//! may be sent, and whether anything of the answer is stored. None of it changes key
-//! or fingerprint.
+//! The options of a request: how long its outcome is kept, when it may be sent, and
+//! whether the answer is stored. None of them changes key or fingerprint.
 
 use std::time::Duration;
 
 use super::DataActionRequest;
 use crate::error::Error;
 
-/// A store's clock is in milliseconds, and has to add the longest time up.
+/// A store's clock counts milliseconds, and must not overflow.
 const MIN_TTL: Duration = Duration::from_millis(1);
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -16,11 +15,11 @@ impl DataActionRequest {
     /// 1 ms to ten years. The engine keeps it for at least 5 s, so that waiters in
     /// other processes find it. The time counts from the answer.
     ///
-    /// Among callers that joined one execution, the longest applies; one that
-    /// asks for nothing counts for the engine's `result_ttl`, or its repeat
-    /// within that time would be a second call. Whoever joins counts up to the
-    /// moment at which the outcome goes to the store. It does not reach an
-    /// execution in another process, nor prolong what is recorded already.
+    /// Among callers that joined one execution, the longest time applies. A caller that
+    /// sets none counts with the engine's `result_ttl`: otherwise its repeat within that
+    /// time would be a second call. A caller counts if it joins before the outcome goes
+    /// to the store. The time does not reach an execution in another process, and does
+    /// not prolong an existing record.
     ///
     /// # Errors
     ///
@@ -34,14 +33,14 @@ impl DataActionRequest {
         Ok(self.with(|parts| parts.ttl = Some(ttl)))
     }
 
-    /// Limits when the request may be sent: nothing is sent later than this after the
-    /// call of [`execute`](crate::Engine::execute), also where its callers have given up
-    /// by then. By default it is sent whenever the engine gets to it.
+    /// Limits when the request may be sent: not later than this after the call of
+    /// [`execute`](crate::Engine::execute), also if its callers have given up by then.
+    /// There is no limit by default.
     ///
-    /// Among callers that joined one execution, the latest limit applies; one that sets
-    /// none, removes it. Where the time is over before anything was executed, they get
-    /// [`Error::Expired`]. An outcome that is recorded already is replayed all the same,
-    /// and one that another process executes is waited for.
+    /// Among callers that joined one execution, the latest limit applies; a caller that
+    /// sets none removes it. If the time is over before a request was executed, the
+    /// callers get [`Error::Expired`]. A recorded outcome is still replayed, and the
+    /// outcome of an execution in another process is still waited for.
     ///
     /// ```
     /// use std::time::Duration;
@@ -64,29 +63,42 @@ impl DataActionRequest {
         Ok(self.starting_within(limit))
     }
 
-    /// The same, for a part of a limit that was checked.
+    /// As [`start_within`](Self::start_within), for the rest of a limit that was checked.
     pub(crate) fn starting_within(self, limit: Duration) -> Self {
         self.with(|parts| parts.start_within = Some(limit))
     }
 
-    /// Keeps the answer out of the store, but for its status; a replay then says so:
-    /// [`Reply::stored_body`](crate::Reply::stored_body) is
-    /// [`StoredBody::OmittedSensitive`](crate::StoredBody::OmittedSensitive). Callers that joined the
-    /// execution get all of it; nothing of it stays in this process's memory.
-    /// The same is true of a refusal, and of what a `reconcile` hook says. The
-    /// caller's own [`key`](Self::with_key), [`scope`](Self::with_scope) and
-    /// [`label`](Self::with_label) stay out as well.
+    /// Stores only the status of the answer. [`Reply::stored_body`](crate::Reply::stored_body)
+    /// of a replay is [`StoredBody::OmittedSensitive`](crate::StoredBody::OmittedSensitive).
+    /// Callers that joined the execution get the whole answer, and this process keeps
+    /// nothing of it. The same holds for a refusal, and for the answer of a `reconcile`
+    /// hook. The caller's [`key`](Self::with_key), [`scope`](Self::with_scope) and
+    /// [`label`](Self::with_label) are not stored either.
     ///
-    /// Among callers that joined one execution, one is enough, up to the moment
-    /// at which the outcome goes to the store. It does not reach an execution in
-    /// another process, nor change what is recorded already: let all requests of
-    /// an action say it, or none.
+    /// Among callers that joined one execution, one sensitive caller is enough, if it
+    /// joins before the outcome goes to the store. It does not reach an execution in
+    /// another process, and does not change an existing record: mark all requests of an
+    /// action, or none.
     ///
-    /// No digest of the answer is kept. Key and fingerprint are digests of the
-    /// **request**, and are stored: whoever can read the store and knows the form of a
-    /// payload finds a short one by trying. The `cause` of an indeterminate key is what
-    /// the [`Upstream`](crate::Upstream) says of the failure.
+    /// No digest of the answer is stored. Digests of the **request**, key and
+    /// fingerprint, are: a reader of the store that knows the form of a payload finds a
+    /// short one by trial. The `cause` of an indeterminate key is the text of the
+    /// [`Upstream`](crate::Upstream)'s error.
     pub fn sensitive(self) -> Self {
         self.with(|parts| parts.sensitive = true)
+    }
+
+    /// The limit of [`start_within`](Self::start_within), if there is one.
+    pub(crate) fn sent_within(&self) -> Option<Duration> {
+        self.0.start_within
+    }
+
+    /// The time to live that the caller asked for, if it did.
+    pub(crate) fn requested_ttl(&self) -> Option<Duration> {
+        self.0.ttl
+    }
+
+    pub(crate) fn is_sensitive(&self) -> bool {
+        self.0.sensitive
     }
 }

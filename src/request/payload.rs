@@ -1,5 +1,5 @@
-//! The bytes of a payload, however the caller has them. They are neither read
-//! nor changed here, and never shown.
+//! The bytes of a payload, made of the types that callers have. They are neither read nor
+//! changed here, and never shown.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The scope that an engine is narrowed to: checked once, when it is made.
+//! The scope of a scoped engine, checked when it is made. It derives no key.
 
 use std::fmt;
 use std::str::FromStr;

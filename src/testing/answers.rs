@@ -1,6 +1,5 @@
-//! Answers in the platform's own shape: error bodies, rate limits, and the
-//! errors that a remote end's failure becomes. Made for tests and simulators;
-//! nothing of the engine reads or writes them.
+//! Answers in the platform's shape: error bodies, rate limits, and the errors of a remote
+//! end's failure. For tests and simulators; the engine never uses them.
 
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ pub fn json(status: u16, body: impl Into<Bytes>) -> Outcome {
 
 /// The body of the platform's errors, with a fresh `contextId`: its
 /// `ErrorBody` schema, where `details` and `errors` are lists and `limit` is
-/// there only when a limit was hit.
+/// present only if a limit was hit.
 pub fn error_body(status: u16, code: &str, message: &str) -> Value {
     json!({
         "message": message,
@@ -60,7 +59,7 @@ pub(super) fn unauthorized() -> Outcome {
     platform_error(401, "bad.credentials", "Invalid login credentials.")
 }
 
-/// What a failure at or before the remote end becomes: an error whose
+/// The platform's error for a failure at or before the remote end: an error whose
 /// `details[].errorCode` is `error_code`, such as `ACTION.REMOTE_ENDPOINT`,
 /// `ACTION.PROCESSING` or `ACTION.AUTHENTICATION`.
 ///
@@ -75,8 +74,8 @@ pub fn remote_error(status: u16, error_code: &str, message: &str) -> Outcome {
 }
 
 /// The platform's 429: code `too.many.requests.retry.after`, `Retry-After` in
-/// whole seconds (rounded up, so that who waits that long has waited long
-/// enough), and the same number in the message.
+/// whole seconds, rounded up so that the wait is long enough, and the same number in the
+/// message.
 pub fn rate_limited(retry_after: Duration) -> Outcome {
     too_many_a_minute(retry_after, 300)
 }

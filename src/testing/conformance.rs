@@ -1,6 +1,5 @@
-//! The list of cases that every store passes, the crate's own and a user's
-//! alike. It asks for nothing but the [`Store`] trait and a way to let the
-//! store's clock pass.
+//! The suite that each store passes, of this crate or custom. It needs only the [`Store`]
+//! trait and a way to advance the store's clock.
 
 mod cases;
 mod outcomes;
@@ -17,21 +16,17 @@ use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::LeaseId;
 use crate::store::Store;
 
-/// Holds a store to the protocol: every line of the transition table, repeats
-/// and lapses included, outcomes byte for byte, concurrent commands, and random
-/// sequences of events whose every answer is compared with what
-/// [`record::apply`](crate::record::apply) says.
+/// Tests that a store follows the protocol: each line of the transition table with repeats
+/// and lapsed leases, outcomes byte for byte, concurrent commands, and random sequences of
+/// events. Each answer is compared with that of [`record::apply`](crate::record::apply).
 ///
-/// `elapse` lets that much time pass **by the store's clock**: it is
-/// `tokio::time::advance` for a store that runs on tokio's paused clock, and a
-/// real sleep for one that runs elsewhere. Leases that are to lapse last 20 ms
-/// and are given 60 ms, so a store whose clock is coarser than 10 ms does not
-/// pass; a run takes about 20 s, most of it asleep. Whatever the store holds
-/// beforehand is left alone: the suite works in two new namespaces, and leaves
-/// a few hundred records behind that expire within a day.
+/// `elapse` advances **the store's clock**: `tokio::time::advance` for a store on tokio's
+/// paused clock, and a real sleep for another store. Short leases last 20 ms and get 60 ms
+/// to lapse, so that a store with a clock coarser than 10 ms fails. A run takes about 20 s,
+/// most of it asleep. The suite uses two new namespaces, changes no other record, and leaves
+/// a few hundred records that expire within a day.
 ///
-/// A store without notices, or one that cannot list its records, passes; one
-/// that gives wrong notices or lists does not.
+/// A store without notifications or lists passes. A store with wrong ones fails.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -44,12 +39,12 @@ use crate::store::Store;
 ///
 /// # Panics
 ///
-/// With the case that failed, the events so far and both answers; a random
-/// sequence is shortened first.
+/// With the failed case, the events so far and both answers. A random sequence is shortened
+/// before.
 ///
 /// # Cancel safety
 ///
-/// Dropped halfway, it leaves records behind, as it does at its end.
+/// If it is dropped, its records stay until they expire.
 pub async fn store_conformance<S: Store>(store: S, elapse: impl AsyncFn(Duration)) {
     let elapse = |time| -> Pin<Box<dyn Future<Output = ()> + '_>> { Box::pin(elapse(time)) };
     let suite = Suite {
@@ -69,18 +64,18 @@ pub async fn store_conformance<S: Store>(store: S, elapse: impl AsyncFn(Duration
     sequences::all(&suite).await;
 }
 
-/// What all cases share.
+/// What the cases share.
 struct Suite<'a> {
     store: &'a dyn Store,
     elapse: Elapse<'a>,
-    /// Two that nobody else uses.
+    /// Two new namespaces.
     namespaces: [Namespace; 2],
 }
 
 type Elapse<'a> = &'a dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 impl<'a> Suite<'a> {
-    /// A trial over a key that nobody has used.
+    /// A trial over a new key.
     fn trial(&self) -> Trial<'a> {
         Trial::new(self.store, self.elapse, self.name())
     }
@@ -90,7 +85,7 @@ impl<'a> Suite<'a> {
     }
 }
 
-/// A key that nobody has used.
+/// A new key.
 fn key() -> IdempotencyKey {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the operating system has randomness");

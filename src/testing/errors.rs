@@ -1,5 +1,5 @@
-//! One of every error, for embedders who map them to something of their own.
-//! Made inside the crate, since the variants can be built nowhere else.
+//! One error of each variant, for services that map errors to answers. Only this crate can
+//! build the variants.
 
 use std::time::{Duration, SystemTime};
 
@@ -90,8 +90,8 @@ mod tests {
         let codes: std::collections::HashSet<_> = errors.iter().map(Error::code).collect();
         assert_eq!(codes.len(), errors.len(), "a variant twice");
         for error in &errors {
-            // Whoever adds a variant is led here by the compiler, and then to
-            // the number below and the list above.
+            // A new variant does not compile here: add it to the list above, and raise the
+            // number below.
             match error {
                 Error::InvalidRequest { .. }
                 | Error::PayloadMismatch { .. }

@@ -1,5 +1,5 @@
-//! A store that misbehaves as its script says, around any store that does not.
-//! It changes no transition: it fails, delays and loses replies.
+//! A wrapper that makes a store fail, delay and lose replies by a script. It changes no
+//! transition.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 use crate::store::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 
-/// What happens to one store command.
+/// A fault of one store command.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing: it is applied and answered.
+    /// None: the command is applied and answered.
     Pass,
-    /// It is not applied, and the caller does not learn that.
+    /// The command is not applied, and the caller cannot know.
     Fail,
-    /// It is applied, and its reply is lost.
+    /// The command is applied, and its reply is lost.
     LoseReply,
-    /// It is refused for certain, as by a store that is full.
+    /// The command is refused, as by a full store.
     Refuse,
-    /// It is refused for certain, for another reason.
+    /// The command is refused, for another reason.
     RefuseAs(RefusalKind),
-    /// It is applied, and never answered.
+    /// The command is applied, and never answered.
     Silent,
-    /// It is applied at once, and answered after this long.
+    /// The command is applied at once, and answered after this long.
     Late(Duration),
-    /// The fault behind, after this long.
+    /// The inner fault, after this long.
     After(Duration, Box<Fault>),
 }
 
@@ -39,7 +39,7 @@ pub enum Fault {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Operation<'a> {
-    /// Which command to the store it is, counted from 1.
+    /// The number of this command, from 1.
     pub number: usize,
     /// The record.
     pub name: &'a RecordName,
@@ -47,17 +47,17 @@ pub struct Operation<'a> {
     pub event: Option<&'a Event>,
 }
 
-/// A [`Store`] whose commands fail as a script says. A clone is the same store.
+/// A [`Store`] whose commands fail by a script. A clone is the same store.
 ///
-/// The script is asked about each `apply` and `look`, in the order in which they
-/// come; notices and lists pass. Delays are on tokio's clock.
+/// The script is called for each `apply` and `look`, in their order. Notifications and lists
+/// have no faults. Delays use tokio's clock.
 ///
 /// ```
 /// use genesys_once::MemoryStore;
 /// use genesys_once::record::Event;
 /// use genesys_once::testing::{Fault, FaultyStore};
 ///
-/// // Every third command is lost on its way, and outcomes cannot be written.
+/// // Each third command is lost, and outcomes cannot be written.
 /// let store = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
 ///     Some(Event::Complete { .. }) => Fault::Refuse,
 ///     _ if operation.number % 3 == 0 => Fault::Fail,
@@ -73,7 +73,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// `store`, with `script` deciding what happens to each command.
+    /// `store` with the faults that `script` returns for its commands.
     pub fn new(
         store: impl Store,
         script: impl Fn(&Operation<'_>) -> Fault + Send + Sync + 'static,
@@ -85,7 +85,7 @@ impl FaultyStore {
         }
     }
 
-    /// How many commands there were.
+    /// The number of commands.
     pub fn commands(&self) -> usize {
         self.commands.load(Ordering::SeqCst)
     }
@@ -218,7 +218,7 @@ mod tests {
     use crate::key::IdempotencyKey;
     use crate::record::LeaseId;
 
-    /// Does its work when it is called, and not when its future is polled.
+    /// Works when it is called, not when its future is polled.
     struct Eager(Arc<AtomicUsize>);
 
     impl Store for Eager {
@@ -240,8 +240,7 @@ mod tests {
         }
     }
 
-    /// Seen to turn red where the store's future is made before the script is
-    /// asked: the commands that fail had then been applied.
+    /// Red if the store is called before the script: commands that fail were then applied.
     #[tokio::test(start_paused = true)]
     async fn what_fails_has_not_reached_the_store() {
         let applied = Arc::new(AtomicUsize::new(0));

@@ -1,6 +1,6 @@
-//! The platform's own count of what reached it, key by key: the witness that
-//! every test of "exactly once" asks. It judges answers by a rule of its own
-//! and never through `policy`, whose mistakes it is there to find.
+//! The platform's own count of the calls for each key: the evidence of each test of
+//! "exactly once". It judges answers by its own rule, never through `genesys` or `policy`,
+//! so that it can find their mistakes.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write as _};
@@ -14,23 +14,22 @@ use crate::outcome::Outcome;
 
 mod proof;
 
-/// Every execute request that reached a simulated platform, in order, and what
-/// became of it.
+/// The execute requests that reached a simulated platform, in order, each with its result.
 ///
-/// A clone is the same ledger. A call counts as **executed** unless it is
-/// proven that it was not; only these answers prove that:
+/// A clone is the same ledger. A call counts as **executed** unless its answer proves that
+/// it was not. Only these answers do:
 ///
 /// - 401, 403–408, 411, 413, 414, 415, 417, 421, 425, 426, 429, 431 and every 3xx;
 /// - 400 with `ACTION.AUTHENTICATION` or the code `client.failed.request`, and 504
 ///   with the code `authentication.request.timeout`;
 ///
-/// and none of them where the body names `ACTION.REMOTE_ENDPOINT` or
-/// `ACTION.PROCESSING`, since then the remote end was called, or where the body
-/// cannot be read: in a content coding, in UTF-16, or cut.
+/// They prove nothing if the body names `ACTION.REMOTE_ENDPOINT` or `ACTION.PROCESSING`,
+/// since then the remote end was called, or if the body cannot be read: in a content coding,
+/// in UTF-16, or cut.
 ///
-/// A call without an answer (reset, cut, silent, under way, given up by the
-/// caller) counts as executed. A refused connection never reached the platform:
-/// it is told in the key's story and counted nowhere.
+/// A call without an answer (reset, cut, silent, under way, dropped by the caller) counts as
+/// executed. A refused connection never reached the platform: the key's events list it, and
+/// it is not counted.
 #[derive(Clone)]
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -38,7 +37,7 @@ pub struct Ledger {
 
 struct Shared {
     book: Mutex<Book>,
-    /// How many calls have arrived: what `wait_for` waits on.
+    /// The number of calls that arrived, for `wait_for`.
     arrived: watch::Sender<usize>,
 }
 
@@ -72,7 +71,7 @@ impl Fate {
         self != Self::Refused
     }
 
-    fn may_be_executed(self) -> bool {
+    fn might_be_executed(self) -> bool {
         match self {
             Self::Running | Self::Unanswered(_) => true,
             Self::Answered { unexecuted, .. } => !unexecuted,
@@ -84,7 +83,7 @@ impl Fate {
 impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Running => f.write_str("still under way, may be executed"),
+            Self::Running => f.write_str("still under way, might be executed"),
             Self::Answered {
                 status,
                 unexecuted: true,
@@ -97,7 +96,7 @@ impl fmt::Display for Fate {
             } => {
                 write!(f, "answered {}, executed", status.as_u16())
             }
-            Self::Unanswered(how) => write!(f, "{how}, may be executed"),
+            Self::Unanswered(how) => write!(f, "{how}, might be executed"),
             Self::Refused => f.write_str("connection refused, never arrived"),
         }
     }
@@ -114,31 +113,30 @@ impl Ledger {
         }
     }
 
-    /// How many execute requests reached the platform, for all keys together.
+    /// The number of execute requests that reached the platform, of all keys.
     pub fn total(&self) -> usize {
         *self.shared.arrived.borrow()
     }
 
-    /// How many execute requests for `key` reached the platform, refused ones
-    /// (a 429, say) included.
+    /// The number of execute requests for `key` that reached the platform, including refused
+    /// ones, such as by a 429.
     pub fn calls(&self, key: &IdempotencyKey) -> usize {
         self.book().count(key, Fate::arrived)
     }
 
-    /// How many execute requests for `key` were executed, or may have been.
+    /// The number of execute requests for `key` that were, or might have been, executed.
     pub fn executed(&self, key: &IdempotencyKey) -> usize {
-        self.book().count(key, Fate::may_be_executed)
+        self.book().count(key, Fate::might_be_executed)
     }
 
-    /// Which of the calls for `key` were executed, or may have been: their
-    /// numbers among all arrivals of the key, from 1, as the script saw them in
-    /// [`Call::attempt`](crate::Call::attempt).
+    /// The calls for `key` that were, or might have been, executed: their numbers among the
+    /// arrivals of the key, from 1, as in [`Call::attempt`](crate::Call::attempt).
     pub fn executions(&self, key: &IdempotencyKey) -> Vec<u32> {
         let book = self.book();
         let arrivals = book.of(key).filter(|(_, fate)| fate.arrived());
         (1..)
             .zip(arrivals)
-            .filter(|(_, (_, fate))| fate.may_be_executed())
+            .filter(|(_, (_, fate))| fate.might_be_executed())
             .map(|(nth, _)| nth)
             .collect()
     }
@@ -154,8 +152,7 @@ impl Ledger {
             .collect()
     }
 
-    /// The largest number of calls that the platform had at one time, those
-    /// that it then refused included.
+    /// The largest number of calls at one time, including calls that were then refused.
     pub fn max_concurrent(&self) -> usize {
         self.book().max_running
     }
@@ -171,30 +168,30 @@ impl Ledger {
         let _ = arrived.wait_for(|total| *total >= calls).await;
     }
 
-    /// Asserts that each of these keys was executed exactly once, counting
-    /// every call that is not proven unexecuted.
+    /// Asserts that each of these keys was executed exactly once. Each call counts that is
+    /// not proven unexecuted.
     ///
     /// # Panics
     ///
-    /// Where a key was not: the message names every such key, how often it was
-    /// executed, and what became of each of its calls.
+    /// If a key was not: the message names each such key, how often it was executed, and the
+    /// result of each of its calls.
     #[track_caller]
     pub fn assert_exactly_once<'k>(&self, keys: impl IntoIterator<Item = &'k IdempotencyKey>) {
         let book = self.book();
         let mut wrong = String::new();
         for key in keys {
-            let executed = book.count(key, Fate::may_be_executed);
+            let executed = book.count(key, Fate::might_be_executed);
             if executed != 1 {
-                book.tell(key, executed, &mut wrong);
+                book.write_events(key, executed, &mut wrong);
             }
         }
-        // The guard goes first, so that a failed test does not poison the book.
+        // Dropped before the panic, so that a failed test does not poison the lock.
         drop(book);
         assert!(wrong.is_empty(), "not executed exactly once:{wrong}");
     }
 
-    /// Notes that a call has arrived; it is under way until the `Arrival` is
-    /// settled or dropped.
+    /// Records the arrival of a call, which is under way until the `Arrival` has a result or
+    /// is dropped.
     pub(super) fn arrive(&self, key: IdempotencyKey) -> Arrival {
         let mut book = self.book();
         let index = book.note(key, Fate::Running);
@@ -210,7 +207,7 @@ impl Ledger {
         }
     }
 
-    /// Notes that a connection was refused: told in the story, counted nowhere.
+    /// Records a refused connection, which is listed and not counted.
     pub(super) fn refuse(&self, key: IdempotencyKey) {
         self.book().note(key, Fate::Refused);
     }
@@ -246,7 +243,7 @@ impl Book {
         self.of(key).filter(|(_, fate)| which(*fate)).count()
     }
 
-    fn tell(&self, key: &IdempotencyKey, executed: usize, text: &mut String) {
+    fn write_events(&self, key: &IdempotencyKey, executed: usize, text: &mut String) {
         // Writing to a String cannot fail.
         let _ = write!(text, "\n  {key}: executed {executed} times");
         for (i, fate) in self.of(key) {
@@ -255,8 +252,7 @@ impl Book {
     }
 }
 
-/// One call on the platform. Dropped without an answer, it is one that the
-/// caller gave up.
+/// One call at the platform. Dropped without an answer, it was dropped by the caller.
 #[derive(Debug)]
 pub(super) struct Arrival {
     ledger: Ledger,
@@ -265,24 +261,24 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// The how manieth arrival of its key this is, from 1.
+    /// The number of this arrival among those of its key, from 1.
     pub(super) fn nth(&self) -> u32 {
         self.nth
     }
 
     pub(super) fn answered(self, outcome: &Outcome) {
         let unexecuted = proof::proves_unexecuted(outcome);
-        self.settle(Fate::Answered {
+        self.finish(Fate::Answered {
             status: outcome.status(),
             unexecuted,
         });
     }
 
     pub(super) fn unanswered(self, how: &'static str) {
-        self.settle(Fate::Unanswered(how));
+        self.finish(Fate::Unanswered(how));
     }
 
-    fn settle(&self, fate: Fate) {
+    fn finish(&self, fate: Fate) {
         self.ledger.book().entries[self.index].fate = fate;
     }
 }
@@ -293,13 +289,12 @@ impl Drop for Arrival {
         book.running -= 1;
         let fate = &mut book.entries[self.index].fate;
         if *fate == Fate::Running {
-            *fate = Fate::Unanswered("given up by the caller");
+            *fate = Fate::Unanswered("dropped by the caller");
         }
     }
 }
 
-/// The lock, whoever panicked while holding it: a test that fails elsewhere
-/// must not hide its reason behind a poisoned mutex.
+/// The lock, also after a panic: a poisoned mutex must not hide the reason of a failed test.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -317,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_arrived_and_what_may_have_been_executed() {
+    fn ledger_counts_arrivals_and_executions() {
         let (a, b) = keys();
         let ledger = Ledger::new();
         ledger.refuse(b);
@@ -341,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn names_every_key_that_is_wrong_and_tells_its_story() {
+    fn failure_lists_the_events_of_each_key() {
         let (a, b) = keys();
         let ledger = Ledger::new();
         let again = ledger.clone();
@@ -359,8 +354,8 @@ mod tests {
                  \n  {a}: executed 3 times\
                  \n    event 1: connection refused, never arrived\
                  \n    event 2: answered 200, executed\
-                 \n    event 3: given up by the caller, may be executed\
-                 \n    event 4: still under way, may be executed\
+                 \n    event 3: dropped by the caller, might be executed\
+                 \n    event 4: still under way, might be executed\
                  \n  {b}: executed 0 times"
             )
         );
@@ -368,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn concurrency_is_what_was_under_way_at_one_time() {
+    fn concurrency_counts_calls_under_way() {
         let (a, b) = keys();
         let ledger = Ledger::new();
         let both = (ledger.arrive(a), ledger.arrive(b));
@@ -378,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiting_ends_with_the_last_arrival() {
+    async fn wait_ends_with_the_last_arrival() {
         let (a, b) = keys();
         let ledger = Ledger::new();
         ledger.wait_for(0).await;

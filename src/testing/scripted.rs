@@ -1,6 +1,5 @@
-//! A platform without sockets: it does what its script says and waits on
-//! tokio's clock alone, so that hours of it pass in a moment of paused time.
-//! It never repeats or decides anything by itself.
+//! A platform without sockets: it follows its script and waits on tokio's clock alone, so
+//! that hours pass at once in paused time. It never repeats or decides anything itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +16,16 @@ use crate::upstream::{AccessToken, Call, TokenSource, Upstream};
 
 /// An [`Upstream`] that follows a script; a clone is the same platform.
 ///
-/// The script is asked once per call, when the call is made. What its steps
-/// mean here:
+/// The script is called once per call, when the call is made. Its steps have these results:
 ///
-/// | step | `send` gives | the ledger says |
+/// | step | `send` returns | the ledger has |
 /// |---|---|---|
 /// | `Answer` | the outcome | executed, unless the answer proves otherwise |
 /// | `RateLimited` | the platform's 429 | not executed |
 /// | `Refused` | `SendError::before_sending` | nothing: it never arrived |
-/// | `Reset`, `Cut` | `SendError::after_sending` | may be executed |
-/// | `Silent` | nothing, ever | may be executed |
-/// | `Panic` | a panic | may be executed |
+/// | `Reset`, `Cut` | `SendError::after_sending` | might be executed |
+/// | `Silent` | nothing, ever | might be executed |
+/// | `Panic` | a panic | might be executed |
 /// | `After` | the step, later; the call arrives now | as that step |
 ///
 /// ```
@@ -54,8 +52,8 @@ pub struct ScriptedUpstream {
 }
 
 impl ScriptedUpstream {
-    /// A platform that does with each call what `script` says. Its namespace is
-    /// `scripted`; it asks for no token and leaves a call 65 s.
+    /// A platform that follows `script` for each call. Its namespace is `scripted`; it needs
+    /// no token, and its attempt time-out is 65 s.
     pub fn new(script: impl Fn(&Call) -> Step + Send + Sync + 'static) -> Self {
         Self {
             script: Script::new(script),
@@ -66,22 +64,21 @@ impl ScriptedUpstream {
         }
     }
 
-    /// Another namespace: another organisation.
+    /// Sets the namespace, as of another organisation.
     #[must_use]
     pub fn with_namespace(mut self, namespace: Namespace) -> Self {
         self.namespace = namespace;
         self
     }
 
-    /// How long the engine may wait for one call.
+    /// Sets the attempt time-out.
     #[must_use]
     pub fn with_attempt_limit(mut self, limit: Duration) -> Self {
         self.attempt_timeout = limit;
         self
     }
 
-    /// Asks for a token: a call without a valid one is answered 401 before the
-    /// script is asked.
+    /// Requires a token: a call without a valid one gets 401, and the script is not called.
     #[must_use]
     pub fn with_tokens(mut self, tokens: ScriptedTokens) -> Self {
         self.tokens = Some(tokens);

@@ -1,6 +1,6 @@
-//! Genesys Cloud on loopback: a real HTTP/1.1 server with the platform's token
-//! endpoint, execute routes, limits and ways to fail. It counts and answers; it
-//! knows nothing of the engine, and must never share code with its client.
+//! Genesys Cloud on loopback: a real HTTP/1.1 server with the platform's token endpoint,
+//! execute routes, limits and failures. It counts and answers. It knows nothing of the
+//! engine, and must never share code with the client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,24 +21,23 @@ mod server;
 mod socket;
 mod wire;
 
-/// The id of the one client that the simulator knows.
+/// The id of the only client.
 const CLIENT_ID: &str = "simulated-client";
-/// Its secret; spelled so that a leak into a log is easily found.
+/// Its secret, a text that is easily found in a log.
 const CLIENT_SECRET: &str = "simulated-client-secret";
 
-/// A Genesys Cloud of one's own on `127.0.0.1`. Dropped, it is gone, port and
-/// connections, as soon as the runtime has ended its tasks; [`stop`](Self::stop)
-/// waits for that.
+/// A simulated Genesys Cloud on `127.0.0.1`. After a drop, port and connections close as
+/// soon as the runtime has ended its tasks; [`stop`](Self::stop) waits for that.
 ///
 /// - `POST /oauth/token` knows one client ([`client_id`](Self::client_id),
 ///   [`client_secret`](Self::client_secret)), by HTTP Basic or in the body.
 /// - `POST /api/v2/integrations/dataactions/{id}/execute` and
-///   `…/integrations/actions/{id}/execute` do what the script says. Without a
-///   script each answers 200 with a refund number of its own and the input.
-/// - Everything else is 404, in the platform's error shape. Every answer
-///   carries its own `ININ-Correlation-Id`.
+///   `…/integrations/actions/{id}/execute` follow the script. Without a script, each answers
+///   200 with a new refund number and the input.
+/// - Any other path is 404, in the platform's error shape. Each answer has its own
+///   `ININ-Correlation-Id`.
 ///
-/// What the [`Step`]s mean on a real socket:
+/// The [`Step`]s on a real socket:
 ///
 /// | step | the client sees |
 /// |---|---|
@@ -49,18 +48,16 @@ const CLIENT_SECRET: &str = "simulated-client-secret";
 /// | `Silent` | an open connection, and nothing on it |
 /// | `After` | the step, later |
 ///
-/// A server cannot refuse one call after it took the connection, so `Refused`
-/// is no proof here and counts as executed, as every reset does; for refused
-/// connections see [`refuse_connections`](Self::refuse_connections).
+/// A server cannot refuse one call after it has accepted the connection. So `Refused` is no
+/// proof here and counts as executed, as each reset does. To refuse connections, see
+/// [`refuse_connections`](Self::refuse_connections).
 ///
-/// The script sees each request as the platform does: [`Call::key`] is the
-/// `Idempotency-Key` header (the request's own key where there is none, since
-/// the platform ignores that header), [`Call::attempt`] counts the arrivals of
-/// that key, from 1. Bodies are read up to 16 MiB, connections served up to
-/// 1,024 at a time; the others wait.
+/// The script sees each request as the platform does. [`Call::key`] is the
+/// `Idempotency-Key` header, or without one the request's own key, since the platform
+/// ignores that header. [`Call::attempt`] counts the arrivals of that key, from 1. Bodies
+/// are read up to 16 MiB. Up to 1,024 connections are served at a time; further ones wait.
 ///
-/// It must not be used under tokio's paused time; [`testing`](crate::testing)
-/// tells why.
+/// Do not use it under tokio's paused time: [`testing`](crate::testing) says why.
 ///
 /// ```
 /// use genesys_once::testing::{GenesysSimulator, Step};
@@ -87,12 +84,11 @@ impl GenesysSimulator {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with I/O and time, and where the machine lets no
-    /// port be opened on loopback.
+    /// Outside of a tokio runtime with I/O and time, and if no port of loopback can be opened.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: it never waits.
+    /// Cancel safe.
     pub async fn start() -> Self {
         let platform = Arc::new(Platform::new(CLIENT_ID, CLIENT_SECRET));
         let server = Server::start(platform.clone()).expect("a free port on 127.0.0.1");
@@ -131,11 +127,10 @@ impl GenesysSimulator {
         Credentials::new(CLIENT_ID, CLIENT_SECRET)
     }
 
-    /// Replaces what happens to executions from now on.
+    /// Replaces the script of executions from now on.
     ///
-    /// A panic in `script` resets the connection, and the simulator repeats it
-    /// when it is dropped, so that a failed assertion in a script fails its
-    /// test.
+    /// A panic in `script` resets the connection. The simulator panics again when it is
+    /// dropped, so that a failed assertion in a script fails the test.
     pub fn script(&self, script: impl Fn(&Call) -> Step + Send + Sync + 'static) {
         self.platform.set_script(Script::new(script));
     }
@@ -145,46 +140,42 @@ impl GenesysSimulator {
         self.platform.ledger()
     }
 
-    /// The largest number of executions that were here at one time, those that
-    /// were then refused included.
+    /// The largest number of executions at one time, including refused ones.
     pub fn max_concurrent(&self) -> usize {
         self.ledger().max_concurrent()
     }
 
-    /// Lets every execution take this much longer; none by default.
+    /// Delays each execution by this much; zero by default.
     pub fn latency(&self, latency: Duration) {
         self.platform.limits().set_latency(latency);
     }
 
-    /// Answers 429, as the platform does, to what goes beyond `per_minute`
-    /// executions within a minute, counted from now on, over all tokens. There
-    /// is no limit by default.
+    /// Answers 429, as the platform does, beyond `per_minute` executions within a minute,
+    /// counted from now on, over all tokens. There is no limit by default.
     pub fn rate_limit(&self, per_minute: u32) {
         self.rate_limit_within(per_minute, Duration::from_secs(60));
     }
 
-    /// The same within another time than a minute, so that a test need not wait
-    /// for one.
+    /// As [`rate_limit`](Self::rate_limit) within another time than a minute, for faster
+    /// tests.
     pub fn rate_limit_within(&self, executions: u32, time: Duration) {
         self.platform.limits().set_rate(executions, time);
     }
 
-    /// Answers 429 to what goes beyond `at_once` executions at one time. There
-    /// is no limit by default.
+    /// Answers 429 beyond `at_once` executions at one time. There is no limit by default.
     pub fn concurrency_limit(&self, at_once: usize) {
         self.platform.limits().set_concurrency(at_once);
     }
 
-    /// How long tokens issued from now on are valid, 24 h by default; their
-    /// `expires_in` says it in whole seconds, rounded down.
+    /// Sets the lifetime of new tokens, 24 h by default. `expires_in` has it in whole
+    /// seconds, rounded down.
     pub fn token_lifetime(&self, lifetime: Duration) {
         self.platform.tokens().set_lifetime(lifetime);
     }
 
-    /// Throttles the token endpoint beyond `per_minute` requests within a
-    /// minute, counted from now on, as the platform does it: with a 400
-    /// `invalid_request` that speaks of a rate limit. There is no limit by
-    /// default.
+    /// Throttles the token endpoint beyond `per_minute` requests within a minute, counted
+    /// from now on. As the platform does, it answers a 400 `invalid_request` whose text names
+    /// a rate limit. There is no limit by default.
     pub fn token_limit(&self, per_minute: u32) {
         self.platform.tokens().set_limit(per_minute);
     }
@@ -193,14 +184,14 @@ impl GenesysSimulator {
     ///
     /// # Panics
     ///
-    /// Where `status` is not 100–999.
+    /// If `status` is not 100–999.
     #[track_caller]
     pub fn fail_tokens(&self, requests: usize, status: u16) {
         let status = http::StatusCode::from_u16(status).expect("a status from 100 to 999");
         self.platform.tokens().fail(requests, status);
     }
 
-    /// How many token requests arrived, whatever came of them.
+    /// The number of token requests, with any result.
     pub fn token_requests(&self) -> usize {
         self.platform.tokens().requests()
     }
@@ -209,30 +200,28 @@ impl GenesysSimulator {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when this is dropped.
+    /// Cancel safe.
     pub async fn wait_for_token_requests(&self, requests: usize) {
         self.platform.tokens().wait_for(requests).await;
     }
 
-    /// Ends every token issued so far: they get 401 from now on.
+    /// Revokes all tokens issued so far: they get 401 from now on.
     pub fn revoke_tokens(&self) {
         self.platform.tokens().revoke();
     }
 
-    /// Refuses connections from now on, or takes them again, on the same port.
+    /// Refuses connections from now on, or accepts them again, on the same port.
     ///
-    /// When this returns, no connection is left on which a request could still
-    /// be sent: idle ones are closed, those with a request under way as soon as
-    /// it is answered.
+    /// When this returns, no request can be sent on an old connection: idle connections are
+    /// closed, and a connection with a request closes after its answer.
     ///
     /// # Panics
     ///
-    /// Where another process took the port in the moment between closing and
-    /// reserving it.
+    /// If another process took the port between closing and reserving it.
     ///
     /// # Cancel safety
     ///
-    /// Dropped halfway, it may leave the port closed: call it again.
+    /// If it is dropped, the port might stay closed: call it again.
     pub async fn refuse_connections(&self, refuse: bool) {
         self.server
             .refuse(refuse)
@@ -240,16 +229,16 @@ impl GenesysSimulator {
             .expect("the port that was ours a moment ago");
     }
 
-    /// Stops, and returns when every connection is closed. Dropping the
-    /// simulator does the same without waiting.
+    /// Stops, and returns when all connections are closed. A drop of the simulator does the
+    /// same without waiting.
     ///
     /// # Panics
     ///
-    /// Where the script panicked, as on drop.
+    /// If the script panicked, as on drop.
     ///
     /// # Cancel safety
     ///
-    /// Dropped halfway, the simulator stops all the same; nobody waits for it.
+    /// If it is dropped, the simulator stops without a wait.
     pub async fn stop(self) {
         self.server.stop().await;
     }

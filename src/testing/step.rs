@@ -1,6 +1,5 @@
-//! What a simulated platform does with one call. The same steps drive
-//! `ScriptedUpstream` and `GenesysSimulator`; each tells there what a step
-//! means on its side of the wire.
+//! The steps of a simulated platform's script, one for each call. `ScriptedUpstream` and
+//! `GenesysSimulator` both follow them; their documentation says how.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use super::answers;
 use crate::outcome::Outcome;
 use crate::upstream::Call;
 
-/// What the platform does with one call.
+/// The platform's reaction to one call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,7 +56,7 @@ impl Step {
     ///
     /// # Panics
     ///
-    /// Where `status` is not 100–999.
+    /// If `status` is not 100–999.
     #[track_caller]
     pub fn status(status: u16, json: impl Into<Bytes>) -> Self {
         Self::Answer(answers::json(status, json))
@@ -67,7 +66,7 @@ impl Step {
     ///
     /// # Panics
     ///
-    /// Where this is no `Answer`, or name or value cannot be a header's.
+    /// If this is not an `Answer`, or name or value is not a header's.
     #[track_caller]
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_add_up() {
+    fn nested_delays_are_summed() {
         let step = Step::Reset
             .after(Duration::from_secs(1))
             .after(Duration::from_secs(2));
@@ -135,7 +134,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "only an answer has headers")]
-    fn a_reset_has_no_headers() {
+    fn reset_has_no_headers() {
         let _ = Step::Reset.header("a", "b");
     }
 }

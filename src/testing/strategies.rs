@@ -1,5 +1,5 @@
-//! Proptest strategies: requests, and the same request spelled otherwise. They
-//! generate and render; what they are good for is for the test to say.
+//! Proptest strategies: requests, and one request in other spellings. They generate and
+//! render; they assert nothing.
 //!
 //! ```
 //! use genesys_once::IdempotencyKey;
@@ -21,16 +21,15 @@ mod render;
 
 pub use json::{Decimal, Json};
 
-/// Requests with varied action ids and payloads: nested, with Unicode, with
-/// numbers that no double holds; some have a scope.
+/// Requests with varied action ids and payloads: nested, with Unicode, with numbers that no
+/// double holds. Some have a scope.
 pub fn requests() -> impl Strategy<Value = DataActionRequest> {
     (actions(), json(), choices(), scopes())
         .prop_map(|(action, payload, choices, scope)| request(action, &payload, &choices, scope))
 }
 
-/// A request, and the same one in another formatting: what [`requests`] and
-/// [`respellings`] give together, and shrinks to a smaller counterexample, since
-/// the second does not depend on the first.
+/// A request and the same request in another spelling, as [`requests`] and [`respellings`]
+/// give. It shrinks further than the two, since neither value depends on the other.
 pub fn spelled_twice() -> impl Strategy<Value = (DataActionRequest, DataActionRequest)> {
     let cases = (actions(), json(), choices(), choices(), scopes());
     cases.prop_map(|(action, payload, one, other, scope)| {
@@ -67,9 +66,8 @@ fn scopes() -> impl Strategy<Value = Option<String>> {
     prop_oneof![3 => Just(None), 1 => "[ -~é]{1,16}".prop_map(Some)]
 }
 
-/// The same request with its payload in other white space, member order, string
-/// escapes and spellings of numbers; every setting is kept. Its key and
-/// fingerprint are those of `of`.
+/// The request `of` with its payload in other white space, member order, string escapes and
+/// spellings of numbers, and with all its settings. Key and fingerprint are equal.
 pub fn respellings(of: &DataActionRequest) -> impl Strategy<Value = DataActionRequest> + use<> {
     let of = of.clone();
     let payload = Json::read(of.payload());
@@ -95,7 +93,7 @@ pub fn json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// What [`Json::render`] decides by. They shrink towards the plainest spelling.
+/// The choices of [`Json::render`]. They shrink towards the plainest spelling.
 pub fn choices() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..128)
 }

@@ -1,5 +1,5 @@
-//! A token endpoint without sockets, for `ScriptedUpstream`: it issues, refuses
-//! and revokes as its script says, on tokio's clock. Its tokens open nothing.
+//! A token endpoint without sockets, for `ScriptedUpstream`: it issues, refuses and revokes
+//! tokens by its script, on tokio's clock. No platform accepts its tokens.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,14 +14,14 @@ use crate::error::TokenError;
 use crate::store::BoxFuture;
 use crate::upstream::{AccessToken, TokenSource};
 
-/// Live tokens kept at most; the oldest go first.
+/// The largest number of live tokens; beyond it the oldest is removed.
 const MAX_TOKENS: usize = 1024;
 
-/// What the token endpoint does with one request.
+/// The token endpoint's result for one request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TokenStep {
-    /// A token that is valid for so long, and says so.
+    /// A token that is valid for so long, with that `expires_in`.
     Issue(Duration),
     /// This error.
     Fail(TokenError),
@@ -49,8 +49,7 @@ struct Shared {
 }
 
 impl ScriptedTokens {
-    /// An endpoint that does with its `n`th request, from 1, what `script`
-    /// says.
+    /// An endpoint that calls `script` with the number of each request, from 1.
     pub fn new(script: impl Fn(usize) -> TokenStep + Send + Sync + 'static) -> Self {
         let shared = Shared {
             script: Box::new(script),
@@ -67,16 +66,16 @@ impl ScriptedTokens {
         Self::new(move |_| TokenStep::Issue(lifetime))
     }
 
-    /// How many tokens were asked for, whatever came of it.
+    /// The number of token requests, with any result.
     pub fn fetches(&self) -> usize {
         *self.shared.fetches.borrow()
     }
 
-    /// Waits until `fetches` tokens in all have been asked for.
+    /// Waits until there were `fetches` token requests in all.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when this is dropped.
+    /// Cancel safe.
     pub async fn wait_for(&self, fetches: usize) {
         let mut asked = self.shared.fetches.subscribe();
         // The sender lives in `self`, so the channel cannot be closed.
@@ -88,7 +87,7 @@ impl ScriptedTokens {
         lock(&self.shared.live).clear();
     }
 
-    /// Whether the platform takes this token now.
+    /// Whether the platform accepts this token now.
     pub fn admits(&self, token: Option<&AccessToken>) -> bool {
         let Some(token) = token else { return false };
         let now = Instant::now();

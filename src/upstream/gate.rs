@@ -1,11 +1,11 @@
-//! What proves that a request was not whole when its attempt ended. It sends nothing.
+//! The proof that a request was not whole when its attempt ended. It sends nothing, and
+//! knows no body.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// What the end of the body of one send has to pass: the part without which the
-/// request is not whole. It opens once, or closes for good: so the attempt that
-/// closes it knows what has left, also while a connection's task still has the
-/// body.
+/// The end of a body, without which the request is not whole, passes this gate before it
+/// leaves. The gate is passed once, or closed for good. So an attempt that closes it knows
+/// what has left, even while a connection's task still has the body.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(AtomicU8);
 
@@ -15,28 +15,28 @@ impl Gate {
     const PASSED: u8 = 1;
     const CLOSED: u8 = 2;
 
-    /// Whether the end of the body may be handed over. It has been from then on.
+    /// Lets the end of the body pass, unless the gate is closed; returns whether it may.
     #[cfg(feature = "genesys")]
     pub(crate) fn pass(&self) -> bool {
-        self.turn(Self::PASSED) == Self::PASSED
+        self.set(Self::PASSED) == Self::PASSED
     }
 
-    /// Whether the end of the body will never be handed over.
+    /// Whether the end of the body can never pass.
     #[cfg(feature = "genesys")]
     pub(crate) fn is_closed(&self) -> bool {
         self.0.load(Ordering::SeqCst) == Self::CLOSED
     }
 
-    /// Closes the gate; whether nothing has passed it.
+    /// Closes the gate; returns whether nothing has passed it.
     pub(crate) fn close(&self) -> bool {
-        self.turn(Self::CLOSED) == Self::CLOSED
+        self.set(Self::CLOSED) == Self::CLOSED
     }
 
-    /// Turns an unused gate to `state`, and returns the state that it is in.
-    fn turn(&self, state: u8) -> u8 {
-        let turned =
-            self.0
-                .compare_exchange(Self::UNUSED, state, Ordering::SeqCst, Ordering::SeqCst);
-        turned.map_or_else(|found| found, |_| state)
+    /// Sets an unused gate to `state`, and returns its state.
+    fn set(&self, state: u8) -> u8 {
+        let set = self
+            .0
+            .compare_exchange(Self::UNUSED, state, Ordering::SeqCst, Ordering::SeqCst);
+        set.map_or_else(|found| found, |_| state)
     }
 }

@@ -1,34 +1,34 @@
-//! Leave to send one call, from an upstream's own rate limit: used, or given back.
+//! A permit of an upstream's rate limit to send one call, which is used or returned. It
+//! knows no limit.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Leave to send one call, given by
-/// [`Upstream::acquire_rate_permit`](super::Upstream::acquire_rate_permit).
-/// Dropped without [`spend`](Self::spend), it is given back.
+/// A permit to send one call, from
+/// [`Upstream::acquire_rate_permit`](super::Upstream::acquire_rate_permit). Dropped
+/// without [`spend`](Self::spend), it is returned to its limit.
 #[derive(Default)]
-#[must_use = "a dropped permit is given back"]
+#[must_use = "a dropped permit is returned"]
 pub struct RatePermit {
-    /// `None` where there is no limit, and once it was told.
+    /// `None` without a limit, and after it was called.
     end: Option<Box<dyn FnOnce(bool) + Send>>,
 }
 
 impl RatePermit {
-    /// A permit of a limit that wants to know what became of it: `end` hears
-    /// once, at once, whether the permit was used. The permit of an upstream
-    /// without a limit, or of one that takes nothing back, is `default()`.
+    /// A permit that calls `end` once, with whether it was used. An upstream without a
+    /// limit, or whose limit takes no permit back, returns `default()`.
     pub fn new(end: impl FnOnce(bool) + Send + 'static) -> Self {
         let end = Some(Box::new(end) as _);
         Self { end }
     }
 
-    /// The call is being made: the permit is used.
+    /// Uses the permit: the call is made.
     pub fn spend(mut self) {
-        self.tell(true);
+        self.report(true);
     }
 
-    /// A panic of the limit's own ends here: it may come from a `drop`.
-    fn tell(&mut self, used: bool) {
+    /// Contains a panic of the limit, since this also runs in `drop`.
+    fn report(&mut self, used: bool) {
         if let Some(end) = self.end.take() {
             drop(catch_unwind(AssertUnwindSafe(move || end(used))));
         }
@@ -37,7 +37,7 @@ impl RatePermit {
 
 impl Drop for RatePermit {
     fn drop(&mut self) {
-        self.tell(false);
+        self.report(false);
     }
 }
 
@@ -53,21 +53,21 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn a_permit_is_used_or_given_back_once() {
-        let (told, hears) = mpsc::channel();
+    fn permit_reports_its_use_once() {
+        let (sender, receiver) = mpsc::channel();
         let permit = || {
-            let told = told.clone();
-            RatePermit::new(move |used| told.send(used).unwrap())
+            let sender = sender.clone();
+            RatePermit::new(move |used| sender.send(used).unwrap())
         };
         permit().spend();
-        assert_eq!(hears.try_iter().collect::<Vec<_>>(), [true]);
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [true]);
         drop(permit());
-        assert_eq!(hears.try_iter().collect::<Vec<_>>(), [false]);
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [false]);
         drop(RatePermit::default());
     }
 
     #[test]
-    fn a_limit_that_panics_is_contained() {
+    fn panic_of_the_limit_is_contained() {
         drop(RatePermit::new(|_| panic!("the limit")));
         RatePermit::new(|_| panic!("the limit")).spend();
     }

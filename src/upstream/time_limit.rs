@@ -1,27 +1,25 @@
-//! The time that something may take, told by a timer that may itself be late. It
-//! knows nothing of what it waits for.
+//! A time limit that distinguishes a slow peer from a process that did not run. It knows
+//! nothing of the future that it limits.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long a future is polled on after a timer that fired late. Delivering what
-/// lies in a socket takes a few turns of the runtime; this is ample on a machine
-/// that is catching up.
+/// How long a future is polled after its timer fired late. The runtime needs a few turns
+/// to deliver the bytes of a socket; this suffices on a machine under load.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// Later than this, a timer shows that this process did not run. The clock of the
-/// runtime counts milliseconds, so that a timer in time is two or three late.
+/// A timer that fires later than this shows that the process did not run. The runtime's
+/// clock counts milliseconds, so that a timely timer is two or three late.
 const LATE: Duration = Duration::from_millis(10);
 
-/// What `future` completes with in `limit`; `None` where it does not complete.
+/// The output of `future` within `limit`; `None` if it does not complete.
 ///
-/// A timer that fires late proves nothing about whoever is waited for: all workers
-/// were blocked, or the process was stopped, and the answer may lie in the socket,
-/// where no task has looked since. Then `future` is polled on for [`GRACE`], unless
-/// `is_over`, which is asked once when the timer fires, says that nothing can come
-/// of it.
+/// A timer that fires late proves nothing about the peer: all workers were blocked, or the
+/// process was stopped, and the answer might be in the socket. Then `future` is polled for
+/// [`GRACE`] more, unless `is_over`, which is called once when the timer fires, returns
+/// `true`: no answer can follow.
 pub(crate) async fn within<F: Future>(
     limit: Duration,
     future: F,
@@ -52,8 +50,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(3);
     const MOMENT: Duration = Duration::from_millis(1);
 
-    /// The tests stop the process by moving the clock past the timer before
-    /// anything is polled.
+    /// Simulates a stopped process: the clock passes the timer before a poll.
     async fn after_a_stop<F: Future>(future: F, is_over: bool) -> (Option<F::Output>, Duration) {
         let mut waiting = Box::pin(within(LIMIT, future, || is_over));
         assert!(futures_util::poll!(&mut waiting).is_pending());
@@ -63,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn timer_in_time_ends_the_wait() {
+    async fn timely_timer_ends_the_wait() {
         let begun = Instant::now();
         assert_eq!(within(LIMIT, async { 1 }, || false).await, Some(1));
         let just = sleep(LIMIT - MOMENT);
@@ -77,10 +74,10 @@ mod tests {
         assert_eq!(endless.await, Some(()));
     }
 
-    /// Red with `tokio::time::timeout` alone: what needs one more turn of the
+    /// Red with `tokio::time::timeout` alone: an answer that needs one more turn of the
     /// runtime is lost.
     #[tokio::test(start_paused = true)]
-    async fn late_timer_leaves_time_for_what_is_there() {
+    async fn late_timer_leaves_time_for_the_answer() {
         let in_some_turns = || async {
             sleep(LIMIT).await;
             for _ in 0..20 {

@@ -1,7 +1,6 @@
-//! What a service author's tests look like: three services with the mistakes
-//! that embedders make, each with the property of some ten lines that finds it.
-//! Each mistaken service fails its property with the counterexample asserted
-//! here, each corrected one passes.
+//! Tests of an embedding service: three services with common mistakes, and for each a
+//! property of about ten lines that finds it. The faulty service fails the property with the
+//! counterexample asserted here, and the corrected service passes.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -25,7 +24,7 @@ fn paused(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
     runtime.block_on(case)
 }
 
-/// A counterexample to a corrected service is kept, and tried first next time.
+/// A counterexample to a corrected service is saved and run first next time.
 fn config() -> ProptestConfig {
     let kept = FileFailurePersistence::Direct("proptest-regressions/tests/embedder.txt");
     ProptestConfig {
@@ -34,13 +33,13 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// The smallest case that the property fails for; panics where it holds.
+/// The smallest counterexample of the property; panics without one.
 fn counterexample<S: Strategy>(
     cases: &S,
     property: impl Fn(S::Value) -> TestCaseResult,
 ) -> S::Value {
     let config = ProptestConfig {
-        // Found anew in each run: nothing to keep.
+        // Each run finds it again.
         failure_persistence: None,
         ..ProptestConfig::default()
     };
@@ -55,7 +54,7 @@ async fn engine(platform: &ScriptedUpstream) -> Engine {
     builder.start().await.unwrap()
 }
 
-/// Refunds orders, and tells the platform when it was asked to.
+/// Refunds orders, with the time of the request in the payload.
 struct Refunds {
     engine: Engine,
     began: Instant,
@@ -76,7 +75,7 @@ impl Refunds {
     }
 }
 
-/// Callers come at different times; each order is refunded once.
+/// Callers arrive at different times; each order is refunded once.
 fn each_order_is_refunded_once(callers: Vec<(u8, u64)>, corrected: bool) -> TestCaseResult {
     paused(async {
         let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -103,7 +102,7 @@ fn callers() -> impl Strategy<Value = Vec<(u8, u64)>> {
 }
 
 #[test]
-fn a_timestamp_in_the_payload_is_found() {
+fn property_finds_a_timestamp_in_the_payload() {
     let smallest = counterexample(&callers(), |callers| {
         each_order_is_refunded_once(callers, false)
     });
@@ -119,12 +118,12 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn without_it_each_order_is_refunded_once(callers in callers()) {
+    fn corrected_service_refunds_each_order_once(callers in callers()) {
         each_order_is_refunded_once(callers, true)?;
     }
 }
 
-/// Passes on what its own callers send, under a key that it makes of it.
+/// Forwards its callers' payloads, under a key made of the payload.
 async fn pass_on(
     engine: &Engine,
     request: &DataActionRequest,
@@ -139,7 +138,7 @@ async fn pass_on(
     engine.execute(request).await
 }
 
-/// FNV-1a: what one takes who wants "just some digest".
+/// FNV-1a, as an example of any digest.
 fn text_digest(text: &[u8]) -> String {
     let digest = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
         (digest ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
@@ -165,7 +164,7 @@ fn spellings_are_one_call(
 }
 
 #[test]
-fn a_key_made_of_the_text_is_found() {
+fn property_finds_a_key_of_the_text() {
     let (request, respelled) =
         counterexample(&spelled_twice(), |pair| spellings_are_one_call(pair, false));
     let (text, other) = (request.payload(), respelled.payload());
@@ -178,12 +177,12 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn without_it_spellings_are_one_call(pair in spelled_twice()) {
+    fn corrected_service_sends_one_call_per_request(pair in spelled_twice()) {
         spellings_are_one_call(pair, true)?;
     }
 }
 
-/// Books an order, and does not take "no answer" for one.
+/// Books an order, and retries without an answer.
 async fn book(engine: &Engine, order: usize, corrected: bool) -> Result<Reply, Error> {
     let request = || DataActionRequest::new("book", format!(r#"{{"order": {order}}}"#));
     match engine.execute(request()?).await {
@@ -195,7 +194,7 @@ async fn book(engine: &Engine, order: usize, corrected: bool) -> Result<Reply, E
     }
 }
 
-/// Whatever the platform does with an order's first call, it is booked once.
+/// Each order is booked once, whatever the platform does with its first call.
 fn no_order_is_booked_twice(first_calls: Vec<Step>, corrected: bool) -> TestCaseResult {
     paused(async {
         let orders = first_calls.len();
@@ -231,11 +230,11 @@ fn first_calls() -> impl Strategy<Value = Vec<Step>> {
 }
 
 #[test]
-fn a_retry_of_one_s_own_is_found() {
+fn property_finds_a_retry_by_the_caller() {
     let smallest = counterexample(&first_calls(), |calls| {
         no_order_is_booked_twice(calls, false)
     });
-    // One order whose call may have been executed, and nothing else.
+    // One order whose call might have been executed, and nothing else.
     match &smallest[..] {
         [Step::Answer(outcome)] => assert_eq!(outcome.status(), 503),
         [Step::Cut | Step::Reset] => {}
@@ -247,7 +246,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn without_it_no_order_is_booked_twice(calls in first_calls()) {
+    fn corrected_service_books_each_order_once(calls in first_calls()) {
         no_order_is_booked_twice(calls, true)?;
     }
 }

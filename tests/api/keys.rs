@@ -1,7 +1,6 @@
-//! What the key stands on: no two values share a canonical form, and no value
-//! has two. `vectors` holds RFC 8785's files against it, `numbers` the layout of
-//! doubles, `reference` another implementation, `arbitrary_bytes` bytes that nobody meant as
-//! JSON.
+//! The basis of the key: each value has exactly one canonical form. `vectors` compares it
+//! with RFC 8785's files, `numbers` with the layout of doubles, `reference` with another
+//! implementation, and `arbitrary_bytes` reads bytes that are not JSON.
 
 use std::time::Duration;
 
@@ -30,8 +29,8 @@ fn key(payload: &str) -> IdempotencyKey {
     IdempotencyKey::of(&request)
 }
 
-/// Changes the value somewhere, mostly by as little as there is. It may come
-/// out as it was.
+/// Changes the value at one position, most often by the smallest change. The result can be
+/// equal.
 fn edit(value: &mut Json, choices: &[u8]) {
     let Some((&choice, rest)) = choices.split_first() else {
         return;
@@ -77,8 +76,7 @@ fn edit(value: &mut Json, choices: &[u8]) {
     }
 }
 
-/// The value without the parts in it whose pointers are chosen, which are added
-/// to `chosen`.
+/// The value without the parts whose pointers are chosen, which are added to `chosen`.
 fn prune(
     value: &Json,
     at: &str,
@@ -116,7 +114,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_value_in_any_spelling_keeps_its_key(value in json(), a in choices(), b in choices()) {
+    fn key_is_equal_in_every_spelling(value in json(), a in choices(), b in choices()) {
         let (a, b) = (value.render(&a), value.render(&b));
         prop_assert_eq!(canonicalize(a.as_bytes()), canonicalize(b.as_bytes()));
         prop_assert_eq!(key(&a), key(&b), "{}\n{}", a, b);
@@ -147,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn the_canonical_form_is_the_value_and_its_own(value in json(), spelling in choices()) {
+    fn canonical_form_keeps_the_value(value in json(), spelling in choices()) {
         let canonical = canonicalize(value.render(&spelling).as_bytes()).unwrap();
         prop_assert_eq!(Json::read(&canonical), value);
         prop_assert_eq!(canonicalize(&canonical).unwrap(), canonical);
@@ -190,7 +188,7 @@ proptest! {
         prop_assert_eq!(IdempotencyKey::of(&ignoring), key(&pruned.render(&[])), "{:?}", chosen);
     }
 
-    /// The four forms of a key never meet, whatever the words in them.
+    /// The four forms of a key never have the same text.
     #[test]
     fn no_two_forms_of_a_key_meet(
         payload in "[0-9]|\"[a:\"]?\"", word in "[0-9:a\"\\\\ ]{1,4}", other in "[0-9:a\"\\\\ ]{1,4}",
@@ -209,7 +207,7 @@ proptest! {
 }
 
 #[test]
-fn what_others_merge_stays_apart() {
+fn values_that_parsers_merge_stay_distinct() {
     let third = "0.3333333333333333333333333333333333333333";
     for (a, b) in [
         ("9007199254740991", "9007199254740992"),
@@ -253,7 +251,7 @@ fn what_others_merge_stays_apart() {
 }
 
 #[test]
-fn what_is_the_same_shares_a_key() {
+fn equal_values_share_a_key() {
     for same in [
         &["1", "1.0", "10e-1", "0.1e1", " 1E+0", "100e-2", "0.00001e5"][..],
         &["0", "-0", "0.0", "-0e9", "0e-5"],

@@ -1,7 +1,6 @@
-//! Programs that embed the crate, as their authors write them: a service with
-//! two organisations, an actor application that supervises the engine, and a
-//! test suite on the feature `testing`. Mostly they have to compile; what they
-//! do is asserted where it is cheap.
+//! Programs that embed the crate: a service with two organisations, an actor application
+//! that supervises the engine, and a test suite with the feature `testing`. Above all they
+//! must compile; some of their behaviour is asserted.
 
 mod own_implementations;
 
@@ -26,7 +25,7 @@ use proptest::prelude::*;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent, call_t};
 use serde_json::{Value, json};
 
-/// Every setting, by its plain type.
+/// Each setting, with its type.
 fn tuned(upstream: impl Upstream, store: impl Store) -> EngineBuilder {
     Engine::builder(upstream)
         .store(store)
@@ -54,7 +53,7 @@ fn tuned(upstream: impl Upstream, store: impl Store) -> EngineBuilder {
         .recent(1 << 20, Duration::from_secs(10))
 }
 
-/// What a service answers over HTTP.
+/// A service's HTTP status.
 fn respond(answer: Result<Reply, Error>) -> (u16, String) {
     match answer {
         Ok(reply) => {
@@ -119,7 +118,7 @@ fn respond(answer: Result<Reply, Error>) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_service_with_two_organisations() {
+async fn service_with_two_organisations_works() {
     let store = Counting(MemoryStore::new());
     let one = tuned(Own(Arc::new(OwnTokens)), store.clone())
         .start()
@@ -189,7 +188,7 @@ async fn a_service_with_two_organisations() {
     }
 }
 
-/// An application whose own supervisor keeps the engine.
+/// An application whose supervisor is the engine's parent.
 struct Application;
 
 enum Ask {
@@ -237,7 +236,7 @@ impl Actor for Application {
 }
 
 #[tokio::test]
-async fn an_actor_application_that_supervises_the_engine() {
+async fn application_supervises_the_engine() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let builder = Engine::builder(upstream.clone());
     let (application, ended) = Actor::spawn(None, Application, builder).await.unwrap();
@@ -251,7 +250,7 @@ async fn an_actor_application_that_supervises_the_engine() {
 }
 
 #[tokio::test]
-async fn a_test_suite_on_the_simulator() {
+async fn service_test_runs_on_the_simulator() {
     let simulator = GenesysSimulator::start().await;
     let environment: Environment = simulator.environment();
     let credentials: Credentials = simulator.credentials();
@@ -291,7 +290,7 @@ async fn a_test_suite_on_the_simulator() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_of_one_s_own_passes_the_conformance_suite() {
+async fn custom_store_passes_the_conformance_suite() {
     let advance = async |time: Duration| tokio::time::advance(time).await;
     store_conformance(Counting(MemoryStore::new()), advance).await;
 }
@@ -306,9 +305,9 @@ proptest! {
     }
 }
 
-/// A store author applies the protocol inside a transaction of their own.
+/// A store applies the protocol inside its own transaction.
 #[test]
-fn the_protocol_is_a_pure_function() {
+fn protocol_is_a_pure_function() {
     let key: IdempotencyKey = "ab".repeat(32).parse().unwrap();
     let name = RecordName {
         namespace: "n".parse().unwrap(),

@@ -1,5 +1,4 @@
-//! I7 and what belongs to it: no secret, token or payload in anything that is
-//! printed, the log at TRACE of every package included.
+//! I7: no secret, token or payload in any output, the log of each package at TRACE included.
 
 use std::error::Error as _;
 use std::fmt::Debug;
@@ -17,12 +16,12 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::own_process::{own_process, pass_alone};
 
-/// What must not be seen; the simulator's tokens all begin like this.
+/// Texts that must not be seen; each of the simulator's tokens begins like this.
 const TOKEN: &str = "simulated-token-";
 const PAYLOAD: &str = "card-4929-1234-payload";
 const ANSWER: &str = "answer-of-a-customer";
 const WRONG_SECRET: &str = "wrong-secret-0123456789";
-/// Of Redis and of a proxy, both given in a URL.
+/// The password of Redis and of a proxy, both in a URL.
 const PASSWORD: &str = "password-5551234";
 const WRONG_PASSWORD: &str = "wrong-password-5551234";
 
@@ -40,7 +39,7 @@ impl Write for Log {
     }
 }
 
-/// Everything printed, and by what.
+/// All output, each with its source.
 #[derive(Default)]
 struct Collected(Vec<(String, String)>);
 
@@ -75,10 +74,10 @@ impl Collected {
     }
 }
 
-/// I7. Red when `Debug` of a token or of an outcome shows its content, when a
-/// span gets the payload as a field, and when it is in a metric's label.
+/// I7. Red if `Debug` of a token or of an outcome shows its content, and if a span's field or
+/// a metric's label has the payload.
 #[test]
-fn nothing_printed_shows_a_secret_a_token_or_a_payload() {
+fn no_output_shows_a_secret() {
     // Its log is that of a whole process, and so is its recorder of metrics.
     pass_alone(&mut own_process(
         module_path!(),
@@ -222,8 +221,8 @@ fn basic_of(user: &str, secret: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(format!("{user}:{secret}"))
 }
 
-/// Redis with a password in its URL: connected, refused and unreachable. What
-/// stands in its records is searched too.
+/// Redis with a password in its URL: connected, refused and unreachable. Its records are
+/// searched too.
 #[cfg(feature = "redis")]
 async fn with_redis(seen: &mut Collected, simulator: &GenesysSimulator) {
     use genesys_once::RedisStore;
@@ -268,12 +267,12 @@ async fn with_redis(seen: &mut Collected, simulator: &GenesysSimulator) {
     assert_eq!(error.code(), "store_unavailable");
     seen.error("a dead server", &error);
     let error = RedisStore::connect(&url).await.unwrap_err();
-    seen.error("nobody there", &error);
+    seen.error("an unreachable server", &error);
     let error = RedisStore::connect(&format!("redis://:{PASSWORD}@[")).await;
     seen.error("a broken url", &error.unwrap_err());
 }
 
-/// A proxy with a password in its URL: not there, refusing, and broken.
+/// A proxy with a password in its URL: unreachable, refusing, and malformed.
 async fn with_proxy(seen: &mut Collected, simulator: &GenesysSimulator) {
     let upstream = |proxy: &str| {
         let cloud = GenesysCloud::new(simulator.environment(), simulator.credentials());
@@ -302,7 +301,7 @@ async fn with_proxy(seen: &mut Collected, simulator: &GenesysSimulator) {
     seen.error("a base url with a password", &error);
 }
 
-/// What else has a `Debug` and holds something of a request or a token.
+/// Other types with `Debug` that hold a part of a request or a token.
 async fn other_types(seen: &mut Collected) {
     use genesys_once::execution::{Attempt, Execution, Lock, Terms};
     use genesys_once::testing::{ScriptedTokens, ScriptedUpstream};
@@ -324,7 +323,7 @@ async fn other_types(seen: &mut Collected) {
     let hashed = Execution::new(request(), upstream.namespace());
     seen.debug("hashed", &hashed);
     let Lock::Locked(locked) = hashed.lock(&store, &Terms::default()).await.unwrap() else {
-        panic!("nobody else is there");
+        panic!("the key has no other holder");
     };
     seen.debug("locked", &locked);
     seen.debug("progress", locked.progress());

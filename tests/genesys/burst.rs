@@ -43,8 +43,8 @@ async fn burst(platform: &GenesysSimulator, engine: &Engine) {
     platform.ledger().assert_exactly_once(&keys);
 }
 
-/// 300 calls, then a 429 to everybody for a second, and so on. It goes by their
-/// number, so that no machine is too slow to reach it.
+/// Answers 300 calls, then 429 to each call for a second, and so on. It counts calls, so
+/// that a slow machine reaches the limit too.
 fn limited() -> impl Fn(&Call) -> Step {
     let window = Mutex::new((0, None::<Instant>));
     move |_| {
@@ -61,9 +61,9 @@ fn limited() -> impl Fn(&Call) -> Step {
     }
 }
 
-/// Whatever goes beyond the limit gets a 429, which holds everybody back.
+/// A call beyond the limit gets a 429, which begins a cooldown for all.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_beyond_the_platform_s_limit_succeeds() {
+async fn burst_beyond_platform_limit_succeeds() {
     let platform = platform().await;
     platform.script(limited());
     let engine = Engine::builder(cloud(&platform)).start().await.unwrap();
@@ -76,7 +76,7 @@ async fn a_burst_beyond_the_platform_s_limit_succeeds() {
 
 /// 15,000 a minute is a burst of 50 and one every 4 ms: 300 within a second.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_within_the_client_s_own_limit_succeeds() {
+async fn burst_within_client_limit_succeeds() {
     let platform = platform().await;
     platform.rate_limit_within(300, SECOND);
     let cloud = cloud(&platform).rate_limit(15_000);

@@ -1,4 +1,4 @@
-//! What these tests share: a client, a call, and what must not be printed.
+//! A client, a call and the failures that these tests share.
 
 use genesys_once::{
     AccessToken, Call, Credentials, DataActionRequest, Environment, GenesysCloud, Outcome,
@@ -29,7 +29,7 @@ pub async fn send(cloud: &GenesysCloud, call: &Call) -> Result<Outcome, SendErro
     result
 }
 
-/// Sends something, expects a failure, and says whether a byte may have left.
+/// Sends something, expects a failure, and says whether a byte might have left.
 pub async fn may_have_left(cloud: &GenesysCloud) -> bool {
     send(cloud, &call("{}"))
         .await
@@ -41,10 +41,7 @@ pub async fn may_have_left(cloud: &GenesysCloud) -> bool {
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !condition().await {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "waited in vain until {what}"
-        );
+        assert!(std::time::Instant::now() < deadline, "not reached: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }

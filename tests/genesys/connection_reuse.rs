@@ -1,4 +1,4 @@
-//! Which connections are used again, where, and what several engines share.
+//! Which connections are used again, on which runtime, and what engines share.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -16,11 +16,11 @@ use super::{call, cloud, send};
 /// No machine misses it; nothing is measured.
 const LONG: Duration = Duration::from_secs(30);
 
-/// What a token endpoint and an action may answer alike.
+/// An answer for a token endpoint and for an action.
 const BOTH: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":3600}"#;
 
-/// A server in threads of its own, which goes on while the client's runtime stands
-/// still: runs `script` for each connection, and counts them.
+/// A server in its own threads, which runs while the client's runtime is blocked: it runs
+/// `script` for each connection, and counts connections.
 pub fn in_threads(
     script: impl Fn(TcpStream) + Clone + Send + 'static,
 ) -> (String, Arc<AtomicUsize>) {
@@ -55,18 +55,18 @@ pub fn request(stream: &mut TcpStream) -> Option<String> {
     Some(head)
 }
 
-/// Red without the turn of the runtime before the client is asked: each of these
-/// was written into the connection that had ended, and its fate was unknown.
+/// Red unless the runtime is polled before the client sends: each request was written into
+/// the closed connection, and its outcome was unknown.
 #[tokio::test]
-async fn connection_that_ended_while_the_runtime_was_busy_is_not_used() {
-    let (end, told) = mpsc::channel::<()>();
+async fn closed_connection_is_not_reused_after_stall() {
+    let (end, signal) = mpsc::channel::<()>();
     let (ended, has_ended) = mpsc::channel();
-    let told = Arc::new(std::sync::Mutex::new(told));
+    let signal = Arc::new(std::sync::Mutex::new(signal));
     let (url, accepted) = in_threads(move |mut stream| {
         request(&mut stream).unwrap();
         let answer = answer("200 OK", "", "{}");
         stream.write_all(answer.as_bytes()).unwrap();
-        told.lock().unwrap().recv().unwrap();
+        signal.lock().unwrap().recv().unwrap();
         drop(stream);
         ended.send(()).unwrap();
     });
@@ -80,9 +80,9 @@ async fn connection_that_ended_while_the_runtime_was_busy_is_not_used() {
     assert_eq!(accepted.load(Ordering::SeqCst), 10);
 }
 
-/// The client does this by itself.
+/// The HTTP client ensures this.
 #[tokio::test]
-async fn connection_with_bytes_that_no_request_asked_for_is_not_used() {
+async fn connection_with_unexpected_bytes_is_not_reused() {
     const EVIL: &str = r#"{"evil":1}"#;
     for with_the_answer in [true, false] {
         let server = Server::start(move |mut connection| async move {
@@ -108,20 +108,18 @@ async fn connection_with_bytes_that_no_request_asked_for_is_not_used() {
     }
 }
 
-/// As above, while no task of the client's looks.
-///
-/// Red without the turn of the runtime before the client is asked: the second call
-/// is given what the server sent for no request.
+/// As above, while no task of the client polls. Red unless the runtime is polled before the
+/// client sends: the second call gets the unexpected bytes as its answer.
 #[tokio::test]
-async fn bytes_that_came_while_the_runtime_was_busy_are_no_answer() {
-    let (go, told) = mpsc::channel::<()>();
+async fn unexpected_bytes_after_stall_are_no_answer() {
+    let (go, signal) = mpsc::channel::<()>();
     let (sent, was_sent) = mpsc::channel();
-    let told = Arc::new(std::sync::Mutex::new(told));
+    let signal = Arc::new(std::sync::Mutex::new(signal));
     let (url, accepted) = in_threads(move |mut stream| {
         request(&mut stream).unwrap();
         let good = answer("200 OK", "", "{}");
         stream.write_all(good.as_bytes()).unwrap();
-        told.lock().unwrap().recv().unwrap();
+        signal.lock().unwrap().recv().unwrap();
         let evil = answer("200 OK", "", r#"{"evil":1}"#);
         stream.write_all(evil.as_bytes()).unwrap();
         sent.send(()).unwrap();
@@ -138,9 +136,9 @@ async fn bytes_that_came_while_the_runtime_was_busy_are_no_answer() {
     assert_eq!(accepted.load(Ordering::SeqCst), 10);
 }
 
-/// Red when the client keeps connections all the same.
+/// Red if the client keeps connections.
 #[tokio::test]
-async fn idle_timeout_of_zero_is_a_connection_for_each_call() {
+async fn zero_idle_timeout_opens_connection_per_call() {
     for (limit, connections) in [(None, 1), (Some(LONG), 1), (Some(Duration::ZERO), 5)] {
         let server = Server::answering(answer("200 OK", "", "{}")).await;
         let cloud = cloud(&server.url());
@@ -158,12 +156,10 @@ async fn idle_timeout_of_zero_is_a_connection_for_each_call() {
     }
 }
 
-/// A connection is a task of the runtime that made it.
-///
-/// Red with one client for all runtimes: the second call waits on the first one's
-/// connection until its time is over.
+/// A connection is a task of the runtime that made it. Red with one client for all runtimes:
+/// the second call waits for the first runtime's connection until it times out.
 #[test]
-fn connection_of_a_runtime_that_stands_still_is_not_used() {
+fn connection_of_idle_runtime_is_not_used() {
     let (url, accepted) = in_threads(|mut stream| {
         while request(&mut stream).is_some() {
             let answer = answer("200 OK", "", BOTH);
@@ -182,15 +178,15 @@ fn connection_of_a_runtime_that_stands_still_is_not_used() {
     main.block_on(send(&cloud, &call("2"))).unwrap();
     main.block_on(tokens.fetch()).unwrap();
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
-    // Each goes on with its own.
+    // Each runtime goes on with its own connection.
     side.block_on(send(&cloud, &call("3"))).unwrap();
     main.block_on(send(&cloud, &call("4"))).unwrap();
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
 }
 
-/// Red while the upstream had one limit: that of the engine that started last.
+/// Red if the upstream has one limit, that of the engine that started last.
 #[tokio::test]
-async fn engines_over_one_upstream_have_limits_of_their_own() {
+async fn engines_of_one_upstream_keep_their_limits() {
     let server = Server::answering(answer("200 OK", "", BOTH)).await;
     let cloud = Arc::new(cloud(&server.url()));
     let engine = || Engine::builder(cloud.clone()).store(MemoryStore::new());

@@ -1,4 +1,4 @@
-//! What an execute call is on the wire, and what comes back from it.
+//! The bytes of an execute call, and of its answer.
 
 use bytes::Bytes;
 use genesys_once::{AccessToken, Call, DataActionRequest, Route, Upstream};
@@ -17,7 +17,7 @@ fn parts(request: &str) -> (String, Vec<String>, String) {
 }
 
 #[tokio::test]
-async fn a_call_is_these_bytes() {
+async fn call_has_expected_bytes() {
     for (route, path) in [
         (Route::DataActions, "dataactions/custom_-_a.b~c-D_9/execute"),
         (
@@ -58,9 +58,9 @@ async fn a_call_is_these_bytes() {
     }
 }
 
-/// Red when the caller's own bytes are sent without the member.
+/// Red if the caller's bytes are sent without the member.
 #[tokio::test]
-async fn a_forwarded_key_is_in_the_body_and_in_the_header() {
+async fn forwarded_key_is_in_body_and_header() {
     let server = Server::answering(answer("200 OK", "", "{}")).await;
     let payload = "{ \"order\": [ {\"id\": 1.0}, {} ] }";
     let request = DataActionRequest::new("custom_-_refund", payload).unwrap();
@@ -85,7 +85,7 @@ async fn a_forwarded_key_is_in_the_body_and_in_the_header() {
 }
 
 #[tokio::test]
-async fn the_user_agent_names_the_service_too() {
+async fn user_agent_names_the_service() {
     let server = Server::answering(answer("200 OK", "", "")).await;
     let cloud = cloud(&server.url()).user_agent("billing/2.1");
     send(&cloud, &call("{}")).await.unwrap();
@@ -97,7 +97,7 @@ async fn the_user_agent_names_the_service_too() {
 }
 
 #[tokio::test]
-async fn an_answer_comes_back_byte_for_byte() {
+async fn answer_is_returned_byte_for_byte() {
     let mut text = b"HTTP/1.1 418 Whatever\r\nset-cookie: a\r\nset-cookie: b\r\nx-raw: caf\xe9\r\n\
         content-encoding: gzip\r\nININ-Correlation-Id: c-1\r\ncontent-length: 5\r\n\r\n"
         .to_vec();
@@ -117,7 +117,7 @@ async fn an_answer_comes_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_chunked_answer_is_joined_and_interim_answers_are_passed_over() {
+async fn chunks_are_joined_and_interim_answers_skipped() {
     let text = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n\
         transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let server = Server::answering(text).await;
@@ -129,7 +129,7 @@ async fn a_chunked_answer_is_joined_and_interim_answers_are_passed_over() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_no_second_post() {
+async fn redirect_is_not_followed() {
     for status in [
         "301 Moved",
         "302 Found",
@@ -149,7 +149,7 @@ async fn a_redirect_is_an_answer_and_no_second_post() {
 }
 
 #[tokio::test]
-async fn no_status_makes_it_send_again() {
+async fn no_status_is_retried_by_the_client() {
     for status in [
         "408 Request Timeout",
         "421 Misdirected",
@@ -165,7 +165,7 @@ async fn no_status_makes_it_send_again() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_asked_when_one_is_set() {
+async fn configured_proxy_is_used() {
     let proxy = Server::answering(answer("200 OK", "", "{}")).await;
     let cloud = cloud("http://127.0.0.1:9").proxy(proxy.url());
     let cloud = cloud.allow_insecure();
@@ -179,7 +179,7 @@ async fn a_proxy_is_asked_when_one_is_set() {
 }
 
 #[tokio::test]
-async fn an_answer_may_be_as_large_as_the_limit() {
+async fn answer_of_maximal_size_is_accepted() {
     let server = Server::answering(answer("200 OK", "", "12345678")).await;
     let call = call("{}").with_max_response_bytes(8);
     let outcome = send(&cloud(&server.url()), &call).await.unwrap();
@@ -187,7 +187,7 @@ async fn an_answer_may_be_as_large_as_the_limit() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_no_header_value_reaches_no_socket() {
+async fn malformed_token_is_never_sent() {
     let server = Server::answering(answer("200 OK", "", "")).await;
     let token = AccessToken::new("hunter2\r\nX-Smuggled: 1", None);
     let error = cloud(&server.url())

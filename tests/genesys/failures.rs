@@ -1,5 +1,5 @@
-//! Failures of a call over plain TCP: proven to have come before the first
-//! byte, or not; and that none of them makes the client send again.
+//! Failures of a call over plain TCP: which of them prove that the request was not sent, and
+//! that the client retries after none.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use genesys_once::{BodyEnd, GenesysCloud, Upstream};
 use super::server::{Server, answer};
 use super::{call, cloud, may_have_left, printed, send};
 
-/// Ends a test's wait where the server never answers; nothing is measured.
+/// A time limit for a server that never answers; nothing is measured.
 const SOON: Duration = Duration::from_millis(300);
 
 /// A platform behind this proxy.
@@ -17,8 +17,8 @@ fn proxied(proxy: String) -> GenesysCloud {
     cloud("http://127.0.0.1:9").allow_insecure().proxy(proxy)
 }
 
-/// A port of loopback that nobody listens on.
-async fn nobody() -> String {
+/// The URL of a loopback port without a listener.
+async fn unused_port() -> String {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
         .await
         .unwrap();
@@ -26,16 +26,16 @@ async fn nobody() -> String {
 }
 
 #[tokio::test]
-async fn refused_and_unknown_hosts_come_before_the_first_byte() {
-    assert!(!may_have_left(&cloud(&nobody().await)).await);
+async fn unreachable_host_proves_unsent() {
+    assert!(!may_have_left(&cloud(&unused_port().await)).await);
     let unknown = cloud("http://genesys-once.invalid").allow_insecure();
     assert!(!may_have_left(&unknown).await);
-    // A proxy that is not there is no connection either.
-    assert!(!may_have_left(&proxied(nobody().await)).await);
+    // Neither is there a connection to an unreachable proxy.
+    assert!(!may_have_left(&proxied(unused_port().await)).await);
 }
 
 #[tokio::test]
-async fn a_connection_that_was_used_proves_nothing() {
+async fn failure_after_sending_proves_nothing() {
     // The first byte of the body is behind a head of some hundred bytes.
     let large = || call(format!("\"{}\"", "x".repeat(10_000)));
     let reset = Server::start(|mut connection| async {
@@ -72,7 +72,7 @@ async fn a_connection_that_was_used_proves_nothing() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_times_out_proves_nothing() {
+async fn timed_out_attempt_proves_nothing() {
     let silent = Server::start(|mut connection| async move {
         connection.request().await;
         connection.until_closed().await;
@@ -93,7 +93,7 @@ async fn an_attempt_that_times_out_proves_nothing() {
 }
 
 #[tokio::test]
-async fn a_broken_answer_proves_nothing() {
+async fn broken_answer_proves_nothing() {
     for text in [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
@@ -116,7 +116,7 @@ async fn a_broken_answer_proves_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_beyond_the_limit_is_given_up() {
+async fn answer_beyond_the_limit_is_dropped() {
     let refused = Server::answering(answer("403 Forbidden", "", "123456789")).await;
     let small = call("{}").with_max_response_bytes(8);
     let error = send(&cloud(&refused.url()), &small).await.unwrap_err();
@@ -163,7 +163,7 @@ async fn an_answer_beyond_the_limit_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_pooled_connection_that_dies_under_a_request_proves_nothing() {
+async fn failure_of_pooled_connection_proves_nothing() {
     let server = Server::start(|mut connection| async move {
         connection.request().await;
         connection.write(answer("200 OK", "", "").as_bytes()).await;
@@ -179,7 +179,7 @@ async fn a_pooled_connection_that_dies_under_a_request_proves_nothing() {
 }
 
 #[tokio::test]
-async fn connections_closed_while_idle_never_double_a_request() {
+async fn closing_idle_connection_doubles_no_request() {
     // Each connection is closed right after its answer, so that requests race
     // with the close: every one is answered, or known to be unknown, or proven
     // not to have been sent.
@@ -204,10 +204,9 @@ async fn connections_closed_while_idle_never_double_a_request() {
     assert!(once.is_disjoint(&unsent), "{unsent:?}");
 }
 
-/// What is said to be proven is true: the server ends each connection at once
-/// and still reads all that comes.
+/// The proof is true: the server closes each connection at once, and still reads all bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_dies_at_once_proves_only_what_is_true() {
+async fn proof_after_immediate_close_is_true() {
     let server = Server::start(|mut connection| async move {
         connection.end().await;
         connection.request().await;
@@ -232,12 +231,10 @@ fn bodies(server: &Server) -> Vec<String> {
     server.requests().into_iter().filter_map(body).collect()
 }
 
-/// A runtime without a driver makes the client panic in the middle, as one does
-/// to which the system gives no thread.
-///
-/// Red when the panic goes on to the caller.
+/// A runtime without a driver makes the client panic, as a system without threads does. Red
+/// if the panic reaches the caller.
 #[test]
-fn panic_of_the_client_is_an_error_before_the_first_byte() {
+fn panic_of_client_proves_unsent() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().build().unwrap();
     runtime.block_on(async {
@@ -251,10 +248,10 @@ fn panic_of_the_client_is_an_error_before_the_first_byte() {
     });
 }
 
-/// Red when names are looked up by the runtime's blocking threads: the attempt
-/// ends with the time for connecting.
+/// Red if names are resolved in the runtime's blocking threads: the attempt ends with the
+/// time limit for connecting.
 #[test]
-fn name_is_resolved_although_the_blocking_pool_is_busy() {
+fn name_is_resolved_with_busy_blocking_pool() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(1)
         .enable_all()

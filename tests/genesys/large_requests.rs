@@ -1,5 +1,5 @@
-//! Requests that are larger than one write: refused, cut off or answered while
-//! they leave. What is called proven must be true of the bytes that came.
+//! Requests larger than one write: refused, reset or answered while they are sent. A proof
+//! must hold for the bytes that the server received.
 
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::server::{Server, answer};
 use super::tls::identity;
 use super::{call, cloud, send};
 
-/// Ends a test's wait where the server reads nothing; nothing is measured.
+/// A time limit for a server that reads nothing; nothing is measured.
 const SOON: Duration = Duration::from_millis(300);
 
-/// Larger than what the sockets of `Server::narrow` take.
+/// Larger than the buffers of `Server::narrow`.
 const HUGE: usize = 6 << 20;
 
 fn large(size: usize) -> Call {
@@ -55,9 +55,9 @@ async fn large_body_arrives_whole() {
     }
 }
 
-/// Red when the whole body is handed over at once.
+/// Red if the whole body is sent at once.
 #[tokio::test]
-async fn connection_that_ends_within_a_large_request_proves_that_it_was_not_whole() {
+async fn reset_within_large_request_proves_unsent() {
     for resets in [true, false] {
         let server = Server::narrow(move |mut connection| async move {
             connection.skip(100_000).await;
@@ -73,9 +73,9 @@ async fn connection_that_ends_within_a_large_request_proves_that_it_was_not_whol
     }
 }
 
-/// The other side of it: a server that had all of it may have executed it.
+/// The opposite: a server that received all of it might have executed it.
 #[tokio::test]
-async fn large_request_that_arrived_whole_may_have_been_executed() {
+async fn reset_after_large_request_proves_nothing() {
     for size in [65_537, 300_000, HUGE] {
         for resets in [true, false] {
             let server = Server::start(move |mut connection| async move {
@@ -92,13 +92,13 @@ async fn large_request_that_arrived_whole_may_have_been_executed() {
     }
 }
 
-/// As gateways refuse what is too large: after the head, without reading the rest.
-/// Closing such a connection resets it, and the answer may be lost.
+/// A gateway refuses a large request after its head, without reading the rest. Closing the
+/// connection resets it, and the answer might be lost.
 ///
-/// Red when the whole body is handed over at once, or its end without a pause: some
-/// of these are then unknown.
+/// Red if the whole body is sent at once, or its end without a pause: some outcomes are then
+/// unknown.
 #[tokio::test(flavor = "multi_thread")]
-async fn early_refusal_of_a_large_request_is_never_unknown() {
+async fn early_refusal_of_large_request_is_proof() {
     for size in [100_000, 900_000, HUGE] {
         let (url, _) = in_threads(|mut stream| {
             stream.read_exact(&mut [0; 1000]).unwrap();
@@ -123,9 +123,9 @@ async fn early_refusal_of_a_large_request_is_never_unknown() {
     }
 }
 
-/// Red when the whole body is handed over at once.
+/// Red if the whole body is sent at once.
 #[tokio::test]
-async fn attempt_that_ends_within_a_large_request_proves_that_it_was_not_whole() {
+async fn timeout_within_large_request_proves_unsent() {
     let (went, gone) = tokio::sync::watch::channel(false);
     let server = Server::narrow(move |mut connection| {
         let mut gone = gone.clone();
@@ -144,12 +144,10 @@ async fn attempt_that_ends_within_a_large_request_proves_that_it_was_not_whole()
     assert_eq!((server.connections(), server.requests().len()), (1, 0));
 }
 
-/// A server that answers and does not refuse the request may have acted, whatever it
-/// had.
-///
-/// Red without `acted_on`.
+/// A server that answers without a refusal might have acted on a part of the request. Red
+/// without `acted_on`.
 #[tokio::test]
-async fn answer_that_comes_before_the_request_is_whole_proves_nothing() {
+async fn early_success_of_large_request_proves_nothing() {
     for status in ["200 OK", "502 Bad Gateway"] {
         let server = Server::narrow(move |mut connection| async move {
             connection.skip(1000).await;

@@ -1,5 +1,5 @@
-//! I1 on real sockets: a request whose connection took longer than the lease
-//! lived does not leave on it, and that it did not is a proof.
+//! I1 on real sockets: a request does not leave on a connection that took longer than the
+//! lease, and that proves that it was not sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +17,15 @@ use super::server::{Server, answer};
 use super::tls::identity;
 use super::{cloud, eventually};
 
-/// Long enough for any machine to begin to connect in, short enough to wait for.
+/// Long enough to begin to connect on any machine, short enough for a test.
 const LEASE: Duration = Duration::from_millis(500);
 
-/// The store is out of reach while the connection's handshake takes longer than
-/// the lease: a store outage here, a process that is stopped elsewhere.
+/// The store is unreachable while the connection's handshake takes longer than the lease.
 ///
-/// Red when `GatedBody` does not ask the lease: the request then leaves as soon
-/// as the handshake is over. Red too when a body that was not handed over is no
-/// proof: the key is then indeterminate for a request that was never sent.
+/// Red if `GatedBody` does not check the lease: the request then leaves after the handshake.
+/// Red if an unsent body is no proof: the key is then indeterminate, and nothing was sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_slower_than_the_lease_carries_no_request() {
+async fn handshake_beyond_the_lease_sends_nothing() {
     let (acceptor, pem) = identity(false);
     let (shake, hands) = watch::channel(true);
     let server = Server::start(move |connection| {
@@ -73,7 +71,7 @@ async fn a_connection_slower_than_the_lease_carries_no_request() {
         .await
         .unwrap();
     let request = |payload: &str| DataActionRequest::new("custom_-_1", payload).unwrap();
-    // A token is at hand from here on.
+    // From here on there is a token.
     engine.execute(request("[0]")).await.unwrap();
     assert_eq!(executed(), 1);
 
@@ -113,7 +111,7 @@ async fn a_connection_slower_than_the_lease_carries_no_request() {
     assert_eq!(executed(), 2);
 }
 
-/// `GenesysCloud` with a token at hand, whose attempts the engine ends early.
+/// `GenesysCloud` with a token, whose attempts the engine ends early.
 struct Impatient(GenesysCloud, Duration);
 
 impl Upstream for Impatient {
@@ -134,13 +132,10 @@ impl Upstream for Impatient {
     }
 }
 
-/// An attempt that ends while its connection comes about was not executed,
-/// however it ended: the next one may be.
-///
-/// Red when only the upstream's own errors are evidence: each key is then
-/// indeterminate.
+/// An attempt that ends while it connects was not executed, and the next attempt may be.
+/// Red if only the upstream's errors are evidence: each key is then indeterminate.
 #[tokio::test(flavor = "multi_thread")]
-async fn attempt_that_ends_while_it_connects_was_not_executed() {
+async fn attempt_ended_while_connecting_is_unsent() {
     type Ending = fn(&Engine);
     let killed: Ending = |engine| {
         let children = engine.actor().get_cell().get_children();

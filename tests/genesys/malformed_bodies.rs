@@ -1,5 +1,5 @@
-//! What an engine makes of answers whose bodies are odd: how often it sends, and
-//! what the caller gets. All of it over real sockets, byte for byte.
+//! An engine and answers with malformed or unusual bodies: how often it sends, and what the
+//! caller gets. It runs over real sockets, byte for byte.
 
 use std::time::Duration;
 
@@ -15,11 +15,10 @@ const JSON: &str = "content-type: application/json\r\n";
 const GZIP: &str = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
 /// A remote end has answered.
 const REMOTE: &str = r#"{"message":"no","details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#;
-/// The same, compressed.
+/// `REMOTE`, compressed.
 const REMOTE_GZIP: &str = "1f8b0800000000000203ab56ca4d2d2e4e4c4f55b252cacb57d2514a492d49cccc2956b28aae564a2d2aca2f72ce4f01493a3a8778fafbe905b9fafa87b8c6bbfab904f87bfa8528d5c6d602002865c2db43000000";
 
-/// Answers every execution with `answer`, and then ends the connection where
-/// `close`.
+/// Answers each execution with `answer`, and closes the connection after it if `close`.
 async fn platform(answer: impl Into<Vec<u8>>, close: bool) -> Server {
     let answer = answer.into();
     Server::start(move |mut connection| {
@@ -42,7 +41,7 @@ async fn platform(answer: impl Into<Vec<u8>>, close: bool) -> Server {
     .await
 }
 
-/// An answer with its length in front.
+/// An answer with `Content-Length`.
 fn sized(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n");
@@ -72,8 +71,7 @@ fn executions(server: &Server) -> usize {
         .count()
 }
 
-/// What the first caller gets and how often was sent until then, and what a
-/// later caller gets.
+/// The first caller's result, the number of calls until then, and a later caller's result.
 async fn twice(builder: EngineBuilder, server: &Server) -> (String, usize, String) {
     let engine = builder.start().await.unwrap();
     let first = said(&engine.execute(request()).await);
@@ -99,11 +97,10 @@ fn utf_16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
-/// Red when the mark is looked for only in JSON that parses as it came: the
-/// request is sent again, three times for 429 and 408, twice for 401, and the
-/// others are handed over as not executed.
+/// Red if the code is looked for only in valid JSON: the request is sent again, three times
+/// for 429 and 408, twice for 401, and other answers count as not executed.
 #[tokio::test]
-async fn remote_mark_is_found_in_every_spelling() {
+async fn remote_code_is_found_in_every_spelling() {
     let with = |message: &[u8]| {
         let end = br#"","details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#;
         [br#"{"message":""#.as_slice(), message, end].concat()
@@ -137,11 +134,10 @@ b","details":[{"errorCode":"ACTION\u002EREMOTE\u005fENDPOINT"}]}"#
     }
 }
 
-/// Red when a refusal counts although its body cannot be searched: the mark in it
-/// is not seen, and the request is sent again. Red for the closure when only the
-/// crate's own classifiers know that.
+/// Red if a refusal counts although its body cannot be searched: its code is missed, and the
+/// request is sent again. Red for the closure if only the crate's classifiers check that.
 #[tokio::test]
-async fn refusal_that_cannot_be_searched_is_unknown() {
+async fn unreadable_refusal_is_unknown() {
     let utf_16_header = "content-type: application/json; charset=utf-16le\r\n";
     let answers: [(&str, Vec<u8>, bool); 9] = [
         (GZIP, hex(REMOTE_GZIP), false),
@@ -193,9 +189,9 @@ async fn refusal_that_cannot_be_searched_is_unknown() {
     }
 }
 
-/// Red when whatever comes with a 2xx is recorded as the action's answer.
+/// Red if each body of a 2xx is recorded as the action's answer.
 #[tokio::test]
-async fn success_without_the_action_s_answer_is_unknown() {
+async fn success_without_an_answer_is_unknown() {
     let html = "content-type: text/html; charset=utf-8\r\n";
     let page = b"<html>Please log in to the network</html>".as_slice();
     let cut = br#"{"refund":{"id":"R-1","amo"#.as_slice();
@@ -231,10 +227,9 @@ async fn success_without_the_action_s_answer_is_unknown() {
     }
 }
 
-/// Red when a body is measured by its spelling, or an answer without one by its
-/// body.
+/// Red if the spelling of a body matters, or if an empty answer must have a body.
 #[tokio::test]
-async fn success_is_final_however_it_is_spelled() {
+async fn success_is_final_in_every_spelling() {
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_vec();
     let no_content = b"HTTP/1.1 204 No Content\r\n\r\n".to_vec();
     for (answer, close) in [
@@ -273,9 +268,9 @@ async fn success_is_final_however_it_is_spelled() {
     }
 }
 
-/// `everything_final` records a 2xx whatever its body, as before.
+/// `everything_final` records a 2xx with any body.
 #[tokio::test]
-async fn everything_final_takes_a_page_for_an_answer() {
+async fn everything_final_records_an_html_page() {
     let page = sized("200 OK", "content-type: text/html\r\n", b"<html>");
     let server = platform(page, false).await;
     let builder = engine(&server).classify(classify::everything_final);
@@ -283,10 +278,10 @@ async fn everything_final_takes_a_page_for_an_answer() {
     assert_eq!((&*first, sent, &*again), ("200 upstream", 1, "200 memory"));
 }
 
-/// Red when an answer over the bound is unknown: under `Retry` it is executed
-/// three times. A closure that would call it not executed is not asked.
+/// Red if an answer over the limit is unknown: under `Retry` it is executed three times. A
+/// closure that returns `NotExecuted` is not called.
 #[tokio::test]
-async fn success_over_the_bound_is_final_without_its_body() {
+async fn oversized_success_is_final_without_body() {
     let body = format!(r#"{{"d":"{}"}}"#, "x".repeat(5_000));
     let chunked = format!(
         "HTTP/1.1 200 OK\r\n{JSON}transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
@@ -316,10 +311,9 @@ async fn success_over_the_bound_is_final_without_its_body() {
     }
 }
 
-/// Only a success is settled by its status: what a larger refusal says is not
-/// known.
+/// Only a success is decided by its status: the content of a larger refusal is unknown.
 #[tokio::test]
-async fn other_answers_over_the_bound_are_unknown() {
+async fn oversized_refusal_is_unknown() {
     let page = "x".repeat(5_000);
     for (status, headers) in [
         ("429 Too Many Requests", JSON),
@@ -335,9 +329,9 @@ async fn other_answers_over_the_bound_are_unknown() {
     }
 }
 
-/// Red when these codes are not read (`genesys.md` has their sources).
+/// Red if these codes are not read.
 #[tokio::test]
-async fn vendor_codes_say_what_was_executed() {
+async fn vendor_code_decides_the_verdict() {
     for (status, code, first, sent, again) in [
         (
             "400 Bad Request",

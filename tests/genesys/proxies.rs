@@ -1,4 +1,4 @@
-//! Proxies: which one is asked, and that of the environment.
+//! Proxies: the configured one, and the environment's.
 
 use std::process::Stdio;
 
@@ -9,11 +9,11 @@ use super::tls::identity;
 use super::{call, cloud, may_have_left, send};
 use crate::own_process::own_process;
 
-/// Set in the process that this test starts: the variables of a process are not
-/// changed while it runs.
+/// Set in the process that this test starts, since a process must not change its own
+/// variables.
 const PART: &str = "GENESYS_ONCE_TEST_PART";
 
-/// A platform that is nowhere: whoever is asked for it is a proxy.
+/// A platform that does not exist: only a proxy is asked for it.
 fn far(pem: &str) -> GenesysCloud {
     cloud("https://genesys-once.invalid").root_certificate(pem)
 }
@@ -37,10 +37,10 @@ async fn proxy() -> Server {
     .await
 }
 
-/// Red when API and login differ, when the variables count without being asked
-/// for, when they go before a proxy that is set, or when they count for loopback.
+/// Red if API and login differ, if the variables count by default, if they have priority
+/// over a configured proxy, or if they count for loopback.
 #[tokio::test]
-async fn proxy_of_the_environment_is_a_setting() {
+async fn environment_proxy_is_used_only_if_set() {
     let (_, pem) = identity(false);
     if let Ok(part) = std::env::var(PART) {
         match &*part {
@@ -63,7 +63,7 @@ async fn proxy_of_the_environment_is_a_setting() {
     }
     for (part, expected) in [("default", 0), ("honoured", 2), ("set", 0), ("loopback", 0)] {
         let proxy = proxy().await;
-        let test = "proxy_of_the_environment_is_a_setting";
+        let test = "environment_proxy_is_used_only_if_set";
         let mut child = tokio::process::Command::from(own_process(module_path!(), test));
         child
             .env_clear()

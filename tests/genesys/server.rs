@@ -1,5 +1,5 @@
-//! A TCP server that does to a connection what a test's script says, and
-//! remembers what it was sent. It knows no HTTP beyond where a request ends.
+//! A TCP server that runs a test's script for each connection and records the requests. Of
+//! HTTP it knows only where a request ends.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ impl Server {
         Self::serve(listener, script)
     }
 
-    /// The same behind sockets that take little of what is not read.
+    /// As `start`, with small socket buffers.
     pub async fn narrow<F, Done>(script: F) -> Self
     where
         F: Fn(Connection<TcpStream>) -> Done + Send + 'static,
@@ -216,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.end().await;
     }
 
-    /// Says goodbye, and may go on reading.
+    /// Closes its sending half; it can still read.
     pub async fn end(&mut self) {
         let _ = self.stream.shutdown().await;
     }

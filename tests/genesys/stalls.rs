@@ -1,5 +1,5 @@
-//! A runtime that stood still past the end of an attempt, while the answer came: it
-//! lies in the socket, and is an answer.
+//! A runtime that is blocked past the end of an attempt, while the answer arrives: the answer
+//! is in the socket, and counts.
 
 use std::io::Write as _;
 use std::sync::mpsc;
@@ -12,11 +12,11 @@ use super::connection_reuse::{in_threads, request};
 use super::server::answer;
 use super::{call, cloud, send};
 
-/// Longer than it takes until the request is there, on any machine.
+/// Longer than a request needs to arrive, on any machine.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// A platform that answers once the client's runtime stands still. Token requests it
-/// answers at once.
+/// A platform that answers while the client's runtime is blocked. It answers token requests
+/// at once.
 fn platform() -> (String, impl Future<Output = ()> + Send + 'static) {
     let (asked, mut is_asked): (_, UnboundedReceiver<mpsc::Sender<()>>) = unbounded_channel();
     let (wrote, written) = mpsc::channel();
@@ -46,10 +46,10 @@ fn platform() -> (String, impl Future<Output = ()> + Send + 'static) {
     (url, stall)
 }
 
-/// Red when a timer that fires late ends the attempt at once, and red with the
-/// client library's own time limit: it is looked at before the answer.
+/// Red if a late timer ends the attempt at once. Red with the client library's time limit,
+/// which is checked before the answer.
 #[tokio::test]
-async fn answer_that_came_during_a_stall_is_read() {
+async fn answer_during_a_stall_is_read() {
     let (url, stall) = platform();
     tokio::spawn(stall);
     let cloud = cloud(&url).attempt_timeout(LIMIT);
@@ -58,7 +58,7 @@ async fn answer_that_came_during_a_stall_is_read() {
 }
 
 #[tokio::test]
-async fn answer_that_came_during_a_stall_is_an_answer_for_the_engine() {
+async fn engine_accepts_answer_during_a_stall() {
     let (url, stall) = platform();
     tokio::spawn(stall);
     let engine = Engine::builder(cloud(&url).attempt_timeout(LIMIT));

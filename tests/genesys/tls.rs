@@ -1,5 +1,5 @@
-//! Failures under TLS: all of the handshake comes before the first byte of the
-//! request, and nothing after it does.
+//! Failures under TLS: a failure of the handshake proves that nothing was sent, and a later
+//! failure proves nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, version};
 use super::server::{Server, answer};
 use super::{call, cloud, may_have_left, send};
 
-/// A server's side of TLS 1.3, and the PEM text that makes it trusted.
+/// The server side of TLS 1.3, and the PEM text of its certificate.
 pub fn identity(ask_for_client_certificate: bool) -> (TlsAcceptor, String) {
     let CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -38,7 +38,7 @@ pub fn identity(ask_for_client_certificate: bool) -> (TlsAcceptor, String) {
 }
 
 #[tokio::test]
-async fn a_root_certificate_of_ones_own_is_trusted() {
+async fn configured_root_certificate_is_trusted() {
     let (acceptor, pem) = identity(false);
     let server = Server::start(move |connection| {
         let acceptor = acceptor.clone();
@@ -60,7 +60,7 @@ async fn a_root_certificate_of_ones_own_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_fails_comes_before_the_first_byte() {
+async fn failed_handshake_proves_unsent() {
     // Plain text on the TLS port.
     let plain = Server::start(|mut connection| async move {
         connection.write(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
@@ -84,7 +84,7 @@ async fn a_handshake_that_fails_comes_before_the_first_byte() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_comes_before_the_first_byte() {
+async fn untrusted_certificate_proves_unsent() {
     let (acceptor, _) = identity(false);
     let server = Server::start(move |connection| {
         let acceptor = acceptor.clone();
@@ -101,7 +101,7 @@ async fn a_certificate_that_is_not_trusted_comes_before_the_first_byte() {
 }
 
 #[tokio::test]
-async fn what_happens_after_the_handshake_proves_nothing() {
+async fn failure_after_the_handshake_proves_nothing() {
     let (acceptor, pem) = identity(false);
     let server = Server::start(move |connection| {
         let acceptor = acceptor.clone();
@@ -120,7 +120,7 @@ async fn what_happens_after_the_handshake_proves_nothing() {
 }
 
 #[tokio::test]
-async fn an_alert_after_the_clients_handshake_proves_nothing() {
+async fn alert_after_client_handshake_proves_nothing() {
     // Under TLS 1.3 a client has finished, and may have sent its request,
     // before the server refuses it for having no certificate.
     let (acceptor, pem) = identity(true);
@@ -146,7 +146,7 @@ async fn an_alert_after_the_clients_handshake_proves_nothing() {
 }
 
 #[tokio::test]
-async fn an_unframed_answer_that_ends_without_goodbye_is_cut() {
+async fn unframed_answer_without_close_notify_is_cut() {
     let (acceptor, pem) = identity(false);
     let server = Server::start(move |connection| {
         let acceptor = acceptor.clone();
@@ -166,7 +166,7 @@ async fn an_unframed_answer_that_ends_without_goodbye_is_cut() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_the_tunnel_comes_before_the_first_byte() {
+async fn refused_tunnel_proves_unsent() {
     for status in ["407 Proxy Authentication Required", "502 Bad Gateway"] {
         let proxy = Server::answering(answer(status, "", "")).await;
         let cloud = cloud("https://localhost:9").proxy(proxy.url());

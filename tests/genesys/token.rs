@@ -20,7 +20,7 @@ async fn fetch(cloud: &GenesysCloud) -> Result<AccessToken, TokenError> {
     result
 }
 
-/// What the client makes of one answer of the token endpoint.
+/// The error for one answer of the token endpoint.
 async fn refused(status: &str, headers: &str, body: &str) -> TokenError {
     let server = Server::answering(answer(status, headers, body)).await;
     let error = fetch(&cloud(&server.url()))
@@ -39,7 +39,7 @@ fn granted(expires_in: u64) -> String {
 }
 
 #[tokio::test]
-async fn the_credentials_go_in_a_header() {
+async fn basic_credentials_are_in_the_header() {
     let server = Server::answering(answer("200 OK", "", &granted(86_400))).await;
     let token = fetch(&cloud(&server.url())).await.unwrap();
     assert_eq!(token.expose(), TOKEN);
@@ -65,7 +65,7 @@ async fn the_credentials_go_in_a_header() {
 }
 
 #[tokio::test]
-async fn the_credentials_go_in_the_body() {
+async fn body_credentials_are_in_the_form() {
     let server = Server::answering(answer("200 OK", "", &granted(300))).await;
     fetch(&cloud(&server.url()).client_auth(ClientAuth::RequestBody))
         .await
@@ -77,7 +77,7 @@ async fn the_credentials_go_in_the_body() {
 }
 
 #[tokio::test]
-async fn a_refused_client_is_told_by_its_code_alone() {
+async fn client_refusal_shows_only_its_code() {
     let echo =
         format!(r#"{{"error":"invalid_client","error_description":"no {SECRET}","x":"{TOKEN}"}}"#);
     for status in ["400 Bad Request", "401 Unauthorized", "403 Forbidden"] {
@@ -99,7 +99,7 @@ async fn a_refused_client_is_told_by_its_code_alone() {
 }
 
 #[tokio::test]
-async fn throttling_is_no_refusal_of_the_client() {
+async fn throttling_is_not_a_client_refusal() {
     let throttled =
         r#"{"error":"invalid_request","error_description":"rate limit exceeded; try later"}"#;
     let wait = |error: TokenError| {
@@ -131,11 +131,9 @@ async fn throttling_is_no_refusal_of_the_client() {
     assert!(refused("400 Bad Request", "", other).await.is_rejected());
 }
 
-/// A time that is named counts, whatever the status says.
-///
-/// Red where it is read from a 429 alone.
+/// A given wait counts with any status. Red if it is read from a 429 alone.
 #[tokio::test]
-async fn time_of_a_server_that_is_down_is_kept() {
+async fn retry_after_of_a_5xx_is_kept() {
     for status in ["503 Service Unavailable", "500 Internal Server Error"] {
         let error = refused(status, "retry-after: 7\r\n", "").await;
         assert_eq!(
@@ -148,7 +146,7 @@ async fn time_of_a_server_that_is_down_is_kept() {
 }
 
 #[tokio::test]
-async fn everything_else_may_pass() {
+async fn other_token_failure_is_transient() {
     let redirect = "location: http://127.0.0.1:9/\r\n";
     for (status, headers, body) in [
         ("307 Temporary Redirect", redirect, String::new()),
@@ -174,7 +172,7 @@ async fn everything_else_may_pass() {
 }
 
 #[tokio::test]
-async fn a_token_without_a_lifetime_is_a_token() {
+async fn token_without_lifetime_is_accepted() {
     let server = Server::answering(answer("200 OK", "", r#"{"access_token":"t"}"#)).await;
     assert_eq!(
         fetch(&cloud(&server.url())).await.unwrap().expires_in(),
@@ -183,7 +181,7 @@ async fn a_token_without_a_lifetime_is_a_token() {
 }
 
 #[tokio::test]
-async fn no_answer_is_a_failure_that_may_pass() {
+async fn missing_token_answer_is_transient() {
     let cut = Server::start(|mut connection| async move {
         connection.request().await;
         connection
@@ -200,16 +198,16 @@ async fn no_answer_is_a_failure_that_may_pass() {
 }
 
 #[test]
-fn nothing_of_the_upstream_shows_the_secret() {
+fn upstream_debug_hides_the_secret() {
     let cloud = cloud("https://127.0.0.1").proxy("http://user:hunter2@127.0.0.1:9");
     let text = format!("{cloud:?} {cloud:#?}");
     assert!(!text.contains("hunter2"), "{text}");
 }
 
-/// Only its words tell a throttled client from a bad one, and here they cannot be
-/// read. Red when that counts as a refusal of the client, which hints `Never`.
+/// Only the text distinguishes a throttled client from a refused one, and here it is
+/// unreadable. Red if that counts as a refusal of the client, whose hint is `Never`.
 #[tokio::test]
-async fn refusal_that_cannot_be_read_may_pass() {
+async fn unreadable_token_refusal_is_transient() {
     for (headers, body) in [
         ("content-encoding: gzip\r\n", "rate limit, compressed"),
         (

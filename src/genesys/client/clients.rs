@@ -1,4 +1,4 @@
-//! Which HTTP client a runtime uses. It knows of a client only how it is built.
+//! The HTTP client of each runtime. It knows no request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,23 +9,22 @@ use super::environment::Environment;
 use super::transport::Settings;
 use crate::error::Error;
 
-/// The HTTP clients of one upstream: one for each runtime that it is used on.
+/// The HTTP clients of one upstream: one for each runtime that uses it.
 ///
-/// A connection is a task of the runtime that made it. On another one, a request
-/// would wait for a task that is polled only when its own runtime is driven, which
-/// may be never again.
+/// A connection is a task of the runtime that made it. A request on another runtime would
+/// wait for that task, which might never be polled again.
 pub(super) struct Clients {
     settings: Settings,
     environment: Environment,
-    /// The one used last is the last.
+    /// In the order of their last use.
     known: Mutex<Vec<(Option<runtime::Id>, Client)>>,
 }
 
 impl Clients {
-    /// More runtimes than a program has; beyond it, clients are built anew.
-    const MOST: usize = 16;
+    /// More runtimes than a program has; beyond it, clients are built again.
+    const MAX_CLIENTS: usize = 16;
 
-    /// Builds the client of this runtime, which finds impossible settings.
+    /// Builds the client of this runtime, which reports impossible settings.
     pub(super) fn new(settings: Settings, environment: Environment) -> Result<Arc<Self>, Error> {
         let clients = Self {
             settings,
@@ -36,7 +35,7 @@ impl Clients {
         Ok(Arc::new(clients))
     }
 
-    /// The client whose connections this runtime drives.
+    /// The client whose connections run on this runtime.
     pub(super) fn of_this_runtime(&self) -> Result<Client, Error> {
         let runtime = Handle::try_current().ok().map(|handle| handle.id());
         // A panic leaves no half of an entry.
@@ -45,7 +44,7 @@ impl Clients {
             Some(at) => known.remove(at),
             None => (runtime, self.settings.build(&self.environment)?),
         };
-        if known.len() == Self::MOST {
+        if known.len() == Self::MAX_CLIENTS {
             known.remove(0);
         }
         let client = found.1.clone();

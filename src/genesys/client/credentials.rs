@@ -1,5 +1,5 @@
-//! The OAuth client's id and secret, and the forms in which they and a token go
-//! on the wire. Nothing here is ever shown.
+//! The OAuth client's id and secret, and how they and a token are sent. It never shows a
+//! secret.
 
 use std::fmt;
 
@@ -49,7 +49,7 @@ impl Credentials {
             if value.is_empty() {
                 return Err(Error::invalid_config(setting, "must not be empty"));
             }
-            // Mostly the line break of the file that it was read from.
+            // Most often the line break of the file that holds it.
             if unprintable(value) {
                 return Err(Error::invalid_config(
                     setting,
@@ -68,9 +68,9 @@ impl Credentials {
 
     /// The value of `Authorization` for HTTP Basic.
     ///
-    /// Id and secret go in as they are, as in the vendor's SDKs; RFC 6749 §2.3.1
-    /// would have them form-encoded first. The platform's ids and secrets
-    /// consist of characters that this leaves alone, so both are the same.
+    /// Id and secret are not encoded, as in the vendor's SDKs. RFC 6749 section 2.3.1
+    /// requires form-encoding, which leaves the characters of the platform's ids and
+    /// secrets unchanged.
     pub(super) fn basic(&self) -> Option<HeaderValue> {
         let pair = SecretString::from(format!(
             "{}:{}",
@@ -81,7 +81,7 @@ impl Credentials {
         authorization("Basic ", encoded.expose_secret())
     }
 
-    /// The body of a token request that carries the credentials itself.
+    /// The body of a token request with the credentials in it.
     pub(super) fn form(&self) -> Bytes {
         let id = percent_encode(&self.client_id);
         let secret = SecretString::from(percent_encode(self.client_secret.expose_secret()));
@@ -101,20 +101,20 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// How the token endpoint is shown the client's credentials (RFC 6749 §2.3.1).
+/// How the client authenticates at the token endpoint (RFC 6749 section 2.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientAuth {
     /// In an `Authorization: Basic` header.
     #[default]
     Basic,
-    /// As `client_id` and `client_secret` in the form body, for gateways that
-    /// take the header away.
+    /// As `client_id` and `client_secret` in the form body, for gateways that remove the
+    /// header.
     RequestBody,
 }
 
-/// The value of `Authorization` for an access token; `None` where the token is
-/// not text that a header may carry, so that it cannot smuggle in another one.
+/// The value of `Authorization` for an access token; `None` if the token is not a header
+/// value, so that it cannot add another header.
 pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
     authorization("Bearer ", token)
 }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_shows_the_secret() {
+    fn debug_hides_the_secret() {
         let credentials = Credentials::new("id", "hunter2");
         let shown = format!(
             "{credentials:?} {credentials:#?} {:?} {:?}",
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_on_the_wire() {
+    fn credentials_are_encoded_for_each_form() {
         let credentials = Credentials::new("id", "s:e&c=r é");
         assert_eq!(
             credentials.basic().unwrap().to_str().unwrap(),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_cannot_add_a_header() {
+    fn token_cannot_add_a_header() {
         assert_eq!(bearer("abc.DEF-_~+/=").unwrap(), "Bearer abc.DEF-_~+/=");
         for token in ["", "a\r\nX: y", "a\n", "a\tb", "\u{7f}", "é", "\u{0}"] {
             assert!(bearer(token).is_none(), "{token:?}");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_credentials_name_the_setting() {
+    fn invalid_credentials_name_the_setting() {
         let setting = |id: &str, secret: &str, auth| match Credentials::new(id, secret).check(auth)
         {
             Err(Error::InvalidConfig { setting, .. }) => setting,

@@ -1,5 +1,5 @@
-//! Where an organisation lives: its API host and its login host. Checked when
-//! made, so that nothing else has to look at a host again.
+//! The API host and the login host of an organisation, checked when made. It connects to
+//! neither.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -33,14 +33,14 @@ impl Environment {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for `domain` where it is not a domain name:
-    /// a URL, a host of it (`api.…`, `login.…`, `apps.…`), an address.
+    /// [`Error::InvalidConfig`] for `domain` if it is not a domain name: a URL, a host of
+    /// the domain (`api.…`, `login.…`, `apps.…`), an address.
     pub fn from_domain(domain: &str) -> Result<Self, Error> {
         let refuse = |reason: &str| Err(Error::invalid_config("domain", reason));
         if domain.contains(['/', ':', '@', '?', '#']) {
             return refuse(
-                "it must be the region's domain alone, such as mypurecloud.ie; \
-                 for a URL there is Environment::from_base_url",
+                "it must be a domain such as mypurecloud.ie; \
+                 for a URL, use Environment::from_base_url",
             );
         }
         let lower = domain.to_ascii_lowercase();
@@ -61,21 +61,20 @@ impl Environment {
             Url::parse(&format!("https://login.{name}")),
         ) {
             (Ok(api), Ok(login)) => Ok(Self { api, login }),
-            // The URL standard refuses some names that look like one, such as
-            // broken punycode.
+            // The URL standard refuses further names, such as malformed punycode.
             _ => refuse("it is not a domain name such as mypurecloud.ie"),
         }
     }
 
-    /// One host for API and login both: a gateway, or a simulator. The URL is
-    /// scheme, host and port only. Plain `http://` works for loopback hosts without
-    /// a [`proxy`](super::GenesysCloud::proxy); elsewhere the engine refuses to start
+    /// One host for API and login: a gateway, or a simulator. The URL has scheme, host
+    /// and port only. Plain `http://` works for loopback hosts without a
+    /// [`proxy`](super::GenesysCloud::proxy). Elsewhere the engine refuses to start
     /// without [`allow_insecure`](super::GenesysCloud::allow_insecure).
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for `base_url` where it is not such a URL. The
-    /// message does not repeat it: it might hold a password.
+    /// [`Error::InvalidConfig`] for `base_url` if it is not such a URL. The message does
+    /// not repeat the URL, which might hold a password.
     pub fn from_base_url(url: &str) -> Result<Self, Error> {
         let refuse = |reason: &str| Err(Error::invalid_config("base_url", reason));
         let Ok(mut url) = Url::parse(url) else {
@@ -90,7 +89,7 @@ impl Environment {
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return refuse("it must end after host and port, without path, query or fragment");
         }
-        // One dot at the end is the same host, so it must not be another namespace.
+        // With a dot at the end it is the same host, and must be the same namespace.
         if let Some(host) = url
             .host_str()
             .and_then(|host| host.strip_suffix('.'))
@@ -158,7 +157,7 @@ impl Environment {
     /// The default namespace of a client: a digest, because a host and a client
     /// id together are longer than a namespace may be.
     pub(super) fn namespace(&self, client_id: &str) -> Namespace {
-        // A host has no line break, so no two pairs have one text.
+        // A host has no line break, so that two pairs never have the same text.
         let text = format!("{}\n{client_id}", self.origin());
         let digest = Sha256::digest(text);
         let hex: String = digest
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_is_two_hosts_in_any_spelling() {
+    fn domain_is_two_hosts_in_any_spelling() {
         let ireland = Environment::from_domain("mypurecloud.ie").unwrap();
         assert_eq!(
             Environment::from_domain("MyPureCloud.IE.").unwrap(),
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_domain_is_refused() {
+    fn malformed_domain_is_refused() {
         for domain in [
             "",
             ".",
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_is_scheme_host_and_port() {
+    fn base_url_is_scheme_host_and_port() {
         assert_eq!(
             base("http://127.0.0.1:8080").api_url(),
             "http://127.0.0.1:8080/"
@@ -341,7 +340,7 @@ mod tests {
         ] {
             base(url).check(false).unwrap();
             assert!(base(url).is_loopback());
-            // The proxy is somewhere else.
+            // A proxy is another host.
             assert!(base(url).check(true).is_err(), "{url}");
         }
         for url in [
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_differ_by_scheme_host_port_and_client_and_nothing_else() {
+    fn namespace_depends_on_origin_and_client_alone() {
         let of = |url: &str, id: &str| base(url).namespace(id).to_string();
         let plain = of("https://api.mypurecloud.ie", "client");
         assert_eq!(
@@ -372,7 +371,7 @@ mod tests {
                 .to_string()
         );
         assert_eq!(plain, of("HTTPS://API.mypurecloud.IE.:443/", "client"));
-        // Fixed for ever: another digest would forget every record.
+        // Fixed: another digest would lose each existing record.
         assert_eq!(plain, "go-db01009fa78943d3b8a549b9c8847067");
         for other in [
             of("http://api.mypurecloud.ie", "client"),

@@ -1,5 +1,5 @@
-//! The execute call: its path, its request, its answer, and whether a failure
-//! came before the first byte. It sends once and decides nothing.
+//! The execute call: its path, its request, its answer, and whether the whole request left
+//! before a failure. It sends once and judges no answer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::{Body, Client, Request, Url};
 
 use super::credentials::bearer;
-use super::gate::{GatedBody, Handed};
-use super::transport::{TooLarge, contained, read_body};
+use super::gated_body::{GatedBody, SendEvidence};
+use super::transport::{BodyTooLarge, contained, read_body};
 use crate::error::SendError;
 use crate::outcome::{BodyEnd, Outcome};
 use crate::request::ActionId;
@@ -20,8 +20,8 @@ use crate::upstream::{AccessToken, Call};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Which of the platform's execute paths is called. The route is a part of
-/// every record's fingerprint, because it decides what the answer looks like.
+/// The platform's two execute paths. The route is a part of each record's fingerprint,
+/// because it decides the shape of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Route {
@@ -46,7 +46,7 @@ impl Route {
         }
     }
 
-    /// The URL that executes `action`, whose id is one path segment as it is.
+    /// The URL that executes `action`, whose id is one path segment without encoding.
     fn url(self, api: &Url, action: &ActionId) -> Url {
         let (collection, query) = match self {
             Self::DataActions => ("dataactions", None),
@@ -62,29 +62,28 @@ impl Route {
     }
 }
 
-/// The URLs of one API's actions. Actions are few and calls are many, and half
-/// of what it took to make a request was to make its URL.
+/// The URLs of one API's actions, cached: making the URL took half the time of making a
+/// request.
 #[derive(Default)]
 pub(super) struct Urls(Mutex<HashMap<(Route, ActionId), Url>>);
 
 impl Urls {
-    /// More than an organisation calls at a time. Beyond it all are forgotten,
-    /// and made again when they are asked for.
-    const MOST: usize = 256;
+    /// More actions than an organisation calls. Beyond it, the cache is cleared.
+    const MAX_URLS: usize = 256;
 
     /// The URL that executes `action`.
     pub(super) fn of(&self, api: &Url, route: Route, action: &ActionId) -> Url {
         // A panic leaves no half of an entry.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = (route, action.clone());
-        if let Some(url) = known.get(&place) {
+        let entry = (route, action.clone());
+        if let Some(url) = known.get(&entry) {
             return url.clone();
         }
         let url = route.url(api, action);
-        if known.len() == Self::MOST {
+        if known.len() == Self::MAX_URLS {
             known.clear();
         }
-        known.insert(place, url.clone());
+        known.insert(entry, url.clone());
         url
     }
 }
@@ -93,15 +92,14 @@ impl Urls {
 ///
 /// # Errors
 ///
-/// [`SendError::before_sending`] where the token or the key cannot be put into a
-/// request.
+/// [`SendError::before_sending`] if there is no token, or one that is not a header value.
 pub(super) fn request(
     urls: &Urls,
     api: &Url,
     route: Route,
     call: &Call,
     token: Option<&AccessToken>,
-) -> Result<(Request, Handed), SendError> {
+) -> Result<(Request, SendEvidence), SendError> {
     let refuse = |reason: &str| SendError::before_sending(reason);
     let url = urls.of(api, route, call.request().action_id());
     let token = token.ok_or_else(|| refuse("there is no access token"))?;
@@ -114,22 +112,22 @@ pub(super) fn request(
     headers.insert(AUTHORIZATION, authorization);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(IDEMPOTENCY_KEY, key);
-    let (body, handed) = GatedBody::new(call);
+    let (body, evidence) = GatedBody::new(call);
     *request.body_mut() = Some(Body::wrap(body));
-    Ok((request, handed))
+    Ok((request, evidence))
 }
 
-/// Sends a request and reads its answer, in `limit` at most. The status of a success
-/// stands whatever the size of its body, which is then not read.
+/// Sends a request and reads its answer, within `limit`. The body of a success that is too
+/// large is not read, and the outcome has the status.
 ///
 /// # Errors
 ///
-/// [`SendError::before_sending`] where the end of the body was not handed over to a
-/// connection, which proves that nothing was executed, whatever went wrong, a
-/// panic included; after that always [`SendError::after_sending`].
+/// [`SendError::before_sending`] if the end of the body did not reach a connection, also
+/// after a panic: that proves that nothing was executed. Otherwise
+/// [`SendError::after_sending`].
 pub(super) async fn send(
     client: &Client,
-    (request, handed): (Request, Handed),
+    (request, evidence): (Request, SendEvidence),
     limit: Duration,
 ) -> Result<Outcome, SendError> {
     let answer = async {
@@ -137,31 +135,30 @@ pub(super) async fn send(
         let response = response.map_err(reqwest::Error::without_url)?;
         let status = response.status();
         if !status.is_client_error() {
-            handed.acted_on();
+            evidence.acted_on();
         }
         let headers = detached(response.headers());
         let end = body_end(status, &headers);
-        match read_body(response, handed.max_response_bytes()).await {
+        match read_body(response, evidence.max_response_bytes()).await {
             Ok(body) => Ok(Outcome::new(status, headers, Bytes::from(body)).with_body_end(end)),
-            Err(cause) if status.is_success() && cause.is::<TooLarge>() => {
+            Err(cause) if status.is_success() && cause.is::<BodyTooLarge>() => {
                 Ok(Outcome::new(status, headers, "").with_body_end(BodyEnd::Unread))
             }
             Err(cause) => Err(cause),
         }
     };
-    // From the end of its time on nothing leaves, also where the answer is waited
-    // for a little longer.
-    let answer = contained(limit, answer, || handed.nothing()).await;
-    // No connection came about (name resolution, TCP, the proxy, TLS), or it died
-    // before the end of the body was handed over to it. After that a failure proves
-    // nothing, on a new connection or one from the pool. An answer that came before
-    // it leaves nothing to hand over either.
-    let nothing = handed.nothing();
-    answer.map_err(|cause| SendError::by(nothing, cause))
+    // After the time limit nothing leaves, also while a late timer leaves the answer a
+    // second more.
+    let answer = contained(limit, answer, || evidence.is_unsent()).await;
+    // Unsent: there was no connection (name resolution, TCP, proxy, TLS), or it failed
+    // before it had the end of the body. A later failure proves nothing, on a new
+    // connection or on one from the pool.
+    let is_unsent = evidence.is_unsent();
+    answer.map_err(|cause| SendError::by(is_unsent, cause))
 }
 
-/// What ended a body that was read without an error (RFC 9112 section 6.3): without
-/// a length and chunks it is the end of the connection, wherever that came.
+/// What ended a body that was read without an error (RFC 9112 section 6.3): its length, its
+/// last chunk, or the end of the connection at any byte.
 pub(super) fn body_end(status: StatusCode, headers: &HeaderMap) -> BodyEnd {
     let chunked = || {
         let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
@@ -177,8 +174,8 @@ pub(super) fn body_end(status: StatusCode, headers: &HeaderMap) -> BodyEnd {
     }
 }
 
-/// The headers in memory of their own: as they come they are slices of the
-/// connection's buffer, and an outcome that is kept would keep all of it.
+/// A copy of the headers: the originals are slices of the connection's buffer, and an
+/// outcome in memory would keep the whole buffer.
 fn detached(headers: &HeaderMap) -> HeaderMap {
     let mut copies = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
@@ -226,24 +223,24 @@ mod tests {
     }
 
     #[test]
-    fn a_known_url_is_its_action_s_and_its_route_s() {
+    fn cached_url_is_that_of_action_and_route() {
         let api = Url::parse("https://api.mypurecloud.ie").unwrap();
         let urls = Urls::default();
-        for n in 0..Urls::MOST {
+        for n in 0..Urls::MAX_URLS {
             let id: ActionId = format!("custom_-_{n}").parse().unwrap();
             for route in [Route::DataActions, Route::Actions { flatten: true }] {
-                let meant = route.url(&api, &id);
+                let expected = route.url(&api, &id);
                 // Made, then known.
-                assert_eq!(urls.of(&api, route, &id), meant);
-                assert_eq!(urls.of(&api, route, &id), meant);
+                assert_eq!(urls.of(&api, route, &id), expected);
+                assert_eq!(urls.of(&api, route, &id), expected);
             }
-            assert!(urls.0.lock().unwrap().len() <= Urls::MOST);
+            assert!(urls.0.lock().unwrap().len() <= Urls::MAX_URLS);
         }
     }
 
-    /// What an id may hold is safe in a path as it is.
+    /// Each character of an id is safe in a path.
     #[test]
-    fn an_id_is_one_path_segment_as_it_is() {
+    fn action_id_is_one_path_segment() {
         let every: String = (' '..='~')
             .filter(|c| c.to_string().parse::<ActionId>().is_ok() || *c == '.')
             .collect();
@@ -254,9 +251,9 @@ mod tests {
         }
     }
 
-    /// Red when a body that the connection ended counts as one that was marked.
+    /// Red if a body that the connection ended counts as marked.
     #[test]
-    fn end_of_a_body_is_what_the_client_went_by() {
+    fn body_end_follows_the_framing() {
         for (status, headers, end) in [
             (200, "content-length: 0", BodyEnd::Marked),
             (200, "transfer-encoding: chunked", BodyEnd::Marked),

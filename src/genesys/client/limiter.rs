@@ -1,6 +1,6 @@
-//! A rate limit that no minute exceeds: a generic cell rate algorithm over tokio's
-//! clock that takes back what was not used, which no library's does. It holds
-//! callers back in the order in which they came, and never refuses one.
+//! A rate limit for any minute: a generic cell rate algorithm over tokio's clock that takes
+//! unused permits back, which no library does. It delays callers in the order of their
+//! arrival, and never refuses one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,40 +14,40 @@ use crate::upstream::RatePermit;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The largest burst: what the platform lets an organisation run at once.
-const LARGEST_BURST: u32 = 50;
+/// The largest burst: the platform's limit of executions at a time.
+const MAX_BURST: u32 = 50;
 
-/// Who is first, and takes nothing for so long although it may, stands still: engines
-/// on several runtimes may share a limit, and one of these may no longer be driven.
-const LATE: Duration = Duration::from_secs(1);
+/// The first waiter loses its position if it does not take an available permit for so
+/// long: engines on several runtimes can share a limit, and one runtime might not run.
+const MAX_IDLE: Duration = Duration::from_secs(1);
 
-/// Lets at most so many through in any 60 s.
+/// Lets at most so many calls through in any 60 s.
 ///
-/// A bucket of `n`, refilled by `n` a minute, would let `2n` through in the
-/// first minute after a pause, and the platform counts minutes. So the bucket
-/// is small: a burst of a twentieth, then evenly spaced, together never more
-/// than the limit. A caller who comes alone is not held back at all.
+/// A bucket of `n` that is refilled by `n` a minute would let `2n` through in the first
+/// minute after a pause, and the platform counts minutes. So the bucket is small: a burst
+/// of a twentieth, then evenly spaced calls, together never more than the limit. A single
+/// caller is not delayed.
 pub(super) struct RateLimiter {
     per_minute: u32,
-    /// `None` where the limit is 0.
+    /// `None` for a limit of 0.
     quota: Option<Quota>,
-    line: Mutex<Line>,
+    queue: Mutex<Queue>,
 }
 
-/// What was let through, and who waits: first come, first served.
-struct Line {
+/// The permits given, and the waiters in the order of their arrival.
+struct Queue {
     bucket: Bucket,
     waiting: BTreeMap<u64, Arc<Notify>>,
-    /// Numbers those who wait.
+    /// The number of the last waiter.
     last: u64,
 }
 
-impl Line {
+impl Queue {
     fn first(&self) -> Option<u64> {
         self.waiting.first_key_value().map(|(number, _)| *number)
     }
 
-    /// The first one has reason to look.
+    /// Wakes the first waiter: a permit might be available.
     fn wake_first(&self) {
         if let Some((_, first)) = self.waiting.first_key_value() {
             first.notify_one();
@@ -62,15 +62,15 @@ impl Line {
     }
 }
 
-/// A place in the line, given up when it is dropped.
-struct Place<'a> {
+/// A waiter's position in the queue; dropped, it leaves the queue.
+struct QueueSlot<'a> {
     limiter: &'a RateLimiter,
     number: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
-        self.limiter.line().leave(self.number);
+        self.limiter.queue().leave(self.number);
     }
 }
 
@@ -79,7 +79,7 @@ impl RateLimiter {
         Self {
             per_minute,
             quota: Quota::new(per_minute),
-            line: Mutex::new(Line {
+            queue: Mutex::new(Queue {
                 bucket: Bucket::new(Instant::now()),
                 waiting: BTreeMap::new(),
                 last: 0,
@@ -87,64 +87,63 @@ impl RateLimiter {
         }
     }
 
-    /// Whether it would never let anybody through.
+    /// Whether the limit is 0, so that no call ever gets through.
     pub(super) fn is_closed(&self) -> bool {
         self.quota.is_none()
     }
 
-    /// Waits for its turn. A permit that is dropped unused is as if it had never
-    /// been given.
+    /// Waits for a permit. A permit that is dropped unused does not count.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is taken until it completes: what takes is the last thing that
-    /// it does. Not polled, it holds nobody up for longer than [`LATE`].
+    /// Cancel safe: acquiring is its last step. A future that is not polled delays other
+    /// waiters by at most [`MAX_IDLE`].
     pub(super) async fn acquire(self: &Arc<Self>) -> RatePermit {
         let Some(quota) = self.quota else {
             return std::future::pending().await;
         };
         let woken = Arc::new(Notify::new());
-        let mut place = Place {
+        let mut slot = QueueSlot {
             limiter: self,
             number: 0,
         };
-        // Who is first, where it might have taken by then.
+        // The first waiter, and since when a permit was available to it.
         let mut due: Option<(u64, Instant)> = None;
         loop {
             let look_again = {
-                let mut line = self.line();
+                let mut queue = self.queue();
                 let now = Instant::now();
-                // New, or left behind since it stood still.
-                if !line.waiting.contains_key(&place.number) {
-                    line.last += 1;
-                    place.number = line.last;
-                    line.waiting.insert(place.number, woken.clone());
+                // New, or removed after it was idle.
+                if !queue.waiting.contains_key(&slot.number) {
+                    queue.last += 1;
+                    slot.number = queue.last;
+                    queue.waiting.insert(slot.number, woken.clone());
                 }
-                let first = line.first().unwrap_or(place.number);
-                if first == place.number {
-                    match line.bucket.take(quota, now) {
+                let first = queue.first().unwrap_or(slot.number);
+                if first == slot.number {
+                    match queue.bucket.take(quota, now) {
                         Ok(number) => {
-                            line.leave(place.number);
+                            queue.leave(slot.number);
                             let limiter = self.clone();
                             return RatePermit::new(move |used| limiter.end(quota, number, used));
                         }
                         Err(free) => free,
                     }
                 } else {
-                    match (line.bucket.free(quota, now), due) {
+                    match (queue.bucket.free(quota, now), due) {
                         (Some(free), _) => {
                             due = None;
-                            free + LATE
+                            free + MAX_IDLE
                         }
-                        (None, Some((late, since))) if late == first && since + LATE <= now => {
-                            line.leave(first);
+                        (None, Some((late, since))) if late == first && since + MAX_IDLE <= now => {
+                            queue.leave(first);
                             due = None;
                             now
                         }
-                        (None, Some((late, since))) if late == first => since + LATE,
+                        (None, Some((late, since))) if late == first => since + MAX_IDLE,
                         (None, _) => {
                             due = Some((first, now));
-                            now + LATE
+                            now + MAX_IDLE
                         }
                     }
                 }
@@ -158,20 +157,20 @@ impl RateLimiter {
     }
 
     fn end(&self, quota: Quota, number: u64, used: bool) {
-        let mut line = self.line();
-        line.bucket.end(quota, number, used);
+        let mut queue = self.queue();
+        queue.bucket.end(quota, number, used);
         if !used {
-            line.wake_first();
+            queue.wake_first();
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
-        // No critical section can panic half-way.
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // No critical section panics.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A burst, then one in each `every`.
+/// A burst, then one call in each `every`.
 #[derive(Clone, Copy, Debug)]
 struct Quota {
     burst: u32,
@@ -179,35 +178,35 @@ struct Quota {
 }
 
 impl Quota {
-    /// A burst of `b`, then one every 60 s / (n − b + 1): in any 60 s, the end not
-    /// counted, that is `b` and at most `n − b` after them.
+    /// A burst of `b`, then one call each 60 s / (n − b + 1). In any 60 s, the end
+    /// excluded, these are `b` calls and at most `n − b` further ones.
     fn new(per_minute: u32) -> Option<Self> {
-        let burst = (per_minute / 20).clamp(1, LARGEST_BURST);
+        let burst = (per_minute / 20).clamp(1, MAX_BURST);
         let further = u64::from(per_minute.checked_sub(burst)? + 1);
-        // Rounded up: a nanosecond less would let one more into the minute.
+        // Rounded up: a nanosecond less would permit one more call in a minute.
         let every = Duration::from_nanos((MINUTE.as_nanos() as u64).div_ceil(further));
         Some(Self { burst, every })
     }
 }
 
-/// What was let through, as the time at which the bucket is empty again: each
-/// permit fills it by `every`, and it drains all the time.
+/// The permits given, as the time at which the bucket is empty again: each permit fills it
+/// by `every`, and it drains steadily.
 ///
-/// A permit given back cannot be taken off that time, since the bucket may have
-/// been empty meanwhile. So what came after the oldest open permit is kept, and
-/// counted anew without the one that was given back.
+/// A returned permit cannot be subtracted from that time, since the bucket might have been
+/// empty since. So all permits after the oldest open one are kept, and counted again
+/// without the returned one.
 struct Bucket {
     empty_at: Instant,
-    /// The same, before the first of `recent`.
+    /// `empty_at` before the first of `recent`.
     before: Instant,
-    recent: VecDeque<Given>,
+    recent: VecDeque<GivenPermit>,
     /// The number of the first of `recent`.
     first: u64,
 }
 
-struct Given {
+struct GivenPermit {
     at: Instant,
-    /// `None` while it is open.
+    /// `None` while the permit is open.
     used: Option<bool>,
 }
 
@@ -221,10 +220,10 @@ impl Bucket {
         }
     }
 
-    /// Takes a permit and returns its number; or when there is one.
+    /// Takes a permit and returns its number, or the time of the next permit.
     fn take(&mut self, quota: Quota, now: Instant) -> Result<u64, Instant> {
         if self.empty_at <= now {
-            // Whatever becomes of earlier permits changes nothing any more.
+            // The result of an earlier permit no longer matters.
             self.first += self.recent.len() as u64;
             self.recent.clear();
             self.before = now;
@@ -234,29 +233,29 @@ impl Bucket {
             return Err(free);
         }
         self.empty_at += quota.every;
-        self.recent.push_back(Given {
+        self.recent.push_back(GivenPermit {
             at: now,
             used: None,
         });
         Ok(self.first + self.recent.len() as u64 - 1)
     }
 
-    /// When there is a permit, where there is none now.
+    /// The time of the next permit, if there is none now.
     fn free(&self, quota: Quota, now: Instant) -> Option<Instant> {
         let rest = self.empty_at.saturating_duration_since(now);
         let room = quota.every * (quota.burst - 1);
         (rest > room).then(|| now + (rest - room))
     }
 
-    /// A permit was used, or given back.
+    /// A permit was used or returned.
     fn end(&mut self, quota: Quota, number: u64, used: bool) {
-        let place = number.checked_sub(self.first);
-        let place = place.and_then(|place| usize::try_from(place).ok());
-        let Some(given) = place.and_then(|place| self.recent.get_mut(place)) else {
+        let index = number.checked_sub(self.first);
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let Some(given) = index.and_then(|index| self.recent.get_mut(index)) else {
             return; // the bucket has been empty since
         };
         given.used = Some(used);
-        while let Some(Given {
+        while let Some(GivenPermit {
             at,
             used: Some(used),
         }) = self.recent.front()

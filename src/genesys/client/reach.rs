@@ -1,5 +1,4 @@
-//! Whether the API host answers and takes a token, found out without executing
-//! anything.
+//! Whether the API host answers and accepts a token. It executes no action.
 
 use std::time::Duration;
 
@@ -17,14 +16,14 @@ use crate::upstream::AccessToken;
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 impl GenesysCloud {
-    /// Asks the API host for an answer with this token, and returns the status of the
-    /// answer: for a health check. It sends `HEAD /api/v2/tokens/me`, by which the
-    /// platform verifies a token; no action is executed. Any status shows that the host
-    /// is there; 401 shows that it does not take the token.
+    /// Sends `HEAD /api/v2/tokens/me` with this token to the API host, and returns the
+    /// status of the answer, for a health check. The platform verifies the token, and
+    /// executes no action. Any status shows that the host is reachable; 401 shows that it
+    /// refuses the token.
     ///
     /// # Errors
     ///
-    /// [`SendError`] where no answer came within 10 s, or a setting is impossible.
+    /// [`SendError`] if there is no answer within 10 s, or a setting is impossible.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! `GenesysCloud` as far as it needs no socket; `tests/genesys.rs` has the rest.
+//! `GenesysCloud` without a socket; `tests/genesys.rs` has the rest.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -26,7 +26,7 @@ fn check_names_the_setting_at_fault() {
         .allow_insecure()
         .check()
         .unwrap();
-    // Red when loopback needs no TLS although a proxy is in between.
+    // Red if loopback needs no TLS also through a proxy.
     let proxied = || cloud("http://localhost:1").proxy("http://127.0.0.1:2");
     assert_eq!(refused(&proxied()), "environment");
     proxied().allow_insecure().check().unwrap();
@@ -51,19 +51,19 @@ fn check_names_the_setting_at_fault() {
     good().idle_timeout(Duration::ZERO).check().unwrap();
     assert_eq!(refused(&good().user_agent("é\n")), "user_agent");
     let environment = Environment::from_domain("mypurecloud.ie").unwrap();
-    let nobody = GenesysCloud::new(environment, Credentials::new("", ""));
-    assert_eq!(refused(&nobody), "client_id");
+    let unnamed = GenesysCloud::new(environment, Credentials::new("", ""));
+    assert_eq!(refused(&unnamed), "client_id");
 }
 
 #[test]
-fn a_setting_after_a_check_is_not_lost() {
+fn setting_after_check_applies() {
     let cloud = cloud("https://127.0.0.1:9");
     cloud.check().unwrap();
     assert_eq!(refused(&cloud.proxy("nonsense")), "proxy");
 }
 
 #[tokio::test]
-async fn what_check_refuses_is_never_sent() {
+async fn refused_setting_is_never_used() {
     let call = Call::new(DataActionRequest::new("id", "{}").unwrap(), 1);
     let token = AccessToken::new("token", None);
     let exposed = cloud("http://192.0.2.1");
@@ -83,7 +83,7 @@ async fn what_check_refuses_is_never_sent() {
 }
 
 #[tokio::test]
-async fn without_a_usable_token_nothing_is_sent() {
+async fn call_without_usable_token_is_unsent() {
     let call = Call::new(DataActionRequest::new("id", "{}").unwrap(), 1);
     let cloud = cloud("http://127.0.0.1:9");
     for token in [
@@ -98,7 +98,7 @@ async fn without_a_usable_token_nothing_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn admission_is_at_once_without_a_limit_and_held_back_with_one() {
+async fn rate_permit_waits_only_with_a_limit() {
     let start = tokio::time::Instant::now();
     let free = Arc::new(cloud("http://127.0.0.1:9"));
     for _ in 0..1000 {
@@ -161,7 +161,7 @@ impl tracing::Subscriber for Warnings {
 }
 
 #[test]
-fn a_404_under_the_default_route_names_the_other_one_once() {
+fn not_found_names_the_other_route_once() {
     let count = Arc::new(AtomicUsize::new(0));
     let warnings = || count.load(Ordering::Relaxed);
     let answer = |status| Outcome::new(status, http::HeaderMap::new(), "");

@@ -1,6 +1,6 @@
-//! The token endpoint: one request, one token or the reason for none. When to
-//! ask, and who shares the token, is the engine's part; no error here ever
-//! repeats what was sent or a word of what came back, but an OAuth error code.
+//! The token endpoint: one request yields one token, or the reason for none. It schedules
+//! and shares nothing. Its errors repeat nothing of request or answer but an OAuth error
+//! code.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,10 +27,10 @@ use crate::upstream::{AccessToken, TokenSource};
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// A token is a few hundred bytes.
 const SIZE_LIMIT: usize = 64 * 1024;
-/// The platform limits by the minute, and mostly does not say how long.
+/// The platform limits by the minute, and most often names no wait.
 const RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
-/// The platform's tokens live two days at most; beyond this it is a mistake.
-const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// A longer lifetime is an error: the platform's tokens live at most two days.
+const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// `POST {login}/oauth/token` with the grant "client credentials" (RFC 6749
 /// §4.4).
@@ -65,8 +65,8 @@ impl TokenEndpoint {
         let body = match self.auth {
             ClientAuth::Basic => {
                 let basic = self.credentials.basic();
-                let basic =
-                    basic.ok_or_else(|| TokenError::new("the credentials are no header value"))?;
+                let basic = basic
+                    .ok_or_else(|| TokenError::new("the credentials are not a header value"))?;
                 request.headers_mut().insert(AUTHORIZATION, basic);
                 Bytes::from_static(b"grant_type=client_credentials")
             }
@@ -103,7 +103,7 @@ impl TokenEndpoint {
     /// What a status other than 200 means.
     fn explain(&self, refusal: &Outcome) -> TokenError {
         let status = refusal.status();
-        let words: Refusal = serde_json::from_slice(&refusal.body()).unwrap_or_default();
+        let words: TokenRefusal = serde_json::from_slice(&refusal.body()).unwrap_or_default();
         if status == StatusCode::TOO_MANY_REQUESTS
             || (status == StatusCode::BAD_REQUEST && words.names_a_rate_limit())
         {
@@ -125,7 +125,7 @@ impl TokenEndpoint {
             reason.push_str(code);
         }
         match status {
-            // What cannot be read may have been a rate limit.
+            // An unreadable body might report a rate limit.
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
                 if body_fault(refusal).is_none() =>
             {
@@ -135,8 +135,8 @@ impl TokenEndpoint {
         }
     }
 
-    /// Whether a text from the endpoint is an OAuth error code such as
-    /// `invalid_client`, rather than an echo of what it was sent.
+    /// Whether a text from the endpoint is an OAuth error code such as `invalid_client`,
+    /// and not an echo of the request.
     fn may_be_shown(&self, code: &str) -> bool {
         (1..=40).contains(&code.len())
             && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
@@ -152,7 +152,7 @@ impl TokenSource for TokenEndpoint {
 
 /// RFC 6749 §5.1.
 #[derive(Deserialize)]
-struct Granted {
+struct TokenGrant {
     access_token: String,
     token_type: Option<serde_json::Value>,
     expires_in: Option<serde_json::Value>,
@@ -161,16 +161,16 @@ struct Granted {
 /// RFC 6749 §5.2, and the platform's own error body.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Refusal {
+struct TokenRefusal {
     error: Option<String>,
     error_description: Option<String>,
     description: Option<String>,
     message: Option<String>,
 }
 
-impl Refusal {
-    /// The platform throttles token requests with HTTP 400 `invalid_request`,
-    /// and only its words tell that from a bad client.
+impl TokenRefusal {
+    /// The platform throttles token requests with HTTP 400 `invalid_request`, and only the
+    /// text distinguishes that from a refused client.
     fn names_a_rate_limit(&self) -> bool {
         const WORDS: &[u8] = b"rate limit exceeded";
         [&self.error_description, &self.description, &self.message]
@@ -182,8 +182,8 @@ impl Refusal {
 }
 
 fn read_token(body: &[u8]) -> Result<AccessToken, TokenError> {
-    // The parser's own words would quote the token.
-    let granted: Granted =
+    // The parser's error would quote the token.
+    let granted: TokenGrant =
         serde_json::from_slice(body).map_err(|_| TokenError::new("the answer holds no token"))?;
     let token = Zeroizing::new(granted.access_token);
     let kind = granted.token_type.as_ref().and_then(|kind| kind.as_str());
@@ -192,18 +192,18 @@ fn read_token(body: &[u8]) -> Result<AccessToken, TokenError> {
     }
     if !is_token(&token) {
         return Err(TokenError::new(
-            "the token is empty or holds characters that tokens have not",
+            "malformed token: expected one or more of the characters from space to ~",
         ));
     }
     let expires_in = granted.expires_in.as_ref().and_then(lifetime);
     Ok(AccessToken::new(token.as_str(), expires_in))
 }
 
-/// Whole seconds, as a number or in quotes; anything else is not known.
+/// Whole seconds, as a number or in quotes; `None` for anything else.
 fn lifetime(value: &serde_json::Value) -> Option<Duration> {
     let seconds = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
     let life = Duration::from_secs(seconds);
-    (!life.is_zero() && life <= LONGEST_LIFE).then_some(life)
+    (!life.is_zero() && life <= MAX_LIFETIME).then_some(life)
 }
 
 #[cfg(test)]
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lifetimes_are_taken_where_they_make_sense() {
+    fn impossible_lifetime_is_ignored() {
         let life = |expires_in: &str| {
             let body = format!(
                 r#"{{"access_token":"t","token_type":"bearer","expires_in":{expires_in}}}"#
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused_without_being_quoted() {
+    fn malformed_token_is_refused_and_not_quoted() {
         for body in [
             "",
             "hunter2",
@@ -265,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limit_is_known_by_its_first_words() {
+    fn rate_limit_is_found_by_its_first_words() {
         let limited = |body: &str| {
-            serde_json::from_str::<Refusal>(body)
+            serde_json::from_str::<TokenRefusal>(body)
                 .unwrap_or_default()
                 .names_a_rate_limit()
         };

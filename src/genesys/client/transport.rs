@@ -1,5 +1,5 @@
-//! The HTTP client that never repeats, follows or unpacks anything, and reading
-//! an answer within a bound. It knows neither routes nor tokens.
+//! The HTTP client, which never retries, redirects or decompresses, and reading an answer
+//! up to a limit. It knows neither routes nor tokens.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ use crate::error::{BoxError, Error, chain};
 use crate::lookup;
 use crate::upstream::within;
 
-/// An action runs for a minute at most; what is beyond a day is a slip, and so
-/// long a doubt that nobody could resolve it.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// An action runs for at most a minute. A longer time-out is a mistake, and would keep an
+/// outcome unknown for too long.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// Everything about the HTTP client that can be set.
+/// The settings of the HTTP client.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) attempt_timeout: Duration,
@@ -43,8 +43,8 @@ impl Default for Settings {
         Self {
             attempt_timeout: Duration::from_secs(65),
             connect_timeout: Duration::from_secs(5),
-            // Gateways close idle connections after a minute or so; a request
-            // written into one that is being closed is lost, and its fate unknown.
+            // Gateways close idle connections after about a minute. A request written
+            // into a closing connection is lost, and its outcome unknown.
             idle_timeout: Duration::from_secs(15),
             proxy: None,
             environment_proxy: false,
@@ -72,7 +72,7 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// Builds the client, or says which setting makes that impossible.
+    /// Builds the client, or returns the impossible setting.
     pub(super) fn build(&self, environment: &Environment) -> Result<Client, Error> {
         if !self.allow_insecure {
             environment.check(self.proxy.is_some())?;
@@ -85,7 +85,7 @@ impl Settings {
             if limit.is_zero() && setting != "idle_timeout" {
                 return Err(Error::invalid_config(setting, "must not be zero"));
             }
-            if limit > LONGEST_TIMEOUT {
+            if limit > MAX_TIMEOUT {
                 return Err(Error::invalid_config(setting, "must be at most a day"));
             }
         }
@@ -93,13 +93,13 @@ impl Settings {
         ensure_crypto_provider();
         let mut builder = Client::builder()
             .user_agent(self.user_agent_header()?)
-            // A coded answer cannot be read, and some gateways compress unasked.
+            // A compressed answer cannot be read, and some gateways compress by default.
             .default_headers(HeaderMap::from_iter([
                 (ACCEPT, HeaderValue::from_static("application/json")),
                 (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             ]))
-            // A service elsewhere in the build may have switched on reqwest's
-            // other features; none of them may change what is sent.
+            // Another crate of the build might enable further features of reqwest, which
+            // must not change what is sent.
             .tls_backend_rustls()
             .http1_only()
             .no_gzip()
@@ -115,32 +115,29 @@ impl Settings {
             .retry(retry::never())
             .pool_idle_timeout(self.idle_timeout)
             .tcp_nodelay(true)
-            // The client has no time limit for the whole request: it would look at
-            // that before the answer, and throw away one that is there. Were
-            // connecting and the attempt to end together, the proof that nothing
-            // was sent would be lost.
+            // The client has no time limit for the whole request, since it would check it
+            // before it reads an answer. Connecting must end before the attempt, or the
+            // proof that nothing was sent would be lost.
             .connect_timeout(self.connect_timeout.min(self.attempt_timeout / 2));
         if self.idle_timeout.is_zero() {
             builder = builder.pool_max_idle_per_host(0);
         }
         builder = match &self.proxy {
             Some(proxy) => builder.proxy(read_proxy(proxy)?),
-            // reqwest reads the variables itself. What stays on this machine passes
-            // no proxy.
+            // reqwest reads the variables. Loopback uses no proxy.
             None if self.environment_proxy && !environment.is_loopback() => builder,
             None => builder.no_proxy(),
         };
         builder = if environment.is_plain() && self.proxy.is_none() {
-            // Nothing needs TLS, so a machine without any root certificates
-            // must not be refused.
+            // Without TLS, a machine needs no root certificates.
             builder.tls_certs_only(roots)
         } else {
             builder.tls_certs_merge(roots)
         };
-        // Proxy and user agent were checked, so what is left is TLS: a root
-        // that is no certificate, or no roots at all.
+        // Proxy and user agent were checked. TLS can fail: by a malformed root, or
+        // without any root.
         builder.build().map_err(|error| {
-            let reason = format!("no TLS client can be built: {}", chain(&error));
+            let reason = format!("could not build a TLS client: {}", chain(&error));
             Error::invalid_config("root_certificate", reason)
         })
     }
@@ -175,7 +172,7 @@ fn read_proxy(proxy: &SecretString) -> Result<Proxy, Error> {
     let known = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
     match Proxy::all(url) {
         Ok(proxy) if known => Ok(proxy),
-        // Not repeated: it may hold a password.
+        // The URL is not repeated: it might hold a password.
         _ => Err(Error::invalid_config(
             "proxy",
             "it is not an http:// or https:// URL",
@@ -186,15 +183,14 @@ fn read_proxy(proxy: &SecretString) -> Result<Proxy, Error> {
 /// Without a default provider reqwest would panic.
 fn ensure_crypto_provider() {
     if CryptoProvider::get_default().is_none() {
-        // Fails only where somebody else was faster, and then there is one.
+        // Fails only if another thread has installed one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
-/// Looks names up in threads of the crate's own.
+/// Resolves names in threads of this crate.
 struct Resolver {
-    /// Only addresses of loopback are taken, whatever a name resolves to: what is
-    /// sent in the clear stays on the machine.
+    /// Whether only loopback addresses count, so that plain HTTP stays on the machine.
     loopback: bool,
 }
 
@@ -207,20 +203,21 @@ impl Resolve for Resolver {
             let taken = |address: &SocketAddr| !loopback || address.ip().is_loopback();
             let taken: Vec<_> = found.filter(taken).collect();
             if taken.is_empty() {
-                return Err("plain http is for loopback only; the name is elsewhere".into());
+                return Err(
+                    "plain http is for loopback only, and the name has no loopback address".into(),
+                );
             }
             Ok(Box::new(taken.into_iter()) as Addrs)
         })
     }
 }
 
-/// Uses the HTTP client for `limit` at most. Where that panics, as tokio does for
-/// want of a thread or a driver, the panic ends here as an error. `is_over` is that
-/// of [`within`].
+/// Uses the HTTP client for at most `limit`. A panic, such as tokio's without a thread or a
+/// driver, becomes an error. `is_over` is that of [`within`].
 ///
-/// The runtime has a turn first. Until it has looked at its sockets, the client
-/// takes a connection for idle that the other end has closed long ago, or has sent
-/// something on that no request asked for: while tasks are busy, nothing looks.
+/// First it yields to the runtime, which polls the sockets. While tasks are busy, nothing
+/// polls them, and the client would reuse a connection that the peer has closed, or on
+/// which unexpected bytes arrived.
 pub(super) async fn contained<T>(
     limit: Duration,
     used: impl Future<Output = Result<T, BoxError>>,
@@ -238,19 +235,18 @@ pub(super) async fn contained<T>(
     }
 }
 
-/// A body is larger than so many bytes.
+/// A body is larger than this limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is larger than {0} bytes")]
-pub(super) struct TooLarge(usize);
+pub(super) struct BodyTooLarge(usize);
 
 /// Reads a whole body of at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// What broke off, or [`TooLarge`]; a body that says so beforehand is not read at
-/// all.
+/// The failure of the connection, or [`BodyTooLarge`]: at once if the length is announced.
 pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, BoxError> {
-    let too_large = || BoxError::from(TooLarge(limit));
+    let too_large = || BoxError::from(BodyTooLarge(limit));
     let announced = response.content_length().unwrap_or(0);
     let announced = usize::try_from(announced).map_err(|_| too_large())?;
     if announced > limit {
@@ -267,16 +263,16 @@ pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Ve
         }
         body.extend_from_slice(&chunk);
     }
-    // Bodies are kept for a while; what they grew beyond need not be.
+    // Bodies stay in memory for a while: drop the unused capacity.
     body.shrink_to_fit();
     Ok(body)
 }
 
-/// Percent-encodes everything but RFC 3986's unreserved characters, which makes
-/// any text one path segment or one form value.
+/// Percent-encodes all but RFC 3986's unreserved characters, so that any text is one form
+/// value.
 pub(super) fn percent_encode(text: &str) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    // The longest it can get, so that no shorter copy of a secret stays behind.
+    // The largest size, so that growing leaves no copy of a secret in memory.
     let mut encoded = String::with_capacity(3 * text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -309,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_settings_are_named() {
+    fn impossible_setting_is_named() {
         assert_eq!(
             setting(&refused(|s| s.attempt_timeout = Duration::ZERO)),
             "attempt_timeout"
@@ -352,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_needs_no_root_certificates_and_a_proxy_is_taken() {
+    fn plain_http_needs_no_root_certificates() {
         let plain = Environment::from_base_url("http://127.0.0.1:1").unwrap();
         Settings::default().build(&plain).unwrap();
         let proxied = Settings {
@@ -365,7 +361,7 @@ mod tests {
         assert!(!format!("{proxied:?} {proxied:#?}").contains("hunter2"));
     }
 
-    /// Red when a name of loopback is believed, and when no reason is given.
+    /// Red if each address counts, and without a reason.
     #[tokio::test]
     async fn plain_http_resolves_to_loopback_only() {
         for (name, loopback) in [("127.0.0.1", true), ("192.0.2.1", false)] {
@@ -379,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_is_there_already_stays() {
+    fn installed_provider_stays() {
         ensure_crypto_provider();
         let before = CryptoProvider::get_default().map(std::sync::Arc::as_ptr);
         ensure_crypto_provider();
@@ -390,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn only_unreserved_characters_stay() {
+    fn reserved_characters_are_encoded() {
         assert_eq!(percent_encode("aZ09-._~"), "aZ09-._~");
         assert_eq!(
             percent_encode("/?#% +&=:é\u{0}"),

@@ -1,4 +1,4 @@
-//! What each shape of an error body says, and that no other one says it.
+//! Which facts each shape of an error body has.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn remote() -> ErrorBody {
 }
 
 #[test]
-fn marks_are_found_where_the_platform_puts_them() {
+fn remote_code_is_found_at_its_positions() {
     for body in [
         r#"{"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#,
         r#"{"details":[{"errorCode":"x"},{"a":[1],"errorCode":"ACTION.PROCESSING"}]}"#,
@@ -18,7 +18,7 @@ fn marks_are_found_where_the_platform_puts_them() {
         r#"{"errors":[{"errors":[{"details":[{"errorCode":"ACTION.PROCESSING"}]}]}]}"#,
         r#"{"errorCode":"ACTION.REMOTE_ENDPOINT","correlationId":"x"}"#,
         r#"{"det\u0061ils":[{"errorCode":"ACTION\u002eREMOTE_ENDPOINT"}]}"#,
-        // A second `details` does not unsay the first.
+        // A second `details` does not replace the first.
         r#"{"details":[{"errorCode":"ACTION.PROCESSING"}],"details":[]}"#,
         r#"{"details":[{"errorCode":"Action.Processing"}]}"#,
         r#"{"details":[{"code":"ACTION.PROCESSING"}]}"#,
@@ -31,7 +31,7 @@ fn marks_are_found_where_the_platform_puts_them() {
 }
 
 #[test]
-fn the_same_words_elsewhere_say_nothing() {
+fn code_at_another_position_counts_for_nothing() {
     for body in [
         r#"{"message":"ACTION.REMOTE_ENDPOINT"}"#,
         r#"{"errorCode":"ACTION.AUTHENTICATION"}"#,
@@ -51,7 +51,7 @@ fn the_same_words_elsewhere_say_nothing() {
 }
 
 #[test]
-fn a_broken_text_proves_nothing_and_hides_nothing() {
+fn broken_text_proves_and_hides_nothing() {
     let proof = r#"{"details":[{"errorCode":"ACTION.AUTHENTICATION"}],"message":"Retry the request in [4] seconds""#;
     for end in ["", "}x", ",\"a\":tru}", ",\"a\":\"\u{1}\"}"] {
         assert_eq!(
@@ -67,7 +67,7 @@ fn a_broken_text_proves_nothing_and_hides_nothing() {
         ErrorBody::read(br#"{"details":[{"errorCode":"ACTION.PROCESSING"}],"#),
         remote()
     );
-    // Not JSON: wherever the words stand, in every spelling.
+    // Not JSON: at any position, in any spelling.
     for body in [
         "ACTION.REMOTE_ENDPOINT",
         "{}{\"a\":\"ACTION.PROCESSING\"}",
@@ -83,7 +83,7 @@ fn a_broken_text_proves_nothing_and_hides_nothing() {
 }
 
 #[test]
-fn codes_are_the_bodys_own_and_unambiguous() {
+fn code_must_be_the_bodys_only_one() {
     let code = |body: &str| ErrorBody::read(body.as_bytes()).code;
     let failed = r#""code":"client.failed.request""#;
     assert_eq!(code(&format!("{{{failed}}}")), Code::FailedRequest);
@@ -112,7 +112,7 @@ fn codes_are_the_bodys_own_and_unambiguous() {
 }
 
 #[test]
-fn hostile_bodies_are_survived() {
+fn hostile_body_has_no_facts() {
     let nested = |open: &str, close: &str, n: usize| open.repeat(n) + &close.repeat(n);
     for body in [
         nested("[", "]", 1_000_000),
@@ -132,7 +132,7 @@ fn hostile_bodies_are_survived() {
 }
 
 #[test]
-fn waiting_times_are_read_from_the_messages_words() {
+fn wait_is_read_from_the_message() {
     for (message, seconds) in [
         (
             "Rate limit exceeded. Retry the request in [42] seconds",

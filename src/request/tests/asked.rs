@@ -1,4 +1,5 @@
-//! Fingerprints: what is asked, and not how. And labels, which are neither.
+//! Fingerprints, which depend on what a request asks for alone, and labels, on which
+//! neither key nor fingerprint depends.
 
 use sha2::{Digest as _, Sha256};
 
@@ -6,10 +7,10 @@ use super::{assert_refused, key, request};
 use crate::key::Fingerprint;
 use crate::request::DataActionRequest;
 
-/// Red when a pointer is a part of the fingerprint: adding one that matched nothing
-/// made every recorded request another one's.
+/// Red if a pointer is a part of the fingerprint: a new pointer that matched nothing
+/// then made a mismatch of each recorded request.
 #[test]
-fn fingerprints_tell_apart_what_is_asked_and_not_how() {
+fn fingerprint_depends_on_the_request_alone() {
     let base = || request(r#"{"a":{},"b":1}"#);
     let variants = [
         (base(), ""),

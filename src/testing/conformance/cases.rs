@@ -1,5 +1,5 @@
-//! The transition table, line by line, repeats and late commands included. The
-//! reference beside each trial compares what the words here leave out.
+//! The transition table, line by line, with repeats and late commands. The reference of each
+//! trial compares the rest of the record; nothing here does.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -33,12 +33,12 @@ pub(super) fn all() -> Vec<Case> {
             vec![(acquire(short(a)), Done), (acquire(b), Lapsed(Dispatched)), (acquire(a), Lapsed(Dispatched))]),
         ("a record is gone after its retention",
             vec![(acquire(fleeting(a)), Done), (acquire(b), Done)]),
-        ("another request under the same key is told so wherever the key is not free",
+        ("another request under the same key is refused unless the key is free",
             vec![(acquire(a), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
                 (enter(a, 1, Claimed), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
                 (abandon(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
                 (complete(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch)]),
-        ("another request is told so also where the lease lapsed in Dispatched, and changes nothing",
+        ("another request is refused also after the lease lapsed in Dispatched, and changes nothing",
             vec![(acquire(short(a)), Done), (acquire(x), Mismatch), (take_over(x), Mismatch), (acquire(b), Lapsed(Dispatched))]),
         ("a lease that lapsed in Claimed leaves the key free for anything",
             vec![(acquire(a), Done), (enter(short(a), 1, Claimed), Done), (acquire(x), Lapsed(Claimed)), (take_over(x), Done),
@@ -52,10 +52,10 @@ pub(super) fn all() -> Vec<Case> {
         ("a live lease is not taken over",
             vec![(acquire(a), Done), (take_over(b), Held(Dispatched)),
                 (enter(a, 1, Claimed), Done), (take_over(b), Held(Claimed))]),
-        ("a live lease is taken over by who has seen its version for the whole of it",
+        ("a live lease is taken over by a waiter that has seen its version for the whole lease",
             vec![(acquire(a), Done), (enter(a, 1, Claimed), Done), (watched(foreign(take_over(b))), Held(Claimed)),
                 (watched(again(take_over(b))), Held(Claimed)), (watched(take_over(b)), Done), (extend(a, None), NotHolder)]),
-        ("a live lease in Dispatched becomes indeterminate for who has seen its version for the whole of it",
+        ("a live lease in Dispatched becomes indeterminate for a waiter that has seen its version for the whole lease",
             vec![(acquire(a), Done), (watched(take_over(x)), Mismatch), (watched(take_over(b)), Indeterminate), (complete(a, 0), Done)]),
         ("extend and enter raise the revision, so that no lease is taken for lapsed that lives on",
             vec![(acquire(a), Done), (extend(a, Some(0)), Done), (watched(again(take_over(b))), Held(Dispatched)),
@@ -94,7 +94,7 @@ pub(super) fn all() -> Vec<Case> {
         ("extend puts an absent record back in Dispatched",
             vec![(extend(a, None), NotHolder), (extend(a, Some(3)), Done), (acquire(b), Held(Dispatched)),
                 (enter(a, 3, Dispatched), Done), (enter(a, 2, Claimed), StaleStep), (enter(a, 4, Claimed), Done)]),
-        ("extend revives nothing that is settled",
+        ("extend revives no finished record",
             vec![(acquire(a), Done), (abandon(a, 1), Done), (extend(a, Some(1)), NotHolder),
                 (release(a, 2, None), Done), (extend(a, Some(2)), NotHolder),
                 (complete(a, 2), Done), (extend(a, Some(2)), NotHolder)]),
@@ -105,7 +105,7 @@ pub(super) fn all() -> Vec<Case> {
             vec![(acquire(a), Done), (enter(a, 0, Claimed), StaleStep), (enter(a, 2, Claimed), Done),
                 (enter(a, 2, Claimed), Done), (enter(a, 2, Dispatched), StaleStep), (enter(a, 1, Dispatched), StaleStep),
                 (enter(a, 10, Dispatched), Done), (enter(a, 9, Claimed), StaleStep), (enter(a, 4_294_967_295, Claimed), Done)]),
-        ("enter begins the lease anew",
+        ("enter begins the lease again",
             vec![(acquire(short(a)), Done), (enter(a, 1, Claimed), Done), (take_over(b), Held(Claimed)),
                 (enter(short(a), 1, Claimed), Done), (acquire(b), Lapsed(Claimed))]),
         ("enter is the holder's alone, while it holds",
@@ -138,7 +138,7 @@ pub(super) fn all() -> Vec<Case> {
             vec![(acquire(a), Done), (release(a, 1, refused()), Done), (release(b, 1, None), Done), (acquire(b), Released),
                 (release(a, 2, limited.clone()), Done), (acquire(b), Released), (release(b, 3, None), Done),
                 (again(take_over(b)), Released), (take_over(a), Done)]),
-        ("a verdict stays that of its own request, whoever releases",
+        ("a verdict stays that of its own request, whichever holder releases",
             vec![(acquire(a), Done), (release(a, 1, refused()), Done), (release(x, 1, None), Done), (acquire(b), Released),
                 (release(x, 2, limited.clone()), Done), (acquire(b), Released), (release(a, 3, None), Done), (take_over(b), Done)]),
         ("release is the holder's alone",
@@ -179,7 +179,7 @@ pub(super) fn all() -> Vec<Case> {
             vec![(acquire(a), Done), (abandon(a, 1), Done), (resolve_another(x), Indeterminate), (resolve(None), Done)]),
         ("resolve as applied records what may be kept of the outcome",
             vec![(acquire(a), Done), (abandon(a, 1), Done), (reduced_resolve(), Done), (again(reduced_resolve()), Done), (acquire(b), Cached)]),
-        ("resolve settles only the version that was seen",
+        ("resolve applies only to the version that was seen",
             vec![(acquire(a), Done), (abandon(a, 1), Done), (again(resolve(None)), Indeterminate),
                 (foreign(resolve(None)), Indeterminate), (resolve(None), Done)]),
         ("a resolved outcome is kept for its time",

@@ -1,5 +1,5 @@
-//! Outcomes and verdicts that a store must give back byte for byte. Headers
-//! that no store keeps (cookies, hop-by-hop ones) are not among them.
+//! Outcomes and verdicts that a store must return byte for byte. They have no header that no
+//! store keeps (cookies, hop-by-hop headers).
 
 use std::sync::Arc;
 
@@ -101,15 +101,15 @@ pub(super) fn all() -> Vec<Case> {
             StoredBody::OmittedSensitive,
         ),
         handed_on(
-            "a refusal is handed to those who waited",
+            "a refusal is returned to the waiters",
             refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])),
         ),
         handed_on(
-            "what may be kept of a refusal is handed to those who waited, as just that",
+            "what may be kept of a refusal is returned to the waiters, as just that",
             refused(outcome(403, "{\"no\":1}", &[("x-a", b"1")])).sensitive(),
         ),
         handed_on(
-            "the largest refusal is handed to those who waited",
+            "the largest refusal is returned to the waiters",
             refused(outcome(403, vec![0xff; MAX_REFUSAL_BYTES], &[])),
         ),
     ]

@@ -1,5 +1,5 @@
-//! Random sequences of events, each answer compared with the reference's. A
-//! sequence that fails is shortened, each try on a new key, before it is told.
+//! Random sequences of events, each answer compared with the reference's. A failed sequence
+//! is shortened before it is reported, each try with a new key.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::trial::{LONG, Move, SHORT, Version, holder};
 use crate::outcome::StoredBody;
 use crate::record::{Claim, Event, Phase, Refusal, StoredOutcome};
 
-/// How many sequences one run sends.
+/// The number of sequences in one run.
 const SEQUENCES: usize = 128;
 
 /// The same sequences in every run.
@@ -102,7 +102,7 @@ fn moves() -> impl Strategy<Value = Move> {
     ]
 }
 
-/// Two who ask for the same, one who asks for something else.
+/// Two claims of one request, and a claim of another.
 fn claims() -> impl Strategy<Value = Claim> {
     let holders = prop_oneof![4 => Just(b'A'), 3 => Just(b'B'), 1 => Just(b'X')];
     (holders, times(), times()).prop_map(|(number, lease_ttl, retention)| Claim {

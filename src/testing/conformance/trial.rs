@@ -1,6 +1,5 @@
-//! One key of the store under test beside the same record kept by
-//! `record::apply` alone: every event goes to both, and every answer is
-//! compared. It knows no case.
+//! One key of the tested store, and the same record by `record::apply` alone: each event goes
+//! to both, and each answer is compared. It knows no case.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,17 +17,16 @@ use crate::store::Store;
 /// A time that passes in a trial.
 pub(super) const SHORT: Duration = Duration::from_millis(20);
 
-/// A time that never does.
+/// A time that never passes in a trial.
 pub(super) const LONG: Duration = Duration::from_secs(6 * 3600);
 
-/// What is let pass for [`SHORT`] to be over, whatever the store's clock.
+/// The time after which [`SHORT`] has passed on any store's clock.
 const PAUSE: Duration = Duration::from_millis(60);
 
-/// Whatever ends sooner is let end at once, so that no answer depends on how
-/// fast the store is.
+/// A shorter time is let pass at once, so that no answer depends on the store's speed.
 const SOON: Duration = Duration::from_secs(60);
 
-/// An event, and the version that it says it saw where it says so.
+/// An event, and the version that it has seen, if it names one.
 #[derive(Clone, Debug)]
 pub(super) struct Move {
     pub(super) event: Event,
@@ -37,15 +35,15 @@ pub(super) struct Move {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Version {
-    /// The record as it stands.
+    /// The present record.
     Current,
-    /// The one before the last change: for commands sent again.
+    /// The version before the last change, for repeated commands.
     Before,
-    /// The right revision, of somebody else.
+    /// The right revision, of another holder.
     Foreign,
 }
 
-/// What a case says of an answer.
+/// The expected answer of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Done,
@@ -60,7 +58,7 @@ pub(super) enum Wanted {
     Released,
 }
 
-/// The holders of all trials: B asks for the same as A, X for something else.
+/// The holders of all trials: A and B have one request, X another.
 pub(super) fn holder(number: u8) -> Claim {
     Claim {
         lease: LeaseId::from_bytes([number; 16]),
@@ -76,7 +74,7 @@ pub(super) fn holder(number: u8) -> Claim {
     }
 }
 
-/// What a store keeps of a request for people, word for word.
+/// The metadata of a request for operators, which a store keeps word for word.
 fn about(number: u8) -> About {
     About {
         action: "custom_-_1".parse().ok(),
@@ -94,7 +92,7 @@ fn about(number: u8) -> About {
     }
 }
 
-/// Where an outcome comes from: of a platform, and of a person.
+/// The origin of an outcome: of a platform, and of an operator.
 pub(super) fn origin() -> Origin {
     Origin {
         action: "custom_-_1".parse().ok(),
@@ -115,7 +113,7 @@ pub(super) fn resolved() -> Origin {
     }
 }
 
-/// One key of a store, and the reference beside it.
+/// One key of a store, and its reference.
 pub(super) struct Trial<'a> {
     store: &'a dyn Store,
     elapse: Elapse<'a>,
@@ -128,7 +126,7 @@ pub(super) struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     pub(super) fn new(store: &'a dyn Store, elapse: Elapse<'a>, name: RecordName) -> Self {
-        let nobody = Revision {
+        let initial = Revision {
             rev: 1,
             lease: holder(b'A').lease,
         };
@@ -137,12 +135,12 @@ impl<'a> Trial<'a> {
             elapse,
             name,
             expected: None,
-            before: nobody,
+            before: initial,
             history: String::new(),
         }
     }
 
-    /// Sends one event to both, and says where they differ.
+    /// Sends one event to both, and returns their difference.
     pub(super) async fn step(&mut self, step: Move, wanted: Option<Wanted>) -> Result<(), String> {
         let event = self.resolved(step);
         let _ = write!(self.history, "\n  {event:?}");
@@ -169,7 +167,7 @@ impl<'a> Trial<'a> {
         self.pass().await
     }
 
-    /// Compares what the store holds.
+    /// Compares the records.
     async fn look(&mut self) -> Result<(), String> {
         let should = self
             .expected
@@ -193,7 +191,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Lets pass what ends soon.
+    /// Lets short times pass.
     async fn pass(&mut self) -> Result<(), String> {
         while self.ends_soon().is_some() {
             (self.elapse)(PAUSE).await;
@@ -252,8 +250,8 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// An answer without the times that no two clocks agree on: what counts is
-/// whether a lease has lapsed.
+/// An answer without times, on which no two clocks agree: only whether a lease has lapsed
+/// counts.
 fn comparable(answer: &Answer) -> Answer {
     let mut answer = answer.clone();
     if let Answer::Is(Some(state)) | Answer::Lost(state) = &mut answer {
@@ -293,12 +291,12 @@ fn kind(answer: &Answer) -> Wanted {
     }
 }
 
-/// In the place of the fingerprint that a trial fills in: the record's own.
+/// Stands for the record's own fingerprint, which a trial fills in.
 pub(super) fn whichever() -> Fingerprint {
     Fingerprint::from_bytes([0; 32])
 }
 
-/// A moment that survives being written in milliseconds.
+/// A time in whole milliseconds.
 pub(super) fn moment() -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(1_795_000_000_123)
 }

@@ -1,5 +1,5 @@
-//! What one key at a time cannot show: concurrent commands, two namespaces,
-//! notices and lists.
+//! Cases that need more than one key or caller: concurrent commands, two namespaces,
+//! notifications and lists.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -16,10 +16,10 @@ use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::record::{Answer, Claim, Event, LeaseId, Phase, RecordState};
 use crate::store::{ListQuery, Store};
 
-/// How many ask at once.
+/// The number of concurrent commands.
 const CROWD: u8 = 32;
 
-/// How long a notice may take; the engine polls behind it.
+/// How long a notification may take; the engine polls as well.
 const NOTICE: Duration = Duration::from_secs(2);
 
 pub(super) async fn all(suite: &Suite<'_>) {
@@ -87,8 +87,8 @@ async fn namespaces_share_nothing(suite: &Suite<'_>) {
     );
 }
 
-/// A store may have no notices, and may wake those who wait once too often, but
-/// not for ever: they look at the record each time.
+/// A store may have no notifications, and may wake a waiter once too often, but not without
+/// end: a woken waiter re-reads the record.
 async fn notices_come_and_end(suite: &Suite<'_>) {
     let name = suite.name();
     let a = &holder(b'A');
@@ -101,7 +101,7 @@ async fn notices_come_and_end(suite: &Suite<'_>) {
     }
     assert!(
         quiet,
-        "case \"notices end\": the store wakes those who wait for nothing"
+        "case \"notices end\": the store wakes waiters without a change"
     );
 
     let mut changed = suite.store.changed(&name);
@@ -169,7 +169,7 @@ async fn records_are_listed(suite: &Suite<'_>) {
     }
 }
 
-/// All pages of a list; a record may be on two of them.
+/// All pages of a list; a record can be on two of them.
 async fn walk(
     store: &dyn Store,
     namespace: &Namespace,

@@ -1,12 +1,12 @@
-//! Which answers prove that an action was not executed: the ledger's own rule,
-//! written down apart from `policy` so that each can be held against the other.
+//! Which answers prove that an action was not executed: the ledger's own rule. It shares no
+//! code with `genesys::classify`, so that tests can compare the two.
 
 use serde::Deserialize;
 
 use crate::outcome::{BodyEnd, Outcome};
 
-/// Whether this answer proves that the action was not executed. A test that writes
-/// a remote end's code anywhere means it.
+/// Whether this answer proves that the action was not executed. A remote end's code counts
+/// at any position.
 pub(super) fn proves_unexecuted(outcome: &Outcome) -> bool {
     let body = String::from_utf8_lossy(&outcome.body()).to_ascii_uppercase();
     let names = |code: &str| body.contains(code);

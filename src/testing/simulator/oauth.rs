@@ -20,7 +20,7 @@ use crate::testing::ledger::lock;
 
 /// The platform's default lifetime of a token.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Live tokens kept at most; the oldest go first.
+/// The largest number of live tokens; beyond it the oldest is removed.
 const MAX_TOKENS: usize = 1024;
 
 pub(super) struct Tokens {
@@ -105,7 +105,7 @@ impl Tokens {
             return failure(
                 state.failure.as_u16(),
                 "server_error",
-                "the simulator was told to fail",
+                "the simulator is set to fail",
             );
         }
         if let Err(wait) = state.limit.admit(Instant::now()) {
@@ -130,7 +130,7 @@ impl Tokens {
             }
         };
         if !known {
-            // RFC 6749, section 5.2: 401 and a challenge to who used the header.
+            // RFC 6749, section 5.2: 401 and a challenge for credentials in the header.
             let status = if basic.is_some() { 401 } else { 400 };
             let mut outcome = failure(status, "invalid_client", "client not found or secret wrong");
             if status == 401 {
@@ -150,8 +150,8 @@ impl Tokens {
         }
     }
 
-    /// RFC 6749, section 2.3.1 has id and secret form encoded before they are
-    /// joined; many clients join them as they are. Both are known here.
+    /// RFC 6749, section 2.3.1 requires id and secret to be form-encoded before they are
+    /// joined; many clients do not encode them. Both are accepted.
     fn knows_basic(&self, encoded: &str) -> bool {
         let decoded = STANDARD
             .decode(encoded)
@@ -187,13 +187,13 @@ impl State {
     }
 }
 
-/// What follows `scheme` in the `Authorization` header.
+/// The value after `scheme` in the `Authorization` header.
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let (found, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     found.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
-/// An OAuth error; the platform says the description under both names.
+/// An OAuth error, with the description under both of the platform's names.
 fn failure(status: u16, error: &str, description: &str) -> Outcome {
     let body =
         json!({ "error": error, "description": description, "error_description": description });

@@ -1,5 +1,5 @@
-//! What a request to the simulated platform means: which route, in which order
-//! it is checked, and what the script makes of it. Sockets are `server`'s.
+//! The routes of the simulated platform: the checks of a request in their order, and the
+//! script's step. It owns no socket.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::limits::Limits;
 use super::oauth::Tokens;
-use super::wire::{self, Answer, NoBody};
+use super::wire::{self, Answer, BodyError};
 use crate::key::IdempotencyKey;
 use crate::outcome::Outcome;
 use crate::request::{ActionId, DataActionRequest};
@@ -76,12 +76,12 @@ impl Platform {
         *lock(&self.script) = script;
     }
 
-    /// What the script panicked with, the first time that it did.
+    /// The message of the script's first panic.
     pub(super) fn script_panic(&self) -> Option<String> {
         lock(&self.script_panic).clone()
     }
 
-    /// The answer to a request; `None` where the connection is to be reset.
+    /// The answer to a request; `None` to reset the connection.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Option<Answer> {
         let (head, body) = request.into_parts();
         let Some(route) = route(head.uri.path()) else {
@@ -100,7 +100,7 @@ impl Platform {
             return Some(wire::whole(outcome));
         }
         let body = match wire::read(body).await {
-            Err(NoBody::Broken) => return None,
+            Err(BodyError::Broken) => return None,
             body => body.ok(),
         };
         match route {
@@ -170,7 +170,7 @@ impl Platform {
     }
 }
 
-/// Does what the step says, its delays over.
+/// Performs the step, after its delays.
 async fn follow(step: Step, arrival: Arrival) -> Option<Answer> {
     match step {
         Step::Answer(outcome) => Some(answered(arrival, outcome)),
@@ -223,8 +223,7 @@ fn read_request(action: &ActionId, body: Bytes) -> Option<DataActionRequest> {
     DataActionRequest::new(action.as_str(), body).ok()
 }
 
-/// Under which key the ledger counts: the header's; where there is none, the
-/// request's own; and what is no request by its bytes.
+/// The key for the ledger: the header's, else the request's own, else a digest of the bytes.
 fn key_of(
     headers: &HeaderMap,
     action: &ActionId,
@@ -248,8 +247,8 @@ fn key_of(
     )
 }
 
-/// The answer of an action that refunds: a number of its own for every
-/// execution, so that two answers to one key are told apart, and the input.
+/// The answer of a refund action: a new number for each execution, which distinguishes two
+/// answers to one key, and the input.
 fn refund(number: u64, call: &Call) -> Vec<u8> {
     let action = serde_json::Value::from(call.request().action_id().as_str());
     let mut body = format!(r#"{{"refund":"R-{number}","action":{action},"input":"#).into_bytes();

@@ -1,5 +1,5 @@
-//! The listening port and the tasks behind it: who may connect, and that all is
-//! gone when the server is. What a request means is `routes`' business.
+//! The listening port and its tasks: it accepts and refuses connections, and closes them all
+//! at its end. It knows no route.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::testing::ledger::lock;
 
 /// Connections served at one time; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 1024;
-/// How many connections may wait there.
+/// The number of connections that may wait there.
 const BACKLOG: i32 = 1024;
 
 pub(super) struct Server {
@@ -31,14 +31,14 @@ pub(super) struct Server {
 
 enum Door {
     Open(Accepting),
-    /// The port is bound and nobody listens: the kernel refuses connections,
-    /// and gives the port to nobody else.
+    /// The port is bound without a listener: the kernel refuses connections, and gives the
+    /// port to no other socket.
     Shut(socket2::Socket),
     /// Between the two, for the time of one call.
     Moving,
 }
 
-/// The task that accepts; dropped, it is told to end.
+/// The task that accepts; a drop aborts it.
 struct Accepting(JoinHandle<()>);
 
 impl Drop for Accepting {
@@ -55,7 +55,7 @@ struct Acceptor {
     connections: Arc<Mutex<JoinSet<()>>>,
     room: Arc<Semaphore>,
     load: watch::Sender<Load>,
-    /// Raised whenever the connections of that time are to be closed.
+    /// Raised to close the present connections.
     closing: watch::Sender<usize>,
 }
 
@@ -90,7 +90,7 @@ impl Server {
         self.address
     }
 
-    /// Closes the door, or opens it again; doing either twice is well.
+    /// Closes the door, or opens it again; each may be repeated.
     pub(super) async fn refuse(&self, refuse: bool) -> io::Result<()> {
         let mut door = self.door.lock().await;
         *door = match (std::mem::replace(&mut *door, Door::Moving), refuse) {
@@ -182,8 +182,7 @@ impl Acceptor {
                 self.closing.subscribe(),
             );
             let mut connections = lock(&self.connections);
-            // Those that have ended are forgotten here: a set keeps their
-            // results until somebody takes them.
+            // Removes ended tasks: a set keeps their results until they are taken.
             while connections.try_join_next().is_some() {}
             connections.spawn(async move {
                 connection.await;
@@ -219,8 +218,7 @@ async fn serve(
         .header_read_timeout(None)
         .serve_connection(socket, service);
     tokio::pin!(connection);
-    // How a connection ends is what the script asked for, or the client's
-    // doing: there is nobody to tell.
+    // The script or the client ended the connection: its result is not an error.
     tokio::select! {
         _ = connection.as_mut() => {}
         _ = closing.changed() => {

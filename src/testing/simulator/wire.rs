@@ -1,5 +1,5 @@
-//! HTTP's small change: reading a bounded body, decoding forms and path
-//! segments, and turning an outcome into hyper's response, whole or cut short.
+//! HTTP helpers: reading a body up to a limit, decoding forms and path segments, and making
+//! hyper's response of an outcome, whole or cut. It knows no route.
 
 use std::io;
 use std::pin::Pin;
@@ -20,18 +20,18 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 /// client that is still writing.
 const MAX_READ: usize = 4 * MAX_BODY;
 
-/// Why there is no body.
-pub(super) enum NoBody {
+/// Why a body was not read.
+pub(super) enum BodyError {
     TooLarge,
-    /// The client went away, or sent no HTTP.
+    /// The client disconnected, or sent malformed HTTP.
     Broken,
 }
 
-pub(super) async fn read(mut body: Incoming) -> Result<Bytes, NoBody> {
+pub(super) async fn read(mut body: Incoming) -> Result<Bytes, BodyError> {
     let mut kept = BytesMut::new();
     let mut read = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| NoBody::Broken)?;
+        let frame = frame.map_err(|_| BodyError::Broken)?;
         let data = frame.into_data().unwrap_or_default();
         read += data.len();
         if read <= MAX_BODY {
@@ -41,13 +41,13 @@ pub(super) async fn read(mut body: Incoming) -> Result<Bytes, NoBody> {
         }
     }
     if read > MAX_BODY {
-        Err(NoBody::TooLarge)
+        Err(BodyError::TooLarge)
     } else {
         Ok(kept.freeze())
     }
 }
 
-/// The fields of a form, in order; `None` where it is none.
+/// The fields of a form, in order; `None` if the text is not a form.
 pub(super) fn form(body: &[u8]) -> Option<Vec<(String, String)>> {
     let pairs = std::str::from_utf8(body)
         .ok()?

@@ -1,11 +1,9 @@
-//! JSON as values that are equal exactly if they mean the same. Written apart
-//! from `canonical`, without its ideas, so that one can be held against the
-//! other.
+//! JSON values that are equal exactly if their meaning is. It shares no code with
+//! `canonical`, so that tests can compare the two.
 
 use std::collections::BTreeMap;
 
-/// A JSON value. Equality is that of the meaning: members have no order,
-/// numbers no spelling.
+/// A JSON value. Equality ignores the order of members and the spelling of numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are JSON's own")]
 pub enum Json {
@@ -33,7 +31,7 @@ impl Decimal {
     ///
     /// # Panics
     ///
-    /// The text is no such number.
+    /// If the text is not such a number.
     pub fn read(text: &str) -> Self {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -66,7 +64,7 @@ impl Json {
     ///
     /// # Panics
     ///
-    /// The text is no JSON.
+    /// If the text is not JSON.
     pub fn read(text: &[u8]) -> Self {
         let text = std::str::from_utf8(text).expect("JSON is UTF-8");
         let mut rest = text;
@@ -111,7 +109,7 @@ fn value(rest: &mut &str) -> Json {
     }
 }
 
-/// Goes past `token` and the white space around it, where it comes next.
+/// Skips `token` and the white space around it, if it is next.
 fn take(rest: &mut &str, token: &str) -> bool {
     match rest.trim_ascii_start().strip_prefix(token) {
         Some(after) => {

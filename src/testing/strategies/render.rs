@@ -1,12 +1,12 @@
-//! Writes a JSON value in any of its spellings. Which one is told by bytes, so
-//! that a failure can be repeated and shrunk.
+//! Writes a JSON value in any of its spellings. Bytes choose the spelling, so that a failure
+//! can be repeated and shrunk; it draws no random number.
 
 use super::json::{Decimal, Json};
 
 impl Json {
-    /// The value as text. White space, the order of members, escapes and the
-    /// spellings of numbers are chosen by `choices`, which are used again from
-    /// the start where there are too few; without any, the text is plain.
+    /// The value as text. `choices` choose white space, the order of members, escapes and
+    /// the spellings of numbers. Too few choices are used again from the start; without any,
+    /// the text is plain.
     pub fn render(&self, choices: &[u8]) -> String {
         let mut writer = Writer {
             out: String::new(),
@@ -27,7 +27,7 @@ struct Writer<'c> {
 }
 
 impl Writer<'_> {
-    /// The next choice, less than `below`; mostly 0 where few are left to make.
+    /// The next choice, less than `below`; most often 0 if few are left.
     fn choose(&mut self, below: usize) -> usize {
         if self.choices.is_empty() {
             return 0;

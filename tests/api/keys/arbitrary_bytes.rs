@@ -1,5 +1,5 @@
-//! Bytes that nobody meant as JSON: none panics, and what is taken and refused
-//! is held against serde_json, both ways.
+//! Random bytes: none panics, and serde_json accepts and refuses the same texts, but for the
+//! stricter rules.
 
 use genesys_once::canonical::canonicalize;
 use genesys_once::testing::strategies::{choices, json};
@@ -7,7 +7,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde::de::IgnoredAny;
 
-/// What is refused beyond the grammar of JSON.
+/// Refusals beyond the grammar of JSON.
 const STRICTER: [&str; 6] = [
     "duplicate member name",
     "lone surrogate",
@@ -130,7 +130,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
     }
 }
 
-/// Every way in which a document can be cut off is an error at its end.
+/// A document that is cut at any byte is an error at its end.
 #[test]
 fn cut_documents_fail_at_the_cut() {
     let document = r#"{"a":[true,null,{"é":"\ud83d\ude02\n"}],"b":false,"a b":-0.5e-7}"#;
@@ -144,7 +144,7 @@ fn cut_documents_fail_at_the_cut() {
 }
 
 #[test]
-fn depth_is_bounded_long_before_the_stack_is() {
+fn depth_limit_protects_the_stack() {
     for (open, count) in [("[", 1), ("{\"a\":", 1), ("[{\"a\":", 2)] {
         let deep = open.repeat(1_000_000);
         let error = canonicalize(deep.as_bytes()).unwrap_err();

@@ -9,8 +9,7 @@ use proptest::prelude::*;
 
 use super::config;
 
-/// ECMA-262, `Number::toString`, for the shortest digits of a double, spelled
-/// anyhow.
+/// ECMA-262, `Number::toString`, of the shortest digits of a double in any spelling.
 fn ecmascript(shortest: &str) -> String {
     if let Some(positive) = shortest.strip_prefix('-') {
         let text = ecmascript(positive);
@@ -57,7 +56,7 @@ fn assert_written(spelling: &str, expected: &str) {
     );
 }
 
-/// Every spelling with just the shortest digits.
+/// Each spelling with the shortest digits.
 fn assert_like_ecmascript(double: f64) {
     for spelling in [
         serde_json::to_string(&double).unwrap(),
@@ -71,7 +70,7 @@ fn assert_like_ecmascript(double: f64) {
 }
 
 #[test]
-fn doubles_at_the_borders() {
+fn border_doubles_have_their_layout() {
     for (double, expected) in [
         (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
         (f64::from_bits(1), "5e-324"),
@@ -101,14 +100,14 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn any_double(double in prop::num::f64::ANY) {
+    fn double_has_its_layout(double in prop::num::f64::ANY) {
         if double.is_finite() {
             assert_like_ecmascript(double);
         }
     }
 
     #[test]
-    fn doubles_where_the_layout_changes(digits in 1..10_000_000_u64, exponent in -32..32_i32) {
+    fn layout_changes_at_its_thresholds(digits in 1..10_000_000_u64, exponent in -32..32_i32) {
         let double: f64 = format!("{digits}e{exponent}").parse().unwrap();
         assert_like_ecmascript(double);
         assert_like_ecmascript(-double);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::config;
 
-/// A document as text, its members in an order of their own.
+/// A document as text, with unsorted members.
 fn document() -> impl Strategy<Value = String> {
     let quoted = |text: String| serde_json::to_string(&text).unwrap();
     // Short enough for serde_json to read it as the double that it spells.
@@ -38,10 +38,10 @@ fn document() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(config())]
 
-    /// Red where a block is copied to the wrong place, a zero too many is taken
-    /// off a number, or members are left as they were.
+    /// Red if a block is copied to the wrong position, a number loses a zero too many, or
+    /// members stay unsorted.
     #[test]
-    fn another_implementation_writes_the_same(text in document()) {
+    fn reference_implementation_writes_the_same(text in document()) {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json_canonicalizer::to_string(&value).unwrap();
         let canonical = String::from_utf8(canonicalize(text.as_bytes()).unwrap()).unwrap();

@@ -8,13 +8,12 @@ use std::path::Path;
 
 use genesys_once::canonical::canonicalize;
 
-/// 333333333.33333329 is the one number in the files that is not the shortest
-/// form of a double. RFC 8785 rounds it to the nearest one; here numbers are
-/// exact, so it keeps its digits. That is the only difference.
+/// 333333333.33333329 is the only number in the files that is not the shortest form of a
+/// double. RFC 8785 rounds it, and this crate keeps its digits: the only difference.
 const NOT_SHORTEST: (&str, &str) = ("333333333.33333329", "333333333.3333333");
 
 #[test]
-fn the_published_vectors_come_out_byte_for_byte() {
+fn published_vectors_match_byte_for_byte() {
     let Some(folder) = std::env::var_os("GENESYS_ONCE_VECTORS") else {
         // Past the test harness, which would keep a print to itself.
         let _ = writeln!(

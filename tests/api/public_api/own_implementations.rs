@@ -1,4 +1,4 @@
-//! A platform and a store of one's own, written against the two seams.
+//! A custom platform and a custom store, which implement the two traits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use genesys_once::{
 };
 use http::{HeaderMap, StatusCode};
 
-/// A service's own platform, written against the seam.
+/// A service's own platform.
 pub struct Own(pub Arc<OwnTokens>);
 
 pub struct OwnTokens;
@@ -57,7 +57,7 @@ impl Upstream for Own {
     }
 }
 
-/// A service's own store: three functions, one of them optional.
+/// A service's own store: three functions, of which one is optional.
 #[derive(Clone)]
 pub struct Counting(pub MemoryStore);
 

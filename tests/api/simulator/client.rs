@@ -1,5 +1,5 @@
-//! A plain HTTP/1.1 client over one socket: it writes what it is told and reads
-//! one answer, so that nothing of a client library stands between test and wire.
+//! A plain HTTP/1.1 client over one socket: it writes given bytes and reads one answer,
+//! without a client library.
 
 use std::io;
 use std::time::Duration;
@@ -184,8 +184,8 @@ impl Client {
             && matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until the platform closes the connection, in whichever way; far
-    /// too late is an error, so that a mistake shows as one and not as a hang.
+    /// Waits until the platform closes or resets the connection. Its time limit makes a
+    /// mistake an error instead of a hang.
     pub async fn closed(&mut self) {
         let mut rest = Vec::new();
         let reading = self.stream.read_to_end(&mut rest);

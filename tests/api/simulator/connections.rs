@@ -7,7 +7,7 @@ use genesys_once::testing::{GenesysSimulator, Step};
 use super::client::{Client, key};
 
 #[tokio::test]
-async fn a_reset_is_a_reset_and_counts_as_executed() {
+async fn reset_counts_as_executed() {
     let platform = GenesysSimulator::start().await;
     for (n, step) in [Step::Reset, Step::Refused, Step::Panic]
         .into_iter()
@@ -22,7 +22,7 @@ async fn a_reset_is_a_reset_and_counts_as_executed() {
 }
 
 #[tokio::test]
-async fn a_cut_answer_has_a_head_and_not_its_whole_body() {
+async fn cut_answer_has_a_part_of_its_body() {
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::Cut);
     for _ in 0..20 {
@@ -35,7 +35,7 @@ async fn a_cut_answer_has_a_head_and_not_its_whole_body() {
 }
 
 #[tokio::test]
-async fn silence_keeps_the_connection_open() {
+async fn silent_step_keeps_the_connection_open() {
     let platform = GenesysSimulator::start().await;
     platform.script(|call| {
         if call.attempt() == 1 {
@@ -54,7 +54,7 @@ async fn silence_keeps_the_connection_open() {
 }
 
 #[tokio::test]
-async fn refused_connections_are_refused_by_the_kernel_and_taken_again_later() {
+async fn refused_connections_are_accepted_again_later() {
     let platform = GenesysSimulator::start().await;
     let mut unused = Client::connect(&platform).await.unwrap();
     let mut idle = Client::with_token(&platform).await;
@@ -76,7 +76,7 @@ async fn refused_connections_are_refused_by_the_kernel_and_taken_again_later() {
 }
 
 #[tokio::test]
-async fn refusing_twice_is_well_and_leaves_calls_under_way_alone() {
+async fn second_refusal_leaves_calls_under_way() {
     let platform = GenesysSimulator::start().await;
     platform.script(|_| Step::Silent);
     let mut busy = Client::with_token(&platform).await;
@@ -91,7 +91,7 @@ async fn refusing_twice_is_well_and_leaves_calls_under_way_alone() {
 }
 
 #[tokio::test]
-async fn stopped_it_is_gone() {
+async fn stopped_simulator_frees_its_port() {
     let platform = GenesysSimulator::start().await;
     let ledger = platform.ledger().clone();
     platform.script(|_| Step::Silent);
@@ -111,7 +111,7 @@ async fn stopped_it_is_gone() {
 }
 
 #[tokio::test]
-async fn dropped_it_closes_its_connections() {
+async fn dropped_simulator_closes_its_connections() {
     let platform = GenesysSimulator::start().await;
     let mut idle = Client::with_token(&platform).await;
     let mut unused = Client::connect(&platform).await.unwrap();

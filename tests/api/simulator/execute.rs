@@ -9,7 +9,7 @@ use genesys_once::{Call, IdempotencyKey};
 use super::client::{Client, PAYLOAD, key, path};
 
 #[tokio::test]
-async fn both_routes_execute_and_every_answer_is_its_own() {
+async fn both_routes_execute_with_distinct_answers() {
     let platform = GenesysSimulator::start().await;
     let mut client = Client::with_token(&platform).await;
     let routes = [
@@ -47,7 +47,7 @@ async fn both_routes_execute_and_every_answer_is_its_own() {
 }
 
 #[tokio::test]
-async fn everything_else_is_refused_in_the_platforms_shape_and_not_counted() {
+async fn other_request_is_refused_and_not_counted() {
     let platform = GenesysSimulator::start().await;
     let mut client = Client::with_token(&platform).await;
     for wrong in [
@@ -78,7 +78,7 @@ async fn everything_else_is_refused_in_the_platforms_shape_and_not_counted() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_good_token_is_counted_and_not_executed() {
+async fn call_with_bad_token_is_not_executed() {
     let platform = GenesysSimulator::start().await;
     platform.script(|_| panic!("a call without a token reaches no action"));
     let mut client = Client::connect(&platform).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_call_without_a_good_token_is_counted_and_not_executed() {
 }
 
 #[tokio::test]
-async fn the_header_names_the_key_and_arrivals_are_numbered() {
+async fn header_names_the_key_of_each_arrival() {
     let platform = GenesysSimulator::start().await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let notes = seen.clone();
@@ -133,7 +133,7 @@ async fn the_header_names_the_key_and_arrivals_are_numbered() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_answered_without_the_script() {
+async fn non_json_body_does_not_reach_the_script() {
     let platform = GenesysSimulator::start().await;
     platform.script(|_| panic!("what is no request reaches no action"));
     let mut client = Client::with_token(&platform).await;
@@ -155,7 +155,7 @@ async fn a_body_that_is_no_json_is_answered_without_the_script() {
 }
 
 #[tokio::test]
-async fn a_body_over_16_mib_is_413_and_not_executed() {
+async fn oversized_body_is_413_and_not_executed() {
     let platform = GenesysSimulator::start().await;
     let mut client = Client::with_token(&platform).await;
     let name = IdempotencyKey::from_bytes([9; 32]);
@@ -176,7 +176,7 @@ async fn a_body_over_16_mib_is_413_and_not_executed() {
 }
 
 #[tokio::test]
-async fn answers_go_out_as_scripted() {
+async fn answer_is_sent_as_scripted() {
     let platform = GenesysSimulator::start().await;
     let remote = answers::remote_error(403, "ACTION.REMOTE_ENDPOINT", "not yours");
     let steps = Mutex::new(vec![
@@ -228,7 +228,7 @@ async fn answers_go_out_as_scripted() {
 }
 
 #[tokio::test]
-async fn a_failed_assertion_in_a_script_fails_the_test() {
+async fn panic_in_a_script_fails_the_test() {
     let running = tokio::spawn(async {
         let platform = GenesysSimulator::start().await;
         platform.script(|call| panic!("unexpected: {}", call.request().action_id()));
@@ -246,7 +246,7 @@ async fn a_failed_assertion_in_a_script_fails_the_test() {
 
 #[cfg(feature = "genesys")]
 #[tokio::test]
-async fn its_address_and_client_are_given_in_the_crates_own_types() {
+async fn simulator_returns_environment_and_credentials() {
     let platform = GenesysSimulator::start().await;
     let debug = format!("{:?} {:?}", platform.environment(), platform.credentials());
     assert!(!debug.contains(platform.client_secret()));

@@ -7,7 +7,7 @@ use genesys_once::testing::{GenesysSimulator, Step};
 use super::client::{Client, key};
 
 #[tokio::test]
-async fn beyond_the_rate_it_answers_429_and_executes_nothing() {
+async fn call_beyond_the_rate_gets_429() {
     let platform = GenesysSimulator::start().await;
     platform.rate_limit(2);
     let mut client = Client::with_token(&platform).await;
@@ -34,7 +34,7 @@ async fn beyond_the_rate_it_answers_429_and_executes_nothing() {
 }
 
 #[tokio::test]
-async fn beyond_its_places_it_answers_429_until_one_is_free() {
+async fn call_beyond_concurrency_gets_429() {
     let platform = GenesysSimulator::start().await;
     platform.concurrency_limit(1);
     platform.script(|call| {
@@ -60,7 +60,7 @@ async fn beyond_its_places_it_answers_429_until_one_is_free() {
 }
 
 #[tokio::test]
-async fn latency_holds_every_execution() {
+async fn latency_delays_every_execution() {
     let platform = GenesysSimulator::start().await;
     platform.latency(Duration::from_secs(3600));
     let mut slow = Client::with_token(&platform).await;

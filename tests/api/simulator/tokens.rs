@@ -9,7 +9,7 @@ use super::client::{Client, basic};
 const GRANT: &str = "grant_type=client_credentials";
 
 #[tokio::test]
-async fn issues_tokens_for_basic_and_for_body_credentials() {
+async fn token_is_issued_for_both_authentications() {
     let platform = GenesysSimulator::start().await;
     let (id, secret) = (platform.client_id(), platform.client_secret());
     let mut client = Client::connect(&platform).await.unwrap();
@@ -39,7 +39,7 @@ async fn issues_tokens_for_basic_and_for_body_credentials() {
 }
 
 #[tokio::test]
-async fn refuses_strangers_and_other_grants() {
+async fn unknown_client_or_grant_is_refused() {
     let platform = GenesysSimulator::start().await;
     let (id, secret) = (platform.client_id(), platform.client_secret());
     let mut client = Client::connect(&platform).await.unwrap();
@@ -80,7 +80,7 @@ async fn refuses_strangers_and_other_grants() {
 }
 
 #[tokio::test]
-async fn throttles_with_a_400_as_the_platform_does() {
+async fn token_limit_answers_with_a_400() {
     let platform = GenesysSimulator::start().await;
     platform.token_limit(2);
     let mut client = Client::connect(&platform).await.unwrap();
@@ -101,7 +101,7 @@ async fn throttles_with_a_400_as_the_platform_does() {
 }
 
 #[tokio::test]
-async fn fails_as_often_as_it_is_told() {
+async fn token_requests_fail_as_often_as_set() {
     let platform = GenesysSimulator::start().await;
     platform.fail_tokens(2, 503);
     let mut client = Client::connect(&platform).await.unwrap();
@@ -112,7 +112,7 @@ async fn fails_as_often_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn tokens_end_with_their_lifetime_and_by_revocation() {
+async fn token_ends_by_lifetime_or_revocation() {
     let platform = GenesysSimulator::start().await;
     // Longer than the test takes, then nothing at all: neither races a clock.
     platform.token_lifetime(Duration::from_millis(3_600_900));

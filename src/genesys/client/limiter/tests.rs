@@ -1,4 +1,4 @@
-//! No minute holds more than the limit, nothing is lost, and nobody is held up.
+//! No minute has more calls than the limit, no permit is lost, and no waiter is stuck.
 
 use super::*;
 
@@ -6,14 +6,14 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::time::{advance, sleep, timeout};
 
-/// When each of these callers is let through, who come after these pauses; a
-/// caller with a time keeps its permit for so long and then gives it back.
+/// When each caller gets through, after its pause. A caller with a time keeps its permit
+/// for so long and then returns it.
 async fn admissions(per_minute: u32, callers: &[(Duration, Option<Duration>)]) -> Vec<Duration> {
     let limiter = Arc::new(RateLimiter::new(per_minute));
     let start = Instant::now();
     let mut tasks = Vec::new();
     for (pause, kept) in callers.iter().copied() {
-        // Timers in between go off in their order, as they do not in a jump.
+        // A sleep fires timers in their order, and a jump of the clock does not.
         sleep(pause).await;
         let limiter = limiter.clone();
         tasks.push(tokio::spawn(async move {
@@ -34,13 +34,13 @@ async fn admissions(per_minute: u32, callers: &[(Duration, Option<Duration>)]) -
 }
 
 fn pauses() -> impl Strategy<Value = Vec<(Duration, Option<Duration>)>> {
-    // Crowds, trickles, and pauses in which the bucket fills up again.
+    // Crowds, single callers, and pauses in which the bucket drains.
     let pause = prop_oneof![
         12 => Just(0),
         3 => 0..2_000u64,
         1 => prop::sample::select(vec![29_999, 30_000, 59_999, 60_000, 60_001, 120_000]),
     ];
-    // Most use their permits; the others have them for a moment, or for long.
+    // Most use their permits; the others return them at once, or late.
     let kept = prop_oneof![
         3 => Just(None),
         1 => Just(Some(0)),
@@ -55,10 +55,10 @@ fn pauses() -> impl Strategy<Value = Vec<(Duration, Option<Duration>)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Red when the quota is a bucket of `n` that is filled up once a minute, and
-    /// when the spacing is `60 s / n` beside the burst.
+    /// Red if the quota is a bucket of `n` that is refilled once a minute, and if the
+    /// spacing is `60 s / n` with the burst added.
     #[test]
-    fn no_minute_holds_more_than_the_limit(per_minute in 1..120u32, callers in pauses()) {
+    fn no_minute_exceeds_the_limit(per_minute in 1..120u32, callers in pauses()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -72,8 +72,8 @@ proptest! {
         for minute in used.windows(limit + 1) {
             prop_assert!(minute[limit] - minute[0] >= MINUTE, "{:?}", minute);
         }
-        // Nobody waits for longer than a crowd of that size takes: the
-        // slowest is one in 60 s, and tokio's clock counts milliseconds.
+        // No caller waits longer than the callers ahead take: the slowest limit is one
+        // in 60 s, and tokio's clock counts milliseconds.
         let every = Quota::new(per_minute).unwrap().every;
         let mut came = Duration::ZERO;
         for (ahead, ((pause, _), time)) in callers.iter().zip(&times).enumerate() {
@@ -85,7 +85,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_platform_s_limit_is_nearly_used_up() {
+async fn steady_calls_nearly_reach_the_limit() {
     // 300 a minute: a burst of 15, then one every 0.21 s.
     let times = admissions(300, &[(Duration::ZERO, None); 2_000]).await;
     assert_eq!(times[14], Duration::ZERO);
@@ -94,10 +94,10 @@ async fn the_platform_s_limit_is_nearly_used_up() {
     assert!((270.0..300.0).contains(&rate), "{rate} a minute");
 }
 
-/// What is not used is as if it had never been taken, also for one who waits
-/// already. Red where a permit is only ever taken.
+/// An unused permit does not count, also for a caller that is waiting. Red if a returned
+/// permit counts.
 #[tokio::test(start_paused = true)]
-async fn what_is_given_back_goes_to_the_next() {
+async fn returned_permit_goes_to_the_next_caller() {
     let limiter = Arc::new(RateLimiter::new(300));
     let start = Instant::now();
     for _ in 0..1_000 {
@@ -113,23 +113,23 @@ async fn what_is_given_back_goes_to_the_next() {
     drop(permits.pop());
     waiting.await.spend();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    // The bucket was empty meanwhile: nothing is owed any more.
+    // The bucket was empty since: the returned permits change nothing.
     sleep(MINUTE).await;
     drop(permits);
     let burst = [(); 16].map(|()| limiter.acquire().now_or_never());
     assert_eq!(burst.iter().flatten().count(), 15);
 }
 
-/// What comes back late owes little any more. Red where a permit given back is
-/// taken off the bucket as it is by then: this minute then holds more than 60.
+/// A permit that is returned late frees little. Red if it is subtracted from the bucket's
+/// present level: this minute then has more than 60 calls.
 #[tokio::test(start_paused = true)]
-async fn what_comes_back_late_lets_nobody_through() {
+async fn late_returned_permit_frees_little() {
     let limiter = Arc::new(RateLimiter::new(60));
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(limiter.acquire().await);
     }
-    // The bucket is nearly empty; without them it has long been.
+    // The bucket is nearly empty; without these permits it was empty long before.
     sleep(Duration::from_secs(3)).await;
     let (begun, mut used) = (Instant::now(), 0);
     while begun.elapsed() < MINUTE {
@@ -142,10 +142,9 @@ async fn what_comes_back_late_lets_nobody_through() {
     assert!((57..=60).contains(&used), "{used}");
 }
 
-/// Nothing is kept of what is over. Red where each permit is remembered until
-/// the bucket is empty, which under load it never is.
+/// Red if each permit is kept until the bucket is empty, which under load never happens.
 #[tokio::test(start_paused = true)]
-async fn what_was_used_is_forgotten() {
+async fn used_permits_take_no_memory() {
     let limiter = Arc::new(RateLimiter::new(300));
     let mut open = None;
     for n in 0..10_000 {
@@ -154,13 +153,13 @@ async fn what_was_used_is_forgotten() {
             0 => open = Some(permit),
             _ => permit.spend(),
         }
-        assert!(limiter.line().bucket.recent.len() <= 20, "{n}");
+        assert!(limiter.queue().bucket.recent.len() <= 20, "{n}");
     }
     drop(open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_gives_up_takes_nothing() {
+async fn dropped_waiter_takes_no_permit() {
     let limiter = Arc::new(RateLimiter::new(1));
     let start = Instant::now();
     limiter.acquire().await.spend();
@@ -172,9 +171,9 @@ async fn a_caller_that_gives_up_takes_nothing() {
     assert_eq!((Instant::now() - start).as_secs(), 60);
 }
 
-/// Red without the turn: who comes at the right moment then goes first.
+/// Red without the queue: a caller that arrives at the right moment then goes first.
 #[tokio::test(start_paused = true)]
-async fn nobody_overtakes_those_who_wait() {
+async fn new_caller_does_not_overtake_waiters() {
     let limiter = Arc::new(RateLimiter::new(1));
     limiter.acquire().await.spend();
     let mut waiting = Box::pin(limiter.acquire());
@@ -184,10 +183,10 @@ async fn nobody_overtakes_those_who_wait() {
     assert!(waiting.now_or_never().is_some());
 }
 
-/// Its turn had come, and nobody polls it: it belongs to another engine, whose
-/// runtime is no longer driven. Red where all wait behind it for ever.
+/// The first waiters belong to another engine, whose runtime no longer runs: no task polls
+/// them. Red if all later callers wait behind them without end.
 #[tokio::test(start_paused = true)]
-async fn one_that_stands_still_holds_nobody_up() {
+async fn idle_waiter_does_not_block_others() {
     let limiter = Arc::new(RateLimiter::new(60));
     for _ in 0..3 {
         limiter.acquire().await.spend();
@@ -199,21 +198,21 @@ async fn one_that_stands_still_holds_nobody_up() {
     let begun = Instant::now();
     for _ in 0..20 {
         let next = timeout(MINUTE, limiter.acquire()).await;
-        next.expect("it is held up").spend();
+        next.expect("it is not blocked").spend();
     }
     assert!(
         begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );
-    // They go on where they are polled again.
+    // Polled again, they go on.
     for still in still {
         still.await.spend();
     }
 }
 
 #[test]
-fn a_limit_of_nothing_is_closed() {
+fn limit_of_zero_is_closed() {
     assert!(RateLimiter::new(0).is_closed());
     for per_minute in [1, 19, 20, 300, 2_500, u32::MAX] {
         assert!(!RateLimiter::new(per_minute).is_closed(), "{per_minute}");

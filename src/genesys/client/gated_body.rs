@@ -1,6 +1,5 @@
-//! The last moment before a request leaves: the end of its body is handed over
-//! only while the lease lives, and a request whose end was never handed over is
-//! proven not to have been executed. It changes no byte.
+//! The body of one call, whose end reaches the connection only while the lease is live. A
+//! request whose end never reached a connection was not executed. It changes no byte.
 
 use std::mem;
 use std::pin::Pin;
@@ -16,46 +15,44 @@ use tokio::time::sleep;
 
 use crate::upstream::{Call, Gate};
 
-/// A body of so many bytes is handed over at once, and written at once with its
-/// head. A larger one may be refused, or lose its connection, while it leaves.
+/// A body of at most so many bytes is written together with its head. A larger one can be
+/// refused, or lose its connection, while it is written.
 const ONE_WRITE: usize = 64 * 1024;
 
-/// From when the first part of a large body is written until its end is handed
-/// over. A server that refuses the request by its head has said so by then, or has
-/// reset the connection; on one that is far away, while the first part was written.
+/// The time from the writing of a large body's first part until its end follows. A server
+/// that refuses the request by its head has answered by then, or has reset the connection.
+/// A remote server does so while the first part is written.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What tells whether the HTTP client was given the whole body; a clone is the
-/// same.
+/// Whether the HTTP client has the whole body; a clone shares it.
 ///
-/// The client asks for it when a connection is there and the head is written,
-/// so a process that was stopped while it connected asks here after it woke up.
+/// The client asks for the body after it has a connection and has written the head. So a
+/// process that was stopped while it connected checks the lease after it resumes.
 ///
-/// A request without the end of its body cannot be executed. Its head announces
-/// the length (`Content-Length`), and a server treats what is shorter as
-/// incomplete (RFC 9112 §6.3 and §8). And what it has is no JSON text, since the
-/// byte that would complete the text is in the end that is kept back. A server
-/// that acts all the same is beyond any proof, except where it says so: see
+/// A request without the end of its body cannot be executed. Its head announces the length
+/// (`Content-Length`), and a server treats a shorter body as incomplete (RFC 9112 sections
+/// 6.3 and 8). The part that the server has is not JSON, since the byte that completes the
+/// text is in the end. Only an answer can show that a server acted all the same: see
 /// [`acted_on`](Self::acted_on).
 #[derive(Clone, Debug)]
-pub(super) struct Handed {
+pub(super) struct SendEvidence {
     call: Call,
     gate: Arc<Gate>,
 }
 
-impl Handed {
-    /// For the end of a send: whether the end of the body has not left. Then it
-    /// never leaves, although a connection may still have the body.
-    pub(super) fn nothing(&self) -> bool {
-        let nothing = self.gate.close();
-        if nothing {
+impl SendEvidence {
+    /// Ends the send. Returns whether the end of the body has not left, and then it never
+    /// leaves, although a connection might still have the body.
+    pub(super) fn is_unsent(&self) -> bool {
+        let unsent = self.gate.close();
+        if unsent {
             self.call.forget(&self.gate);
         }
-        nothing
+        unsent
     }
 
-    /// The server answers, and does not refuse the request: it may have acted on
-    /// what it had of the body, and the end of this send proves nothing from now on.
+    /// The server has answered without a refusal: it might have acted on a part of the
+    /// body, so that the end of this send proves nothing.
     pub(super) fn acted_on(&self) {
         self.gate.pass();
     }
@@ -65,40 +62,39 @@ impl Handed {
     }
 }
 
-/// The body of one call: in one frame, or where it is large in two.
+/// The body of one call: in one frame, or in two if it is large.
 pub(super) struct GatedBody {
-    handed: Handed,
+    evidence: SendEvidence,
     left: Left,
 }
 
-/// What of a body has not been handed over.
+/// The part of a body that the connection does not have.
 enum Left {
     Whole(Bytes),
-    /// The first part is under way. The end follows when the task is over.
+    /// The first part is under way. The end follows after the task.
     End(Bytes, JoinHandle<()>),
     Nothing,
 }
 
 impl GatedBody {
-    /// The body of `call`, and what will tell whether it was handed over.
-    pub(super) fn new(call: &Call) -> (Self, Handed) {
-        let handed = Handed {
+    /// The body of `call`, and the evidence whether it has left.
+    pub(super) fn new(call: &Call) -> (Self, SendEvidence) {
+        let evidence = SendEvidence {
             call: call.clone(),
             gate: call.gate(),
         };
         let body = Self {
             left: Left::Whole(call.body()),
-            handed: handed.clone(),
+            evidence: evidence.clone(),
         };
-        (body, handed)
+        (body, evidence)
     }
 
-    /// The first frame of a large body. The connection learns of a refusal or of
-    /// its own end by reading, and it reads before it asks for the rest: so the rest
-    /// is kept back until this is written and what the server says has had time to
-    /// come.
+    /// The first frame of a large body. The connection finds a refusal, or its own end, by
+    /// reading, and it reads before it asks for the next frame. So the next frame waits
+    /// until this one is written and an answer had time to arrive.
     fn begin(&mut self, mut body: Bytes) -> Result<Bytes, Lapsed> {
-        let Handed { call, gate } = &self.handed;
+        let SendEvidence { call, gate } = &self.evidence;
         if gate.is_closed() || !call.may_leave() {
             return Err(Lapsed);
         }
@@ -106,7 +102,7 @@ impl GatedBody {
         let end = body.split_off(last.unwrap_or(0));
         let (held, written) = oneshot::channel();
         let later = tokio::spawn(async {
-            // Never sent: it ends when the connection drops what it has written.
+            // Nothing is sent: this ends when the connection drops the written frame.
             let _ = written.await;
             sleep(PAUSE).await;
         });
@@ -114,15 +110,15 @@ impl GatedBody {
         Ok(Bytes::from_owner(Part { body, _held: held }))
     }
 
-    /// The last frame, or the only one: with it the request is whole.
+    /// The last frame or the only one, with which the request is whole.
     fn finish(&self, end: Bytes) -> Result<Bytes, Lapsed> {
-        let Handed { call, gate } = &self.handed;
+        let SendEvidence { call, gate } = &self.evidence;
         let passes = call.may_leave() && gate.pass();
         passes.then_some(end).ok_or(Lapsed)
     }
 }
 
-/// The first part of a large body. The connection drops it when it is written.
+/// The first part of a large body, which the connection drops after writing it.
 struct Part {
     body: Bytes,
     _held: oneshot::Sender<()>,
@@ -134,7 +130,7 @@ impl AsRef<[u8]> for Part {
     }
 }
 
-/// Why a body was not handed over.
+/// Why a body did not reach the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the lease lapsed, or the attempt ended, before the whole request was sent")]
 pub(super) struct Lapsed;
@@ -148,7 +144,7 @@ impl Body for GatedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Lapsed>>> {
         if let Left::End(_, later) = &mut self.left {
-            // A runtime that ends takes the connection with it.
+            // If the runtime ends, so does the connection.
             let _ = ready!(Pin::new(later).poll(context));
         }
         let frame = match mem::replace(&mut self.left, Left::Nothing) {
@@ -193,31 +189,31 @@ mod tests {
     }
 
     #[test]
-    fn a_call_by_hand_is_handed_over_whole_and_once() {
-        let (mut body, handed) = GatedBody::new(&call());
+    fn call_by_hand_yields_its_body_once() {
+        let (mut body, evidence) = GatedBody::new(&call());
         assert_eq!(body.size_hint().exact(), Some(3));
         assert!(!body.is_end_stream());
         assert_eq!(next(&mut body).unwrap().unwrap(), "[1]");
-        assert!(!handed.nothing() && body.is_end_stream());
+        assert!(!evidence.is_unsent() && body.is_end_stream());
         assert!(next(&mut body).is_none());
     }
 
     /// I1.
     #[tokio::test(start_paused = true)]
-    async fn past_the_lease_nothing_is_handed_over() {
+    async fn lapsed_lease_yields_no_body() {
         let second = Duration::from_secs(1);
         let lease = Lease::until(Instant::now() + second);
-        let (mut body, handed) = GatedBody::new(&call().under(&lease));
+        let (mut body, evidence) = GatedBody::new(&call().under(&lease));
         advance(second).await;
         assert!(next(&mut body).unwrap().is_err());
-        assert!(handed.nothing());
-        // A lease that is extended meanwhile does not bring it back.
+        assert!(evidence.is_unsent());
+        // A later extension of the lease does not reopen the body.
         lease.extend(Instant::now() + second);
         assert!(next(&mut body).is_none());
 
-        let (mut body, handed) = GatedBody::new(&call().under(&lease));
+        let (mut body, evidence) = GatedBody::new(&call().under(&lease));
         assert!(next(&mut body).unwrap().is_ok());
-        assert!(!handed.nothing());
+        assert!(!evidence.is_unsent());
     }
 
     fn large() -> Call {
@@ -229,15 +225,15 @@ mod tests {
     fn body_of_one_write_is_one_frame() {
         let payload = format!("\"{}\"", "x".repeat(ONE_WRITE - 2));
         let call = Call::new(DataActionRequest::new("refund", payload).unwrap(), 1);
-        let (mut body, handed) = GatedBody::new(&call);
+        let (mut body, evidence) = GatedBody::new(&call);
         assert_eq!(next(&mut body).unwrap().unwrap().len(), ONE_WRITE);
-        assert!(body.is_end_stream() && !handed.nothing());
+        assert!(body.is_end_stream() && !evidence.is_unsent());
     }
 
-    /// Red when the end is handed over with the rest, or as soon as it is written.
+    /// Red if the end follows with the first part, or as soon as that is written.
     #[tokio::test(start_paused = true)]
-    async fn end_of_a_large_body_waits_until_the_rest_is_written() {
-        let (mut body, handed) = GatedBody::new(&large());
+    async fn end_of_large_body_waits_for_the_first_part() {
+        let (mut body, evidence) = GatedBody::new(&large());
         let length = body.size_hint().exact().unwrap();
         let mut context = Context::from_waker(std::task::Waker::noop());
         let begun = next(&mut body).unwrap().unwrap();
@@ -256,49 +252,48 @@ mod tests {
         let end = end.await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(end, "\" \n");
         assert_eq!(written + end.len() as u64, length);
-        assert!(body.is_end_stream() && !handed.nothing());
+        assert!(body.is_end_stream() && !evidence.is_unsent());
     }
 
-    /// Red when the first part passes the gate: a connection that fails with half
-    /// of the request then leaves the key indeterminate.
+    /// Red if the first part passes the gate: a connection that fails with half of the
+    /// request then leaves the key indeterminate.
     #[tokio::test(start_paused = true)]
-    async fn large_body_without_its_end_was_not_handed_over() {
+    async fn large_body_without_its_end_is_unsent() {
         let second = Duration::from_secs(1);
         let lease = Lease::until(Instant::now() + second);
-        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        let (mut body, evidence) = GatedBody::new(&large().under(&lease));
         drop(next(&mut body).unwrap().unwrap());
-        assert!(handed.nothing());
+        assert!(evidence.is_unsent());
         sleep(2 * PAUSE).await;
         assert!(next(&mut body).unwrap().is_err());
 
         // I1 for the end, and for the beginning.
-        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        let (mut body, evidence) = GatedBody::new(&large().under(&lease));
         drop(next(&mut body).unwrap().unwrap());
         advance(second).await;
         sleep(2 * PAUSE).await;
         assert!(next(&mut body).unwrap().is_err());
-        assert!(handed.nothing());
-        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        assert!(evidence.is_unsent());
+        let (mut body, evidence) = GatedBody::new(&large().under(&lease));
         assert!(next(&mut body).unwrap().is_err());
-        assert!(handed.nothing());
+        assert!(evidence.is_unsent());
     }
 
     /// Red without `acted_on`.
     #[tokio::test]
-    async fn answer_outweighs_a_missing_end() {
+    async fn answer_disproves_a_missing_end() {
         let lease = Lease::until(Instant::now() + Duration::from_secs(1));
-        let (mut body, handed) = GatedBody::new(&large().under(&lease));
+        let (mut body, evidence) = GatedBody::new(&large().under(&lease));
         drop(next(&mut body).unwrap().unwrap());
-        handed.acted_on();
-        assert!(!handed.nothing());
+        evidence.acted_on();
+        assert!(!evidence.is_unsent());
         assert!(!lease.is_unsent());
     }
 
-    /// For an upstream without a gate: it asks before it sends.
-    ///
-    /// Red when only the lease counts.
+    /// For an upstream without a gate, which checks before it sends. Red if only the
+    /// lease counts.
     #[tokio::test(start_paused = true)]
-    async fn attempt_that_is_over_lets_nothing_leave() {
+    async fn ended_attempt_lets_nothing_leave() {
         let lease = Lease::until(Instant::now() + Duration::from_secs(1));
         let call = call().under(&lease);
         assert!(call.may_leave());
@@ -307,28 +302,27 @@ mod tests {
         assert!(!call.may_leave());
     }
 
-    /// The task of a connection may still have the body when the attempt is over.
-    ///
-    /// Red when the end of a send looks at what was handed over without closing.
+    /// A connection's task might still have the body when the attempt ends. Red if the end
+    /// of a send reads the gate without closing it.
     #[test]
-    fn proof_that_nothing_left_stays_true() {
-        let (mut body, handed) = GatedBody::new(&call());
-        assert!(handed.nothing());
+    fn proof_of_unsent_stays_true() {
+        let (mut body, evidence) = GatedBody::new(&call());
+        assert!(evidence.is_unsent());
         assert!(next(&mut body).unwrap().is_err());
-        assert!(handed.nothing());
+        assert!(evidence.is_unsent());
     }
 
-    /// What only the engine can see: the end of an attempt whose upstream is gone.
+    /// The engine's view: the end of an attempt whose upstream was dropped.
     #[tokio::test(start_paused = true)]
-    async fn end_of_an_attempt_is_judged_by_its_gate() {
+    async fn attempt_end_is_judged_by_its_gate() {
         let lease = || Lease::until(Instant::now() + Duration::from_secs(1));
         let unknown = lease();
         let _call = call().under(&unknown);
         assert!(!unknown.is_unsent(), "an upstream without a gate");
 
         let dropped = lease();
-        let (mut body, handed) = GatedBody::new(&call().under(&dropped));
-        drop(handed);
+        let (mut body, evidence) = GatedBody::new(&call().under(&dropped));
+        drop(evidence);
         assert!(dropped.is_unsent());
         assert!(next(&mut body).unwrap().is_err());
 
@@ -340,8 +334,8 @@ mod tests {
         assert!(!passed.is_unsent(), "an earlier send of the call");
 
         let ended = lease();
-        let (_body, handed) = GatedBody::new(&call().under(&ended));
-        assert!(handed.nothing());
-        assert!(!ended.is_unsent(), "its upstream may have gone on");
+        let (_body, evidence) = GatedBody::new(&call().under(&ended));
+        assert!(evidence.is_unsent());
+        assert!(!ended.is_unsent(), "its upstream might go on");
     }
 }
