@@ -31,8 +31,8 @@ impl StoredOutcome {
         }
     }
 
-    /// The status of this outcome alone, and why that is all; unchanged where no more is
-    /// stored already.
+    /// The status of this outcome alone, and why that is all: never
+    /// [`StoredBody::Full`]. Unchanged where no more is stored already.
     #[must_use]
     pub fn reduced(self, why: StoredBody) -> Self {
         match self.body {
@@ -61,8 +61,10 @@ impl From<Outcome> for StoredOutcome {
 
 impl From<Arc<Outcome>> for StoredOutcome {
     fn from(outcome: Arc<Outcome>) -> Self {
-        let stored = Self::full(outcome);
-        let body = stored.outcome.stored_body();
-        stored.reduced(body)
+        let body = outcome.stored_body();
+        match body {
+            StoredBody::Full => Self::full(outcome),
+            _ => Self::full(outcome).reduced(body),
+        }
     }
 }
