@@ -62,7 +62,30 @@ impl From<Outcome> for StoredOutcome {
 impl From<Arc<Outcome>> for StoredOutcome {
     fn from(outcome: Arc<Outcome>) -> Self {
         let stored = Self::full(outcome);
-        let body = stored.outcome.stored_body();
-        stored.reduced(body)
+        match stored.outcome.stored_body() {
+            StoredBody::Full => stored,
+            omitted => stored.reduced(omitted),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::outcome::BodyEnd;
+
+    /// Seen red where the conversion reduced an outcome whose body is there.
+    #[test]
+    fn only_an_unread_body_is_omitted() {
+        let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "{}");
+        let stored = StoredOutcome::from(outcome.clone());
+        assert_eq!(
+            (&*stored.outcome, stored.body),
+            (&outcome, StoredBody::Full)
+        );
+        let stored = StoredOutcome::from(outcome.with_body_end(BodyEnd::Unread));
+        assert_eq!(stored.body, StoredBody::OmittedTooLarge);
     }
 }
