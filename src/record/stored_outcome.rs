@@ -31,8 +31,8 @@ impl StoredOutcome {
         }
     }
 
-    /// The status of this outcome alone, and why that is all: never
-    /// [`StoredBody::Full`]. Unchanged where no more is stored already.
+    /// The status of this outcome alone, and why that is all; unchanged where no more is
+    /// stored already.
     #[must_use]
     pub fn reduced(self, why: StoredBody) -> Self {
         match self.body {
@@ -61,10 +61,31 @@ impl From<Outcome> for StoredOutcome {
 
 impl From<Arc<Outcome>> for StoredOutcome {
     fn from(outcome: Arc<Outcome>) -> Self {
-        let body = outcome.stored_body();
-        match body {
-            StoredBody::Full => Self::full(outcome),
-            _ => Self::full(outcome).reduced(body),
+        let stored = Self::full(outcome);
+        match stored.outcome.stored_body() {
+            StoredBody::Full => stored,
+            omitted => stored.reduced(omitted),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::outcome::BodyEnd;
+
+    /// Seen red where the conversion reduced an outcome whose body is there.
+    #[test]
+    fn only_an_unread_body_is_omitted() {
+        let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "{}");
+        let stored = StoredOutcome::from(outcome.clone());
+        assert_eq!(
+            (&*stored.outcome, stored.body),
+            (&outcome, StoredBody::Full)
+        );
+        let stored = StoredOutcome::from(outcome.with_body_end(BodyEnd::Unread));
+        assert_eq!(stored.body, StoredBody::OmittedTooLarge);
     }
 }
