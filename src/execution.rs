@@ -1,9 +1,9 @@
-//! One execution as a typestate: `Hashed → Locked → Executed → Cached`. Each
-//! step consumes the execution, so that executing before locking, caching
-//! before executing, or doing either twice, is not a program that compiles.
+//! One execution as a typestate: `Hashed → Locked → Executed → Cached`. Each step
+//! consumes the execution. So a program that executes before it locks, or that does a
+//! step twice, does not compile.
 //!
-//! The engine drives these states for you; drive them yourself where you need
-//! one execution without its actors:
+//! The engine drives these states for you. Drive them yourself if you need one
+//! execution without actors:
 //!
 //! ```
 //! use genesys_once::execution::{Attempt, Execution, Lock, Terms};
@@ -20,15 +20,14 @@
 //!         }
 //!         _ => None, // nothing was executed, or nothing is known
 //!     },
-//!     _ => None, // somebody else holds the key
+//!     _ => None, // another process has the lease
 //! };
 //! # Ok(reply)
 //! # }
 //! ```
 //!
-//! What is known of an execution also stands in its [`Progress`], which
-//! outlives it: dropping an execution in mid-step loses nothing, since
-//! [`Progress::finish`] can still end its record by what is known.
+//! The [`Progress`] of an execution keeps what is known, and outlives it. If an execution
+//! is dropped during a step, [`Progress::finish`] still finishes its record.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,8 +65,7 @@ pub use self::terms::Terms;
 /// Let inference name the states; a program rarely spells this type out.
 #[must_use = "a dropped execution leaves its record to lapse"]
 pub struct Execution<S: State> {
-    /// Boxed, as a step hands it on several times, and its future keeps room for
-    /// each of them.
+    /// Boxed: each step moves it several times, and its future has room for each move.
     core: Box<Core>,
     state: S,
 }
@@ -78,12 +76,12 @@ impl<S: State> Execution<S> {
         self.core.name.key
     }
 
-    /// What is to be executed.
+    /// The request.
     pub fn request(&self) -> &DataActionRequest {
         &self.core.request
     }
 
-    /// What is known of this execution; outlives it.
+    /// What is known of this execution; it outlives the execution.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.core.progress
     }
@@ -99,7 +97,7 @@ impl<S: State> fmt::Debug for Execution<S> {
     }
 }
 
-/// A state of an [`Execution`]; sealed: nobody adds one.
+/// A state of an [`Execution`]. The trait is sealed.
 ///
 /// ```compile_fail,E0277
 /// struct Mine;
@@ -117,21 +115,20 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// The key is made; waits for `lock`.
+/// The key is known; waits for `lock`.
 #[derive(Debug)]
 pub struct Hashed {
-    /// A version of the record whose lease has lapsed by this process's own clock.
+    /// A revision of the record whose lease has lapsed by this process's own clock.
     watched: Option<Revision>,
 }
 
-/// The key is held; waits for `execute` or `release`.
+/// The lease is acquired; waits for `execute` or `release`.
 #[derive(Debug)]
 pub struct Locked {
     lease: Box<AcquiredLease>,
 }
 
-/// What there is to a held key. Boxed: each step hands it on, and the future of
-/// an execution keeps room for it on either side of each of them.
+/// An acquired lease. Boxed: each step moves it, and its future has room for each move.
 #[derive(Debug)]
 struct AcquiredLease {
     rules: ResponseRules,
@@ -141,7 +138,7 @@ struct AcquiredLease {
     /// Until when the lease lives by this process's clock, counted from when
     /// its last successful store command was sent (I1).
     live_until: Instant,
-    /// An attempt of this execution may have been executed.
+    /// An attempt of this execution might have been executed.
     outcome_unknown: bool,
     attempts: u32,
 }
@@ -153,7 +150,7 @@ pub struct Executed {
     outcome: Arc<Outcome>,
 }
 
-/// The outcome is known to the store; waits for `into_reply`.
+/// The store has recorded the outcome; waits for `into_reply`.
 #[derive(Debug)]
 pub struct Cached {
     reply: crate::outcome::Reply,
@@ -171,11 +168,11 @@ macro_rules! states {
 
 states!(Hashed, Locked, Executed, Cached);
 
-/// What every state carries.
+/// The data of every state.
 struct Core {
     request: DataActionRequest,
     name: RecordName,
-    /// Of the engine's route, where a flight has it already.
+    /// The fingerprint for the engine's route, if a flight has computed it.
     fingerprint: Option<Fingerprint>,
     progress: Arc<Progress>,
 }
@@ -186,7 +183,7 @@ impl Core {
         self.fingerprint.unwrap_or_else(fingerprint)
     }
 
-    /// What is told of this execution in its record, by the merged_options of all callers.
+    /// What the record says about this execution, with the options of all callers.
     fn about(&self, about: Arc<About>) -> Arc<About> {
         match self.progress.is_sensitive() {
             true => about.sensitive(),
@@ -198,7 +195,7 @@ impl Core {
         Error::of_store(self.name.key, source)
     }
 
-    /// `now` is for an attempt whose time of sending is not known.
+    /// `now` applies if the attempt's time of sending is not known.
     fn indeterminate(&self, claim: &Claim, now: SystemTime, cause: impl Into<Arc<str>>) -> Error {
         Error::Indeterminate {
             key: self.name.key,

@@ -1,5 +1,5 @@
-//! What the executions under way wait for, and since when: for people who ask
-//! why nothing moves. It holds nobody back and decides nothing.
+//! What executions wait for, and since when, for an operator that looks for a blockage. It
+//! delays no execution and decides nothing.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,26 +8,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What executions wait for at this moment, by what it is. An execution stands
-/// under one of them at most; those at the platform or at the store, under none.
+/// What executions wait for now. An execution counts under one entry at most, and under none
+/// during a call or a store command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backlog {
-    /// For the end of a cooldown, the platform's own (everybody) or a relayed
-    /// one (its action), and for a turn of the slow start after it.
+    /// Executions that wait for the end of a cooldown, or for a turn of the slow start after
+    /// it. The platform's cooldown delays all executions; a relayed one delays one action.
     pub cooldown: BacklogEntry,
-    /// For an access token.
+    /// Executions that wait for an access token.
     pub token: BacklogEntry,
-    /// For one of the `max_in_flight` permits.
+    /// Executions that wait for one of the `max_in_flight` permits.
     pub permit: BacklogEntry,
-    /// For the upstream's rate limit. These have a permit: behind them, others
-    /// wait for one.
+    /// Executions that wait for the upstream's rate limit. They have a permit, for which
+    /// other executions might wait.
     pub limiter: BacklogEntry,
-    /// To try again, after an answer or a failure of their own: for the backoff, or
-    /// for the cooldown that their own 429 began.
+    /// Executions that wait to retry: for the backoff, or for the cooldown that their own
+    /// 429 began.
     pub retry: BacklogEntry,
-    /// For another process (or another engine over the same store), which
-    /// executes their key.
+    /// Executions whose key another process, or another engine over the same store, executes.
     pub remote_holder: BacklogEntry,
 }
 
@@ -37,14 +36,13 @@ pub struct Backlog {
 pub struct BacklogEntry {
     /// How many wait.
     pub executions: usize,
-    /// For how long the one has waited that has waited the longest; zero where
-    /// none does. Going from cooldown, token, permit or limiter to another of these
-    /// counts on.
+    /// The longest wait; zero without one. The time continues when an execution moves between
+    /// cooldown, token, permit and limiter.
     pub oldest: Duration,
 }
 
 impl Backlog {
-    /// All that wait.
+    /// The number of all waiting executions.
     pub fn executions(&self) -> usize {
         self.all().iter().map(|wait| wait.executions).sum()
     }
@@ -78,18 +76,18 @@ pub(crate) enum WaitFor {
     RemoteHolder,
 }
 
-/// Everybody who waits, by what for; the longest first.
+/// The waiting executions of each kind, the longest wait first.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
     waiting: [Mutex<BTreeSet<Ticket>>; 6],
     next: AtomicU64,
 }
 
-/// Since when, and a number that nobody else has.
+/// The start of the wait, and a unique number.
 type Ticket = (Instant, u64);
 
 impl WaitList {
-    /// One more waits, from now on until the result is dropped.
+    /// An execution waits from now until the result is dropped.
     pub(crate) fn wait(&self, what: WaitFor) -> BacklogGuard<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let ticket = (Instant::now(), number);
@@ -124,13 +122,13 @@ impl WaitList {
     }
 
     fn of(&self, what: WaitFor) -> MutexGuard<'_, BTreeSet<Ticket>> {
-        // A set of plain values: one insertion or removal leaves it whole.
+        // A panic leaves no half-made change in a set of plain values.
         let waiting = &self.waiting[what as usize];
         waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One who waits.
+/// One waiting execution.
 #[derive(Debug)]
 pub(crate) struct BacklogGuard<'a> {
     list: &'a WaitList,
@@ -139,7 +137,7 @@ pub(crate) struct BacklogGuard<'a> {
 }
 
 impl BacklogGuard<'_> {
-    /// Waits for something else now, and still since the same moment.
+    /// Waits for something else now; the start of the wait stays.
     pub(crate) fn goes_on(&mut self, what: WaitFor) {
         self.list.of(self.what).remove(&self.ticket);
         self.what = what;
@@ -161,7 +159,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_wait_goes_on_from_one_thing_to_the_next() {
+    async fn wait_continues_from_one_entry_to_the_next() {
         let list = WaitList::default();
         assert_eq!(list.now(), Backlog::default());
         let mut first = list.wait(WaitFor::Cooldown);

@@ -1,5 +1,5 @@
-//! One caller's way through the engine, by call and by message alike: admitted,
-//! answered at once or after a flight, and counted.
+//! One caller in the engine, by call or by message: admitted, answered, and counted. It runs
+//! on the caller's task and sends nothing to platform or store.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::key::IdempotencyKey;
 use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 
-/// Executes a request once for its key, or waits for whoever does, within
+/// Executes a request once for its key, or waits for the execution of another caller, within
 /// `limit`. `span` is the caller's.
 ///
 /// # Cancel safety
@@ -34,7 +34,7 @@ pub(crate) async fn execute(
     limit: Duration,
     span: Span,
 ) -> Result<Reply, Error> {
-    // A loop of callers that are all answered at once must let others run.
+    // A loop of callers with immediate answers must let other tasks run.
     consume_budget().await;
     let mut progress = None;
     let admission = in_runtime().and_then(|()| span.in_scope(|| shared.admit(request)));
@@ -45,7 +45,7 @@ pub(crate) async fn execute(
             // Pinned here: it is large, and would be moved from layer to layer.
             let answer = pin!(wait(shared, root, request, admission, &mut progress));
             match timeout(limit, answer).instrument(span.clone()).await {
-                // An execution that died with its whole tree did not crash.
+                // If the whole tree stopped, the execution did not crash.
                 Ok(Err(Error::Crashed { .. })) if root.get_status() >= ActorStatus::Stopping => {
                     Err(Error::Stopped)
                 }
@@ -62,8 +62,7 @@ pub(crate) async fn execute(
     answer
 }
 
-/// Waits for the flight's answer; `progress` is that of the execution that is
-/// waited for.
+/// Waits for the flight's answer, and sets `progress` to that of its execution.
 async fn wait(
     shared: &Arc<Shared>,
     root: &ActorRef<EngineMessage>,
@@ -72,7 +71,7 @@ async fn wait(
     progress: &mut Option<Arc<Progress>>,
 ) -> Result<Reply, Error> {
     let begun = Instant::now();
-    // The time in which it may be sent goes on from one flight to the next.
+    // The start limit counts over several flights.
     let left = || {
         let limit = request.sent_within()?;
         Some(limit.saturating_sub(begun.elapsed()))
@@ -91,7 +90,7 @@ async fn wait(
                     shared: shared.clone(),
                 };
                 if let Err(Job { guard, .. }) = shared.idle.run(job) {
-                    // A root that is gone drops the guard, which answers.
+                    // If the root has stopped, the guard is dropped, and answers.
                     let _ = root.send_message(EngineMessage::run(guard));
                 }
                 waiter
@@ -104,8 +103,8 @@ async fn wait(
         };
         *progress = Some(waiter.progress().clone());
         match waiter.answer().await {
-            // It was joined while it ended, by the limit of others: this caller's own is
-            // not over.
+            // The flight ended by the start limits of other callers; this caller's own
+            // limit has not passed.
             Err(Error::Expired { .. }) if left().is_none_or(|left| !left.is_zero()) => {
                 admission = again()?;
             }

@@ -1,6 +1,6 @@
-//! What a 429 holds back: every execution after the platform's own, those of one
-//! action after a relayed one. A cooldown, then a slow start with one call first.
-//! QueuedWaiter here costs no attempt.
+//! The cooldowns after a 429, each followed by a slow start with one call first. A 429 of the
+//! platform delays all executions, a relayed 429 those of one action. Waiting for a cooldown
+//! does not count as an attempt.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,15 +16,15 @@ mod gate;
 pub(crate) use self::gate::Rank;
 use self::gate::{CooldownGate, QueuePlace};
 
-/// How many actions are held back at a time while nobody waits for them. Beyond it the
-/// cooldown that ends first is dropped: that action is refused once more. One that an
-/// execution waits for stays, so that its wait counts; executions are bounded.
+/// How many actions may have a cooldown at a time without a waiter. One more drops the
+/// cooldown that ends first, so that action gets one more 429. A cooldown with a waiter stays,
+/// so that its wait counts; the number of executions is bounded.
 const MAX_ACTIONS: usize = 1_000;
 
 /// The cooldowns of one upstream.
 #[derive(Debug)]
 pub(crate) struct Cooldowns {
-    /// A slow start that is wider holds nothing back.
+    /// A slow start that is wider than this is over.
     permits: usize,
     gates: Mutex<Gates>,
 }
@@ -40,8 +40,8 @@ struct Gates {
     actions: HashMap<ActionId, CooldownGate>,
 }
 
-/// The leave to send: a turn of each slow start that there is, mostly of none. Turns
-/// go back when it is dropped.
+/// The permission to send: one turn of each slow start in progress, usually of none. A drop
+/// gives the turns back.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct CooldownPass {
@@ -58,7 +58,7 @@ struct SlowStartTurn {
 }
 
 impl Cooldowns {
-    /// No cooldown yet, for an engine with so many permits.
+    /// No cooldown, for an engine with this many permits.
     pub(crate) fn new(permits: usize) -> Arc<Self> {
         Arc::new(Self {
             permits,
@@ -66,7 +66,7 @@ impl Cooldowns {
         })
     }
 
-    /// Begins a cooldown of all executions, or of one action's; a longer one stays.
+    /// Begins a cooldown of all executions, or of one action. A longer cooldown stays.
     pub(crate) fn close(self: &Arc<Self>, scope: CooldownScope<'_>, wait: Duration) {
         let now = Instant::now();
         let grows = {
@@ -81,7 +81,7 @@ impl Cooldowns {
         }
     }
 
-    /// Ends all cooldowns; their slow starts follow.
+    /// Ends all cooldowns. Their slow starts follow.
     pub(crate) fn end(&self) {
         let now = Instant::now();
         let ended: Vec<_> = self.lock().all().map(|gate| gate.end(now)).collect();
@@ -90,7 +90,7 @@ impl Cooldowns {
         }
     }
 
-    /// How long every execution is held back from now.
+    /// What is left of the cooldown of all executions.
     pub(crate) fn left(&self) -> Duration {
         let until = self.lock().platform.as_ref().map(CooldownGate::until);
         until.map_or(Duration::ZERO, |until| {
@@ -98,7 +98,7 @@ impl Cooldowns {
         })
     }
 
-    /// How long this action is held back from now.
+    /// What is left of the cooldowns of this action.
     pub(crate) fn left_for(&self, action: &ActionId) -> Duration {
         let until = self.lock().actions.get(action).map(CooldownGate::until);
         let own = until.map_or(Duration::ZERO, |until| {
@@ -107,10 +107,10 @@ impl Cooldowns {
         own.max(self.left())
     }
 
-    /// A pass, where it can be had without waiting. Overtakes no waiter.
+    /// A pass, if no wait is needed. It overtakes no waiter.
     pub(crate) fn try_pass(self: &Arc<Self>, action: &ActionId) -> Option<CooldownPass> {
         let mut turns = Vec::new();
-        // What nearly always holds costs one look.
+        // The usual case takes one lock only.
         if self.lock().is_open(action) {
             return Some(CooldownPass { turns });
         }
@@ -127,12 +127,12 @@ impl Cooldowns {
         Some(CooldownPass { turns })
     }
 
-    /// A pass, when cooldown and slow start allow it, and how much of the wait was
-    /// cooldown. The error is what is left of a cooldown that exceeds `budget`.
+    /// Waits for a pass. Returns how much of the wait was cooldown. The error is what is left of
+    /// a cooldown that exceeds `budget`.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves its place; a turn on its way goes to the next waiter.
+    /// A dropped future leaves the queue; its turn goes to the next waiter.
     pub(crate) async fn pass(
         self: &Arc<Self>,
         action: &ActionId,
@@ -142,7 +142,7 @@ impl Cooldowns {
         let mut cooled = Duration::ZERO;
         loop {
             let mut turns = Vec::new();
-            // The action's own gate first: that wait takes no turn of all executions.
+            // The action's own gate first: during that wait it takes no turn from all others.
             for scope in [Some(action), None] {
                 match self.turn_of(scope, rank, budget, &mut cooled).await {
                     Ok(turn) => turns.extend(turn),
@@ -157,7 +157,7 @@ impl Cooldowns {
         }
     }
 
-    /// Whether nothing was held back since this pass was given out.
+    /// Whether no cooldown has begun since this pass was given out.
     pub(crate) fn accepts(&self, pass: &CooldownPass, action: &ActionId) -> bool {
         let mut gates = self.lock();
         [Some(action), None].into_iter().all(|scope| {
@@ -199,7 +199,7 @@ impl Cooldowns {
                     Ok((now, gate.until(), gate.next(now), gate.changed()))
                 }
             });
-            // A gate that is gone lets its waiters pass.
+            // A gate that was removed lets its waiters pass.
             let Some(look) = look else {
                 return Ok(None);
             };
@@ -218,8 +218,8 @@ impl Cooldowns {
         }
     }
 
-    /// Changes a gate, where there is one, and wakes the waiters whose turn has come.
-    /// `change` gets a number that nothing else has, and the time.
+    /// Changes a gate, if there is one, and wakes the waiters whose turn has come. `change`
+    /// gets a unique number and the time.
     fn change<R>(
         self: &Arc<Self>,
         scope: CooldownScope<'_>,
@@ -242,7 +242,7 @@ impl Cooldowns {
         Some(result)
     }
 
-    /// The lock is free here: the turn of a waiter that has left comes back.
+    /// Called without the lock: the turn of a waiter that has left comes back here.
     fn grant(
         self: &Arc<Self>,
         scope: CooldownScope<'_>,
@@ -264,7 +264,7 @@ impl Cooldowns {
     }
 
     fn lock(&self) -> MutexGuard<'_, Gates> {
-        // No critical section can leave a gate half changed.
+        // No code under the lock can panic with a half-made change.
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -286,7 +286,7 @@ impl Gates {
         }
     }
 
-    /// The gate, made where there is none.
+    /// The gate of a scope, created if there is none.
     fn gate(&mut self, scope: CooldownScope<'_>, now: Instant) -> &mut CooldownGate {
         let Some(action) = scope else {
             return self.platform.get_or_insert_with(|| CooldownGate::new(now));
@@ -298,8 +298,8 @@ impl Gates {
         gate.or_insert_with(|| CooldownGate::new(now))
     }
 
-    /// Drops the gate that opens first of those at which nobody waits, where there are
-    /// too many. The one that has just closed is about to be waited at.
+    /// If there are too many gates, drops the one that opens first and has no waiter. The gate
+    /// that has just closed stays, since an execution is about to wait at it.
     fn drop_one(&mut self, closed: CooldownScope<'_>) {
         if self.actions.len() <= MAX_ACTIONS {
             return;
@@ -332,7 +332,7 @@ impl CooldownPass {
         }
     }
 
-    /// The platform took the call: more may follow.
+    /// The platform accepted the call: more calls may follow.
     pub(crate) fn succeeded(self) {
         for turn in &self.turns {
             turn.change(|gate, _| gate.put_back(turn.number, true));
@@ -354,8 +354,8 @@ impl Drop for SlowStartTurn {
     }
 }
 
-/// A place in the queue of a gate. Its turn may be in the channel already when it is
-/// dropped, and goes back from there.
+/// A waiter in the queue of a gate. If its turn is in the channel when it is dropped, the turn
+/// goes back from there.
 struct QueuedWaiter<'a> {
     cooldowns: &'a Arc<Cooldowns>,
     scope: CooldownScope<'a>,
@@ -368,7 +368,7 @@ impl Drop for QueuedWaiter<'_> {
         let left = self
             .cooldowns
             .change(self.scope, |gate, _, _| gate.leave(self.place));
-        // Outside of the lock: it holds the waiter's waker.
+        // Dropped without the lock: it owns the waiter's waker.
         drop(left);
     }
 }

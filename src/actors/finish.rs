@@ -1,6 +1,5 @@
-//! Ends the record of an execution by what is known of it, however long the
-//! store is away: for the actor of a flight, and for the root where an actor
-//! died. It decides nothing; what is known stands in the execution's progress.
+//! Finishes the record of an execution by its progress, however long the store is
+//! unavailable: for a flight actor, and for the root after an actor died. It decides nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,23 +13,22 @@ use crate::key::IdempotencyKey;
 use crate::store::Store as _;
 use crate::telemetry;
 
-/// The first pause after a try that failed, with a store that answers others;
-/// doubled up to the store's time-out.
+/// The first pause after a failed attempt while the store answers others; doubled up to the
+/// store's time-out.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes of outcomes that an engine keeps for records that are not finished.
+/// How many bytes of outcomes an engine keeps for unfinished records.
 const MAX_UNFINISHED_BYTES: u64 = 64 << 20;
-/// What each of them counts besides its outcome.
+/// What an entry counts in addition to its outcome.
 const ENTRY_BYTES: u64 = 512;
 
-/// Finishes the record; returns for how long the store replays the whole outcome
-/// from now on, where that is how the record ended.
+/// Finishes the record. Returns for how long the store replays the full outcome; `None` if it
+/// does not.
 ///
-/// It tries until the store takes it, for as long as the record is retained.
-/// After the first failure the outcome counts towards [`MAX_UNFINISHED_BYTES`];
-/// what exceeds them is given up, as is what the end of the engine cuts off
-/// after one more try. `failed` hears of each try that failed, and again
-/// for each of the store's time-outs that passes without another.
+/// It retries for as long as the record is retained. After the first failure the outcome
+/// counts towards [`MAX_UNFINISHED_BYTES`]; an outcome beyond that is given up. When the
+/// engine ends, one more attempt is made. `failed` is called after each failed attempt, and
+/// again after each time-out of the store without another attempt.
 pub(super) async fn finish(
     shared: &Shared,
     key: IdempotencyKey,
@@ -52,11 +50,11 @@ pub(super) async fn finish(
             kept = shared.unfinished.keep(progress.weight());
         }
         let why = if is_cut {
-            "the engine has ended"
+            "the engine has stopped"
         } else if error.is_unreadable() {
             "the record is unreadable"
         } else if Instant::now() >= end {
-            "the record is not retained any longer"
+            "the retention of the record has passed"
         } else if kept.is_none() {
             "too many outcomes wait for the store"
         } else {
@@ -82,19 +80,19 @@ pub(super) async fn finish(
                 %name,
                 why,
                 error = chain(&error),
-                "gave up finishing a record; the lapse of its lease will"
+                "could not finish a record; it ends when its lease lapses"
             );
         });
         return None;
     }
 }
 
-/// What the outcomes weigh that wait for the store to take them.
+/// The weight of the outcomes that wait for the store.
 #[derive(Debug, Default)]
 pub(crate) struct Unfinished(AtomicU64);
 
 impl Unfinished {
-    /// Room for one of so many bytes, until the result is dropped.
+    /// Reserves room for an outcome of this many bytes, until the result is dropped.
     fn keep(&self, bytes: usize) -> Option<StoredBody<'_>> {
         let bytes = ENTRY_BYTES + bytes as u64;
         let more = |taken: u64| {

@@ -1,6 +1,5 @@
-//! The execution actors that have no flight: a stack, from which the caller that
-//! admits the first request of a key takes one. Their number follows the load. It
-//! spawns no actor and knows nothing of records.
+//! The flight actors without a flight, in a stack. The first caller of a key takes one. Their
+//! number follows the load. It spawns no actor and knows no record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use super::flight::Job;
 use super::posted::Posted;
 use crate::flights::Flights;
 
-/// An actor that no flight needed for this long leaves the stack, and stops. It is
-/// asked for that often, so that an actor may stay for twice as long.
+/// An actor that no flight needed for this long leaves the stack and stops. The stack is
+/// checked this often, so an actor can stay for twice as long.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The idle actors of one engine.
@@ -25,14 +24,14 @@ pub(crate) struct IdleActors(Posted<Stack>);
 struct Stack {
     /// Dropping a sender stops its actor.
     actors: Vec<oneshot::Sender<Job>>,
-    /// The fewest since the last look: so many of the oldest were of no use.
+    /// The smallest number since the last check: this many actors were not needed.
     fewest: usize,
     closed: bool,
 }
 
 impl IdleActors {
-    /// An actor has no flight any more. It gets the next one by the result, or an
-    /// error where it is to stop; `None` where the engine closes.
+    /// An actor has become idle. The result gives it the next flight, or an error if it must
+    /// stop; `None` if the engine closes.
     pub(super) fn join(&self) -> Option<oneshot::Receiver<Job>> {
         let (actor, next) = oneshot::channel();
         self.0.post(|stack| {
@@ -48,11 +47,11 @@ impl IdleActors {
     ///
     /// # Errors
     ///
-    /// The flight, where none is idle.
+    /// The flight, if no actor is idle.
     pub(super) fn run(&self, mut job: Job) -> Result<(), Job> {
         while let Some(actor) = self.pop() {
-            // An actor that has died since takes nothing. One that dies before it
-            // begins drops the flight, whose guard answers.
+            // A dead actor does not take the flight. An actor that dies before it begins
+            // drops the flight, whose guard answers.
             match actor.send(job) {
                 Ok(()) => return Ok(()),
                 Err(back) => job = back,
@@ -68,7 +67,7 @@ impl IdleActors {
         actor
     }
 
-    /// No actor is idle from now on: each stops after its flight.
+    /// Closes the stack: each actor stops after its flight.
     pub(super) fn close(&self) {
         let actors = self.0.post(|stack| {
             stack.closed = true;
@@ -77,7 +76,7 @@ impl IdleActors {
         drop(actors);
     }
 
-    /// Takes out the actors that no flight needed since this was called last.
+    /// Removes the actors that no flight has needed since the last call.
     fn unused(&self) -> Vec<oneshot::Sender<Job>> {
         let mut stack = self.0.read();
         let fewest = stack.fewest.min(stack.actors.len());
@@ -91,9 +90,8 @@ impl IdleActors {
     }
 }
 
-/// Stops idle actors that the load does not need, and gives back what a burst made
-/// the table of flights reserve, for as long as it runs: the engine's root owns it.
-/// It sleeps while no actor is idle.
+/// Stops idle actors that the load does not need, and shrinks the table of flights after a
+/// burst, for as long as it runs. The engine's root owns it. It sleeps while no actor is idle.
 ///
 /// # Cancel safety
 ///

@@ -1,6 +1,6 @@
-//! A fixed number of permits, shared by turns among the actions that wait for
-//! one: a slow action cannot keep the others waiting. No foreign code runs under
-//! its lock, and it keeps nothing of an action that neither holds nor waits.
+//! A fixed number of permits, given in turn to the actions that wait, so that a slow action
+//! does not block others. No foreign code runs under its lock. It keeps nothing of an action
+//! without permits and waiters.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +9,16 @@ use tokio::sync::oneshot;
 
 use crate::request::ActionId;
 
-/// Permits that go round by action: the actions that wait get one permit each in
-/// turn, and within an action the first come is the first served.
+/// Permits by action: waiting actions get one permit each in turn, and within an action the
+/// first waiter is served first.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    /// The most that one action holds.
+    /// How many permits one action may have.
     per_action: usize,
     table: Mutex<Table>,
 }
 
-/// While a permit is free, only actions that hold their limit have waiters.
+/// While a permit is free, only actions at their limit have waiters.
 #[derive(Debug, Default)]
 struct Table {
     free: usize,
@@ -26,11 +26,11 @@ struct Table {
     /// Numbers waiters and turns in their order.
     last: u64,
     actions: HashMap<ActionId, Share>,
-    /// The actions that wait and may hold one more permit, by their turn.
+    /// The actions that wait and are below their limit, by their turn.
     round: BTreeMap<u64, ActionId>,
 }
 
-/// What one action holds and who waits for more of it.
+/// The permits and the waiters of one action.
 #[derive(Debug, Default)]
 struct Share {
     held: usize,
@@ -58,23 +58,22 @@ impl Permits {
         })
     }
 
-    /// How many permits are held now.
+    /// How many permits are in use.
     pub(crate) fn held(&self) -> usize {
         self.lock().held
     }
 
-    /// A permit, where this action may have one without waiting. Overtakes no
-    /// waiter.
+    /// A permit, if this action gets one without a wait. It overtakes no waiter.
     pub(crate) fn try_acquire(self: &Arc<Self>, action: &ActionId) -> Option<Permit> {
         let taken = self.lock().take(action, self.per_action);
         taken.then(|| self.permit(action))
     }
 
-    /// A permit, when it is the action's turn and the caller's.
+    /// Waits for a permit, until it is the turn of the action and of the caller.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the queue; a permit on its way goes to the next.
+    /// A dropped future leaves the queue; its permit goes to the next waiter.
     pub(crate) async fn acquire(self: &Arc<Self>, action: &ActionId) -> Permit {
         let mut waiter = {
             let mut table = self.lock();
@@ -109,8 +108,8 @@ impl Permits {
             table.line_up(action, self.per_action);
             table.next(self.per_action)
         };
-        // A waiter is woken after the lock is free. One that left meanwhile lets
-        // the permit go, which then comes here again.
+        // A waiter is woken without the lock. A waiter that has left drops the permit, which
+        // then comes back here.
         if let Some((waiter, action)) = next {
             drop(waiter.send(self.permit(&action)));
         }
@@ -124,7 +123,7 @@ impl Permits {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // No critical section calls anything that could panic half-way.
+        // No code under the lock can panic with a half-made change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,8 +163,8 @@ impl Table {
         Some((waiter, action))
     }
 
-    /// Puts an action at the end of the round, takes it out, or forgets it, as
-    /// what it holds and waits for says.
+    /// Puts an action at the end of the round, takes it out, or removes it, by its permits and
+    /// waiters.
     fn line_up(&mut self, action: &ActionId, per_action: usize) {
         let end = self.number();
         let Some(share) = self.actions.get_mut(action) else {
@@ -200,8 +199,8 @@ impl Drop for Permit {
     }
 }
 
-/// A waiter in an action's queue. Its permit may be in the channel already when
-/// it is dropped, and is then given back from there.
+/// A waiter in an action's queue. If its permit is in the channel when it is dropped, the
+/// permit goes back from there.
 struct PermitWaiter<'a> {
     permits: &'a Arc<Permits>,
     action: &'a ActionId,
@@ -218,7 +217,7 @@ impl Drop for PermitWaiter<'_> {
             table.line_up(self.action, self.permits.per_action);
             left
         };
-        // Outside of the lock: it holds the waiter's waker.
+        // Dropped without the lock: it owns the waiter's waker.
         drop(left);
     }
 }

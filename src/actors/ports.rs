@@ -1,5 +1,5 @@
-//! The callers who ask by message: one task for each, within the bound of all who
-//! may wait. Nothing of theirs is done in the root's handler.
+//! The callers by message: one task for each, up to `max_waiting`. The root's handler does
+//! none of their work.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,22 +21,21 @@ use crate::outcome::Reply;
 use crate::request::DataActionRequest;
 use crate::telemetry;
 
-/// A reply port gives no notice when its caller has gone: it is asked this
-/// often.
+/// A reply port does not notify when its caller leaves, so it is polled this often.
 const ASK: Duration = Duration::from_secs(1);
-/// How long the last answers may take to their ports when the engine ends.
+/// How long the delivery of the last answers may take when the engine ends.
 const DELIVERY: Duration = Duration::from_secs(1);
 
 type Port = RpcReplyPort<Result<Reply, Error>>;
 
-/// The callers who wait by message; dropping it drops their ports.
+/// The callers that wait by message. A drop closes their ports.
 pub(super) struct Ports {
     shared: Arc<Shared>,
     deadline: Duration,
-    /// As many as may wait. A mailbox has no bound, so what exceeds this is
-    /// answered by the handler itself.
+    /// The limit of waiting callers. A mailbox has no limit, so the handler itself answers
+    /// further callers.
     places: Arc<Semaphore>,
-    /// Callers who found no place, and were not counted yet.
+    /// Refused callers that are not counted yet.
     refused: Arc<AtomicUsize>,
     /// Each caller's task watches it.
     open: watch::Sender<()>,
@@ -54,8 +53,8 @@ impl Ports {
         }
     }
 
-    /// Executes a request, and answers its port within the caller's deadline. A
-    /// caller who has gone frees its place.
+    /// Executes a request, and answers its port within the caller's deadline. A caller that
+    /// leaves frees its capacity.
     pub(super) fn execute(
         &self,
         root: &ActorRef<EngineMessage>,
@@ -78,8 +77,7 @@ impl Ports {
                 drop(sender);
                 caller::execute(&shared, &root, &request, limit, span).await
             };
-            // A subscriber that panics when the span is entered keeps no port from
-            // its answer.
+            // The port gets an answer also if a subscriber panics in the span.
             let answer = AssertUnwindSafe(answer).catch_unwind();
             let answer = tokio::select! {
                 biased;
@@ -87,13 +85,13 @@ impl Ports {
                 answer = answer => answer.unwrap_or(Err(Error::Crashed { key })),
                 () = gone(&port) => return,
             };
-            // A port nobody listens to any more is no error of the engine's.
+            // If the caller has left, there is nothing to report.
             let _ = port.send(answer);
         });
     }
 
-    /// Constant work for the handler; a recorder hears of it in a task, one for
-    /// all who were refused meanwhile.
+    /// Constant work for the handler. One task counts all callers that are refused meanwhile,
+    /// since a recorder is foreign code.
     fn refuse(&self, port: Port) {
         let error = Error::Overloaded {
             limit: "max_waiting",
@@ -109,7 +107,7 @@ impl Ports {
         }
     }
 
-    /// Lets the answers that were given reach their ports.
+    /// Waits until the answers have reached their ports.
     pub(super) async fn deliver(&self) {
         let _ = timeout(DELIVERY, self.open.closed()).await;
     }

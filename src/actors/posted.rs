@@ -1,12 +1,12 @@
-//! A value that many read, and wait for the change of. Unlike tokio's `watch`, whose
-//! receivers wake in a random order, waiters wake in the order in which they came,
-//! so that a run under `EngineBuilder::deterministic` repeats.
+//! A shared value whose readers can wait for a change. Waiters wake in the order in which they
+//! came, so that a run under `EngineBuilder::deterministic` repeats; tokio's `watch` wakes
+//! them in a random order. It never changes the value itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// A value, and those who wait for its change.
+/// A value and the waiters for its change.
 #[derive(Debug, Default)]
 pub(crate) struct Posted<T> {
     value: Mutex<T>,
@@ -16,11 +16,11 @@ pub(crate) struct Posted<T> {
 impl<T> Posted<T> {
     /// The value as it is now.
     pub(crate) fn read(&self) -> MutexGuard<'_, T> {
-        // What changes it is plain assignments: a panic leaves it whole.
+        // Changed by plain assignments, so a panic leaves no half-made change.
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the value and wakes all who wait; `change` runs under its lock.
+    /// Changes the value and wakes all waiters. `change` runs under its lock.
     pub(crate) fn post<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let result = change(&mut self.read());
         self.changed.notify_waiters();
@@ -34,7 +34,7 @@ impl<T> Posted<T> {
     /// Cancel safe.
     pub(crate) async fn wait_for<R>(&self, mut look: impl FnMut(&T) -> Option<R>) -> R {
         loop {
-            // Before the look: a change that comes in between wakes it, too.
+            // Subscribed before the look, so that no change is missed between the two.
             let changed = self.changed.notified();
             let found = look(&self.read());
             match found {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// Red with `tokio::sync::watch` in its place.
+    /// Red with `tokio::sync::watch` instead.
     #[tokio::test]
     async fn waiters_wake_in_the_order_in_which_they_came() {
         let posted = Arc::new(Posted::<bool>::default());

@@ -1,17 +1,17 @@
-//! How many of the last executions were replays: what decides whether a key is looked
-//! at before it is locked. A wrong guess costs a round trip and nothing else.
+//! The share of replays among the last executions. It decides whether a flight peeks before it
+//! locks. A wrong guess costs one round trip and never changes a result.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const WHOLE: u32 = 1 << 16;
 
-/// From this share on a plain look comes first: a replay then writes nothing and
-/// takes no permit, and a fresh execution has one more round trip. Redis 7.0 took
-/// 0.72 µs for a `GET` and 1.10 µs for a `SET NX GET` that found the same record, so
-/// that its work is the same at a share of two thirds.
+/// From this share on a flight peeks first: a replay then writes nothing and takes no permit,
+/// and a new execution needs one more round trip. Redis 7.0 took 0.72 µs for a `GET` and
+/// 1.10 µs for a `SET NX GET` of the same record, so its work is equal at a share of two
+/// thirds.
 const USUAL: u32 = WHOLE / 4 * 3;
 
-/// Of so many executions the last one is one.
+/// The weight of one execution is one of this many.
 const WEIGHT: u32 = 32;
 
 /// The share of replays among the last executions.
@@ -19,11 +19,11 @@ const WEIGHT: u32 = 32;
 pub(crate) struct Replays(AtomicU32);
 
 impl Replays {
-    /// An execution has found out what it was.
+    /// Counts an execution as a replay or as new.
     pub(super) fn count(&self, is_replay: bool) {
         let share = self.0.load(Ordering::Relaxed);
         let this = if is_replay { WHOLE } else { 0 };
-        // Of two at the same time one may be missed: this is a guess.
+        // Of two concurrent calls one might be lost; the share is only a guess.
         let share = share - share / WEIGHT + this / WEIGHT;
         self.0.store(share, Ordering::Relaxed);
     }

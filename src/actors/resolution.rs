@@ -1,6 +1,6 @@
-//! Ending an indeterminate key by what a person or a policy found out. It resolves
-//! the execution that its caller saw and no other, and lets nothing be executed
-//! again while the lost attempt might still be running.
+//! Resolves an indeterminate key by the decision of an operator or a hook. It resolves only
+//! the execution that the caller names, and permits no new execution while the lost attempt
+//! might still be running.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,16 +18,14 @@ use crate::record::{
 use crate::store::Store as _;
 use crate::telemetry;
 
-/// Resolves the execution `version` of a key that is indeterminate;
-/// an outcome is kept for `ttl`.
+/// Resolves the execution `version` of an indeterminate key; an outcome is kept for `ttl`.
 ///
 /// # Errors
 ///
-/// [`Error::UnknownKey`] where nothing is recorded of the key;
-/// [`Error::NotIndeterminate`] where the key is not, or no longer, in that version;
-/// [`Error::TooEarly`] for `not_applied` while the lost attempt might still be
-/// running; [`Error::ResolutionUnknown`] where a reply was lost and the key has
-/// changed since; the store's.
+/// [`Error::UnknownKey`] if the key has no record. [`Error::NotIndeterminate`] if the key is
+/// not indeterminate in that version. [`Error::TooEarly`] for `not_applied` while the lost
+/// attempt might still be running. [`Error::ResolutionUnknown`] if a reply was lost and the
+/// key has changed since. The store's errors.
 pub(crate) async fn resolve(
     shared: &Shared,
     key: IdempotencyKey,
@@ -46,7 +44,7 @@ pub(crate) async fn resolve(
     let not_applied = resolution.outcome().is_none();
     let state = match notice_loss(shared, &name, state).await? {
         Some(state @ RecordState::Indeterminate { .. }) if state.version() == version => state,
-        // Asked again, after an answer that was lost: nothing is left to do.
+        // Repeated after a lost reply: the key is resolved.
         Some(RecordState::Released { .. }) if not_applied => return Ok(()),
         state => return Err(refused(key, version, state.as_ref())),
     };
@@ -75,7 +73,7 @@ pub(crate) async fn resolve(
     }
 }
 
-/// Why a key cannot be resolved, of which this is recorded.
+/// The error for a key that cannot be resolved, by its record.
 fn refused(key: IdempotencyKey, version: Version, state: Option<&RecordState>) -> Error {
     let state = match state {
         None => return Error::UnknownKey { key },
@@ -99,7 +97,7 @@ fn other_version(key: IdempotencyKey) -> Error {
     Error::NotIndeterminate { key, state }
 }
 
-/// Where an outcome comes from that a person or a policy found.
+/// The origin of an outcome from a resolution.
 fn origin(shared: &Shared, state: &RecordState, resolution: &Resolution) -> Origin {
     let (action, attempts) = match state {
         RecordState::Indeterminate {
@@ -118,8 +116,8 @@ fn origin(shared: &Shared, state: &RecordState, resolution: &Resolution) -> Orig
     }
 }
 
-/// The record of a holder that was lost with its request under way says so from
-/// now on, as it would if a caller asked for the key; any other stays as it is.
+/// Makes the record indeterminate if its holder was lost during its call, as a request of the
+/// key would do. Any other record stays as it is.
 pub(crate) async fn notice_loss(
     shared: &Shared,
     name: &RecordName,
@@ -135,8 +133,8 @@ pub(crate) async fn notice_loss(
     else {
         return Ok(Some(state));
     };
-    // The store's clock is one witness; this engine's, since it first saw this
-    // very version, is another.
+    // Two clocks can show the lapse: the store's, and this engine's since it first saw this
+    // revision.
     let watched = shared.sightings.first_seen(name.key, revision).elapsed() >= lease;
     let about = about.clone();
     if !state
@@ -147,7 +145,7 @@ pub(crate) async fn notice_loss(
         return Ok(Some(state));
     }
     let event = Event::TakeOver {
-        // Of a lease in `Dispatched` no asker becomes the holder.
+        // A take-over of a lease in `Dispatched` never makes the caller the holder.
         claim: Claim {
             lease: shared.terms.ambient.lease_id(),
             fingerprint: state.fingerprint(),
@@ -174,19 +172,19 @@ pub(crate) async fn notice_loss(
     }
 }
 
-/// When this engine first saw held records, and indeterminate ones whose age no
-/// clock tells: its own monotonic clock is a witness then.
+/// When this engine first saw locked records, and indeterminate records whose age no other
+/// clock shows. Its own monotonic clock counts then.
 #[derive(Debug, Default)]
 pub(crate) struct Sightings(Mutex<HashMap<IdempotencyKey, (Revision, Instant)>>);
 
-/// Sightings kept at most; one more drops all, whose waits begin anew.
+/// The largest number of sightings. One more clears all, and their waits begin again.
 const MAX_SIGHTINGS: usize = 10_000;
 
 impl Sightings {
-    /// Whether the lost attempt of an indeterminate record has ended by every
-    /// clock that makes sense: the store's since the record was written, the wall
-    /// clock's since the attempt was sent; where neither does, this engine's
-    /// monotonic clock since it first saw the record.
+    /// Checks that the lost attempt of an indeterminate record has ended by every usable
+    /// clock: the store's clock since the record was written, and the wall clock since the
+    /// attempt was sent. Without either, this engine's monotonic clock counts since it first
+    /// saw the record.
     fn check(
         &self,
         shared: &Shared,
@@ -204,7 +202,7 @@ impl Sightings {
             return Ok(());
         };
         let now = shared.terms.ambient.wall_now();
-        // A sending in the future is no witness.
+        // A time of sending in the future does not count.
         let by_wall_clock = sent.and_then(|sent| now.duration_since(sent).ok());
         let passed = match (*age, by_wall_clock) {
             (Some(store), Some(wall)) => store.min(wall),

@@ -1,5 +1,5 @@
-//! What all actors of one engine share: the seams, the settings, the counters.
-//! Plain data behind an `Arc`; no actor's state.
+//! What all actors of one engine share: store, upstream, settings, counters. Plain data
+//! behind an `Arc`; it is no actor's state.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::store::{BoxFuture, BreakerStore};
 use crate::telemetry::{self, Meters, SpanSummary};
 use crate::upstream::Upstream;
 
-/// A hook that may settle an indeterminate key.
+/// A hook that can resolve an indeterminate key.
 pub(crate) type Reconcile =
     Arc<dyn Fn(DataActionRequest, Error) -> BoxFuture<'static, Option<Resolution>> + Send + Sync>;
 
@@ -57,11 +57,11 @@ pub(crate) struct Shared {
     pub unmatched: Unmatched,
     pub access_log: AccessLog,
     pub sightings: Sightings,
-    /// Where indeterminate keys are looked for from time to time.
+    /// The state of the watcher, if the setting is on.
     pub watch: Option<Watch>,
-    /// Turns true when executions are cut off.
+    /// Becomes true when executions are cut off.
     pub cut: Posted<bool>,
-    /// What waits for the store to take it.
+    /// The outcomes that wait for the store.
     pub unfinished: Unfinished,
     pub counts: Counts,
     pub meters: Arc<Meters>,
@@ -85,7 +85,7 @@ impl Shared {
         self.cut.wait_for(|cut| cut.then_some(())).await;
     }
 
-    /// Backlog, and has the time recorded by what it waited for.
+    /// Waits, and records the time by what it waited for.
     pub(crate) async fn held<F: Future>(&self, by: &'static str, until: F) -> F::Output {
         telemetry::held(&self.namespace, by, until).await
     }
@@ -123,7 +123,7 @@ impl Counts {
 }
 
 impl Shared {
-    /// Admits a request, within the bounds of payload and table.
+    /// Admits a request within the limits of payload and table.
     pub(crate) fn admit(&self, request: &DataActionRequest) -> Result<Admission, Error> {
         let (bytes, limit) = (request.payload().len(), self.max_payload_bytes);
         if bytes > limit {

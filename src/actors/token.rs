@@ -1,6 +1,6 @@
-//! The OAuth token: one fetch however many ask, renewed before it expires and when
-//! the platform refuses it; until its successor is there it serves those whom it was
-//! not refused. Reading it costs no mailbox hop.
+//! The OAuth token: one fetch for all callers, renewed before it expires and when the
+//! platform refuses it. Until its successor comes, it serves the actions for which it was
+//! not refused. To read it takes no message.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -37,9 +37,10 @@ use self::state::{FetchFailure, TokenState, TokenWaiter};
 
 /// How long one fetch may take, whatever the source itself allows.
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
-/// How often a demand is tried before those who wait are told.
+/// How many fetches fail before the waiters get the error.
 const TRIES: u32 = 3;
-/// The token as executions see it; a clone is the same.
+
+/// The token for executions. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Tokens {
     source: Arc<dyn TokenSource>,
@@ -76,16 +77,16 @@ impl Tokens {
         }
     }
 
-    /// The token at hand for this action, without asking anybody.
+    /// The current token for this action, without a fetch.
     pub(crate) fn current(&self, action: &ActionId) -> Option<CurrentToken> {
         self.state.read().usable_for(action, Instant::now())
     }
 
-    /// A token: the one at hand, or the next one fetched.
+    /// The current token, or the next one.
     ///
     /// # Errors
     ///
-    /// Why none could be had, at once while fetches back off.
+    /// Why no token could be obtained; at once while fetches back off.
     pub(crate) async fn get(&self, action: &ActionId) -> Result<CurrentToken, TokenError> {
         let _waiting = TokenWaiter::new(&self.waiting);
         let look = |state: &TokenState| {
@@ -100,9 +101,9 @@ impl Tokens {
         self.state.wait_for(look).await
     }
 
-    /// The platform refused this token for this action, to an execution that was
-    /// refused one before (`again`) or not. Where that may be the token's fault, its
-    /// successor is fetched, and meanwhile it serves others.
+    /// The platform refused this token for this action. `again` says that the execution had
+    /// another token refused before. If the token might be at fault, its successor is
+    /// fetched, and the token serves other actions meanwhile.
     pub(crate) fn refuse(
         &self,
         refused: &CurrentToken,
@@ -132,17 +133,17 @@ impl Tokens {
         self.state.read().refusals.accept(action, accepted.id);
     }
 
-    /// Forgets that the endpoint is to be left alone: the next demand asks it.
+    /// Ends the cooldown of the token endpoint: the next caller without a token asks it.
     pub(crate) fn end_cooldown(&self) {
         let before = self.state.post(|state| state.failure.take());
         if before.is_some() {
-            self.tell(Message::Again);
+            self.notify(Message::Again);
         }
-        // After the lock of the state is free.
+        // Dropped without the lock of the state.
         drop(before);
     }
 
-    /// How long the token at hand may be used; `None` where there is none.
+    /// How long the current token may be used; `None` if there is none.
     pub(crate) fn valid_for(&self) -> Option<Duration> {
         let now = Instant::now();
         let current = self.state.read().usable(now)?;
@@ -158,8 +159,8 @@ impl Tokens {
         self.renewals.load(Ordering::Relaxed)
     }
 
-    /// Starts the actor, or starts it again after it died; those who were
-    /// waiting meanwhile are served.
+    /// Starts the actor, or restarts it after it died. Waiters get their token from the new
+    /// actor.
     pub(crate) async fn spawn(&self, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, TokenActor, self.clone(), supervisor).await?;
         let cell = actor.get_cell();
@@ -171,15 +172,15 @@ impl Tokens {
     }
 
     fn wake(&self) {
-        self.tell(Message::Need);
+        self.notify(Message::Need);
     }
 
-    fn tell(&self, message: Message) {
+    fn notify(&self, message: Message) {
         let actor = self.actor.lock().unwrap_or_else(PoisonError::into_inner);
-        // Sent after the lock is free: ractor may ask a subscriber for the span.
+        // Sent without the lock: ractor might ask a subscriber for the span.
         let actor = actor.clone();
         if let Some(actor) = actor {
-            // The successor of a dead actor serves the callers that wait.
+            // If the actor is dead, its successor serves the waiters.
             let _ = actor.send_message(message);
         }
     }
@@ -187,14 +188,14 @@ impl Tokens {
 
 struct TokenActor;
 
-/// What the token actor is told.
+/// The messages of the token actor.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Somebody has no token.
+    /// A caller has no token.
     Need,
     /// It is time to renew this token.
     Renew(usize),
-    /// The endpoint may be asked again, whatever it asked for.
+    /// An operator ended the cooldown of the endpoint.
     Again,
 }
 
@@ -205,7 +206,7 @@ pub(crate) struct State {
     tokens: Tokens,
     /// Fetches that failed in a row.
     failures: u32,
-    /// The suspected token whose renewal is scheduled, and the pace of those.
+    /// The suspected token whose renewal is scheduled, and the pace of such renewals.
     suspected: usize,
     pace: Restarts,
     /// The next renewal. It ends with the actor: ractor's own timers would
@@ -232,7 +233,7 @@ impl Actor for TokenActor {
             pace: Restarts::default(),
             timer: JoinSet::new(),
         };
-        // The timer died with the actor before.
+        // The timer ended with the actor before.
         if let Some(CurrentToken {
             id,
             renew: Some(at),
@@ -261,7 +262,7 @@ impl Actor for TokenActor {
 }
 
 impl State {
-    /// Fetches until there is a token, or until those who wait must be told.
+    /// Fetches until there is a token, or until the waiters must get the error.
     async fn need(&mut self, myself: &ActorRef<Message>) {
         for attempt in 1..=TRIES {
             let now = Instant::now();
@@ -274,7 +275,7 @@ impl State {
                 return self.suspect(myself, id);
             }
             if known {
-                return; // an earlier message has seen to it
+                return; // an earlier message has fetched it
             }
             match self.fetch(myself).await {
                 Ok(()) => return,
@@ -292,9 +293,9 @@ impl State {
     }
 
     async fn fetch(&mut self, myself: &ActorRef<Message>) -> Result<(), TokenError> {
-        // Its life counts from before it was asked for.
+        // The lifetime counts from before the request.
         let asked = Instant::now();
-        // A panic of the source is a fetch that failed, wherever in it that is.
+        // A panic of the source counts as a failed fetch.
         let fetch = async { within(FETCH_LIMIT, self.tokens.source.fetch(), || false).await };
         let answer = match AssertUnwindSafe(fetch).catch_unwind().await {
             Ok(Some(answer)) => answer,
@@ -309,7 +310,9 @@ impl State {
         let token = match answer {
             Ok(token) if ended(&token) => {
                 self.failures += 1;
-                return Err(TokenError::new("the token ended before it came"));
+                return Err(TokenError::new(
+                    "the access token expired before it arrived",
+                ));
             }
             Ok(token) => token,
             Err(error) => {
@@ -334,17 +337,17 @@ impl State {
             until,
             renew,
         };
-        // What was there before goes after the lock of the state is free.
+        // The old values are dropped without the lock of the state.
         let before = self
             .tokens
             .state
             .post(|state| (state.current.replace(current), state.failure.take()));
         drop(before);
-        telemetry::contained(|| tracing::debug!(?life, "an access token came"));
+        telemetry::contained(|| tracing::debug!(?life, "obtained an access token"));
         Ok(())
     }
 
-    /// Tells the callers that wait, then the log.
+    /// Reports the failure to the waiters, then to the log.
     fn fail(&self, error: TokenError, wait: Duration) {
         self.post_failure(error.clone(), wait);
         telemetry::contained(|| {
@@ -359,7 +362,7 @@ impl State {
             .tokens
             .state
             .post(|state| std::mem::replace(&mut state.failure, failure));
-        // The lock of the state is free: a cause is foreign.
+        // Dropped without the lock of the state: a cause is foreign code.
         drop(before);
     }
 

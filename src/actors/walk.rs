@@ -1,6 +1,6 @@
-//! A walk through the indeterminate records of a namespace, page by page. It starts
-//! again where the store's servers change under it, and recovers the records of
-//! holders that are gone.
+//! A walk through the indeterminate records of a namespace, page by page. It starts again if
+//! the store's servers change meanwhile, and recovers the records of lost holders. It never
+//! resolves a key.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,20 +18,20 @@ use crate::store::{Cursor, ListQuery, Page, Store as _, UnreadableRecord};
 /// How long the store may take for one page.
 const PAGE_WITHIN: Duration = Duration::from_secs(30);
 
-/// How often a walk starts before its caller is told of the store's error.
+/// How often a walk starts before its caller gets the store's error.
 const STARTS: u32 = 4;
 
-/// What a walk has found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub keys: Vec<(IdempotencyKey, RecordState)>,
-    /// Records that cannot be read, as many as keys at most.
+    /// Unreadable records, at most as many as keys.
     pub unreadable: Vec<UnreadableRecord>,
-    /// How many there are.
+    /// The number of all unreadable records.
     pub unreadable_count: usize,
-    /// Where it has stopped, unless it was through.
+    /// Where the walk stopped; `None` at the end.
     pub next: Option<Cursor>,
-    /// Why the first record of a holder that is gone was not recovered.
+    /// The first error while recovering records of lost holders.
     pub failed: Option<Error>,
 }
 
@@ -47,15 +47,15 @@ impl Found {
 /// How far a walk goes, and how fast.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Keys that it finds at most, or a page more.
+    /// The number of keys after which it stops; the last page can exceed it.
     pub keys: usize,
-    /// No page is asked for after that.
+    /// No page is read after this time.
     pub until: Instant,
     /// The pause between two pages.
     pub pause: Duration,
 }
 
-/// Walks until the bounds are reached; what is left then begins at `next`.
+/// Walks until the bounds are reached; the rest begins at `next`.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub(crate) async fn walk(shared: &Shared, bounds: Bounds) -> Result<Found, Error
 }
 
 enum Stopped {
-    /// After the first page: the pages that are left would not be of one walk.
+    /// After the first page: the other pages would belong to another walk.
     Midway(Error),
     /// Another start would find the same.
     AtOnce(Error),
@@ -114,13 +114,13 @@ async fn from_the_start(shared: &Shared, bounds: Bounds) -> Result<Found, Stoppe
     }
 }
 
-/// What the keys of an earlier walk are now.
+/// Looks again at the keys of an earlier walk.
 ///
 /// # Errors
 ///
 /// [`Error::StoreUnavailable`].
 pub(crate) async fn again(shared: &Shared, keys: &[IdempotencyKey]) -> Result<Found, Error> {
-    /// Keys that are looked at at a time.
+    /// How many keys are looked at in parallel.
     const AT_ONCE: usize = 16;
     let mut found = Found::default();
     for some in keys.chunks(AT_ONCE) {
@@ -143,19 +143,19 @@ pub(crate) async fn again(shared: &Shared, keys: &[IdempotencyKey]) -> Result<Fo
     Ok(found)
 }
 
-/// One page, for which the store has a time of its own.
+/// One page, with a time limit of its own.
 ///
 /// # Errors
 ///
-/// The store's; [`StoreError::unavailable`] where it does not answer in time.
+/// The store's; [`StoreError::unavailable`] if it does not answer in time.
 pub(crate) async fn page(shared: &Shared, query: &ListQuery) -> Result<Page, StoreError> {
     let page = shared.store.list(&shared.namespace, query);
     let late = |_| StoreError::unavailable("no page of the list within 30 s");
     timeout(PAGE_WITHIN, page).await.map_err(late)?
 }
 
-/// A record that cannot be recovered now, since the store takes no writes say, hides no
-/// other one.
+/// Recovers one record. An error, for example of a store that accepts no writes, does not end
+/// the walk.
 async fn recover(shared: &Shared, key: IdempotencyKey, state: RecordState, found: &mut Found) {
     let name = shared.name(key);
     match notice_loss(shared, &name, state).await {
@@ -171,7 +171,7 @@ async fn recover(shared: &Shared, key: IdempotencyKey, state: RecordState, found
     }
 }
 
-/// The record with what the store knows its bytes by, where it can say so.
+/// The unreadable record as the store identifies it, if the store can.
 async fn unreadable(shared: &Shared, key: IdempotencyKey, source: &StoreError) -> UnreadableRecord {
     let name = shared.name(key);
     let record = shared.store.look_unreadable(&name).await.ok().flatten();

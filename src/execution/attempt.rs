@@ -1,6 +1,5 @@
-//! `Locked → Executed`: one attempt at the platform under a live lease. The one
-//! place in the crate from which a request leaves; what I1 says is checked here
-//! and nowhere else.
+//! `Locked → Executed`: one attempt at the platform under a live lease. Every request of
+//! the crate leaves from here, after the check of I1; no attempt is made without it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,45 +17,45 @@ use crate::store::Store;
 use crate::telemetry::{self, UpstreamCall};
 use crate::upstream::{AccessToken, Call, Lease, Upstream, within};
 
-/// What is to be told of a call, where one was put on the wire.
+/// The metric and the span of a call, if one was sent.
 type Wire = Option<(UpstreamCall, Span)>;
 
-/// What is said of an execution that ends while its request is under way.
+/// The cause of an indeterminate key whose execution ended during its call.
 static LOST: LazyLock<Arc<str>> =
     LazyLock::new(|| "the execution was lost with its request under way".into());
 
-/// What became of one attempt.
+/// The result of one attempt.
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub enum Attempt {
     /// The platform gave a final answer; `cache` it.
     Executed(Execution<Executed>),
-    /// Proven not executed; the key is still acquired.
+    /// Proven to be not executed; the execution still has the lease.
     NotExecuted(Execution<Locked>, Recovery, Result<Outcome, SendError>),
-    /// Under `OnUnknown::Retry`: it may have been executed, and the policy is to
-    /// try again. The key is still held, and can no longer be released.
+    /// Under `OnUnknown::Retry`: it might have been executed, and the policy retries. The
+    /// execution still has the lease, and can no longer release it.
     UnknownOutcome(Execution<Locked>, Error),
-    /// It may have been executed: the key is indeterminate. The error is
+    /// It might have been executed: the key is indeterminate. The error is
     /// `Error::Indeterminate`.
     Indeterminate(Error),
     /// The lease was lost before anything was sent; `lock` again.
     Lost(Execution<Hashed>),
 }
 
-/// What became of the first half of an attempt.
+/// The result of the first half of an attempt.
 pub(crate) enum Dispatch {
     Ready(Dispatched),
-    /// Nothing is to be sent.
+    /// No call follows.
     Ended(Attempt),
 }
 
-/// A held key whose call may leave now, and so without waiting for anything.
+/// An acquired lease whose call may leave now, without a further wait.
 pub(crate) struct Dispatched(Execution<Locked>);
 
 impl Dispatched {
-    /// The second half of an attempt: sends, and extends the lease every third of
-    /// it for as long as the answer takes.
+    /// The second half of an attempt: sends the request, and extends the lease every third
+    /// of it until the answer.
     pub(crate) async fn call(
         self,
         store: &dyn Store,
@@ -74,7 +73,7 @@ impl Dispatched {
         }
     }
 
-    /// Nothing is sent after all.
+    /// Cancels the call; nothing was sent.
     pub(crate) fn back(self) -> Execution<Locked> {
         self.0
     }
@@ -86,22 +85,22 @@ impl Execution<Locked> {
         self.state.lease.attempts
     }
 
-    /// One attempt: makes sure that the lease is live and `Dispatched`, sends,
-    /// and extends the lease every third of it for as long as the answer takes.
+    /// One attempt: ensures that the lease is live and `Dispatched`, sends the request, and
+    /// extends the lease every third of it until the answer.
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`] where the
-    /// lease could not be made sure of: nothing was sent, and no attempt before
-    /// is unproven; [`Progress::finish`](super::Progress::finish) gives the key
-    /// back, where a silent store has not taken that. [`Error::NoRuntime`] outside of a tokio runtime: nothing was sent,
-    /// and the lease lapses.
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`] if the lease could not
+    /// be verified: nothing was sent, and no earlier attempt has an unknown outcome. If the
+    /// store did not record the release,
+    /// [`Progress::finish`](super::Progress::finish) releases the key.
+    /// [`Error::NoRuntime`] outside of a tokio runtime: nothing was sent, and the lease
+    /// lapses.
     ///
     /// # Cancel safety
     ///
-    /// **Not** cancel safe: dropped in mid-way the request may have been
-    /// executed. [`Progress::finish`](super::Progress::finish) then records just
-    /// that.
+    /// **Not** cancel safe: if the future is dropped, the request might have been executed.
+    /// [`Progress::finish`](super::Progress::finish) then records that.
     pub async fn execute(
         self,
         store: &dyn Store,
@@ -114,9 +113,8 @@ impl Execution<Locked> {
         })
     }
 
-    /// The first half of an attempt: makes sure that the lease is live and
-    /// `Dispatched`. What the call leaves with is read after it, since it may take
-    /// its time.
+    /// The first half of an attempt: ensures that the lease is live and `Dispatched`. It can
+    /// take long, so the token is read after it.
     ///
     /// # Errors
     ///
@@ -127,23 +125,23 @@ impl Execution<Locked> {
         let cause: Arc<str> = match self.enter(store).await {
             Ok(true) => return Ok(Dispatch::Ready(Dispatched(self))),
             Ok(false) if self.state.lease.outcome_unknown => {
-                "its record was taken away between attempts".into()
+                "the lease was lost between attempts".into()
             }
             Ok(false) => {
                 let lost = Box::pin(self.give_up(store)).await;
                 return Ok(Dispatch::Ended(Attempt::Lost(lost)));
             }
-            // An earlier attempt may have been executed: that outweighs the store.
+            // An earlier attempt might have been executed, which outweighs the store's error.
             Err(source) if self.state.lease.outcome_unknown => format!(
-                "an attempt is outcome_unknown, and the lease for another could not be made sure of: {}",
+                "an attempt has an unknown outcome, and the lease for the next could not be verified: {}",
                 chain(&source)
             )
             .into(),
             Err(source) => {
                 let answered = source.is_definite();
                 let error = self.core.of_store(source);
-                // Callers who wait since an attempt was answered wait for one silence
-                // of the store only.
+                // After an answered attempt, callers wait for only one time-out of the
+                // store.
                 if answered || self.state.lease.attempts == 0 || begun.elapsed() < QUICK {
                     let progress = self.core.progress.clone();
                     let _ = Box::pin(progress.finish(store, &self.core.name)).await;
@@ -155,13 +153,13 @@ impl Execution<Locked> {
         Ok(Dispatch::Ended(Attempt::Indeterminate(unknown)))
     }
 
-    /// Waits for `until` under the lease: in `Claimed`, so that another process
-    /// takes over if this one dies, unless an attempt is unproven. A store that
-    /// does not answer makes the wait no longer.
+    /// Waits for `until` under the lease. The record is in `Claimed` meanwhile, so that
+    /// another process takes over if this one dies, unless an attempt has an unknown
+    /// outcome. A store that does not answer does not prolong the wait.
     ///
     /// # Cancel safety
     ///
-    /// As safe as dropping the execution: nothing is on the wire.
+    /// As safe as dropping the execution: no call is in progress.
     pub async fn pause<F: Future>(mut self, store: &dyn Store, until: F) -> (Self, F::Output) {
         let mut claimed = None;
         if !self.state.lease.outcome_unknown && self.state.lease.phase == Phase::Dispatched {
@@ -173,8 +171,8 @@ impl Execution<Locked> {
                 step,
                 phase: Phase::Claimed,
             });
-            // Also where its fate is unknown: the next attempt enters anew, and
-            // finds out.
+            // Also if its reply is lost: the next attempt enters again, and gets the
+            // answer.
             self.state.lease.phase = Phase::Claimed;
         }
         let lease = Lease::until(self.state.lease.live_until);
@@ -196,11 +194,10 @@ impl Execution<Locked> {
         (self, output)
     }
 
-    /// Makes sure that the lease is live, in `Dispatched`, and that the record says
-    /// when this attempt is sent; `false` where it is no longer this execution's.
+    /// Ensures that the lease is live and `Dispatched`, and that the record has the time of
+    /// this attempt; `false` if the lease is lost.
     ///
-    /// The first attempt of a key that was free needs no command: its acquire has
-    /// written all that.
+    /// The first attempt of a free key needs no command: its acquire has written all that.
     async fn enter(&mut self, store: &dyn Store) -> Result<bool, StoreError> {
         for _ in 0..4 {
             if self.is_dispatched() {
@@ -232,9 +229,9 @@ impl Execution<Locked> {
         ))
     }
 
-    /// Whether the record says that this attempt is under way, of lately enough,
-    /// under a lease of which enough is left to begin with: a stop of this
-    /// process, or a slow answer of the store, may have eaten it up.
+    /// Whether the record says that this attempt is sent, with a recent time, and whether
+    /// enough of the lease is left. A stopped process or a slow store might have used it
+    /// up.
     fn is_dispatched(&self) -> bool {
         let acquired = &*self.state.lease;
         let third = acquired.claim.lease_ttl / 3;
@@ -249,8 +246,8 @@ impl Execution<Locked> {
                 >= third
     }
 
-    /// Sends an event that renews the lease; `false` where it is lost. After an
-    /// attempt was answered, a silence is not followed up.
+    /// Sends an event that extends the lease; `false` if the lease is lost. After an
+    /// answered attempt, a time-out of the store is not retried.
     async fn renew(&mut self, store: &dyn Store, event: Event) -> Result<bool, StoreError> {
         let resend = match self.state.lease.attempts {
             0 => Resend::Once,
@@ -269,7 +266,7 @@ impl Execution<Locked> {
         }
     }
 
-    /// Puts the request on the wire and sees to the lease until the answer.
+    /// Sends the request, and extends the lease until the answer.
     async fn send(
         &mut self,
         store: &dyn Store,
@@ -285,20 +282,20 @@ impl Execution<Locked> {
             .under(&lease)
             .before(self.core.progress.start_limit());
         let limit = upstream.attempt_timeout().min(claim.attempts.timeout);
-        // Before the clock is looked at: a subscriber may take its time.
+        // Before the clock is read: a subscriber can take long.
         let url = || upstream.url(self.core.request.action_id());
         let span = telemetry::attempt(self.state.lease.attempts, url);
-        // I1: live and dispatched, by our own clock, from when the last
-        // successful command was sent. A process that was stopped until here
-        // wakes up past its lease and sends nothing; the upstream asks the same
-        // again between connecting and its first byte.
+        // I1: the lease is live and dispatched by this process's clock, counted from when
+        // the last successful command was sent. A process that was stopped until here finds
+        // its lease over, and sends nothing. The upstream checks this again between
+        // connecting and its first byte.
         if self.state.lease.phase != Phase::Dispatched || !call.may_leave() {
             return Err(SendError::before_sending(
                 "the time in which the request may be sent was over",
             ));
         }
-        // Before `send` is first polled: from here on only the lease may know that
-        // nothing has left, and it knows nothing of earlier attempts.
+        // Before `send` is first polled. After this only the lease can prove that no byte
+        // has left, and it does not know earlier attempts.
         let evidence = (!self.state.lease.outcome_unknown).then(|| lease.clone());
         let (step, progress) = (self.state.lease.step, &self.core.progress);
         progress.sending(claim, step, LOST.clone().into(), evidence);
@@ -306,8 +303,8 @@ impl Execution<Locked> {
         let action = call.request().action_id();
         let counted = UpstreamCall::sent(&self.core.name.namespace, action);
         *wire = Some((counted, span.clone()));
-        // From the end of its time on nothing leaves, also where an answer is
-        // waited for a little longer.
+        // After the time-out no byte leaves, even while the answer is awaited a little
+        // longer.
         let sent = within(limit, upstream.send(&call, token), || lease.is_unsent());
         let answer = {
             // Pinned here: the macro would move both.

@@ -1,5 +1,5 @@
-//! The ends of an execution: `Executed → Cached`, `Locked → Hashed` (released)
-//! and indeterminate. Each writes what is known, nothing more.
+//! The ends of an execution: `Executed → Cached`, `Locked → Hashed` (released) and
+//! indeterminate. Each records only what is known.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,24 +17,24 @@ impl Execution<Locked> {
         self.state.lease.rules.ambient.wall_now()
     }
 
-    /// Gives the key back: nothing was executed.
+    /// Releases the key: nothing was executed.
     ///
     /// # Errors
     ///
-    /// [`Error::Indeterminate`] where an attempt of this execution is outcome_unknown:
-    /// the key is then held, not given back. [`Error::StoreUnavailable`] and
-    /// [`Error::RecordUnreadable`] where the store did not take it; the lease
-    /// then lapses by itself.
+    /// [`Error::Indeterminate`] if an attempt of this execution has an unknown outcome: the
+    /// key then becomes indeterminate. [`Error::StoreUnavailable`] and
+    /// [`Error::RecordUnreadable`] if the store did not record the release; the lease then
+    /// lapses by itself.
     ///
     /// # Cancel safety
     ///
-    /// The key may or may not have been given back, and
-    /// [`Progress::finish`](super::Progress::finish) still gives it back.
+    /// The key might have been released. If not,
+    /// [`Progress::finish`](super::Progress::finish) releases it.
     pub async fn release(self, store: &dyn Store) -> Result<Execution<Hashed>, Error> {
         self.release_with(store, None).await
     }
 
-    /// Gives the key back and tells those who wait in other processes why.
+    /// Releases the key, and records the refusal for waiters in other processes.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Execution<Locked> {
     ) -> Result<Execution<Hashed>, Error> {
         if self.state.lease.outcome_unknown {
             return Err(self
-                .abandon(store, "an attempt before the last is unproven")
+                .abandon(store, "an earlier attempt has an unknown outcome")
                 .await);
         }
         let verdict = verdict.filter(|verdict| match verdict {
@@ -71,7 +71,7 @@ impl Execution<Locked> {
         }
     }
 
-    /// Releases after the lease was lost; the answer changes nothing.
+    /// Releases after the lease was lost; a failure changes nothing.
     pub(super) async fn give_up(self, store: &dyn Store) -> Execution<Hashed> {
         if self
             .core
@@ -88,14 +88,13 @@ impl Execution<Locked> {
         }
     }
 
-    /// Records that an attempt may have been executed, and says so: the result
-    /// is `Error::Indeterminate`. Where the store does not take it, the lapse of
-    /// the lease says the same.
+    /// Records that an attempt might have been executed. Returns `Error::Indeterminate`. If
+    /// the store does not record it, the key becomes indeterminate when the lease lapses.
     ///
     /// # Cancel safety
     ///
-    /// It may or may not have been recorded, and
-    /// [`Progress::finish`](super::Progress::finish) still records it.
+    /// It might have been recorded. If not,
+    /// [`Progress::finish`](super::Progress::finish) records it.
     pub async fn abandon(self, store: &dyn Store, cause: impl Into<Cause>) -> Error {
         let cause = cause.into();
         let AcquiredLease { claim, step, .. } = &*self.state.lease;
@@ -106,7 +105,7 @@ impl Execution<Locked> {
                 tracing::warn!(
                     name = %self.core.name,
                     error = crate::error::chain(&error),
-                    "could not record that a request may have been executed; its lease will say so when it lapses"
+                    "could not record that a request might have been executed; the key becomes indeterminate when its lease lapses"
                 );
             });
         }
@@ -124,13 +123,13 @@ impl Execution<Executed> {
     ///
     /// # Errors
     ///
-    /// Gives itself back with [`Error::StoreUnavailable`] or
-    /// [`Error::RecordUnreadable`]: nothing is lost, try again.
+    /// Returns the execution with [`Error::StoreUnavailable`] or
+    /// [`Error::RecordUnreadable`], so that the caller can retry.
     ///
     /// # Cancel safety
     ///
-    /// The outcome may or may not have been recorded, and
-    /// [`Progress::finish`](super::Progress::finish) still records it.
+    /// The outcome might have been recorded. If not,
+    /// [`Progress::finish`](super::Progress::finish) records it.
     pub async fn cache(self, store: &dyn Store) -> Result<Execution<Cached>, (Self, Error)> {
         let Core { name, progress, .. } = &*self.core;
         if progress.is_finished() {
@@ -155,7 +154,7 @@ impl Execution<Executed> {
         }
     }
 
-    /// The reply for callers who cannot wait until the outcome is recorded.
+    /// The reply for callers that do not wait until the outcome is recorded.
     pub(crate) fn unrecorded_reply(&self) -> Reply {
         Reply::new(
             self.core.name.key,
@@ -194,8 +193,7 @@ impl Execution<Cached> {
         self.state.reply
     }
 
-    /// For how long the store replays this outcome whole, at least; zero where
-    /// that is not known.
+    /// For how long at least the store replays the full outcome; zero if that is not known.
     pub fn left(&self) -> Duration {
         self.state.left
     }

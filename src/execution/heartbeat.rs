@@ -1,5 +1,5 @@
-//! Keeps the lease of an execution while its request is under way, or its next
-//! attempt is waited for. It decides nothing, and no failure of the store ends it.
+//! Extends the lease of an execution during its call, and during the wait for the next
+//! attempt. It decides nothing, and no failure of the store ends it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,25 +13,24 @@ use crate::store::Store;
 use crate::telemetry;
 use crate::upstream::Lease;
 
-/// The longest time from one extension that failed to the next. The engine puts a
-/// store under a time-out, which is the pace of one that is down.
+/// The longest time from a failed extension to the next. The engine's store has a time-out,
+/// so an unavailable store is asked at that pace.
 const MAX_RETRY_PACE: Duration = Duration::from_secs(2);
-/// Between two of them at least.
+/// The shortest pause between two extensions.
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 
-/// From one extension that failed to the next: several fit into what is left of
-/// the lease.
+/// The time from a failed extension to the next: several fit into the rest of the lease.
 fn retry_pace(lease: Duration) -> Duration {
     (lease / 15).min(MAX_RETRY_PACE)
 }
 
 impl Execution<Locked> {
-    /// Extends the lease every third of it, for ever. A request on the wire cannot
-    /// be called back; one that has not left yet does not leave under a lease that
-    /// the store says is lost.
+    /// Extends the lease every third of it, without end. A sent request cannot be revoked.
+    /// A request that has not left yet does not leave after the store reports the lease
+    /// lost.
     ///
-    /// An extension that failed is sent again soon, and past the lapse as well:
-    /// until somebody notices the lapse, the lease may still be extended.
+    /// A failed extension is sent again soon, also after the lapse: the lease can still be
+    /// extended until another process takes over.
     pub(super) async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> Infallible {
         let acquired = &*self.state.lease;
         let lease_ttl = acquired.claim.lease_ttl;
@@ -65,7 +64,7 @@ impl Execution<Locked> {
                             );
                         });
                     }
-                    // From one sending to the next, and never a busy loop.
+                    // The pace counts from one sending to the next.
                     let pause = retry_pace(lease_ttl).saturating_sub(begun.elapsed());
                     store.again(&self.core.name, pause.max(MIN_PAUSE)).await;
                 }

@@ -1,4 +1,4 @@
-//! `Hashed → Locked`: take the key, or find out who has it. It never sends
+//! `Hashed → Locked`: acquire the key's lease, or find its record. It never sends
 //! anything to the platform.
 
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::request::DataActionRequest;
 use crate::store::Store;
 use crate::telemetry;
 
-/// What became of an attempt to take a key.
+/// The result of [`lock`](Execution::lock).
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub enum Lock {
-    /// The key is held by this execution.
+    /// This execution acquired the lease.
     Locked(Execution<Locked>),
-    /// The outcome is known already.
+    /// The outcome is recorded.
     Cached(Execution<Cached>),
-    /// Somebody else holds the key, or it is indeterminate: its record.
+    /// Another execution has the lease, or the key is indeterminate: its record.
     Taken(Execution<Hashed>, RecordState),
 }
 
@@ -39,7 +39,7 @@ impl Execution<Hashed> {
         Self::with_progress(request, namespace, progress, None)
     }
 
-    /// The same, with a progress that others watch, and a fingerprint that is known.
+    /// [`new`](Self::new) with a shared progress, and a fingerprint that is known.
     pub(crate) fn with_progress(
         request: DataActionRequest,
         namespace: Namespace,
@@ -57,25 +57,23 @@ impl Execution<Hashed> {
         }
     }
 
-    /// Takes the key: one round trip where it is free or its outcome is known.
+    /// Acquires the lease: one round trip if the key is free or its outcome is recorded.
     ///
     /// # Errors
     ///
-    /// [`Error::PayloadMismatch`] where the record is another request's,
-    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`]. Whether the
-    /// store took a lost command then is not known: [`Progress::finish`] gives
-    /// back what it may have taken. [`Error::InvalidConfig`] where the terms are
-    /// impossible, [`Error::NoRuntime`] outside of a tokio runtime; the store is
-    /// not asked then.
+    /// [`Error::PayloadMismatch`] if the record belongs to another request.
+    /// [`Error::StoreUnavailable`] and [`Error::RecordUnreadable`]: the store might have
+    /// applied a command, and [`Progress::finish`] releases such a lease.
+    /// [`Error::InvalidConfig`] for impossible terms and [`Error::NoRuntime`] outside of a
+    /// tokio runtime; the store is not asked then.
     ///
     /// # Cancel safety
     ///
-    /// A lease may be left in the store; [`Progress::finish`] gives it back.
+    /// The store might keep a lease; [`Progress::finish`] releases it.
     pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
         in_runtime()?;
         terms.check()?;
-        // What is left of a lease before this one is ended first: a new lease would
-        // drop what is known of it.
+        // Finishes an earlier lease first: a new lease would overwrite its progress.
         let left = Box::pin(self.core.progress.finish(store, &self.core.name));
         left.await.map_err(|source| self.core.of_store(source))?;
         let claim = Claim {
@@ -123,9 +121,9 @@ impl Execution<Hashed> {
                 }))
             }
             other => {
-                // A command whose reply was lost may still be under way: what is
-                // released now, it finds released. A silent store is not asked for
-                // that while the callers wait.
+                // A command whose reply was lost might still arrive. A release makes it
+                // find a released record. A silent store is not asked for that while
+                // callers wait.
                 let answered = other.as_ref().err().is_none_or(StoreError::is_definite);
                 if !lost_reply {
                     progress.finished();
@@ -142,33 +140,32 @@ impl Execution<Hashed> {
         }
     }
 
-    /// The same, which has seen this version of the record for the whole length of
-    /// its lease by its own monotonic clock: that lease has lapsed, whatever the
-    /// store's clock says, and may be taken over in that very version.
+    /// Notes that this process has seen one revision of the record for the whole length of
+    /// its lease, by its own monotonic clock. That lease has lapsed, whatever the store's
+    /// clock says, and this revision may be taken over.
     pub(crate) fn having_watched(mut self, revision: Revision) -> Self {
         self.state.watched = Some(revision);
         self
     }
 
-    /// What a record that was looked at, not taken, means for this execution.
+    /// What a record means for this execution after a look.
     ///
     /// # Errors
     ///
-    /// [`Error::PayloadMismatch`] where it is another request's.
+    /// [`Error::PayloadMismatch`] if the record belongs to another request.
     pub(crate) fn seen(self, state: RecordState, terms: &Terms) -> Result<Lock, Error> {
         let mine = self.core.fingerprint(terms);
         self.read(state, mine)
     }
 
-    /// What a record says to the request with the fingerprint `mine`: every
-    /// outcome, refusal and error of a record passes through here, and none
-    /// without the comparison (I6).
+    /// What a record means for the request with the fingerprint `mine`. Every outcome,
+    /// refusal and error of a record passes this comparison (I6).
     fn read(self, state: RecordState, mine: Fingerprint) -> Result<Lock, Error> {
         let state = state.lapsed_if(self.state.watched);
         let foreign = state.fingerprint() != mine;
         match state {
-            // Nothing was executed, so that the key is free; the verdict is not
-            // this request's.
+            // Nothing was executed, so the key is free. The refusal belongs to another
+            // request.
             RecordState::Released {
                 revision,
                 fingerprint,
@@ -204,25 +201,25 @@ impl Execution<Hashed> {
     }
 }
 
-/// How often a key is asked for whose record changes each time, before its record
-/// is handed to the caller as it was last seen.
+/// How often acquire is repeated while the record keeps changing. After that the caller
+/// gets the record of the last look.
 const ROUNDS: u32 = 4;
 
-/// The first wait before a contended key is asked for again, at most; doubled with
-/// each round.
+/// The longest first wait before acquire is repeated for a contended key; doubled with each
+/// round.
 const CONTENDED: Duration = Duration::from_millis(4);
 
-/// One attempt to take a key.
+/// One attempt to acquire a lease.
 struct Acquisition<'a> {
     core: &'a Core,
     commands: Commands<'a>,
     ambient: &'a Ambient,
     claim: Claim,
-    /// The version whose lease has lapsed by this process's own clock.
+    /// The revision whose lease has lapsed by this process's own clock.
     watched: Option<Revision>,
 }
 
-/// Free again, for the next lease of the caller.
+/// The key is free for the caller's next lease.
 fn begin_anew(revision: Revision, fingerprint: Fingerprint) -> Acquired {
     let verdict = None;
     Acquired::Found(RecordState::Released {
@@ -239,8 +236,8 @@ enum Acquired {
 }
 
 impl Acquisition<'_> {
-    /// Most keys are free, or their outcome is recorded: what else may be found
-    /// is boxed, so that those need no room for it.
+    /// Most keys are free, or their outcome is recorded. The other cases are boxed, so that
+    /// the future has no room for them.
     async fn take(&mut self) -> Result<Acquired, StoreError> {
         self.claim.attempts = Attempts {
             sent: Some(self.ambient.wall_now()),
@@ -248,7 +245,8 @@ impl Acquisition<'_> {
             ..self.claim.attempts
         };
         let claim = self.claim.clone();
-        // Processes may take turns releasing; a bound, and then the caller waits.
+        // Other processes might release the key again and again: after `ROUNDS` the
+        // caller waits.
         let mut round = 0;
         loop {
             let (answer, sent) = self
@@ -269,7 +267,7 @@ impl Acquisition<'_> {
                     return Ok(Acquired::Found(state));
                 }
                 Answer::Is(Some(state)) => Some(state),
-                // Gone between two looks: ask again.
+                // The record disappeared between two commands: acquire again.
                 _ => None,
             };
             if let Some(state) = state {
@@ -281,20 +279,19 @@ impl Acquisition<'_> {
                     return Ok(Acquired::Found(last));
                 }
             }
-            // The key is contended, which is no outage: apart, and not at once.
+            // The key is contended, which is no outage: processes retry at random times.
             round = ROUNDS.min(round + 1);
             let pause = CONTENDED * 2u32.pow(round);
             sleep(pause.mul_f64(self.ambient.fraction())).await;
         }
     }
 
-    /// Takes the key where the record that was found allows it; `None` where it
-    /// has changed meanwhile.
+    /// Acquires the lease if the record allows it; `None` if the record has changed.
     async fn take_found(&mut self, state: RecordState) -> Result<Option<Acquired>, StoreError> {
         let claim = self.claim.clone();
         match state.lapsed_if(self.watched) {
-            // Our own acquire, whose reply was lost: extend it, so that its
-            // time counts from a command that was answered.
+            // This process's own acquire, whose reply was lost. Extended, so that the lease
+            // counts from a command that was answered.
             RecordState::Locked { revision, .. } if revision.lease == claim.lease => {
                 let dispatched = Some(0);
                 let extend = Event::Extend { claim, dispatched };
@@ -304,8 +301,8 @@ impl Acquisition<'_> {
                     sent,
                 }))
             }
-            // Our own acquire, released or resolved before we heard of it: a lease is
-            // that of one execution.
+            // This process's own acquire, released or resolved before its reply came. One
+            // lease id serves one execution, so the next attempt needs a new one.
             RecordState::Released {
                 revision,
                 fingerprint,
@@ -317,8 +314,8 @@ impl Acquisition<'_> {
                 revision,
                 ..
             } if lease_left.is_zero() => self.take_over(revision).await,
-            // Our own acquire lapsed before we heard of it, and somebody took it
-            // for a lost request: we know that nothing was sent.
+            // This process's own acquire lapsed before its reply came, and another process
+            // recorded a lost call. This process knows that nothing was sent.
             RecordState::Indeterminate {
                 revision,
                 fingerprint,
@@ -337,7 +334,7 @@ impl Acquisition<'_> {
     }
 
     async fn take_over(&mut self, revision: Revision) -> Result<Option<Acquired>, StoreError> {
-        // Into `Claimed`: nothing is sent yet.
+        // In `Claimed`, since nothing is sent yet.
         let claim = Claim {
             attempts: Attempts {
                 sent: None,
@@ -363,7 +360,7 @@ impl Acquisition<'_> {
                 })
             }
             Answer::Mismatch => Some(Acquired::Mismatch),
-            // Still free, at another revision: look again.
+            // Still free, with another revision: acquire again.
             Answer::Is(None | Some(RecordState::Released { .. })) => None,
             Answer::Lost(state) => {
                 telemetry::indeterminate(&self.core.name);

@@ -1,6 +1,5 @@
-//! What the callers of one execution ask for beyond its outcome: how long it is
-//! kept, and whether anything of it may be. The strictest and the longest apply
-//! to all; nothing is ever taken back.
+//! The options of all callers of one execution, merged: how long the outcome is kept, when
+//! the request may be sent, and whether the answer is stored. An option is never removed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,12 +10,12 @@ use tokio::time::Instant;
 
 use crate::request::DataActionRequest;
 
-/// The options of everybody who joined one execution, so far.
+/// The merged options of the callers that have joined one execution.
 #[derive(Default)]
 pub(super) struct MergedOptions {
     /// The longest `ttl` that a caller asked for, in milliseconds; 0 for none.
     ttl_ms: AtomicU64,
-    /// A caller asked for no `ttl`: the engine's is theirs.
+    /// A caller asked for no `ttl`: the engine's applies to it.
     usual_ttl: AtomicBool,
     sensitive: AtomicBool,
     /// The latest moment at which a caller lets the request be sent.
@@ -26,7 +25,7 @@ pub(super) struct MergedOptions {
 }
 
 impl MergedOptions {
-    /// Another caller joined.
+    /// Adds the options of another caller.
     pub(super) fn join(&self, request: &DataActionRequest) {
         match request.requested_ttl() {
             Some(ttl) => {
@@ -48,9 +47,9 @@ impl MergedOptions {
         }
     }
 
-    /// How long the outcome is kept, where `usual` is what who asks for nothing
-    /// gets. A caller with a short wish must not cut short what others rely on:
-    /// their repeats would be second calls.
+    /// How long the outcome is kept; `usual` applies to callers that ask for nothing. A short
+    /// `ttl` of one caller must not shorten the time of others: their repeats would be
+    /// second calls.
     pub(super) fn ttl(&self, usual: Duration) -> Duration {
         let asked = Duration::from_millis(self.ttl_ms.load(Ordering::Relaxed));
         if asked.is_zero() || self.usual_ttl.load(Ordering::Relaxed) {
@@ -60,7 +59,7 @@ impl MergedOptions {
         }
     }
 
-    /// When the request may no longer be sent; `None` where a caller sets no limit.
+    /// When the request may no longer be sent; `None` if a caller sets no limit.
     pub(super) fn start_limit(&self) -> Option<Instant> {
         match self.any_start.load(Ordering::Relaxed) {
             true => None,
@@ -69,12 +68,12 @@ impl MergedOptions {
     }
 
     fn latest_start(&self) -> MutexGuard<'_, Option<Instant>> {
-        // A single value, written whole.
+        // Changed by one assignment, so a panic leaves no half-made change.
         let latest = self.latest_start.lock();
         latest.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a caller asked that nothing of the answer be stored.
+    /// Whether a caller asked to keep the answer out of the store.
     pub(super) fn is_sensitive(&self) -> bool {
         self.sensitive.load(Ordering::Relaxed)
     }
@@ -106,9 +105,9 @@ mod tests {
         options.ttl(HOUR)
     }
 
-    /// Red when who asks for nothing counts for nothing.
+    /// Red when a caller that asks for nothing does not count.
     #[test]
-    fn the_longest_wish_counts_and_who_asks_for_nothing_has_one_too() {
+    fn longest_ttl_of_all_callers_counts() {
         let ms = Duration::from_millis;
         assert_eq!(ttl(&[None]), HOUR);
         assert_eq!(ttl(&[Some(7)]), ms(7));
@@ -118,10 +117,9 @@ mod tests {
         assert_eq!(ttl(&[Some(1)]), ms(1));
     }
 
-    /// Red when the first limit counts, or when a caller without one counts for
-    /// nothing.
+    /// Red when the first limit counts, or when a caller without a limit does not count.
     #[test]
-    fn latest_start_counts_and_one_without_a_limit_removes_it() {
+    fn latest_start_limit_of_all_callers_counts() {
         let options = MergedOptions::default();
         let request = DataActionRequest::new("a", "{}").unwrap();
         options.join(&request.clone().start_within(HOUR).unwrap());

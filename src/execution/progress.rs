@@ -1,6 +1,5 @@
-//! What is known of an execution, kept outside of it: so that whoever finds its
-//! owner dead can answer for the record. It decides nothing while the owner
-//! lives.
+//! What is known of an execution, kept outside of it, so that its record can be finished
+//! after its owner died. It decides nothing while the owner lives.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,25 +19,25 @@ use crate::store::Store;
 use crate::telemetry::{self, SpanSummary};
 use crate::upstream::Lease;
 
-/// How long an outcome is kept at least: waiters in other processes poll once a
-/// second, and are told of an outage where they find nothing.
+/// The shortest time to keep an outcome. Waiters in other processes poll once a second, and
+/// report an outage if the record is gone.
 pub(crate) const MIN_RESULT_TTL: Duration = Duration::from_secs(5);
 
-/// What is known of one execution, and what its callers asked for.
+/// What is known of one execution, and the merged options of its callers.
 pub struct Progress {
     stage: Mutex<LeaseStage>,
     options: MergedOptions,
     summary: SpanSummary,
 }
 
-/// What the record may hold of this execution.
+/// What the store might have of this execution.
 #[derive(Clone, Debug)]
 enum LeaseStage {
     /// Nothing of this execution is in the store.
     NotAcquired,
-    /// A lease is, or may be, in the store.
+    /// The store has, or might have, a lease.
     Acquired(LeaseProgress),
-    /// The record is settled, or is somebody else's.
+    /// The record is finished, or belongs to another lease.
     Finished,
 }
 
@@ -49,13 +48,12 @@ struct LeaseProgress {
     end: RecordEnd,
 }
 
-/// How the record has to end if the owner does no more.
+/// How the record must end if the owner does nothing more.
 #[derive(Clone, Debug)]
 enum RecordEnd {
-    /// Nothing was sent, or every attempt is proven not executed.
+    /// Nothing was sent, or every attempt was proven to be not executed.
     Release(Option<Refusal>),
-    /// An attempt may have been executed, unless the lease that it is made under
-    /// knows that nothing has left.
+    /// An attempt might have been executed, unless its lease knows that nothing has left.
     Abandon {
         cause: Cause,
         evidence: Option<Lease>,
@@ -63,10 +61,10 @@ enum RecordEnd {
     /// The outcome is known.
     Complete {
         stored: StoredOutcome,
-        /// For how long, where no caller asks for anything else.
+        /// How long it is kept if no caller asks for another time.
         usual_ttl: Duration,
         answered: Instant,
-        /// The same moment by the wall clock, for people.
+        /// `answered` by the wall clock, for the record.
         wall: SystemTime,
     },
 }
@@ -92,40 +90,37 @@ impl Progress {
         Arc::new(progress)
     }
 
-    /// Another caller joined: the longest `ttl` and the strictest `sensitive`
-    /// apply to all, up to the moment at which the outcome goes to the store.
+    /// Adds the options of another caller. They count until the outcome goes to the store.
     pub(crate) fn join(&self, request: &DataActionRequest) {
         self.options.join(request);
     }
 
-    /// How long callers want the outcome to be kept; `usual` where no caller asks
-    /// for anything else.
+    /// How long the outcome is kept; `usual` if no caller asks for another time.
     pub(crate) fn ttl(&self, usual: Duration) -> Duration {
         self.options.ttl(usual)
     }
 
-    /// When the request may no longer be sent; `None` where a caller sets no limit.
+    /// When the request may no longer be sent; `None` if a caller sets no limit.
     pub(crate) fn start_limit(&self) -> Option<Instant> {
         self.options.start_limit()
     }
 
-    /// What this execution leaves for its spans.
+    /// What the spans of this execution report.
     pub(crate) fn span_summary(&self) -> &SpanSummary {
         &self.summary
     }
 
-    /// Whether a caller asked that nothing of the answer be stored.
+    /// Whether a caller asked to keep the answer out of the store.
     pub(crate) fn is_sensitive(&self) -> bool {
         self.options.is_sensitive()
     }
 
-    /// Whether nothing of this execution is left to settle in the store.
+    /// Whether the record of this execution needs no further command.
     pub fn is_finished(&self) -> bool {
         !matches!(*self.stage(), LeaseStage::Acquired(_))
     }
 
-    /// What the outcome or the verdict weighs that its record is to end with, in
-    /// bytes.
+    /// The weight in bytes of the outcome or refusal that finishes the record.
     pub(crate) fn weight(&self) -> usize {
         match &*self.stage() {
             LeaseStage::Acquired(LeaseProgress { end, .. }) => match end {
@@ -137,8 +132,8 @@ impl Progress {
         }
     }
 
-    /// Whether an attempt of this execution may have been executed and its
-    /// outcome is not known.
+    /// Whether an attempt of this execution has an unknown outcome: it might have been
+    /// executed.
     pub fn has_unknown_outcome(&self) -> bool {
         matches!(
             &*self.stage(),
@@ -160,14 +155,13 @@ impl Progress {
         )
     }
 
-    /// Ends the record by what is known: released where nothing was executed,
-    /// indeterminate where that is not proven, completed where the outcome is
-    /// known. For the time after the execution's owner died; does nothing where
-    /// the record is settled.
+    /// Finishes the record by what is known, for the time after the execution's owner died.
+    /// A known outcome completes it. If nothing was executed, it is released; if that is not
+    /// proven, it becomes indeterminate. A finished record is left as it is.
     ///
     /// # Errors
     ///
-    /// The store's; the progress is then as it was.
+    /// The store's error; the progress does not change then.
     ///
     /// # Cancel safety
     ///
@@ -222,8 +216,8 @@ impl Progress {
         })
     }
 
-    /// The event that ends the record by what is known, and by what the callers
-    /// ask for by now.
+    /// The event that finishes the record by what is known, with the current options of the
+    /// callers.
     fn last_event(&self) -> Option<Event> {
         let LeaseStage::Acquired(LeaseProgress {
             mut claim,
@@ -266,7 +260,7 @@ impl Progress {
                 answered,
                 wall,
             } => {
-                // It counts from the answer, however late the store takes it.
+                // The time counts from the answer, not from the recording.
                 let ttl = self.ttl(usual_ttl).saturating_sub(answered.elapsed());
                 let stored = match self.is_sensitive() {
                     true => stored.reduced(StoredBody::OmittedSensitive),
@@ -289,8 +283,7 @@ impl Progress {
         })
     }
 
-    /// A lease may soon be in the store. It says nothing about what was sent
-    /// before it.
+    /// The execution is about to acquire a lease.
     pub(super) fn acquiring(&self, claim: Claim) {
         let end = RecordEnd::Release(None);
         *self.stage() = LeaseStage::Acquired(LeaseProgress {
@@ -300,30 +293,30 @@ impl Progress {
         });
     }
 
-    /// The lease takes another step; what is known of its attempts stays.
+    /// The lease enters another step; what is known of its attempts stays.
     pub(super) fn advanced(&self, claim: Claim, step: u32) {
         if let LeaseStage::Acquired(progress) = &mut *self.stage() {
             (progress.claim, progress.step) = (claim, step);
         }
     }
 
-    /// A lease is in the store; nothing was executed under it.
+    /// The lease is acquired, and nothing was executed under it.
     pub(super) fn acquired(&self, claim: Claim, step: u32) {
         self.set_end(claim, step, RecordEnd::Release(None));
     }
 
-    /// Nothing was executed, and this is what those who wait are told.
+    /// Nothing was executed; waiters in other processes get this refusal.
     pub(super) fn refused(&self, claim: Claim, step: u32, verdict: Option<Refusal>) {
         self.set_end(claim, step, RecordEnd::Release(verdict));
     }
 
-    /// A request may be on the wire.
+    /// An attempt might have been executed.
     pub(super) fn unknown_outcome(&self, claim: Claim, step: u32, cause: Cause) {
         self.sending(claim, step, cause, None);
     }
 
-    /// A request may be on the wire from now on. Should nobody live to tell what
-    /// became of it, `evidence` may know that nothing has left.
+    /// The request is about to leave. If the owner dies, `evidence` can still prove that no
+    /// byte has left.
     pub(super) fn sending(&self, claim: Claim, step: u32, cause: Cause, evidence: Option<Lease>) {
         self.set_end(claim, step, RecordEnd::Abandon { cause, evidence });
     }
@@ -346,8 +339,7 @@ impl Progress {
         self.set_end(claim, step, end);
     }
 
-    /// Nothing of this execution is in the store any more, or the record says
-    /// how it ended.
+    /// The store has no lease of this execution, or the record says how it ended.
     pub(super) fn finished(&self) {
         self.span_summary().lease_ended();
         *self.stage() = LeaseStage::Finished;
@@ -358,20 +350,20 @@ impl Progress {
     }
 
     fn stage(&self) -> MutexGuard<'_, LeaseStage> {
-        // Every write replaces the whole value, so a panic leaves it whole.
+        // Changed by one assignment, so a panic leaves no half-made change.
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The lock is free before a subscriber formats it.
+        // The lock is free before the formatter, which might be foreign code, runs.
         let (word, step) = match &*self.stage() {
             LeaseStage::NotAcquired => ("not locked", None),
-            LeaseStage::Finished => ("settled", None),
+            LeaseStage::Finished => ("finished", None),
             LeaseStage::Acquired(LeaseProgress { step, end, .. }) => match end {
                 RecordEnd::Release(_) => ("not executed", Some(*step)),
-                RecordEnd::Abandon { .. } => ("unproven", Some(*step)),
+                RecordEnd::Abandon { .. } => ("unknown outcome", Some(*step)),
                 RecordEnd::Complete { .. } => ("executed", Some(*step)),
             },
         };

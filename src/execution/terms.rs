@@ -1,5 +1,4 @@
-//! The terms of an execution, and whether they are possible. It knows no state
-//! and no store.
+//! The terms of an execution, and their check. It knows no state and no store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +10,10 @@ use crate::genesys::classify;
 use crate::outcome::{Outcome, Verdict};
 use crate::policy::OnUnknown;
 
-/// Longer than any record is of use, and short enough for every clock to add up.
+/// The longest time of a setting: every clock can add it up.
 pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// The terms of an execution: times, bounds and the reading of answers.
+/// The terms of an execution: times, limits and the classification of answers.
 ///
 /// [`lock`](super::Execution::lock) refuses impossible ones with
 /// [`Error::InvalidConfig`]: a lease of less than 100 ms or more than an hour,
@@ -23,25 +22,24 @@ pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600)
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Terms {
-    /// How long a lease lives without being extended; 30 s by default. It is
-    /// extended every third of that.
+    /// How long a lease lives without an extension; 30 s by default. It is extended every
+    /// third of that.
     pub lease: Duration,
-    /// How long an outcome is replayed; 24 h by default. A request's own `ttl`
-    /// goes first.
+    /// How long an outcome is replayed; 24 h by default. A request's own `ttl` overrides it.
     pub result_ttl: Duration,
-    /// How long an indeterminate key is held; 7 days by default.
+    /// How long an indeterminate key is kept; 7 days by default.
     pub indeterminate_ttl: Duration,
-    /// How long one attempt may take, 66 s by default: the upstream's
-    /// `attempt_timeout` and the second in which a process that did not run looks
-    /// for its answer. It stands in the record, so that a lost attempt is never
-    /// taken for one that has ended.
+    /// How long one attempt may take; 66 s by default. It is the upstream's
+    /// `attempt_timeout` plus one second, in which a process that was stopped reads its
+    /// answer. The record has it, so that no process takes a running attempt for one that
+    /// has ended.
     pub attempt_timeout: Duration,
-    /// What follows an attempt that may have been executed; `Hold` by default.
+    /// What follows an attempt that might have been executed; `Hold` by default.
     pub on_unknown: OnUnknown,
     /// Reads an answer; [`classify::genesys`] by default.
     pub classify: Arc<dyn Fn(&Outcome) -> Verdict + Send + Sync>,
-    /// The largest answer accepted, in bytes; 8 MiB by default. Of a larger 2xx the
-    /// status is recorded alone; any other is unknown.
+    /// The largest answer in bytes; 8 MiB by default. Of a larger 2xx answer only the
+    /// status is recorded; any other larger answer is an unknown outcome.
     pub max_response_bytes: usize,
     /// The upstream's `route_label`, a part of the fingerprint; empty by default.
     pub route: Arc<str>,
@@ -66,11 +64,11 @@ impl Default for Terms {
 }
 
 impl Terms {
-    /// Whether these terms are possible at all.
+    /// Checks that these terms are possible.
     ///
     /// # Errors
     ///
-    /// `Error::InvalidConfig`, which names the one at fault.
+    /// `Error::InvalidConfig`, which names the setting.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |setting, reason: &str| Err(Error::invalid_config(setting, reason));
         if self.lease < Duration::from_millis(100) {
@@ -130,8 +128,7 @@ impl fmt::Debug for Terms {
     }
 }
 
-/// What of the terms is still needed once the key is held: how an answer is read
-/// and kept.
+/// The terms that apply after the lease is acquired: how an answer is classified and kept.
 pub(super) struct ResponseRules {
     pub(super) result_ttl: Duration,
     pub(super) on_unknown: OnUnknown,

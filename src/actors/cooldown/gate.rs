@@ -1,5 +1,5 @@
-//! One cooldown and the slow start after it. Plain data: the time is a parameter, and
-//! nothing here waits or wakes.
+//! One cooldown and the slow start after it. Plain data: the time is a parameter, and it never
+//! waits or wakes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,10 @@ use tokio::time::Instant;
 
 use super::SlowStartTurn;
 
-/// A call without an answer for this long counts as one that the platform took.
+/// A call without an answer for this long counts as accepted by the platform.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
-/// A waiter's place: executions that were refused come first, then the order of
-/// arrival.
+/// A waiter's place in the queue: refused executions come first, then the order of arrival.
 pub(super) type QueuePlace = (Rank, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,22 +23,22 @@ pub(crate) enum Rank {
     New,
 }
 
-/// Closed during a cooldown. Then it gives out one turn, and each success makes room
-/// for one more beside the place that it leaves: twice as many in each round.
+/// Closed during a cooldown. After it the gate gives out one turn. Each success frees its turn
+/// and adds one, so the number of turns doubles in each round.
 #[derive(Debug)]
 pub(super) struct CooldownGate {
     until: Instant,
-    /// The number of the cooldown. Turns of an earlier one are worth nothing.
+    /// The number of the cooldown. Turns of an earlier cooldown do not count.
     round: u64,
-    /// How many turns may be out.
+    /// How many turns may be in use.
     width: usize,
     out: BTreeMap<u64, GrantedTurn>,
     queue: BTreeMap<QueuePlace, oneshot::Sender<SlowStartTurn>>,
-    /// The cooldown became longer, or was ended.
+    /// Notified when the cooldown becomes longer, or is ended.
     changed: Arc<Notify>,
 }
 
-/// A turn that is out.
+/// A turn in use.
 #[derive(Debug)]
 struct GrantedTurn {
     rank: Rank,
@@ -59,7 +58,7 @@ impl CooldownGate {
         }
     }
 
-    /// Begins a cooldown, or makes it longer: whom to wake then.
+    /// Begins a cooldown, or extends it. Returns the waiters to wake.
     pub(super) fn close(&mut self, until: Instant, round: u64) -> Option<Arc<Notify>> {
         let grows = until > self.until;
         self.until = self.until.max(until);
@@ -69,13 +68,13 @@ impl CooldownGate {
         grows.then(|| self.changed.clone())
     }
 
-    /// Ends the cooldown; the slow start follows. Whom to wake then.
+    /// Ends the cooldown; the slow start follows. Returns the waiters to wake.
     pub(super) fn end(&mut self, now: Instant) -> Arc<Notify> {
         self.until = self.until.min(now);
         self.changed.clone()
     }
 
-    /// Completes when the cooldown became longer, or was ended, from now on.
+    /// Completes when the cooldown becomes longer, or is ended.
     pub(super) fn changed(&self) -> OwnedNotified {
         self.changed.clone().notified_owned()
     }
@@ -88,7 +87,7 @@ impl CooldownGate {
         self.round
     }
 
-    /// Whether the cooldown is over and nobody uses the slow start.
+    /// Whether the cooldown is over and no execution uses the slow start.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.until <= now && self.out.is_empty() && self.queue.is_empty()
     }
@@ -97,7 +96,7 @@ impl CooldownGate {
         !self.queue.is_empty()
     }
 
-    /// Whether the slow start is over: it is wider than the permits, or the last call
+    /// Whether the slow start is over: it is wider than the permits, or the last call has
     /// succeeded and no execution waits.
     pub(super) fn is_over(&self, permits: usize) -> bool {
         self.width > permits || (self.width > 1 && self.out.is_empty() && self.queue.is_empty())
@@ -111,7 +110,7 @@ impl CooldownGate {
         self.queue.remove(&place)
     }
 
-    /// A turn without waiting. Overtakes no waiter.
+    /// A turn without a wait. It overtakes no waiter.
     pub(super) fn try_take(&mut self, number: u64, now: Instant) -> bool {
         let free = self.queue.is_empty() && self.has_room(Rank::New, now);
         if free {
@@ -122,7 +121,7 @@ impl CooldownGate {
 
     /// The call of this turn leaves now.
     pub(super) fn sent(&mut self, number: u64, round: u64, now: Instant) {
-        // Its place may have gone to the next waiter meanwhile; the call counts.
+        // The turn might have gone to the next waiter meanwhile; the call still counts.
         if round == self.round {
             let out = GrantedTurn {
                 rank: Rank::New,
@@ -133,15 +132,15 @@ impl CooldownGate {
         }
     }
 
-    /// A turn comes back, with or without proof that the platform takes calls.
+    /// A turn comes back, with or without proof that the platform accepts calls.
     pub(super) fn put_back(&mut self, number: u64, success: bool) {
         if self.out.remove(&number).is_some() && success {
             self.width = self.width.saturating_add(1);
         }
     }
 
-    /// Gives the turns that are free to the first waiters. A turn that was not used
-    /// for as long as `SILENCE` does not stand in the way any longer.
+    /// Gives the free turns to the first waiters. A turn that was not used for `SILENCE` no
+    /// longer counts.
     pub(super) fn advance(&mut self, now: Instant) -> Vec<(u64, oneshot::Sender<SlowStartTurn>)> {
         let silent = |out: &GrantedTurn| out.since + SILENCE <= now;
         let taken = self.out.values().filter(|out| out.sent && silent(out));
@@ -158,7 +157,7 @@ impl CooldownGate {
         granted
     }
 
-    /// All waiters, where the gate goes away.
+    /// All waiters of a gate that was removed.
     pub(super) fn into_waiters(
         self,
     ) -> impl Iterator<Item = (u64, oneshot::Sender<SlowStartTurn>)> {
@@ -166,7 +165,7 @@ impl CooldownGate {
         waiters.map(|((_, number), waiter)| (number, waiter))
     }
 
-    /// When a waiter has reason to look again.
+    /// When a waiter must look again.
     pub(super) fn next(&self, now: Instant) -> Instant {
         if now < self.until {
             return self.until;
@@ -175,8 +174,8 @@ impl CooldownGate {
         first.unwrap_or(now) + SILENCE
     }
 
-    /// Whether one more turn may go out. A call that was refused leaves before the next
-    /// new one gets its turn.
+    /// Whether one more turn may be given out. A refused call leaves before the next new call
+    /// gets its turn.
     fn has_room(&self, rank: Rank, now: Instant) -> bool {
         let mut out = self.out.values();
         now >= self.until
@@ -246,7 +245,7 @@ mod tests {
         assert!(gate.is_over(50) && gate.is_idle(now));
     }
 
-    /// A silent call makes room for two, a turn that was not used for one.
+    /// A silent call makes room for two calls; an unused turn makes room for one.
     #[test]
     fn silent_call_counts_as_taken() {
         for sent in [false, true] {
@@ -260,7 +259,7 @@ mod tests {
             assert!(gate.advance(from + SILENCE - SECOND / 9).is_empty());
             let granted = numbers(gate.advance(from + SILENCE)).len();
             assert_eq!(granted, if sent { 2 } else { 1 });
-            // What it says later does not count again.
+            // A late answer does not count again.
             gate.put_back(0, true);
             assert!(gate.advance(from + SILENCE).is_empty());
         }
@@ -275,10 +274,10 @@ mod tests {
         assert!(gate.close(now + SECOND, 2).is_some() && gate.close(now, 3).is_none());
         assert_eq!((gate.until(), gate.next(now)), (now + SECOND, now + SECOND));
         assert!(gate.advance(now).is_empty() && !gate.try_take(99, now));
-        // Turns of the time before neither help nor harm.
+        // Turns of an earlier cooldown change nothing.
         gate.put_back(1, true);
         gate.put_back(2, false);
-        // Executions that were refused come first.
+        // Refused executions come first.
         gate.enter((Rank::Refused, 50), oneshot::channel().0);
         gate.enter((Rank::Refused, 51), oneshot::channel().0);
         assert_eq!(numbers(gate.advance(now + SECOND)), [50]);

@@ -70,9 +70,8 @@ async fn relayed_limit_holds_its_action_only() {
     assert!(passed(&mut again).is_some());
 }
 
-/// Red without the bound: the map then has an entry for each action that was
-/// ever refused while the others are held. Red where a cooldown is dropped that
-/// somebody waits for: the wait then counts for nothing.
+/// Red without the bound: the map then grows with each refused action. Red if a cooldown with
+/// a waiter is dropped: its wait then does not count.
 #[tokio::test(start_paused = true)]
 async fn cooldowns_of_actions_are_bounded() {
     let cooldowns = Cooldowns::new(50);
@@ -111,7 +110,10 @@ async fn turns_go_back_however_their_holders_end() {
     advance(SECOND).await;
     let first = passed(&mut refused).expect("what was refused goes first");
     assert!(queue.iter_mut().all(|next| passed(next).is_none()));
-    assert!(cooldowns.try_pass(&action).is_none(), "it overtakes nobody");
+    assert!(
+        cooldowns.try_pass(&action).is_none(),
+        "it overtakes no waiter"
+    );
     // Unused, in a future that is dropped, in a channel, in a task that is killed.
     drop(first);
     let second = passed(&mut queue[0]).unwrap();

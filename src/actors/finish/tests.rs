@@ -1,11 +1,11 @@
-//! The bound on outcomes that wait for the store.
+//! The limit of outcomes that wait for the store.
 
 use super::*;
 
-/// Red where room is never free again: after enough outages every outcome that a
-/// store does not take at once would be given up.
+/// Red if room is never freed: after enough outages every outcome that the store does not
+/// record at once would be given up.
 #[test]
-fn room_for_outcomes_is_bounded_and_free_again() {
+fn room_for_outcomes_is_bounded_and_freed() {
     let all = Unfinished::default();
     let half = (MAX_UNFINISHED_BYTES / 2 - ENTRY_BYTES) as usize;
     for _ in 0..3 {

@@ -127,11 +127,10 @@ mod properties {
     }
 
     proptest! {
-        /// No permit is lost or doubled, no action exceeds its limit, none
-        /// waits for a permit that it might have, and within an action
-        /// nobody is overtaken.
+        /// No permit is lost or doubled, no action exceeds its limit, none waits while a
+        /// permit is free for it, and within an action no waiter is overtaken.
         #[test]
-        fn any_coming_and_going(
+        fn permits_stay_fair_under_any_schedule(
             steps in steps(), total in 1..5_usize, per_action in 1..5_usize,
         ) {
             let names: Vec<_> = (0..4).map(|n| action(&n.to_string())).collect();

@@ -1,4 +1,4 @@
-//! What an engine remembers of records whose age no clock tells.
+//! Sightings of records whose age no other clock shows.
 
 use super::*;
 use crate::record::LeaseId;
@@ -18,8 +18,8 @@ fn seen(rev: u64) -> Revision {
     }
 }
 
-/// I9. Red where the wait of a record that is known begins anew, because another
-/// is seen or the memory is full, and where one that has changed keeps its wait.
+/// I9. Red if the wait of a known record begins again because another record is seen or the
+/// memory is full. Red too if a changed record keeps its wait.
 #[tokio::test(start_paused = true)]
 async fn sightings_are_remembered_and_bounded() {
     let sightings = Sightings::default();
@@ -28,10 +28,10 @@ async fn sightings_are_remembered_and_bounded() {
         assert_eq!(sightings.first_seen(key(n), seen(1)), start);
     }
     tokio::time::advance(SECOND).await;
-    // Full, and nothing is forgotten for one that is known.
+    // The memory is full; a known record clears nothing.
     assert_eq!(sightings.first_seen(key(0), seen(1)), start);
     assert_eq!(sightings.first_seen(key(1), seen(1)), start);
-    // It has changed: another loss, which may run from now on.
+    // The record has changed: another lost attempt, which might still be running.
     assert_eq!(sightings.first_seen(key(1), seen(2)), start + SECOND);
     sightings.forget(&key(2));
     assert_eq!(sightings.first_seen(key(2), seen(1)), start + SECOND);

@@ -1,6 +1,5 @@
-//! Which tokens the platform refused for which actions: whether the token is at fault
-//! or the action, and whose call is worth another token. Plain data; nothing here
-//! waits.
+//! Which tokens the platform refused for which actions, and whether the token or the action
+//! is at fault. Plain data; it never waits.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,25 +8,25 @@ use tokio::time::Instant;
 
 use crate::request::ActionId;
 
-/// How many actions are known at a time. Beyond it all are forgotten: each broken
-/// one then asks for one more token, at the pace of all.
+/// How many actions are known at a time. One more clears all of them; each broken action
+/// then asks for one more token, at the common pace.
 const MAX_ACTIONS: usize = 1_000;
 
-/// For how long no token is renewed for an action that a fresh one was refused for.
+/// For how long no token is renewed for an action after a fresh token was refused for it.
 const BROKEN_FOR: Duration = Duration::from_secs(600);
 
-/// How long a token is fresh: whatever is revoked was in use before.
+/// How long a token is fresh: a token that is revoked was in use before.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 
-/// What a refusal was.
+/// What a refusal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenRefusal {
-    /// Of a token that was no longer current: a newer one is there, or it was
-    /// refused for this action before, and its successor is on its way.
+    /// The token was outdated: there is a newer one, or it was refused for this action
+    /// before, and its successor is being fetched.
     Stale,
-    /// Of the current token, whose successor is fetched now.
+    /// The token was current, and its successor is fetched now.
     Current,
-    /// No token mends it: the action is at fault.
+    /// The action is at fault, so another token does not help.
     Action,
 }
 
@@ -42,11 +41,11 @@ pub(super) struct Refusals {
 /// Tokens by their numbers, from 1; 0 is none.
 #[derive(Debug, Default)]
 struct Known {
-    /// The newest one that a call of this action succeeded with.
+    /// The newest token with which a call of this action succeeded.
     accepted: usize,
-    /// The newest one that was refused.
+    /// The newest token that was refused.
     refused: usize,
-    /// Until when its refusals are its own fault.
+    /// Until when the action is at fault for refusals.
     broken: Option<Instant>,
 }
 
@@ -62,15 +61,15 @@ impl Refusals {
         self.suspect == token
     }
 
-    /// Whether an action had better wait for this token's successor. One that no
-    /// token mends need not.
+    /// Whether an action should wait for this token's successor. A broken action does not
+    /// wait.
     pub(super) fn is_refused(&self, action: &ActionId, token: usize, now: Instant) -> bool {
         let known = self.actions.get(action).filter(|_| self.suspects(token));
         known.is_some_and(|known| known.refused == token && !known.is_broken(now))
     }
 
-    /// The platform refused the current token, which came at `since`, for an action;
-    /// `again` where the same execution was refused one before.
+    /// The platform refused the current token, which arrived at `since`, for an action.
+    /// `again` says that the execution had another token refused before.
     pub(super) fn refuse(
         &mut self,
         action: &ActionId,
@@ -122,10 +121,10 @@ mod tests {
         id.parse().unwrap()
     }
 
-    /// The action is at fault where one execution is refused a token and then a fresh
-    /// one, for ten minutes or until it succeeds.
+    /// If one execution has a token refused and then a fresh token, the action is at fault
+    /// for ten minutes, or until it succeeds.
     #[test]
-    fn a_fresh_token_that_is_refused_is_the_action_s_fault() {
+    fn refused_fresh_token_is_fault_of_action() {
         let (mut refusals, start) = (Refusals::default(), Instant::now());
         let (broken, other) = (action("broken"), action("other"));
         let mut refuse = |action: &ActionId, token, again, after| {
@@ -137,7 +136,7 @@ mod tests {
         assert_eq!(refuse(&broken, 2, true, MINUTE), TokenRefusal::Action);
         assert_eq!(refuse(&broken, 2, false, MINUTE), TokenRefusal::Action);
         assert_eq!(refuse(&other, 2, false, MINUTE), TokenRefusal::Current);
-        // Also where one that came later was refused it first.
+        // Also if a later execution had the fresh token refused first.
         let late = action("late");
         assert_eq!(refuse(&late, 1, false, MINUTE), TokenRefusal::Current);
         assert_eq!(refuse(&late, 2, false, MINUTE), TokenRefusal::Current);
@@ -156,9 +155,10 @@ mod tests {
         assert_eq!(refused, TokenRefusal::Current);
     }
 
-    /// Only the token's own actions wait for its successor, and only while one comes.
+    /// Only actions for which the token was refused wait for its successor, and only while
+    /// it is being fetched.
     #[test]
-    fn a_token_is_refused_to_those_who_had_it_refused() {
+    fn token_is_refused_per_action() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let (broken, other) = (action("broken"), action("other"));
         refusals.refuse(&broken, (1, now), false, now);
@@ -170,14 +170,14 @@ mod tests {
         let later = now + 10 * MINUTE;
         assert!(
             !refusals.is_refused(&broken, 2, later),
-            "nobody fetches one"
+            "no successor is being fetched"
         );
     }
 
-    /// Found by `tests/protocol/simulation.rs`. Red where any two tokens in a row are the
-    /// action's fault: both were revoked, and no action had a chance to succeed.
+    /// Found by `tests/protocol/simulation.rs`. Red if any two refused tokens in a row are
+    /// the action's fault: both were revoked before any action could succeed.
     #[test]
-    fn a_token_that_is_revoked_is_not_the_action_s_fault() {
+    fn revoked_token_is_not_fault_of_action() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let healthy = action("healthy");
         for token in 1..100 {
@@ -195,9 +195,9 @@ mod tests {
         assert_eq!(refused, TokenRefusal::Current);
     }
 
-    /// A late success of an older token says nothing of a newer one.
+    /// A late success with an older token says nothing about a newer token.
     #[test]
-    fn a_late_success_mends_nothing() {
+    fn late_success_of_old_token_changes_nothing() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let broken = action("broken");
         refusals.refuse(&broken, (1, now), false, now);
@@ -209,7 +209,7 @@ mod tests {
 
     /// Red without the bound.
     #[test]
-    fn as_many_actions_are_known_as_may_be() {
+    fn number_of_known_actions_is_bounded() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         for n in 0..5 * MAX_ACTIONS {
             refusals.accept(&action(&n.to_string()), 1);

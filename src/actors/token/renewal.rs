@@ -1,4 +1,5 @@
-//! When the token at hand is renewed in the background: early, or under suspicion.
+//! Renews the current token in the background: before it expires, or under suspicion. It
+//! never decides whether a token is at fault.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,18 +14,18 @@ use crate::policy::bounded_wait;
 use crate::telemetry;
 
 impl State {
-    /// Has a token under suspicion renewed: at once the first time, and at a pace
-    /// that grows while that happens again and again.
+    /// Schedules the renewal of a suspected token: the first at once, repeated ones at a
+    /// growing pace.
     pub(super) fn suspect(&mut self, myself: &ActorRef<Message>, id: usize) {
         if std::mem::replace(&mut self.suspected, id) != id {
-            // Not before the time that the endpoint has named.
+            // Not before the time that the endpoint named.
             let named = self.tokens.state.read().failing_for(Instant::now());
             let wait = self.pace.wait().max(named);
             self.renew_after(myself, id, wait);
         }
     }
 
-    /// The renewal of a token under suspicion waits no longer.
+    /// Renews a suspected token at once.
     pub(super) fn again(&mut self, myself: &ActorRef<Message>) {
         let suspect = self.tokens.state.read().suspect(Instant::now());
         if let Some(id) = suspect.filter(|id| *id == self.suspected) {
@@ -32,14 +33,14 @@ impl State {
         }
     }
 
-    /// Renews a token that may still be used. A failure concerns only those whom
-    /// it was refused.
+    /// Renews a token that may still be used. A failure affects only actions for which it
+    /// was refused.
     pub(super) async fn renew(&mut self, myself: &ActorRef<Message>, id: usize) {
         let usable = self.tokens.state.read().usable(Instant::now());
         match usable {
             Some(current) if current.id == id => {}
             Some(_) => return,
-            // It has ended. Only who waits has need of another.
+            // It has expired. Only waiters need a successor.
             None if self.tokens.waiting.load(Ordering::SeqCst) > 0 => {
                 return self.need(myself).await;
             }
@@ -49,12 +50,12 @@ impl State {
             let asked = error.retry_after();
             let wait = bounded_wait(asked, self.backoff());
             self.renew_after(myself, id, wait);
-            let told = error.is_rejected() || asked.is_some();
-            if self.suspected == id && (told || self.failures >= TRIES) {
+            let is_clear = error.is_rejected() || asked.is_some();
+            if self.suspected == id && (is_clear || self.failures >= TRIES) {
                 return self.fail(error, wait);
             }
             if asked.is_some() {
-                // Also for those who find that token expired meanwhile.
+                // Also for callers that find the token expired meanwhile.
                 self.post_failure(error.clone(), wait);
             }
             telemetry::contained(|| {

@@ -1,5 +1,5 @@
-//! What readers see of the token: the one at hand, or why there is none. Plain
-//! data; nothing here asks the endpoint or waits.
+//! The token state that readers see: the current token, or why there is none. Plain data; it
+//! never asks the endpoint and never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,17 +16,17 @@ use crate::upstream::AccessToken;
 #[derive(Clone, Debug)]
 pub(crate) struct CurrentToken {
     pub token: Arc<AccessToken>,
-    /// Which token it is, so that exactly this one can be refused.
+    /// The number of the token, so that a refusal names it.
     pub(super) id: usize,
-    /// When it came.
+    /// When it arrived.
     pub(super) since: Instant,
-    /// Until when it is used, a margin before the platform's own time.
+    /// Until when it is used: a margin before the platform's own expiry.
     pub(super) until: Option<Instant>,
     /// When it is renewed.
     pub(super) renew: Option<Instant>,
 }
 
-/// What readers see.
+/// The state that readers see.
 #[derive(Debug, Default)]
 pub(super) struct TokenState {
     pub(super) current: Option<CurrentToken>,
@@ -37,7 +37,7 @@ pub(super) struct TokenState {
 #[derive(Debug)]
 pub(super) struct FetchFailure {
     pub(super) error: TokenError,
-    /// Until then the endpoint is not asked again.
+    /// The endpoint is not asked again before this time.
     pub(super) until: Instant,
 }
 
@@ -48,14 +48,14 @@ impl TokenState {
             .filter(|current| current.until.is_none_or(|until| now < until))
     }
 
-    /// The token for an action: the one at hand, unless it was refused for that
+    /// The token for an action: the current one, unless the platform refused it for that
     /// action and its successor is awaited.
     pub(super) fn usable_for(&self, action: &ActionId, now: Instant) -> Option<CurrentToken> {
         self.usable(now)
             .filter(|current| !self.refusals.is_refused(action, current.id, now))
     }
 
-    /// The token at hand, where it is under suspicion.
+    /// The current token, if it is under suspicion.
     pub(super) fn suspect(&self, now: Instant) -> Option<usize> {
         let id = self.usable(now)?.id;
         self.refusals.suspects(id).then_some(id)
@@ -74,7 +74,7 @@ impl TokenState {
     }
 }
 
-/// One who waits for a token; counted, so that a restarted actor knows.
+/// Counts a caller that waits for a token, so that a restarted actor knows of it.
 pub(super) struct TokenWaiter<'a>(&'a AtomicUsize);
 
 impl<'a> TokenWaiter<'a> {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_and_a_failure_each_have_their_end() {
+    fn token_and_failure_each_expire() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut state = TokenState::default();
@@ -112,13 +112,13 @@ mod tests {
             until: later,
         });
         assert!(state.usable(now).is_some() && state.failing(now).is_some());
-        // A time that was asked for is told by what is left of it.
+        // A requested time is reported by what is left of it.
         state.failure = Some(FetchFailure {
             error: TokenError::rate_limited(Duration::MAX),
             until: later,
         });
-        let told = state.failing(now).unwrap().retry_after();
-        assert_eq!(told, Some(Duration::from_secs(1)));
+        let retry_after = state.failing(now).unwrap().retry_after();
+        assert_eq!(retry_after, Some(Duration::from_secs(1)));
         assert!(state.usable(later).is_none() && state.failing(later).is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! What an answer means for the execution that got it.
+//! Judges the answer to an attempt: executed, not executed, or unknown. It sends nothing and
+//! writes no record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use crate::record::Cause;
 use crate::telemetry;
 
 impl Execution<Locked> {
-    /// What an answer means for this execution; where that is not known, gives
-    /// itself back with the cause, to be abandoned.
+    /// Judges an answer. If the outcome is unknown and the policy does not retry, returns the
+    /// execution with the cause, so that the caller abandons it.
     pub(super) fn judge(
         mut self,
         sent: Result<Outcome, SendError>,
@@ -32,10 +33,10 @@ impl Execution<Locked> {
                     )
                 };
                 match catch_unwind(AssertUnwindSafe(classify)) {
-                    // Nobody asks why.
+                    // A final answer needs no cause.
                     Ok(Verdict::Final) => (Verdict::Final, "".into()),
                     Ok(verdict) => (verdict, cause_of(outcome)),
-                    // The answer is there, and what it means is not known.
+                    // There is an answer, but its meaning is not known.
                     Err(_) => {
                         let cause = cause_of(outcome).text;
                         let text = format!("{cause}, and classify panicked");
@@ -49,7 +50,7 @@ impl Execution<Locked> {
         if let Some((call, span)) = wire {
             let status = sent.as_ref().ok().map(|outcome| outcome.status());
             call.ended(verdict, status);
-            // The answer outlives the panic of a subscriber, also of the span's end.
+            // The answer survives a panic of the subscriber, also at the end of the span.
             let sent = &sent;
             telemetry::contained(move || telemetry::close_attempt_span(&span, verdict, sent));
             self.core.progress.span_summary().judged(verdict);
@@ -87,8 +88,8 @@ impl Execution<Locked> {
     }
 }
 
-/// The answer as far as it may be kept. A success is settled by its status; what a
-/// larger body of another answer says is not known.
+/// The answer within the size limit. For a success the status is enough. Any other answer
+/// with a larger body is unknown.
 fn bounded(outcome: Outcome, limit: usize) -> Result<Outcome, SendError> {
     match outcome.body().len() > limit {
         false => Ok(outcome),
@@ -111,7 +112,7 @@ fn cause_of(outcome: &Outcome) -> Cause {
     answered(outcome, text)
 }
 
-/// What happened, with the id under which the platform knows its answer.
+/// A cause with the platform's correlation id.
 fn answered(outcome: &Outcome, text: String) -> Cause {
     Cause {
         text: text.into(),

@@ -1,5 +1,5 @@
-//! What becomes of a lease whose acquire was answered with errors only: it may
-//! be in the store, and is given back. And by which terms no lease is taken.
+//! A lease whose acquire got only errors might be in the store, and is released. Impossible
+//! terms acquire no lease.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::store::{BoxFuture, MemoryStore};
 
-/// Fails the first commands in turn; one that fails may be applied all the same.
+/// Fails the first commands in turn. A failed command can be applied nevertheless.
 struct Failing {
     store: MemoryStore,
     failures: Mutex<Vec<(StoreError, bool)>>,
@@ -41,7 +41,7 @@ impl Store for Failing {
     }
 }
 
-/// What stands in the store after a key could not be taken because of these two.
+/// The record after `lock` failed because of these two errors.
 async fn left_by(first: (StoreError, bool), second: (StoreError, bool)) -> Option<RecordState> {
     let store = Failing {
         store: MemoryStore::new(),
@@ -58,11 +58,11 @@ async fn left_by(first: (StoreError, bool), second: (StoreError, bool)) -> Optio
     store.look(&name).await.unwrap()
 }
 
-/// I3: nobody would be told, and the key held for as long as an unknown one.
-/// Red where either error is not taken for a reply that may be lost: that of the
-/// first try, and that of the last.
+/// I3: otherwise the key would stay locked as long as an indeterminate key, without a
+/// report. Red if an error of the first or of the last command does not count as a lost
+/// reply.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_may_be_in_the_store_is_given_back() {
+async fn lease_with_lost_reply_is_released() {
     let lost = || StoreError::unavailable("no answer");
     let refused = StoreError::refused("out of memory");
     let unsent = StoreError::unsent("the breaker is open");
@@ -78,11 +78,11 @@ async fn a_lease_that_may_be_in_the_store_is_given_back() {
     }
 }
 
-/// What a store took and does not vouch for is no lease, and is given back. Red
-/// where the record stays locked.
+/// A lease that was applied but is not durable does not count, and is released. Red if the
+/// record stays locked.
 #[cfg(feature = "redis")]
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_not_durable_is_given_back() {
+async fn undurable_lease_is_released() {
     let store = Failing {
         store: MemoryStore::new(),
         failures: Mutex::new(vec![(StoreError::undurable("on one copy only"), true)]),
@@ -99,18 +99,18 @@ async fn a_lease_that_is_not_durable_is_given_back() {
     );
 }
 
-/// What was never sent leaves nothing to give back, and sends no release.
+/// A command that was never sent needs no release.
 #[tokio::test(start_paused = true)]
-async fn what_was_not_sent_leaves_nothing() {
+async fn unsent_acquire_leaves_no_record() {
     let unsent = || (StoreError::unsent("the breaker is open"), false);
     let left = left_by(unsent(), unsent()).await;
     assert!(left.is_none(), "{left:?}");
 }
 
-/// Red without the check: the key is taken by a lease that is over, and one of
-/// `Duration::MAX` overflows where a store adds the retention to it.
+/// Red without the check: a lease is acquired that is over, and a lease of
+/// `Duration::MAX` overflows when a store adds the retention.
 #[tokio::test]
-async fn impossible_terms_are_refused_before_the_store_is_asked() {
+async fn impossible_terms_never_reach_the_store() {
     type Change = fn(&mut Terms);
     let changes: [(&str, Change); 9] = [
         ("lease", |terms| terms.lease = Duration::ZERO),

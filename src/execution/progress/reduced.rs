@@ -1,4 +1,4 @@
-//! The end of a record in a smaller form, for a store that finds it too large. Pure.
+//! The smaller form of a finishing event, for a store that refuses it as too large. Pure.
 
 use crate::outcome::StoredBody;
 use crate::record::{Cause, Event};
@@ -6,8 +6,8 @@ use crate::record::{Cause, Event};
 /// The longest cause of an indeterminate record in its smaller form, in bytes.
 const MAX_SHORT_CAUSE: usize = 200;
 
-/// The same end in a smaller form, for a store that refuses it as too large: a
-/// completion with the status alone, a release without its verdict, a short cause.
+/// The smaller form of a finishing event: a completion with the status alone, a release
+/// without its refusal, an abandon with a short cause.
 pub(super) fn reduced(event: Event) -> Option<Event> {
     match event {
         Event::Complete {

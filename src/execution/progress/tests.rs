@@ -1,11 +1,11 @@
-//! Printed as foreign code sees it.
+//! The progress in `Debug` form, and the smaller form of its events.
 
 use super::*;
 use crate::key::{Fingerprint, LeaseId};
 use crate::record::Attempts;
 use std::fmt::Write;
 
-/// Asks while it is written to, as a subscriber may.
+/// Reads the progress while it is written to, as a subscriber might.
 struct Asks<'a>(&'a Progress, usize);
 
 impl Write for Asks<'_> {
@@ -15,7 +15,7 @@ impl Write for Asks<'_> {
     }
 }
 
-/// What an upstream says of a failure may be long, and a full store takes little.
+/// The cause of a failure can be long, and a full store accepts little.
 ///
 /// Red where an abandon has no smaller form: only the lapse of its lease then says
 /// that the request might have been executed.
@@ -40,9 +40,9 @@ fn long_cause_has_a_smaller_form() {
     assert_eq!(reduced(smaller), None);
 }
 
-/// Red where it is printed under its lock: the question then waits for ever.
+/// Red if it is printed under its lock: the reader then blocks without end.
 #[test]
-fn progress_is_printed_with_its_lock_free() {
+fn progress_is_printed_without_its_lock() {
     let request = DataActionRequest::new("refund", "{}").unwrap();
     let progress = Progress::new(&request);
     let mut asks = Asks(&progress, 0);

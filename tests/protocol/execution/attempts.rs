@@ -88,7 +88,10 @@ async fn an_unproven_attempt_outweighs_a_store_that_fails() {
     let attempt = holder.execute(&away, &upstream, None).await.unwrap();
     match attempt {
         Attempt::Indeterminate(Error::Indeterminate { cause, .. }) => {
-            assert!(cause.contains("an attempt is unproven"), "{cause}");
+            assert!(
+                cause.contains("an attempt has an unknown outcome"),
+                "{cause}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -112,7 +115,10 @@ async fn an_unproven_attempt_outweighs_a_record_that_was_taken_away() {
     assert!(matches!(noticed, Lock::Taken(..)), "{noticed:?}");
     match holder.execute(&store, &upstream, None).await.unwrap() {
         Attempt::Indeterminate(Error::Indeterminate { cause, .. }) => {
-            assert!(cause.contains("taken away between attempts"), "{cause}");
+            assert!(
+                cause.contains("the lease was lost between attempts"),
+                "{cause}"
+            );
         }
         other => panic!("{other:?}"),
     }
