@@ -29,7 +29,7 @@ pub(crate) struct Cooldowns {
     gates: Mutex<Gates>,
 }
 
-/// CooldownScope gate: that of one action, or of all executions.
+/// The scope of a gate: one action, or all executions.
 type CooldownScope<'a> = Option<&'a ActionId>;
 
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! An execution that dies, at every step of every course: its waiters are
-//! answered, its record ends by what is known, and nothing is sent twice.
+//! An execution that dies at any step: its waiters are answered, its record is finished by
+//! what is known, and nothing is sent twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -20,7 +20,7 @@ use super::{SECOND, child, request, until};
 pub enum End {
     /// Nothing was executed: the next one may.
     Free,
-    /// It may have been executed.
+    /// It might have been executed.
     Held,
     /// The outcome is known.
     Cached,
@@ -88,7 +88,7 @@ fn courses() -> Vec<Course> {
 }
 
 impl Course {
-    /// The platform, and the switch that makes it a well one for whoever comes
+    /// The platform, and the switch that makes it answer well to callers that come
     /// afterwards.
     fn upstream(&self) -> (ScriptedUpstream, Arc<AtomicBool>) {
         let (steps, calls) = (self.steps.clone(), AtomicU32::new(0));
@@ -140,7 +140,10 @@ pub fn ask(engine: &Engine) -> JoinHandle<Result<Reply, Error>> {
     tokio::spawn(async move { engine.execute(request("{}")).await })
 }
 
-pub async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>, what: &str) -> Vec<&'static str> {
+pub async fn answers_of(
+    waiters: Vec<JoinHandle<Result<Reply, Error>>>,
+    what: &str,
+) -> Vec<&'static str> {
     let mut codes = Vec::new();
     for waiter in waiters {
         let answer = timeout(3600 * SECOND, waiter).await;
@@ -153,7 +156,7 @@ pub async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>, what: &str) ->
     codes
 }
 
-/// The record once nobody holds the key any more, without any time passing.
+/// The record once the lease of the key is over, without any time passing.
 pub async fn end(store: &MemoryStore, upstream: &ScriptedUpstream, what: &str) -> End {
     use genesys_once::Upstream as _;
     let key = IdempotencyKey::of(&request("{}"));
@@ -187,8 +190,8 @@ async fn next(builder: EngineBuilder, store: MemoryStore, end: End, what: &str) 
 }
 
 /// I3. Red where the guard's `Drop` leaves the flight in the table, without the
-/// supervisor's `settle` of dead children, and without the notes `taking` before
-/// the acquire and `known_outcome` before the complete.
+/// supervisor's `finish_record` for dead children, and without the notes `acquiring` before
+/// the acquire and `set_outcome` before the complete.
 #[tokio::test(start_paused = true)]
 async fn at_every_store_command_of_every_course() {
     let deaths = [
@@ -217,7 +220,7 @@ async fn at_every_store_command_of_every_course() {
                         engine.shutdown(Duration::ZERO).await;
                     }
                 }
-                let codes = told(waiters, &what).await;
+                let codes = answers_of(waiters, &what).await;
                 assert_eq!(codes, [expected_code; 2], "{what}");
                 assert_eq!(end(&store, &upstream, &what).await, *expected, "{what}");
                 let calls = upstream.ledger().total();
@@ -243,7 +246,7 @@ async fn at_every_store_command_of_every_course() {
 /// Between the store commands: while a request is under way, and while the next
 /// attempt is waited for.
 ///
-/// Red without the note `unproven` before `send`, and where a later proof takes
+/// Red without the note `sending` before `send`, and if a later proof takes
 /// it back under `Retry`.
 #[tokio::test(start_paused = true)]
 async fn under_way_and_between_attempts() {
@@ -273,21 +276,21 @@ async fn under_way_and_between_attempts() {
             End::Free,
         ),
         (
-            "wait after an unproven one",
+            "wait after an unknown outcome",
             vec![Step::Reset],
             retry,
             unknown_1,
             End::Held,
         ),
         (
-            "second after an unproven one",
+            "second after an unknown outcome",
             vec![Step::Reset, slow()],
             retry,
             calls_2,
             End::Held,
         ),
         (
-            "wait after an unproven one and a proven one",
+            "wait after an unknown outcome and a refusal",
             vec![Step::Reset, limited],
             retry,
             refused_1,
@@ -316,7 +319,11 @@ async fn under_way_and_between_attempts() {
                 child(&engine, 1).kill();
             }
             let expected_code = if cut { "stopped" } else { "crashed" };
-            assert_eq!(told(waiters, &what).await, [expected_code; 2], "{what}");
+            assert_eq!(
+                answers_of(waiters, &what).await,
+                [expected_code; 2],
+                "{what}"
+            );
             assert_eq!(end(&store, &upstream, &what).await, expected, "{what}");
             let calls = upstream.ledger().total();
             well.store(true, Ordering::SeqCst);
@@ -326,7 +333,7 @@ async fn under_way_and_between_attempts() {
     }
 }
 
-/// The whole tree at once: nobody settles anything, and the lapse of the lease
+/// The whole tree at once: no actor finishes a record, and the lapse of the lease
 /// stands behind it. Whatever the moment, nothing is executed twice.
 #[tokio::test(start_paused = true)]
 async fn with_the_root_at_every_store_command() {
@@ -343,7 +350,7 @@ async fn with_the_root_at_every_store_command() {
                     tokio::time::sleep(SECOND / 10).await;
                 }
                 engine.actor().get_cell().kill();
-                assert_eq!(told(waiters, &what).await, ["stopped"; 2], "{what}");
+                assert_eq!(answers_of(waiters, &what).await, ["stopped"; 2], "{what}");
                 tokio::time::sleep(40 * SECOND).await;
                 well.store(true, Ordering::SeqCst);
                 let next = builder.store(store).start().await.unwrap();

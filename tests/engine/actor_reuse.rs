@@ -1,5 +1,5 @@
-//! Execution actors run one flight after the other: their number follows the load,
-//! and whatever ends one of them, every caller has an answer.
+//! Flight actors run one flight after the other. Their number follows the load, and every
+//! caller gets an answer however an actor ends.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ async fn number_of_idle_actors_follows_the_load() {
 
 /// Red where a flight that a dead actor does not take is dropped.
 #[tokio::test(start_paused = true)]
-async fn actor_killed_between_flights_costs_no_caller_its_answer() {
+async fn killed_idle_actor_costs_no_answer() {
     let upstream = answering();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     at_once(&engine, "first", 3).await;
@@ -88,7 +88,7 @@ async fn actor_killed_between_flights_costs_no_caller_its_answer() {
     until("they are dead", || actors(&engine).is_empty()).await;
     at_once(&engine, "second", 5).await;
     assert_eq!(upstream.ledger().total(), 8);
-    // Dead, and not yet noticed by anybody.
+    // Dead, and the engine has not noticed it yet.
     child(&engine, 5);
     actors(&engine).iter().for_each(ActorCell::kill);
     let answer = ask(&engine, "\"third\"").await.unwrap();
@@ -118,7 +118,7 @@ async fn actor_that_dies_before_it_begins_answers() {
 
 /// Red where a panic is caught and its actor goes on.
 #[tokio::test(start_paused = true)]
-async fn panic_ends_the_actor_and_the_next_flight_has_another() {
+async fn flight_after_panic_gets_new_actor() {
     let upstream = answering();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     at_once(&engine, "first", 1).await;
@@ -134,10 +134,10 @@ async fn panic_ends_the_actor_and_the_next_flight_has_another() {
     assert_eq!(upstream.ledger().total(), 3);
 }
 
-/// Red where the idle actors are not told that the engine closes: it waits until the
+/// Red if the idle actors do not stop when the engine closes: it waits until the
 /// load needs them no more.
 #[tokio::test(start_paused = true)]
-async fn shutdown_ends_idle_actors_and_counts_flights_only() {
+async fn shutdown_counts_flights_not_idle_actors() {
     for (grace, finished, cut_off) in [(60, 1, 0), (1, 0, 1)] {
         let engine = Engine::builder(answering()).start().await.unwrap();
         at_once(&engine, "idle", 4).await;
@@ -160,7 +160,7 @@ async fn shutdown_ends_idle_actors_and_counts_flights_only() {
 /// An idle actor lives on the runtime that spawned it: a flight is not given to one
 /// that is gone.
 #[test]
-fn idle_actors_of_a_dead_runtime_take_no_flight() {
+fn idle_actors_of_dead_runtime_run_nothing() {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -189,7 +189,7 @@ fn idle_actors_of_a_dead_runtime_take_no_flight() {
 /// caller is answered, each key sent once at most. Red as the test of an actor that
 /// dies before it begins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn kills_at_any_moment_leave_no_caller_and_repeat_no_call() {
+async fn kills_at_any_moment_repeat_no_call() {
     const CALLERS: usize = 8;
     const KEYS: usize = 400;
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));

@@ -1,6 +1,5 @@
-//! What a caller is handed of a flight that it finds: one with another payload
-//! under the same key, one who comes after the answer, one after a `forget`, and
-//! how much of that stays.
+//! What a caller gets from a flight of its key: with another payload, after the answer, after
+//! a `forget`. And how much of the outcome stays in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,16 +33,16 @@ fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Answer> {
 }
 
 fn ask_by_message(engine: &Engine, request: DataActionRequest) -> JoinHandle<Answer> {
-    let (told, asked) = ractor::concurrency::oneshot();
-    let message = EngineMessage::Execute(request, told.into());
+    let (reply, asked) = ractor::concurrency::oneshot();
+    let message = EngineMessage::Execute(request, reply.into());
     engine.actor().send_message(message).unwrap();
     tokio::spawn(async move { asked.await.unwrap() })
 }
 
 /// I6. Red when a flight's fingerprint decides for others before the store has
-/// said whose the key is: its rightful owner was refused for somebody's slip.
+/// confirmed the key's fingerprint: its owner was refused because of another caller's mistake.
 #[tokio::test(start_paused = true)]
-async fn the_rightful_owner_is_not_refused_for_another_one_s_claim() {
+async fn key_owner_survives_another_callers_mistake() {
     type Ask = fn(&Engine, DataActionRequest) -> JoinHandle<Answer>;
     for ask in [ask as Ask, ask_by_message] {
         let (upstream, store) = (ok(), MemoryStore::new());
@@ -78,7 +77,7 @@ async fn the_rightful_owner_is_not_refused_for_another_one_s_claim() {
 /// I6. Red when memory refuses: what it has was forgotten elsewhere, and the key
 /// is rightfully another request's.
 #[tokio::test(start_paused = true)]
-async fn memory_of_a_forgotten_outcome_refuses_nobody() {
+async fn forgotten_outcome_in_memory_refuses_no_request() {
     let upstream = ScriptedUpstream::new(|call| Step::ok(call.request().payload().clone()));
     let builder = Engine::builder(upstream.clone()).store(MemoryStore::new());
     let (here, elsewhere) = (
@@ -107,7 +106,7 @@ async fn memory_of_a_forgotten_outcome_refuses_nobody() {
 
 /// Red when a claim is never confirmed: the other one waits for the whole flight.
 #[tokio::test(start_paused = true)]
-async fn once_the_key_is_taken_another_payload_is_refused_at_once() {
+async fn other_payload_of_locked_key_is_refused() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
     let slow = FaultyStore::new(MemoryStore::new(), |_| Fault::Late(SECOND / 20));
     let engine = Engine::builder(upstream.clone()).store(slow);
@@ -122,10 +121,10 @@ async fn once_the_key_is_taken_another_payload_is_refused_at_once() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A caller behind another one's claim has a deadline like any other, and leaves
+/// A follower of another request's flight keeps its deadline, and leaves
 /// nothing when it goes.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_another_one_s_claim_may_give_up() {
+async fn follower_keeps_its_own_deadline() {
     let hanging = Fault::After(3600 * SECOND, Box::new(Fault::Fail));
     let store = FaultyStore::new(MemoryStore::new(), move |_| hanging.clone());
     let engine = Engine::builder(ok()).store(store).start().await.unwrap();
@@ -143,10 +142,10 @@ async fn who_waits_for_another_one_s_claim_may_give_up() {
     first.await.unwrap().unwrap_err();
 }
 
-/// Red when a flight that is answered and not settled hands a refusal to those
-/// who come later: they got it for as long as the store was down.
+/// Red when an answered flight with an unfinished record gives its refusal to callers
+/// that come later: they got it for as long as the store was down.
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_not_handed_out_while_the_store_is_down() {
+async fn later_callers_get_no_old_refusal() {
     let calls = AtomicUsize::new(0);
     let upstream = ScriptedUpstream::new(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => Step::status(403, "{}"),
@@ -176,7 +175,7 @@ async fn a_refusal_is_not_handed_out_while_the_store_is_down() {
     );
     for hours in [0, 1, 12] {
         sleep(hours * 3600 * SECOND).await;
-        // The key is free as soon as the store is back, for anybody.
+        // The key is free for any request as soon as the store answers.
         for payload in ["[1]", "[2]"] {
             let start = Instant::now();
             let error = engine.execute(mine(payload)).await.unwrap_err();
@@ -197,7 +196,7 @@ async fn a_refusal_is_not_handed_out_while_the_store_is_down() {
 /// Red when a flight that was under way when its outcome was forgotten puts it
 /// into memory afterwards.
 #[tokio::test(start_paused = true)]
-async fn what_was_forgotten_before_its_reply_came_is_not_replayed() {
+async fn outcome_forgotten_before_reply_is_not_replayed() {
     let (upstream, on) = (ok(), switch());
     let late = faulty(&MemoryStore::new(), &on, |operation| {
         match operation.event {
@@ -226,7 +225,7 @@ async fn what_was_forgotten_before_its_reply_came_is_not_replayed() {
 /// process was answered last stayed in it. (The store here holds none of it.)
 #[cfg(feature = "encrypted")]
 #[tokio::test(start_paused = true)]
-async fn an_idle_process_forgets_what_is_over() {
+async fn idle_process_evicts_expired_outcomes() {
     use genesys_once::{Encrypted, EncryptionKeys};
 
     let keys = EncryptionKeys::new("k1", [7; 32]).unwrap();
@@ -237,17 +236,20 @@ async fn an_idle_process_forgets_what_is_over() {
         let reply = engine.execute(request(&n.to_string())).await.unwrap();
         outcomes.push(Arc::downgrade(reply.outcome()));
     }
-    until("all is settled", || engine.stats().executions == 0).await;
+    until("all records are finished", || {
+        engine.stats().executions == 0
+    })
+    .await;
     assert!(outcomes.iter().all(|outcome| outcome.strong_count() > 0));
     sleep(3 * SECOND).await;
     assert!(outcomes.iter().all(|outcome| outcome.strong_count() == 0));
 }
 
 /// Red without a yield in `execute`, and in the commands of a store: on a runtime
-/// of one thread, a caller who is always answered at once keeps everybody else
+/// of one thread, a caller with immediate answers keeps all other tasks
 /// from running, heartbeats included.
 #[tokio::test]
-async fn who_is_answered_at_once_lets_others_run() {
+async fn immediate_answers_let_other_tasks_run() {
     let engine = Engine::builder(ok()).start().await.unwrap();
     engine.execute(mine("[1]")).await.unwrap();
     let ran = Arc::new(AtomicUsize::new(0));
@@ -282,7 +284,7 @@ async fn who_is_answered_at_once_lets_others_run() {
 /// I9. Red when each message gets a task of its own: a mailbox has no bound, so
 /// what exceeds the places is answered by the handler.
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_messages_is_answered_at_once() {
+async fn message_flood_is_answered_at_once() {
     let upstream = ScriptedUpstream::new(|_| Step::Silent);
     let engine = Engine::builder(upstream.clone()).max_waiting(10);
     let engine = engine.start().await.unwrap();
@@ -303,8 +305,8 @@ async fn a_flood_of_messages_is_answered_at_once() {
     });
     let asked: Vec<_> = (0..5_000)
         .map(|_| {
-            let (told, asked) = ractor::concurrency::oneshot();
-            let message = EngineMessage::Execute(request("{}"), told.into());
+            let (reply, asked) = ractor::concurrency::oneshot();
+            let message = EngineMessage::Execute(request("{}"), reply.into());
             engine.actor().send_message(message).unwrap();
             asked
         })
@@ -317,7 +319,7 @@ async fn a_flood_of_messages_is_answered_at_once() {
         answered += 1;
     }
     watching.abort();
-    // One place is the execution's; there are a few tasks besides the callers'.
+    // One place is the execution's; there are a few tasks in addition to the callers'.
     assert_eq!(engine.stats().waiting, 9);
     let most = most.load(Ordering::Relaxed) - before;
     assert!(most <= 20, "{most} tasks");

@@ -42,7 +42,7 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
         tokio::task::yield_now().await;
     }
-    panic!("waited in vain until {what}");
+    panic!("timed out waiting until {what}");
 }
 
 /// The actor of the flight that began last, found as ractor's own tree has

@@ -1,5 +1,5 @@
-//! A 429 and how long executions wait after it: how much of a peer's time is believed,
-//! and the sum of all waits.
+//! How long executions wait after a 429: the limit of a requested time, and of the sum of all
+//! waits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ fn hint(error: &Error) -> Duration {
 
 /// Seen red: with `Retry-After: 1` the third 429 ended the execution.
 #[tokio::test(start_paused = true)]
-async fn waits_that_were_asked_for_cost_no_attempt() {
+async fn requested_waits_count_as_no_attempt() {
     for (refusals, asked) in [(6, 1), (12, 0), (8, 20), (1, 180)] {
         let upstream = ScriptedUpstream::new(move |call| match call.attempt() {
             n if n <= refusals => limit(&[("retry-after", &asked.to_string())]),
@@ -122,10 +122,10 @@ async fn dates_are_read_by_the_peers_clock() {
     }
 }
 
-/// Seen red: the engine stood still for 30 days. After an hour one call finds out; the
+/// Seen red: the engine sent nothing for 30 days. After an hour one call finds out; the
 /// others follow it, or none does.
 #[tokio::test(start_paused = true)]
-async fn absurd_times_stop_for_an_hour_and_one_probe_follows() {
+async fn absurd_retry_after_is_capped_with_probe() {
     for value in [
         "1764200000",
         "2592000",
@@ -185,10 +185,10 @@ fn window(calls: usize, length: Duration, asked: Option<u64>) -> ScriptedUpstrea
     })
 }
 
-/// Seen red: 15 of 30 with the first window, since each wave spent everybody's
+/// Seen red: 15 of 30 with the first window, since each wave used up the
 /// attempts.
 #[tokio::test(start_paused = true)]
-async fn crowd_beyond_a_window_is_answered_whole() {
+async fn burst_beyond_one_window_is_fully_answered() {
     for (calls, length, asked, crowd) in [
         (5, SECOND, Some(1), 30),
         (1, SECOND, Some(0), 20),
@@ -215,7 +215,7 @@ async fn crowd_beyond_a_window_is_answered_whole() {
 /// Seen red: nothing but the callers' deadlines ended a cooldown that begins again and
 /// again.
 #[tokio::test(start_paused = true)]
-async fn limit_without_end_ends_everybody() {
+async fn endless_limit_ends_every_wait() {
     for asked in ["1", "0", "30", "179"] {
         let upstream = ScriptedUpstream::new(move |_| limit(&[("retry-after", asked)]));
         let engine = engine(&upstream).await;
@@ -247,9 +247,12 @@ async fn longest_wait_is_a_sum() {
         let upstream = refused(first);
         let engine = engine(&upstream).await;
         let one = ask(&engine, 1);
-        until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+        until("the cooldown has begun", || {
+            !engine.stats().cooldown.is_zero()
+        })
+        .await;
         let begun = Instant::now();
-        // It waits for the first one's cooldown, and then for its own.
+        // It waits for the first cooldown, and then for its own.
         let error = engine.execute(request("2")).await.unwrap_err();
         assert!(matches!(error, Error::RateLimited { .. }), "{error}");
         assert_eq!(hint(&error), 100 * SECOND);
@@ -261,7 +264,7 @@ async fn longest_wait_is_a_sum() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_sends_once_whatever_is_asked() {
+async fn retry_never_ignores_retry_after() {
     for headers in [&[][..], &[("retry-after", "0")], &[("retry-after", "1")]] {
         for retry in [RetryPolicy::never(), RetryPolicy::default().attempts(1)] {
             let headers: Vec<_> = headers.to_vec();
@@ -285,7 +288,7 @@ async fn never_sends_once_whatever_is_asked() {
 
 /// A backoff of nothing is no licence to spin.
 #[tokio::test(start_paused = true)]
-async fn limit_without_end_ends_without_a_backoff_too() {
+async fn endless_limit_ends_without_backoff() {
     let upstream = ScriptedUpstream::new(|_| limit(&[("retry-after", "0")]));
     let retry = RetryPolicy::default()
         .backoff(Duration::ZERO)
@@ -299,7 +302,7 @@ async fn limit_without_end_ends_without_a_backoff_too() {
 
 /// Seen red: the hint was 1 s while 99 s were known.
 #[tokio::test(start_paused = true)]
-async fn deadline_hints_what_is_left_of_a_cooldown() {
+async fn deadline_error_hints_remaining_cooldown() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => limit(&[("retry-after", "100")]),
         _ => Step::ok("{}").after(9 * SECOND),

@@ -1,4 +1,4 @@
-//! One key of the caller's for two payloads: told by every engine, whatever
+//! One caller-defined key for two payloads: every engine reports it, whatever
 //! state the record is in, at once, and without changing it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,7 +63,7 @@ async fn others(store: &MemoryStore) -> Vec<(Engine, ScriptedUpstream)> {
     engines
 }
 
-/// Whoever asks for something else under this key is told so, and that is all.
+/// A caller with another payload under this key gets a mismatch, and nothing else happens.
 async fn assert_told(store: &MemoryStore, what: &str) {
     let before = state(store).await;
     let others = others(store).await;
@@ -81,7 +81,7 @@ async fn assert_told(store: &MemoryStore, what: &str) {
                 "{what}: {error}"
             );
             assert_eq!(error.key(), Some(key()), "{what}");
-            assert!(start.elapsed() < SECOND, "{what}: told late");
+            assert!(start.elapsed() < SECOND, "{what}: reported late");
         }
         assert_eq!(upstream.ledger().total(), calls, "{what}");
     }
@@ -94,7 +94,7 @@ async fn assert_told(store: &MemoryStore, what: &str) {
 /// I6. Red when the fingerprint is not compared before an engine that cannot
 /// send now waits until it can.
 #[tokio::test(start_paused = true)]
-async fn it_is_told_in_every_state_of_the_record() {
+async fn mismatch_is_reported_in_every_state() {
     let store = MemoryStore::new();
     let dispatched = locked(&store).await;
     assert_told(&store, "dispatched").await;
@@ -127,7 +127,7 @@ async fn it_is_told_in_every_state_of_the_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_released_key_is_free_for_any_payload() {
+async fn released_key_accepts_any_payload() {
     let store = MemoryStore::new();
     let _ = locked(&store).await.release(&store).await.unwrap();
     let (engine, upstream) = others(&store).await.swap_remove(0);
@@ -144,10 +144,10 @@ async fn assert_told_to_the_first(engine: &Engine) {
     assert!(matches!(error, Error::PayloadMismatch { .. }), "{error}");
 }
 
-/// Red when those who wait do not compare what they see: they are told when the
-/// other one's lease has lapsed.
+/// Red when waiters do not compare the fingerprint: they get the mismatch only when the
+/// other lease has lapsed.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_key_that_becomes_somebody_else_s_is_told() {
+async fn waiter_gets_mismatch_when_key_changes_owner() {
     let store = MemoryStore::new();
     let holder = locked(&store).await;
     let (engine, upstream) = others(&store).await.swap_remove(0);
@@ -157,7 +157,7 @@ async fn who_waits_for_a_key_that_becomes_somebody_else_s_is_told() {
     });
     until("it waits", || engine.stats().executions == 1).await;
     let start = Instant::now();
-    // No time for the one who waits between the two.
+    // The waiter has no time between the two.
     let _ = holder.release(&store).await.unwrap();
     let other = Execution::new(mine(r#"{"a":2}"#), ok().namespace());
     let Lock::Locked(_other) = other.lock(&store, &Terms::default()).await.unwrap() else {
@@ -169,10 +169,10 @@ async fn who_waits_for_a_key_that_becomes_somebody_else_s_is_told() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Red when a joined caller, and when one who is answered from memory, is not
+/// Red when a joined caller, or a caller with a reply from memory, is not
 /// compared with the first.
 #[tokio::test(start_paused = true)]
-async fn it_is_told_to_those_who_would_join_and_from_memory() {
+async fn mismatch_is_reported_by_flight_and_memory() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let first = tokio::spawn({

@@ -42,7 +42,7 @@ async fn seed_decides_leases_and_jitter() {
 
 /// Red with the system's clock in place of the engine's.
 #[tokio::test(start_paused = true)]
-async fn wall_clock_starts_where_the_test_says_and_moves_with_paused_time() {
+async fn wall_clock_follows_paused_time() {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
     let upstream = ScriptedUpstream::new(|_| Step::Reset.after(30 * SECOND));
     let builder = Engine::builder(upstream).deterministic(1, start);
@@ -54,7 +54,7 @@ async fn wall_clock_starts_where_the_test_says_and_moves_with_paused_time() {
     };
     // The time of sending: the connection was reset half a minute later.
     assert_eq!(since, start + 3600 * SECOND);
-    // A later start of another engine begins anew.
+    // Another engine starts with its own time.
     let engine = builder.start().await.unwrap();
     let error = engine.execute(request(r#"{"n":1}"#)).await.unwrap_err();
     let Error::Indeterminate { since, .. } = error else {

@@ -1,4 +1,4 @@
-//! Tokens that end before they are of use, and renewals that would go on for ever.
+//! Tokens that expire before they can be used, and renewals without end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use super::{SECOND, request};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Red where such a token counts as one that came: it is fetched for ever, and nobody
-/// is told.
+/// Red if such a token counts as obtained: it is fetched without end, and no caller
+/// gets an error.
 #[tokio::test(start_paused = true)]
-async fn token_that_ends_before_it_comes_is_none() {
+async fn token_expired_on_arrival_is_a_failure() {
     let step = || TokenStep::After(2 * SECOND, Box::new(TokenStep::Issue(2 * SECOND)));
     let tokens = ScriptedTokens::new(move |_| step());
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -26,14 +26,14 @@ async fn token_that_ends_before_it_comes_is_none() {
     assert_eq!(engine.stats().executions, 0);
     let fetches = tokens.fetches();
     sleep(HOUR).await;
-    assert_eq!(tokens.fetches(), fetches, "nobody needs one");
+    assert_eq!(tokens.fetches(), fetches, "no caller needs one");
     assert_eq!(upstream.ledger().total(), 0);
 }
 
 /// Red where the renewal of a refused token goes on waiting as long as the endpoint
 /// asked, after that cooldown was ended: the action's executions then wait with it.
 #[tokio::test(start_paused = true)]
-async fn end_of_a_cooldown_renews_a_refused_token() {
+async fn ended_cooldown_renews_refused_token() {
     let limited = Arc::new(AtomicBool::new(true));
     let still = limited.clone();
     let tokens = ScriptedTokens::new(move |n| match n > 1 && still.load(Ordering::SeqCst) {
@@ -55,9 +55,9 @@ async fn end_of_a_cooldown_renews_a_refused_token() {
 }
 
 /// Red where a token that has ended is renewed in the background, by an endpoint that
-/// will issue no other: for ever, with nobody there.
+/// will issue no other: without end, and without a caller.
 #[tokio::test(start_paused = true)]
-async fn ended_token_is_not_renewed_for_nobody() {
+async fn expired_token_is_renewed_only_on_demand() {
     let tokens = ScriptedTokens::new(|n| match n {
         1 => TokenStep::Issue(HOUR),
         _ => TokenStep::Fail(TokenError::rejected("revoked")),
@@ -70,7 +70,7 @@ async fn ended_token_is_not_renewed_for_nobody() {
     let fetches = tokens.fetches();
     sleep(24 * HOUR).await;
     assert_eq!(tokens.fetches(), fetches);
-    // Who needs one is told.
+    // A caller that needs one gets the error.
     let answer = engine.execute(request("[1]")).await;
     assert!(matches!(answer, Err(Error::Token { .. })), "{answer:?}");
 }

@@ -42,7 +42,7 @@ fn callers(engine: &Engine, action: &str, count: usize) -> Vec<JoinHandle<Durati
 /// Red with one queue for all: the fast action waits for 450 slow calls, ten
 /// minutes.
 #[tokio::test(start_paused = true)]
-async fn a_fast_action_waits_for_one_slow_call() {
+async fn fast_action_waits_for_one_slow_call() {
     let upstream = platform();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let slow = callers(&engine, "slow", 500);
@@ -68,7 +68,7 @@ async fn a_fast_action_waits_for_one_slow_call() {
 
 /// Red without the cap: the fast action waits for a slow call to end.
 #[tokio::test(start_paused = true)]
-async fn a_capped_action_leaves_the_rest_to_others() {
+async fn capped_action_leaves_permits_to_others() {
     let upstream = platform();
     let engine = Engine::builder(upstream.clone()).max_in_flight_per_action(40);
     let engine = engine.start().await.unwrap();
@@ -221,7 +221,9 @@ async fn a_limit_that_panics_keeps_no_turn() {
     let callers = callers(&engine, "action", 8);
     let mut crashed = 0;
     for caller in callers {
-        let answer = timeout(600 * SECOND, caller).await.expect("nobody hangs");
+        let answer = timeout(600 * SECOND, caller)
+            .await
+            .expect("no caller hangs");
         crashed += usize::from(answer.is_err());
     }
     assert_eq!((crashed, platform.ledger().total()), (3, 5));

@@ -1,4 +1,4 @@
-//! When a request may have been executed: it is held, told, and resolved.
+//! A request that might have been executed: its key is indeterminate until it is resolved.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -25,7 +25,7 @@ fn key() -> IdempotencyKey {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_held_and_told_to_everybody() {
+async fn lost_answer_makes_key_indeterminate_for_all() {
     for lost in [
         Step::Reset,
         Step::Cut,
@@ -104,7 +104,7 @@ async fn a_person_resolves_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_was_found_out_is_replayed() {
+async fn resolved_outcome_is_replayed() {
     let upstream = first_then_ok(Step::Cut);
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     engine.execute(request("{}")).await.unwrap_err();
@@ -127,7 +127,7 @@ async fn an_outcome_that_was_found_out_is_replayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_may_decide_instead_of_a_person() {
+async fn hook_resolves_instead_of_operator() {
     let upstream = first_then_ok(Step::Reset);
     let engine = Engine::builder(upstream.clone())
         .reconcile(|request, error| async move {
@@ -181,7 +181,7 @@ async fn a_hook_is_asked_once_per_execution() {
         .unwrap();
     engine.execute(request("{}")).await.unwrap_err();
     tokio::time::sleep(100 * SECOND).await;
-    // Settled by the hook, sent once more, and lost once more.
+    // Resolved by the hook, sent again, and lost again.
     engine.execute(request("{}")).await.unwrap_err();
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert_eq!(upstream.ledger().total(), 2);
@@ -212,7 +212,7 @@ async fn at_least_once_is_a_choice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unproven_attempt_is_never_released_by_a_later_refusal() {
+async fn later_refusal_never_releases_unknown_outcome() {
     let calls = AtomicU32::new(0);
     let upstream = ScriptedUpstream::new(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => Step::Reset,
@@ -232,10 +232,10 @@ async fn an_unproven_attempt_is_never_released_by_a_later_refusal() {
     );
 }
 
-/// Red when the store's failure is told instead: its hint is to try again, and
-/// the first attempt may have been executed.
+/// Red when the store's failure is returned instead: its hint is to retry, and
+/// the first attempt might have been executed.
 #[tokio::test(start_paused = true)]
-async fn an_outage_between_attempts_does_not_hide_that_one_is_unproven() {
+async fn outage_between_attempts_keeps_unknown_outcome() {
     let upstream = first_then_ok(Step::Reset);
     let (store, down) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
     let broken = FaultyStore::new(store.clone(), {
@@ -273,7 +273,7 @@ async fn an_outage_between_attempts_does_not_hide_that_one_is_unproven() {
 
 /// Red without the deadline of the list.
 #[tokio::test(start_paused = true)]
-async fn a_list_that_never_comes_is_given_up() {
+async fn endless_list_page_times_out() {
     struct Endless(MemoryStore);
 
     impl Store for Endless {
@@ -298,13 +298,13 @@ async fn a_list_that_never_comes_is_given_up() {
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
 }
 
-/// Red with the error of `resolve` in place of the doubt in `Flight::reconcile`:
-/// where the store goes down in between, the caller was told that nothing was sent.
+/// Red with the error of `resolve` instead of `Error::Indeterminate` in `Driver::reconcile`:
+/// if the store failed in between, the caller's error said that nothing was sent.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_goes_down_while_the_hook_settles_leaves_the_doubt() {
+async fn outage_during_hook_keeps_key_indeterminate() {
     let abandoned = |event: &Event| matches!(event, Event::Abandon { .. });
     let resolved = |event: &Event| matches!(event, Event::Resolve { .. });
-    for (last, told) in [
+    for (last, code) in [
         (abandoned as fn(&Event) -> bool, "indeterminate"),
         // What the hook said is in the store, and asking again gets it.
         (resolved, "store_unavailable"),
@@ -332,11 +332,11 @@ async fn a_store_that_goes_down_while_the_hook_settles_leaves_the_doubt() {
             });
         let engine = engine.start().await.unwrap();
         let error = engine.execute(request("{}")).await.unwrap_err();
-        assert_eq!(error.code(), told, "{error}");
+        assert_eq!(error.code(), code, "{error}");
         down.store(false, Ordering::SeqCst);
         tokio::time::sleep(10 * SECOND).await;
         let reply = engine.execute(request("{}")).await.unwrap();
         assert_eq!(reply.body(), "found");
-        assert_eq!(upstream.ledger().total(), 1, "{told}");
+        assert_eq!(upstream.ledger().total(), 1, "{code}");
     }
 }

@@ -1,6 +1,5 @@
-//! A lease is that of one execution: what was resolved never names a later one, what
-//! it proved is not dropped, what it claimed and lost is free, and what it answered
-//! counts from its answer.
+//! A lease id serves one execution. A resolved version names no later execution. A proof under
+//! a lost lease is recorded, and a lost claim leaves the key free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ use super::ownership::{FIRST, SECOND_ONE, answer, ask, key, order, silent};
 /// seen named the execution that now sends, and `not_applied` let a second call
 /// through while the first was on the wire.
 #[tokio::test(start_paused = true)]
-async fn version_that_was_resolved_never_names_a_later_execution() {
+async fn resolved_version_names_no_later_execution() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND));
     let store = MemoryStore::new();
     let acquires = Arc::new(AtomicUsize::new(0));
@@ -72,7 +71,7 @@ async fn version_that_was_resolved_never_names_a_later_execution() {
 /// Red where a new lease is taken before the last one is ended: the proof was
 /// dropped, and the key stayed indeterminate.
 #[tokio::test(start_paused = true)]
-async fn proof_of_a_lost_lease_is_not_dropped() {
+async fn proof_under_lost_lease_is_recorded() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => Step::RateLimited(40 * SECOND).after(SECOND),
         _ => Step::ok("{}"),
@@ -103,7 +102,7 @@ async fn proof_of_a_lost_lease_is_not_dropped() {
 /// Red where only an outcome has a smaller form: the key stayed locked, and became
 /// indeterminate.
 #[tokio::test(start_paused = true)]
-async fn refusal_that_the_store_cannot_take_is_released_without_it() {
+async fn too_large_refusal_is_released_without_body() {
     let upstream = ScriptedUpstream::new(|_| Step::status(403, "x".repeat(2000)));
     let store = MemoryStore::new();
     let full = FaultyStore::new(store.clone(), |operation| match operation.event {
@@ -126,7 +125,7 @@ async fn refusal_that_the_store_cannot_take_is_released_without_it() {
 /// Red where a lapsed claim is compared: the corrected payload was refused for a
 /// week, though nothing had been executed.
 #[tokio::test(start_paused = true)]
-async fn dead_claim_leaves_the_key_free_for_another_payload() {
+async fn dead_claim_frees_key_for_other_payload() {
     let upstream = ScriptedUpstream::new(|call| match call.request().payload().as_ref() {
         payload if payload == FIRST.as_bytes() => Step::RateLimited(100 * SECOND),
         _ => Step::ok("{}"),
@@ -146,7 +145,7 @@ async fn dead_claim_leaves_the_key_free_for_another_payload() {
 /// Red where the time begins when the store takes it: an answer of two days ago was
 /// replayed for another one.
 #[tokio::test(start_paused = true)]
-async fn outcome_s_time_counts_from_its_answer() {
+async fn outcome_ttl_counts_from_its_answer() {
     const HOUR: Duration = Duration::from_secs(3600);
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let store = MemoryStore::new();
@@ -169,7 +168,7 @@ async fn outcome_s_time_counts_from_its_answer() {
 /// Red where a record that went away is a free key: with looks as slow as these the
 /// short-lived outcome had come and gone, and was executed again.
 #[tokio::test(start_paused = true)]
-async fn waiter_does_not_execute_what_it_could_not_watch() {
+async fn waiter_never_executes_unwatched_record() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(4 * SECOND));
     let store = MemoryStore::new();
     let one = Engine::builder(upstream.clone())
@@ -190,7 +189,7 @@ async fn waiter_does_not_execute_what_it_could_not_watch() {
     upstream.ledger().wait_for(1).await;
     let waiter = ask(&other, short);
     first.await.unwrap().unwrap();
-    let told = waiter.await.unwrap().unwrap_err();
-    assert!(matches!(told, Error::StoreUnavailable { .. }), "{told}");
+    let answer = waiter.await.unwrap().unwrap_err();
+    assert!(matches!(answer, Error::StoreUnavailable { .. }), "{answer}");
     assert_eq!(upstream.ledger().total(), 1);
 }

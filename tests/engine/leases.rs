@@ -1,4 +1,4 @@
-//! A lease is kept, and a record finished, as long as somebody lives who can do
+//! A lease is extended, and a record finished, as long as an actor lives that can do
 //! it: through outages of the store that are shorter than a lease, and longer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,10 +105,10 @@ async fn short_outage_costs_no_lease() {
     }
 }
 
-/// A lapse that nobody noticed costs nothing: seen red where the heartbeat gave
+/// A lapse that no process noticed costs nothing: seen red when the heartbeat gave
 /// up with the lapse, and where it came a third of the lease later.
 #[tokio::test(start_paused = true)]
-async fn lapsed_lease_is_extended_once_the_store_answers() {
+async fn lapsed_lease_is_extended_after_outage() {
     let (upstream, store) = (slow_platform(), MemoryStore::new());
     let away = outage(&store, 9 * SECOND, 36 * SECOND, cut());
     let builder = Engine::builder(upstream.clone());
@@ -124,11 +124,11 @@ async fn lapsed_lease_is_extended_once_the_store_answers() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A store that is down is asked at the pace of its time-out, by one of all who
+/// A store that is down is asked at the pace of its time-out, by one of all that
 /// wait for it: seen red where a failed heartbeat waited for another third of its
 /// lease, and none asked.
 #[tokio::test(start_paused = true)]
-async fn many_heartbeats_ask_a_dead_store_as_one() {
+async fn many_heartbeats_share_one_probe() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
     let store = MemoryStore::new();
     let away = outage(&store, 9 * SECOND, 29 * SECOND, Fault::Fail);
@@ -153,7 +153,7 @@ async fn many_heartbeats_ask_a_dead_store_as_one() {
 
 /// Seen red: three looks that failed, in 180 ms, were the end of the wait.
 #[tokio::test(start_paused = true)]
-async fn waiter_outlasts_an_outage_shorter_than_the_lease_it_saw() {
+async fn waiter_outlasts_outage_shorter_than_lease() {
     for fault in [cut(), Fault::Fail] {
         for (from, len) in [(10, 180), (10, 12_000), (10, 25_000), (15_000, 15_000)] {
             let what = format!("{from} + {len} ms, {fault:?}");
@@ -177,10 +177,10 @@ async fn waiter_outlasts_an_outage_shorter_than_the_lease_it_saw() {
     }
 }
 
-/// The wait for a holder of whom nothing is heard has an end: the lapse that was
+/// The wait for a silent holder has an end: the lapse that was
 /// seen, and a time-out more.
 #[tokio::test(start_paused = true)]
-async fn waiter_is_told_of_an_outage_that_outlasts_the_lease() {
+async fn waiter_reports_outage_longer_than_lease() {
     for fault in [cut(), Fault::Fail] {
         let (upstream, store) = (slow_platform(), MemoryStore::new());
         let builder = Engine::builder(upstream.clone());
@@ -222,7 +222,7 @@ fn silent_at_the_end(store: &MemoryStore, fault: Fault) -> FaultyStore {
 /// Seen red: every end was tried twice before its callers had their answer, 4.02 s
 /// after the platform's.
 #[tokio::test(start_paused = true)]
-async fn silent_store_delays_no_answer_beyond_its_time_out() {
+async fn silent_store_delays_answer_by_one_timeout() {
     let limited = Step::RateLimited(500 * SECOND);
     let steps = [
         ("executed", Step::ok("{}").after(SECOND), "200"),
@@ -249,14 +249,14 @@ async fn silent_store_delays_no_answer_beyond_its_time_out() {
                     .retry(RetryPolicy::default().attempts(1));
                 let engine = start(builder).await;
                 let begun = Instant::now();
-                let told = match engine.execute(request("{}")).await {
+                let answer = match engine.execute(request("{}")).await {
                     Ok(reply) => {
                         assert_eq!(reply.recorded(), !down && what == "executed", "{what}");
                         reply.status().as_str().to_owned()
                     }
                     Err(error) => error.code().to_owned(),
                 };
-                assert_eq!(told, expected, "{what}, {fault:?}");
+                assert_eq!(answer, expected, "{what}, {fault:?}");
                 times.push(begun.elapsed());
             }
             let more = times[1] - times[0];
@@ -269,7 +269,7 @@ async fn silent_store_delays_no_answer_beyond_its_time_out() {
 /// red, the command for it was sent twice, and the key given back, 6 s after the
 /// platform's answer.
 #[tokio::test(start_paused = true)]
-async fn silent_store_ends_a_retry_within_its_time_out() {
+async fn silent_store_ends_retry_within_timeout() {
     for (wait, step) in [
         (Duration::ZERO, Step::Refused),
         (5 * SECOND, Step::RateLimited(5 * SECOND)),
@@ -297,7 +297,7 @@ async fn silent_store_ends_a_retry_within_its_time_out() {
 /// Between two attempts a silent store delays nothing: seen red with the phase
 /// written before the wait begins.
 #[tokio::test(start_paused = true)]
-async fn silent_store_makes_a_wait_between_attempts_no_longer() {
+async fn silent_store_prolongs_no_retry_wait() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => Step::Refused,
         _ => Step::ok("{}"),
@@ -315,9 +315,9 @@ async fn silent_store_makes_a_wait_between_attempts_no_longer() {
 }
 
 /// Seen red: the root gave a dead execution's outcome up after 3.1 s, and the
-/// record said that nobody knew.
+/// record said that the outcome is unknown.
 #[tokio::test(start_paused = true)]
-async fn known_outcome_outlives_its_actor_and_a_long_outage() {
+async fn known_outcome_survives_actor_and_outage() {
     for (step, code) in [(Step::ok("{}"), 200), (Step::status(403, "{}"), 403)] {
         let next = step.clone();
         let upstream = ScriptedUpstream::new(move |_| next.clone().after(SECOND));

@@ -1,4 +1,4 @@
-//! The engine's end, and deaths in its tree: nobody is left waiting (I3).
+//! The engine's end, and deaths in its tree: every waiter gets an answer (I3).
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ fn ask(engine: &Engine) -> JoinHandle<Result<Reply, Error>> {
     tokio::spawn(async move { engine.execute(request("{}")).await })
 }
 
-async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>) -> Vec<&'static str> {
+async fn answers_of(waiters: Vec<JoinHandle<Result<Reply, Error>>>) -> Vec<&'static str> {
     let mut codes = Vec::new();
     for waiter in waiters {
-        // Virtual time: an hour passes at once, unless somebody is answered.
+        // Virtual time: an hour passes at once, unless a caller gets an answer.
         let answer = timeout(3600 * SECOND, waiter)
             .await
             .expect("a waiter was left unanswered");
@@ -35,39 +35,39 @@ async fn told(waiters: Vec<JoinHandle<Result<Reply, Error>>>) -> Vec<&'static st
 
 /// Red without `Drop` of the flight's guard.
 #[tokio::test(start_paused = true)]
-async fn a_killed_execution_answers_and_its_record_tells_what_is_known() {
+async fn killed_execution_answers_and_finishes_record() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let waiters = vec![ask(&engine), ask(&engine)];
     upstream.ledger().wait_for(1).await;
     child(&engine, 1).kill();
-    assert_eq!(told(waiters).await, ["crashed", "crashed"]);
-    // It was on the wire: nobody may send it again by itself.
+    assert_eq!(answers_of(waiters).await, ["crashed", "crashed"]);
+    // It was sent: no engine may send it again by itself.
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 1);
 }
 
 /// The root waits for the records of its dead children, and no longer. Red where
-/// it is not told that one is settled: `shutdown` never returns.
+/// it gets no report that a record is finished: `shutdown` never returns.
 #[tokio::test(start_paused = true)]
-async fn an_engine_ends_after_an_execution_was_killed() {
+async fn engine_stops_after_killed_execution() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let waiters = vec![ask(&engine)];
     upstream.ledger().wait_for(1).await;
     child(&engine, 1).kill();
-    assert_eq!(told(waiters).await, ["crashed"]);
+    assert_eq!(answers_of(waiters).await, ["crashed"]);
     let ended = timeout(3600 * SECOND, engine.shutdown(SECOND)).await;
     assert!(ended.is_ok(), "it never ends");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panicking_upstream_is_a_crash_and_an_unknown_outcome() {
+async fn upstream_panic_is_unknown_outcome() {
     let upstream = ScriptedUpstream::new(|_| Step::Panic);
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     assert_eq!(
-        told(vec![ask(&engine), ask(&engine)]).await,
+        answers_of(vec![ask(&engine), ask(&engine)]).await,
         ["crashed", "crashed"]
     );
     let error = engine.execute(request("{}")).await.unwrap_err();
@@ -76,19 +76,22 @@ async fn a_panicking_upstream_is_a_crash_and_an_unknown_outcome() {
     assert_eq!(engine.actor().get_status(), ActorStatus::Running);
 }
 
-/// Red when neither the answer nor the wait tells the progress that nothing was
+/// Red when neither the answer nor the wait notes in the progress that nothing was
 /// executed.
 #[tokio::test(start_paused = true)]
-async fn an_execution_killed_while_it_waits_is_released() {
+async fn execution_killed_while_waiting_is_released() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => Step::RateLimited(100 * SECOND),
         _ => Step::ok("{}"),
     });
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let waiters = vec![ask(&engine)];
-    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    until("the cooldown has begun", || {
+        !engine.stats().cooldown.is_zero()
+    })
+    .await;
     child(&engine, 1).kill();
-    assert_eq!(told(waiters).await, ["crashed"]);
+    assert_eq!(answers_of(waiters).await, ["crashed"]);
     let key = IdempotencyKey::of(&request("{}"));
     let mut state = engine.inspect(&key).await.unwrap();
     for _ in 0..10_000 {
@@ -98,14 +101,14 @@ async fn an_execution_killed_while_it_waits_is_released() {
         tokio::task::yield_now().await;
         state = engine.inspect(&key).await.unwrap();
     }
-    // Given back, with nothing to tell.
+    // Released, without a refusal.
     assert_eq!(state, None);
 }
 
 /// Red without `Drop` of the flight's guard. Without the engine's mapping of
 /// `Crashed` alone it stays green: the closed table says `Stopped` first.
 #[tokio::test(start_paused = true)]
-async fn a_killed_root_leaves_nobody_waiting() {
+async fn killed_root_answers_every_waiter() {
     let upstream = slow();
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).store(store);
@@ -113,11 +116,11 @@ async fn a_killed_root_leaves_nobody_waiting() {
     let waiters = vec![ask(&engine), ask(&engine)];
     upstream.ledger().wait_for(1).await;
     engine.actor().get_cell().kill();
-    assert_eq!(told(waiters).await, ["stopped", "stopped"]);
-    assert_eq!(told(vec![ask(&engine)]).await, ["stopped"]);
+    assert_eq!(answers_of(waiters).await, ["stopped", "stopped"]);
+    assert_eq!(answers_of(vec![ask(&engine)]).await, ["stopped"]);
     assert_eq!(engine.shutdown(SECOND).await, Drained::default());
 
-    // The lease lapses, and the next process knows that it may have been sent.
+    // The lease lapses, and the next process knows that it might have been sent.
     let next = builder.start().await.unwrap();
     let error = next.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
@@ -138,7 +141,7 @@ impl Actor for Above {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_foreign_supervisor_leaves_nobody_waiting() {
+async fn stopped_supervisor_answers_every_waiter() {
     for kill in [false, true] {
         let upstream = slow();
         let (above, ended) = Actor::spawn(None, Above, ()).await.unwrap();
@@ -152,9 +155,9 @@ async fn the_end_of_a_foreign_supervisor_leaves_nobody_waiting() {
             true => above.kill(),
             false => above.stop(None),
         }
-        assert_eq!(told(waiters).await, ["stopped", "stopped"]);
+        assert_eq!(answers_of(waiters).await, ["stopped", "stopped"]);
         ended.await.unwrap();
-        assert_eq!(told(vec![ask(&engine)]).await, ["stopped"]);
+        assert_eq!(answers_of(vec![ask(&engine)]).await, ["stopped"]);
     }
 }
 
@@ -189,12 +192,12 @@ async fn shutdown_lets_executions_finish() {
     assert_eq!(one, two);
     assert!(one.is_clean() && one.finished == 1, "{one:?}");
     assert!(caller.await.unwrap().is_ok());
-    assert_eq!(told(vec![ask(&engine)]).await, ["stopped"]);
+    assert_eq!(answers_of(vec![ask(&engine)]).await, ["stopped"]);
     assert_eq!(engine.shutdown(SECOND).await, one);
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_grace_everybody_is_told_and_the_record_too() {
+async fn grace_end_answers_waiters_and_finishes_records() {
     let upstream = slow();
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).store(store);
@@ -203,7 +206,7 @@ async fn past_the_grace_everybody_is_told_and_the_record_too() {
     upstream.ledger().wait_for(1).await;
     let drained = engine.shutdown(SECOND).await;
     assert_eq!((drained.finished, drained.cut_off), (0, 1));
-    assert_eq!(told(waiters).await, ["stopped", "stopped"]);
+    assert_eq!(answers_of(waiters).await, ["stopped", "stopped"]);
     // At once, not after the lease.
     let key = IdempotencyKey::of(&request("{}"));
     let next = builder.start().await.unwrap();
@@ -216,7 +219,7 @@ async fn past_the_grace_everybody_is_told_and_the_record_too() {
 
 /// Not under virtual time: the last handle goes on a thread without a runtime.
 #[test]
-fn the_last_handle_may_be_dropped_outside_a_runtime() {
+fn last_handle_drops_outside_a_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -238,7 +241,7 @@ fn the_last_handle_may_be_dropped_outside_a_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_wait_through_panics_of_the_token_source() {
+async fn callers_wait_through_token_source_panics() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 | 2 => TokenStep::Panic,
         _ => TokenStep::Issue(3600 * SECOND),
@@ -252,14 +255,14 @@ async fn callers_wait_through_panics_of_the_token_source() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(broken.clone());
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     for _ in 0..2 {
-        assert_eq!(told(vec![ask(&engine)]).await, ["token"]);
+        assert_eq!(answers_of(vec![ask(&engine)]).await, ["token"]);
     }
     assert_eq!((broken.fetches(), upstream.ledger().total()), (3, 0));
 }
 
 /// Red with a budget of restarts: after the sixth death no token was fetched.
 #[tokio::test(start_paused = true)]
-async fn callers_wait_through_any_number_of_deaths_of_the_token_actor() {
+async fn callers_wait_through_token_actor_deaths() {
     const DEATHS: usize = 20;
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1..=DEATHS => TokenStep::Silent,

@@ -17,7 +17,7 @@ fn slow() -> ScriptedUpstream {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_s_deadline_is_not_the_execution_s() {
+async fn caller_deadline_does_not_end_execution() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let error = engine
@@ -33,7 +33,7 @@ async fn a_caller_s_deadline_is_not_the_execution_s() {
 /// I2. Red when the execution runs in the caller's future instead of the
 /// actor's.
 #[tokio::test(start_paused = true)]
-async fn a_dropped_caller_neither_cancels_nor_repeats_nor_leaks() {
+async fn dropped_caller_affects_no_execution() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let caller = tokio::spawn({
@@ -62,7 +62,7 @@ async fn a_dropped_caller_neither_cancels_nor_repeats_nor_leaks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_max_waiting_a_caller_is_told_at_once() {
+async fn caller_beyond_max_waiting_is_overloaded() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone())
         .max_waiting(3)
@@ -149,7 +149,7 @@ async fn payloads_and_answers_are_bounded() {
         error.to_string().contains("larger than 100 bytes"),
         "{error}"
     );
-    // A success is settled by its status, whichever upstream it is from.
+    // The status decides a success, whichever upstream it is from.
     for served in [Served::Upstream, Served::Store] {
         let reply = engine.execute(request("[]")).await.unwrap();
         let found = (reply.served(), reply.stored_body(), reply.body().len());
@@ -261,7 +261,7 @@ async fn the_largest_settings_that_are_allowed_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_request_is_refused_before_anything_else() {
+async fn invalid_request_is_refused_first() {
     for (id, payload, field) in [
         ("", "{}", "action_id"),
         ("a:b", "{}", "action_id"),
@@ -301,10 +301,10 @@ impl Store for Restless {
     }
 }
 
-/// Red without the pause after a notice: whoever waits for another process never
+/// Red without the pause after a notification: a waiter for another process never
 /// gives way, and the test does not end.
 #[tokio::test(start_paused = true)]
-async fn notices_without_end_make_nobody_spin() {
+async fn endless_notifications_cause_no_busy_loop() {
     let upstream = slow();
     let (store, looks) = (MemoryStore::new(), Arc::default());
     let restless = Restless {

@@ -92,7 +92,7 @@ async fn the_longest_ttl_among_joined_callers_applies() {
 
 /// Red when the wish of a joined caller does not reach the execution.
 #[tokio::test(start_paused = true)]
-async fn one_sensitive_caller_among_joined_ones_is_enough() {
+async fn one_sensitive_joined_caller_is_enough() {
     for (first, second) in [
         (request("{}").sensitive(), request("{}")),
         (request("{}"), request("{}").sensitive()),
@@ -103,7 +103,7 @@ async fn one_sensitive_caller_among_joined_ones_is_enough() {
             (StoredBody::OmittedSensitive, 24 * HOUR)
         );
         let engine = builder(&platform(), &store).start().await.unwrap();
-        // A replay says so, whoever asks.
+        // A replay says so to every caller.
         let replay = engine.execute(request("{}")).await.unwrap();
         assert_eq!(
             (
@@ -117,10 +117,10 @@ async fn one_sensitive_caller_among_joined_ones_is_enough() {
     }
 }
 
-/// Red when the outcome that waits for the store is fixed by who had joined
+/// Red when only the callers that had joined before count for an outcome that waits
 /// when it came.
 #[tokio::test(start_paused = true)]
-async fn who_joins_while_the_outcome_waits_for_the_store_counts_too() {
+async fn caller_joining_before_recording_counts() {
     let (upstream, store) = (platform(), MemoryStore::new());
     let down = Arc::new(AtomicBool::new(true));
     let faulty = FaultyStore::new(store.clone(), {
@@ -137,7 +137,7 @@ async fn who_joins_while_the_outcome_waits_for_the_store_counts_too() {
     let late = request("{}").sensitive().with_ttl(48 * HOUR).unwrap();
     let late = engine.execute(late).await.unwrap();
     assert_eq!((late.served(), late.body()), (Served::Joined, first.body()));
-    assert_eq!(engine.stats().executions, 1, "it is not settled yet");
+    assert_eq!(engine.stats().executions, 1, "its record is not finished");
     down.store(false, Ordering::SeqCst);
     while engine.stats().executions > 0 {
         sleep(SECOND).await;
@@ -150,7 +150,7 @@ async fn who_joins_while_the_outcome_waits_for_the_store_counts_too() {
 
 /// Red when a refusal is handed on as it came.
 #[tokio::test(start_paused = true)]
-async fn nothing_of_a_refusal_to_a_sensitive_request_is_stored_either() {
+async fn sensitive_refusal_is_not_stored() {
     let refused = answers::platform_error(403, "missing.permissions", "Anna may not");
     let upstream = ScriptedUpstream::new({
         let refused = refused.clone();
@@ -191,7 +191,7 @@ async fn nothing_of_a_refusal_to_a_sensitive_request_is_stored_either() {
 
 /// Red when what a hook finds out is stored as it says it.
 #[tokio::test(start_paused = true)]
-async fn what_is_found_out_about_a_sensitive_request_is_not_stored_either() {
+async fn sensitive_resolution_is_not_stored() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let store = MemoryStore::new();
     let found = || Outcome::new(http::StatusCode::OK, http::HeaderMap::new(), BODY);

@@ -29,7 +29,7 @@ enum ClientMessage {
 
 struct ClientState {
     engine: ActorRef<EngineMessage>,
-    told: mpsc::UnboundedSender<Answer>,
+    reply: mpsc::UnboundedSender<Answer>,
 }
 
 #[cfg(feature = "ractor-cluster")]
@@ -66,7 +66,7 @@ impl Actor for Client {
                 let map = ClientMessage::Forwarded;
                 drop(state.engine.call_and_forward(ask, &myself, map, None)?);
             }
-            ClientMessage::Forwarded(answer) => state.told.send(answer)?,
+            ClientMessage::Forwarded(answer) => state.reply.send(answer)?,
             ClientMessage::Ping(port) => port.send(())?,
         }
         Ok(())
@@ -74,9 +74,9 @@ impl Actor for Client {
 }
 
 async fn client(engine: &Engine) -> (ActorRef<ClientMessage>, mpsc::UnboundedReceiver<Answer>) {
-    let (told, answers) = mpsc::unbounded_channel();
+    let (reply, answers) = mpsc::unbounded_channel();
     let engine = engine.actor().clone();
-    let state = ClientState { engine, told };
+    let state = ClientState { engine, reply };
     let (client, _) = Actor::spawn(None, Client, state).await.unwrap();
     (client, answers)
 }
@@ -87,7 +87,7 @@ fn slow() -> ScriptedUpstream {
 
 /// One key, forty actors and a handle: admission is the same for all.
 #[tokio::test(start_paused = true)]
-async fn actors_that_call_and_that_forward_share_one_call_with_everybody() {
+async fn message_callers_share_one_call() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let mut asked = Vec::new();
@@ -99,7 +99,7 @@ async fn actors_that_call_and_that_forward_share_one_call_with_everybody() {
         }));
         let (forwarding, answers) = client(&engine).await;
         forwarding.send_message(ClientMessage::Forward).unwrap();
-        // Whoever forwards is not blocked meanwhile.
+        // An actor that forwards is not blocked meanwhile.
         call_t!(forwarding, ClientMessage::Ping, 1_000).unwrap();
         forwarded.push(answers);
     }
@@ -121,25 +121,25 @@ async fn actors_that_call_and_that_forward_share_one_call_with_everybody() {
 
 /// Red when the port's time-out is not looked at.
 #[tokio::test(start_paused = true)]
-async fn a_port_s_own_time_out_is_the_caller_s_deadline() {
+async fn port_timeout_is_caller_deadline() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
-    let (told, asked) = ractor::concurrency::oneshot();
-    let port = RpcReplyPort::from((told, SECOND));
+    let (reply, asked) = ractor::concurrency::oneshot();
+    let port = RpcReplyPort::from((reply, SECOND));
     let began = Instant::now();
     let message = EngineMessage::Execute(request("{}"), port);
     engine.actor().send_message(message).unwrap();
     let error = asked.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
     assert_eq!(began.elapsed(), SECOND);
-    // The execution goes on, and answers who asks again.
+    // The execution goes on, and answers the next caller.
     assert!(engine.execute(request("{}")).await.is_ok());
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A dropped port means that the engine is gone; nobody waits for ever (I3).
+/// If the reply port is dropped, the engine has stopped; no caller waits without end (I3).
 #[tokio::test(start_paused = true)]
-async fn a_killed_engine_drops_the_ports_of_its_callers() {
+async fn killed_engine_drops_reply_ports() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let (client, _answers) = client(&engine).await;
@@ -151,9 +151,9 @@ async fn a_killed_engine_drops_the_ports_of_its_callers() {
     );
     upstream.ledger().wait_for(1).await;
     engine.actor().kill();
-    let told = timeout(3600 * SECOND, asked.unwrap()).await;
-    let told = told.expect("a caller was left unanswered").unwrap();
-    assert!(matches!(told, CallResult::SenderError), "not gone");
+    let reply = timeout(3600 * SECOND, asked.unwrap()).await;
+    let reply = reply.expect("a caller was left unanswered").unwrap();
+    assert!(matches!(reply, CallResult::SenderError), "not gone");
     let after = engine.actor().send_message(EngineMessage::Execute(
         request("{}"),
         ractor::concurrency::oneshot().0.into(),
@@ -196,12 +196,12 @@ impl Actor for Above {
         event: SupervisionEvent,
         engines: &mut Engines,
     ) -> Result<(), ActorProcessingErr> {
-        let (who, how) = match event {
-            SupervisionEvent::ActorTerminated(who, ..) => (who, "terminated"),
-            SupervisionEvent::ActorFailed(who, _) => (who, "failed"),
+        let (child, how) = match event {
+            SupervisionEvent::ActorTerminated(child, ..) => (child, "terminated"),
+            SupervisionEvent::ActorFailed(child, _) => (child, "failed"),
             _ => return Ok(()),
         };
-        let mine = |engine: &Engine| engine.actor().get_id() == who.get_id();
+        let mine = |engine: &Engine| engine.actor().get_id() == child.get_id();
         assert!(engines.current.borrow().as_ref().is_some_and(mine));
         engines.ends.send(how)?;
         let engine = engines
@@ -216,7 +216,7 @@ impl Actor for Above {
 
 /// Red when the engine's root is not linked to the supervisor given.
 #[tokio::test(start_paused = true)]
-async fn a_supervisor_starts_the_engine_again_and_nothing_is_sent_twice() {
+async fn restarted_engine_sends_nothing_twice() {
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
         b"1" => Step::ok("{}"),
         _ => Step::Silent,
@@ -241,17 +241,17 @@ async fn a_supervisor_starts_the_engine_again_and_nothing_is_sent_twice() {
     first.actor().kill();
     let error = caller.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
-    // Virtual time: an hour passes at once, unless the supervisor is told.
+    // Virtual time: an hour passes at once, unless the supervisor gets an event.
     let end = timeout(3600 * SECOND, ended.recv()).await;
     assert_eq!(
-        end.expect("the supervisor was not told"),
+        end.expect("the supervisor got no event"),
         Some("terminated")
     );
     engines.changed().await.unwrap();
     let second = engines.borrow_and_update().clone().unwrap();
     assert_ne!(first.actor().get_id(), second.actor().get_id());
 
-    // The next one knows what was executed, and what may have been.
+    // The next engine knows what was executed, and what might have been.
     let reply = second.execute(request("1")).await.unwrap();
     assert_eq!(reply.served(), Served::Store);
     let error = second.execute(request("2")).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! One call, however many ask, in whatever spelling, from wherever.
+//! One call for any number of callers, spellings and engines.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ async fn served(engine: &Engine, requests: Vec<DataActionRequest>) -> BTreeMap<S
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_callers_in_every_spelling_are_one_call() {
+async fn thousand_callers_make_one_call() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let spellings = [
@@ -71,7 +71,7 @@ async fn a_thousand_callers_in_every_spelling_are_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_engine_over_the_same_store_waits_and_replays() {
+async fn second_engine_waits_and_replays() {
     let upstream = slow();
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).store(store);
@@ -105,7 +105,7 @@ async fn other_keys_are_other_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_never_yields_the_answer_to_another_payload() {
+async fn key_never_returns_other_payloads_answer() {
     let upstream = slow();
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).store(store);
@@ -155,7 +155,7 @@ async fn messages_and_calls_are_one_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_fast_applies_to_holders_here_and_elsewhere() {
+async fn fail_fast_applies_to_remote_holders() {
     let upstream = slow();
     let builder = Engine::builder(upstream.clone())
         .store(MemoryStore::new())
@@ -182,7 +182,7 @@ async fn fail_fast_applies_to_holders_here_and_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outcomes_are_replayed_for_their_time_and_no_longer() {
+async fn outcome_is_replayed_until_it_expires() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let short = || {
@@ -216,7 +216,7 @@ async fn outcomes_are_replayed_for_their_time_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forget_lets_a_recorded_key_be_executed_again() {
+async fn forgotten_key_executes_again() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let key = IdempotencyKey::of(&request("{}"));
@@ -231,7 +231,7 @@ async fn forget_lets_a_recorded_key_be_executed_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_of_a_sensitive_answer_is_kept_but_its_status() {
+async fn sensitive_answer_keeps_only_status() {
     let upstream = slow();
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let first = engine.execute(request("{}").sensitive()).await.unwrap();

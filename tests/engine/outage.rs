@@ -1,5 +1,5 @@
 //! A store that fails: before anything was sent nothing is sent, afterwards
-//! everybody is answered, and a lost reply is followed up.
+//! every caller is answered, and a command with a lost reply is sent again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +47,7 @@ pub async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> 
 /// Red when what one broken connection takes along opens the breaker: the
 /// second try of each is the one that a new connection answers.
 #[tokio::test(start_paused = true)]
-async fn one_broken_connection_fails_nobody() {
+async fn one_broken_connection_fails_no_caller() {
     let broken = FaultyStore::new(MemoryStore::new(), |operation| {
         match operation.number <= 40 {
             true => Fault::After(SECOND / 100, Box::new(Fault::Fail)),
@@ -67,7 +67,7 @@ async fn one_broken_connection_fails_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_down_means_that_nothing_is_sent() {
+async fn unavailable_store_prevents_every_call() {
     for fault in [Fault::Fail, Fault::Silent, Fault::Refuse] {
         let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
         let broken = faulty(&store, &on, move |_| fault.clone());
@@ -87,10 +87,10 @@ async fn a_store_that_is_down_means_that_nothing_is_sent() {
     }
 }
 
-/// Red when a lost reply of an acquire is taken for somebody else's lease, or
+/// Red when a lost reply of an acquire is taken for another holder's lease, or
 /// for none.
 #[tokio::test(start_paused = true)]
-async fn a_lost_reply_is_followed_up_at_every_step() {
+async fn lost_reply_is_resent_at_every_step() {
     for number in 1..=4 {
         let (upstream, store) = (platform(), MemoryStore::new());
         let lossy = FaultyStore::new(store.clone(), move |operation| {
@@ -127,7 +127,7 @@ async fn a_lost_reply_is_followed_up_at_every_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_after_the_call_delays_the_record_and_not_the_answer() {
+async fn outage_after_call_delays_only_the_record() {
     let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
     let broken = faulty(&store, &on, |operation| match operation.event {
         Some(Event::Complete { .. }) => Fault::Fail,
@@ -145,7 +145,7 @@ async fn an_outage_after_the_call_delays_the_record_and_not_the_answer() {
         (Served::Upstream, false)
     );
     assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
-    // Until it is recorded nobody in this process begins anew.
+    // Until it is recorded no flight of the key begins in this process.
     let joined = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
         (joined.served(), joined.recorded()),
@@ -165,7 +165,7 @@ async fn an_outage_after_the_call_delays_the_record_and_not_the_answer() {
 /// recorded when it was back, and not known in the next outage. Red without
 /// `recorded` in the guard.
 #[tokio::test(start_paused = true)]
-async fn what_was_recorded_late_is_remembered() {
+async fn late_recorded_outcome_enters_memory() {
     let (upstream, store, losing) = (platform(), MemoryStore::new(), switch());
     let dead = Arc::new(AtomicBool::new(false));
     let broken = FaultyStore::new(store, {
@@ -189,7 +189,7 @@ async fn what_was_recorded_late_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
+async fn too_large_outcome_is_recorded_without_body() {
     let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
     let full = faulty(&store, &on, |operation| match operation.event {
         Some(Event::Complete { stored, .. }) if !stored.outcome.body().is_empty() => Fault::Refuse,
@@ -219,7 +219,7 @@ async fn an_outcome_that_the_store_cannot_take_is_kept_without_its_body() {
 ///
 /// Red when every refusal is taken for that: the body is thrown away.
 #[tokio::test(start_paused = true)]
-async fn outcome_waits_whole_for_a_store_that_takes_no_writes() {
+async fn outcome_waits_for_read_only_store() {
     for kind in [RefusalKind::NotNow, RefusalKind::NotAllowed] {
         let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
         let refusing = faulty(&store, &on, move |operation| match operation.event {
@@ -252,7 +252,7 @@ async fn outcome_waits_whole_for_a_store_that_takes_no_writes() {
 /// The acquire is applied and answered too late, twice. What I1 says of a lease
 /// that lapsed is proven in `tests/protocol/execution.rs` and `tests/genesys/lease.rs`.
 #[tokio::test(start_paused = true)]
-async fn an_acquire_that_is_answered_after_its_lease_is_not_used() {
+async fn acquire_answered_after_lease_is_unused() {
     // The acquire is applied at once and answered after the lease.
     let (upstream, store) = (platform(), MemoryStore::new());
     let slow = FaultyStore::new(store.clone(), |operation| match operation.event {
@@ -267,7 +267,7 @@ async fn an_acquire_that_is_answered_after_its_lease_is_not_used() {
         .await
         .unwrap();
     let reply = engine.execute(request("{}")).await;
-    // Whoever looked at it meanwhile took it for lost; nobody sent it twice.
+    // A process that looked meanwhile took it for lost; no process sent it twice.
     assert!(upstream.ledger().total() <= 1, "{reply:?}");
     match reply {
         Ok(reply) => assert!(reply.recorded()),
@@ -277,9 +277,9 @@ async fn an_acquire_that_is_answered_after_its_lease_is_not_used() {
 
 /// Red without the breaker: fifty callers then cost fifty deadlines of a hung
 /// store. Red too where a command that the breaker stopped counts as one whose
-/// fate is unknown: fifty executions then wait for the store to settle nothing.
+/// fate is unknown: fifty executions then wait for the store to finish nothing.
 #[tokio::test(start_paused = true)]
-async fn a_store_known_to_be_down_is_not_waited_for() {
+async fn open_breaker_delays_no_caller() {
     let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
     let hung = faulty(&store, &on, |_| Fault::Silent);
     let engine = Engine::builder(upstream.clone())
@@ -300,13 +300,13 @@ async fn a_store_known_to_be_down_is_not_waited_for() {
         hung.commands() - commands
     );
     assert!(!engine.stats().store_up);
-    // Those whose commands were not even sent have nothing to settle.
+    // Executions whose commands were not sent have nothing to finish.
     assert!(
         engine.stats().executions <= 5,
         "{}",
         engine.stats().executions
     );
-    // It probes by itself as long as something is left to settle, or with the
+    // It probes by itself as long as a record is left to finish, or with the
     // next request.
     on.store(false, Ordering::SeqCst);
     tokio::time::sleep(10 * SECOND).await;
@@ -315,10 +315,10 @@ async fn a_store_known_to_be_down_is_not_waited_for() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Whoever waits for another process's lease and cannot look waits as long as that
+/// A process that waits for another process's lease and cannot look waits as long as it
 /// lease was seen to live, and one look more. Red where it gives up before.
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_cannot_look_waits_out_the_lease_it_saw() {
+async fn blind_waiter_waits_for_lease_end() {
     let upstream = ScriptedUpstream::new(|_| Step::Silent);
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).lease(30 * SECOND);

@@ -1,4 +1,4 @@
-//! What the platform answers, and what becomes of it.
+//! The platform's answers, and what callers and the record get of each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{SECOND, request, until};
 
-/// A script of these steps in turn; the last one for ever.
+/// A script of these steps in turn; the last one without end.
 fn in_turn(steps: impl IntoIterator<Item = Step>) -> ScriptedUpstream {
     let steps: Vec<Step> = steps.into_iter().collect();
     let calls = AtomicU32::new(0);
@@ -35,7 +35,7 @@ async fn state(engine: &Engine) -> Option<RecordState> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_is_waited_out_for_as_long_as_it_asks() {
+async fn execution_waits_for_retry_after() {
     let upstream = in_turn([Step::RateLimited(42 * SECOND), Step::ok("{}")]);
     let engine = engine(&upstream).await;
     let start = Instant::now();
@@ -50,7 +50,7 @@ async fn a_429_is_waited_out_for_as_long_as_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_platform_429_holds_everybody_back() {
+async fn platform_429_delays_every_execution() {
     let upstream = in_turn([Step::RateLimited(30 * SECOND), Step::ok("{}")]);
     let engine = engine(&upstream).await;
     let first = tokio::spawn({
@@ -58,7 +58,10 @@ async fn a_platform_429_holds_everybody_back() {
         async move { engine.execute(request("{}")).await }
     });
     upstream.ledger().wait_for(1).await;
-    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    until("the cooldown has begun", || {
+        !engine.stats().cooldown.is_zero()
+    })
+    .await;
     let start = Instant::now();
     engine.execute(request("[2]")).await.unwrap();
     assert!(start.elapsed() >= 29 * SECOND, "{:?}", start.elapsed());
@@ -84,7 +87,10 @@ async fn replays_work_during_a_hold() {
         async move { engine.execute(request("[2]")).await }
     });
     upstream.ledger().wait_for(2).await;
-    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    until("the cooldown has begun", || {
+        !engine.stats().cooldown.is_zero()
+    })
+    .await;
     let start = Instant::now();
     let reply = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
@@ -95,7 +101,7 @@ async fn replays_work_during_a_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_too_long_is_told_at_once_and_leaves_the_key_free() {
+async fn too_long_wait_fails_and_frees_key() {
     let upstream = in_turn([Step::RateLimited(181 * SECOND), Step::ok("{}")]);
     let engine = engine(&upstream).await;
     let start = Instant::now();
@@ -107,7 +113,7 @@ async fn a_wait_too_long_is_told_at_once_and_leaves_the_key_free() {
         state(&engine).await,
         Some(RecordState::Released { .. })
     ));
-    // Nothing is cached. Until the platform allows, everybody is told at once, …
+    // Nothing is cached. Until the platform allows, every caller gets the error at once, …
     for payload in ["{}", "[2]"] {
         let error = engine.execute(request(payload)).await.unwrap_err();
         assert!(matches!(error, Error::RateLimited { .. }), "{error}");
@@ -141,7 +147,7 @@ async fn attempts_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_left_is_tried_again() {
+async fn unsent_request_is_retried() {
     let upstream = in_turn([Step::Refused, Step::Refused, Step::ok("{}")]);
     assert!(engine(&upstream).await.execute(request("{}")).await.is_ok());
 
@@ -149,12 +155,12 @@ async fn what_never_left_is_tried_again() {
     let engine = engine(&upstream).await;
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    // Given back, with nothing to tell.
+    // Released, without a refusal.
     assert_eq!(state(&engine).await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_goes_to_every_waiter_and_is_not_recorded() {
+async fn refusal_reaches_all_waiters_unrecorded() {
     let forbidden = answers::platform_error(403, "missing.permissions", "no");
     let upstream = in_turn([Step::Answer(forbidden).after(SECOND), Step::ok("{}")]);
     let builder = Engine::builder(upstream.clone()).store(MemoryStore::new());
@@ -180,9 +186,9 @@ async fn a_refusal_goes_to_every_waiter_and_is_not_recorded() {
 }
 
 /// Red for memory and for the store when either keeps an outcome as it came, and
-/// for the one who waited when the verdict is kept so.
+/// for the waiter when the refusal is stored reduced.
 #[tokio::test(start_paused = true)]
-async fn cookies_and_hop_by_hop_headers_go_to_the_holder_s_callers_alone() {
+async fn cookies_reach_only_callers_of_holder() {
     for status in [200, 403] {
         let step = Step::status(status, "{}").header("x-a", "1");
         let step = step.header("set-cookie", "a=1").header("set-cookie", "b=2");
@@ -226,7 +232,7 @@ async fn a_client_error_is_final_and_replayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_token_serves_everybody_and_exactly_the_refused_one_is_dropped() {
+async fn only_the_refused_token_is_renewed() {
     let tokens = ScriptedTokens::lasting(3600 * SECOND);
     let upstream = in_turn([Step::ok("{}")]).with_tokens(tokens.clone());
     let engine = engine(&upstream).await;
@@ -261,12 +267,12 @@ async fn a_refused_fresh_token_is_told() {
     };
     assert_eq!(correlation_id.as_deref(), Some("c-1"));
     assert_eq!(upstream.ledger().total(), 2);
-    // Given back, with nothing to tell.
+    // Released, without a refusal.
     assert_eq!(state(&engine).await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_of_one_s_own_may_fall_back_on_the_platform_s() {
+async fn custom_classify_can_fall_back() {
     let upstream = in_turn([Step::status(503, "{}")]);
     let engine = Engine::builder(upstream.clone())
         .classify(|outcome: &Outcome| match outcome.status().as_u16() {

@@ -1,5 +1,5 @@
-//! I6: whose answer, whose lease. Answers of lost holders, verdicts of other
-//! requests, outcomes that were forgotten, and what is written before each attempt.
+//! I6: each answer belongs to one request and one lease. Answers of lost holders, refusals of
+//! other requests, forgotten outcomes, and what is recorded before each attempt.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,7 +59,7 @@ impl Store for AlteredStore {
     }
 }
 
-/// A store that tells nobody of a change: waiters poll.
+/// A store without notifications: waiters poll.
 pub(super) fn silent(store: &MemoryStore) -> AlteredStore {
     AlteredStore(store.clone(), |_| ())
 }
@@ -67,7 +67,7 @@ pub(super) fn silent(store: &MemoryStore) -> AlteredStore {
 /// Red without the comparison of a released record's fingerprint in
 /// `Execution::read`: the waiter was given the second request's 403.
 #[tokio::test(start_paused = true)]
-async fn waiter_elsewhere_gets_no_refusal_of_another_request() {
+async fn remote_waiter_gets_no_foreign_refusal() {
     let upstream =
         ScriptedUpstream::new(
             |call| match call.request().payload().as_ref() == FIRST.as_bytes() {
@@ -136,7 +136,7 @@ async fn cut_off() -> CutOff {
 /// Red with the lost holder's lease on a record that was resolved as applied: both
 /// answers said that they are recorded.
 #[tokio::test(start_paused = true)]
-async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
+async fn late_answer_never_overwrites_operators_outcome() {
     let CutOff {
         upstream,
         holder,
@@ -160,7 +160,7 @@ async fn lost_holder_s_answer_is_not_recorded_beside_an_operator_s() {
 
 /// After `not_applied` the lost holder's lease stays, so that its proof heals.
 #[tokio::test(start_paused = true)]
-async fn late_answer_heals_a_key_that_was_resolved_as_not_applied() {
+async fn late_answer_heals_not_applied_key() {
     let CutOff {
         other,
         asked,
@@ -170,7 +170,7 @@ async fn late_answer_heals_a_key_that_was_resolved_as_not_applied() {
     let resolution = Resolution::not_applied();
     let early = other.resolve(&key(), version, resolution.clone()).await;
     assert!(matches!(early, Err(Error::TooEarly { .. })), "{early:?}");
-    // An operator who knows better is believed, and was wrong.
+    // The operator overrides the clocks, and was wrong.
     let resolution = resolution.despite_clocks();
     other.resolve(&key(), version, resolution).await.unwrap();
     let reply = asked.await.unwrap().unwrap();
@@ -182,7 +182,7 @@ async fn late_answer_heals_a_key_that_was_resolved_as_not_applied() {
 /// Red with the holder's own lease on what `forget` leaves: its second try wrote the
 /// forgotten outcome again.
 #[tokio::test(start_paused = true)]
-async fn forgotten_outcome_is_not_written_again_by_its_holder() {
+async fn holder_never_restores_forgotten_outcome() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let store = MemoryStore::new();
     let completes = Arc::new(AtomicUsize::new(0));
@@ -223,7 +223,7 @@ async fn forgotten_outcome_is_not_written_again_by_its_holder() {
 /// Red with the caller's own `ttl` alone: the other process found nothing and
 /// executed again.
 #[tokio::test(start_paused = true)]
-async fn short_ttl_does_not_execute_again_for_a_waiter_elsewhere() {
+async fn short_ttl_still_reaches_remote_waiter() {
     for ttl in [1, 400, 900] {
         let upstream =
             ScriptedUpstream::new(|_| Step::ok("{}").after(Duration::from_millis(4_600)));
@@ -241,10 +241,10 @@ async fn short_ttl_does_not_execute_again_for_a_waiter_elsewhere() {
     }
 }
 
-/// Under `OnUnknown::Retry`, too. Red where a further attempt of an unproven
+/// Under `OnUnknown::Retry`, too. Red where a further attempt of an unknown
 /// execution writes nothing.
 #[tokio::test(start_paused = true)]
-async fn every_attempt_is_written_before_it_is_sent() {
+async fn attempt_is_recorded_before_its_call() {
     let store = MemoryStore::new();
     let wall = SystemTime::UNIX_EPOCH + 1_000_000 * SECOND;
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
@@ -277,7 +277,7 @@ async fn every_attempt_is_written_before_it_is_sent() {
     asked.await.unwrap().unwrap();
 }
 
-/// Red where a record that changes under each look is an error: an outage was told
+/// Red if a record that changes with each look is an error: an outage was reported
 /// with the store up.
 #[tokio::test(start_paused = true)]
 async fn contended_key_is_no_outage() {

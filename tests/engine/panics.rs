@@ -1,5 +1,5 @@
-//! An execution that dies before it holds its key, and code of the embedder's
-//! that panics or never answers.
+//! An execution that dies before it has a lease, and embedder code that panics or never
+//! answers.
 
 use std::future::{Future, Ready};
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use genesys_once::testing::{
 use genesys_once::{Engine, IdempotencyKey, MemoryStore, Resolution};
 use tokio::time::timeout;
 
-use super::actor_failure::{End, ask, end, told};
+use super::actor_failure::{End, answers_of, ask, end};
 use super::{SECOND, child, request, until};
 
 /// Before the key is held: while a permit, a token or the end of a hold is
-/// waited for, and while somebody else's lease is.
+/// waited for, and while another holder's lease is.
 #[tokio::test(start_paused = true)]
-async fn while_it_waits_for_what_it_needs() {
+async fn panic_during_each_wait_is_contained() {
     for name in ["permit", "token", "hold", "elsewhere"] {
         let tokens = ScriptedTokens::new(move |fetch| match (name, fetch) {
             ("token", 1) => TokenStep::Silent,
@@ -38,7 +38,7 @@ async fn while_it_waits_for_what_it_needs() {
             .store(store.clone());
         let engine = builder.clone().start().await.unwrap();
         let mut actors = 1;
-        // Who is in the way.
+        // The holder to wait for.
         let other = builder.clone().start().await.unwrap();
         let first = match name {
             "token" => None,
@@ -54,7 +54,10 @@ async fn while_it_waits_for_what_it_needs() {
             actors += 1; // the token's
         }
         if name == "hold" {
-            until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+            until("the cooldown has begun", || {
+                !engine.stats().cooldown.is_zero()
+            })
+            .await;
         }
         let payload = if name == "elsewhere" { "[1]" } else { "{}" };
         let waiter = tokio::spawn({
@@ -64,7 +67,7 @@ async fn while_it_waits_for_what_it_needs() {
         tokio::time::sleep(SECOND).await;
         assert!(!waiter.is_finished(), "{name}");
         child(&engine, actors).kill();
-        assert_eq!(told(vec![waiter], name).await, ["crashed"]);
+        assert_eq!(answers_of(vec![waiter], name).await, ["crashed"]);
         let calls = upstream.ledger().total();
         if name == "token" {
             // The fetch is silent for 30 s and then tried again.
@@ -101,16 +104,16 @@ impl Drop for PanicsWhenDropped {
 
 /// What the embedder gives panics: nothing hangs, and what might have been
 /// executed is held. Red where a panic of `classify` or of the hook ends the
-/// execution: each caller of an indeterminate key was told `Crashed`, for ever.
+/// execution: each caller of an indeterminate key got `Crashed`, without end.
 #[tokio::test(start_paused = true)]
-async fn by_the_embedder_s_own_code() {
+async fn panic_of_embedder_code_is_contained() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone());
     let reading = builder.clone().store(store.clone()).classify(|_| panic!());
     let engine = reading.start().await.unwrap();
-    let told_now = told(vec![ask(&engine)], "classify").await;
-    assert_eq!(told_now, ["indeterminate"]);
+    let answers_now = answers_of(vec![ask(&engine)], "classify").await;
+    assert_eq!(answers_now, ["indeterminate"]);
     assert_eq!(end(&store, &upstream, "classify").await, End::Held);
 
     let lost = ScriptedUpstream::new(|_| Step::Reset);
@@ -129,18 +132,24 @@ async fn by_the_embedder_s_own_code() {
         let (store, what) = (MemoryStore::new(), format!("hook {number}"));
         let engine = hook.store(store.clone()).start().await.unwrap();
         for _ in 0..3 {
-            assert_eq!(told(vec![ask(&engine)], &what).await, ["indeterminate"]);
+            assert_eq!(
+                answers_of(vec![ask(&engine)], &what).await,
+                ["indeterminate"]
+            );
         }
         assert_eq!(end(&store, &lost, &what).await, End::Held);
     }
 
-    // A hook that never answers: everybody is told what is known.
+    // A hook that never answers: every caller gets what is known.
     let store = MemoryStore::new();
     let hook = Engine::builder(lost.clone())
         .store(store.clone())
         .reconcile(|_, _| std::future::pending());
     let engine = hook.start().await.unwrap();
-    assert_eq!(told(vec![ask(&engine)], "silence").await, ["indeterminate"]);
+    assert_eq!(
+        answers_of(vec![ask(&engine)], "silence").await,
+        ["indeterminate"]
+    );
 }
 
 /// A panic of the store is a failure of one command, whichever it is: nothing
@@ -173,13 +182,13 @@ async fn store_panic_costs_no_caller_its_answer() {
 
 /// Red where the engine waits for a record that no try will finish.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_always_panics_does_not_keep_the_engine_from_ending() {
+async fn panicking_store_does_not_block_shutdown() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let broken = FaultyStore::new(MemoryStore::new(), |_| panic!("the store's script says so"));
     let engine = Engine::builder(upstream.clone()).store(broken);
     let engine = engine.start().await.unwrap();
-    let told = told(vec![ask(&engine)], "store").await;
-    assert_eq!(told, ["store_unavailable"]);
+    let answers = answers_of(vec![ask(&engine)], "store").await;
+    assert_eq!(answers, ["store_unavailable"]);
     let drained = timeout(3600 * SECOND, engine.shutdown(SECOND)).await;
     assert_eq!(drained.expect("the engine ends").cut_off, 1);
     assert_eq!(upstream.ledger().total(), 0);

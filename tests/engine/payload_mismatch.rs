@@ -68,13 +68,13 @@ async fn in_state(
 /// I6. Red without the comparisons in the table of flights and of its recent
 /// outcomes; those of the store and of the execution stand behind one another.
 #[tokio::test(start_paused = true)]
-async fn the_same_key_for_another_payload_is_refused_in_every_state() {
+async fn foreign_payload_is_refused_in_every_state() {
     for (state, step) in states() {
         let (builder, here, upstream, _) = in_state(state, step).await;
         let elsewhere = builder.start().await.unwrap();
         let calls = upstream.ledger().total();
         for engine in [elsewhere, here] {
-            // A released record holds nobody's answer, and nobody's key.
+            // A released record has no answer, and its key is free.
             let answer = engine.execute(mine("[2]")).await;
             match answer {
                 Ok(_) => assert_eq!(state, "released"),
@@ -93,10 +93,10 @@ async fn the_same_key_for_another_payload_is_refused_in_every_state() {
 /// I6. Red without the comparison in `Execution::seen`: an engine that has no
 /// token only looks, and must not hand out what it finds.
 #[tokio::test(start_paused = true)]
-async fn whoever_only_looks_is_refused_too() {
+async fn foreign_peek_is_refused_too() {
     for (state, step) in states() {
         if state == "released" {
-            continue; // nobody's: this one would wait for its token
+            continue; // no holder's: this one would wait for its token
         }
         let (.., store) = in_state(state, step).await;
         let tokens = ScriptedTokens::new(|_| TokenStep::Silent);
@@ -112,7 +112,7 @@ async fn whoever_only_looks_is_refused_too() {
     }
 }
 
-/// A store of somebody else's that does not compare.
+/// A foreign store that does not compare.
 struct Careless(MemoryStore);
 
 impl Store for Careless {
@@ -134,7 +134,7 @@ impl Store for Careless {
 
 /// I6. Red without the comparison in `Execution::read`.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_does_not_compare_hands_nothing_out() {
+async fn store_without_comparison_leaks_nothing() {
     for (state, step) in states() {
         if state == "released" {
             continue;
@@ -153,7 +153,7 @@ async fn a_store_that_does_not_compare_hands_nothing_out() {
 
 /// I8. Red when a record's name leaves the namespace out.
 #[tokio::test(start_paused = true)]
-async fn another_namespace_is_another_record_in_every_state() {
+async fn namespaces_separate_records_in_every_state() {
     for (state, step) in states() {
         let (builder, _here, ..) = in_state(state, step).await;
         // The same store under another organisation's name.

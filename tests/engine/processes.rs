@@ -23,7 +23,7 @@ const WAITERS: usize = 10;
 /// After this long a caller has been left unanswered.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a waiting process is told: the store and the platform, in a word each.
+/// What a waiting process gets: the store and the platform, in a word each.
 const REDIS: &str = "WAITERS_REDIS";
 const PLATFORM: &str = "WAITERS_PLATFORM";
 /// Begins the line that a waiting process means for its parent.
@@ -94,7 +94,7 @@ impl Waiter {
         Self { process, said }
     }
 
-    /// What it was told.
+    /// Its answer.
     fn answer(mut self) -> Value {
         loop {
             let mut line = String::new();
@@ -131,11 +131,11 @@ async fn waiter() {
     let engine = engine.start().await.unwrap();
     println!(
         "\n{MARK}{}",
-        told(engine.execute_within(request(), LIMIT).await)
+        summary_of(engine.execute_within(request(), LIMIT).await)
     );
 }
 
-fn told(answer: Result<Reply, Error>) -> Value {
+fn summary_of(answer: Result<Reply, Error>) -> Value {
     match answer {
         Ok(reply) => json!({
             "status": reply.status().as_u16(),
@@ -150,7 +150,7 @@ fn told(answer: Result<Reply, Error>) -> Value {
     }
 }
 
-/// The answers of the one who called, and of ten processes that waited for it
+/// The answers of the process that called, and of ten processes that waited for it
 /// from the moment on when all ten had seen that the key was held. The platform
 /// was called once.
 async fn all_answers(step: Step) -> (Value, Vec<Value>) {
@@ -186,7 +186,7 @@ async fn all_answers(step: Step) -> (Value, Vec<Value>) {
     let waited: Vec<Value> = reading.await.unwrap();
     assert_eq!(waited.len(), WAITERS);
     assert_eq!(simulator.ledger().total(), 1);
-    (told(called), waited)
+    (summary_of(called), waited)
 }
 
 /// Red when a release carries no verdict: each waiter then calls for itself.
@@ -229,7 +229,7 @@ async fn an_outcome_answers_every_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_outcome_is_told_to_every_process() {
+async fn unknown_outcome_reaches_every_process() {
     let (called, waited) = all_answers(Step::Reset).await;
     let unknown = json!({ "code": "indeterminate" });
     assert_eq!(called, unknown);

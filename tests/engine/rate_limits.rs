@@ -1,4 +1,4 @@
-//! Bursts against a platform with limits, and what is seen of those who wait.
+//! Bursts against a platform with limits, and what the engine shows of the waiters.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -105,7 +105,7 @@ async fn burst(engine: &Engine, requests: &[DataActionRequest]) -> Duration {
 /// Red when the limiter is asked before there is a permit: what it let through
 /// then comes in a crowd once permits are free.
 #[tokio::test(start_paused = true)]
-async fn two_thousand_keys_within_the_limit_meet_no_429() {
+async fn burst_within_limit_gets_no_429() {
     for slow in [Duration::ZERO, MINUTE] {
         let begin = Instant::now();
         // At first, calls that take nearly as long as an action may.
@@ -126,7 +126,7 @@ async fn two_thousand_keys_within_the_limit_meet_no_429() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_thousand_keys_beyond_the_limit_are_held_and_all_succeed() {
+async fn burst_beyond_limit_succeeds_after_cooldown() {
     let platform = platform(300, || SECOND / 3);
     // The last of them wait for seven minutes in all.
     let patient = RetryPolicy::default().max_wait(60 * MINUTE);
@@ -137,17 +137,17 @@ async fn two_thousand_keys_beyond_the_limit_are_held_and_all_succeed() {
     let keys: Vec<_> = requests.iter().map(IdempotencyKey::of).collect();
     platform.ledger().assert_exactly_once(&keys);
     // Being held costs no attempt: those at the platform when its limit was
-    // reached met a 429, and nobody else did.
+    // reached got a 429, and no other did.
     let refused = platform.ledger().total() - KEYS;
     assert!((6..=6 * 50).contains(&refused), "{refused}");
     assert!(platform.ledger().max_concurrent() <= 50);
     assert!(took < 8 * MINUTE, "{took:?}");
 }
 
-/// Red when who was held back comes at the very end of the hold: in
+/// Red when refused executions come at the very end of the cooldown: in
 /// `tests/genesys/burst.rs` one of 2,000 keys then needed its third and last attempt.
 #[tokio::test(start_paused = true)]
-async fn after_a_hold_who_was_refused_goes_first() {
+async fn refused_executions_go_first_after_cooldown() {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let platform = ScriptedUpstream::new({
         let calls = calls.clone();
@@ -205,7 +205,7 @@ fn seen(engine: &Engine) -> ([usize; 6], Duration) {
 /// Each wait in its turn. Red, each in its line, where an execution is not
 /// counted while it waits.
 #[tokio::test(start_paused = true)]
-async fn what_waits_and_for_how_long_is_seen() {
+async fn backlog_shows_waits_and_durations() {
     let limits = |call: &Call| match call.body().as_ref() {
         b"2" if call.attempt() == 1 => Step::RateLimited(100 * SECOND),
         _ => Step::ok("{}").after(5 * SECOND),
@@ -240,7 +240,7 @@ async fn what_waits_and_for_how_long_is_seen() {
     until("it waits", || seen(&engine).0[2] == 1).await;
     at(6).await;
     assert_eq!(seen(&engine), ([0, 0, 1, 1, 0, 0], 2 * SECOND));
-    assert_eq!(engine.stats().in_flight, 1, "who waits is not in flight");
+    assert_eq!(engine.stats().in_flight, 1, "a waiter is not in flight");
     // … until the first one is back.
     at(9).await;
     assert_eq!(seen(&engine), ([0, 0, 0, 2, 0, 0], 5 * SECOND));
@@ -276,7 +276,7 @@ async fn what_waits_and_for_how_long_is_seen() {
 
 /// Red when a flight keeps its permit while another engine has its key.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_another_engine_holds_no_permit() {
+async fn remote_wait_uses_no_permit() {
     let store = MemoryStore::new();
     let slow = ScriptedUpstream::new(|_| Step::ok("{}").after(20 * SECOND));
     let other = Engine::builder(slow.clone()).store(store.clone());
@@ -306,7 +306,7 @@ async fn who_waits_for_another_engine_holds_no_permit() {
 /// Found by `tests/protocol/simulation.rs`. Red where a hold is waited out however long it has
 /// become meanwhile: the second caller then waits for thirty days.
 #[tokio::test(start_paused = true)]
-async fn hold_that_grows_beyond_any_wait_is_reported() {
+async fn growing_cooldown_beyond_max_wait_fails() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => Step::RateLimited(SECOND),
         _ => Step::RateLimited(10 * 24 * 3600 * SECOND),
@@ -328,7 +328,7 @@ async fn hold_that_grows_beyond_any_wait_is_reported() {
 /// back what they did not use. Red where they keep it: 40 replays then delay fresh
 /// requests by the limiter's pace, 15 of them by 5 s.
 #[tokio::test(start_paused = true)]
-async fn a_replay_gives_its_place_at_the_limiter_back() {
+async fn replay_returns_its_rate_permit() {
     let store = MemoryStore::new();
     let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
     let before = Engine::builder(platform.clone()).store(store.clone());
@@ -368,7 +368,7 @@ async fn a_replay_gives_its_place_at_the_limiter_back() {
 /// All permits are taken, there is no token, and none comes: replays wait for neither.
 /// Red where either is waited for before the record is looked at.
 #[tokio::test(start_paused = true)]
-async fn a_replay_waits_for_nothing_that_a_call_needs() {
+async fn replay_waits_for_no_call_permit() {
     let store = MemoryStore::new();
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 => TokenStep::Issue(60 * SECOND),

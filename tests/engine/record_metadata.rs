@@ -1,4 +1,4 @@
-//! What a record tells people: of which request it is, who holds it, where its
+//! What a record shows: its request, its holder, where its
 //! outcome comes from.
 
 use genesys_once::testing::{ScriptedUpstream, Step};
@@ -35,10 +35,10 @@ async fn engines(upstream: &ScriptedUpstream) -> [Engine; 2] {
     ]
 }
 
-/// Red without any of the members: a key found at night was a digest that nobody
+/// Red without any of the members: a key found at night was a digest that no operator
 /// could reverse.
 #[tokio::test(start_paused = true)]
-async fn record_says_whose_it_is_while_held_and_when_nobody_knows() {
+async fn locked_and_indeterminate_records_name_their_request() {
     let upstream = ScriptedUpstream::new(|_| unknown().after(SECOND));
     let [holder, other] = engines(&upstream).await;
     let key = IdempotencyKey::of(&order());
@@ -60,9 +60,9 @@ async fn record_says_whose_it_is_while_held_and_when_nobody_knows() {
     assert_eq!(about.caller.own_key.as_deref(), Some("order 42"));
     assert_eq!(about.caller.scope.as_deref(), Some("eu"));
     assert_eq!(about.caller.label.as_deref(), Some("refund order 42"));
-    let who = about.holder.as_ref().unwrap();
-    assert_eq!(who.process, std::process::id());
-    assert!(!who.host.is_empty());
+    let holder = about.holder.as_ref().unwrap();
+    assert_eq!(holder.process, std::process::id());
+    assert!(!holder.host.is_empty());
     match open {
         RecordState::Indeterminate {
             about: still,
@@ -79,9 +79,9 @@ async fn record_says_whose_it_is_while_held_and_when_nobody_knows() {
     }
 }
 
-/// Red when the wish of a caller who joined does not count.
+/// Red when the option of a caller that joined does not count.
 #[tokio::test(start_paused = true)]
-async fn sensitive_leaves_out_what_the_caller_called_it() {
+async fn sensitive_record_omits_callers_names() {
     for joined in [false, true] {
         let upstream = ScriptedUpstream::new(|_| unknown().after(SECOND));
         let [holder, other] = engines(&upstream).await;
@@ -107,7 +107,7 @@ async fn sensitive_leaves_out_what_the_caller_called_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outcome_says_when_it_was_answered_and_by_whom_it_was_found() {
+async fn outcome_names_its_answer_and_resolver() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => Step::RateLimited(SECOND),
         _ => Step::ok("{}"),

@@ -56,12 +56,12 @@ async fn abandon(store: &impl Store, namespace: &Namespace, payload: &str) -> Id
     key
 }
 
-/// Red where the walk ends at the record that the store lets nobody take over: no key was
-/// told of. Red where `recover` drops the error: no log said that the walk had failed. Red
+/// Red where the walk ends at the record that cannot be taken over in the store: no key was
+/// reported. Red if `recover` drops the error: no log said that the walk had failed. Red
 /// where `Engine::indeterminate` drops it, of a walk of its own or of the keys of the last
 /// one: the list lacked a key and was no error.
 #[tokio::test(start_paused = true)]
-async fn record_that_cannot_be_recovered_hides_no_other() {
+async fn unrecoverable_record_hides_no_other() {
     let warnings = Warnings::default();
     let _here = warnings.listen();
     let refusing = Arc::new(AtomicBool::new(true));
@@ -82,9 +82,10 @@ async fn record_that_cannot_be_recovered_hides_no_other() {
     let stuck = abandon(&store, engine.namespace(), "4").await;
     sleep(MINUTE + SECOND).await;
     for key in &lost {
-        let told = warnings.of(&key.to_string());
+        let logged = warnings.of(&key.to_string());
         assert!(
-            told.iter()
+            logged
+                .iter()
                 .any(|text| text.contains("a key is indeterminate"))
         );
     }
@@ -166,26 +167,26 @@ impl Store for Damaged {
 /// of: the first ten again. Red where those that were warned of before take the places of
 /// the others: the second walk named none of the 15 that were left.
 #[tokio::test(start_paused = true)]
-async fn unreadable_records_are_each_named_once_and_few_at_a_time() {
+async fn unreadable_records_are_logged_once_each() {
     let warnings = Warnings::default();
     let _here = warnings.listen();
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let _engine = watching(&upstream, Damaged(MemoryStore::new(), 25)).await;
-    let told = || warnings.of("a record cannot be read");
+    let logged = || warnings.of("a record cannot be read");
     sleep(SECOND).await;
     for expected in [10, 20, 25, 25] {
-        assert_eq!(told().len(), expected, "{:?}", told());
+        assert_eq!(logged().len(), expected, "{:?}", logged());
         sleep(MINUTE).await;
     }
-    let told: HashSet<_> = told().into_iter().collect();
-    assert_eq!(told.len(), 25, "each another one");
-    assert!(told.iter().all(|text| text.contains("records=25")));
+    let logged: HashSet<_> = logged().into_iter().collect();
+    assert_eq!(logged.len(), 25, "each another one");
+    assert!(logged.iter().all(|text| text.contains("records=25")));
 }
 
 /// Red where the last walk does not remember them: none. Red without the bound: all 25
 /// where 5 are asked for.
 #[tokio::test(start_paused = true)]
-async fn unreadable_records_of_the_last_walk_are_listed() {
+async fn last_walk_lists_unreadable_records() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = watching(&upstream, Damaged(MemoryStore::new(), 25)).await;
     sleep(SECOND).await;

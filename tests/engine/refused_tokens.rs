@@ -1,5 +1,5 @@
 //! Tokens that end or are refused while executions wait, and actions whose 401 no
-//! token mends.
+//! token helps.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -50,9 +50,9 @@ fn crowd(
 }
 
 /// Red where an execution sends the token that it read before it waited for a
-/// permit: 96 of these 200 then fail as `Unauthorized`, with nobody revoking.
+/// permit: 96 of these 200 then fail as `Unauthorized`, without any revocation.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_permit_sends_the_token_of_then() {
+async fn permit_waiter_sends_current_token() {
     let tokens = ScriptedTokens::lasting(3 * SECOND);
     let upstream = platform(&tokens, 100 * MILLI);
     let engine = Engine::builder(upstream.clone()).max_in_flight(2);
@@ -65,7 +65,7 @@ async fn who_waits_for_a_permit_sends_the_token_of_then() {
     assert!((4..=6).contains(&tokens.fetches()), "{}", tokens.fetches());
 }
 
-/// Red where those who wait keep the token that was revoked: nearly everybody's
+/// Red if waiters keep the token that was revoked: nearly every
 /// first call is then wasted.
 #[tokio::test(start_paused = true)]
 async fn one_revocation_costs_the_calls_under_way() {
@@ -113,7 +113,7 @@ impl Upstream for Late {
 /// Red where every 401 costs the execution's one renewal: the second one, which met
 /// the end of two tokens and whose fault neither is, then fails.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_was_no_longer_current_costs_no_renewal() {
+async fn outdated_token_costs_no_renewal() {
     let tokens = ScriptedTokens::lasting(60 * MINUTE);
     let upstream = platform(&tokens, Duration::ZERO);
     let engine = Engine::builder(Late(upstream.clone()));
@@ -137,7 +137,7 @@ async fn a_token_that_was_no_longer_current_costs_no_renewal() {
 /// The two kinds of action take turns. Red where each 401 drops the token that
 /// all use: a token for every broken execution, and the endpoint throttles.
 #[tokio::test(start_paused = true)]
-async fn a_healthy_action_never_sees_a_broken_one() {
+async fn broken_action_never_affects_healthy_one() {
     // As the platform does: ten a minute, then none for a while.
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         ..=10 => TokenStep::After(20 * MILLI, Box::new(TokenStep::Issue(24 * 60 * MINUTE))),
@@ -159,7 +159,7 @@ async fn a_healthy_action_never_sees_a_broken_one() {
 /// Red where each execution asks for a token of its own: 201 token requests for
 /// these 200, one after the other or all at once.
 #[tokio::test(start_paused = true)]
-async fn a_crowd_of_one_broken_action_asks_for_one_token() {
+async fn broken_action_burst_fetches_one_token() {
     for in_flight in [1, 50] {
         let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
         let upstream = platform(&tokens, Duration::ZERO);
@@ -178,7 +178,7 @@ async fn a_crowd_of_one_broken_action_asks_for_one_token() {
 /// Ten minutes later one more token is asked for; and one that has succeeded
 /// again is as good as any.
 #[tokio::test(start_paused = true)]
-async fn a_broken_action_is_tried_again_after_ten_minutes_or_when_it_is_mended() {
+async fn broken_action_recovers_after_ten_minutes() {
     let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
     let broken = Arc::new(AtomicBool::new(true));
     let upstream = ScriptedUpstream::new({
@@ -206,10 +206,10 @@ async fn a_broken_action_is_tried_again_after_ten_minutes_or_when_it_is_mended()
     assert_eq!(tokens.fetches(), 4);
 }
 
-/// Red where a token is dropped as soon as one call is refused: everybody then
+/// Red if a token is dropped as soon as one call is refused: every action then
 /// waits for the next one, for as long as the endpoint takes.
 #[tokio::test(start_paused = true)]
-async fn a_token_under_suspicion_serves_the_others_meanwhile() {
+async fn suspected_token_serves_other_actions() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 => TokenStep::Issue(60 * MINUTE),
         _ => TokenStep::After(10 * SECOND, Box::new(TokenStep::Issue(60 * MINUTE))),
@@ -259,10 +259,10 @@ async fn fetches_after_refusals_back_off() {
     assert_eq!(tokens.fetches(), 101);
 }
 
-/// The successor of a refused token cannot be had: who was refused is told, and
-/// others go on. Red where the failure is told to nobody who waits for it.
+/// The successor of a refused token cannot be obtained: refused callers get the error, and
+/// others go on. Red if the failure is not reported to the callers that wait for it.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_successor_is_told_that_there_is_none() {
+async fn successor_failure_is_reported_to_waiters() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 => TokenStep::Issue(60 * MINUTE),
         _ => TokenStep::Fail(TokenError::new("connection refused")),
@@ -301,7 +301,7 @@ fn takes_the_key(event: &Event) -> bool {
 /// Red where the token is read before the lease is taken: it has ended by the time
 /// the store answers, and the call is wasted.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_ends_while_the_store_answers_is_not_sent() {
+async fn token_expiring_during_acquire_is_unsent() {
     let tokens = ScriptedTokens::lasting(10 * SECOND);
     let upstream = platform(&tokens, Duration::ZERO);
     let (engine, _, slow) = slowed(&upstream, takes_the_key).await;
@@ -311,10 +311,10 @@ async fn a_token_that_ends_while_the_store_answers_is_not_sent() {
     assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
 }
 
-/// The same for a later attempt, whose lease is made sure of by a command of its own.
+/// The same for a later attempt, whose lease is verified by a command of its own.
 /// Red where the token is read before that.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_ends_before_a_later_attempt_is_not_sent() {
+async fn token_expiring_before_retry_is_unsent() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 => TokenStep::Issue(10 * SECOND),
         _ => TokenStep::Issue(MINUTE),
@@ -335,7 +335,7 @@ async fn a_token_that_ends_before_a_later_attempt_is_not_sent() {
 /// Red where the lease goes on in `Dispatched` while there is no token: the death of
 /// the process would leave the key indeterminate, and nothing was sent.
 #[tokio::test(start_paused = true)]
-async fn a_lease_without_a_token_is_claimed_again() {
+async fn lease_without_token_returns_to_claimed() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 => TokenStep::Issue(10 * SECOND),
         _ => TokenStep::After(20 * SECOND, Box::new(TokenStep::Issue(MINUTE))),
@@ -373,7 +373,7 @@ async fn a_lease_without_a_token_is_claimed_again() {
 /// Tokens that never live until the store has answered. Red without a bound: one after
 /// the other is fetched for one execution, until its caller leaves and after that.
 #[tokio::test(start_paused = true)]
-async fn tokens_that_end_too_early_end_the_execution() {
+async fn early_expiring_tokens_end_execution() {
     // No token comes before the last one has ended, and has been missed.
     let last = Mutex::new(None);
     let tokens = ScriptedTokens::new(move |_| {

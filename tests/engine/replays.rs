@@ -1,5 +1,4 @@
-//! What a replay takes while it is under way: no permit, and nothing is written for
-//! it once most executions are replays.
+//! The cost of a replay: no permit, and no write once most executions are replays.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -77,7 +76,7 @@ async fn replays_take_no_permit_and_write_nothing() {
 /// Red without the second `peek`: the store is unavailable. Red without the time: the
 /// last one is a replay, too.
 #[tokio::test(start_paused = true)]
-async fn look_that_fails_at_once_is_sent_again() {
+async fn quick_failed_peek_is_repeated() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let next = Arc::new(Mutex::new(Fault::Pass));
     let store = FaultyStore::new(MemoryStore::new(), {

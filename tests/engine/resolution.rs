@@ -23,7 +23,7 @@ async fn late_hook_resolves_no_other_request() {
         .store(store.clone())
         .reconcile(|_, _| async {
             sleep(50 * SECOND).await;
-            Some(Resolution::applied(answer("the first one's")))
+            Some(Resolution::applied(answer("from the first hook")))
         });
     let slow = slow.start().await.unwrap();
     let quick = Engine::builder(upstream.clone())
@@ -44,7 +44,7 @@ async fn late_hook_resolves_no_other_request() {
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     let again = quick.execute(order(SECOND_ONE)).await.unwrap_err();
     assert!(matches!(again, Error::Indeterminate { .. }), "{again}");
-    // And a person who names what they saw reaches nothing else either.
+    // An operator that names the version it saw reaches no other execution either.
     let late = quick
         .resolve(&key(), &state, Resolution::applied(answer("?")))
         .await;
@@ -57,7 +57,7 @@ async fn late_hook_resolves_no_other_request() {
 /// The attempt time-out and the lease are the lost holder's. Red with those of the
 /// engine that resolves.
 #[tokio::test(start_paused = true)]
-async fn lost_attempt_runs_as_long_as_its_holder_said() {
+async fn lost_attempt_keeps_its_own_timeout() {
     let slow = ScriptedUpstream::new(|_| Step::Silent).with_attempt_limit(600 * SECOND);
     let store = MemoryStore::new();
     let holder = Engine::builder(slow.clone())
@@ -93,7 +93,7 @@ async fn lost_attempt_runs_as_long_as_its_holder_said() {
 /// none does, the engine's own monotonic clock counts from its first look. Red
 /// without either comparison.
 #[tokio::test(start_paused = true)]
-async fn not_applied_waits_for_every_clock_that_makes_sense() {
+async fn not_applied_waits_for_every_clock() {
     // What the store says of the age, and by how much the resolver's wall clock is
     // ahead of the holder's; then how long `not_applied` has to wait.
     type See = fn(&mut RecordState);
@@ -220,7 +220,7 @@ async fn indeterminate_ttl_covers_lease_and_attempt() {
 
 /// What an operator is shown and sends back.
 #[tokio::test(start_paused = true)]
-async fn version_survives_its_text_and_a_noticed_loss() {
+async fn version_survives_text_and_recovery() {
     let upstream = ScriptedUpstream::new(|_| Step::Silent);
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream.clone()).store(store);

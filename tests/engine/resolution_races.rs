@@ -16,11 +16,10 @@ use super::ownership::{answer, key};
 
 type Which = fn(&Event) -> bool;
 
-/// Which command is meant, and what comes before it.
+/// A command, and what comes before it.
 type Others = (Which, Vec<Event>);
 
-/// A store to which these commands of others come right before the first that is
-/// meant.
+/// A store that gets the commands of others right before the first command of a kind.
 #[derive(Clone)]
 struct Before {
     store: MemoryStore,
@@ -74,7 +73,7 @@ fn release(lease: u8) -> Event {
     }
 }
 
-/// Resolves the first holder, who was lost, while the others do this before the
+/// Resolves the first holder, which was lost, while the others do this before the
 /// commands of that kind; and what is in the store then.
 async fn resolve(
     which: Which,
@@ -95,7 +94,10 @@ async fn resolve(
     let lost = store.look(&name).await.unwrap().unwrap();
     *store.what.lock().unwrap() = Some((which, others));
     let resolved = engine.resolve(&key(), &lost, resolution).await;
-    assert!(store.what.lock().unwrap().is_none(), "nobody came between");
+    assert!(
+        store.what.lock().unwrap().is_none(),
+        "no command came between"
+    );
     (resolved, store.look(&name).await.unwrap().unwrap())
 }
 
@@ -111,11 +113,11 @@ fn applied() -> Resolution {
     Resolution::applied(answer("found"))
 }
 
-/// Between the look and the notice, somebody resolves the loss, executes the same
-/// request again and is lost, too. Red where that one is resolved, which nobody
+/// Between the look and the command, another engine resolves the loss, executes the same
+/// request again and is lost, too. Red if that execution is resolved, which no operator
 /// has looked for.
 #[tokio::test(start_paused = true)]
-async fn a_later_loss_of_the_same_request_is_not_resolved() {
+async fn later_loss_is_not_resolved() {
     let others = || {
         vec![
             Event::TakeOver {
@@ -166,7 +168,7 @@ async fn a_later_loss_of_the_same_request_is_not_resolved() {
 /// `applied` is taken for done: the answer that was found is nowhere; and where
 /// `not_applied`, which it now is, is refused.
 #[tokio::test(start_paused = true)]
-async fn a_loss_that_has_healed_is_not_applied() {
+async fn healed_loss_is_not_applied() {
     for which in [takes_over as Which, resolves] {
         let (resolved, left) = resolve(which, vec![release(1)], applied()).await;
         assert!(
@@ -181,9 +183,9 @@ async fn a_loss_that_has_healed_is_not_applied() {
     assert!(matches!(left, RecordState::Released { .. }), "{left:?}");
 }
 
-/// A failure is followed up once, a refusal is not, and both are told.
+/// A failed command is sent again once, a refused one is not, and both are reported.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_is_told_to_who_resolves() {
+async fn store_failure_reaches_the_operator() {
     for (fault, tries) in [(Fault::Fail, 2), (Fault::Refuse, 1)] {
         let sent = Arc::new(AtomicUsize::new(0));
         let count = sent.clone();

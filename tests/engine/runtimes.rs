@@ -49,7 +49,7 @@ fn assert_told<T: std::fmt::Debug>(answer: Result<T, Error>) {
 /// Red without the checks: each of these panicked, `execute` after it had begun
 /// the execution.
 #[test]
-fn outside_of_a_runtime_each_function_says_so() {
+fn functions_outside_runtime_report_it() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     assert_told(outside(Engine::builder(upstream.clone()).start()));
     let runtime = runtime();
@@ -94,14 +94,14 @@ fn after_its_runtime_an_engine_has_stopped() {
 
 /// Red without the check: the engine started, and its first execution crashed.
 #[test]
-fn an_engine_does_not_start_in_a_runtime_without_timers() {
+fn engine_needs_runtime_timers() {
     let runtime = Builder::new_current_thread().build().unwrap();
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     assert_told(runtime.block_on(Engine::builder(upstream).start()));
 }
 
 #[test]
-fn an_execution_by_hand_says_so_before_it_sends() {
+fn manual_execution_needs_a_runtime() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let (store, terms) = (MemoryStore::new(), Terms::default());
     let hashed = || Execution::new(request("{}"), upstream.namespace());

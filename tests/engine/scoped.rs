@@ -19,10 +19,10 @@ async fn engine() -> (Engine, ScriptedUpstream) {
     (engine, upstream)
 }
 
-/// Golden: the key is what anybody computes from the documented form, and a plain
+/// Golden: the key is the one computed from the documented form, and a plain
 /// scope's key is what it was.
 #[tokio::test(start_paused = true)]
-async fn keys_are_what_the_documents_say() {
+async fn scoped_keys_match_documentation() {
     let (engine, _) = engine().await;
     let plain = request("{}");
     let own = request("{}").with_key("order \"42\"").unwrap();
@@ -57,7 +57,7 @@ async fn keys_are_what_the_documents_say() {
 ///
 /// Red when the last scope wins.
 #[tokio::test(start_paused = true)]
-async fn no_scope_of_a_request_leads_out_of_the_engines() {
+async fn request_scope_stays_inside_engine_scope() {
     let (engine, upstream) = engine().await;
     let (one, two) = (engine.scoped(&scope("1")), engine.scoped(&scope("2")));
     let requests = ["1", "2", "1 / 2", "1:2", "\"1\""]
@@ -92,9 +92,9 @@ fn second_scope_of_a_request_is_refused() {
     }
 }
 
-/// A person who finds a tenant's key at night sees whose it is.
+/// An operator that finds a tenant's key sees its scope.
 #[tokio::test(start_paused = true)]
-async fn record_names_the_engines_scope_and_the_requests() {
+async fn record_names_both_scopes() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let engine = Engine::builder(upstream).start().await.unwrap();
     let tenant = engine.scoped(&scope("tenant 7"));
@@ -111,7 +111,7 @@ async fn record_names_the_engines_scope_and_the_requests() {
 
 /// Red when a refusal says only that the key is not indeterminate.
 #[tokio::test(start_paused = true)]
-async fn refusals_say_what_is_recorded() {
+async fn resolution_error_says_recorded_state() {
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
         b"1" => Step::Reset,
         _ => Step::ok("{}"),

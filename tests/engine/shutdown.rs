@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::actor_failure::{End, ask, end, told};
+use super::actor_failure::{End, answers_of, ask, end};
 use super::{SECOND, request, until};
 
 /// A store that hangs from the moment on when the switch is on.
@@ -28,10 +28,10 @@ fn hanging(store: &MemoryStore, on: &Arc<AtomicBool>) -> FaultyStore {
     })
 }
 
-/// I3. Red when those who wait are answered only after the record was settled,
+/// I3. Red when waiters are answered only after the record was finished,
 /// and when a cut-off execution waits for its store to come back.
 #[tokio::test(start_paused = true)]
-async fn past_the_grace_nobody_waits_for_a_store_that_hangs() {
+async fn hanging_store_delays_no_waiter_after_grace() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
     let (store, on) = (MemoryStore::new(), Arc::new(AtomicBool::new(false)));
     let engine = Engine::builder(upstream.clone()).store(hanging(&store, &on));
@@ -46,9 +46,9 @@ async fn past_the_grace_nobody_waits_for_a_store_that_hangs() {
     let drained = timeout(3600 * SECOND, engine.shutdown(5 * SECOND)).await;
     let ended = start.elapsed();
     assert_eq!(drained.expect("the engine ends").cut_off, 1);
-    let (answer, told) = waiter.await.unwrap();
+    let (answer, answered) = waiter.await.unwrap();
     assert!(matches!(answer.unwrap(), Err(Error::Stopped)));
-    assert!(told < 6 * SECOND, "{told:?}");
+    assert!(answered < 6 * SECOND, "{answered:?}");
     // One last try, which has the store's own time.
     assert!(ended < 8 * SECOND, "{ended:?}");
 }
@@ -58,7 +58,7 @@ async fn past_the_grace_nobody_waits_for_a_store_that_hangs() {
 ///
 /// Red when the wait for the store does not look at the cut.
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_cannot_be_recorded_does_not_hold_the_end_up() {
+async fn unrecordable_outcome_does_not_delay_shutdown() {
     for back in [true, false] {
         let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
         let (store, down) = (MemoryStore::new(), Arc::new(AtomicBool::new(true)));
@@ -120,7 +120,7 @@ impl Upstream for Gated {
 ///
 /// Red without the delivery in `post_stop`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn every_reply_port_gets_its_answer_before_the_engine_ends() {
+async fn reply_ports_are_answered_before_end() {
     let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
     let gate = Arc::new(Semaphore::new(0));
     let upstream = Gated {
@@ -159,9 +159,9 @@ async fn every_reply_port_gets_its_answer_before_the_engine_ends() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Red when ports are not asked whether somebody still listens.
+/// Red when ports are not polled for a caller that has left.
 #[tokio::test(start_paused = true)]
-async fn a_caller_by_message_that_gives_up_frees_its_place() {
+async fn dropped_message_caller_frees_capacity() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let ask = || {
@@ -183,7 +183,7 @@ async fn a_caller_by_message_that_gives_up_frees_its_place() {
 /// Red when the renewal of a token is a timer of ractor's, which outlives its
 /// actor: a task is then left behind for two days.
 #[test]
-fn nothing_is_left_behind_however_the_engine_ends() {
+fn every_engine_end_leaves_nothing_behind() {
     type Ending = fn(Engine);
     let shut: Ending = |engine| {
         let runtime = Handle::current();
@@ -219,8 +219,8 @@ fn nothing_is_left_behind_however_the_engine_ends() {
             slow.ledger().wait_for(2).await;
             assert!(tasks() > 3);
             finish(engine);
-            let told = told(vec![caller], name).await;
-            assert_ne!(told, ["crashed"], "{name}");
+            let answered = answers_of(vec![caller], name).await;
+            assert_ne!(answered, ["crashed"], "{name}");
             // An answer, or the end of the port: never a hang.
             let by_message = timeout(3600 * SECOND, receiver).await.unwrap();
             assert_eq!(by_message.is_err(), name == "killed", "{name}");
@@ -236,13 +236,13 @@ fn nothing_is_left_behind_however_the_engine_ends() {
     }
 }
 
-/// `shutdown` means that the tree holds nothing any more: a store of which the
+/// `shutdown` means that the tree has dropped all it had: a store of which the
 /// caller then drops the last handle is gone, and its file can be opened.
 ///
 /// Red when the end is reported before the root has given up its state.
 #[test]
 fn store_is_free_once_shutdown_returns() {
-    /// Keeps what the root's end tells it until it ends itself.
+    /// Keeps the root's last event until it ends itself.
     struct Embedder;
     #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
     impl ractor::Actor for Embedder {

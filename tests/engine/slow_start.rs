@@ -1,5 +1,5 @@
-//! What follows a cooldown: one call first, turns that are given back, the operator who
-//! ends it, and more actions that wait than are held without anybody waiting.
+//! What follows a cooldown: one call first, turns that are given back, the operator that
+//! ends it, and more actions with waiters than may be delayed without one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,10 @@ async fn operator_ends_a_cooldown() {
     let engine = engine(&upstream).await;
     engine.end_cooldown();
     let first = ask(&engine, 0);
-    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    until("the cooldown has begun", || {
+        !engine.stats().cooldown.is_zero()
+    })
+    .await;
     let crowd: Vec<_> = (1..20).map(|n| ask(&engine, n)).collect();
     sleep(SECOND).await;
     assert_eq!(upstream.ledger().total(), 1);
@@ -62,9 +65,9 @@ enum Ending {
 }
 
 /// Seen red: without an end of their time, turns of silent calls kept the others waiting
-/// for ever; and before, all came at once.
+/// without end; before that, all came at once.
 #[tokio::test(start_paused = true)]
-async fn turn_is_given_back_however_its_holder_ends() {
+async fn turn_returns_however_execution_ends() {
     use Ending::*;
     for ending in [
         Silent,
@@ -87,7 +90,10 @@ async fn turn_is_given_back_however_its_holder_ends() {
         });
         let engine = engine(&upstream).await;
         let first = ask(&engine, 0);
-        until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+        until("the cooldown has begun", || {
+            !engine.stats().cooldown.is_zero()
+        })
+        .await;
         let actor = child(&engine, 1);
         let crowd: Vec<_> = (1..=20).map(|n| ask(&engine, n)).collect();
         let begun = Instant::now();
@@ -115,7 +121,7 @@ async fn turn_is_given_back_however_its_holder_ends() {
 /// an action that is not its own (`hold/gate.rs` has the tests that were seen red). And
 /// the wait for a permit is no part of the sum.
 #[tokio::test(start_paused = true)]
-async fn turn_without_a_permit_does_not_stand_in_the_way() {
+async fn turn_without_permit_blocks_no_other() {
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
         b"0" => limit(&[("retry-after", "10")]),
         b"1" | b"2" => Step::ok("{}").after(60 * SECOND),

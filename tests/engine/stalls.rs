@@ -80,7 +80,7 @@ async fn stopped(upstream: &Slow, stop: Duration) -> (Result<Reply, Error>, Dura
 
 /// Red when a timer that fires late ends the attempt at once.
 #[tokio::test(start_paused = true)]
-async fn late_timer_waits_a_second_for_the_answer() {
+async fn late_timer_allows_one_more_second() {
     let soon = Slow::new(Duration::ZERO, LIMIT + SECOND);
     let (reply, _) = stopped(&soon, LIMIT + SECOND / 2).await;
     assert_eq!(reply.unwrap().body(), "{}");
@@ -95,7 +95,7 @@ async fn late_timer_waits_a_second_for_the_answer() {
 /// Red when only the lease says whether a request may leave: it lives, and the
 /// request leaves after its attempt.
 #[tokio::test(start_paused = true)]
-async fn nothing_leaves_while_a_late_answer_is_waited_for() {
+async fn late_timer_sends_nothing() {
     let slow = Slow::new(LIMIT + SECOND, Duration::ZERO);
     let (reply, _) = stopped(&slow, LIMIT + SECOND / 2).await;
     let error = reply.unwrap_err();
@@ -107,7 +107,7 @@ async fn nothing_leaves_while_a_late_answer_is_waited_for() {
 ///
 /// Red when the record has the attempt's own time alone.
 #[tokio::test(start_paused = true)]
-async fn record_counts_the_second_of_a_late_timer() {
+async fn record_includes_the_late_timer_second() {
     let silent = Slow::new(Duration::ZERO, 100 * LIMIT);
     let lease = 10 * SECOND;
     let engine = Engine::builder(silent).lease(lease).start().await.unwrap();

@@ -1,5 +1,5 @@
-//! Not after: nothing is sent once the time is over in which its callers wanted it to
-//! be sent, and a cooldown that begins at the last moment counts.
+//! `start_within`: nothing is sent after the limit of all callers, also if a cooldown begins
+//! at the last moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request, until};
 
-/// The platform holds everybody back for 60 s after this.
+/// The platform's cooldown lasts 60 s after this.
 const WARM_UP: &str = "0";
 
 fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Result<Reply, Error>> {
@@ -32,7 +32,10 @@ async fn held_back() -> (Engine, ScriptedUpstream) {
     });
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let _first = ask(&engine, request(WARM_UP));
-    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    until("the cooldown has begun", || {
+        !engine.stats().cooldown.is_zero()
+    })
+    .await;
     (engine, upstream)
 }
 
@@ -91,11 +94,11 @@ async fn latest_limit_of_the_joined_counts() {
     }
 }
 
-/// The time of a caller who waits for another's flight under the same key goes on.
+/// The time of a caller that waits for another request's flight under its key counts on.
 ///
-/// Red where it begins anew once that flight has ended: sent at 60 s.
+/// Red if it begins again once that flight has ended: sent at 60 s.
 #[tokio::test(start_paused = true)]
-async fn limit_goes_on_from_one_flight_to_the_next() {
+async fn start_limit_counts_over_flights() {
     let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
         (b"0", 1) => Step::status(429, "{}").header("retry-after", "60"),
         (b"1", _) => Step::status(404, "{}"),
@@ -103,7 +106,10 @@ async fn limit_goes_on_from_one_flight_to_the_next() {
     });
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     let _first = ask(&engine, request(WARM_UP));
-    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    until("the cooldown has begun", || {
+        !engine.stats().cooldown.is_zero()
+    })
+    .await;
     let own = |payload| request(payload).with_key("own").unwrap();
     let other = ask(&engine, own("1"));
     sleep(SECOND).await;
@@ -118,7 +124,7 @@ async fn limit_goes_on_from_one_flight_to_the_next() {
 ///
 /// Red where it gets what the flight ends by.
 #[tokio::test(start_paused = true)]
-async fn caller_who_joins_at_the_end_is_executed() {
+async fn late_joining_caller_is_executed() {
     let slow = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
         Some(Event::Release { .. } | Event::Acquire { .. }) => Fault::Late(SECOND),
         _ => Fault::Pass,
@@ -135,7 +141,7 @@ async fn caller_who_joins_at_the_end_is_executed() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// The limit passes between the last wait and the send: while the store makes sure of
+/// The limit passes between the last wait and the send: while the store verifies
 /// the lease.
 ///
 /// Red without the look at the limit behind `dispatch` and that of `Call::may_leave`;
@@ -182,7 +188,7 @@ async fn unknown_outcome_is_never_called_expired() {
 async fn cooldown_is_looked_at_right_before_sending() {
     let acquires = Arc::new(AtomicUsize::new(0));
     let slow = FaultyStore::new(MemoryStore::new(), move |operation| match operation.event {
-        // The second key's: the first one's 429 comes meanwhile.
+        // The second key's: the first key's 429 comes meanwhile.
         Some(Event::Acquire { .. }) if acquires.fetch_add(1, Ordering::SeqCst) == 1 => {
             Fault::Late(SECOND)
         }

@@ -1,4 +1,4 @@
-//! A store's time to live is one witness: here its clock stands still, as after it
+//! A store's time to live is one witness: here its clock does not move, as after it
 //! was set back or behind a replica that lags, so that it sees no lease lapse.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request};
 
-/// Shows every lease as if it had just begun, and lets nobody take one over who
+/// Shows every lease as if it had just begun, and lets no process take it over that
 /// goes by that.
 #[derive(Clone)]
 struct StandsStill(MemoryStore);
@@ -101,9 +101,9 @@ async fn left_behind(
 }
 
 /// Red when only the store's clock counts: the key was stuck for as long as that
-/// stood still, and the caller was told that its deadline had passed.
+/// did not move, and the caller's error said that its deadline had passed.
 #[tokio::test(start_paused = true)]
-async fn dead_holder_s_lease_lapses_by_the_clock_of_who_waits() {
+async fn dead_lease_lapses_by_waiters_clock() {
     for phase in [Phase::Claimed, Phase::Dispatched] {
         let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
         let store = StandsStill(MemoryStore::new());
@@ -111,12 +111,15 @@ async fn dead_holder_s_lease_lapses_by_the_clock_of_who_waits() {
         let engine = engine.start().await.unwrap();
         left_behind(&engine, &store, &upstream, phase).await;
         let begun = Instant::now();
-        let told = engine.execute(request("{}")).await;
+        let answer = engine.execute(request("{}")).await;
         let waited = begun.elapsed();
         assert!(waited >= 30 * SECOND && waited < 33 * SECOND, "{waited:?}");
         match phase {
-            Phase::Claimed => assert_eq!(told.unwrap().body(), "{}"),
-            _ => assert!(matches!(told, Err(Error::Indeterminate { .. })), "{told:?}"),
+            Phase::Claimed => assert_eq!(answer.unwrap().body(), "{}"),
+            _ => assert!(
+                matches!(answer, Err(Error::Indeterminate { .. })),
+                "{answer:?}"
+            ),
         }
         let calls = u64::from(phase == Phase::Claimed);
         assert_eq!(upstream.ledger().total() as u64, calls);
@@ -124,9 +127,9 @@ async fn dead_holder_s_lease_lapses_by_the_clock_of_who_waits() {
 }
 
 /// Red when an extension leaves the revision as it is: the second engine took the
-/// lease of a holder that was alive, and its caller was told that nobody knows.
+/// lease of a live holder, and its caller got an unknown outcome.
 #[tokio::test(start_paused = true)]
-async fn living_holder_keeps_its_lease_however_long_its_call_takes() {
+async fn live_holder_keeps_lease_during_long_call() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(50 * SECOND));
     let store = StandsStill(MemoryStore::new());
     let builder = Engine::builder(upstream.clone())
@@ -144,7 +147,7 @@ async fn living_holder_keeps_its_lease_however_long_its_call_takes() {
 /// Red when an operator's engine goes by the store's clock alone: `resolve` had no
 /// effect.
 #[tokio::test(start_paused = true)]
-async fn operator_who_has_looked_for_a_whole_lease_may_resolve() {
+async fn operator_resolves_after_watching_whole_lease() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let store = StandsStill(MemoryStore::new());
     let engine = Engine::builder(upstream.clone()).store(store.clone());
@@ -162,9 +165,9 @@ async fn operator_who_has_looked_for_a_whole_lease_may_resolve() {
     assert_eq!(engine.execute(request("{}")).await.unwrap().body(), "{}");
 }
 
-/// What was watched is taken in that very version, by whoever asks first.
+/// The revision that was watched is taken over by the first process that asks.
 #[tokio::test(start_paused = true)]
-async fn only_one_of_many_who_watched_takes_the_lease() {
+async fn only_one_watcher_takes_over() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
     let store = StandsStill(MemoryStore::new());
     let mut engines = Vec::new();

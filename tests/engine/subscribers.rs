@@ -1,4 +1,4 @@
-//! Subscribers are foreign code: what they are told, what one that panics does to
+//! Subscribers are foreign code: what they get, what one that panics does to
 //! the engine (nothing), and one that asks the engine for something.
 
 use std::fmt::{Debug, Write as _};
@@ -21,19 +21,19 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::{SECOND, child, request};
 
-/// What a subscriber of this crate's spans and events is told.
+/// A call of a subscriber with a span or event of this crate.
 #[derive(Clone, Copy)]
-enum Told<'a> {
+enum Notified<'a> {
     Span(&'static str),
     Record,
     Enter,
     Event(Level, &'a str),
 }
 
-/// Does this whenever it is told something by this crate.
+/// Does this for each call by this crate.
 struct Foreign<F>(F);
 
-impl<F: Fn(Told<'_>) + Send + Sync + 'static> Foreign<F> {
+impl<F: Fn(Notified<'_>) + Send + Sync + 'static> Foreign<F> {
     fn listen(react: F) -> DefaultGuard {
         tracing::subscriber::set_default(Self(react))
     }
@@ -47,38 +47,38 @@ impl Visit for Text {
     }
 }
 
-impl<F: Fn(Told<'_>) + Send + Sync + 'static> Subscriber for Foreign<F> {
+impl<F: Fn(Notified<'_>) + Send + Sync + 'static> Subscriber for Foreign<F> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("genesys_once")
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        (self.0)(Told::Span(span.metadata().name()));
+        (self.0)(Notified::Span(span.metadata().name()));
         Id::from_u64(1)
     }
 
     fn record(&self, _: &Id, _: &Record<'_>) {
-        (self.0)(Told::Record);
+        (self.0)(Notified::Record);
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {
-        (self.0)(Told::Record);
+        (self.0)(Notified::Record);
     }
 
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        (self.0)(Told::Event(*event.metadata().level(), &text.0));
+        (self.0)(Notified::Event(*event.metadata().level(), &text.0));
     }
 
     fn enter(&self, _: &Id) {
-        (self.0)(Told::Enter);
+        (self.0)(Notified::Enter);
     }
 
     fn exit(&self, _: &Id) {}
 }
 
-/// What a caller by message is told.
+/// The answer to a caller by message.
 async fn ask(engine: &Engine, request: DataActionRequest) -> Result<Reply, Error> {
     let (sender, answer) = oneshot();
     let message = EngineMessage::Execute(request, sender.into());
@@ -88,12 +88,12 @@ async fn ask(engine: &Engine, request: DataActionRequest) -> Result<Reply, Error
 
 /// Red where admission logs each time, and where it logs nothing.
 #[tokio::test(start_paused = true)]
-async fn a_pointer_that_matches_nothing_is_logged_once_per_action() {
+async fn unmatched_pointer_is_logged_once_per_action() {
     let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
     let _here = Foreign::listen({
         let warnings = warnings.clone();
-        move |told| {
-            if let Told::Event(Level::WARN, text) = told {
+        move |call| {
+            if let Notified::Event(Level::WARN, text) = call {
                 warnings.lock().unwrap().push(text.to_owned());
             }
         }
@@ -118,12 +118,12 @@ async fn a_pointer_that_matches_nothing_is_logged_once_per_action() {
 /// Red where each extension that fails is logged, and where the first of an outage
 /// is not.
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_logged_once_for_each_lease() {
+async fn outage_is_logged_once_per_lease() {
     let warnings = Arc::new(AtomicUsize::new(0));
     let _here = Foreign::listen({
         let warnings = warnings.clone();
-        move |told| {
-            if matches!(told, Told::Event(Level::WARN, text) if text.contains("could not extend a lease"))
+        move |call| {
+            if matches!(call, Notified::Event(Level::WARN, text) if text.contains("could not extend a lease"))
             {
                 warnings.fetch_add(1, Ordering::SeqCst);
             }
@@ -149,25 +149,26 @@ async fn an_outage_is_logged_once_for_each_lease() {
 
 /// Red where the root runs a message's span: the panic ended the engine.
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_span_of_a_message_ends_there() {
-    type Once = Arc<Mutex<Option<fn(Told<'_>) -> bool>>>;
+async fn message_span_panic_is_contained() {
+    type Once = Arc<Mutex<Option<fn(Notified<'_>) -> bool>>>;
     let panics = Once::default();
     let _here = Foreign::listen({
         let panics = panics.clone();
-        move |told| {
-            let due = panics.lock().unwrap().take_if(|due| due(told));
+        move |call| {
+            let due = panics.lock().unwrap().take_if(|due| due(call));
             assert!(due.is_none(), "the subscriber");
         }
     });
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     for n in 0..3 {
-        *panics.lock().unwrap() = Some(|told| matches!(told, Told::Span("genesys_once.execute")));
+        *panics.lock().unwrap() =
+            Some(|call| matches!(call, Notified::Span("genesys_once.execute")));
         assert!(ask(&engine, request(&n.to_string())).await.is_ok());
         assert!(panics.lock().unwrap().is_none(), "it panicked");
     }
-    // A span that cannot be entered ends its caller, who is told.
-    *panics.lock().unwrap() = Some(|told| matches!(told, Told::Enter));
+    // A span that cannot be entered ends its caller, which gets an error.
+    *panics.lock().unwrap() = Some(|call| matches!(call, Notified::Enter));
     let ended = ask(&engine, request("[4]")).await;
     assert!(matches!(ended, Err(Error::Crashed { .. })), "{ended:?}");
     assert!(engine.execute(request("{}")).await.is_ok());
@@ -207,7 +208,7 @@ async fn everything(after_start: impl FnOnce(&Engine)) {
     assert!(ask(&engine, request("[429]")).await.is_ok());
     let unknown = engine.execute(request("[503]")).await;
     assert!(matches!(unknown, Err(Error::Indeterminate { .. })));
-    // Callers who join, and a store that goes down under them.
+    // Callers that join, and a store that fails during their wait.
     let slow = || request("[60]").ignoring(["/nothing"]).unwrap();
     let (first, joined) = (engine.clone(), engine.clone());
     let first = tokio::spawn(async move { first.execute(slow()).await });
@@ -242,14 +243,14 @@ async fn everything(after_start: impl FnOnce(&Engine)) {
 }
 
 /// Red where one of these panics is not contained: it reached `start`, callers,
-/// executions whose answer was at hand, or the root.
+/// executions with a known answer, or the root.
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_always_panics_does_nothing_else() {
+async fn panicking_subscriber_changes_no_answer() {
     let panics = Arc::new(AtomicUsize::new(0));
     let _here = Foreign::listen({
         let panics = panics.clone();
-        move |told| {
-            if !matches!(told, Told::Enter) {
+        move |call| {
+            if !matches!(call, Notified::Enter) {
                 panics.fetch_add(1, Ordering::SeqCst);
                 // As a panic, without its report.
                 std::panic::resume_unwind(Box::new("the subscriber"));
@@ -260,16 +261,16 @@ async fn a_subscriber_that_always_panics_does_nothing_else() {
     assert!(panics.load(Ordering::SeqCst) > 20);
 }
 
-/// Red where a subscriber is told something under a lock of the engine: its
-/// question then waits for ever.
+/// Red if a subscriber is called under a lock of the engine: its
+/// call into the engine then never returns.
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_asks_the_engine_is_answered() {
+async fn subscriber_may_call_the_engine() {
     let (engine, asking): (Arc<OnceLock<Engine>>, _) = (Arc::default(), AtomicBool::new(false));
     let asked = Arc::new(AtomicUsize::new(0));
     let _here = Foreign::listen({
         let (engine, asked) = (engine.clone(), asked.clone());
         move |_| {
-            // What it asks for tells it something again.
+            // Its question calls the subscriber again.
             if let Some(engine) = engine.get()
                 && !asking.swap(true, Ordering::SeqCst)
             {

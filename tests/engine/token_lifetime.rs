@@ -23,14 +23,14 @@ async fn engine(tokens: &ScriptedTokens, seed: u64) -> Engine {
 /// Red where it is used beyond the margin before its end, and where it is given up
 /// earlier.
 #[tokio::test(start_paused = true)]
-async fn a_token_is_used_until_shortly_before_its_end() {
+async fn token_is_used_until_its_margin() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 => TokenStep::Issue(100 * SECOND),
         _ => TokenStep::Fail(TokenError::new("down")),
     });
     let engine = engine(&tokens, 1).await;
     sleep(SECOND).await;
-    assert_eq!(tokens.fetches(), 0, "nobody has needed one");
+    assert_eq!(tokens.fetches(), 0, "no caller has needed one");
     engine.execute(request("[0]")).await.unwrap();
     sleep(89 * SECOND).await;
     engine.execute(request("[1]")).await.unwrap();
@@ -40,9 +40,9 @@ async fn a_token_is_used_until_shortly_before_its_end() {
 }
 
 /// Red where the renewal of a token that says it lasts for a month is left to the
-/// caller who finds that it is over.
+/// caller that finds it expired.
 #[tokio::test(start_paused = true)]
-async fn a_token_of_any_life_is_renewed_in_the_background() {
+async fn token_of_any_lifetime_is_renewed() {
     let tokens = ScriptedTokens::lasting(30 * DAY);
     let engine = engine(&tokens, 1).await;
     engine.execute(request("[0]")).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_token_of_any_life_is_renewed_in_the_background() {
 /// Each failure in a row is waited out for twice as long as the one before, and up to
 /// half of that longer at random, up to half a minute.
 #[tokio::test(start_paused = true)]
-async fn failures_in_a_row_are_waited_out_longer_and_longer() {
+async fn failed_fetches_back_off() {
     let often = SECOND / 10;
     for seed in 0..8 {
         let fetched: Arc<Mutex<Vec<Instant>>> = Arc::default();
@@ -102,7 +102,7 @@ async fn a_refused_token_costs_no_attempt() {
 /// A wait for a permit may last longer than the token that was fetched before it,
 /// while none can be fetched. Red where that token is sent all the same.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_ends_during_the_wait_for_a_permit_is_not_sent() {
+async fn token_expiring_during_permit_wait_is_unsent() {
     let start = Instant::now();
     let tokens = ScriptedTokens::new(move |_| match start.elapsed().as_secs() {
         1..55 => TokenStep::Fail(TokenError::new("down")),
@@ -118,7 +118,7 @@ async fn a_token_that_ends_during_the_wait_for_a_permit_is_not_sent() {
     upstream.ledger().wait_for(1).await;
     let second = engine.execute_within(request("[2]"), 3600 * SECOND).await;
     assert!(first.await.unwrap().unwrap().is_success());
-    // It is told that there is no token, or gets the next one.
+    // It gets an error, or the next token.
     assert!(matches!(second, Ok(_) | Err(Error::Token { .. })));
     let sent = 1 + usize::from(second.is_ok());
     assert_eq!(upstream.ledger().total(), sent, "{second:?}");

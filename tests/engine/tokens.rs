@@ -1,5 +1,5 @@
 //! The access token: one fetch however many ask, renewed before it expires,
-//! backed off while it cannot be had.
+//! backed off while it cannot be obtained.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +32,7 @@ fn failing(until: usize, error: fn() -> TokenError) -> ScriptedTokens {
 
 /// Red without the timer of the renewal.
 #[tokio::test(start_paused = true)]
-async fn it_is_renewed_in_the_background_before_it_expires() {
+async fn token_is_renewed_before_it_expires() {
     let tokens = ScriptedTokens::lasting(600 * SECOND);
     let (engine, upstream) = engine(&tokens).await;
     assert_eq!(
@@ -64,7 +64,7 @@ async fn a_passing_failure_is_waited_out() {
 
 /// Red when a failure is not remembered: every caller then asks the endpoint.
 #[tokio::test(start_paused = true)]
-async fn a_lasting_failure_is_told_backed_off_and_heals() {
+async fn lasting_token_failure_backs_off_and_heals() {
     let tokens = failing(9, || TokenError::new("connection refused"));
     let (engine, upstream) = engine(&tokens).await;
     for n in 0..50 {
@@ -95,7 +95,7 @@ async fn a_refused_client_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limited_endpoint_is_left_alone_for_as_long_as_it_asks() {
+async fn limited_token_endpoint_is_left_alone() {
     let tokens = failing(1, || TokenError::rate_limited(60 * SECOND));
     let (engine, _) = engine(&tokens).await;
     for _ in 0..3 {
@@ -108,9 +108,9 @@ async fn a_limited_endpoint_is_left_alone_for_as_long_as_it_asks() {
 }
 
 /// Red when the time that a source names is added to a clock as it is: the actor
-/// then dies of it, again and again, and no token is ever fetched any more.
+/// then dies of it, again and again, and no token is ever fetched again.
 #[tokio::test(start_paused = true)]
-async fn a_time_beyond_every_clock_is_a_long_time() {
+async fn endless_retry_after_is_a_long_wait() {
     let tokens = failing(1, || TokenError::rate_limited(Duration::MAX));
     let (engine, _) = engine(&tokens).await;
     for _ in 0..10 {
@@ -140,11 +140,11 @@ async fn operator_ends_the_endpoints_cooldown() {
 /// Seen red: one execution asked the endpoint as fast as it answered, 21,202 times in
 /// 3 s over HTTP, and went on after its caller had left.
 #[tokio::test(start_paused = true)]
-async fn endpoint_that_asks_for_no_wait_is_backed_off_from() {
+async fn zero_retry_after_still_backs_off() {
     let instant = |n: usize| Duration::from_millis(n as u64 % 2);
     let tokens = ScriptedTokens::new(move |fetch| {
         let refuse = TokenStep::Fail(TokenError::rate_limited(instant(fetch)));
-        // An answer takes a moment, or paused time stands still.
+        // An answer takes a moment, or paused time does not move.
         TokenStep::After(SECOND / 1000, Box::new(refuse))
     });
     let (engine, upstream) = engine(&tokens).await;
@@ -158,8 +158,8 @@ async fn endpoint_that_asks_for_no_wait_is_backed_off_from() {
     };
     assert!(wait >= SECOND / 2, "{error:?}");
     sleep(SECOND * 60).await;
-    assert_eq!(tokens.fetches(), 1, "nobody asks when nobody waits");
-    // Callers who ask again at once do not make it more.
+    assert_eq!(tokens.fetches(), 1, "no waiter, no fetch");
+    // Callers that ask again at once cause no further fetch.
     let start = Instant::now();
     while start.elapsed() < 60 * SECOND {
         assert!(engine.execute(request("{}")).await.is_err());
@@ -173,7 +173,7 @@ async fn endpoint_that_asks_for_no_wait_is_backed_off_from() {
 /// Seen red: the renewal in the background asked as fast as it was refused, and at the
 /// token's end the endpoint's time was forgotten.
 #[tokio::test(start_paused = true)]
-async fn renewal_that_is_limited_leaves_the_endpoint_alone() {
+async fn limited_renewal_leaves_endpoint_alone() {
     for (asked, most) in [(0, 5), (1, 5), (300, 2)] {
         let tokens = ScriptedTokens::new(move |fetch| match fetch {
             1 => TokenStep::Issue(100 * SECOND),
@@ -207,15 +207,15 @@ async fn renewal_that_is_limited_leaves_the_endpoint_alone() {
     }
 }
 
-/// Seen red: a token of 1 s was renewed every 0.8 s for ever.
+/// Seen red: a token of 1 s was renewed every 0.8 s without end.
 #[tokio::test(start_paused = true)]
-async fn short_lives_are_renewed_when_a_token_is_needed() {
+async fn short_lived_token_is_renewed_on_demand() {
     for life in [1, 10, 59] {
         let tokens = ScriptedTokens::lasting(life * SECOND);
         let (engine, upstream) = engine(&tokens).await;
         engine.execute(request("0")).await.unwrap();
         sleep(600 * SECOND).await;
-        assert_eq!(tokens.fetches(), 1, "nobody needs it");
+        assert_eq!(tokens.fetches(), 1, "no caller needs it");
         engine.execute(request("1")).await.unwrap();
         engine.execute(request("2")).await.unwrap();
         assert_eq!((tokens.fetches(), upstream.ledger().total()), (2, 3));
@@ -228,7 +228,7 @@ async fn short_lives_are_renewed_when_a_token_is_needed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_outlives_the_failures_of_its_renewal() {
+async fn token_survives_failed_renewals() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1 => TokenStep::Issue(600 * SECOND),
         2..=4 => TokenStep::Fail(TokenError::new("down")),
@@ -266,10 +266,10 @@ async fn replays_need_no_token() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when a restarted actor does not set its timer anew: the token then ends
+/// Red when a restarted actor does not set its timer again: the token then expires
 /// unnoticed, and the next caller waits for a fetch.
 #[tokio::test(start_paused = true)]
-async fn a_restarted_actor_still_renews_in_the_background() {
+async fn restarted_token_actor_renews_in_background() {
     let tokens = ScriptedTokens::lasting(600 * SECOND);
     let (engine, upstream) = engine(&tokens).await;
     let actor = child(&engine, 1);
@@ -341,7 +341,7 @@ impl Upstream for WithSource {
 
 /// Red where only the future of the source is guarded.
 #[tokio::test(start_paused = true)]
-async fn a_source_that_panics_without_a_future_is_asked_again() {
+async fn panicking_token_source_is_asked_again() {
     let tokens = ScriptedTokens::lasting(3600 * SECOND);
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
     let source = EagerPanic(AtomicUsize::new(0), tokens);

@@ -1,5 +1,5 @@
-//! An open key raises its hand: the watcher warns of it, recovers what a dead holder
-//! left, and the list answers from its walk.
+//! The watcher warns of each indeterminate key and recovers the record of a dead holder; the
+//! list answers from its walk.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
@@ -121,11 +121,11 @@ async fn indeterminate_key_is_warned_of_once() {
     assert_eq!(warnings.count(), 2);
 }
 
-/// Nobody asks for the key: the walk alone makes its record say what is known.
+/// Without a request for the key, the walk alone makes its record say what is known.
 ///
 /// Red without `recover` in the walk.
 #[tokio::test(start_paused = true)]
-async fn record_of_a_dead_holder_is_recovered_by_the_walk() {
+async fn walk_recovers_record_of_dead_holder() {
     let store = MemoryStore::new();
     let silent = ScriptedUpstream::new(|_| Step::Silent);
     let holder = Engine::builder(silent.clone()).store(store.clone());

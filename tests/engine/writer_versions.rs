@@ -1,5 +1,5 @@
-//! An engine that is older than its namespace's least writer: it takes no keys, and
-//! finishes what it holds.
+//! An engine that is older than its namespace's minimum version: it acquires no keys, and
+//! finishes those that it has.
 
 use genesys_once::record::WRITER;
 use genesys_once::testing::{ScriptedUpstream, Step};
@@ -10,7 +10,7 @@ use super::{SECOND, request};
 
 /// Red when the version is looked at once, at the start, or not at all.
 #[tokio::test(start_paused = true)]
-async fn older_engine_takes_no_keys_replays_and_finishes_what_it_holds() {
+async fn older_engine_replays_but_takes_no_keys() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(50 * SECOND));
     let store = MemoryStore::new();
     let engine = Engine::builder(upstream.clone()).store(store.clone());
@@ -26,9 +26,9 @@ async fn older_engine_takes_no_keys_replays_and_finishes_what_it_holds() {
     assert!(held.await.unwrap().unwrap().recorded());
     sleep(11 * SECOND).await;
     let error = engine.execute(request("2")).await.unwrap_err();
-    let told = std::error::Error::source(&error).map(ToString::to_string);
+    let answer = std::error::Error::source(&error).map(ToString::to_string);
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
-    let why = format!("{error}: {told:?} {error:?}");
+    let why = format!("{error}: {answer:?} {error:?}");
     let wanted = format!("writers of version {} or later", WRITER + 1);
     assert!(why.contains(&wanted), "{why}");
     // What is recorded is replayed all the same.
@@ -39,7 +39,7 @@ async fn older_engine_takes_no_keys_replays_and_finishes_what_it_holds() {
 
 /// Red when an engine does not raise the version to its own.
 #[tokio::test(start_paused = true)]
-async fn engine_that_executes_raises_the_least_version_to_its_own() {
+async fn executing_engine_raises_minimum_version() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let store = MemoryStore::new();
     let engine = Engine::builder(upstream).store(store.clone());

@@ -1,5 +1,5 @@
-//! The typestates driven by hand, under virtual time: what a holder may do that
-//! was stopped, was slow, or died.
+//! The typestates driven by hand under virtual time: what a stopped, slow or dead holder may
+//! do.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ async fn from_hashed_to_cached() {
 
 /// I4. Red when `Complete` does not look whose record it is.
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
+async fn late_answer_heals_only_its_own_record() {
     let (store, upstream) = (MemoryStore::new(), ok());
     // Executed, and stopped before the outcome was recorded.
     let late = |store: MemoryStore, upstream: ScriptedUpstream| async move {
@@ -111,7 +111,7 @@ async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
         Some(RecordState::Cached { .. })
     ));
 
-    // The same, but somebody said that it was not applied, and it was repeated.
+    // The same, but it was resolved as not applied, and executed again.
     let (store, upstream) = (MemoryStore::new(), ok());
     let executed = late(store.clone(), upstream.clone()).await;
     advance(2 * SECOND).await;
@@ -135,9 +135,9 @@ async fn a_late_answer_heals_its_own_record_and_overwrites_no_other() {
     assert_eq!(state(&store).await.unwrap().revision(), theirs);
 }
 
-/// Dropped in mid-way, the request may have been executed.
+/// If the attempt is dropped, the request might have been executed.
 #[tokio::test(start_paused = true)]
-async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
+async fn dropped_attempt_is_finished_by_progress() {
     let (store, upstream) = (MemoryStore::new(), ok_after(10 * SECOND));
     let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
 
@@ -161,7 +161,7 @@ async fn a_dropped_attempt_is_settled_by_what_its_progress_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unproven_attempt_cannot_be_released_by_hand() {
+async fn unknown_outcome_cannot_be_released() {
     let (store, upstream) = (MemoryStore::new(), ScriptedUpstream::new(|_| Step::Reset));
     let mut terms = terms();
     terms.on_unknown = genesys_once::OnUnknown::Retry;
@@ -172,7 +172,7 @@ async fn an_unproven_attempt_cannot_be_released_by_hand() {
     let Attempt::UnknownOutcome(holder, _) = attempt else {
         panic!("{attempt:?}")
     };
-    // While it waits it stays in `Dispatched`: nobody may take over.
+    // While it waits it stays in `Dispatched`: no process may take over.
     let (holder, ()) = holder.pause(&store, sleep(SECOND)).await;
     let now = state(&store).await;
     assert!(
@@ -190,9 +190,9 @@ async fn an_unproven_attempt_cannot_be_released_by_hand() {
 }
 
 /// A restart of the store without persistence, an eviction, a flush: the living
-/// holder puts its record back, so that nobody else begins.
+/// holder puts its record back, so that no other process begins.
 #[tokio::test(start_paused = true)]
-async fn an_absent_record_is_put_back_while_the_request_is_on_the_wire() {
+async fn heartbeat_restores_absent_record() {
     let (store, upstream) = (MemoryStore::new(), ok_after(10 * SECOND));
     let holder = locked(&store).await;
     // From here on another store answers: one that forgot everything.
@@ -227,9 +227,9 @@ async fn an_absent_record_is_put_back_while_the_request_is_on_the_wire() {
 }
 
 /// Red when an answer that proves that nothing was executed is not noted at
-/// once: whoever drops the execution then has an indeterminate key.
+/// once: otherwise a dropped execution has an indeterminate key.
 #[tokio::test(start_paused = true)]
-async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
+async fn not_executed_proof_reaches_progress_at_once() {
     let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
     for step in [
         Step::RateLimited(SECOND),
@@ -257,10 +257,10 @@ async fn a_proof_that_nothing_was_executed_is_noted_at_once() {
     }
 }
 
-/// Nobody may ever ask for such a key again. Red when the store lists what is
+/// No caller might ever ask for such a key again. Red when the store lists what is
 /// indeterminate alone, and when `resolve` does not look at a lapsed lock.
 #[tokio::test(start_paused = true)]
-async fn a_lost_holder_s_key_is_listed_and_resolved_though_nobody_asks_for_it() {
+async fn lost_holders_key_is_listed_and_resolved() {
     let applied = Resolution::applied(answers::json(200, "{}"));
     for (resolution, calls) in [(Resolution::not_applied(), 1), (applied, 0)] {
         let (store, upstream) = (MemoryStore::new(), ok());

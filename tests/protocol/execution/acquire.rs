@@ -1,5 +1,4 @@
-//! What is found of a key that is being taken while others come and go, and while
-//! replies are lost.
+//! Acquiring a key while other processes change it, and while replies are lost.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -113,7 +112,7 @@ async fn contended(times: u8) -> Lock {
 /// Red where a key is given up that changed once, and where one that changes each
 /// time is asked for without an end.
 #[tokio::test(start_paused = true)]
-async fn a_key_that_changes_while_it_is_taken_is_asked_for_again() {
+async fn changing_key_is_acquired_again() {
     let begun = Instant::now();
     for times in [0, 1, 3] {
         let lock = contended(times).await;
@@ -127,9 +126,9 @@ async fn a_key_that_changes_while_it_is_taken_is_asked_for_again() {
     assert!(begun.elapsed() < SECOND);
 }
 
-/// A caller who only has to wait, or is answered, costs the store one command.
+/// A caller that only waits, or gets a replay, costs the store one command.
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_held_or_recorded_is_asked_for_with_one_command() {
+async fn known_key_costs_one_command() {
     let store = MemoryStore::new();
     let holder = locked(&store).await;
     let counting = FaultyStore::new(store.clone(), |_| Fault::Pass);
@@ -148,9 +147,9 @@ async fn a_key_that_is_held_or_recorded_is_asked_for_with_one_command() {
 }
 
 /// What was sent under the lease before is not the new holder's, and it has sent
-/// nothing yet: whoever resolves the key goes by that.
+/// nothing yet: the operator that resolves the key relies on that.
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_taken_over_says_that_nothing_was_sent() {
+async fn taken_over_record_says_nothing_sent() {
     let store = MemoryStore::new();
     let holder = locked(&store).await;
     let _ = holder.release(&store).await.unwrap();
@@ -171,7 +170,7 @@ async fn a_key_that_is_taken_over_says_that_nothing_was_sent() {
 /// The acquire was applied, its reply lost, and meanwhile its lease was given
 /// back (an operator, say). Red where it is asked for again and again.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_was_released_before_its_holder_heard_of_it_is_not_waited_for() {
+async fn own_released_lease_is_not_awaited() {
     let mut first = true;
     let store = Meanwhile::new(move |event| match event {
         Event::Acquire { claim } if std::mem::take(&mut first) => Around {
@@ -197,10 +196,10 @@ async fn a_lease_that_was_released_before_its_holder_heard_of_it_is_not_waited_f
 }
 
 /// The acquire was applied, its reply came only after the lease had lapsed, and
-/// somebody took it for a lost request. Who sent nothing knows better. Red where
-/// the caller is told that it may have been executed.
+/// another process took it for a lost request. The holder knows that it sent nothing. Red if
+/// the caller's error says that it might have been executed.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_lapsed_before_its_holder_heard_of_it_is_no_lost_request() {
+async fn own_lapsed_lease_is_not_indeterminate() {
     let mut first = true;
     let store = Meanwhile::new(move |event| match event {
         Event::Acquire { claim } if std::mem::take(&mut first) => {
@@ -231,10 +230,10 @@ async fn a_lease_that_lapsed_before_its_holder_heard_of_it_is_no_lost_request() 
     );
 }
 
-/// Somebody else takes the key between the look and the take-over: their own
-/// request's caller waits for them, another's is told so, and neither asks again.
+/// Another process acquires the key between the look and the take-over: its own
+/// request's caller waits for it, another request's caller gets a mismatch, and neither asks again.
 #[tokio::test(start_paused = true)]
-async fn who_comes_second_is_told_so_at_once() {
+async fn second_take_over_reports_new_holder() {
     for mine in [true, false] {
         let mut first = true;
         let store = Meanwhile::new(move |event| match event {

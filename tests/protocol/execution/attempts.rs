@@ -1,5 +1,5 @@
-//! What a further attempt under the same lease may and must do, what its holder
-//! says of an answer, and how often a record's end is sent.
+//! Further attempts under one lease, the causes that the holder reports, and how often the
+//! finishing command is sent.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn tried(store: &MemoryStore, step: Step) -> Execution<Locked> {
 }
 
 /// A process that is stopped just before it sends: the time passes where the
-/// upstream is asked for its limit, after the lease was made sure of.
+/// upstream is asked for its limit, after the lease was verified.
 struct Stopped(ScriptedUpstream);
 
 impl Upstream for Stopped {
@@ -67,7 +67,7 @@ impl Upstream for Stopped {
 /// I1. Red where the lease is not looked at again right before the request goes
 /// to the upstream.
 #[tokio::test(start_paused = true)]
-async fn a_holder_stopped_right_before_it_sends_sends_nothing() {
+async fn holder_stopped_before_send_sends_nothing() {
     let (store, upstream) = (MemoryStore::new(), Stopped(ok()));
     let attempt = locked(&store).await.execute(&store, &upstream, None);
     let attempt = attempt.await.unwrap();
@@ -78,10 +78,10 @@ async fn a_holder_stopped_right_before_it_sends_sends_nothing() {
     assert_eq!(upstream.0.ledger().total(), 0);
 }
 
-/// Red where the store's silence is told as if nothing had been sent before: the
+/// Red if the store's silence is reported as if nothing had been sent before: the
 /// callers would ask again.
 #[tokio::test(start_paused = true)]
-async fn an_unproven_attempt_outweighs_a_store_that_fails() {
+async fn unknown_outcome_outweighs_store_failure() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let holder = tried(&store, Step::Reset).await;
     let away = enters(&store, Fault::Fail);
@@ -103,13 +103,13 @@ async fn an_unproven_attempt_outweighs_a_store_that_fails() {
     );
 }
 
-/// Red where the caller may take the key anew: an attempt of its own may have been
+/// Red if the caller may acquire the key again: an attempt of its own might have been
 /// executed, whatever became of the record since.
 #[tokio::test(start_paused = true)]
-async fn an_unproven_attempt_outweighs_a_record_that_was_taken_away() {
+async fn unknown_outcome_outweighs_lost_lease() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let holder = tried(&store, Step::Reset).await;
-    // Its lease lapses, and somebody takes it for a lost one.
+    // Its lease lapses, and another process takes it for a lost one.
     advance(2 * SECOND).await;
     let noticed = hashed().lock(&store, &terms()).await.unwrap();
     assert!(matches!(noticed, Lock::Taken(..)), "{noticed:?}");
@@ -128,7 +128,7 @@ async fn an_unproven_attempt_outweighs_a_record_that_was_taken_away() {
 /// Nothing was executed, and the store failed without a wait. Red where the key
 /// stays locked until the lease lapses.
 #[tokio::test(start_paused = true)]
-async fn a_key_is_given_back_where_the_store_fails_between_attempts() {
+async fn store_failure_between_attempts_releases_key() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let holder = tried(&store, Step::Refused).await;
     let away = enters(&store, Fault::Fail);
@@ -142,16 +142,16 @@ async fn a_key_is_given_back_where_the_store_fails_between_attempts() {
 }
 
 /// Before the first attempt a slow failure of the store is followed up once, since
-/// nobody has waited for an answer yet; afterwards it is not.
+/// no caller has waited for an answer yet; afterwards it is not.
 #[tokio::test(start_paused = true)]
-async fn a_slow_failure_is_followed_up_before_the_first_attempt_only() {
+async fn slow_failure_is_resent_before_first_attempt() {
     for tried_before in [false, true] {
         let (store, upstream) = (MemoryStore::new(), ok());
         let holder = if tried_before {
             tried(&store, Step::Refused).await
         } else {
             let holder = locked(&store).await;
-            // Past the lease, so that it has to be made sure of.
+            // Past the lease, so that it has to be verified.
             advance(2 * SECOND).await;
             holder
         };
@@ -171,7 +171,7 @@ async fn a_slow_failure_is_followed_up_before_the_first_attempt_only() {
 /// The bound is the largest answer that is read; of a success that is one byte more,
 /// the status stands alone.
 #[tokio::test(start_paused = true)]
-async fn an_answer_as_large_as_the_bound_is_read() {
+async fn answer_at_size_limit_is_read() {
     for (bound, read) in [(2, true), (1, false)] {
         let (store, mut terms) = (MemoryStore::new(), terms());
         terms.max_response_bytes = bound;
@@ -189,10 +189,10 @@ async fn an_answer_as_large_as_the_bound_is_read() {
     }
 }
 
-/// Whoever has to find out what became of a request needs the platform's status
+/// An operator that resolves a key needs the platform's status
 /// and the id that its support asks for.
 #[tokio::test(start_paused = true)]
-async fn what_the_platform_answered_is_the_cause() {
+async fn cause_names_the_platforms_answer() {
     for (id, said) in [
         (None, "the platform answered 502"),
         (
@@ -218,7 +218,7 @@ async fn what_the_platform_answered_is_the_cause() {
 /// `Progress::finish` sends its command once, at once, and loses nothing by a failure.
 /// Red where the command is sent twice.
 #[tokio::test(start_paused = true)]
-async fn finish_sends_one_command_and_keeps_progress_on_failure() {
+async fn failed_finish_keeps_progress() {
     let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
     let store = MemoryStore::new();
     let progress = locked(&store).await.progress().clone();

@@ -1,5 +1,5 @@
-//! The lease of a holder: how it is kept while the answer takes its time, and what
-//! its holder may still do once it has lapsed.
+//! The lease of a holder: how it is extended until the answer, and what its holder may do
+//! after the lapse.
 
 use std::time::Duration;
 
@@ -39,11 +39,11 @@ async fn failed_extension_is_repeated_within_the_lease() {
 
 /// I1 and I5. Red when `execute` neither extends a lapsed lease nor checks it.
 #[tokio::test(start_paused = true)]
-async fn a_holder_stopped_past_its_lease_sends_nothing_if_somebody_came_by() {
+async fn stopped_holder_sends_nothing_after_take_over() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let stopped = locked(&store).await;
     advance(2 * SECOND).await;
-    // Somebody comes by: the key may have been sent, for all they know.
+    // Another process looks: as far as it knows, the request might have been sent.
     match hashed().lock(&store, &terms()).await.unwrap() {
         Lock::Taken(_, RecordState::Indeterminate { .. }) => {}
         other => panic!("{other:?}"),
@@ -61,7 +61,7 @@ async fn a_holder_stopped_past_its_lease_sends_nothing_if_somebody_came_by() {
 /// I1. Red when the lease counts from when the store's answer came instead of
 /// from when the command was sent.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_lapsed_while_it_was_extended_is_not_used() {
+async fn lease_lapsed_during_extension_is_unused() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let holder = locked(&store).await;
     advance(2 * SECOND).await;
@@ -79,7 +79,7 @@ async fn a_lease_that_lapsed_while_it_was_extended_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_lives_as_long_as_the_answer_takes() {
+async fn lease_lives_until_the_answer() {
     let (store, upstream) = (MemoryStore::new(), ok_after(20 * SECOND));
     let holder = locked(&store).await;
     let executing = tokio::spawn({
@@ -107,7 +107,7 @@ async fn a_lease_lives_as_long_as_the_answer_takes() {
 
 /// I5. Red when a lapsed `Claimed` is not taken over, or a live one is.
 #[tokio::test(start_paused = true)]
-async fn a_holder_that_dies_while_it_waits_is_taken_over_after_its_lease() {
+async fn dead_waiting_holder_is_taken_over() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let limited = ScriptedUpstream::new(|_| Step::RateLimited(60 * SECOND));
     let attempt = locked(&store)
@@ -133,7 +133,7 @@ async fn a_holder_that_dies_while_it_waits_is_taken_over_after_its_lease() {
     );
     let taken = hashed().lock(&store, &terms()).await.unwrap();
     assert!(matches!(taken, Lock::Taken(..)), "{taken:?}");
-    // Dead: nobody extends the lease any more, nobody releases it.
+    // The holder is dead: no process extends or releases the lease.
     drop(holder);
     advance(2 * SECOND).await;
     let next = locked(&store)

@@ -1,5 +1,4 @@
-//! What an upstream may still send that takes its time before the first byte:
-//! nothing once the lease is over, by the clock or by what the store says.
+//! A slow upstream sends no first byte after the lease is over, by the clock or by the store.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -44,7 +43,7 @@ impl Upstream for Connecting {
 /// I1. Red when the call's lease is not extended with the record's, and when the
 /// call does not know the lease at all.
 #[tokio::test(start_paused = true)]
-async fn a_call_knows_until_when_it_may_leave() {
+async fn call_knows_its_send_deadline() {
     for (out_of_reach, sent) in [(false, 1), (true, 0)] {
         let store = FaultyStore::new(MemoryStore::new(), move |operation| match operation.event {
             Some(Event::Extend { .. }) if out_of_reach => Fault::Fail,
@@ -97,10 +96,10 @@ impl Store for Forgetful {
     }
 }
 
-/// I1. Red when a holder that is told that its lease is another's goes on by its
+/// I1. Red when a holder whose lease was reported lost goes on by its
 /// own clock: both requests then leave.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_the_store_says_is_lost_carries_no_request() {
+async fn reported_lost_lease_sends_no_request() {
     let store = Forgetful::default();
     let upstream = Connecting {
         platform: ok(),

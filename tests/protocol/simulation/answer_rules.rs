@@ -1,4 +1,4 @@
-//! What a caller may be told: the oracle's rules about answers.
+//! Which answers a caller may get: the oracle's rules about answers.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl World {
     fn judge_reply(&self, asked: &Asked, reply: &Reply) {
         let Some((label, source)) = self.identify(reply.outcome()) else {
             return self.violated(Rule::StrangersAnswer, || {
-                format!("caller {} gets what nobody sent: {reply:?}", asked.number)
+                format!("caller {} gets what no call sent: {reply:?}", asked.number)
             });
         };
         if label != asked.label {
@@ -56,7 +56,7 @@ impl World {
             if !self.state().recorded.contains_key(&known) {
                 self.violated(Rule::NotRecorded, || {
                     format!(
-                        "caller {} is told that {source:?} is recorded, and it never was",
+                        "caller {} hears that {source:?} is recorded, and it never was",
                         asked.number
                     )
                 });
@@ -104,9 +104,12 @@ impl World {
             .state()
             .forgotten
             .iter()
-            .any(|(name, engine, applied, told)| {
+            .any(|(name, engine, applied, returned)| {
                 let elsewhere = *engine != asked.engine && reply.served() == Served::Memory;
-                *name == asked.name && sent.arrived < *applied && asked.began > *told && !elsewhere
+                *name == asked.name
+                    && sent.arrived < *applied
+                    && asked.began > *returned
+                    && !elsewhere
             });
         let restored = self.state().cleared.iter().any(|(name, at, how)| {
             *name == asked.name && *how == Clearing::Loss && *at >= sent.arrived
@@ -152,7 +155,7 @@ impl World {
             let refused = matches!(self.state().sent[id].end, Some((_, Ended::Refused)));
             if refused {
                 self.violated(Rule::NotRecorded, || {
-                    format!("caller {} is told that a refusal is recorded", asked.number)
+                    format!("caller {} hears that a refusal is recorded", asked.number)
                 });
             }
         }
@@ -233,7 +236,12 @@ impl World {
                 if let Some((label, source)) = id.and_then(read_id)
                     && label != asked.label
                 {
-                    self.violated(Rule::StrangersAnswer, || format!("caller {} asked for {} and is told what became of {label} ({source:?})", asked.number, asked.label));
+                    self.violated(Rule::StrangersAnswer, || {
+                        format!(
+                            "caller {} asked for {} and gets the outcome of {label} ({source:?})",
+                            asked.number, asked.label
+                        )
+                    });
                 }
                 let state = self.state();
                 let open = state.sent.iter().any(|sent| {

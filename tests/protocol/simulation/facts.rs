@@ -1,5 +1,5 @@
 //! What is known of a run from outside, as plain data: calls, records, faults and
-//! those who ask.
+//! the callers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -38,7 +38,7 @@ pub enum Ended {
     Dropped,
 }
 
-/// What allows a call after one that may have been executed.
+/// What allows a call after one that might have been executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clearing {
     NotApplied,
@@ -85,7 +85,7 @@ pub struct State {
     pub faults: BTreeMap<usize, Vec<Instant>>,
     /// When a command of an engine was answered last.
     pub well: BTreeMap<usize, Instant>,
-    /// Which request's record it was from when on; `None` for nobody's.
+    /// Which request's record it was from when on; `None` for no request's.
     pub history: BTreeMap<RecordName, Vec<(Instant, Option<Fingerprint>)>>,
     /// A live lease that an engine sees: when it did so, and its lapse.
     pub lapses: BTreeMap<(usize, usize, RecordName), (Vec<Instant>, Instant)>,
@@ -103,9 +103,9 @@ pub struct State {
     pub refusals: usize,
     /// What operators and the hook said: when, and until when it is recorded.
     pub operators: Vec<(Instant, Option<Instant>)>,
-    /// Callers who wait.
+    /// Waiting callers.
     pub asked: BTreeSet<Waiting>,
-    /// When an engine was told to forget a key, whatever came of it.
+    /// When an engine got a `forget` of a key, with any result.
     pub told_to_forget: Vec<(RecordName, usize, Instant)>,
     pub forgotten: Vec<(RecordName, usize, Instant, Instant)>,
     pub replies: Vec<Recorded>,

@@ -1,5 +1,5 @@
-//! Whose an answer is: every one that this test makes says so, and is known by its
-//! status where nothing else is left of it.
+//! The request of an answer: every answer of this test names it, and its status identifies it
+//! if nothing else is left.
 
 use genesys_once::Outcome;
 use http::StatusCode;

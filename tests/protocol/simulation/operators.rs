@@ -42,9 +42,14 @@ pub async fn operate(world: Arc<World>, step: Step) {
             let begun = Instant::now();
             let order = (name.clone(), place, begun);
             world.state().told_to_forget.push(order);
-            let told = seat.engine.forget(&name.key).await;
-            world.tell(|| format!("engine {place} forgets {}: {told:?}", world.short(&name)));
-            if let Ok(genesys_once::Forgotten::Outcome) = told {
+            let returned = seat.engine.forget(&name.key).await;
+            world.note(|| {
+                format!(
+                    "engine {place} forgets {}: {returned:?}",
+                    world.short(&name)
+                )
+            });
+            if let Ok(genesys_once::Forgotten::Outcome) = returned {
                 world
                     .state()
                     .forgotten
@@ -56,7 +61,7 @@ pub async fn operate(world: Arc<World>, step: Step) {
             world.until(at).await;
             let (place, seat) = world.seat(engine);
             let listed = seat.engine.indeterminate(10).await;
-            world.tell(|| {
+            world.note(|| {
                 format!(
                     "engine {place} lists {:?}",
                     listed.map(|listed| listed.keys.len())
@@ -93,13 +98,13 @@ async fn resolve(
     let (place, seat) = world.seat(engine);
     let begun = Instant::now();
     let word = format!("{resolution:?}");
-    let told = seat.engine.resolve(&name.key, &state, resolution).await;
-    world.tell(|| format!("OPERATOR says of {label} at engine {place}: {word} -> {told:?}"));
+    let returned = seat.engine.resolve(&name.key, &state, resolution).await;
+    world.note(|| format!("OPERATOR says of {label} at engine {place}: {word} -> {returned:?}"));
     world.bounded(place, begun, 6, "resolve");
-    if let Err(Error::TooEarly { wait, .. }) = told {
+    if let Err(Error::TooEarly { wait, .. }) = returned {
         sleep(wait).await;
     }
-    told.is_ok()
+    returned.is_ok()
 }
 
 impl World {

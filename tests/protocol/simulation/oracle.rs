@@ -1,5 +1,5 @@
-//! What must never be seen from outside. Each rule says whose promise it is; the
-//! engines are judged by calls, records and answers alone.
+//! What must never be seen from outside. Each rule names its invariant. The oracle judges the
+//! engines by calls, records and answers alone.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::world::{World, ms};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
-    /// I1, I5: no second call while the first may have been executed.
+    /// I1, I5: no second call while the first might have been executed.
     SecondCall,
     /// I1: a call leaves under a live lease in `Dispatched` of its own request.
     LeaseAtSend,
@@ -22,17 +22,17 @@ pub enum Rule {
     TwoAnswers,
     /// A reply says `recorded` of what is recorded.
     NotRecorded,
-    /// I6: a mismatch is told only where the record is another request's.
+    /// I6: a mismatch is reported only if the record belongs to another request.
     FalseMismatch,
     /// A late joiner is not given what is not final.
     LateJoiner,
-    /// I2, I3: everybody is answered in time.
+    /// I2, I3: every caller is answered in time.
     Unanswered,
     /// After the platform's answer a caller waits for the store once.
     SlowAnswer,
     /// An error says what happened.
     WrongError,
-    /// Contention, or a wait for somebody else, is no outage.
+    /// Contention, or a wait for another holder, is no outage.
     FalseOutage,
     /// A waiter for another process's lease waits until it lapses.
     GivenUp,
@@ -44,7 +44,7 @@ pub enum Rule {
     TooEarly,
     /// What was forgotten stays forgotten.
     Forgotten,
-    /// Who waited for an outcome gets it, however short it is kept.
+    /// A waiter for an outcome gets it, however short it is kept.
     ShortTtl,
     /// When all is quiet and healthy again, requests are answered.
     NotHealed,
@@ -63,7 +63,7 @@ pub struct Violation {
     pub what: String,
 }
 
-/// Whose record this is; a released one is anybody's.
+/// The request of this record; a released record belongs to none.
 pub fn fingerprint(state: &RecordState) -> Option<Fingerprint> {
     match state {
         RecordState::Released { .. } => None,
@@ -229,7 +229,7 @@ impl World {
             && changed
         {
             if let Some((label, source)) = self.identify(&stored.outcome) {
-                self.tell(|| {
+                self.note(|| {
                     format!(
                         "RECORDED for {}: {label} {source:?} for {left:?}",
                         self.short(name)
@@ -278,7 +278,7 @@ impl World {
         if how == Clearing::Loss && self.schedule.setup.deceitful {
             return;
         }
-        self.tell(|| format!("{how:?} of {}", self.short(name)));
+        self.note(|| format!("{how:?} of {}", self.short(name)));
         self.state()
             .cleared
             .push((name.clone(), Instant::now(), how));

@@ -1,5 +1,5 @@
-//! Everybody around the engines: callers, operators, the hook, and those who kill
-//! and replace.
+//! Everything around the engines: callers, operators, the hook, and the steps that kill and
+//! replace engines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::schedule::{Call, End, HookSays, Ms, Step, VARIANTS};
 use super::store::{Backend, Way};
 use super::world::{OPERATORS, World, mix, ms};
 
-/// A caller who waits.
+/// A waiting caller.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub number: usize,
@@ -68,7 +68,7 @@ pub fn builder(world: &Arc<World>, engine: usize, life: usize, clock: i64) -> En
         let world = world.clone();
         builder = builder.reconcile(move |request, _error| {
             let (after, says) = world.next_hook();
-            world.tell(|| format!("HOOK {says:?} after {after} ms"));
+            world.note(|| format!("HOOK {says:?} after {after} ms"));
             assert!(
                 says != HookSays::PanicWhenCalled,
                 "scripted: the hook panics when called"
@@ -159,7 +159,7 @@ impl World {
             began: Instant::now(),
             limit,
         };
-        self.tell(|| format!("caller {number} asks engine {engine} for {}", asked.label));
+        self.note(|| format!("caller {number} asks engine {engine} for {}", asked.label));
         self.state().asked.insert((
             engine,
             life,
@@ -182,7 +182,7 @@ impl World {
             asked.number,
         );
         self.state().asked.remove(&entry);
-        self.tell(|| match answer {
+        self.note(|| match answer {
             None => format!("caller {} leaves", asked.number),
             Some(Ok(reply)) => {
                 let source = self.identify(reply.outcome());
@@ -265,7 +265,7 @@ pub async fn call(world: &Arc<World>, call: &Call) -> Option<Result<Reply, Error
     Some(answer)
 }
 
-/// One step that somebody takes at its time.
+/// One step at its time.
 pub async fn take(world: Arc<World>, step: Step) {
     match step {
         Step::Resolve { .. } | Step::Forget { .. } | Step::List { .. } => {
@@ -290,7 +290,7 @@ async fn act(world: Arc<World>, step: Step) {
             world.until(at).await;
             if let Backend::Disk(disk) = &world.store {
                 let lost = disk.restart(back.map(|back| Instant::now() - ms(back.min(at))));
-                world.tell(|| "THE STORE RESTARTS".to_owned());
+                world.note(|| "THE STORE RESTARTS".to_owned());
                 for name in lost {
                     world.clear(&name, Clearing::Loss);
                 }
@@ -317,7 +317,7 @@ async fn act(world: Arc<World>, step: Step) {
             children.sort_by_key(|child| child.get_id().pid());
             if !children.is_empty() {
                 let child = usize::from(child) % children.len();
-                world.tell(|| format!("KILL child {child} of engine {place}"));
+                world.note(|| format!("KILL child {child} of engine {place}"));
                 world.state().seats[place].hurt = true;
                 children[child].kill();
             }
@@ -349,7 +349,7 @@ async fn replace(world: &Arc<World>, engine: u8, how: End, jump_seconds: i64) {
     if !world.reseat(place, next) {
         return; // replaced at the same time
     }
-    world.tell(|| format!("REPLACE engine {place} by {how:?}"));
+    world.note(|| format!("REPLACE engine {place} by {how:?}"));
     let old = old.engine;
     match how {
         End::Drop => drop(old),

@@ -1,5 +1,5 @@
 //! The platform of a run: what it does with each call, what it knows of it, and
-//! the labels that make every answer tell whose it is.
+//! the labels that name the request of every answer.
 
 use std::sync::Arc;
 use std::time::Duration;

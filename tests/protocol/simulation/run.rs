@@ -1,5 +1,4 @@
-//! Plays one schedule from its first step until everything is quiet, and looks at
-//! what is left then.
+//! Plays one schedule until nothing more happens, and checks what is left.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,5 @@
-//! What happens in one simulated run, as data: who asks for what and when, what
-//! platform, store and token endpoint do, and who is killed. The run itself
+//! What happens in one simulated run, as data: which caller asks for what and when, what
+//! platform, store and token endpoint do, and what is killed. The run itself
 //! decides nothing.
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Setup {
     pub token_life: Option<Ms>,
     /// Whether indeterminate keys are put to a hook.
     pub hook: bool,
-    /// After this long nothing fails any more.
+    /// After this time nothing fails.
     pub horizon: Ms,
     /// The oracle does not hear of what the store loses: a test of the oracle.
     #[serde(default)]
@@ -216,7 +216,7 @@ pub enum HookSays {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// Not applied; the caller learns after so long that it may have been.
+    /// Not applied; the caller learns after this time that it might have been.
     Fail(Ms),
     /// Applied, and the reply is lost.
     LoseReply,

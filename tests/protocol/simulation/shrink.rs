@@ -1,5 +1,5 @@
-//! Makes a failing schedule small, and keeps it: as data, so that it fails in the
-//! same way when seeds have come to mean something else.
+//! Shrinks a failing schedule and stores it as data, so that it still fails after the meaning
+//! of seeds has changed.
 
 use std::fs;
 use std::path::PathBuf;

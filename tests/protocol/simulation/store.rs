@@ -197,7 +197,7 @@ impl Way {
         let (fault, latency) = self.world.way(self.engine, kind, name);
         if self.world.traced {
             let what = event.map_or_else(|| "look".to_owned(), short);
-            self.world.tell(|| {
+            self.world.note(|| {
                 let fault = fault.map_or(String::new(), |fault| format!(" -> {fault:?}"));
                 format!(
                     "engine {} {} {what}{fault}",

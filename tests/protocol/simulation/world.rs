@@ -95,7 +95,7 @@ impl World {
     }
 
     /// A line of the story; part of what must repeat.
-    pub fn tell(&self, line: impl FnOnce() -> String) {
+    pub fn note(&self, line: impl FnOnce() -> String) {
         if self.traced {
             let line = format!("{:>9.3} {}", self.begun.elapsed().as_secs_f64(), line());
             self.state().trace.push(line);
@@ -115,7 +115,7 @@ impl World {
 
     pub fn violated(&self, rule: Rule, what: impl FnOnce() -> String) {
         let what = what();
-        self.tell(|| format!("VIOLATION {rule:?}: {what}"));
+        self.note(|| format!("VIOLATION {rule:?}: {what}"));
         self.state().violations.push(Violation { rule, what });
     }
 
@@ -311,7 +311,7 @@ impl World {
             recorded_until: None,
         };
         let id = self.state().sent.len();
-        self.tell(|| {
+        self.note(|| {
             format!(
                 "engine {} CALLS for {}: call {id}, attempt {attempt}, {kind:?}",
                 sent.engine, sent.label
@@ -332,7 +332,7 @@ impl World {
         if sent.end.is_none() {
             sent.end = Some((Instant::now(), how));
             drop(state);
-            self.tell(|| format!("call {id} ends: {how:?}"));
+            self.note(|| format!("call {id} ends: {how:?}"));
         }
     }
 
