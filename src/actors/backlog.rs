@@ -159,7 +159,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn wait_continues_from_one_entry_to_the_next() {
+    async fn wait_continues_across_entries() {
         let list = WaitList::default();
         assert_eq!(list.now(), Backlog::default());
         let mut first = list.wait(WaitFor::Cooldown);

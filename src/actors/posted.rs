@@ -52,7 +52,7 @@ mod tests {
 
     /// Red with `tokio::sync::watch` instead.
     #[tokio::test]
-    async fn waiters_wake_in_the_order_in_which_they_came() {
+    async fn waiters_wake_in_order_of_arrival() {
         let posted = Arc::new(Posted::<bool>::default());
         let woken = Arc::new(Mutex::new(Vec::new()));
         let mut waiting = tokio::task::JoinSet::new();

@@ -189,7 +189,7 @@ async fn next(builder: EngineBuilder, store: MemoryStore, end: End, what: &str) 
     usize::from(end == End::Free)
 }
 
-/// I3. Red where the guard's `Drop` leaves the flight in the table, without the
+/// I3. Red if the guard's `Drop` leaves the flight in the table, without the
 /// supervisor's `finish_record` for dead children, and without the notes `acquiring` before
 /// the acquire and `set_outcome` before the complete.
 #[tokio::test(start_paused = true)]

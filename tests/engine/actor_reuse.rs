@@ -52,7 +52,7 @@ async fn sequential_keys_share_one_actor() {
     assert_eq!((ids.len(), upstream.ledger().total()), (1, 20));
 }
 
-/// I9. Red where unused actors stay on the stack, and where used ones leave it, too.
+/// I9. Red if unused actors stay on the stack, and where used ones leave it, too.
 #[tokio::test(start_paused = true)]
 async fn number_of_idle_actors_follows_the_load() {
     let engine = Engine::builder(answering()).max_in_flight(100);
@@ -77,7 +77,7 @@ async fn number_of_idle_actors_follows_the_load() {
     at_once(&engine, "after", 1).await;
 }
 
-/// Red where a flight that a dead actor does not take is dropped.
+/// Red if a flight that a dead actor does not take is dropped.
 #[tokio::test(start_paused = true)]
 async fn killed_idle_actor_costs_no_answer() {
     let upstream = answering();
@@ -95,7 +95,7 @@ async fn killed_idle_actor_costs_no_answer() {
     assert!(answer.is_ok(), "{answer:?}");
 }
 
-/// I3: a flight that an actor was given and did not begin. Red where the flight waits
+/// I3: a flight that an actor was given and did not begin. Red if the flight waits
 /// in a channel that outlives its actor.
 #[tokio::test(start_paused = true)]
 async fn actor_that_dies_before_it_begins_answers() {
@@ -116,7 +116,7 @@ async fn actor_that_dies_before_it_begins_answers() {
     assert_eq!(engine.stats().executions, 0);
 }
 
-/// Red where a panic is caught and its actor goes on.
+/// Red if a panic is caught and its actor goes on.
 #[tokio::test(start_paused = true)]
 async fn flight_after_panic_gets_new_actor() {
     let upstream = answering();

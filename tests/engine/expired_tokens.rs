@@ -30,7 +30,7 @@ async fn token_expired_on_arrival_is_a_failure() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Red where the renewal of a refused token goes on waiting as long as the endpoint
+/// Red if the renewal of a refused token goes on waiting as long as the endpoint
 /// asked, after that cooldown was ended: the action's executions then wait with it.
 #[tokio::test(start_paused = true)]
 async fn ended_cooldown_renews_refused_token() {
@@ -54,7 +54,7 @@ async fn ended_cooldown_renews_refused_token() {
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
 }
 
-/// Red where a token that has ended is renewed in the background, by an endpoint that
+/// Red if a token that has ended is renewed in the background, by an endpoint that
 /// will issue no other: without end, and without a caller.
 #[tokio::test(start_paused = true)]
 async fn expired_token_is_renewed_only_on_demand() {

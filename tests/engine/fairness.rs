@@ -91,7 +91,7 @@ async fn capped_action_leaves_permits_to_others() {
 /// An execution that is killed while it waits, or while it is at the platform,
 /// gives its share back.
 #[tokio::test(start_paused = true)]
-async fn a_killed_execution_gives_its_share_back() {
+async fn killed_execution_returns_its_permit() {
     let upstream = platform();
     let engine = Engine::builder(upstream.clone()).max_in_flight(2);
     let engine = engine.start().await.unwrap();
@@ -158,10 +158,10 @@ impl Upstream for Limited {
     }
 }
 
-/// Red where each execution asks the limit by itself: the other action then comes
+/// Red if each execution asks the limit by itself: the other action then comes
 /// behind the whole crowd.
 #[tokio::test(start_paused = true)]
-async fn the_rate_limit_goes_round_by_action() {
+async fn rate_limit_alternates_between_actions() {
     let upstream = Limited {
         platform: ScriptedUpstream::new(|_| Step::ok("{}")),
         next: Arc::new(tokio::sync::Mutex::new(Instant::now())),
@@ -190,9 +190,9 @@ async fn the_rate_limit_goes_round_by_action() {
     assert_eq!(last, 209 * SECOND, "no turn of the limit is lost");
 }
 
-/// A panic inside the limit passes the turn on. Red where the turn is kept.
+/// A panic inside the limit passes the turn on. Red if the turn is kept.
 #[tokio::test(start_paused = true)]
-async fn a_limit_that_panics_keeps_no_turn() {
+async fn panicking_rate_limit_keeps_no_turn() {
     #[derive(Clone)]
     struct Panics(ScriptedUpstream, Arc<AtomicUsize>);
     impl Upstream for Panics {

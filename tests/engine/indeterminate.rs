@@ -70,7 +70,7 @@ async fn lost_answer_makes_key_indeterminate_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_person_resolves_it() {
+async fn operator_resolves_indeterminate_key() {
     let upstream = first_then_ok(Step::Reset);
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
     engine.execute(request("{}")).await.unwrap_err();
@@ -148,7 +148,7 @@ async fn hook_resolves_instead_of_operator() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_that_knows_nothing_changes_nothing() {
+async fn hook_without_result_changes_nothing() {
     let upstream = first_then_ok(Step::Reset);
     let engine = Engine::builder(upstream.clone())
         .reconcile(|_, _| async { None })
@@ -164,7 +164,7 @@ async fn a_hook_that_knows_nothing_changes_nothing() {
 
 /// Red when the hook is asked again within one execution.
 #[tokio::test(start_paused = true)]
-async fn a_hook_is_asked_once_per_execution() {
+async fn hook_is_called_once_per_execution() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let asked = Arc::new(AtomicU32::new(0));
     let engine = Engine::builder(upstream.clone())

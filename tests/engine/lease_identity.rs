@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::SECOND;
 use super::ownership::{FIRST, SECOND_ONE, answer, ask, key, order, silent};
 
-/// A lease is that of one execution. Red where an acquire whose reply was lost takes
+/// A lease is that of one execution. Red if an acquire whose reply was lost takes
 /// over what was released under its own lease: the version that an operator had
 /// seen named the execution that now sends, and `not_applied` let a second call
 /// through while the first was on the wire.
@@ -68,7 +68,7 @@ async fn resolved_version_names_no_later_execution() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red where a new lease is taken before the last one is ended: the proof was
+/// Red if a new lease is taken before the last one is ended: the proof was
 /// dropped, and the key stayed indeterminate.
 #[tokio::test(start_paused = true)]
 async fn proof_under_lost_lease_is_recorded() {
@@ -99,7 +99,7 @@ async fn proof_under_lost_lease_is_recorded() {
     assert_eq!(other.indeterminate(10).await.unwrap().keys, []);
 }
 
-/// Red where only an outcome has a smaller form: the key stayed locked, and became
+/// Red if only an outcome has a smaller form: the key stayed locked, and became
 /// indeterminate.
 #[tokio::test(start_paused = true)]
 async fn too_large_refusal_is_released_without_body() {
@@ -122,7 +122,7 @@ async fn too_large_refusal_is_released_without_body() {
     );
 }
 
-/// Red where a lapsed claim is compared: the corrected payload was refused for a
+/// Red if a lapsed claim is compared: the corrected payload was refused for a
 /// week, though nothing had been executed.
 #[tokio::test(start_paused = true)]
 async fn dead_claim_frees_key_for_other_payload() {
@@ -142,7 +142,7 @@ async fn dead_claim_frees_key_for_other_payload() {
     assert!(other.execute(order(SECOND_ONE)).await.unwrap().is_success());
 }
 
-/// Red where the time begins when the store takes it: an answer of two days ago was
+/// Red if the time begins when the store takes it: an answer of two days ago was
 /// replayed for another one.
 #[tokio::test(start_paused = true)]
 async fn outcome_ttl_counts_from_its_answer() {
@@ -165,7 +165,7 @@ async fn outcome_ttl_counts_from_its_answer() {
     assert!(left <= 3 * HOUR, "{left:?}");
 }
 
-/// Red where a record that went away is a free key: with looks as slow as these the
+/// Red if a record that went away is a free key: with looks as slow as these the
 /// short-lived outcome had come and gone, and was executed again.
 #[tokio::test(start_paused = true)]
 async fn waiter_never_executes_unwatched_record() {

@@ -125,7 +125,7 @@ async fn lapsed_lease_is_extended_after_outage() {
 }
 
 /// A store that is down is asked at the pace of its time-out, by one of all that
-/// wait for it: seen red where a failed heartbeat waited for another third of its
+/// wait for it: seen red if a failed heartbeat waited for another third of its
 /// lease, and none asked.
 #[tokio::test(start_paused = true)]
 async fn many_heartbeats_share_one_probe() {

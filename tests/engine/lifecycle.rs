@@ -48,7 +48,7 @@ async fn killed_execution_answers_and_finishes_record() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// The root waits for the records of its dead children, and no longer. Red where
+/// The root waits for the records of its dead children, and no longer. Red if
 /// it gets no report that a record is finished: `shutdown` never returns.
 #[tokio::test(start_paused = true)]
 async fn engine_stops_after_killed_execution() {
@@ -162,7 +162,7 @@ async fn stopped_supervisor_answers_every_waiter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_linked_engine_outlives_its_handles() {
+async fn linked_engine_outlives_its_handles() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let (above, _) = Actor::spawn(None, Above, ()).await.unwrap();
     let engine = Engine::builder(upstream.clone())

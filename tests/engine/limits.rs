@@ -221,7 +221,7 @@ async fn impossible_settings_are_named() {
 
 /// Red when `ttl` does not clamp.
 #[tokio::test(start_paused = true)]
-async fn the_largest_settings_that_are_allowed_work() {
+async fn largest_allowed_settings_work() {
     let month = 30 * 24 * 3600 * SECOND;
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => Step::status(429, ""),

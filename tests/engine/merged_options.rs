@@ -74,7 +74,7 @@ async fn both(first: DataActionRequest, second: DataActionRequest) -> MemoryStor
 /// Red when a caller without a `ttl` does not count: its repeat within the
 /// engine's `result_ttl` would be a second call.
 #[tokio::test(start_paused = true)]
-async fn the_longest_ttl_among_joined_callers_applies() {
+async fn longest_ttl_of_joined_callers_applies() {
     let plain = || request("{}");
     let asks = |ttl| request("{}").with_ttl(ttl).unwrap();
     for (first, second, expected) in [

@@ -316,7 +316,7 @@ async fn open_breaker_delays_no_caller() {
 }
 
 /// A process that waits for another process's lease and cannot look waits as long as it
-/// lease was seen to live, and one look more. Red where it gives up before.
+/// lease was seen to live, and one look more. Red if it gives up before.
 #[tokio::test(start_paused = true)]
 async fn blind_waiter_waits_for_lease_end() {
     let upstream = ScriptedUpstream::new(|_| Step::Silent);

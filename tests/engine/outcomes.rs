@@ -220,7 +220,7 @@ async fn cookies_reach_only_callers_of_holder() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_error_is_final_and_replayed() {
+async fn client_error_is_final_and_replayed() {
     let upstream = in_turn([Step::status(400, r#"{"message":"bad input"}"#)]);
     let engine = engine(&upstream).await;
     for served in [Served::Upstream, Served::Memory] {
@@ -257,7 +257,7 @@ async fn only_the_refused_token_is_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_fresh_token_is_told() {
+async fn refused_fresh_token_is_unauthorized() {
     let upstream = in_turn([Step::status(401, "{}").header("inin-correlation-id", "c-1")])
         .with_tokens(ScriptedTokens::lasting(3600 * SECOND));
     let engine = engine(&upstream).await;
@@ -299,7 +299,7 @@ async fn custom_classify_can_fall_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_key_goes_with_every_attempt() {
+async fn key_goes_with_every_attempt() {
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let upstream = ScriptedUpstream::new({
         let seen = seen.clone();
@@ -321,7 +321,7 @@ async fn the_key_goes_with_every_attempt() {
     assert_eq!(*seen.lock().unwrap(), [(key, 1), (key, 2), (key, 3)]);
 }
 
-/// Red where a compressed body that does not say so counts as searched: the remote
+/// Red if a compressed body that does not say so counts as searched: the remote
 /// end's code in it is not seen, and the request is sent again.
 #[tokio::test(start_paused = true)]
 async fn compressed_refusal_proves_nothing() {

@@ -241,7 +241,7 @@ async fn short_ttl_still_reaches_remote_waiter() {
     }
 }
 
-/// Under `OnUnknown::Retry`, too. Red where a further attempt of an unknown
+/// Under `OnUnknown::Retry`, too. Red if a further attempt of an unknown
 /// execution writes nothing.
 #[tokio::test(start_paused = true)]
 async fn attempt_is_recorded_before_its_call() {

@@ -103,7 +103,7 @@ impl Drop for PanicsWhenDropped {
 }
 
 /// What the embedder gives panics: nothing hangs, and what might have been
-/// executed is held. Red where a panic of `classify` or of the hook ends the
+/// executed is held. Red if a panic of `classify` or of the hook ends the
 /// execution: each caller of an indeterminate key got `Crashed`, without end.
 #[tokio::test(start_paused = true)]
 async fn panic_of_embedder_code_is_contained() {
@@ -180,7 +180,7 @@ async fn store_panic_costs_no_caller_its_answer() {
     }
 }
 
-/// Red where the engine waits for a record that no try will finish.
+/// Red if the engine waits for a record that no try will finish.
 #[tokio::test(start_paused = true)]
 async fn panicking_store_does_not_block_shutdown() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));

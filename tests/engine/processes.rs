@@ -191,7 +191,7 @@ async fn all_answers(step: Step) -> (Value, Vec<Value>) {
 
 /// Red when a release carries no verdict: each waiter then calls for itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_answers_every_process() {
+async fn refusal_answers_every_process() {
     let forbidden = answers::platform_error(403, "missing.permissions", "no");
     let body = String::from_utf8(forbidden.body().to_vec()).unwrap();
     let (called, waited) = all_answers(Step::Answer(forbidden)).await;
@@ -205,7 +205,7 @@ async fn a_refusal_answers_every_process() {
 
 /// Red when a release carries no verdict.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_limit_answers_every_process() {
+async fn rate_limit_answers_every_process() {
     let (called, waited) = all_answers(Step::RateLimited(Duration::from_secs(600))).await;
     let limited = json!({ "code": "rate_limited", "retry_after": 600 });
     assert_eq!(called, limited);
@@ -215,7 +215,7 @@ async fn a_rate_limit_answers_every_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_answers_every_process() {
+async fn outcome_answers_every_process() {
     let (called, waited) = all_answers(Step::ok(r#"{"refund":"R-1"}"#)).await;
     let outcome = |served| {
         json!({

@@ -303,7 +303,7 @@ async fn remote_wait_uses_no_permit() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Found by `tests/protocol/simulation.rs`. Red where a hold is waited out however long it has
+/// Found by `tests/protocol/simulation.rs`. Red if a hold is waited out however long it has
 /// become meanwhile: the second caller then waits for thirty days.
 #[tokio::test(start_paused = true)]
 async fn growing_cooldown_beyond_max_wait_fails() {
@@ -325,7 +325,7 @@ async fn growing_cooldown_beyond_max_wait_fails() {
 }
 
 /// Replays that find everything free take the key's place in one command, and give
-/// back what they did not use. Red where they keep it: 40 replays then delay fresh
+/// back what they did not use. Red if they keep it: 40 replays then delay fresh
 /// requests by the limiter's pace, 15 of them by 5 s.
 #[tokio::test(start_paused = true)]
 async fn replay_returns_its_rate_permit() {
@@ -366,7 +366,7 @@ async fn replay_returns_its_rate_permit() {
 }
 
 /// All permits are taken, there is no token, and none comes: replays wait for neither.
-/// Red where either is waited for before the record is looked at.
+/// Red if either is waited for before the record is looked at.
 #[tokio::test(start_paused = true)]
 async fn replay_waits_for_no_call_permit() {
     let store = MemoryStore::new();

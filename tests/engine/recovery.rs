@@ -56,7 +56,7 @@ async fn abandon(store: &impl Store, namespace: &Namespace, payload: &str) -> Id
     key
 }
 
-/// Red where the walk ends at the record that cannot be taken over in the store: no key was
+/// Red if the walk ends at the record that cannot be taken over in the store: no key was
 /// reported. Red if `recover` drops the error: no log said that the walk had failed. Red
 /// where `Engine::indeterminate` drops it, of a walk of its own or of the keys of the last
 /// one: the list lacked a key and was no error.
@@ -163,8 +163,8 @@ impl Store for Damaged {
     }
 }
 
-/// Red without `MAX_WARNED`: all at once. Red where a walk forgets which it has warned
-/// of: the first ten again. Red where those that were warned of before take the places of
+/// Red without `MAX_WARNED`: all at once. Red if a walk forgets which it has warned
+/// of: the first ten again. Red if those that were warned of before take the places of
 /// the others: the second walk named none of the 15 that were left.
 #[tokio::test(start_paused = true)]
 async fn unreadable_records_are_logged_once_each() {
@@ -183,7 +183,7 @@ async fn unreadable_records_are_logged_once_each() {
     assert!(logged.iter().all(|text| text.contains("records=25")));
 }
 
-/// Red where the last walk does not remember them: none. Red without the bound: all 25
+/// Red if the last walk does not remember them: none. Red without the bound: all 25
 /// where 5 are asked for.
 #[tokio::test(start_paused = true)]
 async fn last_walk_lists_unreadable_records() {

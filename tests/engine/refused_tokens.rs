@@ -49,7 +49,7 @@ fn crowd(
     numbers.map(ask).collect()
 }
 
-/// Red where an execution sends the token that it read before it waited for a
+/// Red if an execution sends the token that it read before it waited for a
 /// permit: 96 of these 200 then fail as `Unauthorized`, without any revocation.
 #[tokio::test(start_paused = true)]
 async fn permit_waiter_sends_current_token() {
@@ -110,7 +110,7 @@ impl Upstream for Late {
     }
 }
 
-/// Red where every 401 costs the execution's one renewal: the second one, which met
+/// Red if every 401 costs the execution's one renewal: the second one, which met
 /// the end of two tokens and whose fault neither is, then fails.
 #[tokio::test(start_paused = true)]
 async fn outdated_token_costs_no_renewal() {
@@ -134,7 +134,7 @@ async fn outdated_token_costs_no_renewal() {
     assert_eq!((tokens.fetches(), upstream.ledger().total()), (3, 6));
 }
 
-/// The two kinds of action take turns. Red where each 401 drops the token that
+/// The two kinds of action take turns. Red if each 401 drops the token that
 /// all use: a token for every broken execution, and the endpoint throttles.
 #[tokio::test(start_paused = true)]
 async fn broken_action_never_affects_healthy_one() {
@@ -156,7 +156,7 @@ async fn broken_action_never_affects_healthy_one() {
     assert_eq!(tokens.fetches(), 2);
 }
 
-/// Red where each execution asks for a token of its own: 201 token requests for
+/// Red if each execution asks for a token of its own: 201 token requests for
 /// these 200, one after the other or all at once.
 #[tokio::test(start_paused = true)]
 async fn broken_action_burst_fetches_one_token() {
@@ -298,7 +298,7 @@ fn takes_the_key(event: &Event) -> bool {
     matches!(event, Event::Acquire { .. })
 }
 
-/// Red where the token is read before the lease is taken: it has ended by the time
+/// Red if the token is read before the lease is taken: it has ended by the time
 /// the store answers, and the call is wasted.
 #[tokio::test(start_paused = true)]
 async fn token_expiring_during_acquire_is_unsent() {
@@ -312,7 +312,7 @@ async fn token_expiring_during_acquire_is_unsent() {
 }
 
 /// The same for a later attempt, whose lease is verified by a command of its own.
-/// Red where the token is read before that.
+/// Red if the token is read before that.
 #[tokio::test(start_paused = true)]
 async fn token_expiring_before_retry_is_unsent() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
@@ -332,7 +332,7 @@ async fn token_expiring_before_retry_is_unsent() {
     assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
 }
 
-/// Red where the lease goes on in `Dispatched` while there is no token: the death of
+/// Red if the lease goes on in `Dispatched` while there is no token: the death of
 /// the process would leave the key indeterminate, and nothing was sent.
 #[tokio::test(start_paused = true)]
 async fn lease_without_token_returns_to_claimed() {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::SECOND;
 use super::ownership::{AlteredStore, FIRST, SECOND_ONE, answer, ask, key, order};
 
-/// Red where the hook's answer goes to whatever is indeterminate under the key by
+/// Red if the hook's answer goes to whatever is indeterminate under the key by
 /// then: the second request's caller was given the answer to the first.
 #[tokio::test(start_paused = true)]
 async fn late_hook_resolves_no_other_request() {

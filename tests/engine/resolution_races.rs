@@ -164,7 +164,7 @@ async fn later_loss_is_not_resolved() {
     }
 }
 
-/// The lost holder's own proof that nothing was executed came first. Red where
+/// The lost holder's own proof that nothing was executed came first. Red if
 /// `applied` is taken for done: the answer that was found is nowhere; and where
 /// `not_applied`, which it now is, is refused.
 #[tokio::test(start_paused = true)]

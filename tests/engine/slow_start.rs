@@ -156,7 +156,7 @@ async fn turn_without_permit_blocks_no_other() {
     assert_eq!(begun.elapsed(), 120 * SECOND);
 }
 
-/// Seen red where a cooldown that is waited for is dropped for want of room: 174 calls
+/// Seen red if a cooldown that is waited for is dropped for want of room: 174 calls
 /// for each action, and more without end.
 #[tokio::test(start_paused = true)]
 async fn relayed_limits_of_many_actions_end() {

@@ -122,7 +122,7 @@ async fn start_limit_counts_over_flights() {
 
 /// A caller without a limit joins while a flight ends by the limit of another.
 ///
-/// Red where it gets what the flight ends by.
+/// Red if it gets what the flight ends by.
 #[tokio::test(start_paused = true)]
 async fn late_joining_caller_is_executed() {
     let slow = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {

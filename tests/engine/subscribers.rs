@@ -86,7 +86,7 @@ async fn ask(engine: &Engine, request: DataActionRequest) -> Result<Reply, Error
     answer.await.expect("the port is answered")
 }
 
-/// Red where admission logs each time, and where it logs nothing.
+/// Red if admission logs each time, and where it logs nothing.
 #[tokio::test(start_paused = true)]
 async fn unmatched_pointer_is_logged_once_per_action() {
     let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -115,7 +115,7 @@ async fn unmatched_pointer_is_logged_once_per_action() {
     }
 }
 
-/// Red where each extension that fails is logged, and where the first of an outage
+/// Red if each extension that fails is logged, and where the first of an outage
 /// is not.
 #[tokio::test(start_paused = true)]
 async fn outage_is_logged_once_per_lease() {
@@ -147,7 +147,7 @@ async fn outage_is_logged_once_per_lease() {
     assert_eq!(warnings.load(Ordering::SeqCst), 2);
 }
 
-/// Red where the root runs a message's span: the panic ended the engine.
+/// Red if the root runs a message's span: the panic ended the engine.
 #[tokio::test(start_paused = true)]
 async fn message_span_panic_is_contained() {
     type Once = Arc<Mutex<Option<fn(Notified<'_>) -> bool>>>;
@@ -242,7 +242,7 @@ async fn everything(after_start: impl FnOnce(&Engine)) {
     assert!(engine.shutdown(SECOND).await.is_clean());
 }
 
-/// Red where one of these panics is not contained: it reached `start`, callers,
+/// Red if one of these panics is not contained: it reached `start`, callers,
 /// executions with a known answer, or the root.
 #[tokio::test(start_paused = true)]
 async fn panicking_subscriber_changes_no_answer() {

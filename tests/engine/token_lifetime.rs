@@ -20,7 +20,7 @@ async fn engine(tokens: &ScriptedTokens, seed: u64) -> Engine {
     engine.start().await.unwrap()
 }
 
-/// Red where it is used beyond the margin before its end, and where it is given up
+/// Red if it is used beyond the margin before its end, and where it is given up
 /// earlier.
 #[tokio::test(start_paused = true)]
 async fn token_is_used_until_its_margin() {
@@ -39,7 +39,7 @@ async fn token_is_used_until_its_margin() {
     assert!(matches!(error, Error::Token { .. }), "{error}");
 }
 
-/// Red where the renewal of a token that says it lasts for a month is left to the
+/// Red if the renewal of a token that says it lasts for a month is left to the
 /// caller that finds it expired.
 #[tokio::test(start_paused = true)]
 async fn token_of_any_lifetime_is_renewed() {
@@ -83,7 +83,7 @@ async fn failed_fetches_back_off() {
 /// Under `OnUnknown::Retry`, too, an attempt that the platform refused for its
 /// token is none of those that the policy counts.
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_costs_no_attempt() {
+async fn refused_token_costs_no_attempt() {
     let tokens = ScriptedTokens::lasting(3600 * SECOND);
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
         1 => Step::status(401, "{}"),
@@ -100,7 +100,7 @@ async fn a_refused_token_costs_no_attempt() {
 }
 
 /// A wait for a permit may last longer than the token that was fetched before it,
-/// while none can be fetched. Red where that token is sent all the same.
+/// while none can be fetched. Red if that token is sent all the same.
 #[tokio::test(start_paused = true)]
 async fn token_expiring_during_permit_wait_is_unsent() {
     let start = Instant::now();

@@ -55,7 +55,7 @@ async fn token_is_renewed_before_it_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_passing_failure_is_waited_out() {
+async fn passing_token_failure_is_retried() {
     let tokens = failing(2, || TokenError::new("connection refused"));
     let (engine, _) = engine(&tokens).await;
     engine.execute(request("{}")).await.unwrap();
@@ -82,7 +82,7 @@ async fn lasting_token_failure_backs_off_and_heals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_is_told_at_once() {
+async fn refused_client_fails_at_once() {
     let tokens = failing(1000, || TokenError::rejected("invalid_client"));
     let (engine, upstream) = engine(&tokens).await;
     let start = Instant::now();
@@ -284,10 +284,10 @@ async fn restarted_token_actor_renews_in_background() {
     assert_eq!(upstream.ledger().total(), 2);
 }
 
-/// A panic is a fetch that failed, as often as it happens. Red where it kills the
+/// A panic is a fetch that failed, as often as it happens. Red if it kills the
 /// actor: after six panics no token was ever fetched again.
 #[tokio::test(start_paused = true)]
-async fn a_source_that_panics_is_asked_again() {
+async fn panicking_source_is_asked_again() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1..=20 => TokenStep::Panic,
         _ => TokenStep::Issue(3600 * SECOND),
@@ -339,7 +339,7 @@ impl Upstream for WithSource {
     }
 }
 
-/// Red where only the future of the source is guarded.
+/// Red if only the future of the source is guarded.
 #[tokio::test(start_paused = true)]
 async fn panicking_token_source_is_asked_again() {
     let tokens = ScriptedTokens::lasting(3600 * SECOND);

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_start_doubles_with_each_round_of_successes() {
+    fn slow_start_doubles_with_each_round() {
         let (mut gate, now) = open(1_000);
         let mut next = 0;
         for round in [1, 2, 4, 8, 16, 32] {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn cooldown_in_slow_start_begins_again_with_one() {
+    fn cooldown_restarts_slow_start_with_one() {
         let (mut gate, now) = open(10);
         gate.advance(now);
         gate.put_back(0, true);

@@ -96,7 +96,7 @@ async fn cooldowns_of_actions_are_bounded() {
     assert_eq!(cooldowns.lock().actions.len(), 1);
 }
 
-/// Red where all come at the end of the cooldown, and where a turn is lost with its
+/// Red if all come at the end of the cooldown, and where a turn is lost with its
 /// holder: the others then never come.
 #[tokio::test(start_paused = true)]
 async fn turns_go_back_however_their_holders_end() {
@@ -155,7 +155,7 @@ async fn silent_call_lets_two_follow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pass_of_the_time_before_is_not_accepted() {
+async fn pass_of_earlier_cooldown_is_refused() {
     let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
     let before = cooldowns.try_pass(&action).unwrap();
@@ -174,10 +174,10 @@ async fn pass_of_the_time_before_is_not_accepted() {
     assert!(cooldowns.try_pass(&action).is_some());
 }
 
-/// The cooldown counts, the wait for a turn does not. Red where a cooldown that grows
+/// The cooldown counts, the wait for a turn does not. Red if a cooldown that grows
 /// is noticed at its old end.
 #[tokio::test(start_paused = true)]
-async fn cooldown_beyond_the_budget_is_reported_at_once() {
+async fn cooldown_beyond_budget_fails_at_once() {
     let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
     cooldowns.close(None, 5 * SECOND);
@@ -202,9 +202,9 @@ async fn cooldown_beyond_the_budget_is_reported_at_once() {
     assert!(cooled.is_zero() && pass.is_ok());
 }
 
-/// Red where waiters are not woken: they then sleep on for the time that was named.
+/// Red if waiters are not woken: they then sleep on for the time that was named.
 #[tokio::test(start_paused = true)]
-async fn cooldown_that_is_ended_lets_one_go_at_once() {
+async fn ended_cooldown_lets_one_call_leave() {
     let cooldowns = Cooldowns::new(50);
     let action = action("custom_-_1");
     cooldowns.close(None, HOUR);

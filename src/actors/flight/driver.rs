@@ -35,8 +35,7 @@ pub(super) enum CallOrder {
     Retry,
 }
 
-/// How long the `reconcile` hook may take. After that its result does not count, and the
-/// callers get the error.
+/// How long the `reconcile` hook may take. A later result does not count.
 const HOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a call needs in addition to the key and the token. A drop gives it back. The
@@ -58,7 +57,7 @@ pub(super) enum CallToken {
 }
 
 impl CallToken {
-    pub(super) fn token(&self) -> Option<&AccessToken> {
+    pub(super) fn bearer(&self) -> Option<&AccessToken> {
         match self {
             Self::With(current) => Some(&current.token),
             Self::NotNeeded => None,
@@ -75,7 +74,7 @@ pub(super) async fn drive(shared: &Arc<Shared>, guard: &FlightGuard) {
         guard,
         waited,
     };
-    match flight.through().await {
+    match flight.run().await {
         Ok(FlightReply { reply, left }) => guard.answer(Ok(reply), left),
         Err(error) => guard.answer(Err(error), Duration::ZERO),
     }
@@ -105,8 +104,8 @@ pub(super) struct FlightReply {
 
 impl Driver<'_> {
     /// Runs rounds until there is a reply or an error.
-    async fn through(&self) -> Result<FlightReply, Error> {
-        let mut hashed = self.again();
+    async fn run(&self) -> Result<FlightReply, Error> {
+        let mut hashed = self.new_execution();
         let mut reconciled = false;
         loop {
             match self.round(hashed).await? {
@@ -127,15 +126,15 @@ impl Driver<'_> {
     async fn round(&self, hashed: Execution<Hashed>) -> Result<Round, Error> {
         let terms = &self.shared.terms;
         self.guard.confirm(false);
-        let at_hand = match self.shared.replays.are_usual() {
+        let available = match self.shared.replays.are_usual() {
             true => None,
-            false => self.ready_now(),
+            false => self.try_acquire_permits(),
         };
-        let (lock, mut ready) = match at_hand {
+        let (lock, mut permits) = match available {
             // With all permits, one round trip acquires the key or finds the outcome.
-            Some(ready) => {
+            Some(permits) => {
                 let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
-                (lock.await?, Some(ready))
+                (lock.await?, Some(permits))
             }
             None => Box::pin(self.look_then_lock(hashed)).await?,
         };
@@ -149,11 +148,11 @@ impl Driver<'_> {
             }
             Lock::Locked(locked) => {
                 self.shared.replays.count(false);
-                Box::pin(self.attempts(locked, &mut ready)).await
+                Box::pin(self.attempts(locked, &mut permits)).await
             }
             Lock::Taken(next, state) => {
                 // The permits go back while another process has the lease.
-                drop(ready.take());
+                drop(permits.take());
                 Box::pin(self.wait_for_remote_holder(next, state)).await
             }
         }
@@ -202,7 +201,7 @@ impl Driver<'_> {
     }
 
     /// The permits of a call, if all are available now and the action has no cooldown.
-    fn ready_now(&self) -> Option<CallPermits> {
+    fn try_acquire_permits(&self) -> Option<CallPermits> {
         if self.is_expired() {
             return None;
         }
@@ -239,17 +238,17 @@ impl Driver<'_> {
     }
 
     /// Waits for the permits of a call, until the start limit.
-    pub(super) async fn ready(&self, turn: CallOrder) -> Result<CallPermits, Error> {
+    pub(super) async fn acquire_permits(&self, turn: CallOrder) -> Result<CallPermits, Error> {
         tokio::select! {
             biased;
             () = self.expired() => Err(self.too_late()),
-            ready = self.ready_at_last(turn) => ready,
+            permits = self.wait_for_permits(turn) => permits,
         }
     }
 
     /// Waits for the end of the cooldown, a token, a permit and the upstream's rate limit,
     /// in this order. The key is free or in `Claimed` meanwhile.
-    async fn ready_at_last(&self, turn: CallOrder) -> Result<CallPermits, Error> {
+    async fn wait_for_permits(&self, turn: CallOrder) -> Result<CallPermits, Error> {
         let shared = self.shared;
         let action = self.guard.request().action_id();
         // Refused executions go first when the platform accepts calls again.
@@ -335,11 +334,14 @@ impl Driver<'_> {
                 known => return Ok((known, None)),
             },
         };
-        let ready = match self.ready_now() {
-            Some(ready) => ready,
-            None => self.ready(CallOrder::First).await?,
+        let permits = match self.try_acquire_permits() {
+            Some(permits) => permits,
+            None => self.acquire_permits(CallOrder::First).await?,
         };
-        Ok((hashed.lock(&*self.shared.store, terms).await?, Some(ready)))
+        Ok((
+            hashed.lock(&*self.shared.store, terms).await?,
+            Some(permits),
+        ))
     }
 
     /// Calls the `reconcile` hook, once per flight, for an indeterminate key.
@@ -352,8 +354,7 @@ impl Driver<'_> {
         let version = *version;
         *asked = true;
         let (request, known) = (self.guard.request().clone(), error.clone());
-        // A panic of the hook is no result, also a panic before its future exists or in
-        // the future's drop.
+        // A panic of the hook, or of its future's drop, is no result.
         let asked = async move { within(HOOK_LIMIT, hook(request, known), || false).await };
         let Ok(Some(Some(resolution))) = AssertUnwindSafe(asked).catch_unwind().await else {
             return Err(error);
@@ -380,7 +381,7 @@ impl Driver<'_> {
     }
 
     /// A new execution of the same flight.
-    pub(super) fn again(&self) -> Execution<Hashed> {
+    pub(super) fn new_execution(&self) -> Execution<Hashed> {
         Execution::with_progress(
             self.guard.request().clone(),
             self.shared.namespace.clone(),

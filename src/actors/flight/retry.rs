@@ -69,43 +69,43 @@ impl Driver<'_> {
     pub(super) async fn attempts(
         &self,
         mut locked: Execution<Locked>,
-        ready: &mut Option<CallPermits>,
+        permits: &mut Option<CallPermits>,
     ) -> Result<Round, Error> {
         let shared = self.shared;
         let mut budget = RetryBudget::default();
         loop {
-            if ready.is_none() {
-                match Box::pin(self.ready_again(locked)).await {
-                    Continue((next, again)) => (locked, *ready) = (next, Some(again)),
+            if permits.is_none() {
+                match Box::pin(self.reacquire_permits(locked)).await {
+                    Continue((next, again)) => (locked, *permits) = (next, Some(again)),
                     Break(ended) => return ended,
                 }
             }
-            let (attempt, access) = match locked.dispatch(&*shared.store).await? {
+            let (attempt, token) = match locked.dispatch(&*shared.store).await? {
                 Dispatch::Ended(attempt) => (attempt, CallToken::NotNeeded),
                 Dispatch::Ready(dispatched) if self.is_expired() => {
-                    ready.take();
-                    let late = self.give_back(dispatched.back(), self.too_late());
+                    permits.take();
+                    let late = self.release(dispatched.back(), self.too_late());
                     return Box::pin(late).await;
                 }
-                Dispatch::Ready(dispatched) if !self.is_accepted(ready) => {
+                Dispatch::Ready(dispatched) if !self.is_accepted(permits) => {
                     // A cooldown began during `dispatch`.
-                    ready.take();
+                    permits.take();
                     locked = dispatched.back();
                     continue;
                 }
                 Dispatch::Ready(dispatched) => match self.token() {
-                    Some(access) => {
-                        if let Some(ready) = ready.as_mut() {
-                            std::mem::take(&mut ready.rate).spend();
-                            ready.pass.sent();
+                    Some(token) => {
+                        if let Some(permits) = permits.as_mut() {
+                            std::mem::take(&mut permits.rate).spend();
+                            permits.pass.sent();
                         }
                         budget.ended = 0;
                         let called =
-                            dispatched.call(&*shared.store, &*shared.upstream, access.token());
-                        (called.await, access)
+                            dispatched.call(&*shared.store, &*shared.upstream, token.bearer());
+                        (called.await, token)
                     }
                     None => {
-                        ready.take();
+                        permits.take();
                         match Box::pin(self.token_ended(dispatched.back(), &mut budget)).await {
                             Continue(next) => locked = next,
                             Break(ended) => return ended,
@@ -117,19 +117,19 @@ impl Driver<'_> {
             let action = self.guard.request().action_id();
             shared.access_log.log(action, &attempt);
             // The other permits go back here.
-            let mut pass = ready.take().map(|ready| ready.pass);
+            let mut pass = permits.take().map(|permits| permits.pass);
             if is_taken(&attempt)
                 && let Some(pass) = pass.take()
             {
                 pass.succeeded();
             }
             if let Attempt::Executed(executed) = attempt {
-                if let (Some(tokens), CallToken::With(token)) = (&shared.tokens, &access) {
+                if let (Some(tokens), CallToken::With(token)) = (&shared.tokens, &token) {
                     tokens.accept(token, self.guard.request().action_id());
                 }
                 return Ok(Box::pin(self.cache(executed)).await);
             }
-            let after = self.after(attempt, access, pass, &mut budget);
+            let after = self.after(attempt, token, pass, &mut budget);
             match Box::pin(after).await {
                 Continue(next) => locked = next,
                 Break(ended) => return ended,
@@ -138,41 +138,39 @@ impl Driver<'_> {
     }
 
     /// Whether no cooldown has begun since the pass was given out.
-    fn is_accepted(&self, ready: &Option<CallPermits>) -> bool {
+    fn is_accepted(&self, permits: &Option<CallPermits>) -> bool {
         let action = self.guard.request().action_id();
-        let accepts = |ready: &CallPermits| self.shared.cooldowns.accepts(&ready.pass, action);
-        ready.as_ref().is_none_or(accepts)
+        let accepts = |permits: &CallPermits| self.shared.cooldowns.accepts(&permits.pass, action);
+        permits.as_ref().is_none_or(accepts)
     }
 
-    /// The token expired during `dispatch`: waits for the next, unless tokens keep
-    /// expiring.
+    /// The token expired during `dispatch`: continues with the next, up to `MAX_ENDED`.
     async fn token_ended(&self, locked: Execution<Locked>, budget: &mut RetryBudget) -> Step {
         budget.ended += 1;
         if budget.ended < MAX_ENDED {
             return Continue(locked);
         }
         let source = TokenError::new("access tokens expire before a call can leave");
-        Break(self.give_back(locked, Error::Token { source }).await)
+        Break(self.release(locked, Error::Token { source }).await)
     }
 
     /// Waits under the lease for the permits of the next attempt.
-    async fn ready_again(
+    async fn reacquire_permits(
         &self,
         locked: Execution<Locked>,
     ) -> Step<(Execution<Locked>, CallPermits)> {
-        let pause = locked.pause(&*self.shared.store, self.ready(CallOrder::Retry));
+        let pause = locked.pause(&*self.shared.store, self.acquire_permits(CallOrder::Retry));
         match pause.await {
-            (locked, Ok(ready)) => Continue((locked, ready)),
-            (locked, Err(error)) => Break(self.give_back(locked, error).await),
+            (locked, Ok(permits)) => Continue((locked, permits)),
+            (locked, Err(error)) => Break(self.release(locked, error).await),
         }
     }
 
-    /// Decides what follows an attempt without a final answer: another attempt, now or
-    /// after a wait, or the end of the round.
+    /// Decides what follows an attempt: another one, or the end of the round.
     async fn after(
         &self,
         attempt: Attempt,
-        access: CallToken,
+        token: CallToken,
         pass: Option<CooldownPass>,
         budget: &mut RetryBudget,
     ) -> Step {
@@ -183,7 +181,7 @@ impl Driver<'_> {
             Attempt::Lost(hashed) => Break(Ok(Round::LockAgain(hashed))),
             Attempt::Indeterminate(error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
-                Break(Ok(Round::Indeterminate(self.again(), error)))
+                Break(Ok(Round::Indeterminate(self.new_execution(), error)))
             }
             Attempt::UnknownOutcome(next, error) => {
                 counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
@@ -192,7 +190,7 @@ impl Driver<'_> {
                     Next::Wait(wait) => Continue(self.wait(next, wait).await),
                     Next::GiveUp { .. } => {
                         let error = next.abandon(&*self.shared.store, cause_of(&error)).await;
-                        Break(Ok(Round::Indeterminate(self.again(), error)))
+                        Break(Ok(Round::Indeterminate(self.new_execution(), error)))
                     }
                 }
             }
@@ -200,8 +198,7 @@ impl Driver<'_> {
                 counts.calls_not_executed.fetch_add(1, Ordering::Relaxed);
                 match (then, answer) {
                     (Recovery::RenewToken, answer) => {
-                        let again = match (&shared.tokens, &access) {
-                            // Only the token that was refused.
+                        let again = match (&shared.tokens, &token) {
                             (Some(tokens), CallToken::With(token)) => {
                                 let action = self.guard.request().action_id();
                                 let again = budget.refused > 0;
@@ -211,7 +208,7 @@ impl Driver<'_> {
                         };
                         if !again {
                             let error = unauthorized(answer);
-                            return Break(self.give_back(next, error).await);
+                            return Break(self.release(next, error).await);
                         }
                         budget.refused += 1;
                         budget.free += 1;
@@ -219,27 +216,25 @@ impl Driver<'_> {
                     }
                     // The start limit passed just before the call.
                     (Recovery::Retry, Err(_)) if self.is_expired() => {
-                        Break(self.give_back(next, self.too_late()).await)
+                        Break(self.release(next, self.too_late()).await)
                     }
                     (Recovery::Retry, answer) => {
                         self.wait_or_give_up(next, answer, pass, budget).await
                     }
                     (Recovery::PassThrough, Ok(outcome)) => {
-                        Break(self.hand_over(next, outcome).await)
+                        Break(self.pass_through(next, outcome).await)
                     }
                     (Recovery::PassThrough, Err(error)) => {
-                        // Without an answer there is nothing to pass through. `classify`
-                        // sees answers only, so it cannot ask for this.
+                        // `classify` sees answers only, so it cannot ask for this.
                         let error = Error::Unreachable { source: error };
-                        Break(self.give_back(next, error).await)
+                        Break(self.release(next, error).await)
                     }
                 }
             }
         }
     }
 
-    /// After a refusal that proves that nothing was executed: waits and retries, or
-    /// releases the key.
+    /// After a proof that nothing was executed: waits for a retry, or releases the key.
     async fn wait_or_give_up(
         &self,
         locked: Execution<Locked>,
@@ -277,11 +272,11 @@ impl Driver<'_> {
             (Next::Wait(_), _) if limited => Continue(locked),
             (Next::Wait(wait), _) => Continue(self.wait(locked, wait).await),
             (Next::GiveUp { retry_after }, Ok(_)) => Break(
-                self.give_back(locked, Error::RateLimited { retry_after })
+                self.release(locked, Error::RateLimited { retry_after })
                     .await,
             ),
             (Next::GiveUp { .. }, Err(source)) => {
-                Break(self.give_back(locked, Error::Unreachable { source }).await)
+                Break(self.release(locked, Error::Unreachable { source }).await)
             }
         }
     }
@@ -309,21 +304,25 @@ impl Driver<'_> {
 
     /// Releases the key and returns the reason. If an earlier attempt has an unknown
     /// outcome, the round is indeterminate instead. A failed release changes nothing.
-    async fn give_back(&self, locked: Execution<Locked>, why: Error) -> Result<Round, Error> {
+    async fn release(&self, locked: Execution<Locked>, why: Error) -> Result<Round, Error> {
         let verdict = match why {
             Error::RateLimited { retry_after } => Some(Refusal::RateLimited { retry_after }),
             _ => None,
         };
         match locked.release_with(&*self.shared.store, verdict).await {
             Err(error @ Error::Indeterminate { .. }) => {
-                Ok(Round::Indeterminate(self.again(), error))
+                Ok(Round::Indeterminate(self.new_execution(), error))
             }
             _ => Err(why),
         }
     }
 
     /// The platform refused: all callers get its answer, and no outcome is recorded.
-    async fn hand_over(&self, locked: Execution<Locked>, outcome: Outcome) -> Result<Round, Error> {
+    async fn pass_through(
+        &self,
+        locked: Execution<Locked>,
+        outcome: Outcome,
+    ) -> Result<Round, Error> {
         let outcome = Arc::new(outcome);
         let action = self.guard.request().action_id();
         telemetry::contained(|| telemetry::refusal(&self.shared.namespace, action));
@@ -335,7 +334,7 @@ impl Driver<'_> {
             .await
         {
             Err(error @ Error::Indeterminate { .. }) => {
-                Ok(Round::Indeterminate(self.again(), error))
+                Ok(Round::Indeterminate(self.new_execution(), error))
             }
             // The refusal is known, whether or not the store recorded it.
             _ => Ok(Round::Reply(FlightReply {

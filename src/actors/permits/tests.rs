@@ -29,7 +29,7 @@ fn assert_empty(permits: &Permits, free: usize) {
 
 /// Red with one queue for all: the fast action then comes last.
 #[test]
-fn permits_go_round_by_action_and_in_order_within_one() {
+fn permits_alternate_by_action_in_order() {
     let permits = Permits::new(1, usize::MAX);
     let (slow, fast, third) = (action("slow"), action("fast"), action("third"));
     let mut held = permits.try_acquire(&slow).unwrap();
@@ -61,7 +61,7 @@ fn permits_go_round_by_action_and_in_order_within_one() {
 }
 
 #[test]
-fn an_action_at_its_limit_leaves_the_rest_to_others() {
+fn action_at_limit_leaves_permits_to_others() {
     let permits = Permits::new(3, 2);
     let (slow, fast) = (action("slow"), action("fast"));
     let first = permits.try_acquire(&slow).unwrap();
@@ -77,10 +77,10 @@ fn an_action_at_its_limit_leaves_the_rest_to_others() {
     assert_empty(&permits, 3);
 }
 
-/// Red where the place of a dropped waiter stays in the queue, and where a
+/// Red if the place of a dropped waiter stays in the queue, and where a
 /// permit on its way to it is lost.
 #[test]
-fn a_waiter_that_leaves_passes_its_turn_on() {
+fn leaving_waiter_passes_its_turn_on() {
     let permits = Permits::new(1, 1);
     let (slow, fast) = (action("slow"), action("fast"));
     let held = permits.try_acquire(&slow).unwrap();

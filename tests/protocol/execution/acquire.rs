@@ -109,7 +109,7 @@ async fn contended(times: u8) -> Lock {
     hashed().lock(&store, &terms()).await.unwrap()
 }
 
-/// Red where a key is given up that changed once, and where one that changes each
+/// Red if a key is given up that changed once, and where one that changes each
 /// time is asked for without an end.
 #[tokio::test(start_paused = true)]
 async fn changing_key_is_acquired_again() {
@@ -168,7 +168,7 @@ async fn taken_over_record_says_nothing_sent() {
 }
 
 /// The acquire was applied, its reply lost, and meanwhile its lease was given
-/// back (an operator, say). Red where it is asked for again and again.
+/// back (an operator, say). Red if it is asked for again and again.
 #[tokio::test(start_paused = true)]
 async fn own_released_lease_is_not_awaited() {
     let mut first = true;

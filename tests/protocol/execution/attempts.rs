@@ -64,7 +64,7 @@ impl Upstream for Stopped {
     }
 }
 
-/// I1. Red where the lease is not looked at again right before the request goes
+/// I1. Red if the lease is not looked at again right before the request goes
 /// to the upstream.
 #[tokio::test(start_paused = true)]
 async fn holder_stopped_before_send_sends_nothing() {
@@ -125,7 +125,7 @@ async fn unknown_outcome_outweighs_lost_lease() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Nothing was executed, and the store failed without a wait. Red where the key
+/// Nothing was executed, and the store failed without a wait. Red if the key
 /// stays locked until the lease lapses.
 #[tokio::test(start_paused = true)]
 async fn store_failure_between_attempts_releases_key() {
@@ -216,7 +216,7 @@ async fn cause_names_the_platforms_answer() {
 }
 
 /// `Progress::finish` sends its command once, at once, and loses nothing by a failure.
-/// Red where the command is sent twice.
+/// Red if the command is sent twice.
 #[tokio::test(start_paused = true)]
 async fn failed_finish_keeps_progress() {
     let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));

@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::{SECOND, hashed, locked, ok, ok_after, state, terms};
 
-/// Over any store, without the engine's guard: seen red where an extension that
+/// Over any store, without the engine's guard: seen red if an extension that
 /// failed waited for another third of the lease.
 #[tokio::test(start_paused = true)]
 async fn failed_extension_is_repeated_within_the_lease() {
