@@ -19,9 +19,9 @@
 //! `replicas(n, …)` nothing is sent before n replicas have the record in
 //! `Dispatched`, in memory. What a replica has is a prefix of what its primary
 //! wrote; so whatever is elected **among those n** knows of every request that
-//! was sent, and it knows at least that it may have been executed. What came
-//! later (its outcome, its release) may be lost: the key is then indeterminate,
-//! although its caller was told `recorded() == true`. No second call, and no
+//! was sent, and it knows at least that it might have been executed. What came
+//! later (its outcome, its release) might be lost: the key is then indeterminate,
+//! although its caller got `recorded() == true`. No second call, and no
 //! wrong answer.
 //!
 //! It is no promise where a replica is elected that is none of the n. Redis

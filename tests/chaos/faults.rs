@@ -8,23 +8,23 @@
 //! healed, every key is asked for once more, and the platform's ledger, the
 //! callers' histories and the records are read.
 //!
-//! # Who works by which policy
+//! # The policy of each worker
 //!
-//! Of four workers two hold what is unknown, one retries it, and one holds it
-//! and has a `reconcile` hook. An operator settles two of three indeterminate
-//! keys. Hook and operator go by the ledger, and by it only when it is sure:
-//! `NotApplied` where no call that may have been executed arrived and none can
-//! any more, `Applied` with the platform's own answer.
+//! Of four workers two hold a key after an unknown outcome, one retries, and one holds it
+//! and has a `reconcile` hook. An operator resolves two of three indeterminate keys. Hook
+//! and operator use the ledger, and only where it is certain: `NotApplied` where no call
+//! that might have been executed has arrived and none can still arrive, `Applied` with the
+//! platform's own answer.
 //!
 //! # What must hold
 //!
 //! - No key has a second call unless those before are proven unexecuted. Each
 //!   call is traced to the execution that sent it, by a part of the payload that
-//!   the key ignores: one that retries may repeat its own unproven attempts
-//!   (`repeats by policy`), and nobody else's.
+//!   the key ignores: a retrying execution may repeat its own attempts with an unknown
+//!   outcome (`repeats by policy`), and no others.
 //! - No caller is without an answer, those in killed workers excepted.
 //! - All recorded answers of a key are one, and the platform's for this key.
-//! - Every key ends `Cached` or `Indeterminate` for the next one who asks.
+//! - Every key ends `Cached` or `Indeterminate` for the next caller.
 //!
 //! # Seen to fail
 //!
@@ -38,12 +38,12 @@
 //! | I4: `enter` does not compare leases | 1 of 1,023 (31), 4 of 953 (32) |
 //! | I4: `complete` does not compare leases | none of 1,031 (31) |
 //! | `resolve` does not compare what was seen | none of 1,034 (31), none of 946 (32) |
-//! | `pause` writes `Claimed` after an unproven attempt, too (`attempt.rs`) | 38 of 1,028 (31), 11 of 945 (32) |
+//! | `pause` also writes `Claimed` after an unknown outcome (`attempt.rs`) | 38 of 1,028 (31), 11 of 945 (32) |
 //!
-//! `complete` and `resolve` cannot be seen from outside as long as everything
-//! else holds: a key whose holder has an outcome goes to nobody else, and an
-//! operator who says what is sure waits longer than any command is late. The
-//! stores' conformance suite holds the one, `tests/protocol/model.rs` the other.
+//! Errors in `complete` and `resolve` cannot be seen from outside while all other rules
+//! hold: no other holder gets a key whose holder has an outcome, and the operator waits
+//! longer than any command is delayed. The conformance suite of the stores checks
+//! `complete`, and `tests/protocol/model.rs` checks `resolve`.
 //!
 //! `CHAOS_SEED=…` draws the same schedule, keys and answers again (the threads'
 //! interleaving is the machine's), `CHAOS_SECONDS=600` makes it long,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::judgement::Judgement;
 
-/// How many wrong keys are told in full; they are usually wrong alike.
+/// How many wrong keys to report in full; the others usually have the same cause.
 const STORIES: usize = 20;
 
 pub struct Test {

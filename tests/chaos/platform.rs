@@ -122,7 +122,7 @@ fn choose(seed: u64, call: &Call) -> (&'static str, bool, Step) {
             let wait = Duration::from_secs(rng.u64(1..3));
             ("platform 429", true, Step::RateLimited(wait))
         }
-        // Proven, and held back by nobody but itself.
+        // Not executed, and without a cooldown.
         71..88 => (
             "platform 408",
             true,

@@ -31,8 +31,8 @@ pub enum Way {
 pub struct Mode {
     /// Each byte is this late.
     pub delay: Duration,
-    /// Bytes are taken and held until this ends, whoever waits for them: what a
-    /// worker sent arrives after it has given up, connected anew or died.
+    /// The proxy accepts bytes and delivers them when this ends: what a worker sent arrives
+    /// after the worker has given up, connected again or died.
     pub hold_out: bool,
     pub hold_back: bool,
 }
@@ -50,7 +50,7 @@ impl Mode {
 #[derive(Clone, Copy, Debug)]
 enum Blow {
     Reset,
-    /// No byte goes this way any more, and its receiver is told so.
+    /// No further byte goes this way, and its receiver sees the end of the stream.
     Shut(Way),
 }
 
@@ -134,7 +134,7 @@ async fn accept(listener: TcpListener, line: Arc<Line>) {
 
 async fn connection(mut client: TcpStream, line: &Line, mut blows: broadcast::Receiver<Blow>) {
     let Ok(mut server) = TcpStream::connect(line.target).await else {
-        return; // as if nobody listened: the client sees its connection end
+        return; // like a closed port: the client sees its connection end
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let was_reset = {

@@ -1,5 +1,4 @@
-//! Who works by which policy. Workers act by it and the judge allows by it;
-//! nothing is done here.
+//! The policy of each worker, for the workers and for the judge. It does nothing itself.
 
 use std::fmt;
 
@@ -8,7 +7,7 @@ use std::fmt;
 pub enum Policy {
     /// `on_unknown(Hold)`.
     Hold,
-    /// `on_unknown(Retry)`: an execution may repeat its own unproven attempts.
+    /// `on_unknown(Retry)`: an execution may repeat its own attempts with an unknown outcome.
     Retry,
     /// `on_unknown(Hold)` with a `reconcile` hook that asks for the truth.
     Reconcile,

@@ -30,7 +30,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A platform that fails as the seed says, and nobody who calls it yet.
+    /// A platform with the faults of the seed, and no worker yet.
     pub async fn set(seed: u64, policies: &'static [Policy]) -> Self {
         let history = Arc::new(History::new());
         let simulator = GenesysSimulator::start().await;

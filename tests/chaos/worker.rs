@@ -1,6 +1,5 @@
-//! The worker role: a process that embeds engines as a service does, asks them
-//! what it is told to, and prints every answer. It judges nothing, and it ends
-//! when its standard input does.
+//! The worker role: a process that embeds engines like a service, sends them the requests of
+//! its standard input, and prints every answer. It judges nothing, and ends with its input.
 
 use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, SystemTime};
@@ -20,20 +19,20 @@ pub const LEASE: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_millis(400);
 /// How long a write waits for its copies.
 const COPIED: Duration = Duration::from_millis(150);
-/// How long a caller waits who is in no hurry.
+/// How long a caller without a shorter limit waits.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 /// A call at the platform takes no longer.
 pub const ATTEMPT: Duration = Duration::from_secs(3);
 
-/// The environment of a worker: its role, and whom it talks to.
+/// The environment of a worker: its role, and its peers.
 pub const REDIS: &str = "CHAOS_WORKER_REDIS";
 pub const PLATFORM: &str = "CHAOS_WORKER_PLATFORM";
 pub const SECRET: &str = "CHAOS_WORKER_SECRET";
 pub const ORACLE: &str = "CHAOS_WORKER_ORACLE";
 pub const POLICY: &str = "CHAOS_WORKER_POLICY";
 
-/// The request of a number; callers spell it differently. Who asks goes along
-/// to the platform, as a part that the key does not know.
+/// The request of a number, which callers write differently. The caller is sent to the
+/// platform in a part of the payload that the key ignores.
 pub fn request(number: u64, ask: u64, caller: usize) -> DataActionRequest {
     let by = format!("{ask}.{caller}");
     let payload = match caller % 3 {

@@ -87,9 +87,9 @@ async fn provider_is_asked_at_each_connect() {
     assert!(asked.load(Ordering::SeqCst) >= before + 2);
 }
 
-/// Red where a provider's panic or silence is anybody else's.
+/// Red where the panic or silence of a provider affects another connection.
 #[tokio::test]
-async fn provider_that_fails_is_told() {
+async fn failed_provider_is_reported() {
     let server = RedisServer::start();
     let builder = || RedisStore::builder([plain(&server)]);
     let failing = builder().credentials(|| async { Err(BoxError::from("no metadata")) });
@@ -97,7 +97,7 @@ async fn provider_that_fails_is_told() {
     let silent = builder()
         .credentials(std::future::pending)
         .connect_timeout(Duration::from_millis(20));
-    for (builder, told) in [
+    for (builder, message) in [
         (failing, "the credentials provider failed: no metadata"),
         (panicking, "the credentials provider panicked"),
         (silent, "did not answer within 0.02 s"),
@@ -105,20 +105,20 @@ async fn provider_that_fails_is_told() {
         let error = builder.connect().await.unwrap_err();
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
         let text = chain(&error);
-        assert!(text.contains(told), "{text}");
+        assert!(text.contains(message), "{text}");
     }
 }
 
 /// Red, in part, where a setting that contradicts another one, or that nothing uses,
 /// is ignored.
 #[tokio::test]
-async fn settings_that_cannot_be_meant_are_told() {
+async fn contradicting_settings_are_refused() {
     let url = "redis://127.0.0.1:1";
     let with_login = format!("redis://:{SECRET}@127.0.0.1:1");
     let tls = "rediss://127.0.0.1:1";
     let certificate = Certificate::new();
     let login = || async { Ok((String::new(), SECRET.to_owned())) };
-    for (builder, told) in [
+    for (builder, message) in [
         (
             RedisStore::builder([url]).username("app"),
             "there is a username without a password",
@@ -164,13 +164,13 @@ async fn settings_that_cannot_be_meant_are_told() {
     ] {
         let debug = format!("{builder:?}");
         assert!(!debug.contains(SECRET), "{debug}");
-        assert_eq!(reason(builder.connect().await.unwrap_err()), told);
+        assert_eq!(reason(builder.connect().await.unwrap_err()), message);
     }
 }
 
 /// Red when the certificates are not used, or not shown.
 #[tokio::test]
-async fn tls_certificates_of_the_builder_are_used() {
+async fn builder_certificates_are_used() {
     let (theirs, other) = (Certificate::new(), Certificate::new());
     let server = Options::default()
         .tls(&theirs)
@@ -178,11 +178,11 @@ async fn tls_certificates_of_the_builder_are_used() {
         .start();
     let builder = || RedisStore::builder([server.url()]);
     let untrusted = builder().tls_ca(other.pem.clone());
-    let told = reason(untrusted.connect().await.unwrap_err());
-    assert!(told.contains("is not trusted"), "{told}");
+    let message = reason(untrusted.connect().await.unwrap_err());
+    assert!(message.contains("is not trusted"), "{message}");
     let nameless = builder().tls_ca(theirs.pem.clone());
-    let told = reason(nameless.connect().await.unwrap_err());
-    assert!(told.contains("wants a client certificate"), "{told}");
+    let message = reason(nameless.connect().await.unwrap_err());
+    assert!(message.contains("wants a client certificate"), "{message}");
     let trusted = builder().tls_ca(theirs.pem.clone());
     let known = trusted.client_cert(theirs.pem.clone(), theirs.key_pem.clone());
     let store = known.connect().await.unwrap();
@@ -191,7 +191,7 @@ async fn tls_certificates_of_the_builder_are_used() {
 
 /// Red when a node is logged in to by the URLs alone.
 #[tokio::test]
-async fn nodes_of_a_cluster_are_logged_in_to_alike() {
+async fn cluster_urls_must_share_login() {
     let options = Options::default().password(SECRET);
     let cluster = RedisCluster::start_with(options.set("masterauth", SECRET)).await;
     let urls = [plain(&cluster.nodes[0]), plain(&cluster.nodes[4])];
@@ -207,7 +207,7 @@ async fn nodes_of_a_cluster_are_logged_in_to_alike() {
 /// Red when the sentinels, which know no such user, are logged in to as the servers
 /// are.
 #[tokio::test]
-async fn primary_with_a_url_has_a_login_of_its_own() {
+async fn primary_url_has_separate_login() {
     let set_up = RedisSentinel::start().await;
     for server in &set_up.servers {
         set_user(server, SECRET);

@@ -53,7 +53,7 @@ impl Upstream for Gated {
 /// The server dies while the call is under way: its caller is answered all the
 /// same, and the outcome is in the record when the server is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_outlives_the_death_of_its_server() {
+async fn outcome_survives_server_restart() {
     let mut server = Options::default().append_only().start();
     let platform = ScriptedUpstream::new(|_| Step::ok(r#"{"refund":"R-1"}"#));
     let gate = Arc::new(Semaphore::new(0));
@@ -77,7 +77,7 @@ async fn an_outcome_outlives_the_death_of_its_server() {
         (reply.served(), reply.recorded()),
         (Served::Upstream, false)
     );
-    // Who asks now gets the same answer, and no second call.
+    // A later caller gets the same answer, without a second call.
     let joined = timeout(LONG, engine.execute(request("{}"))).await.unwrap();
     assert_eq!(joined.unwrap().body(), reply.body());
 
@@ -130,12 +130,12 @@ fn runtime() -> Runtime {
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Clients of the server besides the one who asks.
+/// Clients of the server, without the one that sends this command.
 fn clients(server: &RedisServer) -> usize {
     let list: String = server.command(&["CLIENT", "LIST"]);
     list.lines()
@@ -146,7 +146,7 @@ fn clients(server: &RedisServer) -> usize {
 /// Red when dropping the last engine sends no stop: tasks, actors and the
 /// connections to Redis and to the platform are all there after a minute.
 #[test]
-fn the_last_handle_takes_tasks_actors_and_connections_along() {
+fn last_handle_ends_tasks_and_actors() {
     // The platform lives elsewhere, so that its tasks do not count.
     let elsewhere = runtime();
     let open = Arc::new(AtomicUsize::new(0));
@@ -190,7 +190,7 @@ fn the_last_handle_takes_tasks_actors_and_connections_along() {
 
 /// Red when dropping the last engine sends no stop: the file stays locked.
 #[test]
-fn the_last_handle_lets_go_of_the_file() {
+fn last_handle_releases_the_file() {
     let name = format!("genesys-once-let-go-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let ours = runtime();

@@ -55,7 +55,7 @@ fn events() -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_not_touched() {
+async fn unreadable_record_is_never_changed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
@@ -150,7 +150,7 @@ async fn what_cannot_be_read_is_not_touched() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_is_not_touched() {
+async fn key_of_other_type_is_kept() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let key = name(1).to_string();
@@ -178,7 +178,7 @@ async fn a_key_of_another_type_is_not_touched() {
 /// Red when only indeterminate records are looked at, and when a lock is listed
 /// that is live or claimed.
 #[tokio::test]
-async fn lapsed_locks_with_a_request_under_way_are_listed() {
+async fn expired_dispatched_locks_are_listed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for number in 1..4 {
@@ -204,7 +204,7 @@ async fn lapsed_locks_with_a_request_under_way_are_listed() {
 
 /// Red when such a record ends the list with its error.
 #[tokio::test]
-async fn what_cannot_be_read_hides_no_other_record_from_the_list() {
+async fn unreadable_record_hides_no_other() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let abandon = Event::Abandon {
@@ -224,7 +224,7 @@ async fn what_cannot_be_read_hides_no_other_record_from_the_list() {
 
 /// Scripts compute with doubles and must not write `1e+14`.
 #[tokio::test]
-async fn large_numbers_stay_what_they_are() {
+async fn large_numbers_stay_exact() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
@@ -266,7 +266,7 @@ async fn large_numbers_stay_what_they_are() {
 /// knows the record beforehand, and where the outcome's step is a later one. Red
 /// when the short way of a complete does not ask for the step.
 #[tokio::test]
-async fn a_complete_writes_what_the_transition_says() {
+async fn complete_writes_the_transition_result() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for (number, at) in [(1, 0), (2, 3)] {
@@ -290,12 +290,12 @@ async fn a_complete_writes_what_the_transition_says() {
     }
 }
 
-/// A value that nobody can have written by this crate, as large as Redis takes
-/// without being asked to. An acquire, which is one command, asks for it, and its
+/// A value that this crate cannot have written, as large as Redis accepts by
+/// default. An acquire, which is one command, asks for it, and its
 /// connection ends before it is there; nothing else does. Red when a look or a script
 /// reads whatever is there, or an acquire waits for all of it.
 #[tokio::test]
-async fn gigantic_value_is_fetched_by_nothing() {
+async fn huge_value_is_never_fetched() {
     const SIZE: usize = 128 << 20;
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
@@ -336,7 +336,7 @@ async fn gigantic_value_is_fetched_by_nothing() {
 /// The largest record that is written is one that is read. Red when nothing
 /// bounds what is written.
 #[tokio::test]
-async fn an_outcome_that_would_not_be_read_is_not_written() {
+async fn unreadable_outcome_is_never_written() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store.apply(&name(1), acquire(1)).await.unwrap();
@@ -359,11 +359,11 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
 
 /// Red where the outcome is looked up by a script, as anything else is.
 #[tokio::test]
-async fn recorded_outcome_is_read_by_one_plain_command() {
+async fn recorded_outcome_is_read_by_get() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store.apply(&name(1), acquire(1)).await.unwrap();
-    // Its lease has a time, which a plain read does not tell.
+    // Its lease has a time, which a plain read does not return.
     let held = store.peek(&name(1)).await.unwrap();
     let minute = Duration::from_secs(60);
     assert!(

@@ -1,5 +1,4 @@
-//! Notices to those who wait in other processes, and what is left when nobody
-//! waits any more.
+//! Notifications for waiters in other processes, and what is left without waiters.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -35,7 +34,7 @@ fn connections(server: &RedisServer) -> usize {
 }
 
 #[tokio::test]
-async fn a_change_in_another_process_is_noticed() {
+async fn change_in_other_process_wakes_waiter() {
     let server = RedisServer::start();
     let here = RedisStore::connect(&server.url()).await.unwrap();
     let there = RedisStore::connect(&server.url()).await.unwrap();
@@ -68,7 +67,7 @@ async fn a_change_in_another_process_is_noticed() {
 ///
 /// Red when notices come on the connection of the commands.
 #[tokio::test]
-async fn commands_share_no_connection_with_notices() {
+async fn notifications_use_separate_connection() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let listening = || -> usize {
@@ -91,7 +90,7 @@ async fn commands_share_no_connection_with_notices() {
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_unsubscribed() {
+async fn channels_without_waiters_are_unsubscribed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     subscribe(&store, 1).await;
@@ -107,15 +106,11 @@ async fn what_nobody_waits_for_is_unsubscribed() {
         subscribers(&server, 1) == 0
     })
     .await;
-    assert_eq!(
-        subscribers(&server, 2),
-        1,
-        "somebody still waits for this one"
-    );
+    assert_eq!(subscribers(&server, 2), 1, "this one still has a waiter");
 }
 
 #[tokio::test]
-async fn a_reconnect_wakes_those_who_wait_and_notices_go_on() {
+async fn reconnect_wakes_waiters_and_resubscribes() {
     let mut server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     subscribe(&store, 1).await;
@@ -134,7 +129,7 @@ async fn a_reconnect_wakes_those_who_wait_and_notices_go_on() {
 }
 
 #[tokio::test]
-async fn the_last_clone_takes_tasks_and_connections_along() {
+async fn last_clone_ends_tasks_and_connections() {
     let server = RedisServer::start();
     let tasks = || {
         tokio::runtime::Handle::current()

@@ -1,5 +1,4 @@
-//! Users who may do what the documentation asks for and nothing more, on each
-//! kind of server.
+//! Users with exactly the documented rights, on each kind of server.
 
 use std::time::Duration;
 
@@ -71,7 +70,7 @@ async fn works(store: RedisStore) {
 }
 
 #[tokio::test]
-async fn one_server_needs_no_more_than_it_is_said_to() {
+async fn single_server_works_with_documented_rights() {
     let server = RedisServer::start();
     allow(&server, &CHANNELS);
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
@@ -79,7 +78,7 @@ async fn one_server_needs_no_more_than_it_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_cluster_needs_no_more_than_it_is_said_to() {
+async fn cluster_works_with_documented_rights() {
     let cluster = RedisCluster::start().await;
     for node in &cluster.nodes {
         allow(node, &SHARD_CHANNELS);
@@ -89,7 +88,7 @@ async fn a_cluster_needs_no_more_than_it_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_primary_with_sentinels_needs_no_more_than_it_is_said_to() {
+async fn sentinel_setup_works_with_documented_rights() {
     let set_up = RedisSentinel::start().await;
     for server in &set_up.servers {
         allow(server, &[&CHANNELS[..], &["+role"]].concat());

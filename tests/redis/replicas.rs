@@ -21,7 +21,7 @@ use crate::support::redis::{Options, RedisServer};
 /// As long as it takes on a busy machine.
 const EVER: Duration = Duration::from_secs(600);
 
-/// Too short to wait for in vain for long.
+/// Short, since tests wait all of it.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A primary and its replicas, in step with it.
@@ -62,7 +62,7 @@ fn assert_short(answer: Result<Answer, StoreError>) {
         chain(&error).contains("1 of 2 replicas have it"),
         "{error:?}"
     );
-    // It is in the primary: nobody may take it for not applied.
+    // The primary has it: the error must not say that it was not applied.
     assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
 }
 
@@ -76,14 +76,14 @@ fn assert_held(answer: Result<Answer, StoreError>) {
 }
 
 #[tokio::test]
-async fn the_protocol_is_the_same() {
+async fn store_conforms_to_protocol() {
     let (primary, _replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     store_conformance(store, tokio::time::sleep).await;
 }
 
 #[tokio::test]
-async fn what_may_be_sent_is_in_every_replica_by_then() {
+async fn dispatch_waits_for_every_replica() {
     let (primary, replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     for number in 1..20 {
@@ -99,7 +99,7 @@ async fn what_may_be_sent_is_in_every_replica_by_then() {
 /// Red when `WAIT` is left out, or sent on another connection, for any of the
 /// three ways into `Dispatched`.
 #[tokio::test]
-async fn no_way_into_dispatched_does_without_copies() {
+async fn every_dispatch_waits_for_replicas() {
     let (primary, replicas) = replicated::<2>().await;
     let patient = store(&primary, EVER).await;
     apply(&patient, 2, acquire(1)).await.unwrap();
@@ -113,8 +113,8 @@ async fn no_way_into_dispatched_does_without_copies() {
     replicas[1].pause();
 
     assert_short(apply(&store, 1, acquire(1)).await);
-    // The same acquire again, as after a lost reply: one's own lease. It is
-    // extended before anything is sent, and that waits, however often it is tried.
+    // The same acquire again, as after a lost reply, returns its own lease. The holder
+    // extends it before it sends, and each attempt to extend waits.
     assert_held(apply(&store, 1, acquire(1)).await);
     assert_short(apply(&store, 1, extend(1)).await);
     assert_short(apply(&store, 1, extend(1)).await);
@@ -142,7 +142,7 @@ async fn no_way_into_dispatched_does_without_copies() {
 /// Red when `WAIT` goes over the connection that all commands share, or when a
 /// replay waits for replicas.
 #[tokio::test]
-async fn nobody_else_waits_for_replicas() {
+async fn other_commands_wait_for_no_replicas() {
     let (primary, replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     apply(&store, 1, complete(1, "{}")).await.unwrap();
@@ -168,14 +168,14 @@ async fn nobody_else_waits_for_replicas() {
     assert_eq!(waiting.await.unwrap().unwrap(), Answer::Done);
 }
 
-/// As many wait as there are connections for it, and one more is told so.
+/// As many commands wait as there are connections for it; one more is refused.
 ///
 /// Red when that is taken for a store that is down (without the arm of `waiting.busy` in
 /// `Copies::apply`), when a lease does not live on that no connection was free for
 /// (without that of `waiting.unsent`, or `busy ||` in it), and when such a one counts as
 /// copied (with `Ok` in the place of `Err(error)` there).
 #[tokio::test]
-async fn one_too_many_waits_for_no_replica() {
+async fn excess_command_waits_for_no_replica() {
     let (primary, replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -212,7 +212,7 @@ async fn one_too_many_waits_for_no_replica() {
         panic!("not locked");
     };
     assert_ne!(revision.rev, before.rev, "it was not extended");
-    // Of somebody else's key the holder is told all the same.
+    // For the key of another holder, the answer is still `NotHolder`.
     let late = apply(&store, 1, extend(7)).await.unwrap();
     assert_eq!(late, Answer::NotHolder);
     replicas[1].resume();
@@ -222,7 +222,7 @@ async fn one_too_many_waits_for_no_replica() {
 }
 
 #[tokio::test]
-async fn connections_are_used_again() {
+async fn idle_connections_are_reused() {
     let (primary, _replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     let clients = || {
@@ -238,7 +238,7 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_wait_is_told_so() {
+async fn missing_wait_right_is_reported() {
     let (primary, _replicas) = replicated::<2>().await;
     let user = ["app", "on", ">pw", "~*", "&*", "+@all", "-wait"];
     primary.command::<()>(&[&["ACL", "SETUSER"][..], &user].concat());
@@ -251,7 +251,7 @@ async fn a_user_who_may_not_wait_is_told_so() {
 }
 
 #[tokio::test]
-async fn zero_replicas_are_none() {
+async fn zero_replicas_wait_for_none() {
     let primary = RedisServer::start();
     let store = RedisStore::connect(&primary.url()).await.unwrap();
     let strict = store.replicas(1, SHORT);
@@ -264,11 +264,11 @@ async fn zero_replicas_are_none() {
     assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when no time at all is sent to a server, to which it is for ever (without
-/// `max(1)` in `Waiting::send`), or when the longest is added to others (without
+/// Red when 0 is sent as the time, which means no limit (without `max(1)` in
+/// `AckTransport::send`), or when the longest is added to others (without
 /// `min(DAY)` in `Copies::new`).
 #[tokio::test]
-async fn replicas_are_waited_for_as_long_as_anybody_says() {
+async fn wait_is_capped_at_one_day() {
     let (primary, _replicas) = replicated::<2>().await;
     let store = RedisStore::connect(&primary.url()).await.unwrap();
     let strict = store.clone().replicas(3, Duration::ZERO);
@@ -281,7 +281,7 @@ async fn replicas_are_waited_for_as_long_as_anybody_says() {
 /// Red when transitions that wait for replicas go by the map alone: to a key that is
 /// on its way to another server they failed for as long as it took.
 #[tokio::test]
-async fn copies_are_waited_for_on_a_slot_that_moves() {
+async fn moving_slot_waits_for_replicas() {
     let cluster = RedisCluster::start().await;
     let store = RedisStore::cluster(cluster.urls()).await.unwrap();
     let store = store.replicas(1, EVER);
@@ -318,7 +318,7 @@ fn request(payload: &str) -> DataActionRequest {
 
 /// Red when a lock without its copies lets a request out, or is not given back.
 #[tokio::test]
-async fn an_engine_sends_nothing_without_copies() {
+async fn engine_sends_nothing_without_replicas() {
     let (primary, mut replicas) = replicated::<2>().await;
     let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = async |timeout| {
@@ -339,7 +339,7 @@ async fn an_engine_sends_nothing_without_copies() {
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
         assert!(chain(&error).contains("1 of 2 replicas have it"), "{error}");
         let key = IdempotencyKey::of(&request(payload));
-        // Given back, with nothing to tell.
+        // Released, without a verdict.
         assert_eq!(hasty.inspect(&key).await.unwrap(), None);
     }
     assert_eq!(platform.ledger().total(), 1);

@@ -62,7 +62,7 @@ fn forgetful(server: &RedisServer) {
 
 /// Red when durability is asked at `connect` alone.
 #[tokio::test]
-async fn durability_is_asked_again_on_a_new_connection() {
+async fn new_connection_refreshes_durability() {
     let server = Options::default().append_only().start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let before = store.durability();
@@ -105,7 +105,7 @@ async fn idle_store_asks_once_a_minute() {
 /// Red without the look before the first acquire on a connection, without the mark for
 /// processes that start later, and when finishing is refused as well.
 #[tokio::test]
-async fn emptied_server_is_refused_until_an_operator_accepts_it() {
+async fn emptied_server_is_refused_until_accepted() {
     let mut server = RedisServer::start();
     let store = refusing(&server).await;
     // A first start is no loss.
@@ -143,7 +143,7 @@ async fn emptied_server_is_refused_until_an_operator_accepts_it() {
 
 /// Red where a marker that is there is taken for the one that was seen.
 #[tokio::test]
-async fn another_database_is_noticed() {
+async fn other_database_is_detected() {
     let server = RedisServer::start();
     let other = RedisStore::connect(&format!("{}/1", server.url())).await;
     let other = other.unwrap();
@@ -163,7 +163,7 @@ async fn another_database_is_noticed() {
 /// Red when `RedisStore::apply` asks nothing before it takes a key.
 #[cfg(feature = "metrics")]
 #[tokio::test]
-async fn engine_repeats_nothing_after_a_flush() {
+async fn engine_repeats_no_call_after_flush() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _here = metrics::set_default_local_recorder(&recorder);
     let server = RedisServer::start();
@@ -236,7 +236,7 @@ async fn shard_of_a_cluster_is_refused_alone() {
 
 /// Red where a shard that does not answer is left out: the rest looks like the whole.
 #[tokio::test]
-async fn durability_of_a_cluster_is_that_of_all_its_shards() {
+async fn cluster_durability_covers_all_shards() {
     let mut cluster = RedisCluster::start().await;
     for node in &cluster.nodes {
         node.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);

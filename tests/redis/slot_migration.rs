@@ -84,7 +84,7 @@ fn forget() -> Event {
 /// `has_body` without `TRYAGAIN`. Each answer was another one then, an `ERR` that says
 /// of nothing that it was not applied.
 #[tokio::test]
-async fn scripts_do_without_a_body_that_may_be_elsewhere() {
+async fn scripts_handle_body_on_other_server() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     apply(&store, 1, complete(1, "{}")).await.unwrap();

@@ -29,7 +29,7 @@ enum Role {
     #[default]
     Alone,
     ClusterNode,
-    /// With the lines of its configuration that say whom to watch.
+    /// With the configuration lines of the primary that it watches.
     Sentinel(Vec<String>),
 }
 
@@ -94,8 +94,8 @@ impl Options {
         self
     }
 
-    /// A sentinel, with the lines that say whom it watches. It keeps them, and
-    /// what it learns, in a file of its own.
+    /// A sentinel, with the configuration lines of the primary that it watches. It stores
+    /// them, and what it learns, in its own file.
     pub fn sentinel(mut self, lines: Vec<String>) -> Self {
         self.role = Role::Sentinel(lines);
         self

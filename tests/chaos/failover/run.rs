@@ -75,7 +75,7 @@ async fn fail_over(topology: &mut Topology, scene: &Scene, fault: Fault, number:
             for replica in &replicas {
                 topology.server(*replica).pause();
             }
-            // What it has sent them already waits for them, whoever dies.
+            // What it has sent to them arrives, even if one of them dies.
             let cut = ["CLIENT", "KILL", "TYPE", "replica"];
             let cut: usize = topology.server(primary).command(&cut);
             assert_eq!(cut, replicas.len(), "the primary had its replicas");
@@ -96,7 +96,7 @@ async fn fail_over(topology: &mut Topology, scene: &Scene, fault: Fault, number:
         Fault::Hung => topology.server(primary).resume(),
     }
     scene.history.event(format!("back: server {primary}"));
-    topology.settled().await;
+    topology.stable().await;
     scene.faults.count(match fault {
         Fault::Killed => "primary killed",
         Fault::Hung => "primary stopped",

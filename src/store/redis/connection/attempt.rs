@@ -1,5 +1,5 @@
-//! An attempt to connect, and how long it may take before its runtime counts as
-//! one that nobody drives.
+//! An attempt to connect, and the time after which its runtime counts as stopped. It does
+//! not connect by itself.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use super::command_error::CommandError;
 use super::runtime::AbortOnDrop;
 
-/// How long an attempt to connect may take: finding the primary, connecting, and
-/// asking whom the connection leads to.
+/// How long an attempt to connect may take: find the primary, connect, and identify the
+/// server.
 const MAX_ATTEMPT_TIME: Duration = Duration::from_secs(10);
 
-/// An attempt to connect: a task of its own, so that it survives the caller
-/// who needed it first, and ends with the link.
+/// An attempt to connect: a separate task, so that it survives the caller that started
+/// it, and ends with the connection.
 pub(crate) struct ConnectAttempt<T> {
     pub(crate) result: watch::Receiver<Option<Result<T, CommandError>>>,
     pub(crate) begun: Instant,
@@ -23,11 +23,11 @@ pub(crate) struct ConnectAttempt<T> {
 
 impl<T> ConnectAttempt<T> {
     pub(crate) fn is_running(&self) -> bool {
-        // Without a sender and a result, its runtime is gone.
+        // No sender and no result: its runtime has ended.
         self.result.borrow().is_some() || self.result.has_changed().is_ok() && !self.is_stuck()
     }
 
-    /// Whether it should have ended by its own deadlines: nobody drives its runtime.
+    /// Whether its own deadlines have passed: then no thread drives its runtime.
     pub(crate) fn is_stuck(&self) -> bool {
         self.result.borrow().is_none() && self.begun.elapsed() > MAX_ATTEMPT_TIME
     }
