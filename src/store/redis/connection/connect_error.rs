@@ -8,7 +8,7 @@ use redis::RedisError;
 
 use crate::error::{Error, StoreError};
 
-/// Why a server could not be dialled.
+/// Why a server could not be connected to.
 pub(crate) enum ConnectError {
     /// No reply within that time.
     Deadline(Duration),

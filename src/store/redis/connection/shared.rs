@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt::ConnectAttempt;
 use super::command_error::CommandError;
 use super::connect_error::ConnectError;
 use super::connector::Connector;
-use super::monitored_stream::{Activity, Traffic};
-use super::runtime::{AbortOnDrop, StoreRuntime};
+use super::monitored_stream::Traffic;
+use super::runtime::StoreRuntime;
 use super::server::{OpenedConnection, Server};
+use super::state::{ConnectAttempt, ConnectionState, LiveConnection};
 use super::subscriptions::Subscriptions;
 use crate::store::alive;
 
@@ -41,36 +41,6 @@ struct SharedState {
     subscriptions: Arc<Subscriptions>,
     state: Mutex<ConnectionState>,
     generations: AtomicU64,
-}
-
-enum ConnectionState {
-    /// The next command connects.
-    Down,
-    /// All commands wait for this attempt.
-    Connecting(ConnectAttempt<Arc<LiveConnection>>),
-    Up(Arc<LiveConnection>),
-}
-
-/// An open connection and its activity.
-struct LiveConnection {
-    generation: u64,
-    server: Server,
-    connection: MultiplexedConnection,
-    closed: Arc<AtomicBool>,
-    activity: Arc<Activity>,
-    _driver: AbortOnDrop,
-    /// Closes it when the connector has another server.
-    _identity_watch: Option<AbortOnDrop>,
-}
-
-impl LiveConnection {
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    fn received_since(&self, then: Instant) -> bool {
-        self.activity.last_received() >= then
-    }
 }
 
 impl SharedConnection {
