@@ -1,5 +1,5 @@
-//! How large bodies travel, which stand apart from their records: by connections of
-//! their own, a few at once, and not without end.
+//! Transfers of large bodies, which are stored separately: on separate connections, a few
+//! at once, and with a limit on inactivity.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 const EVER: Duration = Duration::from_secs(600);
 
-/// Answers that stop on their way hold up no other command.
+/// Transfers that stop block no other command.
 ///
-/// Red when bodies go by the connection that all share, or when more of them are under
-/// way than may be.
+/// Red when bodies use the shared connection, or when more are in transfer than
+/// allowed.
 #[tokio::test]
 async fn large_replays_block_no_commands() {
     let server = RedisServer::start();
@@ -29,7 +29,7 @@ async fn large_replays_block_no_commands() {
             .await
             .unwrap();
     }
-    // No connection brings as much as one body for now.
+    // For now, no connection delivers a whole body.
     let narrow = Narrow::start(server.port).await;
     narrow.bring_at_most(100_000);
     let store = RedisStore::connect(&narrow.url()).await.unwrap();
@@ -58,7 +58,7 @@ async fn large_replays_block_no_commands() {
     }
 }
 
-/// Whatever stands between the engine and the server cuts what is long.
+/// A proxy between engine and server cuts long transfers.
 ///
 /// Red when a body is sent without a limit.
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn body_is_sent_three_times() {
         assert_eq!(send().await.refusal(), Some(RefusalKind::TooLarge));
     }
     assert_eq!(narrow.cut(), 3);
-    // Its smaller form is taken, and others go on as before.
+    // The outcome without its body is accepted, and other commands go on.
     let mut reduced = complete(1, "");
     if let Event::Complete { stored, .. } = &mut reduced {
         stored.body = StoredBody::OmittedTooLarge;
@@ -106,10 +106,10 @@ async fn refused_body_is_omitted() {
     assert!(chain(&refused).contains("not accepted"), "{refused:?}");
 }
 
-/// Each part of it arrives, and it is gone before its record names it.
+/// Each part arrives, and the body is removed before its record names it.
 ///
-/// Red when a body counts as taken once its server has all of it (it was sent again and
-/// again), or when one that its record names is not forgotten: the last loop was refused.
+/// Red when a body counts as recorded once its server has all of it (it was sent without a
+/// limit), or when the count of a recorded body is kept: the last loop was refused.
 #[tokio::test]
 async fn vanishing_body_is_sent_three_times() {
     let server = RedisServer::start();
@@ -146,7 +146,7 @@ async fn vanishing_body_is_sent_three_times() {
 
 /// When the shared connection is replaced, the address might belong to another server.
 ///
-/// Red when an idle connection is used whatever has become of the shared one.
+/// Red when an idle connection is used after the shared one was replaced.
 #[tokio::test]
 async fn pooled_connection_follows_shared_one() {
     let server = RedisServer::start();

@@ -1,5 +1,5 @@
-//! `RedisStore::builder`: logins and certificates that stand in no URL. None of them
-//! is ever shown.
+//! `RedisStore::builder`: logins and certificates that are in no URL. No message shows
+//! them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ fn set_user(server: &RedisServer, password: &str) {
     server.command::<()>(&[&words[..], &["~*", "&*", "+@all"]].concat());
 }
 
-/// What an error says, which is never the secret.
+/// The reason of an error, which never contains the secret.
 fn shown(error: &Error) -> String {
     let text = format!("{error:?} {}", chain(error));
     assert!(!text.contains(SECRET), "{text}");
@@ -42,8 +42,8 @@ fn reason(error: Error) -> String {
     }
 }
 
-/// Red when the provider is asked once, when its answer is not used, and when a login
-/// that was refused is the last one.
+/// Red when the provider is asked only once, when its answer is not used, and when no
+/// login follows a refused one.
 #[tokio::test]
 async fn provider_is_asked_at_each_connect() {
     let server = RedisServer::start();
@@ -59,7 +59,7 @@ async fn provider_is_asked_at_each_connect() {
             }
         }
     });
-    // It may give another one at the next try: not a setting that is wrong for good.
+    // It might return another login at the next attempt: no invalid setting.
     let error = builder.clone().connect().await.unwrap_err();
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
     let text = shown(&error);
@@ -70,7 +70,7 @@ async fn provider_is_asked_at_each_connect() {
     let user: String = server.command(&["CLIENT", "LIST"]);
     assert!(user.contains("user=app"), "{user}");
 
-    // Rotated: the connection lives on, and the next one has the new password.
+    // Rotated: the connection stays, and the next one uses the new password.
     set_user(&server, "new");
     let before = asked.load(Ordering::SeqCst);
     server.command::<()>(&["CLIENT", "KILL", "USER", "app"]);
@@ -109,8 +109,7 @@ async fn failed_provider_is_reported() {
     }
 }
 
-/// Red, in part, where a setting that contradicts another one, or that nothing uses,
-/// is ignored.
+/// Red where a contradicting or unused setting is ignored.
 #[tokio::test]
 async fn contradicting_settings_are_refused() {
     let url = "redis://127.0.0.1:1";
@@ -168,7 +167,7 @@ async fn contradicting_settings_are_refused() {
     }
 }
 
-/// Red when the certificates are not used, or not shown.
+/// Red when the certificates are not used, or not sent.
 #[tokio::test]
 async fn builder_certificates_are_used() {
     let (theirs, other) = (Certificate::new(), Certificate::new());
@@ -189,7 +188,7 @@ async fn builder_certificates_are_used() {
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when a node is logged in to by the URLs alone.
+/// Red when the login of a node comes only from the URLs.
 #[tokio::test]
 async fn cluster_urls_must_share_login() {
     let options = Options::default().password(SECRET);
@@ -204,8 +203,7 @@ async fn cluster_urls_must_share_login() {
     assert!(!format!("{store:?}").contains(SECRET));
 }
 
-/// Red when the sentinels, which know no such user, are logged in to as the servers
-/// are.
+/// Red when the servers' login is used for the sentinels, which do not know the user.
 #[tokio::test]
 async fn primary_url_has_separate_login() {
     let set_up = RedisSentinel::start().await;

@@ -1,5 +1,5 @@
-//! A real cluster: the protocol and its notices, keys on every shard, slots on
-//! the move. Shards that die or hang are in `failover`.
+//! A real cluster: the protocol and its notifications, keys on every shard, moving slots.
+//! Shards that die or hang are in `failover`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,10 @@ use crate::support::cluster::RedisCluster;
 use crate::support::redis::{Options, RedisServer};
 use crate::support::{eventually, indeterminate};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 pub const EVER: Duration = Duration::from_secs(600);
 
-/// The store's own deadline, and a lot of air.
+/// The store's own deadline, with a large margin.
 pub const IN_TIME: Duration = Duration::from_secs(10);
 
 pub async fn connect(cluster: &RedisCluster) -> RedisStore {
@@ -41,7 +41,7 @@ pub fn is_cached(answer: &Answer) -> bool {
     matches!(answer, Answer::Is(Some(RecordState::Cached { .. })))
 }
 
-/// Waits until the subscription stands, which wakes the waiter once.
+/// Waits until the server has confirmed the subscription, which wakes the waiter once.
 pub async fn subscribe(store: &RedisStore, number: u8) {
     timeout(IN_TIME, store.changed(&name(number)))
         .await
@@ -92,7 +92,7 @@ async fn shards_form_one_store() {
     assert_eq!(listed, (0..40).collect::<Vec<_>>());
     assert_eq!(indeterminate(&there, &namespace, 7).await.unwrap().len(), 7);
 
-    // A server forgets its scripts; they are sent along, to that one.
+    // A server forgets its scripts; they are sent again to this server only.
     for node in &cluster.nodes[..3] {
         node.command::<()>(&["SCRIPT", "FLUSH"]);
     }
@@ -108,7 +108,7 @@ async fn shards_form_one_store() {
     assert_eq!(durability.evicts, Some(false));
     assert_eq!(durability.persistence, Some(Persistence::None));
     assert_eq!(durability.replicas, Some(1));
-    // One shard's risk is a risk of all, whichever it is.
+    // The risk of any shard counts for the whole cluster.
     for node in &cluster.nodes[..3] {
         let set = |name, value| node.command::<()>(&["CONFIG", "SET", name, value]);
         set("maxmemory-policy", "allkeys-lru");
@@ -151,7 +151,7 @@ async fn every_shard_sends_notifications() {
     .await;
 }
 
-/// A slot on its way from one server to another. Red when `ASK`, or `MOVED`, is
+/// A slot that moves from one server to another. Red when `ASK`, or `MOVED`, is
 /// not followed.
 #[tokio::test]
 async fn moving_slot_is_followed() {
@@ -167,7 +167,7 @@ async fn moving_slot_is_followed() {
     };
     set_slot(1, "IMPORTING", &ids[0]);
     set_slot(0, "MIGRATING", &ids[1]);
-    // Absent here, so it is taken there.
+    // Absent here, so it is acquired there.
     assert_eq!(
         apply(&store, number, acquire(1)).await.unwrap(),
         Answer::Done
@@ -179,7 +179,7 @@ async fn moving_slot_is_followed() {
     assert!(is_cached(&apply(&store, number, acquire(2)).await.unwrap()));
     set_slot(1, "NODE", &ids[1]);
     set_slot(0, "NODE", &ids[1]);
-    // From now on it is there without being asked for.
+    // From now on the slot is there.
     assert!(is_cached(&apply(&store, number, acquire(2)).await.unwrap()));
     let forgotten = apply(
         &store,
@@ -220,9 +220,9 @@ pub fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
     }
 }
 
-/// The server that loses a slot takes its subscriptions back unasked. redis-rs
-/// takes that for the reply to whatever is under way, and a look then gets the
-/// record of another key. Red when notices and commands share a connection.
+/// The server that loses a slot removes its subscriptions and sends a notice. redis-rs
+/// takes that for the reply to the current command, and a look then gets the record of
+/// another key. Red when notifications and commands share a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_slots_mix_up_no_replies() {
     let cluster = RedisCluster::start().await;
@@ -262,8 +262,8 @@ async fn leaving_slots_mix_up_no_replies() {
     read.await.unwrap();
 }
 
-/// The server that loses a slot takes its subscriptions back unasked. Red when
-/// that goes unheard: the channel is taken for subscribed when the slot returns.
+/// The server that loses a slot removes its subscriptions. Red when the store ignores
+/// that: the channel still counts as subscribed when the slot returns.
 #[tokio::test]
 async fn returned_slot_is_subscribed_again() {
     let cluster = RedisCluster::start().await;

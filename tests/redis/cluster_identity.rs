@@ -1,5 +1,5 @@
-//! Servers that are of another cluster by now, under addresses that the store
-//! knows: whatever their epoch, nothing of the store is theirs.
+//! Servers of another cluster under known addresses: whatever their epoch, the store does
+//! not use them.
 
 use std::fs;
 use std::time::Duration;
@@ -43,11 +43,10 @@ async fn is_ok(node: &RedisServer) {
     .await;
 }
 
-/// Two replicas leave, each for a cluster of its own with a later epoch; one of
-/// them keeps its id.
+/// Two replicas leave, each for its own cluster with a later epoch; one keeps its id.
 ///
-/// Red when the latest epoch wins whatever cluster it is of: all keys are
-/// executed again, at a node that was once ours.
+/// Red when the latest epoch wins, whatever the cluster: all keys are executed again, on a
+/// node that has left the cluster.
 #[tokio::test]
 async fn departed_node_gets_no_keys() {
     let cluster = RedisCluster::start().await;
@@ -60,7 +59,7 @@ async fn departed_node_gets_no_keys() {
         let id: String = node.command(&["CLUSTER", "MYID"]);
         node.command::<()>(&["CLUSTER", "RESET", how]);
         for other in &cluster.nodes {
-            // Not by itself, nor by one that has left before.
+            // Not by its own map, nor by that of a node that left before.
             let _ = other.try_command::<()>(&["CLUSTER", "FORGET", &id]);
         }
         node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
@@ -91,8 +90,8 @@ async fn departed_node_gets_no_keys() {
 /// A node that comes back without its configuration, or another one that was
 /// given its address.
 ///
-/// Red when a server is known by its address: the new one takes keys that the
-/// cluster has at the promoted replica.
+/// Red when a server is identified by its address: the new one gets keys that belong to the
+/// promoted replica.
 #[tokio::test]
 async fn other_node_at_address_is_refused() {
     let mut cluster = RedisCluster::start().await;
@@ -120,8 +119,8 @@ async fn other_node_at_address_is_refused() {
     assert_eq!(cluster.nodes[2].command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// The name in the URL leads to another cluster by now, and no server of the old
-/// map gives one.
+/// The name in the URL now belongs to another cluster, and no server of the old map
+/// answers.
 ///
 /// Red when any map is better than none.
 #[tokio::test]
@@ -152,7 +151,7 @@ async fn urls_of_different_clusters_are_refused() {
         FakeServer::cluster_node(1, &[ours.port]).await,
     ];
     let urls = seeds.each_ref().map(FakeServer::url);
-    // Most of them lead to one.
+    // Most of them are of one cluster.
     let store = RedisStore::cluster(&urls).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
     let counts = [&ours, &foreign].map(|server| server.command::<u32>(&["DBSIZE"]));
@@ -162,8 +161,8 @@ async fn urls_of_different_clusters_are_refused() {
     assert!(chain(&error).contains(message), "{error:?}");
 }
 
-/// Red when a node that is silent about its name is taken for the one on the map (without
-/// the arm of `Failure::Lost` in `dial_member`): the store was made with it alone.
+/// Red when a node that does not report its id counts as the node in the map (without the
+/// arm of `CommandError::Lost` in `MemberConnector`): the store was made with it alone.
 #[tokio::test]
 async fn node_without_id_answer_is_refused() {
     let node = FakeServer::without_id().await;

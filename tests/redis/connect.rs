@@ -1,5 +1,5 @@
-//! `connect`: what it understands, what it says when it cannot, and what it
-//! learns about the server. No message shows the password.
+//! `connect`: the URLs that it accepts, its errors, and what it reads from the server. No
+//! message shows the password.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub async fn invalid_sentinel(urls: &[String], primary: &str) -> String {
     reason(&urls.join(" "), error)
 }
 
-/// What a configuration error says, which is never the password.
+/// The reason of a configuration error, which never contains the password.
 fn reason(url: &str, error: Error) -> String {
     let Error::InvalidConfig {
         setting, reason, ..

@@ -1,5 +1,5 @@
-//! An engine over a real Redis and over a file: an outage after the call, and
-//! what is left behind when the last handle goes.
+//! An engine over a real Redis and over a file: an outage after the call, and what remains
+//! after the last handle is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// No machine is this slow; only a hang is.
+/// Longer than any machine needs: only a hang exceeds it.
 const LONG: Duration = Duration::from_secs(60);
 
 fn request(payload: &str) -> DataActionRequest {
@@ -50,8 +50,8 @@ impl Upstream for Gated {
     }
 }
 
-/// The server dies while the call is under way: its caller is answered all the
-/// same, and the outcome is in the record when the server is back.
+/// The server dies during the call: the caller still gets its answer, and the outcome is in
+/// the record when the server is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn outcome_survives_server_restart() {
     let mut server = Options::default().append_only().start();
@@ -205,7 +205,7 @@ fn last_handle_releases_the_file() {
     assert!(FileStore::open(&path).is_err());
     std::thread::spawn(move || drop(engine)).join().unwrap();
     wait_until("the file is free", || FileStore::open(&path).is_ok());
-    // And what was executed is there for the next one.
+    // And the next engine finds the outcome.
     let reply = ours.block_on(async {
         let store = FileStore::open(&path).unwrap();
         let engine = Engine::builder(upstream.clone()).store(store);

@@ -1,6 +1,6 @@
-//! The property of `src/engine/exactly_once.rs` once more, with fewer cases and
-//! nothing simulated but the platform's mind: a real `redis-server`, a real HTTP
-//! server, several engines in one process, real time.
+//! The property of `src/engine/exactly_once.rs` with fewer cases and real parts: a
+//! `redis-server`, an HTTP server, several engines in one process, real time. Only the
+//! platform's behaviour is simulated.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;

@@ -1,5 +1,5 @@
-//! Shards of a real cluster that die, hang, or are handed over, and what the
-//! others do meanwhile.
+//! Shards of a real cluster that die, hang, or fail over, and the other shards in the
+//! meantime.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ async fn dead_shard_recovers_and_others_go_on() {
     assert!(is_cached(
         &apply(&store, dead[1], acquire(2)).await.unwrap()
     ));
-    // An absent one is taken there, too.
+    // An absent key is acquired there, too.
     assert_eq!(
         apply(&store, dead[2], acquire(1)).await.unwrap(),
         Answer::Done
@@ -128,7 +128,7 @@ async fn hung_primary_blocks_no_other_shard() {
     assert!(is_cached(
         &apply(&store, hung[0], acquire(2)).await.unwrap()
     ));
-    // The old one wakes up, and is not gone back to.
+    // The old primary resumes, and the store does not return to it.
     cluster.nodes[0].resume();
     cluster.replicated().await;
     for number in &hung {
@@ -139,8 +139,8 @@ async fn hung_primary_blocks_no_other_shard() {
     }
 }
 
-/// The engine's own deadline may be shorter. Red when only a command that ran to
-/// its end leads to a new map.
+/// The engine's own deadline might be shorter. Red when only a completed command leads to a
+/// new map.
 #[tokio::test]
 async fn dropped_commands_still_find_new_primary() {
     const SHORT: Duration = Duration::from_millis(300);
@@ -162,8 +162,8 @@ async fn dropped_commands_still_find_new_primary() {
     assert_eq!(answer, Answer::Done);
 }
 
-/// One shard in three hangs, and executions of the others' keys go on as if it
-/// did not. Red when the engine takes it for the whole store.
+/// One shard in three hangs, and executions for keys of the others go on. Red when the
+/// engine counts the whole store as down.
 #[tokio::test]
 async fn engine_continues_on_other_shards() {
     let cluster = RedisCluster::start().await;

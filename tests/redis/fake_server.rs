@@ -1,4 +1,4 @@
-//! FakeServer servers: too old, silent, or closing their connections. They know only the
+//! Fake servers: too old, silent, or closing their connections. They know only the
 //! commands of the handshake.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

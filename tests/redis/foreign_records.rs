@@ -1,4 +1,4 @@
-//! Records that this version did not write: never taken for absent, and never
+//! Records that this version did not write: they never count as absent, and are never
 //! overwritten.
 
 use std::time::Duration;
@@ -175,8 +175,8 @@ async fn key_of_other_type_is_kept() {
     );
 }
 
-/// Red when only indeterminate records are looked at, and when a lock is listed
-/// that is live or claimed.
+/// Red when only indeterminate records are read, and when a live or claimed lock is
+/// listed.
 #[tokio::test]
 async fn expired_dispatched_locks_are_listed() {
     let server = RedisServer::start();
@@ -190,7 +190,7 @@ async fn expired_dispatched_locks_are_listed() {
         phase: Phase::Claimed,
     };
     store.apply(&name(2), enter).await.unwrap();
-    // What is left is less than the retention: the leases have lapsed.
+    // The time to live is below the retention: the leases have expired.
     let retention = claim(1).retention.as_millis() - 1;
     for number in [1, 2] {
         let key = name(number).to_string();
@@ -262,9 +262,8 @@ async fn large_numbers_stay_exact() {
     );
 }
 
-/// What the script writes is what `record::apply` says, to the byte: where it
-/// knows the record beforehand, and where the outcome's step is a later one. Red
-/// when the short way of a complete does not ask for the step.
+/// The script writes exactly the bytes of `record::apply`: on its fast path, and where the
+/// outcome has a later step. Red when the fast path does not compare the step.
 #[tokio::test]
 async fn complete_writes_the_transition_result() {
     let server = RedisServer::start();
@@ -333,8 +332,7 @@ async fn huge_value_is_never_fetched() {
     store.apply(&name(2), acquire(1)).await.unwrap();
 }
 
-/// The largest record that is written is one that is read. Red when nothing
-/// bounds what is written.
+/// The largest record that can be written can be read. Red without a limit on writes.
 #[tokio::test]
 async fn unreadable_outcome_is_never_written() {
     let server = RedisServer::start();
@@ -357,7 +355,7 @@ async fn unreadable_outcome_is_never_written() {
     assert!(*stored.outcome.body() == body);
 }
 
-/// Red where the outcome is looked up by a script, as anything else is.
+/// Red where a script reads the outcome.
 #[tokio::test]
 async fn recorded_outcome_is_read_by_get() {
     let server = RedisServer::start();

@@ -1,5 +1,5 @@
-//! Outcomes too large for the connection that all share: their bodies are keys of
-//! their own, and are never another answer. How they travel is in `body_transfer`.
+//! Outcomes too large for the shared connection: their bodies have separate keys, and are
+//! never those of another answer. Their transfer is in `body_transfer`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub fn body(number: u8) -> String {
     format!("[{number},\"{}\"]", "é\n".repeat(LARGE / 3))
 }
 
-/// The key of the body that the record of a number has apart.
+/// The key of the separate body of a record.
 pub fn body_key(number: u8, lease: LeaseId) -> String {
     format!("genesys-once:{{{}}}:{lease}", name(number))
 }
@@ -41,7 +41,7 @@ pub fn clients(server: &RedisServer, command: &str) -> Vec<String> {
         .collect()
 }
 
-/// Red when a body stands in its record.
+/// Red when a body is in its record.
 #[tokio::test]
 async fn large_body_has_separate_key() {
     let server = RedisServer::start();
@@ -137,9 +137,8 @@ async fn mixed_parts_make_no_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Gone, shorter, longer, another's, of another type. Red when what is there is not
-/// compared with what there should be, or a body that is gone is an error: the key was
-/// executed all the same.
+/// Gone, shorter, longer, of another record, of another type. Red when the body is not
+/// compared with its record, or a missing body is an error: the key was still executed.
 #[tokio::test]
 async fn foreign_body_counts_as_absent() {
     let server = RedisServer::start();
@@ -213,7 +212,7 @@ async fn body_is_removed_with_record() {
 
 /// The store cannot see whether a sealed outcome is reduced.
 ///
-/// Red when only one that says so leaves no body: without `outcome.is_sealed()` in
+/// Red when only an outcome that is marked as reduced removes its body: without `outcome.is_sealed()` in
 /// `outcome_args`.
 #[cfg(feature = "encrypted")]
 #[tokio::test]
@@ -239,7 +238,7 @@ async fn sealed_outcome_removes_full_body() {
     assert_eq!(stored.body, StoredBody::OmittedSensitive);
 }
 
-/// An operator's own finding may be large, too.
+/// An outcome from an operator can be large, too.
 #[tokio::test]
 async fn resolution_accepts_large_body() {
     let server = RedisServer::start();
@@ -271,7 +270,7 @@ async fn resolution_accepts_large_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Red when a walk takes the key of a body for a record's.
+/// Red when a walk counts the key of a body as a record.
 #[tokio::test]
 async fn separate_bodies_are_never_listed() {
     let server = RedisServer::start();

@@ -13,8 +13,8 @@ use crate::support::redis::RedisServer;
 const SOON: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Waits until the subscription stands, which wakes the waiter once: what
-/// happened before it went unnoticed.
+/// Waits until the subscription stands, which wakes the waiter once: changes
+/// before it were missed.
 async fn subscribe(store: &RedisStore, number: u8) {
     timeout(SOON, store.changed(&name(number))).await.unwrap();
 }
@@ -52,7 +52,7 @@ async fn change_in_other_process_wakes_waiter() {
         Poll::Ready(())
     })
     .await;
-    // A lease that lives on is no news.
+    // An extended lease sends no notification.
     apply(&there, 1, super::extend(1)).await.unwrap();
     assert!(timeout(QUIET, &mut first).await.is_err());
 
@@ -65,7 +65,7 @@ async fn change_in_other_process_wakes_waiter() {
 /// A server counts a connection that listens as a client of pub/sub: it cuts it
 /// where its replies exceed `client-output-buffer-limit pubsub`.
 ///
-/// Red when notices come on the connection of the commands.
+/// Red when notifications use the connection of the commands.
 #[tokio::test]
 async fn notifications_use_separate_connection() {
     let server = RedisServer::start();
@@ -78,7 +78,7 @@ async fn notifications_use_separate_connection() {
     assert_eq!((connections(&server), listening()), (1, 0), "before a wait");
     subscribe(&store, 1).await;
     assert_eq!((connections(&server), listening()), (2, 1));
-    // What is cut with the notices leaves the commands alone.
+    // Closing that connection does not affect the commands.
     let limits = "normal 0 0 0 replica 0 0 0 pubsub 1kb 0 0";
     server.command::<()>(&["CONFIG", "SET", "client-output-buffer-limit", limits]);
     let body = "x".repeat(1 << 20);
@@ -146,7 +146,7 @@ async fn last_clone_ends_tasks_and_connections() {
         async move { store.changed(&super::name(7)).await }
     });
     assert!(timeout(QUIET, clone.changed(&name)).await.is_err());
-    // One for commands, one for notices.
+    // One for commands, one for notifications.
     assert_eq!(connections(&server), 2);
     drop(store);
     waiting.abort();

@@ -1,5 +1,5 @@
-//! A server that dies, hangs, or comes back: every command ends in time, says
-//! what is known, and the next one finds the server again.
+//! A server that dies, hangs, or comes back: every command ends in time with a precise
+//! error, and the next one finds the server again.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::{acquire, apply, chain, complete, extend, name};
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// The store's own deadline, and some air for a busy machine.
+/// The store's own deadline, with a margin for a busy machine.
 const DEADLINE: Duration = Duration::from_millis(3000);
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn dead_server_fails_fast_and_reconnects() {
             begun.elapsed()
         );
     }
-    // Many at once do not wait for one another.
+    // Many commands at once do not wait for each other.
     let begun = Instant::now();
     let answers = join_all((0..200).map(|_| apply(&store, 1, extend(1)))).await;
     assert!(answers.iter().all(Result::is_err));
@@ -129,8 +129,8 @@ async fn lost_reply_is_followed_up() {
     .await;
 }
 
-/// The engine's own deadline may be shorter: commands that are dropped count. Red
-/// when `Watch` lets a dropped command pass.
+/// The engine's own deadline might be shorter: dropped commands count. Red when
+/// `AbandonedCommandGuard` ignores a dropped command.
 #[tokio::test]
 async fn dropped_commands_still_replace_connection() {
     let server = RedisServer::start();

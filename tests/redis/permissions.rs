@@ -12,7 +12,7 @@ use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
-/// What every kind of server has to allow.
+/// The rights for every kind of server.
 const KEYS: [&str; 12] = [
     "+set",
     "+setrange",
@@ -28,7 +28,7 @@ const KEYS: [&str; 12] = [
     "+scan",
 ];
 
-/// Notices, alone and in a cluster.
+/// Rights for notifications, on a single server and in a cluster.
 const CHANNELS: [&str; 3] = ["+publish", "+subscribe", "+unsubscribe"];
 const SHARD_CHANNELS: [&str; 5] = [
     "+spublish",
@@ -52,7 +52,7 @@ fn allow(server: &RedisServer, rights: &[&str]) {
     server.command::<()>(&[&user, &KEYS[..], rights].concat());
 }
 
-/// The protocol, the list and the notices.
+/// The protocol, the list and the notifications.
 async fn works(store: RedisStore) {
     assert_eq!(store.durability(), Durability::default());
     let one = name(99);

@@ -1,4 +1,4 @@
-//! The list of cases that every store passes, and what they cost in commands.
+//! The conformance cases of every store, and the number of commands that they take.
 
 use genesys_once::record::Answer;
 use genesys_once::testing::store_conformance;

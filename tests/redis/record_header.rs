@@ -1,5 +1,5 @@
-//! What others do to a record's time to live, and how its first line is read: by the
-//! scripts and by the codec alike. And what stands beside the records.
+//! The time to live of a record that other clients change, the first line as scripts and
+//! codec read it, and the keys beside the records.
 
 use genesys_once::record::{self, Answer, Event, LeaseId, Revision, WRITER};
 use genesys_once::{RecordState, RedisStore, Store};
@@ -8,9 +8,9 @@ use super::{acquire, claim, name};
 use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 
-/// Whatever finds a time to live that is missing, or longer than any that was
-/// written, puts it right. Red when the time is believed: the key was unreadable for
-/// good, or its lease showed an hour.
+/// Every reader corrects a time to live that is missing, or longer than any that is
+/// written. Red when such a time is used: the key stayed unreadable, or its lease showed
+/// an hour.
 #[tokio::test]
 async fn changed_time_to_live_is_corrected() {
     let server = RedisServer::start();
@@ -78,8 +78,8 @@ fn state_of(answer: Answer) -> Option<RecordState> {
     }
 }
 
-/// One grammar: whatever line `Record::decode` reads, the scripts read, and no
-/// other. Red when either of them knows a rule of its own.
+/// Scripts and `Record::decode` accept the same lines. Red when either has a rule that the
+/// other lacks.
 #[tokio::test]
 async fn scripts_and_codec_read_same_headers() {
     let server = RedisServer::start();

@@ -39,7 +39,7 @@ async fn full_server_refuses_acquires_and_replays() {
         "{own:?}"
     );
 
-    // A body is refused; without it the outcome is known all the same.
+    // The body is refused; the outcome is recorded without it.
     let error = apply(&store, 2, complete(1, &"x".repeat(4096)))
         .await
         .unwrap_err();

@@ -1,5 +1,5 @@
-//! Locks that replicas must have before anything is sent, with real replicas:
-//! one that hangs or dies, and what goes on meanwhile.
+//! Locks that replicas must have before a request is sent, with real replicas that hang or
+//! die.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 const EVER: Duration = Duration::from_secs(600);
 
 /// Short, since tests wait all of it.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A primary and its replicas, in step with it.
+/// A primary and its synchronised replicas.
 async fn replicated<const N: usize>() -> (RedisServer, [RedisServer; N]) {
     let primary = Options::default()
         .set("repl-diskless-sync-delay", "0")
@@ -54,7 +54,7 @@ fn enter(step: u32, phase: Phase) -> Event {
     }
 }
 
-/// The error of a transition that was applied, and not copied often enough.
+/// The error of a transition that was applied, but not replicated to enough replicas.
 #[track_caller]
 fn assert_short(answer: Result<Answer, StoreError>) {
     let error = answer.unwrap_err();
@@ -104,11 +104,10 @@ async fn every_dispatch_waits_for_replicas() {
     let patient = store(&primary, EVER).await;
     apply(&patient, 2, acquire(1)).await.unwrap();
     let store = patient.clone().replicas(2, SHORT);
-    // Not on the way there, so nothing is waited for.
+    // Not a transition into `Dispatched`, so nothing waits.
     let claimed = apply(&store, 2, enter(1, Phase::Claimed)).await;
     assert_eq!(claimed.unwrap(), Answer::Done);
-    // Nothing else is on its way to the replicas: elsewhere `WAIT` would say that
-    // both have everything.
+    // No other write is in transit: on another connection `WAIT` would return at once.
     in_step(&primary, 2).await;
     replicas[1].pause();
 
@@ -120,11 +119,11 @@ async fn every_dispatch_waits_for_replicas() {
     assert_short(apply(&store, 1, extend(1)).await);
     assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
     assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
-    // An absent record that is put back.
+    // An absent record that is written again.
     assert_short(apply(&store, 3, extend(1)).await);
     assert_short(apply(&store, 3, extend(1)).await);
 
-    // The store takes nothing back: a request may be on the wire.
+    // The store reverts nothing: a request might have been sent.
     for number in 1..4 {
         let state = store.look(&name(number)).await.unwrap();
         let Some(RecordState::Locked { phase, .. }) = state else {
@@ -139,8 +138,7 @@ async fn every_dispatch_waits_for_replicas() {
     }
 }
 
-/// Red when `WAIT` goes over the connection that all commands share, or when a
-/// replay waits for replicas.
+/// Red when `WAIT` uses the shared connection, or when a replay waits for replicas.
 #[tokio::test]
 async fn other_commands_wait_for_no_replicas() {
     let (primary, replicas) = replicated::<2>().await;
@@ -170,10 +168,10 @@ async fn other_commands_wait_for_no_replicas() {
 
 /// As many commands wait as there are connections for it; one more is refused.
 ///
-/// Red when that is taken for a store that is down (without the arm of `waiting.busy` in
-/// `Copies::apply`), when a lease does not live on that no connection was free for
-/// (without that of `waiting.unsent`, or `busy ||` in it), and when such a one counts as
-/// copied (with `Ok` in the place of `Err(error)` there).
+/// Red when that counts as a store that is down (without the arm of `waiting.busy` in
+/// `ReplicaAcks::apply`), when a lease without a free connection is not extended (without
+/// the arm of `waiting.unsent`, or `busy ||` in it), and when such a lease counts as
+/// replicated (with `Ok` instead of `Err(error)` there).
 #[tokio::test]
 async fn excess_command_waits_for_no_replica() {
     let (primary, replicas) = replicated::<2>().await;
@@ -266,7 +264,7 @@ async fn zero_replicas_wait_for_none() {
 
 /// Red when 0 is sent as the time, which means no limit (without `max(1)` in
 /// `AckTransport::send`), or when the longest is added to others (without
-/// `min(DAY)` in `Copies::new`).
+/// `min(MAX_ACK_TIMEOUT)` in `ReplicaAcks::new`).
 #[tokio::test]
 async fn wait_is_capped_at_one_day() {
     let (primary, _replicas) = replicated::<2>().await;
@@ -278,8 +276,8 @@ async fn wait_is_capped_at_one_day() {
     assert_eq!(apply(&patient, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when transitions that wait for replicas go by the map alone: to a key that is
-/// on its way to another server they failed for as long as it took.
+/// Red when transitions that wait for replicas follow no redirection: they failed for a key
+/// in a moving slot.
 #[tokio::test]
 async fn moving_slot_waits_for_replicas() {
     let cluster = RedisCluster::start().await;
@@ -316,7 +314,7 @@ fn request(payload: &str) -> DataActionRequest {
     DataActionRequest::new("custom_-_refund", payload).unwrap()
 }
 
-/// Red when a lock without its copies lets a request out, or is not given back.
+/// Red when a request is sent without the replicas, or its lock is not released.
 #[tokio::test]
 async fn engine_sends_nothing_without_replicas() {
     let (primary, mut replicas) = replicated::<2>().await;
@@ -331,7 +329,7 @@ async fn engine_sends_nothing_without_replicas() {
     assert_eq!(platform.ledger().total(), 1);
 
     replicas[1].pause();
-    // Many at once: to answer this way is no reason to take the store for down.
+    // Many at once: this error does not open the breaker.
     let payloads = ["1", "2", "3", "4", "5"];
     let answers = join_all(payloads.map(|payload| hasty.execute(request(payload)))).await;
     for (payload, answer) in payloads.into_iter().zip(answers) {

@@ -1,4 +1,4 @@
-//! `connect` on runtimes that lack something: a driver, a free blocking thread.
+//! `connect` on runtimes without a driver or a free blocking thread.
 //! A store on runtimes that end, or that are no longer driven.
 
 use std::task::Poll;
@@ -25,8 +25,7 @@ fn client_panic_is_an_error() {
     assert!(message.contains("the redis client panicked"), "{message}");
 }
 
-/// Red when names are looked up by the runtime's blocking threads: nothing comes
-/// back in time.
+/// Red when the runtime's blocking threads look names up: no answer in time.
 #[test]
 fn name_lookup_needs_no_blocking_pool() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -46,8 +45,7 @@ fn single() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A small runtime of its own asks once, and is then not driven, while Redis is
-/// well.
+/// Another runtime sends one command, and is then no longer driven.
 ///
 /// Red when a connection is made on the runtime of the first caller, and an attempt never
 /// counts as stuck: all others wait for it without end.
@@ -68,7 +66,7 @@ fn reconnect_runs_on_store_runtime() {
     drop(visitor);
 }
 
-/// Red when the store listens on the runtime of its first waiter.
+/// Red when the subscriber runs on the runtime of the first waiter.
 #[test]
 fn stopped_waiter_blocks_no_notification() {
     let server = RedisServer::start();
@@ -106,9 +104,9 @@ fn store_outlives_its_runtime() {
         .expect("the channel is subscribed");
 }
 
-/// Red when sentinels are listened to from `connect` on only, and no more once that
-/// runtime has ended (without `sentinels.follow()` in `Place::dial`, or without
-/// `is_finished()` in `Sentinels::follow`): the store would not
+/// Red when the task that follows the sentinels ends with the first runtime (without
+/// `sentinels.follow()` in `PrimaryConnector::open`, or without `is_finished()` in
+/// `Sentinels::follow`): the store would not
 /// learn that a primary was replaced.
 #[test]
 fn sentinel_task_moves_to_next_runtime() {

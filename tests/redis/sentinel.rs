@@ -1,6 +1,6 @@
-//! A real Sentinel set-up: primaries that die, hang, or are replaced without
-//! noticing, sentinels that do not answer, and logins for both kinds. Sentinels that
-//! disagree are in `sentinel_votes`.
+//! A real Sentinel set-up: primaries that die, hang, or are replaced while isolated,
+//! sentinels that do not answer, and logins for both kinds. Sentinels that disagree are in
+//! `sentinel_votes`.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::support::redis::{Options, RedisServer};
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 use crate::support::{eventually, eventually_within};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 const EVER: Duration = Duration::from_secs(600);
 
-/// The store's own deadline, and a lot of air.
+/// The store's own deadline, with a large margin.
 pub const IN_TIME: Duration = Duration::from_secs(10);
 
 /// A fail-over, seen by the store.
@@ -53,7 +53,7 @@ async fn store_conforms_and_notifies() {
     store_conformance(store.clone(), tokio::time::sleep).await;
 }
 
-/// Red when the store goes on asking for the server that it began with.
+/// Red when the store keeps using its first server.
 #[tokio::test]
 async fn dead_primary_is_replaced() {
     let mut set_up = RedisSentinel::start().await;
@@ -92,7 +92,7 @@ async fn dead_primary_is_replaced() {
     assert!(has(&set_up.servers[set_up.primary()], 2));
 }
 
-/// Red when a command for a hung server hangs, or the store stays with it.
+/// Red when a command for a hung server hangs, or the store keeps using that server.
 #[tokio::test]
 async fn hung_primary_is_replaced() {
     let set_up = RedisSentinel::start().await;
@@ -152,8 +152,8 @@ async fn isolated_old_primary_is_abandoned() {
     }
 }
 
-/// It names a server that most have named before, or the first one to a store
-/// without a password.
+/// A single sentinel may name the server that most named before, or the first one for a
+/// store without a password.
 #[tokio::test]
 async fn known_primary_needs_one_sentinel() {
     let mut set_up = RedisSentinel::start().await;
@@ -197,7 +197,7 @@ async fn reset_sentinels_are_followed() {
     .await;
 }
 
-/// Red when the sentinels are only asked from time to time.
+/// Red when the store only polls the sentinels.
 #[tokio::test]
 async fn sentinel_notification_moves_store() {
     let set_up = RedisSentinel::start().await;
@@ -212,7 +212,7 @@ async fn sentinel_notification_moves_store() {
     drop(store);
 }
 
-/// In the middle of a fail-over. Red when a server's own word is not asked for.
+/// During a fail-over. Red when the store does not ask the server for its role.
 #[tokio::test]
 async fn replica_is_never_used_as_primary() {
     let primary = RedisServer::start();

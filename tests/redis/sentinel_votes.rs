@@ -1,4 +1,4 @@
-//! Sentinels that disagree on which server is the primary, and what that costs.
+//! Sentinels that disagree on which server is the primary.
 
 use genesys_once::record::Answer;
 use genesys_once::{RedisStore, Store};
@@ -13,7 +13,7 @@ use crate::support::sentinel::PRIMARY;
 
 /// Each of three names another server, so the new primary is unknown.
 ///
-/// Red when the one that was the primary so far counts although others are named
+/// Red when the previous primary is used although sentinels name others
 /// (without `*count == answered` in `Sentinels::ask_all`): it was used again.
 #[tokio::test]
 async fn contested_primary_is_refused() {
@@ -66,8 +66,8 @@ async fn sentinels_are_polled_without_notifications() {
     .await;
 }
 
-/// One that has missed a fail-over names the old primary. Red when the first
-/// answer counts, or any.
+/// A sentinel that missed a fail-over names the old primary. Red when the first answer
+/// counts, or any.
 #[tokio::test]
 async fn outdated_sentinel_is_outvoted() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
@@ -97,8 +97,8 @@ async fn outdated_sentinel_is_outvoted() {
     assert!(!has(&old, 1));
 }
 
-/// One of three watches something else by now, and has seen more fail-overs there,
-/// or lies.
+/// One of three sentinels watches another primary with more fail-overs, or is
+/// malicious.
 ///
 /// Red when the latest configuration counts, even of a single sentinel: the password is
 /// sent to a server that only this one names. Red, too, where a provider counts as no

@@ -14,7 +14,7 @@ use super::name;
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
-/// Its body takes a few times as long as one command of an engine.
+/// The transfer of its body takes several times the limit of a command.
 const SLOW: Duration = Duration::from_millis(300);
 
 /// Red when 2 s are the limit of a whole transfer, in the engine or in the store: the
@@ -54,7 +54,7 @@ async fn slow_transfer_is_completed() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Red when redis-rs buffers whatever comes while no command is under way.
+/// Red when redis-rs buffers bytes that arrive without a command.
 #[tokio::test]
 async fn unrequested_reply_closes_connection() {
     let fake = FakeServer::version("7.0.0").await;

@@ -1,5 +1,5 @@
-//! TLS against a real server. Roots and providers belong to a whole process,
-//! so what depends on them runs in a child of the test's own.
+//! TLS against a real server. Roots and providers belong to a whole process, so tests that
+//! depend on them run in a child process.
 
 use std::path::Path;
 
