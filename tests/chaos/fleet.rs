@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::history::{History, Process};
 
-/// Where a worker's standard input takes this long, it is stopped and full.
+/// A worker whose standard input blocks this long is stopped, and its pipe is full.
 const WRITE: Duration = Duration::from_millis(500);
 
 /// One place in the fleet: a process, and after its death the next.
@@ -53,7 +53,7 @@ impl Slot {
         }
     }
 
-    /// Starts a process where there is none.
+    /// Starts a process if there is none.
     pub async fn start(&self) {
         let mut process = self.process.lock().await;
         if process.is_some() {
@@ -89,7 +89,7 @@ impl Slot {
         process.is_some_and(|process| process.ready.load(Ordering::Relaxed))
     }
 
-    /// Lets callers ask for a number, where there is a process to ask.
+    /// Lets callers ask for a number, if there is a process.
     pub async fn ask(&self, number: u64, callers: usize, limit: Duration) {
         let mut process = self.process.lock().await;
         let Some(process) = process.as_mut() else {
@@ -128,16 +128,16 @@ impl Slot {
         }
     }
 
-    /// Stops it without a word, or lets it go on.
+    /// Stops it without notice, or resumes it.
     pub async fn stop(&self, stop: bool) {
         let process = self.process.lock().await;
-        // Not waited for yet, so the number is still its own.
+        // Not awaited yet, so its process id is still valid.
         if let Some(id) = process.as_ref().and_then(|process| process.child.id()) {
             signal(if stop { "-STOP" } else { "-CONT" }, id).await;
         }
     }
 
-    /// Ends it and hands on what a reader may have panicked about.
+    /// Ends it, and passes on the panic of a reader.
     pub async fn end(&self) {
         if let Some(mut process) = self.process.lock().await.take() {
             let _ = process.child.kill().await;
@@ -176,7 +176,7 @@ async fn read(
                 let numbers = (numbers.0.parse().unwrap(), numbers.1.parse().unwrap());
                 stats.send_replace(Some(numbers));
             }
-            // The last line of a killed process may be half a line.
+            // The last line of a killed process might be incomplete.
             _ => history.event(format!("a worker says {line:?}")),
         }
     }

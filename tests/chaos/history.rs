@@ -6,10 +6,10 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A worker process: its place, and the how manieth process in it.
+/// A worker process: its place, and its number among the processes of that place.
 pub type Process = (usize, u32);
 
-/// Several callers of one process asking the same at one time.
+/// Several callers of one process with the same request at one time.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub id: u64,
@@ -30,7 +30,7 @@ pub struct CallerResult {
     pub digest: String,
     pub recorded: bool,
     pub served: String,
-    /// The error's own words.
+    /// The error's message.
     pub text: String,
 }
 
@@ -151,7 +151,7 @@ impl History {
         self.book().asks.values().cloned().collect()
     }
 
-    /// The process that an ask was put to.
+    /// The process of an ask.
     pub fn process(&self, ask: u64) -> Process {
         self.book().asks[&ask].process
     }
@@ -190,7 +190,7 @@ impl History {
     }
 
     /// How long it took from each return of Redis to the first success that the
-    /// store had a part in; `None` where there was none before the next outage.
+    /// store was needed for; `None` where there was none before the next outage.
     pub fn recoveries(&self) -> Vec<Option<Duration>> {
         let book = self.book();
         let mut successes: Vec<Duration> = book

@@ -11,7 +11,7 @@ use super::report;
 use super::roles::Policy;
 use super::worker::{DEADLINE, digest, key};
 
-/// The records at the two looks, and what the workers say of themselves.
+/// The records at the two reads, and the workers' own figures.
 #[derive(Debug, Default)]
 pub struct LastWords {
     pub before: Vec<&'static str>,
@@ -80,7 +80,7 @@ impl Judgement {
 /// Calls that might have been executed, beyond the first of a key.
 #[derive(Clone, Copy, Default)]
 struct Calls {
-    /// Those that nothing allows.
+    /// Those that no policy allows.
     second: usize,
     /// Of a retrying execution, after its own attempt with an unknown outcome.
     repeats: usize,
@@ -149,7 +149,7 @@ impl Judge<'_> {
         calls
     }
 
-    /// All recorded answers are one, all successes are one, and each was given by
+    /// All recorded answers are equal, all successes are equal, and each was given by
     /// the platform for this key.
     fn answers_agree(&mut self, number: u64) -> bool {
         let (mut recorded, mut all) = (BTreeSet::new(), BTreeSet::new());
@@ -202,7 +202,7 @@ impl Judge<'_> {
         let kind = result.as_ref().map(|result| &*result.kind);
         let what = match (state, kind) {
             (_, Some("ok")) if executed == 0 => "an outcome without a call",
-            // Recorded or not: a busy store may take note after the answer.
+            // Recorded or not: a busy store might record it after the answer.
             ("cached", Some("ok")) => return true,
             ("indeterminate", Some("indeterminate")) => return true,
             _ => "no end",
@@ -215,7 +215,7 @@ impl Judge<'_> {
         false
     }
 
-    /// Callers without an answer, those in killed workers excepted.
+    /// Callers without an answer, except those in killed workers.
     fn unanswered(&mut self) -> usize {
         let mut unanswered = 0;
         let all: Vec<Ask> = self.asks.values().flatten().cloned().collect();

@@ -16,7 +16,7 @@ use super::worker::{DEADLINE, key, namespace};
 
 /// From the last fault until all executions are finished.
 const MAX_FINISH_TIME: Duration = Duration::from_secs(30);
-/// Keys asked for at once in the last round: a crowd would be a fault of its own.
+/// Keys requested at once in the last round: too many would be another fault.
 const AT_ONCE: usize = 200;
 
 /// Asks for new keys and for the last `recent` ones until `is_over`.
@@ -26,7 +26,7 @@ pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
     let mut numbers = 0;
     while !is_over() {
         let number = if numbers > 0 && rng.u32(..100) < 45 {
-            // Lately asked for: still held, lapsed, or answered.
+            // Requested recently: still locked, expired, or answered.
             numbers - 1 - rng.u64(..numbers.min(recent))
         } else {
             numbers += 1;

@@ -47,13 +47,13 @@ impl From<Truth> for Resolution {
     }
 }
 
-/// Something that was said about a key.
+/// An answer about a key.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub at: Duration,
     pub number: u64,
     pub what: String,
-    /// Of the answer that was given out.
+    /// Of the platform's answer.
     pub digest: Option<String>,
 }
 
@@ -63,9 +63,9 @@ pub struct Oracle {
     pub history: Arc<History>,
     pub calls: Calls,
     pub ledger: Ledger,
-    /// How many keys there are by now.
+    /// How many keys there are now.
     pub numbers: AtomicU64,
-    /// How often what was said and done.
+    /// How often each answer and action occurred.
     pub tally: Tally,
     said: Mutex<Vec<Said>>,
 }

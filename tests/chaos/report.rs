@@ -9,7 +9,7 @@ use super::history::Ask;
 use super::oracle::Oracle;
 use super::worker::{digest, key};
 
-/// One story for each number that is `wrong`.
+/// One report for each number in `wrong`.
 pub fn all(
     oracle: &Oracle,
     asks: &BTreeMap<u64, Vec<Ask>>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// By what a worker executes its keys.
+/// The policy by which a worker executes its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// `on_unknown(Hold)`.

@@ -1,5 +1,5 @@
-//! What every run has, whatever its store: the platform, the workers, and all
-//! evidence of what they did. It leaves no process behind.
+//! The parts of every run, whatever its store: the platform, the workers, and the evidence
+//! of what they did. It leaves no process running.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use super::oracle;
 use super::roles::Policy;
 
-/// Short, so that a run sees many leases lapse.
+/// Short, so that many leases expire in a run.
 pub const LEASE: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_millis(400);
-/// How long a write waits for its copies.
+/// How long a write waits for replicas.
 const COPIED: Duration = Duration::from_millis(150);
 /// How long a caller without a shorter limit waits.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -49,7 +49,7 @@ pub fn key(number: u64) -> IdempotencyKey {
     IdempotencyKey::of(&request(number, 0, 0))
 }
 
-/// What stands in histories for a body.
+/// The form of a body in histories.
 pub fn digest(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     digest[..8]
@@ -66,7 +66,7 @@ pub fn main(redis: String) {
             .init();
     }
     let (lines, input) = mpsc::unbounded_channel();
-    // A thread, so that the end is seen whatever the runtime is busy with.
+    // A thread, so that a busy runtime does not delay the end.
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let Ok(line) = line else { break };
@@ -157,12 +157,12 @@ fn engine(policy: Policy) -> EngineBuilder {
 /// Short, so that most answers come from the store.
 const RECENT: Duration = Duration::from_millis(500);
 
-/// Whose records a run's are.
+/// The namespace of a run.
 pub fn namespace() -> Namespace {
     "chaos".parse().unwrap()
 }
 
-/// What all engines of a run have in common, the operator's too.
+/// The settings of all engines of a run, the operator's included.
 pub fn builder(upstream: GenesysCloud) -> EngineBuilder {
     let retry = RetryPolicy::default()
         .attempts(4)
@@ -187,13 +187,13 @@ pub fn platform_of(url: &str, secret: &str) -> GenesysCloud {
     let (id, secret) = secret.split_once(' ').unwrap();
     let environment = Environment::from_base_url(url).unwrap();
     GenesysCloud::new(environment, Credentials::new(id, secret))
-        // Each worker reaches it by a line of its own.
+        // Each worker has a separate proxy to it.
         .platform("chaos")
         .attempt_timeout(ATTEMPT)
         .connect_timeout(Duration::from_secs(1))
 }
 
-/// Asks the other system what became of a request, as a service would.
+/// Asks the other system for the effect of a request, like a service.
 async fn reconcile(request: DataActionRequest, error: Error) -> Option<Resolution> {
     let Error::Indeterminate { since, .. } = error else {
         return None;

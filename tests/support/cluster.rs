@@ -1,5 +1,5 @@
 //! A real Redis Cluster for one test: three primaries with a replica each, all
-//! in processes that the guard kills. Knows nothing of any store.
+//! in processes that the guard kills. It knows no store.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::redis::{Options, RedisServer};
 /// Shards, each a primary and a replica.
 const SHARDS: usize = 3;
 
-/// After this long without a word a node counts as failed, in milliseconds.
+/// A node without an answer for this long counts as failed, in milliseconds.
 const NODE_TIMEOUT: &str = "1500";
 
-/// How long the nodes may take to find together, on a busy machine.
+/// How long the nodes may take to form a cluster on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running cluster; dropping it kills every node.

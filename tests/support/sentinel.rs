@@ -14,7 +14,7 @@ const SERVERS: usize = 3;
 /// Sentinels; two of them agree on a fail-over.
 const SENTINELS: usize = 3;
 
-/// After this long without a word a server counts as down, in milliseconds.
+/// A server without an answer for this long counts as down, in milliseconds.
 const DOWN_AFTER: &str = "1000";
 
 /// How long a fail-over or a new attempt at one may take, in milliseconds.

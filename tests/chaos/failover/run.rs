@@ -17,9 +17,9 @@ use crate::chaos::{harness, load};
 
 const POLICIES: &[Policy] = &[Policy::Hold, Policy::Retry, Policy::Hold];
 
-/// Of so many keys some were asked for before the last election.
+/// Among so many recent keys, some were requested before the last election.
 const RECENT: u64 = 250;
-/// With everything as it should be, before each fault.
+/// The pause without a fault before each fault.
 const CALM: Duration = Duration::from_secs(3);
 /// How long a fault goes on after another primary was elected.
 const AFTERWARDS: Duration = Duration::from_secs(2);

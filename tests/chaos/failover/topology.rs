@@ -82,7 +82,7 @@ impl Topology {
         }
     }
 
-    /// Waits until another one than `old` is taken for the primary.
+    /// Waits until most servers report another primary than `old`.
     pub async fn elected(&self, old: usize, number: u64) -> usize {
         let deadline = Instant::now() + ELECTION;
         loop {
