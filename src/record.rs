@@ -34,10 +34,10 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 pub use self::about::{About, Caller, Holder, Origin, Resolved};
+#[cfg(feature = "redis")]
+pub(crate) use self::codec::MAGIC;
 #[cfg(any(feature = "file", feature = "redis"))]
 pub(crate) use self::codec::is_newer;
-#[cfg(feature = "redis")]
-pub(crate) use self::codec::{MAGIC, version};
 #[cfg(feature = "encrypted")]
 pub(crate) use self::codec::{decode_caller, decode_outcome, encode_caller, encode_outcome};
 pub use self::event::{Answer, Cause, Claim, Event};

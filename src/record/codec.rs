@@ -50,7 +50,7 @@ const FAMILY: &str = "genesys-once/";
 pub(crate) const MAGIC: &str = "genesys-once/3";
 
 /// The version of the records that this crate reads and writes.
-pub(crate) fn version() -> &'static str {
+fn version() -> &'static str {
     MAGIC.strip_prefix(FAMILY).unwrap_or_default()
 }
 

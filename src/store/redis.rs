@@ -1,14 +1,12 @@
-//! Records in Redis or Valkey: what several processes agree on. It composes no
-//! record and decides nothing itself: the scripts beside it mirror
-//! `record::apply`, and the conformance suite holds them to it.
+//! Records in Redis or Valkey, shared by several processes. It composes no record and
+//! decides nothing: its scripts mirror `record::apply`, which the conformance suite checks.
 //!
 //! ```text
-//! RedisStore ── commands ── scripts ──► Routes ─┬─ Node ── Link ── Place ─┬─ Server      one shared connection, remade on demand
-//!           └── copies ── commands ──► a few    │                         └─ Sentinels   who is the primary now?
-//!                                   connections └─ Cluster ── Map ── Nodes               who has which key?
-//!                                                  └─ survey ── charts                   and is that still the same cluster?
-//! RedisStore ── watch ── durability, markers ──► Routes                                  how lasting are they, and do they still hold what they held?
-//! Node ── notices ◄── listener ◄── a Link of its own                                     who waits for which channel
+//! RedisStore ── protocol: commands, scripts ──► topology: Routes ─┬─ Node                 one server, or the primary that sentinels name
+//!           └── ServerMonitor: durability, shard markers ──►      └─ Cluster ── SlotMap   the node that has a key
+//! Node ─┬─ SharedConnection ── Connector     connection: one for all commands, replaced on demand
+//!       ├─ ConnectionPool                    large bodies, and commands that wait for replicas
+//!       └─ Subscriber ── Subscriptions       notifications for waiters
 //! ```
 
 mod builder;
@@ -48,74 +46,74 @@ use crate::record::{Answer, Event, RecordState};
 /// | a primary and replicas, watched by sentinels | [`sentinel`](Self::sentinel) | commands fail until the sentinels have promoted a replica, then go there |
 /// | a cluster | [`cluster`](Self::cluster) | commands for its keys fail until its replica has taken over, then go there; all others go on |
 ///
-/// A clone is the same store, over the same connections: one for commands to each
-/// server, and from the first wait on another one for notices. They belong to the
-/// runtime on which the store was made, whichever runtime its callers are on, and
-/// to a caller's only once that one has ended or stands still. A connection is
-/// remade when it fails, by the next command; while a server is away, commands for it fail at once or within 2 s,
-/// a new connection included, and never hang. No command is repeated behind the
-/// caller's back unless a server said that it had not run it (`MOVED`, `ASK`),
-/// or there was no connection to send it on: one whose reply was lost is
-/// [`StoreError::unavailable`], and its fate is for the caller to find out.
+/// A clone is the same store, over the same connections: one to each server for
+/// commands, and from the first wait on another one for notifications. They run on the
+/// runtime on which the store was made, whichever runtime its callers use. They move to
+/// a caller's runtime when the first one has ended or is no longer driven.
 ///
-/// # What is kept
+/// When a connection fails, the next command replaces it. While a server is away,
+/// commands for it fail at once or within 2 s, a new connection included; none hangs.
+/// The store repeats a command only where the server reports that it did not run it
+/// (`MOVED`, `ASK`), or where there was no connection to send it on. A command whose
+/// reply was lost is [`StoreError::unavailable`]: the caller has to find out its effect.
 ///
-/// Its clock is the server's. Records lie under `genesys-once:NAMESPACE:KEY`
-/// and expire by themselves; each change is published on a channel of the same
-/// name, in a cluster to the shard only.
+/// # What it stores
 ///
-/// A record has at most 64 KiB; the body of a larger outcome is a key beside it,
+/// The clock is the server's. Records have the keys `genesys-once:NAMESPACE:KEY` and
+/// expire by themselves. Each change is published on a channel of the same name, in a
+/// cluster to the shard only.
+///
+/// A record has at most 64 KiB. The body of a larger outcome has a key of its own,
 /// `genesys-once:{genesys-once:NAMESPACE:KEY}:LEASE`: written before the record that
-/// names it, read after, gone with it, on connections on which nothing else waits.
-/// Where it is gone alone (evicted, say), the outcome is replayed without its body, as
-/// one that was too large: it is never executed again. Bodies over 32 MiB are not kept,
-/// nor those that were sent three times and not taken. A larger value in a record's
-/// place is [`Error::RecordUnreadable`].
+/// names it, read after it, and removed with it, on separate connections. Where only the
+/// body is gone (evicted, for example), the outcome is replayed without it, like one
+/// that was too large: it is never executed again. Bodies over 32 MiB are not stored,
+/// nor those that a server did not accept in three attempts. A larger value under a
+/// record's key is [`Error::RecordUnreadable`].
 ///
-/// # What is forgotten
+/// # What it can lose
 ///
-/// What [`durability`](Self::durability) says, and this: **replication is
-/// asynchronous.** A fail-over forgets what the promoted replica had not been
-/// told, the last moments before a crash and everything since a network split.
-/// A lock that is forgotten can be taken, and its request sent, a second time.
-/// [`replicas`](Self::replicas) closes that for locks; `min-replicas-to-write` on
-/// the servers bounds it for everything. A promoted replica counts leases by its
-/// own clock, so keep the servers' in step: a lease that seems to have lapsed
-/// makes its key indeterminate, which is no second call, but somebody's work.
+/// What [`durability`](Self::durability) reports, and this: **replication is
+/// asynchronous.** A fail-over loses the writes that the promoted replica had not
+/// received: the last moments before a crash, and everything since a network split.
+/// After a lock is lost, another caller can acquire it and send its request a second
+/// time. [`replicas`](Self::replicas) prevents that for locks; `min-replicas-to-write`
+/// on the servers bounds it for all writes. A promoted replica measures leases by its
+/// own clock, so keep the servers' clocks in step: a lease that seems to have expired
+/// makes its key indeterminate. That is no second call, but work for an operator.
 ///
 /// A server that has lost its records (a flush, a restart without them, another
-/// database) is noticed as well as it can be, and refused where
+/// database) is detected on a best-effort basis, and refused where
 /// [`when_emptied`](Self::when_emptied) says so.
 ///
 /// # What the user needs
 ///
 /// The user named in the URL needs `SET`, `GET`, `GETRANGE`, `SETRANGE`,
 /// `STRLEN`, `PTTL`, `PEXPIRE`, `EXISTS`, `DEL`, `EVAL` and `EVALSHA` on those keys, and `SCAN` to
-/// list records; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels,
-/// without which those who wait learn of an outcome only by polling. In a cluster
-/// `SPUBLISH`, `SSUBSCRIBE` and `SUNSUBSCRIBE` instead, `CLUSTER SLOTS`, `ASKING`,
-/// `CLUSTER INFO` to tell an old map from a new one, `CLUSTER MYID` to tell a node
-/// from another one at its address, and `CLUSTER NODES` to notice slots that move
-/// under a list. With sentinels also `ROLE`, to tell a primary from a replica, and on
-/// the sentinels `SENTINEL`, and `SUBSCRIBE` on `+switch-master`. `HELLO` says
-/// what kind of server it is, `INFO` and `CONFIG GET` how lasting: without them that
-/// is not known.
+/// list records; `PUBLISH`, `SUBSCRIBE` and `UNSUBSCRIBE` on those channels: without
+/// them, waiters learn of an outcome only by polling. In a cluster it needs `SPUBLISH`,
+/// `SSUBSCRIBE` and `SUNSUBSCRIBE` instead, `CLUSTER SLOTS`, `ASKING`, `CLUSTER INFO` to
+/// compare the age of maps, `CLUSTER MYID` to verify that a node is still at its
+/// address, and `CLUSTER NODES` to detect slots that move during a list. With sentinels
+/// it also needs `ROLE`, to distinguish a primary from a replica, and on the sentinels
+/// `SENTINEL`, and `SUBSCRIBE` on `+switch-master`. `HELLO` returns the kind of server,
+/// `INFO` and `CONFIG GET` its durability: without them these are unknown.
 ///
-/// On a server that is out of memory (`maxmemory` with `noeviction`), acquiring
-/// and writing large outcomes is [`StoreError::refused`]; replays go on, and so
-/// do the small writes that settle a key which is already held. A server that takes
-/// no writes at the moment (`READONLY`, `NOREPLICAS`, `MISCONF`), or no commands
-/// (`LOADING`, `BUSY`, `CLUSTERDOWN`), is [`NotNow`](crate::RefusalKind::NotNow), and one that
-/// forbids them [`NotAllowed`](crate::RefusalKind::NotAllowed): neither costs an outcome its body.
+/// On a server that is out of memory (`maxmemory` with `noeviction`), acquiring and
+/// writing large outcomes is [`StoreError::refused`]. Replays go on, and so do the small
+/// writes that finish a key which is already locked. A server that accepts no writes
+/// for now (`READONLY`, `NOREPLICAS`, `MISCONF`), or no commands (`LOADING`, `BUSY`,
+/// `CLUSTERDOWN`), is [`NotNow`](crate::RefusalKind::NotNow). One that forbids them is
+/// [`NotAllowed`](crate::RefusalKind::NotAllowed). Neither costs an outcome its body.
 ///
-/// # Who is a server of this store
+/// # Identity of a cluster
 ///
-/// A cluster's map is followed only if it is of the same cluster: with most of the
-/// nodes, by their ids, of the map before, or confirmed by most of those. The map of
+/// The store adopts a new map only if it is of the same cluster: it has most of the
+/// nodes of the map before, by their ids, or most of those confirm it. The map of
 /// another cluster is refused with an `ERROR` in the log, whatever its epoch, and the
-/// store goes on with the one that it has; the map is looked at every 10 s, so that
-/// a cluster whose nodes are replaced one after the other stays known. A node that
-/// has another id than the map says is not used.
+/// store keeps the map that it has. It reads the map every 10 s, so that a cluster whose
+/// nodes are replaced one by one stays known. It does not use a node that has another
+/// id than in the map.
 #[derive(Clone)]
 pub struct RedisStore {
     connected: Arc<Connected>,
@@ -126,10 +124,10 @@ pub struct RedisStore {
 impl RedisStore {
     /// Connects to one server: `redis://[user][:password]@host[:port][/db]`, or
     /// `rediss://` for TLS. Port 6379 and database 0 are the defaults, and
-    /// special characters in user and password are percent-encoded. A user has a
-    /// password, and there are no query parameters and no fragment: nothing in a URL
-    /// is ignored. A password that goes to another machine than this one without TLS
-    /// is a warning in the log.
+    /// special characters in user and password are percent-encoded. A user needs a
+    /// password. Query parameters and fragments are errors: no part of a URL is
+    /// ignored. A password that is sent to another machine without TLS is a warning in
+    /// the log.
     ///
     /// TLS verifies the server's certificate against the system's roots;
     /// `SSL_CERT_FILE` names others. A process without a rustls provider gets
@@ -138,12 +136,12 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] where trying again cannot help: a URL that
-    /// cannot be read, a wrong user, password or database, TLS on the wrong
-    /// side, a certificate that is not trusted, a server older than 7.0, a node
-    /// of a cluster or a sentinel, a server without scripts, a right that is
-    /// missing. [`Error::StoreUnavailable`] where it may: nobody there, no answer
-    /// within a few seconds, or a replica. Neither shows the password.
+    /// [`Error::InvalidConfig`] where a retry cannot help: an invalid URL, a wrong
+    /// user, password or database, TLS on the wrong side, a certificate that is not
+    /// trusted, a server older than 7.0, a node of a cluster or a sentinel, a server
+    /// without scripts, a missing permission. [`Error::StoreUnavailable`] where a retry
+    /// might help: no server there, no answer within a few seconds, or a replica.
+    /// Neither shows the password.
     /// [`Error::NoRuntime`] outside of a tokio runtime.
     ///
     /// # Cancel safety
@@ -165,8 +163,8 @@ impl RedisStore {
     /// Set `cluster-require-full-coverage no`: otherwise one shard that is down
     /// takes all others along until it is back.
     ///
-    /// A node that hangs delays nobody but commands for its own keys, which fail
-    /// after 2 s. When its replica has taken over, they go there.
+    /// A node that hangs delays only commands for its own keys, which fail after 2 s.
+    /// When its replica has taken over, they go there.
     ///
     /// # Errors
     ///
@@ -197,16 +195,18 @@ impl RedisStore {
     /// With `rediss://` the servers' certificates must hold for the names or
     /// addresses that the sentinels give out.
     ///
-    /// All sentinels are asked at once, and the server that **most of those given**
-    /// name is the primary, if it says itself that it is one (`ROLE`). Fewer are
-    /// enough for the server that most named last, and, for servers without a
-    /// password, for the first one: no password ever goes to a server that one of
-    /// several sentinels names alone. They are asked again when a connection fails,
-    /// when a server says that it is a replica, when one of them tells that it has
-    /// another primary (`+switch-master`), and once a second: so long, and
-    /// the time of one answer longer, a primary that was cut off from them, but
-    /// not from here, may go on being written to. `min-replicas-to-write` on it,
-    /// or [`replicas`](Self::replicas), keeps it from being believed.
+    /// The store asks all sentinels at once. The server that **most of the given
+    /// sentinels** name is the primary, if it confirms that itself (`ROLE`). Fewer
+    /// sentinels are enough for the server that most named last, and, for servers
+    /// without a password, for the first one: the store never sends a password to a
+    /// server that only one of several sentinels names.
+    ///
+    /// The store asks again when a connection fails, when a server reports that it is a
+    /// replica, when a sentinel announces another primary (`+switch-master`), and once a
+    /// second. For that second and the time of one answer, the store might write to a
+    /// primary that is cut off from the sentinels but not from this process.
+    /// `min-replicas-to-write` on it, or [`replicas`](Self::replicas), prevents that
+    /// such a write counts.
     ///
     /// # Errors
     ///
@@ -227,24 +227,23 @@ impl RedisStore {
     }
 
     /// Sends nothing to the platform before `count` replicas have the lock: each
-    /// transition that allows sending waits up to `timeout` for their word
-    /// (`WAIT`). With fewer the lock is given back and the caller gets
-    /// [`Error::StoreUnavailable`], which says how many have it: `1 of 2
-    /// replicas have it`. Zero, the default, waits for none.
+    /// transition that allows sending waits up to `timeout` for their acknowledgements
+    /// (`WAIT`). With fewer, the engine releases the lock and the caller gets
+    /// [`Error::StoreUnavailable`] with the number: `1 of 2 replicas have it`. Zero, the
+    /// default, waits for none.
     ///
-    /// Redis replicates after it has answered, so that a fail-over may forget
-    /// the last moments. With this, a lock is known to every replica that may be
-    /// promoted if `count` is the number of all of them (in a cluster, of each
-    /// shard); with fewer, one without it may be. Outcomes are not waited for: a
-    /// fail-over that forgets one finds the lock in its place, and the key is
-    /// held, not executed again.
+    /// Redis replicates after it has answered, so that a fail-over might lose the last
+    /// writes. If `count` is the number of all replicas (in a cluster, of each shard),
+    /// every replica that might be promoted knows the lock; with fewer, a replica
+    /// without the lock might be promoted. The store does not wait for outcomes: after a
+    /// fail-over that loses one, the lock is still there, and the key becomes
+    /// indeterminate instead of being executed again.
     ///
-    /// Replays never wait for replicas. A fresh execution takes one more round
-    /// trip, since it looks the key up before it takes it, and extending a lease
-    /// waits, too; both on a few connections of their own (16 to each server at most), made on
-    /// demand, since `WAIT` holds up whatever comes after it. Keep `timeout` well
-    /// below the engine's `store_timeout`, which includes it. The user in the
-    /// URL needs `WAIT` besides.
+    /// Replays never wait for replicas. A fresh execution takes one more round trip,
+    /// since it reads the key before it acquires it; extending a lease waits too. Both
+    /// use separate connections (at most 16 to each server), made on demand, since
+    /// `WAIT` blocks the commands after it. Keep `timeout` well below the engine's
+    /// `store_timeout`, which includes it. The user in the URL also needs `WAIT`.
     pub fn replicas(self, count: u32, timeout: Duration) -> Self {
         let replica_acks = (count > 0).then(|| ReplicaAcks::new(count, timeout));
         Self {
@@ -253,10 +252,10 @@ impl RedisStore {
         }
     }
 
-    /// How many bytes of bodies over 64 KiB may be on their way to and from the servers
-    /// at once, for this store and its clones: 64 MiB unless set. Further ones wait, in
-    /// the order of asking; one that is larger than all goes alone. Each server has up
-    /// to 4 connections for them, made on demand and closed after 10 s without use.
+    /// How many bytes of bodies over 64 KiB are transferred at once, for this store and
+    /// its clones; 64 MiB by default. Further transfers wait in order. A body larger
+    /// than the limit is transferred alone. Each server has up to 4 connections for
+    /// bodies, made on demand and closed after 10 s without use.
     pub fn max_replay_bytes(self, bytes: usize) -> Self {
         let bodies = Arc::new(BodyTransfers::new(bytes));
         Self { bodies, ..self }

@@ -4,48 +4,48 @@
 //!
 //! A seeded schedule kills and stops workers, kills and stops Redis, delays,
 //! holds, resets and half-closes connections, while the platform answers 5xx,
-//! 429 and 408, cuts bodies, resets and is silent. Afterwards everything is
-//! healed, every key is asked for once more, and the platform's ledger, the
-//! callers' histories and the records are read.
+//! 429 and 408, cuts bodies, resets and is silent. Afterwards all faults end, callers ask
+//! for every key once more, and the test reads the platform's ledger, the callers' histories
+//! and the records.
 //!
-//! # Who works by which policy
+//! # The policy of each worker
 //!
-//! Of four workers two hold what is unknown, one retries it, and one holds it
-//! and has a `reconcile` hook. An operator settles two of three indeterminate
-//! keys. Hook and operator go by the ledger, and by it only when it is sure:
-//! `NotApplied` where no call that may have been executed arrived and none can
-//! any more, `Applied` with the platform's own answer.
+//! Of four workers two hold a key after an unknown outcome, one retries, and one holds it
+//! and has a `reconcile` hook. An operator resolves two of three indeterminate keys. Hook
+//! and operator use the ledger, and only where it is certain: `NotApplied` where no call
+//! that might have been executed has arrived and none can still arrive, `Applied` with the
+//! platform's own answer.
 //!
 //! # What must hold
 //!
-//! - No key has a second call unless those before are proven unexecuted. Each
+//! - No key has a second call unless the calls before were certainly not executed. Each
 //!   call is traced to the execution that sent it, by a part of the payload that
-//!   the key ignores: one that retries may repeat its own unproven attempts
-//!   (`repeats by policy`), and nobody else's.
-//! - No caller is without an answer, those in killed workers excepted.
-//! - All recorded answers of a key are one, and the platform's for this key.
-//! - Every key ends `Cached` or `Indeterminate` for the next one who asks.
+//!   the key ignores: a retrying execution may repeat its own attempts with an unknown
+//!   outcome (`repeats by policy`), and no others.
+//! - Every caller gets an answer, except those in killed workers.
+//! - All recorded answers of a key are equal, and the platform's answer for this key.
+//! - Every key ends `Cached` or `Indeterminate` for the next caller.
 //!
 //! # Seen to fail
 //!
-//! With one condition taken out at a time, of a script where nothing else is
-//! said, at 40 s for each seed:
+//! With one condition removed at a time, in a script unless another file is named, 40 s for
+//! each seed:
 //!
-//! | taken out | second calls of executions (seed) |
+//! | removed | second calls of executions (seed) |
 //! |---|---|
-//! | I5: a lapsed lease in `Dispatched` is taken over, too (`take_over.lua`) | 108 of 1,185 (31), 80 of 1,060 (32) |
+//! | I5: an expired lease in `Dispatched` is also taken over (`take_over.lua`) | 108 of 1,185 (31), 80 of 1,060 (32) |
 //! | I4: `release` does not compare leases | 77 of 1,138 (31), 64 of 1,013 (32) |
 //! | I4: `enter` does not compare leases | 1 of 1,023 (31), 4 of 953 (32) |
 //! | I4: `complete` does not compare leases | none of 1,031 (31) |
-//! | `resolve` does not compare what was seen | none of 1,034 (31), none of 946 (32) |
-//! | `pause` writes `Claimed` after an unproven attempt, too (`attempt.rs`) | 38 of 1,028 (31), 11 of 945 (32) |
+//! | `resolve` does not compare the version | none of 1,034 (31), none of 946 (32) |
+//! | `pause` also writes `Claimed` after an unknown outcome (`attempt.rs`) | 38 of 1,028 (31), 11 of 945 (32) |
 //!
-//! `complete` and `resolve` cannot be seen from outside as long as everything
-//! else holds: a key whose holder has an outcome goes to nobody else, and an
-//! operator who says what is sure waits longer than any command is late. The
-//! stores' conformance suite holds the one, `tests/protocol/model.rs` the other.
+//! Errors in `complete` and `resolve` cannot be seen from outside while all other rules
+//! hold: no other holder gets a key whose holder has an outcome, and the operator waits
+//! longer than any command is delayed. The conformance suite of the stores checks
+//! `complete`, and `tests/protocol/model.rs` checks `resolve`.
 //!
-//! `CHAOS_SEED=…` draws the same schedule, keys and answers again (the threads'
+//! `CHAOS_SEED=…` repeats schedule, keys and answers (the threads'
 //! interleaving is the machine's), `CHAOS_SECONDS=600` makes it long,
 //! `CHAOS_LOG=1` prints the workers' logs.
 
@@ -69,10 +69,10 @@ use crate::support::redis::{Options, RedisServer};
 
 const POLICIES: &[Policy] = &[Policy::Hold, Policy::Retry, Policy::Hold, Policy::Reconcile];
 
-/// Of so many keys some are under way, and some have just lapsed.
+/// Among so many recent keys, some are executing and some have just expired.
 const RECENT: u64 = 60;
 
-/// How long faults are injected, in seconds, unless `CHAOS_SECONDS` says else.
+/// How long faults are injected, in seconds, unless `CHAOS_SECONDS` is set.
 const SECONDS: u64 = 40;
 
 /// The test, by the variables of this process.
@@ -89,7 +89,7 @@ pub fn test(name: &'static str) -> Test {
     }
 }
 
-/// Runs the chaos of one seed and says what came of it.
+/// Runs the chaos of one seed and returns its judgement.
 async fn run(seed: u64, length: Duration) -> Judgement {
     let world = Arc::new(World::start(seed).await);
     let scene = &world.scene;
@@ -125,14 +125,14 @@ struct World {
     redis_lines: Vec<Line>,
     /// From each worker to the platform.
     platform_lines: Vec<Line>,
-    /// For looks of the coordinator's own.
+    /// For reads of the coordinator.
     redis_url: String,
 }
 
 /// One way to one end.
 struct Line {
     proxy: Proxy,
-    /// One trouble at a time.
+    /// One fault at a time.
     turn: Mutex<()>,
 }
 
@@ -151,7 +151,7 @@ impl Line {
 
 impl World {
     async fn start(seed: u64) -> Self {
-        // What was acknowledged is kept: that is what the promise rests on.
+        // Redis keeps what it acknowledged: the promise depends on that.
         let redis = tokio::task::block_in_place(|| Options::default().append_only().start());
         let redis_url = redis.url();
         let redis_end = ([127, 0, 0, 1], redis.port).into();

@@ -1,6 +1,5 @@
-//! The worker processes, as the coordinator holds them: started, asked,
-//! stopped, killed, and killed for good with the fleet. What they are told and
-//! what they say goes into the history, and nowhere else.
+//! The worker processes: the coordinator starts, asks, stops and kills them, and all of
+//! them end with the fleet. The history records their input and output.
 
 use std::collections::HashMap;
 use std::process::Stdio;
@@ -15,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::history::{History, Process};
 
-/// Where a worker's standard input takes this long, it is stopped and full.
+/// A worker whose standard input blocks this long is stopped, and its pipe is full.
 const WRITE: Duration = Duration::from_millis(500);
 
 /// One place in the fleet: a process, and after its death the next.
@@ -23,7 +22,7 @@ pub struct Slot {
     place: usize,
     environment: HashMap<&'static str, String>,
     history: Arc<History>,
-    /// Held by whoever kills or stops it, for as long as that takes.
+    /// Locked while it is killed or stopped.
     pub turn: Mutex<()>,
     process: Mutex<Option<Running>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
@@ -54,7 +53,7 @@ impl Slot {
         }
     }
 
-    /// Starts a process where there is none.
+    /// Starts a process if there is none.
     pub async fn start(&self) {
         let mut process = self.process.lock().await;
         if process.is_some() {
@@ -72,8 +71,8 @@ impl Slot {
         let input = child.stdin.take().unwrap();
         let output = child.stdout.take().unwrap();
         let ready = Arc::new(AtomicBool::new(false));
-        let (tell, stats) = watch::channel(None);
-        let reading = read(output, self.history.clone(), ready.clone(), tell);
+        let (send, stats) = watch::channel(None);
+        let reading = read(output, self.history.clone(), ready.clone(), send);
         readers.push(tokio::spawn(reading));
         *process = Some(Running {
             id,
@@ -90,7 +89,7 @@ impl Slot {
         process.is_some_and(|process| process.ready.load(Ordering::Relaxed))
     }
 
-    /// Lets callers ask for a number, where there is a process to ask.
+    /// Lets callers ask for a number, if there is a process.
     pub async fn ask(&self, number: u64, callers: usize, limit: Duration) {
         let mut process = self.process.lock().await;
         let Some(process) = process.as_mut() else {
@@ -103,17 +102,17 @@ impl Slot {
         let id = history.asking(number, process.id, callers, limit);
         let limit = limit.as_millis();
         process
-            .tell(&format!("ask {id} {number} {callers} {limit}"))
+            .send(&format!("ask {id} {number} {callers} {limit}"))
             .await;
     }
 
-    /// Executions not settled and callers waiting, as the process says itself.
+    /// Unfinished executions and waiting callers, as the process reports them.
     pub async fn stats(&self) -> Option<(usize, usize)> {
         let mut stats = {
             let mut process = self.process.lock().await;
             let process = process.as_mut()?;
             process.stats.mark_unchanged();
-            process.tell("stats").await;
+            process.send("stats").await;
             process.stats.clone()
         };
         let answer = tokio::time::timeout(Duration::from_secs(2), stats.changed());
@@ -121,7 +120,7 @@ impl Slot {
         *stats.borrow()
     }
 
-    /// As the machine's end would: nothing is closed, nobody is told.
+    /// Like a machine that fails: nothing is closed, no peer is notified.
     pub async fn kill(&self) {
         if let Some(mut process) = self.process.lock().await.take() {
             self.history.killed(process.id);
@@ -129,16 +128,16 @@ impl Slot {
         }
     }
 
-    /// Stops it without a word, or lets it go on.
+    /// Stops it without notice, or resumes it.
     pub async fn stop(&self, stop: bool) {
         let process = self.process.lock().await;
-        // Not waited for yet, so the number is still its own.
+        // Not awaited yet, so its process id is still valid.
         if let Some(id) = process.as_ref().and_then(|process| process.child.id()) {
             signal(if stop { "-STOP" } else { "-CONT" }, id).await;
         }
     }
 
-    /// Ends it and hands on what a reader may have panicked about.
+    /// Ends it, and passes on the panic of a reader.
     pub async fn end(&self) {
         if let Some(mut process) = self.process.lock().await.take() {
             let _ = process.child.kill().await;
@@ -152,9 +151,9 @@ impl Slot {
 }
 
 impl Running {
-    /// A line, if it takes it; one that does not is answered for by nobody, and
-    /// the history shows that.
-    async fn tell(&mut self, line: &str) {
+    /// Sends a line if the process accepts it; otherwise the ask has no answer, and the
+    /// history shows that.
+    async fn send(&mut self, line: &str) {
         let line = format!("{line}\n");
         let writing = self.input.write_all(line.as_bytes());
         let _ = tokio::time::timeout(WRITE, writing).await;
@@ -177,13 +176,13 @@ async fn read(
                 let numbers = (numbers.0.parse().unwrap(), numbers.1.parse().unwrap());
                 stats.send_replace(Some(numbers));
             }
-            // The last line of a killed process may be half a line.
+            // The last line of a killed process might be incomplete.
             _ => history.event(format!("a worker says {line:?}")),
         }
     }
 }
 
-/// Sends a signal; `kill` says so itself where there is nobody.
+/// Sends a signal; `kill` reports a missing process itself.
 pub async fn signal(signal: &str, id: u32) {
     let status = Command::new("kill")
         .args([signal, &id.to_string()])

@@ -1,12 +1,12 @@
-//! What a test binary with a main of its own owes the test runner: names, a
-//! filter, and plain counts at the end. It knows no test.
+//! The interface of the test runner for a binary with its own `main`: names, a filter, and
+//! the counts at the end. It knows no test.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use super::judgement::Judgement;
 
-/// How many wrong keys are told in full; they are usually wrong alike.
+/// How many wrong keys to report in full; the others usually have the same cause.
 const STORIES: usize = 20;
 
 pub struct Test {
@@ -16,13 +16,13 @@ pub struct Test {
     pub run: Box<dyn Fn() -> Judgement>,
 }
 
-/// Runs those tests that the runner's arguments ask for, and prints what each found.
+/// Runs the tests that the arguments select, and prints their results.
 pub fn run(tests: &[Test]) -> ExitCode {
     let (mut passed, mut failed) = (0, 0);
     for Test { name, again, run } in wanted(tests) {
         println!("{name}: {again}");
         let Ok(judgement) = catch_unwind(AssertUnwindSafe(run)) else {
-            // Its message stands above; the processes went with the stack.
+            // Its message is above; its processes ended with the stack.
             println!("the test itself failed; again with {again}");
             failed += 1;
             continue;

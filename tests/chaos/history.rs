@@ -1,15 +1,15 @@
-//! Who asked what, and what each caller was told: the callers' side of the
-//! evidence. It records everything as it comes and judges nothing.
+//! The requests and results of all callers. It records everything in order and judges
+//! nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A worker process: its place, and the how manieth process in it.
+/// A worker process: its place, and its number among the processes of that place.
 pub type Process = (usize, u32);
 
-/// Several callers of one process asking the same at one time.
+/// Several callers of one process with the same request at one time.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub id: u64,
@@ -17,12 +17,12 @@ pub struct Ask {
     pub process: Process,
     pub limit: Duration,
     pub at: Duration,
-    pub answers: Vec<Option<Told>>,
+    pub answers: Vec<Option<CallerResult>>,
 }
 
-/// What one caller was told.
+/// The result of one caller.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct CallerResult {
     pub at: Duration,
     /// `ok`, or the error's code.
     pub kind: String,
@@ -30,11 +30,11 @@ pub struct Told {
     pub digest: String,
     pub recorded: bool,
     pub served: String,
-    /// The error's own words.
+    /// The error's message.
     pub text: String,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for CallerResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             kind,
@@ -52,7 +52,7 @@ impl fmt::Display for Told {
     }
 }
 
-impl Told {
+impl CallerResult {
     pub fn is_ok(&self) -> bool {
         self.kind == "ok"
     }
@@ -122,12 +122,12 @@ impl History {
             let mut words = line.splitn(3, ' ');
             let id: u64 = words.next()?.parse().ok()?;
             let caller: usize = words.next()?.parse().ok()?;
-            Some((id, caller, Told::parse(at, words.next()?)?))
+            Some((id, caller, CallerResult::parse(at, words.next()?)?))
         })();
-        let (id, caller, told) = parsed.unwrap_or_else(|| panic!("no answer: {line:?}"));
+        let (id, caller, result) = parsed.unwrap_or_else(|| panic!("no answer: {line:?}"));
         let mut book = self.book();
         let ask = book.asks.get_mut(&id).expect("an ask that was made");
-        let before = ask.answers[caller].replace(told);
+        let before = ask.answers[caller].replace(result);
         assert!(before.is_none(), "answered twice: {line:?}");
     }
 
@@ -151,7 +151,7 @@ impl History {
         self.book().asks.values().cloned().collect()
     }
 
-    /// The process that an ask was put to.
+    /// The process of an ask.
     pub fn process(&self, ask: u64) -> Process {
         self.book().asks[&ask].process
     }
@@ -164,36 +164,41 @@ impl History {
         self.book().events.clone()
     }
 
-    /// Callers who still wait, those in killed processes left out.
+    /// Callers that still wait, without those in killed processes.
     pub fn waiting(&self) -> usize {
         let book = self.book();
         let open = book.asks.values();
         open.filter(|ask| !book.killed.contains(&ask.process))
             .flat_map(|ask| &ask.answers)
-            .filter(|told| told.is_none())
+            .filter(|result| result.is_none())
             .count()
     }
 
-    /// The keys whose last caller was told this.
-    pub fn last_told(&self, kind: &str) -> HashSet<u64> {
+    /// The keys whose last caller got this kind of result.
+    pub fn last_result(&self, kind: &str) -> HashSet<u64> {
         let book = self.book();
         let last: BTreeMap<u64, &Ask> = book.asks.values().map(|ask| (ask.number, ask)).collect();
         last.into_values()
-            .filter(|ask| ask.answers.iter().flatten().any(|told| told.kind == kind))
+            .filter(|ask| {
+                ask.answers
+                    .iter()
+                    .flatten()
+                    .any(|result| result.kind == kind)
+            })
             .map(|ask| ask.number)
             .collect()
     }
 
     /// How long it took from each return of Redis to the first success that the
-    /// store had a part in; `None` where there was none before the next outage.
+    /// store was needed for; `None` where there was none before the next outage.
     pub fn recoveries(&self) -> Vec<Option<Duration>> {
         let book = self.book();
         let mut successes: Vec<Duration> = book
             .asks
             .values()
             .flat_map(|ask| ask.answers.iter().flatten())
-            .filter(|told| told.is_ok() && told.recorded && told.served != "memory")
-            .map(|told| told.at)
+            .filter(|result| result.is_ok() && result.recorded && result.served != "memory")
+            .map(|result| result.at)
             .collect();
         successes.sort();
         let ends = book.returns.iter().skip(1).copied();

@@ -1,24 +1,23 @@
-//! Reads the platform's ledger, the callers' histories and the records, and
-//! says what of the promise was broken. It asks nobody, and knows the promise
-//! only from the outside.
+//! Reads the platform's ledger, the callers' histories and the records, and reports each
+//! violation of the promise. It sends nothing, and uses no code of the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::history::{Ask, Process, Told};
+use super::history::{Ask, CallerResult, Process};
 use super::oracle::Oracle;
 use super::platform::{Flight, ReceivedCall, Tally};
 use super::report;
 use super::roles::Policy;
 use super::worker::{DEADLINE, digest, key};
 
-/// The records at the two looks, and what the workers say of themselves.
+/// The records at the two reads, and the workers' own figures.
 #[derive(Debug, Default)]
 pub struct LastWords {
     pub before: Vec<&'static str>,
     pub after: Vec<&'static str>,
     /// Executions and callers that the workers still had.
-    pub unsettled: usize,
+    pub unfinished: usize,
 }
 
 /// The figures of a run, and everything that was wrong with it.
@@ -56,7 +55,7 @@ impl Judgement {
         figures.push(format!("unanswered: {unanswered}"));
         figures.push(format!("keys with different answers: {disagreeing}"));
         figures.push(format!("keys without an end: {stuck}"));
-        figures.push(format!("left in workers: {}", last.unsettled));
+        figures.push(format!("left in workers: {}", last.unfinished));
         figures.push(format!("answers: {}", judge.answers_by_kind()));
         figures.push(format!(
             "records before the last round: {}",
@@ -66,10 +65,10 @@ impl Judgement {
         let said = oracle.tally.counts();
         figures.extend(said.iter().map(|(what, n)| format!("{what}: {n}")));
         figures.push(recovery(&oracle.history.recoveries()));
-        if last.unsettled > 0 {
+        if last.unfinished > 0 {
             let what = format!(
                 "{} executions or callers are left in workers",
-                last.unsettled
+                last.unfinished
             );
             judge.wrong.entry(numbers).or_default().push(what);
         }
@@ -78,12 +77,12 @@ impl Judgement {
     }
 }
 
-/// Calls that may have been executed, beyond the first of a key.
+/// Calls that might have been executed, beyond the first of a key.
 #[derive(Clone, Copy, Default)]
 struct Calls {
-    /// Those that nothing allows.
+    /// Those that no policy allows.
     second: usize,
-    /// Of a retrying execution, after an unproven attempt of its own.
+    /// Of a retrying execution, after its own attempt with an unknown outcome.
     repeats: usize,
 }
 
@@ -103,7 +102,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn told(&self, number: u64) -> impl Iterator<Item = &Told> {
+    fn result(&self, number: u64) -> impl Iterator<Item = &CallerResult> {
         let asks = self.asks.get(&number).into_iter().flatten();
         asks.flat_map(|ask| ask.answers.iter().flatten())
     }
@@ -150,17 +149,17 @@ impl Judge<'_> {
         calls
     }
 
-    /// All recorded answers are one, all successes are one, and each was given by
+    /// All recorded answers are equal, all successes are equal, and each was given by
     /// the platform for this key.
     fn answers_agree(&mut self, number: u64) -> bool {
         let (mut recorded, mut all) = (BTreeSet::new(), BTreeSet::new());
         let mut successes: BTreeSet<(u16, String)> = BTreeSet::new();
-        for told in self.told(number).filter(|told| told.is_ok()) {
-            let answer = (told.status, told.digest.clone());
-            if told.recorded {
+        for result in self.result(number).filter(|result| result.is_ok()) {
+            let answer = (result.status, result.digest.clone());
+            if result.recorded {
                 recorded.insert(answer.clone());
             }
-            if told.status < 300 {
+            if result.status < 300 {
                 successes.insert(answer.clone());
             }
             all.insert(answer);
@@ -171,7 +170,7 @@ impl Judge<'_> {
             .filter(|seen| seen.whole)
             .map(|seen| digest(seen.answer.1.as_bytes()))
             .collect();
-        // Or said for it by whoever settled the key.
+        // Or given for it by the operator or hook that resolved the key.
         let said = self.oracle.said().into_iter();
         given.extend(
             said.filter(|said| said.number == number)
@@ -185,41 +184,43 @@ impl Judge<'_> {
             what.push(format!("successes differ: {successes:?}"));
         }
         if let Some(foreign) = all.iter().find(|(_, digest)| !given.contains(digest)) {
-            what.push(format!("an answer that nobody gave: {foreign:?}"));
+            what.push(format!(
+                "an answer that the platform did not give: {foreign:?}"
+            ));
         }
         let agree = what.is_empty();
         what.into_iter().for_each(|what| self.blame(number, what));
         agree
     }
 
-    /// After everything is healed, a key has its outcome or is known to be
-    /// indeterminate, in the store and to the one who asked last.
+    /// After all faults have ended, a key has its outcome or is indeterminate, in the store
+    /// and for its last caller.
     fn has_ended(&mut self, number: u64, state: &'static str) -> bool {
         let last = self.asks.get(&number).and_then(|asks| asks.last());
-        let told = last.and_then(|ask| ask.answers[0].clone());
+        let result = last.and_then(|ask| ask.answers[0].clone());
         let executed = self.oracle.ledger.executed(&key(number));
-        let kind = told.as_ref().map(|told| &*told.kind);
+        let kind = result.as_ref().map(|result| &*result.kind);
         let what = match (state, kind) {
             (_, Some("ok")) if executed == 0 => "an outcome without a call",
-            // Recorded or not: a busy store may take note after the answer.
+            // Recorded or not: a busy store might record it after the answer.
             ("cached", Some("ok")) => return true,
             ("indeterminate", Some("indeterminate")) => return true,
             _ => "no end",
         };
-        let told = told.map(|told| told.kind);
+        let result = result.map(|result| result.kind);
         self.blame(
             number,
-            format!("{what}: {state}, the last caller was told {told:?}"),
+            format!("{what}: {state}, the last caller got {result:?}"),
         );
         false
     }
 
-    /// Callers without an answer, those in killed workers excepted.
+    /// Callers without an answer, except those in killed workers.
     fn unanswered(&mut self) -> usize {
         let mut unanswered = 0;
         let all: Vec<Ask> = self.asks.values().flatten().cloned().collect();
         for ask in all {
-            let missing = ask.answers.iter().filter(|told| told.is_none()).count();
+            let missing = ask.answers.iter().filter(|result| result.is_none()).count();
             if missing > 0 && !self.oracle.history.was_killed(ask.process) {
                 unanswered += missing;
                 self.blame(ask.number, format!("{missing} of {ask:?} have no answer"));
@@ -232,15 +233,15 @@ impl Judge<'_> {
         let mut kinds: Vec<String> = Vec::new();
         let mut lost = 0;
         for ask in self.asks.values().flatten() {
-            for told in &ask.answers {
-                match told {
-                    Some(told) if told.is_ok() => {
-                        kinds.push(format!("{} {}", told.kind, told.served))
+            for result in &ask.answers {
+                match result {
+                    Some(result) if result.is_ok() => {
+                        kinds.push(format!("{} {}", result.kind, result.served))
                     }
-                    Some(told) if told.kind == "deadline_exceeded" && ask.limit < DEADLINE => {
+                    Some(result) if result.kind == "deadline_exceeded" && ask.limit < DEADLINE => {
                         kinds.push("gave up".into());
                     }
-                    Some(told) => kinds.push(told.kind.clone()),
+                    Some(result) => kinds.push(result.kind.clone()),
                     None => lost += 1,
                 }
             }

@@ -1,5 +1,5 @@
-//! Who asks for what, from the first key to the last round, and what the records
-//! are then. It injects no fault, and leaves the judgement to `judgement`.
+//! The requests of a run, from the first key to the last round, and the records after it.
+//! It injects no fault and judges nothing.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use super::judgement::{Judgement, LastWords};
 use super::scene::Scene;
 use super::worker::{DEADLINE, key, namespace};
 
-/// From the last fault until everything is settled.
-const SETTLE: Duration = Duration::from_secs(30);
-/// Keys asked for at once in the last round: a crowd would be a fault of its own.
+/// From the last fault until all executions are finished.
+const MAX_FINISH_TIME: Duration = Duration::from_secs(30);
+/// Keys requested at once in the last round: too many would be another fault.
 const AT_ONCE: usize = 200;
 
 /// Asks for new keys and for the last `recent` ones until `is_over`.
@@ -26,7 +26,7 @@ pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
     let mut numbers = 0;
     while !is_over() {
         let number = if numbers > 0 && rng.u32(..100) < 45 {
-            // Lately asked for: still held, lapsed, or answered.
+            // Requested recently: still locked, expired, or answered.
             numbers - 1 - rng.u64(..numbers.min(recent))
         } else {
             numbers += 1;
@@ -48,62 +48,61 @@ pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
     }
 }
 
-/// After the last fault: heals, waits until all is settled, asks for every key
+/// After the last fault: heals, waits until all executions are finished, asks for every key
 /// once more, and judges. `store` is the coordinator's own way to the records.
 pub async fn finish(scene: &Scene, store: RedisStore) -> Judgement {
     let numbers = scene.oracle.numbers.load(Ordering::Relaxed);
     scene.heal().await;
-    let mut last = settle(scene).await;
+    let mut last = wait_until_finished(scene).await;
     last.before = look(&store, numbers).await;
-    last.unsettled += last_round(scene, numbers).await;
+    last.unfinished += last_round(scene, numbers).await;
     last.after = look(&store, numbers).await;
     scene.end().await;
     Judgement::of(&scene.oracle, &scene.faults, last)
 }
 
-/// Asks for every key once more, and again where a worker still took the store
-/// for down: its breaker is closed by those who ask, and a busy machine answers a
-/// crowd late. It ends when no key has found its end for a while. How much it left
-/// unsettled.
+/// Asks for every key once more, and again where a worker still counts the store as down:
+/// only requests close its breaker, and a busy machine answers many of them late. Ends when
+/// no key has finished for a while. Returns how much is unfinished.
 async fn last_round(scene: &Scene, numbers: u64) -> usize {
-    let mut deadline = Instant::now() + SETTLE;
+    let mut deadline = Instant::now() + MAX_FINISH_TIME;
     let mut left: Vec<u64> = (0..numbers).collect();
     loop {
-        let mut unsettled = 0;
+        let mut unfinished = 0;
         for some in left.chunks(AT_ONCE) {
             for number in some {
                 let slot = &scene.fleet[*number as usize % scene.fleet.len()];
                 slot.ask(*number, 1, DEADLINE).await;
             }
-            unsettled = settle(scene).await.unsettled;
+            unfinished = wait_until_finished(scene).await.unfinished;
         }
-        let down = scene.history.last_told("store_unavailable");
+        let down = scene.history.last_result("store_unavailable");
         let before = left.len();
         left.retain(|number| down.contains(number));
         if left.len() < before {
-            deadline = Instant::now() + SETTLE;
+            deadline = Instant::now() + MAX_FINISH_TIME;
         }
-        if left.is_empty() || unsettled > 0 || Instant::now() >= deadline {
-            return unsettled;
+        if left.is_empty() || unfinished > 0 || Instant::now() >= deadline {
+            return unfinished;
         }
         sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Waits until everybody is answered and no worker has an execution left.
-async fn settle(scene: &Scene) -> LastWords {
-    let deadline = Instant::now() + SETTLE;
+/// Waits until all callers are answered and no worker has an execution left.
+async fn wait_until_finished(scene: &Scene) -> LastWords {
+    let deadline = Instant::now() + MAX_FINISH_TIME;
     let mut last = LastWords::default();
     loop {
-        last.unsettled = 0;
+        last.unfinished = 0;
         for slot in &scene.fleet {
             match slot.stats().await {
-                Some((executions, waiting)) => last.unsettled += executions + waiting,
-                None => last.unsettled += 1,
+                Some((executions, waiting)) => last.unfinished += executions + waiting,
+                None => last.unfinished += 1,
             }
         }
         let waiting = scene.history.waiting();
-        if (last.unsettled, waiting) == (0, 0) || Instant::now() >= deadline {
+        if (last.unfinished, waiting) == (0, 0) || Instant::now() >= deadline {
             return last;
         }
         sleep(Duration::from_millis(100)).await;
@@ -111,7 +110,7 @@ async fn settle(scene: &Scene) -> LastWords {
 }
 
 /// The state of each number's record, in a word, as an engine of the coordinator's
-/// own sees it. It only looks, and would fail the run if it called anybody.
+/// own sees it. It only reads; a call to the platform would fail the run.
 async fn look(store: &RedisStore, numbers: u64) -> Vec<&'static str> {
     let engine = Engine::builder(ScriptedUpstream::new(|_| Step::Panic))
         .store(store.clone())

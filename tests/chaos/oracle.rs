@@ -1,6 +1,6 @@
-//! What really became of a request, from the platform's own ledger: for the
-//! workers' `reconcile` hooks, and for an operator who settles indeterminate
-//! keys by it. It says nothing that it could have to take back.
+//! The true effect of a request, from the platform's ledger: for the workers' `reconcile`
+//! hooks, and for an operator that resolves indeterminate keys. It gives an answer only if
+//! that can no longer change.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,8 +23,8 @@ use super::worker::{digest, key};
 
 /// A call that arrived this long ago has been answered, if ever.
 const ANSWERED: Duration = Duration::from_secs(4);
-/// A lease that was lost this long ago sends nothing any more, and nothing that
-/// it sent is still on its way: a stop lasts 2.5 s at the longest, a silence
+/// A lease that was lost this long ago sends nothing, and nothing that it sent is still
+/// in transit: a stop lasts 2.5 s at the longest, a silence
 /// 1.8 s, an attempt 3 s.
 const QUIET: Duration = Duration::from_secs(12);
 
@@ -47,13 +47,13 @@ impl From<Truth> for Resolution {
     }
 }
 
-/// Something that was said about a key.
+/// An answer about a key.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub at: Duration,
     pub number: u64,
     pub what: String,
-    /// Of the answer that was given out.
+    /// Of the platform's answer.
     pub digest: Option<String>,
 }
 
@@ -63,9 +63,9 @@ pub struct Oracle {
     pub history: Arc<History>,
     pub calls: Calls,
     pub ledger: Ledger,
-    /// How many keys there are by now.
+    /// How many keys there are now.
     pub numbers: AtomicU64,
-    /// How often what was said and done.
+    /// How often each answer and action occurred.
     pub tally: Tally,
     said: Mutex<Vec<Said>>,
 }
@@ -100,7 +100,7 @@ impl Oracle {
             return None;
         }
         let is_quiet = age >= QUIET;
-        // The last one: whoever made several of its own was told that one's.
+        // The last one: an execution with several attempts returned that attempt's answer.
         let Some(last) = executions.last() else {
             return is_quiet.then_some(Truth::NotApplied);
         };
@@ -116,12 +116,12 @@ impl Oracle {
         self.book().clone()
     }
 
-    fn say(&self, who: &'static str, number: u64, truth: &Truth) {
+    fn say(&self, role: &'static str, number: u64, truth: &Truth) {
         let (what, digest) = match truth {
-            Truth::NotApplied => (format!("{who} says: not applied"), None),
+            Truth::NotApplied => (format!("{role} says: not applied"), None),
             Truth::Applied(status, body) => {
                 let digest = digest(body.as_bytes());
-                let what = format!("{who} says: applied, {status} {digest}");
+                let what = format!("{role} says: applied, {status} {digest}");
                 (what, Some(digest))
             }
         };
@@ -142,7 +142,7 @@ impl Oracle {
             loop {
                 if let Ok((stream, _)) = listener.accept().await {
                     let answering = self.clone().answer(stream);
-                    // A stopped worker keeps nobody waiting for ever.
+                    // A stopped worker must not block the oracle.
                     tokio::spawn(tokio::time::timeout(ANSWERED, answering));
                 }
             }
@@ -163,9 +163,9 @@ impl Oracle {
             Some(Truth::Applied(status, body)) => format!("applied {status} {body}"),
         };
         self.tally.count(match &truth {
-            None => "hooks told that it is not sure",
-            Some(Truth::NotApplied) => "hooks told: not applied",
-            Some(Truth::Applied(..)) => "hooks told: applied",
+            None => "hooks answered: not certain",
+            Some(Truth::NotApplied) => "hooks answered: not applied",
+            Some(Truth::Applied(..)) => "hooks answered: applied",
         });
         if let Some(truth) = &truth {
             self.say("a hook", number, truth);
@@ -174,8 +174,8 @@ impl Oracle {
         stream.write_all(line.as_bytes()).await.ok()
     }
 
-    /// Settles what is indeterminate and sure, two keys out of three, until it
-    /// is aborted. `engine` is the operator's own.
+    /// Resolves two of three indeterminate keys with a certain answer, until it is aborted.
+    /// `engine` is the operator's own.
     pub async fn operate(self: Arc<Self>, engine: Engine) {
         let mut numbers = HashMap::new();
         loop {
@@ -197,21 +197,21 @@ impl Oracle {
                     continue;
                 };
                 if let Some(truth) = self.truth(number, age) {
-                    self.settle(&engine, number, state.version(), truth).await;
+                    self.resolve(&engine, number, state.version(), truth).await;
                 }
             }
         }
     }
 
-    async fn settle(&self, engine: &Engine, number: u64, version: Version, truth: Truth) {
-        let settled = match &truth {
+    async fn resolve(&self, engine: &Engine, number: u64, version: Version, truth: Truth) {
+        let resolved = match &truth {
             Truth::NotApplied => "operator: not applied",
             Truth::Applied(..) => "operator: applied",
         };
         self.say("the operator", number, &truth);
         self.tally.count(
             match engine.resolve(&key(number), version, truth.into()).await {
-                Ok(()) => settled,
+                Ok(()) => resolved,
                 Err(Error::NotIndeterminate { .. }) => "operator: came too late",
                 Err(Error::TooEarly { .. }) => "operator: came too early",
                 Err(_) => "operator: was not answered",

@@ -1,6 +1,5 @@
-//! What the simulated platform does with each call, by seed, key and attempt,
-//! whatever order calls come in. Every answer is its own, so that two calls are
-//! never mistaken for one.
+//! What the simulated platform does with each call, by seed, key and attempt, independent of
+//! the order of calls. Every answer is unique, so that two calls are never confused.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,7 +40,7 @@ pub struct ReceivedCall {
     pub nth: u32,
     pub by: Flight,
     pub what: &'static str,
-    /// The answer that the platform stands by, where it executed the call.
+    /// The final answer of the platform, where it executed the call.
     pub answer: (u16, String),
     /// Whether a body was sent, and whole.
     pub whole: bool,
@@ -89,7 +88,7 @@ pub fn script(
     });
 }
 
-/// An answer that no other call gets: key and number of the call.
+/// A unique answer: key and number of the call.
 fn body(call: &Call) -> String {
     format!(r#"{{"key":"{}","call":{}}}"#, call.key(), call.attempt())
 }
@@ -122,7 +121,7 @@ fn choose(seed: u64, call: &Call) -> (&'static str, bool, Step) {
             let wait = Duration::from_secs(rng.u64(1..3));
             ("platform 429", true, Step::RateLimited(wait))
         }
-        // Proven, and held back by nobody but itself.
+        // Not executed, and without a cooldown.
         71..88 => (
             "platform 408",
             true,

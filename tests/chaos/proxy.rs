@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-/// Chunks on their way in one direction; then the sender has to wait.
+/// Chunks in transit in one direction; beyond that the sender waits.
 const ROOM: usize = 256;
 /// Connections served at one time.
 const MAX_CONNECTIONS: usize = 256;
@@ -31,8 +31,8 @@ pub enum Way {
 pub struct Mode {
     /// Each byte is this late.
     pub delay: Duration,
-    /// Bytes are taken and held until this ends, whoever waits for them: what a
-    /// worker sent arrives after it has given up, connected anew or died.
+    /// The proxy accepts bytes and delivers them when this ends: what a worker sent arrives
+    /// after the worker has given up, connected again or died.
     pub hold_out: bool,
     pub hold_back: bool,
 }
@@ -50,11 +50,11 @@ impl Mode {
 #[derive(Clone, Copy, Debug)]
 enum Blow {
     Reset,
-    /// No byte goes this way any more, and its receiver is told so.
+    /// No further byte goes this way, and its receiver sees the end of the stream.
     Shut(Way),
 }
 
-/// A proxy on a free port of loopback; dropped, it is gone with all connections.
+/// A proxy on a free port of loopback. Dropping it closes all connections.
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
@@ -134,7 +134,7 @@ async fn accept(listener: TcpListener, line: Arc<Line>) {
 
 async fn connection(mut client: TcpStream, line: &Line, mut blows: broadcast::Receiver<Blow>) {
     let Ok(mut server) = TcpStream::connect(line.target).await else {
-        return; // as if nobody listened: the client sees its connection end
+        return; // like a closed port: the client sees its connection end
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let was_reset = {
@@ -163,7 +163,7 @@ async fn connection(mut client: TcpStream, line: &Line, mut blows: broadcast::Re
     }
 }
 
-/// Carries bytes one way until their sender ends or a blow shuts it.
+/// Forwards bytes one way until the sender ends or a fault closes it.
 async fn carry(
     way: Way,
     mut from: impl AsyncRead + Unpin,
@@ -174,7 +174,7 @@ async fn carry(
     let mut blows = line.blows.subscribe();
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];
-        // An error is an end, too: what came before it is still delivered.
+        // An error ends the stream, too: the bytes before it are still delivered.
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let chunk = (Instant::now(), buffer[..length].to_vec());
             if queue.send(chunk).await.is_err() {

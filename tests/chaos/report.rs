@@ -1,5 +1,5 @@
-//! Tells what is known of the keys that are wrong, for whoever has to find out
-//! why. It finds nothing wrong itself.
+//! Reports all that is known of the wrong keys, for the search of the cause. It judges
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use super::history::Ask;
 use super::oracle::Oracle;
 use super::worker::{digest, key};
 
-/// One story for each number that is `wrong`.
+/// One report for each number in `wrong`.
 pub fn all(
     oracle: &Oracle,
     asks: &BTreeMap<u64, Vec<Ask>>,
@@ -29,8 +29,8 @@ fn story(oracle: &Oracle, number: u64, asks: &[Ask], wrong: &[String]) -> String
     for ask in asks {
         let (id, process, callers) = (ask.id, ask.process, ask.answers.len());
         lines.push((ask.at, format!("{callers} ask {process:?} (ask {id})")));
-        for told in ask.answers.iter().flatten() {
-            lines.push((told.at, format!("{process:?} is told {told} (ask {id})")));
+        for result in ask.answers.iter().flatten() {
+            lines.push((result.at, format!("{process:?} gets {result} (ask {id})")));
         }
     }
     let executed = oracle.ledger.executions(&key(number));

@@ -1,14 +1,13 @@
-//! Who works by which policy. Workers act by it and the judge allows by it;
-//! nothing is done here.
+//! The policy of each worker, for the workers and for the judge. It does nothing itself.
 
 use std::fmt;
 
-/// By what a worker executes its keys.
+/// The policy by which a worker executes its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// `on_unknown(Hold)`.
     Hold,
-    /// `on_unknown(Retry)`: an execution may repeat its own unproven attempts.
+    /// `on_unknown(Retry)`: an execution may repeat its own attempts with an unknown outcome.
     Retry,
     /// `on_unknown(Hold)` with a `reconcile` hook that asks for the truth.
     Reconcile,

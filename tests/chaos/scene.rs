@@ -1,5 +1,5 @@
-//! What every run has, whatever its store: the platform, the workers, and all
-//! evidence of what they did. It leaves no process behind.
+//! The parts of every run, whatever its store: the platform, the workers, and the evidence
+//! of what they did. It leaves no process running.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A platform that fails as the seed says, and nobody who calls it yet.
+    /// A platform with the faults of the seed, and no worker yet.
     pub async fn set(seed: u64, policies: &'static [Policy]) -> Self {
         let history = Arc::new(History::new());
         let simulator = GenesysSimulator::start().await;

@@ -1,5 +1,5 @@
-//! Which fault comes when, drawn from the seed before anything begins. It
-//! injects nothing itself.
+//! The time of each fault, computed from the seed before the run. It injects nothing
+//! itself.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub enum End {
 #[derive(Clone, Copy, Debug)]
 pub enum Trouble {
     Delay(Duration, Duration),
-    /// Bytes are held back in these directions for a while, and come late.
+    /// Bytes are delayed in these directions for a while.
     Silence {
         out: bool,
         back: bool,

@@ -1,6 +1,5 @@
-//! The worker role: a process that embeds engines as a service does, asks them
-//! what it is told to, and prints every answer. It judges nothing, and it ends
-//! when its standard input does.
+//! The worker role: a process that embeds engines like a service, sends them the requests of
+//! its standard input, and prints every answer. It judges nothing, and ends with its input.
 
 use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, SystemTime};
@@ -15,25 +14,25 @@ use tokio::sync::mpsc;
 use super::oracle;
 use super::roles::Policy;
 
-/// Short, so that a run sees many leases lapse.
+/// Short, so that many leases expire in a run.
 pub const LEASE: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_millis(400);
-/// How long a write waits for its copies.
+/// How long a write waits for replicas.
 const COPIED: Duration = Duration::from_millis(150);
-/// How long a caller waits who is in no hurry.
+/// How long a caller without a shorter limit waits.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 /// A call at the platform takes no longer.
 pub const ATTEMPT: Duration = Duration::from_secs(3);
 
-/// The environment of a worker: its role, and whom it talks to.
+/// The environment of a worker: its role, and its peers.
 pub const REDIS: &str = "CHAOS_WORKER_REDIS";
 pub const PLATFORM: &str = "CHAOS_WORKER_PLATFORM";
 pub const SECRET: &str = "CHAOS_WORKER_SECRET";
 pub const ORACLE: &str = "CHAOS_WORKER_ORACLE";
 pub const POLICY: &str = "CHAOS_WORKER_POLICY";
 
-/// The request of a number; callers spell it differently. Who asks goes along
-/// to the platform, as a part that the key does not know.
+/// The request of a number, which callers write differently. The caller is sent to the
+/// platform in a part of the payload that the key ignores.
 pub fn request(number: u64, ask: u64, caller: usize) -> DataActionRequest {
     let by = format!("{ask}.{caller}");
     let payload = match caller % 3 {
@@ -50,7 +49,7 @@ pub fn key(number: u64) -> IdempotencyKey {
     IdempotencyKey::of(&request(number, 0, 0))
 }
 
-/// What stands in histories for a body.
+/// The form of a body in histories.
 pub fn digest(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     digest[..8]
@@ -67,7 +66,7 @@ pub fn main(redis: String) {
             .init();
     }
     let (lines, input) = mpsc::unbounded_channel();
-    // A thread, so that the end is seen whatever the runtime is busy with.
+    // A thread, so that a busy runtime does not delay the end.
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let Ok(line) = line else { break };
@@ -158,12 +157,12 @@ fn engine(policy: Policy) -> EngineBuilder {
 /// Short, so that most answers come from the store.
 const RECENT: Duration = Duration::from_millis(500);
 
-/// Whose records a run's are.
+/// The namespace of a run.
 pub fn namespace() -> Namespace {
     "chaos".parse().unwrap()
 }
 
-/// What all engines of a run have in common, the operator's too.
+/// The settings of all engines of a run, the operator's included.
 pub fn builder(upstream: GenesysCloud) -> EngineBuilder {
     let retry = RetryPolicy::default()
         .attempts(4)
@@ -188,13 +187,13 @@ pub fn platform_of(url: &str, secret: &str) -> GenesysCloud {
     let (id, secret) = secret.split_once(' ').unwrap();
     let environment = Environment::from_base_url(url).unwrap();
     GenesysCloud::new(environment, Credentials::new(id, secret))
-        // Each worker reaches it by a line of its own.
+        // Each worker has a separate proxy to it.
         .platform("chaos")
         .attempt_timeout(ATTEMPT)
         .connect_timeout(Duration::from_secs(1))
 }
 
-/// Asks the other system what became of a request, as a service would.
+/// Asks the other system for the effect of a request, like a service.
 async fn reconcile(request: DataActionRequest, error: Error) -> Option<Resolution> {
     let Error::Indeterminate { since, .. } = error else {
         return None;

@@ -1,5 +1,5 @@
-//! How large bodies travel, which stand apart from their records: by connections of
-//! their own, a few at once, and not without end.
+//! Transfers of large bodies, which are stored separately: on separate connections, a few
+//! at once, and with a limit on inactivity.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 const EVER: Duration = Duration::from_secs(600);
 
-/// Answers that stop on their way hold up no other command.
+/// Transfers that stop block no other command.
 ///
-/// Red when bodies go by the connection that all share, or when more of them are under
-/// way than may be.
+/// Red when bodies use the shared connection, or when more are in transfer than
+/// allowed.
 #[tokio::test]
-async fn replays_of_large_bodies_hold_up_nobody() {
+async fn large_replays_block_no_commands() {
     let server = RedisServer::start();
     let direct = RedisStore::connect(&server.url()).await.unwrap();
     for number in 1..4 {
@@ -29,7 +29,7 @@ async fn replays_of_large_bodies_hold_up_nobody() {
             .await
             .unwrap();
     }
-    // No connection brings as much as one body for now.
+    // For now, no connection delivers a whole body.
     let narrow = Narrow::start(server.port).await;
     narrow.bring_at_most(100_000);
     let store = RedisStore::connect(&narrow.url()).await.unwrap();
@@ -40,7 +40,7 @@ async fn replays_of_large_bodies_hold_up_nobody() {
             tokio::spawn(async move { replay(&store, number).await })
         })
         .collect();
-    eventually("a body is under way", async || narrow.stopped() > 0).await;
+    eventually("a body is in transfer", async || narrow.stopped() > 0).await;
     for number in 10..60 {
         let acquired = timeout(EVER, apply(&store, number, acquire(1))).await;
         assert_eq!(acquired.unwrap().unwrap(), Answer::Done);
@@ -58,11 +58,11 @@ async fn replays_of_large_bodies_hold_up_nobody() {
     }
 }
 
-/// Whatever stands between the engine and the server cuts what is long.
+/// A proxy between engine and server cuts long transfers.
 ///
-/// Red when a body is sent again and again.
+/// Red when a body is sent without a limit.
 #[tokio::test]
-async fn body_is_sent_three_times_at_most() {
+async fn body_is_sent_three_times() {
     let server = RedisServer::start();
     let narrow = Narrow::start(server.port).await;
     let store = RedisStore::connect(&narrow.url()).await.unwrap();
@@ -77,7 +77,7 @@ async fn body_is_sent_three_times_at_most() {
         assert_eq!(send().await.refusal(), Some(RefusalKind::TooLarge));
     }
     assert_eq!(narrow.cut(), 3);
-    // Its smaller form is taken, and others go on as before.
+    // The outcome without its body is accepted, and other commands go on.
     let mut reduced = complete(1, "");
     if let Event::Complete { stored, .. } = &mut reduced {
         stored.body = StoredBody::OmittedTooLarge;
@@ -85,9 +85,9 @@ async fn body_is_sent_three_times_at_most() {
     assert_eq!(apply(&store, 1, reduced).await.unwrap(), Answer::Done);
 }
 
-/// A server that is there and takes no such value, whoever sends it.
+/// A server that is reachable and accepts no such value from any client.
 #[tokio::test]
-async fn body_that_a_server_never_takes_is_left_out() {
+async fn refused_body_is_omitted() {
     let server = Options::default().set("proto-max-bulk-len", "1mb").start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -97,21 +97,21 @@ async fn body_that_a_server_never_takes_is_left_out() {
         let error = apply(&store, 1, complete(1, &long)).await.unwrap_err();
         refused = Some(error).filter(StoreError::is_refused);
     }
-    let refused = refused.expect("it is sent for ever");
+    let refused = refused.expect("the body is sent without a limit");
     assert_eq!(
         refused.refusal(),
         Some(RefusalKind::TooLarge),
         "{refused:?}"
     );
-    assert!(chain(&refused).contains("not taken"), "{refused:?}");
+    assert!(chain(&refused).contains("not accepted"), "{refused:?}");
 }
 
-/// Each part of it arrives, and it is gone before its record names it.
+/// Each part arrives, and the body is removed before its record names it.
 ///
-/// Red when a body counts as taken once its server has all of it (it was sent again and
-/// again), or when one that its record names is not forgotten: the last loop was refused.
+/// Red when a body counts as recorded once its server has all of it (it was sent without a
+/// limit), or when the count of a recorded body is kept: the last loop was refused.
 #[tokio::test]
-async fn body_that_is_gone_each_time_is_sent_three_times_at_most() {
+async fn vanishing_body_is_sent_three_times() {
     let server = RedisServer::start();
     let narrow = Narrow::start(server.port).await;
     let store = RedisStore::connect(&narrow.url()).await.unwrap();
@@ -144,11 +144,11 @@ async fn body_that_is_gone_each_time_is_sent_three_times_at_most() {
     }
 }
 
-/// Where the shared connection is made anew, the address may lead to another server.
+/// When the shared connection is replaced, the address might belong to another server.
 ///
-/// Red when an idle connection is used whatever has become of the shared one.
+/// Red when an idle connection is used after the shared one was replaced.
 #[tokio::test]
-async fn idle_connection_is_as_old_as_the_shared_one() {
+async fn pooled_connection_follows_shared_one() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, complete(1, &body(1))).await.unwrap();

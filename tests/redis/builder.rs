@@ -1,5 +1,5 @@
-//! `RedisStore::builder`: logins and certificates that stand in no URL. None of them
-//! is ever shown.
+//! `RedisStore::builder`: logins and certificates that are in no URL. No message shows
+//! them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ fn set_user(server: &RedisServer, password: &str) {
     server.command::<()>(&[&words[..], &["~*", "&*", "+@all"]].concat());
 }
 
-/// What an error says, which is never the secret.
+/// The reason of an error, which never contains the secret.
 fn shown(error: &Error) -> String {
     let text = format!("{error:?} {}", chain(error));
     assert!(!text.contains(SECRET), "{text}");
@@ -42,8 +42,8 @@ fn reason(error: Error) -> String {
     }
 }
 
-/// Red when the provider is asked once, when its answer is not used, and when a login
-/// that was refused is the last one.
+/// Red when the provider is asked only once, when its answer is not used, and when no
+/// login follows a refused one.
 #[tokio::test]
 async fn provider_is_asked_at_each_connect() {
     let server = RedisServer::start();
@@ -59,7 +59,7 @@ async fn provider_is_asked_at_each_connect() {
             }
         }
     });
-    // It may give another one at the next try: not a setting that is wrong for good.
+    // It might return another login at the next attempt: no invalid setting.
     let error = builder.clone().connect().await.unwrap_err();
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
     let text = shown(&error);
@@ -70,7 +70,7 @@ async fn provider_is_asked_at_each_connect() {
     let user: String = server.command(&["CLIENT", "LIST"]);
     assert!(user.contains("user=app"), "{user}");
 
-    // Rotated: the connection lives on, and the next one has the new password.
+    // Rotated: the connection stays, and the next one uses the new password.
     set_user(&server, "new");
     let before = asked.load(Ordering::SeqCst);
     server.command::<()>(&["CLIENT", "KILL", "USER", "app"]);
@@ -87,9 +87,9 @@ async fn provider_is_asked_at_each_connect() {
     assert!(asked.load(Ordering::SeqCst) >= before + 2);
 }
 
-/// Red where a provider's panic or silence is anybody else's.
+/// Red where the panic or silence of a provider affects another connection.
 #[tokio::test]
-async fn provider_that_fails_is_told() {
+async fn failed_provider_is_reported() {
     let server = RedisServer::start();
     let builder = || RedisStore::builder([plain(&server)]);
     let failing = builder().credentials(|| async { Err(BoxError::from("no metadata")) });
@@ -97,7 +97,7 @@ async fn provider_that_fails_is_told() {
     let silent = builder()
         .credentials(std::future::pending)
         .connect_timeout(Duration::from_millis(20));
-    for (builder, told) in [
+    for (builder, message) in [
         (failing, "the credentials provider failed: no metadata"),
         (panicking, "the credentials provider panicked"),
         (silent, "did not answer within 0.02 s"),
@@ -105,20 +105,19 @@ async fn provider_that_fails_is_told() {
         let error = builder.connect().await.unwrap_err();
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
         let text = chain(&error);
-        assert!(text.contains(told), "{text}");
+        assert!(text.contains(message), "{text}");
     }
 }
 
-/// Red, in part, where a setting that contradicts another one, or that nothing uses,
-/// is ignored.
+/// Red where a contradicting or unused setting is ignored.
 #[tokio::test]
-async fn settings_that_cannot_be_meant_are_told() {
+async fn contradicting_settings_are_refused() {
     let url = "redis://127.0.0.1:1";
     let with_login = format!("redis://:{SECRET}@127.0.0.1:1");
     let tls = "rediss://127.0.0.1:1";
     let certificate = Certificate::new();
     let login = || async { Ok((String::new(), SECRET.to_owned())) };
-    for (builder, told) in [
+    for (builder, message) in [
         (
             RedisStore::builder([url]).username("app"),
             "there is a username without a password",
@@ -164,13 +163,13 @@ async fn settings_that_cannot_be_meant_are_told() {
     ] {
         let debug = format!("{builder:?}");
         assert!(!debug.contains(SECRET), "{debug}");
-        assert_eq!(reason(builder.connect().await.unwrap_err()), told);
+        assert_eq!(reason(builder.connect().await.unwrap_err()), message);
     }
 }
 
-/// Red when the certificates are not used, or not shown.
+/// Red when the certificates are not used, or not sent.
 #[tokio::test]
-async fn tls_certificates_of_the_builder_are_used() {
+async fn builder_certificates_are_used() {
     let (theirs, other) = (Certificate::new(), Certificate::new());
     let server = Options::default()
         .tls(&theirs)
@@ -178,20 +177,20 @@ async fn tls_certificates_of_the_builder_are_used() {
         .start();
     let builder = || RedisStore::builder([server.url()]);
     let untrusted = builder().tls_ca(other.pem.clone());
-    let told = reason(untrusted.connect().await.unwrap_err());
-    assert!(told.contains("is not trusted"), "{told}");
+    let message = reason(untrusted.connect().await.unwrap_err());
+    assert!(message.contains("is not trusted"), "{message}");
     let nameless = builder().tls_ca(theirs.pem.clone());
-    let told = reason(nameless.connect().await.unwrap_err());
-    assert!(told.contains("wants a client certificate"), "{told}");
+    let message = reason(nameless.connect().await.unwrap_err());
+    assert!(message.contains("wants a client certificate"), "{message}");
     let trusted = builder().tls_ca(theirs.pem.clone());
     let known = trusted.client_cert(theirs.pem.clone(), theirs.key_pem.clone());
     let store = known.connect().await.unwrap();
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when a node is logged in to by the URLs alone.
+/// Red when the login of a node comes only from the URLs.
 #[tokio::test]
-async fn nodes_of_a_cluster_are_logged_in_to_alike() {
+async fn cluster_urls_must_share_login() {
     let options = Options::default().password(SECRET);
     let cluster = RedisCluster::start_with(options.set("masterauth", SECRET)).await;
     let urls = [plain(&cluster.nodes[0]), plain(&cluster.nodes[4])];
@@ -204,10 +203,9 @@ async fn nodes_of_a_cluster_are_logged_in_to_alike() {
     assert!(!format!("{store:?}").contains(SECRET));
 }
 
-/// Red when the sentinels, which know no such user, are logged in to as the servers
-/// are.
+/// Red when the servers' login is used for the sentinels, which do not know the user.
 #[tokio::test]
-async fn primary_with_a_url_has_a_login_of_its_own() {
+async fn primary_url_has_separate_login() {
     let set_up = RedisSentinel::start().await;
     for server in &set_up.servers {
         set_user(server, SECRET);

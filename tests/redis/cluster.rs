@@ -1,5 +1,5 @@
-//! A real cluster: the protocol and its notices, keys on every shard, slots on
-//! the move. Shards that die or hang are in `failover`.
+//! A real cluster: the protocol and its notifications, keys on every shard, moving slots.
+//! Shards that die or hang are in `failover`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +11,16 @@ use genesys_once::testing::store_conformance;
 use genesys_once::{Persistence, RedisStore, Store};
 use tokio::time::timeout;
 
-use super::fake_server::Fake;
+use super::fake_server::FakeServer;
 use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::{Options, RedisServer};
 use crate::support::{eventually, indeterminate};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 pub const EVER: Duration = Duration::from_secs(600);
 
-/// The store's own deadline, and a lot of air.
+/// The store's own deadline, with a large margin.
 pub const IN_TIME: Duration = Duration::from_secs(10);
 
 pub async fn connect(cluster: &RedisCluster) -> RedisStore {
@@ -41,7 +41,7 @@ pub fn is_cached(answer: &Answer) -> bool {
     matches!(answer, Answer::Is(Some(RecordState::Cached { .. })))
 }
 
-/// Waits until the subscription stands, which wakes the waiter once.
+/// Waits until the server has confirmed the subscription, which wakes the waiter once.
 pub async fn subscribe(store: &RedisStore, number: u8) {
     timeout(IN_TIME, store.changed(&name(number)))
         .await
@@ -49,14 +49,14 @@ pub async fn subscribe(store: &RedisStore, number: u8) {
 }
 
 #[tokio::test]
-async fn it_keeps_the_protocol() {
+async fn store_conforms_to_protocol() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     store_conformance(store, tokio::time::sleep).await;
 }
 
 #[tokio::test]
-async fn all_shards_together_are_one_store() {
+async fn shards_form_one_store() {
     let cluster = RedisCluster::start().await;
     let here = connect(&cluster).await;
     // One node is enough to find the others.
@@ -92,7 +92,7 @@ async fn all_shards_together_are_one_store() {
     assert_eq!(listed, (0..40).collect::<Vec<_>>());
     assert_eq!(indeterminate(&there, &namespace, 7).await.unwrap().len(), 7);
 
-    // A server forgets its scripts; they are sent along, to that one.
+    // A server forgets its scripts; they are sent again to this server only.
     for node in &cluster.nodes[..3] {
         node.command::<()>(&["SCRIPT", "FLUSH"]);
     }
@@ -108,7 +108,7 @@ async fn all_shards_together_are_one_store() {
     assert_eq!(durability.evicts, Some(false));
     assert_eq!(durability.persistence, Some(Persistence::None));
     assert_eq!(durability.replicas, Some(1));
-    // One shard's risk is a risk of all, whichever it is.
+    // The risk of any shard counts for the whole cluster.
     for node in &cluster.nodes[..3] {
         let set = |name, value| node.command::<()>(&["CONFIG", "SET", name, value]);
         set("maxmemory-policy", "allkeys-lru");
@@ -119,7 +119,7 @@ async fn all_shards_together_are_one_store() {
 }
 
 #[tokio::test]
-async fn notices_come_from_every_shard() {
+async fn every_shard_sends_notifications() {
     let cluster = RedisCluster::start().await;
     let here = connect(&cluster).await;
     let there = connect(&cluster).await;
@@ -135,15 +135,15 @@ async fn notices_come_from_every_shard() {
         apply(&there, keys[0], complete(1, "{}")).await.unwrap();
         timeout(IN_TIME, waiting).await.unwrap();
     }
-    // Its own shard's server only is told.
+    // Only the server of its shard is notified.
     let (channel, server) = (name(shards[2][1]).to_string(), 2);
     subscribe(&here, shards[2][1]).await;
     for (number, node) in cluster.nodes.iter().enumerate() {
         let (_, count): (String, u64) = node.command(&["PUBSUB", "SHARDNUMSUB", &channel]);
         assert_eq!(count, u64::from(number == server));
     }
-    // And listened to no longer than somebody waits.
-    eventually("nobody listens any more", async || {
+    // And subscribed only while there are waiters.
+    eventually("no channel is subscribed", async || {
         let (_, count): (String, u64) =
             cluster.nodes[server].command(&["PUBSUB", "SHARDNUMSUB", &channel]);
         count == 0
@@ -151,10 +151,10 @@ async fn notices_come_from_every_shard() {
     .await;
 }
 
-/// A slot on its way from one server to another. Red when `ASK`, or `MOVED`, is
+/// A slot that moves from one server to another. Red when `ASK`, or `MOVED`, is
 /// not followed.
 #[tokio::test]
-async fn a_slot_on_the_move_is_followed() {
+async fn moving_slot_is_followed() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     let [moving, ..] = shards(&cluster);
@@ -167,7 +167,7 @@ async fn a_slot_on_the_move_is_followed() {
     };
     set_slot(1, "IMPORTING", &ids[0]);
     set_slot(0, "MIGRATING", &ids[1]);
-    // Absent here, so it is taken there.
+    // Absent here, so it is acquired there.
     assert_eq!(
         apply(&store, number, acquire(1)).await.unwrap(),
         Answer::Done
@@ -179,7 +179,7 @@ async fn a_slot_on_the_move_is_followed() {
     assert!(is_cached(&apply(&store, number, acquire(2)).await.unwrap()));
     set_slot(1, "NODE", &ids[1]);
     set_slot(0, "NODE", &ids[1]);
-    // From now on it is there without being asked for.
+    // From now on the slot is there.
     assert!(is_cached(&apply(&store, number, acquire(2)).await.unwrap()));
     let forgotten = apply(
         &store,
@@ -220,11 +220,11 @@ pub fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
     }
 }
 
-/// The server that loses a slot takes its subscriptions back unasked. redis-rs
-/// takes that for the reply to whatever is under way, and a look then gets the
-/// record of another key. Red when notices and commands share a connection.
+/// The server that loses a slot removes its subscriptions and sends a notice. redis-rs
+/// takes that for the reply to the current command, and a look then gets the record of
+/// another key. Red when notifications and commands share a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slots_that_leave_mix_up_no_replies() {
+async fn leaving_slots_mix_up_no_replies() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     let keys = shards(&cluster)[0].clone();
@@ -246,7 +246,7 @@ async fn slots_that_leave_mix_up_no_replies() {
                     assert_eq!(
                         *stored.outcome.body(),
                         format!("{number}"),
-                        "another one's reply"
+                        "the reply to another command"
                     );
                 });
                 join_all(looks).await;
@@ -262,10 +262,10 @@ async fn slots_that_leave_mix_up_no_replies() {
     read.await.unwrap();
 }
 
-/// The server that loses a slot takes its subscriptions back unasked. Red when
-/// that goes unheard: the channel is taken for subscribed when the slot returns.
+/// The server that loses a slot removes its subscriptions. Red when the store ignores
+/// that: the channel still counts as subscribed when the slot returns.
 #[tokio::test]
-async fn a_slot_that_comes_back_is_listened_to_again() {
+async fn returned_slot_is_subscribed_again() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     let number = shards(&cluster)[0][0];
@@ -277,7 +277,7 @@ async fn a_slot_that_comes_back_is_listened_to_again() {
     assert!(quiet.is_err());
     hand_over(&cluster, &slot, 0, 1);
     hand_over(&cluster, &slot, 1, 0);
-    // The waiter may be told of the change as well, and then waits again.
+    // The waiter might also be notified of the change, and then waits again.
     let listens = || {
         let (_, count): (String, u64) =
             cluster.nodes[0].command(&["PUBSUB", "SHARDNUMSUB", &one.to_string()]);
@@ -295,13 +295,13 @@ async fn a_slot_that_comes_back_is_listened_to_again() {
     .await;
 }
 
-/// One that has missed a fail-over draws an old map. Red when maps are not told
-/// apart by their epoch.
+/// A node that has missed a fail-over returns an old map. Red when maps are not compared
+/// by their epoch.
 #[tokio::test]
-async fn a_node_that_has_missed_a_fail_over_is_not_believed() {
+async fn outdated_map_is_ignored() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
-    let stale = Fake::cluster_node(1, &[old.port, new.port]).await;
-    let informed = Fake::cluster_node(2, &[new.port, old.port]).await;
+    let stale = FakeServer::cluster_node(1, &[old.port, new.port]).await;
+    let informed = FakeServer::cluster_node(2, &[new.port, old.port]).await;
     for number in 0..10 {
         let urls = [stale.url(), informed.url()];
         let store = RedisStore::cluster(urls).await.unwrap();
@@ -313,7 +313,7 @@ async fn a_node_that_has_missed_a_fail_over_is_not_believed() {
 
 /// Red when `WAIT` goes to another server than the key's primary.
 #[tokio::test]
-async fn copies_are_those_of_the_shard() {
+async fn acknowledgements_are_from_own_shard() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     let [first, second, _] = shards(&cluster);
@@ -333,7 +333,7 @@ async fn copies_are_those_of_the_shard() {
 }
 
 #[tokio::test]
-async fn the_last_clone_takes_tasks_and_connections_along() {
+async fn last_clone_ends_tasks_and_connections() {
     let cluster = RedisCluster::start().await;
     let tasks = || {
         tokio::runtime::Handle::current()
@@ -349,20 +349,23 @@ async fn the_last_clone_takes_tasks_and_connections_along() {
         };
         cluster.nodes.iter().map(count).sum()
     };
-    let (before, nobody) = (tasks(), clients());
+    let (before, clients_before) = (tasks(), clients());
     let store = connect(&cluster).await;
     for keys in shards(&cluster) {
         apply(&store, keys[0], acquire(1)).await.unwrap();
         subscribe(&store, keys[0]).await;
     }
-    assert!(tasks() > before && clients() > nobody);
+    assert!(tasks() > before && clients() > clients_before);
     drop(store);
-    eventually("the connections are closed", async || clients() == nobody).await;
+    eventually("the connections are closed", async || {
+        clients() == clients_before
+    })
+    .await;
     eventually("no task is left", async || tasks() == before).await;
 }
 
 #[tokio::test]
-async fn a_cluster_with_a_password_is_logged_in_to_everywhere() {
+async fn cluster_password_is_used_on_all_nodes() {
     let options = Options::default().password("pw").set("masterauth", "pw");
     let cluster = RedisCluster::start_with(options).await;
     let store = connect(&cluster).await;

@@ -1,5 +1,5 @@
-//! Servers that are of another cluster by now, under addresses that the store
-//! knows: whatever their epoch, nothing of the store is theirs.
+//! Servers of another cluster under known addresses: whatever their epoch, the store does
+//! not use them.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use genesys_once::RedisStore;
 use genesys_once::record::Answer;
 
 use super::cluster::{connect, is_cached, shards};
-use super::fake_server::Fake;
+use super::fake_server::FakeServer;
 use super::{acquire, apply, chain, complete};
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
@@ -43,13 +43,12 @@ async fn is_ok(node: &RedisServer) {
     .await;
 }
 
-/// Two replicas leave, each for a cluster of its own with a later epoch; one of
-/// them keeps its id.
+/// Two replicas leave, each for its own cluster with a later epoch; one keeps its id.
 ///
-/// Red when the latest epoch wins whatever cluster it is of: all keys are
-/// executed again, at a node that was once ours.
+/// Red when the latest epoch wins, whatever the cluster: all keys are executed again, on a
+/// node that has left the cluster.
 #[tokio::test]
-async fn node_that_left_takes_no_key_along() {
+async fn departed_node_gets_no_keys() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     for number in 0..40 {
@@ -60,7 +59,7 @@ async fn node_that_left_takes_no_key_along() {
         let id: String = node.command(&["CLUSTER", "MYID"]);
         node.command::<()>(&["CLUSTER", "RESET", how]);
         for other in &cluster.nodes {
-            // Not by itself, nor by one that has left before.
+            // Not by its own map, nor by that of a node that left before.
             let _ = other.try_command::<()>(&["CLUSTER", "FORGET", &id]);
         }
         node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
@@ -91,10 +90,10 @@ async fn node_that_left_takes_no_key_along() {
 /// A node that comes back without its configuration, or another one that was
 /// given its address.
 ///
-/// Red when a server is known by its address: the new one takes keys that the
-/// cluster has at the promoted replica.
+/// Red when a server is identified by its address: the new one gets keys that belong to the
+/// promoted replica.
 #[tokio::test]
-async fn another_node_at_an_address_is_not_used() {
+async fn other_node_at_address_is_refused() {
     let mut cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     let keys = shards(&cluster)[2].clone();
@@ -107,7 +106,7 @@ async fn another_node_at_an_address_is_not_used() {
     .await;
     cluster.nodes[2].kill();
     // The store asks for nothing meanwhile: it knows of no fail-over.
-    cluster.settled().await;
+    cluster.stable().await;
     let node = &mut cluster.nodes[2];
     fs::remove_file(node.folder.join("nodes.conf")).unwrap();
     node.restart();
@@ -120,55 +119,55 @@ async fn another_node_at_an_address_is_not_used() {
     assert_eq!(cluster.nodes[2].command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// The name in the URL leads to another cluster by now, and no server of the old
-/// map gives one.
+/// The name in the URL now belongs to another cluster, and no server of the old map
+/// answers.
 ///
 /// Red when any map is better than none.
 #[tokio::test]
-async fn url_that_leads_to_another_cluster_by_now_is_not_followed() {
+async fn url_of_other_cluster_is_refused() {
     let (ours, foreign) = (RedisServer::start(), RedisServer::start());
-    let seed = Fake::cluster_node(1, &[ours.port]).await;
+    let seed = FakeServer::cluster_node(1, &[ours.port]).await;
     let store = RedisStore::cluster([seed.url()]).await.unwrap();
     apply(&store, 1, complete(1, "{}")).await.unwrap();
-    seed.draw(9, &[foreign.port]);
-    let before = seed.dialled();
+    seed.set_map(9, &[foreign.port]);
+    let before = seed.accepted();
     eventually("the url is asked again", async || {
         ours.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
         let _ = apply(&store, 1, acquire(2)).await;
-        seed.dialled() > before + 1
+        seed.accepted() > before + 1
     })
     .await;
     assert!(is_cached(&found(&store, 1).await));
     assert_eq!(foreign.command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// Red when the latest epoch decides which cluster is meant.
+/// Red when the latest epoch decides which cluster is used.
 #[tokio::test]
-async fn urls_of_different_clusters_are_told_apart() {
+async fn urls_of_different_clusters_are_refused() {
     let (ours, foreign) = (RedisServer::start(), RedisServer::start());
     let seeds = [
-        Fake::cluster_node(9, &[foreign.port]).await,
-        Fake::cluster_node(1, &[ours.port]).await,
-        Fake::cluster_node(1, &[ours.port]).await,
+        FakeServer::cluster_node(9, &[foreign.port]).await,
+        FakeServer::cluster_node(1, &[ours.port]).await,
+        FakeServer::cluster_node(1, &[ours.port]).await,
     ];
-    let urls = seeds.each_ref().map(Fake::url);
-    // Most of them lead to one.
+    let urls = seeds.each_ref().map(FakeServer::url);
+    // Most of them are of one cluster.
     let store = RedisStore::cluster(&urls).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
     let counts = [&ours, &foreign].map(|server| server.command::<u32>(&["DBSIZE"]));
     assert_eq!(counts, [1, 0]);
     let error = RedisStore::cluster(&urls[..2]).await.unwrap_err();
-    let told = "the urls lead to different clusters";
-    assert!(chain(&error).contains(told), "{error:?}");
+    let message = "the urls are of different clusters";
+    assert!(chain(&error).contains(message), "{error:?}");
 }
 
-/// Red when a node that is silent about its name is taken for the one on the map (without
-/// the arm of `Failure::Lost` in `dial_member`): the store was made with it alone.
+/// Red when a node that does not report its id counts as the node in the map (without the
+/// arm of `CommandError::Lost` in `MemberConnector`): the store was made with it alone.
 #[tokio::test]
-async fn node_that_does_not_say_who_it_is_is_not_used() {
-    let node = Fake::nameless().await;
-    let map = Fake::cluster_node(1, &[node.port]).await;
+async fn node_without_id_answer_is_refused() {
+    let node = FakeServer::without_id().await;
+    let map = FakeServer::cluster_node(1, &[node.port]).await;
     let error = RedisStore::cluster([map.url()]).await.unwrap_err();
-    let told = format!("127.0.0.1:{}: does not answer", node.port);
-    assert!(chain(&error).contains(&told), "{error:?}");
+    let message = format!("127.0.0.1:{}: does not answer", node.port);
+    assert!(chain(&error).contains(&message), "{error:?}");
 }

@@ -1,12 +1,12 @@
-//! `connect`: what it understands, what it says when it cannot, and what it
-//! learns about the server. No message shows the password.
+//! `connect`: the URLs that it accepts, its errors, and what it reads from the server. No
+//! message shows the password.
 
 use std::time::Duration;
 
 use genesys_once::record::Answer;
 use genesys_once::{Error, Persistence, RedisStore, Store};
 
-use super::fake_server::Fake;
+use super::fake_server::FakeServer;
 use super::{acquire, apply, chain, name};
 use crate::support::redis::{Certificate, Options, RedisServer};
 
@@ -26,7 +26,7 @@ pub async fn invalid_sentinel(urls: &[String], primary: &str) -> String {
     reason(&urls.join(" "), error)
 }
 
-/// What a configuration error says, which is never the password.
+/// The reason of a configuration error, which never contains the password.
 fn reason(url: &str, error: Error) -> String {
     let Error::InvalidConfig {
         setting, reason, ..
@@ -53,7 +53,7 @@ pub async fn unavailable(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_there_is_told() {
+async fn absent_server_is_reported() {
     let mut server = RedisServer::start();
     server.kill();
     let message = unavailable(&format!("redis://:{SECRET}@127.0.0.1:{}", server.port)).await;
@@ -70,7 +70,7 @@ async fn nobody_there_is_told() {
 }
 
 #[tokio::test]
-async fn password_user_and_database_are_used() {
+async fn login_and_database_are_used() {
     let server = Options::default().password("p@ss w/rd").start();
     server_with_user(&server);
     let url = |login: &str, db: &str| format!("redis://{login}127.0.0.1:{}{db}", server.port);
@@ -98,7 +98,10 @@ async fn password_user_and_database_are_used() {
     );
     let wrong = "the server refuses this user name or password";
     assert_eq!(invalid(&url(&format!(":{SECRET}@"), "")).await, wrong);
-    assert_eq!(invalid(&url(&format!("nobody:{SECRET}@"), "")).await, wrong);
+    assert_eq!(
+        invalid(&url(&format!("stranger:{SECRET}@"), "")).await,
+        wrong
+    );
     let message = invalid(&url(":p%40ss%20w%2Frd@", "/99")).await;
     assert_eq!(
         message,
@@ -124,38 +127,44 @@ fn server_with_user(server: &RedisServer) {
 }
 
 #[tokio::test]
-async fn tls_on_the_wrong_side_is_told() {
+async fn tls_mismatch_is_reported() {
     let plain = RedisServer::start();
     let reason = invalid(&format!("rediss://:{SECRET}@127.0.0.1:{}", plain.port)).await;
-    assert_eq!(reason, "the server speaks no TLS there: redis:// is meant");
+    assert_eq!(
+        reason,
+        "the server speaks no TLS on that port: use redis://"
+    );
     let locked = Options::default().password("other").start();
     let reason = invalid(&format!("rediss://:{SECRET}@127.0.0.1:{}", locked.port)).await;
-    assert_eq!(reason, "the server speaks no TLS there: redis:// is meant");
+    assert_eq!(
+        reason,
+        "the server speaks no TLS on that port: use redis://"
+    );
 
     let tls = Options::default().tls(&Certificate::new()).start();
     let reason = invalid(&format!("redis://:{SECRET}@127.0.0.1:{}", tls.port)).await;
-    assert_eq!(reason, "the server expects TLS there: rediss:// is meant");
+    assert_eq!(reason, "the server expects TLS on that port: use rediss://");
 }
 
 #[tokio::test]
-async fn an_old_server_is_told() {
+async fn old_server_is_refused() {
     let old = "the server is older than Redis 7.0, which cannot look up and lock in one command";
-    let server = Fake::version("6.2.14").await;
+    let server = FakeServer::version("6.2.14").await;
     assert_eq!(
         invalid(&server.url()).await,
         format!("{old}: it says 6.2.14")
     );
-    let server = Fake::without_hello().await;
+    let server = FakeServer::without_hello().await;
     assert_eq!(invalid(&server.url()).await, old);
     for version in ["7.0.0", "8.1.2", "255.255.255", "unstable"] {
-        let server = Fake::version(version).await;
+        let server = FakeServer::version(version).await;
         RedisStore::connect(&server.url()).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up() {
-    let server = Fake::silent().await;
+async fn silent_server_times_out() {
+    let server = FakeServer::silent().await;
     let begun = std::time::Instant::now();
     let message = unavailable(&server.url()).await;
     assert!(message.contains("did not answer within 4 s"), "{message}");
@@ -164,7 +173,7 @@ async fn a_server_that_says_nothing_is_given_up() {
         "{:?}",
         begun.elapsed()
     );
-    let server = Fake::hanging_up().await;
+    let server = FakeServer::closing_connections().await;
     let message = unavailable(&server.url()).await;
     assert!(
         message.contains(&format!("127.0.0.1:{}", server.port)),
@@ -173,7 +182,7 @@ async fn a_server_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_for_now_is_told() {
+async fn temporary_refusal_is_reported() {
     let server = Options::default().set("maxclients", "10").start();
     let mut connected = Vec::new();
     let error = loop {
@@ -187,7 +196,7 @@ async fn a_server_that_refuses_for_now_is_told() {
 }
 
 #[tokio::test]
-async fn what_a_server_may_forget_is_reported() {
+async fn durability_risks_are_reported() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let durability = store.durability();
@@ -225,19 +234,19 @@ async fn what_a_server_may_forget_is_reported() {
 }
 
 #[tokio::test]
-async fn servers_of_another_kind_are_told() {
+async fn servers_of_wrong_kind_are_refused() {
     let alone = RedisServer::start();
     let node = Options::default().cluster_node().start();
     let line = format!("sentinel monitor orders 127.0.0.1 {} 1", alone.port);
     let sentinel = Options::default().sentinel(vec![line]).start();
     let at = |server: &RedisServer| format!("127.0.0.1:{}", server.port);
 
-    let to_cluster = "the server is a node of a cluster: RedisStore::cluster is meant";
-    let to_sentinel = "the server is a sentinel: RedisStore::sentinel is meant";
+    let to_cluster = "the server is a node of a cluster: use RedisStore::cluster";
+    let to_sentinel = "the server is a sentinel: use RedisStore::sentinel";
     assert_eq!(invalid(&node.url()).await, to_cluster);
     assert_eq!(invalid(&sentinel.url()).await, to_sentinel);
 
-    let reason = "the server is no node of a cluster: RedisStore::connect is meant";
+    let reason = "the server is no node of a cluster: use RedisStore::connect";
     let reason = format!("{}: {reason}", at(&alone));
     assert_eq!(invalid_cluster(&[alone.url()]).await, reason);
     let reason = format!("{}: {to_sentinel}", at(&sentinel));
@@ -245,7 +254,7 @@ async fn servers_of_another_kind_are_told() {
 
     for server in [&alone, &node] {
         let reason = format!(
-            "{} is no sentinel but a data server: RedisStore::connect, or its sentinels' urls, are meant",
+            "{} is a data server, not a sentinel: use RedisStore::connect, or the urls of its sentinels",
             at(server)
         );
         assert_eq!(invalid_sentinel(&[server.url()], "orders").await, reason);
@@ -267,7 +276,7 @@ async fn servers_of_another_kind_are_told() {
 }
 
 #[tokio::test]
-async fn urls_that_cannot_be_meant_are_told() {
+async fn contradicting_urls_are_refused() {
     let url = |part: &str| format!("redis://:{SECRET}@127.0.0.1:1{part}");
     assert_eq!(invalid_cluster(&[]).await, "no url is given");
     assert_eq!(invalid_sentinel(&[], "orders").await, "no url is given");
@@ -291,11 +300,11 @@ async fn urls_that_cannot_be_meant_are_told() {
         invalid_sentinel(&[url("")], "http://orders").await,
         "its scheme is neither redis:// nor rediss://"
     );
-    // Nobody there: that may pass.
-    let nobody = url("");
+    // No server there: that might pass.
+    let absent = url("");
     for error in [
-        RedisStore::cluster([&nobody]).await.unwrap_err(),
-        RedisStore::sentinel([&nobody], "orders").await.unwrap_err(),
+        RedisStore::cluster([&absent]).await.unwrap_err(),
+        RedisStore::sentinel([&absent], "orders").await.unwrap_err(),
     ] {
         let message = format!("{error:?} {}", chain(&error));
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{message}");
@@ -307,19 +316,19 @@ async fn urls_that_cannot_be_meant_are_told() {
 }
 
 #[tokio::test]
-async fn an_old_cluster_and_an_old_primary_are_told() {
-    let old = Fake::version("6.2.14").await;
+async fn old_cluster_and_primary_are_refused() {
+    let old = FakeServer::version("6.2.14").await;
     let said = "the server is older than Redis 7.0, which cannot look up and lock in one command: it says 6.2.14";
     let reason = invalid_cluster(&[old.url()]).await;
     assert_eq!(reason, format!("127.0.0.1:{}: {said}", old.port));
-    let sentinel = Fake::sentinel(1, old.port).await;
+    let sentinel = FakeServer::sentinel(1, old.port).await;
     let reason = invalid_sentinel(&[sentinel.url()], "orders").await;
     let primary = format!("the primary \"orders\", 127.0.0.1:{}", old.port);
     assert_eq!(reason, format!("{primary}: {said}"));
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_ask_learns_nothing_and_works() {
+async fn user_without_info_right_works() {
     let server = RedisServer::start();
     let user = [
         "ACL",

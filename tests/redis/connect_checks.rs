@@ -1,5 +1,5 @@
-//! What `connect` proves before it returns a store: a primary that runs scripts,
-//! and a user who may do what the store does.
+//! What `connect` checks before it returns a store: a primary that runs scripts, and a user
+//! with the rights that the store needs.
 
 use genesys_once::{Error, RedisStore};
 
@@ -9,7 +9,7 @@ use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// Red when a store is returned all of whose writes are refused.
+/// Red when `connect` returns a store whose writes are all refused.
 #[tokio::test]
 async fn replica_is_refused() {
     let primary = RedisServer::start();
@@ -23,30 +23,30 @@ async fn replica_is_refused() {
     assert!(chain(&error).contains("is a replica"), "{error:?}");
 }
 
-/// Red when a right that is missing is found out by the first execution.
+/// Red when only the first execution detects a missing right.
 #[tokio::test]
 async fn missing_rights_are_named() {
     let server = RedisServer::start();
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
-    let told = async |rights: &[&str]| {
+    let message = async |rights: &[&str]| {
         let user = ["ACL", "SETUSER", "app", "reset", "on", ">pw", "&*", "+@all"];
         server.command::<()>(&[&user, rights].concat());
         invalid(&url).await
     };
     let keys = "on keys that begin with \"genesys-once:\"";
     assert_eq!(
-        told(&["~*", "-set", "-pttl"]).await,
+        message(&["~*", "-set", "-pttl"]).await,
         format!("the user may not run PTTL, SET {keys}")
     );
     // The key of the script itself is checked first.
-    let other = told(&["~other:*"]).await;
+    let other = message(&["~other:*"]).await;
     assert!(
         other.starts_with("the user may not run scripts: NOPERM"),
         "{other}"
     );
-    let read_only = told(&["%R~genesys-once:*"]).await;
+    let read_only = message(&["%R~genesys-once:*"]).await;
     assert!(read_only.contains("may not run"), "{read_only}");
-    let none = told(&["~*", "-eval", "-evalsha"]).await;
+    let none = message(&["~*", "-eval", "-evalsha"]).await;
     assert!(
         none.starts_with("the user may not run scripts: NOPERM"),
         "{none}"
@@ -57,7 +57,7 @@ async fn missing_rights_are_named() {
 
 /// Red when only one primary is asked.
 #[tokio::test]
-async fn missing_right_on_one_shard_is_named() {
+async fn missing_right_on_shard_is_named() {
     let cluster = RedisCluster::start().await;
     for (number, node) in cluster.nodes.iter().enumerate() {
         let user = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all"];
@@ -65,19 +65,19 @@ async fn missing_right_on_one_shard_is_named() {
         node.command::<()>(&[&user, rights].concat());
     }
     let url = format!("redis://app:pw@127.0.0.1:{}", cluster.nodes[0].port);
-    let told = super::connect::invalid_cluster(&[url]).await;
-    assert!(told.starts_with("the user may not run SET"), "{told}");
+    let message = super::connect::invalid_cluster(&[url]).await;
+    assert!(message.starts_with("the user may not run SET"), "{message}");
 }
 
-/// Red when a server without scripts is a store.
+/// Red when a server without scripts is accepted.
 #[tokio::test]
 async fn server_without_scripts_is_refused() {
     for command in ["EVALSHA", "EVAL"] {
         let server = Options::default().rename(command, "other").start();
-        let told = invalid(&server.url()).await;
+        let message = invalid(&server.url()).await;
         assert!(
-            told.starts_with("the server runs no scripts"),
-            "{command}: {told}"
+            message.starts_with("the server runs no scripts"),
+            "{command}: {message}"
         );
     }
 }

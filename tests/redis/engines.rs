@@ -1,5 +1,5 @@
-//! An engine over a real Redis and over a file: an outage after the call, and
-//! what is left behind when the last handle goes.
+//! An engine over a real Redis and over a file: an outage after the call, and what remains
+//! after the last handle is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// No machine is this slow; only a hang is.
+/// Longer than any machine needs: only a hang exceeds it.
 const LONG: Duration = Duration::from_secs(60);
 
 fn request(payload: &str) -> DataActionRequest {
@@ -50,10 +50,10 @@ impl Upstream for Gated {
     }
 }
 
-/// The server dies while the call is under way: its caller is answered all the
-/// same, and the outcome is in the record when the server is back.
+/// The server dies during the call: the caller still gets its answer, and the outcome is in
+/// the record when the server is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_outlives_the_death_of_its_server() {
+async fn outcome_survives_server_restart() {
     let mut server = Options::default().append_only().start();
     let platform = ScriptedUpstream::new(|_| Step::ok(r#"{"refund":"R-1"}"#));
     let gate = Arc::new(Semaphore::new(0));
@@ -77,7 +77,7 @@ async fn an_outcome_outlives_the_death_of_its_server() {
         (reply.served(), reply.recorded()),
         (Served::Upstream, false)
     );
-    // Who asks now gets the same answer, and no second call.
+    // A later caller gets the same answer, without a second call.
     let joined = timeout(LONG, engine.execute(request("{}"))).await.unwrap();
     assert_eq!(joined.unwrap().body(), reply.body());
 
@@ -130,12 +130,12 @@ fn runtime() -> Runtime {
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Clients of the server besides the one who asks.
+/// Clients of the server, without the one that sends this command.
 fn clients(server: &RedisServer) -> usize {
     let list: String = server.command(&["CLIENT", "LIST"]);
     list.lines()
@@ -146,7 +146,7 @@ fn clients(server: &RedisServer) -> usize {
 /// Red when dropping the last engine sends no stop: tasks, actors and the
 /// connections to Redis and to the platform are all there after a minute.
 #[test]
-fn the_last_handle_takes_tasks_actors_and_connections_along() {
+fn last_handle_ends_tasks_and_actors() {
     // The platform lives elsewhere, so that its tasks do not count.
     let elsewhere = runtime();
     let open = Arc::new(AtomicUsize::new(0));
@@ -190,7 +190,7 @@ fn the_last_handle_takes_tasks_actors_and_connections_along() {
 
 /// Red when dropping the last engine sends no stop: the file stays locked.
 #[test]
-fn the_last_handle_lets_go_of_the_file() {
+fn last_handle_releases_the_file() {
     let name = format!("genesys-once-let-go-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let ours = runtime();
@@ -205,7 +205,7 @@ fn the_last_handle_lets_go_of_the_file() {
     assert!(FileStore::open(&path).is_err());
     std::thread::spawn(move || drop(engine)).join().unwrap();
     wait_until("the file is free", || FileStore::open(&path).is_ok());
-    // And what was executed is there for the next one.
+    // And the next engine finds the outcome.
     let reply = ours.block_on(async {
         let store = FileStore::open(&path).unwrap();
         let engine = Engine::builder(upstream.clone()).store(store);

@@ -1,6 +1,6 @@
-//! The property of `src/engine/exactly_once.rs` once more, with fewer cases and
-//! nothing simulated but the platform's mind: a real `redis-server`, a real HTTP
-//! server, several engines in one process, real time.
+//! The property of `src/engine/exactly_once.rs` with fewer cases and real parts: a
+//! `redis-server`, an HTTP server, several engines in one process, real time. Only the
+//! platform's behaviour is simulated.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -143,10 +143,7 @@ async fn exactly_once(
         let own = replies
             .iter()
             .filter(|(_, reply)| reply.served() == Served::Upstream);
-        prop_assert!(
-            own.count() <= 1,
-            "two callers were told that theirs was the call"
-        );
+        prop_assert!(own.count() <= 1, "two callers got `Served::Executed`");
     }
     for engine in engines {
         engine.shutdown(Duration::from_secs(5)).await;
@@ -155,7 +152,7 @@ async fn exactly_once(
 }
 
 #[test]
-fn each_key_is_executed_exactly_once_by_several_engines_over_redis() {
+fn several_engines_execute_each_key_once() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -1,5 +1,5 @@
-//! Shards of a real cluster that die, hang, or are handed over, and what the
-//! others do meanwhile.
+//! Shards of a real cluster that die, hang, or fail over, and the other shards in the
+//! meantime.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::support::{eventually, eventually_within};
 /// A fail-over, seen by the store.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Red when a dead shard is asked for ever, or takes the others along.
+/// Red when a dead shard is retried without a limit, or affects the others.
 #[tokio::test]
-async fn a_shard_whose_primary_dies_comes_back_and_the_others_go_on() {
+async fn dead_shard_recovers_and_others_go_on() {
     let mut cluster = RedisCluster::start().await;
     let store = connect(&cluster).await.replicas(1, EVER);
     let [dead, second, third] = shards(&cluster);
@@ -45,14 +45,14 @@ async fn a_shard_whose_primary_dies_comes_back_and_the_others_go_on() {
     let error = lost.unwrap_err();
     assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
 
-    cluster.settled().await;
+    cluster.stable().await;
     let mut found = None;
     eventually_within(RECOVERY, "the shard is back", async || {
         found = store.look(&name(dead[0])).await.unwrap_or_default();
         found.is_some()
     })
     .await;
-    // Who waited there is told to look again.
+    // The waiter there is woken to read again.
     timeout(RECOVERY, waiting).await.unwrap().unwrap();
     // The replica had the lock, and its holder goes on.
     let Some(RecordState::Locked { revision, .. }) = found else {
@@ -72,7 +72,7 @@ async fn a_shard_whose_primary_dies_comes_back_and_the_others_go_on() {
     assert!(is_cached(
         &apply(&store, dead[1], acquire(2)).await.unwrap()
     ));
-    // An absent one is taken there, too.
+    // An absent key is acquired there, too.
     assert_eq!(
         apply(&store, dead[2], acquire(1)).await.unwrap(),
         Answer::Done
@@ -81,7 +81,7 @@ async fn a_shard_whose_primary_dies_comes_back_and_the_others_go_on() {
 
 /// Red when a command that got no answer does not lead to a new map.
 #[tokio::test]
-async fn a_hung_primary_holds_up_nobody_else() {
+async fn hung_primary_blocks_no_other_shard() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     let [hung, second, third] = shards(&cluster);
@@ -120,15 +120,15 @@ async fn a_hung_primary_holds_up_nobody_else() {
         assert!(chain(&error).contains("within 2 s"), "{error:?}");
     }
 
-    cluster.settled().await;
-    // One command is enough, whatever becomes of it, and those who wait learn of
-    // the new primary, too.
+    cluster.stable().await;
+    // One command is enough, whatever its result, and the waiters follow to the new
+    // primary, too.
     let _ = apply(&store, hung[0], acquire(2)).await;
     timeout(RECOVERY, waiting).await.unwrap();
     assert!(is_cached(
         &apply(&store, hung[0], acquire(2)).await.unwrap()
     ));
-    // The old one wakes up, and is not gone back to.
+    // The old primary resumes, and the store does not return to it.
     cluster.nodes[0].resume();
     cluster.replicated().await;
     for number in &hung {
@@ -139,10 +139,10 @@ async fn a_hung_primary_holds_up_nobody_else() {
     }
 }
 
-/// The engine's own deadline may be shorter. Red when only a command that ran to
-/// its end leads to a new map.
+/// The engine's own deadline might be shorter. Red when only a completed command leads to a
+/// new map.
 #[tokio::test]
-async fn impatient_callers_find_the_new_primary_all_the_same() {
+async fn dropped_commands_still_find_new_primary() {
     const SHORT: Duration = Duration::from_millis(300);
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
@@ -153,8 +153,8 @@ async fn impatient_callers_find_the_new_primary_all_the_same() {
     tokio::pin!(waiting);
     assert!(timeout(SHORT, &mut waiting).await.is_err());
     cluster.nodes[0].pause();
-    cluster.settled().await;
-    // One command that nobody waits for to its end.
+    cluster.stable().await;
+    // One command whose caller drops it.
     let answer = timeout(SHORT, apply(&store, hung[0], extend(1))).await;
     assert!(answer.is_err(), "{answer:?}");
     timeout(RECOVERY, waiting).await.unwrap();
@@ -162,10 +162,10 @@ async fn impatient_callers_find_the_new_primary_all_the_same() {
     assert_eq!(answer, Answer::Done);
 }
 
-/// One shard in three hangs, and executions of the others' keys go on as if it
-/// did not. Red when the engine takes it for the whole store.
+/// One shard in three hangs, and executions for keys of the others go on. Red when the
+/// engine counts the whole store as down.
 #[tokio::test]
-async fn an_engine_goes_on_with_the_other_shards() {
+async fn engine_continues_on_other_shards() {
     let cluster = RedisCluster::start().await;
     let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
     let builder = Engine::builder(platform.clone()).store(connect(&cluster).await);
@@ -204,23 +204,24 @@ async fn an_engine_goes_on_with_the_other_shards() {
         assert!(reply.recorded());
     }
     assert_eq!(timeout(RECOVERY, failing).await.unwrap().unwrap(), 5);
-    cluster.settled().await;
+    cluster.stable().await;
     eventually_within(RECOVERY, "all executions go on", async || {
         engine.execute(hung[9].clone()).await.is_ok()
     })
     .await;
     assert!(engine.stats().store_up);
-    // None of those that were told of the outage was sent.
-    let told = hung[..5].iter().map(IdempotencyKey::of);
+    // No request of a caller that got `StoreUnavailable` was sent.
+    let reported = hung[..5].iter().map(IdempotencyKey::of);
     assert!(
-        told.into_iter()
+        reported
+            .into_iter()
             .all(|key| platform.ledger().calls(&key) == 0)
     );
 }
 
 /// A replica takes over from a primary that is well, while both are in use.
 #[tokio::test]
-async fn a_planned_fail_over_loses_nothing() {
+async fn planned_fail_over_loses_no_record() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await.replicas(1, EVER);
     let [moving, ..] = shards(&cluster);
@@ -251,7 +252,7 @@ async fn a_planned_fail_over_loses_nothing() {
             let mut read = 0;
             loop {
                 let looks = moving.iter().map(async |number| {
-                    // An error is told from an answer, and a wrong answer from both.
+                    // An error, an answer and a wrong answer are distinguished.
                     if let Ok(Some(RecordState::Cached { stored, .. })) =
                         store.look(&name(*number)).await
                     {
@@ -273,8 +274,8 @@ async fn a_planned_fail_over_loses_nothing() {
         cluster.primary_of(&name(moving[0]).to_string()) == 3
     })
     .await;
-    cluster.settled().await;
-    // A change wakes whoever has not been woken by the move itself.
+    cluster.stable().await;
+    // A change wakes the waiters that the move itself has not woken.
     for number in &moving {
         assert!(!read.is_finished(), "a reply was another command's");
         let answer = apply(

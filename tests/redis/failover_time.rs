@@ -9,7 +9,7 @@ use super::acquire;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// When most of the sentinels name another server than that of `port`.

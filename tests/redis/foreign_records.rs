@@ -1,4 +1,4 @@
-//! Records that this version did not write: never taken for absent, and never
+//! Records that this version did not write: they never count as absent, and are never
 //! overwritten.
 
 use std::time::Duration;
@@ -55,7 +55,7 @@ fn events() -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_not_touched() {
+async fn unreadable_record_is_never_changed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
@@ -150,7 +150,7 @@ async fn what_cannot_be_read_is_not_touched() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_is_not_touched() {
+async fn key_of_other_type_is_kept() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let key = name(1).to_string();
@@ -175,10 +175,10 @@ async fn a_key_of_another_type_is_not_touched() {
     );
 }
 
-/// Red when only indeterminate records are looked at, and when a lock is listed
-/// that is live or claimed.
+/// Red when only indeterminate records are read, and when a live or claimed lock is
+/// listed.
 #[tokio::test]
-async fn lapsed_locks_with_a_request_under_way_are_listed() {
+async fn expired_dispatched_locks_are_listed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for number in 1..4 {
@@ -190,7 +190,7 @@ async fn lapsed_locks_with_a_request_under_way_are_listed() {
         phase: Phase::Claimed,
     };
     store.apply(&name(2), enter).await.unwrap();
-    // What is left is less than the retention: the leases have lapsed.
+    // The time to live is below the retention: the leases have expired.
     let retention = claim(1).retention.as_millis() - 1;
     for number in [1, 2] {
         let key = name(number).to_string();
@@ -204,7 +204,7 @@ async fn lapsed_locks_with_a_request_under_way_are_listed() {
 
 /// Red when such a record ends the list with its error.
 #[tokio::test]
-async fn what_cannot_be_read_hides_no_other_record_from_the_list() {
+async fn unreadable_record_hides_no_other() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let abandon = Event::Abandon {
@@ -224,7 +224,7 @@ async fn what_cannot_be_read_hides_no_other_record_from_the_list() {
 
 /// Scripts compute with doubles and must not write `1e+14`.
 #[tokio::test]
-async fn large_numbers_stay_what_they_are() {
+async fn large_numbers_stay_exact() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
@@ -262,11 +262,10 @@ async fn large_numbers_stay_what_they_are() {
     );
 }
 
-/// What the script writes is what `record::apply` says, to the byte: where it
-/// knows the record beforehand, and where the outcome's step is a later one. Red
-/// when the short way of a complete does not ask for the step.
+/// The script writes exactly the bytes of `record::apply`: on its fast path, and where the
+/// outcome has a later step. Red when the fast path does not compare the step.
 #[tokio::test]
-async fn a_complete_writes_what_the_transition_says() {
+async fn complete_writes_the_transition_result() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for (number, at) in [(1, 0), (2, 3)] {
@@ -290,12 +289,12 @@ async fn a_complete_writes_what_the_transition_says() {
     }
 }
 
-/// A value that nobody can have written by this crate, as large as Redis takes
-/// without being asked to. An acquire, which is one command, asks for it, and its
+/// A value that this crate cannot have written, as large as Redis accepts by
+/// default. An acquire, which is one command, asks for it, and its
 /// connection ends before it is there; nothing else does. Red when a look or a script
 /// reads whatever is there, or an acquire waits for all of it.
 #[tokio::test]
-async fn gigantic_value_is_fetched_by_nothing() {
+async fn huge_value_is_never_fetched() {
     const SIZE: usize = 128 << 20;
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
@@ -333,10 +332,9 @@ async fn gigantic_value_is_fetched_by_nothing() {
     store.apply(&name(2), acquire(1)).await.unwrap();
 }
 
-/// The largest record that is written is one that is read. Red when nothing
-/// bounds what is written.
+/// The largest record that can be written can be read. Red without a limit on writes.
 #[tokio::test]
-async fn an_outcome_that_would_not_be_read_is_not_written() {
+async fn unreadable_outcome_is_never_written() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store.apply(&name(1), acquire(1)).await.unwrap();
@@ -357,13 +355,13 @@ async fn an_outcome_that_would_not_be_read_is_not_written() {
     assert!(*stored.outcome.body() == body);
 }
 
-/// Red where the outcome is looked up by a script, as anything else is.
+/// Red where a script reads the outcome.
 #[tokio::test]
-async fn recorded_outcome_is_read_by_one_plain_command() {
+async fn recorded_outcome_is_read_by_get() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store.apply(&name(1), acquire(1)).await.unwrap();
-    // Its lease has a time, which a plain read does not tell.
+    // Its lease has a time, which a plain read does not return.
     let held = store.peek(&name(1)).await.unwrap();
     let minute = Duration::from_secs(60);
     assert!(

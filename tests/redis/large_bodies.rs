@@ -1,5 +1,5 @@
-//! Outcomes too large for the connection that all share: their bodies are keys of
-//! their own, and are never another answer. How they travel is in `body_transfer`.
+//! Outcomes too large for the shared connection: their bodies have separate keys, and are
+//! never those of another answer. Their transfer is in `body_transfer`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub fn body(number: u8) -> String {
     format!("[{number},\"{}\"]", "é\n".repeat(LARGE / 3))
 }
 
-/// The key of the body that the record of a number has apart.
+/// The key of the separate body of a record.
 pub fn body_key(number: u8, lease: LeaseId) -> String {
     format!("genesys-once:{{{}}}:{lease}", name(number))
 }
@@ -41,9 +41,9 @@ pub fn clients(server: &RedisServer, command: &str) -> Vec<String> {
         .collect()
 }
 
-/// Red when a body stands in its record.
+/// Red when a body is in its record.
 #[tokio::test]
-async fn large_body_is_a_key_of_its_own() {
+async fn large_body_has_separate_key() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for number in [1, 2] {
@@ -80,16 +80,16 @@ async fn large_body_is_a_key_of_its_own() {
     assert_eq!(again, Answer::Done);
     let wrote = |(name, _): &(String, u64)| ["set", "setrange"].contains(&&**name);
     assert!(!server.calls().iter().any(wrote));
-    eventually("the connection is closed that nobody needs", async || {
+    eventually("the unused connection is closed", async || {
         clients(&server, "getrange").is_empty()
     })
     .await;
 }
 
-/// Red when a record is written whatever stands under the name of its body, or a body
-/// whoever the record belongs to.
+/// Red when a record is written without a check of its body, or a body without a check of
+/// its record.
 #[tokio::test]
-async fn record_names_no_body_but_its_own() {
+async fn record_names_only_own_body() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -105,12 +105,12 @@ async fn record_names_no_body_but_its_own() {
     assert_eq!(there, 0, "a body that no record has");
 }
 
-/// The parts of two attempts that meet: a connection that was given up still brings
-/// what is left on its way, after another has begun anew.
+/// The parts of two attempts: an abandoned connection still delivers its remaining bytes,
+/// after another attempt has started.
 ///
-/// Red when a part is put where it belongs whoever has written the one before.
+/// Red when a part is written without a check of the part before.
 #[tokio::test]
-async fn parts_of_two_attempts_make_no_body() {
+async fn mixed_parts_make_no_body() {
     let server = RedisServer::start();
     let narrow = Narrow::start(server.port).await;
     let store = RedisStore::connect(&narrow.url()).await.unwrap();
@@ -121,7 +121,7 @@ async fn parts_of_two_attempts_make_no_body() {
     let key = body_key(1, claim(1).lease);
     let value: Vec<u8> = server.command(&["GET", &key]);
     assert!(value.starts_with(b"unfinished ") && value.ends_with(&[0; 1000]));
-    // Not named by anybody, it does not stay for long either.
+    // Without a record that names it, it expires soon.
     assert!(server.command::<i64>(&["PTTL", &key]) > 0);
     let late = |offset: usize| {
         let before = "unfinished 0123456789abcdef 1";
@@ -137,11 +137,10 @@ async fn parts_of_two_attempts_make_no_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Gone, shorter, longer, another's, of another type. Red when what is there is not
-/// compared with what there should be, or a body that is gone is an error: the key was
-/// executed all the same.
+/// Gone, shorter, longer, of another record, of another type. Red when the body is not
+/// compared with its record, or a missing body is an error: the key was still executed.
 #[tokio::test]
-async fn body_that_is_not_the_one_is_none() {
+async fn foreign_body_counts_as_absent() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let key = |number| body_key(number, claim(1).lease);
@@ -161,8 +160,8 @@ async fn body_that_is_not_the_one_is_none() {
     server.command::<()>(&["LPUSH", &key(5), "x"]);
     for number in [1, 2, 3, 4, 5, 7] {
         let (stored_body, outcome) = replay(&store, number).await;
-        let told = (stored_body, outcome.status().as_u16(), outcome.body().len());
-        assert_eq!(told, (StoredBody::OmittedTooLarge, 200, 0), "{number}");
+        let reported = (stored_body, outcome.status().as_u16(), outcome.body().len());
+        assert_eq!(reported, (StoredBody::OmittedTooLarge, 200, 0), "{number}");
     }
     let (stored_body, outcome) = replay(&store, 6).await;
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(6));
@@ -170,7 +169,7 @@ async fn body_that_is_not_the_one_is_none() {
 
 /// Red when a body outlives the record that has it.
 #[tokio::test]
-async fn body_goes_with_its_record() {
+async fn body_is_removed_with_record() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let left = || -> Vec<String> { server.command(&["KEYS", "genesys-once:{*"]) };
@@ -182,7 +181,7 @@ async fn body_goes_with_its_record() {
     assert_eq!(apply(&store, 1, forget).await.unwrap(), Answer::Done);
     assert!(left().is_empty(), "forgotten");
 
-    // A record that cannot be read any more: a copy under another name.
+    // An unreadable record: a copy under another name.
     apply(&store, 2, complete(1, &body(2))).await.unwrap();
     let (from, to) = (name(2).to_string(), name(3).to_string());
     server.command::<()>(&["RENAME", &from, &to]);
@@ -192,7 +191,7 @@ async fn body_goes_with_its_record() {
     assert!(store.discard(&unreadable).await.unwrap());
     assert!(left().is_empty(), "discarded");
 
-    // Whoever joins late may ask that nothing of the answer be kept.
+    // A late caller might request that no body is stored.
     apply(&store, 4, acquire(1)).await.unwrap();
     let Event::Complete { stored, .. } = complete(1, &body(4)) else {
         unreachable!();
@@ -211,13 +210,13 @@ async fn body_goes_with_its_record() {
     assert!(left().is_empty(), "kept although it is sensitive");
 }
 
-/// Of a sealed outcome nobody can see whether it is reduced.
+/// The store cannot see whether a sealed outcome is reduced.
 ///
-/// Red when only one that says so leaves no body: without `outcome.is_sealed()` in
+/// Red when only an outcome that is marked as reduced removes its body: without `outcome.is_sealed()` in
 /// `outcome_args`.
 #[cfg(feature = "encrypted")]
 #[tokio::test]
-async fn sealed_outcome_leaves_no_body_of_it_whole() {
+async fn sealed_outcome_removes_full_body() {
     use genesys_once::{Encrypted, EncryptionKeys};
 
     let server = RedisServer::start();
@@ -239,9 +238,9 @@ async fn sealed_outcome_leaves_no_body_of_it_whole() {
     assert_eq!(stored.body, StoredBody::OmittedSensitive);
 }
 
-/// An operator's own finding may be large, too.
+/// An outcome from an operator can be large, too.
 #[tokio::test]
-async fn resolution_may_have_a_large_body() {
+async fn resolution_accepts_large_body() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -271,9 +270,9 @@ async fn resolution_may_have_a_large_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Red when a walk takes the key of a body for a record's.
+/// Red when a walk counts the key of a body as a record.
 #[tokio::test]
-async fn bodies_are_on_no_list() {
+async fn separate_bodies_are_never_listed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, complete(1, &body(1))).await.unwrap();

@@ -26,7 +26,7 @@ struct Limits {
 }
 
 impl Limits {
-    /// Removes the key that is to be gone, before a script runs.
+    /// Removes the key that should be absent, before a script runs.
     async fn lose(&self, piece: &[u8]) {
         const SCRIPT: &[u8] = b"EVALSHA";
         let lost = self.lost.lock().unwrap().clone();

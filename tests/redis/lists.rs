@@ -67,7 +67,7 @@ fn scans(server: &RedisServer) -> u64 {
 /// Red when such records are on no list, or a record is removed that has changed
 /// since, or that a newer version wrote.
 #[tokio::test]
-async fn what_cannot_be_read_is_listed_and_can_be_removed() {
+async fn unreadable_record_is_listed_and_removed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let set = |number, value: &str| {
@@ -101,7 +101,7 @@ async fn what_cannot_be_read_is_listed_and_can_be_removed() {
         let error = store.discard(kept).await.unwrap_err();
         assert_eq!(error.refusal(), Some(RefusalKind::NotAllowed), "{error:?}");
     }
-    // One is written anew, the other is a lock by now.
+    // One is written again, the other is a lock now.
     set(2, "something new\n");
     server.command::<u64>(&["DEL", &name(4).to_string()]);
     store.apply(&name(4), acquire(1)).await.unwrap();
@@ -124,7 +124,7 @@ async fn what_cannot_be_read_is_listed_and_can_be_removed() {
 ///
 /// Red where a page goes on after a key of a batch that has become another.
 #[tokio::test]
-async fn pages_miss_nothing_while_other_keys_go() {
+async fn pages_miss_no_key_during_removals() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let load = |script: &str| server.command::<Option<u32>>(&["EVAL", script, "0"]);
@@ -156,7 +156,7 @@ async fn pages_miss_nothing_while_other_keys_go() {
 ///
 /// Red where the engine asks the store for any record that it is shown.
 #[tokio::test]
-async fn engine_removes_what_is_damaged_in_its_namespace() {
+async fn engine_removes_damaged_records() {
     let server = RedisServer::start();
     let engine = async |namespace: &str| {
         let store = RedisStore::connect(&server.url()).await.unwrap();
@@ -204,7 +204,7 @@ async fn engine_removes_what_is_damaged_in_its_namespace() {
 ///
 /// Red when the walk goes on there, and what it finds is taken for the whole list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn list_is_whole_or_fails() {
+async fn list_is_complete_or_fails() {
     const RECORDS: usize = 200;
     let servers = [RedisServer::start(), RedisServer::start()];
     let others = "for i = 1, 100000 do redis.call('SET', 'other:' .. i, 'x') end";
@@ -230,7 +230,7 @@ async fn list_is_whole_or_fails() {
             let (store, namespace) = (store.clone(), namespace.clone());
             async move { indeterminate(&store, &namespace, 1000).await }
         });
-        eventually("the walk is under way", async || scans(old) > before + 3).await;
+        eventually("the walk has started", async || scans(old) > before + 3).await;
         port.store(new.port, Ordering::SeqCst);
         old.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
         // The shared connection is given up for it, between two commands of the walk.
@@ -253,7 +253,7 @@ async fn list_is_whole_or_fails() {
 ///
 /// Red when a walk does not ask for slots on the move.
 #[tokio::test]
-async fn list_is_refused_while_slots_are_on_the_move() {
+async fn list_is_refused_while_slots_move() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     let moving = shards(&cluster)[0][0];
@@ -273,9 +273,9 @@ async fn list_is_refused_while_slots_are_on_the_move() {
 
 /// One process walks in a period, and the next one may after it.
 ///
-/// Red when each process is told that it is its turn.
+/// Red when each process may walk.
 #[tokio::test]
-async fn one_process_of_a_namespace_has_the_turn_to_walk() {
+async fn one_process_walks_a_namespace() {
     let server = RedisServer::start();
     let one = RedisStore::connect(&server.url()).await.unwrap();
     let two = RedisStore::connect(&server.url()).await.unwrap();
@@ -301,7 +301,7 @@ async fn one_process_of_a_namespace_has_the_turn_to_walk() {
 /// Red when a page goes on behind the batch that it cut, and when a cursor is taken
 /// whatever connection it is of.
 #[tokio::test]
-async fn pages_of_any_size_are_whole() {
+async fn pages_of_any_size_are_complete() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for number in 0..40 {

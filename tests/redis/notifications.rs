@@ -1,5 +1,4 @@
-//! Notices to those who wait in other processes, and what is left when nobody
-//! waits any more.
+//! Notifications for waiters in other processes, and what is left without waiters.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -14,8 +13,8 @@ use crate::support::redis::RedisServer;
 const SOON: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Waits until the subscription stands, which wakes the waiter once: what
-/// happened before it went unnoticed.
+/// Waits until the subscription stands, which wakes the waiter once: changes
+/// before it were missed.
 async fn subscribe(store: &RedisStore, number: u8) {
     timeout(SOON, store.changed(&name(number))).await.unwrap();
 }
@@ -35,7 +34,7 @@ fn connections(server: &RedisServer) -> usize {
 }
 
 #[tokio::test]
-async fn a_change_in_another_process_is_noticed() {
+async fn change_in_other_process_wakes_waiter() {
     let server = RedisServer::start();
     let here = RedisStore::connect(&server.url()).await.unwrap();
     let there = RedisStore::connect(&server.url()).await.unwrap();
@@ -53,7 +52,7 @@ async fn a_change_in_another_process_is_noticed() {
         Poll::Ready(())
     })
     .await;
-    // A lease that lives on is no news.
+    // An extended lease sends no notification.
     apply(&there, 1, super::extend(1)).await.unwrap();
     assert!(timeout(QUIET, &mut first).await.is_err());
 
@@ -66,9 +65,9 @@ async fn a_change_in_another_process_is_noticed() {
 /// A server counts a connection that listens as a client of pub/sub: it cuts it
 /// where its replies exceed `client-output-buffer-limit pubsub`.
 ///
-/// Red when notices come on the connection of the commands.
+/// Red when notifications use the connection of the commands.
 #[tokio::test]
-async fn commands_share_no_connection_with_notices() {
+async fn notifications_use_separate_connection() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let listening = || -> usize {
@@ -79,7 +78,7 @@ async fn commands_share_no_connection_with_notices() {
     assert_eq!((connections(&server), listening()), (1, 0), "before a wait");
     subscribe(&store, 1).await;
     assert_eq!((connections(&server), listening()), (2, 1));
-    // What is cut with the notices leaves the commands alone.
+    // Closing that connection does not affect the commands.
     let limits = "normal 0 0 0 replica 0 0 0 pubsub 1kb 0 0";
     server.command::<()>(&["CONFIG", "SET", "client-output-buffer-limit", limits]);
     let body = "x".repeat(1 << 20);
@@ -91,7 +90,7 @@ async fn commands_share_no_connection_with_notices() {
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_unsubscribed() {
+async fn channels_without_waiters_are_unsubscribed() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     subscribe(&store, 1).await;
@@ -107,15 +106,11 @@ async fn what_nobody_waits_for_is_unsubscribed() {
         subscribers(&server, 1) == 0
     })
     .await;
-    assert_eq!(
-        subscribers(&server, 2),
-        1,
-        "somebody still waits for this one"
-    );
+    assert_eq!(subscribers(&server, 2), 1, "this one still has a waiter");
 }
 
 #[tokio::test]
-async fn a_reconnect_wakes_those_who_wait_and_notices_go_on() {
+async fn reconnect_wakes_waiters_and_resubscribes() {
     let mut server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     subscribe(&store, 1).await;
@@ -134,7 +129,7 @@ async fn a_reconnect_wakes_those_who_wait_and_notices_go_on() {
 }
 
 #[tokio::test]
-async fn the_last_clone_takes_tasks_and_connections_along() {
+async fn last_clone_ends_tasks_and_connections() {
     let server = RedisServer::start();
     let tasks = || {
         tokio::runtime::Handle::current()
@@ -151,7 +146,7 @@ async fn the_last_clone_takes_tasks_and_connections_along() {
         async move { store.changed(&super::name(7)).await }
     });
     assert!(timeout(QUIET, clone.changed(&name)).await.is_err());
-    // One for commands, one for notices.
+    // One for commands, one for notifications.
     assert_eq!(connections(&server), 2);
     drop(store);
     waiting.abort();

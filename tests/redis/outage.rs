@@ -1,5 +1,5 @@
-//! A server that dies, hangs, or comes back: every command ends in time, says
-//! what is known, and the next one finds the server again.
+//! A server that dies, hangs, or comes back: every command ends in time with a precise
+//! error, and the next one finds the server again.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use super::{acquire, apply, chain, complete, extend, name};
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// The store's own deadline, and some air for a busy machine.
+/// The store's own deadline, with a margin for a busy machine.
 const DEADLINE: Duration = Duration::from_millis(3000);
 
 #[tokio::test]
-async fn a_dead_server_is_an_error_at_once_and_found_again() {
+async fn dead_server_fails_fast_and_reconnects() {
     let mut server = Options::default().append_only().start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -31,7 +31,7 @@ async fn a_dead_server_is_an_error_at_once_and_found_again() {
             begun.elapsed()
         );
     }
-    // Many at once do not wait for one another.
+    // Many commands at once do not wait for each other.
     let begun = Instant::now();
     let answers = join_all((0..200).map(|_| apply(&store, 1, extend(1)))).await;
     assert!(answers.iter().all(Result::is_err));
@@ -47,7 +47,7 @@ async fn a_dead_server_is_an_error_at_once_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_server_killed_under_load_leaves_nobody_waiting() {
+async fn server_killed_under_load_answers_all_waiters() {
     let mut server = Options::default().append_only().start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let load = tokio::spawn({
@@ -83,7 +83,7 @@ async fn a_server_killed_under_load_leaves_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn a_hanging_server_is_an_error_in_time_and_found_again() {
+async fn hanging_server_times_out_and_reconnects() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -106,9 +106,9 @@ async fn a_hanging_server_is_an_error_in_time_and_found_again() {
     assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
 }
 
-/// The command that timed out may have been applied: its caller finds out.
+/// The command that timed out might have been applied: its caller finds out.
 #[tokio::test]
-async fn a_lost_reply_is_followed_up() {
+async fn lost_reply_is_followed_up() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     server.pause();
@@ -117,8 +117,8 @@ async fn a_lost_reply_is_followed_up() {
     server.resume();
     eventually("the record says what happened", async || {
         match apply(&store, 1, acquire(1)).await {
-            // The first one was applied, and this is one's own lease; or it was
-            // not, and this one is.
+            // Either the first one was applied, and this is its lease; or it was not, and
+            // this one was.
             Ok(Answer::Done) => true,
             Ok(Answer::Is(Some(RecordState::Locked { revision, .. }))) => {
                 revision.lease == super::claim(1).lease
@@ -129,10 +129,10 @@ async fn a_lost_reply_is_followed_up() {
     .await;
 }
 
-/// The engine's own deadline may be shorter: commands that are dropped count. Red
-/// when `Watch` lets a dropped command pass.
+/// The engine's own deadline might be shorter: dropped commands count. Red when
+/// `AbandonedCommandGuard` ignores a dropped command.
 #[tokio::test]
-async fn impatient_callers_get_a_new_connection_all_the_same() {
+async fn dropped_commands_still_replace_connection() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -160,9 +160,9 @@ async fn impatient_callers_get_a_new_connection_all_the_same() {
     assert_ne!(client(&server), before);
 }
 
-/// A caller that gives up takes nobody else's attempt to connect along.
+/// A caller that gives up does not end the connect attempt of the others.
 #[tokio::test]
-async fn one_attempt_to_connect_serves_all() {
+async fn callers_share_one_connect_attempt() {
     let mut server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     server.restart();

@@ -1,5 +1,4 @@
-//! Users who may do what the documentation asks for and nothing more, on each
-//! kind of server.
+//! Users with exactly the documented rights, on each kind of server.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
-/// What every kind of server has to allow.
+/// The rights for every kind of server.
 const KEYS: [&str; 12] = [
     "+set",
     "+setrange",
@@ -29,7 +28,7 @@ const KEYS: [&str; 12] = [
     "+scan",
 ];
 
-/// Notices, alone and in a cluster.
+/// Rights for notifications, on a single server and in a cluster.
 const CHANNELS: [&str; 3] = ["+publish", "+subscribe", "+unsubscribe"];
 const SHARD_CHANNELS: [&str; 5] = [
     "+spublish",
@@ -53,7 +52,7 @@ fn allow(server: &RedisServer, rights: &[&str]) {
     server.command::<()>(&[&user, &KEYS[..], rights].concat());
 }
 
-/// The protocol, the list and the notices.
+/// The protocol, the list and the notifications.
 async fn works(store: RedisStore) {
     assert_eq!(store.durability(), Durability::default());
     let one = name(99);
@@ -71,7 +70,7 @@ async fn works(store: RedisStore) {
 }
 
 #[tokio::test]
-async fn one_server_needs_no_more_than_it_is_said_to() {
+async fn single_server_works_with_documented_rights() {
     let server = RedisServer::start();
     allow(&server, &CHANNELS);
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
@@ -79,7 +78,7 @@ async fn one_server_needs_no_more_than_it_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_cluster_needs_no_more_than_it_is_said_to() {
+async fn cluster_works_with_documented_rights() {
     let cluster = RedisCluster::start().await;
     for node in &cluster.nodes {
         allow(node, &SHARD_CHANNELS);
@@ -89,7 +88,7 @@ async fn a_cluster_needs_no_more_than_it_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_primary_with_sentinels_needs_no_more_than_it_is_said_to() {
+async fn sentinel_setup_works_with_documented_rights() {
     let set_up = RedisSentinel::start().await;
     for server in &set_up.servers {
         allow(server, &[&CHANNELS[..], &["+role"]].concat());

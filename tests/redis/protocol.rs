@@ -1,4 +1,4 @@
-//! The list of cases that every store passes, and what they cost in commands.
+//! The conformance cases of every store, and the number of commands that they take.
 
 use genesys_once::record::Answer;
 use genesys_once::testing::store_conformance;
@@ -8,14 +8,14 @@ use super::{acquire, apply, claim, complete, name};
 use crate::support::redis::RedisServer;
 
 #[tokio::test]
-async fn it_keeps_the_protocol() {
+async fn store_conforms_to_protocol() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store_conformance(store, tokio::time::sleep).await;
 }
 
 #[tokio::test]
-async fn an_execution_is_two_round_trips_and_a_replay_one() {
+async fn execution_takes_two_round_trips() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     // The server learns the script.
@@ -48,7 +48,7 @@ async fn an_execution_is_two_round_trips_and_a_replay_one() {
 }
 
 #[tokio::test]
-async fn scripts_that_the_server_has_forgotten_are_sent_along() {
+async fn forgotten_scripts_are_sent_again() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for number in 1..4 {
@@ -62,7 +62,7 @@ async fn scripts_that_the_server_has_forgotten_are_sent_along() {
 }
 
 #[tokio::test]
-async fn the_record_in_redis_is_what_the_crate_documents() {
+async fn stored_record_matches_documentation() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();

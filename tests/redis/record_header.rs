@@ -1,5 +1,5 @@
-//! What others do to a record's time to live, and how its first line is read: by the
-//! scripts and by the codec alike. And what stands beside the records.
+//! The time to live of a record that other clients change, the first line as scripts and
+//! codec read it, and the keys beside the records.
 
 use genesys_once::record::{self, Answer, Event, LeaseId, Revision, WRITER};
 use genesys_once::{RecordState, RedisStore, Store};
@@ -8,11 +8,11 @@ use super::{acquire, claim, name};
 use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 
-/// Whatever finds a time to live that is missing, or longer than any that was
-/// written, puts it right. Red when the time is believed: the key was unreadable for
-/// good, or its lease showed an hour.
+/// Every reader corrects a time to live that is missing, or longer than any that is
+/// written. Red when such a time is used: the key stayed unreadable, or its lease showed
+/// an hour.
 #[tokio::test]
-async fn a_time_to_live_that_somebody_moved_is_put_right_by_whoever_finds_it() {
+async fn changed_time_to_live_is_corrected() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let key = name(1).to_string();
@@ -50,7 +50,7 @@ async fn a_time_to_live_that_somebody_moved_is_put_right_by_whoever_finds_it() {
             assert!((3_650_000..=3_660_000).contains(&left), "{finder}: {left}");
         }
     }
-    // An indeterminate record's, too; that it makes no sense is still told.
+    // That of an indeterminate record, too; its malformed content is still reported.
     store.apply(&name(1), abandon(1)).await.unwrap();
     for command in moved {
         server.command::<()>(command);
@@ -78,10 +78,10 @@ fn state_of(answer: Answer) -> Option<RecordState> {
     }
 }
 
-/// One grammar: whatever line `Record::decode` reads, the scripts read, and no
-/// other. Red when either of them knows a rule of its own.
+/// Scripts and `Record::decode` accept the same lines. Red when either has a rule that the
+/// other lacks.
 #[tokio::test]
-async fn scripts_and_the_codec_read_the_same_lines() {
+async fn scripts_and_codec_read_same_headers() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let key = name(1).to_string();
@@ -163,8 +163,8 @@ fn forget() -> Event {
     }
 }
 
-/// Red when the version is not kept, or lowered by who is older; and when its key is
-/// taken for a record's.
+/// Red when the version is not stored, or an older process lowers it; and when its key
+/// counts as a record.
 #[tokio::test]
 async fn least_writer_is_raised_and_never_lowered() {
     let server = RedisServer::start();
@@ -177,8 +177,8 @@ async fn least_writer_is_raised_and_never_lowered() {
         (&store, WRITER + 1, WRITER + 1),
         (&older, WRITER, WRITER + 1),
     ] {
-        let told = store.least_writer(&namespace, at_least).await.unwrap();
-        assert_eq!(told, least);
+        let message = store.least_writer(&namespace, at_least).await.unwrap();
+        assert_eq!(message, least);
     }
     assert_eq!(store.least_writer(&other, 1).await.unwrap(), 1);
     let key = "genesys-once:test:shard:0";

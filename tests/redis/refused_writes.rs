@@ -1,5 +1,5 @@
-//! A server that answers and will not write: replays go on, and what must be
-//! settled is settled where there is any room.
+//! A server that answers but refuses writes: replays go on, and locked keys are finished if
+//! there is any memory.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn is_cached(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_new_keys_and_replays_old_ones() {
+async fn full_server_refuses_acquires_and_replays() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, complete(1, "{}")).await.unwrap();
@@ -32,14 +32,14 @@ async fn a_full_server_refuses_new_keys_and_replays_old_ones() {
         "{error:?}"
     );
     assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
-    // Whoever holds a key finds that out, too.
+    // The holder of a key learns that, too.
     let own = apply(&store, 2, acquire(1)).await.unwrap();
     assert!(
         matches!(own, Answer::Is(Some(RecordState::Locked { .. }))),
         "{own:?}"
     );
 
-    // A body is refused; without it the outcome is known all the same.
+    // The body is refused; the outcome is recorded without it.
     let error = apply(&store, 2, complete(1, &"x".repeat(4096)))
         .await
         .unwrap_err();
@@ -67,7 +67,7 @@ async fn a_full_server_refuses_new_keys_and_replays_old_ones() {
 }
 
 #[tokio::test]
-async fn a_server_without_enough_replicas_refuses_and_replays() {
+async fn server_without_replicas_refuses_and_replays() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, complete(1, "{}")).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_server_without_enough_replicas_refuses_and_replays() {
 }
 
 #[tokio::test]
-async fn a_server_that_has_become_a_replica_refuses_and_replays() {
+async fn demoted_server_refuses_writes_and_replays() {
     let primary = RedisServer::start();
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_server_that_has_become_a_replica_refuses_and_replays() {
 ///
 /// Red when that counts as no answer, which opens the breaker.
 #[tokio::test]
-async fn a_server_that_is_busy_refuses_for_now() {
+async fn busy_server_refuses_for_now() {
     let server = Options::default().set("busy-reply-threshold", "50").start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let url = server.url();
@@ -143,7 +143,7 @@ async fn a_server_that_is_busy_refuses_for_now() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_publish_writes_all_the_same() {
+async fn user_without_publish_right_writes() {
     let server = RedisServer::start();
     let user = [
         "ACL",
@@ -176,7 +176,7 @@ async fn a_user_who_may_not_publish_writes_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_write_any_more_is_told_so() {
+async fn revoked_write_right_is_reported() {
     let server = RedisServer::start();
     let user = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all"];
     server.command::<()>(&user);

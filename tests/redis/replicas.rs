@@ -1,5 +1,5 @@
-//! Locks that replicas must have before anything is sent, with real replicas:
-//! one that hangs or dies, and what goes on meanwhile.
+//! Locks that replicas must have before a request is sent, with real replicas that hang or
+//! die.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 const EVER: Duration = Duration::from_secs(600);
 
-/// Too short to wait for in vain for long.
+/// Short, since tests wait all of it.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A primary and its replicas, in step with it.
+/// A primary and its synchronised replicas.
 async fn replicated<const N: usize>() -> (RedisServer, [RedisServer; N]) {
     let primary = Options::default()
         .set("repl-diskless-sync-delay", "0")
@@ -54,7 +54,7 @@ fn enter(step: u32, phase: Phase) -> Event {
     }
 }
 
-/// The error of a transition that was applied, and not copied often enough.
+/// The error of a transition that was applied, but not replicated to enough replicas.
 #[track_caller]
 fn assert_short(answer: Result<Answer, StoreError>) {
     let error = answer.unwrap_err();
@@ -62,7 +62,7 @@ fn assert_short(answer: Result<Answer, StoreError>) {
         chain(&error).contains("1 of 2 replicas have it"),
         "{error:?}"
     );
-    // It is in the primary: nobody may take it for not applied.
+    // The primary has it: the error must not say that it was not applied.
     assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
 }
 
@@ -76,14 +76,14 @@ fn assert_held(answer: Result<Answer, StoreError>) {
 }
 
 #[tokio::test]
-async fn the_protocol_is_the_same() {
+async fn store_conforms_to_protocol() {
     let (primary, _replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     store_conformance(store, tokio::time::sleep).await;
 }
 
 #[tokio::test]
-async fn what_may_be_sent_is_in_every_replica_by_then() {
+async fn dispatch_waits_for_every_replica() {
     let (primary, replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     for number in 1..20 {
@@ -99,32 +99,31 @@ async fn what_may_be_sent_is_in_every_replica_by_then() {
 /// Red when `WAIT` is left out, or sent on another connection, for any of the
 /// three ways into `Dispatched`.
 #[tokio::test]
-async fn no_way_into_dispatched_does_without_copies() {
+async fn every_dispatch_waits_for_replicas() {
     let (primary, replicas) = replicated::<2>().await;
     let patient = store(&primary, EVER).await;
     apply(&patient, 2, acquire(1)).await.unwrap();
     let store = patient.clone().replicas(2, SHORT);
-    // Not on the way there, so nothing is waited for.
+    // Not a transition into `Dispatched`, so nothing waits.
     let claimed = apply(&store, 2, enter(1, Phase::Claimed)).await;
     assert_eq!(claimed.unwrap(), Answer::Done);
-    // Nothing else is on its way to the replicas: elsewhere `WAIT` would say that
-    // both have everything.
+    // No other write is in transit: on another connection `WAIT` would return at once.
     in_step(&primary, 2).await;
     replicas[1].pause();
 
     assert_short(apply(&store, 1, acquire(1)).await);
-    // The same acquire again, as after a lost reply: one's own lease. It is
-    // extended before anything is sent, and that waits, however often it is tried.
+    // The same acquire again, as after a lost reply, returns its own lease. The holder
+    // extends it before it sends, and each attempt to extend waits.
     assert_held(apply(&store, 1, acquire(1)).await);
     assert_short(apply(&store, 1, extend(1)).await);
     assert_short(apply(&store, 1, extend(1)).await);
     assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
     assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
-    // An absent record that is put back.
+    // An absent record that is written again.
     assert_short(apply(&store, 3, extend(1)).await);
     assert_short(apply(&store, 3, extend(1)).await);
 
-    // The store takes nothing back: a request may be on the wire.
+    // The store reverts nothing: a request might have been sent.
     for number in 1..4 {
         let state = store.look(&name(number)).await.unwrap();
         let Some(RecordState::Locked { phase, .. }) = state else {
@@ -139,10 +138,9 @@ async fn no_way_into_dispatched_does_without_copies() {
     }
 }
 
-/// Red when `WAIT` goes over the connection that all commands share, or when a
-/// replay waits for replicas.
+/// Red when `WAIT` uses the shared connection, or when a replay waits for replicas.
 #[tokio::test]
-async fn nobody_else_waits_for_replicas() {
+async fn other_commands_wait_for_no_replicas() {
     let (primary, replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     apply(&store, 1, complete(1, "{}")).await.unwrap();
@@ -168,14 +166,14 @@ async fn nobody_else_waits_for_replicas() {
     assert_eq!(waiting.await.unwrap().unwrap(), Answer::Done);
 }
 
-/// As many wait as there are connections for it, and one more is told so.
+/// As many commands wait as there are connections for it; one more is refused.
 ///
-/// Red when that is taken for a store that is down (without the arm of `waiting.busy` in
-/// `Copies::apply`), when a lease does not live on that no connection was free for
-/// (without that of `waiting.unsent`, or `busy ||` in it), and when such a one counts as
-/// copied (with `Ok` in the place of `Err(error)` there).
+/// Red when that counts as a store that is down (without the arm of `waiting.busy` in
+/// `ReplicaAcks::apply`), when a lease without a free connection is not extended (without
+/// the arm of `waiting.unsent`, or `busy ||` in it), and when such a lease counts as
+/// replicated (with `Ok` instead of `Err(error)` there).
 #[tokio::test]
-async fn one_too_many_waits_for_no_replica() {
+async fn excess_command_waits_for_no_replica() {
     let (primary, replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -212,7 +210,7 @@ async fn one_too_many_waits_for_no_replica() {
         panic!("not locked");
     };
     assert_ne!(revision.rev, before.rev, "it was not extended");
-    // Of somebody else's key the holder is told all the same.
+    // For the key of another holder, the answer is still `NotHolder`.
     let late = apply(&store, 1, extend(7)).await.unwrap();
     assert_eq!(late, Answer::NotHolder);
     replicas[1].resume();
@@ -222,7 +220,7 @@ async fn one_too_many_waits_for_no_replica() {
 }
 
 #[tokio::test]
-async fn connections_are_used_again() {
+async fn idle_connections_are_reused() {
     let (primary, _replicas) = replicated::<2>().await;
     let store = store(&primary, EVER).await;
     let clients = || {
@@ -238,7 +236,7 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_wait_is_told_so() {
+async fn missing_wait_right_is_reported() {
     let (primary, _replicas) = replicated::<2>().await;
     let user = ["app", "on", ">pw", "~*", "&*", "+@all", "-wait"];
     primary.command::<()>(&[&["ACL", "SETUSER"][..], &user].concat());
@@ -251,7 +249,7 @@ async fn a_user_who_may_not_wait_is_told_so() {
 }
 
 #[tokio::test]
-async fn zero_replicas_are_none() {
+async fn zero_replicas_wait_for_none() {
     let primary = RedisServer::start();
     let store = RedisStore::connect(&primary.url()).await.unwrap();
     let strict = store.replicas(1, SHORT);
@@ -264,11 +262,11 @@ async fn zero_replicas_are_none() {
     assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when no time at all is sent to a server, to which it is for ever (without
-/// `max(1)` in `Waiting::send`), or when the longest is added to others (without
-/// `min(DAY)` in `Copies::new`).
+/// Red when 0 is sent as the time, which means no limit (without `max(1)` in
+/// `AckTransport::send`), or when the longest is added to others (without
+/// `min(MAX_ACK_TIMEOUT)` in `ReplicaAcks::new`).
 #[tokio::test]
-async fn replicas_are_waited_for_as_long_as_anybody_says() {
+async fn wait_is_capped_at_one_day() {
     let (primary, _replicas) = replicated::<2>().await;
     let store = RedisStore::connect(&primary.url()).await.unwrap();
     let strict = store.clone().replicas(3, Duration::ZERO);
@@ -278,10 +276,10 @@ async fn replicas_are_waited_for_as_long_as_anybody_says() {
     assert_eq!(apply(&patient, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when transitions that wait for replicas go by the map alone: to a key that is
-/// on its way to another server they failed for as long as it took.
+/// Red when transitions that wait for replicas follow no redirection: they failed for a key
+/// in a moving slot.
 #[tokio::test]
-async fn copies_are_waited_for_on_a_slot_that_moves() {
+async fn moving_slot_waits_for_replicas() {
     let cluster = RedisCluster::start().await;
     let store = RedisStore::cluster(cluster.urls()).await.unwrap();
     let store = store.replicas(1, EVER);
@@ -316,9 +314,9 @@ fn request(payload: &str) -> DataActionRequest {
     DataActionRequest::new("custom_-_refund", payload).unwrap()
 }
 
-/// Red when a lock without its copies lets a request out, or is not given back.
+/// Red when a request is sent without the replicas, or its lock is not released.
 #[tokio::test]
-async fn an_engine_sends_nothing_without_copies() {
+async fn engine_sends_nothing_without_replicas() {
     let (primary, mut replicas) = replicated::<2>().await;
     let platform = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = async |timeout| {
@@ -331,7 +329,7 @@ async fn an_engine_sends_nothing_without_copies() {
     assert_eq!(platform.ledger().total(), 1);
 
     replicas[1].pause();
-    // Many at once: to answer this way is no reason to take the store for down.
+    // Many at once: this error does not open the breaker.
     let payloads = ["1", "2", "3", "4", "5"];
     let answers = join_all(payloads.map(|payload| hasty.execute(request(payload)))).await;
     for (payload, answer) in payloads.into_iter().zip(answers) {
@@ -339,7 +337,7 @@ async fn an_engine_sends_nothing_without_copies() {
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
         assert!(chain(&error).contains("1 of 2 replicas have it"), "{error}");
         let key = IdempotencyKey::of(&request(payload));
-        // Given back, with nothing to tell.
+        // Released, without a verdict.
         assert_eq!(hasty.inspect(&key).await.unwrap(), None);
     }
     assert_eq!(platform.ledger().total(), 1);

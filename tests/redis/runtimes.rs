@@ -1,5 +1,5 @@
-//! `connect` on runtimes that lack something: a driver, a free blocking thread.
-//! A store on runtimes that end, or that nobody drives any more.
+//! `connect` on runtimes without a driver or a free blocking thread.
+//! A store on runtimes that end, or that are no longer driven.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -18,17 +18,16 @@ use crate::support::sentinel::{PRIMARY, RedisSentinel};
 ///
 /// Red when the panic goes on to the caller.
 #[test]
-fn panic_of_the_client_is_an_error() {
+fn client_panic_is_an_error() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().build().unwrap();
-    let told = runtime.block_on(unavailable("redis://127.0.0.1:1"));
-    assert!(told.contains("the redis client panicked"), "{told}");
+    let message = runtime.block_on(unavailable("redis://127.0.0.1:1"));
+    assert!(message.contains("the redis client panicked"), "{message}");
 }
 
-/// Red when names are looked up by the runtime's blocking threads: nothing comes
-/// back in time.
+/// Red when the runtime's blocking threads look names up: no answer in time.
 #[test]
-fn name_is_resolved_although_the_blocking_pool_is_busy() {
+fn name_lookup_needs_no_blocking_pool() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(1)
         .enable_all()
@@ -36,23 +35,22 @@ fn name_is_resolved_although_the_blocking_pool_is_busy() {
         .unwrap();
     let (free, busy) = std::sync::mpsc::channel::<()>();
     runtime.spawn_blocking(move || busy.recv());
-    let told = runtime.block_on(unavailable("redis://localhost:1"));
+    let message = runtime.block_on(unavailable("redis://localhost:1"));
     drop(free);
     // By an address that was found, not by silence.
-    assert!(told.contains("refused"), "{told}");
+    assert!(message.contains("refused"), "{message}");
 }
 
 fn single() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A small runtime of its own asks once, and is then not driven, while Redis is
-/// well.
+/// Another runtime sends one command, and is then no longer driven.
 ///
-/// Red when a connection is made on the runtime of the caller who needed it first,
-/// and an attempt never counts as stuck: all others wait for it for ever.
+/// Red when a connection is made on the runtime of the first caller, and an attempt never
+/// counts as stuck: all others wait for it without end.
 #[test]
-fn reconnect_runs_where_the_store_was_made() {
+fn reconnect_runs_on_store_runtime() {
     let server = RedisServer::start();
     let (home, visitor) = (Runtime::new().unwrap(), single());
     let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
@@ -68,9 +66,9 @@ fn reconnect_runs_where_the_store_was_made() {
     drop(visitor);
 }
 
-/// Red when the store listens on the runtime of its first waiter.
+/// Red when the subscriber runs on the runtime of the first waiter.
 #[test]
-fn notices_come_although_the_first_waiter_stands_still() {
+fn stopped_waiter_blocks_no_notification() {
     let server = RedisServer::start();
     let (home, visitor) = (Runtime::new().unwrap(), single());
     let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
@@ -91,7 +89,7 @@ fn notices_come_although_the_first_waiter_stands_still() {
 }
 
 #[test]
-fn store_outlives_the_runtime_that_made_it() {
+fn store_outlives_its_runtime() {
     let server = RedisServer::start();
     let home = Runtime::new().unwrap();
     let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
@@ -106,12 +104,12 @@ fn store_outlives_the_runtime_that_made_it() {
         .expect("the channel is subscribed");
 }
 
-/// Red when sentinels are listened to from `connect` on only, and no more once that
-/// runtime has ended (without `sentinels.follow()` in `Place::dial`, or without
-/// `is_finished()` in `Sentinels::follow`): of a primary that is replaced without noticing
-/// nobody would tell the store.
+/// Red when the task that follows the sentinels ends with the first runtime (without
+/// `sentinels.follow()` in `PrimaryConnector::open`, or without `is_finished()` in
+/// `Sentinels::follow`): the store would not
+/// learn that a primary was replaced.
 #[test]
-fn sentinels_are_listened_to_on_the_next_runtime_as_well() {
+fn sentinel_task_moves_to_next_runtime() {
     let (home, visitor) = (Runtime::new().unwrap(), single());
     let set_up = visitor.block_on(RedisSentinel::start());
     let store = home.block_on(RedisStore::sentinel(set_up.urls(), PRIMARY));
@@ -126,7 +124,7 @@ fn sentinels_are_listened_to_on_the_next_runtime_as_well() {
     home.block_on(eventually("the store listens", async || listeners() == 3));
     drop(home);
     visitor.block_on(async {
-        eventually("nobody listens", async || listeners() == 0).await;
+        eventually("no channel is subscribed", async || listeners() == 0).await;
         eventually("the store connects again", async || {
             store.look(&name(1)).await.is_ok()
         })

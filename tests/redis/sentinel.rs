@@ -1,6 +1,6 @@
-//! A real Sentinel set-up: primaries that die, hang, or are replaced without
-//! noticing, sentinels that do not answer, and logins for both kinds. Sentinels that
-//! disagree are in `sentinel_votes`.
+//! A real Sentinel set-up: primaries that die, hang, or are replaced while isolated,
+//! sentinels that do not answer, and logins for both kinds. Sentinels that disagree are in
+//! `sentinel_votes`.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use genesys_once::testing::store_conformance;
 use genesys_once::{Error, RedisStore, Store};
 use tokio::time::timeout;
 
-use super::fake_server::Fake;
+use super::fake_server::FakeServer;
 use super::{acquire, apply, chain, claim, complete, extend, name};
 use crate::support::redis::{Options, RedisServer};
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 use crate::support::{eventually, eventually_within};
 
-/// As long as it takes on a busy machine.
+/// Long enough for a busy machine.
 const EVER: Duration = Duration::from_secs(600);
 
-/// The store's own deadline, and a lot of air.
+/// The store's own deadline, with a large margin.
 pub const IN_TIME: Duration = Duration::from_secs(10);
 
 /// A fail-over, seen by the store.
@@ -37,7 +37,7 @@ pub fn has(server: &RedisServer, number: u8) -> bool {
 }
 
 #[tokio::test]
-async fn it_keeps_the_protocol_and_its_notices() {
+async fn store_conforms_and_notifies() {
     let set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await;
     assert_eq!(store.durability().replicas, Some(2));
@@ -53,9 +53,9 @@ async fn it_keeps_the_protocol_and_its_notices() {
     store_conformance(store.clone(), tokio::time::sleep).await;
 }
 
-/// Red when the store goes on asking for the server that it began with.
+/// Red when the store keeps using its first server.
 #[tokio::test]
-async fn a_primary_that_dies_is_replaced() {
+async fn dead_primary_is_replaced() {
     let mut set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await.replicas(2, EVER);
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -72,8 +72,8 @@ async fn a_primary_that_dies_is_replaced() {
         let error = lost.unwrap_err();
         assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
     }
-    set_up.settled().await;
-    // Who waits is told to look again, without any command.
+    set_up.stable().await;
+    // The waiter is woken to read again, without any command.
     timeout(RECOVERY, waiting).await.unwrap();
     let store = store.clone().replicas(1, EVER);
     let mut extended = None;
@@ -92,9 +92,9 @@ async fn a_primary_that_dies_is_replaced() {
     assert!(has(&set_up.servers[set_up.primary()], 2));
 }
 
-/// Red when a command for a hung server hangs, or the store stays with it.
+/// Red when a command for a hung server hangs, or the store keeps using that server.
 #[tokio::test]
-async fn a_primary_that_hangs_is_replaced() {
+async fn hung_primary_is_replaced() {
     let set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await;
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_primary_that_hangs_is_replaced() {
     let lost = timeout(IN_TIME, apply(&store, 1, extend(1))).await.unwrap();
     let error = lost.unwrap_err();
     assert!(chain(&error).contains("within 2 s"), "{error:?}");
-    set_up.settled().await;
+    set_up.stable().await;
     eventually_within(RECOVERY, "the new primary is found", async || {
         let extended = timeout(IN_TIME, apply(&store, 1, extend(1))).await;
         matches!(extended.unwrap(), Ok(Answer::Done))
@@ -116,14 +116,14 @@ async fn a_primary_that_hangs_is_replaced() {
             Answer::Done
         );
     }
-    set_up.settled().await;
+    set_up.stable().await;
     assert!((2..100).all(|number| has(&set_up.servers[set_up.primary()], number)));
 }
 
-/// The old primary knows nothing of the new one and takes every write, which
-/// nobody will ever see. Red when the sentinels are asked only after a failure.
+/// The old primary does not know the new one and accepts every write, which is then lost.
+/// Red when the sentinels are asked only after a failure.
 #[tokio::test]
-async fn a_primary_that_was_replaced_without_noticing_is_left() {
+async fn isolated_old_primary_is_abandoned() {
     let set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await;
     apply(&store, 1, acquire(1)).await.unwrap();
@@ -152,10 +152,10 @@ async fn a_primary_that_was_replaced_without_noticing_is_left() {
     }
 }
 
-/// It names a server that most have named before, or the first one to a store
-/// without a password.
+/// A single sentinel may name the server that most named before, or the first one for a
+/// store without a password.
 #[tokio::test]
-async fn one_sentinel_is_enough_for_a_known_primary() {
+async fn known_primary_needs_one_sentinel() {
     let mut set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await;
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
@@ -171,17 +171,17 @@ async fn one_sentinel_is_enough_for_a_known_primary() {
     set_up.sentinels[1].resume();
 }
 
-/// Their configuration begins at epoch 0 again. Red when a remembered epoch
-/// outranks what all of them say: the store is down until it is made anew.
+/// Their configuration starts at epoch 0 again. Red when a remembered epoch counts more
+/// than the answers of all of them: the store would be down until it is made again.
 #[tokio::test]
-async fn sentinels_that_were_set_up_again_are_believed() {
+async fn reset_sentinels_are_followed() {
     let set_up = RedisSentinel::start().await;
     set_up.sentinels[0].command::<()>(&["SENTINEL", "FAILOVER", PRIMARY]);
     eventually_within(RECOVERY, "the sentinels have a new primary", async || {
         set_up.primary() != 0
     })
     .await;
-    set_up.settled().await;
+    set_up.stable().await;
     let store = connect(&set_up).await;
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
     let now = &set_up.servers[set_up.primary()];
@@ -197,9 +197,9 @@ async fn sentinels_that_were_set_up_again_are_believed() {
     .await;
 }
 
-/// Red when the sentinels are only asked from time to time.
+/// Red when the store only polls the sentinels.
 #[tokio::test]
-async fn sentinels_are_listened_to() {
+async fn sentinel_notification_moves_store() {
     let set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await;
     eventually("the store listens to all sentinels", async || {
@@ -212,12 +212,12 @@ async fn sentinels_are_listened_to() {
     drop(store);
 }
 
-/// In the middle of a fail-over. Red when a server's own word is not asked for.
+/// During a fail-over. Red when the store does not ask the server for its role.
 #[tokio::test]
-async fn a_replica_is_not_taken_for_a_primary() {
+async fn replica_is_never_used_as_primary() {
     let primary = RedisServer::start();
     let mut replica = Options::default().replica_of(&primary).start();
-    let sentinel = Fake::sentinel(1, replica.port).await;
+    let sentinel = FakeServer::sentinel(1, replica.port).await;
     let connect = async || RedisStore::sentinel([sentinel.url()], PRIMARY).await;
     let error = connect().await.unwrap_err();
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
@@ -238,7 +238,7 @@ async fn a_replica_is_not_taken_for_a_primary() {
 }
 
 #[tokio::test]
-async fn the_last_clone_takes_tasks_and_connections_along() {
+async fn last_clone_ends_tasks_and_connections() {
     let set_up = RedisSentinel::start().await;
     let tasks = || {
         tokio::runtime::Handle::current()
@@ -266,7 +266,7 @@ async fn the_last_clone_takes_tasks_and_connections_along() {
 }
 
 #[tokio::test]
-async fn sentinels_and_servers_may_have_logins_of_their_own() {
+async fn sentinels_and_servers_have_separate_logins() {
     let data = Options::default()
         .password("data pw")
         .set("masterauth", "data pw");

@@ -1,29 +1,29 @@
-//! Sentinels that disagree on which server is the primary, and what that costs.
+//! Sentinels that disagree on which server is the primary.
 
 use genesys_once::record::Answer;
 use genesys_once::{RedisStore, Store};
 use tokio::time::timeout;
 
-use super::fake_server::Fake;
+use super::fake_server::FakeServer;
 use super::sentinel::{IN_TIME, has, is_cached};
 use super::{acquire, apply, chain, complete, extend, name};
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 use crate::support::sentinel::PRIMARY;
 
-/// Each of three names another server: who has taken over is open.
+/// Each of three names another server, so the new primary is unknown.
 ///
-/// Red when the one that was the primary so far counts although others are named
+/// Red when the previous primary is used although sentinels name others
 /// (without `*count == answered` in `Sentinels::ask_all`): it was used again.
 #[tokio::test]
-async fn known_primary_is_in_doubt_once_others_are_named() {
+async fn contested_primary_is_refused() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let sentinels = [
-        Fake::sentinel(1, old.port).await,
-        Fake::sentinel(1, old.port).await,
-        Fake::sentinel(1, old.port).await,
+        FakeServer::sentinel(1, old.port).await,
+        FakeServer::sentinel(1, old.port).await,
+        FakeServer::sentinel(1, old.port).await,
     ];
-    let urls = sentinels.each_ref().map(Fake::url);
+    let urls = sentinels.each_ref().map(FakeServer::url);
     let store = RedisStore::sentinel(&urls, PRIMARY).await.unwrap();
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
     sentinels[1].name_primary(2, new.port);
@@ -46,14 +46,14 @@ async fn known_primary_is_in_doubt_once_others_are_named() {
     assert!(has(&new, 2) && !has(&old, 2));
 }
 
-/// They name another primary, and none of them tells so: not one takes a subscription.
+/// They name another primary without a notification: none accepts a subscription.
 ///
-/// Red when they are asked only once one tells (without `sleep(CHECK)` in `follow`): all
-/// went on at the old one.
+/// Red when they are asked only after a notification (without `sleep(CHECK_INTERVAL)` in
+/// `follow`): all commands went to the old one.
 #[tokio::test]
-async fn sentinels_are_asked_although_none_of_them_tells() {
+async fn sentinels_are_polled_without_notifications() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
-    let sentinel = Fake::sentinel(1, old.port).await;
+    let sentinel = FakeServer::sentinel(1, old.port).await;
     let store = RedisStore::sentinel([sentinel.url()], PRIMARY)
         .await
         .unwrap();
@@ -66,15 +66,15 @@ async fn sentinels_are_asked_although_none_of_them_tells() {
     .await;
 }
 
-/// One that has missed a fail-over names the old primary. Red when the first
-/// answer counts, or any.
+/// A sentinel that missed a fail-over names the old primary. Red when the first answer
+/// counts, or any.
 #[tokio::test]
-async fn a_sentinel_that_has_missed_a_fail_over_is_not_believed() {
+async fn outdated_sentinel_is_outvoted() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
-    let stale = Fake::sentinel(1, old.port).await;
+    let stale = FakeServer::sentinel(1, old.port).await;
     let informed = [
-        Fake::sentinel(2, new.port).await,
-        Fake::sentinel(2, new.port).await,
+        FakeServer::sentinel(2, new.port).await,
+        FakeServer::sentinel(2, new.port).await,
     ];
     let urls = [stale.url(), informed[0].url(), informed[1].url()];
     let store = RedisStore::sentinel(&urls, PRIMARY).await.unwrap();
@@ -97,20 +97,20 @@ async fn a_sentinel_that_has_missed_a_fail_over_is_not_believed() {
     assert!(!has(&old, 1));
 }
 
-/// One of three watches something else by now, and has seen more fail-overs there,
-/// or lies.
+/// One of three sentinels watches another primary with more fail-overs, or is
+/// malicious.
 ///
-/// Red when the latest configuration counts, whoever has it: the password goes
-/// to a server of one sentinel's choice. Red, too, where a provider counts as no
+/// Red when the latest configuration counts, even of a single sentinel: the password is
+/// sent to a server that only this one names. Red, too, where a provider counts as no
 /// password.
 #[tokio::test]
-async fn password_goes_to_no_server_that_one_sentinel_names() {
+async fn single_sentinel_gets_no_password_sent() {
     let ours = Options::default().password("data-pw").start();
-    let other = Fake::silent().await;
-    let liar = Fake::sentinel(9, other.port).await;
+    let other = FakeServer::silent().await;
+    let liar = FakeServer::sentinel(9, other.port).await;
     let honest = [
-        Fake::sentinel(1, ours.port).await,
-        Fake::sentinel(1, ours.port).await,
+        FakeServer::sentinel(1, ours.port).await,
+        FakeServer::sentinel(1, ours.port).await,
     ];
     let primary = format!("redis://:data-pw@{PRIMARY}");
     let urls = [liar.url(), honest[0].url(), honest[1].url()];
@@ -121,17 +121,17 @@ async fn password_goes_to_no_server_that_one_sentinel_names() {
         apply(&store, 1, extend(1)).await.is_ok()
     })
     .await;
-    assert_eq!(other.dialled(), 0);
+    assert_eq!(other.accepted(), 0);
     // Nor where it alone answers.
     drop(honest);
     let error = RedisStore::sentinel(&urls, &primary).await.unwrap_err();
-    let told = format!("1 of 3 name 127.0.0.1:{}", other.port);
-    assert!(chain(&error).contains(&told), "{error:?}");
+    let message = format!("1 of 3 name 127.0.0.1:{}", other.port);
+    assert!(chain(&error).contains(&message), "{error:?}");
     // A provider's password is one.
     let login = || async { Ok((String::new(), "data-pw".to_owned())) };
     let builder = RedisStore::builder(&urls).credentials(login);
     let primary = format!("redis://{PRIMARY}");
     let error = builder.sentinel(&primary).await.unwrap_err();
-    assert!(chain(&error).contains(&told), "{error:?}");
-    assert_eq!(other.dialled(), 0);
+    assert!(chain(&error).contains(&message), "{error:?}");
+    assert_eq!(other.accepted(), 0);
 }

@@ -1,5 +1,5 @@
-//! Servers that change under a running store: other settings, and records that are
-//! gone. Each is noticed at the next connection, and within a minute without one.
+//! Servers that change while a store runs: other settings, and lost records. The store
+//! detects both at the next connection, and within a minute without one.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn refusing(server: &RedisServer) -> RedisStore {
     store.when_emptied(WhenEmptied::Refuse)
 }
 
-/// What an engine does before it takes keys, and once a minute after that.
+/// What an engine does before it acquires keys, and once a minute after that.
 async fn look(store: &RedisStore) {
     store.least_writer(&namespace(), WRITER).await.unwrap();
 }
@@ -37,12 +37,12 @@ fn is_refused<T>(answer: &Result<T, StoreError>) -> bool {
     error.and_then(StoreError::refusal) == Some(RefusalKind::NotAllowed)
 }
 
-/// Ends the connections of all others, as a restart does.
+/// Closes the connections of all clients, like a restart.
 fn disconnect(server: &RedisServer) {
     server.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
 }
 
-/// Lets more than a minute pass, while no command is under way.
+/// Lets more than a minute pass without a command.
 async fn a_minute_passes() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(61)).await;
@@ -60,9 +60,9 @@ fn forgetful(server: &RedisServer) {
     }
 }
 
-/// Red when durability is asked at `connect` alone.
+/// Red when durability is read only at `connect`.
 #[tokio::test]
-async fn durability_is_asked_again_on_a_new_connection() {
+async fn new_connection_refreshes_durability() {
     let server = Options::default().append_only().start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let before = store.durability();
@@ -78,7 +78,7 @@ async fn durability_is_asked_again_on_a_new_connection() {
     .await;
 }
 
-/// Red when an idle store asks nothing. Without the settings, and without the marker.
+/// Red when an idle store reads neither settings nor markers.
 #[tokio::test]
 async fn idle_store_asks_once_a_minute() {
     let server = Options::default().append_only().start();
@@ -99,13 +99,13 @@ async fn idle_store_asks_once_a_minute() {
     assert_eq!(store.emptied(&"other".parse().unwrap()), 0);
 }
 
-/// A server that comes back without its records: no key is taken before an operator
-/// has accepted that, by no process, and what is held is finished.
+/// A server that comes back without its records: no process acquires a key before an
+/// operator accepts that, and running executions finish.
 ///
 /// Red without the look before the first acquire on a connection, without the mark for
 /// processes that start later, and when finishing is refused as well.
 #[tokio::test]
-async fn emptied_server_is_refused_until_an_operator_accepts_it() {
+async fn emptied_server_is_refused_until_accepted() {
     let mut server = RedisServer::start();
     let store = refusing(&server).await;
     // A first start is no loss.
@@ -141,9 +141,9 @@ async fn emptied_server_is_refused_until_an_operator_accepts_it() {
     assert!(is_refused(&apply(&store, 4, acquire(1)).await));
 }
 
-/// Red where a marker that is there is taken for the one that was seen.
+/// Red where an existing marker counts as the one seen before.
 #[tokio::test]
-async fn another_database_is_noticed() {
+async fn other_database_is_detected() {
     let server = RedisServer::start();
     let other = RedisStore::connect(&format!("{}/1", server.url())).await;
     let other = other.unwrap();
@@ -158,12 +158,12 @@ async fn another_database_is_noticed() {
     assert_eq!(other.emptied(&namespace()), 1);
 }
 
-/// An engine over an emptied server calls nothing twice, and says so.
+/// An engine over an emptied server calls nothing twice, and reports the loss.
 ///
-/// Red when `RedisStore::apply` asks nothing before it takes a key.
+/// Red when `RedisStore::apply` checks nothing before an acquire.
 #[cfg(feature = "metrics")]
 #[tokio::test]
-async fn engine_repeats_nothing_after_a_flush() {
+async fn engine_repeats_no_call_after_flush() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _here = metrics::set_default_local_recorder(&recorder);
     let server = RedisServer::start();
@@ -234,9 +234,9 @@ async fn shard_of_a_cluster_is_refused_alone() {
     assert_eq!(store.emptied(&namespace()), 1);
 }
 
-/// Red where a shard that does not answer is left out: the rest looks like the whole.
+/// Red where a shard that does not answer is ignored: the others count as all.
 #[tokio::test]
-async fn durability_of_a_cluster_is_that_of_all_its_shards() {
+async fn cluster_durability_covers_all_shards() {
     let mut cluster = RedisCluster::start().await;
     for node in &cluster.nodes {
         node.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);

@@ -1,5 +1,5 @@
-//! What a connection may do to be ended, and what not: it is slow and delivers, it is
-//! silent, or it brings what nobody has asked for.
+//! When a connection is closed: not while it is slow but delivers, but when it is silent
+//! or sends an unrequested reply.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use genesys_once::{
     DataActionRequest, Engine, IdempotencyKey, RecordState, RedisStore, Served, Store, StoredBody,
 };
 
-use super::fake_server::Fake;
+use super::fake_server::FakeServer;
 use super::limited_proxy::Narrow;
 use super::name;
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
-/// Its body takes a few times as long as one command of an engine.
+/// The transfer of its body takes several times the limit of a command.
 const SLOW: Duration = Duration::from_millis(300);
 
-/// Red when 2 s are the limit of a whole transfer, whether the engine's or the store's:
-/// the outcome was sent whole for ever and never recorded.
+/// Red when 2 s are the limit of a whole transfer, in the engine or in the store: the
+/// outcome was sent again without end and never recorded.
 #[tokio::test]
-async fn slow_transfer_is_not_cut() {
+async fn slow_transfer_is_completed() {
     let server = RedisServer::start();
     let narrow = Narrow::start(server.port).await;
     let body = format!("\"{}\"", "x".repeat(300_000));
@@ -54,16 +54,16 @@ async fn slow_transfer_is_not_cut() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Red when redis-rs buffers whatever comes while no command is under way.
+/// Red when redis-rs buffers bytes that arrive without a command.
 #[tokio::test]
-async fn connection_ends_that_brings_what_nobody_asked_for() {
-    let fake = Fake::version("7.0.0").await;
+async fn unrequested_reply_closes_connection() {
+    let fake = FakeServer::version("7.0.0").await;
     let store = RedisStore::connect(&fake.url()).await.unwrap();
-    fake.gush();
+    fake.flood();
     // Its own answer may be lost with the connection.
     let _ = store.look(&name(1)).await;
-    eventually("the connection ends", async || fake.gushed().is_some()).await;
-    let gushed = fake.gushed().unwrap();
+    eventually("the connection ends", async || fake.flooded().is_some()).await;
+    let flooded = fake.flooded().unwrap();
     // What was on its way already.
-    assert!(gushed < 32 << 20, "{gushed} bytes");
+    assert!(flooded < 32 << 20, "{flooded} bytes");
 }

@@ -1,5 +1,4 @@
-//! Bodies that stand apart from their records, in slots on their way from one server
-//! of a cluster to another.
+//! Separate bodies in slots that move from one cluster node to another.
 
 use genesys_once::record::{Answer, Event};
 use genesys_once::{RefusalKind, Store, StoredBody};
@@ -34,7 +33,7 @@ fn begin_move(cluster: &RedisCluster, number: u8) -> Move {
     Move { slot, from, to }
 }
 
-/// A body is in its record's slot, wherever that goes.
+/// A body stays in the slot of its record, also after a move.
 ///
 /// Red when `ASK` or `MOVED` is not followed on the connections for bodies.
 #[tokio::test]
@@ -76,15 +75,15 @@ fn forget() -> Event {
     }
 }
 
-/// A script finds the record where it was, and no body: of a key that is not there such
-/// a server says that the script may not touch it.
+/// A script finds the record on the old node, but not its body: the node refuses access to
+/// a key that has already moved.
 ///
 /// Red when that ends the script: in `forget.lua`, `discard.lua` and `write` of
-/// `common.lua` with `redis.call` in the place of `redis.pcall` for `DEL`, and in
-/// `has_body` without `TRYAGAIN`. Each answer was another one then, an `ERR` that says
-/// of nothing that it was not applied.
+/// `common.lua` with `redis.call` instead of `redis.pcall` for `DEL`, and in `has_body`
+/// without `TRYAGAIN`. Each reply was then an `ERR`, which does not prove that the command
+/// was not applied.
 #[tokio::test]
-async fn scripts_do_without_a_body_that_may_be_elsewhere() {
+async fn scripts_handle_body_on_other_server() {
     let cluster = RedisCluster::start().await;
     let store = connect(&cluster).await;
     apply(&store, 1, complete(1, "{}")).await.unwrap();

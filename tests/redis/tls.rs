@@ -1,5 +1,5 @@
-//! TLS against a real server. Roots and providers belong to a whole process,
-//! so what depends on them runs in a child of the test's own.
+//! TLS against a real server. Roots and providers belong to a whole process, so tests that
+//! depend on them run in a child process.
 
 use std::path::Path;
 
@@ -41,18 +41,18 @@ async fn use_store(store: &RedisStore) {
 }
 
 #[test]
-fn a_certificate_that_the_process_trusts_is_accepted() {
+fn trusted_certificate_is_accepted() {
     let server = Options::default()
         .password("pw")
         .tls(&Certificate::new())
         .start();
-    child("in_a_process_without_a_provider", &server);
+    child("tls_without_installed_provider", &server);
 }
 
 #[test]
-fn a_provider_that_the_service_has_chosen_stays() {
+fn tls_provider_of_service_is_kept() {
     let server = Options::default().tls(&Certificate::new()).start();
-    child("in_a_process_with_a_provider", &server);
+    child("tls_with_installed_provider", &server);
 }
 
 /// Only a process that trusts the certificate can start these: the guards talk
@@ -81,18 +81,18 @@ fn over_tls() -> Options {
 }
 
 #[test]
-fn every_node_of_a_cluster_is_spoken_to_over_tls() {
-    child_with_servers("a_cluster_over_tls");
+fn all_cluster_nodes_use_tls() {
+    child_with_servers("cluster_works_over_tls");
 }
 
 #[test]
-fn sentinels_and_servers_are_spoken_to_over_tls() {
-    child_with_servers("sentinels_over_tls");
+fn sentinels_and_servers_use_tls() {
+    child_with_servers("sentinels_work_over_tls");
 }
 
 #[tokio::test]
 #[ignore = "started by another test, in a process of its own"]
-async fn a_cluster_over_tls() {
+async fn cluster_works_over_tls() {
     let cluster = RedisCluster::start_with(over_tls().set("tls-cluster", "yes")).await;
     let store = RedisStore::cluster(&cluster.urls()[..1]).await.unwrap();
     for number in 0..20 {
@@ -111,7 +111,7 @@ async fn a_cluster_over_tls() {
 
 #[tokio::test]
 #[ignore = "started by another test, in a process of its own"]
-async fn sentinels_over_tls() {
+async fn sentinels_work_over_tls() {
     let options = over_tls();
     let set_up = RedisSentinel::start_with(options.clone(), options, &[]).await;
     let store = RedisStore::sentinel(set_up.urls(), PRIMARY).await.unwrap();
@@ -128,7 +128,7 @@ async fn sentinels_over_tls() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_told() {
+async fn untrusted_certificate_is_refused() {
     let server = Options::default().tls(&Certificate::new()).start();
     let error = RedisStore::connect(&server.url()).await.unwrap_err();
     let Error::InvalidConfig { reason, .. } = &error else {
@@ -143,7 +143,7 @@ async fn a_certificate_that_nobody_vouches_for_is_told() {
 
 #[tokio::test]
 #[ignore = "started by another test, in a process of its own"]
-async fn in_a_process_without_a_provider() {
+async fn tls_without_installed_provider() {
     assert!(rustls::crypto::CryptoProvider::get_default().is_none());
     let store = RedisStore::connect(&url()).await.unwrap();
     use_store(&store).await;
@@ -151,7 +151,7 @@ async fn in_a_process_without_a_provider() {
 
 #[tokio::test]
 #[ignore = "started by another test, in a process of its own"]
-async fn in_a_process_with_a_provider() {
+async fn tls_with_installed_provider() {
     rustls::crypto::ring::default_provider()
         .install_default()
         .unwrap();

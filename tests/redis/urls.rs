@@ -4,15 +4,15 @@ use super::connect::invalid;
 
 /// Red, in part, where what nothing reads is ignored.
 #[tokio::test]
-async fn a_url_that_cannot_be_used_is_told() {
+async fn unusable_url_is_reported() {
     for (url, reason) in [
         (
             "",
-            "it has no scheme: redis://host or rediss://host is meant",
+            "it has no scheme: expected redis://host or rediss://host",
         ),
         (
             "localhost:6379",
-            "it has no scheme: redis://host or rediss://host is meant",
+            "it has no scheme: expected redis://host or rediss://host",
         ),
         (
             "http://:hunter2@localhost",

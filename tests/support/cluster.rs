@@ -1,5 +1,5 @@
 //! A real Redis Cluster for one test: three primaries with a replica each, all
-//! in processes that the guard kills. Knows nothing of any store.
+//! in processes that the guard kills. It knows no store.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::redis::{Options, RedisServer};
 /// Shards, each a primary and a replica.
 const SHARDS: usize = 3;
 
-/// After this long without a word a node counts as failed, in milliseconds.
+/// A node without an answer for this long counts as failed, in milliseconds.
 const NODE_TIMEOUT: &str = "1500";
 
-/// How long the nodes may take to find together, on a busy machine.
+/// How long the nodes may take to form a cluster on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running cluster; dropping it kills every node.
@@ -79,8 +79,8 @@ impl RedisCluster {
     }
 
     /// Waits until every slot is served by a running primary, and all running
-    /// nodes agree that it is so. Whoever is not running is not waited for.
-    pub async fn settled(&self) {
+    /// nodes agree on that. Stopped nodes are ignored.
+    pub async fn stable(&self) {
         let agree = async || {
             let mut views = self.running().map(|(_, node)| self.primaries_by(node));
             let Some(first) = views.next() else {
@@ -96,7 +96,7 @@ impl RedisCluster {
 
     /// Waits until every running replica follows its primary, too.
     pub async fn replicated(&self) {
-        self.settled().await;
+        self.stable().await;
         let follow = async || {
             let link = |info: String| {
                 info.contains("role:master") || info.contains("master_link_status:up")
@@ -139,7 +139,7 @@ impl RedisCluster {
     async fn join(&self) {
         for (number, node) in self.nodes.iter().enumerate() {
             let epoch = (number + 1).to_string();
-            // Only who knows nobody yet may be told.
+            // A node accepts its epoch only before it knows other nodes.
             node.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
         }
         for node in &self.nodes {

@@ -1,5 +1,5 @@
-//! What several test binaries share. Each uses a part of it, so unused items
-//! are no mistake here.
+//! Support of several test binaries. Each uses a part of it, so unused items are no
+//! mistake.
 #![allow(dead_code)]
 
 pub mod cluster;
@@ -45,7 +45,7 @@ pub async fn indeterminate(
     Ok(listed(store, namespace, query).await?.records)
 }
 
-/// Waits until `condition` holds; for what no notice announces.
+/// Waits until `condition` holds; for events without a notification.
 pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
     eventually_within(Duration::from_secs(60), what, condition).await;
 }
@@ -58,7 +58,7 @@ pub async fn eventually_within(
 ) {
     let deadline = Instant::now() + limit;
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

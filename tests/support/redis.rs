@@ -1,4 +1,4 @@
-//! A real `redis-server` for one test: on a free port, in a folder of its own,
+//! A real `redis-server` for one test: on a free port, in its own folder,
 //! killed and awaited when the guard is dropped. `REDIS_SERVER` names another
 //! binary (a Valkey, say).
 
@@ -29,7 +29,7 @@ enum Role {
     #[default]
     Alone,
     ClusterNode,
-    /// With the lines of its configuration that say whom to watch.
+    /// With the configuration lines of the primary that it watches.
     Sentinel(Vec<String>),
 }
 
@@ -94,15 +94,15 @@ impl Options {
         self
     }
 
-    /// A sentinel, with the lines that say whom it watches. It keeps them, and
-    /// what it learns, in a file of its own.
+    /// A sentinel, with the configuration lines of the primary that it watches. It stores
+    /// them, and what it learns, in its own file.
     pub fn sentinel(mut self, lines: Vec<String>) -> Self {
         self.role = Role::Sentinel(lines);
         self
     }
 
     pub fn start(self) -> RedisServer {
-        // Another process may take the port between its choice and its use.
+        // Another process might take the port before it is used.
         for _ in 0..5 {
             let port = free_port();
             let mut server = RedisServer {
@@ -157,7 +157,7 @@ impl RedisServer {
         self.child.is_some() && !self.paused.load(Ordering::Relaxed)
     }
 
-    /// Kills it, as a crash would.
+    /// Kills it, like a crash.
     pub fn kill(&mut self) {
         self.paused.store(false, Ordering::Relaxed);
         if let Some(mut child) = self.child.take() {
@@ -170,14 +170,14 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.kill();
         let deadline = Instant::now() + START;
-        // The port may linger for a moment.
+        // The port might stay in use for a moment.
         while !self.spawn() {
             assert!(Instant::now() < deadline, "{}", self.log());
             sleep(Duration::from_millis(50));
         }
     }
 
-    /// Stops it without closing anything, as an overloaded machine would.
+    /// Stops it without closing anything, like an overloaded machine.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::Relaxed);
         self.signal("-STOP");
@@ -188,7 +188,7 @@ impl RedisServer {
         self.paused.store(false, Ordering::Relaxed);
     }
 
-    /// One command by a connection of its own.
+    /// One command on a separate connection.
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_command(words)
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
@@ -343,7 +343,7 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have gone by itself; what matters is that it is gone.
+            // It might have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -14,7 +14,7 @@ const SERVERS: usize = 3;
 /// Sentinels; two of them agree on a fail-over.
 const SENTINELS: usize = 3;
 
-/// After this long without a word a server counts as down, in milliseconds.
+/// A server without an answer for this long counts as down, in milliseconds.
 const DOWN_AFTER: &str = "1000";
 
 /// How long a fail-over or a new attempt at one may take, in milliseconds.
@@ -66,7 +66,7 @@ impl RedisSentinel {
             let sentinel = sentinel.clone().sentinel(lines.clone()).start();
             guard.sentinels.push(sentinel);
         }
-        guard.settled().await;
+        guard.stable().await;
         guard
     }
 
@@ -95,15 +95,15 @@ impl RedisSentinel {
     }
 
     /// Waits until a running primary has all other running servers for
-    /// replicas, and all running sentinels know them and each other. Whoever
-    /// is not running is not waited for.
-    pub async fn settled(&self) {
+    /// replicas, and all running sentinels know them and each other. Stopped
+    /// servers are ignored.
+    pub async fn stable(&self) {
         let replicas = running(&self.servers).count() - 1;
         let others = running(&self.sentinels).count() - 1;
         let followed = |info: &str| {
             info.contains("role:master") && info.matches("state=online").count() == replicas
         };
-        let settled = async || {
+        let stable = async || {
             let primary = &self.servers[self.primary()];
             let info = |server: &RedisServer| {
                 let info = server.try_command::<String>(&["INFO", "replication"]);
@@ -123,7 +123,7 @@ impl RedisSentinel {
                     })
                 })
         };
-        eventually_within(PATIENCE, "sentinels and servers agree", settled).await;
+        eventually_within(PATIENCE, "sentinels and servers agree", stable).await;
     }
 
     fn index(&self, port: u16) -> Option<usize> {

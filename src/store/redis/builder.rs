@@ -1,4 +1,4 @@
-//! The settings of a connection that do not stand in a URL. It connects nothing by
+//! The settings of a connection that a URL does not contain. It opens no connection by
 //! itself.
 
 use std::fmt;
@@ -18,10 +18,10 @@ use crate::error::{BoxError, Error};
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
 impl RedisStore {
-    /// The settings of a store whose login or certificates do not stand in its URLs:
-    /// those of one server, of a cluster's nodes, or of sentinels, as
+    /// A builder for a store whose login or certificates are not in its URLs. The URLs
+    /// are those of one server, of a cluster's nodes, or of sentinels, as for
     /// [`connect`](Self::connect), [`cluster`](Self::cluster) and
-    /// [`sentinel`](Self::sentinel) have them.
+    /// [`sentinel`](Self::sentinel).
     ///
     /// ```no_run
     /// # async fn iam_token() -> Result<String, genesys_once::error::BoxError> { Ok("t".into()) }
@@ -51,7 +51,7 @@ impl RedisStore {
 }
 
 /// The settings of a [`RedisStore`], made by [`RedisStore::builder`]. `Debug` shows no
-/// secret, and no URL, which may have one.
+/// secret, and no URL, since it might contain one.
 #[derive(Clone)]
 #[must_use]
 pub struct RedisStoreBuilder {
@@ -85,8 +85,8 @@ impl RedisStoreBuilder {
     /// fails that connection; the next one asks again.
     ///
     /// It runs on the runtime of the store, and its time is part of
-    /// [`connect_timeout`](Self::connect_timeout). Its error is shown, so it must hold
-    /// no secret; its panic is a failure to connect.
+    /// [`connect_timeout`](Self::connect_timeout). Its error is shown, so it must contain
+    /// no secret. If it panics, connecting fails.
     pub fn credentials<F, Fut>(mut self, provider: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -120,8 +120,8 @@ impl RedisStoreBuilder {
     }
 
     /// How long one attempt to connect may take: credentials, name, TCP, TLS and
-    /// login; 4 s by default, at most 6 s. A command waits 2 s for it, at most, and the
-    /// next one finds the connection that was made meanwhile.
+    /// login; 4 s by default, at most 6 s. A command waits at most 2 s for it; a later
+    /// command uses the connection that was made in the meantime.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
@@ -150,8 +150,8 @@ impl RedisStoreBuilder {
         connect::to_server(url, &options).await.map(RedisStore::new)
     }
 
-    /// Connects to a cluster, as [`RedisStore::cluster`]: every node is logged in to
-    /// alike.
+    /// Connects to a cluster, as [`RedisStore::cluster`], with the same login for every
+    /// node.
     ///
     /// # Errors
     ///
@@ -169,9 +169,9 @@ impl RedisStoreBuilder {
 
     /// Connects to the primary that sentinels watch, as [`RedisStore::sentinel`].
     ///
-    /// Where `primary` is a plain name, sentinels and data servers are logged in to
-    /// alike, by these settings. Where it is a URL, they are for the data servers
-    /// alone, and the sentinels' own URLs say how to log in there.
+    /// Where `primary` is a plain name, these settings are for sentinels and data servers.
+    /// Where it is a URL, they are for the data servers only, and the sentinels' logins
+    /// are in their URLs.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! The three ways to connect, and what each says when the servers are not what
-//! it is for. It leaves nothing connected behind when it fails.
+//! The three ways to connect, and the error of each for servers of another kind. A
+//! failed attempt leaves no connection open.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ use super::topology::routes::Routes;
 use super::topology::sentinel::Sentinels;
 use crate::error::Error;
 
-/// How long further nodes are waited for once one has let us in.
+/// How long to wait for the other nodes once one has accepted the login.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What a store works with.
+/// The servers of a store, checked and watched.
 pub(super) struct Connected {
     pub(super) monitor: Arc<ServerMonitor>,
     /// For messages.
     pub(super) address: String,
 }
 
-/// To one server.
+/// Connects to one server.
 pub(super) async fn to_server(url: &str, options: &ConnectOptions) -> Result<Connected, Error> {
     let server = Server::parse(url, options)?;
     server.warn_if_exposed();
@@ -44,12 +44,12 @@ pub(super) async fn to_server(url: &str, options: &ConnectOptions) -> Result<Con
         ServerMode::Standalone | ServerMode::Unknown => {}
         ServerMode::ClusterNode => {
             return Err(invalid(
-                "the server is a node of a cluster: RedisStore::cluster is meant",
+                "the server is a node of a cluster: use RedisStore::cluster",
             ));
         }
         ServerMode::Sentinel => {
             return Err(invalid(
-                "the server is a sentinel: RedisStore::sentinel is meant",
+                "the server is a sentinel: use RedisStore::sentinel",
             ));
         }
     }
@@ -61,7 +61,7 @@ pub(super) async fn to_server(url: &str, options: &ConnectOptions) -> Result<Con
     .await
 }
 
-/// To the primary that the sentinels name.
+/// Connects to the primary that the sentinels name.
 pub(super) async fn to_primary(
     urls: &[String],
     primary: &str,
@@ -71,7 +71,7 @@ pub(super) async fn to_primary(
     let address = sentinels.to_string();
     server.warn_if_exposed();
     let what = format!("{address}, {}", server.address());
-    // Not by the sentinels' word alone, but so that it can be explained.
+    // Not through the connector, so that the error can be diagnosed.
     let connector: Arc<dyn Connector> = Arc::new(PrimaryConnector(sentinels));
     let connection = open(&server, connector.clone())
         .await
@@ -94,7 +94,7 @@ pub(super) async fn to_primary(
     .await
 }
 
-/// To the primaries of a cluster.
+/// Connects to the primaries of a cluster.
 pub(super) async fn to_cluster(
     urls: &[String],
     options: &ConnectOptions,
@@ -118,42 +118,42 @@ pub(super) async fn to_cluster(
         match about(&connection).await? {
             ServerMode::ClusterNode | ServerMode::Unknown => Ok(()),
             ServerMode::Standalone => Err(invalid(
-                "the server is no node of a cluster: RedisStore::connect is meant",
+                "the server is no node of a cluster: use RedisStore::connect",
             )),
             ServerMode::Sentinel => Err(invalid(
-                "the server is a sentinel: RedisStore::sentinel is meant",
+                "the server is a sentinel: use RedisStore::sentinel",
             )),
         }
     });
     let mut errors = Vec::new();
-    let mut let_in = false;
+    let mut accepted = false;
     for (seed, answer) in seeds.iter().zip(collect_answers(asked, 1, GRACE).await) {
         match answer {
-            Some(Ok(())) => let_in = true,
+            Some(Ok(())) => accepted = true,
             Some(Err(error)) => errors.push(of_server(error, &seed.address())),
             None => {}
         }
     }
-    if !let_in {
-        // First what only the caller can mend.
+    if !accepted {
+        // First the errors that only the caller can fix.
         errors.sort_by_key(|error| !matches!(error, Error::InvalidConfig { .. }));
-        let nobody = || unavailable("no node of the cluster answered".into());
-        return Err(errors.into_iter().next().unwrap_or_else(nobody));
+        let no_answer = || unavailable("no node of the cluster answered".into());
+        return Err(errors.into_iter().next().unwrap_or_else(no_answer));
     }
     for error in errors {
         let error = crate::error::chain(&error);
-        tracing::warn!(error, "a redis url is of no use");
+        tracing::warn!(error, "could not use a redis url");
     }
     let cluster = Cluster::connect(&seeds).await.map_err(of_map)?;
     let primaries = cluster.primaries();
     let reached = join_all(primaries.iter().map(|(_, connection)| connection.server())).await;
-    // A shard may be down; a cluster of which no shard can be reached is none.
+    // One shard might be down. With no reachable shard, connecting fails.
     if let Some(Err(failure)) = reached.iter().find(|reached| reached.is_err()) {
         let reason = format!("a primary of the cluster cannot be reached: {failure}");
         if reached.iter().all(Result::is_err) {
             return Err(unavailable(reason));
         }
-        tracing::warn!(reason, "a part of all keys has no store");
+        tracing::warn!(reason, "some keys have no server");
     }
     let address = format!("a cluster with {}", first.address());
     connected(Routes::Cluster(cluster), address).await
@@ -166,7 +166,7 @@ async fn connected(routes: Routes, address: String) -> Result<Connected, Error> 
     Ok(Connected { monitor, address })
 }
 
-/// A link whose first connection leads to that server.
+/// A shared connection whose first connection is to that server.
 async fn open(server: &Server, connector: Arc<dyn Connector>) -> Result<SharedConnection, Error> {
     let no_subscriptions = Arc::default();
     match server.open(&no_subscriptions).await {
@@ -175,7 +175,7 @@ async fn open(server: &Server, connector: Arc<dyn Connector>) -> Result<SharedCo
     }
 }
 
-/// Why there is no map of the cluster.
+/// The error for a cluster without a map.
 fn of_map(failure: CommandError) -> Error {
     match failure.code() {
         Some("NOPERM") => invalid(format!(

@@ -1,5 +1,5 @@
-//! What servers may lose by the way they are set up. It only reports; nothing here
-//! changes a setting or a decision.
+//! What servers can lose because of their configuration. It only reports, and changes no
+//! setting and no decision.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,15 +10,14 @@ use super::RedisStore;
 use super::connection::command_error::CommandError;
 use super::connection::shared::SharedConnection;
 
-/// In which ways a Redis server may forget a lock or an outcome that it has
-/// acknowledged; `None` where it does not say. Of a cluster, the worst of its
-/// primaries.
+/// In which ways a Redis server can lose a lock or an outcome that it has acknowledged;
+/// `None` where that is unknown. For a cluster, the worst of its primaries.
 ///
 /// Read from `INFO` and `CONFIG GET` when a [`RedisStore`](crate::RedisStore)
-/// connects, at each new connection after that, and once a minute; a user who may ask
-/// neither gets `None` throughout. Each risk is a warning in the log as well, for each
-/// server, when it is first seen and when it changes. What a server forgets can be
-/// executed a second time.
+/// connects, at each new connection after that, and once a minute. A user without the
+/// right to both commands gets `None` throughout. Each risk is also a warning in the log,
+/// for each server, when it is first seen and when it changes. What a server loses can
+/// be executed a second time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Durability {
@@ -27,26 +26,26 @@ pub struct Durability {
     pub evicts: Option<bool>,
     /// What survives a restart.
     pub persistence: Option<Persistence>,
-    /// How many replicas copy from this server. Copying is asynchronous: a
-    /// replica that takes over may lack the last moments.
+    /// How many replicas copy from this server. Replication is asynchronous: a promoted
+    /// replica might lack the last writes.
     pub replicas: Option<u32>,
 }
 
-/// What a Redis server still knows after a restart.
+/// What a Redis server keeps across a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Persistence {
     /// Nothing.
     None,
-    /// What stood in the last snapshot (`save`); everything since is lost.
+    /// The last snapshot (`save`); everything since is lost.
     Snapshots,
-    /// What was written to the append-only file; with `appendfsync everysec`,
-    /// the default, a machine that dies takes its last second along.
+    /// The append-only file. With `appendfsync everysec`, the default, a machine that
+    /// fails loses its last second.
     AppendOnly,
 }
 
 impl Durability {
-    /// Asks the server. A refusal is no error: it only leaves less known.
+    /// Asks the server. A refusal is no error: the setting stays unknown.
     ///
     /// # Errors
     ///
@@ -95,8 +94,8 @@ impl Durability {
         }
     }
 
-    /// What both together may lose: the worse of each. Where one of them does not
-    /// say, only the worst of all is known.
+    /// The worse of both, setting by setting. Where one is unknown, the result is known
+    /// only if the other is the worst possible.
     pub(super) fn and(self, other: Self) -> Self {
         fn worst<T: Ord>(one: Option<T>, two: Option<T>, worst: T) -> Option<T> {
             match (one, two) {
@@ -117,24 +116,24 @@ impl Durability {
         }
     }
 
-    /// One line in the log for each way to forget.
+    /// Logs one line for each risk.
     pub(super) fn warn(&self, server: &str) {
         if self.evicts == Some(true) {
             tracing::warn!(
                 server,
-                "redis may evict locks and outcomes: set maxmemory-policy noeviction"
+                "redis can evict locks and outcomes: set maxmemory-policy noeviction"
             );
         }
         match self.persistence {
             Some(Persistence::None) => {
                 tracing::warn!(
                     server,
-                    "redis forgets locks and outcomes when it restarts: set appendonly yes"
+                    "redis loses locks and outcomes when it restarts: set appendonly yes"
                 );
             }
             Some(Persistence::Snapshots) => tracing::warn!(
                 server,
-                "redis forgets what it was told since its last snapshot when it restarts: set appendonly yes"
+                "redis loses all writes since its last snapshot when it restarts: set appendonly yes"
             ),
             Some(Persistence::AppendOnly) | None => {}
         }
@@ -142,11 +141,11 @@ impl Durability {
             tracing::warn!(
                 server,
                 replicas,
-                "redis replicates asynchronously: a fail-over may forget the last moments"
+                "redis replicates asynchronously: a fail-over can lose the last writes"
             );
         }
         if self.evicts.is_none() || self.persistence.is_none() || self.replicas.is_none() {
-            tracing::info!(server, durability = ?self, "redis does not say everything about its durability");
+            tracing::info!(server, durability = ?self, "redis does not report all of its durability settings");
         }
     }
 }
@@ -160,9 +159,9 @@ fn pairs(info: &str) -> HashMap<String, String> {
 }
 
 impl RedisStore {
-    /// In which ways this server may forget what it acknowledged, as it said last:
-    /// at the last connection, or a minute ago at most; of a cluster, the worst of
-    /// its primaries.
+    /// In which ways this server can lose what it acknowledged, as of its last report: at
+    /// the last connection, or at most a minute ago. For a cluster, the worst of its
+    /// primaries.
     pub fn durability(&self) -> Durability {
         self.connected.monitor.durability()
     }
@@ -193,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_a_server_that_says_nothing() {
+    fn silent_server_has_unknown_durability() {
         assert_eq!(of(&[]), Durability::default());
     }
 
     #[test]
-    fn each_risk_is_told() {
+    fn each_risk_is_reported() {
         let policy =
             |limit, policy| of(&[("maxmemory", limit), ("maxmemory_policy", policy)]).evicts;
         assert_eq!(policy("0", "allkeys-lru"), Some(false));
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_servers_the_worst_is_told() {
+    fn worst_of_several_servers_is_reported() {
         let of = |evicts, persistence, replicas| Durability {
             evicts,
             persistence,

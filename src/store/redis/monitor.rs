@@ -1,6 +1,6 @@
-//! What a store knows of its servers beyond the records: how lasting they are, and
-//! whether they still hold what they held. It asks at each new connection and once a
-//! minute, and reports; only a store that refuses emptied servers refuses by it.
+//! What a store knows of its servers beyond the records: their durability, and whether
+//! they have lost records. It asks at each new connection and once a minute; only a store
+//! with `WhenEmptied::Refuse` refuses commands because of it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,20 +25,20 @@ use crate::key::{Namespace, RecordName};
 use crate::record::Event;
 use crate::telemetry::{self, contained};
 
-/// How often the servers are asked without a new connection.
+/// How often to ask the servers without a new connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Between two rounds, whatever happens.
+/// The least time between two rounds.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the other shards are waited for once one has answered. Less than what
-/// makes a silent connection suspicious.
+/// How long to wait for the other shards once one has answered. Less than
+/// `MIN_SUSPICIOUS_AGE`.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// After so long a refusal is made sure of: an operator may have lifted it.
+/// The age from which a refusal is checked again: an operator might have lifted it.
 const RECHECK_REFUSAL_AFTER: Duration = Duration::from_secs(1);
 
-/// The connection that a server was asked on.
+/// A connection: address and generation.
 type ConnectionId = (String, u64);
 
 pub(super) struct ServerMonitor {
@@ -55,7 +55,7 @@ struct MonitorState {
     namespaces: HashMap<Namespace, NamespaceShards>,
 }
 
-/// What a server has said; nothing yet, on no connection.
+/// The last report of a server; generation 0 before the first one.
 #[derive(Default)]
 struct ServerStatus {
     generation: u64,
@@ -66,7 +66,7 @@ struct ServerStatus {
 #[derive(Default)]
 struct NamespaceShards {
     least_writer: u32,
-    /// How often one of them was found emptied.
+    /// How often a shard has lost its records.
     emptied: u64,
     /// By the names of their markers.
     seen: HashMap<String, SeenMarker>,
@@ -88,15 +88,14 @@ impl ServerMonitor {
         }
     }
 
-    /// How lasting the servers are, as they said last; of a cluster, the worst of its
-    /// primaries.
+    /// The worst durability of the primaries, as of their last reports.
     pub(super) fn durability(&self) -> Durability {
         let known = lock(&self.known);
         let all = known.servers.values().map(|asked| asked.durability.clone());
         all.reduce(Durability::and).unwrap_or_default()
     }
 
-    /// How often a shard was found emptied that has records of a namespace.
+    /// How often a shard with records of a namespace has lost them.
     pub(super) fn emptied(&self, namespace: &Namespace) -> u64 {
         let known = lock(&self.known);
         known.namespaces.get(namespace).map_or(0, |all| all.emptied)
@@ -111,13 +110,14 @@ impl ServerMonitor {
         self.refuses.load(Ordering::Acquire)
     }
 
-    /// Whether this event takes a key that [may not be taken](Self::may_take).
+    /// Whether [`check_may_acquire`](Self::check_may_acquire) must run before this event.
     pub(super) fn must_check_before(&self, event: &Event) -> bool {
         let takes = matches!(event, Event::Acquire { .. } | Event::TakeOver { .. });
         takes && self.refuses()
     }
 
-    /// The least version of a namespace's writers, of all shards that answer at once.
+    /// The highest of the shards' minimum writer versions, of those that answer within
+    /// [`GRACE`] of the first.
     pub(super) async fn least_writer(
         &self,
         namespace: &Namespace,
@@ -141,8 +141,8 @@ impl ServerMonitor {
         min_version.ok_or(failure)
     }
 
-    /// Makes sure that a key may be taken: by a look at the marker of its shard, once
-    /// on each connection.
+    /// Checks that a key may be acquired: reads the marker of its shard, once on each
+    /// connection.
     pub(super) async fn check_may_acquire(&self, name: &RecordName) -> Result<(), StoreError> {
         let record = name.to_string();
         let connection_id = connection_id(&self.routes.connection(&record)?).await?;
@@ -175,7 +175,7 @@ impl ServerMonitor {
         }
     }
 
-    /// Marks the loss of a namespace's records as accepted, and says in how many
+    /// Marks the loss of a namespace's records as accepted, and returns in how many
     /// shards it was refused.
     pub(super) async fn accept(&self, namespace: &Namespace) -> Result<usize, StoreError> {
         let mut refused = 0;
@@ -216,7 +216,7 @@ impl ServerMonitor {
         let before = {
             let mut known = lock(&self.known);
             let shards = known.namespaces.entry(namespace.clone()).or_default();
-            // Looks may come back in another order than they were sent.
+            // Replies can arrive in another order than the commands were sent.
             if shards.seen.get(key).is_some_and(|last| last.at > seen.at) {
                 return;
             }
@@ -227,7 +227,7 @@ impl ServerMonitor {
             }
             before
         };
-        // Subscribers and recorders are foreign: told with no lock held.
+        // Foreign code (log subscribers, recorders) runs with no lock held.
         if before.as_ref().is_some_and(|before| before.0 != id) {
             telemetry::store_emptied(namespace);
             contained(|| {
@@ -245,7 +245,7 @@ impl ServerMonitor {
                 tracing::error!(
                     %namespace,
                     marker = key,
-                    "no keys are taken until an operator accepts the loss: RedisStore::accept_emptied"
+                    "no keys are acquired until an operator accepts the loss: RedisStore::accept_emptied"
                 );
             });
         }
@@ -256,15 +256,14 @@ impl ServerMonitor {
         }
     }
 
-    /// Asks the servers: all of them, or those only that have a connection on which
-    /// they were not asked.
+    /// Asks all servers, or only those with a connection on which they were not asked.
     pub(super) async fn check_servers(&self, all: bool) {
         let primaries = self.routes.primaries();
         {
             let mut known = lock(&self.known);
             let is_there = |address: &str| primaries.iter().any(|(there, _)| there == address);
             known.servers.retain(|address, _| is_there(address));
-            // Of one that does not answer, nothing is known.
+            // A server that does not answer has an unknown durability.
             for (address, _) in &primaries {
                 known.servers.entry(address.clone()).or_default();
             }
@@ -290,7 +289,7 @@ impl ServerMonitor {
                 let connection = self.routes.connection(key);
                 connection.is_ok_and(|connection| asked.contains(&&connection.address()))
             });
-            // A server that does not answer is looked at again, in a minute at most.
+            // The next round asks a server again that does not answer.
             join_all(keys.iter().map(|key| self.look(namespace, key))).await;
         }
     }
@@ -307,7 +306,7 @@ impl ServerMonitor {
         {
             contained(|| tracing::error!(server = address, %reason, "redis has changed"));
         }
-        // One that does not answer is what it was.
+        // Without an answer the last report stays.
         let Ok(durability) = Durability::ask(connection).await else {
             return;
         };
@@ -322,16 +321,16 @@ impl ServerMonitor {
     }
 }
 
-/// The connection at hand, made first where there is none.
+/// The current connection, made first where there is none.
 async fn connection_id(connection: &SharedConnection) -> Result<ConnectionId, StoreError> {
     Ok((connection.address(), connection.generation().await?))
 }
 
 impl ServerMonitor {
-    /// Watches from now on, for as long as the store lives.
+    /// Starts the task that asks the servers, for as long as the store lives.
     pub(super) fn start(self: &Arc<Self>) {
         let mut task = lock(&self.task);
-        // Finished: the runtime that it ran on is gone.
+        // A finished task means that its runtime has ended.
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
             *task = self.routes.runtime().spawn(run(Arc::downgrade(self)));
         }

@@ -1,5 +1,5 @@
-//! What `connect` makes sure of before it says that a store can be used: that the
-//! server is a primary, runs scripts, and lets the user do what the store does.
+//! What `connect` checks before it returns a store: that the server is a primary, runs
+//! scripts, and permits the user the commands of the store. It changes no key.
 
 use std::collections::HashMap;
 
@@ -17,11 +17,11 @@ use crate::telemetry::contained;
 /// A key that no record has, numbered.
 const PROBE: &str = "genesys-once:probe:";
 
-/// Makes sure that a server is no replica.
+/// Checks that a server is no replica.
 ///
 /// # Errors
 ///
-/// `Error::StoreUnavailable`: it may be promoted, or its address may lead elsewhere.
+/// `Error::StoreUnavailable`: the replica might be promoted later.
 pub(super) async fn is_primary(connection: &SharedConnection) -> Result<(), Error> {
     let role = connection.command(&cmd("ROLE")).await;
     primary::is_primary(role).map_err(|reason| {
@@ -32,7 +32,7 @@ pub(super) async fn is_primary(connection: &SharedConnection) -> Result<(), Erro
     })
 }
 
-/// Makes sure of the rights of the user, at each server.
+/// Checks the rights of the user at each server.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub(super) async fn rights(routes: &Routes) -> Result<(), Error> {
     Ok(())
 }
 
-/// One key that no record has at each primary, by the address of its link.
+/// One key that no record has at each primary, by the address of its connection.
 pub(super) fn keys(routes: &Routes) -> HashMap<String, String> {
     let of = |key: String| Some((routes.connection(&key).ok()?.address(), key));
     match routes {
@@ -60,13 +60,13 @@ pub(super) fn keys(routes: &Routes) -> HashMap<String, String> {
     }
 }
 
-/// What the user may not run, of what every store needs, at the server of `key`.
+/// The commands that the store needs and the user may not run, at the server of `key`.
 ///
 /// # Errors
 ///
 /// Where the script does not run.
 pub(super) async fn missing(routes: &Routes, key: &str) -> Result<Vec<String>, CommandError> {
-    let missing = scripts::PROVE
+    let missing = scripts::PERMISSIONS
         .run(routes, key, &ScriptArgs::default())
         .await?;
     Ok(redis::from_redis_value(missing).unwrap_or_default())
@@ -81,7 +81,7 @@ async fn at(routes: &Routes, key: &str) -> Result<(), Error> {
         Err(CommandError::Server { text, .. }) if text.contains("unknown command") => {
             return Err(invalid(format!("the server runs no scripts: {text}")));
         }
-        // A server that is away, or takes no writes at the moment, proves nothing.
+        // A server that is away, or accepts no writes for now, gives no result.
         Err(_) => return Ok(()),
     };
     let (subscriptions, needed): (Vec<_>, Vec<_>) = missing

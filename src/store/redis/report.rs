@@ -1,5 +1,5 @@
-//! What each primary says of itself now, for the people who look after it. It changes
-//! no record and no setting, and decides nothing.
+//! A report on each primary for operators. It changes no record and no setting, and
+//! decides nothing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,30 +14,29 @@ use super::durability::Durability;
 use super::permissions;
 use crate::error::StoreError;
 
-/// What one primary of a [`RedisStore`] says of itself when it is asked: see
-/// [`RedisStore::report`].
+/// The report of one primary of a [`RedisStore`]: see [`RedisStore::report`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerReport {
     /// `redis` or `valkey` and its version; `None` where the user may not ask (`INFO`).
     pub version: Option<String>,
-    /// How long one command took, on a connection that was there already.
+    /// How long one command took on an open connection.
     pub round_trip: Duration,
-    /// What its clock shows; `None` where the user may not ask (`TIME`).
+    /// The server's clock; `None` where the user may not ask (`TIME`).
     pub clock: Option<SystemTime>,
-    /// What this process's wall clock showed then, give or take half of `round_trip`.
+    /// This process's wall clock at that moment, with an error of at most half of
+    /// `round_trip`.
     pub asked_at: SystemTime,
-    /// In which ways it may forget what it acknowledged.
+    /// In which ways it can lose what it acknowledged.
     pub durability: Durability,
-    /// The commands that the user may not run, of all that a store may use, but those
-    /// that subscribe.
+    /// The commands of the store that the user may not run; commands that subscribe are
+    /// not checked.
     pub forbidden: Vec<String>,
 }
 
 impl RedisStore {
-    /// Asks each primary, by its address, about itself now: for a health check or an
-    /// operator. It takes a few round trips, runs on the connections of the store, and
-    /// changes nothing.
+    /// Asks each primary for a report, by its address: for a health check or an operator.
+    /// It takes a few round trips on the connections of the store, and changes nothing.
     ///
     /// # Errors
     ///
@@ -95,7 +94,7 @@ async fn of_server(
     })
 }
 
-/// Commands that change nothing, each for a right, and what the right is called.
+/// Commands that change nothing, each with the name of the right that it needs.
 fn probes() -> Vec<(Cmd, &'static str)> {
     let with = |words: &[&str]| {
         let mut command = cmd(words[0]);
@@ -112,7 +111,7 @@ fn probes() -> Vec<(Cmd, &'static str)> {
     ]
 }
 
-/// The reply; `None` where the user may not ask, or the server does not know how.
+/// The reply; `None` where the user may not ask, or the server has no such command.
 async fn answer(
     connection: &SharedConnection,
     command: &Cmd,
@@ -120,8 +119,7 @@ async fn answer(
     match connection.command(command).await {
         Ok(reply) => Ok(Some(reply)),
         Err(failure) if failure.code() == Some("NOPERM") => Ok(None),
-        // What is wrong with the command, a key of another server say, is no right
-        // that is missing.
+        // Another error (the key of another server, for example) is no missing right.
         Err(CommandError::Server { text, .. }) if text.contains("unknown command") => Ok(None),
         Err(CommandError::Server { .. }) => Ok(Some(Value::Nil)),
         Err(failure) => Err(failure),
@@ -135,11 +133,11 @@ fn moment(reply: Value) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(since)
 }
 
-/// What an `INFO server` says of the program.
+/// Program and version from an `INFO server`.
 fn version(info: Value) -> Option<String> {
     let info: String = redis::from_redis_value(info).ok()?;
     let find = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
-    // Valkey says which Redis it is like, too.
+    // Valkey also reports the Redis version that it is compatible with.
     let valkey = find("valkey_version:").map(|version| ("valkey", version));
     let (name, version) = valkey.or_else(|| Some(("redis", find("redis_version:")?)))?;
     Some(format!("{name} {}", version.trim()))
@@ -150,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn valkey_is_called_by_its_own_version() {
+    fn valkey_reports_its_own_version() {
         let info = |text: &str| version(Value::BulkString(text.into()));
         let redis = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n";
         assert_eq!(info(redis).as_deref(), Some("redis 7.0.15"));

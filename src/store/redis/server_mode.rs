@@ -7,16 +7,16 @@ use super::connection::connect_error::{TOO_OLD, invalid, unavailable};
 use super::connection::shared::SharedConnection;
 use crate::error::Error;
 
-/// What a server is.
+/// The kind of a server.
 pub(super) enum ServerMode {
     Standalone,
     ClusterNode,
     Sentinel,
-    /// It does not say, or not to us.
+    /// The server does not report it, or not to this user.
     Unknown,
 }
 
-/// Asks a server what it is, and whether it is new enough.
+/// Asks a server for its kind, and checks its version.
 pub(super) async fn about(connection: &SharedConnection) -> Result<ServerMode, Error> {
     let reply = match connection.command(&cmd("HELLO")).await {
         Err(failure) if failure.code() == Some("NOPERM") => return Ok(ServerMode::Unknown),
@@ -39,7 +39,7 @@ pub(super) async fn about(connection: &SharedConnection) -> Result<ServerMode, E
     let major = version
         .as_deref()
         .and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    // A server that gives no number is given the benefit of the doubt.
+    // A server without a version number counts as new enough.
     if let (Some(..7), Some(version)) = (major, version) {
         return Err(invalid(format!("{TOO_OLD}: it says {version}")));
     }

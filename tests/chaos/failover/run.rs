@@ -17,9 +17,9 @@ use crate::chaos::{harness, load};
 
 const POLICIES: &[Policy] = &[Policy::Hold, Policy::Retry, Policy::Hold];
 
-/// Of so many keys some were asked for before the last election.
+/// Among so many recent keys, some were requested before the last election.
 const RECENT: u64 = 250;
-/// With everything as it should be, before each fault.
+/// The pause without a fault before each fault.
 const CALM: Duration = Duration::from_secs(3);
 /// How long a fault goes on after another primary was elected.
 const AFTERWARDS: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ async fn fail_over(topology: &mut Topology, scene: &Scene, fault: Fault, number:
             for replica in &replicas {
                 topology.server(*replica).pause();
             }
-            // What it has sent them already waits for them, whoever dies.
+            // What it has sent to them arrives, even if one of them dies.
             let cut = ["CLIENT", "KILL", "TYPE", "replica"];
             let cut: usize = topology.server(primary).command(&cut);
             assert_eq!(cut, replicas.len(), "the primary had its replicas");
@@ -96,7 +96,7 @@ async fn fail_over(topology: &mut Topology, scene: &Scene, fault: Fault, number:
         Fault::Hung => topology.server(primary).resume(),
     }
     scene.history.event(format!("back: server {primary}"));
-    topology.settled().await;
+    topology.stable().await;
     scene.faults.count(match fault {
         Fault::Killed => "primary killed",
         Fault::Hung => "primary stopped",

@@ -1,5 +1,5 @@
-//! A cluster or a Sentinel set-up as the fail-over test sees it: who is the
-//! primary, who follows it, and who was elected after it. It judges nothing.
+//! A cluster or a Sentinel set-up for the fail-over test: its primary, its replicas, and the
+//! server elected after a fail-over. It judges nothing.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ impl Topology {
         }
     }
 
-    /// What a worker is told of it.
+    /// The setting of a worker for it.
     pub fn store(&self, copies: u32) -> String {
         match self {
             Self::Cluster(cluster) => format!("cluster {copies} {}", cluster.urls().join(" ")),
@@ -82,7 +82,7 @@ impl Topology {
         }
     }
 
-    /// Waits until another one than `old` is taken for the primary.
+    /// Waits until most servers report another primary than `old`.
     pub async fn elected(&self, old: usize, number: u64) -> usize {
         let deadline = Instant::now() + ELECTION;
         loop {
@@ -90,16 +90,16 @@ impl Topology {
             if now != old {
                 return now;
             }
-            assert!(Instant::now() < deadline, "nobody was elected");
+            assert!(Instant::now() < deadline, "no server was elected");
             sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Waits until every primary has its replicas again.
-    pub async fn settled(&self) {
+    pub async fn stable(&self) {
         match self {
             Self::Cluster(cluster) => cluster.replicated().await,
-            Self::Sentinel(sentinel) => sentinel.settled().await,
+            Self::Sentinel(sentinel) => sentinel.stable().await,
         }
     }
 

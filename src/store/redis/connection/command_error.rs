@@ -1,5 +1,5 @@
-//! What a failed command says about itself: the server's own error, or that no
-//! answer came. It turns both into [`StoreError`]s and never repeats anything.
+//! The errors of commands: the server's own, or no reply. It converts both into
+//! [`StoreError`]s, and never retries.
 
 use std::fmt;
 
@@ -18,33 +18,32 @@ pub(crate) enum CommandError {
         /// The whole of it.
         text: String,
     },
-    /// No answer: the command may have been applied or not.
+    /// No reply: the command might have been applied.
     Lost(String),
     /// There was no connection to send it on: nothing was applied.
     Unsent(String),
     /// No connection was free to send it on: nothing was applied.
     Busy(String),
-    /// What the server has is larger than anything asked for: the connection has
-    /// ended before it was read.
+    /// The reply is larger than any expected one: the connection was closed before the
+    /// reply was read.
     TooLarge,
 }
 
-/// The server does not have that key, another one does; nothing was applied.
+/// Another server has that key; nothing was applied.
 pub(crate) const MOVED: &str = "MOVED";
 
-/// The same, for this once.
+/// Another server has that key while its slot moves; nothing was applied.
 pub(crate) const ASK: &str = "ASK";
 
-/// A replica is asked to write, and has not.
+/// A replica refused to write.
 pub(crate) const READONLY: &str = "READONLY";
 
-/// What a server's error code says of a command that it has not run: the whole of
-/// it was refused, and why.
+/// Why the server refused the whole command, where the code proves that it did.
 fn refusal(code: &str) -> Option<RefusalKind> {
     Some(match code {
         "OOM" => RefusalKind::TooLarge,
-        // A fail-over, a replica or a disk that is missing, a start, another
-        // program's script, a slot without a server or on the move.
+        // A fail-over, a missing replica or disk, a start, another program's script, a
+        // slot without a server, a slot that moves.
         READONLY | "NOREPLICAS" | "MISCONF" | "LOADING" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN"
         | "MASTERDOWN" | MOVED | ASK => RefusalKind::NotNow,
         "NOPERM" => RefusalKind::NotAllowed,
@@ -53,12 +52,12 @@ fn refusal(code: &str) -> Option<RefusalKind> {
 }
 
 impl CommandError {
-    /// For a reply of a shape that no Redis sends.
+    /// The error for a reply of an unexpected type.
     pub(crate) fn unexpected() -> Self {
-        Self::Lost("the server's reply has a shape that none of these commands has".into())
+        Self::Lost("unexpected type of reply from the server".into())
     }
 
-    /// The error that a reply is, if it is one.
+    /// The error in a reply, if it is one.
     pub(crate) fn from_reply(reply: &Value) -> Option<Self> {
         let Value::ServerError(error) = reply else {
             return None;
@@ -71,7 +70,7 @@ impl CommandError {
         Some(Self::Server { code, text })
     }
 
-    /// The reply, or the error that it is.
+    /// The reply, or the error in it.
     pub(crate) fn check(reply: Value) -> Result<Value, Self> {
         match Self::from_reply(&reply) {
             Some(failure) => Err(failure),
@@ -87,20 +86,19 @@ impl CommandError {
         }
     }
 
-    /// Why the server refused the command, where it did: it may still answer a read.
+    /// Why the server refused the command. It might still answer a read.
     pub(crate) fn refusal(&self) -> Option<RefusalKind> {
         self.code().and_then(refusal)
     }
 
-    /// Whether another server may have the key by now.
+    /// Whether another server might have the key now.
     pub(crate) fn calls_for_refresh(&self) -> bool {
         let codes = [MOVED, ASK, READONLY, "CLUSTERDOWN"];
         self.code().is_some_and(|code| codes.contains(&code))
     }
 
-    /// Whether the connection is of no more use: it broke, the server behind
-    /// it has become a replica (a new connection may find the primary), or
-    /// wants another password.
+    /// Whether the connection must be replaced: it broke, its server has become a replica
+    /// (a new connection might find the primary), or requires another password.
     pub(crate) fn ends_connection(&self) -> bool {
         match self.code() {
             Some(code) => code == READONLY || code == "NOAUTH",

@@ -8,20 +8,20 @@ use redis::RedisError;
 
 use crate::error::{Error, StoreError};
 
-/// Why a server could not be dialled.
+/// Why a server could not be connected to.
 pub(crate) enum ConnectError {
-    /// Nothing came back in that time.
+    /// No reply within that time.
     Deadline(Duration),
-    /// Something did.
+    /// redis-rs returned an error.
     Redis(RedisError),
-    /// The sentinels name no server that could be dialled.
+    /// No server of the expected role or identity could be reached.
     NoPrimary(String),
-    /// There is nothing to log in with.
+    /// The credentials provider gave no credentials.
     NoCredentials(String),
 }
 
 impl ConnectError {
-    /// For whoever waited for the connection.
+    /// The message for a command that waited for the connection.
     pub(crate) fn at(&self, address: &str) -> String {
         match self {
             Self::Deadline(limit) => {
@@ -34,7 +34,7 @@ impl ConnectError {
     }
 }
 
-/// What servers before 7.0 are told, however they give themselves away.
+/// The error for servers before 7.0.
 pub(crate) const TOO_OLD: &str =
     "the server is older than Redis 7.0, which cannot look up and lock in one command";
 
@@ -42,7 +42,7 @@ pub(crate) fn invalid(reason: impl Into<Arc<str>>) -> Error {
     Error::invalid_config("redis url", reason)
 }
 
-/// The same error, of one server among several.
+/// The same error, with the address of the server.
 pub(crate) fn of_server(error: Error, address: &str) -> Error {
     match error {
         Error::InvalidConfig { reason, .. } => invalid(format!("{address}: {reason}")),

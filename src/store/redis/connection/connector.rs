@@ -31,7 +31,7 @@ pub(crate) trait Connector: Send + Sync {
     fn runtime(&self) -> &StoreRuntime;
 
     /// Connects, logs in, and verifies that the server is the right one. The server's
-    /// push messages go to `notices`.
+    /// push messages go to `subscriptions`.
     fn open<'a>(
         &'a self,
         traffic: Traffic,

@@ -1,6 +1,5 @@
-//! Why a server could not be connected to, in words for whoever called `connect`:
-//! what only they can mend told apart from what may pass. No message ever holds the
-//! user's password.
+//! Why a server could not be connected to. It distinguishes errors that the caller has to
+//! fix from those that might pass. No message ever contains the user's password.
 
 use std::time::Duration;
 
@@ -12,11 +11,11 @@ use super::open::{client, install_tls_provider, open};
 use super::server::Server;
 use crate::error::Error;
 
-/// How long the attempt may take that finds out why another one failed.
+/// How long the probe after a failed attempt may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
 impl Server {
-    /// What to tell whoever called `connect`.
+    /// The error for the caller of `connect`.
     pub(crate) async fn diagnose(&self, error: ConnectError) -> Error {
         let error = match error {
             ConnectError::Redis(error) => error,
@@ -33,7 +32,7 @@ impl Server {
         match (error.kind(), error.code().unwrap_or_default()) {
             (ErrorKind::RESP3NotSupported, _) => invalid(TOO_OLD),
             (_, "NOPROTO") => invalid(TOO_OLD),
-            // The provider may give others at the next try.
+            // The provider might return others at the next attempt.
             (_, "WRONGPASS") if self.provider.is_some() => unavailable(format!(
                 "{} refuses the credentials of the provider",
                 self.address()
@@ -61,7 +60,7 @@ impl Server {
                 self.address(),
                 error.detail().unwrap_or(&text)
             )),
-            // Refused, unknown host: nobody there to ask.
+            // Refused, or an unknown host: no server there to probe.
             _ if error.is_connection_refusal() => {
                 unavailable(format!("{}: {text}", self.address()))
             }
@@ -72,8 +71,8 @@ impl Server {
         }
     }
 
-    /// Whether that port speaks TLS where the URL says plain, or the reverse.
-    /// Asks without user and password: they must not go out in the clear.
+    /// Whether that port speaks TLS where the URL has none, or the reverse. It sends no
+    /// user and no password: they must not be sent without TLS.
     async fn answers_with_other_scheme(&self) -> Option<&'static str> {
         let (addr, reason) = match self.client.get_connection_info().addr().clone() {
             ConnectionAddr::Tcp(host, port) => {
@@ -84,11 +83,11 @@ impl Server {
                     insecure: false,
                     tls_params: None,
                 };
-                (addr, "the server expects TLS there: rediss:// is meant")
+                (addr, "the server expects TLS on that port: use rediss://")
             }
             ConnectionAddr::TcpTls { host, port, .. } => (
                 ConnectionAddr::Tcp(host, port),
-                "the server speaks no TLS there: redis:// is meant",
+                "the server speaks no TLS on that port: use redis://",
             ),
             _ => return None,
         };
@@ -111,7 +110,7 @@ impl Server {
     }
 }
 
-/// Whether an error is the answer of a server that was understood.
+/// Whether an error is a valid answer of a server.
 fn is_server_answer(error: &RedisError) -> bool {
     matches!(
         error.kind(),

@@ -1,6 +1,6 @@
-//! How a store logs in where its URLs do not say: by a user and a password, or by
-//! what a provider gives at each connect; and the certificates that TLS goes by. None
-//! of it is ever shown.
+//! The login of a store where its URLs have none: a user and a password, or a provider
+//! that is asked at each connect; and the certificates for TLS. No message shows any of
+//! it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// A user and a password.
 pub(crate) type Credentials = (String, SecretString);
 
-/// Who is asked for them at each connect.
+/// Returns them at each connect.
 pub(crate) type CredentialsProvider =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Credentials, BoxError>> + Send + Sync>;
 
 /// How to log in.
 #[derive(Clone, Default)]
 pub(crate) enum Login {
-    /// As the URL says.
+    /// The login of the URL.
     #[default]
     Url,
     /// With these; without a user name where it is empty.
@@ -36,7 +36,7 @@ pub(crate) enum Login {
     Provided(CredentialsProvider),
 }
 
-/// What a builder says of all servers.
+/// The builder's settings for all servers.
 #[derive(Clone)]
 pub(crate) struct ConnectOptions {
     pub(crate) login: Login,
@@ -56,7 +56,7 @@ impl Default for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// The same for servers whose URLs say how to log in.
+    /// The same for servers with a login in their URLs.
     pub(crate) fn without_login(&self) -> Self {
         Self {
             login: Login::Url,
@@ -64,7 +64,7 @@ impl ConnectOptions {
         }
     }
 
-    /// What a URL says, and what the builder says besides.
+    /// The login and TLS settings of a URL, completed by those of the builder.
     pub(crate) fn applied_to(
         &self,
         info: ConnectionInfo,
@@ -83,7 +83,7 @@ impl ConnectOptions {
         let info = match (&self.tls, info.addr()) {
             (Some(certificates), ConnectionAddr::TcpTls { .. }) => {
                 let built = Client::build_with_tls(info, certificates.clone());
-                // No text of theirs: it may be a part of a key.
+                // Without the original text, which might be a part of a key.
                 let built = built.map_err(|_| {
                     Error::invalid_config(
                         "redis tls",
@@ -98,12 +98,12 @@ impl ConnectOptions {
     }
 }
 
-/// A client that logs in with what the provider gives now.
+/// A client with the credentials that the provider returns now.
 pub(crate) async fn with_credentials(
     plain: &Client,
     provider: &CredentialsProvider,
 ) -> Result<Client, ConnectError> {
-    // Foreign code: its panic is a failure of this one attempt.
+    // Foreign code: if it panics, only this attempt fails.
     let asked = AssertUnwindSafe(async { provider().await })
         .catch_unwind()
         .await;

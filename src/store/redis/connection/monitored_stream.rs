@@ -1,6 +1,6 @@
-//! The bytes between redis-rs and one server. It knows when something last moved, and
-//! ends a connection on which something comes that nobody has asked for, or that is
-//! larger than anything asked for: before redis-rs keeps it.
+//! The bytes between redis-rs and one server. It records the last activity, and closes a
+//! connection on which the server sends an unrequested or too large reply, before redis-rs
+//! stores it.
 
 use std::io;
 use std::pin::Pin;
@@ -17,13 +17,13 @@ use super::resp::{FramingError, RespFraming};
 /// The largest body, in bytes: an encrypted answer of 8 MiB several times over.
 pub(crate) const MAX_BODY_BYTES: usize = 32 << 20;
 
-/// What a connection is for.
+/// What a connection transfers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    /// For everything but large bodies: maps of clusters and pages of lists are the
-    /// largest that is asked for.
+    /// Everything but large bodies. The largest replies are maps of clusters and pages of
+    /// lists.
     Commands,
-    /// For large bodies.
+    /// Large bodies.
     Bodies,
 }
 
@@ -37,10 +37,10 @@ impl Traffic {
     }
 }
 
-/// What is said of a larger one.
-pub(crate) const TOO_LARGE: &str = "the reply is larger than what was asked for";
+/// The error for a larger one.
+pub(crate) const TOO_LARGE: &str = "the reply is larger than requested";
 
-/// When something last moved on a connection.
+/// When a connection last transferred bytes.
 pub(crate) struct Activity {
     born: Instant,
     /// Milliseconds after `born`.
@@ -57,18 +57,18 @@ impl Activity {
         })
     }
 
-    /// When the last byte came.
+    /// When the last byte was received.
     pub(crate) fn last_received(&self) -> Instant {
         self.born + Duration::from_millis(self.last_received.load(Ordering::Relaxed))
     }
 
-    /// When the last byte came, or was taken by the socket.
+    /// When the last byte was received, or accepted by the socket.
     pub(crate) fn moved(&self) -> Instant {
         let taken = Duration::from_millis(self.taken.load(Ordering::Relaxed));
         self.last_received().max(self.born + taken)
     }
 
-    /// Something moved at that time.
+    /// Records activity at that time.
     pub(crate) fn record_at(&self, at: Instant) {
         let at = at.saturating_duration_since(self.born).as_millis() as u64;
         self.taken.fetch_max(at, Ordering::Relaxed);
@@ -86,9 +86,9 @@ pub(crate) struct MonitoredStream {
     activity: Arc<Activity>,
     sent: RespFraming,
     received: RespFraming,
-    /// Commands that were begun, less the replies.
+    /// Commands sent, less the replies received.
     under_way: u64,
-    /// Why the connection ends, once what came before has been read.
+    /// The error that ends the connection, once the bytes before it have been read.
     broken: Option<io::Error>,
 }
 
@@ -115,8 +115,8 @@ impl MonitoredStream {
     fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
         let under_way = &mut self.under_way;
         let read = self.received.read(bytes, |kind| {
-            // What is pushed is no reply; a subscription is confirmed by pushes, so
-            // that its command stays under way.
+            // A push message is no reply. Pushes confirm a subscription, so its command
+            // stays counted.
             if kind == b'>' {
                 return Ok(());
             }
@@ -125,7 +125,7 @@ impl MonitoredStream {
         });
         read.map_err(|refused| {
             let reason = match refused {
-                StreamError::Unrequested => "the server sent something that was not asked for",
+                StreamError::Unrequested => "the server sent an unrequested reply",
                 StreamError::Framing(FramingError::TooLarge) => TOO_LARGE,
                 StreamError::Framing(FramingError::Malformed) => "the server does not speak RESP",
             };
@@ -139,7 +139,7 @@ impl MonitoredStream {
             *under_way += 1;
             Ok(())
         });
-        debug_assert_eq!(sent, Ok(()), "a command that is no RESP");
+        debug_assert_eq!(sent, Ok(()), "a command that is not RESP");
     }
 }
 
@@ -171,7 +171,7 @@ impl AsyncRead for MonitoredStream {
             self.activity.mark(&self.activity.last_received);
             let received = self.receive(received);
             if let Err(broken) = received {
-                // The replies in front of it are those of other commands.
+                // The replies before it belong to other commands.
                 let whole = self.received.whole;
                 if whole == 0 {
                     return Poll::Ready(Err(broken));
@@ -215,7 +215,7 @@ mod tests {
 
     const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-    /// What comes of these bytes from a server, after so many commands.
+    /// The bytes read from a server that sends these, after so many commands.
     async fn received(commands: usize, bytes: &[u8]) -> io::Result<usize> {
         let (here, mut there) = duplex(1 << 20);
         let (mut stream, _) = MonitoredStream::new(Box::new(here), 100);
@@ -233,10 +233,10 @@ mod tests {
         }
     }
 
-    /// Red when replies are not counted, when pushes are, or when what is under way is
-    /// bounded only once it is there.
+    /// Red when replies are not counted, when pushes are, or when a reply is refused only
+    /// once all of it was received.
     #[tokio::test]
-    async fn nothing_comes_unasked_or_without_bounds() {
+    async fn unrequested_and_large_replies_are_refused() {
         let push = b">2\r\n+message\r\n+x\r\n";
         assert_eq!(received(2, b"+PONG\r\n+PONG\r\n").await.unwrap(), 14);
         assert_eq!(received(0, push).await.unwrap(), push.len());
@@ -244,18 +244,18 @@ mod tests {
             let error = received(commands, bytes).await.unwrap_err();
             error.to_string()
         };
-        assert!(refused(0, b"+").await.contains("not asked for"));
+        assert!(refused(0, b"+").await.contains("unrequested"));
         let three = b"+PONG\r\n+PONG\r\n$-1\r\n";
-        assert!(refused(2, three).await.contains("not asked for"));
+        assert!(refused(2, three).await.contains("unrequested"));
         assert_eq!(refused(1, b"$1000000\r\n").await, TOO_LARGE);
         assert_eq!(refused(0, b">1\r\n$1000\r\n").await, TOO_LARGE);
         assert!(refused(1, b"HTTP/1.1 400\r\n").await.contains("RESP"));
     }
 
-    /// Red where what came in one piece with a reply that is refused is lost: redis-rs
-    /// would give the refusal to the first command that waits.
+    /// Red where replies in the same read as a refused reply are lost: redis-rs would
+    /// return the refusal to the first waiting command.
     #[tokio::test]
-    async fn replies_in_front_of_a_refused_one_are_read() {
+    async fn replies_before_refused_one_are_read() {
         let (here, mut there) = duplex(1 << 20);
         let (mut stream, _) = MonitoredStream::new(Box::new(here), 100);
         for _ in 0..2 {
@@ -270,14 +270,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn life_is_what_moves() {
+    async fn activity_follows_bytes_both_ways() {
         let (here, mut there) = duplex(10);
         let (mut stream, activity) = MonitoredStream::new(Box::new(here), 100);
         let second = Duration::from_secs(1);
         let born = Instant::now();
         tokio::time::advance(second).await;
         assert_eq!(activity.moved(), born);
-        // The socket takes a part of it.
+        // The socket accepts only a part of it.
         assert_eq!(stream.write(PING).await.unwrap(), 10);
         assert_eq!(
             (activity.last_received(), activity.moved()),

@@ -1,5 +1,5 @@
-//! How connections are made: their options, names looked up in threads of the
-//! crate's own, TLS, and redis-rs behind a wire that is watched.
+//! How connections are opened: name lookup in the crate's own threads, TCP, TLS, and
+//! redis-rs over a monitored stream. It never retries.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,10 +28,10 @@ use super::runtime::AbortOnDrop;
 use crate::error::Error;
 use crate::lookup;
 
-/// After this long without an acknowledgement the kernel gives a connection up.
+/// How long the kernel waits for an acknowledgement before it closes a connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection, what drives it, and when something last moved on it.
+/// A connection, the task that drives it, and its activity.
 pub(crate) struct RawConnection {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) driver: AbortOnDrop,
@@ -46,7 +46,7 @@ pub(crate) async fn open(
     limit: Duration,
     traffic: Traffic,
 ) -> Result<RawConnection, ConnectError> {
-    // tokio panics for want of a driver.
+    // tokio panics without an I/O driver.
     let opened = AssertUnwindSafe(connect(client, tls, config, traffic)).catch_unwind();
     let opened = timeout(limit, opened).await;
     let panicked = |_| Err((ErrorKind::Io, "the redis client panicked").into());
@@ -88,13 +88,13 @@ async fn stream(
         }
         _ => Err((
             ErrorKind::InvalidClientConfig,
-            "no such address can be dialled",
+            "unsupported kind of address",
         )
             .into()),
     }
 }
 
-/// To whichever of the host's addresses answers first.
+/// Connects to the first of the host's addresses that answers.
 async fn tcp(host: &str, port: u16, traffic: Traffic) -> RedisResult<TcpStream> {
     let found: Vec<SocketAddr> = lookup::addresses(host.to_owned(), port).await?.collect();
     if found.is_empty() {
@@ -112,8 +112,8 @@ async fn tcp(host: &str, port: u16, traffic: Traffic) -> RedisResult<TcpStream> 
     let keepalive = keepalive.with_retries(2);
     let socket = SockRef::from(&stream);
     socket.set_tcp_keepalive(&keepalive)?;
-    // Whoever takes a body slowly may take nothing for a while; what waits for it looks
-    // itself whether anything moves.
+    // A slow receiver of a body might accept no bytes for a while; the sender monitors the
+    // activity itself.
     #[cfg(target_os = "linux")]
     if traffic == Traffic::Commands {
         socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
@@ -123,7 +123,7 @@ async fn tcp(host: &str, port: u16, traffic: Traffic) -> RedisResult<TcpStream> 
     Ok(stream)
 }
 
-/// Trusts what the store was given, or else the system's roots, or those that
+/// Trusts the certificates of the store, or else the system's roots, or those that
 /// `SSL_CERT_FILE` names.
 fn trust(certificates: Option<&TlsCertificates>) -> io::Result<ClientConfig> {
     let given = certificates.and_then(|given| given.root_cert.as_deref());
@@ -158,7 +158,7 @@ fn certificates_in(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
 }
 
 pub(crate) fn client(info: ConnectionInfo) -> Result<Client, Error> {
-    // Notices come on the same connection, which takes RESP3.
+    // Push messages on the same connection need RESP3.
     let redis: RedisConnectionInfo = info
         .redis_settings()
         .clone()
@@ -170,7 +170,7 @@ pub(crate) fn client(info: ConnectionInfo) -> Result<Client, Error> {
 /// from. One that the service has installed stays.
 pub(crate) fn install_tls_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Somebody else may be first between these lines, which is as good.
+        // Another thread might install one between these lines, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

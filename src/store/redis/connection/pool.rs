@@ -1,6 +1,6 @@
-//! A few connections to one server of which each has one command under way at a
-//! time: for what would hold up all others on the connection that they share. They
-//! are made on demand, and closed when nobody has needed them for a while.
+//! A few connections to one server, each with one command at a time: for commands that
+//! would block the others on the shared connection. They are made on demand, and closed
+//! after some time without use.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,10 +19,10 @@ use super::shared::{COMMAND_TIMEOUT, SharedConnection, no_connection};
 use super::subscriptions::Subscriptions;
 use crate::store::alive;
 
-/// After so long without use a connection is closed.
+/// How long a connection stays open without use.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether anything has moved.
+/// How often to check the activity.
 const ACTIVITY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Connections to one server.
@@ -31,18 +31,18 @@ pub(crate) struct ConnectionPool {
     size: usize,
     traffic: Traffic,
     idle: Arc<Mutex<IdleConnections>>,
-    /// Nobody waits for notices on these connections.
+    /// Empty: these connections receive no notifications.
     no_subscriptions: Arc<Subscriptions>,
 }
 
-/// A connection of a pool, and the generation of the shared one when it was made: where
-/// that is made anew, the address may lead to another server.
+/// A connection of a pool, and the generation of the shared one when it was made: after
+/// that is replaced, the address might belong to another server.
 struct PooledConnection {
     opened: OpenedConnection,
     generation: u64,
 }
 
-/// Connections that nobody uses, the one that was used longest ago first.
+/// Unused connections, the least recently used first.
 #[derive(Default)]
 struct IdleConnections {
     connections: Vec<(PooledConnection, Instant)>,
@@ -61,9 +61,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Sends commands in one go to where the link leads, once there is a connection
-    /// that nobody else uses, which is waited for up to `turn`; the replies come as
-    /// they are.
+    /// Sends commands in one go to the server of the shared connection. Waits up to `turn`
+    /// for a free connection. Replies include errors.
     pub(crate) async fn send(
         &self,
         connection: &SharedConnection,
@@ -80,8 +79,8 @@ impl ConnectionPool {
         self.end(connection, pooled, replies.ok(), limit)
     }
 
-    /// The same for as long as anything moves: while it waits for its turn, of those
-    /// that it waits for, and then of its own.
+    /// The same, with a limit on inactivity instead of time: of the transfers before it
+    /// while it waits for a connection, and then of its own.
     pub(crate) async fn send_while_moving(
         &self,
         connection: &SharedConnection,
@@ -112,7 +111,7 @@ impl ConnectionPool {
         ))
     }
 
-    /// What became of the commands, and of their connection.
+    /// Returns the result, and keeps or drops the connection.
     fn end(
         &self,
         connection: &SharedConnection,
@@ -137,12 +136,12 @@ impl ConnectionPool {
                 limit.as_secs()
             )),
         };
-        // The others lead to the same server.
+        // The others go to the same server.
         lock(&self.idle).connections.clear();
         Err(failure)
     }
 
-    /// A connection to the server that the link leads to at this moment.
+    /// A connection to the current server of the shared connection.
     async fn connection(
         &self,
         connection: &SharedConnection,
@@ -159,8 +158,7 @@ impl ConnectionPool {
         if let Some((pooled, _)) = idle {
             return Ok(pooled);
         }
-        // By the way that the shared connection goes: it makes sure of whom it
-        // leads to.
+        // Through the same connector, which verifies the identity of the server.
         let opened = timeout(
             COMMAND_TIMEOUT,
             connection.open_another(self.traffic, &self.no_subscriptions),
@@ -183,8 +181,8 @@ impl ConnectionPool {
     }
 }
 
-/// What comes of it; `None` once nothing has moved for so long. Whoever waits for the
-/// command is told, and so are those who wait in line behind it.
+/// The result, or `None` after `silence` without activity. Activity is reported to the
+/// caller that waits for the command, and to the commands that wait in the queue.
 pub(crate) async fn while_moving<T>(
     activity: &Activity,
     queue_activity: Option<&Activity>,
@@ -194,7 +192,7 @@ pub(crate) async fn while_moving<T>(
     let (begun, mut sent) = (Instant::now(), pin!(sent));
     loop {
         let last = activity.moved().max(begun);
-        // A command that is only begun is no sign of life to those in line behind it.
+        // That a command has only begun counts as no activity for the queue behind it.
         if last > begun || queue_activity.is_none() {
             alive::moved(last);
             if let Some(queue_activity) = queue_activity {
@@ -232,7 +230,7 @@ async fn send(opened: &OpenedConnection, commands: &[Cmd]) -> Result<Vec<Value>,
     Ok(replies.await?)
 }
 
-/// Closes connections that nobody has used for a while, and ends with the last.
+/// Closes connections after [`IDLE_TIMEOUT`] without use, and ends with the last.
 async fn sweep(idle: Weak<Mutex<IdleConnections>>) {
     loop {
         sleep(IDLE_TIMEOUT).await;
@@ -242,7 +240,7 @@ async fn sweep(idle: Weak<Mutex<IdleConnections>>) {
         idle.connections
             .retain(|(_, since)| now.duration_since(*since) < IDLE_TIMEOUT);
         if idle.connections.is_empty() {
-            // The next one that is kept starts another.
+            // The next connection that is kept starts another task.
             idle.sweeper = None;
             return;
         }
@@ -262,12 +260,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Red where a command that has only begun counts as movement for the line behind
-    /// it (a server that takes one command after another and answers none kept all of
-    /// them waiting), or where what moved does not; and where whoever is in line is not
-    /// told of it: without the condition, its body, and `line.is_none()`.
+    /// Red where a command that has only begun counts as activity for the queue behind it
+    /// (a server that accepts one command after another and answers none kept all of them
+    /// waiting), where real activity does not count, and where a queued command does not
+    /// report it: without the condition, its body, and `queue_activity.is_none()`.
     #[tokio::test(start_paused = true)]
-    async fn line_moves_with_what_moved_and_not_with_what_began() {
+    async fn queue_activity_excludes_started_commands() {
         let (activity, queue_activity) = (Activity::new(), Activity::new());
         let born = Instant::now();
         sleep(SECOND).await;
@@ -289,13 +287,13 @@ mod tests {
         assert_eq!(sent.await, Some(()));
         assert_eq!(queue_activity.moved(), born + 4 * SECOND);
 
-        // In line, from the moment at which it got there.
-        let in_line = async {
+        // In the queue, counted from its entry.
+        let queued = async {
             sleep(SECOND).await;
             let turn = sleep(SECOND + SECOND / 2);
             while_moving(&queue_activity, None, 2 * SECOND, turn).await
         };
-        let told = alive::within(Instant::now(), 2 * SECOND, in_line).await;
-        assert_eq!(told, Some(Some(())));
+        let reported = alive::within(Instant::now(), 2 * SECOND, queued).await;
+        assert_eq!(reported, Some(Some(())));
     }
 }

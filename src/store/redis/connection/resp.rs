@@ -1,31 +1,31 @@
-//! Where one value ends and the next begins in a stream of RESP3, in either direction:
-//! a command is a value, too. It keeps no byte of any value, and refuses one that is
-//! larger than anything that is asked for, before the rest of it is there.
+//! The borders between values in a stream of RESP3, in either direction: a command is a
+//! value, too. It stores no byte of any value, and refuses one that is too large before
+//! the rest of it is received.
 
-/// Values within one value, at most: a map of a cluster with a shard for each slot.
+/// The most values within one value: a map of a cluster with a shard for each slot.
 const MAX_VALUES: u64 = 200_000;
 
 /// The longest line: a simple string, an error or a number.
 const MAX_LINE: usize = 64 << 10;
 
-/// What is read at this moment.
+/// The state of reading.
 #[derive(Debug)]
 pub(crate) struct RespFraming {
     /// The most bytes that one value may have.
     bound: u64,
-    /// Values still to come of the one under way.
+    /// Values that the current value still needs.
     open: u64,
-    /// Values so far of the one under way, and their bytes.
+    /// Values so far within the current value, and their bytes.
     values: u64,
     bytes: u64,
-    /// Bytes that are left of a string, its line end included.
+    /// Remaining bytes of a string, its line end included.
     skip: u64,
     line: Option<Line>,
-    /// Bytes of the last reading up to the end of its last whole value.
+    /// Bytes of the last read up to the end of its last complete value.
     pub(crate) whole: usize,
 }
 
-/// A line that is not over yet.
+/// An incomplete line.
 #[derive(Debug)]
 struct Line {
     kind: u8,
@@ -35,12 +35,12 @@ struct Line {
     is_number: bool,
 }
 
-/// Why a stream is not followed any further.
+/// Why a stream is not read further.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FramingError {
-    /// A value is larger than any that is asked for.
+    /// A value is larger than the bound.
     TooLarge,
-    /// It is no RESP.
+    /// It is not RESP.
     Malformed,
 }
 
@@ -57,8 +57,8 @@ impl RespFraming {
         }
     }
 
-    /// Reads on, and calls `begun` with the first byte of each value that begins on
-    /// the outermost level; its error ends the reading.
+    /// Reads more bytes, and calls `begun` with the first byte of each outermost value; its
+    /// error ends the reading.
     pub(crate) fn read<E: From<FramingError>>(
         &mut self,
         mut bytes: &[u8],
@@ -101,7 +101,7 @@ impl RespFraming {
         Ok(())
     }
 
-    /// Whether nothing is left of the last value.
+    /// Whether the last value is complete.
     fn is_complete(&self) -> bool {
         self.open == 0 && self.skip == 0 && self.line.is_none()
     }
@@ -122,7 +122,7 @@ impl RespFraming {
             }
             b'*' | b'~' | b'>' if !line.is_negative => number()?,
             b'%' => number()?.saturating_mul(2),
-            // Something about the value that follows it.
+            // Attributes of the value that follows.
             b'|' => number()?.saturating_mul(2).saturating_add(1),
             b'$' | b'*' | b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => 0,
             _ => return Err(FramingError::Malformed),
@@ -154,7 +154,7 @@ impl Line {
         }
     }
 
-    /// One more byte of it; whether there are more to come.
+    /// Adds a byte; returns whether the line goes on.
     fn push(&mut self, byte: u8) -> Result<bool, FramingError> {
         self.length += 1;
         match byte {
@@ -178,7 +178,7 @@ impl Line {
 mod tests {
     use super::*;
 
-    /// The first bytes of the values in a stream that comes in pieces of that size.
+    /// The first bytes of the values in a stream, read in pieces of that size.
     fn kinds(stream: &[u8], piece: usize, bound: usize) -> Result<(String, bool), FramingError> {
         let (mut framing, mut kinds) = (RespFraming::new(bound), String::new());
         for piece in stream.chunks(piece) {
@@ -190,9 +190,9 @@ mod tests {
         Ok((kinds, framing.is_complete()))
     }
 
-    /// Every kind of value, in pieces of any size.
+    /// Every type of value, in pieces of any size.
     #[test]
-    fn values_are_told_apart() {
+    fn values_are_separated() {
         let stream = b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n+OK\r\n-ERR $5\r\n:-1\r\n$-1\r\n*-1\r\n_\r\n\
             #t\r\n,1.5e-3\r\n(123\r\n=7\r\ntxt:a\r\n\r\n!3\r\nERR\r\n%1\r\n+a\r\n*1\r\n:1\r\n\
             ~0\r\n>2\r\n+message\r\n$1\r\n*\r\n|1\r\n+ttl\r\n:1\r\n$1\r\nx\r\n*0\r\n";
@@ -204,9 +204,9 @@ mod tests {
         assert!(!is_complete);
     }
 
-    /// Red when a value is refused only once all of it is there.
+    /// Red when a value is refused only once all of it is received.
     #[test]
-    fn value_without_bounds_is_refused_by_its_first_line() {
+    fn large_value_is_refused_by_its_header() {
         for stream in [
             &b"$1001\r\n"[..],
             b"$1000000000000\r\n",
@@ -222,7 +222,7 @@ mod tests {
                 "{stream:?}"
             );
         }
-        // One that never ends, and many that are none.
+        // A line without an end, and many null values.
         let endless = [b"+".as_slice(), &[b'a'; MAX_LINE + 1]].concat();
         assert_eq!(kinds(&endless, 1000, 1 << 30), Err(FramingError::TooLarge));
         let many = [b"*300000\r\n".as_slice(), &b"_\r\n".repeat(10)].concat();

@@ -1,6 +1,5 @@
-//! The runtime that a store lives on: that of whoever made it. What a store does
-//! in the background runs there, not on the runtime of the caller who happened to
-//! need it first, which may never be driven again.
+//! The runtime of a store: the one on which it was made. Background work runs there, never
+//! on the runtime of the caller that needed it first, since that might stop.
 
 use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +8,18 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// Where background work runs. A clone is the same one.
+/// Where background work runs. A clone is the same runtime.
 #[derive(Clone)]
 pub(crate) struct StoreRuntime(Arc<RuntimeState>);
 
 struct RuntimeState {
     runtime: Mutex<Option<Handle>>,
-    /// Wakes the task that asks servers on new connections.
+    /// Wakes the task that asks servers on each new connection.
     connected: Notify,
 }
 
 impl StoreRuntime {
-    /// The runtime that this is called on, if any.
+    /// The runtime of the caller, if there is one.
     pub(crate) fn current() -> Self {
         Self(Arc::new(RuntimeState {
             runtime: Mutex::new(Handle::try_current().ok()),
@@ -28,19 +27,19 @@ impl StoreRuntime {
         }))
     }
 
-    /// There is a new connection.
+    /// Reports a new connection.
     pub(crate) fn signal_connected(&self) {
         self.0.connected.notify_one();
     }
 
-    /// Completes with the next new connection, or at once where there was one since
-    /// the last time. For one task.
+    /// Completes with the next new connection, or at once if there was one since the last
+    /// call. For one task.
     pub(crate) async fn connected(&self) {
         self.0.connected.notified().await;
     }
 
-    /// Runs a task there; on the caller's runtime where that one has ended.
-    /// `None` outside of any runtime.
+    /// Spawns a task; on the caller's runtime if this one has ended. `None` outside of any
+    /// runtime.
     pub(crate) fn spawn(
         &self,
         task: impl Future<Output = ()> + Send + 'static,
@@ -55,7 +54,7 @@ impl StoreRuntime {
         Some(AbortOnDrop(handle.spawn(task)))
     }
 
-    /// The caller's runtime is the home from now on: nobody drives the one before.
+    /// Uses the caller's runtime from now on, since no thread drives the one before.
     pub(crate) fn adopt_current_runtime(&self) {
         if let Ok(current) = Handle::try_current() {
             *self.lock() = Some(current);
@@ -71,7 +70,7 @@ impl StoreRuntime {
     }
 }
 
-/// A runtime that has ended cancels at once what is spawned on it.
+/// A runtime that has ended cancels a new task at once.
 fn has_ended(runtime: &Handle) -> bool {
     let probe = runtime.spawn(pending::<()>());
     let ended = probe.is_finished();
@@ -117,7 +116,7 @@ mod tests {
 
     /// Red when a task runs where it is spawned.
     #[test]
-    fn task_runs_at_home_while_that_lives() {
+    fn task_runs_on_store_runtime() {
         let (first, second) = (runtime(), runtime());
         let store_runtime = first.block_on(async { StoreRuntime::current() });
         let from_second = || second.block_on(async { runs_on(&store_runtime) });

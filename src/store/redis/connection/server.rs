@@ -1,5 +1,5 @@
-//! One server's address: read from a URL, and dialled with the login that it needs.
-//! No message ever holds the user's password.
+//! One server's address and login, read from a URL, and how to open a connection to it. No
+//! message ever contains the user's password.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,34 +23,34 @@ use super::subscriptions::Subscriptions;
 use super::url::check_unused_parts;
 use crate::error::Error;
 
-/// After so much longer, nobody drives the runtime that it runs on.
+/// How much longer to wait before the runtime counts as stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
-/// Commands that may wait in line for the connection before callers wait.
+/// Commands in the queue of a connection before callers wait.
 const MAX_QUEUED_COMMANDS: usize = 1024;
 
 /// The address of one server and how to log in there.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) client: Arc<Client>,
-    /// Asked for user and password at each connect.
+    /// Returns user and password at each connect.
     pub(crate) provider: Option<CredentialsProvider>,
     tls: Option<Arc<TlsCertificates>>,
     connect_timeout: Duration,
     runtime: StoreRuntime,
 }
 
-/// A connection, fresh from the handshake.
+/// A new connection, after the handshake.
 pub(crate) struct OpenedConnection {
-    /// Where it leads.
+    /// Its server.
     pub(crate) server: Server,
     /// Clones share it.
     pub(crate) connection: MultiplexedConnection,
     /// Set once the connection has ended.
     pub(crate) closed: Arc<AtomicBool>,
-    /// When something last moved on it.
+    /// When it last transferred bytes.
     pub(crate) activity: Arc<Activity>,
-    /// It ends with this.
+    /// Aborted on drop.
     pub(crate) driver: AbortOnDrop,
 }
 
@@ -65,11 +65,11 @@ impl Server {
     pub(crate) fn parse(url: &str, options: &ConnectOptions) -> Result<Self, Error> {
         match url.split_once("://").map(|(scheme, _)| scheme) {
             Some("redis" | "rediss" | "valkey" | "valkeys") => {}
-            // Not echoed: what stands there may be a password.
+            // Not shown: it might be a password.
             Some(_) => return Err(invalid("its scheme is neither redis:// nor rediss://")),
             None => {
                 return Err(invalid(
-                    "it has no scheme: redis://host or rediss://host is meant",
+                    "it has no scheme: expected redis://host or rediss://host",
                 ));
             }
         }
@@ -101,7 +101,7 @@ impl Server {
         self.client.get_connection_info().addr().to_string()
     }
 
-    /// Another server with the same login, and TLS where this one has it.
+    /// Another server with the same login and TLS settings.
     pub(crate) fn at(&self, host: &str, port: u16) -> Result<Self, Error> {
         let info = self.client.get_connection_info();
         let host = host.to_owned();
@@ -126,7 +126,7 @@ impl Server {
         &self.runtime
     }
 
-    /// The host alone: servers leave it out where it is their own.
+    /// The host without the port.
     pub(crate) fn host(&self) -> &str {
         match self.client.get_connection_info().addr() {
             ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
@@ -145,7 +145,7 @@ impl Server {
         self.provider.is_some() || login.password().is_some()
     }
 
-    /// Whether its password goes over a network that others may listen on.
+    /// Whether its password is sent to another machine without TLS.
     pub(crate) fn is_exposed(&self) -> bool {
         let host = self.host().trim_matches(['[', ']']);
         let address = host.parse::<IpAddr>();
@@ -157,7 +157,7 @@ impl Server {
         self.has_password() && is_plain && !is_local
     }
 
-    /// A warning in the log where it [is](Self::is_exposed).
+    /// Logs a warning if the password [is exposed](Self::is_exposed).
     pub(crate) fn warn_if_exposed(&self) {
         if self.is_exposed() {
             tracing::warn!(
@@ -167,7 +167,7 @@ impl Server {
         }
     }
 
-    /// Whether both log in alike, over TLS or without.
+    /// Whether both have the same login, and both or neither use TLS.
     pub(crate) fn logs_in_like(&self, other: &Self) -> bool {
         let [one, two] = [self, other].map(|server| {
             let info = server.client.get_connection_info();
@@ -179,7 +179,7 @@ impl Server {
         one == two
     }
 
-    /// Connects and logs in; `notices` is told what the server pushes.
+    /// Connects and logs in. The server's push messages go to `subscriptions`.
     pub(crate) async fn open(
         &self,
         subscriptions: &Arc<Subscriptions>,
@@ -187,7 +187,7 @@ impl Server {
         self.open_for(Traffic::Commands, subscriptions).await
     }
 
-    /// The same, for bodies perhaps.
+    /// The same, for either kind of traffic.
     pub(crate) async fn open_for(
         &self,
         traffic: Traffic,
@@ -203,9 +203,9 @@ impl Server {
                             subscriptions.notify(channel);
                         }
                     }
-                    // Not asked for: the shard has gone to another server.
-                    // redis-rs takes it for the reply to whatever command is
-                    // under way, so that this connection is of no more use.
+                    // Unrequested: the shard has moved to another server. redis-rs takes
+                    // it for the reply to the current command, so the connection must
+                    // be replaced.
                     PushKind::SUnsubscribe => {
                         if let Some(Value::BulkString(channel)) = info.data.first()
                             && subscriptions.contains(channel)
@@ -223,7 +223,7 @@ impl Server {
                 Ok::<(), SendError>(())
             }
         };
-        // Deadlines are the link's: redis-rs's own do not cover everything.
+        // The shared connection has deadlines; those of redis-rs do not cover everything.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
@@ -240,7 +240,7 @@ impl Server {
         })
     }
 
-    /// At home, whoever needs the connection: redis-rs spawns what drives it.
+    /// On the store's runtime, since redis-rs spawns the task that drives the connection.
     async fn open_on_runtime(
         &self,
         config: AsyncConnectionConfig,
@@ -267,7 +267,7 @@ impl Server {
         drop(task);
         opened
             .unwrap_or_else(|_| {
-                // It should have ended by its own clock.
+                // The task has a deadline of its own.
                 self.runtime.adopt_current_runtime();
                 Ok(Err(ConnectError::Deadline(limit)))
             })
@@ -283,9 +283,9 @@ impl Server {
 mod tests {
     use super::*;
 
-    /// Red when only the scheme is looked at, or only the password.
+    /// Red when only the scheme is checked, or only the password.
     #[test]
-    fn password_in_the_clear_is_noticed() {
+    fn password_without_tls_is_exposed() {
         let is_exposed = |url: &str| {
             Server::parse(url, &ConnectOptions::default())
                 .unwrap()
@@ -303,7 +303,7 @@ mod tests {
         for exposed in ["redis://:pw@redis.internal", "redis://u:pw@10.0.0.1/2"] {
             assert!(is_exposed(exposed), "{exposed}");
         }
-        // Also under the address that a cluster or a sentinel gives out.
+        // Also under an address from a cluster or a sentinel.
         let local = Server::parse("redis://:pw@localhost", &ConnectOptions::default()).unwrap();
         assert!(local.at("10.0.0.2", 7000).unwrap().is_exposed());
     }

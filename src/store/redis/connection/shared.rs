@@ -1,10 +1,9 @@
-//! The connection to one server that all commands for it share: made on demand,
-//! replaced when it fails, and every use of it under a deadline. It never sends
-//! a command twice and never lets one hang.
+//! The connection to one server that all commands for it share: made on demand, replaced
+//! when it fails, and used only under a deadline. It never sends a command twice.
 
 use std::future::Future;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,26 +12,25 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt::ConnectAttempt;
 use super::command_error::CommandError;
 use super::connect_error::ConnectError;
 use super::connector::Connector;
-use super::monitored_stream::{Activity, Traffic};
-use super::runtime::{AbortOnDrop, StoreRuntime};
+use super::monitored_stream::Traffic;
+use super::runtime::StoreRuntime;
 use super::server::{OpenedConnection, Server};
+use super::state::{ConnectAttempt, ConnectionState, LiveConnection};
 use super::subscriptions::Subscriptions;
 use crate::store::alive;
 
 /// How long a command may take, a new connection included.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A command that its caller gave up on after this long, with nothing heard on
-/// the connection since it was sent, counts as timed out: callers may be less
-/// patient than [`DEADLINE`], and a silent connection must go all the same.
+/// A command that its caller drops after this time, with no byte received since it was
+/// sent, counts as timed out: callers might have shorter limits than [`COMMAND_TIMEOUT`],
+/// and a silent connection must be replaced even then.
 pub(crate) const MIN_SUSPICIOUS_AGE: Duration = Duration::from_millis(100);
 
-/// The link to one server, or to whichever the sentinels call the primary. A
-/// clone is the same link.
+/// The connection to the server of a connector. A clone is the same connection.
 #[derive(Clone)]
 pub(crate) struct SharedConnection {
     shared: Arc<SharedState>,
@@ -41,75 +39,45 @@ pub(crate) struct SharedConnection {
 struct SharedState {
     connector: Arc<dyn Connector>,
     subscriptions: Arc<Subscriptions>,
-    slot: Mutex<ConnectionState>,
+    state: Mutex<ConnectionState>,
     generations: AtomicU64,
 }
 
-enum ConnectionState {
-    /// The next command connects.
-    Down,
-    /// All commands wait for this attempt.
-    Connecting(ConnectAttempt<Arc<LiveConnection>>),
-    Up(Arc<LiveConnection>),
-}
-
-/// A connection and what has been seen of it.
-struct LiveConnection {
-    generation: u64,
-    server: Server,
-    connection: MultiplexedConnection,
-    closed: Arc<AtomicBool>,
-    activity: Arc<Activity>,
-    _driver: AbortOnDrop,
-    /// Closes it when the sentinels name another primary.
-    _watch: Option<AbortOnDrop>,
-}
-
-impl LiveConnection {
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    fn received_since(&self, then: Instant) -> bool {
-        self.activity.last_received() >= then
-    }
-}
-
 impl SharedConnection {
-    /// A link that connects when it is first used.
+    /// Connects when it is first used.
     pub(crate) fn new(connector: Arc<dyn Connector>, subscriptions: Arc<Subscriptions>) -> Self {
         Self {
             shared: Arc::new(SharedState {
                 connector,
                 subscriptions,
-                slot: Mutex::new(ConnectionState::Down),
+                state: Mutex::new(ConnectionState::Down),
                 generations: AtomicU64::new(0),
             }),
         }
     }
 
-    /// A link whose first connection is there already.
+    /// With a first connection that is open already.
     pub(crate) fn with(
         connector: Arc<dyn Connector>,
         subscriptions: Arc<Subscriptions>,
         first: OpenedConnection,
     ) -> Self {
-        let link = Self::new(connector, subscriptions);
-        *link.shared.lock() = ConnectionState::Up(Arc::new(link.shared.live(first)));
-        link
+        let connection = Self::new(connector, subscriptions);
+        *connection.shared.lock() = ConnectionState::Up(Arc::new(connection.shared.live(first)));
+        connection
     }
 
-    /// Where background work for it runs.
+    /// Where background work runs.
     pub(crate) fn runtime(&self) -> &StoreRuntime {
         self.shared.connector.runtime()
     }
 
-    /// Host and port, or what the sentinels call it.
+    /// Host and port, or the name of the role.
     pub(crate) fn address(&self) -> String {
         self.shared.connector.address()
     }
 
-    /// The host alone, where it is always the same.
+    /// The host, where it is always the same.
     pub(crate) fn host(&self) -> String {
         self.shared.connector.host()
     }
@@ -122,12 +90,12 @@ impl SharedConnection {
         CommandError::check(reply.await?)
     }
 
-    /// Sends commands in one go; the replies come as they are.
+    /// Sends commands in one go. Replies include errors.
     pub(crate) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
         self.send_all(None, commands).await
     }
 
-    /// The same, on that connection only.
+    /// The same, on the connection with that generation only.
     pub(crate) async fn send_on(
         &self,
         generation: u64,
@@ -156,7 +124,7 @@ impl SharedConnection {
         .await
     }
 
-    /// Another connection to where this link leads, for the caller alone.
+    /// Another connection to the same server, for one caller.
     pub(crate) async fn open_another(
         &self,
         traffic: Traffic,
@@ -165,29 +133,29 @@ impl SharedConnection {
         self.shared.connector.open(traffic, subscriptions).await
     }
 
-    /// The server that the connection at hand leads to.
+    /// The server of the current connection.
     pub(crate) async fn server(&self) -> Result<Server, CommandError> {
         Ok(self.live_in_time().await?.server.clone())
     }
 
-    /// The connection at hand, by number.
+    /// The generation of the current connection.
     pub(crate) async fn generation(&self) -> Result<u64, CommandError> {
         Ok(self.live_in_time().await?.generation)
     }
 
-    /// The same, where there is one that can be used.
+    /// The same, without connecting; `None` while there is no connection.
     pub(crate) fn current_generation(&self) -> Option<u64> {
         Some(self.shared.up()?.generation)
     }
 
-    /// Lets the next command connect anew: this server is not the right one.
+    /// Makes the next command connect again, since this server is not the right one.
     pub(crate) fn invalidate(&self) {
         if let Some(live) = self.shared.up() {
             self.drop_connection(&live);
         }
     }
 
-    /// Subscribes to channels, on that connection only.
+    /// Subscribes to channels, on the connection with that generation only.
     pub(crate) async fn subscribe(
         &self,
         generation: u64,
@@ -200,7 +168,7 @@ impl SharedConnection {
         .await
     }
 
-    /// Gives channels up, on that connection only.
+    /// Unsubscribes from channels, on the connection with that generation only.
     pub(crate) async fn unsubscribe(
         &self,
         generation: u64,
@@ -213,8 +181,8 @@ impl SharedConnection {
         .await
     }
 
-    /// `SSUBSCRIBE` or `SUNSUBSCRIBE`, one each since a command takes channels
-    /// of one slot only: a reply for each channel.
+    /// `SSUBSCRIBE` or `SUNSUBSCRIBE`, one command for each channel, since one command takes
+    /// channels of one slot only.
     pub(crate) async fn shard_channels(
         &self,
         generation: u64,
@@ -237,8 +205,8 @@ impl SharedConnection {
         .await
     }
 
-    /// Sends something on the connection at hand. `replies` finds in its answer
-    /// what the server said, errors included.
+    /// Sends something on the current connection. `replies` finds the server's replies in
+    /// the result.
     async fn using<T, F, Fut>(
         &self,
         generation: Option<u64>,
@@ -257,17 +225,16 @@ impl SharedConnection {
         if generation.is_some_and(|wanted| wanted != live.generation) {
             return Err(CommandError::Unsent("the connection was replaced".into()));
         }
-        let mut watch = AbandonedCommandGuard {
-            link: self,
+        let mut guard = AbandonedCommandGuard {
+            connection: self,
             live: &live,
             sent,
             over: false,
         };
-        // Boxed: it is larger than all that is around it, which would be moved
-        // with it from layer to layer.
+        // Boxed: it is larger than the futures around it, which would be moved with it.
         let answer = Box::pin(send(live.connection.clone()));
         let answer = alive::by(begun + COMMAND_TIMEOUT, answer).await;
-        watch.over = true;
+        guard.over = true;
         let late = answer.is_none();
         let failure = match answer {
             Some(Ok(answer)) => {
@@ -284,7 +251,7 @@ impl SharedConnection {
                 COMMAND_TIMEOUT.as_secs()
             )),
         };
-        // What is slow and delivers is not gone.
+        // A slow connection that delivers bytes is kept.
         if failure.ends_connection() && !(late && live.received_since(sent)) {
             self.drop_connection(&live);
         }
@@ -299,8 +266,8 @@ impl SharedConnection {
     /// The connection, made first where there is none.
     async fn live(&self) -> Result<Arc<LiveConnection>, CommandError> {
         let mut attempt = {
-            let mut slot = self.shared.lock();
-            match &*slot {
+            let mut state = self.shared.lock();
+            match &*state {
                 ConnectionState::Up(live) if !live.is_closed() => return Ok(live.clone()),
                 ConnectionState::Connecting(attempt) if attempt.is_running() => {
                     attempt.result.clone()
@@ -311,7 +278,7 @@ impl SharedConnection {
                     }
                     let attempt = self.attempt();
                     let result = attempt.result.clone();
-                    *slot = ConnectionState::Connecting(attempt);
+                    *state = ConnectionState::Connecting(attempt);
                     result
                 }
             }
@@ -326,21 +293,21 @@ impl SharedConnection {
 
     fn attempt(&self) -> ConnectAttempt<Arc<LiveConnection>> {
         let (done, result) = watch::channel(None);
-        let link = Arc::downgrade(&self.shared);
+        let shared = Arc::downgrade(&self.shared);
         let (connector, subscriptions) = (
             self.shared.connector.clone(),
             self.shared.subscriptions.clone(),
         );
         let task = self.shared.connector.runtime().spawn(async move {
             let opened = connector.open(Traffic::Commands, &subscriptions).await;
-            let Some(link) = link.upgrade() else {
+            let Some(shared) = shared.upgrade() else {
                 return;
             };
-            let built = opened.map(|opened| Arc::new(link.live(opened)));
+            let built = opened.map(|opened| Arc::new(shared.live(opened)));
             let built = built.map_err(|error| CommandError::Unsent(error.at(&connector.address())));
             done.send_replace(Some(built.clone()));
-            *link.lock() = built.map_or(ConnectionState::Down, ConnectionState::Up);
-            link.connector.runtime().signal_connected();
+            *shared.lock() = built.map_or(ConnectionState::Down, ConnectionState::Up);
+            shared.connector.runtime().signal_connected();
         });
         ConnectAttempt {
             result,
@@ -349,13 +316,13 @@ impl SharedConnection {
         }
     }
 
-    /// Lets the next command connect anew, unless another one did already.
+    /// Makes the next command connect again, unless another command did already.
     fn drop_connection(&self, failed: &LiveConnection) {
-        let mut slot = self.shared.lock();
-        if matches!(&*slot, ConnectionState::Up(live) if live.generation == failed.generation) {
-            *slot = ConnectionState::Down;
-            drop(slot);
-            // Those who wait for notices need a connection, too.
+        let mut state = self.shared.lock();
+        if matches!(&*state, ConnectionState::Up(live) if live.generation == failed.generation) {
+            *state = ConnectionState::Down;
+            drop(state);
+            // The subscriber needs a connection, too.
             self.shared.subscriptions.wake();
         }
     }
@@ -380,19 +347,19 @@ impl SharedState {
             closed: opened.closed,
             activity: opened.activity,
             _driver: opened.driver,
-            _watch: watch,
+            _identity_watch: watch,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         // Every change under this lock is one assignment.
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Watches over one command for the case that its caller drops it.
+/// Drops a silent connection when the caller of a command drops the command.
 struct AbandonedCommandGuard<'a> {
-    link: &'a SharedConnection,
+    connection: &'a SharedConnection,
     live: &'a LiveConnection,
     sent: Instant,
     over: bool,
@@ -404,7 +371,7 @@ impl Drop for AbandonedCommandGuard<'_> {
             && self.sent.elapsed() >= MIN_SUSPICIOUS_AGE
             && !self.live.received_since(self.sent)
         {
-            self.link.drop_connection(self.live);
+            self.connection.drop_connection(self.live);
         }
     }
 }

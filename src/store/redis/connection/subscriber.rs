@@ -1,5 +1,5 @@
-//! The one task that keeps a server's subscriptions in line with the table of
-//! waiters. It never connects while the table is empty.
+//! The task that subscribes on a server to the channels that waiters need. It never
+//! connects while there are no waiters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,22 @@ use super::command_error::CommandError;
 use super::shared::SharedConnection;
 use super::subscriptions::{MAX_BATCH, Subscriptions};
 
-/// How often channels without waiters are looked for.
+/// How often to look for channels without waiters.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long to leave a server alone that did not take a subscription.
+/// How long to wait after a server did not accept a subscription.
 const BACKOFF: Duration = Duration::from_millis(250);
 
-/// Which channels a server publishes on.
+/// The kind of channels that a server publishes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChannelKind {
-    /// Those that every server has.
+    /// Channels of a single server.
     Ordinary,
-    /// Those of the shards of a cluster, each on the server that has it.
+    /// Sharded channels: each is on the node that has its slot.
     Sharded,
 }
 
-/// Keeps the subscriptions in line with the table, for as long as the store
-/// lives. With nobody waiting it does nothing, not even connect.
+/// Runs for as long as the store lives. Without waiters it does not connect.
 pub(crate) async fn run(
     connection: SharedConnection,
     subscriptions: Arc<Subscriptions>,
@@ -45,7 +44,7 @@ pub(crate) async fn run(
         }
         match subscriber.round().await {
             Ok(()) => {
-                // Either way there may be something to do.
+                // Woken or not, there might be work.
                 let _ = timeout(SWEEP_INTERVAL, subscriber.subscriptions.wake.notified()).await;
             }
             Err(failure) => {
@@ -102,7 +101,7 @@ impl Subscriber {
     async fn subscribe(&self, generation: u64, batch: Vec<String>) -> Result<(), CommandError> {
         match self.connection.subscribe(generation, &batch).await {
             Ok(()) => self.subscriptions.confirm(&batch),
-            // The user may not listen: polling is all that is left.
+            // The user may not subscribe: waiters only poll.
             Err(failure) if failure.code().is_some() => {
                 tracing::debug!(?failure, "redis refuses a subscription");
             }
@@ -138,8 +137,8 @@ impl Subscriber {
                 Some(failure) if failure.code() == Some("NOPERM") => {
                     tracing::debug!(?failure, "redis refuses a subscription");
                 }
-                // The map of the cluster is about to change, and with it who
-                // waits here; until then the channel is asked for again.
+                // The map of the cluster is about to change, and the waiters move to
+                // another node. Until then, retry the channel.
                 Some(failure) => {
                     again.push(channel);
                     moved = Some(failure);

@@ -1,6 +1,5 @@
-//! Notices of changed records: who waits for which, and the one task that keeps
-//! the server's subscriptions in line with them. It never blocks whoever drops
-//! a waiter, and it misses no change without waking those who may have.
+//! The waiters for notifications of changed records, by channel. Dropping a waiter never
+//! blocks, and a change that might have been missed wakes the waiters.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,15 +8,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// How long a channel stays subscribed after its last waiter, who often comes
-/// back: a new subscription costs a round trip and an extra look.
+/// How long a channel stays subscribed after its last waiter. Waiters often come back, and
+/// a new subscription costs a round trip and an extra read.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(2);
 
-/// Channels in one `SUBSCRIBE`.
+/// The most channels in one `SUBSCRIBE`.
 pub(super) const MAX_BATCH: usize = 512;
 
-/// Who waits for which channel. As large as there are waiters, and those of the
-/// last [`LINGER`].
+/// The waiters of each channel. Channels without waiters stay for
+/// [`UNSUBSCRIBE_DELAY`].
 #[derive(Default)]
 pub(crate) struct Subscriptions {
     table: Mutex<ChannelTable>,
@@ -27,7 +26,7 @@ pub(crate) struct Subscriptions {
 #[derive(Default)]
 struct ChannelTable {
     channels: HashMap<String, Channel>,
-    /// Channels to be subscribed on the connection at hand.
+    /// Channels that are not yet subscribed on the current connection.
     new: Vec<String>,
 }
 
@@ -37,9 +36,8 @@ struct Channel {
 }
 
 impl Subscriptions {
-    /// Waits for the next notice on `channel`, and for the moment when the
-    /// server has confirmed a new subscription: what happened before went
-    /// unnoticed, so the waiter looks again.
+    /// Changes with the next notification on `channel`, and when the server has confirmed a
+    /// new subscription: changes before that were missed, so the waiter reads again.
     pub(crate) fn subscribe(&self, channel: String) -> watch::Receiver<()> {
         let mut table = self.lock();
         if let Some(known) = table.channels.get_mut(&channel) {
@@ -60,7 +58,7 @@ impl Subscriptions {
         receiver
     }
 
-    /// A notice came in.
+    /// A notification arrived.
     pub(crate) fn notify(&self, channel: &[u8]) {
         let known = std::str::from_utf8(channel).ok();
         if let Some(channel) = known.and_then(|name| self.lock().channels.get(name).map(sender)) {
@@ -68,13 +66,13 @@ impl Subscriptions {
         }
     }
 
-    /// Whether anybody wants to hear of `channel`.
+    /// Whether `channel` is wanted.
     pub(crate) fn contains(&self, channel: &[u8]) -> bool {
         let known = std::str::from_utf8(channel).ok();
         known.is_some_and(|name| self.lock().channels.contains_key(name))
     }
 
-    /// Makes the task look at the connection and the table.
+    /// Makes the task check the connection and the table.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
@@ -83,7 +81,7 @@ impl Subscriptions {
         self.lock().channels.is_empty()
     }
 
-    /// The next channels to subscribe, those that are still wanted.
+    /// The next channels to subscribe, without those that are no longer wanted.
     pub(super) fn next_batch(&self) -> Vec<String> {
         let mut table = self.lock();
         let from = table.new.len().saturating_sub(MAX_BATCH);
@@ -96,7 +94,7 @@ impl Subscriptions {
         self.lock().new.extend(batch);
     }
 
-    /// After a reconnect none of the old subscriptions is left.
+    /// After a reconnect, none of the old subscriptions exists.
     pub(super) fn resubscribe_all(&self) {
         let mut table = self.lock();
         table.new = table.channels.keys().cloned().collect();
@@ -109,7 +107,7 @@ impl Subscriptions {
         }
     }
 
-    /// Removes the channels that nobody has waited for in a while.
+    /// Removes the channels without waiters for [`UNSUBSCRIBE_DELAY`].
     pub(super) fn sweep(&self, now: Instant) -> Vec<String> {
         let mut gone = Vec::new();
         self.lock().channels.retain(|name, channel| {

@@ -1,5 +1,5 @@
-//! What commands go through on their way to a key: the routes that all share, or
-//! a connection of its own. It says nothing of how often one may be sent.
+//! How commands reach the server that has a key. It does not decide how often a command
+//! may be sent.
 
 use std::future::Future;
 use std::slice;
@@ -10,33 +10,32 @@ use redis::{Cmd, Value};
 use super::command_error::CommandError;
 use super::monitored_stream::Activity;
 
-/// Which of a server's connections commands go by.
+/// Which of a server's connections commands use.
 #[derive(Clone, Copy)]
 pub(crate) enum Lane<'a> {
-    /// The one that all share.
+    /// The shared one.
     Shared,
-    /// One of those that take large bodies, with nothing else on it; and when any of
-    /// the bodies last moved that wait for one another.
+    /// One for large bodies, without other commands; with the latest activity of all
+    /// bodies in transfer.
     Bodies(&'a Activity),
-    /// One of those on which commands wait for replicas, for that long.
+    /// One on which commands wait for replicas, up to that long.
     ReplicaAcks(Duration),
 }
 
-/// What takes commands to the server that has a key, and brings the replies.
+/// Sends commands to the server that has a key.
 pub(crate) trait Transport: Sync {
-    /// Sends commands about one key in one go. The replies come as they are,
-    /// errors included. A cluster may send all of them again where one was
-    /// answered with a redirection, so those before the last only read.
+    /// Sends commands about one key in one go. Replies include errors. A cluster might send
+    /// all of them again after a redirection, so those before the last must only read.
     fn send(
         &self,
         key: &str,
         commands: &[Cmd],
     ) -> impl Future<Output = Result<Vec<Value>, CommandError>> + Send;
 
-    /// Whether notices go to the shard that has the key, not to all servers.
+    /// Whether notifications go only to the shard that has the key.
     fn is_sharded(&self) -> bool;
 
-    /// Sends one command, and tells an error from a reply.
+    /// Sends one command; an error reply is an error.
     fn command(
         &self,
         key: &str,
@@ -46,13 +45,13 @@ pub(crate) trait Transport: Sync {
     }
 }
 
-/// The reply to the one command that was sent.
+/// The reply to a single command.
 pub(crate) fn single_reply(replies: Vec<Value>) -> Result<Value, CommandError> {
     let [reply] = exact_replies(replies)?;
     CommandError::check(reply)
 }
 
-/// As many replies as there were commands.
+/// The replies to `N` commands.
 pub(crate) fn exact_replies<const N: usize>(
     replies: Vec<Value>,
 ) -> Result<[Value; N], CommandError> {

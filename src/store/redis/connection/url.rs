@@ -1,11 +1,10 @@
-//! The parts of a URL that nothing reads. The rest of it is redis-rs's to parse.
+//! The parts of a URL that nothing reads. redis-rs parses the rest.
 
 use super::connect_error::invalid;
 use crate::error::Error;
 
-/// Refuses the parts of a URL that would be left unused: who wrote them expects
-/// something of them. No message has any of their text, which may be a password
-/// with a special character in it.
+/// Refuses the parts of a URL that would be ignored, since their author expects an effect.
+/// No message contains their text: it might be a password with a special character.
 pub(crate) fn check_unused_parts(url: &str) -> Result<(), Error> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (rest, fragment) = match rest.split_once('#') {

@@ -1,7 +1,8 @@
--- ARGV 5: the step; 6: what was sent, and why its fate is unknown.
+-- INCLUDE holder functions
+-- ARGV 5: the step; 6: what was sent, and why its outcome is unknown.
 local step = tonumber(ARGV[5])
 if not record then
-  return settle('indeterminate', step, 1, ARGV[6], claim.retention)
+  return finish('indeterminate', step, 1, ARGV[6], claim.retention)
 end
 if record.lease ~= claim.lease then
   return { 'not-holder' }
@@ -13,6 +14,6 @@ if record.word ~= 'locked' then
   return { 'not-holder' }
 end
 if step > record.step then
-  return settle('indeterminate', step, record.rev + 1, ARGV[6], record.retention)
+  return finish('indeterminate', step, record.rev + 1, ARGV[6], record.retention)
 end
 return { 'stale-step' }

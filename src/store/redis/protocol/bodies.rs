@@ -1,9 +1,9 @@
-//! Bodies too large for the connection that all commands share: each a key of its
-//! own beside the record that has it, written before that record names it and read
-//! after, by connections on which nothing else waits. A body proves itself by its
-//! first line, which is there when all of it is; what is not exactly the one that was
-//! looked for is none. It is written in parts, so that its server confirms what it has:
-//! whatever lies between takes a few megabytes at once, and is silent then.
+//! Bodies too large for the shared connection. Each has a key of its own, is written before
+//! its record and read after it, on separate connections.
+//!
+//! The first line of a body identifies it, and is written last; a value with another first
+//! line counts as absent. A body is written in parts, so that the server confirms each:
+//! buffers on the way accept a few megabytes at once and then report no progress.
 //!
 //! ```text
 //! genesys-once:{genesys-once:NAMESPACE:KEY}:LEASE
@@ -31,37 +31,37 @@ use crate::store::redis::connection::transport::{Lane, single_reply};
 use crate::store::redis::topology::node::BODY_TIMEOUT;
 use crate::store::redis::topology::routes::Routes;
 
-/// Bytes of bodies under way at once, unless somebody says otherwise.
+/// Default for the bytes of bodies in transfer at once.
 const DEFAULT_MAX_BYTES: usize = 64 << 20;
 
-/// Bytes of one part of a body on its way to a server.
+/// Bytes in one part of a body.
 const PART_BYTES: usize = 64 << 10;
 
-/// Makes the room for a body, and puts a part into it.
+/// Allocates a body, and writes a part of it.
 const BEGIN: &str = include_str!("body_begin.lua");
 const PUT: &str = include_str!("body_part.lua");
 
-/// How often one body is sent whole.
+/// How often a body is sent.
 const MAX_SENDS: u32 = 3;
 
-/// Bodies of which it is remembered how often they were sent.
+/// The most bodies with a remembered number of sends.
 const MAX_REMEMBERED: usize = 1024;
 
-/// The bound on bodies under way, and how often those were sent that were not taken.
+/// The limit on bodies in transfer, and how often each unrecorded body was sent.
 pub(crate) struct BodyTransfers {
     bytes: Semaphore,
     max_bytes: u32,
-    /// When any of those under way last moved.
+    /// The latest activity of all transfers.
     activity: Arc<Activity>,
     sent: Mutex<HashMap<String, u32>>,
 }
 
-/// A body that is about to be written.
+/// A body to write.
 pub(crate) struct Body {
     key: String,
     head: String,
     body: Bytes,
-    /// How long it is kept, in milliseconds.
+    /// Its time to live, in milliseconds.
     ttl: u64,
 }
 
@@ -81,11 +81,11 @@ impl Body {
         self.body.len()
     }
 
-    /// What writes it: the room for all of it, then each part after the one before,
-    /// and the first line that it is known by with the last.
+    /// The commands that write it: allocate all of it, write each part after the one
+    /// before, and write its first line with the last part.
     fn commands(&self) -> Vec<Cmd> {
         let number = fastrand::u64(..);
-        // As long as the line in whose place it stands, and never one.
+        // As long as the first line, and never equal to one.
         let unfinished = |parts: usize| {
             let width = self.head.len() - 1;
             format!("{:<width$}\n", format!("unfinished {number:016x} {parts}"))
@@ -114,7 +114,7 @@ impl Body {
     }
 }
 
-/// In the slot of the record, and under no name that a record has.
+/// In the slot of the record; no record has such a key.
 fn key(record: &str, lease: LeaseId) -> String {
     format!("genesys-once:{{{record}}}:{lease}")
 }
@@ -131,7 +131,7 @@ fn confirmed(replies: Vec<Value>) -> Result<bool, CommandError> {
     Ok(is_there || replies.iter().all(|reply| *reply == Value::Int(1)))
 }
 
-/// The way of bodies to and from their servers.
+/// Writes and reads bodies.
 #[derive(Clone, Copy)]
 pub(crate) struct BodyStore<'a> {
     pub(crate) routes: &'a Routes,
@@ -139,21 +139,25 @@ pub(crate) struct BodyStore<'a> {
 }
 
 impl BodyStore<'_> {
-    /// Writes the body of a record that is not there yet, `record` being its key.
+    /// Writes the body of a record that is not written yet; `record` is the record's key.
     ///
     /// # Errors
     ///
-    /// `StoreError::refused` where it was sent whole a few times in vain: what is
-    /// recorded without it is of more use.
+    /// `StoreError::refused` after [`MAX_SENDS`] transfers without success: the outcome is
+    /// then recorded without its body.
     pub(crate) async fn put(&self, record: &str, body: &Body) -> Result<(), StoreError> {
         let _turn = self.bodies.permit(body.body.len()).await?;
-        // Before it is sent: whoever gives up meanwhile has sent it, too.
+        // Counted before it is sent: a caller that gives up has sent it, too.
         self.bodies.count_send(&body.key)?;
         let lane = Lane::Bodies(&self.bodies.activity);
         let sent = self.routes.send_by(lane, record, &body.commands()).await;
         let failure = match sent.and_then(confirmed) {
             Ok(true) => return Ok(()),
-            Ok(false) => return Err(StoreError::unavailable("the body was written over")),
+            Ok(false) => {
+                return Err(StoreError::unavailable(
+                    "the body was overwritten by another writer",
+                ));
+            }
             Err(failure) => failure,
         };
         let is_unsent = matches!(failure, CommandError::Unsent(_) | CommandError::Busy(_));
@@ -163,14 +167,12 @@ impl BodyStore<'_> {
         Err(failure.into())
     }
 
-    /// The record that names the body is written, or needs none: the body is not sent
-    /// again.
+    /// The record is written, or needs no body: the body is not sent again.
     pub(crate) fn forget_sends(&self, body: &Body) {
         self.bodies.sent().remove(&body.key);
     }
 
-    /// The body of that length that the record of a lease has; `None` where it is not
-    /// there, or anything else is.
+    /// The body of a lease's record, if it is complete and has that length.
     pub(crate) async fn get(
         &self,
         record: &str,
@@ -183,7 +185,7 @@ impl BodyStore<'_> {
         let head = head(record, lease, length);
         let _turn = self.bodies.permit(length).await?;
         let mut range = cmd("GETRANGE");
-        // One byte more than there should be.
+        // One byte more than expected, to detect a longer value.
         range.arg(key(record, lease));
         range.arg(0).arg(head.len() + length);
         let lane = Lane::Bodies(&self.bodies.activity);
@@ -202,10 +204,10 @@ impl BodyStore<'_> {
 }
 
 impl BodyTransfers {
-    /// With that many bytes under way at once.
+    /// With at most that many bytes in transfer at once.
     pub(crate) fn new(bytes: usize) -> Self {
         let max_bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
-        // A semaphore has no more permits, on any machine.
+        // The limit of a semaphore on 32-bit machines.
         let max_bytes = max_bytes.min(u32::MAX >> 3);
         Self {
             bytes: Semaphore::new(max_bytes as usize),
@@ -215,8 +217,8 @@ impl BodyTransfers {
         }
     }
 
-    /// The right to have so many bytes under way, in the order of asking. A body that
-    /// is larger than all of them goes alone.
+    /// Acquires a transfer of so many bytes, in order. A body over the limit is transferred
+    /// alone.
     async fn permit(&self, bytes: usize) -> Result<SemaphorePermit<'_>, StoreError> {
         let bytes = u32::try_from(bytes)
             .unwrap_or(u32::MAX)
@@ -229,7 +231,7 @@ impl BodyTransfers {
         );
         let permit = timeout(BODY_TIMEOUT, acquired).await.ok().flatten();
         let busy = || {
-            let reason = "too many large bodies are under way";
+            let reason = "too many large bodies are in transfer";
             StoreError::refused_as(RefusalKind::NotNow, reason)
         };
         permit.ok_or_else(busy)?.map_err(|_| busy())
@@ -243,7 +245,7 @@ impl BodyTransfers {
         let times = sent.entry(key.to_owned()).or_default();
         if *times == MAX_SENDS {
             return Err(StoreError::refused(format!(
-                "the body was sent {MAX_SENDS} times, and not taken"
+                "the body was sent {MAX_SENDS} times and not accepted"
             )));
         }
         *times += 1;
@@ -257,7 +259,7 @@ impl BodyTransfers {
     }
 
     fn sent(&self) -> MutexGuard<'_, HashMap<String, u32>> {
-        // Plain counts, each changed by one assignment.
+        // Every change under this lock is one assignment.
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

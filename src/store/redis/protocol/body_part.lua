@@ -1,5 +1,5 @@
--- ARGV 1, 2: how a body begins before this part and after it; 3: where it goes; 4: the
--- part. Returns 0 where it is not this part's turn.
+-- ARGV 1, 2: the first line before this part and after it; 3: its offset; 4: the part.
+-- Returns 0 where another part is expected.
 if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
   return 0
 end

@@ -1,6 +1,5 @@
-//! The store's operations as commands of Redis: `SET … NX GET` for an acquire, one
-//! script each for the other events and for a look. What a record holds is
-//! always taken from `record`, never composed here.
+//! Events as Redis commands: `SET … NX GET` for an acquire, and a script for each other
+//! event. It composes no record: `record` does.
 
 use std::time::Duration;
 
@@ -19,18 +18,18 @@ use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::monitored_stream::MAX_BODY_BYTES;
 use crate::store::redis::connection::transport::Transport;
 
-/// How often an acquire starts over when the record that it met expires before
-/// it is read: twice in a row is next to impossible.
+/// How often an acquire starts over when the record that it found expires before it is
+/// read.
 const MAX_ACQUIRES: usize = 3;
 
-/// Room for the first line of a record, which the scripts compose.
+/// Room for the first line of a record, which the scripts write.
 const HEADER_ROOM: usize = 256;
 
-/// Of a body beyond [`MAX_BODY_BYTES`].
+/// The error for a body over [`MAX_BODY_BYTES`].
 const TOO_LONG: &str = "the body is larger than 32 MiB";
 
-/// Applies one event. What is sent is put together at once, not when it is first
-/// polled: the future would carry the event along as well.
+/// Applies one event. It builds the command at once, not when the future is first polled:
+/// the future would contain the event as well.
 pub(crate) fn apply<C: Transport>(
     transport: &C,
     body_store: BodyStore<'_>,
@@ -48,21 +47,21 @@ pub(crate) fn apply<C: Transport>(
                 Err(StoreError::refused("an absent key was not acquired"))
             }
             EventCommand::Script(script, args, body) => {
-                // The holder completes without the body then.
+                // The holder then completes without the body.
                 if args.bytes() + HEADER_ROOM > MAX_RECORD_BYTES {
                     return Err(StoreError::refused(TOO_LARGE));
                 }
                 let mut reply = read_reply(name, script.run(transport, &key, args).await?)?;
-                // Not before: what is recorded already, or belongs to somebody else,
-                // needs no body.
-                if let (ScriptReply::NoBody, Some(body)) = (&reply, body) {
+                // Only after this reply: an outcome that is already recorded, or of
+                // another holder, needs no body.
+                if let (ScriptReply::BodyMissing, Some(body)) = (&reply, body) {
                     if body.bytes() > MAX_BODY_BYTES {
                         return Err(StoreError::refused(TOO_LONG));
                     }
                     Box::pin(body_store.put(&key, body)).await?;
                     let again = Box::pin(script.run(transport, &key, args)).await?;
                     reply = read_reply(name, again)?;
-                    if !matches!(reply, ScriptReply::NoBody) {
+                    if !matches!(reply, ScriptReply::BodyMissing) {
                         body_store.forget_sends(body);
                     }
                 }
@@ -72,18 +71,20 @@ pub(crate) fn apply<C: Transport>(
                         let whole = Box::pin(whole(found, transport, body_store, name, &key));
                         Ok(Answer::Is(whole.await?))
                     }
-                    ScriptReply::NoBody => Err(StoreError::unavailable("the body is gone again")),
+                    ScriptReply::BodyMissing => Err(StoreError::unavailable(
+                        "the body was removed while the outcome was written",
+                    )),
                 }
             }
         }
     }
 }
 
-/// An event as it is sent.
+/// The command for an event.
 enum EventCommand {
-    /// Nothing where no key is ever free.
+    /// `None` where `record` does not acquire an absent key.
     Acquire(Claim, Option<Cmd>),
-    /// With the body of an outcome that is to be apart.
+    /// With the body of an outcome that is stored separately.
     Script(&'static Script, ScriptArgs, Option<Body>),
 }
 
@@ -196,8 +197,8 @@ impl EventCommand {
     }
 }
 
-/// An outcome as its script takes it, and its body where that is too large for it. One
-/// that is reduced, which cannot be seen of a sealed one, leaves no body of it whole.
+/// The arguments for an outcome, and its body where that is stored separately. A reduced
+/// outcome removes a separate body; a sealed outcome might be reduced.
 fn outcome_args(
     args: ScriptArgs,
     name: &RecordName,
@@ -219,7 +220,7 @@ fn outcome_args(
     }
 }
 
-/// What takes an absent key, and writes what `record` says of it.
+/// The command that acquires an absent key.
 fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
     let claim = claim.clone();
     let (record, left) = record::apply(None, &Event::Acquire { claim }).0?;
@@ -230,9 +231,8 @@ fn set_if_absent(name: &RecordName, key: &str, claim: &Claim) -> Option<Cmd> {
     Some(set)
 }
 
-/// Whether this process may walk through a namespace's records, which no other may
-/// for `period`: by a key whose name is no record's. One for all shards, since a walk
-/// goes through all of them.
+/// Whether this process may walk through a namespace's records; no other may for `period`.
+/// The key is no record's, and the same for all shards, since a walk visits all of them.
 pub(crate) async fn walk_turn(
     transport: &impl Transport,
     namespace: &Namespace,
@@ -244,7 +244,7 @@ pub(crate) async fn walk_turn(
     Ok(transport.command(&key, &set).await? != Value::Nil)
 }
 
-/// What an acquire would answer without writing; `None` where it would write.
+/// The answer of an acquire that writes nothing; `None` where it would write.
 pub(crate) async fn found(
     transport: &impl Transport,
     body_store: BodyStore<'_>,
@@ -271,7 +271,7 @@ async fn acquire(
             Ok(Value::Nil) => return Ok(Answer::Done),
             Ok(Value::BulkString(bytes)) => {
                 let found = StoredRecord::read(name, &bytes, 0)?;
-                // A replay needs no exact times: one round trip is all it costs.
+                // A replay needs no exact times, so one round trip is enough.
                 if found.is_cached() {
                     let answer =
                         answer_from(claim, found, transport, body_store, name, key).await?;
@@ -281,7 +281,7 @@ async fn acquire(
                 }
             }
             Ok(_) => return Err(CommandError::unexpected().into()),
-            // A full server, or one that has become a replica, still replays.
+            // A full server, or a replica, still replays.
             Err(refusal) if refusal.refusal().is_some() => {
                 let found = Box::pin(found(transport, body_store, name, claim)).await?;
                 return found.ok_or_else(|| refusal.into());
@@ -293,11 +293,11 @@ async fn acquire(
         }
     }
     Err(StoreError::unavailable(
-        "the record expired again and again while it was read",
+        "the record expired on each of 3 attempts to read it",
     ))
 }
 
-/// What an acquire answers that found this record; `None` where it is gone by now.
+/// The answer of an acquire that found this record; `None` where the record is gone.
 async fn answer_from(
     claim: &Claim,
     found: StoredRecord,
@@ -321,8 +321,7 @@ async fn answer_from(
     ))
 }
 
-/// The content of a holder's record, of which scripts take what stands behind the
-/// first line.
+/// The content of a holder's record; scripts take the part after the first line.
 fn locked(claim: &Claim, phase: Phase) -> Content {
     Content::Locked {
         phase,
@@ -331,8 +330,8 @@ fn locked(claim: &Claim, phase: Phase) -> Content {
     }
 }
 
-/// A claim in whole milliseconds, which are Redis's: rounded up, since a lease
-/// must not lapse before its holder thinks that it does.
+/// A claim in whole milliseconds, as Redis has them. Rounded up: a lease must not expire
+/// before its holder expects it.
 fn in_millis(claim: Claim) -> Claim {
     let whole = |time| Duration::from_millis(millis(time));
     Claim {
@@ -347,7 +346,7 @@ fn millis(time: Duration) -> u64 {
     time.min(MAX_TTL).as_nanos().div_ceil(1_000_000).max(1) as u64
 }
 
-/// What every event of a holder begins with, and room for as much content.
+/// The first arguments of every event of a holder, with room for so much content.
 fn terms(claim: &Claim, content: usize) -> ScriptArgs {
     ScriptArgs::with_room(content)
         .word(claim.lease)

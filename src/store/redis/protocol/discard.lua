@@ -1,4 +1,4 @@
--- ARGV 1: what the bytes are known by that are to go, as identify.lua has it.
+-- ARGV 1: the stamp of the bytes to remove, as identify.lua returns it.
 local value = redis.call('GET', KEYS[1])
 if not value then
   return 0

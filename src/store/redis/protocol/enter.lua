@@ -1,4 +1,5 @@
--- ARGV 5: the step; 6: the phase; 7: what is sent under it.
+-- INCLUDE holder functions
+-- ARGV 5: the step; 6: the phase; 7: what is sent in it.
 local step, phase = tonumber(ARGV[5]), ARGV[6]
 if not record or record.word ~= 'locked' or record.lease ~= claim.lease then
   return { 'not-holder' }
@@ -7,6 +8,6 @@ if step > record.step then
   return lock(step, record.rev + 1, phase, ARGV[7])
 end
 if step == record.step and phase == record.phase then
-  return prolong()
+  return renew_lease()
 end
 return { 'stale-step' }

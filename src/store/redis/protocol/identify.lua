@@ -1,5 +1,5 @@
--- The record, what exactly these bytes are known by, and the time that they live
--- on; of one that is too large its size and beginning instead.
+-- A stamp that identifies these bytes, the record, and its time to live; for a record that
+-- is too large its size and beginning instead.
 local value = redis.call('GET', KEYS[1])
 if not value then
   return {}

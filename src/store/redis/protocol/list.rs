@@ -1,5 +1,5 @@
-//! Lists: a walk through all keys of all primaries in pages, which is whole or
-//! fails. For a list of indeterminate keys it fetches no record that has an outcome.
+//! Lists: a walk through all keys of all primaries in pages, which is complete or fails.
+//! For a list of indeterminate keys it fetches no record that has an outcome.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
@@ -20,11 +20,11 @@ use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::topology::routes::{Layout, Shard};
 use crate::store::{Cursor, ListFilter, ListQuery, Page, UnreadableRecord};
 
-/// Keys that one `SCAN` looks at: what it returns of them is below 64 KiB.
+/// Keys that one `SCAN` examines: its reply is below 64 KiB.
 const SCAN_COUNT: usize = 400;
 
-/// How the first lines of records go on that can be read, and whether such a
-/// record may be indeterminate; which locks have lapsed, their time to live says.
+/// How readable records go on after [`MAGIC`], and whether such a record might be
+/// indeterminate: a lock has expired according to its time to live.
 const STATES: [(&[u8], bool); 4] = [
     (b" indeterminate ", true),
     (b" locked ", true),
@@ -32,31 +32,31 @@ const STATES: [(&[u8], bool); 4] = [
     (b" released ", false),
 ];
 
-/// As many bytes as the longest beginning has.
+/// The length of the longest prefix.
 const PREFIX_BYTES: usize = MAGIC.len() + STATES[0].0.len();
 
-/// How often a first page is tried, where servers or slots change under it.
+/// How often to try a first page while servers or slots change.
 const MAX_TRIES: u32 = 4;
 
-/// Before the next one.
+/// The pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Batches of keys that one page looks at.
+/// The most batches of keys in one page.
 const MAX_BATCHES: usize = 25;
 
-/// Records that are read at a time.
+/// The most records read at once.
 const MAX_CONCURRENT_READS: usize = 8;
 
 /// One page of a namespace's records.
 ///
-/// The walk uses the same connections to the same servers from its first page to
-/// its last: a cursor means nothing to another server, and a key that goes from a
-/// server that is still to come to one that has been is seen at neither.
+/// The walk uses the same connections to the same servers from its first page to its last.
+/// A cursor is valid on one server only, and a key that moves from a later server to an
+/// earlier one would be missed.
 ///
 /// # Errors
 ///
-/// Where a primary does not answer, and where servers or slots have changed since
-/// the first page. A first page is tried again first.
+/// Where a primary does not answer, and where servers or slots have changed since the first
+/// page. A first page is retried.
 pub(crate) async fn page(
     body_store: BodyStore<'_>,
     namespace: &Namespace,
@@ -81,14 +81,14 @@ pub(crate) async fn page(
     }
 }
 
-/// Where a page begins.
+/// The start of a page.
 struct ListPosition {
-    /// Which primary, in the order of the layout.
+    /// The index of the primary in the layout.
     shard: usize,
-    /// What `SCAN` said last.
+    /// The last cursor of `SCAN`.
     scan: String,
-    /// Within the batch that begins there: what `SCAN` said of the next one, and the last
-    /// key of this one that was looked at, in order.
+    /// Within the batch that starts there: the cursor of the next batch, and the last key
+    /// that was examined, in order.
     within: Option<(String, IdempotencyKey)>,
 }
 
@@ -113,7 +113,7 @@ impl ListPosition {
 
     /// # Errors
     ///
-    /// Where the cursor is of another list, or its servers are no longer the same.
+    /// Where the cursor is of another list, or the servers have changed.
     fn of(cursor: &Cursor, layout: u64) -> Result<Self, StoreError> {
         let read = |text: &str| {
             let mut parts = text.splitn(4, '-');
@@ -149,7 +149,7 @@ struct ListWalk<'a> {
     prefix: String,
     query: &'a ListQuery,
     page: Page,
-    /// A scan may return a key twice.
+    /// A scan can return a key twice.
     known: HashSet<IdempotencyKey>,
 }
 
@@ -166,8 +166,8 @@ impl ListWalk<'_> {
                 break;
             };
             let (next, keys) = self.scan(shard, &position.scan).await?;
-            // Of other keys that come or go a batch becomes another: then all of it is
-            // looked at, and a key may come twice.
+            // If keys were added or removed, the batch is another one: then all of it is
+            // examined, and a key can be listed twice.
             let within = position.within.take();
             let mut after = within
                 .filter(|(was, _)| *was == next)
@@ -199,12 +199,12 @@ impl ListWalk<'_> {
     async fn layout(&self) -> Result<Layout, StoreError> {
         let layout = self.body_store.routes.layout().await?;
         match layout.is_moving() {
-            true => Err(not_whole("slots are on their way to another server")),
+            true => Err(not_whole("slots are moving to another server")),
             false => Ok(layout),
         }
     }
 
-    /// What a layout of these connections is known by, in this process.
+    /// Identifies the layout of these connections in this process.
     fn id(&self, layout: &Layout) -> u64 {
         static PROCESS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut hasher = PROCESS.build_hasher();
@@ -218,7 +218,7 @@ impl ListWalk<'_> {
         shard: &Shard,
         from: &str,
     ) -> Result<(String, Vec<IdempotencyKey>), StoreError> {
-        // The namespace's alphabet has nothing that a pattern would expand.
+        // A namespace contains no character that a pattern would expand.
         let mut scan = cmd("SCAN");
         scan.arg(from)
             .arg("MATCH")
@@ -228,15 +228,14 @@ impl ListWalk<'_> {
         let reply = single_reply(shard, scan).await?;
         let (next, keys): (String, Vec<String>) =
             redis::from_redis_value(reply).map_err(|_| CommandError::unexpected())?;
-        // Whatever else has such a name is no record.
+        // A key with another suffix is no record.
         let digits = keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
         let mut keys: Vec<_> = digits.filter_map(|hex| hex.parse().ok()).collect();
         keys.sort_unstable();
         Ok((next, keys))
     }
 
-    /// Takes the keys of a batch in order; `false` where the page is full before the
-    /// last of them.
+    /// Lists the keys of a batch in order; `false` where the page is full before the last.
     async fn take_all(
         &mut self,
         shard: &Shard,
@@ -257,7 +256,7 @@ impl ListWalk<'_> {
                 match read? {
                     Listed::Readable(state) => self.page.add(self.query, *key, state),
                     Listed::Unreadable(record) => self.page.add_unreadable(record),
-                    // It has been settled, or expired, since.
+                    // It was finished, or expired, in the meantime.
                     Listed::Gone => {}
                 }
                 *after = Some(*key);
@@ -273,7 +272,7 @@ impl ListWalk<'_> {
         let read = look_for_list(routes, self.body_store, &name, &redis_key);
         Ok(match read.await {
             Err(reason) if reason.is_unreadable() => {
-                // Once more, so that reason and bytes are of one moment.
+                // Read again, so that reason and bytes are of one moment.
                 let record = unreadable(routes, &name, &redis_key).await?;
                 record.map_or(Listed::Gone, Listed::Unreadable)
             }
@@ -281,8 +280,8 @@ impl ListWalk<'_> {
         })
     }
 
-    /// Those whose first line says that they are indeterminate or locked, or says
-    /// nothing that this version knows.
+    /// The keys whose record is indeterminate, locked, or in a state that this version does
+    /// not know.
     async fn candidates(
         &self,
         shard: &Shard,
@@ -307,7 +306,7 @@ impl ListWalk<'_> {
         let mut candidates = Vec::new();
         for (key, reply) in keys.into_iter().zip(replies) {
             match CommandError::from_reply(&reply) {
-                // Another type of value: no record, under the name of one.
+                // Another type of value under the key of a record.
                 Some(failure) if failure.code() == Some("WRONGTYPE") => candidates.push(key),
                 Some(failure) => return Err(failure.into()),
                 None if matches!(&reply, Value::BulkString(line) if is_candidate(line)) => {
@@ -320,7 +319,7 @@ impl ListWalk<'_> {
     }
 }
 
-/// What a name stands for.
+/// What a key of the walk has.
 enum Listed {
     Readable(RecordState),
     Unreadable(UnreadableRecord),
@@ -328,11 +327,11 @@ enum Listed {
 }
 
 fn changed() -> StoreError {
-    not_whole("servers or slots have changed under the list")
+    not_whole("servers or slots changed during the list")
 }
 
 fn not_whole(reason: &str) -> StoreError {
-    let reason = format!("{reason}: it would not be whole; start the list again");
+    let reason = format!("{reason}: the list would be incomplete; start it again");
     StoreError::refused_as(RefusalKind::NotNow, reason)
 }
 
@@ -346,7 +345,7 @@ async fn single_reply(shard: &Shard, command: Cmd) -> Result<Value, StoreError> 
     )?)
 }
 
-/// Whether a record has to be looked at; an empty one is gone.
+/// Whether a record has to be read; an empty one is gone.
 fn is_candidate(line: &[u8]) -> bool {
     let state = line.strip_prefix(MAGIC.as_bytes());
     let known = state.and_then(|state| STATES.iter().find(|known| state.starts_with(known.0)));

@@ -1,6 +1,5 @@
--- The record and the time that it lives on, of one moment, or its size alone
--- where it is too large. Not a transaction: a server that is out of memory
--- refuses to queue even reads.
+-- The record and its time to live at one moment, or only its size where it is too large.
+-- Not a transaction: a server that is out of memory refuses to queue even reads.
 local size = redis.call('STRLEN', KEYS[1])
 if size > MAX_RECORD_BYTES then
   return { size }
@@ -10,5 +9,5 @@ local record = value and read_line(string.sub(value, 1, 512))
 if not record then
   return { value, redis.call('PTTL', KEYS[1]) }
 end
-local _, said = left_of(record)
-return { value, said }
+local _, pttl = left_of(record)
+return { value, pttl }

@@ -1,7 +1,7 @@
--- A marker: `LEAST ID STATE`, and words of later versions, which stay. ARGV 1: the
--- least version of writers, to which it is raised; 2: the id of a new marker, where
--- there is none; 3: `refuse` marks another id than 4 as emptied, `accept` marks the
--- loss as accepted and answers with the state before.
+-- A marker: `MIN_VERSION ID STATE`, and words of later versions, which stay. ARGV 1: the
+-- minimum version of writers, to which it is raised; 2: the id of a new marker; 3:
+-- `refuse` marks another id than 4 as emptied, `accept` marks the loss as accepted and
+-- returns the state before.
 local value = redis.call('GET', KEYS[1]) or ''
 local least, id, state, more = string.match(value, '^(%d+) (%x+) (%l+)(.*)$')
 if not least or #least > 9 then

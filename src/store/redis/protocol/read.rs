@@ -13,10 +13,10 @@ use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::transport::Transport;
 use crate::telemetry::contained;
 
-/// How often a record is read whose body goes while it is read.
+/// How often to read a record whose body is removed in the meantime.
 const MAX_READS: usize = 3;
 
-/// The record, read together with the time that it lives on.
+/// The record with its body.
 pub(crate) async fn look(
     transport: &impl Transport,
     body_store: BodyStore<'_>,
@@ -29,7 +29,7 @@ pub(crate) async fn look(
     }
 }
 
-/// The same for a list, which has no bodies; but an encrypted outcome is one.
+/// The same for a list, without separate bodies; an encrypted outcome is one body.
 pub(crate) async fn look_for_list(
     transport: &impl Transport,
     body_store: BodyStore<'_>,
@@ -42,7 +42,7 @@ pub(crate) async fn look_for_list(
     }
 }
 
-/// The record and the time that it lives on, of one moment.
+/// The record and its time to live, read at one moment.
 pub(crate) async fn look_once(
     transport: &impl Transport,
     name: &RecordName,
@@ -61,8 +61,8 @@ pub(crate) async fn look_once(
     }
 }
 
-/// The record by one plain command, where it has an outcome; its time is not read.
-/// Else as a look has it.
+/// The record by one plain `GET` where it has an outcome, without its time to live;
+/// otherwise like [`look`].
 pub(crate) async fn peek(
     transport: &impl Transport,
     body_store: BodyStore<'_>,
@@ -80,16 +80,15 @@ pub(crate) async fn peek(
             }
         }
         Ok(_) => return Err(CommandError::unexpected().into()),
-        // What stands in the way of a read, a look says.
+        // `look` returns the error of a refused read.
         Err(refusal) if refusal.refusal().is_some() => {}
         Err(failure) => return Err(failure.into()),
     }
     Box::pin(look(transport, body_store, name, key)).await
 }
 
-/// The state with its body. A record whose body is gone, or is another's, was
-/// executed all the same: its status is what is known. `None` where the record
-/// itself is gone meanwhile.
+/// The state with its body. Where the body is gone or of another lease, the state has no
+/// body: the request was still executed. `None` where the record itself is gone.
 pub(crate) async fn whole(
     mut found: StoredRecord,
     transport: &impl Transport,
@@ -105,7 +104,7 @@ pub(crate) async fn whole(
         let revision = found.record.revision();
         let body = Box::pin(body_store.get(key, revision.lease, length)).await?;
         if body.is_none() && missing.replace(revision) != Some(revision) {
-            // Forgotten in between, perhaps.
+            // The record might have been forgotten in the meantime.
             match Box::pin(look_once(transport, name, key)).await? {
                 Some(now) => found = now,
                 None => return Ok(None),
@@ -121,6 +120,6 @@ pub(crate) async fn whole(
         return Ok(Some(found.state()));
     }
     Err(StoreError::unavailable(
-        "the record changed again and again while its body was read",
+        "the record changed on each of 3 attempts to read its body",
     ))
 }

@@ -1,5 +1,6 @@
--- ARGV 5: the step; 6: how long it is kept; 7: `refused` where there is a verdict,
--- else `-`; 8: what stands behind the first line.
+-- INCLUDE holder functions
+-- ARGV 5: the step; 6: the time to live; 7: `refused` where there is a verdict, else `-`;
+-- 8: the content.
 local step, ttl = tonumber(ARGV[5]), tonumber(ARGV[6])
 local function released(rev, phase, fingerprint, content)
   write({
@@ -15,8 +16,8 @@ if record.word == 'released' then
   if record.lease == claim.lease and record.step == step then
     return { 'done' }
   end
-  -- What a forgotten outcome left lasts no shorter for it. A verdict that is there
-  -- stays where none is given, as that of its own request.
+  -- Never shortens the record of a forgotten outcome. An existing verdict stays where the
+  -- event has none, since it is of its own request.
   ttl = math.max(ttl, (left_of(record)))
   if record.phase == 'refused' and ARGV[7] == '-' then
     return released(record.rev + 1, 'refused', record.fingerprint, content())

@@ -1,8 +1,7 @@
-//! Waits for replicas: a transition after which a request may be sent goes out
-//! together with `WAIT`, on a connection that nobody else uses meanwhile. It
-//! never takes a transition back: whoever sent it does, knowing that nothing
-//! was sent. A release from here, late on a dying connection, could free a key
-//! whose request is on the wire.
+//! Waits for replicas: a transition that allows sending is sent together with `WAIT`, on a
+//! connection without other commands. It never reverts a transition. The engine does,
+//! since it knows that no request was sent; a late release from here, on a failing
+//! connection, could free a key whose request was sent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,23 +18,23 @@ use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::transport::{Lane, Transport};
 use crate::store::redis::topology::routes::Routes;
 
-/// Longer than anybody waits, and within Redis's range.
+/// The longest wait, within Redis's range.
 const MAX_ACK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// Whether a request may be sent on the strength of this event.
+/// Whether the event allows sending a request.
 pub(crate) fn needs_acks(event: &Event) -> bool {
     match event {
         Event::Acquire { .. } => true,
         Event::Enter { phase, .. } => *phase == Phase::Dispatched,
-        // It may put an absent record back. A holder whose acquire was applied
-        // and not answered extends before it sends: without waiting here, it
-        // would come by its lease without a copy.
+        // It can write an absent record again. A holder whose acquire was applied and
+        // not answered extends before it sends: without waiting here, it would get its
+        // lease without a replica.
         Event::Extend { dispatched, .. } => dispatched.is_some(),
         _ => false,
     }
 }
 
-/// How many replicas are waited for, and how long.
+/// How many replicas to wait for, and how long.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplicaAcks {
     count: u32,
@@ -50,7 +49,7 @@ impl ReplicaAcks {
         }
     }
 
-    /// Applies an event for which copies [are needed](are_needed).
+    /// Applies an event that [needs acknowledgements](needs_acks).
     pub(crate) async fn apply(
         &self,
         body_store: BodyStore<'_>,
@@ -58,7 +57,7 @@ impl ReplicaAcks {
         event: Event,
     ) -> Result<Answer, StoreError> {
         let routes = body_store.routes;
-        // Whatever is there is only read: a replay waits for no replica.
+        // An existing record is only read: a replay waits for no replica.
         if let Event::Acquire { claim } = &event
             && let Some(answer) = commands::found(routes, body_store, name, claim).await?
         {
@@ -68,22 +67,22 @@ impl ReplicaAcks {
         let waiting = AckTransport {
             routes,
             acks: *self,
-            acked: Mutex::new(Err("it was not asked".into())),
+            acked: Mutex::new(Err("the server was not asked".into())),
             unsent: AtomicBool::new(false),
             busy: AtomicBool::new(false),
         };
         let error = match commands::apply(&waiting, body_store, name, event).await {
             Ok(Answer::Done) => return waiting.enough(self.count),
-            // Nothing was written that could be copied.
+            // Nothing was written that could be replicated.
             Ok(answer) => return Ok(answer),
-            // No sign of a store that is down, which would be kept from replaying.
+            // Not `unavailable`: the store would count as down and stop replaying.
             Err(_) if waiting.busy.load(Ordering::Acquire) => {
-                StoreError::undurable("too many wait for replicas at once")
+                StoreError::undurable("too many commands wait for replicas at once")
             }
             Err(error) => error,
         };
         match extends {
-            // A lease lives on, whether or not a connection is free to wait on.
+            // A lease is extended even without a connection to wait on.
             Some(event) if waiting.unsent.load(Ordering::Acquire) => {
                 match commands::apply(routes, body_store, name, event).await? {
                     Answer::Done => Err(error),
@@ -95,15 +94,15 @@ impl ReplicaAcks {
     }
 }
 
-/// A way on which every command waits for its copies.
+/// A transport on which every command waits for replicas.
 struct AckTransport<'a> {
     routes: &'a Routes,
     acks: ReplicaAcks,
-    /// How many replicas have the last command, or why that is not known.
+    /// How many replicas have the last command, or why that is unknown.
     acked: Mutex<Result<i64, String>>,
     /// The last command was not sent.
     unsent: AtomicBool,
-    /// Since no connection was free.
+    /// No connection was free.
     busy: AtomicBool,
 }
 
@@ -116,20 +115,20 @@ impl AckTransport<'_> {
                 "{acks} of {count} replicas have it"
             ))),
             Err(reason) => Err(StoreError::undurable(format!(
-                "the server does not say how many replicas have it: {reason}"
+                "the number of replicas that have it is unknown: {reason}"
             ))),
         }
     }
 }
 
 impl Transport for AckTransport<'_> {
-    /// Commands and `WAIT` in one go. `WAIT` answers for what was written on its
-    /// own connection: elsewhere it says yes before any replica knows.
+    /// Commands and `WAIT` in one go. `WAIT` covers only the writes of its own connection:
+    /// on another one it returns before any replica has them.
     async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
         let ReplicaAcks { count, wait } = self.acks;
         let mut all = commands.to_vec();
         let mut waits = cmd("WAIT");
-        // 0 would be for ever.
+        // 0 would wait without a limit.
         waits.arg(count).arg((wait.as_millis() as u64).max(1));
         all.push(waits);
         let sent = self
@@ -141,7 +140,7 @@ impl Transport for AckTransport<'_> {
         self.busy.store(busy, Ordering::Release);
         self.unsent.store(unsent, Ordering::Release);
         let mut replies = sent?;
-        // An error of `WAIT` is none of the commands, which count.
+        // An error of `WAIT` is no error of the commands.
         let acked = match replies.pop() {
             Some(Value::Int(acks)) => Ok(acks),
             Some(Value::ServerError(error)) => Err(error.to_string()),

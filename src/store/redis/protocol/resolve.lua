@@ -1,7 +1,6 @@
--- ARGV 1, 2: the lease and revision that were seen; 3: the fingerprint that is
--- meant; 4: the new state; 5: the lease that it is written under; 6: how long it
--- is kept; 7: its content; 8, where it matters: how many bytes its body has that must
--- be apart.
+-- ARGV 1, 2: the expected lease and revision; 3: the fingerprint of the request; 4: the
+-- new state; 5: its lease; 6: its time to live; 7: its content; 8, if given: the bytes of
+-- its separate body.
 if not record or record.fingerprint ~= ARGV[3] then
   return is()
 end
@@ -17,8 +16,8 @@ if record.word == 'indeterminate' and record.lease == ARGV[1] and rev == ARGV[2]
   }, ARGV[7], ttl)
   return { 'done' }
 end
--- This very command, applied before its reply was lost: an outcome stands under
--- its resolver's lease, a release one revision above what was seen.
+-- The same command, applied before its reply was lost: an outcome has the resolver's
+-- lease, a release the revision after the expected one.
 if record.word == ARGV[4] and record.lease == ARGV[5]
   and (record.word == 'cached' or integer(record.rev - 1) == ARGV[2]) then
   return { 'done' }

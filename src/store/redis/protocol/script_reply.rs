@@ -1,4 +1,4 @@
-//! What the scripts answer, in their own words.
+//! The replies of scripts, read. It sends nothing.
 
 use redis::Value;
 
@@ -8,19 +8,19 @@ use crate::key::RecordName;
 use crate::record::{Answer, Record};
 use crate::store::redis::connection::command_error::CommandError;
 
-/// What a script says.
+/// The reply of a script.
 pub(crate) enum ScriptReply {
     Answer(Answer),
     /// The event was not applied: this is the record.
     Is(StoredRecord),
-    /// The event was not applied: the body is not there that its record would name.
-    NoBody,
+    /// The event was not applied: the body of its record is missing.
+    BodyMissing,
 }
 
-/// What a script says became of the event.
+/// Reads the reply of a script for an event.
 pub(crate) fn read_reply(name: &RecordName, reply: Value) -> Result<ScriptReply, StoreError> {
     let words = match reply {
-        // The usual case, in the shortest form.
+        // The usual case has the shortest form.
         Value::BulkString(word) if word == b"done" => return Ok(ScriptReply::Answer(Answer::Done)),
         Value::Array(words) => words,
         _ => return Err(CommandError::unexpected().into()),
@@ -33,7 +33,7 @@ pub(crate) fn read_reply(name: &RecordName, reply: Value) -> Result<ScriptReply,
         (b"not-holder", []) => Ok(ScriptReply::Answer(Answer::NotHolder)),
         (b"stale-step", []) => Ok(ScriptReply::Answer(Answer::StaleStep)),
         (b"mismatch", []) => Ok(ScriptReply::Answer(Answer::Mismatch)),
-        (b"no-body", []) => Ok(ScriptReply::NoBody),
+        (b"no-body", []) => Ok(ScriptReply::BodyMissing),
         (b"is", []) => Ok(ScriptReply::Answer(Answer::Is(None))),
         (b"is", [Value::BulkString(bytes), Value::Int(left)]) => {
             Ok(ScriptReply::Is(StoredRecord::read(name, bytes, *left)?))
@@ -45,7 +45,9 @@ pub(crate) fn read_reply(name: &RecordName, reply: Value) -> Result<ScriptReply,
         (b"too-large", []) => Err(StoreError::unreadable(TOO_LARGE)),
         (b"unreadable", [Value::BulkString(line)]) => Err(match Record::decode(name, line) {
             Err(reason) => reason,
-            Ok(_) => StoreError::unreadable("its first line is not spelled as this version does"),
+            Ok(_) => {
+                StoreError::unreadable("malformed record header: not as this version writes it")
+            }
         }),
         _ => Err(CommandError::unexpected().into()),
     }

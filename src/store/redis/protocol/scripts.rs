@@ -1,6 +1,5 @@
-//! The scripts that mirror [`record::apply`](crate::record::apply), and how one
-//! is called and answers. They match the record's first line as text and never
-//! read the JSON behind it.
+//! The scripts that mirror [`record::apply`](crate::record::apply), and how they are called.
+//! They match the record's first line as text and never read the JSON after it.
 
 use std::sync::LazyLock;
 
@@ -8,33 +7,32 @@ use bytes::Bytes;
 use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 
 use crate::key::{Fingerprint, LeaseId, RecordName, push_hex};
-use crate::record::{Content, version};
+use crate::record::{Content, MAGIC};
 use crate::store::BoxFuture;
 use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::transport::Transport;
 
-/// Up to this many bytes a write is let through on a server that is out of
-/// memory: it replaces a record of about its size, and frees more than it takes
-/// where it settles a key. Whatever is larger is refused, and its caller
-/// completes without the body. A lock with the longest names of a request, sealed, is
-/// smaller.
+/// Writes up to this size are accepted on a server that is out of memory: such a write
+/// replaces a record of about its size, and frees memory where it finishes a key. A larger
+/// write is refused, and its caller completes without the body. A sealed lock with the
+/// longest names of a request is smaller.
 const MAX_OOM_WRITE_BYTES: usize = 4096;
 
-/// The largest record that is read or written, in bytes: no command on the connection
-/// that all share carries or returns more. The body of a larger outcome is apart.
-/// What is larger was not written by this crate, and is not fetched.
+/// The largest record that is read or written, in bytes: no command on the shared
+/// connection sends or returns more. The body of a larger outcome is stored separately. A
+/// larger value was not written by this crate, and is not fetched.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 << 10;
 
-/// One script in all its forms.
+/// One script in all its variants.
 pub(crate) struct Script {
     standalone: ScriptVariants,
-    /// For clusters: notices stay within the shard.
+    /// For clusters: notifications stay within the shard.
     sharded: ScriptVariants,
 }
 
 struct ScriptVariants {
     ordinary: ScriptSource,
-    /// The same one, not subject to `maxmemory` (Redis 7.0 and later).
+    /// The same script, not subject to `maxmemory` (Redis 7.0 and later).
     allow_oom: ScriptSource,
 }
 
@@ -45,8 +43,10 @@ struct ScriptSource {
 
 impl Script {
     fn new(code: &str) -> Self {
+        let code = code.replace("-- INCLUDE holder functions\n", HOLDER_FUNCTIONS);
         let code = code.replace("MAX_RECORD_BYTES", &MAX_RECORD_BYTES.to_string());
-        let code = code.replace("FORMAT_VERSION", version());
+        let code = code.replace("FORMAT_TAG", MAGIC);
+        let code = code.replace("FORMAT_PATTERN", &MAGIC.replace('-', "%-"));
         Self {
             sharded: ScriptVariants::new(&code.replace("'PUBLISH'", "'SPUBLISH'")),
             standalone: ScriptVariants::new(&code),
@@ -68,8 +68,8 @@ impl Script {
         source.run(transport, key, args).await
     }
 
-    /// Runs a script that only reads, which a server that takes no writes does
-    /// as well: it would not run one that says by its flags that it may write.
+    /// Runs a script that only reads, also on a server that accepts no writes: such a server
+    /// refuses a script whose flags allow writes.
     pub(crate) async fn read(
         &self,
         transport: &impl Transport,
@@ -103,8 +103,8 @@ impl ScriptVariants {
 }
 
 impl ScriptSource {
-    /// On `NOSCRIPT` nothing was run, and `EVAL` takes the script along; loading
-    /// it first would take another round trip, in a cluster one to every node.
+    /// On `NOSCRIPT` nothing was run, and `EVAL` sends the script. Loading it first would
+    /// take another round trip, in a cluster one to every node.
     async fn run(
         &self,
         transport: &impl Transport,
@@ -120,7 +120,7 @@ impl ScriptSource {
         }
     }
 
-    /// Apart and boxed, since it is rare: no other call carries its room about.
+    /// Boxed, since it is rare: other calls do not have its size.
     fn load_and_run<'a>(
         &'a self,
         transport: &'a impl Transport,
@@ -142,7 +142,7 @@ fn call(command: &str, script: &str, key: &str, args: &ScriptArgs) -> Cmd {
     call
 }
 
-/// What an argument may be, written without the price of formatting.
+/// An argument, written without formatting.
 pub(crate) trait ScriptArg {
     fn push(&self, to: &mut Vec<u8>);
 }
@@ -177,7 +177,7 @@ macro_rules! numbers {
 
 numbers!(u32, u64, usize);
 
-/// The arguments of a script, written one behind the other.
+/// The arguments of a script, written one after the other.
 #[derive(Default)]
 pub(crate) struct ScriptArgs {
     text: Vec<u8>,
@@ -185,8 +185,7 @@ pub(crate) struct ScriptArgs {
 }
 
 impl ScriptArgs {
-    /// Room for the terms of a holder and a few words besides, `content` bytes
-    /// of which are a record's.
+    /// Room for the terms of a holder, a few words, and `content` bytes of a record.
     pub(crate) fn with_room(content: usize) -> Self {
         Self {
             text: Vec::with_capacity(160 + content.min(MAX_RECORD_BYTES)),
@@ -194,19 +193,19 @@ impl ScriptArgs {
         }
     }
 
-    /// One more: a word or a number.
+    /// Adds a word or a number.
     pub(crate) fn word(mut self, word: impl ScriptArg) -> Self {
         word.push(&mut self.text);
         self.end()
     }
 
-    /// One more: what a record holds behind its first line.
+    /// Adds the content of a record after its first line.
     pub(crate) fn content(mut self, name: &RecordName, content: &Content) -> Self {
         content.write(name, &mut self.text);
         self.end()
     }
 
-    /// The same within `limit` bytes, but for a body that does not fit.
+    /// The same within `limit` bytes, without a body that does not fit.
     pub(crate) fn parted(
         mut self,
         name: &RecordName,
@@ -217,7 +216,7 @@ impl ScriptArgs {
         (self.end(), body)
     }
 
-    /// How many bytes they are together.
+    /// The sum of their lengths.
     pub(crate) fn bytes(&self) -> usize {
         self.text.len()
     }
@@ -242,7 +241,14 @@ impl ToRedisArgs for ScriptArgs {
     }
 }
 
-/// A script from its parts, which lie beside this file.
+/// What the scripts of a holder's events share.
+const HOLDER_FUNCTIONS: &str = concat!(
+    include_str!("header.lua"),
+    include_str!("common.lua"),
+    include_str!("claim.lua")
+);
+
+/// A script from its parts, which are beside this file.
 macro_rules! script {
     ($name:ident, $($part:literal),+) => {
         pub(crate) static $name: LazyLock<Script> =
@@ -250,47 +256,16 @@ macro_rules! script {
     };
 }
 
-script!(
-    TAKE_OVER,
-    "grammar.lua",
-    "common.lua",
-    "claim.lua",
-    "take_over.lua"
-);
-script!(
-    EXTEND,
-    "grammar.lua",
-    "common.lua",
-    "claim.lua",
-    "extend.lua"
-);
-script!(ENTER, "grammar.lua", "common.lua", "claim.lua", "enter.lua");
-script!(
-    COMPLETE,
-    "undisturbed.lua",
-    "grammar.lua",
-    "common.lua",
-    "claim.lua",
-    "complete.lua"
-);
-script!(
-    RELEASE,
-    "grammar.lua",
-    "common.lua",
-    "claim.lua",
-    "release.lua"
-);
-script!(
-    ABANDON,
-    "grammar.lua",
-    "common.lua",
-    "claim.lua",
-    "abandon.lua"
-);
-script!(RESOLVE, "grammar.lua", "common.lua", "resolve.lua");
-script!(FORGET, "grammar.lua", "common.lua", "forget.lua");
-script!(LOOK, "grammar.lua", "look.lua");
+script!(TAKE_OVER, "take_over.lua");
+script!(EXTEND, "extend.lua");
+script!(ENTER, "enter.lua");
+script!(COMPLETE, "complete.lua");
+script!(RELEASE, "release.lua");
+script!(ABANDON, "abandon.lua");
+script!(RESOLVE, "header.lua", "common.lua", "resolve.lua");
+script!(FORGET, "header.lua", "common.lua", "forget.lua");
+script!(LOOK, "header.lua", "look.lua");
 script!(MARKER, "marker.lua");
-script!(PROVE, "prove.lua");
+script!(PERMISSIONS, "permissions.lua");
 script!(IDENTIFY, "identify.lua");
-script!(DISCARD, "grammar.lua", "discard.lua");
+script!(DISCARD, "header.lua", "discard.lua");

@@ -1,8 +1,6 @@
-//! The marker of a shard: one small key for each namespace, which says from which
-//! version on engines may take keys there, and by its id that the shard still holds
-//! what it held. It decides nothing: what another id means is for [`watch`] to say.
-//!
-//! [`watch`]: crate::store::redis::monitor
+//! The marker of a shard: one small key for each namespace, with the minimum version of
+//! engines that may acquire keys there. Another id than before means that the shard has
+//! lost its records; the monitor decides what follows.
 
 use super::scripts::{self, ScriptArgs};
 use crate::error::StoreError;
@@ -11,40 +9,40 @@ use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::transport::Transport;
 use crate::store::redis::topology::routes::Routes;
 
-/// A marker as a shard holds it.
+/// The marker of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
-    /// The least version of writers.
+    /// The minimum version of writers.
     pub(crate) min_version: u32,
-    /// Drawn when the marker was made, and never changed.
+    /// Random, set when the marker is made, and never changed.
     pub(crate) id: String,
     pub(crate) state: MarkerState,
 }
 
-/// What is known of the loss of what the shard held before the marker was made.
+/// Whether the shard lost its records before the marker was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MarkerState {
-    /// Nothing: as far as the marker says, the shard was new.
+    /// The shard was new.
     New,
-    /// A store that refuses emptied servers has seen another marker there.
+    /// A store that refuses emptied servers has seen another marker before.
     Emptied,
     /// An operator has accepted the loss.
     Accepted,
 }
 
-/// What a look does to a marker besides.
+/// What an update does to a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MarkerUpdate<'a> {
     /// Nothing.
     Read,
-    /// Marks the shard as emptied where the marker has another id than this, and
-    /// no operator has accepted that.
+    /// Marks the shard as emptied where the marker has another id than this, unless an
+    /// operator has accepted that.
     Refuse(&'a str),
-    /// Marks the loss as accepted. What it returns is the state before.
+    /// Marks the loss as accepted. Returns the state before.
     Accept,
 }
 
-/// The names of the markers: one in each shard. They are no record's.
+/// The keys of the markers, one in each shard. No record has such a key.
 pub(crate) fn keys(routes: &Routes, namespace: &Namespace) -> Vec<String> {
     let prefix = format!("genesys-once:{namespace}:shard:");
     match routes {
@@ -53,8 +51,7 @@ pub(crate) fn keys(routes: &Routes, namespace: &Namespace) -> Vec<String> {
     }
 }
 
-/// Reads a marker, which is made where there is none, and raises its least version
-/// to `at_least`.
+/// Reads a marker, or makes it, and raises its minimum version to `at_least`.
 pub(crate) async fn update(
     transport: &impl Transport,
     key: &str,

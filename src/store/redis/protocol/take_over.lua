@@ -1,15 +1,15 @@
--- ARGV 5, 6: the lease and revision that were seen; 7: `watched` where the asker has
--- seen them for the whole lease by its own clock; 8: what stands behind the first
--- line of the new holder's record.
+-- INCLUDE holder functions
+-- ARGV 5, 6: the expected lease and revision; 7: `watched` where the caller has seen them
+-- for the whole lease by its own clock; 8: the content of the new holder's record.
 if not record then
   return is()
 end
--- This very command, applied before its reply was lost.
+-- The same command, applied before its reply was lost.
 if record.phase == 'claimed' and record.lease == claim.lease and record.step == 0 then
   return { 'done' }
 end
 local seen = record.lease == ARGV[5] and integer(record.rev) == ARGV[6]
--- By the server's clock, or by that of the asker: of this very version.
+-- By the server's clock, or by that of the caller for the expected version.
 local lapsed = left_of(record) <= record.retention or (seen and ARGV[7] == 'watched')
 -- Free for any request: nothing was executed, and no holder has it.
 local free = record.word == 'released' or record.phase == 'claimed' and lapsed
@@ -19,7 +19,7 @@ end
 if not seen then
   return is()
 end
--- A lease is that of one execution: it takes nothing that it gave back.
+-- A lease belongs to one execution: it does not acquire a key that it released.
 if record.word == 'released' and record.lease == claim.lease then
   return is()
 end
@@ -29,7 +29,7 @@ end
 if record.word ~= 'locked' or not lapsed then
   return is()
 end
--- A lost holder may have a request on the wire: what it wrote of it stays.
+-- A lost holder might have sent a request: what it wrote about it stays.
 local value = write({
   word = 'indeterminate', phase = '-', lease = record.lease, rev = record.rev + 1,
   step = record.step, fingerprint = record.fingerprint, lease_ttl = record.lease_ttl,

@@ -1,4 +1,4 @@
-//! Records that cannot be read: what is wrong with them, and their removal.
+//! Records that cannot be read: the reason, and their removal. It removes no other record.
 
 use redis::Value;
 
@@ -10,7 +10,7 @@ use crate::store::UnreadableRecord;
 use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::transport::Transport;
 
-/// What is wrong with a record; `None` where there is none, or it can be read.
+/// Why a record cannot be read; `None` where it can, or is absent.
 pub(crate) async fn unreadable(
     transport: &impl Transport,
     name: &RecordName,
@@ -24,7 +24,7 @@ pub(crate) async fn unreadable(
     {
         Ok(Value::Array(parts)) => parts,
         Ok(_) => return Err(CommandError::unexpected().into()),
-        // Of another type: there are no bytes to know it by.
+        // A value of another type has no bytes that identify it.
         Err(reason) if reason.is_unreadable() => return Ok(Some(record(&reason))),
         Err(error) => return Err(error),
     };
@@ -49,7 +49,7 @@ pub(crate) async fn unreadable(
     Ok(Some(record.written_as(bytes)))
 }
 
-/// Removes a record that is what was listed, and says whether it was.
+/// Removes a record if it is still the listed one, and returns whether it was.
 pub(crate) async fn discard(
     transport: &impl Transport,
     record: &UnreadableRecord,

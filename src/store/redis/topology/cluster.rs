@@ -1,7 +1,6 @@
-//! A cluster: the way to the server that has a key, and what to do when another
-//! one has it by now. It sends a command again only where the server said that
-//! it had not run it, or where there was no connection to send it on. It follows
-//! no map of another cluster, whatever its epoch.
+//! Routes commands to the cluster node that has a key, and follows redirections. It sends
+//! a command again only if the node reports that it did not run it, or if there was no
+//! connection to send it on.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,27 +18,27 @@ use crate::store::redis::connection::server::Server;
 use crate::store::redis::connection::shared::{MIN_SUSPICIOUS_AGE, SharedConnection};
 use crate::store::redis::connection::transport::Lane;
 
-/// Other servers that one command may be sent on to.
+/// The most redirections of one command.
 const MAX_REDIRECTIONS: usize = 3;
 
-/// Numbers that are tried for one key on each primary.
+/// Numbers to try for one key on each primary.
 const MAX_KEY_NUMBERS: usize = 100_000;
 
-/// Servers that are about to get their first slots, and are on no map yet.
+/// The most nodes that import their first slots and are on no map yet.
 const MAX_IMPORTING_NODES: usize = 16;
 
-/// A cluster; a clone is the same one.
+/// A cluster. A clone is the same cluster.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     shared: Arc<ClusterState>,
 }
 
 impl Cluster {
-    /// Asks the seeds for the map.
+    /// Reads the map from the seeds.
     ///
     /// # Errors
     ///
-    /// Where none of them gives one.
+    /// Where no seed returns a map.
     pub(crate) async fn connect(seeds: &[Server]) -> Result<Self, CommandError> {
         let unknown = || CommandError::Unsent("no server of the cluster is known".into());
         let login = seeds.first().ok_or_else(unknown)?;
@@ -54,7 +53,7 @@ impl Cluster {
         &self.shared.runtime
     }
 
-    /// The links to all primaries, by address.
+    /// The connections to all primaries, by address.
     pub(crate) fn primaries(&self) -> Vec<(String, SharedConnection)> {
         self.shared.map().primaries()
     }
@@ -64,7 +63,7 @@ impl Cluster {
         self.shared.map().shard(slot(key))
     }
 
-    /// The link to the server that has a key.
+    /// The connection to the server that has a key.
     pub(crate) fn connection(&self, key: &str) -> Result<SharedConnection, CommandError> {
         match self.shared.map().owner(slot(key)) {
             Some(node) => Ok(node.connection.clone()),
@@ -72,12 +71,12 @@ impl Cluster {
         }
     }
 
-    /// One key on each primary: this beginning, and the least number that leads there.
-    pub(crate) fn one_key_per_primary(&self, beginning: &str) -> Vec<String> {
+    /// One key on each primary: this prefix and the lowest number with a slot there.
+    pub(crate) fn one_key_per_primary(&self, prefix: &str) -> Vec<String> {
         let map = self.shared.map();
         let mut seen = HashSet::new();
         (0..MAX_KEY_NUMBERS)
-            .map(|number| format!("{beginning}{number}"))
+            .map(|number| format!("{prefix}{number}"))
             .filter(|key| {
                 let owner = map.owner(slot(key));
                 owner.is_some_and(|owner| seen.insert(owner.connection.address()))
@@ -91,14 +90,14 @@ impl Cluster {
         self.shared.map().is_whole()
     }
 
-    /// Asks for the map anew, and says whether a server gave one.
+    /// Reads the map again, and returns whether a server returned one.
     pub(crate) async fn refresh(&self) -> bool {
         self.shared.refresh(self.shared.round()).await;
         self.shared.is_current.load(Ordering::Acquire)
     }
 
-    /// Completes when something may have changed on that channel since the
-    /// future was first polled: a notice, or another server to listen to.
+    /// Completes when the record of that channel might have changed since the future was
+    /// first polled: with a notification, or when the slot moves to another node.
     pub(crate) async fn changed(&self, channel: String) {
         let slot = slot(&channel);
         let mut maps = self.shared.map.subscribe();
@@ -156,16 +155,15 @@ impl Cluster {
             }),
         };
         if stale {
-            // The next command, this one once more perhaps, finds a new map.
+            // The next command, perhaps a retry of this one, uses a new map.
             self.shared.refresh_soon();
         }
         sent
     }
 }
 
-/// Watches over one command for the case that its caller drops it: callers may
-/// be less patient than the store, and a server that hangs must be given up
-/// all the same.
+/// Refreshes the map when a caller drops a command: callers might have shorter limits than
+/// the store, and a node that hangs must be replaced even then.
 struct AbandonedCommandGuard<'a> {
     shared: &'a Arc<ClusterState>,
     begun: Instant,
@@ -204,7 +202,7 @@ impl ClusterState {
                 false => node.send(lane, commands).await,
             };
             match sent {
-                // Nobody there: who has taken over?
+                // No connection: another node might have taken over.
                 Err(CommandError::Unsent(reason)) if hop < MAX_REDIRECTIONS => {
                     self.refresh(round).await;
                     match self.map().owner(slot) {
@@ -233,8 +231,8 @@ impl ClusterState {
         unreachable!("the last hop returns")
     }
 
-    /// One slot is elsewhere; the whole map follows. A server that is on no map
-    /// yet is followed by a new map only, never by the word of one server.
+    /// Handles `MOVED`: changes one slot, and refreshes the whole map. A node that is on no
+    /// map is used only after a new map names it: one redirection is not enough.
     async fn moved(
         self: &Arc<Self>,
         slot: usize,
@@ -253,8 +251,8 @@ impl ClusterState {
         Ok(self.map().node(&address).cloned())
     }
 
-    /// A server that has a key already and its slot not yet, so that it may be on
-    /// no map.
+    /// Handles `ASK`: the node has the key but not yet its slot, so that it might be on no
+    /// map.
     fn importing_node(&self, host: &str, port: u16) -> Result<Arc<Node>, CommandError> {
         let map = self.map();
         let server = map.server_at(host, port)?;
@@ -265,8 +263,9 @@ impl ClusterState {
             return Ok(known.clone());
         }
         if importing.len() >= MAX_IMPORTING_NODES {
-            let reason =
-                format!("more than {MAX_IMPORTING_NODES} servers are on no map of the cluster");
+            let reason = format!(
+                "more than {MAX_IMPORTING_NODES} nodes are missing from the map of the cluster"
+            );
             return Err(CommandError::Unsent(reason));
         }
         let node = Arc::new(Node::in_cluster(&server, None));
@@ -275,7 +274,7 @@ impl ClusterState {
     }
 }
 
-/// To a server that is about to get the slot: each command after `ASKING`.
+/// Sends each command after `ASKING` to a node that imports the slot.
 async fn ask(node: &Node, lane: Lane<'_>, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
     let asked: Vec<_> = commands
         .iter()

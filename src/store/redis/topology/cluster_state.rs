@@ -18,19 +18,19 @@ use crate::store::redis::connection::shared::SharedConnection;
 /// The state of one cluster.
 pub(crate) struct ClusterState {
     pub(crate) map: watch::Sender<Arc<SlotMap>>,
-    /// Asked where no server of the map answers, whoever is in the cluster by now.
+    /// Asked where no server of the map answers, whichever nodes the cluster has now.
     pub(crate) seeds: Vec<SharedConnection>,
     pub(crate) importing: Mutex<HashMap<String, Arc<Node>>>,
     pub(crate) runtime: StoreRuntime,
-    /// Rounds of asking that have ended.
+    /// Completed refreshes.
     pub(crate) rounds: AtomicU64,
-    /// Whether a server gave the map in the last one.
+    /// Whether the last one read a map.
     pub(crate) is_current: AtomicBool,
-    /// When the last one began.
+    /// When the last one began; locked during a refresh.
     pub(crate) last_round: tokio::sync::Mutex<Option<Instant>>,
     pub(crate) refresh_task: Mutex<Option<AbortOnDrop>>,
     pub(crate) review_task: Mutex<Option<AbortOnDrop>>,
-    /// The map that was refused last.
+    /// Why a map was refused last; empty after a success.
     pub(crate) last_refused: Mutex<String>,
 }
 

@@ -1,5 +1,5 @@
-//! One server that a store uses: its connections for commands, and who waits for
-//! notices from it. It listens from the first wait on, and ends with its last owner.
+//! One server of a store: its connections for commands, and the waiters for its
+//! notifications. It subscribes from the first wait on, and ends with its last owner.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::store::redis::connection::subscriber::{self, ChannelKind};
 use crate::store::redis::connection::subscriptions::Subscriptions;
 use crate::store::redis::connection::transport::Lane;
 
-/// Connections for large bodies, and so bodies under way at once.
+/// Connections for large bodies, and so the most transfers at once.
 const BODY_CONNECTIONS: usize = 4;
 
 /// Connections for transitions that wait for replicas.
 const ACK_CONNECTIONS: usize = 16;
 
-/// How long a transition waits for one of them.
+/// How long a transition waits for such a connection.
 const MAX_POOL_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a body may be under way, from its turn to its last byte.
+/// How long the transfer of a body may take.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server, or the primary that sentinels name.
@@ -37,7 +37,7 @@ pub(crate) struct Node {
     pub(crate) connection: SharedConnection,
     body_pool: ConnectionPool,
     ack_pool: ConnectionPool,
-    /// Where notices come in; it connects with the first wait.
+    /// Receives notifications; it connects with the first wait.
     subscriber: SharedConnection,
     subscriptions: Arc<Subscriptions>,
     channels: ChannelKind,
@@ -65,9 +65,9 @@ impl Node {
         Self::with(connection, connector, ChannelKind::Sharded)
     }
 
-    /// Notices have a connection of their own: a server counts one that listens
-    /// as a client of pub/sub, whose replies it limits and cuts, and takes
-    /// subscriptions back unasked, which redis-rs takes for the reply to a command.
+    /// Notifications have a separate connection. A server limits the output of a subscribed
+    /// connection and closes it beyond that. It also unsubscribes on its own, which
+    /// redis-rs takes for the reply to a command.
     fn with(
         connection: SharedConnection,
         connector: Arc<dyn Connector>,
@@ -85,7 +85,7 @@ impl Node {
         }
     }
 
-    /// Sends commands in one go; the replies come as they are.
+    /// Sends commands in one go. Replies include errors.
     pub(crate) async fn send(
         &self,
         lane: Lane<'_>,
@@ -98,7 +98,7 @@ impl Node {
                 let sent = Box::pin(self.body_pool.send_while_moving(connection, commands, line));
                 let late = |_| {
                     Err(CommandError::Lost(
-                        "the body was not through in time".into(),
+                        "the body was not transferred in time".into(),
                     ))
                 };
                 timeout(BODY_TIMEOUT, sent).await.unwrap_or_else(late)
@@ -112,7 +112,7 @@ impl Node {
         }
     }
 
-    /// How long [`send`](Self::send) may take by that lane.
+    /// How long [`send`](Self::send) may take on that lane.
     pub(crate) fn limit(lane: Lane<'_>) -> Duration {
         match lane {
             Lane::Shared => COMMAND_TIMEOUT,
@@ -121,15 +121,15 @@ impl Node {
         }
     }
 
-    /// Completes when something may have changed on that channel since the
-    /// future was first polled.
+    /// Completes when the record of that channel might have changed since the future was
+    /// first polled.
     pub(crate) async fn changed(&self, channel: String) {
         let mut changes = self.subscribe(channel);
-        // An error would say that the channel is gone: reason to look, too.
+        // An error means that the channel is gone: a reason to read, too.
         let _ = changes.changed().await;
     }
 
-    /// What changes with each notice on that channel, and when it is subscribed.
+    /// Changes with each notification on that channel, and when it is subscribed.
     pub(crate) fn subscribe(&self, channel: String) -> watch::Receiver<()> {
         let changes = self.subscriptions.subscribe(channel);
         self.start_subscriber();
@@ -141,7 +141,7 @@ impl Node {
             .subscriber_task
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Finished: the runtime that it ran on is gone.
+        // A finished task means that its runtime has ended.
         if subscriber_task
             .as_ref()
             .is_none_or(|task| task.0.is_finished())

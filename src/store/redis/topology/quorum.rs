@@ -1,5 +1,5 @@
-//! Asks several servers at once without waiting for the slowest. It gives up on
-//! none before somebody has answered.
+//! Asks several servers at once without waiting for the slowest. It drops no request
+//! before enough servers have answered.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
-/// What each future gave, in their order; `None` where it had not ended `grace`
-/// after the success that made `enough` of them.
+/// The results of the futures, in their order; `None` for a future that has not ended
+/// `grace` after the success number `enough`.
 pub(crate) async fn collect_answers<T, E>(
     asked: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
     enough: usize,
@@ -44,7 +44,7 @@ mod tests {
     use tokio::time::sleep;
 
     #[tokio::test(start_paused = true)]
-    async fn the_slowest_is_not_waited_for() {
+    async fn slowest_server_is_dropped_after_grace() {
         let ask = |seconds, answer| async move {
             sleep(Duration::from_secs(seconds)).await;
             answer
@@ -54,19 +54,19 @@ mod tests {
         let answers = collect_answers(asked, 1, Duration::from_secs(2)).await;
         assert_eq!(answers, [Some(Err(1)), None, Some(Ok(3)), Some(Err(4))]);
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
-        // More than one is waited for, and all of them where there are not so many.
+        // Waits for more than one, and for all of them where there are fewer.
         let asked = [ask(1, Ok(1)), ask(3, Ok(2)), ask(9, Ok(3))];
         let answers = collect_answers(asked, 2, Duration::from_secs(2)).await;
         assert_eq!(answers, [Some(Ok(1)), Some(Ok(2)), None]);
         let asked = [ask(1, Ok(1)), ask(9, Err(2))];
         let answers = collect_answers(asked, 2, Duration::from_secs(2)).await;
         assert_eq!(answers, [Some(Ok(1)), Some(Err(2))]);
-        let nobody: [std::future::Ready<Result<(), ()>>; 0] = [];
-        assert_eq!(collect_answers(nobody, 1, Duration::ZERO).await, []);
+        let none: [std::future::Ready<Result<(), ()>>; 0] = [];
+        assert_eq!(collect_answers(none, 1, Duration::ZERO).await, []);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_may_fail() {
+    async fn failures_are_returned_without_success() {
         let asked = [
             std::future::ready(Err::<(), _>(1)),
             std::future::ready(Err(2)),

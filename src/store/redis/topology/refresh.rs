@@ -1,5 +1,5 @@
-//! How a cluster's map is kept up to date: asked for where it was wrong, and from
-//! time to time, and taken only where it is of the same cluster.
+//! Keeps the slot map of a cluster up to date: after an error and every 10 s. It never
+//! adopts the map of another cluster, whatever its epoch.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -10,35 +10,35 @@ use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::cluster_state::{ClusterState, lock, uncovered};
 use super::quorum::collect_answers;
-use super::snapshot::{self, TopologySnapshot, snapshot};
+use super::snapshot::{self, TopologySnapshot, fetch_snapshot};
 use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::shared::SharedConnection;
 
-/// Servers that are asked for the map at once, of those that are known.
+/// How many of the known servers to ask for the map at once.
 const MAX_ASKED: usize = 8;
 
-/// How long the others are waited for once one has given its map.
+/// How long to wait for the others once one has returned its map.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// The same at `connect`, where the answers are all that is known.
+/// The same at `connect`, where only the answers identify the cluster.
 const FIRST_GRACE: Duration = Duration::from_secs(1);
 
-/// Between two rounds of asking for the map.
+/// The least time between two refreshes.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often the map is asked for without a reason: a client that sees each
-/// change of a cluster knows it again after any number of them.
+/// How often to refresh without an error: a client that sees each change of a cluster
+/// recognises it after any number of changes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why there is no new map.
+/// Why a refresh found no map.
 enum RefreshError {
     Failed(CommandError),
-    /// There are maps, of another cluster as far as can be told.
+    /// The maps are of another cluster.
     Foreign(String),
 }
 
 impl ClusterState {
-    /// Asks for the map in a task of its own, unless that is under way.
+    /// Refreshes the map in a separate task, unless one is running.
     pub(crate) fn refresh_soon(self: &Arc<Self>) {
         self.start_periodic_refresh();
         let mut task = lock(&self.refresh_task);
@@ -55,7 +55,7 @@ impl ClusterState {
 
     pub(crate) fn start_periodic_refresh(self: &Arc<Self>) {
         let mut task = lock(&self.review_task);
-        // Finished: the runtime that it ran on is gone.
+        // A finished task means that its runtime has ended.
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
             *task = self
                 .runtime
@@ -63,8 +63,8 @@ impl ClusterState {
         }
     }
 
-    /// Asks for the map, unless that was done since `round`: not on the runtime of
-    /// the caller, who may stop in the middle and keep all others waiting.
+    /// Refreshes the map, unless that was done since `round`. It runs on the store's
+    /// runtime: a caller that stops in the middle would block all others.
     pub(crate) async fn refresh(self: &Arc<Self>, round: u64) {
         let (done, asked) = oneshot::channel::<()>();
         let shared = self.clone();
@@ -94,30 +94,30 @@ impl ClusterState {
             _ => String::new(),
         };
         let news = std::mem::replace(&mut *lock(&self.last_refused), foreign.clone()) != foreign;
-        // A subscriber is foreign: it is told last, with no lock held.
+        // Log subscribers are foreign code: they run last, with no lock held.
         match asked {
             Err(RefreshError::Failed(failure)) => {
-                tracing::debug!(?failure, "no redis server gives the map of the cluster");
+                tracing::debug!(?failure, "no redis server returns the map of the cluster");
             }
             Err(RefreshError::Foreign(reason)) if news => tracing::error!(
                 reason,
-                "the map of another redis cluster is not followed; to use that cluster, connect to it"
+                "refused the map of another redis cluster; to use that cluster, connect to it"
             ),
             Err(RefreshError::Foreign(_)) | Ok(()) => {}
         }
     }
 
-    /// Asks the seeds, and takes the map that most of them agree on.
+    /// Asks the seeds, and adopts the map that most of them agree on.
     pub(crate) async fn load_first_map(&self) -> Result<(), CommandError> {
         let snapshots = self.seed_snapshots(FIRST_GRACE).await?;
         let Some(first) = snapshot::majority(&snapshots) else {
-            let reason = "the urls lead to different clusters, none of which has most of them";
+            let reason = "the urls are of different clusters, and no cluster has most of them";
             return Err(CommandError::Unsent(reason.into()));
         };
         self.adopt(&snapshots[first])
     }
 
-    /// Asks some servers for the map, and takes the latest one of this cluster.
+    /// Asks some servers, and adopts the latest map of this cluster.
     async fn ask(&self) -> Result<(), RefreshError> {
         let map = self.map();
         let mut snapshots = snapshots(&map.refresh_candidates(MAX_ASKED), GRACE)
@@ -139,21 +139,21 @@ impl ClusterState {
         let Some(newest) = snapshot::latest_of_all(&snapshots) else {
             return Err(RefreshError::Failed(uncovered(0)));
         };
-        // All of the old servers, and each for itself.
+        // Each of the old servers.
         let all = map.refresh_candidates(usize::MAX);
-        let links = collect_answers(all.iter().map(snapshot), all.len(), GRACE).await;
+        let links = collect_answers(all.iter().map(fetch_snapshot), all.len(), GRACE).await;
         let by: Vec<_> = links.into_iter().flatten().flatten().collect();
         let newest = &snapshots[newest];
         if snapshot::is_confirmed(newest, &by, &old) {
             return self.adopt(newest).map_err(RefreshError::Failed);
         }
         Err(RefreshError::Foreign(format!(
-            "{} draws a map on which most of the servers known until now are missing, and most of them do not confirm it",
+            "the map of {} lacks most of the known servers, and most of those do not confirm it",
             newest.address
         )))
     }
 
-    /// The maps that the seeds draw. They are seldom asked: no connection is kept.
+    /// The maps of the seeds. The store seldom asks them, so it keeps no connection.
     async fn seed_snapshots(&self, grace: Duration) -> Result<Vec<TopologySnapshot>, CommandError> {
         let snapshots = snapshots(&self.seeds, grace).await;
         self.seeds.iter().for_each(SharedConnection::invalidate);
@@ -165,7 +165,7 @@ impl ClusterState {
         self.map
             .send_if_modified(|map| match map.rebuilt(&snapshot.ranges) {
                 Ok(new) => {
-                    // Replicas may have changed besides; nobody waits for that.
+                    // A change of replicas only: no waiter needs it.
                     let moved = !new.has_same_owners(map);
                     *map = Arc::new(new);
                     moved
@@ -179,14 +179,14 @@ impl ClusterState {
     }
 }
 
-/// The maps that these servers draw.
+/// The maps of these servers.
 async fn snapshots(
     links: &[SharedConnection],
     grace: Duration,
 ) -> Result<Vec<TopologySnapshot>, CommandError> {
     let mut why = CommandError::Unsent("no server of the cluster is known".into());
     let mut snapshots = Vec::new();
-    for answer in collect_answers(links.iter().map(snapshot), 1, grace).await {
+    for answer in collect_answers(links.iter().map(fetch_snapshot), 1, grace).await {
         match answer {
             Some(Ok(snapshot)) => snapshots.push(snapshot),
             Some(Err(failure)) => why = failure,
@@ -199,7 +199,7 @@ async fn snapshots(
     }
 }
 
-/// Looks at the map from time to time, for as long as the store lives.
+/// Refreshes the map every [`REFRESH_INTERVAL`], for as long as the store lives.
 async fn refresh_periodically(shared: Weak<ClusterState>) {
     let mut due = interval_at(Instant::now() + REFRESH_INTERVAL, REFRESH_INTERVAL);
     loop {

@@ -1,6 +1,5 @@
-//! What a store is connected to: one server (or whichever the sentinels call the
-//! primary), or a cluster. Everything above it asks for a key and never for a
-//! server.
+//! The servers of a store: one server, the primary that sentinels name, or a cluster. The
+//! code above it names a key and never a server.
 
 use std::hash::{Hash, Hasher};
 use std::slice;
@@ -14,14 +13,14 @@ use crate::store::redis::connection::runtime::StoreRuntime;
 use crate::store::redis::connection::shared::SharedConnection;
 use crate::store::redis::connection::transport::{Lane, Transport, single_reply};
 
-/// The way to the server that has a key.
+/// Routes commands to the server that has a key.
 pub(crate) enum Routes {
     One(Node),
     Cluster(Cluster),
 }
 
 impl Routes {
-    /// The link to the server that has a key.
+    /// The connection to the server that has a key.
     pub(crate) fn connection(&self, key: &str) -> Result<SharedConnection, CommandError> {
         match self {
             Self::One(node) => Ok(node.connection.clone()),
@@ -37,7 +36,7 @@ impl Routes {
         }
     }
 
-    /// The shard of a key, by number; 0 where there is only one.
+    /// The number of the shard of a key; 0 where there is only one.
     pub(crate) fn shard(&self, key: &str) -> u64 {
         match self {
             Self::One(_) => 0,
@@ -45,7 +44,7 @@ impl Routes {
         }
     }
 
-    /// Sends commands about one key in one go, by a connection of that kind.
+    /// Sends commands about one key in one go, on that lane.
     pub(crate) async fn send_by(
         &self,
         lane: Lane<'_>,
@@ -58,7 +57,7 @@ impl Routes {
         }
     }
 
-    /// Who has what at this moment, asked anew.
+    /// The current layout, after a refresh.
     ///
     /// # Errors
     ///
@@ -67,10 +66,10 @@ impl Routes {
         if let Self::Cluster(cluster) = self {
             let wrong = |reason: &str| Err(CommandError::Unsent(reason.into()));
             if !cluster.refresh().await {
-                return wrong("no server of the cluster gives its map");
+                return wrong("no server of the cluster returns its map");
             }
             if !cluster.is_whole() {
-                return wrong("a part of the cluster's slots has no server");
+                return wrong("some slots of the cluster have no server");
             }
         }
         let mut shards = Vec::new();
@@ -89,7 +88,7 @@ impl Routes {
         Ok(Layout(shards))
     }
 
-    /// The links to all primaries, by address.
+    /// The connections to all primaries, by address.
     pub(crate) fn primaries(&self) -> Vec<(String, SharedConnection)> {
         match self {
             Self::One(node) => vec![(node.connection.address(), node.connection.clone())],
@@ -97,8 +96,8 @@ impl Routes {
         }
     }
 
-    /// Completes when something may have changed on that channel since the
-    /// future was first polled.
+    /// Completes when the record of that channel might have changed since the future was
+    /// first polled.
     pub(crate) async fn changed(&self, channel: String) {
         match self {
             Self::One(node) => node.changed(channel).await,
@@ -107,24 +106,24 @@ impl Routes {
     }
 }
 
-/// What the primaries have at one moment, and the connections to them.
+/// The slots of all primaries at one moment, and the connections to them.
 pub(crate) struct Layout(pub(crate) Vec<Shard>);
 
 /// One primary.
 pub(crate) struct Shard {
     pub(crate) connection: SharedConnection,
     pub(crate) generation: u64,
-    /// Its slots as it names them, those included that come or go.
+    /// Its slots as it reports them, including slots that move.
     slots: String,
 }
 
 impl Layout {
-    /// Whether it is the same now: the same connections to the same servers.
+    /// Whether both have the same connections to the same servers.
     pub(crate) fn is_still(&self, now: &Self) -> bool {
         self.0.iter().map(Shard::id).eq(now.0.iter().map(Shard::id))
     }
 
-    /// Whether slots are on their way from one server to another.
+    /// Whether slots move from one server to another.
     pub(crate) fn is_moving(&self) -> bool {
         self.0.iter().any(|shard| shard.slots.contains('['))
     }
@@ -142,8 +141,8 @@ impl Shard {
     }
 }
 
-/// What a node says of its own slots, in its own line of `CLUSTER NODES`. A user
-/// without the right to ask has to do with the map.
+/// The slots in a node's own line of `CLUSTER NODES`. A user without the right to ask
+/// relies on the map.
 async fn slots(connection: &SharedConnection, generation: u64) -> Result<String, CommandError> {
     let mut nodes = cmd("CLUSTER");
     nodes.arg("NODES");
@@ -161,8 +160,7 @@ async fn slots(connection: &SharedConnection, generation: u64) -> Result<String,
     Ok(slots.unwrap_or_default().to_owned())
 }
 
-// The way through a cluster is boxed: commands for one server, of which most
-// stores are, would carry its room about.
+// The future of a cluster is boxed: commands for a single server would have its size.
 impl Transport for Routes {
     async fn send(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, CommandError> {
         match self {

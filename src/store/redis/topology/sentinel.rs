@@ -1,5 +1,5 @@
-//! The sentinels of one primary: which server it is now, by what most of them
-//! say. One of them alone names no new server, and no password goes to it.
+//! The sentinels of one primary, and the server that most of them name. A single sentinel
+//! names no new server, and the store sends no password to a server that only one names.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,15 +22,14 @@ use crate::store::redis::connection::server::Server;
 use crate::store::redis::connection::shared::SharedConnection;
 use crate::telemetry;
 
-/// How often they are asked whether the primary is still the same, besides the
-/// moments at which one of them says that it is not: for so long, and one answer
-/// longer, a primary that was replaced without noticing may be written to.
+/// How often to ask for the primary without a notification. For this time and that of one
+/// answer, the store might write to a primary that has been replaced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where a sentinel tells of another primary.
+/// The channel on which a sentinel announces another primary.
 const SWITCHED: &str = "+switch-master";
 
-/// How long the other sentinels are waited for once most have answered.
+/// How long to wait for the other sentinels once most have answered.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// The same for a new connection to each, at `connect`.
@@ -39,7 +38,7 @@ const DIAL_GRACE: Duration = Duration::from_secs(1);
 /// The sentinels that watch one primary.
 pub(crate) struct Sentinels {
     primary: String,
-    /// How to log in to the servers that they name.
+    /// The login for the servers that they name.
     login: Server,
     sentinels: Vec<Node>,
     /// The address that was named last.
@@ -47,13 +46,13 @@ pub(crate) struct Sentinels {
     follow: Mutex<Option<AbortOnDrop>>,
 }
 
-/// Why a sentinel names nobody.
+/// Why a sentinel names no primary.
 enum NoVote {
     /// It does not know the name.
     UnknownName(String),
-    /// It is no sentinel.
+    /// It is a data server.
     DataServer(String),
-    /// It does not answer, or not so.
+    /// It does not answer, or its answer is invalid.
     Unreachable(String),
     /// It names a server that too few others name.
     Outvoted(String),
@@ -64,13 +63,13 @@ impl Sentinels {
     ///
     /// # Errors
     ///
-    /// As `connect` has them.
+    /// Those of `RedisStore::sentinel`.
     pub(crate) async fn connect(
         urls: &[String],
         primary: &str,
         options: &ConnectOptions,
     ) -> Result<(Arc<Self>, Server), Error> {
-        // A primary with a url of its own has a login of its own.
+        // A primary given as a url has its own login.
         let of_sentinels = match primary.contains("://") {
             true => &options.without_login(),
             false => options,
@@ -85,7 +84,7 @@ impl Sentinels {
                 "a sentinel has no databases; the primary's is named so: redis://NAME/1",
             ));
         }
-        // Without a login of its own the primary has the sentinels'.
+        // Otherwise it has the login of the sentinels.
         let (primary, login) = match primary.split_once("://") {
             Some(_) => {
                 let login = Server::parse(primary, options)?;
@@ -110,7 +109,7 @@ impl Sentinels {
                 for error in errors {
                     tracing::warn!(
                         error = crate::error::chain(&error),
-                        "a redis sentinel is of no use"
+                        "could not use a redis sentinel"
                     );
                 }
                 sentinels.follow();
@@ -125,23 +124,23 @@ impl Sentinels {
         self.login.runtime()
     }
 
-    /// Asks again and again from now on, unless that is under way.
+    /// Starts the task that asks again, unless it is running.
     pub(crate) fn follow(self: &Arc<Self>) {
         let mut task = self.follow.lock().unwrap_or_else(PoisonError::into_inner);
-        // Finished: the runtime that it ran on is gone.
+        // A finished task means that its runtime has ended.
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
             *task = self.runtime().spawn(follow(Arc::downgrade(self)));
         }
     }
 
-    /// The primary, by what most of them say; or why there is none.
+    /// The primary that most of them name, or why there is none.
     pub(crate) async fn find(&self) -> Result<Server, String> {
         self.ask_all()
             .await
             .map_err(|failures| self.reason(&failures))
     }
 
-    /// The address that was named last, and each one that is named from now on.
+    /// The address that was named last, and each later one.
     pub(crate) fn primary(&self) -> watch::Receiver<Option<String>> {
         self.primary_now.subscribe()
     }
@@ -194,8 +193,8 @@ impl Sentinels {
         }
     }
 
-    /// Whether a server may be the primary by the word of too few sentinels: it
-    /// was so before, or nothing is known yet and there is no password to lose.
+    /// Whether a server is accepted although too few sentinels name it: it was the primary
+    /// before, or no primary is known yet and there is no password to leak.
     fn is_trusted(&self, server: &Server) -> bool {
         match &*self.primary_now.borrow() {
             Some(known) => *known == server.address(),
@@ -216,7 +215,7 @@ impl Sentinels {
             }
             Err(failure) => return Err(silent(&failure.to_string())),
         };
-        let unreadable = || silent("its answer cannot be read");
+        let unreadable = || silent("malformed answer: expected host and port");
         let (host, port): (String, u16) =
             redis::from_redis_value(address).map_err(|_| unreadable())?;
         self.login.at(&host, port).map_err(|_| unreadable())
@@ -241,7 +240,7 @@ impl Sentinels {
         }
     }
 
-    /// What to tell whoever called `sentinel`: first what only they can mend.
+    /// The error for the caller of `sentinel`: first those that only the caller can fix.
     fn to_error(&self, failures: &[NoVote], errors: Vec<Error>) -> Error {
         if failures
             .iter()
@@ -259,7 +258,7 @@ impl Sentinels {
                 }
                 NoVote::DataServer(address) => {
                     return invalid(format!(
-                        "{address} is no sentinel but a data server: RedisStore::connect, or its sentinels' urls, are meant"
+                        "{address} is a data server, not a sentinel: use RedisStore::connect, or the urls of its sentinels"
                     ));
                 }
                 NoVote::Unreachable(_) | NoVote::Outvoted(_) => {}
@@ -276,7 +275,7 @@ impl Sentinels {
     }
 }
 
-/// A link to each sentinel, connected where that was possible, and why not.
+/// A node for each sentinel, and the errors of those that could not be reached.
 async fn open_all(servers: &[Server]) -> (Vec<Node>, Vec<Error>) {
     let no_subscriptions = Arc::default();
     let opened = servers.iter().map(|server| server.open(&no_subscriptions));
@@ -304,7 +303,8 @@ async fn open_all(servers: &[Server]) -> (Vec<Node>, Vec<Error>) {
     (nodes, errors)
 }
 
-/// Asks for the primary again and again, for as long as the store lives.
+/// Asks for the primary with each notification and every [`CHECK_INTERVAL`], for as long as
+/// the store lives.
 async fn follow(sentinels: Weak<Sentinels>) {
     let mut switched: Vec<_> = match sentinels.upgrade() {
         Some(sentinels) => {
@@ -314,7 +314,7 @@ async fn follow(sentinels: Weak<Sentinels>) {
         None => return,
     };
     loop {
-        // An error says that the store is gone.
+        // An error means that the store is dropped.
         let switch = select_all(switched.iter_mut().map(|node| Box::pin(node.changed())));
         tokio::select! {
             _ = switch => {}
@@ -324,12 +324,12 @@ async fn follow(sentinels: Weak<Sentinels>) {
             return;
         };
         let before = sentinels.primary_now.borrow().clone();
-        // A link may have asked, and found another one, in between.
+        // A connection might have found another one in the meantime.
         let now = sentinels.find().await.map(|primary| primary.address()).ok();
         if let Some(now) = now
             && let Some(before) = before.filter(|before| *before != now)
         {
-            // A subscriber is foreign: it is told last, and may panic.
+            // Log subscribers are foreign code: they run last, and might panic.
             telemetry::contained(|| {
                 tracing::info!(from = before, to = now, "{sentinels} has moved");
             });
@@ -337,7 +337,7 @@ async fn follow(sentinels: Weak<Sentinels>) {
     }
 }
 
-/// As messages call the primary.
+/// The name of the primary in messages.
 impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the primary {:?}", self.primary)

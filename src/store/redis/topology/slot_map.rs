@@ -1,5 +1,5 @@
-//! The map of a cluster: who has which slot, and a link to each server. It asks
-//! servers for theirs, and keeps the links that there are already.
+//! The slot map of a cluster: the node of each slot. It sends nothing, and keeps the
+//! connections of nodes that stay in a new map.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,25 +10,24 @@ use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::server::Server;
 use crate::store::redis::connection::shared::SharedConnection;
 
-/// Servers that a map may name: what is larger is no cluster's, which has a
-/// thousand nodes at most.
+/// The most servers in a map: clusters have at most a thousand nodes.
 const MAX_SERVERS: usize = 1000;
 
-/// Who has which slot.
+/// The node of each slot.
 #[derive(Clone)]
 pub(crate) struct SlotMap {
-    /// How to log in to every node.
+    /// The login for every node.
     login: Server,
-    /// For each slot the number of its primary below.
+    /// For each slot, the index of its primary in `primaries`.
     owners: Vec<Option<u16>>,
     primaries: Vec<String>,
-    /// The first slot of each.
+    /// The first slot of each primary.
     firsts: Vec<u64>,
-    /// Every server of the map by its address, replicas included.
+    /// All nodes by their addresses, replicas included.
     nodes: HashMap<String, KnownNode>,
 }
 
-/// A server of the map, and the id that it has there.
+/// A node of the map, and its id.
 #[derive(Clone)]
 struct KnownNode {
     id: String,
@@ -36,7 +35,7 @@ struct KnownNode {
 }
 
 impl SlotMap {
-    /// The map of a client that knows no server yet.
+    /// A map without servers.
     pub(crate) fn empty(login: &Server) -> Self {
         Self {
             login: login.clone(),
@@ -53,8 +52,8 @@ impl SlotMap {
         self.node(&self.primaries[usize::from(number)])
     }
 
-    /// The shard that has a slot, by its first slot: that stays when a replica
-    /// takes over. 0 for a slot that nobody has.
+    /// The number of the shard that has a slot: its first slot, which stays when a replica
+    /// takes over, plus one. 0 for a slot without a server.
     pub(crate) fn shard(&self, slot: usize) -> u64 {
         let first = self.owners[slot].map(|owner| self.firsts[usize::from(owner)]);
         first.map_or(0, |first| first + 1)
@@ -65,15 +64,15 @@ impl SlotMap {
         self.owners.iter().all(Option::is_some)
     }
 
-    /// The links to all primaries, by address.
+    /// The connections to all primaries, by address.
     pub(crate) fn primaries(&self) -> Vec<(String, SharedConnection)> {
         let connection =
             |address: &String| Some((address.clone(), self.node(address)?.connection.clone()));
         self.primaries.iter().filter_map(connection).collect()
     }
 
-    /// Whom to ask for a new map: some servers, in no order but that primaries
-    /// come first, who hear of a fail-over before replicas do.
+    /// Servers to ask for a new map, in random order, primaries first: they learn of a
+    /// fail-over before replicas do.
     pub(crate) fn refresh_candidates(&self, at_most: usize) -> Vec<SharedConnection> {
         let mut nodes: Vec<_> = self.nodes.iter().collect();
         fastrand::shuffle(&mut nodes);
@@ -89,7 +88,7 @@ impl SlotMap {
         self.nodes.values().map(|known| known.id.as_str()).collect()
     }
 
-    /// Whether every slot is where it is on the other map.
+    /// Whether both maps have the same node for every slot.
     pub(crate) fn has_same_owners(&self, other: &Self) -> bool {
         let same = |address: &String| {
             let node = |map: &'_ Self| map.node(address).map(Arc::as_ptr);
@@ -105,13 +104,13 @@ impl SlotMap {
         self.nodes.get(address).map(|known| &known.node)
     }
 
-    /// A server that was named, whether it is on the map or not.
+    /// A server by host and port, on the map or not.
     pub(crate) fn server_at(&self, host: &str, port: u16) -> Result<Server, CommandError> {
         let server = self.login.at(host, port);
         server.map_err(|_| CommandError::Unsent("a server has an unusable name".into()))
     }
 
-    /// The same map with one slot at another of its servers.
+    /// The same map with one slot moved to another of its servers.
     pub(crate) fn with(&self, slot: usize, address: &str) -> Self {
         let mut new = self.clone();
         let known = new.primaries.iter().position(|known| known == address);
@@ -124,8 +123,8 @@ impl SlotMap {
         new
     }
 
-    /// A map of these ranges, with the links that there are already: a server
-    /// with another id than before is another one, wherever it is.
+    /// A map of these ranges, with the existing nodes. Another id at the same address is
+    /// another node.
     pub(crate) fn rebuilt(&self, ranges: &[SlotRange]) -> Result<SlotMap, CommandError> {
         let mut nodes = HashMap::new();
         let mut shards = Vec::new();
@@ -144,7 +143,7 @@ impl SlotMap {
             }
             shards.extend(primary.map(|primary| (primary, range.from..=range.to)));
         }
-        // In one order, so that the same map looks the same.
+        // Sorted, so that equal maps compare equal.
         let mut primaries: Vec<_> = shards.iter().map(|(primary, _)| primary.clone()).collect();
         primaries.sort();
         primaries.dedup();
@@ -167,7 +166,7 @@ impl SlotMap {
         let id = member.id.clone();
         let node = match self.nodes.get(address) {
             Some(known) if known.id == id => known.node.clone(),
-            // Without an id of its own there is nothing to make sure of.
+            // Without an id in the map there is nothing to verify.
             _ => Arc::new(Node::in_cluster(server, (id != address).then_some(&id))),
         };
         KnownNode { id, node }
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_range_has_its_slots() {
+    fn first_server_of_range_has_its_slots() {
         let map = empty();
         assert!(map.owner(0).is_none());
         let map = map
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn links_outlive_a_change_and_the_order_is_none() {
+    fn nodes_are_kept_across_maps() {
         let ranges = [range(0, 9, &[1, 2]), range(10, 16_383, &[3])];
         let before = empty().rebuilt(&ranges).unwrap();
         let same = before
@@ -250,11 +249,11 @@ mod tests {
         assert_eq!(after.refresh_candidates(9).len(), 2);
     }
 
-    /// A node that lost its configuration, or whose address another one has by now.
+    /// A node that lost its configuration, or whose address another node has now.
     ///
-    /// Red when links are kept by their address alone.
+    /// Red when nodes are kept by their address alone.
     #[test]
-    fn another_id_at_an_address_is_another_server() {
+    fn other_id_at_address_is_another_node() {
         let before = empty().rebuilt(&[range(0, 16_383, &[1])]).unwrap();
         let mut other = range(0, 16_383, &[1]);
         other.servers[0].id = "other".into();
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slot_may_move_alone() {
+    fn single_slot_moves() {
         let map = empty()
             .rebuilt(&[range(0, 9_999, &[1]), range(10_000, 16_383, &[2])])
             .unwrap();
@@ -277,9 +276,9 @@ mod tests {
         assert!(!moved.has_same_owners(&map));
     }
 
-    /// Red when a map may have as many servers as it likes.
+    /// Red without a limit on the servers of a map.
     #[test]
-    fn map_without_bounds_is_refused() {
+    fn map_with_too_many_servers_is_refused() {
         let ports = |from: u16, to: u16| (from..to).collect::<Vec<_>>();
         let within = range(0, 16_383, &ports(1, 1001));
         assert_eq!(empty().rebuilt(&[within]).unwrap().ids().len(), 1000);

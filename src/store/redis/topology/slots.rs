@@ -1,5 +1,5 @@
-//! Which slot a key is in, which server has which slots, and where a server
-//! sends those who ask for the wrong one. Pure; it asks nobody.
+//! The slot of a key, and the readers of `CLUSTER SLOTS`, `MOVED` and `ASK`. Pure: it sends
+//! nothing.
 
 use redis::Value;
 
@@ -24,24 +24,24 @@ pub(crate) fn slot(key: &str) -> usize {
     usize::from(crc) % SLOTS
 }
 
-/// Slots that one shard has: from, to, its primary and then its replicas.
+/// A range of slots of one shard: its primary, and then its replicas.
 pub(crate) struct SlotRange {
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) servers: Vec<ClusterNode>,
 }
 
-/// A server as a map names it.
+/// A node in a map.
 #[derive(Clone)]
 pub(crate) struct ClusterNode {
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// The node's own id, which it keeps wherever it moves; its address where the
-    /// map has none.
+    /// The node's id, which it keeps when its address changes; its address where the map has
+    /// no id.
     pub(crate) id: String,
 }
 
-/// Reads the reply to `CLUSTER SLOTS` that the host `asked` has given.
+/// Reads the reply of the host `asked` to `CLUSTER SLOTS`.
 pub(crate) fn ranges(reply: Value, asked: &str) -> Option<Vec<SlotRange>> {
     let Value::Array(ranges) = reply else {
         return None;
@@ -77,7 +77,7 @@ fn member(server: &Value, asked: &str) -> Option<ClusterNode> {
         Value::Nil => "",
         _ => return None,
     };
-    // Unknown to the server itself: then it is where we asked.
+    // A server that does not know its own host is at the host that was asked.
     let host = match host {
         "" | "?" => asked,
         host => host,
@@ -102,17 +102,16 @@ pub(crate) fn node_id(reply: Value) -> Option<String> {
     }
 }
 
-/// Where a server sends those who ask for a key that it does not have.
+/// The redirection of a command to the server that has its key.
 pub(crate) enum Redirection {
-    /// The slot is there from now on.
+    /// The slot has moved to that server.
     Moved(String, u16),
-    /// The slot is on its way there, and the key is not here any more.
+    /// The slot is moving to that server, and the key is already there.
     Ask(String, u16),
 }
 
 impl Redirection {
-    /// The redirection among these replies of a server, if there is one: the
-    /// command was not run.
+    /// The redirection among these replies, if there is one: the command was not run.
     pub(crate) fn in_replies(replies: &[Value], asked: &str) -> Option<Self> {
         replies.iter().find_map(|reply| {
             let Some(CommandError::Server { code, text }) = CommandError::from_reply(reply) else {
@@ -121,7 +120,7 @@ impl Redirection {
             if code != MOVED && code != ASK {
                 return None;
             }
-            // `MOVED 3999 127.0.0.1:6381`, without a host where it is the same.
+            // `MOVED 3999 127.0.0.1:6381`; no host means the same host.
             let (host, port) = text.split(' ').nth(2)?.rsplit_once(':')?;
             let host = match host {
                 "" | "?" => asked,
@@ -145,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_those_of_the_specification() {
+    fn slots_match_specification() {
         assert_eq!(slot("123456789"), 0x31C3);
         assert_eq!(slot("foo"), 12182);
         assert_eq!(slot(""), 0);
     }
 
     #[test]
-    fn a_server_that_does_not_know_its_own_name_is_where_it_was_asked() {
+    fn server_without_host_has_asked_host() {
         let shard = |host| {
             let server = Value::Array(vec![host, Value::Int(7000), text("id")]);
             Value::Array(vec![Value::Int(0), Value::Int(100), server])
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_map_is_none() {
+    fn malformed_map_is_refused() {
         let server = Value::Array(vec![text("a"), Value::Int(7000)]);
         for wrong in [
             Value::Nil,

@@ -1,5 +1,5 @@
-//! A cluster as one server draws it, and which of several drawings is to be
-//! followed: identity comes before rank. Pure but for the question itself.
+//! The map of a cluster as one server reports it, and the choice between several reports:
+//! the identity of the cluster counts before the epoch. It adopts no map.
 
 use std::collections::HashSet;
 
@@ -10,20 +10,20 @@ use crate::store::redis::connection::command_error::CommandError;
 use crate::store::redis::connection::shared::SharedConnection;
 use crate::store::redis::connection::transport::exact_replies;
 
-/// The map as one server draws it.
+/// The map as one server reports it.
 pub(crate) struct TopologySnapshot {
-    /// Whether that server finds the cluster in order, and the latest epoch
-    /// that it has heard of: each fail-over begins one.
+    /// Whether that server reports the cluster as `ok`, and the latest epoch that it knows:
+    /// each fail-over starts one.
     rank: (bool, u64),
     pub(crate) ranges: Vec<SlotRange>,
-    /// The id of the server that drew it, where it says.
+    /// The id of that server, where it is known.
     reported_by: Option<String>,
-    /// Where it was asked.
+    /// The address of that server.
     pub(crate) address: String,
 }
 
-/// Asks one server for the map.
-pub(crate) async fn snapshot(
+/// Asks one server for its map.
+pub(crate) async fn fetch_snapshot(
     connection: &SharedConnection,
 ) -> Result<TopologySnapshot, CommandError> {
     let cluster = |about: &str| {
@@ -39,11 +39,11 @@ pub(crate) async fn snapshot(
     let address = connection.address();
     let wrong = |what| CommandError::Lost(format!("{address}: {what}"));
     let ranges = slots::ranges(slots, &connection.host());
-    let ranges = ranges.ok_or_else(|| wrong("its map cannot be read"))?;
+    let ranges = ranges.ok_or_else(|| wrong("malformed reply to CLUSTER SLOTS"))?;
     if ranges.is_empty() {
         return Err(wrong("its cluster has no slots"));
     }
-    // A user without the right to ask for it has to do with any map.
+    // Without the right to ask, all maps have the same rank.
     let info: String = redis::from_redis_value(info).unwrap_or_default();
     let epoch = info
         .lines()
@@ -58,7 +58,7 @@ pub(crate) async fn snapshot(
 }
 
 impl TopologySnapshot {
-    /// The ids of all servers on it.
+    /// The ids of all servers in it.
     pub(crate) fn ids(&self) -> HashSet<&str> {
         let servers = self.ranges.iter().flat_map(|range| &range.servers);
         servers.map(|server| server.id.as_str()).collect()
@@ -68,9 +68,9 @@ impl TopologySnapshot {
         self.ids().intersection(ids).count()
     }
 
-    /// Whether it is of the cluster that had these servers: most of them are on
-    /// it. With half of them it is the same cluster after a fail-over if no other
-    /// server is on it, and none of the others draws another map.
+    /// Whether it is of the cluster that had these servers: it has most of them. With half
+    /// of them, it is the same cluster after a fail-over if it has no other server, and no
+    /// other snapshot contradicts it.
     fn continues(&self, old: &HashSet<&str>, among: &[TopologySnapshot]) -> bool {
         let kept = self.shares(old);
         match (kept * 2).cmp(&old.len()) {
@@ -84,7 +84,7 @@ impl TopologySnapshot {
     }
 }
 
-/// The latest of the charts that continue the map of these servers.
+/// The latest of the snapshots that continue the map of these servers.
 pub(crate) fn latest_continuing(
     snapshots: &[TopologySnapshot],
     old: &HashSet<&str>,
@@ -94,15 +94,15 @@ pub(crate) fn latest_continuing(
     own.max_by_key(|snapshot| snapshots[*snapshot].rank)
 }
 
-/// The latest of all.
+/// The latest of all snapshots.
 pub(crate) fn latest_of_all(snapshots: &[TopologySnapshot]) -> Option<usize> {
     (0..snapshots.len()).max_by_key(|snapshot| snapshots[*snapshot].rank)
 }
 
-/// The latest of the charts that most servers agree with in the cluster that
-/// they mean; `None` where no cluster has more of them than every other.
+/// The latest snapshot of the cluster that most snapshots belong to; `None` where no
+/// cluster has most of them.
 pub(crate) fn majority(snapshots: &[TopologySnapshot]) -> Option<usize> {
-    // One that was missed by a fail-over is of the same cluster all the same.
+    // A snapshot from before a fail-over is still of the same cluster.
     let related = |one: &TopologySnapshot, other: &TopologySnapshot| {
         let (shared, ids) = (one.shares(&other.ids()), (one.ids(), other.ids()));
         shared * 2 > ids.0.len().min(ids.1.len())
@@ -118,7 +118,7 @@ pub(crate) fn majority(snapshots: &[TopologySnapshot]) -> Option<usize> {
     own.max_by_key(|snapshot| snapshots[*snapshot].rank)
 }
 
-/// Whether most of these servers draw a map of exactly the servers on that chart.
+/// Whether most of the old servers report exactly the servers of that snapshot.
 pub(crate) fn is_confirmed(
     snapshot: &TopologySnapshot,
     by: &[TopologySnapshot],
@@ -160,14 +160,14 @@ mod tests {
         ids.iter().copied().collect()
     }
 
-    /// Red when the latest epoch wins whatever cluster it is of.
+    /// Red when the latest epoch wins, whatever the cluster.
     #[test]
-    fn identity_comes_before_rank() {
+    fn identity_counts_before_epoch() {
         let old = set(&["a", "b", "c", "d"]);
         let snapshots = [
             reported("a", 5, &["a", "b", "c"]),
             reported("b", 6, &["a", "b", "c"]),
-            // It has left, and kept its id.
+            // It has left the cluster, and kept its id.
             reported("d", 50, &["d", "x", "y"]),
             reported("z", 60, &["z"]),
         ];
@@ -179,7 +179,7 @@ mod tests {
 
     /// Red when half of the servers are enough, or never.
     #[test]
-    fn half_of_the_servers_are_the_cluster_if_nothing_speaks_against_it() {
+    fn half_of_servers_continue_uncontradicted_map() {
         let old = set(&["a", "b"]);
         let promoted = || reported("b", 7, &["b"]);
         assert_eq!(latest_continuing(&[promoted()], &old), Some(0));
@@ -193,22 +193,22 @@ mod tests {
         );
     }
 
-    /// Red when the first map is taken by its epoch alone.
+    /// Red when the first map is chosen by its epoch alone.
     #[test]
-    fn first_map_is_that_of_most_servers() {
+    fn first_map_needs_majority() {
         let ours = |reported_by| reported(reported_by, 5, &["a", "b", "c"]);
         let foreign = || reported("x", 50, &["x", "y"]);
         assert_eq!(majority(&[foreign(), ours("a"), ours("b")]), Some(2));
         assert_eq!(majority(&[foreign(), ours("a")]), None);
-        // One that missed a fail-over, by which a server was lost.
+        // One from before a fail-over in which a server was lost.
         let late = reported("c", 4, &["a", "b", "c", "d"]);
         assert_eq!(majority(&[late, ours("a")]), Some(1));
         assert_eq!(majority(&[]), None);
     }
 
-    /// Red when servers are counted by their address, or any map is counted.
+    /// Red when servers are counted by their address, or every map is counted.
     #[test]
-    fn confirmed_is_what_most_old_servers_draw() {
+    fn map_is_confirmed_by_most_old_servers() {
         let old = set(&["a", "b", "c"]);
         let moved = |reported_by| reported(reported_by, 9, &["x", "y"]);
         assert!(is_confirmed(&moved("a"), &[moved("a"), moved("b")], &old));

@@ -1,5 +1,5 @@
--- Every command of the other scripts, where none of them changes anything: the key
--- is absent, and no client listens. Returns those that the user may not run.
+-- Runs every command of the other scripts on an absent key without subscribers, so that
+-- nothing changes. Returns the commands that the user may not run.
 local key, missing = KEYS[1], {}
 local signs = { 'NOPERM', 'ACL failure', 'user executing the script', 'Unknown Redis command' }
 local function try(command, ...)
