@@ -1,6 +1,6 @@
-//! How long a command of a store may take: as long as something moves. A store that
-//! transfers much says when it last did; of any other, the limit is that of the whole
-//! command.
+//! The time limit of a store's command: it ends once nothing has moved for the limit. A
+//! store that transfers large bodies reports each movement; for every other store the limit
+//! is that of the whole command.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 tokio::task_local! {
-    /// When something last moved for the command that this task waits for.
+    /// When bytes last moved for the command that this task waits for.
     static MOVED: Cell<Instant>;
 }
 
-/// Longer than anybody waits, and within every clock.
+/// Longer than any store time-out, and within the range of every clock.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What the command returns; `None` once nothing has moved for so long.
+/// Returns the command's result; `None` once nothing has moved for `silence`.
 pub(super) async fn within<T>(silence: Duration, command: impl Future<Output = T>) -> Option<T> {
     let silence = silence.min(DAY);
     let waiting = async {
@@ -35,11 +35,10 @@ pub(super) async fn within<T>(silence: Duration, command: impl Future<Output = T
     MOVED.scope(Cell::new(Instant::now()), waiting).await
 }
 
-/// Says that something moved at that time for the command that this task waits for, if
-/// it does.
+/// Reports that bytes moved at this time for the command that this task waits for.
 #[cfg(any(feature = "redis", test))]
 pub(super) fn moved(at: Instant) {
-    // Outside of a command nobody waits.
+    // Outside of a command there is no limit to extend.
     let _ = MOVED.try_with(|last| last.set(last.get().max(at)));
 }
 
@@ -72,7 +71,7 @@ mod tests {
         };
         assert_eq!(within(2 * SECOND, stuck).await, None);
         assert_eq!(begun.elapsed(), 23 * SECOND);
-        // What moved before counts for nothing, and nobody need wait.
+        // A movement before the command does not count; outside of a command it is ignored.
         moved(begun);
         let silent = async {
             moved(begun);

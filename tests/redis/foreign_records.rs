@@ -76,15 +76,15 @@ async fn what_cannot_be_read_is_not_touched() {
         ),
         (
             line(&format!("paused - {lease} 1 0 {fingerprint} 5 5")),
-            "no known state",
+            "unknown record state",
         ),
         (
             line(&format!("locked - {lease} 1 0 {fingerprint} 5 5")),
-            "no known state",
+            "unknown record state",
         ),
         (
             line(&format!("cached claimed {lease} 1 0 {fingerprint} 5 5")),
-            "no known state",
+            "unknown record state",
         ),
         (
             line(&format!("locked claimed {lease} 1 -1 {fingerprint} 5 5")),
