@@ -103,8 +103,8 @@ pub use self::metric::{BUCKETS, Kind, MAX_ACTIONS, METRICS, Metric, MetricLabel}
 #[cfg(feature = "redis")]
 pub(crate) use self::meters::store_emptied;
 pub(crate) use self::meters::{
-    Meters, UpstreamCall, Watched, breaker_open, command, held, indeterminate, lease_lost, refusal,
-    start, store_command, store_stopped, token_renewal,
+    Meters, UpstreamCall, Watched, breaker_open, command, indeterminate, lease_lost, refusal,
+    start, store_command, store_stopped, timed_wait, token_renewal,
 };
 pub(crate) use self::series::GaugeGuard;
 pub(crate) use self::span_summary::SpanSummary;

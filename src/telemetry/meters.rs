@@ -163,7 +163,7 @@ pub(crate) fn refusal(namespace: &Namespace, action: &ActionId) {
 /// Waits for `until`, and records the time unless it was ready at once.
 ///
 /// As cancel safe as `until`; the time until then is recorded.
-pub(crate) async fn held<F: Future>(
+pub(crate) async fn timed_wait<F: Future>(
     namespace: &Namespace,
     by: &'static str,
     until: F,
@@ -172,19 +172,19 @@ pub(crate) async fn held<F: Future>(
     if let Some(output) = until.as_mut().now_or_never() {
         return output;
     }
-    let _held = Held {
+    let _timer = WaitTimer {
         series: Series::with(&WAIT_DURATION, namespace, by),
         since: Instant::now(),
     };
     until.await
 }
 
-struct Held {
+struct WaitTimer {
     series: Series,
     since: Instant,
 }
 
-impl Drop for Held {
+impl Drop for WaitTimer {
     fn drop(&mut self) {
         self.series.observe(self.since.elapsed());
     }
