@@ -64,8 +64,8 @@ pub const RELEASED_FOR: Duration = Duration::from_secs(600);
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
-    /// Nothing is on the wire and no attempt is unproven: once lapsed, somebody
-    /// else may take over.
+    /// Nothing is on the wire, and no attempt has an unknown outcome. Once the lease has
+    /// lapsed, another execution may take over.
     Claimed,
     /// A request might be on the wire. Once the lease has lapsed, no engine may send
     /// another.
@@ -142,7 +142,7 @@ pub enum Content {
     Indeterminate {
         /// What was sent, and when.
         attempts: Attempts,
-        /// Of which request, and by whom.
+        /// The request and its holder.
         about: Arc<About>,
         /// What happened; `None` where the holder was lost while its request was under way.
         cause: Option<Cause>,

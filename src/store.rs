@@ -1,5 +1,5 @@
-//! The seam to a store: three operations, all idempotent. Implementations live
-//! below; none decides anything that `record` does not say.
+//! The interface of a store; its implementations are in the modules below. A store decides
+//! no transition: `record` does.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,35 +41,36 @@ pub use self::unreadable::UnreadableRecord;
 /// A boxed future that may be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Where records are kept: what all processes that share it agree on.
+/// Holds the records. All processes that share a store see the same records.
 ///
-/// Object safe, and implemented for `Arc<S>`. Whoever writes a store runs
-/// `testing::store_conformance` against it.
+/// Object safe, and implemented for `Arc<S>`. Test your own store with
+/// `testing::store_conformance`.
 ///
-/// What the engine relies on:
+/// The engine relies on these rules:
 ///
-/// - `apply` reads, calls [`record::apply`](crate::record::apply) and writes as
-///   **one atomic step**, with times by **one clock**, the store's own;
-/// - what was acknowledged is kept as long as the transition asks;
+/// - `apply` reads, calls [`record::apply`](crate::record::apply) and writes in **one
+///   atomic step**, with times by **one clock**, the store's own;
+/// - an acknowledged record lives as long as the transition says;
 /// - a record that cannot be read is [`StoreError::unreadable`], never `None`;
-/// - a command whose fate is unknown is [`StoreError::unavailable`]; one that was
-///   definitely not applied may be [`StoreError::refused`].
+/// - a command whose outcome is unknown is [`StoreError::unavailable`]; one that was
+///   certainly not applied may be [`StoreError::refused`].
 ///
-/// A store need not limit its own time: the engine puts every call under
-/// `store_timeout`, which bounds the whole call; of a body that `RedisStore` transfers,
-/// the time in which nothing moves. A call that the engine drops may still be applied.
+/// A store needs no time-out of its own: the engine limits every call by `store_timeout`.
+/// That limits the whole call; while `RedisStore` transfers a body, it limits the time in
+/// which no byte moves. A call that the engine drops might still be applied.
 pub trait Store: Send + Sync + 'static {
     /// Applies one event to the record of `name`.
     ///
     /// # Errors
     ///
     /// [`StoreError::refused`] where the event was certainly not applied,
-    /// [`StoreError::unavailable`] wherever that is not certain, and
+    /// [`StoreError::unavailable`] where that is not certain, and
     /// [`StoreError::unreadable`] for a record that cannot be read.
     ///
     /// # Cancel safety
     ///
-    /// A dropped call may or may not be applied; all events may be sent again.
+    /// A dropped call might have been applied. Send the same event again: all are
+    /// idempotent.
     fn apply<'a>(
         &'a self,
         name: &'a RecordName,
@@ -92,9 +93,9 @@ pub trait Store: Send + Sync + 'static {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>>;
 
-    /// As [`look`](Self::look), by the cheapest read that tells a recorded outcome
-    /// from anything else: for callers who replay what is recorded. What is left of
-    /// the time of an outcome may be said to be zero. By default it is a look.
+    /// As [`look`](Self::look), by the cheapest read that distinguishes a recorded outcome
+    /// from all other states. The engine calls it to replay. A store may report zero for
+    /// the rest of the time to live. By default it is a look.
     ///
     /// # Errors
     ///
@@ -110,42 +111,42 @@ pub trait Store: Send + Sync + 'static {
         self.look(name)
     }
 
-    /// Completes when the record of `name` may have changed since the future
-    /// was first polled: a notice to those who wait. The engine polls besides,
-    /// so a store without notifications leaves this as it is.
+    /// Completes when the record of `name` might have changed since the future was first
+    /// polled: a notification to waiters. The engine also polls, so a store without
+    /// notifications keeps this default.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a notice that nobody waits for is lost, which polling covers.
+    /// Cancel safe: a notification without a waiter is lost; the next poll replaces it.
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
         let _ = name;
         Box::pin(std::future::pending())
     }
 
-    /// Which part of the store has the record of `name`, as a number of the
-    /// store's own; 0, the only one, by default. Parts fail apart: while one does
-    /// not answer, the engine goes on with the others.
+    /// The shard of the store that holds the record of `name`, by a number of the store's
+    /// own; 0, the only one, by default. While one shard does not answer, the engine uses
+    /// the others.
     fn shard(&self, name: &RecordName) -> u64 {
         let _ = name;
         0
     }
 
-    /// Completes when a command about the record of `name` that failed is worth
-    /// sending again, after `pause` at most where the store answers. For the
-    /// engine's own guard around a store; a store leaves this as it is.
+    /// Completes when a failed command about the record of `name` can be sent again, after
+    /// `pause` at most where the store answers. For the engine's breaker around a store; a
+    /// store keeps this default.
     #[doc(hidden)]
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
         let _ = name;
         Box::pin(tokio::time::sleep(pause))
     }
 
-    /// The least [version of the rules](crate::record::WRITER) whose engines may
-    /// take keys of a namespace, once it is `at_least` that: kept beside the
-    /// records, raised and never lowered. An engine below it refuses to take
-    /// keys, and finishes what it holds.
+    /// Raises a namespace's least [version of the rules](crate::record::WRITER) to
+    /// `at_least`, and returns it. It is stored beside the records and never lowered. An
+    /// engine of an earlier version acquires no keys of the namespace, and finishes the
+    /// executions that it has.
     ///
-    /// `at_least` by default: for a store that engines of different versions
-    /// cannot share.
+    /// Returns `at_least` by default: for a store that engines of different versions cannot
+    /// share.
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: it may or may not have been raised.
+    /// Cancel safe: the version might have been raised.
     fn least_writer<'a>(
         &'a self,
         namespace: &'a Namespace,
@@ -163,8 +164,8 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async move { Ok(at_least) })
     }
 
-    /// How often this store was found to have lost its records of a namespace, or a
-    /// part of them, since it was made; 0 by default, for a store that does not notice.
+    /// How often this store was found to have lost records of a namespace since it was
+    /// made; 0 by default, for a store that does not detect it.
     fn emptied(&self, namespace: &Namespace) -> u64 {
         let _ = namespace;
         0
@@ -172,14 +173,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// One page of a namespace's records, in no order.
     ///
-    /// A page takes a bounded time, whatever the size of the store: it may be empty
-    /// and have a [`next`](Page::next). A walk through all pages is whole, as
-    /// [`Page`] says, or one of them is an error.
+    /// A page takes a bounded time, whatever the size of the store: it may be empty and
+    /// still have a [`next`](Page::next). A walk through all pages is complete, as [`Page`]
+    /// defines it, or one page is an error.
     ///
     /// # Errors
     ///
-    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::RefusalKind): a store
-    /// that cannot list its records leaves this as it is.
+    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::RefusalKind): a store that
+    /// cannot list its records keeps this default.
     /// [`RefusalKind::NotNow`](crate::RefusalKind) where the list has to start again,
     /// without a cursor.
     ///
@@ -198,10 +199,11 @@ pub trait Store: Send + Sync + 'static {
         })
     }
 
-    /// Whether this process may walk through a namespace's records now; for `period`
-    /// from then on, no other process may. It is no lease: a walk does no harm twice.
+    /// Whether this process may walk through a namespace's records now. If so, no other
+    /// process may for `period`. It is no lease: two walks at once do no harm.
     ///
-    /// Yes by default: for a store that only one process has, or that cannot tell.
+    /// `true` by default: for a store of one process, or one that cannot coordinate
+    /// processes.
     ///
     /// # Errors
     ///
@@ -224,8 +226,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// By default [`StoreError::refused_as`]: a store that cannot tell leaves this
-    /// as it is.
+    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::RefusalKind).
     ///
     /// # Cancel safety
     ///
@@ -238,8 +239,8 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Err(no_unreadable()) })
     }
 
-    /// Removes a record that cannot be read, if it still is, byte for byte, what
-    /// was listed; returns whether it was.
+    /// Removes a record that cannot be read, if its bytes are still those that were listed;
+    /// returns whether it did.
     ///
     /// # Errors
     ///
@@ -247,7 +248,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The record might have been removed; asking again is safe.
+    /// The record might have been removed; calling again is safe.
     fn discard<'a>(
         &'a self,
         record: &'a UnreadableRecord,

@@ -1,5 +1,5 @@
 //! The rules of a record: an exhaustive search of their interleavings, the typestates
-//! driven by hand, and a simulation of engines, callers, operators and faults.
+//! without an engine, and a simulation of engines, callers, operators and faults.
 
 mod protocol {
     #[cfg(feature = "testing")]

@@ -85,9 +85,9 @@ impl Shared {
         self.cut.wait_for(|cut| cut.then_some(())).await;
     }
 
-    /// Waits, and records the time by what it waited for.
+    /// Waits, and records the time by its reason.
     pub(crate) async fn held<F: Future>(&self, by: &'static str, until: F) -> F::Output {
-        telemetry::held(&self.namespace, by, until).await
+        telemetry::timed_wait(&self.namespace, by, until).await
     }
 }
 

@@ -1,5 +1,5 @@
-//! A record as bytes: one line of text that scripts decide by, one line of JSON,
-//! then the body of the platform's answer, byte for byte, to the end.
+//! A record as bytes: one line of text that scripts read, one line of JSON, then the body
+//! of the platform's answer, byte for byte. It decides no transition.
 //!
 //! ```text
 //! genesys-once/3 STATE PHASE LEASE REV STEP FINGERPRINT LEASE_MS RETENTION_MS\n
@@ -7,16 +7,16 @@
 //! BODY
 //! ```
 //!
-//! A store may keep a body apart, under a name of its own: then the JSON says
-//! `"apart":true` besides the length of the body, and nothing follows it.
+//! A store may store a body separately, under another name. Then the JSON has
+//! `"apart":true` beside the length of the body, and nothing follows it.
 //!
-//! The first line ends within 512 bytes. Its words are separated by one space;
-//! states and phases are lower-case letters and `-`, numbers are decimal digits, at
-//! most 15, hex digits are lower case. Words that follow the known ones, whatever
-//! bytes they have, and unknown members of the JSON are ignored. Scripts read the
-//! line by the same rules (`grammar.lua`). A reader refuses what it does not know: a
-//! newer version, another state, a damaged line, another record's name, a body that
-//! is cut. What only people read, and why a key was released, it may also not know.
+//! The first line ends within 512 bytes. Its words are separated by one space; states and
+//! phases are lower-case letters and `-`, numbers are decimal digits, at most 15, hex
+//! digits are lower case. Words that follow the known ones, whatever bytes they have, and
+//! unknown members of the JSON are ignored. Scripts read the line by the same rules
+//! (`grammar.lua`). A reader refuses a newer version, an unknown state, a damaged line,
+//! another record's name and a body that is cut. It accepts unknown notes for people and an
+//! unknown reason for a release.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -43,10 +43,10 @@ mod separate_body;
 #[cfg(test)]
 mod tests;
 
-/// What records of all versions begin with.
+/// The first bytes of records of all versions.
 const FAMILY: &str = "genesys-once/";
 
-/// What every record of this version begins with.
+/// The first bytes of records of this version.
 pub(crate) const MAGIC: &str = "genesys-once/3";
 
 /// The version of the records that this crate reads and writes.
@@ -54,14 +54,13 @@ fn version() -> &'static str {
     MAGIC.strip_prefix(FAMILY).unwrap_or_default()
 }
 
-/// Whether a record that cannot be read says that a later version wrote it: it is not
-/// damaged.
+/// Whether a later version wrote a record that cannot be read. Then it is not damaged.
 #[cfg(any(feature = "file", feature = "redis"))]
 pub(crate) fn is_newer(bytes: &[u8]) -> bool {
     let written = bytes.strip_prefix(FAMILY.as_bytes());
     let written = written.and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
     let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u32>().ok();
-    // What is no number was not written by this version, or one before.
+    // No version up to this one wrote anything but a number.
     written.is_some_and(|written| {
         number(written).is_none_or(|written| Some(written) > number(version().as_bytes()))
     })
@@ -75,12 +74,11 @@ const MAX_NUMBER: u64 = 999_999_999_999_999;
 /// Room for the first line of any record.
 const LINE: usize = 224;
 
-/// Room for the names and brackets around what a record holds in JSON, its own
-/// name included.
+/// Room for the member names and brackets of a record's JSON, its own name included.
 const ROOM: usize = 512;
 
 impl Record {
-    /// The record as a store keeps it under `name`.
+    /// The record as a store holds it under `name`.
     pub fn encode(&self, name: &RecordName) -> Vec<u8> {
         let (word, phase) = self.content.words();
         let mut bytes = Vec::with_capacity(LINE + self.content.room());
@@ -108,12 +106,12 @@ impl Record {
     pub fn decode(name: &RecordName, bytes: &[u8]) -> Result<Self, StoreError> {
         match Self::decode_separate(name, bytes)? {
             (record, None) => Ok(record),
-            _ => Err(StoreError::unreadable("its body is kept apart")),
+            _ => Err(StoreError::unreadable("its body is stored separately")),
         }
     }
 
-    /// Reads a record whose outcome may have its body apart: then the outcome has
-    /// none, and this is its length.
+    /// Reads a record whose outcome might have its body separately. Then the outcome has
+    /// none, and the second value is the length of the body.
     ///
     /// # Errors
     ///
@@ -122,8 +120,9 @@ impl Record {
         name: &RecordName,
         bytes: &[u8],
     ) -> Result<(Self, Option<usize>), StoreError> {
-        let (line, rest) = first_line(bytes, 512)
-            .ok_or_else(|| StoreError::unreadable("it does not begin with a line of a record"))?;
+        let (line, rest) = first_line(bytes, 512).ok_or_else(|| {
+            StoreError::unreadable("malformed record: no header line in its first 512 bytes")
+        })?;
         // What follows the known words may be anything.
         let mut words = line
             .split(|&b| b == b' ')
@@ -171,9 +170,9 @@ impl Record {
                 content
             }
             ("indeterminate", "-") => read_indeterminate(name, rest)?,
-            // Whatever kind of verdict it is: the key is free.
+            // The key is free, whatever the kind of verdict.
             ("released", phase) if is_word(phase) => read_released(name, rest)?,
-            _ => return Err(StoreError::unreadable("it is in no known state")),
+            _ => return Err(StoreError::unreadable("unknown record state")),
         };
         let record = Self {
             rev,
@@ -231,8 +230,7 @@ impl Content {
         }
     }
 
-    /// Writes what stands behind the first line: the JSON, and the body where there
-    /// is one.
+    /// Writes what follows the first line: the JSON, and the body where there is one.
     pub(crate) fn write(&self, name: &RecordName, to: &mut Vec<u8>) {
         let name = Some(Name(name));
         match self {
@@ -299,8 +297,8 @@ impl Phase {
     }
 }
 
-/// What is encrypted of an outcome: the JSON and the body that stand for it in a
-/// record, without the record's name.
+/// The plain bytes of an encrypted outcome: its JSON and its body as in a record, without
+/// the record's name.
 #[cfg(feature = "encrypted")]
 pub(crate) fn encode_outcome(stored: &StoredOutcome) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ROOM + stored.outcome.weight());
@@ -315,7 +313,7 @@ pub(crate) fn decode_outcome(bytes: &[u8]) -> Result<StoredOutcome, StoreError> 
     stored.outcome(rest)
 }
 
-/// What is encrypted of what a caller called a request.
+/// The plain bytes of the caller's encrypted names for a request.
 #[cfg(feature = "encrypted")]
 pub(crate) fn encode_caller(caller: &Caller) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -354,7 +352,7 @@ fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreE
     })
 }
 
-/// A verdict that cannot be read is none: nothing was executed either way.
+/// A verdict that cannot be read counts as absent: nothing was executed either way.
 fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
     let Some((stored, rest)) = RecordJson::read_verdict(name, bytes)? else {
         return Ok(Content::Released { verdict: None });

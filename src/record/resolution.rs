@@ -74,7 +74,7 @@ impl Resolution {
         self
     }
 
-    /// The same, without the comparison of clocks: for an operator who knows that the lost
+    /// The same, without the comparison of clocks: for an operator with proof that the lost
     /// attempt has ended. Otherwise two calls might run at once.
     pub fn despite_clocks(mut self) -> Self {
         self.despite_clocks = true;

@@ -1,5 +1,5 @@
-//! How a record's state is shown to other programs: as JSON by serde, with times
-//! in milliseconds and bodies as text where they are text. It knows no store.
+//! A record's state as JSON for other programs, by serde: times in milliseconds, bodies as
+//! text where they are UTF-8. It knows no store.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -67,7 +67,7 @@ pub(super) fn holder<S: Serializer>(
     holder.as_deref().serialize(to)
 }
 
-/// Whether there is something, and nothing of it.
+/// Whether a value is present, without the value.
 pub(super) fn is_there<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_bool(text.is_some())
 }

@@ -44,7 +44,7 @@ impl StoredOutcome {
         }
     }
 
-    /// The headers of a connection removed, which no replay has.
+    /// Without the headers of one connection, which no replay has.
     pub(crate) fn replayable(self) -> Self {
         Self {
             outcome: self.outcome.replayable(),

@@ -1,6 +1,6 @@
-//! The transition function. A rule that looks superfluous closes a path to a
-//! second call, or to a key held for a request that was never sent;
-//! `tests/protocol/model.rs` searches this very function for both, exhaustively.
+//! The transition function. A rule that looks redundant prevents a second call, or a key
+//! that is blocked for a request that was never sent. `tests/protocol/model.rs` searches
+//! this function for both, exhaustively.
 
 use std::time::Duration;
 
@@ -14,14 +14,13 @@ type Written = (Record, Duration);
 
 /// Applies one event to the record that a store holds for a key.
 ///
-/// `current` is the record and the time that it still lives by the store's
-/// clock, `None` where there is none or it has expired. The result is what the
-/// store must hold afterwards, with the time that it then lives on, and the
-/// answer for whoever asked. A store must do the reading, this call and the
-/// writing as one atomic step.
+/// `current` is the record and the rest of its time to live by the store's clock; `None`
+/// where there is none or it has expired. Returns what the store must hold afterwards, with
+/// its time to live, and the answer for the sender. A store must read, call this function
+/// and write in one atomic step.
 ///
-/// A time to live that is longer than any that was written is not believed: the
-/// record gets its own again.
+/// A time to live that is longer than any that was written is wrong: the record's own
+/// counts instead.
 pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Written>, Answer) {
     let current = current.map(|(record, left)| (record, left.min(record.lifetime())));
     let next = match event {
@@ -107,22 +106,22 @@ fn take_over(
     let Some((record, left)) = current else {
         return Next::Keep(Answer::Is(None));
     };
-    // By the store's clock, or by that of the asker: of this very version.
+    // By the store's clock, or by the sender's, which watched this revision.
     let left = if watched && record.revision() == revision {
         left.min(record.retention)
     } else {
         left
     };
     match &record.content {
-        // This very command, applied before its reply was lost.
+        // A repeated command: the reply to the first was lost.
         Content::Locked {
             phase: Phase::Claimed,
             ..
         } if record.lease == claim.lease && record.step == 0 => Next::Keep(Answer::Done),
         _ if differs(record, left, claim) => Next::Keep(Answer::Mismatch),
-        // Somebody else wrote since: the asker must look again.
+        // Another write came first: the sender must look again.
         _ if record.revision() != revision => Next::Keep(is(current)),
-        // A lease is that of one execution: it takes nothing that it gave back.
+        // A lease belongs to one execution: it acquires no key that it released.
         Content::Released { .. } if record.lease == claim.lease => Next::Keep(is(current)),
         Content::Released { .. } => locked(claim, 0, record.rev + 1, Phase::Claimed),
         Content::Locked {
@@ -131,7 +130,7 @@ fn take_over(
             about,
         } if left <= record.retention => match phase {
             Phase::Claimed => locked(claim, 0, record.rev + 1, Phase::Claimed),
-            // A request may be on the wire: never executable by itself.
+            // A request might be on the wire: the key must be resolved.
             Phase::Dispatched => {
                 let content = Content::Indeterminate {
                     attempts: *attempts,
@@ -165,8 +164,8 @@ fn extend(current: Option<(&Record, Duration)>, claim: &Claim, dispatched: Optio
     }
 }
 
-/// The same record, its lease begun anew: at another revision, so that nobody who
-/// watches it takes it for one that has lapsed.
+/// The same record with a new lease time, at another revision: an engine that watches the
+/// lease sees that it lives.
 fn prolonged(record: &Record, claim: &Claim) -> Next {
     let record = Record {
         rev: record.rev + 1,
@@ -201,7 +200,7 @@ fn complete(
     match current {
         None => write(claim, step, 1, content, ttl),
         Some((record, _)) if record.lease != claim.lease => Next::Keep(Answer::NotHolder),
-        // This very command, applied before its reply was lost.
+        // A repeated command: the reply to the first was lost.
         Some((
             Record {
                 content: Content::Cached { .. },
@@ -209,7 +208,7 @@ fn complete(
             },
             _,
         )) => Next::Keep(Answer::Done),
-        // Also from Indeterminate and Released: a late proof heals the record.
+        // Also from Indeterminate and Released: a late proof corrects the record.
         Some((record, _)) => write(claim, step.max(record.step), record.rev + 1, content, ttl),
     }
 }
@@ -229,16 +228,15 @@ fn release(
     };
     let mine = |rev, ttl| released(claim.fingerprint, rev, verdict.clone(), ttl);
     match current {
-        // So that an acquire of this lease that is still under way finds it.
+        // A late acquire of this lease must find it.
         None => mine(1, RELEASED_FOR),
         Some((record, left)) => match &record.content {
             Content::Released { .. } if (record.lease, record.step) == (claim.lease, step) => {
                 Next::Keep(Answer::Done)
             }
-            // Raises the revision, so that a take-over of this lease that is
-            // still under way comes too late. A verdict that stays is that of its
-            // own request, whoever releases; and what a forgotten outcome left
-            // lasts no shorter for it.
+            // Raises the revision, so that a late take-over of this lease does not apply. A
+            // verdict that stays keeps the fingerprint of its own request. The rest of a
+            // forgotten outcome's time to live is not shortened.
             Content::Released { verdict: theirs } => {
                 let (rev, ttl) = (record.rev + 1, left.max(RELEASED_FOR));
                 match (verdict, theirs) {
@@ -280,8 +278,7 @@ fn abandon(
     }
 }
 
-/// Whether an answer from this record would be another request's, and the key is
-/// not free for any.
+/// Whether this record belongs to another request and the key is not free.
 fn differs(record: &Record, left: Duration, claim: &Claim) -> bool {
     let free = match record.content {
         Content::Released { .. } => true,

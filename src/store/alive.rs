@@ -1,6 +1,6 @@
-//! How long a command of a store may take: as long as something moves. A store that
-//! transfers much says when it last did; of any other, the limit is that of the whole
-//! command.
+//! The time limit of a store's command: it ends once nothing has moved for the limit. A
+//! store that transfers large bodies reports each movement; for every other store the limit
+//! is that of the whole command.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -15,23 +15,23 @@ tokio::task_local! {
 }
 
 struct Command {
-    /// When something last moved for it.
+    /// When bytes last moved for the command.
     moved: Cell<Instant>,
     silence: Duration,
 }
 
 impl Command {
-    /// When it ends, where nothing moves.
+    /// When the command ends if nothing moves.
     fn end(&self) -> Instant {
         self.moved.get() + self.silence
     }
 }
 
-/// Longer than anybody waits, and within every clock.
+/// Longer than any store time-out, and within the range of every clock.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What the command returns that was sent at `begun`; `None` once nothing has moved for
-/// so long.
+/// Returns the result of the command that was sent at `begun`; `None` once nothing has
+/// moved for `silence`.
 pub(super) async fn within<T>(
     begun: Instant,
     silence: Duration,
@@ -64,11 +64,10 @@ pub(super) async fn by<T>(end: Instant, answer: impl Future<Output = T>) -> Opti
     }
 }
 
-/// Says that something moved at that time for the command that this task waits for, if
-/// it does.
+/// Reports that bytes moved at this time for the command that this task waits for.
 #[cfg(any(feature = "redis", test))]
 pub(super) fn moved(at: Instant) {
-    // Outside of a command nobody waits.
+    // Outside of a command there is no limit to extend.
     let _ = COMMAND.try_with(|command| command.moved.set(command.moved.get().max(at)));
 }
 
@@ -101,7 +100,7 @@ mod tests {
         };
         assert_eq!(within(Instant::now(), 2 * SECOND, stuck).await, None);
         assert_eq!(begun.elapsed(), 23 * SECOND);
-        // What moved before counts for nothing, and nobody need wait.
+        // A movement before the command does not count; outside of a command it is ignored.
         moved(begun);
         let silent = async {
             moved(begun);

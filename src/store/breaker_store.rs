@@ -1,7 +1,7 @@
-//! Puts every call to a store under a deadline and a circuit breaker, one for
-//! each shard and for reads and writes each, so that no execution hangs on one and
-//! nobody waits for one that is known to be down. A store is foreign code: none of
-//! it runs under a lock, and its panic is a failure of the one command.
+//! Puts every call to a store under a time limit and a circuit breaker, one for reads and
+//! one for writes of each shard. So no execution hangs in a call, and none waits for a
+//! shard that is known to be down. A store is foreign code: none of it runs under a lock,
+//! and its panic fails only its own command.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,16 +23,16 @@ use crate::policy::{Access, Breakers, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, GaugeGuard};
 
-/// A store whose every call ends within `limit`, and at once while the breaker
-/// is open. A call that is given up may still be applied, so it is
+/// A store whose every call ends within `limit`, and at once while the breaker is open. A
+/// call that reaches the limit might still be applied, so it is
 /// [`StoreError::unavailable`]; one that the breaker stopped was not sent.
 pub(crate) struct BreakerStore {
     store: Arc<dyn Store>,
     limit: Duration,
     state: Mutex<State>,
-    /// No breaker knows of a failure: the lock has nothing to say. Written under it.
+    /// No breaker has a failure, so no reader needs the lock. Written under the lock.
     well: AtomicBool,
-    /// Wakes who waits for an open breaker: its probe has ended.
+    /// A probe has ended: wakes the waiters for an open breaker.
     probe_ended: Notify,
     origin: Instant,
     namespace: Namespace,
@@ -41,9 +41,9 @@ pub(crate) struct BreakerStore {
 
 struct State {
     breakers: Breakers,
-    /// Kept while a breaker is open.
+    /// Present while a breaker is open.
     open: Option<GaugeGuard>,
-    /// Why the last command failed that was not answered.
+    /// Why the last unanswered command failed.
     why: Arc<str>,
 }
 
@@ -70,12 +70,12 @@ impl BreakerStore {
         self.limit
     }
 
-    /// Whether every shard of the store answers, as far as the last commands tell.
+    /// Whether every shard of the store answers, by the last commands.
     pub(crate) fn is_up(&self) -> bool {
         self.state().breakers.are_closed()
     }
 
-    /// The right to call the store now.
+    /// The permit to call the store now.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl BreakerStore {
         command: &'static str,
         name: &RecordName,
     ) -> Result<CommandPermit<'_>, StoreError> {
-        // A store may answer at once, whoever asks in a loop.
+        // A store may answer at once: a caller in a loop must yield.
         consume_budget().await;
         self.permit(self.shard(name), access, command).map_err(|_| {
             telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
@@ -110,10 +110,9 @@ impl BreakerStore {
         tokio::pin!(paused);
         let mut waited = false;
         loop {
-            // Before the look at the breaker: what ends in between wakes, too.
+            // Before the breaker is read: a probe that ends in between also wakes.
             let probe_ended = self.probe_ended.notified();
-            // A store that cannot be read is probed by a look, which changes
-            // nothing.
+            // A look probes a store that cannot be read: it changes nothing.
             match self.permit(shard, Access::Read, "look") {
                 Ok(permit) if permit.probe => {
                     let _ = permit.send(|| self.look_once(name)).await;
@@ -140,7 +139,7 @@ impl BreakerStore {
         }
     }
 
-    /// What ends the wait for an open breaker, if there is one.
+    /// When the wait for an open breaker ends; `None` without one.
     fn due(&self, shard: u64, access: Access) -> Option<Due> {
         let state = self.state();
         let due = |access| Some(self.origin + state.breakers.due(shard, access)?);
@@ -155,9 +154,9 @@ impl BreakerStore {
         })
     }
 
-    /// What an acquire finds that takes nothing, `asked` for this request: what is
-    /// recorded of the key answers it all the same. `refusal` where nothing is, and to
-    /// every other event.
+    /// The answer to an acquire that cannot be sent, for the request `asked`: a replay of
+    /// the record where the key has one. `refusal` where it has none, and for every other
+    /// event.
     async fn only_replays(
         &self,
         name: &RecordName,
@@ -184,8 +183,8 @@ impl BreakerStore {
         state.map(RecordState::readable).transpose()
     }
 
-    /// The right to send a command; where the breaker is open, when the next
-    /// probe is due, if none ends before.
+    /// The permit to send a command. Where the breaker is open: when the next probe is due,
+    /// unless one ends before.
     fn permit(
         &self,
         shard: u64,
@@ -213,13 +212,13 @@ impl BreakerStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Plain data: no critical section leaves it half changed.
+        // Plain data: a panic under the lock leaves it consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A breaker has opened, or the last one has closed. Subscribers and
-    /// recorders are foreign code: told with no lock held, so that two changes
-    /// may be told in either order.
+    /// Reports that a breaker has opened, or that the last one has closed. Subscribers and
+    /// recorders are foreign code: no lock is held, so two reports may arrive in either
+    /// order.
     fn report(&self, change: BreakerChange) {
         match change {
             BreakerChange::None => {}
@@ -227,8 +226,7 @@ impl BreakerStore {
                 let mut raised = Some(telemetry::breaker_open(&self.namespace));
                 {
                     let mut state = self.state();
-                    // Closed again meanwhile, or opened once more: the gauge
-                    // falls below.
+                    // Where it closed meanwhile, or opened again, the gauge falls below.
                     if !state.breakers.are_closed() && state.open.is_none() {
                         state.open = raised.take();
                     }
@@ -246,15 +244,15 @@ impl BreakerStore {
     }
 }
 
-/// What ends an outage.
+/// What ends the wait in an outage.
 enum Due {
     /// A probe, then.
     At(Instant),
-    /// The write that is waited for, as the probe.
+    /// The waiter's own write, as the probe.
     ByWrite,
 }
 
-/// A call of the store; its panic is a failure whose fate is unknown.
+/// A call of the store; a panic is a failure with an unknown outcome.
 async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let answer = AssertUnwindSafe(call).catch_unwind().await;
     answer.unwrap_or_else(|_| Err(panicked()))
@@ -331,7 +329,7 @@ impl Store for BreakerStore {
                 Ok(())
             });
             if changed.await.is_err() {
-                // A notice that never comes: polling covers it.
+                // No notification arrives: polling replaces it.
                 std::future::pending::<()>().await;
             }
         })
@@ -341,8 +339,8 @@ impl Store for BreakerStore {
         catch_unwind(AssertUnwindSafe(|| self.store.shard(name))).unwrap_or(0)
     }
 
-    /// For a write. While the breaker is open, `pause` is not waited for: it has a
-    /// pace of its own, and the next write probes.
+    /// For a write. While the breaker is open it does not wait for `pause`: the breaker
+    /// sets the time, and the next write probes.
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
         Box::pin(self.next_attempt(name, pause, Access::Write))
     }

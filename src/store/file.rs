@@ -1,11 +1,10 @@
-//! The durable store of one machine: one file, one process at a time. What it
-//! acknowledged is on the disk; it follows `record`'s rules and has none of its
-//! own, except for what a process that ended left behind.
+//! The durable store of one machine: one file, one process at a time. An acknowledged write
+//! is on the disk. It decides no transition, except that it recovers the records of a
+//! process that ended.
 //!
-//! Reads go by the last commit, in threads of their own ([`reader`]); writes go
-//! through one thread ([`writer`]), since one file has one writer anyhow and one
-//! sync can serve many transitions ([`write`]). [`open`] is what happens before, [`tables`] is
-//! what is in the file, [`clock`] is when it expires, [`backing`] is the file itself.
+//! Reader threads ([`reader`]) read the last commit; one writer thread ([`writer`]) writes,
+//! since one sync can serve many transitions ([`write`]). [`open`] opens the file,
+//! [`tables`] defines its content, [`clock`] its times, [`backing`] is the file itself.
 
 mod backing;
 mod backup;
@@ -44,8 +43,8 @@ use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
 use crate::record::{Answer, Event, RecordState};
 
-/// Transitions, and reads, that may wait for the disk. Further ones wait for a
-/// place, each for as long as its caller does.
+/// How many transitions, and how many reads, may wait for the disk. Further ones wait for
+/// room in the queue, as long as their callers do.
 const MAX_QUEUED: usize = 1024;
 
 /// Threads that read: a large outcome or a list delays no other read.
@@ -53,60 +52,56 @@ const READERS: usize = 2;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// How a thread is started; tests have it fail.
+/// How a thread is started; tests replace it with one that fails.
 type Spawn = fn(thread::Builder, Work) -> io::Result<JoinHandle<()>>;
 
-/// How long dropping the last clone waits for the file to be closed. A disk that
-/// hangs for longer must not hang its owner.
+/// How long the drop of the last clone waits for the file to close. A disk that hangs
+/// longer must not block the owner.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The durable store of one machine, without a server: one file.
 ///
-/// A clone is the same store. The file is closed when the last clone is dropped,
-/// which may happen outside a runtime and waits until everything sent is written
-/// (a few milliseconds; at most 5 s where the disk hangs).
+/// A clone is the same store. The drop of the last clone closes the file. It may happen
+/// outside a runtime, and waits until all commands are written (a few milliseconds; at most
+/// 5 s where the disk hangs).
 ///
-/// - **Durable.** Every transition is one transaction, synced to the disk before
-///   it is acknowledged; several that wait share a sync. Only an extended lease
-///   may be acknowledged earlier: where it is lost, so is its holder. A process
-///   that is killed at any point leaves the records that it had acknowledged.
-/// - **One process at a time.** [`open`](Self::open) refuses a file that is open
-///   already. So whoever holds a lease in a file that can be opened is gone, and
-///   opening settles it: `Claimed` becomes `Released`, `Dispatched` becomes
-///   `Indeterminate`. The file must be on a local file system, since others may
-///   not have locks.
-/// - **Time** is the store's own and never goes back. While the file is open, it
-///   goes by the monotonic clock: a step of the machine's clock expires no lease
-///   and no record. `Locked` and `Indeterminate` records age only while the file
-///   is open. The others also age by what the machine's clock says has passed
-///   since the last write of the run before: nothing where it shows a time before
-///   the latest that it ever showed, and nothing where it is ahead by more than a
-///   week. A wrong clock makes records live longer, or an outcome expire up to a
+/// - **Durable.** Every transition is one transaction, synced to the disk before it is
+///   acknowledged; several that wait share a sync. Only an extension of a lease may be
+///   acknowledged earlier: a crash that loses it also ends its holder. A process that is
+///   killed at any point leaves all records that it acknowledged.
+/// - **One process at a time.** [`open`](Self::open) refuses a file that is open already.
+///   So every holder of a lease in a file that can be opened has ended, and opening the
+///   file recovers its records: `Claimed` becomes `Released`, `Dispatched` becomes
+///   `Indeterminate`. The file must be on a local file system: others might not have locks.
+/// - **Time** is the store's own and never goes back. While the file is open, the monotonic
+///   clock counts: a step of the machine's clock expires no lease and no record. `Locked`
+///   and `Indeterminate` records age only while the file is open. All others also age by
+///   the machine's clock between the last write of the run before and the opening. That
+///   counts as zero where the clock shows less than its latest time, or is ahead by more
+///   than a week. A wrong clock makes records live longer, or an outcome expire up to a
 ///   week early.
-/// - **The file** belongs to its owner alone (mode 0600), and no symbolic link is
-///   followed to it. It must stay under its name: where the file is removed,
-///   moved or replaced, or changed by another program, the store reports an
-///   outage with the next write, or within 10 s, and logs an error. It stays down
-///   until the same file is under its name again. [`backup`](Self::backup) makes
-///   a copy of a file in use; a copy made by another program may be damaged.
-/// - **Growth.** Expired records are removed as others are written, when the
-///   file is opened, and every 10 s; their space is used again. The removed bytes
-///   stay in the file until they are overwritten. A file of which more than half
-///   is unused is made smaller when it is opened.
-/// - **Threads.** It starts three when it is opened and needs none of the
-///   runtime's: one writes, two read. Where more commands come than the disk
-///   takes, they wait for a place, each for as long as its caller does.
-/// - **Damage.** Opening reads the whole file and compares its checksums; a
-///   damaged one is refused. A single record that cannot be read, because a newer
-///   version wrote it, is [`StoreError::unreadable`] for its key until it expires, or
-///   until an operator removes it
-///   ([`discard_unreadable`](crate::Engine::discard_unreadable)).
-/// - **Failure.** Where the disk is full or does not take writes, a write fails with
-///   [`StoreError::unavailable`] and the file is opened again. Reads go on: what is
-///   recorded is replayed. Writes are tried again once a second, less often where
-///   the file is large.
+/// - **The file** belongs to its owner alone (mode 0600), and no symbolic link is followed
+///   to it. It must stay under its name: where the file is removed, moved, replaced, or
+///   changed by another program, the store reports an outage with the next write, or within
+///   10 s, and logs an error. The outage lasts until the same file is under its name again.
+///   [`backup`](Self::backup) copies a file in use; a copy by another program might be
+///   damaged.
+/// - **Growth.** Expired records are removed as others are written, when the file is
+///   opened, and every 10 s; their space is used again. The removed bytes stay in the file
+///   until they are overwritten. Opening compacts a file of which more than half is unused.
+/// - **Threads.** Opening starts three threads, outside of any runtime: one writes, two
+///   read. Commands that exceed the disk's speed wait for room in the queue, as long as
+///   their callers do.
+/// - **Damage.** Opening reads the whole file and compares its checksums; a damaged one is
+///   refused. A single record that cannot be read, for instance of a newer version, is
+///   [`StoreError::unreadable`] for its key until it expires, or until an operator removes
+///   it ([`discard_unreadable`](crate::Engine::discard_unreadable)).
+/// - **Failure.** Where the disk is full or refuses writes, a write fails with
+///   [`StoreError::unavailable`] and the file is opened again. Reads continue: recorded
+///   outcomes are replayed. The store retries writes once a second, less often where the
+///   file is large.
 ///
-/// It waits for a disk, so it must not be used under tokio's paused time.
+/// It waits for a disk: do not use it under tokio's paused time.
 ///
 /// ```
 /// # let folder = std::env::temp_dir().join(format!("genesys-once-doc-{}", std::process::id()));
@@ -125,18 +120,17 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens the store in the file `path`, which is created where there is none,
-    /// with the folders above it; only its owner may then read it.
+    /// Opens the store in the file `path`. It creates a missing file and its folders; only
+    /// the owner may read the file then.
     ///
     /// It blocks while it reads the file: about a second per gigabyte.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for the setting `path`, with the reason: another
-    /// process (or another `FileStore`) has it open, it is a folder or a symbolic
-    /// link, it is not a database or not a store's, it is damaged, a newer version
-    /// wrote it, it may not be read and written, its disk is full, the system
-    /// gives no thread.
+    /// [`Error::InvalidConfig`] for the setting `path`, with the reason: another process
+    /// (or another `FileStore`) has it open, it is a folder or a symbolic link, it is not a
+    /// database or not a store's, it is damaged, a newer version wrote it, this process may
+    /// not read and write it, its disk is full, the system starts no thread.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(path.as_ref(), Source::system(), TICK)
     }
@@ -149,7 +143,7 @@ impl FileStore {
     /// Those of [`open`](Self::open).
     #[cfg(feature = "testing")]
     pub fn open_with_clock(path: impl AsRef<Path>, clock: ManualClock) -> Result<Self, Error> {
-        // What is done while it is idle is done by no clock of the test's.
+        // The test's clock does not drive the periodic work.
         Self::open_with(path.as_ref(), Source::Manual(clock), Duration::MAX)
     }
 
@@ -191,7 +185,7 @@ impl FileStore {
         drop(ended);
         for thread in threads {
             let builder = thread::Builder::new().name("genesys-once".into());
-            // Those that were started end with the handle.
+            // The threads that were started end with the handle.
             let started = spawn(builder, thread);
             let started = started.map_err(|error| open::no_thread(&core.path, &error))?;
             handle.threads.push(started);
@@ -218,12 +212,12 @@ impl FileStore {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |core| {
-            // Given up: nothing would come of it.
+            // The caller has dropped its future.
             if !reply.is_closed() {
                 let _ = reply.send(read(core));
             }
         });
-        let cut_short = || StoreError::unavailable("reading the store's file was cut short");
+        let cut_short = || StoreError::unavailable("the read of the store's file was cut short");
         let queues = self.handle.queues.as_ref().ok_or_else(cut_short)?;
         queues.reads.send(read).await.map_err(|_| cut_short())?;
         answer.await.unwrap_or_else(|_| Err(cut_short()))
@@ -238,7 +232,7 @@ impl fmt::Debug for FileStore {
     }
 }
 
-/// Owned by the clones alone: what ends with the last of them.
+/// Owned by the clones alone: it ends with the last of them.
 struct Handle {
     core: Arc<Core>,
     /// The threads end with it.
@@ -256,14 +250,14 @@ struct Queues {
 impl Drop for Handle {
     fn drop(&mut self) {
         drop(self.queues.take());
-        // A waker that one of them runs may own the last clone.
+        // A waker that one of the threads runs might own the last clone.
         let current = thread::current().id();
         if self.threads.iter().any(|t| t.thread().id() == current) {
             return;
         }
         let end = self.end.get_mut().unwrap_or_else(PoisonError::into_inner);
         match end.recv_timeout(CLOSE_WITHIN) {
-            // Nothing is left to do for the threads but to return.
+            // The threads only have to return.
             Err(RecvTimeoutError::Disconnected) => {
                 for thread in self.threads.drain(..) {
                     let _ = thread.join();
@@ -290,7 +284,7 @@ impl Store for FileStore {
                 match unchanged.await {
                     Ok(Some(answer)) => return Ok(answer),
                     Err(error) if error.is_unreadable() => return Err(error),
-                    // The writer finds out more, and opens a failed file again.
+                    // The writer answers, and opens a failed file again.
                     Ok(None) | Err(_) => {}
                 }
             }
@@ -367,7 +361,7 @@ impl Store for FileStore {
     }
 }
 
-/// Work that gives `ended` up when it returns or panics.
+/// Work that drops `ended` when it returns or panics.
 fn until_end(ended: &Sender<()>, work: impl FnOnce() + Send + 'static) -> Work {
     let ended = ended.clone();
     Box::new(move || {

@@ -1,5 +1,4 @@
-//! Lists of a namespace's records, page by page: what is asked for, and what one
-//! page has. It knows no store.
+//! Lists of a namespace's records, page by page: the query and the page. It knows no store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +11,8 @@ use crate::record::RecordState;
 /// How many records a page has at most, where the query does not say.
 const LIMIT: usize = 1000;
 
-/// How many bytes of encrypted outcomes a page holds before it ends: they are read
-/// whole, to be decrypted.
+/// How many bytes of encrypted outcomes a page holds before it ends: only a complete
+/// outcome can be decrypted.
 const MAX_SEALED_BYTES: usize = 8 << 20;
 
 /// Which records a list has.
@@ -24,12 +23,12 @@ pub enum ListFilter {
     Indeterminate,
     /// All of them, whatever their state.
     All,
-    /// None but those that cannot be read: those of a newer version, those that are
-    /// damaged in their first line, and those that might be indeterminate.
+    /// Only records that cannot be read: of a newer version, with a damaged first line, or
+    /// possibly indeterminate.
     Unreadable,
 }
 
-/// What a list is asked for: [`Engine::list`](crate::Engine::list) and
+/// A query for a list: [`Engine::list`](crate::Engine::list) and
 /// [`Store::list`](crate::Store::list) return one [`Page`] of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListQuery {
@@ -106,10 +105,9 @@ impl ListQuery {
 
 /// Where a page has ended: opaque text of the store's own.
 ///
-/// It is valid for the store that made it, in the process that made it, as long as
-/// the store keeps its connections and its servers keep their keys. Otherwise the
-/// next page is an error, [`RefusalKind::NotNow`](crate::RefusalKind): start the
-/// list again, without a cursor.
+/// It is valid for the store that made it, in the process that made it, while the store's
+/// connections and its servers' keys stay. Otherwise the next page is an error,
+/// [`RefusalKind::NotNow`](crate::RefusalKind): start the list again, without a cursor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor(Arc<str>);
 
@@ -131,7 +129,7 @@ impl Cursor {
 
     /// For stores: the error for a cursor that the store did not make.
     pub(crate) fn foreign() -> StoreError {
-        let reason = "the cursor is not of this list: start the list again";
+        let reason = "unknown cursor: start the list again, without a cursor";
         StoreError::refused_as(RefusalKind::NotNow, reason)
     }
 }
@@ -144,10 +142,10 @@ impl fmt::Display for Cursor {
 
 /// One page of a list.
 ///
-/// The work for a page is bounded, so a page may be empty and not be the last one:
-/// `next` alone says that. A list is whole or an error: it misses no record that was
-/// in the store from its first page to its last. A record that is written meanwhile
-/// might be in it or not, and one record might be in two pages.
+/// The work for a page is bounded, so an empty page need not be the last one: only `next`
+/// says that. A list is complete or an error: it contains every record that was in the
+/// store from its first page to its last. A record that is written meanwhile might be in
+/// it, and a record might be in two pages.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Page {
@@ -155,10 +153,9 @@ pub struct Page {
     /// [`Cached`](RecordState::Cached) record has an empty one, and
     /// [`Engine::inspect`](crate::Engine::inspect) returns the body.
     pub records: Vec<(IdempotencyKey, RecordState)>,
-    /// Those that cannot be read. They hide no other record.
+    /// The records that cannot be read. They hide no other record.
     pub unreadable: Vec<UnreadableRecord>,
-    /// Names of records that were looked at for this page: the progress of a long
-    /// walk.
+    /// How many records the store examined for this page: the progress of a long walk.
     pub examined: usize,
     /// Where the next page begins; `None` for the last page.
     pub next: Option<Cursor>,
@@ -208,7 +205,7 @@ impl Page {
         Ok(())
     }
 
-    /// For stores: whether the page has as much as it may.
+    /// For stores: whether the page is full.
     pub fn is_full(&self, query: &ListQuery) -> bool {
         self.records.len() + self.unreadable.len() >= query.limit
             || self.sealed_bytes >= MAX_SEALED_BYTES

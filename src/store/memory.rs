@@ -1,6 +1,6 @@
-//! Records in this process's memory: the default store, and the reference that
-//! the others are compared with. It holds one lock for a transition, and for a
-//! piece of a list, and never across an `.await`.
+//! Records in this process's memory: the default store, and the reference for the other
+//! stores' tests. It holds one lock for a transition or a piece of a list, never across an
+//! `.await`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -22,8 +22,8 @@ mod expiry;
 
 use self::expiry::Expiry;
 
-/// The store of **this process only**: nothing survives its end, and no other
-/// process sees it.
+/// The store of **this process only**: its records end with the process, and no other
+/// process sees them.
 ///
 /// A clone is the same store, so two engines over clones behave like two
 /// processes over one Redis. Its clock is tokio's, which tests may pause.
@@ -34,7 +34,7 @@ pub struct MemoryStore {
     shared: Arc<MemoryShared>,
 }
 
-/// Names looked at under one lock by a list: a transition waits for no more.
+/// Names that a list examines under one lock: the longest that a transition waits.
 const PIECE: usize = 1000;
 
 impl MemoryStore {
@@ -52,7 +52,7 @@ impl MemoryStore {
 struct MemoryShared {
     records: Mutex<Records>,
     notifications: Notifications,
-    /// Tells the task that removes expired records.
+    /// Wakes the task that removes expired records.
     next_expiry_changed: Arc<Notify>,
 }
 
@@ -70,7 +70,7 @@ impl Drop for MemoryShared {
     }
 }
 
-/// Counts what there is: printing it all would keep every command waiting.
+/// Shows counts: to print all records would block every command.
 impl fmt::Debug for MemoryShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (records, notifications) = (self.lock().by_name.len(), self.notifications.len());
@@ -116,7 +116,7 @@ impl Records {
     fn put(&mut self, name: &RecordName, next: Option<(Record, Duration)>, now: Instant) {
         let next = next.map(|(mut record, left)| {
             record.content = without_unkept(record.content);
-            // A lifetime beyond the clock's range is for ever, in practice.
+            // A longer life would leave the clock's range.
             let century = Duration::from_secs(100 * 365 * 24 * 3600);
             self.number += 1;
             let order = (now + left.min(century), self.number);
@@ -140,8 +140,8 @@ impl Records {
         }
     }
 
-    /// Removes a few expired records: a bound on the work of each write that
-    /// still outpaces what writes add.
+    /// Removes up to 4 expired records, so that removal outpaces writes and the work of a
+    /// write is bounded.
     fn reclaim(&mut self, now: Instant) {
         for _ in 0..4 {
             match self.expiries.first_key_value() {
@@ -202,8 +202,7 @@ impl Records {
     }
 }
 
-/// The content as the bytes of a record have it in other stores: of an outcome,
-/// the headers that a replay has.
+/// The content as other stores hold it: an outcome with the headers of a replay.
 fn without_unkept(content: Content) -> Content {
     match content {
         Content::Cached { stored, origin } => Content::Cached {
@@ -281,7 +280,7 @@ impl Store for MemoryStore {
         &'a self,
         _: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
-        // Its records are no bytes: all of them can be read.
+        // Its records are not bytes: all can be read.
         Box::pin(async { Ok(None) })
     }
 

@@ -18,8 +18,8 @@ type Entries = HashMap<RecordName, Entry, BuildHasherDefault<DigestHasher>>;
 #[derive(Default)]
 struct Entry {
     notify: Arc<Notify>,
-    /// Counted under the lock. The references to `notify` are not: a waiter
-    /// gives its own up after it has looked.
+    /// Counted under the lock. References to `notify` are not: a waiter drops its own after
+    /// it has read the count.
     waiters: usize,
 }
 
@@ -145,7 +145,7 @@ mod tests {
         if ended.recv_timeout(Duration::from_secs(30)).is_err() {
             // Dropping it would wait for the lock, too.
             std::mem::forget(woken);
-            panic!("the waker waits for the lock under which it runs");
+            panic!("the waker waits for the lock that its caller holds");
         }
         drop(woken);
         assert_eq!(notifications.len(), 0);

@@ -1,5 +1,5 @@
-//! A record that cannot be read, as an operator sees it: its name, what is wrong
-//! with it, and which bytes are meant. It never holds the bytes themselves.
+//! A record that cannot be read, as an operator sees it: its name, the reason, and a stamp
+//! of its bytes. It never holds the bytes themselves.
 
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ impl UnreadableRecord {
         Self::new(name, reason.unwrap_or_default())
     }
 
-    /// For stores: what the store knows exactly these bytes by, a digest say.
-    /// A record without a stamp is never discarded.
+    /// For stores: identifies exactly these bytes, for instance by a digest. A record
+    /// without a stamp is never discarded.
     pub fn with_stamp(mut self, stamp: impl Into<Arc<str>>) -> Self {
         self.stamp = Some(stamp.into());
         self
@@ -75,7 +75,7 @@ impl UnreadableRecord {
         self.is_newer
     }
 
-    /// What the store knows exactly these bytes by.
+    /// What identifies exactly these bytes in the store.
     pub fn stamp(&self) -> Option<&str> {
         self.stamp.as_deref()
     }
@@ -92,11 +92,11 @@ impl UnreadableRecord {
         }
     }
 
-    /// What the bytes are known by that may be removed.
+    /// The stamp of the bytes, if they may be removed.
     pub(super) fn removable(&self) -> Result<&Arc<str>, StoreError> {
         let stamp = self.stamp.as_ref().filter(|_| !self.is_newer);
         stamp.ok_or_else(|| {
-            let reason = "only an operator of the store may remove it, by the store's own means";
+            let reason = "it was not removed: a newer version wrote it, or it has no stamp; remove it with the store's own tools";
             StoreError::refused_as(RefusalKind::NotAllowed, reason)
         })
     }

@@ -1,7 +1,6 @@
-//! Series of the `metrics` facade, with the feature of that name. A series is
-//! looked up whenever it is used, never kept: so a recorder that drops idle
-//! series, or one that is local to a thread, sees what it should. A recorder is
-//! foreign code: its panics end here.
+//! Series of the `metrics` facade, with the feature of that name. Each use looks its series
+//! up and stores none: a recorder might drop idle series, or be local to a thread. A
+//! recorder is foreign code: its panics end here.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -73,8 +72,7 @@ impl Series {
         raised
     }
 
-    /// A gauge that this process raises by as much as the result is set to, until it
-    /// is dropped.
+    /// A gauge that the result raises by the value it is set to, until it is dropped.
     pub(super) fn level(&self) -> GaugeGuard {
         GaugeGuard {
             gauge: recorded(|recorder| recorder.register_gauge(&self.0, &METADATA)),
@@ -82,8 +80,7 @@ impl Series {
         }
     }
 
-    /// Makes the series known, at zero: a rate needs a value before the first
-    /// event.
+    /// Registers the series at zero: a rate needs a value before the first event.
     fn touch(&self, kind: Kind) {
         recorded(|recorder| match kind {
             Kind::Counter => recorder.register_counter(&self.0, &METADATA).increment(0),
@@ -132,8 +129,7 @@ fn of(namespace: &Namespace) -> Label {
     Label::new("namespace", SharedString::from(shared))
 }
 
-/// A gauge that is higher as long as this lives. It keeps the gauge that it raised,
-/// so that exactly that one falls.
+/// Raises a gauge while it lives. It holds that gauge, so that the same one falls.
 #[must_use = "the gauge falls when this is dropped"]
 pub(crate) struct GaugeGuard {
     gauge: Option<Gauge>,
@@ -166,7 +162,7 @@ impl std::fmt::Debug for GaugeGuard {
     }
 }
 
-/// Tells the recorder what a metric means, and makes its series known.
+/// Describes a metric to the recorder, and registers its series.
 pub(super) fn introduce(metric: &Metric, namespace: &Namespace) {
     let (name, meaning) = (KeyName::from_const_str(metric.name), metric.meaning.into());
     recorded(|recorder| match metric.kind {

@@ -1,6 +1,5 @@
-//! What the rest of the crate calls to have something counted or timed: one line
-//! at each place. It decides nothing, and without the feature `metrics` it
-//! compiles to nothing.
+//! The functions that the rest of the crate calls to count or time an event. They decide
+//! nothing, and without the feature `metrics` they compile to nothing.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -89,7 +88,7 @@ impl Meters {
         self.waiting.raise()
     }
 
-    /// An execution is not settled, until the result is dropped.
+    /// An execution is not finished, until the result is dropped.
     pub(crate) fn execution(&self) -> GaugeGuard {
         self.executions.raise()
     }
@@ -100,7 +99,7 @@ impl Meters {
     }
 }
 
-/// An engine starts: tells the log, and the recorder what there is.
+/// An engine starts: logs it, and introduces all metrics to the recorder.
 pub(crate) fn start(namespace: &Namespace) {
     contained(|| tracing::info!(target: "genesys_once", %namespace, "starting an engine"));
     METRICS
@@ -108,8 +107,7 @@ pub(crate) fn start(namespace: &Namespace) {
         .for_each(|metric| introduce(metric, namespace));
 }
 
-/// One call on the wire. Dropped without [`ended`](Self::ended), its fate is
-/// unknown.
+/// One call on the wire. Dropped without [`ended`](Self::ended), its outcome is unknown.
 pub(crate) struct UpstreamCall {
     namespace: Namespace,
     action: ActionId,
@@ -130,15 +128,14 @@ impl UpstreamCall {
         }
     }
 
-    /// The call ended, with an answer of this status where there is one, and this is
-    /// what that proves.
+    /// The call ended with this verdict, and with this status where the platform answered.
     pub(crate) fn ended(mut self, verdict: Verdict, status: Option<StatusCode>) {
         self.verdict = verdict;
         self.status = status.map_or("none", class);
     }
 }
 
-/// What a status is counted as.
+/// The class of a status, as the metrics count it.
 fn class(status: StatusCode) -> &'static str {
     match status.as_u16() {
         429 => "429",
@@ -158,15 +155,15 @@ impl Drop for UpstreamCall {
     }
 }
 
-/// The platform refused, and its callers are told: nothing was executed.
+/// The platform refused; the callers receive its answer, and nothing was executed.
 pub(crate) fn refusal(namespace: &Namespace, action: &ActionId) {
     Series::of_action(&REFUSALS, namespace, &[], action).count();
 }
 
-/// Waits for `until`, and records for how long where that was not at once.
+/// Waits for `until`, and records the time unless it was ready at once.
 ///
 /// As cancel safe as `until`; the time until then is recorded.
-pub(crate) async fn held<F: Future>(
+pub(crate) async fn timed_wait<F: Future>(
     namespace: &Namespace,
     by: &'static str,
     until: F,
@@ -175,29 +172,29 @@ pub(crate) async fn held<F: Future>(
     if let Some(output) = until.as_mut().now_or_never() {
         return output;
     }
-    let _held = Held {
+    let _timer = WaitTimer {
         series: Series::with(&WAIT_DURATION, namespace, by),
         since: Instant::now(),
     };
     until.await
 }
 
-struct Held {
+struct WaitTimer {
     series: Series,
     since: Instant,
 }
 
-impl Drop for Held {
+impl Drop for WaitTimer {
     fn drop(&mut self) {
         self.series.observe(self.since.elapsed());
     }
 }
 
-/// A record says from now on that its request may have been executed.
+/// A record became indeterminate.
 pub(crate) fn indeterminate(name: &RecordName) {
     Series::plain(&INDETERMINATE, &name.namespace).count();
     contained(|| {
-        tracing::warn!(target: "genesys_once", %name, "a request may have been executed; its key is held until it is resolved");
+        tracing::warn!(target: "genesys_once", %name, "a request might have been executed: its key is indeterminate until an operator or a policy resolves it");
     });
 }
 
@@ -223,7 +220,7 @@ impl Watched {
     }
 }
 
-/// The execution of this summary holds its lease no more; counted once a lease.
+/// The execution of this summary has lost its lease; counted once for each lease.
 pub(crate) fn lease_lost(name: &RecordName, summary: &SpanSummary) {
     if summary.lose_lease() {
         Series::plain(&LEASES_LOST, &name.namespace).count();
@@ -231,7 +228,7 @@ pub(crate) fn lease_lost(name: &RecordName, summary: &SpanSummary) {
             tracing::warn!(
                 target: "genesys_once",
                 %name,
-                "lost a lease while it was in use; whoever took it knows whether a request may be under way"
+                "lost a lease while it was in use; its next holder knows whether a request might be under way"
             );
         });
     }
@@ -265,7 +262,7 @@ pub(crate) fn store_command(
     }
 }
 
-/// A store command failed without being sent: the breaker is open.
+/// The open breaker stopped a store command.
 pub(crate) fn store_stopped(namespace: &Namespace, command: &'static str) {
     Series::with(&STORE_FAILURES, namespace, command).count();
 }
@@ -275,13 +272,13 @@ pub(crate) fn breaker_open(namespace: &Namespace) -> GaugeGuard {
     Series::plain(&BREAKER_OPEN, namespace).raise()
 }
 
-/// The store was found to have lost its records, or a shard's.
+/// The store, or a shard of it, was found to have lost its records.
 #[cfg(feature = "redis")]
 pub(crate) fn store_emptied(namespace: &Namespace) {
     Series::plain(&super::metric::EMPTIED, namespace).count();
 }
 
-/// An access token was asked for.
+/// A request for an access token ended.
 pub(crate) fn token_renewal(namespace: &Namespace, came: bool) {
     let result = if came { "ok" } else { "error" };
     Series::with(&TOKEN_RENEWALS, namespace, result).count();

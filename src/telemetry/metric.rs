@@ -1,5 +1,5 @@
-//! The metrics as data: name, type, unit, label and its values. It records
-//! nothing; a label's values are listed, so that none can grow.
+//! The metrics as data: name, type, unit, label and the label's values. It records nothing;
+//! the listed values bound the number of series.
 
 /// One metric of this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,9 +7,9 @@
 pub struct Metric {
     /// Its name, by Prometheus' conventions: base units, `_total` for counters.
     pub name: &'static str,
-    /// What is measured how.
+    /// The type and unit.
     pub kind: Kind,
-    /// The labels that it has besides `namespace`.
+    /// Its labels, except for `namespace`.
     pub labels: &'static [MetricLabel],
     /// What it means.
     pub meaning: &'static str,
@@ -134,14 +134,14 @@ pub(super) const WAITING: Metric = Metric {
     name: "genesys_once_callers_waiting",
     kind: Kind::Gauge,
     labels: &[],
-    meaning: "Callers who wait for an answer now.",
+    meaning: "Callers that wait for an answer now.",
 };
 
 pub(super) const EXECUTIONS: Metric = Metric {
     name: "genesys_once_executions",
     kind: Kind::Gauge,
     labels: &[],
-    meaning: "Executions that are not settled.",
+    meaning: "Executions that are not finished.",
 };
 
 pub(super) const IN_FLIGHT: Metric = Metric {
@@ -155,7 +155,7 @@ pub(super) const CALLS: Metric = Metric {
     name: "genesys_once_upstream_calls_total",
     kind: Kind::Counter,
     labels: &[label("verdict", VERDICTS)],
-    meaning: "Calls tried at the platform, by what is proven of them.",
+    meaning: "Calls tried at the platform, by their verdict.",
 };
 
 pub(super) const CALL_TIME: Metric = Metric {
@@ -186,14 +186,14 @@ pub(super) const WAIT_DURATION: Metric = Metric {
         "by",
         &["platform", "limiter", "permit", "token", "retry"],
     )],
-    meaning: "Time an execution waited before a call, by what held it back.",
+    meaning: "Time an execution waited before a call, by the reason.",
 };
 
 pub(super) const INDETERMINATE: Metric = Metric {
     name: "genesys_once_indeterminate_total",
     kind: Kind::Counter,
     labels: &[],
-    meaning: "Keys that became indeterminate: somebody has to resolve them.",
+    meaning: "Keys that became indeterminate: an operator must resolve them.",
 };
 
 pub(super) const INDETERMINATE_KEYS: Metric = Metric {
@@ -228,7 +228,7 @@ pub(super) const STORE_FAILURES: Metric = Metric {
     name: "genesys_once_store_failures_total",
     kind: Kind::Counter,
     labels: &[label("command", COMMANDS)],
-    meaning: "Store commands that failed, those included that an open breaker stopped.",
+    meaning: "Store commands that failed, including those that an open breaker stopped.",
 };
 
 pub(super) const BREAKER_OPEN: Metric = Metric {
@@ -242,12 +242,12 @@ pub(super) const EMPTIED: Metric = Metric {
     name: "genesys_once_store_emptied_total",
     kind: Kind::Counter,
     labels: &[],
-    meaning: "Times that the store was found to have lost its records, or a shard's.",
+    meaning: "Times that the store, or a shard of it, was found to have lost its records.",
 };
 
 pub(super) const TOKEN_RENEWALS: Metric = Metric {
     name: "genesys_once_token_renewals_total",
     kind: Kind::Counter,
     labels: &[label("result", &["ok", "error"])],
-    meaning: "Access tokens asked for, by whether one came.",
+    meaning: "Requests for an access token, by their result.",
 };

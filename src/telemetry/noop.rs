@@ -1,5 +1,5 @@
-//! What stands for the series without the feature `metrics`: the same functions,
-//! which do nothing and take no room. Nothing is ever recorded from here.
+//! The series without the feature `metrics`: the same functions, which do nothing, and
+//! types of no size. It records nothing.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Series {
     }
 }
 
-/// A gauge that nobody reads.
+/// A gauge without a recorder.
 #[derive(Debug)]
 #[must_use = "the gauge falls when this is dropped"]
 pub(crate) struct GaugeGuard;

@@ -1,6 +1,5 @@
-//! What an execution leaves for its spans: how many calls it made and what the
-//! last one proved. It decides nothing; what the record holds stands in the
-//! execution's `Progress`.
+//! What an execution reports to its spans: how many calls it made, and the verdict of the
+//! last one. It decides nothing; the execution's `Progress` knows what the record holds.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
@@ -31,13 +30,13 @@ fn index(verdict: Verdict) -> u8 {
 }
 
 impl SpanSummary {
-    /// A call is about to leave; until it is judged, its fate is unknown.
+    /// A call is about to leave; until its verdict, its outcome is unknown.
     pub(crate) fn sent(&self) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         self.judged(Verdict::Unknown);
     }
 
-    /// What the last call proved.
+    /// The verdict of the last call.
     pub(crate) fn judged(&self, verdict: Verdict) {
         self.verdict.store(index(verdict) + 1, Ordering::Relaxed);
     }
@@ -58,12 +57,12 @@ impl SpanSummary {
         self.leased.store(true, Ordering::Relaxed);
     }
 
-    /// The lease ended as it should, or has been lost before.
+    /// The lease was released or completed, or was lost before.
     pub(crate) fn lease_ended(&self) {
         self.leased.store(false, Ordering::Relaxed);
     }
 
-    /// The lease is gone; whether there was one that had not ended.
+    /// The lease is lost; returns whether there was one that had not ended.
     pub(super) fn lose_lease(&self) -> bool {
         self.leased.swap(false, Ordering::Relaxed)
     }

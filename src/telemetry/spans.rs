@@ -1,5 +1,5 @@
-//! The spans and their fields. No payload, secret or token ever becomes a field;
-//! of a key only the beginning does.
+//! The spans and their fields. No payload, secret or token ever becomes a field; a key only
+//! by its first digits.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::request::DataActionRequest;
 
 /// Digits of a key in a span.
 const PREFIX: usize = 12;
-/// Ids are short; anything else is not worth repeating.
-const LONGEST_ID: usize = 128;
+/// Ids are short: a longer value is not recorded.
+const MAX_ID_BYTES: usize = 128;
 
 /// The first digits of a key.
 struct Prefix(IdempotencyKey);
@@ -70,8 +70,8 @@ pub(crate) fn execute_message(
     execute!(namespace, request, sender)
 }
 
-/// The sender's span, in the handler of its message, where the message carries
-/// it; none instead of the root actor's, which lasts as long as the engine.
+/// In the handler of a message: the sender's span, where the message carries it. Never the
+/// root actor's span, which lasts as long as the engine.
 pub(crate) fn sender() -> Span {
     let current = Span::current();
     let of_actor = |metadata: &Metadata<'_>| metadata.target().starts_with("ractor");
@@ -81,7 +81,7 @@ pub(crate) fn sender() -> Span {
     }
 }
 
-/// The caller got its answer; `summary` is that of the execution it waited for.
+/// The caller received its answer; `summary` is that of the execution for which it waited.
 pub(crate) fn close_caller_span(
     span: &Span,
     summary: Option<&SpanSummary>,
@@ -103,7 +103,7 @@ pub(crate) fn close_caller_span(
             if let Error::Unauthorized {
                 correlation_id: Some(id),
             } = error
-                && id.len() <= LONGEST_ID
+                && id.len() <= MAX_ID_BYTES
             {
                 span.record("correlation_id", &**id);
             }
@@ -129,7 +129,7 @@ pub(crate) fn flight(namespace: &Namespace, request: &DataActionRequest) -> Span
     })
 }
 
-/// The execution has its answer, however it came to it.
+/// The execution has its answer.
 pub(crate) fn close_flight_span(span: &Span, summary: &SpanSummary, answer: &Result<Reply, Error>) {
     if span.is_disabled() {
         return;
@@ -217,8 +217,8 @@ pub(crate) fn close_attempt_span(
     }
 }
 
-/// The execution of `request` has this answer, `time` after its first caller came.
-/// Its label is left out where a caller called it sensitive.
+/// The execution of `request` has this answer, `time` after its first caller's request. A
+/// sensitive request's label is not logged.
 pub(crate) fn audit(
     request: &DataActionRequest,
     is_sensitive: bool,
@@ -244,7 +244,7 @@ pub(crate) fn audit(
 }
 
 fn correlate(span: &Span, outcome: &Outcome) {
-    if let Some(id) = correlation_id(outcome).filter(|id| id.len() <= LONGEST_ID) {
+    if let Some(id) = correlation_id(outcome).filter(|id| id.len() <= MAX_ID_BYTES) {
         span.record("correlation_id", id);
     }
 }

@@ -1,63 +1,60 @@
-//! Every order in which holders, commands, lapses and crashes can meet, played
-//! through on the crate's own rules.
+//! Explores every order of holders, commands, lapses and crashes, with the crate's own
+//! rules.
 //!
-//! A key is executed once because of what stores do with the commands of its
-//! holders, and all of that is one pure function, `record::apply`. This test
-//! builds a small world around it and visits **every** state of that world,
-//! breadth first, so that what it finds wrong comes with a shortest path to it.
+//! A key is executed once because of one pure function, `record::apply`, which every store
+//! applies to its holders' commands. This test builds a small world around it and visits
+//! **every** state of that world, breadth first. So each fault comes with a shortest path
+//! to it.
 //!
 //! # The world
 //!
-//! - One record, and two holders with two leases each (one after the other) or
-//!   three holders with one. A holder does what an execution of the crate does:
-//!   acquires, or takes over what it saw; enters; sends; completes, abandons,
-//!   waits for another attempt or releases. Beside it a heartbeat extends its
-//!   lease at any time. It may give up at any time, or crash and start anew.
-//! - A command is answered, or applied with its reply lost and then sent again,
-//!   or **delayed**: its holder sends it again and goes on, and the first copy
-//!   arrives at some later time. One command may be under way like that, or two.
-//! - Time is one bit, whether the lease has lapsed, and it may lapse at any
-//!   moment. So a holder may be stopped for as long as it takes; and it sends
-//!   even then, which the crate's holders, looking at their clocks, do not.
-//! - Who waits for a lease may also have seen one version of it for its whole
-//!   length by a clock of its own, at any moment: then it says so. One search has a
-//!   store whose clock stands still, so that nothing else ends a lease.
-//! - A request is answered for good, refused, executed with its answer lost, or
-//!   not executed without anybody being told; after a crash, too. `Hold` makes
-//!   that the last attempt, `Retry` allows the same holder another.
-//! - An operator settles an indeterminate key by what is true, but not while
-//!   the lost request may be under way; their commands may come twice, or late.
+//! - One record, and two holders with two leases each (one after the other) or three
+//!   holders with one. A holder acts as an execution of the crate: it acquires, or takes
+//!   over the revision that it saw; enters; sends; completes, abandons, waits for another
+//!   attempt or releases. Its heartbeat extends its lease at any time. It may give up at
+//!   any time, or crash and start again.
+//! - A command is answered; or it is applied, its reply is lost, and it is sent again; or
+//!   it is **delayed**: its holder sends it again and continues, and the first copy arrives
+//!   later. One or two commands may be delayed at a time.
+//! - Time is one bit, whether the lease has lapsed; it may lapse at any step. So a holder
+//!   may pause for any time; and it still sends, which the crate's holders, with their own
+//!   clocks, do not.
+//! - A waiting holder may have seen one revision for the whole length of the lease, by its
+//!   own clock, at any step; it then says so in its command. One search has a store with a
+//!   stopped clock, so that nothing else ends a lease.
+//! - A request gets a final answer, is refused, is executed while its answer is lost, or is
+//!   not executed and gets no answer; also after a crash. With `Hold` that is the last
+//!   attempt, with `Retry` the same holder may make another.
+//! - An operator resolves an indeterminate key by the truth, but not while the lost request
+//!   might be under way. The operator's commands may arrive twice, or late.
 //!
-//! - Where a store keeps a large body apart, it is written before the command that
-//!   completes, and that command does nothing where the body is not there. To the
-//!   record that is a command that is not sent, or was lost on its way: a holder that
-//!   has not sent yet, or a crash. So it adds no state to this world; a body that is
-//!   lost later changes no record. That a reader takes no other body for the record's
-//!   is a matter of the body's own name, and tested with a real server.
+//! - A store may store a large body separately. It writes the body before the command that
+//!   completes, and that command does nothing where the body is missing. For the record
+//!   that equals a lost command or a crash, so it adds no state to this world. A body that
+//!   is lost later changes no record. Tests with a real server verify that a reader joins
+//!   no other body.
 //!
 //! # What must hold
 //!
-//! No second call while the first is not proven unexecuted ([`SecondCall`]); no
-//! two holders that both believe they may send ([`LiveTwice`]); no holder that is
-//! told that its answer is recorded where an operator's is ([`TwoAnswers`]); no
-//! lease taken for lapsed that was extended since ([`TakenAlive`]); no indeterminate
-//! key without a crash where its holder proved that nothing was executed
-//! ([`FalseIndeterminate`]); and from every state, once nothing more goes wrong,
-//! all holders come to rest and whoever comes next gets the key or is told what
-//! became of it ([`NoWayOut`]).
+//! No second call without proof that the first was not executed ([`SecondCall`]). No two
+//! holders that both believe they may send ([`LiveTwice`]). No `Done` for a holder's
+//! outcome where an operator's is recorded ([`TwoAnswers`]). No take-over of a lease that
+//! was extended meanwhile ([`TakenAlive`]). Without a crash, no indeterminate key whose
+//! holder proved that nothing was executed ([`FalseIndeterminate`]). From every state,
+//! without further failures, all holders come to rest and the next caller gets the key or
+//! its outcome ([`NoWayOut`]).
 //!
 //! # How far to trust it
 //!
-//! The mutations below leave out one rule each and must be noticed. Revisions
-//! are told apart only as current and past, which makes the world finite; that
-//! they never fall is asserted at each write, and one search keeps them as they
-//! are. Not in this world: a store that forgets what it acknowledged, `Forget`,
-//! requests that differ under one key, records that outlive their retention.
+//! Each mutation below omits one rule, and the search must detect it. Revisions are
+//! distinguished only as current and past, which makes the world finite. Each write asserts
+//! that they rise, and one search compares their numbers. Not in this world: a store that
+//! loses acknowledged writes, `Forget`, different requests under one key, records that
+//! outlive their retention.
 //!
-//! `PROTOCOL_DEPTH=full` lets two commands be under way at a time in every
-//! search: 178 million states, 25 minutes on two cores, 3 GB. An ordinary run
-//! visits 14 million in about a minute. Figures and paths are printed
-//! (`--nocapture`).
+//! `PROTOCOL_DEPTH=full` allows two delayed commands in every search: 178 million states,
+//! 25 minutes on two cores, 3 GB. An ordinary run visits 14 million in about a minute.
+//! Figures and paths are printed (`--nocapture`).
 //!
 //! [`SecondCall`]: Broken::SecondCall
 //! [`LiveTwice`]: Broken::LiveTwice
@@ -125,13 +122,13 @@ fn holds(name: &str, config: Config) {
     assert!(!found.cut || config.revisions != Revisions::Current);
 }
 
-/// Leaves a rule out and finds what that breaks, by the shortest path.
+/// Omits a rule and finds the property that breaks, by the shortest path.
 fn breaks(mutation: Mutation, broken: Broken, config: Config) {
     let name = format!("without a rule, {mutation:?}");
     let revisions = match broken {
-        // Needs a world without an edge.
+        // Needs a world without a bound.
         Broken::NoWayOut => Revisions::Current,
-        // Nothing is taken for granted that the mutation may have broken.
+        // The mutation might break the assumptions of the smaller world.
         _ => Revisions::UpTo(30),
     };
     let mutation = Some(mutation);
@@ -200,7 +197,7 @@ fn no_false_indeterminate_without_a_crash() {
 }
 
 #[test]
-fn no_false_indeterminate_without_a_crash_one_retrying() {
+fn no_false_indeterminate_one_retrying() {
     holds(
         "without crashes, one retrying",
         Config {
@@ -211,7 +208,7 @@ fn no_false_indeterminate_without_a_crash_one_retrying() {
 }
 
 #[test]
-fn revisions_as_they_are() {
+fn revisions_by_number() {
     holds(
         "revisions up to 6",
         Config {
@@ -237,7 +234,7 @@ fn second_call_where_dispatched_is_taken_over() {
 }
 
 #[test]
-fn second_call_where_resolve_does_not_compare_versions() {
+fn second_call_where_resolve_ignores_revisions() {
     let config = Config {
         resolutions: 1,
         ..TWO
@@ -246,7 +243,7 @@ fn second_call_where_resolve_does_not_compare_versions() {
 }
 
 #[test]
-fn two_answers_where_a_resolution_keeps_the_lost_lease() {
+fn two_answers_where_resolution_keeps_the_lease() {
     let config = Config {
         resolutions: 1,
         ..TWO
@@ -256,7 +253,7 @@ fn two_answers_where_a_resolution_keeps_the_lost_lease() {
 
 #[test]
 fn second_call_where_released_keys_are_deleted() {
-    // A deleted record begins anew at revision 1: versions come back.
+    // A deleted record begins again at revision 1: revisions repeat.
     let config = Config {
         resolutions: 1,
         ..TWO
@@ -265,8 +262,8 @@ fn second_call_where_released_keys_are_deleted() {
 }
 
 #[test]
-fn second_call_where_claimed_is_written_after_an_unproven_attempt() {
-    breaks(Mutation::ClaimedUnproven, Broken::SecondCall, TWO_MIXED);
+fn second_call_where_claimed_follows_an_unknown_outcome() {
+    breaks(Mutation::ClaimedUnknown, Broken::SecondCall, TWO_MIXED);
 }
 
 #[test]
@@ -275,7 +272,7 @@ fn live_twice_where_dispatched_is_taken_over() {
 }
 
 #[test]
-fn false_indeterminate_where_release_of_nothing_leaves_nothing() {
+fn false_indeterminate_where_release_leaves_absent() {
     let config = Config {
         crashes: false,
         ..TWO
@@ -301,7 +298,7 @@ fn false_indeterminate_where_released_is_acquired_at_once() {
 }
 
 #[test]
-fn false_indeterminate_where_take_over_does_not_compare_versions() {
+fn false_indeterminate_where_take_over_ignores_revisions() {
     let config = Config {
         crashes: false,
         delayed: 2,
@@ -311,16 +308,16 @@ fn false_indeterminate_where_take_over_does_not_compare_versions() {
 }
 
 #[test]
-fn two_holders_and_a_store_whose_clock_stands_still() {
+fn two_holders_and_a_stopped_clock() {
     let config = Config {
         lapses: false,
         ..TWO
     };
-    holds("two holders, a clock that stands still", config);
+    holds("two holders, a stopped clock", config);
 }
 
 #[test]
-fn no_way_out_where_only_the_store_s_clock_counts_and_stands_still() {
+fn no_way_out_where_only_a_stopped_clock_counts() {
     let config = Config {
         lapses: false,
         leases: 1,

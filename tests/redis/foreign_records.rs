@@ -76,15 +76,15 @@ async fn unreadable_record_is_never_changed() {
         ),
         (
             line(&format!("paused - {lease} 1 0 {fingerprint} 5 5")),
-            "no known state",
+            "unknown record state",
         ),
         (
             line(&format!("locked - {lease} 1 0 {fingerprint} 5 5")),
-            "no known state",
+            "unknown record state",
         ),
         (
             line(&format!("cached claimed {lease} 1 0 {fingerprint} 5 5")),
-            "no known state",
+            "unknown record state",
         ),
         (
             line(&format!("locked claimed {lease} 1 -1 {fingerprint} 5 5")),

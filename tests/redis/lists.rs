@@ -90,7 +90,7 @@ async fn unreadable_record_is_listed_and_removed() {
             (1, "it has version \"4\", this is version 3"),
             (2, "it is not a record of genesys-once"),
             (3, "the key holds another type of value, not a record"),
-            (4, "it does not begin with a line of a record"),
+            (4, "malformed record: no header line in its first 512 bytes"),
         ]
     );
     assert_eq!(unreadable(&store, 2).await.len(), 2);

@@ -1,5 +1,5 @@
-//! How much memory a record takes, in Redis and in a file: the figures of the
-//! guide *operating*, measured again.
+//! How much memory a record takes, in Redis and in a file: measures the figures of the
+//! guide *operating*.
 //!
 //! ```sh
 //! cargo test --all-features --test stores -- --nocapture capacity
@@ -23,7 +23,7 @@ use crate::support::redis::RedisServer;
 const GUIDE: &str = include_str!("../../src/guide/operating.md");
 const RECORDS: u64 = 4_000;
 
-/// What is measured, by the name that it has in the guide's table.
+/// A kind of record, by its name in the guide's table.
 #[derive(Clone, Copy)]
 enum Kind {
     Locked,
@@ -73,7 +73,7 @@ fn headers() -> HeaderMap {
         .collect()
 }
 
-/// What a record tells people: an action, a label, a host.
+/// The notes of a record: an action, a label, a host.
 fn about() -> About {
     let mut about = About {
         action: "custom_-_5a0b3f0e-6d1c-4b8e-9f59-3a1f0c6f7a10".parse().ok(),
@@ -88,7 +88,7 @@ fn about() -> About {
     about
 }
 
-/// Writes one record with a key of its own, as the engine does.
+/// Writes one record under its own key, as the engine does.
 async fn write(store: &dyn Store, number: u64, kind: Kind) {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
@@ -112,7 +112,8 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
         Kind::Indeterminate => Some(Event::Abandon {
             claim: claim.clone(),
             step: 1,
-            cause: "no whole answer after the request may have been sent: connection reset".into(),
+            cause: "no whole answer after the request might have been sent: connection reset"
+                .into(),
         }),
         Kind::Cached(bytes) | Kind::Encrypted(bytes) => {
             let body = format!(r#"{{"refund":"{}"}}"#, "x".repeat(bytes - 13));
@@ -137,7 +138,7 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
 }
 
 async fn write_all(store: &dyn Store, records: u64, kind: Kind) {
-    // No more at once: a reply behind megabytes of others comes too late.
+    // A bound: a reply behind megabytes of others comes too late.
     for start in (0..records).step_by(50) {
         let some = start..records.min(start + 50);
         join_all(some.map(|number| write(store, number, kind))).await;
@@ -160,10 +161,10 @@ fn guide(name: &str) -> u64 {
     digits.parse().unwrap()
 }
 
-/// Red where a figure of the guide is changed by a third: what is measured and
-/// what is written down may differ by a quarter, since servers differ.
+/// Red where a figure of the guide is changed by a third. A measured figure may differ by a
+/// quarter, since servers differ.
 #[tokio::test]
-async fn a_record_takes_as_much_memory_as_the_guide_says() {
+async fn record_size_in_redis_matches_the_guide() {
     let redis = RedisServer::start();
     let store = RedisStore::connect(&redis.url()).await.unwrap();
     let keys = EncryptionKeys::new("2026-11", [7; 32]).unwrap();
@@ -190,14 +191,14 @@ async fn a_record_takes_as_much_memory_as_the_guide_says() {
 }
 
 #[tokio::test]
-async fn a_record_takes_as_much_of_a_file_as_the_guide_says() {
+async fn record_size_in_a_file_matches_the_guide() {
     const ROW: &str = "in a file: cached, 1 KiB of body";
     let folder = std::env::temp_dir().join(format!("capacity-{}", std::process::id()));
     let path = folder.join("records.redb");
     let store = FileStore::open(&path).unwrap();
     write_all(&store, RECORDS, Kind::Cached(1 << 10)).await;
     drop(store);
-    // Opening gives back what is unused.
+    // Opening the file compacts it.
     drop(FileStore::open(&path).unwrap());
     let each = std::fs::metadata(&path).unwrap().len() / RECORDS;
     std::fs::remove_dir_all(folder).unwrap();

@@ -1,5 +1,5 @@
-//! `Encrypted` around every store: it keeps the protocol, opens what it sealed
-//! and nothing else, and leaves nothing of an answer readable at rest.
+//! `Encrypted` around every store: it follows the protocol, decrypts only its own records,
+//! and stores no part of an answer in readable form.
 
 mod at_rest;
 mod delegation;
@@ -43,7 +43,7 @@ pub fn claim(holder: u8) -> Claim {
     }
 }
 
-/// An answer that is recognised wherever a part of it turns up.
+/// An answer whose parts are easy to find.
 pub fn outcome() -> Outcome {
     let mut headers = HeaderMap::new();
     headers.append("x-customer", HeaderValue::from_static("header-of-Anna"));
@@ -75,7 +75,7 @@ pub async fn done(store: &dyn Store, number: u8, event: Event) {
     assert_eq!(answer, Answer::Done);
 }
 
-/// The outcome that a look finds, or why it is unreadable.
+/// The outcome that a look returns, or why it is unreadable.
 pub fn read(
     state: Result<Option<RecordState>, StoreError>,
 ) -> Result<(Arc<Outcome>, StoredBody), StoreError> {
@@ -89,12 +89,12 @@ pub fn read(
     }
 }
 
-/// Whether a look finds a key that is free, and nothing that is said of it.
+/// Whether a look returns a released key without a verdict.
 pub fn is_silent(state: Result<Option<RecordState>, StoreError>) -> bool {
     matches!(state, Ok(Some(RecordState::Released { verdict: None, .. })))
 }
 
-/// Unreadable, and this is why.
+/// Why the record is unreadable.
 pub fn reason(error: &StoreError) -> String {
     assert!(error.is_unreadable(), "{error:?}");
     std::error::Error::source(error).unwrap().to_string()

@@ -1,5 +1,5 @@
-//! What the tests of `FileStore` share: events, what they must leave behind, and
-//! child processes that can be killed.
+//! Shared by the tests of `FileStore`: events, their expected records, and child processes
+//! that a test can kill.
 
 mod clocks;
 mod kill;
@@ -25,13 +25,13 @@ pub const LEASE: Duration = Duration::from_secs(30);
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Tasks of a child that write at the same time.
+/// Concurrent writing tasks of a child.
 pub const WRITERS: u32 = 4;
 
 const TASK: &str = "GENESYS_ONCE_TEST_CHILD_TASK";
 const FILE: &str = "GENESYS_ONCE_TEST_CHILD_FILE";
 
-/// Begins each line that a child means for its parent.
+/// The prefix of each line from a child to its parent.
 const MARK: &str = "child says: ";
 
 pub fn name(key: u32) -> RecordName {
@@ -124,7 +124,7 @@ pub fn refusal(error: Error) -> String {
     }
 }
 
-/// The outcome of a key: some of it text, some of it not, some of it large.
+/// The outcome of a key: text, binary or large.
 pub fn outcome(key: u32) -> Outcome {
     let mut headers = http::HeaderMap::new();
     headers.append("x-key", http::HeaderValue::from(key));
@@ -156,7 +156,7 @@ pub fn assert_lost(key: u32, state: Option<RecordState>) {
     );
 }
 
-/// What a child has acknowledged, after the file was opened by somebody else.
+/// A child's acknowledged write, after another process opened the file.
 pub fn assert_written(key: u32, state: Option<RecordState>) {
     match key % 4 {
         0 => assert_lost(key, state),
@@ -178,7 +178,7 @@ pub fn assert_written(key: u32, state: Option<RecordState>) {
     }
 }
 
-/// What a child writes for a key: one of every kind of ending, and of none.
+/// The write of a child for a key: one of each kind of end, or none.
 async fn write(store: &FileStore, key: u32) {
     let events = match key % 4 {
         0 => vec![acquire(key)],
@@ -194,7 +194,7 @@ async fn write(store: &FileStore, key: u32) {
 }
 
 fn say(text: &str) {
-    // One write per line: a kill leaves whole lines.
+    // One write for each line: a kill leaves complete lines.
     let line = format!("{MARK}{text}\n");
     let mut out = std::io::stdout().lock();
     out.write_all(line.as_bytes()).unwrap();
@@ -205,8 +205,8 @@ pub fn child_task() -> Option<(String, PathBuf)> {
     Some((std::env::var(TASK).ok()?, std::env::var_os(FILE)?.into()))
 }
 
-/// `hold` opens the file and waits, `open` says so before; `write:N` writes keys
-/// from N for ever.
+/// `hold` opens the file and waits, `open` prints a line before; `write:N` writes keys from
+/// N without end.
 pub fn run_child(task: &str, file: &Path) {
     if task == "open" {
         say("opening");
@@ -238,7 +238,7 @@ pub fn run_child(task: &str, file: &Path) {
     });
 }
 
-/// A process of this very test binary, killed at the latest when dropped.
+/// A process of this test binary, killed when dropped at the latest.
 pub struct Child {
     process: std::process::Child,
     said: BufReader<ChildStdout>,
@@ -246,7 +246,7 @@ pub struct Child {
 
 impl Child {
     pub fn start(task: &str, file: &Path) -> Self {
-        // The test `child` in `store` is what it does.
+        // It runs the test `child` in `store`.
         let module = concat!(module_path!(), "::store");
         let mut process = own_process(module, "child")
             .env(TASK, task)
@@ -260,7 +260,7 @@ impl Child {
         Self { process, said }
     }
 
-    /// The next line that it says; `None` once it has ended.
+    /// The next line from it; `None` once it has ended.
     pub fn line(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
@@ -276,7 +276,7 @@ impl Child {
 
     /// SIGKILL, and the end of the process.
     pub fn kill(&mut self) {
-        // It may have ended by itself.
+        // It might have ended itself.
         let _ = self.process.kill();
         self.process.wait().unwrap();
     }
@@ -288,7 +288,7 @@ impl Drop for Child {
     }
 }
 
-/// A folder of its own for each test, removed at its end.
+/// A folder for each test, removed at its end.
 pub struct Folder(PathBuf);
 
 impl Folder {

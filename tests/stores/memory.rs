@@ -1,4 +1,4 @@
-//! The store of one process against the list of cases that every store passes.
+//! `MemoryStore` in the conformance suite, and the life of a record.
 
 use std::time::Duration;
 
@@ -10,15 +10,14 @@ use genesys_once::{
 use tokio::time::advance;
 
 #[tokio::test(start_paused = true)]
-async fn it_keeps_the_protocol() {
+async fn memory_store_conforms() {
     store_conformance(MemoryStore::new(), tokio::time::advance).await;
 }
 
-/// A record lives by the time that was written last. Red where the time of an
-/// earlier state still ends it: an outcome was gone ten minutes after its key had
-/// been given back once.
+/// A record lives by its last time to live. Red where the time of an earlier state still
+/// ends it: an outcome was gone ten minutes after an earlier release of its key.
 #[tokio::test(start_paused = true)]
-async fn a_record_outlives_the_times_that_it_had_before() {
+async fn record_lives_by_its_last_ttl() {
     const MINUTE: Duration = Duration::from_secs(60);
     let store = MemoryStore::new();
     let name = |number| {
@@ -52,7 +51,7 @@ async fn a_record_outlives_the_times_that_it_had_before() {
     }
     for later in 0..5 {
         advance(11 * MINUTE).await;
-        // Whoever writes removes what is over.
+        // Each write removes expired records.
         let acquire = Event::Acquire {
             claim: claim.clone(),
         };

@@ -1,5 +1,5 @@
-//! `.sensitive()` in every store: what lies there is the status, and no digest of the
-//! body, whether the platform executed the request or refused it.
+//! `.sensitive()` in every store: only the status is stored, and no digest of the body,
+//! whether the platform executed or refused the request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::support::redis::RedisServer;
 
 const ANSWER: &str = r#"{"customer":"Anna-4711"}"#;
-/// What is recognised wherever it turns up.
+/// Words that are easy to find.
 const WORDS: [&str; 3] = ["Anna-4711", "Anna-may-not", "header-of-Anna"];
 
 fn request(payload: &str) -> DataActionRequest {
@@ -47,7 +47,7 @@ async fn exercise(store: Arc<dyn Store>, sensitive: bool) {
         assert_eq!(
             reply.stored_body(),
             StoredBody::Full,
-            "who executes has all of it"
+            "the executing engine has all of it"
         );
         assert!(!reply.body().is_empty());
     }
@@ -73,10 +73,10 @@ fn encrypted(store: impl Store) -> Arc<dyn Store> {
     Arc::new(Encrypted::new(store, keys))
 }
 
-/// How many of the words are there. A digest of an answer never is: a PIN would be
-/// found from it by trying.
+/// How many of the words are present. A digest of an answer must not be: a reader could
+/// find a PIN from it by trials.
 ///
-/// Red, in the header `content-digest`, where one was kept of what is not.
+/// Red with a digest of an unstored body in the header `content-digest`.
 fn shown(bytes: &[u8]) -> usize {
     let is_there = |word: &[u8]| bytes.windows(word.len()).any(|w| w == word);
     let digest = Sha256::digest(ANSWER);

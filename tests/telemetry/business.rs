@@ -1,5 +1,5 @@
-//! Does my business work: calls by status and action, replies that are not recorded,
-//! refusals, and what the log says of them.
+//! Metrics and logs for the embedding service: calls by status and action, unrecorded
+//! replies, refusals, and their log events.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
@@ -41,7 +41,7 @@ fn action(id: &str, payload: &str) -> DataActionRequest {
     DataActionRequest::new(id, payload).unwrap()
 }
 
-/// Red when a status is counted in another class, or an action is left out.
+/// Red when a status is counted in another class, or an action is missing.
 #[tokio::test(start_paused = true)]
 async fn calls_are_counted_by_status_and_action() {
     let recorder = exporter();
@@ -75,7 +75,7 @@ async fn calls_are_counted_by_status_and_action() {
 /// Red when a reply that the store did not take counts as recorded, and when a
 /// refusal is not counted.
 #[tokio::test(start_paused = true)]
-async fn what_is_not_recorded_and_what_is_refused_is_counted() {
+async fn unrecorded_replies_and_refusals_are_counted() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
@@ -109,7 +109,7 @@ async fn what_is_not_recorded_and_what_is_refused_is_counted() {
 
 /// Red without the warning, without its pace, and without action or correlation id.
 #[tokio::test(start_paused = true)]
-async fn refused_access_is_warned_of_once_a_minute() {
+async fn refused_access_warns_once_a_minute() {
     let warnings = Events("genesys_once", Level::WARN, Arc::default());
     let subscriber = Registry::default().with(warnings.clone());
     let _here = tracing::subscriber::set_default(subscriber);
@@ -137,11 +137,12 @@ async fn refused_access_is_warned_of_once_a_minute() {
     assert_eq!(count().len(), 2);
 }
 
-/// What the remote end has refused was executed: no role of the client changes it.
+/// An action that the remote system refused was executed: a role of the client would change
+/// nothing.
 ///
-/// Red where an outcome of `Attempt::Executed` is logged, too: the relayed 403 was.
+/// Red where an outcome of `Attempt::Executed` is logged as well: the relayed 403 was.
 #[tokio::test(start_paused = true)]
-async fn relayed_refusal_is_not_taken_for_the_platforms() {
+async fn relayed_refusal_logs_no_warning() {
     let warnings = Events("genesys_once", Level::WARN, Arc::default());
     let subscriber = Registry::default().with(warnings.clone());
     let _here = tracing::subscriber::set_default(subscriber);

@@ -1,4 +1,4 @@
-//! Callers answered, by what they got.
+//! Counts of callers, by their answers.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ fn failed(code: &str) -> String {
     format!("genesys_once_errors_total{{code=\"{code}\"}}")
 }
 
-/// Red without `Meters::served` in `Shared::answered`, and for callers by
-/// message when the root does not call `answered`.
+/// Red without the count of replies in `Shared::answered`, and for callers by message when
+/// the root does not call `answered`.
 #[tokio::test(start_paused = true)]
-async fn replies_are_counted_by_where_they_came_from() {
+async fn replies_are_counted_by_source() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
@@ -54,9 +54,9 @@ async fn replies_are_counted_by_where_they_came_from() {
     );
 }
 
-/// Red without `Meters::failed` in `Shared::answered`.
+/// Red without the count of errors in `Shared::answered`.
 #[tokio::test(start_paused = true)]
-async fn errors_are_counted_by_code_whether_at_once_or_after_a_wait() {
+async fn errors_are_counted_by_code() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::Silent);
@@ -87,17 +87,17 @@ async fn errors_are_counted_by_code_whether_at_once_or_after_a_wait() {
     assert_eq!(value(&recorder, &failed("stopped")), 1.0);
 }
 
-/// Red where the root answers those who find no place and nobody counts them.
+/// Red where the root's refusals of callers by message are not counted.
 #[tokio::test(start_paused = true)]
-async fn callers_by_message_who_find_no_place_are_counted_too() {
+async fn overloaded_callers_by_message_are_counted() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
     let engine = builder(&upstream).max_waiting(5).start().await.unwrap();
     let asked: Vec<_> = (0..100)
         .map(|_| {
-            let (told, asked) = ractor::concurrency::oneshot();
-            let message = EngineMessage::Execute(request("1"), told.into());
+            let (answer, asked) = ractor::concurrency::oneshot();
+            let message = EngineMessage::Execute(request("1"), answer.into());
             engine.actor().send_message(message).unwrap();
             asked
         })
@@ -111,7 +111,7 @@ async fn callers_by_message_who_find_no_place_are_counted_too() {
     until("all are counted", || counted() == 96.0).await;
 }
 
-/// A code that is not listed would be a series that `start` does not announce.
+/// An unlisted code would be a series that `start` does not introduce.
 #[test]
 fn every_code_is_listed() {
     let errors = METRICS

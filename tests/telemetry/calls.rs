@@ -1,5 +1,5 @@
-//! Calls at the platform: what they prove, how long they take, what is left
-//! unknown, and the tokens they need.
+//! Calls at the platform: their verdicts and times, keys that become indeterminate, and
+//! token renewals.
 
 use genesys_once::record::Event;
 use genesys_once::testing::{
@@ -40,9 +40,9 @@ async fn calls_are_counted_and_timed_by_verdict() {
     assert_eq!(seconds, [3.0, 2.0, 5.0]);
 }
 
-/// Red when a call is counted where it is judged instead of in `Drop`.
+/// Red when a call is counted at its verdict instead of in `Drop`.
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_killed_is_unknown() {
+async fn killed_call_is_unknown() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::Silent);
@@ -54,8 +54,8 @@ async fn a_call_that_is_killed_is_unknown() {
     until("it is counted", || calls(&recorder) == [0.0, 0.0, 1.0]).await;
 }
 
-/// Red without `telemetry::indeterminate` in `Progress::finish`, and for the
-/// last without it in `take_over`.
+/// Red without `telemetry::indeterminate` in `Progress::finish`; for the last key, without
+/// it in `take_over`.
 #[tokio::test(start_paused = true)]
 async fn keys_that_become_indeterminate_are_counted_once() {
     let recorder = exporter();
@@ -68,10 +68,10 @@ async fn keys_that_become_indeterminate_are_counted_once() {
     });
     let builder = builder(&upstream).store(MemoryStore::new());
     let engine = builder.clone().start().await.unwrap();
-    // Not one that is given back.
+    // Not a released key.
     assert_eq!(engine.execute(request("0")).await.unwrap().status(), 403);
     assert_eq!(count(), 0.0);
-    // By its own execution; whoever asks again is told, and changes nothing.
+    // By its own execution; another request gets the error, and changes nothing.
     for _ in 0..2 {
         engine.execute(request("1")).await.unwrap_err();
         assert_eq!(count(), 1.0);
@@ -81,8 +81,8 @@ async fn keys_that_become_indeterminate_are_counted_once() {
     upstream.ledger().wait_for(3).await;
     engine.actor().get_cell().get_children()[0].kill();
     caller.await.unwrap().unwrap_err();
-    until("it is settled", || count() == 2.0).await;
-    // By whoever finds the lapsed lease of a dead process.
+    until("it is finished", || count() == 2.0).await;
+    // By the process that finds a lost holder's lapsed lease.
     let caller = ask(&engine, "3");
     upstream.ledger().wait_for(4).await;
     engine.actor().get_cell().kill();
@@ -94,10 +94,10 @@ async fn keys_that_become_indeterminate_are_counted_once() {
     }
 }
 
-/// Two processes find the same lapsed lease; one of them makes its key
-/// indeterminate. Red when whoever is told so counts it.
+/// Two processes find the same lapsed lease; one of them makes its key indeterminate. Red
+/// when the other one counts it as well.
 #[tokio::test(start_paused = true)]
-async fn of_two_who_find_a_lapsed_lease_one_counts_it() {
+async fn lapsed_lease_is_counted_by_one_process() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::Silent);

@@ -1,4 +1,4 @@
-//! What these tests share: an exporter, and what Prometheus would read from it.
+//! Shared by these tests: an exporter, and the series that Prometheus would read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +13,8 @@ pub const SECOND: Duration = Duration::from_secs(1);
 /// The namespace of these tests' engines.
 pub const NAMESPACE: &str = "telemetry";
 
-/// An exporter, to be made the recorder of this test's thread:
-/// `let _here = metrics::set_default_local_recorder(&recorder)`.
+/// An exporter. Make it the recorder of the test's thread: `let _here =
+/// metrics::set_default_local_recorder(&recorder)`.
 pub fn exporter() -> PrometheusRecorder {
     let suffix = Matcher::Suffix("_duration_seconds".to_owned());
     PrometheusBuilder::new()
@@ -23,8 +23,8 @@ pub fn exporter() -> PrometheusRecorder {
         .build_recorder()
 }
 
-/// What Prometheus would read now, by series: `name{label="…"}` without the
-/// label `namespace`, which must be there.
+/// The values that Prometheus would read now, by series: `name{label="…"}` without the
+/// label `namespace`, which must be present.
 pub fn scrape(recorder: &PrometheusRecorder) -> BTreeMap<String, f64> {
     let text = recorder.handle().render();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -67,7 +67,7 @@ pub fn ask(engine: &Engine, payload: &str) -> JoinHandle<Result<Reply, Error>> {
     tokio::spawn(async move { engine.execute(request).await })
 }
 
-/// Lets others run until `condition` holds; no time passes meanwhile.
+/// Yields until `condition` holds; no time passes meanwhile.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..1_000 {
         if condition() {
@@ -75,5 +75,5 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
         tokio::task::yield_now().await;
     }
-    panic!("waited in vain until {what}");
+    panic!("not reached: {what}");
 }

@@ -1,5 +1,4 @@
-//! What is going on now: right while it goes on, and right again after every
-//! kind of end.
+//! Gauges: correct while their items run, and correct again after every kind of end.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -47,24 +46,24 @@ async fn gauges_rise_and_fall_with_what_they_count() {
         (3, 2, 1)
     );
 
-    // A caller who gives up waits no more; the execution goes on.
+    // A caller that gives up no longer waits; the execution continues.
     callers[1].abort();
     until("it is gone", || engine.stats().waiting == 2).await;
     assert_eq!(now(&recorder), [2.0, 2.0, 1.0]);
     let [first, _, second] = callers;
     first.await.unwrap().unwrap();
     upstream.ledger().wait_for(2).await;
-    until("the first is settled", || engine.stats().executions == 1).await;
+    until("the first is finished", || engine.stats().executions == 1).await;
     assert_eq!(now(&recorder), [1.0; 3]);
     second.await.unwrap().unwrap();
-    until("all is settled", || engine.stats().executions == 0).await;
+    until("all is finished", || engine.stats().executions == 0).await;
     assert_eq!(now(&recorder), [0.0; 3]);
 }
 
-/// Red without `Meters::waiting` in a follower: of a request under a key of which
-/// the store has not yet said whose it is.
+/// Red without `Meters::waiting` in a follower: its key's fingerprint in the store is not
+/// known yet.
 #[tokio::test(start_paused = true)]
-async fn who_waits_behind_another_request_is_counted_too() {
+async fn follower_of_another_request_is_counted() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let store = FaultyStore::new(MemoryStore::new(), |_| Fault::Late(SECOND));
@@ -88,7 +87,7 @@ async fn who_waits_behind_another_request_is_counted_too() {
 
 /// Red when a gauge does not fall in the `Drop` of what raised it.
 #[tokio::test(start_paused = true)]
-async fn gauges_fall_after_a_kill_of_an_execution_and_of_the_root() {
+async fn gauges_fall_after_a_kill() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     for root in [false, true] {
@@ -109,9 +108,9 @@ async fn gauges_fall_after_a_kill_of_an_execution_and_of_the_root() {
     }
 }
 
-/// What began before there was a recorder takes nothing from its gauges.
+/// An item from before the recorder does not lower its gauges.
 #[tokio::test(start_paused = true)]
-async fn a_late_recorder_never_sees_less_than_nothing() {
+async fn late_recorder_never_sees_negative_gauges() {
     let recorder = exporter();
     let upstream = slow();
     let engine = builder(&upstream).start().await.unwrap();
@@ -123,9 +122,9 @@ async fn a_late_recorder_never_sees_less_than_nothing() {
     assert_eq!(now(&recorder), [1.0; 3]);
     early.await.unwrap().unwrap();
     late.await.unwrap().unwrap();
-    until("all is settled", || engine.stats().executions == 0).await;
+    until("all is finished", || engine.stats().executions == 0).await;
     assert_eq!(now(&recorder), [0.0; 3]);
-    // And counts what comes.
+    // It counts later items.
     engine.execute(request("1")).await.unwrap();
     assert_eq!(
         value(
@@ -136,7 +135,7 @@ async fn a_late_recorder_never_sees_less_than_nothing() {
     );
 }
 
-/// Asks the engine for the same key whenever a gauge is looked up.
+/// Sends a request for the same key whenever a gauge is registered.
 struct Asking(RefCell<Option<Engine>>);
 
 impl metrics::Recorder for Asking {
@@ -148,7 +147,7 @@ impl metrics::Recorder for Asking {
     }
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
         if let Some(engine) = self.0.take() {
-            // Backlog, and is dropped.
+            // It waits, and is dropped.
             assert!(engine.execute(request("1")).now_or_never().is_none());
             self.0.replace(Some(engine));
         }
@@ -159,11 +158,11 @@ impl metrics::Recorder for Asking {
     }
 }
 
-/// A recorder is foreign code. Red (it never ends) when a gauge rises under the
-/// table's lock.
+/// A recorder is foreign code. Red (the test hangs) when a gauge rises under the table's
+/// lock.
 #[test]
-fn a_recorder_may_ask_the_engine() {
-    let (told, ends) = std::sync::mpsc::channel();
+fn recorder_may_call_the_engine() {
+    let (reported, ends) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -179,7 +178,7 @@ fn a_recorder_may_ask_the_engine() {
                 caller.await.unwrap().unwrap();
             }
         });
-        told.send(()).unwrap();
+        reported.send(()).unwrap();
     });
     ends.recv_timeout(Duration::from_secs(60))
         .expect("it hangs");
@@ -187,7 +186,7 @@ fn a_recorder_may_ask_the_engine() {
 
 /// Red where a walk ends at the record that cannot be recovered: no key was counted.
 #[tokio::test(start_paused = true)]
-async fn watcher_counts_beside_what_it_cannot_recover() {
+async fn watcher_counts_despite_an_unrecoverable_record() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let tried = Arc::new(AtomicUsize::new(0));
@@ -208,7 +207,7 @@ async fn watcher_counts_beside_what_it_cannot_recover() {
     for payload in ["1", "2", "3"] {
         ask(&engine, payload).await.unwrap().unwrap_err();
     }
-    // The holder of this one is gone, with its request under way.
+    // The holder of this one is lost, with its request under way.
     let left = request("4");
     let claim = Claim {
         lease: LeaseId::random(),

@@ -1,5 +1,4 @@
-//! The table in the docs, the list in the code and what an exporter is told:
-//! one and the same.
+//! The table in the docs, the list in the code and the descriptions in an exporter agree.
 
 use std::collections::BTreeSet;
 
@@ -42,9 +41,9 @@ fn row(metric: &Metric) -> String {
     format!("| `{name}` | {kind} | {unit} {label} {meaning} |")
 }
 
-/// Red when the code has a value more than the docs.
+/// Red when the code has a value that the docs lack.
 #[test]
-fn the_docs_list_what_the_code_has() {
+fn docs_table_matches_the_code() {
     assert_eq!(rows(), METRICS.iter().map(row).collect::<Vec<_>>());
 }
 
@@ -76,7 +75,7 @@ fn names_follow_the_conventions() {
 /// Red without `telemetry::start` in `EngineBuilder::spawn`, and without either
 /// half of `introduce`.
 #[tokio::test(start_paused = true)]
-async fn a_start_tells_the_exporter_everything() {
+async fn start_introduces_every_metric() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -97,7 +96,7 @@ async fn a_start_tells_the_exporter_everything() {
             _ => ("histogram", "_count"),
         };
         if labels.iter().any(|label| label.values.is_empty()) {
-            // Its first action makes it known.
+            // Its first action registers it.
             continue;
         }
         assert!(
@@ -126,7 +125,7 @@ async fn a_start_tells_the_exporter_everything() {
     }
 }
 
-/// Two engines in one process are told apart.
+/// Two engines in one process have different series.
 #[tokio::test(start_paused = true)]
 async fn each_namespace_has_series_of_its_own() {
     let recorder = exporter();

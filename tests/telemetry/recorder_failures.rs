@@ -1,5 +1,5 @@
-//! Recorders are foreign code: one that panics does nothing else, and one that asks
-//! the engine for something is answered.
+//! Recorders are foreign code: a panic of one has no effect, and one that calls the engine
+//! gets its answer.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use metrics::{
 
 use super::{SECOND, ask, builder, request};
 
-/// Does this whenever it is asked for anything.
+/// Runs this in every call.
 struct Foreign<F>(Arc<F>);
 
 impl<F: Fn() + Send + Sync + 'static> GaugeFn for Foreign<F> {
@@ -47,7 +47,7 @@ impl<F: Fn() + Send + Sync + 'static> Recorder for Foreign<F> {
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        // Its handle does the same, when the gauge falls.
+        // Its handle does the same when the gauge falls.
         Gauge::from_arc(Arc::new(Self(self.0.clone())))
     }
 
@@ -57,10 +57,10 @@ impl<F: Fn() + Send + Sync + 'static> Recorder for Foreign<F> {
     }
 }
 
-/// Red where the panic of a recorder is not contained: `start` and the callers
-/// panicked, and executions crashed with the answer of the platform at hand.
+/// Red where the panic of a recorder is not contained: `start` and the callers panicked,
+/// and executions crashed after the platform's answer.
 #[tokio::test(start_paused = true)]
-async fn a_recorder_that_panics_does_nothing_else() {
+async fn panic_of_a_recorder_has_no_effect() {
     let panics = Arc::new(AtomicUsize::new(0));
     let count = panics.clone();
     let recorder = Foreign(Arc::new(move || {
@@ -88,16 +88,15 @@ async fn a_recorder_that_panics_does_nothing_else() {
     assert!(engine.shutdown(SECOND).await.is_clean());
 }
 
-/// Red where a recorder is called under a lock of the engine: its question then
-/// waits for ever.
+/// Red where a recorder is called under a lock of the engine: its call then deadlocks.
 #[tokio::test(start_paused = true)]
-async fn a_recorder_that_asks_the_engine_is_answered() {
+async fn recorder_gets_an_answer_from_the_engine() {
     let (engine, asking): (Arc<OnceLock<Engine>>, _) = (Arc::default(), AtomicBool::new(false));
     let asked = Arc::new(AtomicUsize::new(0));
     let recorder = Foreign(Arc::new({
         let (engine, asked) = (engine.clone(), asked.clone());
         move || {
-            // What it asks for calls it again.
+            // Its call makes the engine call it again.
             if let Some(engine) = engine.get()
                 && !asking.swap(true, Ordering::SeqCst)
             {

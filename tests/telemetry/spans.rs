@@ -1,5 +1,4 @@
-//! The spans, as a subscriber sees them: names, fields, who is whose child, and
-//! nothing in them that must not be seen.
+//! The spans as a subscriber sees them: names, fields, parents, and no secret in them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -31,11 +30,10 @@ struct SpanRecord {
     closed: bool,
 }
 
-/// The spans in the order in which they began, and the places of those that
-/// are open.
+/// The spans in the order in which they began, and the indexes of open ones.
 type Collected = (Vec<SpanRecord>, HashMap<u64, usize>);
 
-/// Keeps every span of this crate.
+/// Collects every span of this crate.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Collected>>);
 
@@ -69,7 +67,7 @@ impl Spans {
         Some(spans.0[*spans.1.get(&id.into_u64())?].name)
     }
 
-    /// The spans of this name that are over.
+    /// The closed spans of this name.
     fn over(&self, name: &str) -> Vec<SpanRecord> {
         let spans = self.0.lock().unwrap();
         let of_name = spans.0.iter().filter(|span| span.name == name);
@@ -125,7 +123,7 @@ fn own(seen: &SpanRecord) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// A platform whose `send` has a span of its own, as an HTTP client may.
+/// A platform whose `send` has its own span, as an HTTP client might.
 struct Traced(ScriptedUpstream);
 
 impl Upstream for Traced {
@@ -147,7 +145,7 @@ impl Upstream for Traced {
 
 /// Red when `send` does not run in its attempt's span.
 #[tokio::test(start_paused = true)]
-async fn what_the_upstream_traces_is_a_child_of_its_attempt() {
+async fn upstream_span_is_a_child_of_its_attempt() {
     let spans = Spans::default();
     let _here = spans.listen();
     let upstream = Traced(ScriptedUpstream::new(|_| Step::ok("{}")));
@@ -157,9 +155,9 @@ async fn what_the_upstream_traces_is_a_child_of_its_attempt() {
     assert_eq!(sends[0].parent, Some("genesys_once.attempt"));
 }
 
-/// Red when any of these is not recorded: each was left out once.
+/// Red when any of these is not recorded: each was omitted once.
 #[tokio::test(start_paused = true)]
-async fn spans_tell_who_was_served_by_what() {
+async fn spans_record_the_source_of_each_reply() {
     let spans = Spans::default();
     let _here = spans.listen();
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
@@ -182,7 +180,7 @@ async fn spans_tell_who_was_served_by_what() {
     let actor = another.actor();
     let reply = ractor::call_t!(actor, EngineMessage::Execute, 60_000, request("1"));
     reply.unwrap().unwrap();
-    until("all is settled", || {
+    until("all is finished", || {
         spans.over("genesys_once.flight").len() == 2
     })
     .await;
@@ -224,7 +222,7 @@ async fn spans_tell_who_was_served_by_what() {
     assert_eq!(flights[0].parent, Some("genesys_once.execute"));
 
     let mut attempts = spans.over("genesys_once.attempt");
-    // The platform's own, made up by the script's 429.
+    // The correlation id of the script's 429.
     assert!(attempts[0].fields.remove("correlation_id").is_some());
     let kind = ("otel.kind", "client");
     let method = ("http.request.method", "POST");
@@ -256,7 +254,7 @@ async fn spans_tell_who_was_served_by_what() {
 /// Red without the lines that record the error, in either span, and without
 /// `close_flight_span` where the guard answers.
 #[tokio::test(start_paused = true)]
-async fn spans_tell_what_went_wrong_and_what_a_kill_left() {
+async fn spans_record_errors_and_kills() {
     let spans = Spans::default();
     let _here = spans.listen();
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {

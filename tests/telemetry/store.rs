@@ -1,5 +1,5 @@
-//! The store: how long its commands take, which fail, whether the breaker is
-//! open, and leases that somebody else took.
+//! The store: the time of its commands, their failures, the breaker's gauge, and lost
+//! leases.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ async fn commands_are_timed_by_name() {
         ("acquire", 1.0, 0.0),
         ("extend", 2.0, 0.0),
         ("complete", 1.0, 0.5),
-        // The inspection, and what is to be forgotten.
+        // The inspection, and the key to forget.
         ("look", 2.0, 2.0),
         ("forget", 1.0, 0.0),
         ("release", 0.0, 0.0),
@@ -50,10 +50,10 @@ async fn commands_are_timed_by_name() {
     }
 }
 
-/// Red without `store_command`'s count, without `store_stopped`, without
-/// `breaker_open`, and when the guard is kept after the store is back.
+/// Red without `store_command`'s count, without `store_stopped`, without `breaker_open`,
+/// and when the gauge stays up after the store answers again.
 #[tokio::test(start_paused = true)]
-async fn failures_are_counted_and_the_breaker_is_seen() {
+async fn failures_are_counted_and_open_the_breaker() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let down = Arc::new(AtomicBool::new(true));
@@ -83,7 +83,7 @@ async fn failures_are_counted_and_the_breaker_is_seen() {
         engine.inspect(&key).await.unwrap_err();
         assert_eq!(failures(), f64::from(made));
     }
-    // Time-outs are timed, too: 2 s each.
+    // Time-outs are timed as well: 2 s each.
     assert_eq!(value(&recorder, &seconds("sum", "look")), 6.0);
     assert_eq!(open(), 1.0);
     engine.inspect(&key).await.unwrap_err();
@@ -96,9 +96,9 @@ async fn failures_are_counted_and_the_breaker_is_seen() {
     assert_eq!((failures(), open()), (4.0, 0.0));
 }
 
-/// An engine that ends with its breaker open does not leave the gauge up.
+/// The gauge falls with an engine that ends while its breaker is open.
 #[tokio::test(start_paused = true)]
-async fn an_open_breaker_ends_with_its_engine() {
+async fn breaker_gauge_falls_with_its_engine() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let store = FaultyStore::new(MemoryStore::new(), |_| Fault::Silent);
@@ -117,7 +117,7 @@ async fn an_open_breaker_ends_with_its_engine() {
     super::until("the engine is gone", || open() == 0.0).await;
 }
 
-/// A store in which somebody else has the record, for the events chosen.
+/// A store that answers the chosen events as if another holder had the record.
 struct Stolen {
     store: MemoryStore,
     when: fn(&Event) -> bool,
@@ -143,8 +143,8 @@ impl Store for Stolen {
     }
 }
 
-/// How many leases were lost in an execution of which some events are answered
-/// as if somebody else had its record.
+/// How many leases were lost in an execution of which some events are answered as if
+/// another holder had its record.
 async fn lost(step: fn(u32) -> Step, when: fn(&Event) -> bool) -> f64 {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
@@ -159,11 +159,11 @@ async fn lost(step: fn(u32) -> Step, when: fn(&Event) -> bool) -> f64 {
     value(&recorder, "genesys_once_leases_lost_total")
 }
 
-/// Red without `telemetry::lease_lost` in the heartbeat, in `cache`, in `renew`
-/// and in `settle`, one for each; and without `lose_lease` in it for the first,
-/// whose lease is found lost twice.
+/// Red without `telemetry::lease_lost` in the heartbeat, in `cache`, in `renew` and in
+/// `Progress::finish`, one for each; and without `lose_lease` for the first, whose loss is
+/// detected twice.
 #[tokio::test(start_paused = true)]
-async fn a_lost_lease_is_counted_once_wherever_it_is_noticed() {
+async fn lost_lease_is_counted_once() {
     let slow = |_| Step::ok("{}").after(25 * SECOND);
     assert_eq!(
         lost(slow, |event| matches!(event, Event::Extend { .. })).await,
@@ -189,7 +189,7 @@ async fn a_lost_lease_is_counted_once_wherever_it_is_noticed() {
         lost(reset, |event| matches!(event, Event::Abandon { .. })).await,
         1.0
     );
-    // What ends as it should is not lost.
+    // A completed or released lease is not lost.
     assert_eq!(lost(slow, |_| false).await, 0.0);
     assert_eq!(lost(limited, |_| false).await, 0.0);
 }

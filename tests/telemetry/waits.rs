@@ -1,4 +1,4 @@
-//! What holds an execution back before a call, and for how long.
+//! Why and how long an execution waits before a call.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn held(recorder: &PrometheusRecorder, by: &str) -> (f64, f64) {
 
 /// Red without `held` at the hold, and at the wait between two attempts.
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_the_platform_holds_its_execution_and_others() {
+async fn platform_limit_delays_all_executions() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
@@ -31,7 +31,7 @@ async fn a_limit_of_the_platform_holds_its_execution_and_others() {
     });
     let engine = builder(&upstream).start().await.unwrap();
     let first = ask(&engine, "1");
-    until("everybody is held", || !engine.stats().cooldown.is_zero()).await;
+    until("the cooldown begins", || !engine.stats().cooldown.is_zero()).await;
     engine.execute(request("2")).await.unwrap();
     first.await.unwrap().unwrap();
     let (times, waited) = held(&recorder, "retry");
@@ -40,9 +40,9 @@ async fn a_limit_of_the_platform_holds_its_execution_and_others() {
     assert!(times >= 1.0 && (20.0..21.0).contains(&waited), "{waited}");
 }
 
-/// Red without `held` at the permit, and when what is at hand at once counts.
+/// Red without `held` at the permit, and when a permit that is free at once counts.
 #[tokio::test(start_paused = true)]
-async fn max_in_flight_holds_the_next_one() {
+async fn max_in_flight_delays_the_next_call() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(7 * SECOND));
@@ -59,7 +59,7 @@ async fn max_in_flight_holds_the_next_one() {
 
 /// Red without `held` at the token.
 #[tokio::test(start_paused = true)]
-async fn a_slow_token_holds_who_needs_it() {
+async fn slow_token_delays_its_execution() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let tokens = ScriptedTokens::new(|_| {
@@ -99,10 +99,10 @@ impl Upstream for Limited {
     }
 }
 
-/// Red without `held` at the upstream's own limit, and, cut off in mid-way,
-/// when the time is recorded after the wait instead of in `Drop`.
+/// Red without `held` at the upstream's own limit; for a dropped wait, when the time is
+/// recorded after the wait instead of in `Drop`.
 #[tokio::test(start_paused = true)]
-async fn the_upstream_s_own_limit_holds_too() {
+async fn upstream_limit_delays_executions() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = Limited(ScriptedUpstream::new(|_| Step::ok("{}")));

@@ -1,5 +1,5 @@
-//! Bytes within a record's JSON: text where they are text, else base64. It keeps
-//! every byte and borrows what it can.
+//! Bytes within a record's JSON: text where they are UTF-8, else base64. It loses no byte,
+//! and copies none that it can borrow.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,8 +21,7 @@ pub(in crate::record) enum JsonBytes<'a> {
     Base64 { base64: String },
 }
 
-/// By hand: what serde derives for an untagged enum copies each value into a
-/// tree of its own before it looks which of the two it is.
+/// By hand: serde's derived code for an untagged enum first copies each value into a tree.
 impl<'de: 'a, 'a> Deserialize<'de> for JsonBytes<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(EitherForm(PhantomData))
@@ -66,7 +65,7 @@ impl<'a> JsonBytes<'a> {
         }
     }
 
-    /// Without a copy where they lie in the record as they are.
+    /// Borrowed where the record has them without escapes.
     pub(super) fn into_bytes(self) -> Result<Cow<'a, [u8]>, StoreError> {
         match self {
             Self::Text(Cow::Borrowed(text)) => Ok(text.as_bytes().into()),

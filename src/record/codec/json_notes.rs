@@ -1,5 +1,5 @@
-//! Members of a record's JSON that only people read: text, a number, or anything
-//! else, which is then as good as nothing. It never fails on sound JSON.
+//! Members of a record's JSON that only people read: text, a number, or another value,
+//! which counts as absent. It never fails on valid JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// What stands there.
+/// The value of a note.
 #[derive(Default)]
 pub(super) enum Note<'a> {
     #[default]

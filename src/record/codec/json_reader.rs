@@ -1,5 +1,5 @@
-//! The second line of a record and what follows it, as it is read: which members the
-//! JSON of a state may have, and the body. It knows no state's word.
+//! Reads the second line of a record and its body: which members the JSON of a state may
+//! have. It does not know the words of the states.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -18,8 +18,8 @@ use crate::key::RecordName;
 use crate::outcome::{Outcome, StoredBody};
 use crate::record::{About, Attempts, Caller, Cause, Holder, Origin, Resolved, StoredOutcome};
 
-/// All that the JSON of any state may hold; unknown members are ignored, and so
-/// is what only people read where it is not what it should be.
+/// All members that the JSON of any state may have. Unknown members are ignored, and so are
+/// notes for people of another type.
 #[derive(Deserialize)]
 pub(super) struct RecordJson<'a> {
     #[serde(borrow, default)]
@@ -70,7 +70,7 @@ pub(super) struct RecordJson<'a> {
     resolved_by: Note<'a>,
 }
 
-/// The one member that says whose record this is.
+/// The one member that names the record.
 #[derive(Deserialize)]
 struct Named<'a> {
     #[serde(borrow, default)]
@@ -89,8 +89,8 @@ impl<'a> RecordJson<'a> {
         Ok((stored, rest))
     }
 
-    /// The same of a record that holds at most a verdict: nothing where that
-    /// cannot be read, as long as the record is that of its name.
+    /// The same of a record that holds at most a verdict; `None` where the verdict cannot
+    /// be read. The record must have its own name.
     pub(super) fn read_verdict(
         name: &RecordName,
         bytes: &'a [u8],
@@ -104,7 +104,7 @@ impl<'a> RecordJson<'a> {
 
     pub(super) fn attempts(&self) -> Result<Attempts, StoreError> {
         let (Some(count), Some(timeout)) = (self.attempts, self.attempt_timeout_ms) else {
-            return Err(StoreError::unreadable("it does not say what was sent"));
+            return Err(StoreError::unreadable("its attempts are missing"));
         };
         let sent = match self.sent_ms {
             None => None,
@@ -174,12 +174,12 @@ impl<'a> RecordJson<'a> {
     pub(super) fn outcome(self, rest: &[u8]) -> Result<StoredOutcome, StoreError> {
         match self.separate_body(rest)? {
             (stored, None) => Ok(stored),
-            _ => Err(StoreError::unreadable("its body is kept apart")),
+            _ => Err(StoreError::unreadable("its body is stored separately")),
         }
     }
 
-    /// The same where the body may be kept apart: then the outcome has none, and this
-    /// is its length.
+    /// The same where the body might be separate. Then the outcome has none, and the second
+    /// value is the length of the body.
     pub(super) fn separate_body(
         self,
         rest: &[u8],
@@ -193,16 +193,18 @@ impl<'a> RecordJson<'a> {
         let body = rest
             .get(..length)
             .ok_or_else(|| StoreError::unreadable("its body is cut"))?;
-        // An editor ends a file with a line feed.
+        // A text editor adds a line feed at the end of a file.
         if rest[length..].iter().any(|b| !matches!(b, b'\r' | b'\n')) {
-            return Err(StoreError::unreadable("its body is longer than it says"));
+            return Err(StoreError::unreadable(
+                "malformed body: longer than its length in the JSON",
+            ));
         }
         let mut headers = HeaderMap::with_capacity(self.headers.len().min(64));
         for (name, value) in self.headers {
             let name = HeaderName::from_str(&name).map_err(StoreError::unreadable)?;
             let value =
                 HeaderValue::from_bytes(&value.into_bytes()?).map_err(StoreError::unreadable)?;
-            // More than any map holds is no answer of a platform.
+            // A platform sends fewer headers than a map holds.
             let added = headers.try_append(name, value);
             added.map_err(StoreError::unreadable)?;
         }
@@ -217,7 +219,7 @@ impl<'a> RecordJson<'a> {
             }
             Some(_) => {
                 return Err(StoreError::unreadable(
-                    "its outcome is left out for no known reason",
+                    "unknown reason for an omitted outcome",
                 ));
             }
         };
@@ -249,7 +251,7 @@ fn is_of(name: Option<&RecordName>, own: Option<&str>) -> Result<(), StoreError>
     if is_own {
         Ok(())
     } else {
-        Err(StoreError::unreadable("it is a copy of another record"))
+        Err(StoreError::unreadable("its name is that of another record"))
     }
 }
 

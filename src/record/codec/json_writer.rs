@@ -1,5 +1,5 @@
-//! What is written behind the first line: which members the JSON of a state has,
-//! and the body. It reads nothing.
+//! Writes what follows the first line: which members the JSON of a state has, and the body.
+//! It reads nothing.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub(super) fn write_outcome(
     to.extend_from_slice(stored.outcome.body());
 }
 
-/// The same in `limit` bytes: where they are not enough, the JSON says that the body
-/// is apart, and the body is returned.
+/// The same in `limit` bytes. Where they are not enough, the JSON says that the body is
+/// separate, and the body is returned.
 #[cfg(feature = "redis")]
 pub(super) fn write_separate<'a>(
     to: &mut Vec<u8>,
@@ -64,7 +64,7 @@ impl Serialize for Name<'_> {
     }
 }
 
-/// What `Locked` and `Indeterminate` have.
+/// The JSON of `Locked` and `Indeterminate`.
 #[derive(Serialize)]
 pub(super) struct LockJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,7 +123,7 @@ impl<'a> LockJson<'a> {
     }
 }
 
-/// What a caller called a request, to be encrypted.
+/// The caller's names for a request, for encryption.
 #[cfg(feature = "encrypted")]
 #[derive(Serialize)]
 pub(super) struct CallerJson<'a> {
@@ -164,7 +164,7 @@ struct OutcomeJson<'a> {
     omitted: Option<&'static str>,
     /// Bytes of the body, which follows the JSON.
     body: usize,
-    /// Where it does not: the store keeps it under a name of its own.
+    /// Present where it does not: the store stores it under another name.
     #[serde(skip_serializing_if = "Option::is_none")]
     apart: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,7 +189,7 @@ impl<'a> OutcomeJson<'a> {
             .map(|(name, value)| (name.as_str(), JsonBytes::of(value.as_bytes())))
             .collect();
         let omitted = match stored.body {
-            // Whoever does not know this word refuses the record.
+            // A reader that does not know this word refuses the record.
             _ if outcome.is_sealed() => Some("sealed"),
             StoredBody::Full => None,
             StoredBody::OmittedSensitive => Some("sensitive"),

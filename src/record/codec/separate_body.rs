@@ -1,5 +1,5 @@
-//! A record whose outcome has its body apart: written without the body, read without
-//! it, and put together again. Where the body is, its store knows.
+//! A record whose body is stored separately: written without its body, read without it, and
+//! joined with it again. It does not know where the body is: the store does.
 
 use std::sync::Arc;
 
@@ -12,8 +12,7 @@ use crate::outcome::StoredBody;
 use crate::record::{Content, Record};
 
 impl Record {
-    /// This record with the body that it has apart; without one it is the status
-    /// alone.
+    /// This record joined with its separate body; its status alone where the body is gone.
     ///
     /// # Errors
     ///
@@ -37,8 +36,8 @@ impl Record {
 }
 
 impl Content {
-    /// The same in `limit` bytes: where an outcome's body does not fit, the JSON says
-    /// that it is apart, and this is the body. Without a body it might take more.
+    /// The same in `limit` bytes. Where an outcome's body does not fit, the JSON says that
+    /// it is separate, and the body is returned. A record without a body might take more.
     pub(crate) fn write_separate(
         &self,
         name: &RecordName,

@@ -1,4 +1,4 @@
-//! Every state survives the round trip, and damage is never read as something else.
+//! Every state survives the round trip, and no damaged record is read as another one.
 
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
@@ -237,9 +237,9 @@ fn records_are_these_bytes() {
     }
 }
 
-/// A cut body was read as another answer when its length stood nowhere.
+/// Red without the length of the body in the JSON: a cut body was read as another answer.
 #[test]
-fn cut_or_grown_bodies_are_unreadable_and_an_editor_s_line_feed_is_not() {
+fn cut_or_grown_body_is_unreadable() {
     let whole = encode(&record(Content::Cached {
         stored: outcome("{\"amount\":100}").into(),
         origin: origin(),
@@ -312,7 +312,7 @@ fn numbers_and_hex_digits_have_one_spelling() {
 }
 
 #[test]
-fn cookies_and_hop_by_hop_headers_are_not_kept() {
+fn cookies_and_hop_by_hop_headers_are_not_stored() {
     let mut headers = HeaderMap::new();
     for name in NOT_KEPT {
         headers.append(name, HeaderValue::from_static("x"));
@@ -335,7 +335,7 @@ fn cookies_and_hop_by_hop_headers_are_not_kept() {
 }
 
 #[test]
-fn a_newer_version_and_foreign_values_are_unreadable() {
+fn newer_versions_and_foreign_values_are_unreadable() {
     for text in [
         "",
         "\n",
@@ -370,8 +370,8 @@ proptest! {
     }
 }
 
-/// Red with `HeaderMap::with_capacity` of what the record says, and with `append`:
-/// it panicked in whoever read the record.
+/// Red with `HeaderMap::with_capacity` of the record's number, and with `append`: both
+/// panicked in the reader.
 #[test]
 fn more_headers_than_a_map_holds_are_unreadable() {
     let header: String = (0..40_000).map(|n| format!("[\"x-{n}\",\"1\"],")).collect();

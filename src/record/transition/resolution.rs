@@ -1,5 +1,5 @@
-//! What people and policies do to a record: settle it by what they found out, or
-//! forget its outcome.
+//! The two events of people and policies: resolve an indeterminate record, or forget an
+//! outcome. No engine sends them by itself, except for a policy.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ pub(super) fn resolve(
     };
     let applied = found.is_some();
     let next = match found {
-        // Under the lost lease, so that a late proof still heals the record.
+        // Under the lost lease, so that a late proof still corrects the record.
         None => Record {
             retention: RELEASED_FOR,
             content: Content::Released { verdict: None },
             ..record.clone()
         },
-        // Under a lease of its own: the lost holder may still come with an
-        // answer, and no two recorded ones may differ.
+        // Under the resolver's lease: the lost holder might still send an outcome, and two
+        // recorded outcomes must not differ.
         Some(content) => Record {
             lease: resolver.lease,
             retention: ttl,
@@ -40,7 +40,7 @@ pub(super) fn resolve(
             let left = next.retention;
             Next::Write(Record { rev, ..next }, left, Answer::Done)
         }
-        // This very command, applied before its reply was lost.
+        // A repeated command: the reply to the first was lost.
         Content::Cached { .. } if applied && record.lease == resolver.lease => {
             Next::Keep(Answer::Done)
         }
@@ -73,7 +73,7 @@ pub(super) fn forget(current: Option<(&Record, Duration)>, lease: LeaseId) -> Ne
             };
             Next::Write(record, left, Answer::Done)
         }
-        // This very command, applied before its reply was lost.
+        // A repeated command: the reply to the first was lost.
         Some((
             Record {
                 content: Content::Released { .. },

@@ -1,5 +1,5 @@
-//! What holds for every record and every event, and rules about time and
-//! verdicts, which the search over all transitions leaves out.
+//! Properties of every record and every event, and rules about time and verdicts, which the
+//! exhaustive search does not cover.
 
 use super::*;
 use crate::key::Fingerprint;
@@ -9,8 +9,8 @@ use crate::{Outcome, Resolution};
 
 mod every;
 
-/// Red with `RELEASED_FOR` alone: ten minutes after another holder had come and
-/// gone, a late command of the first could have written the outcome again.
+/// Red with `RELEASED_FOR` alone: ten minutes after a second holder's release, a late
+/// command of the first could write the outcome again.
 #[test]
 fn mark_of_a_forgotten_outcome_lasts_through_releases() {
     const DAY: Duration = Duration::from_secs(24 * 3600);

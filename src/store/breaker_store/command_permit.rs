@@ -1,4 +1,5 @@
-//! The right to send one command to the store, and what its end tells the breaker.
+//! The permit to send one command to the store. It reports the command's end to the breaker
+//! and decides nothing: `policy::breaker` does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use crate::error::StoreError;
 use crate::policy::{Access, Failure};
 use crate::telemetry::{self, GaugeGuard};
 
-/// The right to send one command. Dropped without an end, it leaves the turn of
-/// a probe to the next one.
+/// The permit to send one command. If a probe's permit is dropped without an end, the next
+/// command probes.
 pub(super) struct CommandPermit<'a> {
     pub(super) store: &'a BreakerStore,
     pub(super) command: &'static str,
@@ -54,7 +55,7 @@ impl CommandPermit<'_> {
     ) -> Result<T, StoreError> {
         let limit = self.store.limit;
         let begun = self.store.origin + self.sent;
-        // The future's own drop may panic, too.
+        // The future's drop might panic as well.
         let answer = caught(async move { Ok(alive::within(begun, limit, called).await) }).await;
         let silent = matches!(answer, Ok(None));
         let answer = answer.and_then(|answer| {
@@ -74,9 +75,9 @@ impl CommandPermit<'_> {
             silent,
             probe: self.probe,
         };
-        // A store that refuses has answered.
+        // A refusal is an answer.
         let unanswered = answer.as_ref().err().filter(|error| !error.is_definite());
-        // What a store says of its failure is foreign code, too.
+        // The error of a store is foreign code as well.
         let why = unanswered.map(|error| {
             let why = telemetry::contained(|| crate::error::chain(error));
             (failure, why.unwrap_or_default().into())

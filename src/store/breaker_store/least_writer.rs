@@ -1,6 +1,6 @@
-//! The least version of a namespace's writers: an engine that is older takes no
-//! keys, replays what is recorded, and finishes what it holds. It is looked at now
-//! and then, so that a namespace may move on under a running engine.
+//! The least version of a namespace's writers: an older engine acquires no keys, replays
+//! recorded outcomes, and finishes its executions. The engine reads it once a minute, so
+//! that an operator can raise it under a running engine.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +12,7 @@ use crate::error::{RefusalKind, StoreError};
 use crate::record::WRITER;
 use crate::store::Store as _;
 
-/// How often the version is looked at, and how soon again where the store did not
-/// say.
+/// How often the version is read, and how soon again where the store did not answer.
 const EVERY: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(1);
 
@@ -24,7 +23,7 @@ pub(super) struct LeastWriter(Mutex<Known>);
 #[derive(Clone, Copy, Default)]
 struct Known {
     least: u32,
-    /// When it is looked at next; at once where it never was.
+    /// When it is read next; `None` where it was never read.
     next: Option<Instant>,
 }
 
@@ -40,16 +39,16 @@ impl LeastWriter {
 }
 
 impl BreakerStore {
-    /// Why this engine may take no keys, where it is too old. Who finds that the
-    /// version is to be looked at does it; others go by what is known meanwhile.
+    /// Why this engine may acquire no keys, where it is too old. The first caller after the
+    /// due time reads the version; others use the known one meanwhile.
     pub(super) async fn outdated(&self) -> Option<StoreError> {
         let mut known = self.least_writer.known();
         let now = Instant::now();
-        // A store that does not answer is asked by its own commands first.
+        // A store that does not answer is probed by commands first.
         if known.next.is_none_or(|next| next <= now) && self.is_up() {
             self.least_writer.set(known.least, now + SOON);
             let asked = caught(async { self.store.least_writer(&self.namespace, WRITER).await });
-            // The command that waits for this has its own time yet.
+            // The waiting command still needs its own time.
             if let Ok(Ok(least)) = Box::pin(timeout(self.limit / 4, asked)).await {
                 self.least_writer.set(least, now + EVERY);
                 known.least = least;
@@ -60,8 +59,7 @@ impl BreakerStore {
             StoreError::refused_as(
                 RefusalKind::NotAllowed,
                 format!(
-                    "namespace {} takes writers of version {least} or later, this engine is of \
-                 version {WRITER}",
+                    "namespace {} requires writers of version {least} or later, found version {WRITER}: update this process",
                     self.namespace
                 ),
             )

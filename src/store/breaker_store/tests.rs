@@ -1,5 +1,5 @@
-//! What a store may do behind its guard: hang, fail, panic, and do its work before
-//! its future is polled.
+//! What a store might do behind its breaker: hang, fail, panic, and work before its future
+//! is polled.
 
 mod least_writer;
 mod waiters;
@@ -169,10 +169,10 @@ async fn open(breaker: &BreakerStore) {
     }
 }
 
-/// Red when missing replicas keep every caller from replaying.
+/// Red when missing replicas open the breaker, so that no caller gets a replay.
 #[cfg(feature = "redis")]
 #[tokio::test(start_paused = true)]
-async fn a_store_that_lacks_copies_is_up() {
+async fn store_without_enough_replicas_is_up() {
     let (store, breaker) = breaker_store(Does::Undurable);
     for _ in 0..10 {
         let error = breaker.apply(&name(), forget()).await.unwrap_err();
@@ -184,9 +184,9 @@ async fn a_store_that_lacks_copies_is_up() {
     assert!(breaker.look(&name()).await.is_ok());
 }
 
-/// Seen red: the store's future was made before the breaker was asked.
+/// Seen red: the store's future was created before the breaker was asked.
 #[tokio::test(start_paused = true)]
-async fn open_breaker_keeps_commands_from_an_eager_store() {
+async fn open_breaker_stops_commands_to_an_eager_store() {
     let (store, breaker) = breaker_store(Does::Fail);
     open(&breaker).await;
     let before = store.calls();
@@ -196,10 +196,10 @@ async fn open_breaker_keeps_commands_from_an_eager_store() {
     assert_eq!(store.calls(), before);
 }
 
-/// Red where reads and writes share a breaker, and where an acquire that the
-/// breaker stops does not look: a full disk replayed nothing (124 of 124).
+/// Red where reads and writes share a breaker, and where a stopped acquire does not look:
+/// with a full disk, none of 124 outcomes was replayed.
 #[tokio::test(start_paused = true)]
-async fn store_that_takes_no_writes_replays_what_it_has() {
+async fn full_store_replays_recorded_outcomes() {
     for does in [Does::Full, Does::Refuse] {
         let (store, breaker) = breaker_store(Does::Answer);
         *store.cached.lock().unwrap() = true;
@@ -230,7 +230,7 @@ async fn store_that_takes_no_writes_replays_what_it_has() {
     }
 }
 
-/// Red when callers read that the breaker is open, and nothing of what opened it.
+/// Red when the error says that the breaker is open, without the cause.
 #[tokio::test(start_paused = true)]
 async fn open_breaker_names_what_opened_it() {
     let (_, breaker) = breaker_store(Does::Fail);
@@ -238,14 +238,14 @@ async fn open_breaker_names_what_opened_it() {
     open(&breaker).await;
     let error = breaker.apply(&name(), forget()).await.unwrap_err();
     assert!(error.is_unsent(), "{error:?}");
-    let (told, cause) = (crate::error::chain(&error), crate::error::chain(&cause));
-    assert!(told.contains(&cause), "{told}: {cause}");
+    let (reported, cause) = (crate::error::chain(&error), crate::error::chain(&cause));
+    assert!(reported.contains(&cause), "{reported}: {cause}");
 }
 
-/// Seen red where a panic of the store is not caught; a probe that panics leaves
-/// its turn to the next one.
+/// Seen red where a panic of the store is not caught. After a probe that panics, the next
+/// command probes.
 #[tokio::test(start_paused = true)]
-async fn panic_of_a_store_is_a_failure_of_one_command() {
+async fn panic_of_a_store_fails_one_command() {
     for does in [Does::PanicAtOnce, Does::PanicLater, Does::PanicInPart] {
         let (store, breaker) = breaker_store(does);
         if does == Does::PanicInPart {
@@ -341,10 +341,10 @@ mod recorder {
     }
 }
 
-/// Seen red: events and gauges were told under the lock of the breakers, and
-/// the thread never came back.
+/// Seen red: events and gauges were reported under the lock of the breakers, and the thread
+/// deadlocked.
 #[test]
-fn subscriber_and_recorder_may_ask_for_the_state() {
+fn subscriber_may_read_the_breaker_state() {
     let (sender, done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let asked = Arc::new(OnceLock::new());
@@ -373,5 +373,5 @@ fn subscriber_and_recorder_may_ask_for_the_state() {
     });
     let asked = done.recv_timeout(Duration::from_secs(60));
     let asked = asked.expect("a deadlock, or a panic above");
-    assert!(asked >= 2, "told of the outage and of its end: {asked}");
+    assert!(asked >= 2, "reports of the outage and of its end: {asked}");
 }

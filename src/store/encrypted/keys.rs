@@ -1,5 +1,5 @@
-//! The keys, and how one outcome is sealed and opened with them. It knows no
-//! store, and shows no key.
+//! The keys, and how they encrypt and decrypt one outcome. It knows no store, and shows no
+//! key.
 
 use std::fmt;
 use std::iter;
@@ -17,26 +17,25 @@ use crate::record::{StoredOutcome, decode_outcome, encode_outcome};
 /// The bytes of a key.
 const KEY_BYTES: usize = 32;
 
-/// The bytes of a nonce, which stand before the ciphertext. So many that random
-/// ones do not meet (draft-irtf-cfrg-xchacha, section 3.1).
+/// The bytes of a nonce, which precede the ciphertext. Random nonces of this length do not
+/// repeat (draft-irtf-cfrg-xchacha, section 3.1).
 const NONCE_BYTES: usize = 24;
 
-/// The longest id of a key, in bytes: with it an outcome without a body still
-/// fits where a full Redis takes small writes only.
+/// The longest id of a key, in bytes. With it an outcome without a body still fits into a
+/// full Redis, which takes small writes only.
 const MAX_ID: usize = 64;
 
 /// The keys of an [`Encrypted`](super::Encrypted) store: one that encrypts, and
 /// any number that decrypt what was encrypted with them earlier.
 ///
-/// A key is 32 random bytes with an id of 1–64 letters, digits, `.`, `_` or `-`,
-/// which stands readable in each record. **To rotate**, give the new key to all
-/// processes with [`also_reads`](Self::also_reads) first; when all have it, let
-/// it encrypt, with the old one in `also_reads`; drop the old one when the last
-/// outcome encrypted with it has expired (`result_ttl`, 24 h by default, or the
-/// longest `ttl` of a request).
+/// A key is 32 random bytes with an id of 1–64 letters, digits, `.`, `_` or `-`, which is
+/// readable in each record. **To rotate**, give the new key to all processes with
+/// [`also_reads`](Self::also_reads) first. When all have it, let it encrypt, with the old
+/// one in `also_reads`. Remove the old one when the last outcome encrypted with it has
+/// expired (`result_ttl`, 24 h by default, or the longest `ttl` of a request).
 ///
-/// The bytes are zeroised when dropped; `Debug` shows the ids only. Generate one
-/// with `openssl rand -hex 32`, and keep it where the store's backups are not.
+/// The bytes are zeroised when dropped; `Debug` shows the ids only. Generate one with
+/// `openssl rand -hex 32`, and store it apart from the store's backups.
 ///
 /// ```
 /// use genesys_once::EncryptionKeys;
@@ -57,9 +56,9 @@ impl EncryptionKeys {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for the setting `encryption_keys`: the key has
-    /// not 32 bytes, or the id is empty, longer than 64 bytes or has characters
-    /// that an id may not have.
+    /// [`Error::InvalidConfig`] for the setting `encryption_keys`: the key does not have 32
+    /// bytes, or the id is empty, longer than 64 bytes or has other characters than
+    /// letters, digits, `.`, `_` and `-`.
     pub fn new(id: impl AsRef<str>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
         Ok(Self {
             encrypts: Key::new(id.as_ref(), key.as_ref())?,
@@ -71,13 +70,12 @@ impl EncryptionKeys {
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new), and where there is a key with this id
-    /// already.
+    /// Those of [`new`](Self::new), and for an id that another key has.
     pub fn also_reads(mut self, id: impl AsRef<str>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let key = Key::new(id.as_ref(), key.as_ref())?;
         if self.find(&key.id).is_some() {
             let id = id.as_ref();
-            return Err(invalid(format!("there are two keys with the id {id:?}")));
+            return Err(invalid(format!("two encryption keys have the id {id:?}")));
         }
         self.also_reads.push(key);
         Ok(self)
@@ -88,9 +86,9 @@ impl EncryptionKeys {
         keys.find(|key| key.id == *id)
     }
 
-    /// What stands for an outcome in the store: the key's id, then a nonce and
-    /// the ciphertext of status, headers and body, and of how much of them was
-    /// kept. `bound_to` must be the same when it is opened.
+    /// The encrypted form of an outcome in the store: the key's id, then a nonce and the
+    /// ciphertext of status, headers, body and how much of them is stored. `bound_to` must
+    /// be the same when it is decrypted.
     pub(super) fn seal(
         &self,
         bound_to: &str,
@@ -118,7 +116,7 @@ impl EncryptionKeys {
         Ok([&nonce[..], &ciphertext].concat())
     }
 
-    /// What stands for a few words in the store: the key's id, a colon, and nonce
+    /// The encrypted form of a short text in the store: the key's id, a colon, and nonce
     /// and ciphertext in base64.
     pub(super) fn seal_text(&self, bound_to: &str, plain: &[u8]) -> Result<String, StoreError> {
         let sealed = BASE64.encode(self.encrypt(bound_to, plain)?);
@@ -127,7 +125,7 @@ impl EncryptionKeys {
         Ok(format!("{id}:{sealed}"))
     }
 
-    /// Opens what [`seal_text`](Self::seal_text) made, where that is possible.
+    /// Decrypts what [`seal_text`](Self::seal_text) made; `None` where it cannot.
     pub(super) fn open_text(&self, bound_to: &str, sealed: &str) -> Option<Vec<u8>> {
         let (id, sealed) = sealed.split_once(':')?;
         let key = self.find(&HeaderValue::from_str(id).ok()?)?;
@@ -140,7 +138,7 @@ impl EncryptionKeys {
         key.cipher.decrypt(&XNonce::from(*nonce), payload).ok()
     }
 
-    /// Opens what [`seal`](Self::seal) made.
+    /// Decrypts what [`seal`](Self::seal) made.
     pub(super) fn open(
         &self,
         bound_to: &str,
@@ -152,15 +150,15 @@ impl EncryptionKeys {
             return Err(unreadable("it does not name its encryption key".into()));
         };
         let Some(Key { cipher, .. }) = self.find(id) else {
-            // Not ours, so of any length and content.
+            // Written by another program: of any length and content.
             let id: String = id.as_bytes().escape_ascii().to_string();
             let id = id.get(..MAX_ID).unwrap_or(&id);
             return Err(unreadable(format!(
-                "it is encrypted with the key {id:?}, which is not at hand"
+                "unknown encryption key {id:?}: give it to `EncryptionKeys::also_reads`"
             )));
         };
         let Some((nonce, ciphertext)) = sealed.body().split_first_chunk::<NONCE_BYTES>() else {
-            return Err(unreadable("its ciphertext is cut short".into()));
+            return Err(unreadable("its ciphertext is truncated".into()));
         };
         let payload = Payload {
             msg: ciphertext,
@@ -177,8 +175,8 @@ impl EncryptionKeys {
     }
 }
 
-/// What the ciphertext is bound to besides its key. None of the parts contains
-/// a line feed, so no two lists of parts are the same bytes.
+/// What the ciphertext is authenticated with, beside its key. No part contains a line feed,
+/// so different lists of parts have different bytes.
 fn associated(id: &HeaderValue, bound_to: &str) -> Vec<u8> {
     [
         b"genesys-once/3 sealed\n",
@@ -201,8 +199,7 @@ impl fmt::Debug for EncryptionKeys {
 
 struct Key {
     id: HeaderValue,
-    /// Zeroises its bytes when dropped; boxed, since a box that is moved leaves
-    /// no copy of them behind.
+    /// Zeroises its bytes when dropped. Boxed: a moved box leaves no copy of them.
     cipher: Box<XChaCha20Poly1305>,
 }
 
@@ -212,13 +209,13 @@ impl Key {
         let good = (1..=MAX_ID).contains(&id.len()) && id.bytes().all(good);
         let Some(value) = HeaderValue::from_str(id).ok().filter(|_| good) else {
             return Err(invalid(format!(
-                "a key's id has 1 to {MAX_ID} letters, digits, '.', '_' or '-'"
+                "invalid id of an encryption key: expected 1 to {MAX_ID} letters, digits, '.', '_' or '-'"
             )));
         };
         let cipher = XChaCha20Poly1305::new_from_slice(bytes).map_err(|_| {
             let length = bytes.len();
             invalid(format!(
-                "the key {id:?} must have {KEY_BYTES} bytes and has {length}"
+                "invalid encryption key {id:?}: expected {KEY_BYTES} bytes, found {length}"
             ))
         })?;
         Ok(Self {

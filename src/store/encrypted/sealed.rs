@@ -1,17 +1,17 @@
-//! Keeps outcomes that are still encrypted from those who cannot open them. It
-//! opens nothing: that is `Encrypted`'s business.
+//! Refuses encrypted outcomes to a reader that has no keys. It decrypts nothing:
+//! `Encrypted` does.
 
 use crate::error::StoreError;
 use crate::record::{Answer, RecordState, Refusal};
 
 impl RecordState {
-    /// This state, unless it holds an outcome that is encrypted. An encrypted
-    /// verdict is left out: nothing was executed, whatever it says.
+    /// This state, unless its outcome is encrypted. An encrypted verdict is removed:
+    /// nothing was executed, whatever it says.
     ///
     /// # Errors
     ///
-    /// `StoreError::unreadable`: somebody else encrypts the outcomes in this
-    /// store. Never a miss, or the request would be executed again.
+    /// `StoreError::unreadable`: another process encrypts the outcomes in this store. Never
+    /// a miss, or the request would be executed again.
     pub(crate) fn readable(mut self) -> Result<Self, StoreError> {
         match &mut self {
             Self::Cached { stored, .. } if stored.outcome.is_sealed() => {
@@ -119,8 +119,8 @@ mod tests {
         }
     }
 
-    /// A release of this crate that does not know of encryption looks for these
-    /// words; anything else in their place it refuses.
+    /// A release of this crate without encryption knows no such word here, and refuses the
+    /// record.
     #[test]
     fn older_readers_refuse_what_is_sealed() {
         for content in all() {

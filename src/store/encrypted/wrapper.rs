@@ -1,5 +1,5 @@
-//! A store around any other in which what the platform answered is encrypted.
-//! It changes no transition: what those need stays readable.
+//! A store around any other that encrypts the platform's answers. It changes no transition:
+//! what transitions read stays readable.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::record::{
 };
 use crate::store::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 
-/// A [`Store`] that encrypts what the platform answered before it reaches the
-/// store inside, with XChaCha20-Poly1305 and a new random nonce each time.
+/// A [`Store`] that encrypts the platform's answers before they reach the inner store, with
+/// XChaCha20-Poly1305 and a new random nonce each time.
 ///
 /// ```
 /// use genesys_once::{Encrypted, EncryptionKeys, MemoryStore};
@@ -29,29 +29,29 @@ use crate::store::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 ///
 /// | encrypted | readable |
 /// |---|---|
-/// | outcomes and handed-on refusals: status, headers, body, and whether all of it was kept; a request's own key, scope and label | namespace and key, state, times, lease, revision, fingerprint, action, attempts, holder, correlation id, the encryption key's id, about how long the outcome is |
+/// | outcomes and refusals: status, headers, body, and how much is stored; a request's own key, scope and label | namespace and key, state, times, lease, revision, fingerprint, action, attempts, holder, correlation id, the encryption key's id, about how long the outcome is |
 ///
-/// - **Bound to its place.** The ciphertext is authenticated together with the
-///   record's name and with what it is; an outcome also with the lease that it
-///   was executed under and the request's fingerprint. So one moved to another
-///   record, or a record whose fingerprint was changed, is not replayed.
-/// - **Never a miss.** A record that cannot be opened (another key, a changed
-///   byte, one moved here, one written without encryption) is
-///   [`StoreError::unreadable`], which callers see as
-///   [`Error::RecordUnreadable`](crate::Error::RecordUnreadable); nothing is
-///   executed for it. So it is the other way round for an engine without
-///   `Encrypted` on the same store.
-/// - **What it does not hide.** Key and fingerprint are digests of the request:
-///   who can guess a payload can tell whether it was executed. The `cause` of an
+/// - **Bound to its place.** The ciphertext is authenticated together with its kind and the
+///   record's name; an outcome also with its lease and the request's fingerprint. So a
+///   ciphertext that was moved to another record, or whose record has a changed
+///   fingerprint, is not replayed.
+/// - **Never a miss.** A record that cannot be decrypted (another key, a changed byte, a
+///   moved record, one written without encryption) is [`StoreError::unreadable`], which
+///   callers see as [`Error::RecordUnreadable`](crate::Error::RecordUnreadable); nothing is
+///   executed for it. An engine without `Encrypted` on the same store finds encrypted
+///   records unreadable as well.
+/// - **What it does not hide.** Key and fingerprint are digests of the request: a reader
+///   that guesses a payload can verify whether it was executed. The `cause` of an
 ///   indeterminate key is readable text: with the client of this crate it has a status, a
-///   correlation id or a network error, never anything of the request or the
-///   answer; an [`Upstream`](crate::Upstream) of your own should keep personal
-///   data out of its [`SendError`](crate::SendError)s. And it protects what is
-///   read out of the store, not the promise: who may write to it can remove a
-///   record, and so cause a second call.
-/// - **Size.** A sealed outcome is its JSON and its body, 40 bytes and the key's id.
+///   correlation id or a network error, never a part of the request or the answer. Your own
+///   [`Upstream`](crate::Upstream) should put no personal data into its
+///   [`SendError`](crate::SendError)s. Encryption protects the content of the store, not
+///   the promise: a program that may write to the store can remove a record, and so cause a
+///   second call.
+/// - **Size.** An encrypted outcome has the bytes of its JSON and its body, 40 more, and
+///   the key's id.
 ///
-/// A clone is the same store where the one inside is.
+/// A clone is the same store if a clone of the inner store is.
 pub struct Encrypted<S> {
     store: S,
     keys: Arc<EncryptionKeys>,
@@ -68,13 +68,11 @@ impl<S: Store> Encrypted<S> {
         }
     }
 
-    /// Also reads outcomes that were written without encryption, which are
-    /// otherwise unreadable: for the time (`result_ttl`, 24 h by default) in
-    /// which a store that was in use before still holds some. Everything new is
-    /// encrypted.
+    /// Also reads outcomes that were written without encryption, which are otherwise
+    /// unreadable. For a store that was in use before, until its last such outcome has
+    /// expired (`result_ttl`, 24 h by default). Every new outcome is encrypted.
     ///
-    /// Until all processes encrypt, those that do not find the new records
-    /// unreadable.
+    /// A process that does not encrypt finds the new records unreadable.
     #[must_use]
     pub fn also_reads_plain(mut self) -> Self {
         self.reads_plain = true;
@@ -115,11 +113,11 @@ impl<S: Store> Encrypted<S> {
         Ok(event)
     }
 
-    /// What the caller called the request is for people: bound to the lease, with
-    /// which it stays while the record goes from `Locked` to `Indeterminate`.
+    /// The caller's names for the request are for people. They are bound to the lease,
+    /// which stays while the record goes from `Locked` to `Indeterminate`.
     fn seal_caller(&self, name: &RecordName, claim: &mut Claim) -> Result<(), StoreError> {
         let caller = &claim.about.caller;
-        // Also where there is nothing: it shows that the records here are encrypted.
+        // Also without any name: it shows that this store's records are encrypted.
         if caller.sealed.is_none() {
             let plain = encode_caller(caller);
             let sealed = self.keys.seal_text(&called(name, claim.lease), &plain)?;
@@ -139,7 +137,7 @@ impl<S: Store> Encrypted<S> {
             | RecordState::Indeterminate {
                 about, revision, ..
             } => {
-                // Nobody is kept from anything where it cannot be opened.
+                // Names that cannot be decrypted block no key.
                 let sealed = about.caller.sealed.as_deref();
                 let plain = sealed
                     .and_then(|text| self.keys.open_text(&called(name, revision.lease), text));
@@ -162,8 +160,8 @@ impl<S: Store> Encrypted<S> {
                 ..
             } => {
                 let bound_to = refused(name, *fingerprint);
-                // Nothing was executed, whatever it says: one that cannot be opened
-                // is none.
+                // Nothing was executed, whatever the verdict says: one that cannot be
+                // decrypted is removed.
                 *verdict = match verdict.take() {
                     Some(Refusal::Refused(stored)) => {
                         self.open(&bound_to, stored).ok().map(Refusal::Refused)
@@ -186,13 +184,13 @@ impl<S: Store> Encrypted<S> {
     }
 }
 
-/// What a recorded outcome is bound to: all of it stays as long as there is one.
+/// What a recorded outcome is bound to: these parts stay as long as the outcome does.
 fn recorded(name: &RecordName, lease: LeaseId, fingerprint: Fingerprint) -> String {
     format!("recorded\n{name}\n{lease}\n{fingerprint}")
 }
 
-/// What a refusal is bound to. A later release, by whatever lease, keeps it
-/// together with its request's fingerprint.
+/// What a refusal is bound to. A later release by any lease keeps it together with its
+/// request's fingerprint.
 fn refused(name: &RecordName, fingerprint: Fingerprint) -> String {
     format!("refused\n{name}\n{fingerprint}")
 }

@@ -1,6 +1,5 @@
-//! The file under the database: opened by a name that must go on to mean it, and
-//! written by this process alone. It reports what another program did to the
-//! file or to the name, and repairs nothing.
+//! The file under the database: its name must stay, and only this process may write it. It
+//! reports what another program did to the file or the name, and repairs nothing.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -12,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-/// What an operator reads where the name means another file, or none.
+/// For an operator: the name refers to another file, or to none.
 pub(super) const REPLACED: &str = "the file that was opened is no longer under this name: it was removed, \
                         moved or replaced; end this process before a file is put in its place";
 
-/// What an operator reads where another program wrote to the file.
+/// For an operator: another program wrote to the file.
 pub(super) const OVERWRITTEN: &str = "another program has changed the file in place: end this process, and \
                            put a backup in its place";
 
@@ -67,7 +66,7 @@ impl Named {
         self.id
     }
 
-    /// Whether the name still means the file: device, inode and length.
+    /// Whether the name still refers to the file: device, inode and length.
     pub(super) fn check(&self) -> io::Result<()> {
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => found,
@@ -95,12 +94,12 @@ fn same<T: PartialEq + ?Sized>(found: &T, left: &T) -> io::Result<()> {
     }
 }
 
-/// Opens what the name itself means: no symbolic link, no folder, no device.
+/// Opens a regular file: no symbolic link, no folder, no device.
 ///
 /// # Errors
 ///
-/// Those of the system; of kind `InvalidInput`, with the reason, for a name that
-/// means something else than a file.
+/// Those of the system; of kind `InvalidInput`, with the reason, for a name of anything but
+/// a regular file.
 pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     let named = fs::symlink_metadata(path)?;
     let refuse = |reason: &str| Err(io::Error::new(ErrorKind::InvalidInput, reason));
@@ -115,15 +114,15 @@ pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     }
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let opened = file.metadata()?;
-    // A link may have been put there in between.
+    // Another program might have put a link there in between.
     if FileId::of(&named) != FileId::of(&opened) {
         return refuse("it was replaced while it was opened");
     }
     Ok((file, opened))
 }
 
-/// Creates a file that is not there, for its owner alone: what it will hold is
-/// the platform's answers. It follows no link.
+/// Creates a missing file for its owner alone: it will hold the platform's answers. It
+/// follows no link.
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
@@ -193,8 +192,8 @@ impl Backing {
         Ok((backing, named))
     }
 
-    /// Whether the file is as this process left it: its length, and its header,
-    /// since a copy of before may be as long.
+    /// Whether the file is as this process left it: its length, and its header, since an
+    /// earlier copy might have the same length.
     fn check(&self) -> io::Result<()> {
         let left = self.named.left();
         same(&self.file.len()?, &left.length)?;
@@ -228,7 +227,7 @@ impl StorageBackend for Backing {
         if self.mode == Mode::Frozen {
             return Err(ErrorKind::ReadOnlyFilesystem.into());
         }
-        // Afterwards the length would say nothing.
+        // Afterwards the length proves nothing.
         self.check()?;
         let mut left = self.named.left();
         self.file.set_len(len)?;
@@ -245,8 +244,8 @@ impl StorageBackend for Backing {
         self.check()
     }
 
-    /// The first write after a sync finds out whether another program wrote
-    /// meanwhile, before anything of that is overwritten.
+    /// The first write after a sync checks whether another program wrote meanwhile, before
+    /// it overwrites anything.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if self.mode == Mode::Frozen {
             if offset > 0 {

@@ -1,5 +1,5 @@
-//! A copy of the file as of one moment, made record by record while the store
-//! goes on. It changes nothing in the store.
+//! A copy of the file as of one moment, made record by record while the store is in use. It
+//! changes nothing in the store.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::FileStore;
 use super::open::{absolute, create, invalid, no_thread, refused};
 use super::shared::Core;
-use super::tables::{EXPIRIES, META, RECORDS, UNSETTLED};
+use super::tables::{EXPIRIES, META, RECORDS, UNFINISHED};
 use crate::error::Error;
 
 /// Rows in one transaction.
@@ -23,13 +23,13 @@ const CHUNK: usize = 1000;
 impl FileStore {
     /// Copies the store to a new file, as of one moment, while it is in use.
     ///
-    /// The copy is whole and synced to the disk before it has its name; only its
-    /// owner may read it. `open` opens it like any other file: what was `Locked`
-    /// becomes `Released` or `Indeterminate`, and what was executed after the copy
-    /// is not known to it. Meanwhile the store's own file grows by what is written.
+    /// The copy is complete and synced to the disk before it has its name; only its owner
+    /// may read it. `open` opens it like any other file: a `Locked` record becomes
+    /// `Released` or `Indeterminate`, and the copy does not contain later executions.
+    /// Meanwhile each write makes the store's own file grow.
     ///
-    /// It also copies a file whose name is gone, which is the last chance to keep
-    /// its records: do so before the process ends.
+    /// It also copies a file whose name is gone. That is the last chance to save its
+    /// records: make the copy before the process ends.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl FileStore {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a copy that is given up is removed.
+    /// Cancel safe: if the future is dropped, the unfinished copy is removed.
     pub async fn backup(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = absolute(path.as_ref())?;
         let (core, target) = (self.handle.core.clone(), path.clone());
@@ -56,7 +56,7 @@ impl FileStore {
     }
 }
 
-/// Copies all records to a new file, unless `given_up` meanwhile.
+/// Copies all records to a new file, unless `given_up` returns `true` meanwhile.
 fn write(core: &Core, path: &Path, given_up: &dyn Fn() -> bool) -> Result<(), Error> {
     const EXISTS: &str = "there is a file of that name already";
     if fs::symlink_metadata(path).is_ok() {
@@ -71,8 +71,8 @@ fn write(core: &Core, path: &Path, given_up: &dyn Fn() -> bool) -> Result<(), Er
     let existed = create(path, |to| {
         copying.table(to, RECORDS)?;
         copying.table(to, EXPIRIES)?;
-        copying.table(to, UNSETTLED)?;
-        // Its format makes it a store, so that comes last.
+        copying.table(to, UNFINISHED)?;
+        // The format in this table makes the file a store, so it is the last.
         copying.table(to, META)
     });
     if existed.map_err(|error| refused(path, &error))? {

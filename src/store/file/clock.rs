@@ -1,6 +1,5 @@
-//! The two clocks of the file's records, which go on from one run to the next and
-//! never back. Neither follows a step of the machine's clock while the file is
-//! open.
+//! The two clocks of the file's records: they continue from one run to the next and never
+//! go back. Neither follows a step of the machine's clock while the file is open.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "testing")]
@@ -42,11 +41,11 @@ impl Source {
 
 /// Which of the store's two clocks a record expires by.
 ///
-/// A record that keeps a request from being executed again after a lost one must
-/// not expire because a wall clock was wrong.
+/// A record that prevents a second execution must not expire because a wall clock was
+/// wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// Counts while the file is open, and in between what the wall clock says.
+    /// Counts while the file is open, and between runs by the wall clock.
     Store = 0,
     /// Counts while the file is open: for `Locked` and `Indeterminate`.
     Open = 1,
@@ -88,8 +87,8 @@ pub(super) struct Stamp {
     pub(super) wall: u64,
 }
 
-/// A wall clock that is ahead of the last stamp by more than this when the file
-/// is opened is not believed.
+/// If the wall clock is ahead of the last stamp by more than this when the file is opened,
+/// the time between counts as zero.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The store's time. Both clocks go on from one run to the next and never back.
@@ -98,15 +97,15 @@ pub(super) struct Timeline {
     source: Source,
     start: Moment,
     elapsed_at_start: Duration,
-    /// The latest time that the wall clock has shown, in all runs: a wall clock
-    /// that is set back and forward again counts no time twice.
+    /// The latest time of the wall clock in all runs: a clock that is set back and forward
+    /// again counts no time twice.
     wall: AtomicU64,
 }
 
 impl Timeline {
-    /// Goes on from the last stamp of the run before. The store's clock gains
-    /// what the wall clock says has passed since: nothing where it was set back,
-    /// and nothing where it is ahead by more than [`MAX_AGE`].
+    /// Continues from the last stamp of the run before. The store's clock gains the time
+    /// since by the wall clock: zero where that was set back, or is ahead by more than
+    /// [`MAX_AGE`].
     pub(super) fn resume(source: Source, last: Option<Stamp>) -> Self {
         let wall = since_epoch(source.wall());
         let mut start = Moment { store: 0, open: 0 };
@@ -116,8 +115,7 @@ impl Timeline {
             if passed > nanos(MAX_AGE) {
                 tracing::warn!(
                     ahead = ?Duration::from_nanos(passed),
-                    "the machine's clock is far ahead of the last write to the store's file: \
-                     not believed, so no record grows older by it"
+                    "the machine's clock is more than a week ahead of the last write to the store's file: no record ages by that time"
                 );
             }
             let believed = if passed > nanos(MAX_AGE) { 0 } else { passed };
@@ -155,7 +153,7 @@ impl Timeline {
     }
 }
 
-/// A duration in nanoseconds; five centuries and more are for ever, in practice.
+/// A duration in nanoseconds; at most five centuries.
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -190,7 +188,7 @@ struct Hands {
 
 #[cfg(feature = "testing")]
 impl ManualClock {
-    /// A clock that stands still, at the machine's present time.
+    /// A clock that shows the machine's present time until a test moves it.
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(Hands {
             elapsed: Duration::ZERO,
@@ -198,7 +196,7 @@ impl ManualClock {
         })))
     }
 
-    /// Lets time pass: the monotonic clock and the wall clock go on together.
+    /// Advances the monotonic clock and the wall clock by the same time.
     ///
     /// # Panics
     ///
@@ -220,7 +218,7 @@ impl ManualClock {
     }
 
     fn lock(&self) -> MutexGuard<'_, Hands> {
-        // Two plain values: no panic can leave them half set.
+        // Two plain values: a panic leaves them consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! What the file says of itself beside its records: which file it is, the time at its
-//! last write, and the least versions of its writers. It writes nothing.
+//! The file's data beside its records: its id, the time of its last write, and the least
+//! versions of its writers. It writes nothing.
 
 use redb::{Database, ReadableDatabase as _, ReadableTable};
 
@@ -7,7 +7,7 @@ use super::clock::{Moment, Stamp};
 use super::tables::META;
 use crate::key::Namespace;
 
-/// What tells a file from a copy of before and from another store's.
+/// Distinguishes a file from an earlier copy and from another store's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) id: Option<u64>,
@@ -50,7 +50,7 @@ pub(super) fn read_writer(
     namespace: &Namespace,
 ) -> Result<u32, redb::Error> {
     let least = meta.get(&*writer(namespace))?.map(|least| least.value());
-    // What no version has is later than all.
+    // A number that no version has counts as later than all.
     Ok(least.map_or(0, |least| u32::try_from(least).unwrap_or(u32::MAX)))
 }
 

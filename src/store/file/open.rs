@@ -1,6 +1,6 @@
-//! Opens the file: creates it whole or not at all, says clearly why it cannot be
-//! had, and settles what the process before left behind. Nothing here runs once
-//! the store is open, except that a file that failed is opened again.
+//! Opens the file: creates it completely or not at all, reports why it cannot be opened,
+//! and recovers the records of the process before. It does nothing once the store is open,
+//! except to open a failed file again.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -19,7 +19,7 @@ use super::tables::{Tables, expiry, record_name};
 use crate::error::Error;
 use crate::record::{Content, Record, recover_orphan};
 
-/// What redb may keep of the file in memory; its own default is 1 GiB.
+/// How much of the file redb may cache; its own default is 1 GiB.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 /// A file smaller than this is not worth compacting.
@@ -38,7 +38,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
             Tables::open(&txn)?.mark_format()?;
             Ok(txn.commit()?)
         });
-        // Where another process was faster, its file is as good.
+        // If another process was faster, its file serves as well.
         created.map_err(|error| refused(path, &error))?;
     }
     let (file, found) = open_regular(path).map_err(|error| refused(path, &error.into()))?;
@@ -47,7 +47,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     } else if !is_private(&found) {
         tracing::warn!(
             path = %path.display(),
-            "others than its owner may read the store's file, which holds the platform's answers"
+            "other users may read the store's file, which holds the platform's answers: expected mode 0600"
         );
     }
     open_file(path, file, Mode::Write)
@@ -91,11 +91,10 @@ fn builder() -> Builder {
     builder
 }
 
-/// Creates a database under another name and gives it its own once `fill` has
-/// filled it: a process that is killed here never leaves half a database under
-/// that name. It may leave the other one, which nobody reads: it could be
-/// another process's, so nobody removes it either. Returns whether there was a
-/// file of that name already.
+/// Creates a database under a temporary name and renames it after `fill` has filled it: a
+/// process that is killed here leaves no half database under the final name. The temporary
+/// file might stay. No process reads it, and none removes it, since another process might
+/// write it. Returns whether a file with the final name exists already.
 pub(super) fn create(
     path: &Path,
     fill: impl Fn(&Database) -> Result<(), redb::Error>,
@@ -125,7 +124,8 @@ pub(super) fn create_by(
     let made = write(&new).and_then(|()| match link(&new, path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error.into()),
-        // A file system without links: this leaves a moment in which to be killed.
+        // A file system without links: a process that is killed in this call leaves half a
+        // file.
         Err(_) => write(path),
     });
     let removed = fs::remove_file(&new);
@@ -156,7 +156,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Makes a new name in a folder survive a loss of power.
+/// Makes a new name in a folder durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     // Elsewhere a folder cannot be opened as a file.
     if cfg!(unix) {
@@ -165,8 +165,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes an opened file ready: checks that it is a store's, settles what its
-/// last process left Locked, and removes what has expired.
+/// Prepares an opened file: checks that it is a store's, recovers the records that its last
+/// process left Locked, and removes expired records.
 pub(super) fn prepare(path: &Path, db: &mut Database, source: Source) -> Result<Timeline, Error> {
     let failed = |error: redb::Error| refused(path, &error);
     let txn = db.begin_write().map_err(|error| failed(error.into()))?;
@@ -178,7 +178,7 @@ pub(super) fn prepare(path: &Path, db: &mut Database, source: Source) -> Result<
         }
         Contents::Foreign => return Err(invalid(path, "it is a database of something else")),
     }
-    let timeline = settle(path, txn, source).map_err(failed)?;
+    let timeline = recover(path, txn, source).map_err(failed)?;
     while reclaim(db, timeline.now()).map_err(failed)? {}
     compact(path, db).map_err(failed)?;
     Ok(timeline)
@@ -212,25 +212,25 @@ fn identify(txn: &WriteTransaction) -> Result<Contents, redb::Error> {
     }
 }
 
-/// Settles every Locked record, whether or not its time has run out since: its
-/// holder is gone, and a wall clock that jumped must not make it executable.
-fn settle(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline, redb::Error> {
+/// Recovers every Locked record, expired or not: its holder has ended, and a wall clock
+/// that jumped must not make the request executable.
+fn recover(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline, redb::Error> {
     let (mut released, mut indeterminate) = (0_usize, 0_usize);
     let mut tables = Tables::open(&txn)?;
     let timeline = Timeline::resume(source, tables.last_stamp()?);
     let mut last = String::new();
     loop {
-        let names = tables.unsettled_after(&last, CHUNK)?;
+        let names = tables.unfinished_after(&last, CHUNK)?;
         let Some(end) = names.last() else { break };
         last.clone_from(end);
         for name in &names {
             let Some(row) = tables.row(name)? else {
                 continue;
             };
-            // One that cannot be read is not touched, and not taken for absent.
+            // A record that cannot be read is left alone, and does not count as absent.
             let read = record_name(name).map(|named| (Record::decode(&named, &row.bytes), named));
             let Some((Ok(record), named)) = read else {
-                tracing::warn!(name, "a record that cannot be read was not settled");
+                tracing::warn!(name, "a record that cannot be read was not recovered");
                 continue;
             };
             let Some((record, left)) = recover_orphan(&record) else {
@@ -256,7 +256,7 @@ fn settle(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timeline
             path = %path.display(),
             released,
             indeterminate,
-            "settled the records whose process ended without settling them"
+            "recovered the records whose process ended without finishing them"
         );
     }
     Ok(timeline)
@@ -274,7 +274,7 @@ fn reclaim(db: &Database, now: Moment) -> Result<bool, redb::Error> {
     Ok(removed == CHUNK)
 }
 
-/// Gives space back that redb would otherwise only use again.
+/// Returns unused space to the file system: redb itself only reuses it.
 fn compact(path: &Path, db: &mut Database) -> Result<(), redb::Error> {
     let length = fs::metadata(path)?.len();
     if length < COMPACT_FROM {
@@ -293,7 +293,7 @@ fn compact(path: &Path, db: &mut Database) -> Result<(), redb::Error> {
 const DAMAGED: &str = "it is damaged: put a sound copy in its place, or move it away and accept \
                        that what it recorded is forgotten";
 
-/// Why a file cannot be had, in words for whoever set its path.
+/// Why a file cannot be opened, for the operator that set its path.
 pub(super) fn refused(path: &Path, error: &redb::Error) -> Error {
     match error {
         redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => invalid(
@@ -319,7 +319,7 @@ pub(super) fn refused(path: &Path, error: &redb::Error) -> Error {
     }
 }
 
-/// Why an opened file cannot be served.
+/// Why an opened file has no thread.
 pub(super) fn no_thread(path: &Path, error: &io::Error) -> Error {
     let reason = format!("the system gives no thread to read and write it: {error}");
     invalid(path, &reason)
@@ -329,7 +329,7 @@ pub(super) fn invalid(path: &Path, reason: &str) -> Error {
     Error::invalid_config("path", format!("{}: {reason}", path.display()))
 }
 
-/// The path in a form that a later change of the working directory leaves alone.
+/// The path in a form that does not depend on the working directory.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|error| invalid(path, &error.to_string()))
 }

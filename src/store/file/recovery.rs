@@ -1,6 +1,6 @@
-//! What the writer does about a file that failed or left its name: reads go on
-//! where the file can be read, and writes are tried again. It settles nothing: the
-//! holders of this process live on.
+//! How the writer handles a file that failed or lost its name: reads continue where the
+//! file can be read, and writes are retried. It recovers no record: the holders of this
+//! process live on.
 
 use std::time::{Duration, Instant};
 
@@ -22,24 +22,24 @@ pub(super) struct Failure {
 }
 
 impl Writer {
-    /// Nothing is written until the next try, which `begun` to look for.
+    /// Stops writes until the next try; `begun` is when the failed one began.
     pub(super) fn fail(&mut self, cause: String, begun: Instant) {
-        // A large file is not read over and over.
+        // A large file is not read continuously.
         let again = Instant::now() + RETRY_AFTER.max(begun.elapsed() * 9);
         if self.failed.as_ref().is_none_or(|last| last.cause != cause) {
             contained(|| {
                 tracing::error!(
                     path = %self.core.path.display(),
                     cause,
-                    "the store's file cannot be written; trying again"
+                    "the store's file cannot be written: the store retries"
                 );
             });
         }
         self.failed = Some(Failure { cause, again });
     }
 
-    /// Tries to write again where the last transaction failed, as after a full
-    /// disk. It settles nothing: the holders of this process live on.
+    /// Tries to write again where the last transaction failed, for instance by a full disk.
+    /// It recovers no record: the holders of this process live on.
     pub(super) fn recover(&mut self) -> Result<(), String> {
         let Some(failure) = &self.failed else {
             return Ok(());
@@ -65,8 +65,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the file for writing again. One that cannot be written may still be
-    /// read.
+    /// Opens the file for writing again; if that fails, for reading.
     pub(super) fn open_again(&self) -> Result<(), String> {
         let cause = match self.reopen(Mode::Write) {
             Ok(()) => return Ok(()),
@@ -78,8 +77,7 @@ impl Writer {
         Err(cause)
     }
 
-    /// Whether the name still means the open file: where it does not, nothing is
-    /// read either.
+    /// Whether the name still refers to the open file. If not, reads fail as well.
     pub(super) fn check_name(&self) -> Result<(), String> {
         let named = {
             let slot = self.core.slot();
@@ -95,9 +93,8 @@ impl Writer {
 
     fn reopen(&self, mode: Mode) -> Result<(), String> {
         let mut slot = self.core.slot_mut();
-        // Closes it, which gives its lock back for a moment. Should another process
-        // get in between, it settles our records, and compare-and-set tells
-        // our holders.
+        // Closes it, which releases its lock for a moment. A process that opens the file in
+        // between recovers our records, and compare-and-set rejects our holders' commands.
         slot.opened = None;
         let opened = (self.opener)(mode).map_err(|error| match error {
             Error::InvalidConfig { reason, .. } => reason.to_string(),
@@ -105,7 +102,7 @@ impl Writer {
         });
         let opened = opened.and_then(|opened| {
             let found = Origin::read(&opened.db).map_err(|error| error.to_string())?;
-            // A copy of before, or another store's file, was put in its place.
+            // An earlier copy, or another store's file, was put in its place.
             if found.id != self.synced.id || found.store < self.synced.store {
                 return Err(OVERWRITTEN.into());
             }

@@ -1,5 +1,5 @@
-//! What the clones of a store, its readers and its writer share: the open file,
-//! and what is read from its last commit.
+//! The state that a store's clones, readers and writer share: the open file, and reads of
+//! its last commit. It writes nothing.
 
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -29,8 +29,8 @@ pub(super) struct Core {
 pub(super) struct Slot {
     /// `None` once closed, and while a file that failed cannot be opened again.
     pub(super) opened: Option<Opened>,
-    /// Why nothing is read or written, where that is so. A file that is open
-    /// nevertheless can still be copied: its name may be gone.
+    /// Why reads and writes fail; `None` where they do not. An open file can still be
+    /// copied, also where its name is gone.
     pub(super) outage: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl Core {
         Ok(current.map(|(record, left)| record.state(left)))
     }
 
-    /// What is wrong with a record that has not expired, where it cannot be read.
+    /// Why a record that has not expired cannot be read; `None` where it can.
     pub(super) fn look_unreadable(
         &self,
         name: &RecordName,
@@ -96,9 +96,8 @@ impl Core {
         least.map_err(StoreError::unavailable)
     }
 
-    /// The answer to an event that changes nothing, from the last commit; `None`
-    /// where it has something to write. So an acquire that finds an outcome
-    /// need not wait for anybody's sync.
+    /// The answer to an event that changes nothing, from the last commit; `None` for an
+    /// event that writes. So an acquire that finds an outcome does not wait for a sync.
     pub(super) fn answer_unchanged(
         &self,
         name: &RecordName,

@@ -1,5 +1,5 @@
-//! The tables in the file, and what one row of them means. It decides nothing
-//! about a transition and knows no thread.
+//! The tables in the file, and the meaning of their rows. It decides no transition and
+//! knows no thread.
 //!
 //! ```text
 //! records    NAMESPACE:HEX                -> (clock, when it expires, the encoded record)
@@ -31,13 +31,13 @@ type Due = (u8, u64, &'static str);
 
 pub(super) const RECORDS: TableDefinition<&str, Value> = TableDefinition::new("records");
 pub(super) const EXPIRIES: TableDefinition<Due, ()> = TableDefinition::new("expiries");
-pub(super) const UNSETTLED: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
+pub(super) const UNFINISHED: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// The arrangement described above. A file of a higher one is refused.
+/// The version of the tables above. A file of a higher one is refused.
 const FORMAT: u64 = 1;
 
-/// Rows of a list that one read looks at: another read waits for no more.
+/// Rows that one read of a list examines: the longest that another read waits.
 const PIECE: usize = 1000;
 
 /// When a record expires, and by which clock.
@@ -48,7 +48,7 @@ pub(super) struct Expiry {
 }
 
 impl Expiry {
-    /// How long it is until then; `None` once it has passed.
+    /// The time until then; `None` once it has passed.
     fn left(self, now: Moment) -> Option<Duration> {
         let now = if self.clock == Clock::Open as u8 {
             now.open
@@ -84,7 +84,7 @@ impl Row {
 pub(super) struct Tables<'t> {
     records: Table<'t, &'static str, Value>,
     expiries: Table<'t, Due, ()>,
-    unsettled: Table<'t, &'static str, ()>,
+    unfinished: Table<'t, &'static str, ()>,
     meta: Table<'t, &'static str, u64>,
 }
 
@@ -93,12 +93,12 @@ impl<'t> Tables<'t> {
         Ok(Self {
             records: txn.open_table(RECORDS)?,
             expiries: txn.open_table(EXPIRIES)?,
-            unsettled: txn.open_table(UNSETTLED)?,
+            unfinished: txn.open_table(UNFINISHED)?,
             meta: txn.open_table(META)?,
         })
     }
 
-    /// The arrangement of the file; `None` in one that holds no records yet.
+    /// The format of the file; `None` in a new one.
     pub(super) fn format(&self) -> Result<Option<u64>, redb::Error> {
         Ok(self.meta.get("format")?.map(|format| format.value()))
     }
@@ -107,7 +107,7 @@ impl<'t> Tables<'t> {
         format == FORMAT
     }
 
-    /// Makes an empty file a store, which no other file is.
+    /// Marks an empty file as a store.
     pub(super) fn mark_format(&mut self) -> Result<(), redb::Error> {
         self.meta.insert("id", fastrand::u64(..))?;
         self.meta.insert("format", FORMAT)?;
@@ -118,7 +118,7 @@ impl<'t> Tables<'t> {
         read_stamp(&self.meta)
     }
 
-    /// Notes the time, so that the next run goes on from it.
+    /// Writes the time, so that the next run continues from it.
     pub(super) fn stamp(&mut self, stamp: Stamp) -> Result<(), redb::Error> {
         self.meta.insert("store", stamp.moment.store)?;
         self.meta.insert("open", stamp.moment.open)?;
@@ -144,8 +144,8 @@ impl<'t> Tables<'t> {
         read_row(&self.records, name)
     }
 
-    /// Writes or removes a record and what refers to it; `before` is when the
-    /// row that it replaces expires.
+    /// Writes or removes a record and its index rows; `before` is the expiry of the row
+    /// that it replaces.
     pub(super) fn put(
         &mut self,
         name: &str,
@@ -160,20 +160,20 @@ impl<'t> Tables<'t> {
                 self.records.insert(name, (clock, at, bytes))?;
                 self.expiries.insert((clock, at, name), ())?;
                 if may_be_indeterminate(record) {
-                    self.unsettled.insert(name, ())?;
+                    self.unfinished.insert(name, ())?;
                 } else {
-                    self.unsettled.remove(name)?;
+                    self.unfinished.remove(name)?;
                 }
             }
             None => {
                 self.records.remove(name)?;
-                self.unsettled.remove(name)?;
+                self.unfinished.remove(name)?;
             }
         }
         Ok(())
     }
 
-    /// Removes up to `limit` expired records and says how many.
+    /// Removes up to `limit` expired records and returns how many.
     pub(super) fn reclaim(&mut self, now: Moment, limit: usize) -> Result<usize, redb::Error> {
         let mut removed = 0;
         for clock in Clock::ALL {
@@ -185,7 +185,7 @@ impl<'t> Tables<'t> {
                     clock: clock as u8,
                     at,
                 };
-                // The row decides: an index never deletes what lives on.
+                // The row decides: an index row never deletes a live record.
                 let row = self.records.get(name.as_str())?;
                 let of_row = row.map(|row| Expiry {
                     clock: row.value().0,
@@ -213,13 +213,13 @@ impl<'t> Tables<'t> {
     }
 
     /// Up to `limit` names after `after` of records Locked or Indeterminate.
-    pub(super) fn unsettled_after(
+    pub(super) fn unfinished_after(
         &self,
         after: &str,
         limit: usize,
     ) -> Result<Vec<String>, redb::Error> {
         let mut names = Vec::new();
-        for entry in self.unsettled.range(after..)? {
+        for entry in self.unfinished.range(after..)? {
             let name = entry?.0.value().to_owned();
             if name != after {
                 names.push(name);
@@ -232,10 +232,10 @@ impl<'t> Tables<'t> {
     }
 }
 
-/// The tables as they stood after one commit, for reading.
+/// The tables as of one commit, for reading.
 pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static str, Value>,
-    unsettled: ReadOnlyTable<&'static str, ()>,
+    unfinished: ReadOnlyTable<&'static str, ()>,
     _txn: ReadTransaction,
 }
 
@@ -244,7 +244,7 @@ impl Snapshot {
         let txn = db.begin_read()?;
         Ok(Self {
             records: txn.open_table(RECORDS)?,
-            unsettled: txn.open_table(UNSETTLED)?,
+            unfinished: txn.open_table(UNFINISHED)?,
             _txn: txn,
         })
     }
@@ -262,7 +262,7 @@ impl Snapshot {
         query: &ListQuery,
         now: Moment,
     ) -> Result<Page, redb::Error> {
-        // No namespace contains the colon that ends it, and `;` follows `:`.
+        // No namespace contains the colon that ends it, and `;` sorts after `:`.
         let end = format!("{namespace};");
         let from = match after {
             Some(key) => Bound::Excluded(row_name(&RecordName::new(namespace.clone(), key))),
@@ -273,7 +273,7 @@ impl Snapshot {
             Bound::Excluded(end.as_str()),
         );
         let names = match query.filter() {
-            ListFilter::Indeterminate => names_in(&self.unsettled, range)?,
+            ListFilter::Indeterminate => names_in(&self.unfinished, range)?,
             _ => names_in(&self.records, range)?,
         };
         let mut page = Page::default();
@@ -297,8 +297,8 @@ impl Snapshot {
     }
 }
 
-/// The first records of a table that a page looks at, and the one after them. Whatever
-/// else is in it is no record of that namespace's.
+/// The records of a table that a page examines, and the next one. Rows that are no records
+/// of the namespace are skipped.
 fn names_in<V: redb::Value + 'static>(
     table: &ReadOnlyTable<&'static str, V>,
     range: (Bound<&str>, Bound<&str>),

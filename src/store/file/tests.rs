@@ -1,5 +1,5 @@
-//! What cannot be seen from outside: records and files that are damaged, the
-//! clock, and that nothing outlives the last clone.
+//! Inner cases: damaged records and files, the clock, and that nothing outlives the last
+//! clone.
 
 mod disk;
 mod growth;
@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use redb::{Database, ReadableDatabase as _, TableDefinition};
 
 use super::clock::{MAX_AGE, Moment, Stamp, Timeline};
-use super::tables::{RECORDS, Snapshot, Tables, row_name};
+use super::tables::{RECORDS, Snapshot, Tables, UNFINISHED, row_name};
 use super::*;
 use crate::key::{Fingerprint, IdempotencyKey};
 use crate::outcome::Outcome;
@@ -22,7 +22,7 @@ use crate::record::{Attempts, Claim, LeaseId, Phase};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A folder of its own for each test, removed at its end.
+/// A folder for each test, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -86,24 +86,23 @@ fn complete(lease: u8, body: &'static str) -> Event {
     }
 }
 
-/// Writes a row as it would be if something else had written it.
+/// Writes a row as another program might.
 fn plant(path: &Path, key: u8, bytes: &[u8]) {
     let db = Database::open(path).unwrap();
     let txn = db.begin_write().unwrap();
     {
-        let unsettled: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
         let name = row_name(&name(key));
         let mut records = txn.open_table(RECORDS).unwrap();
         let row = (1, u64::MAX, bytes);
         records.insert(name.as_str(), row).unwrap();
-        let mut unsettled = txn.open_table(unsettled).unwrap();
-        unsettled.insert(name.as_str(), ()).unwrap();
+        let mut unfinished = txn.open_table(UNFINISHED).unwrap();
+        unfinished.insert(name.as_str(), ()).unwrap();
     }
     txn.commit().unwrap();
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_never_absent_and_never_overwritten() {
+async fn unreadable_record_is_never_absent_or_overwritten() {
     let folder = Folder::new("unreadable");
     drop(FileStore::open(folder.file()).unwrap());
     let newer = b"genesys-once/4 locked claimed 0 0 0 0 0 0\n";
@@ -189,7 +188,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn it_needs_no_runtime() {
+fn store_needs_no_runtime() {
     let folder = Folder::new("no-runtime");
     let store = FileStore::open(folder.file()).unwrap();
     let name = name(1);
@@ -206,11 +205,10 @@ fn it_needs_no_runtime() {
     ));
 }
 
-/// Red where a wall time below the last is stamped, and where any step ahead is
-/// believed: a boot at 1970 and a correction a minute later aged every record by
-/// 56 years.
+/// Red where a wall time below the last is stamped, and where any step ahead counts: a boot
+/// at 1970 and a correction a minute later aged every record by 56 years.
 #[test]
-fn time_goes_on_between_runs_and_follows_no_step_within_one() {
+fn time_continues_between_runs_without_steps() {
     let hour = Duration::from_secs(3600);
     let nanos = clock::nanos;
     let clock = ManualClock::new();
@@ -239,7 +237,7 @@ fn time_goes_on_between_runs_and_follows_no_step_within_one() {
     };
     let later = resumed(wall + hour);
     assert_eq!(later.now().store, after.store + nanos(hour));
-    assert_eq!(later.now().open, after.open, "nobody had it open");
+    assert_eq!(later.now().open, after.open, "the file was not open");
     assert_eq!(
         resumed(wall + MAX_AGE).now().store,
         after.store + nanos(MAX_AGE)
@@ -270,8 +268,8 @@ fn time_goes_on_between_runs_and_follows_no_step_within_one() {
     assert_eq!(last_of_all.now(), last.moment);
 }
 
-/// Red without what `expiry` adds: a retention gains up to a millisecond in its
-/// bytes, which the lease lost: it had lapsed 0.9 ms early.
+/// Red without the addition in `expiry`: the bytes round a retention up by less than a
+/// millisecond, and the lease lapsed 0.9 ms early.
 #[tokio::test]
 async fn lease_lasts_to_its_end_whatever_its_retention() {
     let folder = Folder::new("parts");
@@ -294,7 +292,7 @@ async fn lease_lasts_to_its_end_whatever_its_retention() {
 }
 
 #[test]
-fn a_file_of_a_newer_format_or_of_something_else_is_refused() {
+fn newer_or_foreign_file_is_refused() {
     let folder = Folder::new("format");
     drop(FileStore::open(folder.file()).unwrap());
     let db = Database::open(folder.file()).unwrap();
@@ -326,7 +324,7 @@ fn a_file_of_a_newer_format_or_of_something_else_is_refused() {
 }
 
 #[test]
-fn a_file_with_a_changed_byte_is_refused_or_read_as_it_was() {
+fn changed_byte_is_refused_or_harmless() {
     let folder = Folder::new("bytes");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = FileStore::open(folder.file()).unwrap();

@@ -1,5 +1,5 @@
-//! What can be written to the file, within a transaction of the writer's: the pure
-//! rules between a read and a write, and what an operator does. It commits nothing.
+//! The writes to the file, within a transaction of the writer: a transition, or an
+//! operator's command. It commits nothing.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::record::{self, Answer, Event};
 pub(super) enum Write {
     /// A transition.
     Event(RecordName, Box<Event>),
-    /// Removes a record that cannot be read, if its bytes are known by this.
+    /// Removes a record that cannot be read, if its bytes have this stamp.
     Discard(RecordName, Arc<str>),
     /// Raises the least version of a namespace's writers.
     Writer(Namespace, u32),
@@ -28,7 +28,7 @@ impl Write {
         }
     }
 
-    /// Writes it, and says what came of it.
+    /// Writes it, and returns the reply and the effect.
     pub(super) fn apply(
         &self,
         tables: &mut Tables<'_>,
@@ -47,7 +47,7 @@ impl Write {
 
 pub(super) type Reply = Result<Written, StoreError>;
 
-/// What became of it.
+/// The result of a write.
 #[derive(Clone)]
 pub(super) enum Written {
     Answer(Answer),
@@ -57,12 +57,12 @@ pub(super) enum Written {
     Writer(u32),
 }
 
-/// What a transition did, by what its answer has to wait for.
+/// The effect of a write, which decides what its answer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Effect {
     Nothing,
-    /// An `Extend` began a lease anew, at another revision: where that is lost in a
-    /// crash, so is the holder.
+    /// An `Extend` extended a lease, at another revision. A crash that loses it also ends
+    /// the holder.
     Extended,
     Written,
 }
@@ -89,8 +89,8 @@ fn apply(
         Ok(current) => current.flatten(),
         Err(unreadable) => return Ok((Err(unreadable), Effect::Nothing)),
     };
-    let seen = current.as_ref().map(|(record, left)| (record, *left));
-    let (next, answer) = record::apply(seen, event);
+    let before = current.as_ref().map(|(record, left)| (record, *left));
+    let (next, answer) = record::apply(before, event);
     let before = row.as_ref().map(|row| row.expires);
     let effect = match (&current, next) {
         (None, None) => Effect::Nothing,
@@ -99,7 +99,7 @@ fn apply(
         }
         (_, Some((new, left))) => {
             let bytes = new.encode(named);
-            // A new revision and a later end of the lease, nothing else.
+            // An extension changes the revision and the end of the lease only.
             let prolongs = current.is_some() && matches!(event, Event::Extend { .. });
             tables.put(&name, before, Some((&new, &bytes, expiry(now, &new, left))))?;
             if prolongs {
@@ -116,7 +116,7 @@ fn apply(
     Ok((Ok(Written::Answer(answer)), effect))
 }
 
-/// Removes a record, if it still cannot be read and its bytes are those that are meant.
+/// Removes a record, if it still cannot be read and its bytes have this stamp.
 fn discard(
     tables: &mut Tables<'_>,
     named: &RecordName,
@@ -125,14 +125,14 @@ fn discard(
 ) -> Result<(Reply, Effect), redb::Error> {
     let name = row_name(named);
     let row = tables.row(&name)?;
-    let meant = row.filter(|row| {
+    let discarded = row.filter(|row| {
         let found = row.read(named, now).err();
         let found = found.map(|error| unreadable(named, &row.bytes, &error));
         found.is_some_and(|found| !found.is_newer() && found.stamp() == Some(stamp))
     });
-    if let Some(row) = &meant {
+    if let Some(row) = &discarded {
         tables.put(&name, Some(row.expires), None)?;
     }
-    let removed = meant.is_some();
+    let removed = discarded.is_some();
     Ok((Ok(Written::Discarded(removed)), Effect::of(removed)))
 }

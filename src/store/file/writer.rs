@@ -1,7 +1,7 @@
-//! The one thread that writes: it puts the transitions that wait for the disk
-//! into one transaction, in their order, and answers each after the commit. It
-//! never answers before, and it ends when the last clone of the store does.
-//! While the file takes no writes, it answers what needs none.
+//! The thread that writes: it puts the waiting transitions into one transaction, in their
+//! order, and answers each after the commit. It never answers a write before the commit. It
+//! ends with the last clone of the store. While the file takes no writes, it answers events
+//! that write nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use super::write::{Effect, Reply, Write, Written};
 use crate::error::{Error, StoreError};
 use crate::telemetry::contained;
 
-/// Transitions in one transaction, at most: what they write is held in memory
-/// until its commit.
+/// Transitions in one transaction, at most: a transaction is held in memory until its
+/// commit.
 const MAX_BATCH: usize = 64;
 
-/// Commits without a sync in a row, at most: redb cannot use the pages that they
-/// free again before one with it.
+/// Commits without a sync in a row, at most: redb reuses their freed pages only after one
+/// with it.
 const MAX_UNSYNCED: u32 = 64;
 
-/// How often an idle store removes expired records and looks at its file's name.
+/// How often an idle store removes expired records and checks its file's name.
 pub(super) const TICK: Duration = Duration::from_secs(10);
 
 /// Expired records that one tick removes.
@@ -40,7 +40,7 @@ const MAX_RECLAIMED: usize = 1000;
 /// How a file that failed is opened again.
 pub(super) type Opener = Box<dyn Fn(Mode) -> Result<Opened, Error> + Send>;
 
-/// One write that somebody waits for.
+/// One write and the caller that waits for it.
 pub(super) struct Command {
     pub(super) write: Write,
     pub(super) reply: oneshot::Sender<Reply>,
@@ -59,8 +59,7 @@ pub(super) struct Writer {
     commands: Receiver<Command>,
     pub(super) opener: Opener,
     unsynced: u32,
-    /// As of the last synced commit: a file that is opened again is at least as
-    /// new.
+    /// As of the last synced commit: a file that is opened again must be at least as new.
     pub(super) synced: Origin,
     pub(super) failed: Option<Failure>,
     tick: Duration,
@@ -97,14 +96,14 @@ impl Writer {
         }
     }
 
-    /// Works until nobody can send a command any more, then closes the file.
+    /// Works until the last sender is dropped, then closes the file.
     pub(super) fn run(mut self) {
         loop {
             let mut batch = Vec::new();
             match self.receive(&mut batch) {
                 Some(0) => break,
                 Some(_) => {
-                    // Given up: its sender takes its fate for unknown already.
+                    // Its caller has dropped the future, and takes the outcome as unknown.
                     batch.retain(|command| !command.reply.is_closed());
                     self.serve(batch);
                 }
@@ -114,8 +113,8 @@ impl Writer {
         self.close();
     }
 
-    /// Waits for commands until the next tick: how many came, `None` where the
-    /// tick is due.
+    /// Waits for commands until the next tick; returns their number, `None` where the tick
+    /// is due.
     fn receive(&mut self, batch: &mut Vec<Command>) -> Option<usize> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -133,10 +132,10 @@ impl Writer {
         }
     }
 
-    /// Removes what has expired and looks at the file's name.
+    /// Removes expired records and checks the file's name.
     fn idle(&mut self) {
         let removed = self.commit(&[]).map_or(0, |done| done.removed);
-        // More at once, after the commands that wait.
+        // Continues after the waiting commands.
         let pause = if removed < MAX_RECLAIMED {
             self.tick
         } else {
@@ -160,7 +159,7 @@ impl Writer {
             {
                 contained(|| self.core.notifications.notify(name));
             }
-            // Nobody may be waiting any more.
+            // The caller might have dropped its future.
             contained(|| drop(command.reply.send(answer)));
         }
     }
@@ -178,12 +177,12 @@ impl Writer {
         }
     }
 
-    /// One transaction for the whole batch. An error is everybody's: each of
-    /// them may or may not have been applied, unless it is `unsent`.
+    /// One transaction for the whole batch. An error applies to each command: it might have
+    /// been applied, unless the error is `unsent`.
     fn commit(&mut self, batch: &[Command]) -> Result<Done, StoreError> {
         self.recover().map_err(StoreError::unsent)?;
         let begun = Instant::now();
-        // A panic in here would otherwise end the thread, and with it the store.
+        // An uncaught panic would end the thread, and with it the store.
         let cause = match catch_unwind(AssertUnwindSafe(|| self.transact(batch))) {
             Ok(Ok(done)) => {
                 if !done.synced && !batch.is_empty() {
@@ -200,8 +199,7 @@ impl Writer {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the transaction panicked".into(),
         };
-        // The database refuses all transactions until it is opened again, and
-        // reads with them.
+        // The database refuses all transactions and reads until it is opened again.
         let begun = Instant::now();
         let opened = self.open_again();
         self.fail(cause.clone(), begun);
@@ -229,8 +227,8 @@ impl Writer {
                 effect = effect.max(answer.1);
                 done.answers.push(answer);
             }
-            // A bound on the work of each write that still outpaces what writes
-            // add.
+            // Up to 4 for each write, so that removal outpaces writes and the work is
+            // bounded.
             let limit = match effect {
                 _ if batch.is_empty() => MAX_RECLAIMED,
                 Effect::Nothing => 0,
@@ -266,11 +264,11 @@ impl Writer {
         };
         let closed = stamp(&db, &self.core).and_then(|()| Ok(db.close()?));
         if let Err(error) = closed {
-            // What was acknowledged is in the file; the next open repairs it.
+            // Acknowledged writes are in the file; the next open repairs it.
             tracing::warn!(
                 path = %self.core.path.display(),
                 %error,
-                "the store's file was not closed in good order"
+                "the store's file was not closed completely: the next open repairs it"
             );
         }
     }

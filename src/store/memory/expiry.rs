@@ -1,6 +1,5 @@
-//! Removes expired records of a store that nobody writes to, so that an idle
-//! process keeps none. It decides nothing: what is expired is no record any more,
-//! whether or not it is still here.
+//! Removes expired records of a store without writes, so that an idle process holds none.
+//! It decides nothing: no command sees an expired record, removed or not.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,8 +25,8 @@ pub(super) struct Expiry {
 }
 
 impl Expiry {
-    /// Starts it for a store that has marked itself as having one. Outside of a
-    /// runtime nothing is started.
+    /// Starts it for a store that has marked itself as having one. Outside of a runtime it
+    /// starts nothing.
     pub(super) fn start(store: &Arc<MemoryShared>) {
         let expiry = Self {
             store: Arc::downgrade(store),
@@ -54,7 +53,7 @@ impl Expiry {
         self.store = Weak::new();
     }
 
-    /// Removes a few, and says when the next one expires.
+    /// Removes up to 4, and returns when the next one expires.
     fn remove_some(&self) -> Option<Instant> {
         let store = self.store.upgrade()?;
         let mut records = store.lock();
@@ -67,7 +66,7 @@ impl Expiry {
 }
 
 impl Drop for Expiry {
-    /// Cut off with its runtime: the next write starts another one.
+    /// If its runtime ends, the next write starts another task.
     fn drop(&mut self) {
         if let Some(store) = self.store.upgrade()
             && !std::thread::panicking()

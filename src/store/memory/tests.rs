@@ -1,4 +1,4 @@
-//! Lists in pieces, and what expires in an idle process.
+//! Lists in pieces, and expiry in an idle process.
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
@@ -91,8 +91,8 @@ async fn list_walks_records_in_pieces() {
     assert_eq!(list(&store, ListQuery::all()).1, PIECE);
 }
 
-/// I9. Red without the task: what is expired stayed in an idle process. Red
-/// too when the task outlives its store.
+/// I9. Red without the task: expired records stayed in an idle process. Also red when the
+/// task outlives its store.
 #[tokio::test(start_paused = true)]
 async fn expired_records_leave_an_idle_process() {
     let tasks = || Handle::current().metrics().num_alive_tasks();

@@ -1,17 +1,17 @@
-//! The commands of the model: who asks the store for what.
+//! The commands of the model: a sender, a lease and an event.
 
 use std::fmt;
 
 /// A lease by its number: those of holder 0 first, then those of holder 1, ….
 pub type Lease = u8;
 
-/// The lease of whoever comes when everybody else is at rest.
+/// The lease of the next caller, once all holders are at rest.
 pub const NEWCOMER: Lease = 7;
 
 /// The lease of an operator's last resolution; those before have the numbers below.
 pub const OPERATOR: Lease = 6;
 
-/// A version of the record that somebody saw.
+/// A revision of the record that a holder saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Revision {
     pub rev: u8,
@@ -24,11 +24,11 @@ impl Revision {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
-    /// No command: a free place among the delayed ones.
+    /// No command: a free slot among the delayed ones.
     None,
     Acquire,
     TakeOver,
-    /// By one who has seen the version for a whole lease by its own clock.
+    /// By a holder that saw the revision for a whole lease by its own clock.
     TakeOverWatched,
     Extend,
     ExtendDispatched,
@@ -41,7 +41,8 @@ pub enum Verb {
     ResolveApplied,
 }
 
-/// An [`Event`](genesys_once::record::Event) with all that varies; what its verb does not use is zero.
+/// An [`Event`](genesys_once::record::Event) with its variable parts; a part that its verb
+/// does not use is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Command {
     pub verb: Verb,

@@ -1,7 +1,6 @@
-//! A holder of the model: what an execution does next, and what it makes of an
-//! answer. It never looks at the record but through the answers of the store,
-//! and it sends even where its own clock would have told it that its lease has
-//! lapsed: the model's holders are less careful than the crate's.
+//! A holder of the model: its next command, and its state after an answer. It sees the
+//! record only through the store's answers. It sends even where its own clock shows that
+//! its lease has lapsed: the model's holders are less careful than the crate's.
 
 use super::command::{Command, Lease, Revision, Verb};
 use super::store::{Kind, Reply};
@@ -11,26 +10,25 @@ const TRIES: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// `on_unknown(Hold)`: an attempt whose fate is unknown is the last one.
+    /// `on_unknown(Hold)`: an attempt with an unknown outcome is the last one.
     Hold,
-    /// `on_unknown(Retry)`: it may be followed by another one of the same
-    /// holder, and of nobody else.
+    /// `on_unknown(Retry)`: the same holder may make another attempt, no other holder may.
     Retry,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// Has no execution, or gave the key back, or was told somebody's outcome.
+    /// Has no execution, or released the key, or received another holder's outcome.
     Idle,
     /// Asks for an absent key.
     Acquire,
-    /// Was answered with its own lease, or waits with an attempt unproven and
-    /// the key in `Dispatched`: extends its lease before it believes in it.
+    /// Found its own lease, or waits in `Dispatched` after an unknown outcome: extends its
+    /// lease before it relies on it.
     Verify,
-    /// Waits for a key that is released or held: takes it over once it may.
+    /// Waits for a key that is released or locked: takes it over once it may.
     TakeOver,
-    /// Has the key in `Claimed` (in `Dispatched` with an attempt unproven):
-    /// enters `Dispatched` for the next attempt.
+    /// Has the key in `Claimed` (in `Dispatched` after an unknown outcome): enters
+    /// `Dispatched` for the next attempt.
     Claimed,
     /// May send.
     Dispatched,
@@ -38,17 +36,17 @@ pub enum At {
     OnWire,
     /// Knows the outcome: completes.
     Answered,
-    /// Has an unproven attempt and makes no other: abandons.
+    /// Has an unknown outcome and makes no other attempt: abandons.
     Unknown,
-    /// Is about to wait for its next attempt: enters `Claimed` where it may.
+    /// Will wait for its next attempt: enters `Claimed` where it may.
     Waiting,
-    /// Has nothing unproven: gives the key back.
+    /// Has no unknown outcome: releases the key.
     Releasing,
     /// Has completed or abandoned.
     Done,
     /// Crashed.
     Dead,
-    /// Crashed with a request on the wire, which may still be executed.
+    /// Crashed with a request on the wire, which might still be executed.
     Adrift,
 }
 
@@ -59,24 +57,24 @@ pub struct Holder {
     pub leases: u8,
     /// The step of its next command, or of its last where it has none.
     pub step: u8,
-    /// What it is to take over.
+    /// The revision to take over.
     pub revision: Revision,
     /// Attempts that failed.
     pub tries: u8,
-    /// Whether the fate of one of them is unknown.
-    pub unproven: bool,
-    /// Whether the lease that it waits for has begun anew since it saw it.
+    /// Whether one of them has an unknown outcome.
+    pub unknown_outcome: bool,
+    /// Whether the lease that it waits for was extended since it saw it.
     pub renewed: bool,
 }
 
-/// What a holder does by itself.
+/// A step of a holder without the store.
 #[derive(Clone, Copy)]
 pub struct Act {
     pub what: &'static str,
     pub then: Holder,
     /// Whether the platform executes the request.
     pub executes: bool,
-    /// Whether this is what happens where nothing goes wrong.
+    /// Whether it is the step without a failure.
     pub calm: bool,
 }
 
@@ -98,7 +96,7 @@ impl Holder {
         step: 0,
         revision: Revision::NONE,
         tries: 0,
-        unproven: false,
+        unknown_outcome: false,
         renewed: false,
     };
 
@@ -106,7 +104,7 @@ impl Holder {
         matches!(self.at, At::Idle | At::Done | At::Dead)
     }
 
-    /// Whether it believes that it may have a request on the wire.
+    /// Whether it believes that its request might be on the wire.
     pub fn believes(self) -> bool {
         matches!(self.at, At::Dispatched | At::OnWire)
     }
@@ -128,15 +126,15 @@ impl Holder {
         }
     }
 
-    /// The command that it sends until it is answered. `careless` holders write
-    /// `Claimed` although an attempt is unproven.
+    /// The command that it sends until an answer arrives. `careless` holders write
+    /// `Claimed` after an unknown outcome.
     pub fn command(self, lease: Lease, careless: bool) -> Option<Command> {
         let (verb, step) = match self.at {
             At::Acquire => (Verb::Acquire, 0),
             At::Verify => (Verb::ExtendDispatched, self.step),
             At::TakeOver => (Verb::TakeOver, 0),
             At::Claimed => (Verb::EnterDispatched, self.step),
-            At::Waiting if self.unproven && !careless => (Verb::EnterDispatched, self.step),
+            At::Waiting if self.unknown_outcome && !careless => (Verb::EnterDispatched, self.step),
             At::Waiting => (Verb::EnterClaimed, self.step),
             At::Answered => (Verb::Complete, self.step),
             At::Unknown => (Verb::Abandon, self.step),
@@ -151,7 +149,7 @@ impl Holder {
         })
     }
 
-    /// The same where it has seen a version for a whole lease by its own clock.
+    /// The same where it saw a revision for a whole lease by its own clock.
     pub fn watched(self, lease: Lease) -> Option<Command> {
         let command = self.command(lease, false)?;
         (command.verb == Verb::TakeOver).then_some(Command {
@@ -160,13 +158,15 @@ impl Holder {
         })
     }
 
-    /// What the heartbeat beside it sends at any time.
+    /// The command of its heartbeat, which may be sent at any step.
     pub fn heartbeat(self, lease: Lease) -> Option<Command> {
         let (verb, step) = match self.at {
             At::Dispatched | At::OnWire | At::Answered => (Verb::ExtendDispatched, self.step),
             At::Unknown => (Verb::ExtendDispatched, self.step - 1),
-            At::Verify if self.unproven => (Verb::ExtendDispatched, self.step),
-            At::Claimed | At::Waiting if self.unproven => (Verb::ExtendDispatched, self.step - 1),
+            At::Verify if self.unknown_outcome => (Verb::ExtendDispatched, self.step),
+            At::Claimed | At::Waiting if self.unknown_outcome => {
+                (Verb::ExtendDispatched, self.step - 1)
+            }
             At::Claimed | At::Waiting => (Verb::Extend, 0),
             _ => return None,
         };
@@ -178,19 +178,18 @@ impl Holder {
         })
     }
 
-    /// What it does next, having heard the answer to its command.
+    /// Its state after the answer to its command.
     pub fn heard(self, lease: Lease, reply: Reply) -> Self {
         match (self.at, reply) {
             (At::Acquire | At::Verify, Reply::Done) => self.at(At::Dispatched),
-            (At::Verify, _) if !self.unproven => self.at(At::Acquire),
+            (At::Verify, _) if !self.unknown_outcome => self.at(At::Acquire),
             (At::Acquire, Reply::Is(rec)) => match rec.kind {
                 Kind::Dispatched if rec.lease == lease => self.at(At::Verify),
                 Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
                     self.take_over(rec.revision())
                 }
-                // Somebody lapsed it before this holder was told that it had
-                // it: nothing was sent, and that is the proof. A lease is that of
-                // one execution.
+                // The lease lapsed before this holder knew that it had it. It sent nothing,
+                // so nothing was executed. A lease belongs to one execution.
                 Kind::Claimed | Kind::Indeterminate | Kind::Released if rec.lease == lease => {
                     self.give_up()
                 }
@@ -217,13 +216,13 @@ impl Holder {
         }
     }
 
-    /// What it may do without the store.
+    /// Its possible steps without the store.
     pub fn acts(self, policy: Policy, mut act: impl FnMut(Act)) {
         match self.at {
             At::Acquire | At::Verify | At::TakeOver | At::Claimed | At::Waiting => {
                 act(Act::plain("gives up", self.give_up()));
                 if self.at == At::Waiting {
-                    // The next step number is all that it relies on.
+                    // It relies on the next step number only.
                     act(Act::plain("goes on unanswered", self.next(At::Claimed)));
                 }
             }
@@ -290,28 +289,28 @@ impl Holder {
         }
     }
 
-    /// The two ways to wait with an attempt unproven: with a step for it, or
-    /// in `Dispatched` as before.
+    /// The two ways to wait after an unknown outcome: with a new step, or in `Dispatched`
+    /// as before.
     fn unknown(self, policy: Policy) -> impl Iterator<Item = Self> {
-        let unproven = Self {
+        let unknown = Self {
             tries: self.tries + 1,
-            unproven: true,
+            unknown_outcome: true,
             ..self
         };
-        let ways = if policy == Policy::Retry && unproven.tries < TRIES {
+        let ways = if policy == Policy::Retry && unknown.tries < TRIES {
             [
-                Some(unproven.next(At::Waiting)),
-                Some(unproven.at(At::Verify)),
+                Some(unknown.next(At::Waiting)),
+                Some(unknown.at(At::Verify)),
             ]
         } else {
-            [Some(unproven.give_up()), None]
+            [Some(unknown.give_up()), None]
         };
         ways.into_iter().flatten()
     }
 
-    /// With an attempt unproven it can only abandon.
+    /// After an unknown outcome it can only abandon.
     fn give_up(self) -> Self {
-        let at = if self.unproven {
+        let at = if self.unknown_outcome {
             At::Unknown
         } else {
             At::Releasing
@@ -321,7 +320,7 @@ impl Holder {
             step: self.step + 1,
             revision: Revision::NONE,
             tries: 0,
-            unproven: false,
+            unknown_outcome: false,
             renewed: false,
             ..self
         }

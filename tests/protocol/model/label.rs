@@ -1,23 +1,23 @@
-//! What happens between two states, in words.
+//! The description of a step between two states, for the printed path.
 
 use std::fmt;
 
 use super::command::{Command, Verb};
 
-/// One thing that happens, for the path that is printed.
+/// One step, for the printed path.
 #[derive(Clone, Copy)]
 pub struct Label {
-    who: Option<usize>,
+    holder: Option<usize>,
     what: &'static str,
     command: Command,
-    /// Whether it happens where nothing goes wrong. The first such step from
-    /// each state is one schedule, and it must lead every state to an end.
+    /// Whether it is a step without a failure. The first such step from each state is one
+    /// schedule, and it must lead every state to an end.
     pub calm: bool,
 }
 
-pub fn label(who: Option<usize>, what: &'static str, command: Command, calm: bool) -> Label {
+pub fn label(holder: Option<usize>, what: &'static str, command: Command, calm: bool) -> Label {
     Label {
-        who,
+        holder,
         what,
         command,
         calm,
@@ -26,8 +26,8 @@ pub fn label(who: Option<usize>, what: &'static str, command: Command, calm: boo
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(who) = self.who {
-            write!(f, "holder {who} ")?;
+        if let Some(holder) = self.holder {
+            write!(f, "holder {holder} ")?;
         }
         write!(f, "{}", self.what)?;
         if self.command.verb != Verb::None {

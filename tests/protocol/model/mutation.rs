@@ -1,11 +1,10 @@
-//! The rules with one left out: the search has to notice each. They are changed
-//! from outside, by rewriting what goes into the crate's `apply` and what comes
-//! out of it.
+//! The rules without one of them: the search must detect each omission. A mutation rewrites
+//! the input and the output of the crate's `apply`.
 
 use super::command::{Command, Verb};
 use super::store::{Kind, Rec, Reply};
 
-/// A rule left out.
+/// An omitted rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Commands carry no step number: the last to arrive counts.
@@ -14,31 +13,31 @@ pub enum Mutation {
     ExtendCarriesPhase,
     /// A lapsed `Dispatched` is taken over like a lapsed `Claimed`.
     TakeOverDispatched,
-    /// A take-over goes by the state alone, not by the version that was seen.
+    /// A take-over compares the state, not the revision that was seen.
     TakeOverUnseen,
-    /// An extension leaves the revision as it is.
+    /// An extension does not raise the revision.
     ExtendKeepsRevision,
-    /// Nobody's own clock counts, only that of the store.
+    /// Only the store's clock counts, no holder's.
     NeverWatched,
     /// A lapsed `Claimed` is never taken over.
     NeverTakenOver,
-    /// A resolution goes by the state alone, not by the version that was seen.
+    /// A resolution compares the state, not the revision that was seen.
     ResolveUnseen,
     /// An applied resolution is written under the lost holder's lease.
     ResolveKeepsLease,
-    /// A key that is given back is deleted and leaves no `Released`.
+    /// A released key is deleted and leaves no `Released` record.
     Deletion,
-    /// A release that finds nothing leaves nothing.
+    /// A release of an absent record writes none.
     ReleaseLeavesAbsent,
-    /// A `Released` record is acquired straight into `Dispatched`.
+    /// A `Released` record is acquired directly in `Dispatched`.
     AcquireReleased,
-    /// The holder's fault: it writes `Claimed` for the wait after an attempt
-    /// whose fate it does not know.
-    ClaimedUnproven,
+    /// The holder's fault: it writes `Claimed` for the wait after an attempt with an
+    /// unknown outcome.
+    ClaimedUnknown,
 }
 
 impl Mutation {
-    /// Applies a command by rules that lack this one.
+    /// Applies a command by the rules without this one.
     pub fn apply(
         self,
         rec: Rec,
@@ -117,7 +116,7 @@ impl Mutation {
                     },
                     reply,
                 ) => (Rec::ABSENT, reply),
-                kept => kept,
+                other => other,
             },
             (Self::ReleaseLeavesAbsent, Verb::Release) if rec == Rec::ABSENT => (rec, Reply::Done),
             (Self::AcquireReleased, Verb::Acquire) if rec.kind == Kind::Released => {

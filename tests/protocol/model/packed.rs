@@ -52,7 +52,7 @@ const VERBS: [Verb; 13] = [
 pub fn pack(state: &State) -> u128 {
     let mut word = Word(0);
     for holder in &state.holders {
-        // Only who takes over has seen something, and then nothing else.
+        // Only a holder that takes over has seen a revision, and it has no step.
         let aside = holder.revision != Revision::NONE;
         assert!(!aside || holder.step == 0 && holder.tries == 0);
         let value = if aside {
@@ -65,7 +65,7 @@ pub fn pack(state: &State) -> u128 {
         word.push(1, aside.into());
         word.push(8, value);
         word.push(2, holder.tries.into());
-        word.push(1, holder.unproven.into());
+        word.push(1, holder.unknown_outcome.into());
         word.push(1, holder.renewed.into());
     }
     for command in &state.delayed {
@@ -94,7 +94,7 @@ pub fn pack(state: &State) -> u128 {
     word.0
 }
 
-/// The state of a number that [`pack`] gave.
+/// The state of a number from [`pack`].
 pub fn unpack(number: u128) -> State {
     let mut word = Word(number);
     let resolutions = word.pop(2);
@@ -123,7 +123,7 @@ pub fn unpack(number: u128) -> State {
     });
     let holders = [(); 3].map(|()| {
         let renewed = word.pop(1) == 1;
-        let unproven = word.pop(1) == 1;
+        let unknown_outcome = word.pop(1) == 1;
         let (tries, value) = (word.pop(2), word.pop(8));
         let aside = word.pop(1) == 1;
         let (revision, step) = if aside {
@@ -138,7 +138,7 @@ pub fn unpack(number: u128) -> State {
             step,
             revision,
             tries,
-            unproven,
+            unknown_outcome,
             renewed,
         }
     });

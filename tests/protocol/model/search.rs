@@ -1,5 +1,5 @@
-//! The breadth-first search over a [`World`]: every state once, the shortest
-//! path to the first one that breaks a property, and a way out of every other.
+//! The breadth-first search over a [`World`]: every state once, the shortest path to the
+//! first one that breaks a property, and a path from every other to an end.
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::packed;
 use super::world::{Broken, Config, Revisions, World};
 
-/// A hasher for keys that nobody chose to collide.
+/// A hasher for keys without chosen collisions.
 pub type Fast = BuildHasherDefault<Mix>;
 
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl Hasher for Mix {
 /// What a search found.
 pub struct Found {
     pub states: usize,
-    /// Whether some state was not followed up: see [`Revisions::UpTo`].
+    /// Whether a state was not explored further: see [`Revisions::UpTo`].
     pub cut: bool,
     pub broken: Option<(Broken, Vec<String>)>,
 }
@@ -110,15 +110,15 @@ pub fn search(name: &str, config: Config, counts: impl Fn(Broken) -> bool) -> Fo
     }
 }
 
-/// All states in the order in which they were found, and for each the state it
-/// was found from and the one that a calm step leads to.
+/// All states in the order of discovery; for each the state before it, and the one after a
+/// calm step.
 #[derive(Default)]
 struct Tree {
     states: Vec<u128>,
     parents: Vec<u32>,
     calm: Vec<u32>,
-    /// The numbers of the states by their hashes, each in the first free place
-    /// from its own: a map of `std` would hold every state a second time.
+    /// The numbers of the states by their hashes, with open addressing: a map of `std`
+    /// would hold every state a second time.
     places: Vec<u32>,
 }
 
@@ -160,8 +160,8 @@ impl Tree {
         }
     }
 
-    /// A state that calm steps lead round in a circle or to an end where
-    /// nothing is settled, if there is one.
+    /// A state from which calm steps lead into a circle, or to an end where the key is not
+    /// finished.
     fn stuck(&self, world: &mut World) -> Option<u32> {
         let mut leads_out = vec![false; self.states.len()];
         for from in 0..self.states.len() as u32 {
@@ -170,7 +170,7 @@ impl Tree {
             while !leads_out[at as usize] {
                 let next = self.calm[at as usize];
                 let state = packed::unpack(self.states[at as usize]);
-                if next == at && !world.settled(&state) || path.len() > 1_000 {
+                if next == at && !world.is_finished(&state) || path.len() > 1_000 {
                     return Some(at);
                 }
                 path.push(at);

@@ -1,4 +1,4 @@
-//! A state of the model's world: what it takes to tell two of them apart.
+//! A state of the model's world: the parts that distinguish two states.
 
 use super::command::{Command, Lease, Revision};
 use super::holder::{Holder, Policy};
@@ -11,9 +11,9 @@ pub const DELAYED: usize = 2;
 pub struct State {
     pub rec: Rec,
     pub holders: [Holder; HOLDERS],
-    /// Sorted, free places first.
+    /// Sorted, free slots first.
     pub delayed: [Command; DELAYED],
-    /// Whose request was executed, by its lease.
+    /// The lease whose request was executed.
     pub executed: Option<Lease>,
     pub second_call: bool,
     pub two_answers: bool,
@@ -22,9 +22,9 @@ pub struct State {
 }
 
 impl State {
-    pub fn with(&self, who: usize, holder: Holder) -> Self {
+    pub fn with(&self, number: usize, holder: Holder) -> Self {
         let mut next = *self;
-        next.holders[who] = holder;
+        next.holders[number] = holder;
         next
     }
 
@@ -35,7 +35,7 @@ impl State {
         }
     }
 
-    /// A lease begins anew: who watches it may no longer think that it has lapsed.
+    /// A lease is extended: a holder that watches it must not take it for lapsed.
     pub fn renew(&mut self, lease: Lease) {
         for holder in &mut self.holders {
             holder.renewed |= holder.revision != Revision::NONE && holder.revision.lease == lease;

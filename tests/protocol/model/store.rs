@@ -1,6 +1,5 @@
-//! The store of the model: a record small enough to be explored by the million,
-//! rebuilt as a real [`Record`] for each call of the crate's own `apply`.
-//! No rule is written down here.
+//! The store of the model: a record small enough for millions of states, rebuilt as a real
+//! [`Record`] for each call of the crate's `apply`. It contains no rule.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,13 +32,13 @@ pub enum Kind {
     Claimed,
     Dispatched,
     Cached,
-    /// Cached, with the answer that an operator found.
+    /// Cached, with an operator's outcome.
     Resolved,
     Indeterminate,
     Released,
 }
 
-/// A record without what no rule looks at; `live` is the whole of time.
+/// A record with the parts that a rule reads; `live` is the only time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rec {
     pub kind: Kind,
@@ -58,7 +57,7 @@ pub enum Reply {
     Is(Rec),
 }
 
-/// The one record, its rules, and what they have answered already.
+/// The one record, its rules, and their cached answers.
 pub struct Store {
     mutation: Option<Mutation>,
     leases: Vec<LeaseId>,
@@ -82,13 +81,13 @@ impl Store {
         }
     }
 
-    /// How many different questions the rules were asked.
+    /// How many different inputs the rules received.
     pub fn asked(&self) -> usize {
         self.answers.len()
     }
 
-    /// Applies a command: by the crate's own rules, asked once for each pair of
-    /// record and command, since they are a pure function.
+    /// Applies a command by the crate's own rules, once for each pair of record and
+    /// command, since they are a pure function.
     pub fn apply(&mut self, rec: Rec, command: Command) -> (Rec, Reply) {
         if let Some(known) = self.answers.get(&(rec, command)) {
             return *known;
@@ -99,8 +98,8 @@ impl Store {
             }
             None => {
                 let (next, reply) = self.by_the_rules(rec, command);
-                // The search renumbers revisions, which is right only if they
-                // never stand still at a change, fall, or start again.
+                // The search renumbers revisions. That is valid only if each change raises
+                // them, and none lowers or restarts them.
                 let mut same = rec;
                 same.live = next.live;
                 assert!(

@@ -1,6 +1,6 @@
-//! The world of the model: the record, the holders, the commands that are still
-//! under way, and everything that may happen next. Time is one bit: a lease
-//! lives, or it has lapsed, and it may lapse at any moment.
+//! The world of the model: the record, the holders, the commands under way, and all
+//! possible next steps. Time is one bit: a lease lives, or it has lapsed; it may lapse at
+//! any step.
 
 use super::command::{Command, Lease, NEWCOMER, OPERATOR, Revision, Verb};
 use super::holder::{At, Holder, Policy};
@@ -11,52 +11,48 @@ use super::store::{Kind, Rec, Reply, Store};
 
 const LATE: &str = "sends, to arrive late";
 
-/// What is explored.
+/// The world to explore.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     pub holders: &'static [Policy],
-    /// How many leases each of them may use, one after the other.
+    /// How many leases each holder may use, one after the other.
     pub leases: u8,
-    /// How many commands may be under way, each to arrive after later ones.
+    /// How many commands may be delayed, so that they arrive after later ones.
     pub delayed: usize,
-    /// How many times a person settles an indeterminate key.
+    /// How many times an operator resolves an indeterminate key.
     pub resolutions: u8,
     /// Whether holders crash, and start again while they have leases left.
     pub crashes: bool,
     pub revisions: Revisions,
-    /// Whether leases lapse by the store's clock, or by that of those who wait alone.
+    /// Whether leases lapse by the store's clock, or only by that of the waiting holders.
     pub lapses: bool,
     pub mutation: Option<Mutation>,
 }
 
-/// How revisions are told apart.
+/// How revisions are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revisions {
-    /// As the current one and those that never are again: all that a
-    /// comparison of versions can find out while revisions only rise (which is
-    /// asserted at every write). This is what makes the world finite.
+    /// Only as current or past. A comparison finds no more while revisions only rise, which
+    /// is asserted at every write. This makes the world finite.
     Current,
-    /// As they are; where one is higher than this, nothing is followed up.
+    /// By their numbers; a state with a higher one is not explored further.
     UpTo(u8),
 }
 
-/// What must never be.
+/// A property that a state breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// A request was executed although another one had been, neither proven
-    /// not to be nor excused by its own holder's policy.
+    /// A request was executed after another one, against its holder's policy.
     SecondCall,
-    /// Two holders believe that they may have a request on the wire.
+    /// Two holders believe that their requests might be on the wire.
     LiveTwice,
-    /// A holder was told that its own answer is recorded, where the record has
-    /// another one.
+    /// A holder received `Done` for its outcome, but the record has another one.
     TwoAnswers,
-    /// A lease was taken for lapsed that had begun anew since its version was seen.
+    /// A lease was taken over as lapsed, but was extended after its revision was seen.
     TakenAlive,
-    /// A key is held as if by a request under way, or is indeterminate,
-    /// although its holder proved that there is none and has gone on.
+    /// A key is blocked by a request that its holder has proved to be not executed.
     FalseIndeterminate,
-    /// All is quiet, and the next one neither gets the key nor is told why.
+    /// All holders are at rest, and the next caller gets neither the key nor its outcome.
     NoWayOut,
 }
 
@@ -91,11 +87,11 @@ impl World {
         }
     }
 
-    /// Everything that may happen next.
+    /// All possible next steps.
     pub fn successors(&mut self, state: &State, out: &mut Vec<(Label, State)>) {
         out.clear();
-        for who in 0..self.config.holders.len() {
-            self.holder(state, who, out);
+        for number in 0..self.config.holders.len() {
+            self.holder(state, number, out);
         }
         for (place, command) in state.delayed.iter().enumerate() {
             if command.verb != Verb::None {
@@ -124,47 +120,47 @@ impl World {
         }
     }
 
-    fn holder(&mut self, state: &State, who: usize, out: &mut Vec<(Label, State)>) {
-        let holder = state.holders[who];
-        let lease = self.lease(who, holder);
-        let careless = self.config.mutation == Some(Mutation::ClaimedUnproven);
-        if self.may_start(state, who) {
+    fn holder(&mut self, state: &State, number: usize, out: &mut Vec<(Label, State)>) {
+        let holder = state.holders[number];
+        let lease = self.lease(number, holder);
+        let careless = self.config.mutation == Some(Mutation::ClaimedUnknown);
+        if self.may_start(state, number) {
             out.push((
-                label(Some(who), "starts", Command::NONE, false),
-                state.with(who, holder.start()),
+                label(Some(number), "starts", Command::NONE, false),
+                state.with(number, holder.start()),
             ));
         }
         if let Some(command) = holder.command(lease, careless) {
             let (rec, reply) = self.store.apply(state.rec, command);
-            let told_recorded = command.verb == Verb::Complete && reply == Reply::Done;
+            let reported_recorded = command.verb == Verb::Complete && reply == Reply::Done;
             let answered = State {
                 rec,
-                two_answers: state.two_answers || told_recorded && rec.kind == Kind::Resolved,
-                ..state.with(who, holder.heard(lease, reply))
+                two_answers: state.two_answers || reported_recorded && rec.kind == Kind::Resolved,
+                ..state.with(number, holder.heard(lease, reply))
             };
             out.push((
-                label(Some(who), "sends and is answered", command, true),
+                label(Some(number), "sends and is answered", command, true),
                 answered,
             ));
             if rec != state.rec {
                 let unheard = State { rec, ..*state };
                 out.push((
-                    label(Some(who), "sends, the reply is lost", command, false),
+                    label(Some(number), "sends, the reply is lost", command, false),
                     unheard,
                 ));
             }
-            self.delay(state, Some(who), LATE, command, out);
+            self.delay(state, Some(number), LATE, command, out);
         }
         if let Some(command) = holder.watched(lease) {
-            self.watched(state, who, lease, command, out);
+            self.watched(state, number, lease, command, out);
         }
-        let policy = self.config.holders[who];
+        let policy = self.config.holders[number];
         holder.acts(policy, |act| {
-            let mut next = state.with(who, act.then);
+            let mut next = state.with(number, act.then);
             if act.executes {
                 next.execute(lease, policy);
             }
-            out.push((label(Some(who), act.what, Command::NONE, act.calm), next));
+            out.push((label(Some(number), act.what, Command::NONE, act.calm), next));
         });
         if let Some(command) = holder.heartbeat(lease) {
             let (rec, reply) = self.store.apply(state.rec, command);
@@ -173,37 +169,37 @@ impl World {
                 next.renew(lease);
             }
             if next != *state {
-                out.push((label(Some(who), "has a heartbeat", command, false), next));
+                out.push((label(Some(number), "has a heartbeat", command, false), next));
             }
-            self.delay(state, Some(who), LATE, command, out);
+            self.delay(state, Some(number), LATE, command, out);
         }
         if let Some(dead) = holder.crash().filter(|_| self.config.crashes) {
             out.push((
-                label(Some(who), "crashes", Command::NONE, false),
-                state.with(who, dead),
+                label(Some(number), "crashes", Command::NONE, false),
+                state.with(number, dead),
             ));
         }
     }
 
-    /// A holder that waits has seen one version for a whole lease, or thinks so.
+    /// A waiting holder saw one revision for a whole lease, or believes so.
     fn watched(
         &mut self,
         state: &State,
-        who: usize,
+        number: usize,
         lease: Lease,
         command: Command,
         out: &mut Vec<(Label, State)>,
     ) {
-        let holder = state.holders[who];
+        let holder = state.holders[number];
         let (rec, reply) = self.store.apply(state.rec, command);
         let takes = rec != state.rec && state.rec.live;
         let answered = State {
             rec,
             taken_alive: state.taken_alive || takes && holder.renewed,
-            ..state.with(who, holder.heard(lease, reply))
+            ..state.with(number, holder.heard(lease, reply))
         };
         let what = "has watched, sends and is answered";
-        out.push((label(Some(who), what, command, true), answered));
+        out.push((label(Some(number), what, command, true), answered));
         if rec != state.rec {
             let unheard = State {
                 taken_alive: answered.taken_alive,
@@ -211,24 +207,31 @@ impl World {
                 ..*state
             };
             out.push((
-                label(Some(who), "has watched, the reply is lost", command, false),
+                label(
+                    Some(number),
+                    "has watched, the reply is lost",
+                    command,
+                    false,
+                ),
                 unheard,
             ));
         }
-        self.delay(state, Some(who), LATE, command, out);
+        self.delay(state, Some(number), LATE, command, out);
     }
 
-    /// The first leases of holders that are alike are taken in one order: any
-    /// other is the same but for the names.
-    fn may_start(&self, state: &State, who: usize) -> bool {
-        let holder = state.holders[who];
+    /// Equal holders acquire their first leases in one order: any other order is
+    /// equivalent.
+    fn may_start(&self, state: &State, number: usize) -> bool {
+        let holder = state.holders[number];
         let rests = holder.at == At::Idle || self.config.crashes && holder.rests();
-        let alike = who > 0 && self.config.holders[who - 1] == self.config.holders[who];
-        rests && holder.leases < self.config.leases && (!alike || state.holders[who - 1].leases > 0)
+        let alike = number > 0 && self.config.holders[number - 1] == self.config.holders[number];
+        rests
+            && holder.leases < self.config.leases
+            && (!alike || state.holders[number - 1].leases > 0)
     }
 
-    /// A person settles the key by what is true, but not while the lost request
-    /// may still be under way; their command may arrive twice, or late.
+    /// An operator resolves the key by the truth, but not while the lost request might be
+    /// under way. The command may arrive twice, or late.
     fn operator(&mut self, state: &State, out: &mut Vec<(Label, State)>) {
         if state.resolutions == 0 || state.rec.kind != Kind::Indeterminate {
             return;
@@ -254,8 +257,8 @@ impl World {
             resolutions: state.resolutions - 1,
             ..*state
         };
-        let settled = State { rec, ..sent };
-        out.push((label(None, "an operator sends", command, false), settled));
+        let resolved = State { rec, ..sent };
+        out.push((label(None, "an operator sends", command, false), resolved));
         self.delay(
             &sent,
             None,
@@ -264,7 +267,7 @@ impl World {
             out,
         );
         self.delay(
-            &settled,
+            &resolved,
             None,
             "an operator sends, and again, to arrive late",
             command,
@@ -275,7 +278,7 @@ impl World {
     fn delay(
         &self,
         state: &State,
-        who: Option<usize>,
+        holder: Option<usize>,
         what: &'static str,
         command: Command,
         out: &mut Vec<(Label, State)>,
@@ -289,15 +292,15 @@ impl World {
             let mut next = *state;
             next.delayed[0] = command;
             next.delayed.sort_unstable();
-            out.push((label(who, what, command, false), next));
+            out.push((label(holder, what, command, false), next));
         }
     }
 
-    fn lease(&self, who: usize, holder: Holder) -> Lease {
-        who as Lease * self.config.leases + holder.leases.saturating_sub(1)
+    fn lease(&self, number: usize, holder: Holder) -> Lease {
+        number as Lease * self.config.leases + holder.leases.saturating_sub(1)
     }
 
-    /// What this state breaks by itself.
+    /// The property that this state breaks.
     pub fn broken(&self, state: &State) -> Option<Broken> {
         if state.second_call {
             return Some(Broken::SecondCall);
@@ -326,7 +329,7 @@ impl World {
         if !self.config.crashes && stuck && quiet {
             let owner = usize::from(state.rec.lease / self.config.leases);
             let holder = state.holders[owner];
-            // Without crashes only an idle holder goes on to its next lease.
+            // Without crashes only an idle holder continues with its next lease.
             let current = self.lease(owner, holder) == state.rec.lease;
             if !current || holder.at == At::Idle {
                 return Some(Broken::FalseIndeterminate);
@@ -335,9 +338,9 @@ impl World {
         None
     }
 
-    /// Whether the next one to come, when all is quiet, gets the key or is told
-    /// its outcome, with a person's help where it is indeterminate.
-    pub fn settled(&mut self, state: &State) -> bool {
+    /// Whether all holders are at rest, and the next caller gets the key or its outcome; an
+    /// operator resolves an indeterminate key first.
+    pub fn is_finished(&mut self, state: &State) -> bool {
         let quiet = state.delayed == [Command::NONE; DELAYED];
         if !quiet || !state.holders.iter().all(|holder| holder.rests()) {
             return false;

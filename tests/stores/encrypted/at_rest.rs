@@ -1,5 +1,4 @@
-//! What lies in the file and in the server: nothing of an answer, whatever its
-//! encoding.
+//! The bytes in the file and in the server show no part of an answer, in any encoding.
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +31,8 @@ impl Drop for Folder {
     }
 }
 
-/// What of the outcome these bytes show: its words, or their base64 at any of
-/// the three offsets, or its status where the record has one.
+/// The parts of the outcome that these bytes show: its words, their base64 at any of the
+/// three offsets, or its status.
 fn shown(bytes: &[u8]) -> Vec<String> {
     let mut words = Vec::new();
     for word in ["header-of-Anna", "x-customer", "body-of-Anna", "4929-1234"] {
@@ -41,7 +40,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
         for offset in 0..3 {
             let shifted = ["", "#", "##"][offset].to_owned() + word;
             let encoded = BASE64.encode(shifted);
-            // Without what its neighbours have a part in.
+            // Without the characters that depend on its neighbours.
             words.push(encoded[4..encoded.len() - 4].to_owned());
         }
     }
@@ -59,14 +58,14 @@ fn file(path: &Path) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_file_shows_nothing_of_an_answer() {
+async fn file_shows_no_part_of_an_answer() {
     use genesys_once::{FileStore, Store as _};
 
     let folder = Folder::new("at-rest");
     let plain = FileStore::open(folder.file()).unwrap();
     done(&plain, 1, complete(1, outcome(), StoredBody::Full)).await;
     drop(plain);
-    // The check sees what it looks for.
+    // The check finds the words in a plain record.
     assert!(shown(&file(&folder.file())).len() >= 4);
     std::fs::remove_file(folder.file()).unwrap();
 
@@ -82,7 +81,7 @@ async fn a_file_shows_nothing_of_an_answer() {
     drop(store);
     let bytes = file(&folder.file());
     assert_eq!(shown(&bytes), Vec::<String>::new());
-    // Which key is needed can be told.
+    // The id of the required key is readable.
     let id = br#"["encryption-key-id","k1"]"#;
     assert!(bytes.windows(id.len()).any(|window| window == id));
 
@@ -101,7 +100,7 @@ mod redis {
     use crate::support::redis::{Options, RedisServer};
 
     #[tokio::test]
-    async fn a_server_shows_nothing_of_an_answer() {
+    async fn server_shows_no_part_of_an_answer() {
         let server = Options::default().append_only().start();
         let plain = RedisStore::connect(&server.url()).await.unwrap();
         let store = encrypted(plain.clone());
@@ -132,13 +131,13 @@ mod redis {
         for number in 1..=3 {
             assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
         }
-        // The check sees what it looks for.
+        // The check finds the words in a plain record.
         done(&plain, 4, complete(1, outcome(), StoredBody::Full)).await;
         assert!(shown(&values()).len() >= 4 && shown(&log()).len() >= 4);
     }
 
     #[tokio::test]
-    async fn a_value_copied_to_another_key_or_changed_is_unreadable() {
+    async fn copied_or_changed_value_is_unreadable() {
         let server = RedisServer::start();
         let store = encrypted(RedisStore::connect(&server.url()).await.unwrap());
         done(&store, 1, complete(1, outcome(), StoredBody::Full)).await;
@@ -152,7 +151,7 @@ mod redis {
         ] {
             reason(&answer.unwrap_err());
         }
-        // Somebody writes another answer's fingerprint into the record's line.
+        // Another program writes another answer's fingerprint into the record's header.
         let value: Vec<u8> = server.command(&["GET", &one]);
         let (genuine, forged) = ("09".repeat(32), "08".repeat(32));
         let at = value
@@ -164,10 +163,10 @@ mod redis {
         assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
     }
 
-    /// What settles a key must fit where only small writes are taken, however
-    /// long the key's id.
+    /// A record without a body must fit where only small writes are taken, whatever the
+    /// length of the key's id.
     #[tokio::test]
-    async fn an_outcome_without_its_body_fits_into_a_full_server() {
+    async fn outcome_without_body_fits_a_full_server() {
         let server = RedisServer::start();
         let inner = RedisStore::connect(&server.url()).await.unwrap();
         let store = Encrypted::new(inner, keys(&"i".repeat(64), 1));

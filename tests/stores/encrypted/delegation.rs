@@ -1,5 +1,5 @@
-//! What a wrapper may not swallow: the store's own answers to the questions
-//! that the trait answers by default.
+//! A wrapper must delegate: methods with a default in the trait return the inner store's
+//! answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use genesys_once::{
 
 use super::{encrypted, name};
 
-/// Two parts, a notice at once, and an empty list, which it knows.
+/// A store with two shards, an immediate notification, and an empty list.
 struct TwoParts;
 
 impl Store for TwoParts {
@@ -65,11 +65,11 @@ impl Store for TwoParts {
     }
 }
 
-/// Red without `part` in `Encrypted`, where parts would fail together, and without
-/// `least_writer`, where an outdated engine would take keys by old rules, and without
-/// `walk_turn`, where every process would walk.
+/// Red without `shard` in `Encrypted`: shards would fail together. Red without
+/// `least_writer`: an outdated engine would acquire keys. Red without `walk_turn`: every
+/// process would walk.
 #[test]
-fn a_wrapper_passes_on_what_the_trait_answers_by_default() {
+fn wrapper_delegates_every_default_method() {
     let wrappers: [Box<dyn Store>; 3] = [
         Box::new(encrypted(TwoParts)),
         Box::new(Arc::new(TwoParts)),

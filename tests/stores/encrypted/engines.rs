@@ -33,7 +33,7 @@ fn ok() -> ScriptedUpstream {
 }
 
 #[tokio::test(start_paused = true)]
-async fn engines_replay_each_other_s_outcomes() {
+async fn engines_replay_shared_outcomes() {
     let (upstream, inner) = (ok(), MemoryStore::new());
     let one = engine(&upstream, encrypted(inner.clone())).await;
     let two = engine(&upstream, encrypted(inner)).await;
@@ -53,7 +53,7 @@ async fn engines_replay_each_other_s_outcomes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_handed_to_those_who_wait_elsewhere() {
+async fn refusal_reaches_waiters_elsewhere() {
     let refused = answers::platform_error(403, "missing.permissions", "no");
     let upstream = ScriptedUpstream::new(move |_| Step::Answer(refused.clone()).after(SECOND));
     let inner = MemoryStore::new();
@@ -67,7 +67,7 @@ async fn a_refusal_is_handed_to_those_who_wait_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sensitive_answer_is_a_status_under_encryption_too() {
+async fn encrypted_sensitive_answer_is_a_status() {
     let (upstream, inner) = (ok(), MemoryStore::new());
     let engine = engine(&upstream, encrypted(inner)).await;
     engine.execute(request().sensitive()).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_sensitive_answer_is_a_status_under_encryption_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_reply_to_the_outcome_changes_nothing() {
+async fn lost_reply_to_complete_changes_nothing() {
     let (upstream, inner) = (ok(), MemoryStore::new());
     let lossy = FaultyStore::new(inner.clone(), |operation| match operation.number {
         // The acquire, and the outcome.
@@ -101,7 +101,7 @@ async fn a_lost_reply_to_the_outcome_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resolved_outcome_is_encrypted_and_replayed() {
+async fn resolved_outcome_is_encrypted_and_replayed() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let inner = MemoryStore::new();
     let engine = engine(&upstream, encrypted(inner.clone())).await;
@@ -114,7 +114,7 @@ async fn a_resolved_outcome_is_encrypted_and_replayed() {
         let resolved = engine
             .resolve(&key(), &state, Resolution::applied(found.clone()))
             .await;
-        // The second one finds nothing to resolve.
+        // The second call finds no indeterminate key.
         assert!(matches!(
             resolved,
             Ok(()) | Err(Error::NotIndeterminate { .. })
@@ -138,11 +138,11 @@ async fn assert_unreadable(engine: &Engine) {
     }
 }
 
-/// Red when the engine hands on what is sealed: without the check of a look,
-/// and without that of an answer. Red too when a sealed refusal, which says that
-/// nothing was executed, keeps its key for ten minutes.
+/// Red when the engine returns an encrypted outcome: without the check of a look, and
+/// without that of an answer. Also red when an encrypted refusal blocks its key for ten
+/// minutes, although nothing was executed.
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_does_not_encrypt_neither_replays_nor_executes_again() {
+async fn plain_engine_neither_replays_nor_executes() {
     for refused in [false, true] {
         let upstream = if refused {
             let refused = answers::platform_error(403, "missing.permissions", "no");
@@ -162,24 +162,24 @@ async fn an_engine_that_does_not_encrypt_neither_replays_nor_executes_again() {
         }
         assert_unreadable(&plain).await;
         assert_eq!(upstream.ledger().total(), 1);
-        // Nor by hand.
+        // Neither does an operator's command.
         let hashed = Execution::new(request(), upstream.namespace());
         let error = hashed.lock(&inner, &Terms::default()).await.unwrap_err();
         assert!(matches!(error, Error::RecordUnreadable { .. }), "{error}");
-        // It may be forgotten, by whoever knows what that means.
+        // An operator may forget it.
         let forgotten = plain.forget(&key()).await.unwrap();
         assert_eq!(forgotten, genesys_once::Forgotten::Unreadable);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_encrypts_does_not_take_what_is_plain_for_an_answer() {
+async fn encrypting_engine_refuses_plain_outcomes() {
     let (upstream, inner) = (ok(), Arc::new(MemoryStore::new()));
     let plain = engine(&upstream, inner.clone()).await;
     plain.execute(request()).await.unwrap();
     let sealing = engine(&upstream, encrypted(inner.clone())).await;
     assert_unreadable(&sealing).await;
-    // The one that wrote it still has it, also when its memory is gone.
+    // The engine that wrote it still reads it, also without its memory.
     advance(61 * SECOND).await;
     assert_eq!(
         plain.execute(request()).await.unwrap().served(),

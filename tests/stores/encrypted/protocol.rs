@@ -1,4 +1,4 @@
-//! The list of cases that every store passes, and what the keys may be.
+//! `Encrypted` in the conformance suite, and its keys.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use super::{claim, complete, done, encrypted, keys, name, outcome, read, reason,
 use crate::support::indeterminate;
 
 #[tokio::test(start_paused = true)]
-async fn it_keeps_the_protocol_over_memory() {
+async fn encrypted_memory_store_conforms() {
     let store = encrypted(MemoryStore::new());
     store_conformance(store, tokio::time::advance).await;
-    // Also around an `Arc`, and around any store behind one.
+    // Also around an `Arc`, and around a store behind one.
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     store_conformance(encrypted(store), tokio::time::advance).await;
 }
 
 #[tokio::test]
-async fn it_keeps_the_protocol_over_a_file() {
+async fn encrypted_file_store_conforms() {
     use genesys_once::FileStore;
     use genesys_once::testing::ManualClock;
 
@@ -30,7 +30,7 @@ async fn it_keeps_the_protocol_over_a_file() {
 }
 
 #[tokio::test]
-async fn it_keeps_the_protocol_over_redis() {
+async fn encrypted_redis_store_conforms() {
     let server = crate::support::redis::RedisServer::start();
     let store = genesys_once::RedisStore::connect(&server.url())
         .await
@@ -38,10 +38,10 @@ async fn it_keeps_the_protocol_over_redis() {
     store_conformance(encrypted(store), tokio::time::sleep).await;
 }
 
-/// Every event is sealed anew, with another nonce: what was sent before is
-/// recognised by its lease all the same, and what is stored stays.
+/// Every event is encrypted with another nonce. A repeated command is still recognised by
+/// its lease, and the stored outcome stays.
 #[tokio::test(start_paused = true)]
-async fn a_command_sent_again_is_recognised() {
+async fn repeated_command_is_recognised() {
     let inner = MemoryStore::new();
     let store = encrypted(FaultyStore::new(
         inner.clone(),
@@ -65,12 +65,12 @@ async fn a_command_sent_again_is_recognised() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_are_rotated_without_losing_a_record() {
+async fn rotated_keys_lose_no_record() {
     let inner = MemoryStore::new();
     let with = |keys| Encrypted::new(inner.clone(), keys);
     let old = with(keys("old", 1));
     done(&old, 1, complete(1, outcome(), StoredBody::Full)).await;
-    // First everybody can read the new key, …
+    // First all processes can decrypt with the new key, …
     let prepared = with(keys("old", 1).also_reads("new", [2; 32]).unwrap());
     // … then it encrypts, …
     let rotated = with(keys("new", 2).also_reads("old", [1; 32]).unwrap());
@@ -80,42 +80,51 @@ async fn keys_are_rotated_without_losing_a_record() {
             assert_eq!(*read(store.look(&name(number)).await).unwrap().0, outcome());
         }
     }
-    // … and who has not the key of a record is told so.
+    // … and a process without a record's key gets an error that names it.
     let error = read(old.look(&name(2)).await).unwrap_err();
     assert!(reason(&error).contains("the key \"new\""), "{error:?}");
     let after = with(keys("new", 2));
     let error = read(after.look(&name(1)).await).unwrap_err();
     assert!(reason(&error).contains("the key \"old\""), "{error:?}");
-    // The right id is not the right key.
+    // The right id with another key does not decrypt.
     let wrong = with(keys("old", 3));
     let error = read(wrong.look(&name(1)).await).unwrap_err();
     assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
 }
 
 #[test]
-fn impossible_keys_are_named() {
+fn invalid_keys_are_refused_with_a_reason() {
     let long = "x".repeat(65);
     let good = || keys("k1", 1);
     for (made, expected) in [
         (
             EncryptionKeys::new("k", [0; 31]),
-            "must have 32 bytes and has 31",
+            "expected 32 bytes, found 31",
         ),
         (
             EncryptionKeys::new("k", "x".repeat(64)),
-            "must have 32 bytes and has 64",
+            "expected 32 bytes, found 64",
         ),
-        (EncryptionKeys::new("", [0; 32]), "id has 1 to 64"),
-        (EncryptionKeys::new(&long, [0; 32]), "id has 1 to 64"),
-        (EncryptionKeys::new("a b", [0; 32]), "id has 1 to 64"),
-        (EncryptionKeys::new("é", [0; 32]), "id has 1 to 64"),
+        (EncryptionKeys::new("", [0; 32]), "expected 1 to 64 letters"),
+        (
+            EncryptionKeys::new(&long, [0; 32]),
+            "expected 1 to 64 letters",
+        ),
+        (
+            EncryptionKeys::new("a b", [0; 32]),
+            "expected 1 to 64 letters",
+        ),
+        (
+            EncryptionKeys::new("é", [0; 32]),
+            "expected 1 to 64 letters",
+        ),
         (
             good().also_reads("k1", [2; 32]),
-            "two keys with the id \"k1\"",
+            "two encryption keys have the id \"k1\"",
         ),
         (
             good().also_reads("k2", [2; 33]),
-            "must have 32 bytes and has 33",
+            "expected 32 bytes, found 33",
         ),
     ] {
         let Error::InvalidConfig {
@@ -143,11 +152,11 @@ fn debug_shows_ids_and_no_key() {
     }
 }
 
-/// What a caller called a request is sealed, bound to the lease, and stays so when
-/// the record becomes indeterminate. Red when it is written as it is, and when
-/// whoever lacks the key is kept from the record.
+/// A caller's names for a request are encrypted and bound to the lease, also when the
+/// record becomes indeterminate. Red when they are written in plain text, and when a
+/// process without the key cannot read the record.
 #[tokio::test(start_paused = true)]
-async fn what_a_caller_called_a_request_is_sealed_and_copied() {
+async fn names_of_a_request_are_encrypted() {
     let inner = MemoryStore::new();
     let store = encrypted(inner.clone());
     let mut about = About {
@@ -165,18 +174,18 @@ async fn what_a_caller_called_a_request_is_sealed_and_copied() {
         claim: claim.clone(),
     };
     done(&store, 1, acquire).await;
-    let told = |state| match state {
+    let shown = |state| match state {
         Some(RecordState::Locked { about, .. } | RecordState::Indeterminate { about, .. }) => about,
         state => panic!("{state:?}"),
     };
     let check = async || {
-        let sealed = told(inner.look(&name(1)).await.unwrap());
+        let sealed = shown(inner.look(&name(1)).await.unwrap());
         assert!(!format!("{:?}", sealed.caller).contains("Anna"));
         assert_eq!(sealed.action, about.action);
-        assert_eq!(told(store.look(&name(1)).await.unwrap()), about);
+        assert_eq!(shown(store.look(&name(1)).await.unwrap()), about);
         let other = Encrypted::new(inner.clone(), keys("k1", 2));
-        assert_eq!(told(other.look(&name(1)).await.unwrap()), sealed);
-        assert_eq!(told(inner.look(&name(1)).await.unwrap()), sealed);
+        assert_eq!(shown(other.look(&name(1)).await.unwrap()), sealed);
+        assert_eq!(shown(inner.look(&name(1)).await.unwrap()), sealed);
     };
     check().await;
     tokio::time::advance(super::LONG).await;
@@ -187,11 +196,11 @@ async fn what_a_caller_called_a_request_is_sealed_and_copied() {
         watched: false,
     };
     match store.apply(&name(1), take_over).await.unwrap() {
-        Answer::Lost(state) => assert_eq!(told(Some(state)), about),
+        Answer::Lost(state) => assert_eq!(shown(Some(state)), about),
         answer => panic!("{answer:?}"),
     }
     check().await;
-    // Red where the list shows what is sealed.
+    // Red where the list shows encrypted names.
     let listed = indeterminate(&store, &name(1).namespace, 9).await.unwrap();
-    assert_eq!(told(Some(listed[0].1.clone())), about);
+    assert_eq!(shown(Some(listed[0].1.clone())), about);
 }

@@ -1,5 +1,4 @@
-//! What somebody changed, moved or put there is an error, never an answer and
-//! never a miss.
+//! A changed, moved or planted record is an error, never an answer and never a miss.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,12 +13,12 @@ use super::{claim, complete, done, encrypted, is_silent, name, outcome, read, re
 
 type Change = Arc<dyn Fn(&mut RecordState) + Send + Sync>;
 
-/// A store whose records somebody changes, or reads in the place of others.
+/// A store whose records another program changes or swaps.
 #[derive(Clone)]
 struct Tampered {
     store: MemoryStore,
     change: Arc<Mutex<Change>>,
-    /// Which record is found under a name.
+    /// The name of the record that is read under a name.
     place: fn(&RecordName) -> RecordName,
 }
 
@@ -91,9 +90,9 @@ async fn filled() -> Tampered {
     inner
 }
 
-/// A refusal that was changed is none: nothing was executed, whatever it says.
+/// A changed refusal is removed: nothing was executed, whatever it says.
 #[tokio::test(start_paused = true)]
-async fn no_bit_can_be_changed() {
+async fn changed_bits_are_detected() {
     let inner = filled().await;
     let store = encrypted(inner.clone());
     for number in [1, 2] {
@@ -104,7 +103,7 @@ async fn no_bit_can_be_changed() {
                 _ => is_silent(state).to_string(),
             }
         };
-        let told = ["", "cannot be decrypted", "true"][usize::from(number)];
+        let found = ["", "cannot be decrypted", "true"][usize::from(number)];
         let mut state = inner.look(&name(number)).await.unwrap().unwrap();
         let bits = 8 * outcome_in(&mut state).body().len();
         assert!(bits > 8 * 40, "there is a nonce and a tag");
@@ -116,14 +115,14 @@ async fn no_bit_can_be_changed() {
                 *body = bytes.into();
             });
             let answer = look().await;
-            assert!(answer.contains(told), "{answer}");
+            assert!(answer.contains(found), "{answer}");
         }
         for length in 0..bits / 8 {
             inner.change(move |state| outcome_in(state).body_mut().truncate(length));
             let answer = look().await;
-            assert!(number == 1 || answer == told, "{answer}");
+            assert!(number == 1 || answer == found, "{answer}");
         }
-        // An event's answer is no other way in.
+        // The answer to an event is checked as well.
         let acquire = Event::Acquire { claim: claim(2) };
         match store.apply(&name(number), acquire).await {
             Err(error) => drop(reason(&error)),
@@ -133,12 +132,12 @@ async fn no_bit_can_be_changed() {
     }
 }
 
-/// Red, each in its line, when the record's name, the lease or the fingerprint
-/// are left out of what the ciphertext is bound to.
+/// Red, each in its line, when the ciphertext is not bound to the record's name, the lease
+/// or the fingerprint.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_opened_in_another_place() {
+async fn moved_ciphertext_is_not_decrypted() {
     let mut inner = filled().await;
-    // The record of 1 is found under every name.
+    // The record of 1 is read under every name.
     inner.place = |_| name(1);
     let moved = encrypted(inner.clone());
     assert!(read(moved.look(&name(1)).await).is_ok());
@@ -174,7 +173,7 @@ async fn nothing_is_opened_in_another_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_named_key_cannot_be_another() {
+async fn changed_key_id_is_detected() {
     let inner = filled().await;
     let keys = super::keys("k1", 1).also_reads("k2", [1; 32]).unwrap();
     let store = genesys_once::Encrypted::new(inner.clone(), keys);
@@ -185,7 +184,7 @@ async fn the_named_key_cannot_be_another() {
             headers.insert(name, HeaderValue::from_static(id));
         });
     };
-    // The very same bytes under another id.
+    // The same bytes under another id.
     rename("k2");
     let error = read(store.look(&name(1)).await).unwrap_err();
     assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
@@ -197,13 +196,13 @@ async fn the_named_key_cannot_be_another() {
     assert!(reason(&error).contains("does not name"), "{error:?}");
 }
 
-/// Red when what is not sealed is handed on as it is.
+/// Red when a plain outcome is returned.
 #[tokio::test(start_paused = true)]
-async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
+async fn plain_outcome_is_refused() {
     let inner = MemoryStore::new();
     done(&inner, 1, complete(1, outcome(), StoredBody::Full)).await;
     done(&inner, 2, release(1, outcome())).await;
-    // A platform's answer that looks like a sealed one is none.
+    // A platform's answer that resembles an encrypted one is plain.
     let mut headers = HeaderMap::new();
     headers.insert("encryption-key-id", HeaderValue::from_static("k1"));
     let forged = Outcome::new(StatusCode::from_u16(599).unwrap(), headers, vec![7; 90]);
@@ -214,7 +213,7 @@ async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
         assert!(reason(&error).contains("not encrypted"), "{error:?}");
     }
     assert!(is_silent(store.look(&name(2)).await));
-    // Unless its owner says so, for the time of a change.
+    // Unless the store also reads plain outcomes, during a migration.
     let lenient = store.clone().also_reads_plain();
     assert_eq!(*read(lenient.look(&name(1)).await).unwrap().0, outcome());
     assert_eq!(*read(lenient.look(&name(2)).await).unwrap().0, outcome());
@@ -223,7 +222,7 @@ async fn what_nobody_encrypted_is_not_taken_for_an_answer() {
     assert!(read(store.look(&name(4)).await).is_ok());
 }
 
-/// A released record of the same version, as its own store would read it.
+/// A released record of the same version, as the inner store would return it.
 fn released(state: &RecordState, refusal: Refusal) -> RecordState {
     let Revision { rev, lease } = state.revision();
     let record = Record {

@@ -1,5 +1,5 @@
-//! A machine's clock that is wrong, over many openings of one file: no record
-//! that keeps a request from being executed again is lost by it.
+//! A wrong machine clock over many openings of one file: it loses no record that prevents a
+//! second execution.
 
 use std::time::UNIX_EPOCH;
 
@@ -12,7 +12,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A clock as a boot finds it.
+/// A clock as at a boot.
 pub fn boot(wall: SystemTime) -> ManualClock {
     let clock = ManualClock::new();
     clock.set_wall(wall);
@@ -62,14 +62,14 @@ async fn boot_at_1970_and_a_correction_forget_nothing() {
         let clock = boot(right + 3 * MINUTE);
         let store = FileStore::open_with_clock(&copy, clock.clone()).unwrap();
         assert_both(&store, what).await;
-        // And what is over is over.
+        // Expired records stay expired.
         clock.advance(TTL);
         assert_eq!(store.look(&name(1)).await.unwrap(), None, "{what}");
     }
 }
 
-/// Seen red: each pair of boots aged the records by the hour, and 47 boots forgot
-/// all of them.
+/// Seen red: each pair of boots aged the records by an hour, and after 47 boots all were
+/// lost.
 #[tokio::test]
 async fn clock_that_is_wrong_at_every_other_boot_counts_once() {
     let folder = Folder::new("every-other");
@@ -93,8 +93,8 @@ async fn clock_that_is_wrong_at_every_other_boot_counts_once() {
     }
 }
 
-/// Seen red where a step ahead of any length is believed. Within the week, an
-/// outcome expires and an indeterminate key does not.
+/// Seen red where a step ahead of any length counts. Within the week, an outcome expires
+/// and an indeterminate key does not.
 #[tokio::test]
 async fn step_of_more_than_a_week_ages_nothing() {
     for (ahead, is_believed) in [(WEEK, true), (WEEK + MINUTE, false), (500 * DAY, false)] {
@@ -114,7 +114,7 @@ async fn step_of_more_than_a_week_ages_nothing() {
     }
 }
 
-/// Seen red where `Indeterminate` ages while nobody has the file open.
+/// Seen red where `Indeterminate` ages while no process has the file open.
 #[tokio::test]
 async fn indeterminate_key_ages_by_the_time_the_file_was_open() {
     let folder = Folder::new("open-time");

@@ -1,9 +1,9 @@
-//! Processes that are killed with the file open, and others that open it then.
+//! Processes that are killed with the file open, and processes that open it afterwards.
 
 use super::*;
 
 #[tokio::test]
-async fn a_second_process_is_refused_until_the_first_has_ended() {
+async fn second_process_is_refused() {
     let folder = Folder::new("second");
     let mut first = Child::start("hold", &folder.file());
     assert_eq!(first.line().as_deref(), Some("opened"));
@@ -32,7 +32,7 @@ async fn every_acknowledged_record_survives_kill_9() {
             said.push(child.line().expect("a writing child").parse().unwrap());
         }
         child.kill();
-        // What it said before the kill took effect counts too.
+        // Lines from before the kill took effect count as well.
         while let Some(line) = child.line() {
             said.push(line.parse().unwrap());
         }
@@ -40,8 +40,8 @@ async fn every_acknowledged_record_survives_kill_9() {
         for &key in &said {
             assert_written(key, store.look(&name(key)).await.unwrap());
         }
-        // Those under way are in a state on their way, or absent: never
-        // unreadable, and never locked by somebody who is gone.
+        // Keys under way are in an intermediate state, or absent: never unreadable, and
+        // never locked by the killed process.
         begin = said.iter().max().unwrap() + 1 + 2 * WRITERS;
         for key in 0..begin {
             let state = store.look(&name(key)).await.unwrap();
@@ -57,7 +57,7 @@ async fn every_acknowledged_record_survives_kill_9() {
 }
 
 #[tokio::test]
-async fn a_kill_while_the_file_is_opened_leaves_one_that_opens() {
+async fn kill_during_opening_leaves_a_valid_file() {
     for round in 0..24 {
         let folder = Folder::new(&format!("kill-open-{round}"));
         if round % 4 == 3 {
@@ -65,7 +65,7 @@ async fn a_kill_while_the_file_is_opened_leaves_one_that_opens() {
         }
         let mut child = Child::start("open", &folder.file());
         assert_eq!(child.line().as_deref(), Some("opening"));
-        // At once, once it has begun to create the file, once the file is there.
+        // At once; once it has begun to create the file; once the file exists.
         let begun = || match round % 4 {
             0 => true,
             1 => std::fs::read_dir(folder.path()).unwrap().count() > 0,

@@ -1,5 +1,4 @@
-//! A file that is opened again and again under any clock, against a model of the
-//! two clocks that it keeps.
+//! A file that is opened repeatedly under any clock, against a model of its two clocks.
 
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +10,7 @@ use super::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Wall {
-    /// As far off as the machine's true time and so many minutes.
+    /// The machine's true time and an offset in minutes.
     Off(i64),
     Epoch,
 }
@@ -31,7 +30,7 @@ enum Act {
     Pass(u32),
     /// The wall clock is set.
     Set(Wall),
-    /// The process ends, or the power fails; minutes later there is another.
+    /// The process ends, or the power fails; minutes later another process starts.
     Boot {
         in_order: bool,
         off: u32,
@@ -64,7 +63,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..30)
 }
 
-/// What the file should know of time: nanoseconds never matter here.
+/// The times that the file should hold, without nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
     store: Duration,
@@ -80,7 +79,7 @@ enum Kind {
     Indeterminate,
 }
 
-/// A record, and what is true of it whatever the clocks say.
+/// A record, and its true times.
 #[derive(Debug)]
 struct Written {
     key: u32,
@@ -88,7 +87,7 @@ struct Written {
     life: Duration,
     /// When it expires by the model's clock of its kind.
     expires: Duration,
-    /// How long the file was open, truly, when it was written.
+    /// How long the file had truly been open when it was written.
     open: Duration,
     /// The latest wall time shown until then.
     wall: Duration,
@@ -99,11 +98,11 @@ struct Model {
     now: Duration,
     clock: ManualClock,
     times: Times,
-    /// As they stand in the file.
+    /// The times in the file.
     stamped: Times,
-    /// How long the file was open, truly.
+    /// How long the file has truly been open.
     open: Duration,
-    /// The latest wall time shown at all.
+    /// The latest wall time of all.
     latest: Duration,
     records: Vec<Written>,
 }
@@ -162,9 +161,9 @@ impl Model {
         });
     }
 
-    /// Holders are gone: what they sent is held for its retention. Of a lock that
-    /// has expired by then, there may be a row or none.
-    fn settle(&mut self) {
+    /// The holders have ended: their requests are indeterminate for the retention. An
+    /// expired lock may have left a row or none.
+    fn recover(&mut self) {
         let (now, open) = (self.times.open, self.open);
         self.records
             .retain(|written| written.kind != Kind::Locked || now < written.expires);
@@ -178,7 +177,7 @@ impl Model {
         }
     }
 
-    /// As the model has it, and by what is true of any clock.
+    /// As the model has it, and by the true times.
     fn check(&self, written: &Written, found: Option<&RecordState>) {
         let is_alive = self.by(written.kind) < written.expires;
         let found = found.map(|state| match state {
@@ -278,7 +277,7 @@ async fn run(acts: Vec<Act>) {
                     drop(store);
                     model.stamp();
                 } else {
-                    // What a loss of power leaves.
+                    // The file after a loss of power.
                     boots += 1;
                     let copy = folder.path().join(format!("boot-{boots}.redb"));
                     std::fs::copy(&path, &copy).unwrap();
@@ -289,7 +288,7 @@ async fn run(acts: Vec<Act>) {
                 model.clock = boot(model.wall(wall));
                 store = FileStore::open_with_clock(&path, model.clock.clone()).unwrap();
                 model.open();
-                model.settle();
+                model.recover();
             }
         }
         for written in &model.records {
@@ -306,13 +305,13 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Whatever the clock shows at any opening: a record is there exactly as long
-    /// as the model of the two clocks has it. A lock or an indeterminate key
-    /// never goes before the file was open for its whole life, an outcome never
-    /// before the open time and the rise of the wall clock make up its own.
+    /// Under any clock, a record is present exactly as long as in the model. A lock or an
+    /// indeterminate key never expires before the file was open for its whole life. An
+    /// outcome never expires before the open time and the rise of the wall clock add up to
+    /// its life.
     ///
-    /// Red where a time below the last is stamped, where any step is believed,
-    /// and where all records age by one clock.
+    /// Red where a time below the last is stamped, where any step counts, and where all
+    /// records age by one clock.
     #[test]
     fn no_clock_makes_a_record_expire_early(acts in acts()) {
         let runtime = tokio::runtime::Builder::new_current_thread();

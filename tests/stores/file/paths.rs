@@ -1,5 +1,5 @@
-//! A name is not a file: what other programs do to either under a running store,
-//! and what may be opened at all.
+//! The file and its name: changes by other programs under a running store, and which files
+//! can be opened.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,36 +12,36 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-fn told(error: impl std::error::Error) -> String {
-    let mut told = error.to_string();
+fn chain(error: impl std::error::Error) -> String {
+    let mut chain = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        told = format!("{told}: {cause}");
+        chain = format!("{chain}: {cause}");
         source = cause.source();
     }
-    told
+    chain
 }
 
 /// Nothing is acknowledged, nothing is absent, nothing is replayed.
 async fn assert_outage(store: &FileStore, why: &str) {
     for key in [1, 2, 77] {
         let error = store.apply(&name(key), acquire(key)).await.unwrap_err();
-        let told = told(error);
-        assert!(told.contains(why), "{key}: {told}");
+        let chain = chain(error);
+        assert!(chain.contains(why), "{key}: {chain}");
         let error = store.look(&name(key)).await.unwrap_err();
         assert!(!error.is_unreadable(), "{key}: {error:?}");
     }
 }
 
-/// Seen red: the store went on as if nothing were, and 60 of 60 keys were
-/// executed again by the process that opened the name next.
+/// Seen red: the store continued, and the next process that opened the name executed all 60
+/// keys again.
 #[tokio::test]
-async fn file_that_leaves_its_name_is_an_outage() {
+async fn renamed_file_is_an_outage() {
     for how in [
         "removed",
         "moved away",
         "a copy moved over it",
-        "copied anew",
+        "copied again",
     ] {
         let folder = Folder::new("leaves");
         let copy = folder.path().join("copy.redb");
@@ -62,9 +62,9 @@ async fn file_that_leaves_its_name_is_an_outage() {
         }
         let error = store.apply(&name(3), acquire(3)).await.unwrap_err();
         let why = "no longer under this name";
-        assert!(told(error).contains(why), "{how}");
+        assert!(chain(error).contains(why), "{how}");
         assert_outage(&store, why).await;
-        // Whoever opens the name has it to themselves.
+        // Another process can open the name.
         let other = FileStore::open(folder.file()).unwrap();
         done(&other, 9, acquire(9)).await;
         assert_outage(&store, why).await;
@@ -93,10 +93,10 @@ async fn file_that_leaves_its_name_is_an_outage() {
     }
 }
 
-/// Red where the length alone is compared, and where a file that is opened again
-/// may be older than what was acknowledged, or another store's.
+/// Red where the length alone is compared, and where the reopened file may be older than
+/// the acknowledged writes, or another store's.
 #[tokio::test]
-async fn file_that_is_changed_in_place_is_an_outage() {
+async fn file_changed_in_place_is_an_outage() {
     for how in [
         "cut to nothing",
         "cut in half",
@@ -114,7 +114,7 @@ async fn file_that_is_changed_in_place_is_an_outage() {
         let older = fs::read(folder.file()).unwrap();
         done(&store, 3, complete(3)).await;
         let now = fs::read(folder.file()).unwrap();
-        assert_eq!(older.len(), now.len(), "a copy that only its bytes tell");
+        assert_eq!(older.len(), now.len(), "a copy of the same length");
         let bytes = match how {
             "cut to nothing" => Vec::new(),
             "cut in half" => now[..now.len() / 2].to_vec(),
@@ -136,7 +136,7 @@ async fn file_that_is_changed_in_place_is_an_outage() {
 
 /// Seen red: 6 of 15 plain copies of a file in use were damaged.
 #[tokio::test]
-async fn backup_of_a_file_in_use_is_whole() {
+async fn backup_of_a_file_in_use_is_complete() {
     let folder = Folder::new("backup");
     let store = FileStore::open(folder.file()).unwrap();
     for key in 0..50 {
@@ -165,11 +165,11 @@ async fn backup_of_a_file_in_use_is_whole() {
         for key in 0..50 {
             assert_cached(key, copy.look(&name(key)).await.unwrap());
         }
-        // Of a holder that is gone, once it is opened.
+        // Its holder has ended, once the copy is opened.
         assert_lost(50, copy.look(&name(50)).await.unwrap());
         let listed = indeterminate(&copy, &name(0).namespace, 200).await.unwrap();
         assert!(listed.len() >= 2 && listed.len() <= 3, "{listed:?}");
-        // As of one moment: whatever is there, all that was before is, too.
+        // As of one moment: with each record, all earlier ones are present.
         let mut known = 0;
         for key in 100..200 {
             match copy.look(&name(key)).await.unwrap() {
@@ -210,7 +210,7 @@ async fn backup_overwrites_nothing() {
     assert_cached(1, store.look(&name(1)).await.unwrap());
 }
 
-/// Seen red: a file that was there and empty kept the rights that it had.
+/// Seen red: an empty file kept its rights.
 #[test]
 fn empty_file_becomes_its_owners_alone() {
     let folder = Folder::new("empty-mode");
@@ -220,7 +220,7 @@ fn empty_file_becomes_its_owners_alone() {
     assert_eq!(mode(&folder.file()), 0o600);
 }
 
-/// Seen red: a link that led nowhere was followed, and its target created.
+/// Seen red: a link without a target was followed, and its target created.
 #[test]
 fn symbolic_link_is_not_followed() {
     let folder = Folder::new("links");
@@ -230,7 +230,7 @@ fn symbolic_link_is_not_followed() {
     let refused = refusal(FileStore::open(&link).unwrap_err());
     assert!(refused.contains("it is a symbolic link"), "{refused}");
     assert!(!victim.exists());
-    // Nor one that leads to a store.
+    // Also not a link to a store.
     drop(FileStore::open(&victim).unwrap());
     let before = fs::read(&victim).unwrap();
     let refused = refusal(FileStore::open(&link).unwrap_err());

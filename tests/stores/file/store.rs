@@ -1,6 +1,5 @@
-//! `FileStore` as its users see it, real processes and kill -9 included: what it
-//! acknowledged is there afterwards, exactly, and nothing that was killed half
-//! way is read as something else.
+//! `FileStore` as its users see it, with real processes and kill -9: acknowledged writes
+//! are present afterwards, byte for byte, and no interrupted write is read as another one.
 
 use std::time::Duration;
 
@@ -11,14 +10,14 @@ use genesys_once::{DataActionRequest, Engine, FileStore, RecordState, Resolution
 use super::*;
 
 #[tokio::test]
-async fn it_keeps_the_protocol() {
+async fn file_store_conforms() {
     let (folder, clock) = (Folder::new("protocol"), ManualClock::new());
     let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
     store_conformance(store, async |time| clock.advance(time)).await;
 }
 
 #[tokio::test]
-async fn a_reopened_file_holds_every_outcome_byte_for_byte() {
+async fn reopened_file_holds_every_outcome() {
     let folder = Folder::new("reopen");
     let store = FileStore::open(folder.file()).unwrap();
     for key in 0..40 {
@@ -30,7 +29,7 @@ async fn a_reopened_file_holds_every_outcome_byte_for_byte() {
         let store = FileStore::open(folder.file()).unwrap();
         for key in 0..40 {
             assert_cached(key, store.look(&name(key)).await.unwrap());
-            // A replay is the same answer to an acquire.
+            // The answer to an acquire is the same.
             match store.apply(&name(key), acquire(key)).await.unwrap() {
                 Answer::Is(state) => assert_cached(key, state),
                 answer => panic!("{answer:?}"),
@@ -40,7 +39,7 @@ async fn a_reopened_file_holds_every_outcome_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_clone_is_the_same_store_and_keeps_it_open() {
+async fn clone_is_the_same_store() {
     let folder = Folder::new("clone");
     let store = FileStore::open(folder.file()).unwrap();
     let clone = store.clone();
@@ -53,7 +52,7 @@ async fn a_clone_is_the_same_store_and_keeps_it_open() {
 }
 
 #[test]
-fn a_path_that_cannot_be_is_refused_with_its_reason() {
+fn invalid_path_is_refused_with_a_reason() {
     let folder = Folder::new("path");
     let refused = refusal(FileStore::open(folder.path()).unwrap_err());
     assert!(refused.contains("it is a folder"), "{refused}");
@@ -69,7 +68,7 @@ fn a_path_that_cannot_be_is_refused_with_its_reason() {
     let refused = refusal(FileStore::open(text.join("below.redb")).unwrap_err());
     assert!(refused.contains("a file, not a folder"), "{refused}");
 
-    // Folders are created, an empty file is taken.
+    // Folders are created, an empty file is used.
     let deep = folder.path().join("a/b/c.redb");
     drop(FileStore::open(&deep).unwrap());
     let empty = folder.path().join("empty.redb");
@@ -82,7 +81,7 @@ fn a_path_that_cannot_be_is_refused_with_its_reason() {
 
 #[cfg(unix)]
 #[test]
-fn only_its_owner_may_read_the_file() {
+fn only_the_owner_may_read_the_file() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new("mode");
     let _store = FileStore::open(folder.file()).unwrap();
@@ -95,12 +94,12 @@ fn only_its_owner_may_read_the_file() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_may_not_be_read_is_refused() {
+fn forbidden_file_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new("permission");
     drop(FileStore::open(folder.file()).unwrap());
     std::fs::set_permissions(folder.file(), std::fs::Permissions::from_mode(0o0)).unwrap();
-    // Nothing is forbidden to root.
+    // Root may read every file.
     if std::fs::File::open(folder.file()).is_err() {
         let refused = refusal(FileStore::open(folder.file()).unwrap_err());
         assert!(refused.contains("may not read and write"), "{refused}");
@@ -108,8 +107,8 @@ fn a_file_that_may_not_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
-    let folder = Folder::new("settle");
+async fn opening_recovers_locked_records() {
+    let folder = Folder::new("recover");
     let clock = ManualClock::new();
     let open = || FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
     let store = open();
@@ -121,8 +120,8 @@ async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
     done(&store, 4, acquire(4)).await;
     done(&store, 4, abandon(4)).await;
     drop(store);
-    // Longer than any of them would have lived: a jump of the machine's clock
-    // makes no lost request executable.
+    // Longer than their time to live: a jump of the machine's clock makes no lost request
+    // executable.
     clock.set_wall(clock.wall() + 30 * RETENTION);
 
     let store = open();
@@ -139,7 +138,7 @@ async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
         "{state:?}"
     );
 
-    // The claim may be taken at once, the lost request only once resolved.
+    // A caller may acquire the claimed key at once, the lost one only after its resolution.
     let state = take_over(&store, 2, released.revision()).await;
     assert_eq!(state, Answer::Done);
     let lost = store.look(&name(1)).await.unwrap().unwrap();
@@ -158,7 +157,7 @@ async fn what_a_process_left_locked_is_settled_when_the_file_is_opened() {
     };
     done(&store, 1, resolve).await;
 
-    // Nothing is settled twice.
+    // No record is recovered twice.
     drop(store);
     let store = open();
     let state = store.look(&name(1)).await.unwrap().unwrap();
@@ -176,7 +175,7 @@ async fn leases_lapse_and_records_expire_by_the_stores_clock() {
     done(&store, 2, acquire(2)).await;
     done(&store, 2, complete(2)).await;
 
-    // The machine's clock is set: nobody's lease lapses.
+    // The machine's clock is set: no lease lapses.
     clock.set_wall(clock.wall() + 365 * TTL);
     let state = store.look(&name(1)).await.unwrap().unwrap();
     let RecordState::Locked { lease_left, .. } = state else {
@@ -190,7 +189,7 @@ async fn leases_lapse_and_records_expire_by_the_stores_clock() {
     clock.advance(TTL - LEASE - Duration::from_millis(1));
     assert_cached(2, store.look(&name(2)).await.unwrap());
 
-    // The last millisecond passes while nobody has the file open.
+    // The last millisecond passes while no process has the file open.
     drop(store);
     clock.advance(Duration::from_millis(1));
     let store = open();
@@ -206,7 +205,7 @@ async fn leases_lapse_and_records_expire_by_the_stores_clock() {
 }
 
 #[tokio::test]
-async fn a_clock_set_back_between_runs_shortens_no_record() {
+async fn clock_set_back_shortens_no_record() {
     let folder = Folder::new("back");
     let clock = ManualClock::new();
     let open = || FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
@@ -232,7 +231,7 @@ async fn expired_records_are_reclaimed_as_others_are_written() {
     let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
     let length = || std::fs::metadata(folder.file()).unwrap().len();
     let mut after_first = 0;
-    // Each day writes as much as the first; the file stays as it is.
+    // Each day writes as much as the first; the file does not grow.
     for day in 0..5 {
         for key in 0..60 {
             let key = day * 100 + key;
@@ -251,7 +250,7 @@ async fn expired_records_are_reclaimed_as_others_are_written() {
 }
 
 #[tokio::test]
-async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
+async fn list_has_indeterminate_keys_of_one_namespace() {
     let folder = Folder::new("indeterminate");
     let store = FileStore::open(folder.file()).unwrap();
     for key in 0..6 {
@@ -260,7 +259,7 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
             done(&store, key, abandon(key)).await;
         }
     }
-    // A namespace that begins like another one.
+    // A namespace with the same prefix as another one.
     for other in ["crash-", "crash.b", "crasg", "crasi"] {
         let mut other_name = name(7);
         other_name.namespace = other.parse().unwrap();
@@ -294,29 +293,29 @@ async fn indeterminate_keys_are_listed_by_namespace_and_no_others() {
 }
 
 #[tokio::test]
-async fn those_who_wait_are_told_of_a_change() {
+async fn waiters_are_notified_of_a_change() {
     let folder = Folder::new("notice");
     let store = FileStore::open(folder.file()).unwrap();
     let waiting = name(1);
-    let mut told = std::pin::pin!(store.changed(&waiting));
-    // The first poll is when the waiting begins.
-    assert!(futures_util::poll!(told.as_mut()).is_pending());
+    let mut notified = std::pin::pin!(store.changed(&waiting));
+    // The wait begins with the first poll.
+    assert!(futures_util::poll!(notified.as_mut()).is_pending());
     done(&store, 2, acquire(2)).await;
-    assert!(futures_util::poll!(told.as_mut()).is_pending());
+    assert!(futures_util::poll!(notified.as_mut()).is_pending());
     done(&store, 1, acquire(1)).await;
-    tokio::time::timeout(Duration::from_secs(10), told)
+    tokio::time::timeout(Duration::from_secs(10), notified)
         .await
-        .expect("told before the deadline");
+        .expect("notified before the deadline");
 }
 
 #[tokio::test]
-async fn a_second_run_of_an_engine_is_served_from_the_file() {
+async fn second_run_replays_from_the_file() {
     let folder = Folder::new("engine");
     let request = DataActionRequest::new("custom_-_refund", r#"{"order": 42}"#).unwrap();
     for (served, calls) in [(Served::Upstream, 1), (Served::Store, 0)] {
         let upstream = ScriptedUpstream::new(|_| Step::ok("{\"refunded\": true}"));
         let ledger = upstream.ledger().clone();
-        // The engine of before has let go of the file.
+        // The earlier engine has closed the file.
         let store = FileStore::open(folder.file()).unwrap();
         let engine = Engine::builder(upstream)
             .store(store)
@@ -330,8 +329,8 @@ async fn a_second_run_of_an_engine_is_served_from_the_file() {
     }
 }
 
-/// Red when the engine reports its end while the root still holds the store: 12
-/// of 30 were refused.
+/// Red when the engine reports its end while the root still has the store: 12 of 30
+/// openings were refused.
 #[test]
 fn file_can_be_opened_after_shutdown() {
     let several = || tokio::runtime::Builder::new_multi_thread();
@@ -357,7 +356,7 @@ fn file_can_be_opened_after_shutdown() {
     }
 }
 
-/// Not a test: what the processes do that the tests above start.
+/// Not a test: the code of the child processes of the tests above.
 #[test]
 fn child() {
     if let Some((task, file)) = child_task() {

@@ -1,13 +1,11 @@
-//! What only people and other programs read: it blocks no key, and what they are
-//! shown is pinned.
+//! Notes for people and JSON for other programs: notes block no key, and the JSON is fixed.
 
 use super::*;
 use crate::record::RecordState;
 
-/// Red when any member of the JSON has to be what it should: a label that is a
-/// number made the key unreadable.
+/// Red when notes must have their type: a label that is a number made the key unreadable.
 #[test]
-fn what_only_people_read_blocks_no_key() {
+fn unknown_notes_block_no_key() {
     let record = record(locked(Phase::Dispatched));
     let text = String::from_utf8(encode(&record)).unwrap();
     for (from, to) in [
@@ -50,7 +48,7 @@ fn what_only_people_read_blocks_no_key() {
     assert!(decode(copied.as_bytes()).unwrap_err().is_unreadable());
 }
 
-/// What other programs are shown, byte by byte.
+/// The JSON for other programs, byte by byte.
 #[test]
 fn states_are_this_json() {
     let left = Duration::from_secs(604_800 + 7);
@@ -120,10 +118,10 @@ fn states_are_this_json() {
     assert_eq!(shown(Content::Released { verdict }), free);
 }
 
-/// Red when the time to live is believed: after a server's clock was set back, a
-/// dead holder's lease of half a second showed an hour.
+/// Red when the time to live counts as it is: after a server's clock was set back, a lost
+/// holder's lease of half a second showed an hour.
 #[test]
-fn a_lease_is_never_shown_longer_than_it_is() {
+fn lease_never_shows_more_than_its_length() {
     let record = record(locked(Phase::Dispatched));
     let hour = Duration::from_secs(3600);
     for left in [record.lifetime(), record.lifetime() + hour, Duration::MAX] {

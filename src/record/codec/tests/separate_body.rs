@@ -1,8 +1,8 @@
-//! Records whose outcome has its body apart.
+//! Records whose outcome has its body separately.
 
 use super::*;
 
-/// Red when the record changes its form, or the limit is not kept.
+/// Red when the record changes its form, or exceeds the limit.
 #[test]
 fn record_says_that_its_body_is_apart() {
     let outcome = Outcome::new(StatusCode::OK, HeaderMap::new(), "0123456789");
@@ -51,7 +51,7 @@ fn record_says_that_its_body_is_apart() {
     assert!(Record::decode_separate(&name(), &longer).is_err());
 }
 
-/// Nothing of it could be read: it is not told as an outcome without a body.
+/// Without its body nothing of it can be decrypted, so it is no outcome without a body.
 #[test]
 fn sealed_outcome_without_its_body_is_unreadable() {
     let outcome = Outcome::sealed(HeaderMap::new(), vec![0xff; 50]);

@@ -1,5 +1,5 @@
-//! All pairs of a small record and an event. The conformance suite compares a
-//! store with `apply`; here `apply` itself is held to what its types promise.
+//! All pairs of a small record and an event. The conformance suite compares a store with
+//! `apply`; here `apply` itself is tested against the promises of its types.
 
 use std::sync::Arc;
 
@@ -85,8 +85,8 @@ fn records() -> Vec<Option<Written>> {
     records
 }
 
-/// Every event, of the same leases and requests and of one more lease, to a
-/// record that was seen as it is.
+/// Every event of the same leases and requests, and of one more lease, to a record of this
+/// revision.
 fn events(revision: Revision) -> Vec<Event> {
     let mut events = Vec::new();
     for (lease, request, step) in triples([1, 2, 3], [8, 9], [0, 1, 2, 3]) {
@@ -170,7 +170,7 @@ fn triples<A: Copy, B: Copy, C: Copy>(
     })
 }
 
-/// Calls `check` with each record, each event, and what the event makes of it.
+/// Calls `check` with each record, each event, and the result of the event.
 fn for_all(check: impl Fn(&Option<Written>, &Event, &Option<Written>, &Answer)) {
     for stored in records() {
         let revision = match &stored {
@@ -192,13 +192,12 @@ fn send(stored: &Option<Written>, event: &Event) -> (Option<Written>, Answer) {
     apply(current, event)
 }
 
-/// Every write raises the revision by one, from nothing to 1, so that nobody
-/// takes another version for the one that he saw; and whatever was written lives
-/// for its lease and its retention.
+/// Every write raises the revision by one, from absent to 1, so that a reader detects each
+/// change. A written record lives for its lease and its retention.
 ///
-/// Red where any one of the writes leaves the revision as it is, or lowers it.
+/// Red where any write leaves the revision unchanged, or lowers it.
 #[test]
-fn every_write_raises_the_revision_and_begins_its_time_anew() {
+fn every_write_raises_the_revision() {
     for_all(|before, event, after, _| {
         let Some((record, left)) = after else {
             assert_eq!(before, after, "{event:?} removed a record");
@@ -218,12 +217,11 @@ fn every_write_raises_the_revision_and_begins_its_time_anew() {
     });
 }
 
-/// What nobody needs any more is not kept for as long as an unknown fate is.
+/// A released record lives for a short time, an indeterminate one for its retention.
 ///
-/// Red where a key that was resolved as not applied keeps the time of the record
-/// that it was.
+/// Red where a key that was resolved as not applied keeps its earlier time to live.
 #[test]
-fn what_was_not_executed_is_kept_for_a_short_time() {
+fn released_record_lives_for_a_short_time() {
     for_all(|before, event, after, _| {
         let freed = match event {
             Event::Resolve { .. } => before != after,
@@ -242,13 +240,12 @@ fn what_was_not_executed_is_kept_for_a_short_time() {
     });
 }
 
-/// What a reader is told of a record is what a take-over of it would do: a free
-/// key may be taken by any request, and an indeterminate one is said to be so
-/// afterwards.
+/// What a reader sees of a record agrees with a take-over of it: any request may acquire a
+/// free key, and an indeterminate one is reported as such afterwards.
 ///
 /// Red where a lease that lapsed in `Claimed` does not count as free.
 #[test]
-fn a_reader_is_told_what_a_take_over_would_do() {
+fn state_agrees_with_a_take_over() {
     for (record, left) in records().into_iter().flatten() {
         let (state, revision) = (record.state(left), record.revision());
         let take_over = |request| {
@@ -283,14 +280,14 @@ fn a_reader_is_told_what_a_take_over_would_do() {
     }
 }
 
-/// A command sent again after a lost reply changes nothing more and finds that it
-/// was done: for `Acquire`, that its own lease holds the key. `Extend` and `Enter`
-/// begin the lease anew each time, in a revision of its own.
+/// A command that is repeated after a lost reply changes nothing and returns `Done`; a
+/// repeated `Acquire` returns its own lease. `Extend` and `Enter` extend the lease each
+/// time, at a new revision.
 ///
-/// Red where a repeated release raises the revision again, and wherever else a
-/// command does not recognise itself.
+/// Red where a repeated release raises the revision again, and where any other command is
+/// not recognised as repeated.
 #[test]
-fn a_command_sent_again_finds_itself_done() {
+fn repeated_command_is_done() {
     for_all(|before, event, after, answer| {
         let (again, second) = send(after, event);
         let mut expected = after.clone();
@@ -311,13 +308,13 @@ fn a_command_sent_again_finds_itself_done() {
     });
 }
 
-/// A release that has nothing to say leaves the verdict that is there, and leaves
-/// it with the request that it is about (I6); one with a verdict replaces both.
+/// A release without a verdict leaves the present verdict and its request's fingerprint
+/// (I6); one with a verdict replaces both.
 ///
-/// Red where the verdict that stays takes the releasing request's fingerprint, and
-/// where it does not stay.
+/// Red where the present verdict gets the releasing request's fingerprint, and where it
+/// does not stay.
 #[test]
-fn a_verdict_stays_that_of_its_own_request() {
+fn verdict_stays_with_its_request() {
     let of = |stored: &Option<Written>| match stored {
         Some((record, _)) => match &record.content {
             Content::Released { verdict: Some(_) } => Some(record.fingerprint),

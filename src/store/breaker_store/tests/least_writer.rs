@@ -1,11 +1,11 @@
-//! What an engine may still do that is older than its namespace asks for.
+//! What an engine may still do that is older than its namespace requires.
 
 use super::*;
 
-/// Red where an engine that is older than its namespace's least writer takes over
-/// what another one has lost.
+/// Red where an engine that is older than its namespace's least writer takes over another
+/// engine's lost lease.
 #[tokio::test(start_paused = true)]
-async fn outdated_engine_takes_nothing_over() {
+async fn outdated_engine_takes_over_nothing() {
     let store = crate::store::MemoryStore::new();
     let namespace = name().namespace;
     let newer = crate::record::WRITER + 1;
@@ -29,11 +29,11 @@ async fn outdated_engine_takes_nothing_over() {
     assert_eq!(left.revision(), revision);
 }
 
-/// Whatever keeps an engine from taking keys, what is recorded answers by one rule.
+/// One rule replays recorded outcomes, whatever prevents an engine from acquiring keys.
 ///
-/// Red where a store that takes no writes hands the record of another request out.
+/// Red where a store that takes no writes returns the record of another request.
 #[tokio::test(start_paused = true)]
-async fn store_that_takes_no_writes_tells_requests_apart() {
+async fn full_store_compares_fingerprints() {
     let (store, breaker) = breaker_store(Does::Refuse);
     *store.cached.lock().unwrap() = true;
     let Event::Acquire { mut claim } = acquire() else {

@@ -1,8 +1,8 @@
-//! Those who wait for an open breaker, and when they go on.
+//! Waiters for an open breaker, and when they continue.
 
 use super::*;
 
-/// Those who wait for an open breaker, and when they are let go on.
+/// Waiters for an open breaker, and how long each waits.
 fn waiters(breaker: &Arc<BreakerStore>, count: usize) -> tokio::task::JoinSet<Duration> {
     let start = Instant::now();
     let mut waiters = tokio::task::JoinSet::new();
@@ -16,8 +16,7 @@ fn waiters(breaker: &Arc<BreakerStore>, count: usize) -> tokio::task::JoinSet<Du
     waiters
 }
 
-/// Seen red without the wake-up at the end of a probe, and where each waiter
-/// probes by itself.
+/// Seen red without the wake-up at the end of a probe, and where each waiter probes.
 #[tokio::test(start_paused = true)]
 async fn one_waiter_probes_and_its_success_wakes_all() {
     for does in [Does::Fail, Does::Silence] {
@@ -41,9 +40,9 @@ async fn one_waiter_probes_and_its_success_wakes_all() {
     }
 }
 
-/// Seen red where a probe that is dropped wakes no other.
+/// Seen red where a dropped probe wakes no other waiter.
 #[tokio::test(start_paused = true)]
-async fn dropped_probe_is_made_by_the_next_waiter() {
+async fn next_waiter_repeats_a_dropped_probe() {
     let (store, breaker) = breaker_store(Does::Silence);
     open(&breaker).await;
     let name = name();
@@ -59,10 +58,10 @@ async fn dropped_probe_is_made_by_the_next_waiter() {
     assert_eq!(store.calls(), before + 1);
 }
 
-/// Seen red where a turn lasts until its command ends: a caller of
-/// `Engine::inspect` may keep a future that it never polls again.
+/// Seen red where a probe lasts until its command ends: a caller of `Engine::inspect` might
+/// hold a future that it never polls again.
 #[tokio::test(start_paused = true)]
-async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
+async fn unpolled_probe_blocks_no_other_probe() {
     let (store, breaker) = breaker_store(Does::Silence);
     open(&breaker).await;
     let name = name();
@@ -77,10 +76,10 @@ async fn probe_that_is_not_polled_keeps_no_other_from_probing() {
     assert!(breaker.is_up());
 }
 
-/// A closed breaker has no pace: what failed alone waits for its pause, or for
-/// the end of an outage that begins meanwhile.
+/// With a closed breaker, a failed command waits for its pause, or for the end of an outage
+/// that begins meanwhile.
 #[tokio::test(start_paused = true)]
-async fn closed_breaker_leaves_the_pause_as_it_is() {
+async fn closed_breaker_waits_for_the_pause() {
     let (store, breaker) = breaker_store(Does::Answer);
     let start = Instant::now();
     breaker.again(&name(), 3 * SECOND).await;

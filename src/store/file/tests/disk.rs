@@ -1,5 +1,5 @@
-//! Disks that fail or hang, and transitions that skip their sync or share one:
-//! told by a file that counts its syncs, can be full and can wait.
+//! Disks that fail or hang, and transitions that skip or share a sync, over a file that
+//! counts its syncs, can be full and can hang.
 
 use std::io;
 use std::ops::Bound;
@@ -14,7 +14,7 @@ use super::*;
 use crate::store::BreakerStore;
 
 #[tokio::test]
-async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
+async fn extensions_skip_a_bounded_number_of_syncs() {
     let folder = Folder::new("unsynced");
     let synced = Disk::default();
     let store = synced.open(&folder.file()).unwrap();
@@ -44,7 +44,7 @@ async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
         );
     }
     assert_eq!(syncs(), 0, "an extended lease");
-    // It puts an absent record back: that is a transition.
+    // It writes an absent record again: that is a transition.
     assert_eq!(
         store.apply(&name(2), extend(2)).await.unwrap(),
         Answer::Done
@@ -54,7 +54,7 @@ async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
         store.apply(&name(1), extend(1)).await.unwrap();
     }
     assert!(syncs() > 0, "a hundred extended leases");
-    // Nothing changes, nothing is written.
+    // Nothing changes, so nothing is written.
     assert!(matches!(
         store
             .apply(
@@ -71,7 +71,7 @@ async fn only_an_extended_lease_skips_the_sync_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn what_waits_together_is_synced_together() {
+async fn waiting_transitions_share_one_sync() {
     let folder = Folder::new("group");
     let disk = Disk::default();
     let store = disk.open(&folder.file()).unwrap();
@@ -90,7 +90,7 @@ async fn what_waits_together_is_synced_together() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_is_told_and_a_disk_that_heals_is_used_again() {
+async fn recovered_disk_is_used_again() {
     let folder = Folder::new("full");
     let disk = Disk::default();
     let store = disk.open(&folder.file()).unwrap();
@@ -107,12 +107,12 @@ async fn a_disk_that_fails_is_told_and_a_disk_that_heals_is_used_again() {
     for _ in 0..3 {
         let error = store.apply(&name(3), acquire(3)).await.unwrap_err();
         assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
-        let told = crate::error::chain(&error);
+        let reported = crate::error::chain(&error);
         assert!(
-            told.contains("no storage space") || told.contains("disk is full"),
-            "{told}"
+            reported.contains("no storage space") || reported.contains("disk is full"),
+            "{reported}"
         );
-        // Not even the database's own header can be written, and yet it is read.
+        // The database's own header cannot be written either; reads work.
         let known = store.look(&name(2)).await.unwrap();
         assert!(matches!(known, Some(RecordState::Cached { .. })));
         let replayed = store.apply(&name(2), acquire(3)).await.unwrap();
@@ -130,7 +130,7 @@ async fn a_disk_that_fails_is_told_and_a_disk_that_heals_is_used_again() {
     tokio::time::timeout(Duration::from_secs(10), healed)
         .await
         .unwrap();
-    // The holder of before lives on: nothing was settled.
+    // The earlier holder lives on: nothing was recovered.
     assert_eq!(
         store.apply(&name(1), extend(1)).await.unwrap(),
         Answer::Done
@@ -141,10 +141,10 @@ async fn a_disk_that_fails_is_told_and_a_disk_that_heals_is_used_again() {
     ));
 }
 
-/// Behind the engine's guard. Seen red: 124 of 124 known answers were refused,
-/// since the breaker opened on writes.
+/// Behind the engine's breaker. Seen red: all 124 recorded outcomes were refused, since the
+/// breaker opened on writes.
 #[tokio::test]
-async fn full_disk_replays_what_is_recorded() {
+async fn full_disk_replays_recorded_outcomes() {
     let folder = Folder::new("replays");
     let disk = Disk::default();
     let store = Arc::new(disk.open(&folder.file()).unwrap());
@@ -201,12 +201,12 @@ async fn full_disk_replays_what_is_recorded() {
     assert!(breaker.is_up());
 }
 
-/// A full queue is room to wait for, and who gives up waiting leaves nothing: no
-/// place taken, nothing applied.
+/// Callers wait for room in a full queue. A caller that gives up leaves nothing: no room
+/// taken, nothing applied.
 ///
 /// Red when a full queue is an error at once.
 #[tokio::test]
-async fn full_queue_is_waited_for() {
+async fn full_queue_makes_callers_wait() {
     const WAITING: usize = 300;
     let folder = Folder::new("queue");
     let disk = Disk::default();
@@ -228,7 +228,7 @@ async fn full_queue_is_waited_for() {
     // The writer has taken it, so all others are in the queue or before it.
     disk.wait_until_hung();
     let rest: Vec<_> = names[1..].iter().map(asked).collect();
-    // Of the queued and of those who wait for a place, every other one gives up.
+    // Every other caller gives up, of those in the queue and those before it.
     let (stay, leave): (Vec<_>, Vec<_>) =
         rest.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
     drop(leave);

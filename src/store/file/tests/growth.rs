@@ -1,12 +1,12 @@
-//! What has expired leaves the file, and its space is used again.
+//! Expired records leave the file, and their space is used again.
 
 use redb::ReadableTableMetadata as _;
 
 use super::*;
 
-/// Red where expired records go with writes alone.
+/// Red where only writes remove expired records.
 #[tokio::test]
-async fn expired_records_go_while_the_store_is_idle() {
+async fn idle_store_removes_expired_records() {
     let folder = Folder::new("idle");
     let clock = ManualClock::new();
     let source = Source::Manual(clock.clone());

@@ -1,14 +1,13 @@
-//! What else is in the tables of a list.
+//! Rows of a list's tables that are no records.
 
 use super::*;
 use crate::store::ListQuery;
 
-/// Between records, at the last place of those that one page looks at, or more of them
-/// than that.
+/// Foreign rows between records, at the end of a page's rows, or more than a page examines.
 ///
-/// Red where a name that is no record's is passed over without a look at how many were
-/// looked at (`continue` in `Snapshot::page`), and where such rows are among those that
-/// one page takes: the list ended there, whole as it seemed.
+/// Red where a foreign row is skipped without the check of the page's limit (`continue` in
+/// `Snapshot::page`), and where such rows count as a page's records: the list ended there,
+/// and seemed complete.
 #[tokio::test]
 async fn foreign_rows_end_no_list() {
     for (expired, foreign) in [(999, 1), (1, 2000), (0, 2000)] {

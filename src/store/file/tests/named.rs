@@ -1,4 +1,4 @@
-//! The file and its name: who may read it, and what it is created by.
+//! The file and its name: its rights, and how it is created.
 
 #![cfg(unix)]
 
@@ -32,7 +32,7 @@ fn file_system_without_links_gets_a_private_file() {
     drop(FileStore::open(folder.file()).unwrap());
 }
 
-/// Seen red: the name was not looked at once the file was open.
+/// Seen red: the name was not checked once the file was open.
 #[tokio::test]
 async fn idle_store_notices_that_its_name_is_gone() {
     let folder = Folder::new("idle-name");

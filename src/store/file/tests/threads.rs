@@ -1,4 +1,4 @@
-//! Threads that cannot be had, and threads that foreign code runs in.
+//! Threads that the system does not start, and threads that run foreign code.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake};
@@ -7,7 +7,7 @@ use super::*;
 use crate::error::RefusalKind;
 use crate::store::Cursor;
 
-/// Threads that the system still gives.
+/// Threads that the system still starts.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
 fn limited(builder: thread::Builder, work: Work) -> io::Result<JoinHandle<()>> {
@@ -21,7 +21,7 @@ fn limited(builder: thread::Builder, work: Work) -> io::Result<JoinHandle<()>> {
 }
 
 #[test]
-fn open_without_threads_is_refused_and_leaves_the_file_closed() {
+fn open_without_threads_closes_the_file() {
     let folder = Folder::new("no-threads");
     drop(FileStore::open(folder.file()).unwrap());
     for threads in 0..=READERS {
@@ -36,7 +36,7 @@ fn open_without_threads_is_refused_and_leaves_the_file_closed() {
     }
 }
 
-/// Red when reads are the runtime's blocking tasks: they never come about.
+/// Red when reads are the runtime's blocking tasks: they never run.
 #[test]
 fn reads_need_no_blocking_thread_of_the_runtime() {
     let folder = Folder::new("busy-pool");
@@ -62,10 +62,10 @@ fn reads_need_no_blocking_thread_of_the_runtime() {
     assert_eq!(used.expect("the store waits"), (Answer::Done, true, 0));
 }
 
-/// Red when the panic of a waker goes on into a reader, or into the writer.
+/// Red when the panic of a waker unwinds into a reader, or into the writer.
 #[tokio::test]
 async fn panic_of_foreign_code_ends_no_thread() {
-    /// The waker of some executor, with a fault.
+    /// The waker of an executor with a fault.
     struct Faulty;
     impl Wake for Faulty {
         fn wake(self: Arc<Self>) {
@@ -91,9 +91,9 @@ async fn panic_of_foreign_code_ends_no_thread() {
     }
 }
 
-/// Red when a piece leaves out the row at which the next one should begin.
+/// Red when a piece skips the row at which the next one begins.
 #[tokio::test]
-async fn list_of_several_pieces_is_whole() {
+async fn list_of_several_pieces_is_complete() {
     let folder = Folder::new("list");
     let clock = ManualClock::new();
     let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();

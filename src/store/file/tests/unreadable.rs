@@ -1,5 +1,5 @@
-//! What an operator does with a record that cannot be read, and the least version of
-//! a namespace's writers: both outlast the process.
+//! An operator removes an unreadable record or raises a namespace's least writer: both
+//! outlast the process.
 
 use redb::ReadableTableMetadata as _;
 
@@ -9,14 +9,13 @@ use crate::error::RefusalKind;
 fn rows(folder: &Folder) -> usize {
     let db = Database::open(folder.file()).unwrap();
     let txn = db.begin_read().unwrap();
-    let unsettled: TableDefinition<&str, ()> = TableDefinition::new("unsettled");
     let records = txn.open_table(RECORDS).unwrap().len().unwrap();
-    let unsettled = txn.open_table(unsettled).unwrap().len().unwrap();
-    usize::try_from(records + unsettled).unwrap()
+    let unfinished = txn.open_table(UNFINISHED).unwrap().len().unwrap();
+    usize::try_from(records + unfinished).unwrap()
 }
 
-/// Red where nothing is removed, where the list names no bytes, where other bytes are removed than those that were
-/// listed, and where a record of a newer version is.
+/// Red where nothing is removed, where the list has no stamp, where other bytes than the
+/// listed ones are removed, and where a record of a newer version is removed.
 #[tokio::test]
 async fn operator_removes_exactly_what_was_listed() {
     let folder = Folder::new("discard");
@@ -63,7 +62,7 @@ async fn operator_removes_exactly_what_was_listed() {
     let now = store.look_unreadable(&name(2)).await.unwrap().unwrap();
     assert!(store.discard(&now).await.unwrap());
     drop(store);
-    // 1, 3 and 9; 1 and 3 are not settled.
+    // 1, 3 and 9; 1 and 3 are not finished.
     assert_eq!(rows(&folder), 5);
 }
 
@@ -74,8 +73,8 @@ async fn least_writer_outlasts_the_process() {
     let [namespace, other]: [Namespace; 2] = ["test", "other"].map(|name| name.parse().unwrap());
     for (at_least, least) in [(3, 3), (4, 4), (3, 4)] {
         let store = FileStore::open(folder.file()).unwrap();
-        let told = store.least_writer(&namespace, at_least).await.unwrap();
-        assert_eq!(told, least);
+        let found = store.least_writer(&namespace, at_least).await.unwrap();
+        assert_eq!(found, least);
     }
     let store = FileStore::open(folder.file()).unwrap();
     assert_eq!(store.least_writer(&other, 1).await.unwrap(), 1);
