@@ -6,6 +6,9 @@
 #[path = "floors/baseline.rs"]
 #[allow(dead_code)]
 mod baseline;
+#[path = "floors/keys.rs"]
+#[allow(dead_code)]
+mod keys;
 #[path = "floors/measure.rs"]
 #[allow(dead_code)]
 mod measure;
@@ -38,10 +41,14 @@ use world::{Answering, payload, request};
 /// each task.
 const CALLS: usize = 156 * TASKS;
 
+/// Calls of `key_large`.
+const LARGE: usize = 100;
+
 fn main() {
     let path = std::env::args().nth(1).unwrap_or_default();
     match path.as_str() {
         "key_derivation" => counted_key_derivation(&small()),
+        "key_large" => counted_key_large(&keys::nested()),
         "replay_memory" => {
             let runtime = runtime();
             let request = request(&small());
@@ -92,7 +99,10 @@ fn main() {
             let (runtime, steps) = steps();
             counted_steps_supervised(&runtime, &steps, requests());
         }
-        "calls" => println!("{CALLS}"),
+        "calls" => match std::env::args().nth(2).as_deref() {
+            Some("key_large") => println!("{LARGE}"),
+            _ => println!("{CALLS}"),
+        },
         // `cargo bench` runs it as well, with arguments of its own.
         _ => println!("run by: sh benches/instructions"),
     }
@@ -101,6 +111,13 @@ fn main() {
 #[inline(never)]
 fn counted_key_derivation(payload: &Bytes) {
     for _ in 0..CALLS {
+        black_box(IdempotencyKey::of(&request(black_box(payload))));
+    }
+}
+
+#[inline(never)]
+fn counted_key_large(payload: &Bytes) {
+    for _ in 0..LARGE {
         black_box(IdempotencyKey::of(&request(black_box(payload))));
     }
 }

@@ -1,6 +1,7 @@
 //! One caller's way through the engine, by call and by message alike: admitted,
 //! answered at once or after a flight, and counted.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ pub(crate) async fn execute(
         Ok(Admission::Recent(reply)) => Ok(reply),
         Err(error) => Err(error),
         Ok(admission) => {
-            let answer = wait(shared, root, request, admission, &mut progress);
+            // Pinned here: it is large, and would be moved from layer to layer.
+            let answer = pin!(wait(shared, root, request, admission, &mut progress));
             match timeout(limit, answer).instrument(span.clone()).await {
                 // An execution that died with its whole tree did not crash.
                 Ok(Err(Error::Crashed { .. })) if root.get_status() >= ActorStatus::Stopping => {

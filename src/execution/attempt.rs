@@ -3,6 +3,7 @@
 //! and nowhere else.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 
 use tokio::time::Instant;
@@ -308,11 +309,14 @@ impl Execution<Locked> {
         // From the end of its time on nothing leaves, also where an answer is
         // waited for a little longer.
         let sent = within(limit, upstream.send(&call, token), || lease.is_unsent());
-        let answer = sent.instrument(span);
-        let answer = tokio::select! {
-            biased;
-            answer = answer => answer,
-            never = self.heartbeat(store, &lease) => match never {},
+        let answer = {
+            // Pinned here: the macro would move both.
+            let (answer, heartbeat) = (pin!(sent), pin!(self.heartbeat(store, &lease)));
+            tokio::select! {
+                biased;
+                answer = answer.instrument(span) => answer,
+                never = heartbeat => match never {},
+            }
         };
         self.state.lease.live_until = lease.end();
         answer.unwrap_or_else(|| {

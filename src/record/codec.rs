@@ -21,6 +21,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use memchr::memchr;
+
 pub(in crate::record) use self::json_bytes::JsonBytes;
 use self::json_reader::RecordJson;
 use self::json_writer::{LockJson, Name, VerdictJson, millis, write_json, write_outcome};
@@ -193,7 +195,7 @@ fn push_number(to: &mut Vec<u8>, number: u64) {
 
 /// The first line and what follows it, where it ends within `limit` bytes.
 fn first_line(bytes: &[u8], limit: usize) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().take(limit).position(|&b| b == b'\n')?;
+    let end = memchr(b'\n', &bytes[..bytes.len().min(limit)])?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 

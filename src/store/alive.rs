@@ -17,8 +17,13 @@ tokio::task_local! {
 /// Longer than anybody waits, and within every clock.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What the command returns; `None` once nothing has moved for so long.
-pub(super) async fn within<T>(silence: Duration, command: impl Future<Output = T>) -> Option<T> {
+/// What the command returns that was sent at `begun`; `None` once nothing has moved for
+/// so long.
+pub(super) async fn within<T>(
+    begun: Instant,
+    silence: Duration,
+    command: impl Future<Output = T>,
+) -> Option<T> {
     let silence = silence.min(DAY);
     let waiting = async {
         let mut command = pin!(command);
@@ -32,7 +37,7 @@ pub(super) async fn within<T>(silence: Duration, command: impl Future<Output = T
             }
         }
     };
-    MOVED.scope(Cell::new(Instant::now()), waiting).await
+    MOVED.scope(Cell::new(begun), waiting).await
 }
 
 /// Says that something moved at that time for the command that this task waits for, if
@@ -62,7 +67,7 @@ mod tests {
             }
             "done"
         };
-        assert_eq!(within(2 * SECOND, slow).await, Some("done"));
+        assert_eq!(within(begun, 2 * SECOND, slow).await, Some("done"));
         assert_eq!(begun.elapsed(), 20 * SECOND);
 
         let stuck = async {
@@ -70,7 +75,7 @@ mod tests {
             moved(Instant::now());
             sleep(3 * SECOND).await;
         };
-        assert_eq!(within(2 * SECOND, stuck).await, None);
+        assert_eq!(within(Instant::now(), 2 * SECOND, stuck).await, None);
         assert_eq!(begun.elapsed(), 23 * SECOND);
         // What moved before counts for nothing, and nobody need wait.
         moved(begun);
@@ -78,6 +83,6 @@ mod tests {
             moved(begun);
             sleep(3 * SECOND).await;
         };
-        assert_eq!(within(2 * SECOND, silent).await, None);
+        assert_eq!(within(Instant::now(), 2 * SECOND, silent).await, None);
     }
 }

@@ -75,30 +75,26 @@ impl BreakerStore {
         self.state().breakers.are_closed()
     }
 
-    /// Calls the store, once the breaker has let the command through and not
-    /// before: a store may do its work before its future is first polled.
-    async fn within<T, F>(
+    /// The right to call the store now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unsent`] while the breaker is open.
+    async fn admit(
         &self,
         access: Access,
         command: &'static str,
         name: &RecordName,
-        call: impl FnOnce() -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
+    ) -> Result<CommandPermit<'_>, StoreError> {
         // A store may answer at once, whoever asks in a loop.
         consume_budget().await;
-        match self.permit(self.shard(name), access) {
-            Ok(permit) => permit.send(command, call).await,
-            Err(_) => {
-                telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
-                let why = self.state().why.clone();
-                Err(StoreError::unsent(format!(
-                    "the breaker is open: the last commands were not answered: {why}"
-                )))
-            }
-        }
+        self.permit(self.shard(name), access, command).map_err(|_| {
+            telemetry::contained(|| telemetry::store_stopped(&self.namespace, command));
+            let why = self.state().why.clone();
+            StoreError::unsent(format!(
+                "the breaker is open: the last commands were not answered: {why}"
+            ))
+        })
     }
 
     /// Completes when a look that failed is worth repeating, as
@@ -118,9 +114,9 @@ impl BreakerStore {
             let probe_ended = self.probe_ended.notified();
             // A store that cannot be read is probed by a look, which changes
             // nothing.
-            match self.permit(shard, Access::Read) {
+            match self.permit(shard, Access::Read, "look") {
                 Ok(permit) if permit.probe => {
-                    let _ = permit.send("look", || self.look_once(name)).await;
+                    let _ = permit.send(|| self.look_once(name)).await;
                     waited = true;
                     continue;
                 }
@@ -190,7 +186,12 @@ impl BreakerStore {
 
     /// The right to send a command; where the breaker is open, when the next
     /// probe is due, if none ends before.
-    fn permit(&self, shard: u64, access: Access) -> Result<CommandPermit<'_>, Instant> {
+    fn permit(
+        &self,
+        shard: u64,
+        access: Access,
+        command: &'static str,
+    ) -> Result<CommandPermit<'_>, Instant> {
         let sent = self.origin.elapsed();
         let pass = match self.well.load(Ordering::Relaxed) {
             true => Pass::Go,
@@ -203,6 +204,7 @@ impl BreakerStore {
         };
         Ok(CommandPermit {
             store: self,
+            command,
             shard,
             access,
             sent,
@@ -254,9 +256,12 @@ enum Due {
 
 /// A call of the store; its panic is a failure whose fate is unknown.
 async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = AssertUnwindSafe(call).catch_unwind();
-    let panicked = |_| Err(StoreError::unavailable("the store panicked"));
-    answer.await.unwrap_or_else(panicked)
+    let answer = AssertUnwindSafe(call).catch_unwind().await;
+    answer.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> StoreError {
+    StoreError::unavailable("the store panicked")
 }
 
 impl fmt::Debug for BreakerStore {
@@ -285,8 +290,10 @@ impl Store for BreakerStore {
             {
                 return self.only_replays(name, asked, refusal).await;
             }
-            let apply = move || self.store.apply(name, event);
-            let answer = self.within(Access::Write, command, name, apply).await;
+            let answer = match self.admit(Access::Write, command, name).await {
+                Ok(permit) => permit.send(|| self.store.apply(name, event)).await,
+                Err(stopped) => Err(stopped),
+            };
             match answer {
                 Err(error) if error.is_unsent() || error.is_refused() => {
                     self.only_replays(name, asked, error).await
@@ -300,18 +307,21 @@ impl Store for BreakerStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        Box::pin(self.within(Access::Read, "look", name, move || self.look_once(name)))
+        Box::pin(async move {
+            let permit = self.admit(Access::Read, "look", name).await?;
+            permit.send(|| self.look_once(name)).await
+        })
     }
 
     fn peek<'a>(
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
-        let peek = move || async move {
-            let state = self.store.peek(name).await?;
+        Box::pin(async move {
+            let permit = self.admit(Access::Read, "look", name).await?;
+            let state = permit.send(|| self.store.peek(name)).await?;
             state.map(RecordState::readable).transpose()
-        };
-        Box::pin(self.within(Access::Read, "look", name, peek))
+        })
     }
 
     fn changed<'a>(&'a self, name: &'a RecordName) -> BoxFuture<'a, ()> {
@@ -367,16 +377,20 @@ impl Store for BreakerStore {
         &'a self,
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
-        let look = || self.store.look_unreadable(name);
-        Box::pin(self.within(Access::Read, "look", name, look))
+        Box::pin(async move {
+            let permit = self.admit(Access::Read, "look", name).await?;
+            permit.send(|| self.store.look_unreadable(name)).await
+        })
     }
 
     fn discard<'a>(
         &'a self,
         record: &'a UnreadableRecord,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let discard = || self.store.discard(record);
-        Box::pin(self.within(Access::Write, "forget", record.name(), discard))
+        Box::pin(async move {
+            let permit = self.admit(Access::Write, "forget", record.name()).await?;
+            permit.send(|| self.store.discard(record)).await
+        })
     }
 }
 

@@ -88,8 +88,8 @@ struct Records {
     expiries: BTreeMap<ExpiryOrder, RecordName>,
     /// The last order number.
     number: u64,
-    /// All names, for lists.
-    names: BTreeSet<RecordName>,
+    /// The keys of each namespace that has any, for lists.
+    keys: HashMap<Namespace, BTreeSet<IdempotencyKey>>,
     /// The least version of each namespace's writers.
     least_writers: HashMap<Namespace, u32>,
     /// A task removes those that expire.
@@ -131,12 +131,8 @@ impl Records {
             None => self.by_name.remove(name),
         };
         match (&before, is_kept) {
-            (None, true) => {
-                self.names.insert(name.clone());
-            }
-            (Some(_), false) => {
-                self.names.remove(name);
-            }
+            (None, true) => self.add_key(name),
+            (Some(_), false) => self.remove_key(name),
             _ => {}
         }
         if let Some(before) = before {
@@ -154,7 +150,25 @@ impl Records {
             }
             if let Some((_, name)) = self.expiries.pop_first() {
                 self.by_name.remove(&name);
-                self.names.remove(&name);
+                self.remove_key(&name);
+            }
+        }
+    }
+
+    fn add_key(&mut self, name: &RecordName) {
+        if let Some(keys) = self.keys.get_mut(&name.namespace) {
+            keys.insert(name.key);
+        } else {
+            let keys = BTreeSet::from([name.key]);
+            self.keys.insert(name.namespace.clone(), keys);
+        }
+    }
+
+    fn remove_key(&mut self, name: &RecordName) {
+        if let Some(keys) = self.keys.get_mut(&name.namespace) {
+            keys.remove(&name.key);
+            if keys.is_empty() {
+                self.keys.remove(&name.namespace);
             }
         }
     }
@@ -166,22 +180,21 @@ impl Records {
         after: Option<IdempotencyKey>,
         query: &ListQuery,
     ) -> Page {
-        let named = |key| RecordName::new(namespace.clone(), key);
-        let from = match after {
-            Some(key) => Bound::Excluded(named(key)),
-            None => Bound::Included(named(IdempotencyKey::from_bytes([0; 32]))),
-        };
-        let now = Instant::now();
-        let names = self.names.range((from, Bound::Unbounded));
-        let mut names = names.take_while(|name| name.namespace == *namespace);
         let mut page = Page::default();
-        while let Some(name) = names.next() {
+        let Some(keys) = self.keys.get(namespace) else {
+            return page;
+        };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let now = Instant::now();
+        let mut keys = keys.range((from, Bound::Unbounded));
+        while let Some(key) = keys.next() {
             page.examined += 1;
-            if let Some((record, left)) = self.current(name, now) {
-                page.add(query, name.key, record.state(left));
+            let name = RecordName::new(namespace.clone(), *key);
+            if let Some((record, left)) = self.current(&name, now) {
+                page.add(query, *key, record.state(left));
             }
             if page.examined == PIECE || page.is_full(query) {
-                page.next = names.next().map(|_| Cursor::of_key(name.key));
+                page.next = keys.next().map(|_| Cursor::of_key(*key));
                 break;
             }
         }

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 pub use self::builder::RedisStoreBuilder;
 use self::connect::Connected;
+use self::connection::transport::Transport as _;
 pub use self::durability::{Durability, Persistence};
 pub use self::emptied::WhenEmptied;
 use self::protocol::bodies::{BodyStore, BodyTransfers};
@@ -328,7 +329,11 @@ impl Store for RedisStore {
     }
 
     fn shard(&self, name: &RecordName) -> u64 {
-        self.connected.monitor.routes.shard(&name.text())
+        let routes = &self.connected.monitor.routes;
+        match routes.is_sharded() {
+            true => routes.shard(&name.text()),
+            false => 0,
+        }
     }
 
     fn least_writer<'a>(

@@ -11,38 +11,28 @@ use crate::request::ActionId;
 pub(super) struct Series;
 
 impl Series {
-    #[inline(always)]
     pub(super) fn plain(_: &Metric, _: &Namespace) -> Self {
         Self
     }
 
-    #[inline(always)]
     pub(super) fn with(_: &Metric, _: &Namespace, _: &'static str) -> Self {
         Self
     }
 
-    #[inline(always)]
     pub(super) fn of(_: &Metric, _: &Namespace, _: &[&'static str]) -> Self {
         Self
     }
 
-    #[inline(always)]
     pub(super) fn of_action(_: &Metric, _: &Namespace, _: &[&'static str], _: &ActionId) -> Self {
         Self
     }
 
-    #[inline(always)]
     pub(super) fn count(&self) {}
 
-    #[inline(always)]
     pub(super) fn observe(&self, _: Duration) {}
-
-    #[inline(always)]
     pub(super) fn raise(&self) -> GaugeGuard {
         GaugeGuard
     }
-
-    #[inline(always)]
     pub(super) fn level(&self) -> GaugeGuard {
         GaugeGuard
     }
@@ -54,9 +44,7 @@ impl Series {
 pub(crate) struct GaugeGuard;
 
 impl GaugeGuard {
-    #[inline(always)]
     pub(super) fn set(&mut self, _: f64) {}
 }
 
-#[inline(always)]
 pub(super) fn introduce(_: &Metric, _: &Namespace) {}

@@ -2,6 +2,7 @@
 //! acquires a key.
 
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -352,7 +353,8 @@ impl Driver<'_> {
         let Shared { counts, store, .. } = &**self.shared;
         counts.calls_final.fetch_add(1, Ordering::Relaxed);
         let reply = executed.unrecorded_reply();
-        let error = match timeout(store.limit() + AFTER, executed.cache(&**store)).await {
+        let cached = pin!(executed.cache(&**store));
+        let error = match timeout(store.limit() + AFTER, cached).await {
             Ok(Ok(cached)) => return Round::Reply(reply_of(cached)),
             Ok(Err((_, error))) => Some(chain(&error)),
             Err(_) => None,

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use memchr::memchr;
 use serde::Deserialize;
 
 use super::json_bytes::JsonBytes;
@@ -230,7 +231,7 @@ impl<'a> RecordJson<'a> {
 
 /// The line of JSON, and the bytes behind it.
 fn line(bytes: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
-    let end = bytes.iter().position(|&b| b == b'\n');
+    let end = memchr(b'\n', bytes);
     let end = end.ok_or_else(|| StoreError::unreadable("its JSON is cut"))?;
     Ok((&bytes[..end], &bytes[end + 1..]))
 }

@@ -1,11 +1,12 @@
 //! The right to send one command to the store, and what its end tells the breaker.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::alive;
-use super::{BreakerStore, caught};
+use super::{BreakerStore, caught, panicked};
 use crate::error::StoreError;
 use crate::policy::{Access, Failure};
 use crate::telemetry::{self, GaugeGuard};
@@ -14,6 +15,7 @@ use crate::telemetry::{self, GaugeGuard};
 /// a probe to the next one.
 pub(super) struct CommandPermit<'a> {
     pub(super) store: &'a BreakerStore,
+    pub(super) command: &'static str,
     pub(super) shard: u64,
     pub(super) access: Access,
     pub(super) sent: Duration,
@@ -28,19 +30,33 @@ pub(super) enum BreakerChange {
 }
 
 impl CommandPermit<'_> {
-    pub(super) async fn send<T, F>(
-        mut self,
-        command: &'static str,
+    /// Calls the store. A store may do its work before its future is first polled, so
+    /// the call waits for the permit; it is made at once, so that no future of this
+    /// crate carries its arguments.
+    pub(super) fn send<T, F>(
+        self,
         call: impl FnOnce() -> F,
-    ) -> Result<T, StoreError>
+    ) -> impl Future<Output = Result<T, StoreError>>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let BreakerStore {
-            limit, namespace, ..
-        } = self.store;
+        let called = catch_unwind(AssertUnwindSafe(call));
+        async move {
+            match called {
+                Ok(called) => self.answer(called).await,
+                Err(_) => self.ended(Err(panicked()), false),
+            }
+        }
+    }
+
+    async fn answer<T>(
+        self,
+        called: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.store.limit;
+        let begun = self.store.origin + self.sent;
         // The future's own drop may panic, too.
-        let answer = caught(async move { Ok(alive::within(*limit, call()).await) }).await;
+        let answer = caught(async move { Ok(alive::within(begun, limit, called).await) }).await;
         let silent = matches!(answer, Ok(None));
         let answer = answer.and_then(|answer| {
             answer.unwrap_or_else(|| {
@@ -48,6 +64,10 @@ impl CommandPermit<'_> {
                 Err(StoreError::unavailable(why))
             })
         });
+        self.ended(answer, silent)
+    }
+
+    fn ended<T>(mut self, answer: Result<T, StoreError>, silent: bool) -> Result<T, StoreError> {
         let now = self.store.origin.elapsed();
         let failure = Failure {
             sent: self.sent,
@@ -64,6 +84,7 @@ impl CommandPermit<'_> {
         });
         self.end(now, why);
         let (time, failed) = (now - self.sent, answer.is_err());
+        let (namespace, command) = (&self.store.namespace, self.command);
         telemetry::contained(|| telemetry::store_command(namespace, command, time, failed));
         answer
     }

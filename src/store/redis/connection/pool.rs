@@ -295,7 +295,7 @@ mod tests {
             let turn = sleep(SECOND + SECOND / 2);
             while_moving(&queue_activity, None, 2 * SECOND, turn).await
         };
-        let told = alive::within(2 * SECOND, in_line).await;
+        let told = alive::within(Instant::now(), 2 * SECOND, in_line).await;
         assert_eq!(told, Some(Some(())));
     }
 }
