@@ -57,6 +57,7 @@ fn main() {
                 engine.execute(request.clone()).await.expect("an answer");
                 engine
             });
+            let _inside = runtime.enter();
             counted_replay_memory(&engine, &request);
         }
         "fresh_memory" => {
