@@ -27,7 +27,7 @@ const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
 const MAX_BATCH: usize = 64;
 
 pub fn replay(world: &World) -> Measured {
-    const REPLAYS: usize = 25_600;
+    const REPLAYS: usize = 12_800;
     let folder = Folder::new();
     let own = requests(TASKS * OWN_KEYS);
     let engine = world.block_on(async {
@@ -84,7 +84,7 @@ fn read(db: &Database, name: &str) -> Record {
 }
 
 pub fn fresh(world: &World) -> Measured {
-    const KEYS: usize = 3_200;
+    const KEYS: usize = 1_600;
     let folder = Folder::new();
     let (engine, lengths) = world.block_on(async {
         let engine = over_file(&folder, |b| b).await;

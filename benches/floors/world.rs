@@ -13,9 +13,9 @@ use genesys_once::{
     RedisStore, SendError, Store, Upstream,
 };
 use http::{HeaderMap, StatusCode};
-use redis::IntoConnectionInfo as _;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, IntoConnectionInfo as _};
 use tokio::runtime::Runtime;
 
 use crate::measure::TASKS;
@@ -80,8 +80,10 @@ pub async fn redis_connection(url: &str) -> MultiplexedConnection {
     let info = url.into_connection_info().expect("a URL of ours");
     let tcp = TcpSettings::default().set_nodelay(true);
     let client = redis::Client::open(info.set_tcp_settings(tcp)).expect("a URL of ours");
-    let connection = client.get_multiplexed_async_connection().await;
-    connection.expect("a server that was just started")
+    // redis-rs gives up after half a second, which a busy machine may need.
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    connection.await.expect("a server that was just started")
 }
 
 /// An engine with a permit for every task of a row.
