@@ -29,7 +29,7 @@ pub(crate) use pointer::{Pointer, PointerSet, element_index};
 use reader::Reader;
 pub(crate) use string::{Name, plain_end};
 
-/// How many containers may be nested in each other.
+/// The deepest nesting of containers.
 const MAX_DEPTH: usize = 128;
 
 /// How much working memory a thread keeps between two calls, in bytes.
@@ -55,17 +55,16 @@ const MAX_KEPT_BYTES: usize = 512 * 1024;
 ///
 /// # Errors
 ///
-/// A [`ParseError`] with the byte offset of what is refused: of the first byte
-/// that does not fit the grammar, of the bracket that nests too deeply, of a
-/// number out of range, of the escape that is half a surrogate pair, of the
-/// opening quote of the first name in an object that repeats another one.
+/// A [`ParseError`] with a byte offset: of the first byte that breaks the grammar, the
+/// bracket that nests too deeply, a number out of range, an escape that is half a surrogate
+/// pair, or the opening quote of a name that repeats another name of its object.
 pub fn canonicalize(json: &[u8]) -> Result<Vec<u8>, ParseError> {
     with_canonical(json, &PointerSet::default(), <[u8]>::to_vec)
 }
 
-/// Calls `sink` once with the canonical form of `json`, less what `ignored`
-/// points at, in one piece; it is the thread's working memory or, where
-/// `json` was canonical already, `json` itself.
+/// Calls `sink` once with the canonical form of `json` without the parts that `ignored`
+/// points at. The bytes are the thread's working memory, or `json` itself if it is
+/// canonical.
 pub(crate) fn with_canonical<R>(
     json: &[u8],
     ignored: &PointerSet,
@@ -75,20 +74,18 @@ pub(crate) fn with_canonical<R>(
         Ok(text) => text,
         Err(error) => return Err(first_error(json, error.valid_up_to())),
     };
-    // Taken out rather than borrowed: a sink that comes back here finds an
-    // empty one and works all the same.
+    // Taken, not borrowed: a sink that calls this function finds an empty one.
     let kept = SCRATCH.try_with(Cell::take).unwrap_or_default();
     let mut scratch = kept.unwrap_or_default();
     let result = scratch.canonical(text, ignored).map(sink);
     if scratch.bytes() <= MAX_KEPT_BYTES {
-        // Fails only while the thread ends, when nothing needs keeping.
+        // Fails only while the thread ends.
         let _ = SCRATCH.try_with(|kept| kept.set(Some(scratch)));
     }
     result
 }
 
-/// What is wrong with a text that is not UTF-8 from `valid_up_to` on: that, or
-/// an error before it.
+/// The error of a text that is not UTF-8 from `valid_up_to` on: that, or an earlier error.
 fn first_error(json: &[u8], valid_up_to: usize) -> ParseError {
     let prefix = json.get(..valid_up_to).unwrap_or_default();
     match canonicalize(prefix) {
@@ -98,19 +95,19 @@ fn first_error(json: &[u8], valid_up_to: usize) -> ParseError {
 }
 
 thread_local! {
-    /// So that the derivation of a key allocates nothing once a thread has done
-    /// it before. Boxed, so that taking it out moves a pointer.
+    /// Kept so that only a thread's first key allocates. Boxed, so that taking it moves a
+    /// pointer.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 /// Working memory.
 #[derive(Default)]
 struct Scratch {
-    /// What has been read, canonical but for the order of members.
+    /// The text read so far, canonical except for the order of members.
     staged: Vec<u8>,
-    /// What must still be put in order.
+    /// The parts to sort.
     arrangement: Arrangement,
-    /// The result, where something had to be put in order.
+    /// The result, if a part was sorted.
     arranged: Vec<u8>,
 }
 
@@ -123,7 +120,7 @@ impl Scratch {
         self.staged.clear();
         self.arrangement.clear();
         let in_order = Reader::new(text, ignored, &mut self.staged, &mut self.arrangement).read();
-        // Untouched, `staged` would have become a copy of this part of the text.
+        // `staged` would otherwise copy this part of the text.
         let in_order = in_order.map_err(|error| *error)?.unwrap_or(&self.staged);
         Ok(self.arrangement.apply(in_order, &mut self.arranged))
     }

@@ -12,7 +12,7 @@ pub(crate) use self::backoff::{MAX_ASKED, bounded_wait, jittered};
 pub(crate) use self::body::{
     body_fault, check_answer_body, check_searchable, checked_verdict, without_byte_order_mark,
 };
-pub(crate) use self::breaker::{Access, Breakers, Failure, Pass};
+pub(crate) use self::breaker::{Breakers, CommandAccess, FailedCommand, Pass};
 
 /// The longest backoff, and the longest sum of waits, that a policy may set, so that
 /// no clock overflows.

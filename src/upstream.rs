@@ -20,7 +20,7 @@ mod gate;
 mod rate_permit;
 mod time_limit;
 
-pub(crate) use self::gate::Gate;
+pub(crate) use self::gate::SendGate;
 pub(crate) use self::time_limit::{GRACE, within};
 
 pub use self::rate_permit::RatePermit;
@@ -237,8 +237,8 @@ impl Call {
     /// The gate of a new send. Until the end of the body passes it, the end of the attempt
     /// proves that nothing was executed.
     #[cfg(feature = "genesys")]
-    pub(crate) fn gate(&self) -> Arc<Gate> {
-        let gate = Arc::<Gate>::default();
+    pub(crate) fn gate(&self) -> Arc<SendGate> {
+        let gate = Arc::<SendGate>::default();
         if let Some(Lease(attempted)) = &self.lease {
             let mut current = lock(&attempted.gate);
             // An earlier send of this call might have left.
@@ -252,7 +252,7 @@ impl Call {
     /// A send ended with the proof that nothing left. That proves nothing about further
     /// sends of the call.
     #[cfg(feature = "genesys")]
-    pub(crate) fn forget(&self, gate: &Arc<Gate>) {
+    pub(crate) fn forget(&self, gate: &Arc<SendGate>) {
         if let Some(Lease(attempted)) = &self.lease {
             lock(&attempted.gate).take_if(|current| Arc::ptr_eq(current, gate));
         }
@@ -301,7 +301,7 @@ struct Attempted {
     /// Whether the attempt has ended, although its upstream might go on.
     over: AtomicBool,
     /// The gate of the send under way, if the upstream uses one.
-    gate: Mutex<Option<Arc<Gate>>>,
+    gate: Mutex<Option<Arc<SendGate>>>,
 }
 
 /// It reads under the lock and prints without it: an upstream may print its `Call`.

@@ -6,28 +6,25 @@ use std::ops::Range;
 use super::string::Name;
 use crate::error::ParseError;
 
-/// What must be put in order.
-///
-/// Offsets are into the bytes that were read, in the order in which they were
-/// read.
+/// The parts to sort or to omit. Offsets are into the bytes in the order of reading.
 #[derive(Debug, Default)]
 pub(super) struct Arrangement {
     /// The members of the objects, and elements of the arrays, being read.
     open: Vec<Piece>,
-    /// The contents that change, inner ones before the one they are in.
+    /// The contents that change, inner before outer.
     changes: Vec<Change>,
     /// Their pieces, in the order of writing.
     pieces: Vec<Piece>,
 }
 
-/// A member or an element. Its size is a cache line's, of which many are moved.
+/// A member or an element. It has the size of a cache line, since many are moved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     pub(super) name: Name,
     pub(super) start: usize,
-    /// Where it is ignored, the same as `start`: nothing else is empty.
+    /// Equal to `start` if it is ignored: nothing else is empty.
     pub(super) end: usize,
-    /// The changes inside it: from this one on, up to `changes_end`.
+    /// The first change inside it; the last is before `changes_end`.
     pub(super) changes_start: usize,
     pub(super) changes_end: usize,
 }
@@ -39,12 +36,12 @@ impl Piece {
     }
 }
 
-/// The content of a container, without its brackets, to be replaced by pieces.
+/// The content of a container, without its brackets, and the pieces that replace it.
 #[derive(Clone, Copy, Debug)]
 struct Change {
     start: usize,
     end: usize,
-    /// The changes inside it are those from here up to itself.
+    /// The first of the changes inside it, which precede it.
     first_inside: usize,
     pieces_start: usize,
     pieces_end: usize,
@@ -71,7 +68,7 @@ impl Arrangement {
         pieces * size_of::<Piece>() + self.changes.capacity() * size_of::<Change>()
     }
 
-    /// How many changes there are so far.
+    /// The number of changes so far.
     #[inline]
     pub(super) fn changes(&self) -> usize {
         self.changes.len()
@@ -90,8 +87,8 @@ impl Arrangement {
 
     /// Adds what has been read as a part of `container`.
     pub(super) fn push(&mut self, container: &mut Opened, piece: Piece, text: &str) {
-        // First pushed, then compared: a piece whose address is taken before
-        // would be built elsewhere and copied, which costs more than all else.
+        // Pushed before it is compared: a piece whose address is taken before would be
+        // built elsewhere and copied, the largest cost here.
         self.open.push(piece);
         if !container.in_order {
             return;
@@ -109,7 +106,7 @@ impl Arrangement {
     ///
     /// # Errors
     ///
-    /// Two of its members have the same name.
+    /// If two of its members have the same name.
     #[inline]
     pub(super) fn close(
         &mut self,
@@ -142,7 +139,7 @@ impl Arrangement {
             let kept = kept.iter().filter(|piece| !piece.is_ignored());
             self.pieces.extend(kept);
         } else {
-            // One copy for all: by far the usual case.
+            // The common case: one copy for all.
             self.pieces.extend_from_slice(kept);
         }
         self.open.truncate(container.pieces);
@@ -156,8 +153,8 @@ impl Arrangement {
         Ok(())
     }
 
-    /// Gives `read` with all changes made: itself where there are none, else
-    /// what is then in `buffer`.
+    /// `read` with all changes applied: itself without changes, else the content of
+    /// `buffer`.
     pub(super) fn apply<'b>(&self, read: &'b [u8], buffer: &'b mut Vec<u8>) -> &'b [u8] {
         if self.changes.is_empty() {
             return read;
@@ -175,9 +172,8 @@ impl Arrangement {
         &buffer[at..]
     }
 
-    /// Writes a part of what was read, in which `changes` lie. Backwards: the
-    /// last change is then always the outermost one of those left. It calls
-    /// itself as deep as the text is nested.
+    /// Writes a part of the text with its `changes`, from the end: so the last of the
+    /// remaining changes is the outermost. It recurses as deep as the text is nested.
     fn write(&self, out: &mut BackwardWriter<'_>, part: Range<usize>, changes: Range<usize>) {
         let mut end = part.end;
         let mut left = changes.end;
@@ -216,9 +212,8 @@ struct BackwardWriter<'b> {
 impl BackwardWriter<'_> {
     fn copy(&mut self, part: Range<usize>) {
         let length = part.len();
-        // Most parts are short. As a block of fixed size they are copied without
-        // a call; what the block has too much is in front, where the next part
-        // is written over it.
+        // Most parts are short. A block of fixed size is copied without a call. Its
+        // surplus is in front, where the next part overwrites it.
         if length <= BLOCK
             && let Some(from) = self.read[..part.end].last_chunk::<BLOCK>()
             && let Some(to) = self.buffer[..self.at].last_chunk_mut()
@@ -240,11 +235,11 @@ impl BackwardWriter<'_> {
 mod tests {
     use crate::canonical::canonicalize;
 
-    /// Members of every length about a block's, in front and behind, each in
-    /// working memory that holds something else. Red where a longer part is taken
-    /// for a block, and where changes inside a member are passed over.
+    /// Members of each length near a block's, before and after another, in used working
+    /// memory. Red if a longer part is copied as a block, and if changes inside a member
+    /// are skipped.
     #[test]
-    fn members_of_any_length_are_moved_whole() {
+    fn member_of_any_length_is_moved_whole() {
         let dirt = format!(r#"{{"b":"{0}","a":"{0}"}}"#, "#".repeat(400));
         canonicalize(dirt.as_bytes()).unwrap();
         for first in 0..2 * super::BLOCK {

@@ -13,14 +13,14 @@ const MAX_EXPONENT: i64 = 1_000_000_000_000_000;
 /// such a number back into range.
 const SATURATED: i64 = 1_000_000_000_000_000_000;
 
-/// A number as it stands in the text.
+/// A number of the text.
 #[derive(Debug)]
 pub(super) struct Number {
     start: usize,
     whole: Range<usize>,
-    /// Empty where there is no point.
+    /// Empty without a point.
     fraction: Range<usize>,
-    /// As written, or `None` where there is no exponent.
+    /// As written; `None` without an exponent.
     exponent: Option<i64>,
     /// Where the number ends.
     pub(super) end: usize,
@@ -63,7 +63,7 @@ impl Number {
         }
         let zero = bytes.get(self.whole.start) == Some(&b'0');
         if self.fraction.is_empty() {
-            // "-0" is the one integer that is not.
+            // "-0" is the only integer that is not canonical.
             return (!zero || self.whole.start == self.start).then_some(self.end);
         }
         let fraction = &bytes[self.fraction.clone()];
@@ -76,9 +76,8 @@ impl Number {
         }
     }
 
-    /// Appends the canonical form: the layout of ECMAScript's
-    /// `Number::toString` (ECMA-262, 6.1.6.1.20), of which RFC 8785 section
-    /// 3.2.2.3 is made, for exactly the digits that the number has.
+    /// Appends the canonical form: ECMAScript's layout (`Number::toString`, ECMA-262,
+    /// 6.1.6.1.20; RFC 8785 section 3.2.2.3) of exactly the digits of the number.
     pub(super) fn write(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ParseError> {
         let whole = &bytes[self.whole.clone()];
         let fraction = &bytes[self.fraction.clone()];
@@ -135,7 +134,7 @@ impl Number {
     }
 }
 
-/// Reads what follows the `e`: the exponent as written, and where it ends.
+/// Reads the exponent after the `e`, and its end.
 #[inline(never)]
 fn read_exponent(bytes: &[u8], pos: usize) -> Result<(i64, usize), ParseError> {
     let sign = bytes.get(pos).filter(|s| matches!(s, b'+' | b'-'));
@@ -169,8 +168,7 @@ fn no_digit(bytes: &[u8], pos: usize) -> ParseError {
     ParseError::new(pos, reason)
 }
 
-/// A position in a text as a number to calculate with. No text is longer than
-/// `isize::MAX` bytes.
+/// A position in a text as a signed number. No text is longer than `isize::MAX` bytes.
 fn position(pos: usize) -> i64 {
     i64::try_from(pos).unwrap_or(i64::MAX)
 }
@@ -193,8 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// What is taken from the text as it stands, and what is written digit by
-    /// digit, are the same bytes.
+    /// A number that is copied and a number that is written digit by digit are equal.
     #[track_caller]
     fn assert_same_both_ways(text: &str) -> bool {
         let bytes = text.as_bytes();
@@ -207,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_numbers_are_taken_as_they_stand() {
+    fn canonical_number_is_copied() {
         for text in ["0", "-7", "19.90", "20.00", "0.50", "0.000001", "-1.5"] {
             assert!(assert_same_both_ways(text), "{text}");
         }
@@ -219,7 +216,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
-        /// Red without any one of the four guards in `canonical_end`.
+        /// Red without each of the four guards in `canonical_end`.
         #[test]
         fn what_is_taken_is_what_would_be_written(
             text in "-?(0|[1-9][0-9]{0,4}|[1-9][0-9]{18,23})(\\.0{0,8}[0-9]{1,3}0{0,3})?(e-?[0-9])?",

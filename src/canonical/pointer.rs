@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::string::Name;
 
-/// A pointer to something inside a document, never to the whole of it.
+/// A pointer into a document, never to the whole document.
 ///
 /// A pointer has one spelling only (RFC 6901, section 3), so that equal texts
 /// are equal pointers.
@@ -20,7 +20,7 @@ impl Pointer {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, without quoting it.
+    /// The reason, which does not quote the pointer.
     pub(crate) fn read(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() {
             return Err("the empty pointer means the whole payload");
@@ -41,7 +41,7 @@ impl Pointer {
         &self.text
     }
 
-    /// Its reference tokens, unescaped; at least one.
+    /// Its unescaped reference tokens; at least one.
     pub(crate) fn tokens(&self) -> impl DoubleEndedIterator<Item = String> + '_ {
         // In this order, or "~01" would become "/" (RFC 6901, section 4).
         let unescape = |token: &str| token.replace("~1", "/").replace("~0", "~");
@@ -59,7 +59,7 @@ pub(crate) fn element_index(token: &str) -> Option<usize> {
     canonical.then(|| token.parse().ok()).flatten()
 }
 
-/// A place in a [`PointerSet`].
+/// A node of a [`PointerSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Node(usize);
 
@@ -72,10 +72,10 @@ pub(crate) struct PointerSet {
 #[derive(Clone, Debug, Default)]
 struct Branches {
     members: BTreeMap<String, Node>,
-    /// The same places, of those tokens that can name an element.
+    /// The nodes of tokens that can name an element.
     elements: BTreeMap<usize, Node>,
     ends_here: bool,
-    /// Something was left out that a pointer to here names.
+    /// Whether a part that a pointer to this node names was omitted.
     matched: Cell<bool>,
 }
 
@@ -107,12 +107,12 @@ impl PointerSet {
         self.nodes[at].ends_here = true;
     }
 
-    /// Where the document itself stands.
+    /// The node of the document.
     pub(super) fn root(&self) -> Option<Node> {
         (!self.nodes.is_empty()).then_some(Node(0))
     }
 
-    /// Where a member of an object at `node` stands.
+    /// The node of a member of the object at `node`.
     pub(super) fn member(&self, Node(at): Node, name: Name, text: &str) -> Option<Node> {
         let members = &self.nodes[at].members;
         if members.is_empty() {
@@ -122,13 +122,12 @@ impl PointerSet {
         members.get(&name).copied()
     }
 
-    /// Where an element of an array at `node` stands.
+    /// The node of an element of the array at `node`.
     pub(super) fn element(&self, Node(at): Node, index: usize) -> Option<Node> {
         self.nodes[at].elements.get(&index).copied()
     }
 
-    /// Whether a pointer of the set ends at `node`, which was found in a text:
-    /// that pointer has matched.
+    /// Whether a pointer of the set ends at `node`. If so, that pointer has matched a text.
     #[inline]
     pub(super) fn ends_at(&self, node: Option<Node>) -> bool {
         node.is_some_and(|Node(at)| {
@@ -140,8 +139,7 @@ impl PointerSet {
         })
     }
 
-    /// Whether `pointer`, which is one of the set, matched something in the texts
-    /// that were read.
+    /// Whether `pointer`, one of the set, has matched in the texts that were read.
     pub(crate) fn has_matched(&self, pointer: &Pointer) -> bool {
         let mut at = 0;
         for token in pointer.tokens() {

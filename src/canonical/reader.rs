@@ -10,17 +10,17 @@ use super::pointer::{Node, PointerSet};
 use super::string::{self, Name};
 use crate::error::ParseError;
 
-/// Where something ends, or what is wrong with it. Boxed, so that both fit into
-/// the registers in which a function returns: a refusal is rare.
+/// An end position, or an error. The error is boxed, so that both fit into the registers in
+/// which a function returns.
 type Read = Result<usize, Box<ParseError>>;
 
-/// Reads one text. The position goes from function to function as a value: in a
-/// field, each step would wait for the store of the one before.
+/// Reads one text. Functions pass the position as a value: as a field, each step would wait
+/// for the previous step's store.
 pub(super) struct Reader<'t, 's> {
     text: &'t str,
     bytes: &'t [u8],
-    /// From here up to the position the text is canonical as it stands and not
-    /// staged yet: compact JSON is copied in long runs, or not at all.
+    /// From here up to the position, the text is canonical and not staged yet: compact JSON
+    /// is copied in long runs, or not at all.
     run: usize,
     depth: usize,
     ignored: &'s PointerSet,
@@ -46,8 +46,8 @@ impl<'t, 's> Reader<'t, 's> {
         }
     }
 
-    /// Reads the whole text. What it gives back, or else what is staged, is
-    /// canonical but for what the arrangement says.
+    /// Reads the whole text. The result, or else the staged bytes, are canonical except for
+    /// the arrangement.
     pub(super) fn read(mut self) -> Result<Option<&'t [u8]>, Box<ParseError>> {
         if self.bytes.starts_with("\u{feff}".as_bytes()) {
             return Err(ParseError::new(0, "byte order mark").into());
@@ -108,7 +108,7 @@ impl<'t, 's> Reader<'t, 's> {
             }
             pos = self.skip_space(pos + 1);
             pos = self.value(pos, below)?;
-            // Made only now, so that it need not be kept over the value.
+            // Made after the value, so that it is not kept in memory meanwhile.
             let name = Name::new(self.text, name_start, name_end, escaped);
             let piece = self.piece(name, start..self.staged_end(pos), changes_start, below);
             self.arrangement.push(&mut container, piece, self.text);
@@ -133,7 +133,7 @@ impl<'t, 's> Reader<'t, 's> {
         }
         const EXPECTED: &str = "expected a comma or a closing bracket";
         let Some(node) = node else {
-            // Nothing in here is ignored, and elements keep their order.
+            // No part of it is ignored, and elements keep their order.
             loop {
                 pos = self.value(pos, None)?;
                 let part = self.after_part(pos, b']', EXPECTED)?;
@@ -165,7 +165,7 @@ impl<'t, 's> Reader<'t, 's> {
         Ok(pos)
     }
 
-    /// Where a member of what is ignored stands; most payloads are read whole.
+    /// The node of an ignored member; most payloads have none.
     #[cold]
     fn member(&self, node: Node, start: usize, end: usize, escaped: bool) -> Option<Node> {
         let name = Name::new(self.text, start, end, escaped);
@@ -331,9 +331,9 @@ impl<'t, 's> Reader<'t, 's> {
     }
 }
 
-/// What follows a member or an element: a comma, or else its container's end.
+/// After a member or an element: a comma, or the container's end.
 struct AfterPart {
-    /// Behind it, and the space behind the comma.
+    /// The position after it, and after the space that follows a comma.
     end: usize,
     is_last: bool,
 }

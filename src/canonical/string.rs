@@ -6,16 +6,16 @@ use std::cmp::Ordering;
 use crate::error::ParseError;
 
 /// The first position from `pos` on whose byte is a quote, a backslash or a
-/// control character; the text's length where there is none.
+/// control character; the text's length if there is none.
 #[inline]
 pub(crate) fn plain_end(bytes: &[u8], mut pos: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     while let Some(chunk) = bytes.get(pos..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);
-        // Eight bytes at a time: a byte's high bit is set where it is less than
-        // the subtrahend. A borrow can only set bits above a true hit, so the
-        // lowest hit is exact.
+        // Eight bytes at a time: a byte's high bit is set if it is less than the
+        // subtrahend. A borrow can set bits only above a true hit, so that the lowest
+        // hit is exact.
         let quote = word ^ (ONES * b'"' as u64);
         let backslash = word ^ (ONES * b'\\' as u64);
         let hits = (word.wrapping_sub(ONES * 0x20) & !word)
@@ -36,8 +36,7 @@ pub(crate) fn plain_end(bytes: &[u8], mut pos: usize) -> usize {
     pos
 }
 
-/// Reads the escape whose backslash is at `at`: the character it means and
-/// where it ends.
+/// Reads the escape whose backslash is at `at`: its character and its end.
 pub(super) fn escape(bytes: &[u8], at: usize) -> Result<(char, usize), ParseError> {
     let Some(&kind) = bytes.get(at + 1) else {
         return Err(ParseError::new(at + 1, "the text ends inside a string"));
@@ -87,7 +86,7 @@ fn code_unit(bytes: &[u8], at: usize) -> Result<u32, ParseError> {
     Ok(unit)
 }
 
-/// How RFC 8785 (section 3.2.2.2) writes a character inside a string.
+/// A character inside a string by RFC 8785 (section 3.2.2.2).
 pub(super) fn spell(character: char, buffer: &mut [u8; 6]) -> &[u8] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let short = match character {
@@ -116,11 +115,10 @@ pub(super) fn spell(character: char, buffer: &mut [u8; 6]) -> &[u8] {
     &buffer[..2]
 }
 
-/// A member name where it stands in the text, between its quotes.
+/// The position of a member name in the text, between its quotes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Name {
-    /// The first eight bytes, such that comparing these numbers compares names
-    /// wherever they differ so early.
+    /// The first eight bytes as a number: if two numbers differ, they order the names.
     prefix: u64,
     start: usize,
     end: usize,
@@ -131,8 +129,8 @@ impl Name {
     /// The name between `start` and `end`, which has been read and is valid;
     /// `escaped` where it contains a backslash.
     pub(crate) fn new(text: &str, start: usize, end: usize, escaped: bool) -> Self {
-        // In registers throughout, hence always inlined: a name that goes through
-        // memory is stored in parts and loaded whole, for which processors wait.
+        // Inlined to stay in registers: a name in memory is stored in parts and loaded
+        // whole, for which a processor waits.
         let prefix = if escaped {
             decoded_prefix(text.get(start..end).unwrap_or_default())
         } else {
@@ -146,7 +144,7 @@ impl Name {
         }
     }
 
-    /// What an array's element has instead: it keeps elements in their order.
+    /// The name of an array's element, which keeps elements in their order.
     #[inline]
     pub(super) fn of_element(index: usize) -> Self {
         Self {
@@ -239,7 +237,7 @@ fn plain_prefix(bytes: &[u8], start: usize, end: usize) -> u64 {
     let word = match bytes.get(start..).and_then(<[u8]>::first_chunk::<8>) {
         Some(chunk) => {
             let word = u64::from_be_bytes(*chunk);
-            // Only the name counts, not what follows it in the text.
+            // Only the name counts, not the text after it.
             match length {
                 0 => 0,
                 1..8 => word & (u64::MAX << (64 - 8 * length)),
@@ -261,8 +259,8 @@ fn plain_prefix(bytes: &[u8], start: usize, end: usize) -> u64 {
     }
 }
 
-/// UTF-8 bytes in an order that makes them compare as UTF-16 does: characters
-/// beyond U+FFFF are surrogates there and come before U+E000..=U+FFFF.
+/// The rank of a UTF-8 byte in UTF-16's order: characters beyond U+FFFF are surrogates there
+/// and come before U+E000..=U+FFFF.
 #[inline]
 fn rank(byte: u8) -> u8 {
     match byte {

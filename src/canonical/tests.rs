@@ -27,7 +27,7 @@ fn refusal(json: impl AsRef<[u8]>) -> (usize, &'static str) {
 }
 
 #[test]
-fn white_space_goes() {
+fn white_space_is_removed() {
     for json in [
         "{\"a\":[1,{}],\"b\":[]}",
         " {\t\"a\" :\n[ 1 , { } ]\r,\"b\":[ ] } \n",
@@ -86,7 +86,7 @@ fn names_are_compared_by_utf16_code_units() {
 }
 
 #[test]
-fn strings_have_one_spelling() {
+fn string_has_one_spelling() {
     for (json, expected) in [
         (r#""\u0041\/\u00e9""#, "\"A/é\""),
         (r#""\u0022\u005c\"\\""#, r#""\"\\\"\\""#),
@@ -109,7 +109,7 @@ fn strings_have_one_spelling() {
 }
 
 #[test]
-fn numbers_are_exact_decimals() {
+fn number_is_an_exact_decimal() {
     for (json, expected) in [
         ("0", "0"),
         ("-0", "0"),
@@ -167,7 +167,7 @@ fn numbers_are_exact_decimals() {
 }
 
 #[test]
-fn what_is_no_json_is_refused_where_it_goes_wrong() {
+fn malformed_json_is_refused_at_its_offset() {
     for (json, offset) in [
         ("", 0),
         ("  ", 2),
@@ -234,7 +234,7 @@ fn what_is_no_json_is_refused_where_it_goes_wrong() {
 }
 
 #[test]
-fn what_json_leaves_open_is_refused_too() {
+fn ambiguous_json_is_refused() {
     assert_eq!(
         refusal(r#"{"a":1,"b":2,"a":3}"#),
         (13, "duplicate member name")
@@ -293,7 +293,7 @@ fn depth_128_is_the_deepest() {
 }
 
 #[test]
-fn ignored_parts_are_left_out_but_read() {
+fn ignored_part_is_read_and_omitted() {
     let json = r#"{"b":{"x":1,"y":[1,2,3]},"a":2,"a/b":3,"m~n":4,"é":5,"0":[[6]]}"#;
     for (pointers, expected) in [
         (
@@ -340,7 +340,7 @@ fn ignored_parts_are_left_out_but_read() {
 }
 
 #[test]
-fn pointers_are_read_strictly() {
+fn malformed_pointer_is_refused() {
     for bad in ["", "a", "#/a", "/a~", "/a~2", "/~~0", "~0/a"] {
         assert!(Pointer::read(bad).is_err(), "{bad}");
     }
@@ -351,7 +351,7 @@ fn pointers_are_read_strictly() {
 /// Deep, wide and out of order at every level: the work stays linear. Moving
 /// every byte once per level would be 128 times as much.
 #[test]
-fn hostile_nesting_is_bounded_work() {
+fn hostile_nesting_is_refused_in_linear_time() {
     let mut json = String::from("0");
     for _ in 0..127 {
         json = format!("{{\"b\":{json},\"a\":[{}0]}}", "1,".repeat(4000));
@@ -363,7 +363,7 @@ fn hostile_nesting_is_bounded_work() {
 }
 
 #[test]
-fn a_sink_may_come_back() {
+fn sink_may_canonicalize_again() {
     let outer = with_canonical(b"{\"b\":1,\"a\":2}", &PointerSet::default(), |outer| {
         assert_eq!(canonical("{\"d\":1,\"c\":2}"), "{\"c\":2,\"d\":1}");
         outer.to_vec()

@@ -16,7 +16,7 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// What a command needs of a store. A full disk can still be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Access {
+pub(crate) enum CommandAccess {
     Read,
     Write,
 }
@@ -25,14 +25,14 @@ pub(crate) enum Access {
 /// Only breakers with failures are kept.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    failing: BTreeMap<(u64, Access), Breaker>,
+    failing: BTreeMap<(u64, CommandAccess), Breaker>,
     /// How long a command may take, and the longest time between two probes.
     limit: Duration,
 }
 
 /// A command that failed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct FailedCommand {
     pub sent: Duration,
     /// When it failed.
     pub now: Duration,
@@ -50,13 +50,13 @@ impl Breakers {
     }
 
     /// Whether a command for this shard may go on at `now`.
-    pub(crate) fn pass(&mut self, part: u64, access: Access, now: Duration) -> Pass {
+    pub(crate) fn pass(&mut self, part: u64, access: CommandAccess, now: Duration) -> Pass {
         let breaker = self.failing.get_mut(&(part, access));
         breaker.map_or(Pass::Go, |breaker| breaker.pass(now, self.limit))
     }
 
     /// When the next probe is due, if commands of this kind fail at once.
-    pub(crate) fn due(&self, part: u64, access: Access) -> Option<Duration> {
+    pub(crate) fn due(&self, part: u64, access: CommandAccess) -> Option<Duration> {
         let open = self.failing.get(&(part, access))?.open.as_ref()?;
         Some(open.until)
     }
@@ -65,37 +65,37 @@ impl Breakers {
     ///
     /// A shard that accepts a write can also be read. If reads failed as well, the first
     /// read that is answered ends the outage of both.
-    pub(crate) fn answered(&mut self, part: u64, access: Access, now: Duration) -> bool {
+    pub(crate) fn answered(&mut self, part: u64, access: CommandAccess, now: Duration) -> bool {
         let mut was_open = self.close(part, access);
         match access {
-            Access::Write => was_open |= self.close(part, Access::Read),
-            Access::Read if was_open => _ = self.close(part, Access::Write),
-            Access::Read => {}
+            CommandAccess::Write => was_open |= self.close(part, CommandAccess::Read),
+            CommandAccess::Read if was_open => _ = self.close(part, CommandAccess::Write),
+            CommandAccess::Read => {}
         }
         self.forget(part, now);
         was_open
     }
 
-    fn close(&mut self, part: u64, access: Access) -> bool {
+    fn close(&mut self, part: u64, access: CommandAccess) -> bool {
         let breaker = self.failing.remove(&(part, access));
         breaker.is_some_and(|breaker| !breaker.is_closed())
     }
 
     /// A command for this shard failed. Silence counts for both accesses, since a command
     /// of the other one would wait as long.
-    pub(crate) fn failed(&mut self, part: u64, access: Access, failure: Failure) {
+    pub(crate) fn failed(&mut self, part: u64, access: CommandAccess, failure: FailedCommand) {
         self.forget(part, failure.now);
-        for of in [Access::Read, Access::Write] {
+        for of in [CommandAccess::Read, CommandAccess::Write] {
             if of == access || failure.silent {
                 let breaker = self.failing.entry((part, of)).or_default();
                 let probe = failure.probe && of == access;
-                breaker.failed(Failure { probe, ..failure }, self.limit);
+                breaker.failed(FailedCommand { probe, ..failure }, self.limit);
             }
         }
     }
 
     /// See [`Breaker::dropped`].
-    pub(crate) fn dropped(&mut self, part: u64, access: Access, now: Duration) {
+    pub(crate) fn dropped(&mut self, part: u64, access: CommandAccess, now: Duration) {
         if let Some(breaker) = self.failing.get_mut(&(part, access)) {
             breaker.dropped(now);
         }
@@ -166,8 +166,8 @@ impl Breaker {
     /// If a connection breaks, all its commands fail at once, although the store might
     /// answer. Together they count as one failure, so that the second try of each goes
     /// on. Silent failures all count, since any further command would wait as long.
-    fn failed(&mut self, failure: Failure, limit: Duration) {
-        let Failure {
+    fn failed(&mut self, failure: FailedCommand, limit: Duration) {
+        let FailedCommand {
             sent,
             now,
             silent,

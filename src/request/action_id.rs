@@ -9,10 +9,9 @@ use crate::error::Error;
 
 /// The id of a Data Action, such as `custom_-_0f6e…` or a UUID.
 ///
-/// 1–255 ASCII letters, digits, `-`, `_`, `.` and `~`, and neither `.` nor `..`
-/// alone: what stands in a URL's path as it is (the unreserved characters of RFC
-/// 3986, section 2.3), so that no gateway can read another path out of it, and no
-/// two ids name one action. The platform's own ids are no others.
+/// 1–255 ASCII letters, digits, `-`, `_`, `.` and `~`, but not `.` or `..`: the unreserved
+/// characters of RFC 3986, section 2.3, which need no encoding in a path. So no gateway can
+/// read another path, and two ids never name one action. The platform's ids have this form.
 ///
 /// ```
 /// use genesys_once::ActionId;
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_the_platform_are_taken() {
+    fn platform_id_is_accepted() {
         let longest = "x".repeat(255);
         for id in [
             "custom_-_0f6e7a1c-1c7d-4d0e-9a52-2f1f0a4a0b0c",
@@ -88,10 +87,10 @@ mod tests {
         }
     }
 
-    /// Red when an id may be more than a name: a gateway that decodes its path makes
-    /// another path of it, and several ids of one action.
+    /// Red if an id may have further characters: a gateway that decodes its path then reads
+    /// another path, and one action has several ids.
     #[test]
-    fn what_would_blur_keys_or_paths_is_refused() {
+    fn ambiguous_id_is_refused() {
         let too_long = "x".repeat(256);
         for id in [
             "",

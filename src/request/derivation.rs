@@ -58,13 +58,13 @@ impl IdempotencyKey {
     }
 }
 
-/// The hash's state after action id, colon and canonical payload.
+/// The state of the hash after action id, colon and canonical payload.
 #[derive(Clone)]
 pub(super) struct Derivation(Sha256);
 
 impl Derivation {
-    /// Reads and hashes `payload`, less what is `ignored`; and whether that leaves
-    /// an empty object or array.
+    /// Reads and hashes `payload` without the `ignored` parts. Also returns whether the rest
+    /// is an empty object or array.
     pub(super) fn new(
         action_id: &ActionId,
         payload: &[u8],
@@ -84,13 +84,13 @@ impl Derivation {
         }
     }
 
-    /// The key, made of the payload.
+    /// The key of the payload.
     pub(super) fn key(&self, scopes: Scopes<'_>) -> IdempotencyKey {
         finish(self.0.clone(), scopes)
     }
 
-    /// The fingerprint. What follows the payload begins with a NUL, which no
-    /// key's hash and no canonical payload contains.
+    /// The fingerprint. A NUL follows the payload; no key's hash and no canonical payload
+    /// contains one.
     pub(super) fn fingerprint(&self, route: &str) -> Fingerprint {
         let mut hash = self.0.clone();
         hash.update(b"\0fingerprint 2\0");
@@ -99,7 +99,7 @@ impl Derivation {
     }
 }
 
-/// The key, made of the caller's own, which has no control characters.
+/// The key of the caller's own key, which has no control characters.
 pub(super) fn own_key(action_id: &ActionId, key: &str, scopes: Scopes<'_>) -> IdempotencyKey {
     let mut hash = Sha256::new()
         .chain_update(action_id.as_str())
@@ -119,8 +119,8 @@ pub(super) fn own_key(action_id: &ActionId, key: &str, scopes: Scopes<'_>) -> Id
     finish(hash, scopes)
 }
 
-/// What keeps equal requests apart. A scope has no control characters, so a line feed
-/// begins the next part: one of these parts, two the engine's scope.
+/// The scopes that distinguish equal requests. A scope has no control characters, so that a
+/// line feed begins the next part: one the request's scope, two the engine's.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scopes<'a> {
     /// Of the engine.

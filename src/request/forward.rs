@@ -7,23 +7,22 @@ use super::Payload;
 use crate::canonical::{Name, Pointer, element_index, plain_end};
 use crate::key::IdempotencyKey;
 
-/// Where the key is put.
+/// Where the key is inserted.
 #[derive(Clone, Debug)]
 pub(super) struct Forward {
-    /// For the same request with another payload.
+    /// Kept for a request with another payload.
     #[cfg(any(test, feature = "testing"))]
     pointer: Pointer,
     /// The member's name as a JSON string, with the colon.
     name: Box<str>,
-    /// The offset behind the parent's opening brace.
+    /// The offset after the parent's opening brace.
     at: usize,
-    /// Whether the parent has no members yet.
+    /// Whether the parent has no members.
     alone: bool,
 }
 
 impl Forward {
-    /// Finds where in `payload`, which is valid JSON, a member at `pointer`
-    /// goes.
+    /// Finds the position in `payload`, which is valid JSON, for a member at `pointer`.
     pub(super) fn new(pointer: &str, payload: &Payload) -> Result<Self, &'static str> {
         let pointer = Pointer::read(pointer)?;
         let mut parents: Vec<String> = pointer.tokens().collect();
@@ -76,8 +75,8 @@ struct Walk<'t> {
 }
 
 impl Walk<'_> {
-    /// Goes to the value that `token` names in the container at this position.
-    /// Where there is none, `false`, and the position is anywhere.
+    /// Goes to the value that `token` names in the container at this position. Returns
+    /// `false` if there is none, and then the position is arbitrary.
     fn descend(&mut self, token: &str) -> bool {
         match self.byte() {
             Some(b'{') => self.find(|walk, _| walk.member_name().is(token, walk.text)),
@@ -89,11 +88,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Goes to the first value for which `wanted` holds, which is asked in front
-    /// of each and reads a member's name.
+    /// Goes to the first value for which `wanted` returns `true`. It is called before each
+    /// value, and reads a member's name.
     fn find(&mut self, wanted: impl Fn(&mut Self, usize) -> bool) -> bool {
         for index in 0.. {
-            // Past the bracket or the comma.
+            // Skip the bracket or the comma.
             self.pos += 1;
             self.skip_space();
             if let Some(b'}' | b']') | None = self.byte() {
@@ -117,7 +116,7 @@ impl Walk<'_> {
         let escaped = self.skip_string();
         let name = Name::new(self.text, start, self.pos - 1, escaped);
         self.skip_space();
-        // Past the colon.
+        // Skip the colon.
         self.pos += 1;
         self.skip_space();
         name
@@ -148,14 +147,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Past a number or a literal.
+    /// Skips a number or a literal.
     fn skip_word(&mut self) {
         while let Some(b'-' | b'+' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z') = self.byte() {
             self.pos += 1;
         }
     }
 
-    /// Past a string: whether there was an escape in it.
+    /// Skips a string; returns whether it has an escape.
     fn skip_string(&mut self) -> bool {
         let mut escaped = false;
         self.pos += 1;

@@ -5,12 +5,11 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// The JSON text of a request, as bytes that are sent as they are.
+/// The JSON text of a request, whose bytes are sent unchanged.
 ///
-/// It is made from text, bytes or a `serde_json::Value`; whether it is JSON is
-/// checked by [`DataActionRequest::new`](crate::DataActionRequest::new). From
-/// `String`, `Vec<u8>` and `Bytes` nothing is copied. `Debug` shows the length
-/// only.
+/// It is made of a text, bytes or a `serde_json::Value`, and not copied from `String`,
+/// `Vec<u8>` and `Bytes`. [`DataActionRequest::new`](crate::DataActionRequest::new) checks
+/// that it is JSON. `Debug` shows the length only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Bytes);
 
@@ -65,8 +64,8 @@ impl From<Bytes> for Payload {
     }
 }
 
-/// Numbers are as exact as the `Value` holds them: one made by `serde_json`
-/// from text has lost what an `f64` cannot hold.
+/// Numbers are as exact as in the `Value`: a number that `serde_json` read from a text has
+/// the precision of an `f64`.
 impl From<serde_json::Value> for Payload {
     fn from(value: serde_json::Value) -> Self {
         Self::from(&value)
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_is_the_same_bytes() {
+    fn payload_has_equal_bytes_from_each_type() {
         let value: serde_json::Value = serde_json::from_str(r#"{"a":[1,"é"]}"#).unwrap();
         let text = r#"{"a":[1,"é"]}"#;
         let expected = Payload::from(text);

@@ -8,8 +8,8 @@ use super::{DataActionRequest, checked};
 use crate::error::Error;
 use crate::key::IdempotencyKey;
 
-/// Whose requests a [`ScopedEngine`](crate::ScopedEngine) executes, a tenant's say:
-/// 1–255 bytes without control characters.
+/// The scope of a [`ScopedEngine`](crate::ScopedEngine), such as a tenant: 1–255 bytes
+/// without control characters.
 ///
 /// ```
 /// use genesys_once::Scope;
@@ -28,8 +28,8 @@ impl Scope {
         &self.0
     }
 
-    /// The key of a request within this scope, as an engine that is
-    /// [`scoped`](crate::Engine::scoped) to it has it.
+    /// The key of a request within this scope, as in an engine that is
+    /// [`scoped`](crate::Engine::scoped) to it.
     pub fn key_of(&self, request: &DataActionRequest) -> IdempotencyKey {
         IdempotencyKey::of(&request.clone().within(self))
     }

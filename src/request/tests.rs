@@ -37,7 +37,7 @@ fn assert_refused<T: fmt::Debug>(result: Result<T, Error>, expected: &str) {
 }
 
 #[test]
-fn the_four_forms_of_a_key() {
+fn key_has_four_forms() {
     let plain = request(PAYLOAD);
     assert_eq!(key(&plain), hashed(format!("action:{CANONICAL}")));
     let scoped = plain.clone().with_scope("eu 1").unwrap();
@@ -53,7 +53,7 @@ fn the_four_forms_of_a_key() {
 }
 
 #[test]
-fn the_own_key_is_a_json_string() {
+fn own_key_is_hashed_as_json_string() {
     for own in ["x", "\"", "\\", "\\\"", "a\\", "/é😂\u{2028}", "\\u0041"] {
         let json = serde_json::to_string(own).unwrap();
         assert_eq!(
@@ -122,7 +122,7 @@ fn scopes_and_keys_have_1_to_255_bytes_without_control_characters() {
 
 /// Red where a time outside of the bounds is clamped, or set as it is.
 #[test]
-fn times_outside_their_bounds_are_refused() {
+fn time_outside_its_bounds_is_refused() {
     let years = Duration::from_secs(10 * 365 * 24 * 3600);
     let millisecond = Duration::from_millis(1);
     for good in [millisecond, years] {
@@ -143,7 +143,7 @@ fn times_outside_their_bounds_are_refused() {
 }
 
 #[test]
-fn what_is_no_json_is_refused_with_its_offset_and_unquoted() {
+fn malformed_payload_is_refused_and_not_quoted() {
     for bad in [
         "",
         "{\"secret\":}",
@@ -162,7 +162,7 @@ fn what_is_no_json_is_refused_with_its_offset_and_unquoted() {
 }
 
 #[test]
-fn serialised_payloads_are_json() {
+fn serialised_payload_is_json() {
     #[derive(Serialize)]
     struct Order<'a> {
         id: u64,
@@ -185,7 +185,7 @@ fn serialised_payloads_are_json() {
 }
 
 #[test]
-fn ignored_parts_are_sent_and_count_for_nothing_else() {
+fn ignored_part_is_only_sent() {
     let a = request(r#"{"id":1,"t":[1]}"#).ignoring(["/t"]).unwrap();
     let b = request(r#"{"t":"later","id":1.0}"#)
         .ignoring(["/t"])
@@ -235,7 +235,7 @@ fn ignoring_the_whole_payload_is_refused() {
 }
 
 #[test]
-fn a_request_knows_the_pointers_that_match_nothing() {
+fn request_lists_its_unmatched_pointers() {
     let payload = r#"{"a/b":1,"list":[{"t":1},2],"0":{"x":null}}"#;
     let unmatched = |pointers: &[&str]| -> Vec<String> {
         let request = request(payload).ignoring(pointers).unwrap();
@@ -255,7 +255,7 @@ fn a_request_knows_the_pointers_that_match_nothing() {
 }
 
 #[test]
-fn the_final_key_is_forwarded_and_no_byte_else_changes() {
+fn forwarded_key_changes_no_other_byte() {
     for (payload, pointer, before, after) in [
         ("{}", "/k", "{\"k\":\"", "\"}"),
         (" { } ", "/k", " {\"k\":\"", "\" } "),
@@ -314,7 +314,7 @@ fn the_final_key_is_forwarded_and_no_byte_else_changes() {
 }
 
 #[test]
-fn a_key_is_forwarded_into_a_fresh_member_of_an_object_only() {
+fn key_is_forwarded_only_as_a_new_member() {
     for (payload, pointer) in [
         ("{}", ""),
         ("{}", "k"),

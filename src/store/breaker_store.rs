@@ -19,7 +19,7 @@ use self::least_writer::LeastWriter;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
 use crate::key::{Fingerprint, Namespace, RecordName};
-use crate::policy::{Access, Breakers, Pass};
+use crate::policy::{Breakers, CommandAccess, Pass};
 use crate::record::{Answer, Event, RecordState};
 use crate::telemetry::{self, GaugeGuard};
 
@@ -82,7 +82,7 @@ impl BreakerStore {
     /// [`StoreError::unsent`] while the breaker is open.
     async fn acquire_permit(
         &self,
-        access: Access,
+        access: CommandAccess,
         command: &'static str,
         name: &RecordName,
     ) -> Result<CommandPermit<'_>, StoreError> {
@@ -101,10 +101,10 @@ impl BreakerStore {
     /// [`again`](Store::again) does for a write. One waiter at a time probes by a
     /// look; its success wakes all.
     pub(crate) async fn look_again(&self, name: &RecordName, pause: Duration) {
-        self.next_attempt(name, pause, Access::Read).await;
+        self.next_attempt(name, pause, CommandAccess::Read).await;
     }
 
-    async fn next_attempt(&self, name: &RecordName, pause: Duration, access: Access) {
+    async fn next_attempt(&self, name: &RecordName, pause: Duration, access: CommandAccess) {
         let shard = self.shard(name);
         let paused = sleep(pause);
         tokio::pin!(paused);
@@ -143,10 +143,10 @@ impl BreakerStore {
     fn due(&self, shard: u64, access: Access) -> Option<Due> {
         let state = self.state();
         let due = |access| Some(self.origin + state.breakers.due(shard, access)?);
-        if let Some(due) = due(Access::Read) {
+        if let Some(due) = due(CommandAccess::Read) {
             return Some(Due::At(due));
         }
-        let due = due(Access::Write).filter(|_| access == Access::Write)?;
+        let due = due(CommandAccess::Write).filter(|_| access == CommandAccess::Write)?;
         Some(if due <= Instant::now() {
             Due::ByWrite
         } else {
@@ -342,7 +342,7 @@ impl Store for BreakerStore {
     /// For a write. While the breaker is open it does not wait for `pause`: the breaker
     /// sets the time, and the next write probes.
     fn again<'a>(&'a self, name: &'a RecordName, pause: Duration) -> BoxFuture<'a, ()> {
-        Box::pin(self.next_attempt(name, pause, Access::Write))
+        Box::pin(self.next_attempt(name, pause, CommandAccess::Write))
     }
 
     fn emptied(&self, namespace: &Namespace) -> u64 {

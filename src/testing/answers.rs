@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_limit_says_its_seconds_three_times() {
+    fn rate_limit_has_its_seconds_three_times() {
         let outcome = rate_limited(Duration::from_millis(41_001));
         assert_eq!(outcome.status(), 429);
         assert_eq!(outcome.header("retry-after"), Some("42"));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_the_platforms_members_and_one_correlation_id() {
+    fn error_has_the_platforms_shape() {
         let outcome = remote_error(400, "ACTION.REMOTE_ENDPOINT", "it said no");
         let body: Value = serde_json::from_slice(&outcome.body()).unwrap();
         for member in [

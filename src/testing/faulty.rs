@@ -242,7 +242,7 @@ mod tests {
 
     /// Red if the store is called before the script: commands that fail were then applied.
     #[tokio::test(start_paused = true)]
-    async fn what_fails_has_not_reached_the_store() {
+    async fn failed_command_does_not_reach_the_store() {
         let applied = Arc::new(AtomicUsize::new(0));
         let store = FaultyStore::new(Eager(applied.clone()), |operation| match operation.number {
             1 | 3 => Fault::Fail,

@@ -32,10 +32,10 @@ mod proof;
 /// it is not counted.
 #[derive(Clone)]
 pub struct Ledger {
-    shared: Arc<Shared>,
+    shared: Arc<LedgerState>,
 }
 
-struct Shared {
+struct LedgerState {
     book: Mutex<Book>,
     /// The number of calls that arrived, for `wait_for`.
     arrived: watch::Sender<usize>,
@@ -104,7 +104,7 @@ impl fmt::Display for Fate {
 
 impl Ledger {
     pub(super) fn new() -> Self {
-        let shared = Shared {
+        let shared = LedgerState {
             book: Mutex::default(),
             arrived: watch::Sender::new(0),
         };

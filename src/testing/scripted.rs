@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn steps_are_what_they_say() {
+    async fn each_step_has_its_result() {
         let call = call("1");
         let send = async |step: Step| {
             let upstream = ScriptedUpstream::new(move |_| step.clone());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_is_virtual_and_a_call_arrives_before_its_delay() {
+    async fn call_arrives_before_its_virtual_delay() {
         let day = Duration::from_secs(86_400);
         let upstream = ScriptedUpstream::new(move |_| Step::ok("{}").after(day));
         let start = Instant::now();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_lasts_until_the_caller_gives_up() {
+    async fn silent_step_lasts_until_dropped() {
         let upstream = ScriptedUpstream::new(|_| Step::Silent);
         let call = call("1");
         timeout(Duration::from_secs(3600), upstream.send(&call, None))
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_is_a_call_whose_fate_is_unknown() {
+    async fn panic_counts_as_executed() {
         let upstream = ScriptedUpstream::new(|_| Step::Panic);
         let call = call("1");
         let key = call.key();

@@ -39,10 +39,10 @@ pub enum TokenStep {
 /// or [`revoke`](Self::revoke) is called, as on the platform.
 #[derive(Clone)]
 pub struct ScriptedTokens {
-    shared: Arc<Shared>,
+    shared: Arc<EndpointState>,
 }
 
-struct Shared {
+struct EndpointState {
     script: Box<dyn Fn(usize) -> TokenStep + Send + Sync>,
     live: Mutex<VecDeque<(String, Instant)>>,
     fetches: watch::Sender<usize>,
@@ -51,7 +51,7 @@ struct Shared {
 impl ScriptedTokens {
     /// An endpoint that calls `script` with the number of each request, from 1.
     pub fn new(script: impl Fn(usize) -> TokenStep + Send + Sync + 'static) -> Self {
-        let shared = Shared {
+        let shared = EndpointState {
             script: Box::new(script),
             live: Mutex::default(),
             fetches: watch::Sender::new(0),
@@ -149,7 +149,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_lives_as_long_as_it_says_whoever_comes_after_it() {
+    async fn newer_token_does_not_end_an_older_one() {
         let tokens = ScriptedTokens::lasting(MINUTE);
         let first = tokens.fetch().await.unwrap();
         assert_eq!(first.expires_in(), Some(MINUTE));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_script_sees_the_number_of_the_request() {
+    async fn script_gets_the_number_of_the_request() {
         let tokens = ScriptedTokens::new(|number| match number {
             1 => TokenStep::Fail(TokenError::new("down")),
             2 => TokenStep::After(MINUTE, Box::new(TokenStep::Issue(MINUTE))),

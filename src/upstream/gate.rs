@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// leaves. The gate is passed once, or closed for good. So an attempt that closes it knows
 /// what has left, even while a connection's task still has the body.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(AtomicU8);
+pub(crate) struct SendGate(AtomicU8);
 
-impl Gate {
+impl SendGate {
     const UNUSED: u8 = 0;
     #[cfg(feature = "genesys")]
     const PASSED: u8 = 1;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::upstream::{Call, Gate};
+use crate::upstream::{Call, SendGate};
 
 /// A body of at most so many bytes is written together with its head. A larger one can be
 /// refused, or lose its connection, while it is written.
@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Clone, Debug)]
 pub(super) struct SendEvidence {
     call: Call,
-    gate: Arc<Gate>,
+    gate: Arc<SendGate>,
 }
 
 impl SendEvidence {

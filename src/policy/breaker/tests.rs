@@ -6,8 +6,8 @@ const MS: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Fails at `now`, at once.
-fn failed(now: Duration) -> Failure {
-    Failure {
+fn failed(now: Duration) -> FailedCommand {
+    FailedCommand {
         sent: now,
         now,
         silent: false,
@@ -16,16 +16,16 @@ fn failed(now: Duration) -> Failure {
 }
 
 /// Fails at `now`, after all the time that it had.
-fn silent(now: Duration) -> Failure {
-    Failure {
+fn silent(now: Duration) -> FailedCommand {
+    FailedCommand {
         sent: now.saturating_sub(LIMIT),
         silent: true,
         ..failed(now)
     }
 }
 
-fn probe(failure: Failure) -> Failure {
-    Failure {
+fn probe(failure: FailedCommand) -> FailedCommand {
+    FailedCommand {
         probe: true,
         ..failure
     }
@@ -42,12 +42,12 @@ fn opened() -> Breaker {
 }
 
 #[test]
-fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
+fn consecutive_failures_open_the_breaker() {
     let mut breakers = Breakers::new(LIMIT);
     for _ in 0..10 {
-        breakers.failed(0, Access::Write, failed(Duration::ZERO));
-        breakers.failed(0, Access::Write, failed(Duration::ZERO));
-        assert!(!breakers.answered(0, Access::Write, Duration::ZERO));
+        breakers.failed(0, CommandAccess::Write, failed(Duration::ZERO));
+        breakers.failed(0, CommandAccess::Write, failed(Duration::ZERO));
+        assert!(!breakers.answered(0, CommandAccess::Write, Duration::ZERO));
     }
     assert!(breakers.are_closed());
     opened();
@@ -55,21 +55,21 @@ fn failures_in_a_row_open_it_and_one_answer_starts_anew() {
 
 /// Red when all parts share a breaker.
 #[test]
-fn a_part_that_fails_takes_no_other_along() {
+fn failing_shard_stops_no_other() {
     let mut breakers = Breakers::new(LIMIT);
     for _ in 0..THRESHOLD {
-        breakers.failed(1, Access::Read, silent(Duration::ZERO));
-        breakers.failed(2, Access::Read, failed(Duration::ZERO));
-        breakers.answered(2, Access::Read, Duration::ZERO);
+        breakers.failed(1, CommandAccess::Read, silent(Duration::ZERO));
+        breakers.failed(2, CommandAccess::Read, failed(Duration::ZERO));
+        breakers.answered(2, CommandAccess::Read, Duration::ZERO);
     }
     assert!(!breakers.are_closed());
     assert_eq!(
-        breakers.pass(1, Access::Read, 499 * MS),
+        breakers.pass(1, CommandAccess::Read, 499 * MS),
         Pass::Stop(500 * MS)
     );
-    assert_eq!(breakers.pass(2, Access::Read, 499 * MS), Pass::Go);
-    assert_eq!(breakers.pass(1, Access::Read, 500 * MS), Pass::Probe);
-    assert!(breakers.answered(1, Access::Read, 500 * MS));
+    assert_eq!(breakers.pass(2, CommandAccess::Read, 499 * MS), Pass::Go);
+    assert_eq!(breakers.pass(1, CommandAccess::Read, 500 * MS), Pass::Probe);
+    assert!(breakers.answered(1, CommandAccess::Read, 500 * MS));
     assert!(breakers.are_closed());
 }
 
@@ -78,17 +78,20 @@ fn a_part_that_fails_takes_no_other_along() {
 fn failed_writes_stop_no_read() {
     let mut breakers = Breakers::new(LIMIT);
     for _ in 0..THRESHOLD {
-        breakers.failed(0, Access::Write, failed(Duration::ZERO));
+        breakers.failed(0, CommandAccess::Write, failed(Duration::ZERO));
     }
     let stopped = Pass::Stop(500 * MS);
-    assert_eq!(breakers.pass(0, Access::Write, 499 * MS), stopped);
-    assert_eq!(breakers.pass(0, Access::Read, 499 * MS), Pass::Go);
+    assert_eq!(breakers.pass(0, CommandAccess::Write, 499 * MS), stopped);
+    assert_eq!(breakers.pass(0, CommandAccess::Read, 499 * MS), Pass::Go);
     // An answer to a read proves nothing of writes.
-    assert!(!breakers.answered(0, Access::Read, 499 * MS));
-    assert_eq!(breakers.pass(0, Access::Write, 499 * MS), stopped);
+    assert!(!breakers.answered(0, CommandAccess::Read, 499 * MS));
+    assert_eq!(breakers.pass(0, CommandAccess::Write, 499 * MS), stopped);
     assert!(!breakers.are_closed());
-    assert_eq!(breakers.pass(0, Access::Write, 500 * MS), Pass::Probe);
-    assert!(breakers.answered(0, Access::Write, 500 * MS));
+    assert_eq!(
+        breakers.pass(0, CommandAccess::Write, 500 * MS),
+        Pass::Probe
+    );
+    assert!(breakers.answered(0, CommandAccess::Write, 500 * MS));
     assert!(breakers.are_closed());
 }
 
@@ -96,16 +99,16 @@ fn failed_writes_stop_no_read() {
 #[test]
 fn silence_stops_both_until_one_answer() {
     for (silence, answer) in [
-        (Access::Write, Access::Read),
-        (Access::Read, Access::Write),
-        (Access::Read, Access::Read),
+        (CommandAccess::Write, CommandAccess::Read),
+        (CommandAccess::Read, CommandAccess::Write),
+        (CommandAccess::Read, CommandAccess::Read),
     ] {
         let mut breakers = Breakers::new(LIMIT);
         for _ in 0..THRESHOLD {
             breakers.failed(0, silence, silent(LIMIT));
         }
         let due = LIMIT + 500 * MS;
-        for access in [Access::Read, Access::Write] {
+        for access in [CommandAccess::Read, CommandAccess::Write] {
             assert_eq!(breakers.pass(0, access, due - MS), Pass::Stop(due));
         }
         assert_eq!(breakers.pass(0, answer, due), Pass::Probe);
@@ -120,22 +123,22 @@ fn failures_of_a_removed_shard_are_forgotten() {
     let mut breakers = Breakers::new(LIMIT);
     for part in 1..4 {
         for _ in 0..THRESHOLD {
-            breakers.failed(part, Access::Read, silent(Duration::ZERO));
+            breakers.failed(part, CommandAccess::Read, silent(Duration::ZERO));
         }
     }
-    breakers.answered(9, Access::Read, FORGOTTEN - MS);
+    breakers.answered(9, CommandAccess::Read, FORGOTTEN - MS);
     assert!(!breakers.are_closed());
-    breakers.failed(1, Access::Read, silent(FORGOTTEN));
+    breakers.failed(1, CommandAccess::Read, silent(FORGOTTEN));
     let parts = |breakers: &Breakers| breakers.failing.keys().all(|(part, _)| *part == 1);
     assert!(parts(&breakers), "no command asked for the others");
-    assert_eq!(breakers.pass(2, Access::Read, FORGOTTEN), Pass::Go);
+    assert_eq!(breakers.pass(2, CommandAccess::Read, FORGOTTEN), Pass::Go);
     assert!(!breakers.are_closed());
 }
 
 #[test]
-fn what_one_broken_connection_takes_along_is_one_failure() {
+fn broken_connection_counts_as_one_failure() {
     let mut breaker = Breaker::default();
-    let under_way = |broken: u32| Failure {
+    let under_way = |broken: u32| FailedCommand {
         sent: (broken - 5) * MS,
         ..failed(broken * MS)
     };
@@ -156,7 +159,7 @@ fn what_one_broken_connection_takes_along_is_one_failure() {
 }
 
 #[test]
-fn while_open_one_probe_at_a_time() {
+fn open_breaker_permits_one_probe() {
     let mut breaker = opened();
     let mut pass = |now: u32| breaker.pass(now * MS, LIMIT);
     assert_eq!(pass(499), Pass::Stop(500 * MS));
@@ -165,13 +168,13 @@ fn while_open_one_probe_at_a_time() {
     breaker.dropped(501 * MS);
     assert_eq!(breaker.pass(501 * MS, LIMIT), Pass::Probe);
     let mut breakers = Breakers::new(LIMIT);
-    breakers.failing.insert((0, Access::Read), breaker);
-    breakers.answered(0, Access::Read, 501 * MS);
-    assert_eq!(breakers.pass(0, Access::Read, 502 * MS), Pass::Go);
+    breakers.failing.insert((0, CommandAccess::Read), breaker);
+    breakers.answered(0, CommandAccess::Read, 501 * MS);
+    assert_eq!(breakers.pass(0, CommandAccess::Read, 502 * MS), Pass::Go);
 }
 
 #[test]
-fn probes_that_fail_come_at_the_pace_of_the_time_out() {
+fn failed_probes_slow_to_the_time_out() {
     let mut breaker = opened();
     let mut now = Duration::ZERO;
     for pause in [500, 1000, 2000, 2000, 2000] {
@@ -187,7 +190,7 @@ fn probes_that_fail_come_at_the_pace_of_the_time_out() {
 /// Seen red where the pause was counted from the end of a probe, and grew to
 /// 5 s: a silent store was then asked every 7 s.
 #[test]
-fn a_silent_probe_has_been_a_pause() {
+fn silent_probe_needs_no_further_pause() {
     let mut breaker = opened();
     let mut sent = 500 * MS;
     for _ in 0..10 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::alive;
 use super::{BreakerStore, caught, panicked};
 use crate::error::StoreError;
-use crate::policy::{Access, Failure};
+use crate::policy::{CommandAccess, FailedCommand};
 use crate::telemetry::{self, GaugeGuard};
 
 /// The permit to send one command. If a probe's permit is dropped without an end, the next
@@ -18,7 +18,7 @@ pub(super) struct CommandPermit<'a> {
     pub(super) store: &'a BreakerStore,
     pub(super) command: &'static str,
     pub(super) shard: u64,
-    pub(super) access: Access,
+    pub(super) access: CommandAccess,
     pub(super) sent: Duration,
     pub(super) probe: bool,
 }
@@ -69,7 +69,7 @@ impl CommandPermit<'_> {
 
     fn ended<T>(mut self, answer: Result<T, StoreError>, silent: bool) -> Result<T, StoreError> {
         let now = self.store.origin.elapsed();
-        let failure = Failure {
+        let failure = FailedCommand {
             sent: self.sent,
             now,
             silent,
@@ -89,7 +89,7 @@ impl CommandPermit<'_> {
         answer
     }
 
-    fn end(&mut self, now: Duration, failure: Option<(Failure, Arc<str>)>) {
+    fn end(&mut self, now: Duration, failure: Option<(FailedCommand, Arc<str>)>) {
         if failure.is_none() && self.store.well.load(Ordering::Relaxed) {
             return;
         }

@@ -53,7 +53,7 @@ mod tests {
     use crate::testing::answers;
 
     #[test]
-    fn only_a_proof_makes_a_call_unexecuted() {
+    fn only_a_proof_counts_as_unexecuted() {
         let refusals = [
             401, 403, 404, 405, 406, 407, 408, 411, 413, 414, 415, 417, 421, 425, 426, 429, 431,
         ];

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_slides() {
+    fn rate_window_slides() {
         let start = Instant::now();
         let mut window = Window::of(2);
         let second = Duration::from_secs(1);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_execution_takes_its_place_until_it_ends() {
+    fn execution_counts_until_it_ends() {
         let limits = Limits::default();
         limits.set_concurrency(1);
         let running = limits.admit().ok();

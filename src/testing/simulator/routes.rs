@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::limits::Limits;
 use super::oauth::Tokens;
-use super::wire::{self, Answer, BodyError};
+use super::wire::{self, BodyError, WireAnswer};
 use crate::key::IdempotencyKey;
 use crate::outcome::Outcome;
 use crate::request::{ActionId, DataActionRequest};
@@ -82,7 +82,7 @@ impl Platform {
     }
 
     /// The answer to a request; `None` to reset the connection.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Option<Answer> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Option<WireAnswer> {
         let (head, body) = request.into_parts();
         let Some(route) = route(head.uri.path()) else {
             return Some(wire::whole(platform_error(
@@ -118,7 +118,7 @@ impl Platform {
         headers: &HeaderMap,
         action: &ActionId,
         body: Option<Bytes>,
-    ) -> Option<Answer> {
+    ) -> Option<WireAnswer> {
         let request = read_request(action, body.clone().unwrap_or_default());
         let key = key_of(
             headers,
@@ -171,7 +171,7 @@ impl Platform {
 }
 
 /// Performs the step, after its delays.
-async fn follow(step: Step, arrival: Arrival) -> Option<Answer> {
+async fn follow(step: Step, arrival: Arrival) -> Option<WireAnswer> {
     match step {
         Step::Answer(outcome) => Some(answered(arrival, outcome)),
         Step::RateLimited(wait) => Some(answered(arrival, answers::rate_limited(wait))),
@@ -194,7 +194,7 @@ async fn follow(step: Step, arrival: Arrival) -> Option<Answer> {
     }
 }
 
-fn answered(arrival: Arrival, outcome: Outcome) -> Answer {
+fn answered(arrival: Arrival, outcome: Outcome) -> WireAnswer {
     arrival.answered(&outcome);
     wire::whole(outcome)
 }

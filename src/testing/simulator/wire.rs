@@ -89,10 +89,10 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
 }
 
 /// What hyper sends.
-pub(super) type Answer = Response<Either<Full<Bytes>, CutBody>>;
+pub(super) type WireAnswer = Response<Either<Full<Bytes>, CutBody>>;
 
 /// The outcome as a response, with a correlation id where it has none.
-pub(super) fn whole(outcome: Outcome) -> Answer {
+pub(super) fn whole(outcome: Outcome) -> WireAnswer {
     let mut response = Response::new(Either::Left(Full::new(outcome.body().clone())));
     *response.status_mut() = outcome.status();
     *response.headers_mut() = outcome.headers().clone();
@@ -103,7 +103,7 @@ pub(super) fn whole(outcome: Outcome) -> Answer {
 }
 
 /// 200 with a body that ends before its `Content-Length`.
-pub(super) fn cut() -> Answer {
+pub(super) fn cut() -> WireAnswer {
     let sent = Bytes::from_static(br#"{"refund":"R-"#);
     let mut response = Response::new(Either::Right(CutBody {
         left: Some(sent),
@@ -115,7 +115,7 @@ pub(super) fn cut() -> Answer {
     identify(response)
 }
 
-fn identify(mut response: Answer) -> Answer {
+fn identify(mut response: WireAnswer) -> WireAnswer {
     let id = HeaderValue::from_str(&answers::fresh_id()).expect("hex digits and hyphens");
     let name = HeaderName::from_static(answers::CORRELATION_ID);
     response.headers_mut().entry(name).or_insert(id);
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_are_decoded_strictly() {
+    fn malformed_path_segment_is_refused() {
         assert_eq!(percent_decode("custom_-_1").as_deref(), Some("custom_-_1"));
         assert_eq!(percent_decode("a%20%C3%A9%2fb").as_deref(), Some("a é/b"));
         for bad in ["%", "%4", "%zz", "%ff"] {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_pairs() {
+    fn form_is_read_as_pairs() {
         let pairs = form(b"a=1+2&b=%3D&c").unwrap();
         let expected = [("a", "1 2"), ("b", "="), ("c", "")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -188,7 +188,7 @@ mod tests {
     use crate::testing::strategies::{choices, json};
 
     #[test]
-    fn without_choices_the_text_is_plain() {
+    fn text_without_choices_is_plain() {
         let text = r#"{"a":[1,-2,null,true],"b":"x\n\"é/","c":{},"d":1500}"#;
         assert_eq!(Json::read(text.as_bytes()).render(&[]), text);
     }
