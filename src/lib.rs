@@ -147,6 +147,8 @@
 //! | `simulator` | no | the part of `testing` without proptest: simulated platform, scripted upstream, ledger |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build enables them |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod canonical;
 pub mod error;
 pub mod execution;
