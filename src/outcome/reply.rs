@@ -15,7 +15,7 @@ use crate::key::IdempotencyKey;
 /// was served from.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    outcome: Arc<Outcome>,
+    pub(super) outcome: Arc<Outcome>,
     key: IdempotencyKey,
     served: Served,
     recorded: bool,
