@@ -27,6 +27,8 @@ mod exactly_once;
 mod lists;
 mod records;
 mod scoped;
+#[cfg(feature = "tower")]
+mod tower;
 
 pub use self::builder::EngineBuilder;
 pub use self::lists::IndeterminateKeys;
