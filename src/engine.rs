@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{ActorRef, ActorStatus};
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::actors::shared::Shared;
@@ -14,6 +15,7 @@ use crate::actors::{Backlog, Drained, EngineMessage, caller};
 use crate::error::Error;
 use crate::key::Namespace;
 use crate::outcome::{Reply, Served};
+use crate::record::{length, some_length};
 use crate::request::DataActionRequest;
 use crate::store::Store as _;
 use crate::telemetry;
@@ -25,6 +27,8 @@ mod exactly_once;
 mod lists;
 mod records;
 mod scoped;
+#[cfg(feature = "tower")]
+mod tower;
 
 pub use self::builder::EngineBuilder;
 pub use self::lists::IndeterminateKeys;
@@ -226,7 +230,10 @@ impl fmt::Debug for Engine {
 }
 
 /// What an engine does now and has done since it started.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// As JSON it has the members that are named here. Durations are in milliseconds, and
+/// their names end with `_ms`; an absent one is `null`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Executions whose record is not finished.
@@ -257,11 +264,13 @@ pub struct Stats {
     /// [`Store::emptied`](crate::Store::emptied).
     pub store_emptied: u64,
     /// For how long the current access token may be used; `None` if there is no token.
+    #[serde(rename = "token_valid_for_ms", serialize_with = "some_length")]
     pub token_valid_for: Option<Duration>,
     /// Access tokens fetched.
     pub token_fetches: usize,
     /// What is left of the platform's cooldown, at most an hour; zero if there is none.
     /// The slow start after it does not count.
+    #[serde(rename = "cooldown_ms", serialize_with = "length")]
     pub cooldown: Duration,
     /// What executions wait for, and for how long.
     pub backlog: Backlog,

@@ -13,6 +13,7 @@ use crate::key::{IdempotencyKey, Version};
 
 mod causes;
 mod key_state;
+mod status;
 
 pub use self::causes::{RefusalKind, SendError, StoreError, TokenError, UnknownOutcome};
 pub use self::key_state::KeyState;
@@ -22,8 +23,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a request has no answer.
 ///
-/// [`hint`](Self::hint) says what to do now, and [`code`](Self::code) is a stable
-/// label. Match on a variant only to treat it differently.
+/// [`hint`](Self::hint) says what to do now, [`code`](Self::code) is a stable label, and
+/// [`status`](Self::status) an HTTP status for the caller's own client. Match on a variant only to treat it differently.
 ///
 /// Each variant says what is *known*. If a request might have been executed, the error
 /// is [`Indeterminate`](Self::Indeterminate). While its execution goes on, the error may

@@ -143,9 +143,12 @@
 //! | `encrypted` | yes | `Encrypted`: recorded answers encrypted, in any store |
 //! | `cli` | no | the command line `genesys-once`: see [operating](guide::operating) |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade: see [`telemetry`] |
+//! | `tower` | no | `tower::Service<DataActionRequest>` for [`Engine`], so that tower's layers apply |
 //! | `testing` | no | `simulator`, store conformance, proptest strategies, clocks that a test sets |
 //! | `simulator` | no | the part of `testing` without proptest: simulated platform, scripted upstream, ledger |
 //! | `ractor-cluster`, `ractor-async-trait` | no | forward ractor's features of that name, which are not additive: needed where another crate of the build enables them |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod canonical;
 pub mod error;

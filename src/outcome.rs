@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 mod reply;
+mod response;
 
 pub use self::reply::{Reply, Served};
 

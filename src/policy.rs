@@ -4,21 +4,29 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use self::named::RetryMembers;
+
 mod backoff;
 mod body;
 mod breaker;
+mod named;
 
 pub(crate) use self::backoff::{MAX_ASKED, bounded_wait, jittered};
 pub(crate) use self::body::{
     body_fault, check_answer_body, check_searchable, checked_verdict, without_byte_order_mark,
 };
 pub(crate) use self::breaker::{Breakers, CommandAccess, FailedCommand, Pass};
+pub(crate) use self::named::named_values;
 
 /// The longest backoff, and the longest sum of waits, that a policy may set, so that
 /// no clock overflows.
 const MAX_SET: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What a caller gets while another caller's execution of its key is under way.
+///
+/// Its values in text (`Display`, `FromStr`, serde): `wait` and `fail_fast`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDuplicate {
@@ -32,6 +40,8 @@ pub enum OnDuplicate {
 }
 
 /// What happens to a request that might have been executed.
+///
+/// Its values in text (`Display`, `FromStr`, serde): `hold` and `retry`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnknown {
@@ -45,6 +55,14 @@ pub enum OnUnknown {
     Retry,
 }
 
+named_values!(
+    OnDuplicate,
+    "on_duplicate",
+    Wait = "wait",
+    FailFast = "fail_fast"
+);
+named_values!(OnUnknown, "on_unknown", Hold = "hold", Retry = "retry");
+
 /// How often and how long an execution retries after an answer that proves that
 /// nothing was executed.
 ///
@@ -55,7 +73,21 @@ pub enum OnUnknown {
 /// no backoff. It counts in the sum that [`max_wait`](Self::max_wait) bounds, so that a
 /// platform that always answers 429 ends the execution. The engine waits at least for
 /// its backoff and at most for an hour, whatever the platform asks for.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// As JSON, or any other format of serde, it has the members `attempts`, `backoff_ms` and
+/// `max_wait_ms`. A member that is absent has its default. Another member, and a value that
+/// `start` would refuse, is an error.
+///
+/// ```
+/// use genesys_once::RetryPolicy;
+///
+/// let policy: RetryPolicy = serde_json::from_str(r#"{"attempts": 5, "backoff_ms": 500}"#)?;
+/// # use std::time::Duration;
+/// assert_eq!(policy, RetryPolicy::default().attempts(5).backoff(Duration::from_millis(500)));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "RetryMembers")]
 pub struct RetryPolicy {
     attempts: u32,
     backoff: Duration,

@@ -44,6 +44,7 @@ pub use self::event::{Answer, Cause, Claim, Event};
 pub use self::orphan::recover_orphan;
 pub use self::refusal::{MAX_REFUSAL_BYTES, Refusal};
 pub use self::resolution::Resolution;
+pub(crate) use self::serialize::{length, some_length};
 pub use self::state::RecordState;
 pub use self::stored_outcome::StoredOutcome;
 pub use self::transition::apply;

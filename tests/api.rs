@@ -10,6 +10,8 @@ mod support;
 mod api {
     mod architecture;
     #[cfg(feature = "testing")]
+    mod conversions;
+    #[cfg(feature = "testing")]
     mod damaged_answers;
     #[cfg(feature = "testing")]
     mod embedder;
@@ -21,5 +23,7 @@ mod api {
     mod secrets;
     #[cfg(feature = "testing")]
     mod simulator;
+    #[cfg(all(feature = "testing", feature = "tower"))]
+    mod tower_layers;
     mod typestates;
 }

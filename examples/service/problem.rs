@@ -1,5 +1,4 @@
-//! Errors as problem documents (RFC 9457): one table from codes to HTTP
-//! statuses. Nothing here shows a cause: causes are for the log.
+//! Errors as problem documents (RFC 9457), with a title for each code. Nothing here shows a cause: causes are for the log.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,44 +8,63 @@ use axum::response::{IntoResponse, Response};
 use genesys_once::{Error, IdempotencyKey, RetryHint};
 use serde_json::{Value, json};
 
-/// Every code with its status and title. The engine's codes are those of
-/// [`Error::code`]; the others are the service's own.
+/// Every code with its title. The engine's codes are those of [`Error::code`]; the others
+/// are the service's own.
 #[rustfmt::skip]
-pub const TABLE: [(&str, u16, &str); 31] = [
-    ("invalid_request", 400, "The request cannot be read"),
-    // draft-ietf-httpapi-idempotency-key-header, section 2.7.
-    ("key_required", 400, "The header Idempotency-Key is missing"),
-    ("unauthenticated", 401, "A token is needed"),
-    ("forbidden", 403, "The form is of another session"),
-    ("not_found", 404, "There is nothing here"),
-    ("unknown_key", 404, "Nothing is recorded of the key"),
-    ("method_not_allowed", 405, "This route has other methods"),
-    ("request_timeout", 408, "The body did not arrive in time"),
-    ("in_progress", 409, "The key is being executed"),
-    ("not_indeterminate", 409, "The key is not indeterminate in that version"),
-    ("resolution_unknown", 409, "The resolution might have been applied"),
-    ("too_early", 409, "The lost attempt might still be running"),
-    ("payload_too_large", 413, "The body is too large"),
-    ("unsupported_media_type", 415, "The body must be JSON"),
-    ("unknown_host", 421, "This service does not answer for that host"),
-    // draft-ietf-httpapi-idempotency-key-header, section 2.7.
-    ("payload_mismatch", 422, "The key belongs to another payload"),
-    ("changed", 412, "The record has changed since that version"),
-    ("version_required", 428, "If-Match must name the version that was seen"),
-    ("rate_limited", 429, "The platform asks to wait"),
-    ("internal", 500, "Something is wrong with the service"),
-    ("record_unreadable", 500, "The key's record cannot be read"),
-    ("indeterminate", 502, "It might have been executed, and is not repeated"),
-    ("unauthorized", 502, "The platform refuses the service's token"),
-    ("crashed", 503, "The execution crashed"),
-    ("overloaded", 503, "The service is overloaded"),
-    ("stopped", 503, "This instance is shutting down"),
-    ("store_unavailable", 503, "The store is unavailable"),
-    ("token", 503, "Could not obtain an access token"),
-    ("unreachable", 503, "The platform cannot be reached"),
-    ("deadline_exceeded", 504, "It is still being executed"),
-    ("expired", 504, "It was not sent in time, and not executed"),
+pub const TITLES: [(&str, &str); 31] = [
+    ("changed", "The record has changed since that version"),
+    ("crashed", "The execution crashed"),
+    ("deadline_exceeded", "It is still being executed"),
+    ("expired", "It was not sent in time, and not executed"),
+    ("forbidden", "The form is of another session"),
+    ("in_progress", "The key is being executed"),
+    ("indeterminate", "It might have been executed, and is not repeated"),
+    ("internal", "Something is wrong with the service"),
+    ("invalid_request", "The request cannot be read"),
+    ("key_required", "The header Idempotency-Key is missing"),
+    ("method_not_allowed", "This route has other methods"),
+    ("not_found", "There is nothing here"),
+    ("not_indeterminate", "The key is not indeterminate in that version"),
+    ("overloaded", "The service is overloaded"),
+    ("payload_mismatch", "The key belongs to another payload"),
+    ("payload_too_large", "The body is too large"),
+    ("rate_limited", "The platform asks to wait"),
+    ("record_unreadable", "The key's record cannot be read"),
+    ("request_timeout", "The body did not arrive in time"),
+    ("resolution_unknown", "The resolution might have been applied"),
+    ("stopped", "This instance is shutting down"),
+    ("store_unavailable", "The store is unavailable"),
+    ("token", "Could not obtain an access token"),
+    ("too_early", "The lost attempt might still be running"),
+    ("unauthenticated", "A token is needed"),
+    ("unauthorized", "The platform refuses the service's token"),
+    ("unknown_host", "This service does not answer for that host"),
+    ("unknown_key", "Nothing is recorded of the key"),
+    ("unreachable", "The platform cannot be reached"),
+    ("unsupported_media_type", "The body must be JSON"),
+    ("version_required", "If-Match must name the version that was seen"),
 ];
+
+/// The status of a problem that the service itself finds.
+fn own_status(code: &str) -> StatusCode {
+    match code {
+        // draft-ietf-httpapi-idempotency-key-header, section 2.7.
+        "key_required" => StatusCode::BAD_REQUEST,
+        "invalid_request" => StatusCode::BAD_REQUEST,
+        "unauthenticated" => StatusCode::UNAUTHORIZED,
+        "forbidden" => StatusCode::FORBIDDEN,
+        "not_found" => StatusCode::NOT_FOUND,
+        "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        "request_timeout" => StatusCode::REQUEST_TIMEOUT,
+        "changed" => StatusCode::PRECONDITION_FAILED,
+        "payload_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "unsupported_media_type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unknown_host" => StatusCode::MISDIRECTED_REQUEST,
+        "version_required" => StatusCode::PRECONDITION_REQUIRED,
+        "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
 
 /// Why a request has no answer, as the client sees it.
 ///
@@ -54,6 +72,7 @@ pub const TABLE: [(&str, u16, &str); 31] = [
 #[derive(Clone, Debug)]
 pub struct Problem {
     code: &'static str,
+    status: StatusCode,
     detail: String,
     key: Option<IdempotencyKey>,
     /// When the **same** request, with the same key, may be sent again. It is
@@ -64,10 +83,11 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with a code of the table.
+    /// A problem that the service itself finds.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             code,
+            status: own_status(code),
             detail: detail.into(),
             key: None,
             retry_after: None,
@@ -91,24 +111,21 @@ impl Problem {
     }
 
     pub fn status(&self) -> StatusCode {
-        self.row().0
+        self.status
     }
 
-    /// The status, and a title; 500 for a code that a later release adds.
-    fn row(&self) -> (StatusCode, &'static str) {
-        let row = TABLE.iter().find(|(code, ..)| *code == self.code);
-        let (status, title) = row.map_or((500, "No answer"), |(_, status, title)| (*status, title));
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, title)
+    /// The title; of its own for a code that a later release adds.
+    fn title(&self) -> &'static str {
+        let row = TITLES.iter().find(|(code, _)| *code == self.code);
+        row.map_or("No answer", |(_, title)| title)
     }
 
     /// The document: RFC 9457's members, then the service's own.
     pub fn document(&self) -> Value {
-        let (status, title) = self.row();
         let mut document = json!({
             "type": format!("/problems/{}", self.code),
-            "title": title,
-            "status": status.as_u16(),
+            "title": self.title(),
+            "status": self.status.as_u16(),
             "detail": self.detail,
             "code": self.code,
             "retryable": self.retry_after.is_some(),
@@ -135,6 +152,7 @@ impl Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let mut problem = Self::new(error.code(), error.to_string());
+        problem.status = error.status();
         problem.key = error.key();
         problem.retry_after = match (error.hint(), &error) {
             (RetryHint::After(wait), _) => Some(wait),
@@ -170,7 +188,7 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, _) = self.row();
+        let status = self.status;
         let mut response = (status, Json(self.document())).into_response();
         let headers = response.headers_mut();
         let problem = HeaderValue::from_static("application/problem+json");

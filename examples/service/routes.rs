@@ -15,7 +15,7 @@ use sfv::{BareItem, Item, Parser};
 
 use crate::app::App;
 use crate::callers::{Caller, authenticate};
-use crate::problem::{Problem, TABLE};
+use crate::problem::{Problem, TITLES};
 use crate::{bodies, health, keys, operators};
 
 /// The key as the caller calls it (draft-ietf-httpapi-idempotency-key-header):
@@ -185,12 +185,9 @@ fn respond(reply: &Reply) -> Response {
 
 /// What stands behind a problem's `type`.
 async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
-    let row = TABLE.iter().find(|(known, ..)| *known == code);
-    let (code, status, title) =
-        row.ok_or_else(|| Problem::new("not_found", "no problem has this code"))?;
-    Ok(Json(
-        json!({ "code": code, "status": status, "title": title }),
-    ))
+    let row = TITLES.iter().find(|(known, _)| *known == code);
+    let (code, title) = row.ok_or_else(|| Problem::new("not_found", "no problem has this code"))?;
+    Ok(Json(json!({ "code": code, "title": title })))
 }
 
 /// `application/json`, or a type that says it is JSON underneath (RFC 6839).

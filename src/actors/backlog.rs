@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
+
+use crate::record::length;
 
 /// What executions wait for now. An execution counts under one entry at most, and under none
 /// during a call or a store command.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Backlog {
     /// Executions that wait for the end of a cooldown, or for a turn of the slow start after
@@ -31,13 +34,14 @@ pub struct Backlog {
 }
 
 /// How many executions wait for one thing, and for how long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BacklogEntry {
     /// How many wait.
     pub executions: usize,
     /// The longest wait; zero without one. The time continues when an execution moves between
     /// cooldown, token, permit and limiter.
+    #[serde(rename = "oldest_ms", serialize_with = "length")]
     pub oldest: Duration,
 }
 

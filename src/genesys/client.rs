@@ -8,6 +8,7 @@ mod execute;
 mod gated_body;
 mod limiter;
 mod reach;
+mod region;
 mod token;
 mod transport;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Outcome, StoredBody};
@@ -15,7 +16,7 @@ use crate::key::IdempotencyKey;
 /// was served from.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    outcome: Arc<Outcome>,
+    pub(super) outcome: Arc<Outcome>,
     key: IdempotencyKey,
     served: Served,
     recorded: bool,
@@ -121,8 +122,9 @@ impl Reply {
     }
 }
 
-/// Where a [`Reply`] came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Where a [`Reply`] came from. As JSON it is its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Served {
     /// This caller's request was the one sent to the platform.

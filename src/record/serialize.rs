@@ -30,11 +30,11 @@ pub(super) fn some_time<S: Serializer>(
     time.map(millis).serialize(to)
 }
 
-pub(super) fn length<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn length<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-pub(super) fn some_length<S: Serializer>(
+pub(crate) fn some_length<S: Serializer>(
     time: &Option<Duration>,
     to: S,
 ) -> Result<S::Ok, S::Error> {

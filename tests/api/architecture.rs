@@ -31,7 +31,7 @@ const ORDER: [&str; 21] = [
 ];
 
 /// Packages, and the files that may name them: a path, or the beginning of one.
-const NAMED_ONLY_IN: [(&str, &[&str]); 12] = [
+const NAMED_ONLY_IN: [(&str, &[&str]); 13] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
     ("reqwest", &["genesys/client"]),
     ("http_body", &["genesys/client"]),
@@ -41,6 +41,7 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 12] = [
     ("hyper", &["testing"]),
     ("metrics", &["telemetry/facade.rs"]),
     ("chacha20poly1305", &["store/encrypted"]),
+    ("tower_service", &["engine/tower.rs"]),
     ("clap", &["bin"]),
     ("humantime", &["bin"]),
     ("tracing_subscriber", &["bin"]),

@@ -102,6 +102,8 @@ impl fmt::Debug for Credentials {
 }
 
 /// How the client authenticates at the token endpoint (RFC 6749 section 2.3.1).
+///
+/// Its values in text (`Display`, `FromStr`, serde): `basic` and `request_body`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientAuth {
@@ -112,6 +114,13 @@ pub enum ClientAuth {
     /// header.
     RequestBody,
 }
+
+crate::policy::named_values!(
+    ClientAuth,
+    "client_auth",
+    Basic = "basic",
+    RequestBody = "request_body"
+);
 
 /// The value of `Authorization` for an access token; `None` if the token is not a header
 /// value, so that it cannot add another header.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
+use super::region::warn_of_unknown;
 use crate::error::Error;
 use crate::key::Namespace;
 
@@ -29,7 +30,8 @@ pub struct Environment {
 impl Environment {
     /// The region with this domain, such as `mypurecloud.ie` or
     /// `usw2.pure.cloud`: `https://api.{domain}` and `https://login.{domain}`.
-    /// Upper case and one dot at the end are normalised.
+    /// Upper case and one dot at the end are normalised. A domain of no known region is
+    /// logged at `WARN`, because a newer region might have it.
     ///
     /// # Errors
     ///
@@ -60,7 +62,10 @@ impl Environment {
             Url::parse(&format!("https://api.{name}")),
             Url::parse(&format!("https://login.{name}")),
         ) {
-            (Ok(api), Ok(login)) => Ok(Self { api, login }),
+            (Ok(api), Ok(login)) => {
+                warn_of_unknown(name);
+                Ok(Self { api, login })
+            }
             // The URL standard refuses further names, such as malformed punycode.
             _ => refuse("it is not a domain name such as mypurecloud.ie"),
         }

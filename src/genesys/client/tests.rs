@@ -177,3 +177,17 @@ fn not_found_names_the_other_route_once() {
         assert_eq!(warnings(), 1);
     });
 }
+
+/// Red without the warning, and with one for a known domain in another spelling.
+#[test]
+fn domain_of_no_known_region_is_logged() {
+    let count = Arc::new(AtomicUsize::new(0));
+    tracing::subscriber::with_default(Warnings(Arc::clone(&count)), || {
+        Environment::from_domain("MyPureCloud.ie.").unwrap();
+        Environment::from_domain("apne3.pure.cloud").unwrap();
+        Environment::from_domain("not a domain").unwrap_err();
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        Environment::from_domain("mypurecloud.fr").unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    });
+}

@@ -12,6 +12,8 @@ use crate::key::Namespace;
 ///
 /// The store detects the loss by a marker, a small key in each shard, which this process
 /// has seen before. Detection is best effort: see *guarantees*.
+///
+/// Its values in text (`Display`, `FromStr`, serde): `go` and `refuse`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenEmptied {
@@ -24,6 +26,8 @@ pub enum WhenEmptied {
     /// the executions that they have started.
     Refuse,
 }
+
+crate::policy::named_values!(WhenEmptied, "when_emptied", Go = "go", Refuse = "refuse");
 
 impl RedisStore {
     /// What this store and its clones do about a server that has lost its records; by
