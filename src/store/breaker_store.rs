@@ -113,7 +113,7 @@ impl BreakerStore {
             // Before the breaker is read: a probe that ends in between also wakes.
             let probe_ended = self.probe_ended.notified();
             // A look probes a store that cannot be read: it changes nothing.
-            match self.permit(shard, Access::Read, "look") {
+            match self.permit(shard, CommandAccess::Read, "look") {
                 Ok(permit) if permit.probe => {
                     let _ = permit.send(|| self.look_once(name)).await;
                     waited = true;
@@ -140,7 +140,7 @@ impl BreakerStore {
     }
 
     /// When the wait for an open breaker ends; `None` without one.
-    fn due(&self, shard: u64, access: Access) -> Option<Due> {
+    fn due(&self, shard: u64, access: CommandAccess) -> Option<Due> {
         let state = self.state();
         let due = |access| Some(self.origin + state.breakers.due(shard, access)?);
         if let Some(due) = due(CommandAccess::Read) {
@@ -188,7 +188,7 @@ impl BreakerStore {
     fn permit(
         &self,
         shard: u64,
-        access: Access,
+        access: CommandAccess,
         command: &'static str,
     ) -> Result<CommandPermit<'_>, Instant> {
         let sent = self.origin.elapsed();
@@ -288,7 +288,10 @@ impl Store for BreakerStore {
             {
                 return self.only_replays(name, asked, refusal).await;
             }
-            let answer = match self.acquire_permit(Access::Write, command, name).await {
+            let answer = match self
+                .acquire_permit(CommandAccess::Write, command, name)
+                .await
+            {
                 Ok(permit) => permit.send(|| self.store.apply(name, event)).await,
                 Err(stopped) => Err(stopped),
             };
@@ -306,7 +309,9 @@ impl Store for BreakerStore {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
         Box::pin(async move {
-            let permit = self.acquire_permit(Access::Read, "look", name).await?;
+            let permit = self
+                .acquire_permit(CommandAccess::Read, "look", name)
+                .await?;
             permit.send(|| self.look_once(name)).await
         })
     }
@@ -316,7 +321,9 @@ impl Store for BreakerStore {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<RecordState>, StoreError>> {
         Box::pin(async move {
-            let permit = self.acquire_permit(Access::Read, "look", name).await?;
+            let permit = self
+                .acquire_permit(CommandAccess::Read, "look", name)
+                .await?;
             let state = permit.send(|| self.store.peek(name)).await?;
             state.map(RecordState::readable).transpose()
         })
@@ -376,7 +383,9 @@ impl Store for BreakerStore {
         name: &'a RecordName,
     ) -> BoxFuture<'a, Result<Option<UnreadableRecord>, StoreError>> {
         Box::pin(async move {
-            let permit = self.acquire_permit(Access::Read, "look", name).await?;
+            let permit = self
+                .acquire_permit(CommandAccess::Read, "look", name)
+                .await?;
             permit.send(|| self.store.look_unreadable(name)).await
         })
     }
@@ -387,7 +396,7 @@ impl Store for BreakerStore {
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
             let permit = self
-                .acquire_permit(Access::Write, "forget", record.name())
+                .acquire_permit(CommandAccess::Write, "forget", record.name())
                 .await?;
             permit.send(|| self.store.discard(record)).await
         })
