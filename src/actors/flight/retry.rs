@@ -302,8 +302,7 @@ impl Driver<'_> {
         locked
     }
 
-    /// Releases the key and returns the reason. If an earlier attempt has an unknown
-    /// outcome, the round is indeterminate instead. A failed release changes nothing.
+    /// Releases the key and returns the reason, or the error of an unknown outcome.
     async fn release(&self, locked: Execution<Locked>, why: Error) -> Result<Round, Error> {
         let verdict = match why {
             Error::RateLimited { retry_after } => Some(Refusal::RateLimited { retry_after }),
@@ -344,8 +343,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Records the outcome. If the store does not record it within its time-out, the
-    /// callers get it unrecorded, and it is recorded later.
+    /// Records the outcome. After the store's time-out the callers get it unrecorded.
     async fn cache(&self, executed: Execution<Executed>) -> Round {
         // Later than the last command's own time-out, which the breaker counts.
         const AFTER: Duration = Duration::from_millis(5);
