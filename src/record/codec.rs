@@ -14,7 +14,7 @@
 //! phases are lower-case letters and `-`, numbers are decimal digits, at most 15, hex
 //! digits are lower case. Words that follow the known ones, whatever bytes they have, and
 //! unknown members of the JSON are ignored. Scripts read the line by the same rules
-//! (`grammar.lua`). A reader refuses a newer version, an unknown state, a damaged line,
+//! (`header.lua`). A reader refuses a newer version, an unknown state, a damaged line,
 //! another record's name and a body that is cut. It accepts unknown notes for people and an
 //! unknown reason for a release.
 

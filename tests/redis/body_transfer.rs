@@ -124,7 +124,7 @@ async fn vanishing_body_is_sent_three_times() {
     let send = async || apply(&store, 1, complete(1, &body(1))).await.unwrap_err();
     for _ in 0..3 {
         let error = send().await;
-        assert!(chain(&error).contains("gone again"), "{error:?}");
+        assert!(chain(&error).contains("the body was removed"), "{error:?}");
         assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
     }
     let parts = || server.calls().into_iter().find(|(name, _)| name == "eval");

@@ -67,8 +67,8 @@ async fn unreadable_record_is_never_changed() {
             format!("genesys-once/4 locked {lease} something new\n"),
             "version \"4\"",
         ),
-        (String::new(), "does not begin with a line"),
-        ("garbage".into(), "does not begin with a line"),
+        (String::new(), "no header line"),
+        ("garbage".into(), "no header line"),
         ("hello world\n{}".into(), "not a record of genesys-once"),
         (
             line(&format!("locked dispatched {lease} 1 0")),
