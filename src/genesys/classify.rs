@@ -127,7 +127,7 @@ fn refused_for_now(outcome: &Outcome) -> Verdict {
 /// The body of a refusal; `None` if it cannot be read.
 fn read(outcome: &Outcome) -> Option<ErrorBody> {
     let readable = check_searchable(outcome).is_ok();
-    readable.then(|| ErrorBody::read(&outcome.body()))
+    readable.then(|| ErrorBody::read(outcome.body()))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
         .max();
     by_header
         .or_else(|| {
-            ErrorBody::read(&outcome.body())
+            ErrorBody::read(outcome.body())
                 .retry_seconds
                 .map(Duration::from_secs)
         })
@@ -45,7 +45,7 @@ pub fn retry_after(outcome: &Outcome, now: SystemTime) -> Option<Duration> {
 /// for every other status.
 pub fn is_platform_limit(outcome: &Outcome) -> bool {
     outcome.status() == http::StatusCode::TOO_MANY_REQUESTS
-        && !ErrorBody::read(&outcome.body()).remote
+        && !ErrorBody::read(outcome.body()).remote
 }
 
 fn read_header(value: &str, now: SystemTime) -> Option<Duration> {

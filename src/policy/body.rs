@@ -14,7 +14,7 @@ use crate::outcome::{BodyEnd, Outcome, Verdict};
 /// the connection ends it and it is not whole JSON; it has a content coding; it is in an
 /// encoding that hides ASCII (UTF-16, UTF-7, …), announced or found; it is not text.
 pub(crate) fn check_searchable(outcome: &Outcome) -> Result<(), &'static str> {
-    let body = &*outcome.body();
+    let body = outcome.body();
     match outcome.body_end() {
         BodyEnd::Unread => return Err("its body was not read"),
         BodyEnd::Closed if !is_json(body) => {
@@ -40,7 +40,7 @@ pub(crate) fn check_searchable(outcome: &Outcome) -> Result<(), &'static str> {
 /// The reason why not: HTML; a body that is announced as JSON, or not announced, and is
 /// not JSON; an empty body or a number that only the end of the connection ends.
 pub(crate) fn check_answer_body(outcome: &Outcome) -> Result<(), &'static str> {
-    let body = &*outcome.body();
+    let body = outcome.body();
     let closed = outcome.body_end() == BodyEnd::Closed;
     let announced = Announced::of(outcome);
     if body.is_empty() && outcome.body_end() != BodyEnd::Unread {
@@ -162,7 +162,7 @@ fn hides_ascii(outcome: &Outcome) -> bool {
         "iso-8859-",
         "windows-125",
     ];
-    let body = &*outcome.body();
+    let body = outcome.body();
     // No text has both, so it is compressed without a header.
     let binary = || {
         let controls = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();

@@ -101,6 +101,6 @@ pub(super) fn outcome<S: Serializer>(outcome: &Arc<Outcome>, to: S) -> Result<S:
     let mut fields = to.serialize_struct("Outcome", 3)?;
     fields.serialize_field("status", &outcome.status().as_u16())?;
     fields.serialize_field("headers", &headers)?;
-    fields.serialize_field("body", &JsonBytes::of(&outcome.body()))?;
+    fields.serialize_field("body", &JsonBytes::of(outcome.body()))?;
     fields.end()
 }

@@ -84,6 +84,10 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Wri
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a value lives for one call, and a box would cost an allocation"
+)]
 enum Next {
     Keep(Answer),
     Write(Record, Duration, Answer),

@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use self::command_permit::{BreakerChange, CommandPermit};
+use self::command_permit::{BreakerChange, CommandPermit, caught};
 use self::least_writer::LeastWriter;
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::StoreError;
@@ -250,16 +249,6 @@ enum Due {
     At(Instant),
     /// The waiter's own write, as the probe.
     ByWrite,
-}
-
-/// A call of the store; a panic is a failure with an unknown outcome.
-async fn caught<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = AssertUnwindSafe(call).catch_unwind().await;
-    answer.unwrap_or_else(|_| Err(panicked()))
-}
-
-fn panicked() -> StoreError {
-    StoreError::unavailable("the store panicked")
 }
 
 impl fmt::Debug for BreakerStore {

@@ -145,7 +145,7 @@ mod tests {
         let outcome = rate_limited(Duration::from_millis(41_001));
         assert_eq!(outcome.status(), 429);
         assert_eq!(outcome.header("retry-after"), Some("42"));
-        let body: Value = serde_json::from_slice(&outcome.body()).unwrap();
+        let body: Value = serde_json::from_slice(outcome.body()).unwrap();
         assert_eq!(body["code"], "too.many.requests.retry.after");
         assert_eq!(
             body["message"],
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn error_has_the_platforms_shape() {
         let outcome = remote_error(400, "ACTION.REMOTE_ENDPOINT", "it said no");
-        let body: Value = serde_json::from_slice(&outcome.body()).unwrap();
+        let body: Value = serde_json::from_slice(outcome.body()).unwrap();
         for member in [
             "message",
             "code",

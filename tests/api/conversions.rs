@@ -96,7 +96,6 @@ fn response(of: impl Into<Response<Bytes>>) -> Response<Bytes> {
 async fn reply_and_its_replay_are_one_response() {
     let upstream = ScriptedUpstream::new(|_| {
         Step::status(201, r#"{"refund":"R-1"}"#)
-            .header("content-type", "application/json")
             .header("set-cookie", "session=1")
             .header("transfer-encoding", "chunked")
             .header("link", "</a>")

@@ -108,13 +108,13 @@ proptest! {
         }
         if status == 200 {
             prop_assert!(matches!(verdict, Verdict::Final | Verdict::Unknown));
-            let whole = serde_json::from_slice::<serde_json::Value>(&outcome.body()).is_ok();
+            let whole = serde_json::from_slice::<serde_json::Value>(outcome.body()).is_ok();
             prop_assert!(!whole || verdict == Verdict::Final);
         }
         // What was named before a byte was changed is named in what is left, unless
         // the byte is one of the name's.
         if outcome.body().windows(22).any(|window| window == b"ACTION.REMOTE_ENDPOINT") {
-            let in_text = serde_json::from_slice::<serde_json::Value>(&outcome.body());
+            let in_text = serde_json::from_slice::<serde_json::Value>(outcome.body());
             let named = in_text.is_err() || in_text.is_ok_and(|body| named(&body));
             prop_assert!(!named || !matches!(verdict, Verdict::NotExecuted(_)));
         }

@@ -190,7 +190,10 @@ async fn excess_command_waits_for_no_replica() {
     .await;
     let busy = |answer: Result<Answer, StoreError>| {
         let error = answer.unwrap_err();
-        assert!(chain(&error).contains("too many commands wait"), "{error:?}");
+        assert!(
+            chain(&error).contains("too many commands wait"),
+            "{error:?}"
+        );
         assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
     };
     busy(apply(&store, 20, acquire(1)).await);

@@ -77,7 +77,7 @@ impl Environment {
     ///
     /// [`Error::InvalidConfig`] for the variable at fault, also if both or none are set.
     pub fn from_env() -> Result<Self, Error> {
-        Self::from_variables(|name| env::var_os(name))
+        Self::from_variables(env::var_os)
     }
 
     fn from_variables(lookup: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Error> {
@@ -109,7 +109,7 @@ impl Credentials {
     /// [`Error::InvalidConfig`] for the variable that is absent, empty or not UTF-8. It
     /// shows no value.
     pub fn from_env() -> Result<Self, Error> {
-        Self::from_variables(|name| env::var_os(name))
+        Self::from_variables(env::var_os)
     }
 
     fn from_variables(lookup: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Error> {

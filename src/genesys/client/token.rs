@@ -103,7 +103,7 @@ impl TokenEndpoint {
     /// What a status other than 200 means.
     fn explain(&self, refusal: &Outcome) -> TokenError {
         let status = refusal.status();
-        let words: TokenRefusal = serde_json::from_slice(&refusal.body()).unwrap_or_default();
+        let words: TokenRefusal = serde_json::from_slice(refusal.body()).unwrap_or_default();
         if status == StatusCode::TOO_MANY_REQUESTS
             || (status == StatusCode::BAD_REQUEST && words.names_a_rate_limit())
         {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
 use super::super::alive;
-use super::{BreakerStore, caught, panicked};
+use super::BreakerStore;
 use crate::error::StoreError;
 use crate::policy::{CommandAccess, FailedCommand};
 use crate::telemetry::{self, GaugeGuard};
@@ -129,4 +131,16 @@ impl Drop for CommandPermit<'_> {
             self.store.probe_ended.notify_waiters();
         }
     }
+}
+
+/// A call of the store; a panic is a failure with an unknown outcome.
+pub(super) async fn caught<T>(
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = AssertUnwindSafe(call).catch_unwind().await;
+    answer.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> StoreError {
+    StoreError::unavailable("the store panicked")
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{BreakerStore, caught};
+use super::BreakerStore;
+use super::command_permit::caught;
 use crate::error::{RefusalKind, StoreError};
 use crate::record::WRITER;
 use crate::store::Store as _;

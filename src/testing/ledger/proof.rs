@@ -8,7 +8,7 @@ use crate::outcome::{BodyEnd, Outcome};
 /// Whether this answer proves that the action was not executed. A remote end's code counts
 /// at any position.
 pub(super) fn proves_unexecuted(outcome: &Outcome) -> bool {
-    let body = String::from_utf8_lossy(&outcome.body()).to_ascii_uppercase();
+    let body = String::from_utf8_lossy(outcome.body()).to_ascii_uppercase();
     let names = |code: &str| body.contains(code);
     let unread = outcome.body_end() != BodyEnd::Marked
         || outcome.headers().contains_key("content-encoding")
@@ -16,7 +16,7 @@ pub(super) fn proves_unexecuted(outcome: &Outcome) -> bool {
     if unread || names("ACTION.REMOTE_ENDPOINT") || names("ACTION.PROCESSING") {
         return false;
     }
-    let (codes, code) = error_codes(&outcome.body());
+    let (codes, code) = error_codes(outcome.body());
     match outcome.status().as_u16() {
         300..=399 | 401 | 403..=408 | 411 | 413..=415 | 417 => true,
         421 | 425 | 426 | 429 | 431 => true,

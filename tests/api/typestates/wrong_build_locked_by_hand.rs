@@ -1,5 +1,5 @@
 use genesys_once::execution::Locked;
 
 fn main() {
-    let _ = Locked { held: unimplemented!() };
+    let _ = Locked { lease: unimplemented!() };
 }

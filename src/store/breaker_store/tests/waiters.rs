@@ -1,5 +1,7 @@
 //! Waiters for an open breaker, and when they continue.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 /// Waiters for an open breaker, and how long each waits.
