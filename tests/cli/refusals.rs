@@ -18,7 +18,7 @@ async fn store_and_namespace_must_be_named_once() {
         (Cli::bare(), "SERVICE_NAMESPACE"),
         (
             Cli::bare().set("SERVICE_NAMESPACE", "A B"),
-            "SERVICE_NAMESPACE: a namespace is",
+            "SERVICE_NAMESPACE: malformed namespace",
         ),
         (
             Cli::bare().set("SERVICE_NAMESPACE", ""),
