@@ -168,7 +168,7 @@ impl Bare {
 fn write_all(db: &Database, mut writes: mpsc::Receiver<Put>) {
     let mut batch = Vec::new();
     while writes.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-        // A commit syncs the file, unless it is told not to.
+        // A commit syncs the file, by default.
         let txn = db.begin_write().expect("an open file");
         {
             let mut table = txn.open_table(RECORDS).expect("the table");

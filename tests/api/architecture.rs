@@ -515,7 +515,6 @@ fn word_list() -> Vec<String> {
 }
 
 #[test]
-#[ignore = "until the whole tree keeps to the list"]
 fn prose_has_no_listed_words() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
