@@ -93,7 +93,7 @@ pub(crate) struct Unfinished(AtomicU64);
 
 impl Unfinished {
     /// Reserves room for an outcome of this many bytes, until the result is dropped.
-    fn keep(&self, bytes: usize) -> Option<StoredBody<'_>> {
+    fn keep(&self, bytes: usize) -> Option<UnfinishedEntry<'_>> {
         let bytes = ENTRY_BYTES + bytes as u64;
         let more = |taken: u64| {
             let taken = taken + bytes;
@@ -102,16 +102,16 @@ impl Unfinished {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()
-            .map(|_| StoredBody { all: self, bytes })
+            .map(|_| UnfinishedEntry { all: self, bytes })
     }
 }
 
-struct StoredBody<'a> {
+struct UnfinishedEntry<'a> {
     all: &'a Unfinished,
     bytes: u64,
 }
 
-impl Drop for StoredBody<'_> {
+impl Drop for UnfinishedEntry<'_> {
     fn drop(&mut self) {
         self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }

@@ -2,7 +2,7 @@
 //! in processes that the guard kills. It knows no store.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 
@@ -17,6 +17,9 @@ const NODE_TIMEOUT: &str = "1500";
 
 /// How long the nodes may take to form a cluster on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A node that does not answer a greeting for `NODE_TIMEOUT` is forgotten.
+const GREETING: Duration = Duration::from_secs(3);
 
 /// A running cluster; dropping it kills every node.
 #[derive(Debug)]
@@ -142,12 +145,7 @@ impl RedisCluster {
             // A node accepts its epoch only before it knows other nodes.
             node.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
         }
-        for node in &self.nodes {
-            for other in &self.nodes {
-                let [port, bus] = [other.port, other.bus_port].map(|port| port.to_string());
-                node.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
-            }
-        }
+        self.meet().await;
         for shard in 0..SHARDS {
             let from = 16_384 * shard / SHARDS;
             let to = 16_384 * (shard + 1) / SHARDS - 1;
@@ -157,7 +155,7 @@ impl RedisCluster {
         for shard in 0..SHARDS {
             let primary: String = self.nodes[shard].command(&["CLUSTER", "MYID"]);
             let replica = &self.nodes[SHARDS + shard];
-            eventually_within(PATIENCE, "the nodes have met", async || {
+            eventually_within(PATIENCE, "the replica accepts its primary", async || {
                 let attempt = replica.try_command::<()>(&["CLUSTER", "REPLICATE", &primary]);
                 attempt.is_ok()
             })
@@ -172,6 +170,32 @@ impl RedisCluster {
         };
         eventually_within(PATIENCE, "all know the replicas", known).await;
         self.replicated().await;
+    }
+
+    /// Returns when each node knows all others. A node forgets one that did not answer its
+    /// greeting in time, as on a busy machine: the greeting is repeated.
+    async fn meet(&self) {
+        let mut greeted: Option<Instant> = None;
+        let met = async || {
+            let strangers = |node: &&RedisServer| {
+                let nodes: String = node.command(&["CLUSTER", "NODES"]);
+                let known = nodes.lines().filter(|line| !line.contains("handshake"));
+                known.count() < self.nodes.len()
+            };
+            let alone: Vec<_> = self.nodes.iter().filter(strangers).collect();
+            if greeted.is_none_or(|at| at.elapsed() > GREETING) {
+                greeted = Some(Instant::now());
+                for (node, other) in alone.iter().flat_map(|node| {
+                    let others = self.nodes.iter();
+                    others.map(move |other| (node, other))
+                }) {
+                    let [port, bus] = [other.port, other.bus_port].map(|port| port.to_string());
+                    node.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+                }
+            }
+            alone.is_empty()
+        };
+        eventually_within(PATIENCE, "the nodes have met", met).await;
     }
 }
 
