@@ -115,7 +115,7 @@ async fn invalid_settings_are_named_with_their_values() {
         (
             "SERVICE_NAMESPACE",
             "Billing",
-            "is \"Billing\": a namespace is",
+            "is \"Billing\": malformed namespace",
         ),
         (
             "SERVICE_NAMESPACE",
