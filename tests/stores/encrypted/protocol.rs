@@ -82,10 +82,16 @@ async fn rotated_keys_lose_no_record() {
     }
     // … and a process without a record's key gets an error that names it.
     let error = read(old.look(&name(2)).await).unwrap_err();
-    assert!(reason(&error).contains("encryption key \"new\""), "{error:?}");
+    assert!(
+        reason(&error).contains("encryption key \"new\""),
+        "{error:?}"
+    );
     let after = with(keys("new", 2));
     let error = read(after.look(&name(1)).await).unwrap_err();
-    assert!(reason(&error).contains("encryption key \"old\""), "{error:?}");
+    assert!(
+        reason(&error).contains("encryption key \"old\""),
+        "{error:?}"
+    );
     // The right id with another key does not decrypt.
     let wrong = with(keys("old", 3));
     let error = read(wrong.look(&name(1)).await).unwrap_err();

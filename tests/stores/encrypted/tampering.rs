@@ -190,7 +190,10 @@ async fn changed_key_id_is_detected() {
     assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
     rename("k3");
     let error = read(store.look(&name(1)).await).unwrap_err();
-    assert!(reason(&error).contains("encryption key \"k3\""), "{error:?}");
+    assert!(
+        reason(&error).contains("encryption key \"k3\""),
+        "{error:?}"
+    );
     inner.change(|state| outcome_in(state).headers_mut().clear());
     let error = read(store.look(&name(1)).await).unwrap_err();
     assert!(reason(&error).contains("does not name"), "{error:?}");
