@@ -8,8 +8,9 @@ use super::{Credentials, Environment};
 use crate::error::Error;
 use crate::telemetry;
 
-/// AWS region and domain, from the vendor's page "AWS regions for Genesys Cloud
-/// deployment" and the `PureCloudRegionHosts` of its SDKs, of October 2026.
+/// AWS region and domain, from `PureCloudRegionHosts` of the vendor's JavaScript SDK and
+/// the region table of its Terraform provider. `eusc-de-east-1` is in neither: it comes
+/// from copies of a newer table of the SDK.
 #[rustfmt::skip]
 const REGIONS: [(&str, &str); 18] = [
     ("ap-northeast-1", "mypurecloud.jp"),
