@@ -32,12 +32,12 @@ use tokio::sync::{mpsc, oneshot};
 #[cfg(feature = "testing")]
 pub use self::clock::ManualClock;
 use self::clock::Source;
-use self::meta::Origin;
+use self::meta::FileIdentity;
 use self::open::Opened;
 use self::reader::Read;
-use self::shared::Core;
+use self::shared::FileCore;
 use self::write::{Write, Written};
-use self::writer::{Command, Opener, TICK, Writer};
+use self::writer::{Opener, TICK, Writer, WriterCommand};
 use super::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 use crate::error::{Error, StoreError};
 use crate::key::{Namespace, RecordName};
@@ -164,8 +164,9 @@ impl FileStore {
         spawn: Spawn,
     ) -> Result<Self, Error> {
         let timeline = open::prepare(&path, &mut opened.db, source)?;
-        let origin = Origin::read(&opened.db).map_err(|error| open::refused(&path, &error))?;
-        let core = Arc::new(Core::new(path, opened, timeline));
+        let origin =
+            FileIdentity::read(&opened.db).map_err(|error| open::refused(&path, &error))?;
+        let core = Arc::new(FileCore::new(path, opened, timeline));
         let (commands, received) = mpsc::channel(MAX_QUEUED);
         let (reads, asked) = mpsc::channel(MAX_QUEUED);
         let (ended, end) = channel();
@@ -198,7 +199,7 @@ impl FileStore {
     /// Has the writer write.
     async fn write(&self, write: Write) -> Result<Written, StoreError> {
         let (reply, written) = oneshot::channel();
-        let command = Command { write, reply };
+        let command = WriterCommand { write, reply };
         let queues = self.handle.queues.as_ref().ok_or_else(writer_ended)?;
         let queued = queues.commands.send(command).await;
         queued.map_err(|_| writer_ended())?;
@@ -208,7 +209,7 @@ impl FileStore {
     /// Has one of the readers read.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&FileCore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |core| {
@@ -234,7 +235,7 @@ impl fmt::Debug for FileStore {
 
 /// Owned by the clones alone: it ends with the last of them.
 struct Handle {
-    core: Arc<Core>,
+    core: Arc<FileCore>,
     /// The threads end with it.
     queues: Option<Queues>,
     /// Disconnected once all threads have ended.
@@ -243,7 +244,7 @@ struct Handle {
 }
 
 struct Queues {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<WriterCommand>,
     reads: mpsc::Sender<Read>,
 }
 

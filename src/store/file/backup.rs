@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::FileStore;
 use super::open::{absolute, create, invalid, no_thread, refused};
-use super::shared::Core;
+use super::shared::FileCore;
 use super::tables::{EXPIRIES, META, RECORDS, UNFINISHED};
 use crate::error::Error;
 
@@ -57,7 +57,7 @@ impl FileStore {
 }
 
 /// Copies all records to a new file, unless `given_up` returns `true` meanwhile.
-fn write(core: &Core, path: &Path, given_up: &dyn Fn() -> bool) -> Result<(), Error> {
+fn write(core: &FileCore, path: &Path, given_up: &dyn Fn() -> bool) -> Result<(), Error> {
     const EXISTS: &str = "there is a file of that name already";
     if fs::symlink_metadata(path).is_ok() {
         return Err(invalid(path, EXISTS));

@@ -9,13 +9,13 @@ use crate::key::Namespace;
 
 /// Distinguishes a file from an earlier copy and from another store's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct FileIdentity {
     pub(super) id: Option<u64>,
     /// The store's time at its last stamp.
     pub(super) store: u64,
 }
 
-impl Origin {
+impl FileIdentity {
     pub(super) fn read(db: &Database) -> Result<Self, redb::Error> {
         let meta = db.begin_read()?.open_table(META)?;
         let stamp = read_stamp(&meta)?;

@@ -5,14 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc::Receiver;
 
-use super::shared::Core;
+use super::shared::FileCore;
 use crate::telemetry::contained;
 
 /// One read, its answer included.
-pub(super) type Read = Box<dyn FnOnce(&Core) + Send>;
+pub(super) type Read = Box<dyn FnOnce(&FileCore) + Send>;
 
 /// Reads until the last clone of the store is dropped.
-pub(super) fn run(core: &Core, reads: &Mutex<Receiver<Read>>) {
+pub(super) fn run(core: &FileCore, reads: &Mutex<Receiver<Read>>) {
     let next = || {
         let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
         reads.blocking_recv()

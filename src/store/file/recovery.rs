@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::backing::{Mode, OVERWRITTEN};
-use super::meta::Origin;
+use super::meta::FileIdentity;
 use super::open::Opened;
 use super::writer::Writer;
 use crate::error::Error;
@@ -101,7 +101,7 @@ impl Writer {
             error => error.to_string(),
         });
         let opened = opened.and_then(|opened| {
-            let found = Origin::read(&opened.db).map_err(|error| error.to_string())?;
+            let found = FileIdentity::read(&opened.db).map_err(|error| error.to_string())?;
             // An earlier copy, or another store's file, was put in its place.
             if found.id != self.synced.id || found.store < self.synced.store {
                 return Err(OVERWRITTEN.into());

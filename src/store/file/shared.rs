@@ -17,16 +17,16 @@ use crate::key::{Namespace, RecordName};
 use crate::record::{self, Answer, Event, Record, RecordState};
 use crate::store::{ListQuery, Page, UnreadableRecord};
 
-pub(super) struct Core {
+pub(super) struct FileCore {
     pub(super) path: PathBuf,
     /// The lock is held to begin a transaction, never during one.
-    slot: RwLock<Slot>,
+    slot: RwLock<FileSlot>,
     pub(super) timeline: Timeline,
     pub(super) notifications: Notifications,
 }
 
 /// The open file.
-pub(super) struct Slot {
+pub(super) struct FileSlot {
     /// `None` once closed, and while a file that failed cannot be opened again.
     pub(super) opened: Option<Opened>,
     /// Why reads and writes fail; `None` where they do not. An open file can still be
@@ -34,11 +34,11 @@ pub(super) struct Slot {
     pub(super) outage: Option<String>,
 }
 
-impl Core {
+impl FileCore {
     pub(super) fn new(path: PathBuf, opened: Opened, timeline: Timeline) -> Self {
         Self {
             path,
-            slot: RwLock::new(Slot {
+            slot: RwLock::new(FileSlot {
                 opened: Some(opened),
                 outage: None,
             }),
@@ -47,11 +47,11 @@ impl Core {
         }
     }
 
-    pub(super) fn slot(&self) -> RwLockReadGuard<'_, Slot> {
+    pub(super) fn slot(&self) -> RwLockReadGuard<'_, FileSlot> {
         self.slot.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn slot_mut(&self) -> RwLockWriteGuard<'_, Slot> {
+    pub(super) fn slot_mut(&self) -> RwLockWriteGuard<'_, FileSlot> {
         self.slot.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +123,7 @@ impl Core {
     }
 }
 
-impl Slot {
+impl FileSlot {
     pub(super) fn with<T>(
         &self,
         take: impl FnOnce(&Database) -> Result<T, redb::Error>,

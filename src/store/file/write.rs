@@ -33,7 +33,7 @@ impl Write {
         &self,
         tables: &mut Tables<'_>,
         now: Moment,
-    ) -> Result<(Reply, Effect), redb::Error> {
+    ) -> Result<(WriteReply, Effect), redb::Error> {
         match self {
             Self::Event(name, event) => apply(tables, name, event, now),
             Self::Discard(name, stamp) => discard(tables, name, stamp, now),
@@ -45,7 +45,7 @@ impl Write {
     }
 }
 
-pub(super) type Reply = Result<Written, StoreError>;
+pub(super) type WriteReply = Result<Written, StoreError>;
 
 /// The result of a write.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ fn apply(
     named: &RecordName,
     event: &Event,
     now: Moment,
-) -> Result<(Reply, Effect), redb::Error> {
+) -> Result<(WriteReply, Effect), redb::Error> {
     let name = row_name(named);
     let row = tables.row(&name)?;
     let current = match row.as_ref().map(|row| row.read(named, now)).transpose() {
@@ -122,7 +122,7 @@ fn discard(
     named: &RecordName,
     stamp: &str,
     now: Moment,
-) -> Result<(Reply, Effect), redb::Error> {
+) -> Result<(WriteReply, Effect), redb::Error> {
     let name = row_name(named);
     let row = tables.row(&name)?;
     let discarded = row.filter(|row| {

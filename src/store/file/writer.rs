@@ -14,12 +14,12 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use super::backing::Mode;
-use super::meta::Origin;
+use super::meta::FileIdentity;
 use super::open::Opened;
 use super::recovery::Failure;
-use super::shared::Core;
+use super::shared::FileCore;
 use super::tables::Tables;
-use super::write::{Effect, Reply, Write, Written};
+use super::write::{Effect, Write, WriteReply, Written};
 use crate::error::{Error, StoreError};
 use crate::telemetry::contained;
 
@@ -41,26 +41,26 @@ const MAX_RECLAIMED: usize = 1000;
 pub(super) type Opener = Box<dyn Fn(Mode) -> Result<Opened, Error> + Send>;
 
 /// One write and the caller that waits for it.
-pub(super) struct Command {
+pub(super) struct WriterCommand {
     pub(super) write: Write,
-    pub(super) reply: oneshot::Sender<Reply>,
+    pub(super) reply: oneshot::Sender<WriteReply>,
 }
 
 /// What a transaction did.
 struct Done {
-    answers: Vec<(Reply, Effect)>,
+    answers: Vec<(WriteReply, Effect)>,
     /// Expired records.
     removed: usize,
     synced: bool,
 }
 
 pub(super) struct Writer {
-    pub(super) core: Arc<Core>,
-    commands: Receiver<Command>,
+    pub(super) core: Arc<FileCore>,
+    commands: Receiver<WriterCommand>,
     pub(super) opener: Opener,
     unsynced: u32,
     /// As of the last synced commit: a file that is opened again must be at least as new.
-    pub(super) synced: Origin,
+    pub(super) synced: FileIdentity,
     pub(super) failed: Option<Failure>,
     tick: Duration,
     /// `None` for never.
@@ -78,10 +78,10 @@ impl Wake for Unpark {
 
 impl Writer {
     pub(super) fn new(
-        core: Arc<Core>,
-        commands: Receiver<Command>,
+        core: Arc<FileCore>,
+        commands: Receiver<WriterCommand>,
         opener: Opener,
-        synced: Origin,
+        synced: FileIdentity,
         tick: Duration,
     ) -> Self {
         Self {
@@ -115,7 +115,7 @@ impl Writer {
 
     /// Waits for commands until the next tick; returns their number, `None` where the tick
     /// is due.
-    fn receive(&mut self, batch: &mut Vec<Command>) -> Option<usize> {
+    fn receive(&mut self, batch: &mut Vec<WriterCommand>) -> Option<usize> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
         loop {
@@ -144,7 +144,7 @@ impl Writer {
         self.next_tick = Instant::now().checked_add(pause);
     }
 
-    fn serve(&mut self, batch: Vec<Command>) {
+    fn serve(&mut self, batch: Vec<WriterCommand>) {
         let answers = match self.commit(&batch) {
             Ok(done) => done.answers,
             Err(error) if error.is_unsent() => {
@@ -165,7 +165,7 @@ impl Writer {
     }
 
     /// The answer to a command that changes nothing, while nothing is written.
-    fn without_writing(&self, command: &Command, error: &StoreError) -> Reply {
+    fn without_writing(&self, command: &WriterCommand, error: &StoreError) -> WriteReply {
         let Write::Event(name, event) = &command.write else {
             return Err(error.clone());
         };
@@ -179,7 +179,7 @@ impl Writer {
 
     /// One transaction for the whole batch. An error applies to each command: it might have
     /// been applied, unless the error is `unsent`.
-    fn commit(&mut self, batch: &[Command]) -> Result<Done, StoreError> {
+    fn commit(&mut self, batch: &[WriterCommand]) -> Result<Done, StoreError> {
         self.recover().map_err(StoreError::unsent)?;
         let begun = Instant::now();
         // An uncaught panic would end the thread, and with it the store.
@@ -209,7 +209,7 @@ impl Writer {
         Err(StoreError::unavailable(cause))
     }
 
-    fn transact(&mut self, batch: &[Command]) -> Result<Done, redb::Error> {
+    fn transact(&mut self, batch: &[WriterCommand]) -> Result<Done, redb::Error> {
         let begun = self.core.slot().with(|db| Ok(db.begin_write()?));
         let mut txn = begun?;
         let mut done = Done {
@@ -274,7 +274,7 @@ impl Writer {
     }
 }
 
-fn stamp(db: &Database, core: &Core) -> Result<(), redb::Error> {
+fn stamp(db: &Database, core: &FileCore) -> Result<(), redb::Error> {
     let txn = db.begin_write()?;
     Tables::open(&txn)?.stamp(core.timeline.stamp())?;
     txn.commit()?;

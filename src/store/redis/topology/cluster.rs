@@ -132,7 +132,7 @@ impl Cluster {
         key: &str,
         commands: &[Cmd],
     ) -> Result<Vec<Value>, CommandError> {
-        let mut guard = AbandonedCommandGuard {
+        let mut guard = AbandonedRouteGuard {
             shared: &self.shared,
             begun: Instant::now(),
             over: false,
@@ -164,13 +164,13 @@ impl Cluster {
 
 /// Refreshes the map when a caller drops a command: callers might have shorter limits than
 /// the store, and a node that hangs must be replaced even then.
-struct AbandonedCommandGuard<'a> {
+struct AbandonedRouteGuard<'a> {
     shared: &'a Arc<ClusterState>,
     begun: Instant,
     over: bool,
 }
 
-impl Drop for AbandonedCommandGuard<'_> {
+impl Drop for AbandonedRouteGuard<'_> {
     fn drop(&mut self) {
         if !self.over && self.begun.elapsed() >= MIN_SUSPICIOUS_AGE {
             self.shared.refresh_soon();
