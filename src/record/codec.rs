@@ -124,19 +124,20 @@ impl Record {
             StoreError::unreadable("malformed record: no header line in its first 512 bytes")
         })?;
         // What follows the known words may be anything.
-        let mut words = line
-            .split(|&b| b == b' ')
-            .map(|word| std::str::from_utf8(word).unwrap_or_default());
+        let mut words = line.split(|&b| b == b' ');
         let magic = words.next().unwrap_or_default();
-        if magic != MAGIC {
-            return Err(StoreError::unreadable(match magic.strip_prefix(FAMILY) {
-                Some(other) => {
-                    format!("it has version {other:?}, this is version {}", version())
-                }
-                None => "it is not a record of genesys-once".into(),
-            }));
+        if magic != MAGIC.as_bytes() {
+            return Err(StoreError::unreadable(
+                match magic.strip_prefix(FAMILY.as_bytes()) {
+                    Some(other) => {
+                        let other = String::from_utf8_lossy(other);
+                        format!("it has version {other:?}, this is version {}", version())
+                    }
+                    None => "it is not a record of genesys-once".into(),
+                },
+            ));
         }
-        let mut known = [""; 8];
+        let mut known: [&[u8]; 8] = [b""; 8];
         for (found, word) in known.iter_mut().enumerate() {
             *word = words.next().ok_or_else(|| {
                 StoreError::unreadable(format!(
@@ -162,16 +163,16 @@ impl Record {
         let retention = Duration::from_millis(number("retention", retention)?);
         let mut apart = None;
         let content = match (word, phase) {
-            ("locked", "claimed") => read_locked(name, rest, Phase::Claimed)?,
-            ("locked", "dispatched") => read_locked(name, rest, Phase::Dispatched)?,
-            ("cached", "-") => {
+            (b"locked", b"claimed") => read_locked(name, rest, Phase::Claimed)?,
+            (b"locked", b"dispatched") => read_locked(name, rest, Phase::Dispatched)?,
+            (b"cached", b"-") => {
                 let (content, length) = read_cached(name, rest)?;
                 apart = length;
                 content
             }
-            ("indeterminate", "-") => read_indeterminate(name, rest)?,
+            (b"indeterminate", b"-") => read_indeterminate(name, rest)?,
             // The key is free, whatever the kind of verdict.
-            ("released", phase) if is_word(phase) => read_released(name, rest)?,
+            (b"released", phase) if is_word(phase) => read_released(name, rest)?,
             _ => return Err(StoreError::unreadable("unknown record state")),
         };
         let record = Self {
@@ -198,24 +199,26 @@ fn first_line(bytes: &[u8], limit: usize) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 
-fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+fn is_word(word: &[u8]) -> bool {
+    !word.is_empty() && word.iter().all(|b| b.is_ascii_lowercase() || *b == b'-')
 }
 
-fn number(field: &str, word: &str) -> Result<u64, StoreError> {
-    let digits = (1..=MAX_DIGITS).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit());
-    match word.parse() {
-        Ok(number) if digits => Ok(number),
-        _ => Err(StoreError::unreadable(format!("its {field} is damaged"))),
+fn number(field: &str, word: &[u8]) -> Result<u64, StoreError> {
+    if (1..=MAX_DIGITS).contains(&word.len()) && word.iter().all(u8::is_ascii_digit) {
+        let digit = |b: &u8| u64::from(b - b'0');
+        return Ok(word.iter().fold(0, |number, b| number * 10 + digit(b)));
     }
+    Err(StoreError::unreadable(format!("its {field} is damaged")))
 }
 
-fn hex<T: FromStr>(field: &str, word: &str) -> Result<T, StoreError> {
-    let damaged = || StoreError::unreadable(format!("its {field} is damaged"));
-    if word.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err(damaged());
-    }
-    word.parse().map_err(|_| damaged())
+fn hex<T: FromStr>(field: &str, word: &[u8]) -> Result<T, StoreError> {
+    // All bytes, without an early end: the compiler compares many at once.
+    let upper = word
+        .iter()
+        .fold(false, |upper, b| upper | b.is_ascii_uppercase());
+    let text = std::str::from_utf8(word).ok().filter(|_| !upper);
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| StoreError::unreadable(format!("its {field} is damaged")))
 }
 
 impl Content {

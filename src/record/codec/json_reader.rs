@@ -84,7 +84,12 @@ impl<'a> RecordJson<'a> {
         bytes: &'a [u8],
     ) -> Result<(Self, &'a [u8]), StoreError> {
         let (json, rest) = line(bytes)?;
-        let stored: Self = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        // UTF-8 is checked once, not for each string.
+        let stored: Result<Self, _> = match std::str::from_utf8(json) {
+            Ok(json) => serde_json::from_str(json),
+            Err(_) => serde_json::from_slice(json),
+        };
+        let stored = stored.map_err(|error| damaged(&error))?;
         is_of(name, stored.name.as_deref())?;
         Ok((stored, rest))
     }
