@@ -89,6 +89,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod meters;
 mod metric;
+mod observed_call;
 #[cfg(feature = "metrics")]
 #[path = "telemetry/facade.rs"]
 mod series;
@@ -103,14 +104,14 @@ pub use self::metric::{BUCKETS, Kind, MAX_ACTIONS, METRICS, Metric, MetricLabel}
 #[cfg(feature = "redis")]
 pub(crate) use self::meters::store_emptied;
 pub(crate) use self::meters::{
-    Meters, UpstreamCall, Watched, breaker_open, command, indeterminate, lease_lost, refusal,
-    start, store_command, store_stopped, timed_wait, token_renewal,
+    Meters, Watched, breaker_open, command, indeterminate, lease_lost, refusal, start,
+    store_command, store_stopped, timed_wait, token_renewal,
 };
+pub(crate) use self::observed_call::ObservedCall;
 pub(crate) use self::series::GaugeGuard;
 pub(crate) use self::span_summary::SpanSummary;
 pub(crate) use self::spans::{
-    attempt, audit, close_attempt_span, close_caller_span, close_flight_span, execute,
-    execute_message, flight, sender,
+    attempt, audit, close_caller_span, close_flight_span, execute, execute_message, flight, sender,
 };
 
 /// Runs code of a subscriber or a recorder. Where it panics, the panic ends here

@@ -20,13 +20,13 @@ use super::token::Tokens;
 use super::unmatched::Unmatched;
 use super::watcher::Watch;
 use crate::error::Error;
-use crate::execution::Terms;
+use crate::execution::{Attempt, Terms};
 use crate::flights::{Admission, Flights};
 use crate::key::{IdempotencyKey, Namespace, RecordName};
 use crate::outcome::{Reply, Served};
 use crate::policy::{OnDuplicate, RetryPolicy};
 use crate::record::Resolution;
-use crate::request::DataActionRequest;
+use crate::request::{ActionId, DataActionRequest};
 use crate::store::{BoxFuture, BreakerStore};
 use crate::telemetry::{self, Meters, SpanSummary};
 use crate::upstream::Upstream;
@@ -138,6 +138,26 @@ impl Shared {
             Admission::Recent(_) | Admission::Follows(_) => {}
         });
         Ok(admission)
+    }
+
+    /// An attempt of an execution ended.
+    pub(crate) fn attempted(&self, action: &ActionId, attempt: &Attempt) {
+        let Counts {
+            calls_final,
+            calls_not_executed,
+            calls_unknown,
+            ..
+        } = &self.counts;
+        let count = match attempt {
+            Attempt::Executed(_) => Some(calls_final),
+            Attempt::NotExecuted(..) => Some(calls_not_executed),
+            Attempt::Indeterminate(_) | Attempt::UnknownOutcome(..) => Some(calls_unknown),
+            Attempt::Lost(_) => None,
+        };
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.access_log.log(action, attempt);
     }
 
     /// A caller gets this answer; `summary` is that of the execution it waited for.

@@ -78,7 +78,7 @@ impl Tokens {
     }
 
     /// The current token for this action, without a fetch.
-    pub(crate) fn current(&self, action: &ActionId) -> Option<CurrentToken> {
+    pub(crate) fn current(&self, action: &ActionId) -> Option<Arc<CurrentToken>> {
         self.state.read().usable_for(action, Instant::now())
     }
 
@@ -87,7 +87,7 @@ impl Tokens {
     /// # Errors
     ///
     /// Why no token could be obtained; at once while fetches back off.
-    pub(crate) async fn get(&self, action: &ActionId) -> Result<CurrentToken, TokenError> {
+    pub(crate) async fn get(&self, action: &ActionId) -> Result<Arc<CurrentToken>, TokenError> {
         let _waiting = TokenWaiter::new(&self.waiting);
         let look = |state: &TokenState| {
             let now = Instant::now();
@@ -234,14 +234,11 @@ impl Actor for TokenActor {
             timer: JoinSet::new(),
         };
         // The timer ended with the actor before.
-        if let Some(CurrentToken {
-            id,
-            renew: Some(at),
-            ..
-        }) = current
+        if let Some(current) = current
+            && let Some(at) = current.renew
         {
             let left = at.saturating_duration_since(Instant::now());
-            state.renew_after(&myself, id, left);
+            state.renew_after(&myself, current.id, left);
         }
         Ok(state)
     }
@@ -330,13 +327,13 @@ impl State {
             let left = at.saturating_duration_since(Instant::now());
             self.renew_after(myself, id, left);
         }
-        let current = CurrentToken {
-            token: Arc::new(token),
+        let current = Arc::new(CurrentToken {
+            token,
             id,
             since: Instant::now(),
             until,
             renew,
-        };
+        });
         // The old values are dropped without the lock of the state.
         let before = self
             .tokens

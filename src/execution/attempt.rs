@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 use super::{Commands, Executed, Execution, Hashed, Locked, QUICK, Resend};
 use crate::ambient::in_runtime;
@@ -14,11 +14,8 @@ use crate::error::{Error, SendError, StoreError, chain};
 use crate::outcome::{Outcome, Recovery};
 use crate::record::{Answer, Attempts, Event, Phase};
 use crate::store::Store;
-use crate::telemetry::{self, UpstreamCall};
+use crate::telemetry::{self, ObservedCall};
 use crate::upstream::{AccessToken, Call, Lease, Upstream, within};
-
-/// The metric and the span of a call, if one was sent.
-type Wire = Option<(UpstreamCall, Span)>;
 
 /// The cause of an indeterminate key whose execution ended during its call.
 static LOST: LazyLock<Arc<str>> =
@@ -63,7 +60,7 @@ impl Dispatched {
         token: Option<&AccessToken>,
     ) -> Attempt {
         let Self(mut locked) = self;
-        let mut wire = Wire::default();
+        let mut wire = None;
         let sent = locked.send(store, upstream, token, &mut wire).await;
         match locked.judge(sent, wire) {
             Ok(attempt) => attempt,
@@ -272,7 +269,7 @@ impl Execution<Locked> {
         store: &dyn Store,
         upstream: &dyn Upstream,
         token: Option<&AccessToken>,
-        wire: &mut Wire,
+        wire: &mut Option<ObservedCall>,
     ) -> Result<Outcome, SendError> {
         let claim = self.state.lease.claim.clone();
         self.state.lease.attempts += 1;
@@ -299,10 +296,9 @@ impl Execution<Locked> {
         let evidence = (!self.state.lease.outcome_unknown).then(|| lease.clone());
         let (step, progress) = (self.state.lease.step, &self.core.progress);
         progress.sending(claim, step, LOST.clone().into(), evidence);
-        progress.span_summary().sent();
         let action = call.request().action_id();
-        let counted = UpstreamCall::sent(&self.core.name.namespace, action);
-        *wire = Some((counted, span.clone()));
+        let (namespace, summary) = (&self.core.name.namespace, progress.span_summary());
+        *wire = Some(ObservedCall::sent(namespace, action, span.clone(), summary));
         // After the time-out no byte leaves, even while the answer is awaited a little
         // longer.
         let sent = within(limit, upstream.send(&call, token), || lease.is_unsent());

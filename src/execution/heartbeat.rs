@@ -32,43 +32,47 @@ impl Execution<Locked> {
     /// A failed extension is sent again soon, also after the lapse: the lease can still be
     /// extended until another process takes over.
     pub(super) async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> Infallible {
-        let acquired = &*self.state.lease;
-        let lease_ttl = acquired.claim.lease_ttl;
         let mut failing = false;
         loop {
             if !failing {
-                sleep(lease_ttl / 3).await;
+                sleep(self.state.lease.claim.lease_ttl / 3).await;
             }
-            let begun = Instant::now();
-            let extend = async {
-                let (claim, step) = (acquired.claim.clone(), acquired.step);
-                let dispatched = (acquired.phase == Phase::Dispatched).then_some(step);
-                let mut commands = Commands::new(store, &self.core.name, Resend::Never);
-                commands.send(&Event::Extend { claim, dispatched }).await
-            };
-            let answer = Box::pin(extend).await;
-            let failed_before = std::mem::replace(&mut failing, answer.is_err());
-            match answer {
-                Ok((Answer::Done, sent)) => lease.extend(sent + lease_ttl),
-                Ok((_, sent)) => {
-                    lease.extend(sent);
-                    telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
+            // Boxed: it is larger than the sleep, and a call spends its time there.
+            failing = Box::pin(self.extend_lease(store, lease, failing)).await;
+        }
+    }
+
+    /// Sends one extension, and returns whether it failed. After a failure it has waited
+    /// for the next one.
+    async fn extend_lease(&self, store: &dyn Store, lease: &Lease, failed_before: bool) -> bool {
+        let acquired = &*self.state.lease;
+        let lease_ttl = acquired.claim.lease_ttl;
+        let begun = Instant::now();
+        let (claim, step) = (acquired.claim.clone(), acquired.step);
+        let dispatched = (acquired.phase == Phase::Dispatched).then_some(step);
+        let mut commands = Commands::new(store, &self.core.name, Resend::Never);
+        match commands.send(&Event::Extend { claim, dispatched }).await {
+            Ok((Answer::Done, sent)) => lease.extend(sent + lease_ttl),
+            Ok((_, sent)) => {
+                lease.extend(sent);
+                telemetry::lease_lost(&self.core.name, self.core.progress.span_summary());
+            }
+            Err(error) => {
+                if !failed_before {
+                    telemetry::contained(|| {
+                        tracing::warn!(
+                            name = %self.core.name,
+                            error = chain(&error),
+                            "could not extend a lease; trying again"
+                        );
+                    });
                 }
-                Err(error) => {
-                    if !failed_before {
-                        telemetry::contained(|| {
-                            tracing::warn!(
-                                name = %self.core.name,
-                                error = chain(&error),
-                                "could not extend a lease; trying again"
-                            );
-                        });
-                    }
-                    // The pace counts from one sending to the next.
-                    let pause = retry_pace(lease_ttl).saturating_sub(begun.elapsed());
-                    store.again(&self.core.name, pause.max(MIN_PAUSE)).await;
-                }
+                // The pace counts from one sending to the next.
+                let pause = retry_pace(lease_ttl).saturating_sub(begun.elapsed());
+                store.again(&self.core.name, pause.max(MIN_PAUSE)).await;
+                return true;
             }
         }
+        false
     }
 }

@@ -5,20 +5,19 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::StatusCode;
 use tokio::time::Instant;
 
 use super::contained;
 use super::metric::{
-    BREAKER_OPEN, CALL_TIME, CALLS, ERRORS, EXECUTIONS, IN_FLIGHT, INDETERMINATE,
-    INDETERMINATE_KEYS, INDETERMINATE_OLDEST, LEASES_LOST, METRICS, REFUSALS, REQUESTS, RESPONSES,
-    STORE_FAILURES, STORE_TIME, TOKEN_RENEWALS, WAIT_DURATION, WAITING,
+    BREAKER_OPEN, ERRORS, EXECUTIONS, IN_FLIGHT, INDETERMINATE, INDETERMINATE_KEYS,
+    INDETERMINATE_OLDEST, LEASES_LOST, METRICS, REFUSALS, REQUESTS, STORE_FAILURES, STORE_TIME,
+    TOKEN_RENEWALS, WAIT_DURATION, WAITING,
 };
 use super::series::{GaugeGuard, Series, introduce};
-use super::span_summary::{SpanSummary, label};
+use super::span_summary::SpanSummary;
 use crate::error::Error;
 use crate::key::{Namespace, RecordName};
-use crate::outcome::{Reply, Served, Verdict};
+use crate::outcome::{Reply, Served};
 use crate::record::Event;
 use crate::request::ActionId;
 
@@ -105,54 +104,6 @@ pub(crate) fn start(namespace: &Namespace) {
     METRICS
         .iter()
         .for_each(|metric| introduce(metric, namespace));
-}
-
-/// One call on the wire. Dropped without [`ended`](Self::ended), its outcome is unknown.
-pub(crate) struct UpstreamCall {
-    namespace: Namespace,
-    action: ActionId,
-    sent: Instant,
-    verdict: Verdict,
-    status: &'static str,
-}
-
-impl UpstreamCall {
-    /// The call is sent now.
-    pub(crate) fn sent(namespace: &Namespace, action: &ActionId) -> Self {
-        Self {
-            namespace: namespace.clone(),
-            action: action.clone(),
-            sent: Instant::now(),
-            verdict: Verdict::Unknown,
-            status: "none",
-        }
-    }
-
-    /// The call ended with this verdict, and with this status where the platform answered.
-    pub(crate) fn ended(mut self, verdict: Verdict, status: Option<StatusCode>) {
-        self.verdict = verdict;
-        self.status = status.map_or("none", class);
-    }
-}
-
-/// The class of a status, as the metrics count it.
-fn class(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        429 => "429",
-        ..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        500.. => "5xx",
-    }
-}
-
-impl Drop for UpstreamCall {
-    fn drop(&mut self) {
-        let verdict = label(self.verdict);
-        Series::with(&CALLS, &self.namespace, verdict).count();
-        Series::with(&CALL_TIME, &self.namespace, verdict).observe(self.sent.elapsed());
-        Series::of_action(&RESPONSES, &self.namespace, &[self.status], &self.action).count();
-    }
 }
 
 /// The platform refused; the callers receive its answer, and nothing was executed.

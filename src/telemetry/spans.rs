@@ -185,7 +185,7 @@ pub(crate) fn attempt(number: u32, url: impl FnOnce() -> Option<String>) -> Span
 }
 
 /// The call ended.
-pub(crate) fn close_attempt_span(
+pub(super) fn close_attempt_span(
     span: &Span,
     verdict: Verdict,
     answer: &Result<Outcome, SendError>,

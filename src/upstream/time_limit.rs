@@ -38,7 +38,8 @@ pub(crate) async fn within<F: Future>(
     if is_over() || !late {
         return None;
     }
-    timeout(GRACE, future).await.ok()
+    // Boxed: it is rare, and would have its own place in every limited future.
+    Box::pin(timeout(GRACE, future)).await.ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Calls at the platform: their verdicts and times, keys that become indeterminate, and
 //! token renewals.
 
+use genesys_once::MemoryStore;
+use genesys_once::error::TokenError;
 use genesys_once::record::Event;
 use genesys_once::testing::{
     Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep,
 };
-use genesys_once::{MemoryStore, TokenError};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::{SECOND, ask, builder, exporter, request, until, value};
@@ -19,7 +20,7 @@ fn calls(recorder: &PrometheusRecorder) -> [f64; 3] {
     })
 }
 
-/// Red without either line of `UpstreamCall`'s `Drop`, and without `ended`.
+/// Red without either line of `ObservedCall`'s `Drop`, and without `ended`.
 #[tokio::test(start_paused = true)]
 async fn calls_are_counted_and_timed_by_verdict() {
     let recorder = exporter();

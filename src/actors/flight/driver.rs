@@ -23,7 +23,7 @@ use crate::flights::FlightGuard;
 use crate::outcome::Reply;
 use crate::policy::OnDuplicate;
 use crate::record::{Phase, RecordState};
-use crate::store::Store as _;
+use crate::store::{BoxFuture, Store as _};
 use crate::telemetry::GaugeGuard;
 use crate::upstream::{AccessToken, RatePermit, within};
 
@@ -51,7 +51,7 @@ pub(super) struct CallPermits {
 
 /// The token of a call.
 pub(super) enum CallToken {
-    With(CurrentToken),
+    With(Arc<CurrentToken>),
     /// The upstream asks for no token.
     NotNeeded,
 }
@@ -121,8 +121,8 @@ impl Driver<'_> {
 
     /// Acquires the key and makes the attempts, or waits for its holder.
     ///
-    /// Each step is boxed: a future has the size of its largest step, and a flight spends
-    /// most of its time in one step.
+    /// Each step is boxed, and none keeps the lock beside its successor: a future has the
+    /// size of its largest step, and a flight spends most of its time in one step.
     async fn round(&self, hashed: Execution<Hashed>) -> Result<Round, Error> {
         let terms = &self.shared.terms;
         self.guard.confirm(false);
@@ -130,7 +130,7 @@ impl Driver<'_> {
             true => None,
             false => self.try_acquire_permits(),
         };
-        let (lock, mut permits) = match available {
+        let (lock, permits) = match available {
             // With all permits, one round trip acquires the key or finds the outcome.
             Some(permits) => {
                 let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
@@ -141,21 +141,22 @@ impl Driver<'_> {
         // A record that is not free has this request's fingerprint: `lock` compares it.
         let free = matches!(&lock, Lock::Taken(_, RecordState::Released { .. }));
         self.guard.confirm(!free);
-        match lock {
+        let next: BoxFuture<'_, _> = match lock {
             Lock::Cached(cached) => {
                 self.shared.replays.count(true);
-                Ok(Round::Reply(reply_of(cached)))
+                return Ok(Round::Reply(reply_of(cached)));
             }
             Lock::Locked(locked) => {
                 self.shared.replays.count(false);
-                Box::pin(self.attempts(locked, &mut permits)).await
+                self.attempts(locked, permits)
             }
             Lock::Taken(next, state) => {
                 // The permits go back while another process has the lease.
-                drop(permits.take());
-                Box::pin(self.wait_for_remote_holder(next, state)).await
+                drop(permits);
+                Box::pin(self.wait_for_remote_holder(next, state))
             }
-        }
+        };
+        next.await
     }
 
     /// Waits for the holder of the key, unless duplicates fail fast.
@@ -314,34 +315,30 @@ impl Driver<'_> {
         let hashed = match seen {
             None | Some(RecordState::Released { .. }) => hashed,
             Some(state) => match hashed.seen(state, terms)? {
-                // To lock it is what makes it indeterminate; no call follows.
                 Lock::Taken(
                     hashed,
                     RecordState::Locked {
-                        phase: Phase::Dispatched,
+                        phase,
                         lease_left: Duration::ZERO,
                         ..
                     },
-                ) => return Ok((hashed.lock(&*self.shared.store, terms).await?, None)),
-                Lock::Taken(
-                    hashed,
-                    RecordState::Locked {
-                        phase: Phase::Claimed,
-                        lease_left: Duration::ZERO,
-                        ..
-                    },
-                ) => hashed,
+                ) => {
+                    if phase == Phase::Dispatched {
+                        // To lock it is what makes it indeterminate; no call follows.
+                        let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
+                        return Ok((lock.await?, None));
+                    }
+                    hashed
+                }
                 known => return Ok((known, None)),
             },
         };
         let permits = match self.try_acquire_permits() {
             Some(permits) => permits,
-            None => self.acquire_permits(CallOrder::First).await?,
+            None => Box::pin(self.acquire_permits(CallOrder::First)).await?,
         };
-        Ok((
-            hashed.lock(&*self.shared.store, terms).await?,
-            Some(permits),
-        ))
+        let lock = Box::pin(hashed.lock(&*self.shared.store, terms));
+        Ok((lock.await?, Some(permits)))
     }
 
     /// Calls the `reconcile` hook, once per flight, for an indeterminate key.

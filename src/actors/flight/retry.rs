@@ -4,7 +4,6 @@
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -20,6 +19,7 @@ use crate::genesys::{correlation_id, is_platform_limit, retry_after};
 use crate::outcome::{Outcome, Recovery, Reply, Served};
 use crate::policy::Next;
 use crate::record::{Refusal, StoredOutcome};
+use crate::store::BoxFuture;
 use crate::telemetry;
 
 /// How many calls of one execution may be refused with an outdated token without counting.
@@ -64,77 +64,68 @@ impl RetryBudget {
 impl Driver<'_> {
     /// Attempts under one lease until one is final, or no more are due.
     ///
-    /// All except the attempt itself is boxed: a future has the size of its largest
-    /// branch, and a flight spends most of its time in its call.
-    pub(super) async fn attempts(
+    /// All except the attempt itself is boxed, no value of the dispatch is kept during the
+    /// call, and a block has no copy of its arguments: a future has the size of its largest
+    /// branch, and a flight spends most of its time in its call (`memory_in_flight`).
+    pub(super) fn attempts(
         &self,
         mut locked: Execution<Locked>,
-        permits: &mut Option<CallPermits>,
-    ) -> Result<Round, Error> {
-        let shared = self.shared;
-        let mut budget = RetryBudget::default();
-        loop {
-            if permits.is_none() {
-                match Box::pin(self.reacquire_permits(locked)).await {
-                    Continue((next, again)) => (locked, *permits) = (next, Some(again)),
-                    Break(ended) => return ended,
-                }
-            }
-            let (attempt, token) = match locked.dispatch(&*shared.store).await? {
-                Dispatch::Ended(attempt) => (attempt, CallToken::NotNeeded),
-                Dispatch::Ready(dispatched) if self.is_expired() => {
-                    permits.take();
-                    let late = self.release(dispatched.back(), self.too_late());
-                    return Box::pin(late).await;
-                }
-                Dispatch::Ready(dispatched) if !self.is_accepted(permits) => {
-                    // A cooldown began during `dispatch`.
-                    permits.take();
-                    locked = dispatched.back();
-                    continue;
-                }
-                Dispatch::Ready(dispatched) => match self.token() {
-                    Some(token) => {
-                        if let Some(permits) = permits.as_mut() {
-                            std::mem::take(&mut permits.rate).spend();
-                            permits.pass.sent();
-                        }
-                        budget.ended = 0;
-                        let called =
-                            dispatched.call(&*shared.store, &*shared.upstream, token.bearer());
-                        (called.await, token)
+        mut permits: Option<CallPermits>,
+    ) -> BoxFuture<'_, Result<Round, Error>> {
+        Box::pin(async move {
+            let shared = self.shared;
+            let mut budget = RetryBudget::default();
+            loop {
+                if permits.is_none() {
+                    match Box::pin(self.reacquire_permits(locked)).await {
+                        Continue((next, again)) => (locked, permits) = (next, Some(again)),
+                        Break(ended) => return ended,
                     }
-                    None => {
-                        permits.take();
-                        match Box::pin(self.token_ended(dispatched.back(), &mut budget)).await {
+                }
+                let dispatched = match locked.dispatch(&*shared.store).await? {
+                    Dispatch::Ready(dispatched) => dispatched,
+                    Dispatch::Ended(attempt) => {
+                        let token = CallToken::NotNeeded;
+                        let after = self.after(attempt, token, permits.take(), &mut budget);
+                        match Box::pin(after).await {
                             Continue(next) => locked = next,
                             Break(ended) => return ended,
                         }
                         continue;
                     }
-                },
-            };
-            let action = self.guard.request().action_id();
-            shared.access_log.log(action, &attempt);
-            // The other permits go back here.
-            let mut pass = permits.take().map(|permits| permits.pass);
-            if is_taken(&attempt)
-                && let Some(pass) = pass.take()
-            {
-                pass.succeeded();
-            }
-            if let Attempt::Executed(executed) = attempt {
-                if let (Some(tokens), CallToken::With(token)) = (&shared.tokens, &token) {
-                    tokens.accept(token, self.guard.request().action_id());
+                };
+                if self.is_expired() {
+                    drop(permits);
+                    return Box::pin(self.release(dispatched.back(), self.too_late())).await;
                 }
-                return Ok(Box::pin(self.cache(executed)).await);
+                if !self.is_accepted(&permits) {
+                    // A cooldown began during `dispatch`.
+                    permits = None;
+                    locked = dispatched.back();
+                    continue;
+                }
+                let Some(token) = self.token() else {
+                    permits = None;
+                    match Box::pin(self.token_ended(dispatched.back(), &mut budget)).await {
+                        Continue(next) => locked = next,
+                        Break(ended) => return ended,
+                    }
+                    continue;
+                };
+                if let Some(permits) = permits.as_mut() {
+                    std::mem::take(&mut permits.rate).spend();
+                    permits.pass.sent();
+                }
+                budget.ended = 0;
+                let called = dispatched.call(&*shared.store, &*shared.upstream, token.bearer());
+                let attempt = called.await;
+                let after = self.after(attempt, token, permits.take(), &mut budget);
+                match Box::pin(after).await {
+                    Continue(next) => locked = next,
+                    Break(ended) => return ended,
+                }
             }
-            let after = self.after(attempt, token, pass, &mut budget);
-            match Box::pin(after).await {
-                Continue(next) => locked = next,
-                Break(ended) => return ended,
-            }
-        }
+        })
     }
 
     /// Whether no cooldown has begun since the pass was given out.
@@ -171,20 +162,30 @@ impl Driver<'_> {
         &self,
         attempt: Attempt,
         token: CallToken,
-        pass: Option<CooldownPass>,
+        permits: Option<CallPermits>,
         budget: &mut RetryBudget,
     ) -> Step {
-        let shared = self.shared;
-        let counts = &shared.counts;
+        let (shared, action) = (self.shared, self.guard.request().action_id());
+        shared.attempted(action, &attempt);
+        // The other permits go back here.
+        let mut pass = permits.map(|permits| permits.pass);
+        if is_taken(&attempt)
+            && let Some(pass) = pass.take()
+        {
+            pass.succeeded();
+        }
         match attempt {
-            Attempt::Executed(executed) => Break(Ok(self.cache(executed).await)),
+            Attempt::Executed(executed) => {
+                if let (Some(tokens), CallToken::With(token)) = (&shared.tokens, &token) {
+                    tokens.accept(token, action);
+                }
+                Break(Ok(self.cache(executed).await))
+            }
             Attempt::Lost(hashed) => Break(Ok(Round::LockAgain(hashed))),
             Attempt::Indeterminate(error) => {
-                counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
                 Break(Ok(Round::Indeterminate(self.new_execution(), error)))
             }
             Attempt::UnknownOutcome(next, error) => {
-                counts.calls_unknown.fetch_add(1, Ordering::Relaxed);
                 let made = next.attempts() - budget.free;
                 match self.next(made, None) {
                     Next::Wait(wait) => Continue(self.wait(next, wait).await),
@@ -195,12 +196,10 @@ impl Driver<'_> {
                 }
             }
             Attempt::NotExecuted(next, then, answer) => {
-                counts.calls_not_executed.fetch_add(1, Ordering::Relaxed);
                 match (then, answer) {
                     (Recovery::RenewToken, answer) => {
                         let again = match (&shared.tokens, &token) {
                             (Some(tokens), CallToken::With(token)) => {
-                                let action = self.guard.request().action_id();
                                 let again = budget.refused > 0;
                                 budget.after(tokens.refuse(token, action, again))
                             }
@@ -347,8 +346,7 @@ impl Driver<'_> {
     async fn cache(&self, executed: Execution<Executed>) -> Round {
         // Later than the last command's own time-out, which the breaker counts.
         const AFTER: Duration = Duration::from_millis(5);
-        let Shared { counts, store, .. } = &**self.shared;
-        counts.calls_final.fetch_add(1, Ordering::Relaxed);
+        let store = &self.shared.store;
         let reply = executed.unrecorded_reply();
         let cached = pin!(executed.cache(&**store));
         let error = match timeout(store.limit() + AFTER, cached).await {

@@ -13,9 +13,9 @@ use crate::request::ActionId;
 use crate::upstream::AccessToken;
 
 /// A token that may be used now.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct CurrentToken {
-    pub token: Arc<AccessToken>,
+    pub token: AccessToken,
     /// The number of the token, so that a refusal names it.
     pub(super) id: usize,
     /// When it arrived.
@@ -29,7 +29,7 @@ pub(crate) struct CurrentToken {
 /// The state that readers see.
 #[derive(Debug, Default)]
 pub(super) struct TokenState {
-    pub(super) current: Option<CurrentToken>,
+    pub(super) current: Option<Arc<CurrentToken>>,
     pub(super) failure: Option<FetchFailure>,
     pub(super) refusals: Refusals,
 }
@@ -42,7 +42,7 @@ pub(super) struct FetchFailure {
 }
 
 impl TokenState {
-    pub(super) fn usable(&self, now: Instant) -> Option<CurrentToken> {
+    pub(super) fn usable(&self, now: Instant) -> Option<Arc<CurrentToken>> {
         self.current
             .clone()
             .filter(|current| current.until.is_none_or(|until| now < until))
@@ -50,7 +50,7 @@ impl TokenState {
 
     /// The token for an action: the current one, unless the platform refused it for that
     /// action and its successor is awaited.
-    pub(super) fn usable_for(&self, action: &ActionId, now: Instant) -> Option<CurrentToken> {
+    pub(super) fn usable_for(&self, action: &ActionId, now: Instant) -> Option<Arc<CurrentToken>> {
         self.usable(now)
             .filter(|current| !self.refusals.is_refused(action, current.id, now))
     }
@@ -100,13 +100,13 @@ mod tests {
         let later = now + Duration::from_secs(1);
         let mut state = TokenState::default();
         assert!(state.usable(now).is_none() && state.failing(now).is_none());
-        state.current = Some(CurrentToken {
-            token: Arc::new(AccessToken::new("t", None)),
+        state.current = Some(Arc::new(CurrentToken {
+            token: AccessToken::new("t", None),
             id: 1,
             since: now,
             until: Some(later),
             renew: None,
-        });
+        }));
         state.failure = Some(FetchFailure {
             error: TokenError::new("down"),
             until: later,

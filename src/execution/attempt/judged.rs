@@ -5,13 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::super::{AcquiredLease, Executed, Execution, Locked};
-use super::{Attempt, Wire};
+use super::Attempt;
 use crate::error::{SendError, chain};
 use crate::genesys::{classify, correlation_id};
 use crate::outcome::{BodyEnd, Outcome, Recovery, Verdict};
 use crate::policy::{OnUnknown, body_fault, checked_verdict};
 use crate::record::Cause;
-use crate::telemetry;
+use crate::telemetry::ObservedCall;
 
 impl Execution<Locked> {
     /// Judges an answer. If the outcome is unknown and the policy does not retry, returns the
@@ -19,7 +19,7 @@ impl Execution<Locked> {
     pub(super) fn judge(
         mut self,
         sent: Result<Outcome, SendError>,
-        wire: Wire,
+        wire: Option<ObservedCall>,
     ) -> Result<Attempt, (Self, Cause)> {
         let sent =
             sent.and_then(|outcome| bounded(outcome, self.state.lease.rules.max_response_bytes));
@@ -47,13 +47,8 @@ impl Execution<Locked> {
             Err(error) if error.may_have_left() => (Verdict::Unknown, chain(error).into()),
             Err(error) => (Verdict::NotExecuted(Recovery::Retry), chain(error).into()),
         };
-        if let Some((call, span)) = wire {
-            let status = sent.as_ref().ok().map(|outcome| outcome.status());
-            call.ended(verdict, status);
-            // The answer survives a panic of the subscriber, also at the end of the span.
-            let sent = &sent;
-            telemetry::contained(move || telemetry::close_attempt_span(&span, verdict, sent));
-            self.core.progress.span_summary().judged(verdict);
+        if let Some(call) = wire {
+            call.ended(verdict, &sent, self.core.progress.span_summary());
         }
         match (verdict, sent) {
             (Verdict::Final, Ok(outcome)) => Ok(Attempt::Executed(self.executed(outcome))),
