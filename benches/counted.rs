@@ -28,14 +28,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use genesys_once::{DataActionRequest, Engine, IdempotencyKey, MemoryStore, RedisStore};
+use genesys_once::{
+    DataActionRequest, Engine, GenesysCloud, IdempotencyKey, MemoryStore, RedisStore,
+};
+use redis::Script;
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::Runtime;
 
+use baseline::Baseline;
 use measure::{TASKS, throughput};
 use redis_server::RedisServer;
 use steps::{Driver, Steps};
-use world::{Answering, payload, request};
+use world::{Answering, World, payload, request};
 
 /// Calls of a path: enough for rare work to be in the mean, and the same number for
 /// each task.
@@ -87,6 +91,39 @@ fn main() {
             let (runtime, server) = (runtime(), RedisServer::start());
             let (connection, names) = runtime.block_on(baseline_records(&server));
             counted_get_redis(&runtime, &connection, &names);
+        }
+        "fresh_redis" => {
+            let (runtime, server) = (runtime(), RedisServer::start());
+            let engine = runtime.block_on(async {
+                let engine = over_redis(&server).await;
+                at_once(&engine, &requests().into()).await;
+                engine
+            });
+            counted_fresh_redis(&runtime, &engine, &requests().into());
+        }
+        "locked_redis" => {
+            let (runtime, world) = (runtime(), World::new());
+            world.redis();
+            let connection = runtime.block_on(world.redis_connection());
+            let script = Arc::new(baseline::script());
+            counted_locked_redis(&runtime, &connection, &script, &requests().into());
+        }
+        "fresh_http" => {
+            let (runtime, world) = (runtime(), over_http());
+            let platform = world.platform();
+            let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
+            let engine = runtime.block_on(async {
+                let engine = world::engine(upstream, world.redis_store().await, |b| b).await;
+                at_once(&engine, &requests().into()).await;
+                engine
+            });
+            counted_fresh_http(&runtime, &engine, &requests().into());
+        }
+        "locked_http" => {
+            let (runtime, world) = (runtime(), over_http());
+            let baseline = runtime.block_on(Baseline::new(&world));
+            let script = Arc::new(baseline::script());
+            counted_locked_http(&runtime, &baseline, &script, &requests().into());
         }
         "steps" => {
             let (runtime, steps) = steps();
@@ -153,6 +190,70 @@ fn counted_get_redis(runtime: &Runtime, connection: &MultiplexedConnection, name
             }
         }
     }));
+}
+
+#[inline(never)]
+fn counted_fresh_redis(runtime: &Runtime, engine: &Engine, requests: &Arc<[DataActionRequest]>) {
+    runtime.block_on(at_once(engine, requests));
+}
+
+/// `SET NX GET` and the script, without a call.
+#[inline(never)]
+fn counted_locked_redis(
+    runtime: &Runtime,
+    connection: &MultiplexedConnection,
+    script: &Arc<Script>,
+    requests: &Arc<[DataActionRequest]>,
+) {
+    runtime.block_on(throughput(CALLS, |numbers| {
+        let (mut connection, script) = (connection.clone(), script.clone());
+        let requests = requests.clone();
+        async move {
+            for n in numbers {
+                baseline::locked_without_call(&mut connection, &requests[n], &script).await;
+            }
+        }
+    }));
+}
+
+/// The platform has a thread of its own, which is not counted.
+#[inline(never)]
+fn counted_fresh_http(runtime: &Runtime, engine: &Engine, requests: &Arc<[DataActionRequest]>) {
+    runtime.block_on(at_once(engine, requests));
+}
+
+#[inline(never)]
+fn counted_locked_http(
+    runtime: &Runtime,
+    baseline: &Baseline,
+    script: &Arc<Script>,
+    requests: &Arc<[DataActionRequest]>,
+) {
+    runtime.block_on(throughput(CALLS, |numbers| {
+        let (mut baseline, script) = (baseline.clone(), script.clone());
+        let requests = requests.clone();
+        async move {
+            for n in numbers {
+                baseline.locked(&requests[n], &script).await;
+            }
+        }
+    }));
+}
+
+/// A Redis and a platform, used once: the engine's client has chosen what encrypts for
+/// all clients of the process.
+fn over_http() -> World {
+    let world = World::new();
+    let platform = world.platform();
+    let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
+    world.block_on(async {
+        let engine = world::engine(upstream, world.redis_store().await, |b| b).await;
+        engine
+            .execute(request(&payload()))
+            .await
+            .expect("an answer");
+    });
+    world
 }
 
 async fn at_once(engine: &Engine, requests: &Arc<[DataActionRequest]>) {

@@ -50,7 +50,7 @@ const MAX_KEPT_BYTES: usize = 512 * 1024;
 ///
 /// let error = canonicalize(br#"{"a":1,"\u0061":2}"#).unwrap_err();
 /// assert_eq!((error.offset, error.reason), (7, "duplicate member name"));
-/// # Ok::<(), genesys_once::ParseError>(())
+/// # Ok::<(), genesys_once::error::ParseError>(())
 /// ```
 ///
 /// # Errors

@@ -10,8 +10,8 @@ use ractor::{ActorRef, ActorStatus};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::actors::caller;
 use crate::actors::shared::Shared;
-use crate::actors::{Backlog, Drained, EngineMessage, caller};
 use crate::error::Error;
 use crate::key::Namespace;
 use crate::outcome::{Reply, Served};
@@ -30,10 +30,11 @@ mod scoped;
 #[cfg(feature = "tower")]
 mod tower;
 
-pub use self::builder::EngineBuilder;
+pub use self::builder::{EngineBuilder, Settings};
 pub use self::lists::IndeterminateKeys;
 pub use self::records::Forgotten;
 pub use self::scoped::ScopedEngine;
+pub use crate::actors::{Backlog, BacklogEntry, Drained, EngineMessage};
 
 /// The grace of executions after the last `Engine` of a tree was dropped.
 const GRACE_AFTER_DROP: Duration = Duration::from_secs(30);

@@ -27,7 +27,7 @@ pub use self::lease::{LeaseId, Version};
 /// let key: IdempotencyKey = "00".repeat(32).parse()?;
 /// assert_eq!(key, IdempotencyKey::from_bytes([0; 32]));
 /// assert_eq!(key.to_string().len(), 64);
-/// # Ok::<(), genesys_once::ParseKeyError>(())
+/// # Ok::<(), genesys_once::record::ParseKeyError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdempotencyKey([u8; 32]);
@@ -128,12 +128,12 @@ impl FromStr for Fingerprint {
 /// characters of `[a-z0-9._-]`.
 ///
 /// ```
-/// use genesys_once::Namespace;
+/// use genesys_once::record::Namespace;
 ///
 /// let namespace: Namespace = "billing-eu".parse()?;
 /// assert_eq!(namespace.as_str(), "billing-eu");
 /// assert!("Billing".parse::<Namespace>().is_err());
-/// # Ok::<(), genesys_once::ParseNamespaceError>(())
+/// # Ok::<(), genesys_once::record::ParseNamespaceError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Namespace(std::sync::Arc<str>);

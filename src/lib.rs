@@ -124,11 +124,13 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | embedding, settings | [`Engine`], [`EngineBuilder`] |
-//! | how a key is made | [`DataActionRequest`], [`IdempotencyKey::of`] |
-//! | what can fail | [`Error`] |
-//! | what an answer proves | [`classify`] |
+//! | embedding, settings | [`Engine`], [`EngineBuilder`], [`engine`] |
+//! | how a key is made | [`DataActionRequest`], [`IdempotencyKey::of`], [`request`] |
+//! | what can fail | [`Error`], [`error`] |
+//! | what an answer proves | [`genesys::classify`], [`outcome`] |
+//! | the stores | [`store`] |
 //! | the protocol, and a store of your own | [`record`], [`Store`] |
+//! | another platform than the client's | [`Upstream`], [`upstream`] |
 //! | one execution, driven by hand | [`execution`] |
 //! | spans and metrics | [`telemetry`] |
 //! | tests of your service | `testing`, with the feature of that name |
@@ -151,6 +153,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod canonical;
+pub mod engine;
 pub mod error;
 pub mod execution;
 pub mod genesys;
@@ -174,52 +177,52 @@ pub mod genesys;
     )
 ))]
 pub mod guide;
+pub mod outcome;
 pub mod record;
+pub mod request;
+pub mod store;
 pub mod telemetry;
+#[cfg(feature = "simulator")]
+pub mod testing;
+pub mod upstream;
 
 mod actors;
 mod ambient;
-mod engine;
-
 mod flights;
 mod key;
 #[cfg(any(feature = "genesys", feature = "redis"))]
 mod lookup;
-mod outcome;
 mod policy;
-mod request;
-mod store;
-#[cfg(feature = "simulator")]
-pub mod testing;
-mod upstream;
 
-pub use self::actors::{Backlog, BacklogEntry, Drained, EngineMessage};
-pub use self::engine::{Engine, EngineBuilder, Forgotten, IndeterminateKeys, ScopedEngine, Stats};
-pub use self::error::{
-    Error, KeyState, ParseError, RefusalKind, RetryHint, SendError, StoreError, TokenError,
-};
-pub use self::genesys::classify;
+// What a service names. Everything else is in the module that it belongs to.
+#[doc(inline)]
+pub use self::engine::{Engine, EngineBuilder, EngineMessage, ScopedEngine};
+#[doc(inline)]
+pub use self::error::{Error, RetryHint};
 #[cfg(feature = "genesys")]
-pub use self::genesys::{ClientAuth, Credentials, Environment, GenesysCloud, Route};
-pub use self::key::{
-    Fingerprint, IdempotencyKey, Namespace, ParseKeyError, ParseNamespaceError, RecordName,
-};
-pub use self::outcome::{BodyEnd, Outcome, Recovery, Reply, Served, StoredBody, Verdict};
+#[doc(inline)]
+pub use self::genesys::{Credentials, Environment, GenesysCloud};
+pub use self::key::IdempotencyKey;
+#[doc(inline)]
+pub use self::outcome::{Outcome, Reply, Served};
 pub use self::policy::{OnDuplicate, OnUnknown, RetryPolicy};
-pub use self::record::{RecordState, Resolution};
-pub use self::request::{ActionId, DataActionRequest, Payload, Scope};
+#[doc(inline)]
+pub use self::record::Resolution;
+#[doc(inline)]
+pub use self::request::DataActionRequest;
 #[cfg(feature = "file")]
+#[doc(inline)]
 pub use self::store::FileStore;
-pub use self::store::{
-    BoxFuture, Cursor, ListFilter, ListQuery, MemoryStore, Page, Store, UnreadableRecord,
-};
 #[cfg(feature = "redis")]
-pub use self::store::{
-    Durability, Persistence, RedisStore, RedisStoreBuilder, ServerReport, WhenEmptied,
-};
+#[doc(inline)]
+pub use self::store::RedisStore;
 #[cfg(feature = "encrypted")]
+#[doc(inline)]
 pub use self::store::{Encrypted, EncryptionKeys};
-pub use self::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};
+#[doc(inline)]
+pub use self::store::{MemoryStore, Store};
+#[doc(inline)]
+pub use self::upstream::Upstream;
 /// The actor framework whose types `Engine::actor` and `EngineMessage` use.
 pub use ractor;
 

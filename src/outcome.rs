@@ -115,7 +115,7 @@ impl Outcome {
     /// body.
     ///
     /// An [`Upstream`](crate::Upstream) sets it, because it decides what an answer
-    /// proves: see [`classify`](crate::classify).
+    /// proves: see [`classify`](crate::genesys::classify).
     #[must_use]
     pub fn with_body_end(mut self, end: BodyEnd) -> Self {
         self.body_end = end;

@@ -3,13 +3,16 @@
 //! [`apply`] inside its own transaction or mirrors it; no store invents a rule.
 //!
 //! ```text
-//! absent, Released ──acquire──► Locked{lease, step, phase} ──complete──► Cached │ ▲
-//! extend: the lease begins again, at another revision │ │ enter(Claimed | Dispatched):
-//! with a step │ └ take over: lapsed AND Claimed ├─ release ► Released{last verdict} └─
-//! abandon ► Indeterminate{sent, cause} Indeterminate ── resolve(not applied) ► Released,
-//! under the lost lease ── resolve(applied) ► Cached, under the resolver's own lease ── the
-//! lost lease itself: complete ► Cached, release ► Released Cached ── forget ► Released,
-//! under the forgetter's own lease
+//! absent, Released ──acquire──► Locked{lease, step, phase} ──complete──► Cached
+//!                                 │  ▲ extend: the lease begins again, at another revision
+//!                                 │  │ enter(Claimed | Dispatched): with a step
+//!                                 │  └ take over: lapsed AND Claimed
+//!                                 ├─ release ► Released{last verdict}
+//!                                 └─ abandon ► Indeterminate{sent, cause}
+//! Indeterminate ── resolve(not applied) ► Released, under the lost lease
+//!               ── resolve(applied) ► Cached, under the resolver's own lease
+//!               ── the lost lease itself: complete ► Cached, release ► Released
+//! Cached ── forget ► Released, under the forgetter's own lease
 //! ```
 //!
 //! A `Locked` record lives for its lease **and** for a retention that is written in it. So
@@ -48,8 +51,9 @@ pub(crate) use self::serialize::{length, some_length};
 pub use self::state::RecordState;
 pub use self::stored_outcome::StoredOutcome;
 pub use self::transition::apply;
-use crate::key::Fingerprint;
-pub use crate::key::{LeaseId, Version};
+pub use crate::key::{
+    Fingerprint, LeaseId, Namespace, ParseKeyError, ParseNamespaceError, RecordName, Version,
+};
 
 /// The version of the rules by which this crate writes records, raised whenever a
 /// rule of the protocol changes. Each namespace has a least one: see

@@ -1,5 +1,6 @@
-//! The interface of a store; its implementations are in the modules below. A store decides
-//! no transition: `record` does.
+//! The interface of a store, its lists, and the stores of this crate: in memory, in one
+//! file, in Redis, and encryption over any of them. A store decides no transition:
+//! [`record`](crate::record) does.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ mod alive;
 mod breaker_store;
 mod encrypted;
 #[cfg(feature = "file")]
-mod file;
+pub(crate) mod file;
 mod list;
 mod memory;
 mod notifications;
@@ -28,8 +29,6 @@ pub(crate) use self::encrypted::readable;
 pub use self::encrypted::{Encrypted, EncryptionKeys};
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
-#[cfg(all(feature = "file", feature = "testing"))]
-pub use self::file::ManualClock;
 pub use self::list::{Cursor, ListFilter, ListQuery, Page};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
@@ -179,9 +178,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::RefusalKind): a store that
+    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::error::RefusalKind): a store that
     /// cannot list its records keeps this default.
-    /// [`RefusalKind::NotNow`](crate::RefusalKind) where the list has to start again,
+    /// [`RefusalKind::NotNow`](crate::error::RefusalKind) where the list has to start again,
     /// without a cursor.
     ///
     /// # Cancel safety
@@ -226,7 +225,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::RefusalKind).
+    /// By default a refusal, [`RefusalKind::NotAllowed`](crate::error::RefusalKind).
     ///
     /// # Cancel safety
     ///

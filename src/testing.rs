@@ -50,4 +50,4 @@ pub use step::Step;
 pub use tokens::{ScriptedTokens, TokenStep};
 
 #[cfg(all(feature = "file", feature = "testing"))]
-pub use crate::store::ManualClock;
+pub use crate::store::file::ManualClock;

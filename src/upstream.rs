@@ -274,7 +274,7 @@ impl Call {
     /// The largest answer that is accepted, in bytes: the `max_response_bytes` of the
     /// engine that makes the call, 8 MiB for a call made by hand. An implementation stops
     /// reading a body there. It returns a larger 2xx without its body
-    /// ([`BodyEnd::Unread`](crate::BodyEnd::Unread)), and
+    /// ([`BodyEnd::Unread`](crate::outcome::BodyEnd::Unread)), and
     /// [`SendError::after_sending`] for another status.
     pub fn max_response_bytes(&self) -> usize {
         self.max_response_bytes

@@ -44,7 +44,7 @@ pub fn print(world: &World) -> Vec<(&'static str, f64)> {
         (
             "its action id and its shared parts alone",
             per_call(|| {
-                let id: genesys_once::ActionId = ACTION.parse().expect("an id");
+                let id: genesys_once::request::ActionId = ACTION.parse().expect("an id");
                 drop(black_box((id, std::sync::Arc::new(payload.clone()))));
             }),
         ),

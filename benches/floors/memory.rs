@@ -2,21 +2,18 @@
 //! after two million executions. Linux only: resident memory is read from
 //! `/proc/self/status`.
 
-use std::sync::Arc;
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, MemoryStore, Namespace, Outcome, RedisStore, SendError,
-    Upstream,
-};
+use genesys_once::{Engine, MemoryStore, RedisStore};
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
-use tokio::sync::Semaphore;
+use tokio::task::unconstrained;
 
 use crate::allocations::counted;
 use crate::in_process::execute_new;
-use crate::measure::{Measured, TASKS, in_turns};
+use crate::measure::{Measured, in_turns};
 use crate::redis_server::RedisServer;
 use crate::world::{Answering, World, engine, payload, request};
 
@@ -57,9 +54,7 @@ fn executions(url: &str, keys: usize) -> f64 {
         runtime.block_on(async {
             for batch in 0..all / BATCH {
                 for _ in 0..BATCH {
-                    // Polled once, which starts the execution, then dropped.
-                    let asked = engine.execute(request(&payload()));
-                    assert!(asked.now_or_never().is_none(), "the upstream is slow");
+                    begin(&engine);
                 }
                 until_in_flight(&engine, (batch + 1) * BATCH).await;
             }
@@ -67,6 +62,13 @@ fn executions(url: &str, keys: usize) -> f64 {
     });
     assert_eq!(engine.stats().in_flight, all);
     heap.bytes_current as f64 * keys as f64 / all as f64
+}
+
+/// Starts an execution of a new key, whose caller leaves. Unconstrained: tokio's budget
+/// would stop this task from starting more than 128 of them in one turn.
+fn begin(engine: &Engine) {
+    let asked = unconstrained(engine.execute(request(&payload())));
+    assert!(asked.now_or_never().is_none(), "the upstream is slow");
 }
 
 /// Keys that are started at once.
@@ -166,111 +168,36 @@ pub fn soak(_: &World) -> Measured {
     let server = RedisServer::start();
     let (few, many) = (scaled(200_000), scaled(2_000_000));
     let (few_of, many_of) = (few.to_string(), many.to_string());
-    let [after_few, after_many] = child(&["soak", &server.url(), &few_of, &many_of]);
+    let this = std::env::current_exe().expect("this binary");
+    let args = ["--child", "soak", &server.url(), &few_of, &many_of];
+    let [after_few, after_many] = printed(Command::new(this).args(args));
     Measured::once(after_many / 1024.0, after_few / 1024.0, "MiB").with_note(format!(
         "{few} and {many} executions of distinct keys over Redis"
     ))
 }
 
-/// Two numbers that a child process of this binary prints.
-fn child(args: &[&str]) -> [f64; 2] {
-    let this = std::env::current_exe().expect("this binary");
-    let output = std::process::Command::new(this)
-        .arg("--child")
-        .args(args)
-        .output()
-        .expect("this binary starts again");
+/// The numbers that a program prints.
+fn printed<const N: usize>(program: &mut Command) -> [f64; N] {
+    let output = program.output().expect("the program starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let stdout = String::from_utf8(output.stdout).expect("numbers");
     let mut numbers = stdout
         .split_whitespace()
         .map(|n| n.parse::<f64>().expect("a number"));
-    std::array::from_fn(|_| numbers.next().expect("two numbers"))
+    std::array::from_fn(|_| numbers.next().expect("another number"))
 }
 
-/// Resident memory of a child process, before and after.
+/// The heap in use of `burst.rs`, before and after.
 pub fn after_burst(_: &World) -> Measured {
     let server = RedisServer::start();
     let keys = scaled(100_000);
-    let [before, after] = child(&["burst", &server.url(), &keys.to_string()]);
-    Measured::once(after / 1024.0, before / 1024.0, "MiB").with_note(format!("{keys} keys"))
-}
-
-/// Executions before the burst, in whole shares of all tasks.
-const WARM: usize = 150 * TASKS;
-
-pub fn burst_child(args: &[&str]) {
-    let [url, keys] = args else {
-        panic!("two arguments");
-    };
-    let keys: usize = keys.parse().expect("a number");
-    let keys = keys.next_multiple_of(BATCH);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let upstream = Gated {
-            answering: Answering::at_once(),
-            gate: Arc::new(Semaphore::new(WARM)),
-        };
-        let gate = upstream.gate.clone();
-        let store = RedisStore::connect(url).await.expect("a server");
-        let engine = engine(upstream, store, |builder| {
-            builder
-                .max_in_flight(keys)
-                .max_waiting(2 * keys)
-                .lease(Duration::from_secs(600))
-                .recent(0, Duration::from_secs(60))
-        })
-        .await;
-        // An engine that has been in use.
-        execute_new(&engine, WARM).await;
-        quiet(&engine).await;
-        println!("{}", resident_kib());
-        for batch in 1..=keys / BATCH {
-            for _ in 0..BATCH {
-                let asked = engine.execute(request(&payload()));
-                assert!(asked.now_or_never().is_none(), "the gate is closed");
-            }
-            until_in_flight(&engine, batch * BATCH).await;
-        }
-        for _ in 0..keys / BATCH {
-            gate.add_permits(BATCH);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        quiet(&engine).await;
-        println!("{}", resident_kib());
-    });
-}
-
-/// Waits until nothing is in flight, and for 30 s more.
-async fn quiet(engine: &Engine) {
-    while engine.stats().executions > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    tokio::time::sleep(Duration::from_secs(30)).await;
-}
-
-/// An upstream that answers once for each permit of its gate.
-struct Gated {
-    answering: Answering,
-    gate: Arc<Semaphore>,
-}
-
-impl Upstream for Gated {
-    fn namespace(&self) -> Namespace {
-        self.answering.namespace()
-    }
-
-    fn send<'a>(
-        &'a self,
-        call: &'a Call,
-        token: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Outcome, SendError>> {
-        Box::pin(async move {
-            self.gate.acquire().await.expect("it stays open").forget();
-            self.answering.send(call, token).await
-        })
-    }
+    let [before, resident, after, kept] =
+        printed(Command::new(env!("CARGO_BIN_EXE_burst")).args([server.url(), keys.to_string()]))
+            .map(|kib| kib / 1024.0);
+    Measured::once(after, before, "MiB").with_note(format!(
+        "{keys} keys; resident {resident:.0} and {kept:.0} MiB"
+    ))
 }
 
 pub fn soak_child(args: &[&str]) {

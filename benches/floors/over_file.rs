@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Engine, FileStore, Namespace, Outcome,
-    SendError, Upstream,
-};
+use genesys_once::error::SendError;
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
+use genesys_once::upstream::{AccessToken, Call};
+use genesys_once::{DataActionRequest, Engine, FileStore, Outcome, Upstream};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 

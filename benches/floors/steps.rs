@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use genesys_once::execution::{Attempt, Execution, Lock, Terms};
-use genesys_once::{AccessToken, DataActionRequest, Namespace, Reply, Store, Upstream};
+use genesys_once::record::Namespace;
+use genesys_once::upstream::AccessToken;
+use genesys_once::{DataActionRequest, Reply, Store, Upstream};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 

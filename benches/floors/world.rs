@@ -7,10 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use genesys_once::error::SendError;
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::GenesysSimulator;
+use genesys_once::upstream::{AccessToken, Call};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Engine, EngineBuilder, Namespace, Outcome,
-    RedisStore, SendError, Store, Upstream,
+    DataActionRequest, Engine, EngineBuilder, Outcome, RedisStore, Store, Upstream,
 };
 use http::{HeaderMap, StatusCode};
 use redis::aio::MultiplexedConnection;

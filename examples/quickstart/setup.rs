@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use genesys_once::record::Namespace;
 use genesys_once::testing::GenesysSimulator;
 use genesys_once::{
     Credentials, DataActionRequest, Engine, EngineBuilder, Environment, Error, FileStore,
-    GenesysCloud, Namespace,
+    GenesysCloud,
 };
 
 pub type Failure = Box<dyn StdError + Send + Sync>;

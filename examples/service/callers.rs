@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use genesys_once::{Error, Scope};
+use genesys_once::Error;
+use genesys_once::request::Scope;
 
 use crate::app::App;
 use crate::problem::Problem;

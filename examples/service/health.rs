@@ -8,7 +8,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use genesys_once::{IdempotencyKey, Stats};
+use genesys_once::IdempotencyKey;
+use genesys_once::engine::Stats;
 use serde_json::{Value, json};
 
 use crate::app::App;

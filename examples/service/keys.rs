@@ -12,10 +12,10 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use genesys_once::record::{Phase, Version};
-use genesys_once::{
-    Engine, Forgotten, IdempotencyKey, Outcome, RecordState, Resolution, StoredBody,
-};
+use genesys_once::engine::Forgotten;
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{Phase, RecordState, Version};
+use genesys_once::{Engine, IdempotencyKey, Outcome, Resolution};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -273,7 +273,7 @@ type KeyPath = Result<Path<String>, PathRejection>;
 fn read(path: KeyPath) -> Result<IdempotencyKey, Problem> {
     let Path(text) = path.map_err(|rejection| invalid(rejection.body_text()))?;
     text.parse()
-        .map_err(|error: genesys_once::ParseKeyError| invalid(error.to_string()))
+        .map_err(|error: genesys_once::record::ParseKeyError| invalid(error.to_string()))
 }
 
 pub fn invalid(detail: impl Into<String>) -> Problem {

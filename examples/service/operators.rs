@@ -176,7 +176,7 @@ async fn resolve(State(app): State<App>, form: PageForm<Resolve>) -> Response {
 }
 
 async fn resolved(app: &App, form: Resolve) -> Result<IdempotencyKey, Problem> {
-    let unreadable = |error: genesys_once::ParseKeyError| invalid(error.to_string());
+    let unreadable = |error: genesys_once::record::ParseKeyError| invalid(error.to_string());
     let key = form.key.parse().map_err(unreadable)?;
     let version = form.version.parse().map_err(unreadable)?;
     let by = match form.by.trim() {

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use genesys_once::{BacklogEntry, Error, IdempotencyKey, IndeterminateKeys, RecordState, Stats};
+use genesys_once::engine::{BacklogEntry, IndeterminateKeys, Stats};
+use genesys_once::record::RecordState;
+use genesys_once::{Error, IdempotencyKey};
 use maud::{DOCTYPE, Markup, html};
 
 use crate::app::App;

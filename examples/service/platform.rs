@@ -5,11 +5,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use genesys_once::record::Namespace;
+use genesys_once::store::{Durability, Persistence};
 use genesys_once::testing::GenesysSimulator;
-use genesys_once::{
-    Credentials, Durability, Environment, Error, FileStore, GenesysCloud, Namespace, Persistence,
-    RedisStore, Store,
-};
+use genesys_once::{Credentials, Environment, Error, FileStore, GenesysCloud, RedisStore, Store};
 
 use crate::app::Places;
 use crate::settings::{line, refused, switch, variable};

@@ -9,7 +9,8 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use genesys_once::{DataActionRequest, IdempotencyKey, Reply, Served, StoredBody};
+use genesys_once::outcome::StoredBody;
+use genesys_once::{DataActionRequest, IdempotencyKey, Reply, Served};
 use serde_json::{Value, json};
 use sfv::{BareItem, Item, Parser};
 

@@ -29,6 +29,9 @@ use crate::telemetry::{self, Meters};
 use crate::upstream::{GRACE, Upstream};
 
 mod check;
+mod settings;
+
+pub use self::settings::Settings;
 
 /// The settings of an [`Engine`]. Each has a default, which its method documents.
 ///
@@ -117,13 +120,13 @@ impl EngineBuilder {
         self
     }
 
-    /// Classifies answers; by default [`classify::genesys`](crate::classify::genesys).
+    /// Classifies answers; by default [`classify::genesys`](crate::genesys::classify::genesys).
     /// Your own function can fall back on it.
     ///
     /// It is not called for a success that is larger than
     /// [`max_response_bytes`](Self::max_response_bytes): such an answer is final. If the
     /// body of an answer cannot be read, `NotExecuted` counts as `Unknown`: see
-    /// [`classify`](crate::classify#bodies-that-cannot-be-read).
+    /// [`classify`](crate::genesys::classify#bodies-that-cannot-be-read).
     pub fn classify(mut self, f: impl Fn(&Outcome) -> Verdict + Send + Sync + 'static) -> Self {
         self.terms.classify = Arc::new(f);
         self
@@ -235,7 +238,7 @@ impl EngineBuilder {
 
     /// The largest answer in bytes; 8 MiB by default. A larger 2xx answer is final, and
     /// recorded without its body
-    /// ([`StoredBody::OmittedTooLarge`](crate::StoredBody::OmittedTooLarge)). Any other
+    /// ([`StoredBody::OmittedTooLarge`](crate::outcome::StoredBody::OmittedTooLarge)). Any other
     /// larger answer is an unknown outcome.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.terms.max_response_bytes = bytes;

@@ -213,14 +213,17 @@ struct Unlocked(Arc<dyn Store>);
 impl Store for Unlocked {
     fn apply<'a>(
         &'a self,
-        name: &'a crate::RecordName,
+        name: &'a crate::record::RecordName,
         event: crate::record::Event,
-    ) -> crate::BoxFuture<'a, Result<crate::record::Answer, crate::StoreError>> {
+    ) -> crate::store::BoxFuture<'a, Result<crate::record::Answer, crate::error::StoreError>> {
         use crate::record::{Answer, Event};
         Box::pin(async move {
             match (&event, self.0.apply(name, event.clone()).await?) {
                 // Another caller has the lease: acquire it, too.
-                (Event::Acquire { .. }, Answer::Is(Some(crate::RecordState::Locked { .. })))
+                (
+                    Event::Acquire { .. },
+                    Answer::Is(Some(crate::record::RecordState::Locked { .. })),
+                )
                 | (Event::Enter { .. } | Event::Extend { .. }, Answer::NotHolder) => {
                     Ok(Answer::Done)
                 }
@@ -231,11 +234,14 @@ impl Store for Unlocked {
 
     fn look<'a>(
         &'a self,
-        name: &'a crate::RecordName,
-    ) -> crate::BoxFuture<'a, Result<Option<crate::RecordState>, crate::StoreError>> {
+        name: &'a crate::record::RecordName,
+    ) -> crate::store::BoxFuture<
+        'a,
+        Result<Option<crate::record::RecordState>, crate::error::StoreError>,
+    > {
         Box::pin(async move {
             let state = self.0.look(name).await?;
-            Ok(state.filter(|state| !matches!(state, crate::RecordState::Locked { .. })))
+            Ok(state.filter(|state| !matches!(state, crate::record::RecordState::Locked { .. })))
         })
     }
 }

@@ -93,7 +93,8 @@ impl Engine {
     /// # #[cfg(feature = "testing")] {
     /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
     /// # use genesys_once::testing::{ScriptedUpstream, Step};
-    /// use genesys_once::{DataActionRequest, Engine, ListQuery};
+    /// use genesys_once::store::ListQuery;
+    /// use genesys_once::{DataActionRequest, Engine};
     ///
     /// # let engine = Engine::builder(ScriptedUpstream::new(|_| Step::ok("{}"))).start().await?;
     /// # engine.execute(DataActionRequest::new("custom_-_refund", "{}")?).await?;
@@ -116,7 +117,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::StoreUnavailable`], also from a store that cannot list, and if the store
-    /// takes longer than 30 s. With [`RefusalKind::NotNow`](crate::RefusalKind), start the
+    /// takes longer than 30 s. With [`RefusalKind::NotNow`](crate::error::RefusalKind), start the
     /// list again without a cursor.
     ///
     /// # Cancel safety

@@ -63,7 +63,9 @@ use crate::policy::{check_answer_body, check_searchable};
 /// body of an outcome made by hand is whole.
 ///
 /// ```
-/// use genesys_once::{Outcome, Recovery, Verdict, classify};
+/// use genesys_once::genesys::classify;
+/// use genesys_once::outcome::{Recovery, Verdict};
+/// use genesys_once::Outcome;
 /// use http::{HeaderMap, StatusCode};
 ///
 /// let refused = Outcome::new(StatusCode::FORBIDDEN, HeaderMap::new(), "");

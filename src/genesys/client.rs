@@ -78,7 +78,8 @@ use crate::upstream::{AccessToken, Call, RatePermit, TokenSource, Upstream};
 /// client is built, ring becomes the default.
 ///
 /// ```
-/// use genesys_once::{Credentials, Environment, GenesysCloud, Route};
+/// use genesys_once::genesys::Route;
+/// use genesys_once::{Credentials, Environment, GenesysCloud};
 ///
 /// let upstream = GenesysCloud::new(
 ///     Environment::from_domain("mypurecloud.ie")?,

@@ -69,7 +69,7 @@ impl FromStr for LeaseId {
 /// let text = format!("{}-{}", "ab".repeat(16), "cd".repeat(32));
 /// let version: Version = text.parse()?;
 /// assert_eq!(version.to_string(), text);
-/// # Ok::<(), genesys_once::ParseKeyError>(())
+/// # Ok::<(), genesys_once::record::ParseKeyError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version {

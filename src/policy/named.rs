@@ -97,19 +97,19 @@ mod tests {
         }
         #[cfg(feature = "redis")]
         for (value, name) in [
-            (crate::WhenEmptied::Go, "go"),
-            (crate::WhenEmptied::Refuse, "refuse"),
+            (crate::store::WhenEmptied::Go, "go"),
+            (crate::store::WhenEmptied::Refuse, "refuse"),
         ] {
             assert_eq!(value.to_string(), name);
-            assert_eq!(name.parse::<crate::WhenEmptied>().unwrap(), value);
+            assert_eq!(name.parse::<crate::store::WhenEmptied>().unwrap(), value);
         }
         #[cfg(feature = "genesys")]
         for (value, name) in [
-            (crate::ClientAuth::Basic, "basic"),
-            (crate::ClientAuth::RequestBody, "request_body"),
+            (crate::genesys::ClientAuth::Basic, "basic"),
+            (crate::genesys::ClientAuth::RequestBody, "request_body"),
         ] {
             assert_eq!(value.to_string(), name);
-            assert_eq!(name.parse::<crate::ClientAuth>().unwrap(), value);
+            assert_eq!(name.parse::<crate::genesys::ClientAuth>().unwrap(), value);
         }
     }
 

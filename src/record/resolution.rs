@@ -90,7 +90,8 @@ impl Resolution {
     /// the caller of `Engine::resolve` must.
     ///
     /// ```
-    /// use genesys_once::{StoredBody, Outcome, Resolution};
+    /// use genesys_once::outcome::StoredBody;
+    /// use genesys_once::{Outcome, Resolution};
     /// use http::{HeaderMap, StatusCode};
     ///
     /// let found = Outcome::new(StatusCode::OK, HeaderMap::new(), r#"{"card": "4929…"}"#);

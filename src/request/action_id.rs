@@ -14,7 +14,7 @@ use crate::error::Error;
 /// read another path, and two ids never name one action. The platform's ids have this form.
 ///
 /// ```
-/// use genesys_once::ActionId;
+/// use genesys_once::request::ActionId;
 ///
 /// let id: ActionId = "custom_-_6f1c".parse()?;
 /// assert_eq!(id.as_str(), "custom_-_6f1c");

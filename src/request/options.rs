@@ -69,7 +69,7 @@ impl DataActionRequest {
     }
 
     /// Stores only the status of the answer. [`Reply::stored_body`](crate::Reply::stored_body)
-    /// of a replay is [`StoredBody::OmittedSensitive`](crate::StoredBody::OmittedSensitive).
+    /// of a replay is [`StoredBody::OmittedSensitive`](crate::outcome::StoredBody::OmittedSensitive).
     /// Callers that joined the execution get the whole answer, and this process keeps
     /// nothing of it. The same holds for a refusal, and for the answer of a `reconcile`
     /// hook. The caller's [`key`](Self::with_key), [`scope`](Self::with_scope) and

@@ -12,7 +12,7 @@ use crate::key::IdempotencyKey;
 /// without control characters.
 ///
 /// ```
-/// use genesys_once::Scope;
+/// use genesys_once::request::Scope;
 ///
 /// let scope: Scope = "tenant 7".parse()?;
 /// assert_eq!(scope.as_str(), "tenant 7");

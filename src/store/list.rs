@@ -107,7 +107,7 @@ impl ListQuery {
 ///
 /// It is valid for the store that made it, in the process that made it, while the store's
 /// connections and its servers' keys stay. Otherwise the next page is an error,
-/// [`RefusalKind::NotNow`](crate::RefusalKind): start the list again, without a cursor.
+/// [`RefusalKind::NotNow`](crate::error::RefusalKind): start the list again, without a cursor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor(Arc<str>);
 

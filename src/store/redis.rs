@@ -103,8 +103,8 @@ use crate::record::{Answer, Event, RecordState};
 /// writing large outcomes is [`StoreError::refused`]. Replays go on, and so do the small
 /// writes that finish a key which is already locked. A server that accepts no writes
 /// for now (`READONLY`, `NOREPLICAS`, `MISCONF`), or no commands (`LOADING`, `BUSY`,
-/// `CLUSTERDOWN`), is [`NotNow`](crate::RefusalKind::NotNow). One that forbids them is
-/// [`NotAllowed`](crate::RefusalKind::NotAllowed). Neither costs an outcome its body.
+/// `CLUSTERDOWN`), is [`NotNow`](crate::error::RefusalKind::NotNow). One that forbids them is
+/// [`NotAllowed`](crate::error::RefusalKind::NotAllowed). Neither costs an outcome its body.
 ///
 /// # Identity of a cluster
 ///

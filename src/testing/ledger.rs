@@ -130,7 +130,7 @@ impl Ledger {
     }
 
     /// The calls for `key` that were, or might have been, executed: their numbers among the
-    /// arrivals of the key, from 1, as in [`Call::attempt`](crate::Call::attempt).
+    /// arrivals of the key, from 1, as in [`Call::attempt`](crate::upstream::Call::attempt).
     pub fn executions(&self, key: &IdempotencyKey) -> Vec<u32> {
         let book = self.book();
         let arrivals = book.of(key).filter(|(_, fate)| fate.arrived());

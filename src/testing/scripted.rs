@@ -30,7 +30,8 @@ use crate::upstream::{AccessToken, Call, TokenSource, Upstream};
 ///
 /// ```
 /// use genesys_once::testing::{ScriptedUpstream, Step};
-/// use genesys_once::{Call, DataActionRequest, Upstream};
+/// use genesys_once::upstream::Call;
+/// use genesys_once::{DataActionRequest, Upstream};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let upstream = ScriptedUpstream::new(|_| Step::ok(r#"{"refund":"R-1"}"#));
@@ -73,7 +74,7 @@ impl ScriptedUpstream {
 
     /// Sets the attempt time-out.
     #[must_use]
-    pub fn with_attempt_limit(mut self, limit: Duration) -> Self {
+    pub fn with_attempt_timeout(mut self, limit: Duration) -> Self {
         self.attempt_timeout = limit;
         self
     }

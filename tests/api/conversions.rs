@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use genesys_once::error::TokenError;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep, every_error};
-use genesys_once::{
-    DataActionRequest, Engine, Error, Outcome, Reply, RetryHint, Served, TokenError,
-};
+use genesys_once::{DataActionRequest, Engine, Error, Outcome, Reply, RetryHint, Served};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use genesys_once::Outcome;
+use genesys_once::genesys::classify;
+use genesys_once::outcome::{BodyEnd, Verdict};
 use genesys_once::testing::answers;
-use genesys_once::{BodyEnd, Outcome, Verdict, classify};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
 

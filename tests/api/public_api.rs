@@ -8,16 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use genesys_once::record::{self, Answer, Attempts, Claim, Event, LeaseId, Phase};
+use genesys_once::engine::{Drained, Stats};
+use genesys_once::error::{StoreError, TokenError};
+use genesys_once::genesys::{ClientAuth, Route, classify};
+use genesys_once::outcome::{Recovery, Verdict};
+use genesys_once::record::{
+    self, Answer, Attempts, Claim, Event, LeaseId, Phase, RecordName, RecordState,
+};
 use genesys_once::testing::{
     GenesysSimulator, Ledger, ScriptedUpstream, Step, every_error, store_conformance, strategies,
 };
+use genesys_once::upstream::Call;
 use genesys_once::{
-    Call, ClientAuth, Credentials, DataActionRequest, Drained, Engine, EngineBuilder,
-    EngineMessage, Environment, Error, GenesysCloud, IdempotencyKey, MemoryStore, OnDuplicate,
-    OnUnknown, Outcome, RecordName, RecordState, Recovery, Reply, Resolution, RetryHint,
-    RetryPolicy, Route, Served, Stats, Store, StoreError, TokenError, Upstream, Verdict, canonical,
-    classify,
+    Credentials, DataActionRequest, Engine, EngineBuilder, EngineMessage, Environment, Error,
+    GenesysCloud, IdempotencyKey, MemoryStore, OnDuplicate, OnUnknown, Outcome, Reply, Resolution,
+    RetryHint, RetryPolicy, Served, Store, Upstream, canonical,
 };
 use http::{HeaderMap, StatusCode};
 use own_implementations::{Counting, Own, OwnTokens};
@@ -170,7 +175,7 @@ async fn service_with_two_organisations_works() {
     assert!(matches!(resolved, Err(Error::NotIndeterminate { .. })));
     assert_eq!(
         one.forget(&key).await.unwrap(),
-        genesys_once::Forgotten::Outcome
+        genesys_once::engine::Forgotten::Outcome
     );
     let indeterminate: Vec<(IdempotencyKey, RecordState)> = match two.indeterminate(10).await {
         Ok(listed) => listed.keys,

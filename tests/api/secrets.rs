@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
+use genesys_once::record::RecordName;
 use genesys_once::testing::{GenesysSimulator, Step};
+use genesys_once::upstream::AccessToken;
 use genesys_once::{
-    AccessToken, Credentials, DataActionRequest, Engine, Error, GenesysCloud, IdempotencyKey,
-    MemoryStore, RecordName, Store as _,
+    Credentials, DataActionRequest, Engine, Error, GenesysCloud, IdempotencyKey, MemoryStore,
+    Store as _,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -305,12 +307,13 @@ async fn with_proxy(seen: &mut Collected, simulator: &GenesysSimulator) {
 async fn other_types(seen: &mut Collected) {
     use genesys_once::execution::{Attempt, Execution, Lock, Terms};
     use genesys_once::testing::{ScriptedTokens, ScriptedUpstream};
-    use genesys_once::{Call, EngineMessage, Resolution, Upstream as _};
+    use genesys_once::upstream::Call;
+    use genesys_once::{EngineMessage, Resolution, Upstream as _};
 
     let payload = || format!("{{\"card\":\"{PAYLOAD}\"}}");
     let request = || DataActionRequest::new("custom_-_refund", payload()).unwrap();
     seen.debug("call", &Call::new(request(), 1));
-    seen.debug("payload", &genesys_once::Payload::from(payload()));
+    seen.debug("payload", &genesys_once::request::Payload::from(payload()));
     let (port, _answer) = tokio::sync::oneshot::channel();
     let message = EngineMessage::Execute(request(), port.into());
     seen.debug("message with a request", &message);

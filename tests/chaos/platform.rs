@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use genesys_once::IdempotencyKey;
 use genesys_once::testing::{GenesysSimulator, Step, answers};
-use genesys_once::{Call, IdempotencyKey};
+use genesys_once::upstream::Call;
 
 use super::history::History;
 

@@ -4,9 +4,10 @@
 use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, SystemTime};
 
+use genesys_once::record::Namespace;
 use genesys_once::{
     Credentials, DataActionRequest, Engine, EngineBuilder, Environment, Error, GenesysCloud,
-    IdempotencyKey, Namespace, OnUnknown, RedisStore, Resolution, RetryPolicy,
+    IdempotencyKey, OnUnknown, RedisStore, Resolution, RetryPolicy,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;

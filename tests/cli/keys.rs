@@ -1,6 +1,7 @@
 //! `key` and `completions`: what needs no store.
 
-use genesys_once::{IdempotencyKey, Scope};
+use genesys_once::IdempotencyKey;
+use genesys_once::request::Scope;
 
 use super::process::Cli;
 use super::records::{ACTION, labelled, request};

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId};
+use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, RecordName};
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, RecordName, RedisStore, Store,
-};
+use genesys_once::{DataActionRequest, Engine, Error, IdempotencyKey, RedisStore, Store};
 
 use super::process::NAMESPACE;
 use crate::support::redis::RedisServer;
@@ -34,7 +32,7 @@ pub async fn engine(
     step: impl Fn() -> Step + Send + Sync + 'static,
 ) -> (Engine, ScriptedUpstream) {
     let upstream = ScriptedUpstream::new(move |_| step());
-    let upstream = upstream.with_attempt_limit(Duration::from_millis(100));
+    let upstream = upstream.with_attempt_timeout(Duration::from_millis(100));
     let engine = Engine::builder(upstream.clone())
         .store(store)
         .namespace(NAMESPACE.parse().unwrap())

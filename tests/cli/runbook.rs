@@ -1,8 +1,9 @@
 //! Every shell line of the guides and READMEs that names `genesys-once`: run as it stands,
 //! in a shell, against a Redis server and a simulated platform.
 
+use genesys_once::DataActionRequest;
+use genesys_once::request::Scope;
 use genesys_once::testing::{GenesysSimulator, Step};
-use genesys_once::{DataActionRequest, Scope};
 
 use super::doctor::{lasting, with_platform};
 use super::process::{Cli, NAMESPACE};

@@ -1,7 +1,8 @@
 //! `resolve` and `forget`: what they write, and that they write nothing unasked.
 
+use genesys_once::Served;
+use genesys_once::store::WhenEmptied;
 use genesys_once::testing::Step;
-use genesys_once::{Served, WhenEmptied};
 
 use super::process::{Cli, NAMESPACE, resolve};
 use super::records::{abandoned, engine, labelled, lose, record, request, slow_engine, store};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use genesys_once::record::{RecordName, RecordState};
 use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
 use genesys_once::{
-    Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, OnUnknown, RecordName, RecordState,
-    Reply, Store as _,
+    Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, OnUnknown, Reply, Store as _,
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

@@ -88,7 +88,7 @@ async fn forgotten_outcome_in_memory_refuses_no_request() {
     let key = IdempotencyKey::of(&mine("[1]"));
     assert_eq!(
         elsewhere.forget(&key).await.unwrap(),
-        genesys_once::Forgotten::Outcome
+        genesys_once::engine::Forgotten::Outcome
     );
     elsewhere.execute(mine("[2]")).await.unwrap();
     let reply = here.execute(mine("[2]")).await.unwrap();
@@ -212,7 +212,7 @@ async fn outcome_forgotten_before_reply_is_not_replayed() {
     let key = IdempotencyKey::of(&request("{}"));
     assert_eq!(
         engine.forget(&key).await.unwrap(),
-        genesys_once::Forgotten::Outcome
+        genesys_once::engine::Forgotten::Outcome
     );
     // Neither joined nor, later, from memory.
     let at_once = ask(&engine, request("{}"));

@@ -6,11 +6,11 @@ macro_rules! delegate {
     (@ apply $field:tt) => {
         fn apply<'a>(
             &'a self,
-            name: &'a genesys_once::RecordName,
+            name: &'a genesys_once::record::RecordName,
             event: genesys_once::record::Event,
-        ) -> genesys_once::BoxFuture<
+        ) -> genesys_once::store::BoxFuture<
             'a,
-            Result<genesys_once::record::Answer, genesys_once::StoreError>,
+            Result<genesys_once::record::Answer, genesys_once::error::StoreError>,
         > {
             self.$field.apply(name, event)
         }
@@ -18,10 +18,10 @@ macro_rules! delegate {
     (@ look $field:tt) => {
         fn look<'a>(
             &'a self,
-            name: &'a genesys_once::RecordName,
-        ) -> genesys_once::BoxFuture<
+            name: &'a genesys_once::record::RecordName,
+        ) -> genesys_once::store::BoxFuture<
             'a,
-            Result<Option<genesys_once::RecordState>, genesys_once::StoreError>,
+            Result<Option<genesys_once::record::RecordState>, genesys_once::error::StoreError>,
         > {
             self.$field.look(name)
         }

@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use genesys_once::execution::{Attempt, Execution, Hashed, Lock, Locked, Terms};
-use genesys_once::record::Phase;
+use genesys_once::record::{Phase, RecordName, RecordState};
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, RecordName, RecordState, Served,
-    Store as _, Upstream as _,
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Served, Store as _,
+    Upstream as _,
 };
 use tokio::time::{Instant, advance};
 
@@ -48,7 +48,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// once, and one that could not, whose only permit is taken.
 async fn others(store: &MemoryStore) -> Vec<(Engine, ScriptedUpstream)> {
     let free = ok();
-    let busy = ScriptedUpstream::new(|_| Step::Silent).with_attempt_limit(3600 * SECOND);
+    let busy = ScriptedUpstream::new(|_| Step::Silent).with_attempt_timeout(3600 * SECOND);
     let mut engines = Vec::new();
     for upstream in [free, busy.clone()] {
         let builder = Engine::builder(upstream.clone()).store(store.clone());

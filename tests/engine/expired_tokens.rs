@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use genesys_once::error::TokenError;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{Engine, Error, TokenError};
+use genesys_once::{Engine, Error};
 use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request};

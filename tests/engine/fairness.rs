@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use genesys_once::error::SendError;
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Engine, Namespace, Outcome, RatePermit,
-    SendError, Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call, RatePermit};
+use genesys_once::{DataActionRequest, Engine, Outcome, Upstream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 

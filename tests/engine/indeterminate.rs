@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use genesys_once::record::Event;
+use genesys_once::error::StoreError;
+use genesys_once::record::{Event, Namespace, RecordState};
+use genesys_once::store::{BoxFuture, ListQuery, Page};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
-    BoxFuture, Engine, Error, IdempotencyKey, ListQuery, MemoryStore, Namespace, OnUnknown,
-    Outcome, Page, RecordState, Resolution, RetryHint, Served, Store, StoreError,
+    Engine, Error, IdempotencyKey, MemoryStore, OnUnknown, Outcome, Resolution, RetryHint, Served,
+    Store,
 };
 
 use super::{SECOND, request};

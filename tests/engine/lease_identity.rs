@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::Event;
+use genesys_once::record::{Event, RecordName, RecordState};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{Engine, Error, MemoryStore, RecordName, RecordState, Resolution, Store};
+use genesys_once::{Engine, Error, MemoryStore, Resolution, Store};
 use tokio::time::{Instant, sleep};
 
 use super::SECOND;

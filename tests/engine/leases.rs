@@ -4,11 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::{Event, Phase};
+use genesys_once::record::{Event, Phase, RecordState};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
-    Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, RecordState, Reply, RetryPolicy,
-    Served,
+    Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, Reply, RetryPolicy, Served,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};

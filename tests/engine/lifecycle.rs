@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use genesys_once::engine::Drained;
+use genesys_once::record::RecordState;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{
-    Drained, Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, RecordState, Reply,
-};
+use genesys_once::{Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, Reply};
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use genesys_once::error::StoreError;
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{RecordName, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore,
-    RecordName, RecordState, RetryPolicy, Served, Store, StoreError, StoredBody,
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, RetryPolicy,
+    Served, Store,
 };
 
 use super::{SECOND, request, until};

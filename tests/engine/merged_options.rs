@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::{Event, Refusal};
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{Event, RecordName, RecordState, Refusal};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
 use genesys_once::{
-    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, Outcome,
-    RecordName, RecordState, Reply, Resolution, Served, Store as _, StoredBody, Upstream as _,
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, Outcome, Reply,
+    Resolution, Served, Store as _, Upstream as _,
 };
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use genesys_once::engine::Forgotten;
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Engine, EngineMessage, Error, Forgotten, IdempotencyKey, MemoryStore,
-    OnDuplicate, Served,
+    DataActionRequest, Engine, EngineMessage, Error, IdempotencyKey, MemoryStore, OnDuplicate,
+    Served,
 };
 use ractor::call_t;
 use serde_json::json;
@@ -240,7 +241,7 @@ async fn sensitive_answer_keeps_only_status() {
     assert_eq!(replay.served(), Served::Store);
     assert_eq!(
         replay.stored_body(),
-        genesys_once::StoredBody::OmittedSensitive
+        genesys_once::outcome::StoredBody::OmittedSensitive
     );
     assert_eq!((replay.status().as_u16(), replay.body().len()), (200, 0));
     assert!(replay.headers().is_empty());

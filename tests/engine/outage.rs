@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::Event;
+use genesys_once::error::RefusalKind;
+use genesys_once::record::{Event, RecordState};
 use genesys_once::testing::{Fault, FaultyStore, Operation, ScriptedUpstream, Step};
-use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, RecordState, RefusalKind, Served};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, Served};
 use tokio::time::Instant;
 
 use super::{SECOND, request};
@@ -36,7 +37,8 @@ pub fn switch() -> Arc<AtomicBool> {
 }
 
 pub async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> {
-    use genesys_once::{RecordName, Store as _};
+    use genesys_once::Store as _;
+    use genesys_once::record::RecordName;
     let key = IdempotencyKey::of(&request("{}"));
     store
         .look(&RecordName::new(engine.namespace().clone(), key))
@@ -208,7 +210,10 @@ async fn too_large_outcome_is_recorded_without_body() {
     let replay = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
         (replay.served(), replay.stored_body()),
-        (Served::Store, genesys_once::StoredBody::OmittedTooLarge)
+        (
+            Served::Store,
+            genesys_once::outcome::StoredBody::OmittedTooLarge
+        )
     );
     assert_eq!(replay.status().as_u16(), 200);
     assert_eq!(upstream.ledger().total(), 1);
@@ -243,7 +248,11 @@ async fn outcome_waits_for_read_only_store() {
                 replay.stored_body(),
                 replay.body().as_ref()
             ),
-            (Served::Store, genesys_once::StoredBody::Full, &b"{}"[..])
+            (
+                Served::Store,
+                genesys_once::outcome::StoredBody::Full,
+                &b"{}"[..]
+            )
         );
         assert_eq!(upstream.ledger().total(), 1);
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use genesys_once::genesys::classify;
+use genesys_once::outcome::Verdict;
+use genesys_once::record::RecordState;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, answers};
 use genesys_once::{
-    Engine, Error, IdempotencyKey, MemoryStore, Outcome, RecordState, RetryHint, RetryPolicy,
-    Served, Verdict, classify,
+    Engine, Error, IdempotencyKey, MemoryStore, Outcome, RetryHint, RetryPolicy, Served,
 };
 use tokio::time::Instant;
 

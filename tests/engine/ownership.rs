@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Answer, Event, Version};
+use genesys_once::error::StoreError;
+use genesys_once::record::{Answer, Event, RecordName, RecordState, Version};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
 use genesys_once::{
-    BoxFuture, DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, OnUnknown, Outcome,
-    RecordName, RecordState, Reply, Resolution, RetryPolicy, Store, StoreError,
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, OnUnknown, Outcome, Reply,
+    Resolution, RetryPolicy, Store,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -206,13 +208,13 @@ async fn holder_never_restores_forgotten_outcome() {
     }
     assert_eq!(
         other.forget(&key()).await.unwrap(),
-        genesys_once::Forgotten::Outcome
+        genesys_once::engine::Forgotten::Outcome
     );
     assert_eq!(other.inspect(&key()).await.unwrap(), None);
     assert_eq!(other.indeterminate(10).await.unwrap().keys, []);
     assert_eq!(
         other.forget(&key()).await.unwrap(),
-        genesys_once::Forgotten::Nothing
+        genesys_once::engine::Forgotten::Nothing
     );
     assert!(!asked.await.unwrap().unwrap().recorded());
     sleep(5 * SECOND).await;

@@ -1,11 +1,12 @@
 //! I6 and I8: another request under the same key, and another namespace in the
 //! same store, in every state that a record can be in.
 
-use genesys_once::record::{Answer, Event};
+use genesys_once::error::StoreError;
+use genesys_once::record::{Answer, Event, RecordName, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{
-    BoxFuture, DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore,
-    RecordName, RecordState, Store, StoreError,
+    DataActionRequest, Engine, EngineBuilder, Error, IdempotencyKey, MemoryStore, Store,
 };
 
 use super::{SECOND, request, until};
@@ -163,7 +164,11 @@ async fn namespaces_separate_records_in_every_state() {
         assert_eq!(engine.inspect(&key).await.unwrap(), None, "{state}");
         assert_eq!(engine.indeterminate(10).await.unwrap().keys, [], "{state}");
         let forgotten = engine.forget(&key).await.unwrap();
-        assert_eq!(forgotten, genesys_once::Forgotten::Nothing, "{state}");
+        assert_eq!(
+            forgotten,
+            genesys_once::engine::Forgotten::Nothing,
+            "{state}"
+        );
         let reply = engine.execute(mine("[2]")).await.unwrap();
         assert!(reply.recorded(), "{state}");
     }

@@ -6,11 +6,14 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use genesys_once::error::SendError;
+use genesys_once::record::{Namespace, RecordName};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{GenesysSimulator, Step, answers};
+use genesys_once::upstream::{AccessToken, Call, TokenSource};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment, Error,
-    GenesysCloud, IdempotencyKey, Namespace, Outcome, RecordName, RedisStore, Reply, SendError,
-    TokenSource, Upstream,
+    Credentials, DataActionRequest, Engine, Environment, Error, GenesysCloud, IdempotencyKey,
+    Outcome, RedisStore, Reply, Upstream,
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;

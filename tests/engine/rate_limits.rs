@@ -4,12 +4,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genesys_once::engine::Backlog;
+use genesys_once::error::SendError;
 use genesys_once::execution::{Execution, Lock, Terms};
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::upstream::{AccessToken, Call, RatePermit, TokenSource};
 use genesys_once::{
-    AccessToken, Backlog, BoxFuture, Call, Credentials, DataActionRequest, Engine, Environment,
-    Error, GenesysCloud, IdempotencyKey, MemoryStore, Namespace, Outcome, RatePermit, RetryPolicy,
-    SendError, Served, TokenSource, Upstream,
+    Credentials, DataActionRequest, Engine, Environment, Error, GenesysCloud, IdempotencyKey,
+    MemoryStore, Outcome, RetryPolicy, Served, Upstream,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 

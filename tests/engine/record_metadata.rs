@@ -1,9 +1,10 @@
 //! What a record shows: its request, its holder, where its
 //! outcome comes from.
 
+use genesys_once::record::RecordState;
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Outcome, RecordState, Resolution,
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Outcome, Resolution,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase};
-use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{
-    BoxFuture, Error, IdempotencyKey, ListQuery, MemoryStore, Namespace, Outcome, Page, RecordName,
-    RecordState, Resolution, Store, StoreError, UnreadableRecord,
+use genesys_once::error::StoreError;
+use genesys_once::record::{
+    Answer, Attempts, Claim, Event, LeaseId, Namespace, Phase, RecordName, RecordState,
 };
+use genesys_once::store::{BoxFuture, ListQuery, Page, UnreadableRecord};
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{Error, IdempotencyKey, MemoryStore, Outcome, Resolution, Store};
 use http::{HeaderMap, StatusCode};
 use tokio::time::sleep;
 

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_once::record::{Event, Phase};
+use genesys_once::error::{SendError, TokenError};
+use genesys_once::record::{Event, Namespace, Phase, RecordName, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{
     Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep,
 };
+use genesys_once::upstream::{AccessToken, Call, TokenSource};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore,
-    Namespace, Outcome, RecordName, RecordState, Reply, RetryHint, RetryPolicy, SendError, Store,
-    TokenError, TokenSource, Upstream,
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Outcome, Reply, RetryHint,
+    RetryPolicy, Store, Upstream,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Event, Version};
+use genesys_once::record::{Event, RecordState, Version};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{Engine, Error, MemoryStore, RecordState, Resolution, RetryHint};
+use genesys_once::{Engine, Error, MemoryStore, Resolution, RetryHint};
 use tokio::time::{Instant, sleep};
 
 use super::SECOND;
@@ -58,7 +58,7 @@ async fn late_hook_resolves_no_other_request() {
 /// engine that resolves.
 #[tokio::test(start_paused = true)]
 async fn lost_attempt_keeps_its_own_timeout() {
-    let slow = ScriptedUpstream::new(|_| Step::Silent).with_attempt_limit(600 * SECOND);
+    let slow = ScriptedUpstream::new(|_| Step::Silent).with_attempt_timeout(600 * SECOND);
     let store = MemoryStore::new();
     let holder = Engine::builder(slow.clone())
         .store(store.clone())
@@ -67,7 +67,7 @@ async fn lost_attempt_keeps_its_own_timeout() {
     let _asked = ask(&holder, order(FIRST));
     slow.ledger().wait_for(1).await;
     holder.actor().kill();
-    let other = ScriptedUpstream::new(|_| Step::ok("{}")).with_attempt_limit(5 * SECOND);
+    let other = ScriptedUpstream::new(|_| Step::ok("{}")).with_attempt_timeout(5 * SECOND);
     let other = Engine::builder(other)
         .store(store)
         .namespace(holder.namespace().clone());

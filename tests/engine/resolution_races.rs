@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};
-use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{
-    BoxFuture, Engine, Error, Fingerprint, MemoryStore, RecordName, RecordState, Resolution, Store,
-    StoreError,
+use genesys_once::error::StoreError;
+use genesys_once::record::{
+    Answer, Attempts, Claim, Event, Fingerprint, LeaseId, Phase, RecordName, RecordState, Revision,
 };
+use genesys_once::store::BoxFuture;
+use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
+use genesys_once::{Engine, Error, MemoryStore, Resolution, Store};
 use tokio::time::advance;
 
 use super::SECOND;

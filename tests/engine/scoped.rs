@@ -1,10 +1,10 @@
 //! Tenants: an engine that is narrowed to a scope, which its users cannot leave.
 
+use genesys_once::error::KeyState;
+use genesys_once::record::RecordState;
+use genesys_once::request::Scope;
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, KeyState, RecordState, Resolution, Scope,
-    Served,
-};
+use genesys_once::{DataActionRequest, Engine, Error, IdempotencyKey, Resolution, Served};
 use sha2::{Digest as _, Sha256};
 
 use super::{SECOND, request};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::Event;
+use genesys_once::error::SendError;
+use genesys_once::record::{Event, Namespace};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, EngineMessage, Error, MemoryStore, Namespace, Outcome,
-    SendError, Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call};
+use genesys_once::{Engine, EngineMessage, Error, MemoryStore, Outcome, Upstream};
 use ractor::rpc::CallResult;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;

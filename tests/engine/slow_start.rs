@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use genesys_once::outcome::{Recovery, Verdict};
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{DataActionRequest, Engine, Recovery, RetryPolicy, Verdict};
+use genesys_once::{DataActionRequest, Engine, RetryPolicy};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::cooldown::{ask, engine, limit};

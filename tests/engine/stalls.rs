@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use genesys_once::error::SendError;
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
+use genesys_once::upstream::{AccessToken, Call};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, Error, IdempotencyKey, Namespace, Outcome, Reply,
-    Resolution, RetryPolicy, SendError, Upstream,
+    Engine, Error, IdempotencyKey, Outcome, Reply, Resolution, RetryPolicy, Upstream,
 };
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;

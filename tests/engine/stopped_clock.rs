@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase};
-use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    BoxFuture, Engine, Error, IdempotencyKey, MemoryStore, RecordName, RecordState, Resolution,
-    Store, StoreError,
+use genesys_once::error::StoreError;
+use genesys_once::record::{
+    Answer, Attempts, Claim, Event, LeaseId, Phase, RecordName, RecordState,
 };
+use genesys_once::store::BoxFuture;
+use genesys_once::testing::{ScriptedUpstream, Step};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, Resolution, Store};
 use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request};
@@ -56,9 +57,9 @@ impl Store for StandsStill {
 
     fn list<'a>(
         &'a self,
-        namespace: &'a genesys_once::Namespace,
-        query: &'a genesys_once::ListQuery,
-    ) -> BoxFuture<'a, Result<genesys_once::Page, StoreError>> {
+        namespace: &'a genesys_once::record::Namespace,
+        query: &'a genesys_once::store::ListQuery,
+    ) -> BoxFuture<'a, Result<genesys_once::store::Page, StoreError>> {
         self.0.list(namespace, query)
     }
 }

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::FutureExt as _;
+use genesys_once::error::TokenError;
 use genesys_once::testing::{
     Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep,
 };
-use genesys_once::{
-    DataActionRequest, Engine, EngineMessage, Error, MemoryStore, Reply, TokenError,
-};
+use genesys_once::{DataActionRequest, Engine, EngineMessage, Error, MemoryStore, Reply};
 use ractor::concurrency::oneshot;
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};

@@ -4,8 +4,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use genesys_once::error::TokenError;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{Engine, Error, OnUnknown, RetryPolicy, TokenError};
+use genesys_once::{Engine, Error, OnUnknown, RetryPolicy};
 use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use genesys_once::error::{SendError, TokenError};
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, Error, Namespace, Outcome, RetryHint, SendError, Served,
-    TokenError, TokenSource, Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call, TokenSource};
+use genesys_once::{Engine, Error, Outcome, RetryHint, Served, Upstream};
 use tokio::time::{Instant, sleep};
 
 use super::{SECOND, child, request};

@@ -5,11 +5,11 @@ use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genesys_once::error::StoreError;
+use genesys_once::record::{Namespace, RecordName, RecordState};
+use genesys_once::store::{BoxFuture, ListQuery, Page};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{
-    BoxFuture, Engine, Error, IdempotencyKey, ListQuery, MemoryStore, Namespace, Page, RecordName,
-    RecordState, Resolution, Store, StoreError,
-};
+use genesys_once::{Engine, Error, IdempotencyKey, MemoryStore, Resolution, Store};
 use tokio::time::{Instant, sleep};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use genesys_once::testing::{GenesysSimulator, Step};
-use genesys_once::{Call, DataActionRequest, Engine, GenesysCloud, IdempotencyKey};
+use genesys_once::upstream::Call;
+use genesys_once::{DataActionRequest, Engine, GenesysCloud, IdempotencyKey};
 
 const KEYS: usize = 2_000;
 const SECOND: Duration = Duration::from_secs(1);

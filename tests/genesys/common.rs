@@ -1,9 +1,8 @@
 //! A client, a call and the failures that these tests share.
 
-use genesys_once::{
-    AccessToken, Call, Credentials, DataActionRequest, Environment, GenesysCloud, Outcome,
-    SendError, Upstream,
-};
+use genesys_once::error::SendError;
+use genesys_once::upstream::{AccessToken, Call};
+use genesys_once::{Credentials, DataActionRequest, Environment, GenesysCloud, Outcome, Upstream};
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -16,7 +15,7 @@ pub fn cloud(base_url: &str) -> GenesysCloud {
     GenesysCloud::new(environment, Credentials::new("client-id", SECRET))
 }
 
-pub fn call(payload: impl Into<genesys_once::Payload>) -> Call {
+pub fn call(payload: impl Into<genesys_once::request::Payload>) -> Call {
     Call::new(DataActionRequest::new("custom_-_1", payload).unwrap(), 1)
 }
 

@@ -1,7 +1,9 @@
 //! The bytes of an execute call, and of its answer.
 
 use bytes::Bytes;
-use genesys_once::{AccessToken, Call, DataActionRequest, Route, Upstream};
+use genesys_once::genesys::Route;
+use genesys_once::upstream::{AccessToken, Call};
+use genesys_once::{DataActionRequest, Upstream};
 use http::StatusCode;
 
 use super::server::{Server, answer};

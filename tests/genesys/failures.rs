@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use genesys_once::{BodyEnd, GenesysCloud, Upstream};
+use genesys_once::outcome::BodyEnd;
+use genesys_once::{GenesysCloud, Upstream};
 
 use super::server::{Server, answer};
 use super::{call, cloud, may_have_left, printed, send};

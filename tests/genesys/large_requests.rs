@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use genesys_once::Call;
+use genesys_once::upstream::Call;
 
 use super::connection_reuse::in_threads;
 use super::server::{Server, answer};

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::Event;
+use genesys_once::error::SendError;
+use genesys_once::record::{Event, Namespace, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{Fault, FaultyStore};
+use genesys_once::upstream::{AccessToken, Call};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Engine, GenesysCloud, IdempotencyKey,
-    MemoryStore, Namespace, Outcome, RecordState, RetryPolicy, SendError, Upstream,
+    DataActionRequest, Engine, GenesysCloud, IdempotencyKey, MemoryStore, Outcome, RetryPolicy,
+    Upstream,
 };
 use tokio::sync::watch;
 

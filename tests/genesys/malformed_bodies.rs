@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use genesys_once::genesys::classify;
+use genesys_once::outcome::{StoredBody, Verdict};
 use genesys_once::{
     DataActionRequest, Engine, EngineBuilder, Error, OnUnknown, Reply, RetryPolicy, Served,
-    StoredBody, Verdict, classify,
 };
 
 use super::cloud;
@@ -179,7 +180,7 @@ async fn unreadable_refusal_is_unknown() {
             let expected = ("indeterminate", 1, "indeterminate");
             assert_eq!((&*first, sent, &*again), expected, "{status} {headers}");
             let trusting = engine(&server).classify(|outcome| match outcome.status().as_u16() {
-                429 => Verdict::NotExecuted(genesys_once::Recovery::Retry),
+                429 => Verdict::NotExecuted(genesys_once::outcome::Recovery::Retry),
                 _ => classify::everything_final(outcome),
             });
             let before = executions(&server);
@@ -293,7 +294,7 @@ async fn oversized_success_is_final_without_body() {
         let engine = engine(&server)
             .max_response_bytes(1_000)
             .on_unknown(OnUnknown::Retry)
-            .classify(|_| Verdict::NotExecuted(genesys_once::Recovery::Retry))
+            .classify(|_| Verdict::NotExecuted(genesys_once::outcome::Recovery::Retry))
             .start()
             .await
             .unwrap();

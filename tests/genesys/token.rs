@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use genesys_once::{AccessToken, ClientAuth, GenesysCloud, TokenError, Upstream};
+use genesys_once::error::TokenError;
+use genesys_once::genesys::ClientAuth;
+use genesys_once::upstream::AccessToken;
+use genesys_once::{GenesysCloud, Upstream};
 
 use super::server::{Server, answer};
 use super::{SECRET, TOKEN, assert_no_secret, cloud, printed};

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use genesys_once::execution::{Attempt, Execution, Hashed, Lock, Locked, Terms};
-use genesys_once::record::Phase;
+use genesys_once::record::{Namespace, Phase, RecordName, RecordState};
 use genesys_once::testing::{ScriptedUpstream, Step, answers};
 use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Namespace, RecordName,
-    RecordState, Resolution, Served, Store, Upstream as _,
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Resolution, Served, Store,
+    Upstream as _,
 };
 use tokio::time::{advance, sleep};
 

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use genesys_once::error::{RefusalKind, StoreError};
+use genesys_once::outcome::StoredBody;
 use genesys_once::record::{Answer, Event};
-use genesys_once::{RedisStore, RefusalKind, Store, StoreError, StoredBody};
+use genesys_once::{RedisStore, Store};
 use tokio::time::timeout;
 
 use super::large_bodies::{LARGE, body, body_key, clients, replay};

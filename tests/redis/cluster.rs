@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use genesys_once::record::{Answer, Event, LeaseId, RecordState};
+use genesys_once::store::Persistence;
 use genesys_once::testing::store_conformance;
-use genesys_once::{Persistence, RedisStore, Store};
+use genesys_once::{RedisStore, Store};
 use tokio::time::timeout;
 
 use super::fake_server::FakeServer;

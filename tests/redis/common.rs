@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId};
-use genesys_once::{
-    Fingerprint, IdempotencyKey, Outcome, RecordName, RedisStore, Store, StoreError,
-};
+use genesys_once::error::StoreError;
+use genesys_once::record::{Answer, Attempts, Claim, Event, Fingerprint, LeaseId, RecordName};
+use genesys_once::{IdempotencyKey, Outcome, RedisStore, Store};
 
 pub fn name(number: u8) -> RecordName {
     RecordName::new(

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use genesys_once::record::Answer;
-use genesys_once::{Error, Persistence, RedisStore, Store};
+use genesys_once::store::Persistence;
+use genesys_once::{Error, RedisStore, Store};
 
 use super::fake_server::FakeServer;
 use super::{acquire, apply, chain, name};
@@ -344,7 +345,10 @@ async fn user_without_info_right_works() {
     server.command::<()>(&user);
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
     let store = RedisStore::connect(&url).await.unwrap();
-    assert_eq!(store.durability(), genesys_once::Durability::default());
+    assert_eq!(
+        store.durability(),
+        genesys_once::store::Durability::default()
+    );
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
     assert!(store.look(&name(1)).await.unwrap().is_some());
 }

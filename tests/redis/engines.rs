@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use genesys_once::error::SendError;
+use genesys_once::record::{Namespace, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{GenesysSimulator, ScriptedUpstream, Step};
+use genesys_once::upstream::{AccessToken, Call};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Engine, Environment, FileStore, GenesysCloud,
-    IdempotencyKey, Namespace, Outcome, RecordState, RedisStore, SendError, Served, Upstream,
+    DataActionRequest, Engine, Environment, FileStore, GenesysCloud, IdempotencyKey, Outcome,
+    RedisStore, Served, Upstream,
 };
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use genesys_once::record::{Answer, Event, LeaseId, RecordState};
+use genesys_once::record::{Answer, Event, LeaseId, RecordName, RecordState};
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{DataActionRequest, Engine, Error, IdempotencyKey, RecordName, Store};
+use genesys_once::{DataActionRequest, Engine, Error, IdempotencyKey, Store};
 use tokio::time::timeout;
 
 use super::cluster::{EVER, IN_TIME, connect, is_cached, shards, subscribe};

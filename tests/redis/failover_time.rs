@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use genesys_once::{IdempotencyKey, RecordName, RedisStore, Store};
+use genesys_once::record::RecordName;
+use genesys_once::{IdempotencyKey, RedisStore, Store};
 
 use super::acquire;
 use crate::support::redis::RedisServer;

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{self, Answer, Event, LeaseId, Phase, Resolution, Revision};
-use genesys_once::{RecordState, RedisStore, Store};
+use genesys_once::record::{
+    self, Answer, Event, LeaseId, Phase, RecordState, Resolution, Revision,
+};
+use genesys_once::{RedisStore, Store};
 
 use super::{acquire, chain, claim, complete, extend, name};
 use crate::support::indeterminate;

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Event, LeaseId, Resolution};
-use genesys_once::{ListFilter, ListQuery, Outcome, RecordState, RedisStore, Store, StoredBody};
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{Answer, Event, LeaseId, RecordState, Resolution};
+use genesys_once::store::{ListFilter, ListQuery};
+use genesys_once::{Outcome, RedisStore, Store};
 
 use super::limited_proxy::Narrow;
 use super::{acquire, apply, claim, complete, name};

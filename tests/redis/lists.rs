@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Event};
+use genesys_once::error::RefusalKind;
+use genesys_once::record::{Answer, Event, Namespace};
+use genesys_once::store::{ListQuery, UnreadableRecord};
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    Engine, Error, ListQuery, Namespace, RedisStore, RefusalKind, Store, UnreadableRecord,
-};
+use genesys_once::{Engine, Error, RedisStore, Store};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use genesys_once::record::Answer;
-use genesys_once::{RecordState, RedisStore, Store};
+use genesys_once::record::{Answer, RecordState};
+use genesys_once::{RedisStore, Store};
 use tokio::time::timeout;
 
 use super::{acquire, apply, chain, complete, extend, name};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use genesys_once::store::Durability;
 use genesys_once::testing::store_conformance;
-use genesys_once::{Durability, RedisStore, Store};
+use genesys_once::{RedisStore, Store};
 use tokio::time::timeout;
 
 use super::{apply, complete, name};

@@ -1,8 +1,8 @@
 //! The conformance cases of every store, and the number of commands that they take.
 
-use genesys_once::record::Answer;
+use genesys_once::record::{Answer, RecordState};
 use genesys_once::testing::store_conformance;
-use genesys_once::{RecordState, RedisStore, Store};
+use genesys_once::{RedisStore, Store};
 
 use super::{acquire, apply, claim, complete, name};
 use crate::support::redis::RedisServer;

@@ -1,8 +1,8 @@
 //! The time to live of a record that other clients change, the first line as scripts and
 //! codec read it, and the keys beside the records.
 
-use genesys_once::record::{self, Answer, Event, LeaseId, Revision, WRITER};
-use genesys_once::{RecordState, RedisStore, Store};
+use genesys_once::record::{self, Answer, Event, LeaseId, RecordState, Revision, WRITER};
+use genesys_once::{RedisStore, Store};
 
 use super::{acquire, claim, name};
 use crate::support::indeterminate;

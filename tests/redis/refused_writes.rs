@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use genesys_once::RefusalKind::{NotAllowed, NotNow, TooLarge};
-use genesys_once::record::{Answer, Event};
-use genesys_once::{RecordState, RedisStore, Store};
+use genesys_once::error::RefusalKind::{NotAllowed, NotNow, TooLarge};
+use genesys_once::record::{Answer, Event, RecordState};
+use genesys_once::{RedisStore, Store};
 
 use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::eventually;

@@ -4,12 +4,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use genesys_once::record::{Answer, Event, Phase};
+use genesys_once::error::StoreError;
+use genesys_once::record::{Answer, Event, Phase, RecordState};
 use genesys_once::testing::{ScriptedUpstream, Step, store_conformance};
-use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, RecordState, RedisStore, Served, Store,
-    StoreError,
-};
+use genesys_once::{DataActionRequest, Engine, Error, IdempotencyKey, RedisStore, Served, Store};
 
 use tokio::time::timeout;
 

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{Answer, WRITER};
+use genesys_once::error::{RefusalKind, StoreError};
+use genesys_once::record::{Answer, Namespace, WRITER};
+use genesys_once::store::{Persistence, WhenEmptied};
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    DataActionRequest, Engine, Error, Namespace, Persistence, RedisStore, RefusalKind, Store,
-    StoreError, WhenEmptied,
-};
+use genesys_once::{DataActionRequest, Engine, Error, RedisStore, Store};
 #[cfg(feature = "metrics")]
 use metrics_exporter_prometheus::PrometheusBuilder;
 

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::RecordState;
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    DataActionRequest, Engine, IdempotencyKey, RecordState, RedisStore, Served, Store, StoredBody,
-};
+use genesys_once::{DataActionRequest, Engine, IdempotencyKey, RedisStore, Served, Store};
 
 use super::fake_server::FakeServer;
 use super::limited_proxy::Narrow;

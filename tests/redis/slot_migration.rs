@@ -1,7 +1,9 @@
 //! Separate bodies in slots that move from one cluster node to another.
 
+use genesys_once::Store;
+use genesys_once::error::RefusalKind;
+use genesys_once::outcome::StoredBody;
 use genesys_once::record::{Answer, Event};
-use genesys_once::{RefusalKind, Store, StoredBody};
 
 use super::cluster::{connect, hand_over};
 use super::large_bodies::{body, body_key, replay};

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use genesys_once::record::{RecordName, RecordState};
 use genesys_once::testing::{GenesysSimulator, Step};
-use genesys_once::{GenesysCloud, RecordName, RecordState, RedisStore, Store as _, Upstream as _};
+use genesys_once::{GenesysCloud, RedisStore, Store as _, Upstream as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 

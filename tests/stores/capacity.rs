@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use genesys_once::record::{About, Answer, Attempts, Claim, Event, Holder, LeaseId, Origin};
+use genesys_once::record::{
+    About, Answer, Attempts, Claim, Event, Fingerprint, Holder, LeaseId, Origin, RecordName,
+};
 use genesys_once::{
-    Encrypted, EncryptionKeys, FileStore, Fingerprint, IdempotencyKey, Outcome, RecordName,
-    RedisStore, Store,
+    Encrypted, EncryptionKeys, FileStore, IdempotencyKey, Outcome, RedisStore, Store,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 

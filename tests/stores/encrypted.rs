@@ -10,11 +10,13 @@ mod tampering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Refusal, StoredOutcome};
-use genesys_once::{
-    Encrypted, EncryptionKeys, Fingerprint, IdempotencyKey, Outcome, RecordName, RecordState,
-    Store, StoreError, StoredBody,
+use genesys_once::error::StoreError;
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{
+    Answer, Attempts, Claim, Event, Fingerprint, LeaseId, RecordName, RecordState, Refusal,
+    StoredOutcome,
 };
+use genesys_once::{Encrypted, EncryptionKeys, IdempotencyKey, Outcome, Store};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 pub const LONG: Duration = Duration::from_secs(3600);

@@ -13,11 +13,14 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};
-use genesys_once::{
-    Error, FileStore, Fingerprint, IdempotencyKey, ListQuery, Namespace, Outcome, RecordName,
-    RecordState, Store, StoreError, StoredBody,
+use genesys_once::error::StoreError;
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{
+    Answer, Attempts, Claim, Event, Fingerprint, LeaseId, Namespace, Phase, RecordName,
+    RecordState, Revision,
 };
+use genesys_once::store::ListQuery;
+use genesys_once::{Error, FileStore, IdempotencyKey, Outcome, Store};
 
 use crate::own_process::own_process;
 

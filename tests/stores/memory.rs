@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{Attempts, Claim, Event, LeaseId};
+use genesys_once::record::{Attempts, Claim, Event, Fingerprint, LeaseId, RecordName, RecordState};
 use genesys_once::testing::store_conformance;
-use genesys_once::{
-    Fingerprint, IdempotencyKey, MemoryStore, Outcome, RecordName, RecordState, Store,
-};
+use genesys_once::{IdempotencyKey, MemoryStore, Outcome, Store};
 use tokio::time::advance;
 
 #[tokio::test(start_paused = true)]

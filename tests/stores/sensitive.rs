@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use genesys_once::outcome::StoredBody;
 use genesys_once::testing::{ScriptedUpstream, Step, answers};
 use genesys_once::{
     DataActionRequest, Encrypted, EncryptionKeys, Engine, FileStore, MemoryStore, RedisStore,
-    Served, Store, StoredBody,
+    Served, Store,
 };
 use sha2::{Digest, Sha256};
 

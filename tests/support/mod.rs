@@ -8,7 +8,10 @@ pub mod sentinel;
 
 use std::time::{Duration, Instant};
 
-use genesys_once::{IdempotencyKey, ListQuery, Namespace, Page, RecordState, Store, StoreError};
+use genesys_once::error::StoreError;
+use genesys_once::record::{Namespace, RecordState};
+use genesys_once::store::{ListQuery, Page};
+use genesys_once::{IdempotencyKey, Store};
 
 /// All pages of a list, up to so many records: as one.
 pub async fn listed(

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use genesys_once::record::{Attempts, Claim, Event, LeaseId};
+use genesys_once::record::{Attempts, Claim, Event, LeaseId, RecordName};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{Engine, IdempotencyKey, MemoryStore, RecordName, Store as _};
+use genesys_once::{Engine, IdempotencyKey, MemoryStore, Store as _};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 

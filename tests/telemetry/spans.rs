@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
+use genesys_once::error::SendError;
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedUpstream, Step};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, EngineMessage, IdempotencyKey, MemoryStore, Namespace,
-    Outcome, SendError, Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call};
+use genesys_once::{Engine, EngineMessage, IdempotencyKey, MemoryStore, Outcome, Upstream};
 use tracing::Instrument as _;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use genesys_once::record::{Answer, Event, Phase};
+use genesys_once::error::StoreError;
+use genesys_once::record::{Answer, Event, Phase, RecordName, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{BoxFuture, MemoryStore, RecordName, RecordState, Store, StoreError};
+use genesys_once::{MemoryStore, Store};
 
 use super::{SECOND, builder, exporter, request, value};
 
@@ -30,7 +32,7 @@ async fn commands_are_timed_by_name() {
     engine.inspect(&reply.key()).await.unwrap();
     assert_eq!(
         engine.forget(&reply.key()).await.unwrap(),
-        genesys_once::Forgotten::Outcome
+        genesys_once::engine::Forgotten::Outcome
     );
     for (command, count, sum) in [
         ("acquire", 1.0, 0.0),

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use genesys_once::error::SendError;
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, Engine, Namespace, Outcome, RatePermit, SendError, TokenSource,
-    Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call, RatePermit, TokenSource};
+use genesys_once::{Engine, Outcome, Upstream};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::{NAMESPACE, SECOND, ask, builder, exporter, request, until, value};

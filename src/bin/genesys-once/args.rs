@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use genesys_once::record::Version;
-use genesys_once::{ActionId, IdempotencyKey, Namespace, Scope};
+use genesys_once::IdempotencyKey;
+use genesys_once::record::{Namespace, Version};
+use genesys_once::request::{ActionId, Scope};
 
 const AFTER: &str = "\
 Environment (a secret is never given on the command line; NAME_FILE names a file that holds the value of NAME):

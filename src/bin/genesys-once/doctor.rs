@@ -7,7 +7,8 @@ mod servers;
 
 use std::time::{Duration, Instant};
 
-use genesys_once::{Engine, IdempotencyKey, Namespace, Upstream as _};
+use genesys_once::record::Namespace;
+use genesys_once::{Engine, IdempotencyKey, Upstream as _};
 
 use super::args::{DoctorArgs, Place};
 use super::exit::{Exit, Failure};

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use genesys_once::ListQuery;
+use genesys_once::store::ListQuery;
 
 use super::args::{ListArgs, Place};
 use super::exit::{Exit, Failure};

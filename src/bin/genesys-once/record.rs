@@ -3,10 +3,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use genesys_once::record::{About, Attempts, Phase};
-use genesys_once::{
-    ActionId, IdempotencyKey, Namespace, RecordState, StoredBody, UnreadableRecord,
-};
+use genesys_once::IdempotencyKey;
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{About, Attempts, Namespace, Phase, RecordState};
+use genesys_once::request::ActionId;
+use genesys_once::store::UnreadableRecord;
 use serde_json::{Value, json};
 
 use super::text::{clean, length, short, since, utc};

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use genesys_once::record::Namespace;
+use genesys_once::store::BoxFuture;
+use genesys_once::upstream::Call;
 use genesys_once::{
-    BoxFuture, Call, Credentials, Encrypted, EncryptionKeys, Engine, Environment, FileStore,
-    GenesysCloud, Namespace, Outcome, RedisStore, Store, Upstream,
+    Credentials, Encrypted, EncryptionKeys, Engine, Environment, FileStore, GenesysCloud, Outcome,
+    RedisStore, Store, Upstream,
 };
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -301,11 +304,11 @@ impl Upstream for SendsNothing {
     fn send<'a>(
         &'a self,
         _: &'a Call,
-        _: Option<&'a genesys_once::AccessToken>,
-    ) -> BoxFuture<'a, Result<Outcome, genesys_once::SendError>> {
+        _: Option<&'a genesys_once::upstream::AccessToken>,
+    ) -> BoxFuture<'a, Result<Outcome, genesys_once::error::SendError>> {
         Box::pin(async {
             let reason = "the command line executes no action";
-            Err(genesys_once::SendError::before_sending(reason))
+            Err(genesys_once::error::SendError::before_sending(reason))
         })
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use genesys_once::{ActionId, DataActionRequest, IdempotencyKey, RecordState, Scope, StoredBody};
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::RecordState;
+use genesys_once::request::{ActionId, Scope};
+use genesys_once::{DataActionRequest, IdempotencyKey};
 
 use super::args::{KeyArgs, KeyName, Place, ShowArgs, Which};
 use super::exit::{Exit, Failure};
@@ -109,7 +112,7 @@ fn scoped(
 }
 
 /// The store has no record of a key.
-pub fn unknown(key: &IdempotencyKey, namespace: &genesys_once::Namespace) -> Failure {
+pub fn unknown(key: &IdempotencyKey, namespace: &genesys_once::record::Namespace) -> Failure {
     let text = format!(
         "key {key} has no record in namespace {namespace}: its record has expired, or it was never \
          executed, or it is another key: another namespace, --scope or --within"

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
-use genesys_once::{
-    ActionId, Engine, Error, IdempotencyKey, ListFilter, ListQuery, RecordState, RefusalKind,
-    UnreadableRecord,
-};
+use genesys_once::error::RefusalKind;
+use genesys_once::record::RecordState;
+use genesys_once::request::ActionId;
+use genesys_once::store::{ListFilter, ListQuery, UnreadableRecord};
+use genesys_once::{Engine, Error, IdempotencyKey};
 
 use super::record;
 

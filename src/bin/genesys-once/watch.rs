@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use genesys_once::{IdempotencyKey, ListQuery};
+use genesys_once::IdempotencyKey;
+use genesys_once::store::ListQuery;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::{Place, WatchArgs};

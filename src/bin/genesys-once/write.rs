@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use genesys_once::record::WRITER;
-use genesys_once::{
-    Engine, Error, Forgotten, IdempotencyKey, Namespace, Outcome, RecordState, Resolution, Store,
-};
+use genesys_once::engine::Forgotten;
+use genesys_once::record::{Namespace, RecordState, WRITER};
+use genesys_once::{Engine, Error, IdempotencyKey, Outcome, Resolution, Store};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 

@@ -45,7 +45,7 @@ use crate::store::{BoxFuture, ListQuery, Page, Store, UnreadableRecord};
 ///   indeterminate key is readable text: with the client of this crate it has a status, a
 ///   correlation id or a network error, never a part of the request or the answer. Your own
 ///   [`Upstream`](crate::Upstream) should put no personal data into its
-///   [`SendError`](crate::SendError)s. Encryption protects the content of the store, not
+///   [`SendError`](crate::error::SendError)s. Encryption protects the content of the store, not
 ///   the promise: a program that may write to the store can remove a record, and so cause a
 ///   second call.
 /// - **Size.** An encrypted outcome has the bytes of its JSON and its body, 40 more, and

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use genesys_once::record::{Answer, Event};
+use genesys_once::error::{SendError, StoreError, TokenError};
+use genesys_once::record::{Answer, Event, Namespace, RecordName, RecordState};
+use genesys_once::store::BoxFuture;
+use genesys_once::upstream::{AccessToken, Call, TokenSource};
 use genesys_once::{
-    AccessToken, BoxFuture, Call, DataActionRequest, Error, IdempotencyKey, MemoryStore, Namespace,
-    Outcome, RecordName, RecordState, SendError, Store, StoreError, TokenError, TokenSource,
-    Upstream,
+    DataActionRequest, Error, IdempotencyKey, MemoryStore, Outcome, Store, Upstream,
 };
 use http::{HeaderMap, StatusCode};
 

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genesys_once::IdempotencyKey;
 use genesys_once::testing::{GenesysSimulator, Step, answers};
-use genesys_once::{Call, IdempotencyKey};
+use genesys_once::upstream::Call;
 
 use super::client::{Client, PAYLOAD, key, path};
 

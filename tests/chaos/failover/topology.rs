@@ -4,7 +4,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use genesys_once::{IdempotencyKey, RecordName};
+use genesys_once::IdempotencyKey;
+use genesys_once::record::RecordName;
 use tokio::time::sleep;
 
 use crate::chaos::worker;

@@ -3,12 +3,14 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use genesys_once::error::StoreError;
 use genesys_once::execution::{Attempt, Lock, Terms};
-use genesys_once::record::{Answer, Attempts, Claim, Event, LeaseId, Phase, Revision};
-use genesys_once::testing::{Fault, FaultyStore};
-use genesys_once::{
-    BoxFuture, Error, Fingerprint, MemoryStore, RecordName, RecordState, Store, StoreError,
+use genesys_once::record::{
+    Answer, Attempts, Claim, Event, Fingerprint, LeaseId, Phase, RecordName, RecordState, Revision,
 };
+use genesys_once::store::BoxFuture;
+use genesys_once::testing::{Fault, FaultyStore};
+use genesys_once::{Error, MemoryStore, Store};
 use tokio::time::{Instant, sleep};
 
 use super::{SECOND, hashed, locked, ok, state, terms};

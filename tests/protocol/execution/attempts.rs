@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use genesys_once::error::SendError;
 use genesys_once::execution::{Attempt, Execution, Lock, Locked};
-use genesys_once::record::Event;
+use genesys_once::outcome::{Recovery, StoredBody};
+use genesys_once::record::{Event, Namespace, RecordName, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, Error, IdempotencyKey, MemoryStore, Namespace, OnUnknown,
-    Outcome, RecordName, RecordState, Recovery, SendError, StoredBody, Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call};
+use genesys_once::{Error, IdempotencyKey, MemoryStore, OnUnknown, Outcome, Upstream};
 use tokio::time::{Instant, advance};
 
 use super::{SECOND, hashed, locked, namespace, ok, request, state, terms};

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use genesys_once::execution::{Attempt, Lock};
-use genesys_once::record::{Event, Phase};
+use genesys_once::outcome::Recovery;
+use genesys_once::record::{Event, Phase, RecordState};
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step};
-use genesys_once::{Error, MemoryStore, RecordState, Recovery};
+use genesys_once::{Error, MemoryStore};
 use tokio::time::{Instant, advance, sleep};
 
 use super::{SECOND, hashed, locked, ok, ok_after, state, terms};

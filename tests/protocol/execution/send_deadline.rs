@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genesys_once::error::{SendError, StoreError};
 use genesys_once::execution::Attempt;
-use genesys_once::record::{Answer, Event};
+use genesys_once::outcome::Recovery;
+use genesys_once::record::{Answer, Event, Namespace, RecordName, RecordState};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, MemoryStore, Namespace, Outcome, RecordName, RecordState,
-    Recovery, SendError, Store, StoreError, Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call};
+use genesys_once::{MemoryStore, Outcome, Store, Upstream};
 use tokio::time::sleep;
 
 use super::{SECOND, locked, namespace, ok};

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use genesys_once::record::{
-    Answer, Attempts, Claim, Content, Event, LeaseId, Phase, RELEASED_FOR, Record, RecordState,
-    Revision as RecordRevision, apply,
+    Answer, Attempts, Claim, Content, Event, Fingerprint, LeaseId, Phase, RELEASED_FOR, Record,
+    RecordState, Revision as RecordRevision, apply,
 };
-use genesys_once::{Fingerprint, Outcome, Resolution};
+use genesys_once::{Outcome, Resolution};
 
 use super::command::{Command, Lease, NEWCOMER, Revision, Verb};
 use super::mutation::Mutation;

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use genesys_once::{Engine, Fingerprint, RecordName};
+use genesys_once::Engine;
+use genesys_once::record::{Fingerprint, RecordName};
 use tokio::time::Instant;
 
 use super::oracle::Violation;

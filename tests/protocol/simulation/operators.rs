@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_once::{Error, RecordState};
+use genesys_once::Error;
+use genesys_once::record::RecordState;
 use tokio::time::{Instant, sleep};
 
 use super::oracle::{Rule, fingerprint};
@@ -49,7 +50,7 @@ pub async fn operate(world: Arc<World>, step: Step) {
                     world.short(&name)
                 )
             });
-            if let Ok(genesys_once::Forgotten::Outcome) = returned {
+            if let Ok(genesys_once::engine::Forgotten::Outcome) = returned {
                 world
                     .state()
                     .forgotten

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Event, Phase};
-use genesys_once::{Fingerprint, RecordName, RecordState};
+use genesys_once::record::{Answer, Event, Fingerprint, Phase, RecordName, RecordState};
 use tokio::time::Instant;
 
 use super::facts::{Clearing, Ended, Sent, Source};

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use genesys_once::record::{Fingerprint, RecordName};
 use genesys_once::{
-    Engine, EngineBuilder, EngineMessage, Error, Fingerprint, OnDuplicate, OnUnknown, RecordName,
-    Reply, Resolution, RetryPolicy,
+    Engine, EngineBuilder, EngineMessage, Error, OnDuplicate, OnUnknown, Reply, Resolution,
+    RetryPolicy,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use genesys_once::error::{SendError, TokenError};
+use genesys_once::record::{Namespace, RecordName};
+use genesys_once::store::BoxFuture;
 use genesys_once::testing::{ScriptedTokens, TokenStep, answers};
-use genesys_once::{
-    AccessToken, BoxFuture, Call, Namespace, Outcome, RecordName, SendError, TokenError,
-    TokenSource, Upstream,
-};
+use genesys_once::upstream::{AccessToken, Call, TokenSource};
+use genesys_once::{Outcome, Upstream};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
 

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use genesys_once::{Error, RecordState, RetryHint};
+use genesys_once::record::RecordState;
+use genesys_once::{Error, RetryHint};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};

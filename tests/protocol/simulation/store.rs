@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use genesys_once::record::{self, Answer, Event, Record};
-use genesys_once::{
-    BoxFuture, ListQuery, MemoryStore, Namespace, Page, RecordName, RecordState, Store, StoreError,
-};
+use genesys_once::error::StoreError;
+use genesys_once::record::{self, Answer, Event, Namespace, Record, RecordName, RecordState};
+use genesys_once::store::{BoxFuture, ListQuery, Page};
+use genesys_once::{MemoryStore, Store};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 

@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use genesys_once::record::{Namespace, RecordName, RecordState};
 use genesys_once::testing::ScriptedTokens;
-use genesys_once::{
-    DataActionRequest, IdempotencyKey, MemoryStore, Namespace, RecordName, RecordState,
-};
+use genesys_once::{DataActionRequest, IdempotencyKey, MemoryStore};
 use tokio::time::Instant;
 
 use super::facts::{Ended, Sent, State};

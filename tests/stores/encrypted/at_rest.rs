@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use genesys_once::StoredBody;
+use genesys_once::outcome::StoredBody;
 
 use super::{complete, done, encrypted, keys, name, outcome, read, release};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use genesys_once::record::{Answer, Event};
+use genesys_once::Store;
+use genesys_once::error::StoreError;
+use genesys_once::record::{Answer, Event, Namespace, RecordName, RecordState};
+use genesys_once::store::{BoxFuture, ListQuery, Page};
 use genesys_once::testing::{Fault, FaultyStore};
-use genesys_once::{
-    BoxFuture, ListQuery, Namespace, Page, RecordName, RecordState, Store, StoreError,
-};
 
 use super::{encrypted, name};
 

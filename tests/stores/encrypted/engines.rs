@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_once::execution::{Execution, Terms};
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::RecordState;
 use genesys_once::testing::{Fault, FaultyStore, ScriptedUpstream, Step, answers};
 use genesys_once::{
-    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Outcome, RecordState,
-    Resolution, Served, Store, StoredBody, Upstream as _,
+    DataActionRequest, Engine, Error, IdempotencyKey, MemoryStore, Outcome, Resolution, Served,
+    Store, Upstream as _,
 };
 use tokio::time::advance;
 
@@ -122,7 +124,7 @@ async fn resolved_outcome_is_encrypted_and_replayed() {
     }
     let replay = engine.execute(request()).await.unwrap();
     assert_eq!(**replay.outcome(), found);
-    let name = genesys_once::RecordName::new(engine.namespace().clone(), key());
+    let name = genesys_once::record::RecordName::new(engine.namespace().clone(), key());
     match inner.look(&name).await.unwrap() {
         Some(RecordState::Cached { stored, .. }) => assert!(stored.outcome.is_sealed()),
         state => panic!("{state:?}"),
@@ -168,7 +170,7 @@ async fn plain_engine_neither_replays_nor_executes() {
         assert!(matches!(error, Error::RecordUnreadable { .. }), "{error}");
         // An operator may forget it.
         let forgotten = plain.forget(&key()).await.unwrap();
-        assert_eq!(forgotten, genesys_once::Forgotten::Unreadable);
+        assert_eq!(forgotten, genesys_once::engine::Forgotten::Unreadable);
     }
 }
 

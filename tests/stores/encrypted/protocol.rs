@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use genesys_once::record::{About, Answer, Claim, Event};
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{About, Answer, Claim, Event, RecordState};
 use genesys_once::testing::{Fault, FaultyStore, store_conformance};
-use genesys_once::{Encrypted, EncryptionKeys, Error, MemoryStore, RecordState, Store, StoredBody};
+use genesys_once::{Encrypted, EncryptionKeys, Error, MemoryStore, Store};
 
 use super::{claim, complete, done, encrypted, keys, name, outcome, read, reason, release};
 use crate::support::indeterminate;

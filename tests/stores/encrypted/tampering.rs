@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use genesys_once::record::{Answer, Content, Event, LeaseId, Record, Refusal, Revision};
-use genesys_once::{
-    BoxFuture, Fingerprint, MemoryStore, Outcome, RecordName, RecordState, Store, StoreError,
-    StoredBody,
+use genesys_once::error::StoreError;
+use genesys_once::outcome::StoredBody;
+use genesys_once::record::{
+    Answer, Content, Event, Fingerprint, LeaseId, Record, RecordName, RecordState, Refusal,
+    Revision,
 };
+use genesys_once::store::BoxFuture;
+use genesys_once::{MemoryStore, Outcome, Store};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{claim, complete, done, encrypted, is_silent, name, outcome, read, reason, release};

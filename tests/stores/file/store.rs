@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use genesys_once::record::{Answer, Event, LeaseId, Phase, RELEASED_FOR};
+use genesys_once::record::{Answer, Event, LeaseId, Phase, RELEASED_FOR, RecordState};
 use genesys_once::testing::{ManualClock, ScriptedUpstream, Step, store_conformance};
-use genesys_once::{DataActionRequest, Engine, FileStore, RecordState, Resolution, Served, Store};
+use genesys_once::{DataActionRequest, Engine, FileStore, Resolution, Served, Store};
 
 use super::*;
 

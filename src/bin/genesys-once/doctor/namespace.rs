@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use genesys_once::record::WRITER;
-use genesys_once::{Engine, ListQuery, Store};
+use genesys_once::store::ListQuery;
+use genesys_once::{Engine, Store};
 
 use super::Report;
 use crate::exit::{Failure, chain};

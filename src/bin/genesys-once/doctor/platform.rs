@@ -1,7 +1,8 @@
 //! Whether the login service gives a token, and whether the API takes it. No action
 //! is executed.
 
-use genesys_once::{GenesysCloud, TokenError, Upstream as _};
+use genesys_once::error::TokenError;
+use genesys_once::{GenesysCloud, Upstream as _};
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 

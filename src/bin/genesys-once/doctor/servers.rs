@@ -3,7 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use genesys_once::{Persistence, RedisStore, ServerReport};
+use genesys_once::RedisStore;
+use genesys_once::store::{Persistence, ServerReport};
 
 use super::Report;
 use crate::exit::{Failure, chain};
