@@ -35,6 +35,8 @@ pub fn print(world: &World) -> Vec<(&'static str, f64)> {
     let reply = world
         .block_on(engine.execute(request(&payload)))
         .expect("an answer");
+    // A replay asks for a runtime, too.
+    let _inside = world.runtime.enter();
     let request_of = || request(&payload);
     let counts = vec![
         (

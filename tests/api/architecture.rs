@@ -322,3 +322,17 @@ fn each_test_file_is_a_target() {
         }
     }
 }
+
+/// Everything else is in the module that it belongs to. Red with one more `pub use`.
+#[test]
+fn crate_root_exports_25_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let lib = fs::read_to_string(root).unwrap();
+    let exports = lib.split("pub use self::").skip(1);
+    let names = exports.flat_map(|export| {
+        let (names, _) = export.split_once(';').unwrap();
+        names.split(',')
+    });
+    let names = names.filter(|name| name.contains(char::is_alphabetic));
+    assert_eq!(names.count(), 25);
+}
