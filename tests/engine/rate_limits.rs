@@ -36,10 +36,9 @@ fn platform(
             admitted.pop_front();
         }
         if admitted.len() >= per_minute {
-            let wait = MINUTE - (now - admitted[0]);
             // In whole seconds, as the platform says it.
-            let wait = SECOND * wait.as_millis().div_ceil(1000) as u32;
-            return Step::RateLimited(wait).after(latency());
+            let wait = (MINUTE - (now - admitted[0])).as_millis().div_ceil(1000);
+            return Step::RateLimited(SECOND * wait as u32).after(latency());
         }
         admitted.push_back(now);
         Step::ok("{}").after(latency())
