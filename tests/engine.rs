@@ -16,6 +16,7 @@ mod engine {
 
     mod actor_failure;
     mod actor_reuse;
+    mod broken_actions;
     mod coalescing;
     mod cooldown;
     mod custom_keys;

@@ -111,18 +111,20 @@ impl Tokens {
         again: bool,
     ) -> TokenRefusal {
         let now = Instant::now();
-        let what = {
+        let (what, is_new_suspect) = {
             let mut state = self.state.read();
             let current = state.current.as_ref().map(|current| current.id);
             match current == Some(refused.id) {
                 true => {
+                    let before = state.refusals.suspects(refused.id);
                     let token = (refused.id, refused.since);
-                    state.refusals.refuse(action, token, again, now)
+                    let what = state.refusals.refuse(action, token, again, now);
+                    (what, !before && state.refusals.suspects(refused.id))
                 }
-                false => TokenRefusal::Stale,
+                false => (TokenRefusal::Stale, false),
             }
         };
-        if what == TokenRefusal::Current {
+        if is_new_suspect {
             self.wake();
         }
         what
@@ -165,7 +167,9 @@ impl Tokens {
         let (actor, _) = Actor::spawn_linked(None, TokenActor, self.clone(), supervisor).await?;
         let cell = actor.get_cell();
         *self.actor.lock().unwrap_or_else(PoisonError::into_inner) = Some(actor);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        // A broken action does not wait for the successor of the token that it suspects.
+        let is_suspected = self.state.read().suspect(Instant::now()).is_some();
+        if is_suspected || self.waiting.load(Ordering::SeqCst) > 0 {
             self.wake();
         }
         Ok(cell)

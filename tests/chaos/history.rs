@@ -174,8 +174,8 @@ impl History {
             .count()
     }
 
-    /// The keys whose last caller got this kind of result.
-    pub fn last_result(&self, kind: &str) -> HashSet<u64> {
+    /// The keys whose last caller got one of these kinds of result.
+    pub fn last_result(&self, kinds: &[&str]) -> HashSet<u64> {
         let book = self.book();
         let last: BTreeMap<u64, &Ask> = book.asks.values().map(|ask| (ask.number, ask)).collect();
         last.into_values()
@@ -183,7 +183,7 @@ impl History {
                 ask.answers
                     .iter()
                     .flatten()
-                    .any(|result| result.kind == kind)
+                    .any(|result| kinds.contains(&&*result.kind))
             })
             .map(|ask| ask.number)
             .collect()

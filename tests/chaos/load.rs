@@ -14,8 +14,9 @@ use super::judgement::{Judgement, LastWords};
 use super::scene::Scene;
 use super::worker::{DEADLINE, key, namespace};
 
-/// From the last fault until all executions are finished.
-const MAX_FINISH_TIME: Duration = Duration::from_secs(30);
+/// From the last fault until all executions are finished: longer than the half a minute
+/// that an engine waits between two renewals of tokens that are refused in a row.
+const MAX_FINISH_TIME: Duration = Duration::from_secs(45);
 /// Keys requested at once in the last round: too many would be another fault.
 const AT_ONCE: usize = 200;
 
@@ -61,9 +62,10 @@ pub async fn finish(scene: &Scene, store: RedisStore) -> Judgement {
     Judgement::of(&scene.oracle, &scene.faults, last)
 }
 
-/// Asks for every key once more, and again where a worker still counts the store as down:
-/// only requests close its breaker, and a busy machine answers many of them late. Ends when
-/// no key has finished for a while. Returns how much is unfinished.
+/// Asks for every key once more, and again where a worker still counts the store as down, or
+/// has no token since the last revocation: only requests close its breaker and show that the
+/// token is at fault, and a busy machine answers many of them late. Ends when no key has
+/// finished for a while. Returns how much is unfinished.
 async fn last_round(scene: &Scene, numbers: u64) -> usize {
     let mut deadline = Instant::now() + MAX_FINISH_TIME;
     let mut left: Vec<u64> = (0..numbers).collect();
@@ -76,9 +78,11 @@ async fn last_round(scene: &Scene, numbers: u64) -> usize {
             }
             unfinished = wait_until_finished(scene).await.unfinished;
         }
-        let down = scene.history.last_result("store_unavailable");
+        let again = scene
+            .history
+            .last_result(&["store_unavailable", "unauthorized"]);
         let before = left.len();
-        left.retain(|number| down.contains(number));
+        left.retain(|number| again.contains(number));
         if left.len() < before {
             deadline = Instant::now() + MAX_FINISH_TIME;
         }

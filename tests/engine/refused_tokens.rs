@@ -35,7 +35,7 @@ fn platform(tokens: &ScriptedTokens, latency: Duration) -> ScriptedUpstream {
     .with_tokens(tokens.clone())
 }
 
-fn of(action: &str, n: usize) -> DataActionRequest {
+pub(super) fn of(action: &str, n: usize) -> DataActionRequest {
     DataActionRequest::new(action, n.to_string()).unwrap()
 }
 
@@ -175,37 +175,6 @@ async fn broken_action_burst_fetches_one_token() {
         let posts = upstream.ledger().total();
         assert!(posts <= 200 + in_flight, "{posts}");
     }
-}
-
-/// Ten minutes later one more token is asked for; and one that has succeeded
-/// again is as good as any.
-#[tokio::test(start_paused = true)]
-async fn broken_action_recovers_after_ten_minutes() {
-    let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
-    let broken = Arc::new(AtomicBool::new(true));
-    let upstream = ScriptedUpstream::new({
-        let broken = broken.clone();
-        move |_| match broken.load(Ordering::SeqCst) {
-            true => Step::status(401, "{}"),
-            false => Step::ok("{}"),
-        }
-    });
-    let upstream = upstream.with_tokens(tokens.clone());
-    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
-    engine.execute(request("0")).await.unwrap_err();
-    assert_eq!(tokens.fetches(), 2);
-    sleep(599 * SECOND).await;
-    engine.execute(request("1")).await.unwrap_err();
-    assert_eq!(tokens.fetches(), 2);
-    sleep(2 * SECOND).await;
-    engine.execute(request("2")).await.unwrap_err();
-    assert_eq!(tokens.fetches(), 3);
-    broken.store(false, Ordering::SeqCst);
-    engine.execute(request("3")).await.unwrap();
-    // The token is revoked now: it is renewed as ever.
-    tokens.revoke();
-    engine.execute(request("4")).await.unwrap();
-    assert_eq!(tokens.fetches(), 4);
 }
 
 /// Red if a token is dropped as soon as one call is refused: every action then

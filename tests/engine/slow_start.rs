@@ -119,7 +119,7 @@ async fn turn_returns_however_execution_ends() {
 }
 
 /// A turn that is not used for 2 s goes to the next: no execution waits for a permit of
-/// an action that is not its own (`hold/gate.rs` has the tests that were seen red). And
+/// an action that is not its own (`src/actors/cooldown/gate.rs` has the tests that were seen red). And
 /// the wait for a permit is no part of the sum.
 #[tokio::test(start_paused = true)]
 async fn turn_without_permit_blocks_no_other() {
@@ -187,4 +187,30 @@ async fn relayed_limits_of_many_actions_end() {
     timeout(60 * SECOND, all).await.unwrap();
     let each = upstream.ledger().total() / 1_100;
     assert!(each <= 11, "{each} calls for each");
+}
+
+/// A platform that accepts calls and answers them after a minute. Red without
+/// `permits.pass.sent()` in `src/actors/flight/retry.rs`: a call that has left counts as an
+/// unused turn, and one call is sent every two seconds.
+#[tokio::test(start_paused = true)]
+async fn slow_calls_widen_the_slow_start() {
+    let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
+        (b"0", 1) => limit(&[("retry-after", "10")]),
+        _ => Step::ok("{}").after(60 * SECOND),
+    });
+    let engine = engine(&upstream).await;
+    let begun = Instant::now();
+    let first = ask(&engine, 0);
+    until("the cooldown has begun", || {
+        !engine.stats().cooldown.is_zero()
+    })
+    .await;
+    let crowd: Vec<_> = (1..=30).map(|n| ask(&engine, n)).collect();
+    for (after, calls) in [(11, 1), (13, 3), (15, 7), (17, 15), (19, 31)] {
+        sleep_until(begun + after * SECOND).await;
+        assert_eq!(upstream.ledger().total(), 1 + calls, "after {after} s");
+    }
+    for caller in crowd.into_iter().chain([first]) {
+        caller.await.unwrap().unwrap();
+    }
 }

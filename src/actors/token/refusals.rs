@@ -12,7 +12,7 @@ use crate::request::ActionId;
 /// then asks for one more token, at the common pace.
 const MAX_ACTIONS: usize = 1_000;
 
-/// For how long no token is renewed for an action after a fresh token was refused for it.
+/// For how long an action is at fault after a fresh token was refused for it.
 const BROKEN_FOR: Duration = Duration::from_secs(600);
 
 /// How long a token is fresh: a token that is revoked was in use before.
@@ -26,7 +26,8 @@ pub(crate) enum TokenRefusal {
     Stale,
     /// The token was current, and its successor is fetched now.
     Current,
-    /// The action is at fault, so another token does not help.
+    /// The action is at fault, as far as is known: its executions wait for no other token.
+    /// The successor is fetched, unless a success shows that this token is good.
     Action,
 }
 
@@ -36,6 +37,8 @@ pub(super) struct Refusals {
     actions: HashMap<ActionId, Known>,
     /// The newest token that was refused.
     suspect: usize,
+    /// The newest token with which a call of any action succeeded.
+    accepted: usize,
 }
 
 /// Tokens by their numbers, from 1; 0 is none.
@@ -77,9 +80,14 @@ impl Refusals {
         again: bool,
         now: Instant,
     ) -> TokenRefusal {
-        let suspected = self.suspects(token);
+        let (suspected, is_proven) = (self.suspects(token), token <= self.accepted);
         let known = self.known(action);
         if known.is_broken(now) {
+            // Two tokens revoked in a row look the same, so that only a success with this
+            // token shows that the action is at fault, and not the token.
+            if !is_proven {
+                self.suspect = token;
+            }
             return TokenRefusal::Action;
         }
         let before = std::mem::replace(&mut known.refused, token) == token;
@@ -96,6 +104,7 @@ impl Refusals {
 
     /// A call of this action succeeded with this token.
     pub(super) fn accept(&mut self, action: &ActionId, token: usize) {
+        self.accepted = self.accepted.max(token);
         let known = self.known(action);
         known.accepted = known.accepted.max(token);
         if known.refused <= token {
@@ -167,6 +176,9 @@ mod tests {
         assert!(!refusals.is_refused(&broken, 2, now));
         refusals.refuse(&broken, (2, now), true, now);
         assert!(!refusals.suspects(2) && !refusals.is_refused(&broken, 2, now));
+        refusals.accept(&other, 2);
+        refusals.refuse(&broken, (2, now), false, now);
+        assert!(!refusals.suspects(2), "the token is good");
         let later = now + 10 * MINUTE;
         assert!(
             !refusals.is_refused(&broken, 2, later),
@@ -193,6 +205,21 @@ mod tests {
         refusals.accept(&healthy, 101);
         let refused = refusals.refuse(&healthy, (101, later), true, later);
         assert_eq!(refused, TokenRefusal::Current);
+    }
+
+    /// Found by `tests/chaos`: two tokens were revoked in a row before any call succeeded with
+    /// the second one, and all calls failed for ten minutes. Red if a broken action never
+    /// suspects a token.
+    #[test]
+    fn broken_action_suspects_unproven_token() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let action = action("healthy");
+        refusals.refuse(&action, (1, now), false, now);
+        let refused = refusals.refuse(&action, (2, now), true, now);
+        assert_eq!(refused, TokenRefusal::Action);
+        let refused = refusals.refuse(&action, (2, now), false, now);
+        assert_eq!(refused, TokenRefusal::Action);
+        assert!(refusals.suspects(2));
     }
 
     /// A late success with an older token says nothing about a newer token.

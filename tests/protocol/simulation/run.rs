@@ -172,9 +172,9 @@ async fn probe(world: &Arc<World>) {
                     answer = participants::call(world, &call).await;
                 }
                 // Tokens were revoked so fast that it looked like the action's
-                // fault: no token is renewed for it, for ten minutes at most.
+                // fault: the next one comes after half a minute at most, plus jitter.
                 if let Some(Err(Error::Unauthorized { .. })) = answer {
-                    sleep(Duration::from_secs(601)).await;
+                    sleep(Duration::from_secs(46)).await;
                     answer = participants::call(world, &call).await;
                 }
                 let Some(Err(error)) = answer else { continue };

@@ -1,0 +1,109 @@
+//! Actions that are at fault for refused tokens, or only seem to be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step};
+use genesys_once::{Engine, Error};
+use tokio::time::sleep;
+
+use super::refused_tokens::of;
+use super::{SECOND, child, request};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Answers every action 401 while `broken`, and the action `good` never.
+fn sometimes_broken(tokens: &ScriptedTokens) -> (ScriptedUpstream, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(true));
+    let upstream = ScriptedUpstream::new({
+        let broken = broken.clone();
+        move |call| {
+            let good = call.request().action_id().as_str() == "good";
+            match broken.load(Ordering::SeqCst) && !good {
+                true => Step::status(401, "{}"),
+                false => Step::ok("{}"),
+            }
+        }
+    });
+    (upstream.with_tokens(tokens.clone()), broken)
+}
+
+/// Another action shows that the token is good. Ten minutes later one more token is asked
+/// for; and one that has succeeded again is as good as any.
+#[tokio::test(start_paused = true)]
+async fn broken_action_recovers_after_ten_minutes() {
+    let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
+    let (upstream, broken) = sometimes_broken(&tokens);
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    engine.execute(request("0")).await.unwrap_err();
+    engine.execute(of("good", 0)).await.unwrap();
+    assert_eq!(tokens.fetches(), 2);
+    sleep(599 * SECOND).await;
+    engine.execute(request("1")).await.unwrap_err();
+    sleep(SECOND / 2).await;
+    assert_eq!(tokens.fetches(), 2);
+    sleep(2 * SECOND).await;
+    engine.execute(request("2")).await.unwrap_err();
+    assert_eq!(tokens.fetches(), 3);
+    broken.store(false, Ordering::SeqCst);
+    engine.execute(request("3")).await.unwrap();
+    // The token is revoked now: it is renewed as ever.
+    tokens.revoke();
+    engine.execute(request("4")).await.unwrap();
+    assert_eq!(tokens.fetches(), 4);
+}
+
+/// Two tokens are revoked in a row, before any call succeeds with the second one. Red if a
+/// broken action suspects no token: all calls then failed for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn two_revocations_in_a_row_cost_seconds() {
+    let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
+    let (upstream, broken) = sometimes_broken(&tokens);
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let error = engine.execute(request("0")).await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
+    tokens.revoke();
+    broken.store(false, Ordering::SeqCst);
+    engine.execute(request("1")).await.unwrap_err();
+    sleep(SECOND).await;
+    engine.execute(request("2")).await.unwrap();
+    assert_eq!(tokens.fetches(), 3);
+}
+
+/// As before, and the token actor dies before it renews the token. Red if its successor
+/// wakes only for callers that wait.
+#[tokio::test(start_paused = true)]
+async fn suspicion_outlives_token_actor() {
+    let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
+    let (upstream, broken) = sometimes_broken(&tokens);
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let actor = child(&engine, 1);
+    engine.execute(request("0")).await.unwrap_err();
+    tokens.revoke();
+    broken.store(false, Ordering::SeqCst);
+    engine.execute(request("1")).await.unwrap_err();
+    actor.kill();
+    sleep(SECOND).await;
+    engine.execute(request("2")).await.unwrap();
+    assert_eq!(tokens.fetches(), 3);
+}
+
+/// Without another action no token is known to be good, and each is renewed at a growing
+/// pace: half a minute at most. Red without the pace.
+#[tokio::test(start_paused = true)]
+async fn only_broken_action_renews_at_growing_pace() {
+    let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
+    let (upstream, _broken) = sometimes_broken(&tokens);
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    for second in 0..600 {
+        let error = engine
+            .execute(request(&second.to_string()))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
+        sleep(SECOND).await;
+    }
+    let fetches = tokens.fetches();
+    assert!((20..=40).contains(&fetches), "{fetches}");
+}
