@@ -24,10 +24,11 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Why a request has no answer.
 ///
 /// [`hint`](Self::hint) says what to do now, [`code`](Self::code) is a stable label, and
-/// [`status`](Self::status) an HTTP status for the caller's own client. Match on a variant only to treat it differently.
+/// [`status`](Self::status) an HTTP status for the caller's own client. Match
+/// on a variant only to treat it differently.
 ///
 /// Each variant says what is *known*. If a request might have been executed, the error
-/// is [`Indeterminate`](Self::Indeterminate). While its execution goes on, the error may
+/// is [`Indeterminate`](Self::Indeterminate). While its execution goes on, the error might
 /// also be [`DeadlineExceeded`](Self::DeadlineExceeded), [`Crashed`](Self::Crashed) or
 /// [`Stopped`](Self::Stopped). To execute the same request again is safe after each of
 /// them, because the record decides.
@@ -150,7 +151,8 @@ pub enum Error {
         /// Why.
         source: TokenError,
     },
-    /// The store did not answer, so nothing was sent.
+    /// The store did not answer, or refused the command. This caller's execution sent
+    /// nothing; one in another process might go on.
     #[error("the store is unavailable")]
     #[non_exhaustive]
     StoreUnavailable {

@@ -63,7 +63,7 @@ pub use self::terms::Terms;
 /// An execution in state `S`: see the [module's docs](self).
 ///
 /// Let inference name the states; a program rarely spells this type out.
-#[must_use = "a dropped execution leaves its record to lapse"]
+#[must_use = "a dropped execution leaves its record to expire"]
 pub struct Execution<S: State> {
     /// Boxed: each step moves it several times, and its future has room for each move.
     core: Box<Core>,
@@ -118,7 +118,7 @@ mod sealed {
 /// The key is known; waits for `lock`.
 #[derive(Debug)]
 pub struct Hashed {
-    /// A revision of the record whose lease has lapsed by this process's own clock.
+    /// A revision of the record whose lease has expired by this process's own clock.
     watched: Option<Revision>,
 }
 

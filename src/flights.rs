@@ -139,6 +139,10 @@ impl Flights {
             return admission;
         }
         let entry = self.table.entry(key);
+        // Again, under the lock that `close` takes: no flight begins after it.
+        if self.is_closed() {
+            return Err(Error::Stopped);
+        }
         if let Entry::Occupied(entry) = &entry
             && let Some(admission) = self.known(entry.get(), key, fingerprint, request)
         {
@@ -276,6 +280,23 @@ impl Flights {
         self.recents.clear();
         self.table
             .retain(|_, slot| matches!(slot, TableEntry::InFlight(_)));
+    }
+
+    /// Closes the table for good, and answers every flight that is left.
+    ///
+    /// A flight whose guard was sent to the root is dropped with the mailbox. A message that
+    /// arrives just as the mailbox is dropped might be kept there for as long as a handle of
+    /// the root.
+    pub(crate) fn end(&self) {
+        self.close();
+        let left = self.table.iter().filter_map(|slot| match slot.value() {
+            TableEntry::InFlight(flight) => Some(flight.clone()),
+            TableEntry::Recent(_) => None,
+        });
+        let left: Vec<_> = left.collect();
+        for flight in left {
+            flight.set_answer(Err(Error::Stopped));
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {

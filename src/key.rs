@@ -82,7 +82,9 @@ impl<'de> Deserialize<'de> for IdempotencyKey {
 
 /// The text is not an idempotency key, a fingerprint, a lease or a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed hex digits: expected 64 for a key, 32 for a lease, 32-64 for a version")]
+#[error(
+    "malformed hex digits: expected 64 for a key, 32 for a lease, 32, `-` and 64 for a version"
+)]
 #[non_exhaustive]
 pub struct ParseKeyError;
 

@@ -104,7 +104,7 @@
 //!   expired, or a waiter that has seen one revision of the record for a whole lease. A
 //!   lease that expired in phase `Dispatched` does not become executable by itself while
 //!   its record lives.
-//! - **I6** Two different requests never share an answer, a refusal or a verdict. One
+//! - **I6** Two different requests never share an answer or a refusal. One
 //!   request in two formattings never has two keys. Two replies with
 //!   `recorded() == true` for one record never differ.
 //! - **I7** No secret or token appears in `Debug`, `Display`, logs, spans, metrics,

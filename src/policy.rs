@@ -45,8 +45,8 @@ pub enum OnDuplicate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnknown {
-    /// Its key stays indeterminate until an operator or a hook resolves it: at most one
-    /// execution.
+    /// Its key stays indeterminate until an operator or a hook resolves it, or until
+    /// `indeterminate_ttl` ends: at most one execution in that time.
     #[default]
     Hold,
     /// The engine retries within the retry policy: at least one execution, by choice.

@@ -3,11 +3,12 @@
 //! [`apply`] inside its own transaction or mirrors it; no store invents a rule.
 //!
 //! ```text
-//! absent, Released ──acquire──► Locked{lease, step, phase} ──complete──► Cached
+//! absent ─────acquire────► Locked{lease, step, Dispatched} ──complete──► Cached
+//! Released ──take over───► Locked{lease, step, Claimed}    ──complete──► Cached
 //!                                 │  ▲ extend: the lease begins again, at another revision
 //!                                 │  │ enter(Claimed | Dispatched): with a step
-//!                                 │  └ take over: lapsed AND Claimed
-//!                                 ├─ release ► Released{last verdict}
+//!                                 │  └ take over: expired AND Claimed, and Claimed again
+//!                                 ├─ release ► Released{last refusal}
 //!                                 └─ abandon ► Indeterminate{sent, cause}
 //! Indeterminate ── resolve(not applied) ► Released, under the lost lease
 //!               ── resolve(applied) ► Cached, under the resolver's own lease
@@ -16,7 +17,7 @@
 //! ```
 //!
 //! A `Locked` record lives for its lease **and** for a retention that is written in it. So
-//! a reader sees that the lease has lapsed: less than the retention is left. Without the
+//! a reader sees that the lease has expired: less than the retention is left. Without the
 //! store's clock, a reader sees it too: one revision has not changed for the whole length
 //! of the lease, by the reader's own monotonic clock.
 
@@ -70,9 +71,9 @@ pub const RELEASED_FOR: Duration = Duration::from_secs(600);
 #[non_exhaustive]
 pub enum Phase {
     /// Nothing is on the wire, and no attempt has an unknown outcome. Once the lease has
-    /// lapsed, another execution may take over.
+    /// expired, another execution may take over.
     Claimed,
-    /// A request might be on the wire. Once the lease has lapsed, no engine may send
+    /// A request might be on the wire. Once the lease has expired, no engine may send
     /// another.
     Dispatched,
 }
@@ -116,8 +117,8 @@ pub struct Record {
     /// How long the record outlives its lease (`Locked`), or its time to live when it was
     /// written (all others).
     pub retention: Duration,
-    /// What the request asks for; of a `Released` record with a verdict, what
-    /// the request asked for that the verdict is about.
+    /// What the request asks for; of a `Released` record with a refusal, what
+    /// the request asked for that the refusal is about.
     pub fingerprint: Fingerprint,
     /// The state and its data.
     pub content: Content,
@@ -127,7 +128,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Content {
-    /// A holder has the lease, or had it until it lapsed.
+    /// A holder has the lease, or had it until it expired.
     Locked {
         /// What the holder may be doing.
         phase: Phase,
@@ -155,7 +156,7 @@ pub enum Content {
     /// Nothing was executed; the next request may execute.
     Released {
         /// What waiters receive.
-        verdict: Option<Refusal>,
+        refusal: Option<Refusal>,
     },
 }
 
@@ -215,8 +216,8 @@ impl Record {
                 revision,
                 fingerprint,
             },
-            Content::Released { verdict } => RecordState::Released {
-                verdict: verdict.clone(),
+            Content::Released { refusal } => RecordState::Released {
+                refusal: refusal.clone(),
                 revision,
                 fingerprint,
             },

@@ -54,7 +54,7 @@
 //! | `genesys_once_indeterminate_total` | counter | count | | Keys that became indeterminate: an operator must resolve them. |
 //! | `genesys_once_indeterminate_keys` | gauge | count | | Indeterminate keys that the last walk found, in the process that made it. |
 //! | `genesys_once_indeterminate_oldest_seconds` | gauge | seconds | | Time since the oldest of these keys was sent. |
-//! | `genesys_once_leases_lost_total` | counter | count | | Leases lost while an execution held them. |
+//! | `genesys_once_leases_lost_total` | counter | count | | Leases that executions lost. |
 //! | `genesys_once_store_command_duration_seconds` | histogram | seconds | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Time from sending a store command to its end, time-outs included. |
 //! | `genesys_once_store_failures_total` | counter | count | `command`: `look`, `acquire`, `take_over`, `extend`, `enter`, `complete`, `release`, `abandon`, `resolve`, `forget` | Store commands that failed, including those that an open breaker stopped. |
 //! | `genesys_once_store_breaker_open` | gauge | count | | 1 while commands fail at once because the store does not answer. |
@@ -118,4 +118,15 @@ pub(crate) use self::spans::{
 /// and the process's panic hook has reported it.
 pub(crate) fn contained<T>(foreign: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(foreign)).ok()
+}
+
+/// Runs a test with a subscriber of its own, as `tests/support/subscriber.rs` explains: a
+/// second dispatcher keeps the events of this thread switched on.
+#[cfg(test)]
+pub(crate) fn with_default<T>(
+    subscriber: impl tracing::Subscriber + Send + Sync + 'static,
+    run: impl FnOnce() -> T,
+) -> T {
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    tracing::subscriber::with_default(subscriber, run)
 }

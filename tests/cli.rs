@@ -2,6 +2,8 @@
 //! every refusal, against a real `redis-server` and a file.
 #![cfg(all(feature = "cli", feature = "testing"))]
 
+#[path = "support/subscriber.rs"]
+mod subscriber;
 mod support;
 
 mod cli {

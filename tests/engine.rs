@@ -6,7 +6,8 @@
 #[cfg(all(feature = "genesys", feature = "redis"))]
 #[path = "support/own_process.rs"]
 mod own_process;
-#[cfg(all(feature = "genesys", feature = "redis"))]
+#[path = "support/subscriber.rs"]
+mod subscriber;
 #[cfg(all(feature = "genesys", feature = "redis"))]
 mod support;
 

@@ -2,6 +2,9 @@
 //! against the code, and the spans.
 #![cfg(all(feature = "testing", feature = "metrics"))]
 
+#[path = "support/subscriber.rs"]
+mod subscriber;
+
 mod telemetry {
     mod business;
     mod callers;

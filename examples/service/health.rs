@@ -57,7 +57,7 @@ fn document(status: &str, store_up: bool, stats: &Stats) -> Value {
         "executions": stats.executions,
         "in_flight": stats.in_flight,
         "waiting": stats.waiting,
-        "held_for_seconds": stats.cooldown.as_secs_f64(),
+        "cooldown_seconds": stats.cooldown.as_secs_f64(),
     })
 }
 

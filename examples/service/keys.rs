@@ -27,7 +27,7 @@ use crate::token::Token;
 
 /// How many keys a list has by default, and at most.
 const LIST: usize = 100;
-const LONGEST_LIST: usize = 1_000;
+const MAX_LIST: usize = 1_000;
 
 /// The routes below `/keys`, and that of the cooldown; without a token there are none.
 pub fn routes(token: Token, app: &App) -> Router<App> {
@@ -69,8 +69,8 @@ async fn list(
         return Err(invalid("only ?state=indeterminate can be listed"));
     }
     let limit = query.limit.unwrap_or(LIST);
-    if !(1..=LONGEST_LIST).contains(&limit) {
-        return Err(invalid(format!("limit is 1 to {LONGEST_LIST}")));
+    if !(1..=MAX_LIST).contains(&limit) {
+        return Err(invalid(format!("limit is 1 to {MAX_LIST}")));
     }
     // One more than is shown, to say whether that is all.
     let mut found = engine.indeterminate(limit + 1).await?;

@@ -150,7 +150,7 @@ impl Cooldowns {
                 }
             }
             let pass = CooldownPass { turns };
-            // The first gate may have closed while the second was waited for.
+            // The first gate might have closed while the second was waited for.
             if self.accepts(&pass, action) {
                 return (cooled, Ok(pass));
             }

@@ -80,7 +80,7 @@ pub(super) async fn finish(
                 %name,
                 why,
                 error = chain(&error),
-                "could not finish a record; it ends when its lease lapses"
+                "could not finish a record; it ends when its lease expires"
             );
         });
         return None;

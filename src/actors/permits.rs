@@ -59,7 +59,7 @@ impl Permits {
     }
 
     /// How many permits are in use.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn in_use(&self) -> usize {
         self.lock().held
     }
 

@@ -133,13 +133,13 @@ pub(crate) async fn notice_loss(
     else {
         return Ok(Some(state));
     };
-    // Two clocks can show the lapse: the store's, and this engine's since it first saw this
+    // Two clocks can show the expiry: the store's, and this engine's since it first saw this
     // revision.
     let watched = shared.sightings.first_seen(name.key, revision).elapsed() >= lease;
     let about = about.clone();
     if !state
         .clone()
-        .lapsed_if(watched.then_some(revision))
+        .expired_if(watched.then_some(revision))
         .is_indeterminate()
     {
         return Ok(Some(state));

@@ -86,7 +86,7 @@ impl Shared {
     }
 
     /// Waits, and records the time by its reason.
-    pub(crate) async fn held<F: Future>(&self, by: &'static str, until: F) -> F::Output {
+    pub(crate) async fn timed_wait<F: Future>(&self, by: &'static str, until: F) -> F::Output {
         telemetry::timed_wait(&self.namespace, by, until).await
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::finish::finish;
 use super::flight::{self, Assignment, Job, Start};
-use super::idle;
+use super::idle::{self, IdleActors};
 use super::ports::Ports;
 use super::shared::Shared;
 use super::token::Restarts;
@@ -66,7 +66,7 @@ struct State {
     finishing: usize,
     closing: Option<Drained>,
     cut: bool,
-    /// Closes the table when this state is dropped, also after a panic.
+    /// Ends the table and the idle actors when this state is dropped, also after a panic.
     _closer: Closer,
 }
 
@@ -82,11 +82,12 @@ impl Drop for Finishing {
     }
 }
 
-struct Closer(Arc<Flights>);
+struct Closer(Arc<Flights>, Arc<IdleActors>);
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.end();
+        self.1.close();
     }
 }
 
@@ -121,7 +122,7 @@ impl Actor for Supervisor {
         ));
         let ports = Ports::new(shared.clone(), deadline);
         Ok(Some(State {
-            _closer: Closer(shared.flights.clone()),
+            _closer: Closer(shared.flights.clone(), shared.idle.clone()),
             shared,
             drained,
             children: HashMap::new(),
@@ -356,6 +357,8 @@ impl State {
 
     fn stop_if_drained(&mut self, myself: &ActorRef<EngineMessage>) {
         let is_over = self.children.is_empty() && self.watcher.is_none() && self.finishing == 0;
+        // A flight without an actor is in the mailbox, behind the order to close.
+        let is_over = is_over && (self.cut || self.shared.flights.in_flight() == 0);
         if self.closing.is_some() && is_over {
             myself.stop(None);
         }
@@ -364,12 +367,12 @@ impl State {
     /// Reports the end after the tree has dropped its handles, so that the embedder can
     /// drop the last handle of the store.
     async fn end(mut self) {
-        self.shared.flights.close();
+        self.shared.flights.end();
         self.tasks.abort_all();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         // A task that a foreign store blocks must not delay the end.
         let _ = timeout(Duration::from_secs(1), ended).await;
-        // Every flight has its answer.
+        // Every flight has its answer, also one that is still in the mailbox.
         self.ports.deliver().await;
         let (drained, end) = (self.drained.clone(), self.closing.unwrap_or_default());
         drop(self);

@@ -107,7 +107,8 @@ impl EngineBuilder {
     }
 
     /// What happens to a key whose request might have been executed. By default it stays
-    /// indeterminate until it is resolved.
+    /// indeterminate until it is resolved, or until [`indeterminate_ttl`](Self::indeterminate_ttl)
+    /// ends.
     pub fn on_unknown(mut self, policy: OnUnknown) -> Self {
         self.terms.on_unknown = policy;
         self

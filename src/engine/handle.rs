@@ -84,7 +84,7 @@ impl Engine {
         let backlog = backlog.now();
         Stats {
             executions: flights.in_flight(),
-            in_flight: permits.held().saturating_sub(backlog.limiter.executions),
+            in_flight: permits.in_use().saturating_sub(backlog.limiter.executions),
             waiting: flights.capacity_used().saturating_sub(flights.in_flight()),
             served_upstream: counts.served(Served::Upstream),
             served_joined: counts.served(Served::Joined),

@@ -35,7 +35,7 @@ pub struct IndeterminateKeys {
 impl Engine {
     /// Up to `limit` indeterminate keys of this engine's namespace, at least 1, in no
     /// order. If a holder was lost during its call, its key is included as soon as the
-    /// lease has lapsed; the record becomes indeterminate then.
+    /// lease has expired; the record becomes indeterminate then.
     ///
     /// If [`watch_indeterminate`](crate::EngineBuilder::watch_indeterminate) is set and
     /// this process made the last walk, the keys are those of the walk that still are

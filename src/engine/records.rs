@@ -40,7 +40,7 @@ impl Engine {
         let name = shared.name(*key);
         let state = shared.store.look(&name).await;
         let state = state.map_err(|source| Error::of_store(*key, source))?;
-        Ok(state.filter(|state| !matches!(state, RecordState::Released { verdict: None, .. })))
+        Ok(state.filter(|state| !matches!(state, RecordState::Released { refusal: None, .. })))
     }
 
     /// Resolves an indeterminate key, also if its holder was lost during the call. After

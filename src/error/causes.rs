@@ -192,7 +192,7 @@ pub enum RefusalKind {
     /// The store accepts no commands, or no writes, at the moment. The engine sends the
     /// same event again later.
     NotNow,
-    /// The store does not permit the command: an operator has to.
+    /// The store does not permit the command: an operator must grant it.
     NotAllowed,
 }
 

@@ -92,7 +92,7 @@ impl Execution<Locked> {
     /// store did not record the release,
     /// [`Progress::finish`](super::Progress::finish) releases the key.
     /// [`Error::NoRuntime`] outside of a tokio runtime: nothing was sent, and the lease
-    /// lapses.
+    /// expires.
     ///
     /// # Cancel safety
     ///
@@ -222,7 +222,7 @@ impl Execution<Locked> {
             self.state.lease.phase = Phase::Dispatched;
         }
         Err(StoreError::unavailable(
-            "the lease lapses faster than it is extended",
+            "the lease expires faster than it is extended",
         ))
     }
 

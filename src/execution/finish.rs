@@ -24,7 +24,7 @@ impl Execution<Locked> {
     /// [`Error::Indeterminate`] if an attempt of this execution has an unknown outcome: the
     /// key then becomes indeterminate. [`Error::StoreUnavailable`] and
     /// [`Error::RecordUnreadable`] if the store did not record the release; the lease then
-    /// lapses by itself.
+    /// expires by itself.
     ///
     /// # Cancel safety
     ///
@@ -46,21 +46,21 @@ impl Execution<Locked> {
     pub async fn release_with(
         self,
         store: &dyn Store,
-        verdict: Option<Refusal>,
+        refusal: Option<Refusal>,
     ) -> Result<Execution<Hashed>, Error> {
         if self.state.lease.outcome_unknown {
             return Err(self
                 .abandon(store, "an earlier attempt has an unknown outcome")
                 .await);
         }
-        let verdict = verdict.filter(|verdict| match verdict {
+        let refusal = refusal.filter(|refusal| match refusal {
             Refusal::Refused(stored) => stored.outcome.weight() <= MAX_REFUSAL_BYTES,
             Refusal::RateLimited { .. } => true,
         });
         self.core.progress.refused(
             self.state.lease.claim.clone(),
             self.state.lease.step,
-            verdict,
+            refusal,
         );
         match self.core.progress.finish(store, &self.core.name).await {
             Ok(()) => Ok(Execution {
@@ -89,7 +89,7 @@ impl Execution<Locked> {
     }
 
     /// Records that an attempt might have been executed. Returns `Error::Indeterminate`. If
-    /// the store does not record it, the key becomes indeterminate when the lease lapses.
+    /// the store does not record it, the key becomes indeterminate when the lease expires.
     ///
     /// # Cancel safety
     ///
@@ -105,7 +105,7 @@ impl Execution<Locked> {
                 tracing::warn!(
                     name = %self.core.name,
                     error = crate::error::chain(&error),
-                    "could not record that a request might have been executed; the key becomes indeterminate when its lease lapses"
+                    "could not record that a request might have been executed; the key becomes indeterminate when its lease expires"
                 );
             });
         }

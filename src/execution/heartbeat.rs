@@ -29,7 +29,7 @@ impl Execution<Locked> {
     /// A request that has not left yet does not leave after the store reports the lease
     /// lost.
     ///
-    /// A failed extension is sent again soon, also after the lapse: the lease can still be
+    /// A failed extension is sent again soon, also after the expiry: the lease can still be
     /// extended until another process takes over.
     pub(super) async fn heartbeat(&self, store: &dyn Store, lease: &Lease) -> Infallible {
         let mut failing = false;

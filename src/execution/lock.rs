@@ -73,9 +73,12 @@ impl Execution<Hashed> {
     pub async fn lock(self, store: &dyn Store, terms: &Terms) -> Result<Lock, Error> {
         in_runtime()?;
         terms.check()?;
-        // Finishes an earlier lease first: a new lease would overwrite its progress.
-        let left = Box::pin(self.core.progress.finish(store, &self.core.name));
-        left.await.map_err(|source| self.core.of_store(source))?;
+        if !self.core.progress.is_finished() {
+            // Finishes an earlier lease first: a new lease would overwrite its progress.
+            // Boxed: it is rare, and larger than the acquisition.
+            let left = Box::pin(self.core.progress.finish(store, &self.core.name));
+            left.await.map_err(|source| self.core.of_store(source))?;
+        }
         let claim = Claim {
             lease: terms.ambient.lease_id(),
             fingerprint: self.core.fingerprint(terms),
@@ -141,7 +144,7 @@ impl Execution<Hashed> {
     }
 
     /// Notes that this process has seen one revision of the record for the whole length of
-    /// its lease, by its own monotonic clock. That lease has lapsed, whatever the store's
+    /// its lease, by its own monotonic clock. That lease has expired, whatever the store's
     /// clock says, and this revision may be taken over.
     pub(crate) fn having_watched(mut self, revision: Revision) -> Self {
         self.state.watched = Some(revision);
@@ -161,7 +164,7 @@ impl Execution<Hashed> {
     /// What a record means for the request with the fingerprint `mine`. Every outcome,
     /// refusal and error of a record passes this comparison (I6).
     fn read(self, state: RecordState, mine: Fingerprint) -> Result<Lock, Error> {
-        let state = state.lapsed_if(self.state.watched);
+        let state = state.expired_if(self.state.watched);
         let foreign = state.fingerprint() != mine;
         match state {
             // Nothing was executed, so the key is free. The refusal belongs to another
@@ -171,11 +174,11 @@ impl Execution<Hashed> {
                 fingerprint,
                 ..
             } if foreign => {
-                let verdict = None;
+                let refusal = None;
                 Ok(Lock::Taken(
                     self,
                     RecordState::Released {
-                        verdict,
+                        refusal,
                         revision,
                         fingerprint,
                     },
@@ -215,15 +218,15 @@ struct Acquisition<'a> {
     commands: Commands<'a>,
     ambient: &'a Ambient,
     claim: Claim,
-    /// The revision whose lease has lapsed by this process's own clock.
+    /// The revision whose lease has expired by this process's own clock.
     watched: Option<Revision>,
 }
 
 /// The key is free for the caller's next lease.
-fn begin_anew(revision: Revision, fingerprint: Fingerprint) -> Acquired {
-    let verdict = None;
+fn begin_again(revision: Revision, fingerprint: Fingerprint) -> Acquired {
+    let refusal = None;
     Acquired::Found(RecordState::Released {
-        verdict,
+        refusal,
         revision,
         fingerprint,
     })
@@ -289,7 +292,7 @@ impl Acquisition<'_> {
     /// Acquires the lease if the record allows it; `None` if the record has changed.
     async fn take_found(&mut self, state: RecordState) -> Result<Option<Acquired>, StoreError> {
         let claim = self.claim.clone();
-        match state.lapsed_if(self.watched) {
+        match state.expired_if(self.watched) {
             // This process's own acquire, whose reply was lost. Extended, so that the lease
             // counts from a command that was answered.
             RecordState::Locked { revision, .. } if revision.lease == claim.lease => {
@@ -307,14 +310,14 @@ impl Acquisition<'_> {
                 revision,
                 fingerprint,
                 ..
-            } if revision.lease == claim.lease => Ok(Some(begin_anew(revision, fingerprint))),
+            } if revision.lease == claim.lease => Ok(Some(begin_again(revision, fingerprint))),
             RecordState::Released { revision, .. } => self.take_over(revision).await,
             RecordState::Locked {
                 lease_left,
                 revision,
                 ..
             } if lease_left.is_zero() => self.take_over(revision).await,
-            // This process's own acquire lapsed before its reply came, and another process
+            // This process's own acquire expired before its reply came, and another process
             // recorded a lost call. This process knows that nothing was sent.
             RecordState::Indeterminate {
                 revision,
@@ -324,10 +327,10 @@ impl Acquisition<'_> {
                 let release = Event::Release {
                     claim,
                     step: 1,
-                    verdict: None,
+                    refusal: None,
                 };
                 self.commands.send(&release).await?;
-                Ok(Some(begin_anew(revision, fingerprint)))
+                Ok(Some(begin_again(revision, fingerprint)))
             }
             state => Ok(Some(Acquired::Found(state))),
         }

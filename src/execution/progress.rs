@@ -232,13 +232,13 @@ impl Progress {
         }
         let next = step + 1;
         Some(match end {
-            RecordEnd::Release(verdict) => Event::Release {
+            RecordEnd::Release(refusal) => Event::Release {
                 claim,
                 step: next,
-                verdict: if self.is_sensitive() {
-                    verdict.map(Refusal::sensitive)
+                refusal: if self.is_sensitive() {
+                    refusal.map(Refusal::sensitive)
                 } else {
-                    verdict
+                    refusal
                 },
             },
             RecordEnd::Abandon {
@@ -247,7 +247,7 @@ impl Progress {
             } if lease.is_unsent() => Event::Release {
                 claim,
                 step: next,
-                verdict: None,
+                refusal: None,
             },
             RecordEnd::Abandon { cause, .. } => Event::Abandon {
                 claim,
@@ -306,8 +306,8 @@ impl Progress {
     }
 
     /// Nothing was executed; waiters in other processes get this refusal.
-    pub(super) fn refused(&self, claim: Claim, step: u32, verdict: Option<Refusal>) {
-        self.set_end(claim, step, RecordEnd::Release(verdict));
+    pub(super) fn refused(&self, claim: Claim, step: u32, refusal: Option<Refusal>) {
+        self.set_end(claim, step, RecordEnd::Release(refusal));
     }
 
     /// An attempt might have been executed.

@@ -143,6 +143,13 @@ impl FlightGuard {
         });
     }
 
+    /// Whether no answer of this guard has ended the span: the guard was dropped, or the
+    /// table has ended.
+    fn is_span_open(&self) -> bool {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.is_some()
+    }
+
     /// The store recorded an outcome that was answered before, and replays it for
     /// `left`.
     pub(crate) fn recorded(&self, left: Duration) {
@@ -184,7 +191,9 @@ impl Drop for FlightGuard {
         drop(self.capacity.take());
         self.flight.finish();
         // Last, so that a panic of the subscriber leaves nothing undone.
-        if let Some(answer) = &crashed {
+        if self.is_span_open()
+            && let Some(answer) = self.flight.answer()
+        {
             self.end_span(answer);
         }
     }

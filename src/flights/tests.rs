@@ -186,3 +186,20 @@ async fn closed_table_keeps_no_outcome() {
     drop(guard);
     assert_eq!((flights.table.len(), flights.recents.weight()), (0, 0));
 }
+
+/// A guard that stays in a mailbox that nothing reads, as tokio's channel allows. Red if the end of
+/// the table does not answer the flight.
+#[tokio::test(start_paused = true)]
+async fn ended_table_answers_every_flight() {
+    let flights = table(LIMITS);
+    let Ok(Admission::First(waiter, guard)) = flights.join_or_begin(&request(1)) else {
+        panic!("the key is new");
+    };
+    flights.end();
+    let answer = tokio::time::timeout(SECOND, waiter.answer()).await;
+    assert!(matches!(answer.unwrap(), Err(Error::Stopped)));
+    drop(guard);
+    let refused = flights.join_or_begin(&request(2));
+    assert!(matches!(refused, Err(Error::Stopped)));
+    assert_eq!(flights.in_flight(), 0);
+}

@@ -18,7 +18,7 @@ pub(crate) fn check_searchable(outcome: &Outcome) -> Result<(), &'static str> {
     match outcome.body_end() {
         BodyEnd::Unread => return Err("its body was not read"),
         BodyEnd::Closed if !is_json(body) => {
-            return Err("its body may be cut: it has no length, and the connection ended");
+            return Err("its body might be cut: it has no length, and the connection ended");
         }
         _ if body.is_empty() => return Ok(()),
         _ => {}
@@ -45,7 +45,7 @@ pub(crate) fn check_answer_body(outcome: &Outcome) -> Result<(), &'static str> {
     let announced = Announced::of(outcome);
     if body.is_empty() && outcome.body_end() != BodyEnd::Unread {
         return match closed {
-            true => Err("its body may be cut: it is empty, and the connection ended"),
+            true => Err("its body might be cut: it is empty, and the connection ended"),
             false => Ok(()),
         };
     }
@@ -56,7 +56,7 @@ pub(crate) fn check_answer_body(outcome: &Outcome) -> Result<(), &'static str> {
         Announced::Json | Announced::Nothing if !is_json(body) => Err("its body is not JSON"),
         // A further digit might be lost.
         _ if closed && body.last().is_some_and(u8::is_ascii_digit) => {
-            Err("its body may be cut: it is a number, and the connection ended")
+            Err("its body might be cut: it is a number, and the connection ended")
         }
         _ => Ok(()),
     }

@@ -171,7 +171,7 @@ impl Record {
                 content
             }
             (b"indeterminate", b"-") => read_indeterminate(name, rest)?,
-            // The key is free, whatever the kind of verdict.
+            // The key is free, whatever the kind of refusal.
             (b"released", phase) if is_word(phase) => read_released(name, rest)?,
             _ => return Err(StoreError::unreadable("unknown record state")),
         };
@@ -228,8 +228,8 @@ impl Content {
             Self::Locked { phase, .. } => ("locked", phase.word()),
             Self::Cached { .. } => ("cached", "-"),
             Self::Indeterminate { .. } => ("indeterminate", "-"),
-            Self::Released { verdict: None } => ("released", "-"),
-            Self::Released { verdict: Some(_) } => ("released", "refused"),
+            Self::Released { refusal: None } => ("released", "-"),
+            Self::Released { refusal: Some(_) } => ("released", "refused"),
         }
     }
 
@@ -249,7 +249,7 @@ impl Content {
                 write_json(to, &stored.with_cause(cause.as_ref()));
             }
             Self::Cached { stored, origin } => write_outcome(to, name, stored, Some(origin)),
-            Self::Released { verdict } => match verdict {
+            Self::Released { refusal } => match refusal {
                 Some(Refusal::Refused(stored)) => write_outcome(to, name, stored, None),
                 Some(Refusal::RateLimited { retry_after }) => {
                     let retry_after_ms = Some(millis(*retry_after));
@@ -283,7 +283,7 @@ impl Content {
             }
             Self::Cached { stored, .. }
             | Self::Released {
-                verdict: Some(Refusal::Refused(stored)),
+                refusal: Some(Refusal::Refused(stored)),
             } => ROOM + stored.outcome.weight(),
             Self::Locked { .. } | Self::Released { .. } => ROOM,
         }
@@ -355,17 +355,17 @@ fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreE
     })
 }
 
-/// A verdict that cannot be read counts as absent: nothing was executed either way.
+/// A refusal that cannot be read counts as absent: nothing was executed either way.
 fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
     let Some((stored, rest)) = RecordJson::read_verdict(name, bytes)? else {
-        return Ok(Content::Released { verdict: None });
+        return Ok(Content::Released { refusal: None });
     };
-    let verdict = match (stored.status, stored.retry_after_ms) {
+    let refusal = match (stored.status, stored.retry_after_ms) {
         (Some(_), _) => stored.outcome(rest).ok().map(Refusal::Refused),
         (None, Some(ms)) => Some(Refusal::RateLimited {
             retry_after: Duration::from_millis(ms),
         }),
         (None, None) => None,
     };
-    Ok(Content::Released { verdict })
+    Ok(Content::Released { refusal })
 }

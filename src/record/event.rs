@@ -65,19 +65,19 @@ pub enum Event {
         /// The holder and its request.
         claim: Claim,
     },
-    /// Acquire a `Released` key, or one whose lease lapsed in `Claimed`; it is then
-    /// `Claimed`. A lease that lapsed in `Dispatched` makes the record `Indeterminate`.
+    /// Acquire a `Released` key, or one whose lease expired in `Claimed`; it is then
+    /// `Claimed`. A lease that expired in `Dispatched` makes the record `Indeterminate`.
     TakeOver {
         /// The holder and its request.
         claim: Claim,
         /// The revision to change; any other is left alone.
         revision: Revision,
         /// The asker saw this revision for the whole length of its lease, by its own
-        /// monotonic clock. So the lease has lapsed, whatever the store's clock shows.
+        /// monotonic clock. So the lease has expired, whatever the store's clock shows.
         watched: bool,
     },
     /// Extend the lease; phase and step stay. It raises the revision, so that no other
-    /// engine takes a live lease for a lapsed one.
+    /// engine takes a live lease for an expired one.
     Extend {
         /// The holder and its request.
         claim: Claim,
@@ -114,7 +114,7 @@ pub enum Event {
         /// Higher than every step before.
         step: u32,
         /// What waiters receive.
-        verdict: Option<Refusal>,
+        refusal: Option<Refusal>,
     },
     /// The request might have been executed: the key becomes indeterminate.
     Abandon {
@@ -165,7 +165,7 @@ pub enum Answer {
     Mismatch,
     /// Not applied: this is the record now; `None` where there is none.
     Is(Option<RecordState>),
-    /// To `TakeOver` of a lease that lapsed in `Dispatched`: this command made the record
+    /// To `TakeOver` of a lease that expired in `Dispatched`: this command made the record
     /// `Indeterminate`.
     Lost(RecordState),
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Content, Phase, RELEASED_FOR, Record};
 
-/// Recovers a `Locked` record whose holder has ended, before its lease lapses: for a store
+/// Recovers a `Locked` record whose holder has ended, before its lease expires: for a store
 /// that one process at a time opens, when that process opens it.
 ///
 /// `Claimed` becomes `Released` (nothing was on the wire) and lives for [`RELEASED_FOR`].
@@ -18,7 +18,7 @@ pub fn recover_orphan(record: &Record) -> Option<(Record, Duration)> {
         Content::Locked {
             phase: Phase::Claimed,
             ..
-        } => (Content::Released { verdict: None }, RELEASED_FOR),
+        } => (Content::Released { refusal: None }, RELEASED_FOR),
         Content::Locked {
             phase: Phase::Dispatched,
             attempts,
@@ -92,7 +92,7 @@ mod tests {
     fn a_claim_is_released_and_may_be_taken_at_once() {
         let record = locked(Phase::Claimed);
         let (recovered, left) = recover_orphan(&record).unwrap();
-        assert_eq!(recovered.content, Content::Released { verdict: None });
+        assert_eq!(recovered.content, Content::Released { refusal: None });
         assert_eq!((recovered.rev, left), (record.rev + 1, RELEASED_FOR));
         assert_eq!(recovered.retention, left);
         let take_over = |revision| Event::TakeOver {
@@ -141,7 +141,7 @@ mod tests {
         ));
         let record = locked(Phase::Dispatched);
         for content in [
-            Content::Released { verdict: None },
+            Content::Released { refusal: None },
             Content::Cached {
                 stored: outcome.into(),
                 origin: Default::default(),

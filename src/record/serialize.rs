@@ -74,7 +74,7 @@ pub(super) fn is_there<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<
 
 pub(super) fn revision<S: Serializer>(revision: &Revision, to: S) -> Result<S::Ok, S::Error> {
     let mut fields = to.serialize_struct("Revision", 2)?;
-    fields.serialize_field("revision", &revision.rev)?;
+    fields.serialize_field("rev", &revision.rev)?;
     fields.serialize_field("lease", &revision.lease.to_string())?;
     fields.end()
 }
@@ -85,9 +85,9 @@ pub(super) fn fingerprint<S: Serializer>(print: &Fingerprint, to: S) -> Result<S
 
 pub(super) fn stored_body<S: Serializer>(body: &StoredBody, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(match body {
-        StoredBody::Full => "whole",
-        StoredBody::OmittedSensitive => "sensitive",
-        StoredBody::OmittedTooLarge => "too_large",
+        StoredBody::Full => "full",
+        StoredBody::OmittedSensitive => "omitted_sensitive",
+        StoredBody::OmittedTooLarge => "omitted_too_large",
     })
 }
 

@@ -24,11 +24,11 @@ pub enum RecordState {
         /// What the holder may be doing.
         phase: Phase,
         /// The rest of the lease, never more than its whole length; zero once it has
-        /// lapsed.
+        /// expired.
         #[serde(rename = "lease_left_ms", serialize_with = "serialize::length")]
         lease_left: Duration,
         /// How long the lease lives from each extension. A reader that sees one revision
-        /// for that long knows that the lease has lapsed, whatever the store's clock shows.
+        /// for that long knows that the lease has expired, whatever the store's clock shows.
         #[serde(rename = "lease_ms", serialize_with = "serialize::length")]
         lease: Duration,
         /// What was sent under the lease.
@@ -38,7 +38,7 @@ pub enum RecordState {
         #[serde(flatten, serialize_with = "serialize::about")]
         about: Arc<About>,
         /// The revision that was read.
-        #[serde(rename = "seen", serialize_with = "serialize::revision")]
+        #[serde(serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the holder's request asks for.
         #[serde(serialize_with = "serialize::fingerprint")]
@@ -58,7 +58,7 @@ pub enum RecordState {
         #[serde(flatten)]
         origin: Origin,
         /// The revision that was read.
-        #[serde(rename = "seen", serialize_with = "serialize::revision")]
+        #[serde(serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "serialize::fingerprint")]
@@ -91,7 +91,7 @@ pub enum RecordState {
         #[serde(flatten, serialize_with = "serialize::about")]
         about: Arc<About>,
         /// The revision that was read.
-        #[serde(rename = "seen", serialize_with = "serialize::revision")]
+        #[serde(serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the request asked for.
         #[serde(serialize_with = "serialize::fingerprint")]
@@ -101,9 +101,9 @@ pub enum RecordState {
     #[non_exhaustive]
     Released {
         /// What waiters for the same request receive.
-        verdict: Option<Refusal>,
+        refusal: Option<Refusal>,
         /// The revision that was read.
-        #[serde(rename = "seen", serialize_with = "serialize::revision")]
+        #[serde(serialize_with = "serialize::revision")]
         revision: Revision,
         /// What the refused request asked for.
         #[serde(serialize_with = "serialize::fingerprint")]
@@ -113,7 +113,7 @@ pub enum RecordState {
 
 impl RecordState {
     /// Whether a request might have been executed under this record, and its holder is
-    /// lost: `Indeterminate`, or `Locked` with a lease in `Dispatched` that has lapsed. A
+    /// lost: `Indeterminate`, or `Locked` with a lease in `Dispatched` that has expired. A
     /// list of indeterminate keys contains these.
     pub fn is_indeterminate(&self) -> bool {
         match self {
@@ -127,7 +127,7 @@ impl RecordState {
 
     /// Whether nothing was executed under this record and no holder has the key, so that
     /// any request may acquire it: `Released`, or `Locked` with a lease in `Claimed` that
-    /// has lapsed.
+    /// has expired.
     pub fn is_free(&self) -> bool {
         match self {
             Self::Released { .. } => true,
@@ -144,7 +144,7 @@ impl RecordState {
         let outcome = match &mut self {
             Self::Cached { stored, .. }
             | Self::Released {
-                verdict: Some(Refusal::Refused(stored)),
+                refusal: Some(Refusal::Refused(stored)),
                 ..
             } => &mut stored.outcome,
             _ => return (self, 0),
@@ -156,9 +156,9 @@ impl RecordState {
         (self, sealed.unwrap_or(0))
     }
 
-    /// This state; its lease has lapsed where its revision is the watched one, which did
+    /// This state; its lease has expired where its revision is the watched one, which did
     /// not change for the whole length of the lease.
-    pub(crate) fn lapsed_if(mut self, watched: Option<Revision>) -> Self {
+    pub(crate) fn expired_if(mut self, watched: Option<Revision>) -> Self {
         if let Self::Locked {
             lease_left,
             revision,

@@ -18,7 +18,7 @@ pub struct StoredOutcome {
     #[serde(serialize_with = "serialize::outcome")]
     pub outcome: Arc<Outcome>,
     /// How much of the outcome is stored.
-    #[serde(rename = "kept", serialize_with = "serialize::stored_body")]
+    #[serde(rename = "stored_body", serialize_with = "serialize::stored_body")]
     pub body: StoredBody,
 }
 

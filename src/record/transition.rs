@@ -48,8 +48,8 @@ pub fn apply(current: Option<(&Record, Duration)>, event: &Event) -> (Option<Wri
         Event::Release {
             claim,
             step,
-            verdict,
-        } => release(current, claim, *step, verdict),
+            refusal,
+        } => release(current, claim, *step, refusal),
         Event::Abandon { claim, step, cause } => {
             let content = Content::Indeterminate {
                 attempts: claim.attempts,
@@ -221,16 +221,16 @@ fn release(
     current: Option<(&Record, Duration)>,
     claim: &Claim,
     step: u32,
-    verdict: &Option<Refusal>,
+    refusal: &Option<Refusal>,
 ) -> Next {
-    let released = |fingerprint, rev, verdict, ttl| {
+    let released = |fingerprint, rev, refusal, ttl| {
         let claim = Claim {
             fingerprint,
             ..claim.clone()
         };
-        write(&claim, step, rev, Content::Released { verdict }, ttl)
+        write(&claim, step, rev, Content::Released { refusal }, ttl)
     };
-    let mine = |rev, ttl| released(claim.fingerprint, rev, verdict.clone(), ttl);
+    let mine = |rev, ttl| released(claim.fingerprint, rev, refusal.clone(), ttl);
     match current {
         // A late acquire of this lease must find it.
         None => mine(1, RELEASED_FOR),
@@ -239,11 +239,11 @@ fn release(
                 Next::Keep(Answer::Done)
             }
             // Raises the revision, so that a late take-over of this lease does not apply. A
-            // verdict that stays keeps the fingerprint of its own request. The rest of a
+            // refusal that stays keeps the fingerprint of its own request. The rest of a
             // forgotten outcome's time to live is not shortened.
-            Content::Released { verdict: theirs } => {
+            Content::Released { refusal: theirs } => {
                 let (rev, ttl) = (record.rev + 1, left.max(RELEASED_FOR));
-                match (verdict, theirs) {
+                match (refusal, theirs) {
                     (None, Some(_)) => released(record.fingerprint, rev, theirs.clone(), ttl),
                     _ => mine(rev, ttl),
                 }

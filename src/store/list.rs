@@ -9,7 +9,7 @@ use crate::key::{IdempotencyKey, RecordName};
 use crate::record::RecordState;
 
 /// How many records a page has at most, where the query does not say.
-const LIMIT: usize = 1000;
+const DEFAULT_LIMIT: usize = 1000;
 
 /// How many bytes of encrypted outcomes a page holds before it ends: only a complete
 /// outcome can be decrypted.
@@ -54,7 +54,7 @@ impl ListQuery {
     }
 
     fn of(filter: ListFilter) -> Self {
-        let (limit, after) = (LIMIT, None);
+        let (limit, after) = (DEFAULT_LIMIT, None);
         Self {
             filter,
             limit,

@@ -210,9 +210,9 @@ fn without_unkept(content: Content) -> Content {
             origin,
         },
         Content::Released {
-            verdict: Some(Refusal::Refused(stored)),
+            refusal: Some(Refusal::Refused(stored)),
         } => Content::Released {
-            verdict: Some(Refusal::Refused(stored.replayable())),
+            refusal: Some(Refusal::Refused(stored.replayable())),
         },
         content => content,
     }

@@ -214,7 +214,7 @@ pub(super) const LEASES_LOST: Metric = Metric {
     name: "genesys_once_leases_lost_total",
     kind: Kind::Counter,
     labels: &[],
-    meaning: "Leases lost while an execution held them.",
+    meaning: "Leases that executions lost.",
 };
 
 pub(super) const STORE_TIME: Metric = Metric {

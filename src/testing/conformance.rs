@@ -17,12 +17,12 @@ use crate::record::LeaseId;
 use crate::store::Store;
 
 /// Tests that a store follows the protocol: each line of the transition table with repeats
-/// and lapsed leases, outcomes byte for byte, concurrent commands, and random sequences of
+/// and expired leases, outcomes byte for byte, concurrent commands, and random sequences of
 /// events. Each answer is compared with that of [`record::apply`](crate::record::apply).
 ///
 /// `elapse` advances **the store's clock**: `tokio::time::advance` for a store on tokio's
 /// paused clock, and a real sleep for another store. Short leases last 20 ms and get 60 ms
-/// to lapse, so that a store with a clock coarser than 10 ms fails. A run takes about 20 s,
+/// to expire, so that a store with a clock coarser than 10 ms fails. A run takes about 20 s,
 /// most of it asleep. The suite uses two new namespaces, changes no other record, and leaves
 /// a few hundred records that expire within a day.
 ///

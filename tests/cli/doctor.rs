@@ -53,7 +53,7 @@ async fn durable_store_and_platform_are_all_ok() {
             "namespace",
             "night, set by name: for one organisation only",
         ],
-        &["OK", "records", "night: 1 recorded"],
+        &["OK", "records", "night: 1 cached"],
         &["OK", "token", "valid for 1day"],
         &["OK", "platform", "answers 404"],
     ] {

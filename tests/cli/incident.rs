@@ -65,7 +65,7 @@ async fn incident_goes_from_warning_to_resolution() {
         .with_max_level(tracing::Level::WARN)
         .with_ansi(false)
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = crate::subscriber::listen(subscriber);
     let options = Options::default().append_only();
     let server: RedisServer = options.set("maxmemory-policy", "noeviction").start();
     let upstream = ScriptedUpstream::new(|_| Step::Answer(bad_gateway()));

@@ -124,7 +124,7 @@ async fn key_in_execution_is_left_alone() {
     let cli = Cli::on(&server);
     let name = taken(&store(&server).await, 5, Duration::from_secs(600)).await;
     let said = cli.run(&["show", &name.to_string()]).await.expect(0).out;
-    assert!(said.contains("state          executing"), "{said}");
+    assert!(said.contains("state          locked"), "{said}");
     assert!(
         said.contains("left; a request might be on the wire"),
         "{said}"

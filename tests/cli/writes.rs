@@ -52,7 +52,7 @@ async fn applied_answer_is_replayed_and_not_sent() {
     );
 
     let shown = cli.run(&["show", &key]).await.expect(0).out;
-    assert!(shown.contains("state          recorded"), "{shown}");
+    assert!(shown.contains("state          cached"), "{shown}");
     assert!(shown.contains("ago) by ticket 4711"), "{shown}");
     assert!(
         shown.contains("replayed for   2h") || shown.contains("replayed for   1h 59m"),
@@ -150,7 +150,7 @@ async fn key_of_a_lost_holder_can_be_resolved() {
     })
     .await;
     let said = cli.run(&["show", &key]).await.expect(0).out;
-    assert!(said.contains("state          recorded"), "{said}");
+    assert!(said.contains("state          cached"), "{said}");
 }
 
 /// The version that `show` gives.

@@ -230,6 +230,20 @@ async fn kills_at_any_moment_repeat_no_call() {
     }
     over.store(true, Ordering::SeqCst);
     killer.await.unwrap();
+    let given_back = async {
+        while (engine.stats().executions, engine.stats().waiting) != (0, 0) {
+            sleep(SECOND / 1000).await;
+        }
+    };
+    timeout(60 * SECOND, given_back)
+        .await
+        .expect("no execution is left");
+    // Every key is free again: another caller of each gets an answer.
+    for caller in 0..CALLERS {
+        let again = engine.execute(request(&format!("[{caller}, 0]"))).await;
+        let ended = again.is_ok() || matches!(again, Err(Error::Indeterminate { .. }));
+        assert!(ended, "{again:?}");
+    }
     for (caller, n) in (0..CALLERS).flat_map(|caller| (0..KEYS).map(move |n| (caller, n))) {
         let payload = format!("[{caller}, {n}]");
         let calls = upstream

@@ -107,7 +107,7 @@ async fn too_large_refusal_is_released_without_body() {
     let store = MemoryStore::new();
     let full = FaultyStore::new(store.clone(), |operation| match operation.event {
         Some(Event::Release {
-            verdict: Some(_), ..
+            refusal: Some(_), ..
         }) => Fault::Refuse,
         _ => Fault::Pass,
     });
@@ -117,7 +117,7 @@ async fn too_large_refusal_is_released_without_body() {
     let name = RecordName::new(engine.namespace().clone(), key());
     let state = store.look(&name).await.unwrap();
     assert!(
-        matches!(state, Some(RecordState::Released { verdict: None, .. })),
+        matches!(state, Some(RecordState::Released { refusal: None, .. })),
         "{state:?}"
     );
 }

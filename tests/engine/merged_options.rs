@@ -180,7 +180,7 @@ async fn sensitive_refusal_is_not_stored() {
     );
     match state(&store).await {
         Some(RecordState::Released {
-            verdict: Some(Refusal::Refused(stored)),
+            refusal: Some(Refusal::Refused(stored)),
             ..
         }) => {
             assert!(stored.body == StoredBody::OmittedSensitive && stored.outcome.body().is_empty())

@@ -304,7 +304,7 @@ async fn contended_key_is_no_outage() {
                     let other = Event::Release {
                         claim,
                         step: 9,
-                        verdict: None,
+                        refusal: None,
                     };
                     self.0.apply(name, other).await?;
                 }

@@ -1,5 +1,5 @@
 //! Ten processes, each with an engine of its own, wait for one key that an
-//! eleventh is executing: one call, and all answer from its verdict.
+//! eleventh is executing: one call, and all answer from its refusal.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
@@ -192,7 +192,7 @@ async fn all_answers(step: Step) -> (Value, Vec<Value>) {
     (summary_of(called), waited)
 }
 
-/// Red when a release carries no verdict: each waiter then calls for itself.
+/// Red when a release carries no refusal: each waiter then calls for itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusal_answers_every_process() {
     let forbidden = answers::platform_error(403, "missing.permissions", "no");
@@ -206,7 +206,7 @@ async fn refusal_answers_every_process() {
     }
 }
 
-/// Red when a release carries no verdict.
+/// Red when a release carries no refusal.
 #[tokio::test(flavor = "multi_thread")]
 async fn rate_limit_answers_every_process() {
     let (called, waited) = all_answers(Step::RateLimited(Duration::from_secs(600))).await;

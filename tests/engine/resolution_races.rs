@@ -70,7 +70,7 @@ fn release(lease: u8) -> Event {
     Event::Release {
         claim: holder(lease),
         step: 9,
-        verdict: None,
+        refusal: None,
     }
 }
 

@@ -302,3 +302,21 @@ fn store_is_free_once_shutdown_returns() {
         });
     }
 }
+
+/// A flight that begins after the order to close, and before the root reads it, waits in the
+/// mailbox behind that order. Red if the root ends without actors although a flight is left:
+/// the caller got `Stopped` at once.
+#[tokio::test(start_paused = true)]
+async fn flight_behind_the_order_to_close_has_its_grace() {
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let closing = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.shutdown(10 * SECOND).await }
+    });
+    let caller = ask(&engine);
+    assert!(caller.await.unwrap().is_ok());
+    let drained = closing.await.unwrap();
+    assert_eq!((drained.finished, drained.cut_off), (1, 0));
+    assert_eq!(upstream.ledger().total(), 1);
+}

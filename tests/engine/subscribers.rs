@@ -34,7 +34,7 @@ struct Foreign<F>(F);
 
 impl<F: Fn(Notified<'_>) + Send + Sync + 'static> Foreign<F> {
     fn listen(react: F) -> DefaultGuard {
-        tracing::subscriber::set_default(Self(react))
+        crate::subscriber::listen(Self(react))
     }
 }
 

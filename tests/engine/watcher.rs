@@ -58,7 +58,7 @@ impl Subscriber for Warnings {
 
 impl Warnings {
     pub fn listen(&self) -> DefaultGuard {
-        tracing::subscriber::set_default(self.clone())
+        crate::subscriber::listen(self.clone())
     }
 
     /// Those that say this.

@@ -35,7 +35,7 @@ fn events() -> Vec<Event> {
         Event::Release {
             claim: claim(1),
             step: 9,
-            verdict: None,
+            refusal: None,
         },
         Event::Abandon {
             claim: claim(1),

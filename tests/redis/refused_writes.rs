@@ -51,7 +51,7 @@ async fn full_server_refuses_acquires_and_replays() {
     let release = Event::Release {
         claim: claim(1),
         step: 1,
-        verdict: None,
+        refusal: None,
     };
     assert_eq!(apply(&store, 3, release).await.unwrap(), Answer::Done);
     let abandon = Event::Abandon {

@@ -338,7 +338,7 @@ async fn engine_sends_nothing_without_replicas() {
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
         assert!(chain(&error).contains("1 of 2 replicas have it"), "{error}");
         let key = IdempotencyKey::of(&request(payload));
-        // Released, without a verdict.
+        // Released, without a refusal.
         assert_eq!(hasty.inspect(&key).await.unwrap(), None);
     }
     assert_eq!(platform.ledger().total(), 1);

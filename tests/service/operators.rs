@@ -225,7 +225,7 @@ async fn operator_ends_a_cooldown() {
         .await;
     service.execute("1").await.problem(429, "rate_limited");
     platform.script(|_| Step::ok("{}"));
-    let held = service.get("/readyz").await.json()["held_for_seconds"].as_f64();
+    let held = service.get("/readyz").await.json()["cooldown_seconds"].as_f64();
     assert!(held > Some(100.0), "{held:?}");
     let anonymous = send(&service.address, "DELETE", "/cooldown", &[], "").await;
     anonymous.unwrap().problem(401, "unauthenticated");

@@ -174,7 +174,7 @@ async fn platform_refusals_are_passed_or_named() {
     assert!((190..=200).contains(&seconds), "{seconds}");
     let health = service.get("/readyz").await.json();
     assert!(
-        health["held_for_seconds"].as_f64() > Some(100.0),
+        health["cooldown_seconds"].as_f64() > Some(100.0),
         "{health}"
     );
 }

@@ -68,7 +68,7 @@ pub fn release(holder: u8, outcome: Outcome) -> Event {
     Event::Release {
         claim: claim(holder),
         step: 1,
-        verdict: Some(Refusal::Refused(outcome.into())),
+        refusal: Some(Refusal::Refused(outcome.into())),
     }
 }
 
@@ -84,16 +84,16 @@ pub fn read(
     match state? {
         Some(RecordState::Cached { stored, .. }) => Ok((stored.outcome, stored.body)),
         Some(RecordState::Released {
-            verdict: Some(Refusal::Refused(stored)),
+            refusal: Some(Refusal::Refused(stored)),
             ..
         }) => Ok((stored.outcome, stored.body)),
         state => panic!("{state:?}"),
     }
 }
 
-/// Whether a look returns a released key without a verdict.
+/// Whether a look returns a released key without a refusal.
 pub fn is_silent(state: Result<Option<RecordState>, StoreError>) -> bool {
-    matches!(state, Ok(Some(RecordState::Released { verdict: None, .. })))
+    matches!(state, Ok(Some(RecordState::Released { refusal: None, .. })))
 }
 
 /// Why the record is unreadable.

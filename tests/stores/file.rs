@@ -165,7 +165,7 @@ pub fn assert_written(key: u32, state: Option<RecordState>) {
         0 => assert_lost(key, state),
         1 => assert_cached(key, state),
         2 => assert!(
-            matches!(state, Some(RecordState::Released { verdict: None, .. })),
+            matches!(state, Some(RecordState::Released { refusal: None, .. })),
             "{key}: {state:?}"
         ),
         _ => {

@@ -35,7 +35,7 @@ async fn record_lives_by_its_last_ttl() {
     let release = Event::Release {
         claim: claim.clone(),
         step: 1,
-        verdict: None,
+        refusal: None,
     };
     let complete = Event::Complete {
         claim: claim.clone(),

@@ -112,7 +112,7 @@ async fn unrecorded_replies_and_refusals_are_counted() {
 async fn refused_access_warns_once_a_minute() {
     let warnings = Events("genesys_once", Level::WARN, Arc::default());
     let subscriber = Registry::default().with(warnings.clone());
-    let _here = tracing::subscriber::set_default(subscriber);
+    let _here = crate::subscriber::listen(subscriber);
     let upstream = ScriptedUpstream::new(|call| {
         let status = if &call.body()[..] == b"1" { 401 } else { 403 };
         Step::status(status, "{}").header("ININ-Correlation-Id", "c-4711")
@@ -145,7 +145,7 @@ async fn refused_access_warns_once_a_minute() {
 async fn relayed_refusal_logs_no_warning() {
     let warnings = Events("genesys_once", Level::WARN, Arc::default());
     let subscriber = Registry::default().with(warnings.clone());
-    let _here = tracing::subscriber::set_default(subscriber);
+    let _here = crate::subscriber::listen(subscriber);
     let relayed = r#"{"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#;
     let upstream = ScriptedUpstream::new(move |call| match &call.body()[..] {
         b"1" => Step::status(403, relayed),
@@ -168,7 +168,7 @@ async fn relayed_refusal_logs_no_warning() {
 async fn each_execution_is_audited() {
     let audit = Events("genesys_once::audit", Level::INFO, Arc::default());
     let subscriber = Registry::default().with(audit.clone());
-    let _here = tracing::subscriber::set_default(subscriber);
+    let _here = crate::subscriber::listen(subscriber);
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
         b"2" => Step::Reset,
         _ => Step::ok("{}").after(SECOND),

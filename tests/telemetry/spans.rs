@@ -52,7 +52,7 @@ impl Visit for Text<'_> {
 
 impl Spans {
     fn listen(&self) -> DefaultGuard {
-        tracing::subscriber::set_default(Registry::default().with(self.clone()))
+        crate::subscriber::listen(Registry::default().with(self.clone()))
     }
 
     fn change(&self, id: &Id, change: impl FnOnce(&mut SpanRecord)) {

@@ -211,7 +211,7 @@ impl Driver<'_> {
         let pass = shared.cooldowns.try_pass(action)?;
         self.token()?;
         let permit = shared.permits.try_acquire(action)?;
-        if shared.turns.held() > 0 {
+        if shared.turns.in_use() > 0 {
             return None;
         }
         let rate = shared.upstream.acquire_rate_permit().now_or_never()?;
@@ -262,16 +262,18 @@ impl Driver<'_> {
             waiting.goes_on(what);
             let left = shared.retry.left(self.waited());
             let pass = shared.cooldowns.pass(action, rank, left);
-            let (cooled, pass) = shared.held(by, pass).await;
+            let (cooled, pass) = shared.timed_wait(by, pass).await;
             self.has_waited(cooled);
             let pass = pass.map_err(|retry_after| Error::RateLimited { retry_after })?;
             waiting.goes_on(WaitFor::Token);
             if let Some(tokens) = &shared.tokens {
-                let token = shared.held("token", tokens.get(action)).await;
+                let token = shared.timed_wait("token", tokens.get(action)).await;
                 token.map_err(|source| Error::Token { source })?;
             }
             waiting.goes_on(WaitFor::Permit);
-            let permit = shared.held("permit", shared.permits.acquire(action)).await;
+            let permit = shared
+                .timed_wait("permit", shared.permits.acquire(action))
+                .await;
             // Last, so that a rate permit is used at once. A wait for another permit after
             // it could move the calls of two minutes into one.
             waiting.goes_on(WaitFor::Limiter);
@@ -279,7 +281,7 @@ impl Driver<'_> {
                 let _turn = shared.turns.acquire(action).await;
                 shared.upstream.acquire_rate_permit().await
             };
-            let rate = shared.held("limiter", admitted).await;
+            let rate = shared.timed_wait("limiter", admitted).await;
             // Cooldown and token might have changed during the other waits.
             if shared.cooldowns.accepts(&pass, action) && self.token().is_some() {
                 return Ok(self.all(pass, permit, rate));

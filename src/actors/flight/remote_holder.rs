@@ -63,10 +63,10 @@ pub(super) async fn wait(
                 left => lease_left.min(left),
             },
             RecordState::Released {
-                verdict: Some(verdict),
+                refusal: Some(refusal),
                 ..
             } if waited => {
-                return refused(hashed.key(), verdict);
+                return refused(hashed.key(), refusal);
             }
             RecordState::Released { .. } => return Ok(RemoteEnd::Free(hashed)),
             RecordState::Indeterminate {
@@ -148,7 +148,7 @@ impl<'a> RecordWatch<'a> {
         }
     }
 
-    /// The record after a notification, a poll, or the lapse of the lease.
+    /// The record after a notification, a poll, or the expiry of the lease.
     ///
     /// A failed look says nothing about the holder. Looks are repeated until `lease_left`
     /// and the time of one more look have passed; only then the error is returned.
@@ -188,8 +188,8 @@ impl<'a> RecordWatch<'a> {
 }
 
 /// The refusal that the other holder got: nothing was executed.
-fn refused(key: IdempotencyKey, verdict: Refusal) -> Result<RemoteEnd, Error> {
-    match verdict {
+fn refused(key: IdempotencyKey, refusal: Refusal) -> Result<RemoteEnd, Error> {
+    match refusal {
         Refusal::Refused(stored) => {
             let reply = Reply::new(key, stored.outcome, Served::Store).with_recorded(false);
             let reply = reply.with_stored_body(stored.body);

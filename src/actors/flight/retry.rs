@@ -295,7 +295,7 @@ impl Driver<'_> {
                 () = self.expired() => {}
             }
         };
-        let waited = self.shared.held("retry", waited);
+        let waited = self.shared.timed_wait("retry", waited);
         let locked = locked.pause(&*self.shared.store, waited).await.0;
         self.has_waited(wait);
         locked
@@ -303,11 +303,11 @@ impl Driver<'_> {
 
     /// Releases the key and returns the reason, or the error of an unknown outcome.
     async fn release(&self, locked: Execution<Locked>, why: Error) -> Result<Round, Error> {
-        let verdict = match why {
+        let refusal = match why {
             Error::RateLimited { retry_after } => Some(Refusal::RateLimited { retry_after }),
             _ => None,
         };
-        match locked.release_with(&*self.shared.store, verdict).await {
+        match locked.release_with(&*self.shared.store, refusal).await {
             Err(error @ Error::Indeterminate { .. }) => {
                 Ok(Round::Indeterminate(self.new_execution(), error))
             }

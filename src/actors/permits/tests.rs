@@ -44,7 +44,7 @@ fn permits_alternate_by_action_in_order() {
         let mut granted: Vec<_> = all
             .filter_map(|(n, waiter)| Some((n, is_granted(waiter)?)))
             .collect();
-        assert_eq!((granted.len(), permits.held()), (1, 1));
+        assert_eq!((granted.len(), permits.in_use()), (1, 1));
         let (number, permit) = granted.remove(0);
         // A future that is ready is never asked again.
         match number {
@@ -165,7 +165,7 @@ mod properties {
                 waiters = still;
                 let of = |n: usize| held.iter().filter(|(m, _)| *m == n).count();
                 prop_assert!(held.len() <= total);
-                prop_assert_eq!(permits.held(), held.len());
+                prop_assert_eq!(permits.in_use(), held.len());
                 for (n, _) in &waiters {
                     prop_assert!(held.len() == total || of(*n) == per_action);
                 }

@@ -80,12 +80,12 @@ impl Refusals {
         again: bool,
         now: Instant,
     ) -> TokenRefusal {
-        let (suspected, is_proven) = (self.suspects(token), token <= self.accepted);
+        let (suspected, is_good) = (self.suspects(token), token <= self.accepted);
         let known = self.known(action);
         if known.is_broken(now) {
             // Two tokens revoked in a row look the same, so that only a success with this
             // token shows that the action is at fault, and not the token.
-            if !is_proven {
+            if !is_good {
                 self.suspect = token;
             }
             return TokenRefusal::Action;
@@ -211,7 +211,7 @@ mod tests {
     /// the second one, and all calls failed for ten minutes. Red if a broken action never
     /// suspects a token.
     #[test]
-    fn broken_action_suspects_unproven_token() {
+    fn broken_action_suspects_token_without_success() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let action = action("healthy");
         refusals.refuse(&action, (1, now), false, now);

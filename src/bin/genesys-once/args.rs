@@ -151,7 +151,7 @@ pub struct ShowArgs {
     /// As JSON, without the body
     #[arg(long, conflicts_with = "body")]
     pub json: bool,
-    /// Prints the recorded body and nothing else: it may hold customer data
+    /// Prints the recorded body and nothing else: it might contain customer data
     #[arg(long)]
     pub body: bool,
 }

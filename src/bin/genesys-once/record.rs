@@ -52,15 +52,15 @@ pub fn moment(state: &RecordState) -> Option<SystemTime> {
     }
 }
 
-/// One word for the state. A lock whose holder was lost with a request under way is
-/// indeterminate, noticed or not.
+/// The state as the library names it. A lock whose holder was lost with a request under way
+/// is indeterminate, whether or not the record says so already.
 pub fn word(state: &RecordState) -> &'static str {
     match state {
         state if state.is_indeterminate() => "indeterminate",
-        RecordState::Locked { .. } if state.is_free() => "free",
-        RecordState::Locked { .. } => "executing",
-        RecordState::Cached { .. } => "recorded",
-        RecordState::Released { .. } => "free",
+        RecordState::Locked { .. } if state.is_free() => "locked, expired",
+        RecordState::Locked { .. } => "locked",
+        RecordState::Cached { .. } => "cached",
+        RecordState::Released { .. } => "released",
         _ => "unknown",
     }
 }
@@ -120,7 +120,7 @@ pub fn rows(
                 _ => "a request might be on the wire",
             };
             let lease = match lease_left.is_zero() {
-                true => "lapsed".to_owned(),
+                true => "expired".to_owned(),
                 false => format!("{} left", length(*lease_left)),
             };
             add("lease", Some(format!("{lease}; {phase}")));
@@ -157,11 +157,11 @@ pub fn rows(
             add("resolved", resolved);
             add("replayed for", Some(length(*left)));
         }
-        RecordState::Released { verdict, .. } => {
-            let refused = verdict
+        RecordState::Released { refusal, .. } => {
+            let refused = refusal
                 .as_ref()
                 .map(|_| "the platform refused it".to_owned());
-            add("verdict", refused);
+            add("refusal", refused);
         }
         _ => {}
     }
@@ -253,7 +253,7 @@ fn json_of(state: &RecordState) -> Value {
 pub fn json(name: (&Namespace, &IdempotencyKey), state: &RecordState) -> Value {
     let (namespace, key) = name;
     let mut record = json_of(state);
-    for pointer in ["/outcome", "/verdict/refused", "/verdict/reduced/outcome"] {
+    for pointer in ["/outcome", "/refusal/refused/outcome"] {
         if let Some(Value::Object(answer)) = record.pointer_mut(pointer) {
             answer.remove("body");
             answer.remove("headers");

@@ -21,7 +21,7 @@ pub struct Found {
     pub unreadable: Vec<UnreadableRecord>,
     /// Names that were looked at.
     pub examined: usize,
-    /// The limit was reached: there may be more.
+    /// The limit was reached: there might be more.
     pub more: bool,
 }
 

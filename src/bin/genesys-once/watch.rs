@@ -14,10 +14,10 @@ use super::walk::{Found, walk};
 use super::{list, record, settings, terminal, text};
 
 /// The shortest time between two walks through the whole store, in milliseconds.
-const SHORTEST: u128 = 100;
+const MIN_PERIOD: u128 = 100;
 
 pub async fn watch(place: &Place, args: &WatchArgs) -> Result<Exit, Failure> {
-    if args.every.as_millis() < SHORTEST {
+    if args.every.as_millis() < MIN_PERIOD {
         return Err(Failure::usage("--every is at least 100ms"));
     }
     let namespace = settings::namespace(place, None)?;

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::execution::TEN_YEARS;
 
 /// The shortest time between two walks through the indeterminate keys.
-const LEAST_WATCH: Duration = Duration::from_secs(1);
+const MIN_WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 impl EngineBuilder {
     pub(super) fn check(&self) -> Result<(), Error> {
@@ -23,7 +23,7 @@ impl EngineBuilder {
             }
         }
         let every = self.watch_indeterminate;
-        if every.is_some_and(|every| !(LEAST_WATCH..=TEN_YEARS).contains(&every)) {
+        if every.is_some_and(|every| !(MIN_WATCH_PERIOD..=TEN_YEARS).contains(&every)) {
             return refuse("watch_indeterminate", "it must be 1 s to ten years");
         }
         if limits.recent_ttl > TEN_YEARS {
@@ -32,7 +32,7 @@ impl EngineBuilder {
         if self.store_timeout > terms.lease {
             return refuse(
                 "store_timeout",
-                "it must not exceed the lease, or a slow answer eats it up",
+                "it must not exceed the lease: a slow answer would leave nothing of it",
             );
         }
         for (setting, number) in [

@@ -26,11 +26,11 @@ pub(super) fn reduced(event: Event) -> Option<Event> {
         Event::Release {
             claim,
             step,
-            verdict: Some(_),
+            refusal: Some(_),
         } => Some(Event::Release {
             claim,
             step,
-            verdict: None,
+            refusal: None,
         }),
         Event::Abandon { claim, step, cause } if cause.text.len() > MAX_SHORT_CAUSE => {
             let mut end = MAX_SHORT_CAUSE;

@@ -17,7 +17,7 @@ impl Write for Asks<'_> {
 
 /// The cause of a failure can be long, and a full store accepts little.
 ///
-/// Red if an abandon has no smaller form: only the lapse of its lease then says
+/// Red if an abandon has no smaller form: only the expiry of its lease then says
 /// that the request might have been executed.
 #[test]
 fn long_cause_has_a_smaller_form() {

@@ -17,7 +17,7 @@ use crate::upstream::{Call, SendGate};
 
 /// A body of at most so many bytes is written together with its head. A larger one can be
 /// refused, or lose its connection, while it is written.
-const ONE_WRITE: usize = 64 * 1024;
+const MAX_FIRST_PART: usize = 64 * 1024;
 
 /// The time from the writing of a large body's first part until its end follows. A server
 /// that refuses the request by its head has answered by then, or has reset the connection.
@@ -93,10 +93,10 @@ impl GatedBody {
     /// The first frame of a large body. The connection finds a refusal, or its own end, by
     /// reading, and it reads before it asks for the next frame. So the next frame waits
     /// until this one is written and an answer had time to arrive.
-    fn begin(&mut self, mut body: Bytes) -> Result<Bytes, Lapsed> {
+    fn begin(&mut self, mut body: Bytes) -> Result<Bytes, GateClosed> {
         let SendEvidence { call, gate } = &self.evidence;
         if gate.is_closed() || !call.may_leave() {
-            return Err(Lapsed);
+            return Err(GateClosed);
         }
         let last = body.iter().rposition(|byte| !byte.is_ascii_whitespace());
         let end = body.split_off(last.unwrap_or(0));
@@ -111,10 +111,10 @@ impl GatedBody {
     }
 
     /// The last frame or the only one, with which the request is whole.
-    fn finish(&self, end: Bytes) -> Result<Bytes, Lapsed> {
+    fn finish(&self, end: Bytes) -> Result<Bytes, GateClosed> {
         let SendEvidence { call, gate } = &self.evidence;
         let passes = call.may_leave() && gate.pass();
-        passes.then_some(end).ok_or(Lapsed)
+        passes.then_some(end).ok_or(GateClosed)
     }
 }
 
@@ -132,23 +132,23 @@ impl AsRef<[u8]> for Part {
 
 /// Why a body did not reach the connection.
 #[derive(Debug, thiserror::Error)]
-#[error("the lease lapsed, or the attempt ended, before the whole request was sent")]
-pub(super) struct Lapsed;
+#[error("the lease expired, or the attempt ended, before the whole request was sent")]
+pub(super) struct GateClosed;
 
 impl Body for GatedBody {
     type Data = Bytes;
-    type Error = Lapsed;
+    type Error = GateClosed;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Lapsed>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, GateClosed>>> {
         if let Left::End(_, later) = &mut self.left {
             // If the runtime ends, so does the connection.
             let _ = ready!(Pin::new(later).poll(context));
         }
         let frame = match mem::replace(&mut self.left, Left::Nothing) {
-            Left::Whole(body) if body.len() > ONE_WRITE => self.begin(body),
+            Left::Whole(body) if body.len() > MAX_FIRST_PART => self.begin(body),
             Left::Whole(body) => self.finish(body),
             Left::End(end, _) => self.finish(end),
             Left::Nothing => return Poll::Ready(None),
@@ -176,7 +176,7 @@ mod tests {
     use crate::upstream::Lease;
     use tokio::time::{Instant, advance};
 
-    fn next(body: &mut GatedBody) -> Option<Result<Bytes, Lapsed>> {
+    fn next(body: &mut GatedBody) -> Option<Result<Bytes, GateClosed>> {
         let mut context = Context::from_waker(std::task::Waker::noop());
         match Pin::new(body).poll_frame(&mut context) {
             Poll::Ready(frame) => frame.map(|frame| frame.map(|f| f.into_data().unwrap())),
@@ -200,7 +200,7 @@ mod tests {
 
     /// I1.
     #[tokio::test(start_paused = true)]
-    async fn lapsed_lease_yields_no_body() {
+    async fn expired_lease_yields_no_body() {
         let second = Duration::from_secs(1);
         let lease = Lease::until(Instant::now() + second);
         let (mut body, evidence) = GatedBody::new(&call().under(&lease));
@@ -217,16 +217,16 @@ mod tests {
     }
 
     fn large() -> Call {
-        let payload = format!("\"{}\" \n", "x".repeat(ONE_WRITE));
+        let payload = format!("\"{}\" \n", "x".repeat(MAX_FIRST_PART));
         Call::new(DataActionRequest::new("refund", payload).unwrap(), 1)
     }
 
     #[test]
     fn body_of_one_write_is_one_frame() {
-        let payload = format!("\"{}\"", "x".repeat(ONE_WRITE - 2));
+        let payload = format!("\"{}\"", "x".repeat(MAX_FIRST_PART - 2));
         let call = Call::new(DataActionRequest::new("refund", payload).unwrap(), 1);
         let (mut body, evidence) = GatedBody::new(&call);
-        assert_eq!(next(&mut body).unwrap().unwrap().len(), ONE_WRITE);
+        assert_eq!(next(&mut body).unwrap().unwrap().len(), MAX_FIRST_PART);
         assert!(body.is_end_stream() && !evidence.is_unsent());
     }
 

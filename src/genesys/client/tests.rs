@@ -165,7 +165,7 @@ fn not_found_names_the_other_route_once() {
     let count = Arc::new(AtomicUsize::new(0));
     let warnings = || count.load(Ordering::Relaxed);
     let answer = |status| Outcome::new(status, http::HeaderMap::new(), "");
-    tracing::subscriber::with_default(Warnings(Arc::clone(&count)), || {
+    telemetry::with_default(Warnings(Arc::clone(&count)), || {
         let other = cloud("http://127.0.0.1:9").route(Route::Actions { flatten: true });
         other.hint_at_the_other_route(&answer(http::StatusCode::NOT_FOUND));
         let default = cloud("http://127.0.0.1:9");
@@ -182,7 +182,7 @@ fn not_found_names_the_other_route_once() {
 #[test]
 fn domain_of_no_known_region_is_logged() {
     let count = Arc::new(AtomicUsize::new(0));
-    tracing::subscriber::with_default(Warnings(Arc::clone(&count)), || {
+    telemetry::with_default(Warnings(Arc::clone(&count)), || {
         Environment::from_domain("MyPureCloud.ie.").unwrap();
         Environment::from_domain("apne3.pure.cloud").unwrap();
         Environment::from_domain("not a domain").unwrap_err();

@@ -26,7 +26,7 @@ use crate::upstream::{AccessToken, TokenSource};
 /// For connecting, asking and reading the answer together.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// A token is a few hundred bytes.
-const SIZE_LIMIT: usize = 64 * 1024;
+const MAX_TOKEN_ANSWER_BYTES: usize = 64 * 1024;
 /// The platform limits by the minute, and most often names no wait.
 const RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// A longer lifetime is an error: the platform's tokens live at most two days.
@@ -85,7 +85,7 @@ impl TokenEndpoint {
             let response = client.execute(request).await;
             let response = response.map_err(reqwest::Error::without_url)?;
             let (status, headers) = (response.status(), response.headers().clone());
-            let body = Zeroizing::new(read_body(response, SIZE_LIMIT).await?);
+            let body = Zeroizing::new(read_body(response, MAX_TOKEN_ANSWER_BYTES).await?);
             Ok((status, headers, body))
         };
         let answer = contained(TIME_LIMIT, answer, || false).await;

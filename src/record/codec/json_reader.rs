@@ -94,7 +94,7 @@ impl<'a> RecordJson<'a> {
         Ok((stored, rest))
     }
 
-    /// The same of a record that holds at most a verdict; `None` where the verdict cannot
+    /// The same of a record that holds at most a refusal; `None` where the refusal cannot
     /// be read. The record must have its own name.
     pub(super) fn read_verdict(
         name: &RecordName,
@@ -244,7 +244,7 @@ fn line(bytes: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
 }
 
 fn damaged(error: &serde_json::Error) -> StoreError {
-    // The message of serde_json may quote the record: say only where.
+    // The message of serde_json might quote the record: say only where.
     StoreError::unreadable(format!("its JSON is damaged at column {}", error.column()))
 }
 

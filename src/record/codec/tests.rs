@@ -152,18 +152,18 @@ fn every_state_survives_the_round_trip() {
             stored: outcome("a line\n{}\ngenesys-once/3 locked\n").into(),
             origin: origin(),
         },
-        Content::Released { verdict: None },
+        Content::Released { refusal: None },
         Content::Released {
-            verdict: Some(Refusal::Refused(outcome("no").into())),
+            refusal: Some(Refusal::Refused(outcome("no").into())),
         },
         Content::Released {
-            verdict: Some(Refusal::Refused(StoredOutcome {
+            refusal: Some(Refusal::Refused(StoredOutcome {
                 outcome: outcome(""),
                 body: StoredBody::OmittedSensitive,
             })),
         },
         Content::Released {
-            verdict: Some(refusal),
+            refusal: Some(refusal),
         },
     ] {
         let record = record(content);
@@ -224,11 +224,11 @@ fn records_are_these_bytes() {
             ),
         ),
         (
-            Content::Released { verdict: None },
+            Content::Released { refusal: None },
             format!("released - {terms}\n{{{name}}}\n"),
         ),
         (
-            Content::Released { verdict: refusal },
+            Content::Released { refusal: refusal },
             format!("released refused {terms}\n{{{name},\"retry_after_ms\":1500}}\n"),
         ),
     ] {
@@ -287,9 +287,9 @@ fn unknown_words_and_members_are_ignored() {
 #[test]
 fn unreadable_verdict_is_no_verdict() {
     let refused = Some(Refusal::Refused(outcome("no").into()));
-    let text = encode(&record(Content::Released { verdict: refused }));
+    let text = encode(&record(Content::Released { refusal: refused }));
     let cut = decode(&text[..text.len() - 1]).unwrap();
-    assert_eq!(cut.content, Content::Released { verdict: None });
+    assert_eq!(cut.content, Content::Released { refusal: None });
 }
 
 /// The scripts read the first line by the same rules.

@@ -21,7 +21,7 @@ pub(super) fn resolve(
         // Under the lost lease, so that a late proof still corrects the record.
         None => Record {
             retention: RELEASED_FOR,
-            content: Content::Released { verdict: None },
+            content: Content::Released { refusal: None },
             ..record.clone()
         },
         // Under the resolver's lease: the lost holder might still send an outcome, and two
@@ -68,7 +68,7 @@ pub(super) fn forget(current: Option<(&Record, Duration)>, lease: LeaseId) -> Ne
                 rev: record.rev + 1,
                 lease,
                 retention: left,
-                content: Content::Released { verdict: None },
+                content: Content::Released { refusal: None },
                 ..record.clone()
             };
             Next::Write(record, left, Answer::Done)

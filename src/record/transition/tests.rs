@@ -43,7 +43,7 @@ fn mark_of_a_forgotten_outcome_lasts_through_releases() {
     let release = Event::Release {
         claim: claim(2),
         step: 1,
-        verdict: None,
+        refusal: None,
     };
     assert_eq!(send(release), (Answer::Done, Some(DAY)));
     assert_eq!(send(complete), (Answer::NotHolder, Some(DAY)));

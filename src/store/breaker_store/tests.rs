@@ -363,7 +363,7 @@ fn subscriber_may_read_the_breaker_state() {
                 assert!(breaker.is_up());
             });
         };
-        tracing::subscriber::with_default(subscriber.clone(), || {
+        crate::telemetry::with_default(subscriber.clone(), || {
             #[cfg(feature = "metrics")]
             metrics::with_local_recorder(&recorder::Asks(subscriber.clone()), run);
             #[cfg(not(feature = "metrics"))]

@@ -5,7 +5,7 @@ use crate::error::StoreError;
 use crate::record::{Answer, RecordState, Refusal};
 
 impl RecordState {
-    /// This state, unless its outcome is encrypted. An encrypted verdict is removed:
+    /// This state, unless its outcome is encrypted. An encrypted refusal is removed:
     /// nothing was executed, whatever it says.
     ///
     /// # Errors
@@ -19,8 +19,8 @@ impl RecordState {
                     "its outcome is encrypted; this store is read without `Encrypted`",
                 ))
             }
-            Self::Released { verdict, .. } => {
-                verdict.take_if(|verdict| match verdict {
+            Self::Released { refusal, .. } => {
+                refusal.take_if(|refusal| match refusal {
                     Refusal::Refused(stored) => stored.outcome.is_sealed(),
                     Refusal::RateLimited { .. } => false,
                 });
@@ -88,8 +88,8 @@ mod tests {
             stored: sealed(body),
             origin: Default::default(),
         };
-        let released = |verdict| Content::Released {
-            verdict: Some(verdict),
+        let released = |refusal| Content::Released {
+            refusal: Some(refusal),
         };
         vec![
             cached(StoredBody::Full),
@@ -99,7 +99,7 @@ mod tests {
         ]
     }
 
-    /// Red when a sealed verdict is an error: it blocked its key for ten minutes.
+    /// Red when a sealed refusal is an error: it blocked its key for ten minutes.
     #[test]
     fn nothing_sealed_is_readable_also_after_the_round_trip_through_a_store() {
         for content in all() {
@@ -109,7 +109,7 @@ mod tests {
                 let is_verdict = matches!(record.content, Content::Released { .. });
                 let state = record.state(Duration::from_secs(1));
                 match readable(Answer::Is(Some(state))) {
-                    Ok(Answer::Is(Some(RecordState::Released { verdict: None, .. }))) => {
+                    Ok(Answer::Is(Some(RecordState::Released { refusal: None, .. }))) => {
                         assert!(is_verdict);
                     }
                     Err(error) => assert!(error.is_unreadable() && !is_verdict, "{error:?}"),

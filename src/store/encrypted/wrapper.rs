@@ -90,8 +90,8 @@ impl<S: Store> Encrypted<S> {
                 let bound_to = recorded(name, claim.lease, claim.fingerprint);
                 *stored = self.keys.seal(&bound_to, stored)?;
             }
-            Event::Release { claim, verdict, .. } => {
-                if let Some(Refusal::Refused(stored)) = verdict {
+            Event::Release { claim, refusal, .. } => {
+                if let Some(Refusal::Refused(stored)) = refusal {
                     let bound_to = refused(name, claim.fingerprint);
                     *stored = self.keys.seal(&bound_to, stored)?;
                 }
@@ -155,18 +155,18 @@ impl<S: Store> Encrypted<S> {
                 *stored = self.open(&bound_to, stored.clone())?;
             }
             RecordState::Released {
-                verdict,
+                refusal,
                 fingerprint,
                 ..
             } => {
                 let bound_to = refused(name, *fingerprint);
-                // Nothing was executed, whatever the verdict says: one that cannot be
+                // Nothing was executed, whatever the refusal says: one that cannot be
                 // decrypted is removed.
-                *verdict = match verdict.take() {
+                *refusal = match refusal.take() {
                     Some(Refusal::Refused(stored)) => {
                         self.open(&bound_to, stored).ok().map(Refusal::Refused)
                     }
-                    verdict => verdict,
+                    refusal => refusal,
                 };
             }
         }

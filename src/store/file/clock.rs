@@ -230,7 +230,7 @@ impl Default for ManualClock {
     }
 }
 
-/// Whether a record may be indeterminate, now or once its lease has lapsed.
+/// Whether a record might be indeterminate, now or once its lease has expired.
 pub(super) fn may_be_indeterminate(record: &Record) -> bool {
     matches!(
         record.content,

@@ -262,7 +262,7 @@ fn recover(path: &Path, txn: WriteTransaction, source: Source) -> Result<Timelin
     Ok(timeline)
 }
 
-/// Removes some expired records; whether there may be more.
+/// Removes some expired records; whether there might be more.
 fn reclaim(db: &Database, now: Moment) -> Result<bool, redb::Error> {
     let txn = db.begin_write()?;
     let removed = Tables::open(&txn)?.reclaim(now, CHUNK)?;

@@ -337,7 +337,7 @@ pub(super) fn record_name(row: &str) -> Option<RecordName> {
 
 /// When a record that lives on for `left` expires: later by what its retention
 /// gains in its bytes, which have whole milliseconds, rounded up. A lease is what
-/// of its life is left beyond that, and would lapse before its holder thinks so.
+/// of its life is left beyond that, and would expire before its holder thinks so.
 pub(super) fn expiry(now: Moment, record: &Record, left: Duration) -> Expiry {
     const MILLISECOND: u32 = 1_000_000;
     let part = record.retention.subsec_nanos() % MILLISECOND;

@@ -269,7 +269,7 @@ fn time_continues_between_runs_without_steps() {
 }
 
 /// Red without the addition in `expiry`: the bytes round a retention up by less than a
-/// millisecond, and the lease lapsed 0.9 ms early.
+/// millisecond, and the lease expired 0.9 ms early.
 #[tokio::test]
 async fn lease_lasts_to_its_end_whatever_its_retention() {
     let folder = Folder::new("parts");

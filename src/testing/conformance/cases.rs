@@ -15,7 +15,7 @@ use crate::record::{
 };
 
 use Wanted::{
-    Absent, Cached, Done, Held, Indeterminate, Lapsed, Mismatch, NotHolder, Released, StaleStep,
+    Absent, Cached, Done, Expired, Held, Indeterminate, Mismatch, NotHolder, Released, StaleStep,
 };
 
 /// A name and its events, each with what is to come of it.
@@ -29,8 +29,8 @@ pub(super) fn all() -> Vec<Case> {
     vec![
         ("an absent key is acquired, and held",
             vec![(acquire(a), Done), (acquire(b), Held(Dispatched)), (acquire(a), Held(Dispatched))]),
-        ("a lapsed lease is seen, not acquired",
-            vec![(acquire(short(a)), Done), (acquire(b), Lapsed(Dispatched)), (acquire(a), Lapsed(Dispatched))]),
+        ("an expired lease is seen, not acquired",
+            vec![(acquire(short(a)), Done), (acquire(b), Expired(Dispatched)), (acquire(a), Expired(Dispatched))]),
         ("a record is gone after its retention",
             vec![(acquire(fleeting(a)), Done), (acquire(b), Done)]),
         ("another request under the same key is refused unless the key is free",
@@ -38,10 +38,10 @@ pub(super) fn all() -> Vec<Case> {
                 (enter(a, 1, Claimed), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
                 (abandon(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch),
                 (complete(a, 2), Done), (acquire(x), Mismatch), (take_over(x), Mismatch)]),
-        ("another request is refused also after the lease lapsed in Dispatched, and changes nothing",
-            vec![(acquire(short(a)), Done), (acquire(x), Mismatch), (take_over(x), Mismatch), (acquire(b), Lapsed(Dispatched))]),
-        ("a lease that lapsed in Claimed leaves the key free for anything",
-            vec![(acquire(a), Done), (enter(short(a), 1, Claimed), Done), (acquire(x), Lapsed(Claimed)), (take_over(x), Done),
+        ("another request is refused also after the lease expired in Dispatched, and changes nothing",
+            vec![(acquire(short(a)), Done), (acquire(x), Mismatch), (take_over(x), Mismatch), (acquire(b), Expired(Dispatched))]),
+        ("a lease that expired in Claimed leaves the key free for anything",
+            vec![(acquire(a), Done), (enter(short(a), 1, Claimed), Done), (acquire(x), Expired(Claimed)), (take_over(x), Done),
                 (enter(a, 2, Dispatched), NotHolder), (acquire(a), Mismatch)]),
         ("a lease takes nothing that it gave back",
             vec![(acquire(a), Done), (release(a, 1, None), Done), (take_over(a), Released), (take_over(b), Done)]),
@@ -57,16 +57,16 @@ pub(super) fn all() -> Vec<Case> {
                 (watched(again(take_over(b))), Held(Claimed)), (watched(take_over(b)), Done), (extend(a, None), NotHolder)]),
         ("a live lease in Dispatched becomes indeterminate for a waiter that has seen its version for the whole lease",
             vec![(acquire(a), Done), (watched(take_over(x)), Mismatch), (watched(take_over(b)), Indeterminate), (complete(a, 0), Done)]),
-        ("extend and enter raise the revision, so that no lease is taken for lapsed that lives on",
+        ("extend and enter raise the revision, so that no live lease is taken for an expired one",
             vec![(acquire(a), Done), (extend(a, Some(0)), Done), (watched(again(take_over(b))), Held(Dispatched)),
                 (enter(a, 1, Claimed), Done), (enter(a, 1, Claimed), Done), (watched(again(take_over(b))), Held(Claimed)),
                 (extend(a, None), Done), (watched(again(take_over(b))), Held(Claimed)), (watched(take_over(b)), Done)]),
-        ("a lease that lapsed in Claimed is taken over, and its holder is out",
+        ("a lease that expired in Claimed is taken over, and its holder is out",
             vec![(acquire(a), Done), (enter(short(a), 1, Claimed), Done), (take_over(b), Done),
                 (extend(a, None), NotHolder), (extend(a, Some(1)), NotHolder), (enter(a, 2, Dispatched), NotHolder),
                 (complete(a, 1), NotHolder), (release(a, 2, None), NotHolder), (abandon(a, 2), NotHolder),
                 (enter(b, 1, Dispatched), Done), (complete(b, 1), Done)]),
-        ("a lease that lapsed in Dispatched becomes indeterminate, for good",
+        ("a lease that expired in Dispatched becomes indeterminate, for good",
             vec![(acquire(short(a)), Done), (take_over(b), Indeterminate), (take_over(b), Indeterminate),
                 (again(take_over(b)), Indeterminate), (acquire(b), Indeterminate), (acquire(a), Indeterminate)]),
         ("a released key is taken over once",
@@ -84,13 +84,13 @@ pub(super) fn all() -> Vec<Case> {
 
         ("extend keeps a lease alive, its own only",
             vec![(acquire(a), Done), (extend(b, Some(0)), NotHolder), (extend(short(a), None), Done),
-                (acquire(b), Lapsed(Dispatched)), (extend(a, None), Done), (take_over(b), Held(Dispatched))]),
+                (acquire(b), Expired(Dispatched)), (extend(a, None), Done), (take_over(b), Held(Dispatched))]),
         ("extend changes no phase and no step",
             vec![(acquire(a), Done), (enter(a, 3, Claimed), Done), (extend(a, Some(9)), Done),
                 (acquire(b), Held(Claimed)), (enter(a, 3, Dispatched), StaleStep), (enter(a, 4, Dispatched), Done)]),
         ("extend keeps the retention that the record was written with",
             vec![(acquire(a), Done), (extend(Claim { retention: SHORT, ..short(a) }, None), Done),
-                (acquire(b), Lapsed(Dispatched))]),
+                (acquire(b), Expired(Dispatched))]),
         ("extend puts an absent record back in Dispatched",
             vec![(extend(a, None), NotHolder), (extend(a, Some(3)), Done), (acquire(b), Held(Dispatched)),
                 (enter(a, 3, Dispatched), Done), (enter(a, 2, Claimed), StaleStep), (enter(a, 4, Claimed), Done)]),
@@ -107,7 +107,7 @@ pub(super) fn all() -> Vec<Case> {
                 (enter(a, 10, Dispatched), Done), (enter(a, 9, Claimed), StaleStep), (enter(a, 4_294_967_295, Claimed), Done)]),
         ("enter begins the lease again",
             vec![(acquire(short(a)), Done), (enter(a, 1, Claimed), Done), (take_over(b), Held(Claimed)),
-                (enter(short(a), 1, Claimed), Done), (acquire(b), Lapsed(Claimed))]),
+                (enter(short(a), 1, Claimed), Done), (acquire(b), Expired(Claimed))]),
         ("enter is the holder's alone, while it holds",
             vec![(acquire(a), Done), (enter(b, 9, Claimed), NotHolder), (abandon(a, 1), Done), (enter(a, 9, Claimed), NotHolder),
                 (release(a, 2, None), Done), (enter(a, 9, Claimed), NotHolder),
@@ -119,7 +119,7 @@ pub(super) fn all() -> Vec<Case> {
                 (complete(b, 0), NotHolder), (abandon(a, 9), NotHolder), (release(a, 9, None), NotHolder)]),
         ("an outcome is kept for its time",
             vec![(acquire(a), Done), (complete_for(a, 0, SHORT), Done), (acquire(b), Done)]),
-        ("a late outcome of a lapsed lease is recorded",
+        ("a late outcome of an expired lease is recorded",
             vec![(acquire(short(a)), Done), (complete(a, 0), Done), (acquire(b), Cached)]),
         ("an outcome is recorded where the record has gone",
             vec![(complete(a, 2), Done), (acquire(b), Cached)]),
@@ -134,11 +134,11 @@ pub(super) fn all() -> Vec<Case> {
                 (release(a, 0, None), StaleStep), (release(a, 2, None), Done), (release(a, 2, None), Done)]),
         ("release leaves a mark where there is no record, and a late acquire finds it",
             vec![(release(a, 1, None), Done), (acquire(a), Released)]),
-        ("release of what is released raises the revision and keeps the verdict that is there",
+        ("release of what is released raises the revision and keeps the refusal that is there",
             vec![(acquire(a), Done), (release(a, 1, refused()), Done), (release(b, 1, None), Done), (acquire(b), Released),
                 (release(a, 2, limited.clone()), Done), (acquire(b), Released), (release(b, 3, None), Done),
                 (again(take_over(b)), Released), (take_over(a), Done)]),
-        ("a verdict stays that of its own request, whichever holder releases",
+        ("a refusal stays that of its own request, whichever holder releases",
             vec![(acquire(a), Done), (release(a, 1, refused()), Done), (release(x, 1, None), Done), (acquire(b), Released),
                 (release(x, 2, limited.clone()), Done), (acquire(b), Released), (release(a, 3, None), Done), (take_over(b), Done)]),
         ("release is the holder's alone",
@@ -208,7 +208,7 @@ fn unseen() -> Revision {
     Revision { rev: 0, lease }
 }
 
-/// The same holder with a lease that lapses at once.
+/// The same holder with a lease that expires at once.
 pub(super) fn short(claim: impl Borrow<Claim>) -> Claim {
     Claim {
         lease_ttl: SHORT,
@@ -260,7 +260,7 @@ pub(super) fn take_over(claim: impl Borrow<Claim>) -> Move {
     })
 }
 
-/// The same by one whose own clock says that the lease has lapsed.
+/// The same by one whose own clock says that the lease has expired.
 pub(super) fn watched(mut step: Move) -> Move {
     if let Event::TakeOver { watched, .. } = &mut step.event {
         *watched = true;
@@ -305,12 +305,12 @@ pub(super) fn complete_with(claim: impl Borrow<Claim>, step: u32, stored: Stored
     })
 }
 
-pub(super) fn release(claim: impl Borrow<Claim>, step: u32, verdict: Option<Refusal>) -> Move {
+pub(super) fn release(claim: impl Borrow<Claim>, step: u32, refusal: Option<Refusal>) -> Move {
     let claim = claim.borrow().clone();
     current(Event::Release {
         claim,
         step,
-        verdict,
+        refusal,
     })
 }
 

@@ -89,7 +89,7 @@ fn moves() -> impl Strategy<Value = Move> {
             };
             complete_with(claim, step, stored)
         }),
-        3 => (claims(), steps(), verdicts()).prop_map(|(claim, step, verdict)| release(claim, step, verdict)),
+        3 => (claims(), steps(), refusals()).prop_map(|(claim, step, refusal)| release(claim, step, refusal)),
         2 => (claims(), steps()).prop_map(|(claim, step)| abandon(claim, step)),
         2 => (prop::option::of(Just("applied")), times()).prop_map(|(applied, time)| {
             let mut step = resolve(applied);
@@ -120,7 +120,7 @@ fn steps() -> impl Strategy<Value = u32> {
     0..6_u32
 }
 
-fn verdicts() -> impl Strategy<Value = Option<Refusal>> {
+fn refusals() -> impl Strategy<Value = Option<Refusal>> {
     let retry_after = Duration::from_millis(1500);
     prop_oneof![
         Just(None),

@@ -52,7 +52,7 @@ pub(super) enum Wanted {
     Mismatch,
     Absent,
     Held(Phase),
-    Lapsed(Phase),
+    Expired(Phase),
     Cached,
     Indeterminate,
     Released,
@@ -250,7 +250,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// An answer without times, on which no two clocks agree: only whether a lease has lapsed
+/// An answer without times, on which no two clocks agree: only whether a lease has expired
 /// counts.
 fn comparable(answer: &Answer) -> Answer {
     let mut answer = answer.clone();
@@ -282,7 +282,7 @@ fn kind(answer: &Answer) -> Wanted {
         Answer::Is(Some(state)) | Answer::Lost(state) => match state {
             RecordState::Locked {
                 phase, lease_left, ..
-            } if lease_left.is_zero() => Wanted::Lapsed(*phase),
+            } if lease_left.is_zero() => Wanted::Expired(*phase),
             RecordState::Locked { phase, .. } => Wanted::Held(*phase),
             RecordState::Cached { .. } => Wanted::Cached,
             RecordState::Indeterminate { .. } => Wanted::Indeterminate,

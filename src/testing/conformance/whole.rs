@@ -20,7 +20,7 @@ use crate::store::{ListQuery, Store};
 const CROWD: u8 = 32;
 
 /// How long a notification may take; the engine polls as well.
-const NOTICE: Duration = Duration::from_secs(2);
+const NOTIFICATION: Duration = Duration::from_secs(2);
 
 pub(super) async fn all(suite: &Suite<'_>) {
     one_of_many_acquires(suite).await;
@@ -28,7 +28,7 @@ pub(super) async fn all(suite: &Suite<'_>) {
     // Before a record is left in the namespace that it lists.
     records_are_listed(suite).await;
     namespaces_share_nothing(suite).await;
-    notices_come_and_end(suite).await;
+    notifications_come_and_end(suite).await;
 }
 
 async fn one_of_many_acquires(suite: &Suite<'_>) {
@@ -48,7 +48,7 @@ async fn one_of_many_takes_over(suite: &Suite<'_>) {
     send(suite.store, &name, enter(short(lost), 1, Phase::Claimed)).await;
     (suite.elapse)(Duration::from_millis(60)).await;
     let Ok(Some(state)) = suite.store.look(&name).await else {
-        panic!("case \"one of many takes a lapsed lease over\": its record is gone");
+        panic!("case \"one of many takes an expired lease over\": its record is gone");
     };
     let answers = join_all(crowd().map(|claim| {
         let mut step = take_over(claim);
@@ -64,7 +64,7 @@ async fn one_of_many_takes_over(suite: &Suite<'_>) {
         .count();
     assert_eq!(
         done, 1,
-        "case \"one of many takes a lapsed lease over\": {answers:?}"
+        "case \"one of many takes an expired lease over\": {answers:?}"
     );
 }
 
@@ -89,19 +89,19 @@ async fn namespaces_share_nothing(suite: &Suite<'_>) {
 
 /// A store may have no notifications, and may wake a waiter once too often, but not without
 /// end: a woken waiter re-reads the record.
-async fn notices_come_and_end(suite: &Suite<'_>) {
+async fn notifications_come_and_end(suite: &Suite<'_>) {
     let name = suite.name();
     let a = &holder(b'A');
     send(suite.store, &name, acquire(a)).await;
     let mut quiet = false;
     for _ in 0..5 {
-        quiet |= timeout(NOTICE / 4, suite.store.changed(&name))
+        quiet |= timeout(NOTIFICATION / 4, suite.store.changed(&name))
             .await
             .is_err();
     }
     assert!(
         quiet,
-        "case \"notices end\": the store wakes waiters without a change"
+        "case \"notifications end\": the store wakes waiters without a change"
     );
 
     let mut changed = suite.store.changed(&name);
@@ -113,11 +113,11 @@ async fn notices_come_and_end(suite: &Suite<'_>) {
     send(suite.store, &name, complete_for(a, 0, LONG)).await;
     // Whether it came or not: the store must not hang or panic over it, and
     // dropping the wait must not disturb the next command.
-    let _ = timeout(NOTICE, changed).await;
+    let _ = timeout(NOTIFICATION, changed).await;
     let state = suite.store.look(&name).await;
     assert!(
         matches!(state, Ok(Some(RecordState::Cached { .. }))),
-        "case \"a notice follows the change\": the record is {state:?}"
+        "case \"a notification follows the change\": the record is {state:?}"
     );
 }
 

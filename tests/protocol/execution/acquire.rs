@@ -87,7 +87,7 @@ fn passing_by(number: u8, fingerprint: Fingerprint) -> Event {
     Event::Release {
         claim: another(number, fingerprint),
         step: 1,
-        verdict: None,
+        refusal: None,
     }
 }
 
@@ -181,7 +181,7 @@ async fn own_released_lease_is_not_awaited() {
                 vec![Event::Release {
                     claim: claim.clone(),
                     step: 1,
-                    verdict: None,
+                    refusal: None,
                 }],
             )),
             ..Around::default()

@@ -154,7 +154,7 @@ impl Store {
                 };
                 (content, RETENTION)
             }
-            Kind::Released => (Content::Released { verdict: None }, RELEASED_FOR),
+            Kind::Released => (Content::Released { refusal: None }, RELEASED_FOR),
         };
         let record = Record {
             rev: rec.rev.into(),
@@ -266,7 +266,7 @@ impl Store {
             Verb::Release => Event::Release {
                 claim,
                 step,
-                verdict: None,
+                refusal: None,
             },
             Verb::Abandon => {
                 let cause = self.cause.clone().into();

@@ -74,7 +74,7 @@ fn outcome_in(state: &mut RecordState) -> &mut Outcome {
     match state {
         RecordState::Cached { stored, .. }
         | RecordState::Released {
-            verdict: Some(Refusal::Refused(stored)),
+            refusal: Some(Refusal::Refused(stored)),
             ..
         } => Arc::make_mut(&mut stored.outcome),
         state => panic!("{state:?}"),
@@ -239,7 +239,7 @@ fn released(state: &RecordState, refusal: Refusal) -> RecordState {
         retention: super::LONG,
         fingerprint: state.fingerprint(),
         content: Content::Released {
-            verdict: Some(refusal),
+            refusal: Some(refusal),
         },
     };
     record.state(super::LONG)

@@ -129,7 +129,7 @@ async fn opening_recovers_locked_records() {
     let released = store.look(&name(2)).await.unwrap().unwrap();
     assert!(matches!(
         released,
-        RecordState::Released { verdict: None, .. }
+        RecordState::Released { refusal: None, .. }
     ));
     assert_cached(3, store.look(&name(3)).await.unwrap());
     let state = store.look(&name(4)).await.unwrap();

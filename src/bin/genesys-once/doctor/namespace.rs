@@ -114,7 +114,7 @@ fn holders(report: &mut Report, found: &Found) -> Result<(), Failure> {
         })
         .collect();
     if holders.is_empty() {
-        return report.ok("holders", "no key is held");
+        return report.ok("holders", "no key has a holder");
     }
     let named: Vec<_> = holders.iter().take(NAMED).map(String::as_str).collect();
     let mut line = named.join("; ");

@@ -30,7 +30,7 @@ fn unknown_notes_block_no_key() {
         );
     }
     let whole = Content::Released {
-        verdict: Some(Refusal::Refused(outcome("no").into())),
+        refusal: Some(Refusal::Refused(outcome("no").into())),
     };
     let text = String::from_utf8(encode(&super::record(whole))).unwrap();
     for (from, to) in [
@@ -40,7 +40,7 @@ fn unknown_notes_block_no_key() {
         ("\"headers\":[", "\"headers\":[7,"),
     ] {
         let read = decode(text.replacen(from, to, 1).as_bytes()).unwrap();
-        let left = matches!(read.content, Content::Released { verdict: None });
+        let left = matches!(read.content, Content::Released { refusal: None });
         assert!(left || to.starts_with("released"), "{to}: {read:?}");
     }
     // Whose record it is, is needed.
@@ -53,12 +53,12 @@ fn unknown_notes_block_no_key() {
 fn states_are_this_json() {
     let left = Duration::from_secs(604_800 + 7);
     let shown = |content| serde_json::to_value(record(content).state(left)).unwrap();
-    let seen = serde_json::json!({"revision": 7, "lease": "ab".repeat(16)});
+    let revision = serde_json::json!({"rev": 7, "lease": "ab".repeat(16)});
     let about = serde_json::json!({
         "action": "custom_-_1", "own_key": "order \"42\"", "scope": "eu", "label": "refund",
         "sealed": false, "holder": {"host": "app-3", "process": 4711, "started_ms": 1000},
         "sent_ms": 0, "attempts": 2, "attempt_timeout_ms": 65_000,
-        "seen": seen, "fingerprint": "cd".repeat(32),
+        "revision": revision, "fingerprint": "cd".repeat(32),
     });
     let with = |base: &serde_json::Value, more: serde_json::Value| {
         let mut all = base.clone();
@@ -87,14 +87,14 @@ fn states_are_this_json() {
     };
     let known = serde_json::json!({
         "state": "cached", "outcome": {"status": 200, "headers": [], "body": "{}"},
-        "left_ms": 604_800_000, "kept": "whole", "action": "custom_-_1", "answered_ms": 2000,
+        "left_ms": 604_800_000, "stored_body": "full", "action": "custom_-_1", "answered_ms": 2000,
         "attempts": 2, "resolved": {"at_ms": 3000, "by": "ticket 4711"},
-        "seen": seen, "fingerprint": "cd".repeat(32),
+        "revision": revision, "fingerprint": "cd".repeat(32),
     });
     assert_eq!(shown(cached), known);
     let free = serde_json::json!({
-        "state": "released", "verdict": {"rate_limited": {"retry_after_ms": 1500}},
-        "seen": seen, "fingerprint": "cd".repeat(32),
+        "state": "released", "refusal": {"rate_limited": {"retry_after_ms": 1500}},
+        "revision": revision, "fingerprint": "cd".repeat(32),
     });
     let refused = Outcome::new(StatusCode::FORBIDDEN, HeaderMap::new(), "no");
     let refused = StoredOutcome::full(refused);
@@ -103,19 +103,19 @@ fn states_are_this_json() {
     for (stored, json) in [
         (
             refused,
-            serde_json::json!({"refused": {"status": 403, "headers": [], "body": "no"}}),
+            serde_json::json!({"refused": {"outcome": {"status": 403, "headers": [], "body": "no"}, "stored_body": "full"}}),
         ),
         (
             reduced,
-            serde_json::json!({"reduced": {"outcome": status_only, "kept": "sensitive"}}),
+            serde_json::json!({"refused": {"outcome": status_only, "stored_body": "omitted_sensitive"}}),
         ),
     ] {
-        let verdict = Some(Refusal::Refused(stored));
-        assert_eq!(shown(Content::Released { verdict })["verdict"], json);
+        let refusal = Some(Refusal::Refused(stored));
+        assert_eq!(shown(Content::Released { refusal })["refusal"], json);
     }
     let retry_after = Duration::from_millis(1500);
-    let verdict = Some(Refusal::RateLimited { retry_after });
-    assert_eq!(shown(Content::Released { verdict }), free);
+    let refusal = Some(Refusal::RateLimited { retry_after });
+    assert_eq!(shown(Content::Released { refusal }), free);
 }
 
 /// Red when the time to live counts as it is: after a server's clock was set back, a lost

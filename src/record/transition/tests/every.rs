@@ -28,7 +28,7 @@ fn answer(body: &'static str) -> Arc<Outcome> {
     Arc::new(Outcome::new(Default::default(), Default::default(), body))
 }
 
-/// Records of two leases and two requests at three steps, with live and lapsed
+/// Records of two leases and two requests at three steps, with live and expired
 /// leases, and none.
 fn records() -> Vec<Option<Written>> {
     let attempts = Attempts::default();
@@ -53,8 +53,8 @@ fn records() -> Vec<Option<Written>> {
             about: Default::default(),
             cause: None,
         },
-        Content::Released { verdict: None },
-        Content::Released { verdict: refused() },
+        Content::Released { refusal: None },
+        Content::Released { refusal: refused() },
     ];
     let mut records = vec![None];
     for content in contents {
@@ -136,10 +136,10 @@ fn events(revision: Revision) -> Vec<Event> {
                 phase,
             }),
         );
-        events.extend([None, refused()].map(|verdict| Event::Release {
+        events.extend([None, refused()].map(|refusal| Event::Release {
             claim: claim(),
             step,
-            verdict,
+            refusal,
         }));
         let resolutions = [
             Resolution::not_applied(),
@@ -243,7 +243,7 @@ fn released_record_lives_for_a_short_time() {
 /// What a reader sees of a record agrees with a take-over of it: any request may acquire a
 /// free key, and an indeterminate one is reported as such afterwards.
 ///
-/// Red where a lease that lapsed in `Claimed` does not count as free.
+/// Red where a lease that expired in `Claimed` does not count as free.
 #[test]
 fn state_agrees_with_a_take_over() {
     for (record, left) in records().into_iter().flatten() {
@@ -308,25 +308,25 @@ fn repeated_command_is_done() {
     });
 }
 
-/// A release without a verdict leaves the present verdict and its request's fingerprint
-/// (I6); one with a verdict replaces both.
+/// A release without a refusal leaves the present refusal and its request's fingerprint
+/// (I6); one with a refusal replaces both.
 ///
-/// Red where the present verdict gets the releasing request's fingerprint, and where it
+/// Red where the present refusal gets the releasing request's fingerprint, and where it
 /// does not stay.
 #[test]
 fn verdict_stays_with_its_request() {
     let of = |stored: &Option<Written>| match stored {
         Some((record, _)) => match &record.content {
-            Content::Released { verdict: Some(_) } => Some(record.fingerprint),
+            Content::Released { refusal: Some(_) } => Some(record.fingerprint),
             _ => None,
         },
         None => None,
     };
     for_all(|before, event, after, answer| {
-        let Event::Release { claim, verdict, .. } = event else {
+        let Event::Release { claim, refusal, .. } = event else {
             return;
         };
-        match (verdict, of(before)) {
+        match (refusal, of(before)) {
             (None, Some(theirs)) => assert_eq!(of(after), Some(theirs), "{event:?}"),
             (None, None) => assert_eq!(of(after), None, "{event:?}"),
             (Some(_), _) if after != before => {

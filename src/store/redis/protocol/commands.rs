@@ -141,9 +141,9 @@ impl EventCommand {
             Event::Release {
                 claim,
                 step,
-                verdict,
+                refusal,
             } => {
-                let content = Content::Released { verdict };
+                let content = Content::Released { refusal };
                 let args = terms(&in_millis(claim), content.room());
                 let args = args.word(step).word(millis(RELEASED_FOR));
                 let args = args.word(content.words().1);
@@ -168,7 +168,7 @@ impl EventCommand {
             } => {
                 let (lease, content, ttl) = match resolution.outcome() {
                     None => {
-                        let content = Content::Released { verdict: None };
+                        let content = Content::Released { refusal: None };
                         (revision.lease, content, RELEASED_FOR)
                     }
                     Some(stored) => {
@@ -188,7 +188,7 @@ impl EventCommand {
                 (&scripts::RESOLVE, args)
             }
             Event::Forget { lease } => {
-                let content = Content::Released { verdict: None };
+                let content = Content::Released { refusal: None };
                 let args = ScriptArgs::with_room(content.room()).word(lease);
                 (&scripts::FORGET, args.content(name, &content))
             }

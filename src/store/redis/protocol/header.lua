@@ -8,7 +8,7 @@ local function read_line(line)
     ['cached -'] = true, ['indeterminate -'] = true,
   }
   -- 15 digits: below 2^53, up to which Lua's numbers are exact integers. A released
-  -- record is free, whatever its verdict.
+  -- record is free, whatever its refusal.
   if not word or not (word == 'released' or states[word .. ' ' .. phase])
     or #lease ~= 32 or #fingerprint ~= 64
     or #step > 15 or tonumber(step) > 4294967295 or #rev > 15 or #lease_ttl > 15

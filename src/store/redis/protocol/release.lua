@@ -1,5 +1,5 @@
 -- INCLUDE holder functions
--- ARGV 5: the step; 6: the time to live; 7: `refused` where there is a verdict, else `-`;
+-- ARGV 5: the step; 6: the time to live; 7: `refused` where there is a refusal, else `-`;
 -- 8: the content.
 local step, ttl = tonumber(ARGV[5]), tonumber(ARGV[6])
 local function released(rev, phase, fingerprint, content)
@@ -16,7 +16,7 @@ if record.word == 'released' then
   if record.lease == claim.lease and record.step == step then
     return { 'done' }
   end
-  -- Never shortens the record of a forgotten outcome. An existing verdict stays where the
+  -- Never shortens the record of a forgotten outcome. An existing refusal stays where the
   -- event has none, since it is of its own request.
   ttl = math.max(ttl, (left_of(record)))
   if record.phase == 'refused' and ARGV[7] == '-' then

@@ -10,9 +10,9 @@ if record.phase == 'claimed' and record.lease == claim.lease and record.step == 
 end
 local seen = record.lease == ARGV[5] and integer(record.rev) == ARGV[6]
 -- By the server's clock, or by that of the caller for the expected version.
-local lapsed = left_of(record) <= record.retention or (seen and ARGV[7] == 'watched')
+local expired = left_of(record) <= record.retention or (seen and ARGV[7] == 'watched')
 -- Free for any request: nothing was executed, and no holder has it.
-local free = record.word == 'released' or record.phase == 'claimed' and lapsed
+local free = record.word == 'released' or record.phase == 'claimed' and expired
 if not free and record.fingerprint ~= claim.fingerprint then
   return { 'mismatch' }
 end
@@ -26,7 +26,7 @@ end
 if free then
   return lock(0, record.rev + 1, 'claimed', ARGV[8])
 end
-if record.word ~= 'locked' or not lapsed then
+if record.word ~= 'locked' or not expired then
   return is()
 end
 -- A lost holder might have sent a request: what it wrote about it stays.
