@@ -6,7 +6,7 @@ mod supervised;
 
 use std::time::Duration;
 
-/// Red when the application keeps the dead engine, and when it starts one more
+/// Red if the application keeps the dead engine, and when it starts one more
 /// than its budget.
 #[tokio::test]
 async fn the_application_supervises_the_engine_within_its_budget() {

@@ -28,7 +28,7 @@ fn has(said: &str, line: &[&str]) {
     assert!(found, "no line with {line:?}:\n{said}");
 }
 
-/// Red when what needs no action is a warning: the exit code would say nothing.
+/// Red if what needs no action is a warning: the exit code would say nothing.
 #[tokio::test]
 async fn durable_store_and_platform_are_all_ok() {
     let server = lasting();
@@ -139,7 +139,7 @@ async fn missing_rights_are_named_with_their_effects() {
     has(&said, &["FAIL", "store", "GET"]);
 }
 
-/// Red when clocks that are apart are no failure.
+/// Red if clocks that are apart are no failure.
 #[tokio::test]
 async fn clock_that_differs_is_reported() {
     let server = lasting();
@@ -244,7 +244,7 @@ async fn platform_with(status: &'static str) -> String {
     url
 }
 
-/// Red when an answer that refuses the token counts as one that takes it.
+/// Red if an answer that refuses the token counts as one that takes it.
 #[tokio::test]
 async fn refused_token_and_failing_platform_are_reported() {
     let server = lasting();
@@ -272,7 +272,7 @@ async fn refused_token_and_failing_platform_are_reported() {
     }
 }
 
-/// Red when the namespace is said to be a digest where it is a name.
+/// Red if the namespace is said to be a digest where it is a name.
 #[tokio::test]
 async fn default_namespace_is_reported_as_a_digest() {
     let server = lasting();

@@ -2,7 +2,7 @@
 
 use super::process::Cli;
 
-/// Red when a command loses its examples, or the table of exit codes or the environment
+/// Red if a command loses its examples, or the table of exit codes or the environment
 /// is left out.
 #[tokio::test]
 async fn help_has_examples_exit_codes_and_environment() {

@@ -93,7 +93,7 @@ async fn list_shows_what_needs_a_person() {
     );
 }
 
-/// Red when a lapsed lock in `Dispatched` shows as being executed: no operator would look
+/// Red if a lapsed lock in `Dispatched` shows as being executed: no operator would look
 /// after it. Red too when looking at it writes.
 #[tokio::test]
 async fn lost_holder_is_listed_and_not_written() {
@@ -190,7 +190,7 @@ async fn show_prints_state_and_next_step() {
     assert_eq!(shown["indeterminate"], true);
 }
 
-/// Red when a body is shown without being asked for: answers hold customer records.
+/// Red if a body is shown without being asked for: answers hold customer records.
 #[tokio::test]
 async fn bodies_are_shown_only_on_request() {
     const BODY: &str = r#"{"iban":"DE02-SECRET"}"#;
@@ -238,7 +238,7 @@ async fn foreign_text_cannot_move_the_cursor() {
     }
 }
 
-/// Red when a list ends with its first page.
+/// Red if a list ends with its first page.
 #[tokio::test]
 async fn list_has_the_records_of_every_page() {
     const RECORDS: u32 = 2_500;

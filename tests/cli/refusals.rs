@@ -55,7 +55,7 @@ async fn store_and_namespace_must_be_named_once() {
     Cli::bare().run(&two).await.expect(2);
 }
 
-/// Red when the default namespace is not that of an engine with this platform and client.
+/// Red if the default namespace is not that of an engine with this platform and client.
 #[tokio::test]
 async fn default_namespace_is_that_of_platform_and_client() {
     use genesys_once::{Credentials, Environment, GenesysCloud, Upstream as _};
@@ -199,7 +199,7 @@ async fn full_disk_behind_standard_output_is_1() {
     assert!(said.contains("standard output"), "{said}");
 }
 
-/// Red when a password may stand on the command line, or a secret in a message.
+/// Red if a password may stand on the command line, or a secret in a message.
 #[tokio::test]
 async fn secrets_are_neither_taken_nor_shown() {
     const SECRET: &str = "hunter2-hunter2";
@@ -249,7 +249,7 @@ async fn secrets_are_neither_taken_nor_shown() {
     }
 }
 
-/// Red when a program of a later release raises the least writer of a namespace by
+/// Red if a program of a later release raises the least writer of a namespace by
 /// resolving a key: the running engines would acquire no more keys.
 #[tokio::test]
 async fn older_engines_are_not_locked_out() {

@@ -46,7 +46,7 @@ fn tolerant(script: &str) -> String {
     )
 }
 
-/// Red when a command, an option or the layout of `show` changes and the runbook does not.
+/// Red if a command, an option or the layout of `show` changes and the runbook does not.
 #[tokio::test]
 async fn each_script_of_the_runbook_succeeds() {
     let server = lasting();
@@ -85,7 +85,7 @@ async fn each_script_of_the_runbook_succeeds() {
     );
 }
 
-/// Red when the key that the guide computes by hand is not the library's.
+/// Red if the key that the guide computes by hand is not the library's.
 #[tokio::test]
 async fn key_by_hand_is_the_key_of_the_program() {
     let [script] = scripts(GETTING_STARTED)[..] else {
@@ -96,7 +96,7 @@ async fn key_by_hand_is_the_key_of_the_program() {
     assert_eq!(keys, [Some(KEY); 2]);
 }
 
-/// Red when a command that a page names is unknown, or when a page names one that this
+/// Red if a command that a page names is unknown, or when a page names one that this
 /// test does not run.
 #[tokio::test]
 async fn each_command_that_a_page_names_is_known() {

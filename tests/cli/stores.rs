@@ -68,7 +68,7 @@ async fn file_opens_while_no_service_has_it() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Red when a resolution is written in plain into an encrypted namespace: no engine
+/// Red if a resolution is written in plain into an encrypted namespace: no engine
 /// could read it. Red, too, where a lock says that it is sealed only if its request has
 /// a name.
 #[tokio::test]

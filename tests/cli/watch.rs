@@ -21,7 +21,7 @@ async fn until(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String 
     timeout(Duration::from_secs(60), found).await.expect(text)
 }
 
-/// Red when a store that is away for a while ends it.
+/// Red if a store that is away for a while ends it.
 #[tokio::test]
 async fn lines_mark_new_and_resolved_keys() {
     let mut server = RedisServer::start();
@@ -72,7 +72,7 @@ async fn rounds_end_watch_and_terminal_gets_a_table() {
     cli.run(&["watch", "--every", "10ms"]).await.expect(2);
 }
 
-/// Red when a reader that has gone is no reason to end: a `watch | head` walks the
+/// Red if a reader that has gone is no reason to end: a `watch | head` walks the
 /// store without end.
 #[tokio::test]
 async fn watch_ends_with_its_reader() {

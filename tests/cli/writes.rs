@@ -218,7 +218,7 @@ async fn forgotten_outcome_is_executed_again() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when a record that cannot be read goes without being asked for by `--unreadable`,
+/// Red if a record that cannot be read goes without being asked for by `--unreadable`,
 /// or stays with it.
 #[tokio::test]
 async fn unreadable_record_is_removed_only_on_request() {
@@ -248,7 +248,7 @@ async fn unreadable_record_is_removed_only_on_request() {
     cli.run(&["show", &key]).await.expect(3);
 }
 
-/// Red when the command does not write to the servers: the engines refuse without end.
+/// Red if the command does not write to the servers: the engines refuse without end.
 #[tokio::test]
 async fn emptied_server_is_accepted_by_an_operator() {
     let server = RedisServer::start();

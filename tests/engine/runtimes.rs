@@ -1,4 +1,4 @@
-//! The engine's functions outside of a tokio runtime, and in one that cannot drive
+//! The engine's functions outside of a tokio runtime, and in a runtime that cannot drive
 //! them: an error before anything is sent, and never a panic.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Drives a future on this thread, as an executor that is not tokio's does.
+/// Drives a future on this thread, as an executor other than tokio's does.
 fn outside<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = std::pin::pin!(future);
@@ -46,7 +46,7 @@ fn assert_told<T: std::fmt::Debug>(answer: Result<T, Error>) {
     );
 }
 
-/// Red without the checks: each of these panicked, `execute` after it had begun
+/// Red without the checks: each of these functions panicked, `execute` after it had begun
 /// the execution.
 #[test]
 fn functions_outside_runtime_report_it() {
@@ -68,7 +68,7 @@ fn functions_outside_runtime_report_it() {
     assert_eq!((engine.stats().executions, engine.stats().waiting), (0, 0));
     assert_eq!(upstream.ledger().total(), 0);
 
-    // Nothing is left behind: the key is executed inside.
+    // Nothing is left behind: inside the runtime the key is executed.
     assert!(runtime.block_on(engine.execute(request("{}"))).is_ok());
     // A replay from memory needs a runtime as well.
     assert_told(outside(engine.execute(request("{}"))));

@@ -1,5 +1,5 @@
-//! A store's time to live is one witness: here its clock does not move, as after it
-//! was set back or behind a replica that lags, so that it sees no lease lapse.
+//! A store's time to live is only one witness. Here the store's clock does not move, as after
+//! it was set back or behind a replica that lags, so that the store sees no lease lapse.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request};
 
-/// Shows every lease as if it had just begun, and lets no process take it over that
-/// goes by that.
+/// Shows every lease as if it had just begun, and refuses a take-over that relies on the
+/// store's clock.
 #[derive(Clone)]
 struct StandsStill(MemoryStore);
 
@@ -68,7 +68,7 @@ fn key() -> IdempotencyKey {
     IdempotencyKey::of(&request("{}"))
 }
 
-/// The lease of a holder that is gone, in this phase.
+/// Leaves the lease of a holder that is gone, in this phase.
 async fn left_behind(
     engine: &Engine,
     store: &StandsStill,
@@ -101,8 +101,8 @@ async fn left_behind(
     }
 }
 
-/// Red when only the store's clock counts: the key was stuck for as long as that
-/// did not move, and the caller's error said that its deadline had passed.
+/// Red if only the store's clock counts: the key was stuck for as long as that clock did
+/// not move, and the caller's error said that its deadline had passed.
 #[tokio::test(start_paused = true)]
 async fn dead_lease_lapses_by_waiters_clock() {
     for phase in [Phase::Claimed, Phase::Dispatched] {
@@ -127,8 +127,8 @@ async fn dead_lease_lapses_by_waiters_clock() {
     }
 }
 
-/// Red when an extension leaves the revision as it is: the second engine took the
-/// lease of a live holder, and its caller got an unknown outcome.
+/// Red if an extension does not change the revision: the second engine took over the lease
+/// of a live holder, and its caller got an unknown outcome.
 #[tokio::test(start_paused = true)]
 async fn live_holder_keeps_lease_during_long_call() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(50 * SECOND));
@@ -145,8 +145,7 @@ async fn live_holder_keeps_lease_during_long_call() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when an operator's engine goes by the store's clock alone: `resolve` had no
-/// effect.
+/// Red if an operator's engine uses the store's clock alone: `resolve` had no effect.
 #[tokio::test(start_paused = true)]
 async fn operator_resolves_after_watching_whole_lease() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -166,7 +165,7 @@ async fn operator_resolves_after_watching_whole_lease() {
     assert_eq!(engine.execute(request("{}")).await.unwrap().body(), "{}");
 }
 
-/// The revision that was watched is taken over by the first process that asks.
+/// The first process that asks takes over the revision that all of them watched.
 #[tokio::test(start_paused = true)]
 async fn only_one_watcher_takes_over() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));

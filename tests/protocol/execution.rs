@@ -81,7 +81,7 @@ async fn from_hashed_to_cached() {
         .assert_exactly_once([&IdempotencyKey::of(&request())]);
 }
 
-/// I4. Red when `Complete` does not look whose record it is.
+/// I4. Red if `Complete` does not look whose record it is.
 #[tokio::test(start_paused = true)]
 async fn late_answer_heals_only_its_own_record() {
     let (store, upstream) = (MemoryStore::new(), ok());
@@ -226,7 +226,7 @@ async fn heartbeat_restores_absent_record() {
     );
 }
 
-/// Red when an answer that proves that nothing was executed is not noted at
+/// Red if an answer that proves that nothing was executed is not noted at
 /// once: otherwise a dropped execution has an indeterminate key.
 #[tokio::test(start_paused = true)]
 async fn not_executed_proof_reaches_progress_at_once() {
@@ -257,7 +257,7 @@ async fn not_executed_proof_reaches_progress_at_once() {
     }
 }
 
-/// No caller might ever ask for such a key again. Red when the store lists what is
+/// No caller might ever ask for such a key again. Red if the store lists what is
 /// indeterminate alone, and when `resolve` does not look at a lapsed lock.
 #[tokio::test(start_paused = true)]
 async fn lost_holders_key_is_listed_and_resolved() {

@@ -20,7 +20,7 @@ const EVER: Duration = Duration::from_secs(600);
 
 /// Transfers that stop block no other command.
 ///
-/// Red when bodies use the shared connection, or when more are in transfer than
+/// Red if bodies use the shared connection, or when more are in transfer than
 /// allowed.
 #[tokio::test]
 async fn large_replays_block_no_commands() {
@@ -62,7 +62,7 @@ async fn large_replays_block_no_commands() {
 
 /// A proxy between engine and server cuts long transfers.
 ///
-/// Red when a body is sent without a limit.
+/// Red if a body is sent without a limit.
 #[tokio::test]
 async fn body_is_sent_three_times() {
     let server = RedisServer::start();
@@ -110,7 +110,7 @@ async fn refused_body_is_omitted() {
 
 /// Each part arrives, and the body is removed before its record names it.
 ///
-/// Red when a body counts as recorded once its server has all of it (it was sent without a
+/// Red if a body counts as recorded once its server has all of it (it was sent without a
 /// limit), or when the count of a recorded body is kept: the last loop was refused.
 #[tokio::test]
 async fn vanishing_body_is_sent_three_times() {
@@ -148,7 +148,7 @@ async fn vanishing_body_is_sent_three_times() {
 
 /// When the shared connection is replaced, the address might belong to another server.
 ///
-/// Red when an idle connection is used after the shared one was replaced.
+/// Red if an idle connection is used after the shared one was replaced.
 #[tokio::test]
 async fn pooled_connection_follows_shared_one() {
     let server = RedisServer::start();

@@ -42,7 +42,7 @@ fn reason(error: Error) -> String {
     }
 }
 
-/// Red when the provider is asked only once, when its answer is not used, and when no
+/// Red if the provider is asked only once, when its answer is not used, and when no
 /// login follows a refused one.
 #[tokio::test]
 async fn provider_is_asked_at_each_connect() {
@@ -167,7 +167,7 @@ async fn contradicting_settings_are_refused() {
     }
 }
 
-/// Red when the certificates are not used, or not sent.
+/// Red if the certificates are not used, or not sent.
 #[tokio::test]
 async fn builder_certificates_are_used() {
     let (theirs, other) = (Certificate::new(), Certificate::new());
@@ -188,7 +188,7 @@ async fn builder_certificates_are_used() {
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when the login of a node comes only from the URLs.
+/// Red if the login of a node comes only from the URLs.
 #[tokio::test]
 async fn cluster_urls_must_share_login() {
     let options = Options::default().password(SECRET);
@@ -203,7 +203,7 @@ async fn cluster_urls_must_share_login() {
     assert!(!format!("{store:?}").contains(SECRET));
 }
 
-/// Red when the servers' login is used for the sentinels, which do not know the user.
+/// Red if the servers' login is used for the sentinels, which do not know the user.
 #[tokio::test]
 async fn primary_url_has_separate_login() {
     let set_up = RedisSentinel::start().await;

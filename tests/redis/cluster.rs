@@ -152,7 +152,7 @@ async fn every_shard_sends_notifications() {
     .await;
 }
 
-/// A slot that moves from one server to another. Red when `ASK`, or `MOVED`, is
+/// A slot that moves from one server to another. Red if `ASK`, or `MOVED`, is
 /// not followed.
 #[tokio::test]
 async fn moving_slot_is_followed() {
@@ -223,7 +223,7 @@ pub fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
 
 /// The server that loses a slot removes its subscriptions and sends a notice. redis-rs
 /// takes that for the reply to the current command, and a look then gets the record of
-/// another key. Red when notifications and commands share a connection.
+/// another key. Red if notifications and commands share a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_slots_mix_up_no_replies() {
     let cluster = RedisCluster::start().await;
@@ -263,7 +263,7 @@ async fn leaving_slots_mix_up_no_replies() {
     read.await.unwrap();
 }
 
-/// The server that loses a slot removes its subscriptions. Red when the store ignores
+/// The server that loses a slot removes its subscriptions. Red if the store ignores
 /// that: the channel still counts as subscribed when the slot returns.
 #[tokio::test]
 async fn returned_slot_is_subscribed_again() {
@@ -296,7 +296,7 @@ async fn returned_slot_is_subscribed_again() {
     .await;
 }
 
-/// A node that has missed a fail-over returns an old map. Red when maps are not compared
+/// A node that has missed a fail-over returns an old map. Red if maps are not compared
 /// by their epoch.
 #[tokio::test]
 async fn outdated_map_is_ignored() {
@@ -312,7 +312,7 @@ async fn outdated_map_is_ignored() {
     assert_eq!(old.command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// Red when `WAIT` goes to another server than the key's primary.
+/// Red if `WAIT` goes to another server than the key's primary.
 #[tokio::test]
 async fn acknowledgements_are_from_own_shard() {
     let cluster = RedisCluster::start().await;

@@ -45,7 +45,7 @@ async fn is_ok(node: &RedisServer) {
 
 /// Two replicas leave, each for its own cluster with a later epoch; one keeps its id.
 ///
-/// Red when the latest epoch wins, whatever the cluster: all keys are executed again, on a
+/// Red if the latest epoch wins, whatever the cluster: all keys are executed again, on a
 /// node that has left the cluster.
 #[tokio::test]
 async fn departed_node_gets_no_keys() {
@@ -90,7 +90,7 @@ async fn departed_node_gets_no_keys() {
 /// A node that comes back without its configuration, or another one that was
 /// given its address.
 ///
-/// Red when a server is identified by its address: the new one gets keys that belong to the
+/// Red if a server is identified by its address: the new one gets keys that belong to the
 /// promoted replica.
 #[tokio::test]
 async fn other_node_at_address_is_refused() {
@@ -122,7 +122,7 @@ async fn other_node_at_address_is_refused() {
 /// The name in the URL now belongs to another cluster, and no server of the old map
 /// answers.
 ///
-/// Red when any map is better than none.
+/// Red if any map is better than none.
 #[tokio::test]
 async fn url_of_other_cluster_is_refused() {
     let (ours, foreign) = (RedisServer::start(), RedisServer::start());
@@ -141,7 +141,7 @@ async fn url_of_other_cluster_is_refused() {
     assert_eq!(foreign.command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// Red when the latest epoch decides which cluster is used.
+/// Red if the latest epoch decides which cluster is used.
 #[tokio::test]
 async fn urls_of_different_clusters_are_refused() {
     let (ours, foreign) = (RedisServer::start(), RedisServer::start());
@@ -161,7 +161,7 @@ async fn urls_of_different_clusters_are_refused() {
     assert!(chain(&error).contains(message), "{error:?}");
 }
 
-/// Red when a node that does not report its id counts as the node in the map (without the
+/// Red if a node that does not report its id counts as the node in the map (without the
 /// arm of `CommandError::Lost` in `MemberConnector`): the store was made with it alone.
 #[tokio::test]
 async fn node_without_id_answer_is_refused() {

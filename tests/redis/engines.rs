@@ -147,7 +147,7 @@ fn clients(server: &RedisServer) -> usize {
         .count()
 }
 
-/// Red when dropping the last engine sends no stop: tasks, actors and the
+/// Red if dropping the last engine sends no stop: tasks, actors and the
 /// connections to Redis and to the platform are all there after a minute.
 #[test]
 fn last_handle_ends_tasks_and_actors() {
@@ -192,7 +192,7 @@ fn last_handle_ends_tasks_and_actors() {
     assert_eq!(simulator.ledger().total(), 20);
 }
 
-/// Red when dropping the last engine sends no stop: the file stays locked.
+/// Red if dropping the last engine sends no stop: the file stays locked.
 #[test]
 fn last_handle_releases_the_file() {
     let name = format!("genesys-once-let-go-{}", std::process::id());

@@ -17,7 +17,7 @@ use crate::support::{eventually, eventually_within};
 /// A fail-over, seen by the store.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Red when a dead shard is retried without a limit, or affects the others.
+/// Red if a dead shard is retried without a limit, or affects the others.
 #[tokio::test]
 async fn dead_shard_recovers_and_others_go_on() {
     let mut cluster = RedisCluster::start().await;
@@ -79,7 +79,7 @@ async fn dead_shard_recovers_and_others_go_on() {
     );
 }
 
-/// Red when a command that got no answer does not lead to a new map.
+/// Red if a command that got no answer does not lead to a new map.
 #[tokio::test]
 async fn hung_primary_blocks_no_other_shard() {
     let cluster = RedisCluster::start().await;
@@ -139,7 +139,7 @@ async fn hung_primary_blocks_no_other_shard() {
     }
 }
 
-/// The engine's own deadline might be shorter. Red when only a completed command leads to a
+/// The engine's own deadline might be shorter. Red if only a completed command leads to a
 /// new map.
 #[tokio::test]
 async fn dropped_commands_still_find_new_primary() {
@@ -162,7 +162,7 @@ async fn dropped_commands_still_find_new_primary() {
     assert_eq!(answer, Answer::Done);
 }
 
-/// One shard in three hangs, and executions for keys of the others go on. Red when the
+/// One shard in three hangs, and executions for keys of the others go on. Red if the
 /// engine counts the whole store as down.
 #[tokio::test]
 async fn engine_continues_on_other_shards() {

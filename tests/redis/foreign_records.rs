@@ -177,7 +177,7 @@ async fn key_of_other_type_is_kept() {
     );
 }
 
-/// Red when only indeterminate records are read, and when a live or claimed lock is
+/// Red if only indeterminate records are read, and when a live or claimed lock is
 /// listed.
 #[tokio::test]
 async fn expired_dispatched_locks_are_listed() {
@@ -204,7 +204,7 @@ async fn expired_dispatched_locks_are_listed() {
     assert_eq!(keys, [name(1).key], "{listed:?}");
 }
 
-/// Red when such a record ends the list with its error.
+/// Red if such a record ends the list with its error.
 #[tokio::test]
 async fn unreadable_record_hides_no_other() {
     let server = RedisServer::start();
@@ -265,7 +265,7 @@ async fn large_numbers_stay_exact() {
 }
 
 /// The script writes exactly the bytes of `record::apply`: on its fast path, and where the
-/// outcome has a later step. Red when the fast path does not compare the step.
+/// outcome has a later step. Red if the fast path does not compare the step.
 #[tokio::test]
 async fn complete_writes_the_transition_result() {
     let server = RedisServer::start();
@@ -293,7 +293,7 @@ async fn complete_writes_the_transition_result() {
 
 /// A value that this crate cannot have written, as large as Redis accepts by
 /// default. An acquire, which is one command, asks for it, and its
-/// connection ends before it is there; nothing else does. Red when a look or a script
+/// connection ends before it is there; nothing else does. Red if a look or a script
 /// reads whatever is there, or an acquire waits for all of it.
 #[tokio::test]
 async fn huge_value_is_never_fetched() {

@@ -43,7 +43,7 @@ pub fn clients(server: &RedisServer, command: &str) -> Vec<String> {
         .collect()
 }
 
-/// Red when a body is in its record.
+/// Red if a body is in its record.
 #[tokio::test]
 async fn large_body_has_separate_key() {
     let server = RedisServer::start();
@@ -88,7 +88,7 @@ async fn large_body_has_separate_key() {
     .await;
 }
 
-/// Red when a record is written without a check of its body, or a body without a check of
+/// Red if a record is written without a check of its body, or a body without a check of
 /// its record.
 #[tokio::test]
 async fn record_names_only_own_body() {
@@ -110,7 +110,7 @@ async fn record_names_only_own_body() {
 /// The parts of two attempts: an abandoned connection still delivers its remaining bytes,
 /// after another attempt has started.
 ///
-/// Red when a part is written without a check of the part before.
+/// Red if a part is written without a check of the part before.
 #[tokio::test]
 async fn mixed_parts_make_no_body() {
     let server = RedisServer::start();
@@ -139,7 +139,7 @@ async fn mixed_parts_make_no_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Gone, shorter, longer, of another record, of another type. Red when the body is not
+/// Gone, shorter, longer, of another record, of another type. Red if the body is not
 /// compared with its record, or a missing body is an error: the key was still executed.
 #[tokio::test]
 async fn foreign_body_counts_as_absent() {
@@ -169,7 +169,7 @@ async fn foreign_body_counts_as_absent() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(6));
 }
 
-/// Red when a body outlives the record that has it.
+/// Red if a body outlives the record that has it.
 #[tokio::test]
 async fn body_is_removed_with_record() {
     let server = RedisServer::start();
@@ -214,7 +214,7 @@ async fn body_is_removed_with_record() {
 
 /// The store cannot see whether a sealed outcome is reduced.
 ///
-/// Red when only an outcome that is marked as reduced removes its body: without `outcome.is_sealed()` in
+/// Red if only an outcome that is marked as reduced removes its body: without `outcome.is_sealed()` in
 /// `outcome_args`.
 #[cfg(feature = "encrypted")]
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn resolution_accepts_large_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Red when a walk counts the key of a body as a record.
+/// Red if a walk counts the key of a body as a record.
 #[tokio::test]
 async fn separate_bodies_are_never_listed() {
     let server = RedisServer::start();

@@ -64,7 +64,7 @@ fn scans(server: &RedisServer) -> u64 {
 /// Damaged, copied from another key, of another type, of a newer version: each is
 /// listed with what is wrong, and an operator removes exactly what was listed.
 ///
-/// Red when such records are on no list, or a record is removed that has changed
+/// Red if such records are on no list, or a record is removed that has changed
 /// since, or that a newer version wrote.
 #[tokio::test]
 async fn unreadable_record_is_listed_and_removed() {
@@ -202,7 +202,7 @@ async fn engine_removes_damaged_records() {
 /// A fail-over behind one address, in the middle of a walk: its cursor means
 /// nothing to the server behind the next connection.
 ///
-/// Red when the walk goes on there, and what it finds is taken for the whole list.
+/// Red if the walk goes on there, and what it finds is taken for the whole list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn list_is_complete_or_fails() {
     const RECORDS: usize = 200;
@@ -251,7 +251,7 @@ async fn list_is_complete_or_fails() {
 /// A key that goes from a shard that is walked last to one that was walked first
 /// is on neither's list.
 ///
-/// Red when a walk does not ask for slots on the move.
+/// Red if a walk does not ask for slots on the move.
 #[tokio::test]
 async fn list_is_refused_while_slots_move() {
     let cluster = RedisCluster::start().await;
@@ -273,7 +273,7 @@ async fn list_is_refused_while_slots_move() {
 
 /// One process walks in a period, and the next one may after it.
 ///
-/// Red when each process may walk.
+/// Red if each process may walk.
 #[tokio::test]
 async fn one_process_walks_a_namespace() {
     let server = RedisServer::start();
@@ -298,7 +298,7 @@ async fn one_process_walks_a_namespace() {
 /// A page ends in the middle of what the server scans; a cursor of another connection
 /// is refused.
 ///
-/// Red when a page goes on behind the batch that it cut, and when a cursor is taken
+/// Red if a page goes on behind the batch that it cut, and when a cursor is taken
 /// whatever connection it is of.
 #[tokio::test]
 async fn pages_of_any_size_are_complete() {

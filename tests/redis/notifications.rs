@@ -65,7 +65,7 @@ async fn change_in_other_process_wakes_waiter() {
 /// A server counts a connection that listens as a client of pub/sub: it cuts it
 /// where its replies exceed `client-output-buffer-limit pubsub`.
 ///
-/// Red when notifications use the connection of the commands.
+/// Red if notifications use the connection of the commands.
 #[tokio::test]
 async fn notifications_use_separate_connection() {
     let server = RedisServer::start();

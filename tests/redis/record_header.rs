@@ -9,7 +9,7 @@ use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 
 /// Every reader corrects a time to live that is missing, or longer than any that is
-/// written. Red when such a time is used: the key stayed unreadable, or its lease showed
+/// written. Red if such a time is used: the key stayed unreadable, or its lease showed
 /// an hour.
 #[tokio::test]
 async fn changed_time_to_live_is_corrected() {
@@ -78,7 +78,7 @@ fn state_of(answer: Answer) -> Option<RecordState> {
     }
 }
 
-/// Scripts and `Record::decode` accept the same lines. Red when either has a rule that the
+/// Scripts and `Record::decode` accept the same lines. Red if either has a rule that the
 /// other lacks.
 #[tokio::test]
 async fn scripts_and_codec_read_same_headers() {
@@ -163,7 +163,7 @@ fn forget() -> Event {
     }
 }
 
-/// Red when the version is not stored, or an older process lowers it; and when its key
+/// Red if the version is not stored, or an older process lowers it; and when its key
 /// counts as a record.
 #[tokio::test]
 async fn least_writer_is_raised_and_never_lowered() {

@@ -110,7 +110,7 @@ async fn demoted_server_refuses_writes_and_replays() {
 /// While the script of another program runs, a server answers everything with
 /// `BUSY`, and runs nothing.
 ///
-/// Red when that counts as no answer, which opens the breaker.
+/// Red if that counts as no answer, which opens the breaker.
 #[tokio::test]
 async fn busy_server_refuses_for_now() {
     let server = Options::default().set("busy-reply-threshold", "50").start();

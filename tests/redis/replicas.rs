@@ -94,7 +94,7 @@ async fn dispatch_waits_for_every_replica() {
     }
 }
 
-/// Red when `WAIT` is left out, or sent on another connection, for any of the
+/// Red if `WAIT` is left out, or sent on another connection, for any of the
 /// three ways into `Dispatched`.
 #[tokio::test]
 async fn every_dispatch_waits_for_replicas() {
@@ -136,7 +136,7 @@ async fn every_dispatch_waits_for_replicas() {
     }
 }
 
-/// Red when `WAIT` uses the shared connection, or when a replay waits for replicas.
+/// Red if `WAIT` uses the shared connection, or when a replay waits for replicas.
 #[tokio::test]
 async fn other_commands_wait_for_no_replicas() {
     let (primary, replicas) = replicated::<2>().await;
@@ -166,7 +166,7 @@ async fn other_commands_wait_for_no_replicas() {
 
 /// As many commands wait as there are connections for it; one more is refused.
 ///
-/// Red when that counts as a store that is down (without the arm of `waiting.busy` in
+/// Red if that counts as a store that is down (without the arm of `waiting.busy` in
 /// `ReplicaAcks::apply`), when a lease without a free connection is not extended (without
 /// the arm of `waiting.unsent`, or `busy ||` in it), and when such a lease counts as
 /// replicated (with `Ok` instead of `Err(error)` there).
@@ -263,7 +263,7 @@ async fn zero_replicas_wait_for_none() {
     assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when 0 is sent as the time, which means no limit (without `max(1)` in
+/// Red if 0 is sent as the time, which means no limit (without `max(1)` in
 /// `AckTransport::send`), or when the longest is added to others (without
 /// `min(MAX_ACK_TIMEOUT)` in `ReplicaAcks::new`).
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn wait_is_capped_at_one_day() {
     assert_eq!(apply(&patient, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when transitions that wait for replicas follow no redirection: they failed for a key
+/// Red if transitions that wait for replicas follow no redirection: they failed for a key
 /// in a moving slot.
 #[tokio::test]
 async fn moving_slot_waits_for_replicas() {
@@ -315,7 +315,7 @@ fn request(payload: &str) -> DataActionRequest {
     DataActionRequest::new("custom_-_refund", payload).unwrap()
 }
 
-/// Red when a request is sent without the replicas, or its lock is not released.
+/// Red if a request is sent without the replicas, or its lock is not released.
 #[tokio::test]
 async fn engine_sends_nothing_without_replicas() {
     let (primary, mut replicas) = replicated::<2>().await;

@@ -16,7 +16,7 @@ use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
 /// A runtime without a driver makes the client panic in the middle.
 ///
-/// Red when the panic goes on to the caller.
+/// Red if the panic goes on to the caller.
 #[test]
 fn client_panic_is_an_error() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -25,7 +25,7 @@ fn client_panic_is_an_error() {
     assert!(message.contains("the redis client panicked"), "{message}");
 }
 
-/// Red when the runtime's blocking threads look names up: no answer in time.
+/// Red if the runtime's blocking threads look names up: no answer in time.
 #[test]
 fn name_lookup_needs_no_blocking_pool() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -47,7 +47,7 @@ fn single() -> Runtime {
 
 /// Another runtime sends one command, and is then no longer driven.
 ///
-/// Red when a connection is made on the runtime of the first caller, and an attempt never
+/// Red if a connection is made on the runtime of the first caller, and an attempt never
 /// counts as stuck: all others wait for it without end.
 #[test]
 fn reconnect_runs_on_store_runtime() {
@@ -66,7 +66,7 @@ fn reconnect_runs_on_store_runtime() {
     drop(visitor);
 }
 
-/// Red when the subscriber runs on the runtime of the first waiter.
+/// Red if the subscriber runs on the runtime of the first waiter.
 #[test]
 fn stopped_waiter_blocks_no_notification() {
     let server = RedisServer::start();
@@ -104,7 +104,7 @@ fn store_outlives_its_runtime() {
         .expect("the channel is subscribed");
 }
 
-/// Red when the task that follows the sentinels ends with the first runtime (without
+/// Red if the task that follows the sentinels ends with the first runtime (without
 /// `sentinels.follow()` in `PrimaryConnector::open`, or without `is_finished()` in
 /// `Sentinels::follow`): the store would not
 /// learn that a primary was replaced.

@@ -53,7 +53,7 @@ async fn store_conforms_and_notifies() {
     store_conformance(store.clone(), tokio::time::sleep).await;
 }
 
-/// Red when the store keeps using its first server.
+/// Red if the store keeps using its first server.
 #[tokio::test]
 async fn dead_primary_is_replaced() {
     let mut set_up = RedisSentinel::start().await;
@@ -92,7 +92,7 @@ async fn dead_primary_is_replaced() {
     assert!(has(&set_up.servers[set_up.primary()], 2));
 }
 
-/// Red when a command for a hung server hangs, or the store keeps using that server.
+/// Red if a command for a hung server hangs, or the store keeps using that server.
 #[tokio::test]
 async fn hung_primary_is_replaced() {
     let set_up = RedisSentinel::start().await;
@@ -121,7 +121,7 @@ async fn hung_primary_is_replaced() {
 }
 
 /// The old primary does not know the new one and accepts every write, which is then lost.
-/// Red when the sentinels are asked only after a failure.
+/// Red if the sentinels are asked only after a failure.
 #[tokio::test]
 async fn isolated_old_primary_is_abandoned() {
     let set_up = RedisSentinel::start().await;
@@ -171,7 +171,7 @@ async fn known_primary_needs_one_sentinel() {
     set_up.sentinels[1].resume();
 }
 
-/// Their configuration starts at epoch 0 again. Red when a remembered epoch counts more
+/// Their configuration starts at epoch 0 again. Red if a remembered epoch counts more
 /// than the answers of all of them: the store would be down until it is made again.
 #[tokio::test]
 async fn reset_sentinels_are_followed() {
@@ -197,7 +197,7 @@ async fn reset_sentinels_are_followed() {
     .await;
 }
 
-/// Red when the store only polls the sentinels.
+/// Red if the store only polls the sentinels.
 #[tokio::test]
 async fn sentinel_notification_moves_store() {
     let set_up = RedisSentinel::start().await;
@@ -212,7 +212,7 @@ async fn sentinel_notification_moves_store() {
     drop(store);
 }
 
-/// During a fail-over. Red when the store does not ask the server for its role.
+/// During a fail-over. Red if the store does not ask the server for its role.
 #[tokio::test]
 async fn replica_is_never_used_as_primary() {
     let primary = RedisServer::start();

@@ -13,7 +13,7 @@ use crate::support::sentinel::PRIMARY;
 
 /// Each of three names another server, so the new primary is unknown.
 ///
-/// Red when the previous primary is used although sentinels name others
+/// Red if the previous primary is used although sentinels name others
 /// (without `*count == answered` in `Sentinels::ask_all`): it was used again.
 #[tokio::test]
 async fn contested_primary_is_refused() {
@@ -48,7 +48,7 @@ async fn contested_primary_is_refused() {
 
 /// They name another primary without a notification: none accepts a subscription.
 ///
-/// Red when they are asked only after a notification (without `sleep(CHECK_INTERVAL)` in
+/// Red if they are asked only after a notification (without `sleep(CHECK_INTERVAL)` in
 /// `follow`): all commands went to the old one.
 #[tokio::test]
 async fn sentinels_are_polled_without_notifications() {
@@ -66,7 +66,7 @@ async fn sentinels_are_polled_without_notifications() {
     .await;
 }
 
-/// A sentinel that missed a fail-over names the old primary. Red when the first answer
+/// A sentinel that missed a fail-over names the old primary. Red if the first answer
 /// counts, or any.
 #[tokio::test]
 async fn outdated_sentinel_is_outvoted() {
@@ -100,7 +100,7 @@ async fn outdated_sentinel_is_outvoted() {
 /// One of three sentinels watches another primary with more fail-overs, or is
 /// malicious.
 ///
-/// Red when the latest configuration counts, even of a single sentinel: the password is
+/// Red if the latest configuration counts, even of a single sentinel: the password is
 /// sent to a server that only this one names. Red, too, where a provider counts as no
 /// password.
 #[tokio::test]

@@ -59,7 +59,7 @@ fn forgetful(server: &RedisServer) {
     }
 }
 
-/// Red when durability is read only at `connect`.
+/// Red if durability is read only at `connect`.
 #[tokio::test]
 async fn new_connection_refreshes_durability() {
     let server = Options::default().append_only().start();
@@ -77,7 +77,7 @@ async fn new_connection_refreshes_durability() {
     .await;
 }
 
-/// Red when an idle store reads neither settings nor markers.
+/// Red if an idle store reads neither settings nor markers.
 #[tokio::test]
 async fn idle_store_asks_once_a_minute() {
     let server = Options::default().append_only().start();
@@ -159,7 +159,7 @@ async fn other_database_is_detected() {
 
 /// An engine over an emptied server calls nothing twice, and reports the loss.
 ///
-/// Red when `RedisStore::apply` checks nothing before an acquire.
+/// Red if `RedisStore::apply` checks nothing before an acquire.
 #[cfg(feature = "metrics")]
 #[tokio::test]
 async fn engine_repeats_no_call_after_flush() {

@@ -17,7 +17,7 @@ use crate::support::redis::RedisServer;
 /// The transfer of its body takes several times the limit of a command.
 const SLOW: Duration = Duration::from_millis(300);
 
-/// Red when 2 s are the limit of a whole transfer, in the engine or in the store: the
+/// Red if 2 s are the limit of a whole transfer, in the engine or in the store: the
 /// outcome was sent again without end and never recorded.
 #[tokio::test]
 async fn slow_transfer_is_completed() {
@@ -54,7 +54,7 @@ async fn slow_transfer_is_completed() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Red when redis-rs buffers bytes that arrive without a command.
+/// Red if redis-rs buffers bytes that arrive without a command.
 #[tokio::test]
 async fn unrequested_reply_closes_connection() {
     let fake = FakeServer::version("7.0.0").await;

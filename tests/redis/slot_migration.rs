@@ -37,7 +37,7 @@ fn begin_move(cluster: &RedisCluster, number: u8) -> Move {
 
 /// A body stays in the slot of its record, also after a move.
 ///
-/// Red when `ASK` or `MOVED` is not followed on the connections for bodies.
+/// Red if `ASK` or `MOVED` is not followed on the connections for bodies.
 #[tokio::test]
 async fn large_body_follows_its_slot() {
     let cluster = RedisCluster::start().await;
@@ -80,7 +80,7 @@ fn forget() -> Event {
 /// A script finds the record on the old node, but not its body: the node refuses access to
 /// a key that has already moved.
 ///
-/// Red when that ends the script: in `forget.lua`, `discard.lua` and `write` of
+/// Red if that ends the script: in `forget.lua`, `discard.lua` and `write` of
 /// `common.lua` with `redis.call` instead of `redis.pcall` for `DEL`, and in `has_body`
 /// without `TRYAGAIN`. Each reply was then an `ERR`, which does not prove that the command
 /// was not applied.

@@ -93,7 +93,7 @@ fn check(expr: &str) -> BTreeSet<&'static str> {
     metrics
 }
 
-/// Red when a metric or a label is renamed, a rule has a field too many, or an
+/// Red if a metric or a label is renamed, a rule has a field too many, or an
 /// expression is no PromQL.
 #[test]
 fn alert_rules_name_metrics_that_exist() {
@@ -120,7 +120,7 @@ fn alert_rules_name_metrics_that_exist() {
     assert!(alerts.len() >= 10);
 }
 
-/// Red when a metric is on no panel, or a panel shows one that does not exist.
+/// Red if a metric is on no panel, or a panel shows one that does not exist.
 #[test]
 fn dashboard_shows_every_metric() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();

@@ -9,7 +9,7 @@ use crate::support::redis::RedisServer;
 
 const README: &str = include_str!("../../examples/service/README.md");
 
-/// Red when a route, a header or the meaning of `Idempotency-Key` changes and README does
+/// Red if a route, a header or the meaning of `Idempotency-Key` changes and README does
 /// not. The first command is run without cargo, which would build the service again.
 #[tokio::test]
 async fn readme_commands_execute_once_and_replay() {

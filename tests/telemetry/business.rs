@@ -41,7 +41,7 @@ fn action(id: &str, payload: &str) -> DataActionRequest {
     DataActionRequest::new(id, payload).unwrap()
 }
 
-/// Red when a status is counted in another class, or an action is missing.
+/// Red if a status is counted in another class, or an action is missing.
 #[tokio::test(start_paused = true)]
 async fn calls_are_counted_by_status_and_action() {
     let recorder = exporter();
@@ -72,7 +72,7 @@ async fn calls_are_counted_by_status_and_action() {
     assert_eq!(count("2xx", "business_2"), 0.0);
 }
 
-/// Red when a reply that the store did not take counts as recorded, and when a
+/// Red if a reply that the store did not take counts as recorded, and when a
 /// refusal is not counted.
 #[tokio::test(start_paused = true)]
 async fn unrecorded_replies_and_refusals_are_counted() {

@@ -41,7 +41,7 @@ async fn calls_are_counted_and_timed_by_verdict() {
     assert_eq!(seconds, [3.0, 2.0, 5.0]);
 }
 
-/// Red when a call is counted at its verdict instead of in `Drop`.
+/// Red if a call is counted at its verdict instead of in `Drop`.
 #[tokio::test(start_paused = true)]
 async fn killed_call_is_unknown() {
     let recorder = exporter();

@@ -85,7 +85,7 @@ async fn follower_of_another_request_is_counted() {
     assert_eq!(now(&recorder)[0], 0.0);
 }
 
-/// Red when a gauge does not fall in the `Drop` of what raised it.
+/// Red if a gauge does not fall in the `Drop` of what raised it.
 #[tokio::test(start_paused = true)]
 async fn gauges_fall_after_a_kill() {
     let recorder = exporter();

@@ -41,7 +41,7 @@ fn row(metric: &Metric) -> String {
     format!("| `{name}` | {kind} | {unit} {label} {meaning} |")
 }
 
-/// Red when the code has a value that the docs lack.
+/// Red if the code has a value that the docs lack.
 #[test]
 fn docs_table_matches_the_code() {
     assert_eq!(rows(), METRICS.iter().map(row).collect::<Vec<_>>());

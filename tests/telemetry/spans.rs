@@ -144,7 +144,7 @@ impl Upstream for Traced {
     }
 }
 
-/// Red when `send` does not run in its attempt's span.
+/// Red if `send` does not run in its attempt's span.
 #[tokio::test(start_paused = true)]
 async fn upstream_span_is_a_child_of_its_attempt() {
     let spans = Spans::default();
@@ -156,7 +156,7 @@ async fn upstream_span_is_a_child_of_its_attempt() {
     assert_eq!(sends[0].parent, Some("genesys_once.attempt"));
 }
 
-/// Red when any of these is not recorded: each was omitted once.
+/// Red if any of these is not recorded: each was omitted once.
 #[tokio::test(start_paused = true)]
 async fn spans_record_the_source_of_each_reply() {
     let spans = Spans::default();

@@ -38,7 +38,7 @@ async fn failed_extension_is_repeated_within_the_lease() {
     assert!(matches!(attempt.await.unwrap(), Attempt::Executed(_)));
 }
 
-/// I1 and I5. Red when `execute` neither extends a lapsed lease nor checks it.
+/// I1 and I5. Red if `execute` neither extends a lapsed lease nor checks it.
 #[tokio::test(start_paused = true)]
 async fn stopped_holder_sends_nothing_after_take_over() {
     let (store, upstream) = (MemoryStore::new(), ok());
@@ -59,7 +59,7 @@ async fn stopped_holder_sends_nothing_after_take_over() {
     ));
 }
 
-/// I1. Red when the lease counts from when the store's answer came instead of
+/// I1. Red if the lease counts from when the store's answer came instead of
 /// from when the command was sent.
 #[tokio::test(start_paused = true)]
 async fn lease_lapsed_during_extension_is_unused() {
@@ -106,7 +106,7 @@ async fn lease_lives_until_the_answer() {
     ));
 }
 
-/// I5. Red when a lapsed `Claimed` is not taken over, or a live one is.
+/// I5. Red if a lapsed `Claimed` is not taken over, or a live one is.
 #[tokio::test(start_paused = true)]
 async fn dead_waiting_holder_is_taken_over() {
     let (store, upstream) = (MemoryStore::new(), ok());

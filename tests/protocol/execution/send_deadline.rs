@@ -41,7 +41,7 @@ impl Upstream for Connecting {
     }
 }
 
-/// I1. Red when the call's lease is not extended with the record's, and when the
+/// I1. Red if the call's lease is not extended with the record's, and when the
 /// call does not know the lease at all.
 #[tokio::test(start_paused = true)]
 async fn call_knows_its_send_deadline() {
@@ -97,7 +97,7 @@ impl Store for Forgetful {
     }
 }
 
-/// I1. Red when a holder whose lease was reported lost goes on by its
+/// I1. Red if a holder whose lease was reported lost goes on by its
 /// own clock: both requests then leave.
 #[tokio::test(start_paused = true)]
 async fn reported_lost_lease_sends_no_request() {

@@ -140,7 +140,7 @@ async fn assert_unreadable(engine: &Engine) {
     }
 }
 
-/// Red when the engine returns an encrypted outcome: without the check of a look, and
+/// Red if the engine returns an encrypted outcome: without the check of a look, and
 /// without that of an answer. Also red when an encrypted refusal blocks its key for ten
 /// minutes, although nothing was executed.
 #[tokio::test(start_paused = true)]

@@ -160,7 +160,7 @@ fn debug_shows_ids_and_no_key() {
 }
 
 /// A caller's names for a request are encrypted and bound to the lease, also when the
-/// record becomes indeterminate. Red when they are written in plain text, and when a
+/// record becomes indeterminate. Red if they are written in plain text, and when a
 /// process without the key cannot read the record.
 #[tokio::test(start_paused = true)]
 async fn names_of_a_request_are_encrypted() {

@@ -202,7 +202,7 @@ async fn changed_key_id_is_detected() {
     assert!(reason(&error).contains("does not name"), "{error:?}");
 }
 
-/// Red when a plain outcome is returned.
+/// Red if a plain outcome is returned.
 #[tokio::test(start_paused = true)]
 async fn plain_outcome_is_refused() {
     let inner = MemoryStore::new();

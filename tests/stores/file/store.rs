@@ -329,7 +329,7 @@ async fn second_run_replays_from_the_file() {
     }
 }
 
-/// Red when the engine reports its end while the root still has the store: 12 of 30
+/// Red if the engine reports its end while the root still has the store: 12 of 30
 /// openings were refused.
 #[test]
 fn file_can_be_opened_after_shutdown() {
