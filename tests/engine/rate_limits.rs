@@ -22,8 +22,7 @@ use super::{SECOND, request, until};
 const KEYS: usize = 2_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The platform's limit: this many calls in any minute. Calls beyond the limit get a 429.
-/// Every answer takes as long as `latency` says at that moment.
+/// A platform that allows this many calls in any minute. Each answer takes `latency()`.
 fn platform(
     per_minute: usize,
     latency: impl Fn() -> Duration + Send + Sync + 'static,
@@ -205,8 +204,7 @@ fn seen(engine: &Engine) -> ([usize; 6], Duration) {
     (counts, backlog.oldest())
 }
 
-/// Each wait in its turn. Each assertion is red if an execution is not counted during the
-/// wait that it checks.
+/// Each wait in its turn. Each assertion is red if its wait does not count.
 #[tokio::test(start_paused = true)]
 async fn backlog_shows_waits_and_durations() {
     let limits = |call: &Call| match call.body().as_ref() {
@@ -262,8 +260,7 @@ async fn backlog_shows_waits_and_durations() {
     until("the fifth execution waits", || seen(&engine).0[0] == 1).await;
     assert_eq!(seen(&engine).0[3..5], [1, 1]);
     assert!(!engine.stats().cooldown.is_zero());
-    // The third execution comes through the limiter and waits for the cooldown as well; its
-    // wait still counts from its beginning.
+    // The third execution waits for the cooldown, too, and counts since it began.
     at(70).await;
     let backlog = engine.stats().backlog;
     assert_eq!(

@@ -51,11 +51,11 @@ async fn missing_rights_are_named() {
         none.starts_with("the user may not run scripts: NOPERM"),
         "{none}"
     );
-    // Without a trace.
+    // The checks leave no key behind.
     assert_eq!(server.command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// Red if only one primary is asked.
+/// Red if only one primary is checked.
 #[tokio::test]
 async fn missing_right_on_shard_is_named() {
     let cluster = RedisCluster::start().await;

@@ -10,7 +10,7 @@ use super::large_bodies::{body, body_key, replay};
 use super::{acquire, apply, claim, complete, name};
 use crate::support::cluster::RedisCluster;
 
-/// A slot that has left one server and is not yet at the other.
+/// A slot that has left one server and has not reached the other.
 struct Move {
     slot: String,
     from: usize,
@@ -22,7 +22,7 @@ fn set_slot(cluster: &RedisCluster, node: usize, slot: &str, state: &str, of: us
     cluster.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", slot, state, &id]);
 }
 
-/// Begins to move the slot of a number; its keys are where they were.
+/// Begins to move the slot of a number; its keys stay on the old server.
 fn begin_move(cluster: &RedisCluster, number: u8) -> Move {
     let record = name(number).to_string();
     let (slot, from) = (
@@ -92,7 +92,7 @@ async fn scripts_handle_body_on_other_server() {
     for number in [2, 3] {
         apply(&store, number, acquire(1)).await.unwrap();
     }
-    // A record that cannot be read: a copy under another name.
+    // An unreadable record: a copy under another name.
     let [record, copy] = [1, 4].map(|number| name(number).to_string());
     let bytes: String = cluster.nodes[cluster.primary_of(&record)].command(&["GET", &record]);
     cluster.nodes[cluster.primary_of(&copy)].command::<()>(&["SET", &copy, &bytes]);
@@ -118,7 +118,7 @@ async fn scripts_handle_body_on_other_server() {
     );
     assert_eq!((forgotten, large, reduced, discarded), expected);
 
-    // Once the slot is there, the whole outcome is taken.
+    // Once the slot has moved, the whole outcome is accepted.
     let Move { slot, from, to } = &moves[1];
     hand_over(&cluster, slot, *from, *to);
     let large = apply(&store, 2, complete(1, &body(2))).await.unwrap();
