@@ -91,7 +91,7 @@ pub fn read(
     }
 }
 
-/// Whether a look returns a released key without a verdict.
+/// Whether a look returns a released key without a refusal.
 pub fn is_silent(state: Result<Option<RecordState>, StoreError>) -> bool {
     matches!(state, Ok(Some(RecordState::Released { verdict: None, .. })))
 }
