@@ -105,7 +105,7 @@ const THREE_MIXED: Config = Config {
     ..THREE
 };
 
-/// Explores all of a world and finds nothing wrong.
+/// Explores all of a world, and asserts that no property breaks.
 fn holds(name: &str, config: Config) {
     let full = std::env::var("PROTOCOL_DEPTH").is_ok_and(|depth| depth == "full");
     let config = if full {

@@ -1,5 +1,5 @@
-//! The rules without one of them: the search must detect each omission. A mutation rewrites
-//! the input and the output of the crate's `apply`.
+//! The rules with one of them omitted: the search must detect each omission. A mutation
+//! rewrites the input and the output of the crate's `apply`.
 
 use super::command::{Command, Verb};
 use super::store::{Kind, Rec, Reply};
@@ -17,7 +17,7 @@ pub enum Mutation {
     TakeOverUnseen,
     /// An extension does not raise the revision.
     ExtendKeepsRevision,
-    /// Only the store's clock counts, no holder's.
+    /// Only the store's clock counts, never a holder's clock.
     NeverWatched,
     /// A lapsed `Claimed` is never taken over.
     NeverTakenOver,
@@ -37,7 +37,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    /// Applies a command by the rules without this one.
+    /// Applies a command by the rules without this rule.
     pub fn apply(
         self,
         rec: Rec,
