@@ -225,7 +225,8 @@ async fn replica_is_never_used_as_primary() {
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
     assert!(chain(&error).contains("is a replica"), "{error:?}");
 
-    // The replica is promoted, then made a replica again after its connection has broken.
+    // The server is promoted; then a restart breaks the connection and makes it a replica
+    // again.
     replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
     let store = connect().await.unwrap();
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);

@@ -241,7 +241,7 @@ pub fn run_child(task: &str, file: &Path) {
     });
 }
 
-/// A process of this test binary, killed when dropped at the latest.
+/// A process of this test binary; killed when dropped, at the latest.
 pub struct Child {
     process: std::process::Child,
     said: BufReader<ChildStdout>,

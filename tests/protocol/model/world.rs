@@ -35,7 +35,7 @@ pub enum Revisions {
     /// Only as current or past. A comparison finds no more while revisions only rise, which
     /// is asserted at every write. This makes the world finite.
     Current,
-    /// By their numbers; a state with a higher one is not explored further.
+    /// By their numbers; a state with a higher number is not explored further.
     UpTo(u8),
 }
 
