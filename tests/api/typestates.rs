@@ -1,5 +1,5 @@
 //! The compiler refuses each wrong program in `tests/api/typestates/`, with the error in the
-//! file of the same name. The right one passes all states in order.
+//! file of the same name. The correct program passes all states in order.
 
 #[test]
 fn wrong_order_does_not_compile() {
