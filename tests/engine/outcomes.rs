@@ -72,7 +72,7 @@ async fn platform_429_delays_every_execution() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replays_work_during_a_hold() {
+async fn replays_work_during_a_cooldown() {
     let upstream = in_turn([
         Step::ok("{}"),
         Step::RateLimited(100 * SECOND),

@@ -136,7 +136,7 @@ async fn every_dispatch_waits_for_replicas() {
     }
 }
 
-/// Red if `WAIT` uses the shared connection, or when a replay waits for replicas.
+/// Red if `WAIT` uses the shared connection, or if a replay waits for replicas.
 #[tokio::test]
 async fn other_commands_wait_for_no_replicas() {
     let (primary, replicas) = replicated::<2>().await;
@@ -167,9 +167,9 @@ async fn other_commands_wait_for_no_replicas() {
 /// As many commands wait as there are connections for them; one more is refused.
 ///
 /// Red if the refusal counts as a store that is down (without the arm of `waiting.busy` in
-/// `ReplicaAcks::apply`), if a lease without a free connection is not extended (without the
-/// arm of `waiting.unsent`, or `busy ||` in it), and if such a lease counts as replicated
-/// (with `Ok` instead of `Err(error)` there).
+/// `ReplicaAcks::apply`). Red if a lease without a free connection is not extended (without
+/// the arm of `waiting.unsent`, or `busy ||` in it). Red if such a lease counts as
+/// replicated (with `Ok` instead of `Err(error)` there).
 #[tokio::test]
 async fn excess_command_waits_for_no_replica() {
     let (primary, replicas) = replicated::<2>().await;
