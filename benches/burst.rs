@@ -1,12 +1,12 @@
-//! The process of the row `memory_after_burst`: prints its heap in use and its resident
-//! memory, in KiB, before and after a number of keys were in flight at once. Linux only.
+//! The process of the row `memory_after_burst`. It prints its heap in use and its resident
+//! memory, in KiB, before and after many keys were in flight at once. Linux only.
 //!
 //! ```text
 //! burst REDIS_URL KEYS
 //! ```
 //!
-//! A program of its own, because its allocator counts the bytes in use of all threads.
-//! Resident memory shows what an allocator keeps as well, and glibc's keeps nearly all.
+//! A separate program, because its allocator counts the bytes in use of all threads. Resident
+//! memory also shows what an allocator keeps, and glibc's allocator keeps nearly all.
 
 use std::alloc::System;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ async fn main() {
         .lease(Duration::from_secs(600))
         .recent(0, Duration::from_secs(60));
     let engine = engine.start().await.expect("possible settings");
-    // An engine that has been in use.
+    // Measures an engine that has been in use.
     for key in 0..WARM {
         begin(&engine, key);
         if key % 50 == 0 {
@@ -81,7 +81,7 @@ async fn main() {
 fn begin(engine: &Engine, key: usize) {
     let payload = format!(r#"{{"order":"R-{key:011}","customer":"C-1001","amount":19.90}}"#);
     let request = DataActionRequest::new("custom_-_refund", payload).expect("a payload of ours");
-    // Polled once, which starts the execution.
+    // One poll starts the execution.
     let _ = unconstrained(engine.execute(request)).now_or_never();
 }
 

@@ -1,11 +1,11 @@
-//! The paths whose instructions are counted: each is a function that is never
-//! inlined and makes a fixed number of calls on one thread. This program measures
-//! nothing itself; `sh benches/instructions` runs it under callgrind.
+//! The paths whose instructions are counted. Each is a function that is never inlined and
+//! makes a fixed number of calls on one thread. This program measures nothing itself; `sh
+//! benches/instructions` runs it under callgrind.
 //!
-//! A counted function has no closure: its name would be counted as well, and switch the
+//! A counted function has no closure: the closure's name would match as well, and switch the
 //! counting off.
 
-// `floors` uses what this does not.
+// `floors` uses parts that this program does not use.
 #[path = "floors/baseline.rs"]
 #[allow(dead_code)]
 mod baseline;
@@ -44,8 +44,8 @@ use redis_server::RedisServer;
 use steps::{Driver, Steps};
 use world::{Answering, World, payload, request};
 
-/// Calls of a path: enough for rare work to be in the mean, and the same number for
-/// each task.
+/// Calls of a path: enough that rare work is part of the mean, and the same number for each
+/// task.
 const CALLS: usize = 156 * TASKS;
 
 /// Calls of `key_large`.
@@ -71,7 +71,7 @@ fn main() {
             let runtime = runtime();
             let engine = runtime.block_on(async {
                 let engine = engine().await;
-                // Lazily made parts exist before the count.
+                // Parts that are made lazily exist before the count.
                 execute(&engine, requests()).await;
                 engine
             });
@@ -144,7 +144,7 @@ fn main() {
             Some("key_large") => println!("{LARGE}"),
             _ => println!("{CALLS}"),
         },
-        // `cargo bench` runs it as well, with arguments of its own.
+        // `cargo bench` runs this program as well, with arguments of its own.
         _ => println!("run by: sh benches/instructions"),
     }
 }
@@ -177,7 +177,7 @@ fn counted_fresh_memory(runtime: &Runtime, engine: &Engine, requests: Vec<DataAc
     runtime.block_on(execute(engine, requests));
 }
 
-/// By as many tasks on one thread; the baseline is `GET` and its parse.
+/// By many tasks on one thread; the baseline is a `GET` and parsing its result.
 #[inline(never)]
 fn counted_replay_redis(runtime: &Runtime, engine: &Engine, requests: &Arc<[DataActionRequest]>) {
     runtime.block_on(at_once(engine, requests));
@@ -233,7 +233,7 @@ async fn lock(
     .await;
 }
 
-/// The platform has a thread of its own, which is not counted.
+/// The platform has a thread of its own, whose instructions do not count.
 #[inline(never)]
 fn counted_fresh_http(runtime: &Runtime, engine: &Engine, requests: &Arc<[DataActionRequest]>) {
     runtime.block_on(at_once(engine, requests));
@@ -266,8 +266,8 @@ async fn lock_and_call(
     .await;
 }
 
-/// A Redis and a platform, used once: the engine's client has chosen what encrypts for
-/// all clients of the process.
+/// A Redis and a platform that have been used once, so that the engine's client has chosen
+/// the TLS provider for all clients of the process.
 fn over_http() -> World {
     let world = World::new();
     let platform = world.platform();
@@ -307,7 +307,7 @@ async fn over_redis(server: &RedisServer) -> Engine {
     engine.expect("possible settings")
 }
 
-/// Records of the baseline, and the connection to read them by.
+/// Records of the baseline, and the connection that reads them.
 async fn baseline_records(server: &RedisServer) -> (MultiplexedConnection, Arc<[String]>) {
     let client = redis::Client::open(server.url()).expect("a URL of ours");
     let connection = client.get_multiplexed_async_connection().await;

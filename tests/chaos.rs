@@ -1,13 +1,12 @@
-//! The promise under real faults, with real processes: `chaos` over one Redis behind
-//! proxies (`chaos/faults.rs`), `failover::cluster` and `failover::sentinel` over
-//! servers that elect another primary (`chaos/failover.rs`). A name chooses:
+//! The promise under real faults, with real processes: `chaos` over one Redis behind proxies
+//! (`tests/chaos/faults.rs`), `failover::cluster` and `failover::sentinel` over servers that
+//! elect another primary (`tests/chaos/failover.rs`). A name selects tests:
 //!
 //! ```sh
 //! cargo test --all-features --test chaos -- failover
 //! ```
 //!
-//! This binary is coordinator and worker in one, and never sends a byte beyond
-//! loopback.
+//! This binary is both coordinator and worker, and never sends a byte beyond loopback.
 
 mod support;
 

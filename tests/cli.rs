@@ -1,5 +1,5 @@
-//! The command line `genesys-once` as a process: every command, every exit code and
-//! every refusal, against a real `redis-server` and a file.
+//! The command line `genesys-once` as a process: every command, every exit code and every
+//! refusal, against a real `redis-server` and a file.
 #![cfg(all(feature = "cli", feature = "testing"))]
 
 #[path = "support/subscriber.rs"]

@@ -1,6 +1,6 @@
 //! What a caller of the engine sees, under virtual time: coalescing, replays, retries,
-//! refusals, unknown outcomes, limits and shutdown. `processes` alone takes real time
-//! and a real Redis.
+//! refusals, unknown outcomes, limits and shutdown. Only `processes` takes real time and a
+//! real Redis.
 #![cfg(feature = "testing")]
 
 #[cfg(all(feature = "genesys", feature = "redis"))]
@@ -39,7 +39,7 @@ mod engine {
     mod payload_mismatch;
     #[cfg(all(feature = "genesys", feature = "redis"))]
     mod processes;
-    // The limiter is `GenesysCloud`'s.
+    // The limiter belongs to `GenesysCloud`.
     #[cfg(feature = "genesys")]
     mod rate_limits;
     mod record_metadata;

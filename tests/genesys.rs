@@ -1,5 +1,5 @@
-//! `GenesysCloud` against real sockets: what goes on the wire byte for byte,
-//! and of every failure whether it is known to have come before the first byte.
+//! `GenesysCloud` against real sockets: what goes on the wire byte for byte, and for every
+//! failure whether it proves that no byte was sent.
 #![cfg(all(feature = "genesys", feature = "testing"))]
 
 #[path = "support/own_process.rs"]

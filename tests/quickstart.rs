@@ -1,4 +1,4 @@
-//! The quickstart as a process: what it prints in a first, a second and a fresh run.
+//! The quickstart as a process: its output in a first, a second and a fresh run.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ impl Target {
         let _ = std::fs::remove_dir_all(&folder);
         let profile = folder.join("debug");
         std::fs::create_dir_all(&profile).unwrap();
-        // A copy could not be started while another test's process starts.
+        // A copy might fail to start while another test starts a process.
         let program = env!("CARGO_BIN_EXE_quickstart");
         std::fs::hard_link(program, profile.join("quickstart")).unwrap();
         Self(folder)
@@ -87,7 +87,7 @@ fn later_run_replays_and_fresh_run_executes() {
     assert_eq!(line(&first, "namespace "), line(&second, "namespace "));
 }
 
-/// Red where each caller waits for the one before it: all others are then served from
+/// Red if each caller waits for the caller before it: all others are then served from
 /// memory.
 #[test]
 fn most_callers_join_the_first() {
@@ -125,8 +125,8 @@ fn help_names_every_variable() {
     }
 }
 
-/// Red where a missing variable means the simulator: a typing error would then replay
-/// made-up answers.
+/// Red if a missing variable selects the simulator: a typing error would then replay
+/// simulated answers.
 #[test]
 fn incomplete_platform_is_refused() {
     let target = Target::new();

@@ -1,6 +1,6 @@
-//! `examples/service` as a process: thousands of callers over HTTP, every route,
-//! every problem document, and its end in mid-flight. The platform is a
-//! simulator that the test owns, so it counts what the service really did.
+//! `examples/service` as a process: thousands of callers over HTTP, every route, every
+//! problem document, and its end while requests are in flight. The platform is a simulator
+//! that the test owns, so that it counts what the service really did.
 
 mod support;
 
@@ -20,7 +20,7 @@ mod operators;
 mod ops;
 #[path = "service/page.rs"]
 mod page;
-/// The example's own table, held against every error that the engine has.
+/// The example's own table, compared with every error of the engine.
 #[path = "../examples/service/problem.rs"]
 #[allow(dead_code)]
 mod problem;

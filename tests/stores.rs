@@ -1,5 +1,5 @@
-//! The stores in memory, in a file and encrypted, and what every store does with a
-//! sensitive answer. `redis` has the rest of `RedisStore`.
+//! The stores in memory, in a file and encrypted, and what every store does with a sensitive
+//! answer. `redis` has the other tests of `RedisStore`.
 #![cfg(feature = "testing")]
 
 #[cfg(feature = "file")]

@@ -1,4 +1,4 @@
-//! `examples/supervised` runs and prints what its supervision did.
+//! `examples/supervised` runs, and prints what its supervision did.
 
 #[path = "../examples/supervised/main.rs"]
 #[allow(dead_code)] // its `main` is the example's
@@ -6,8 +6,8 @@ mod supervised;
 
 use std::time::Duration;
 
-/// Red when the application keeps the dead engine, and when it starts one more
-/// than its budget.
+/// Red if the application keeps the dead engine, and if it starts one more engine than its
+/// budget allows.
 #[tokio::test]
 async fn the_application_supervises_the_engine_within_its_budget() {
     let ended = tokio::time::timeout(Duration::from_secs(60), supervised::run()).await;

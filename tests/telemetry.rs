@@ -1,5 +1,5 @@
-//! What an operator sees: each metric as Prometheus reads it, the table in the docs
-//! against the code, and the spans.
+//! What an operator sees: each metric as Prometheus reads it, the docs table compared with
+//! the code, and the spans.
 #![cfg(all(feature = "testing", feature = "metrics"))]
 
 #[path = "support/subscriber.rs"]

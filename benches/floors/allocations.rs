@@ -1,5 +1,5 @@
-//! Counts the allocations of one thread, and only while asked to: baselines allocate
-//! more than the engine, and counting would slow them down.
+//! Counts the allocations of one thread, and only on request: baselines allocate more than
+//! the engine, and counting would slow them down.
 
 use std::hint::black_box;
 
@@ -9,8 +9,8 @@ use genesys_once::{IdempotencyKey, MemoryStore};
 
 use crate::world::{ACTION, Answering, World, engine, payload, request};
 
-/// Runs `work` and counts what this thread allocates meanwhile. `bytes_current` is
-/// what is allocated and not freed.
+/// Runs `work` and counts what this thread allocates meanwhile. `bytes_current` is the
+/// memory that is allocated and not freed.
 pub fn counted<T>(work: impl FnOnce() -> T) -> (T, AllocationInfo) {
     let mut output = None;
     let counts = measure(|| output = Some(work()));
@@ -35,7 +35,7 @@ pub fn print(world: &World) -> Vec<(&'static str, f64)> {
     let reply = world
         .block_on(engine.execute(request(&payload)))
         .expect("an answer");
-    // A replay asks for a runtime, too.
+    // A replay needs a runtime, too.
     let _inside = world.runtime.enter();
     let request_of = || request(&payload);
     let counts = vec![

@@ -1,6 +1,6 @@
-//! Executing once over Redis without this crate: no actors, coalescing, lease
-//! extension or waiting. The baseline of the rows over Redis: each function takes
-//! the shortest way that its order of commands allows.
+//! Executing once over Redis without this crate: no actors, coalescing, lease extension or
+//! waiting. It is the baseline of the rows over Redis: each function takes the shortest way
+//! that its order of commands allows.
 
 use std::hint::black_box;
 
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::world::{ACTION, ANSWER, World};
 
-/// Writes the outcome where the lease is still there.
+/// Writes the outcome if the lease is still there.
 const COMPARE_AND_SET: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
      redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1 end return 0";
 
 const LEASE_MS: u64 = 30_000;
 const RESULT_MS: u64 = 24 * 3600 * 1000;
 
-/// What the baseline records of an answer.
+/// The baseline's record of an answer.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Record {
     status: u16,
@@ -63,7 +63,7 @@ pub struct Baseline {
 impl Baseline {
     pub async fn new(world: &World) -> Self {
         let platform = world.platform();
-        // As the engine's client, which must not repeat or follow anything.
+        // Like the engine's client, this client must neither retry nor follow redirects.
         let http = reqwest::Client::builder()
             .http1_only()
             .tcp_nodelay(true)
@@ -93,8 +93,8 @@ impl Baseline {
         black_box(record);
     }
 
-    /// `GET`, `SET NX`, POST, `SET`: the order that most write first, although a
-    /// holder that was too slow overwrites its successor's outcome.
+    /// `GET`, `SET NX`, POST, `SET`: a common first implementation, in which a holder that
+    /// was too slow overwrites its successor's outcome.
     pub async fn naive(&mut self, request: &DataActionRequest) {
         let key = IdempotencyKey::of(request).to_string();
         let name = format!("naive:{key}");
@@ -195,7 +195,7 @@ pub async fn record(redis: &mut MultiplexedConnection, name: &str) {
     let () = set.query_async(redis).await.expect("a reply");
 }
 
-/// The least that a replay can be: `GET`, and its JSON parsed.
+/// The least possible work for a replay: `GET`, and parsing its JSON.
 pub async fn replay(redis: &mut MultiplexedConnection, name: &str) -> Record {
     let mut get = cmd("GET");
     get.arg(name);

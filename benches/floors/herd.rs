@@ -1,4 +1,4 @@
-//! Many callers of one key at once: the time until the last one has its answer, in one
+//! Many callers of one key at once: the time until the last caller has its answer, in one
 //! process and in four that share a Redis.
 
 use std::time::{Duration, Instant};
@@ -90,8 +90,7 @@ pub fn in_four_processes(world: &World) -> Measured {
         for process in &mut processes {
             process.start_round(key);
         }
-        // How many callers' requests each process sent, and when its last caller had
-        // its answer.
+        // How many requests each process sent, and when its last caller got its answer.
         let results: Vec<[u64; 2]> = processes.iter_mut().map(Process::result).collect();
         let sent: u64 = results.iter().map(|[sent, _]| sent).sum();
         assert_eq!(sent, 1, "one call for four processes");
@@ -106,7 +105,7 @@ pub fn in_four_processes(world: &World) -> Measured {
     of_pairs(&pairs, "ms")
 }
 
-/// One of the four: each line is a key.
+/// One of the four processes: each line that it reads is a key.
 pub fn child(args: &[&str]) {
     const CALLERS_EACH: usize = 500;
     let [redis, platform, client_id, client_secret] = args else {

@@ -70,7 +70,7 @@ pub fn replay(world: &World) -> Measured {
 pub fn fresh(world: &World) -> Measured {
     const KEYS: usize = 30_000;
     let through_engine = || {
-        // A new store for each round, as the baseline has new actors.
+        // Each round has a new store, as each round of the baseline has new actors.
         let engine = world.block_on(engine(Answering::at_once(), MemoryStore::new(), |b| b));
         world.block_on(execute_new(&engine, KEYS))
     };
@@ -118,7 +118,7 @@ pub async fn execute_new(engine: &Engine, keys: usize) -> f64 {
     .await
 }
 
-/// A key is a digest: its first bytes are hash enough.
+/// A key is a digest, so its first bytes are enough as a hash.
 #[derive(Default)]
 struct FirstBytes(u64);
 

@@ -1,5 +1,5 @@
-//! Key derivation, beside the crates that do the same in steps and beside reading and
-//! hashing alone. All on one thread: nothing here waits.
+//! Key derivation, compared with the crates that do the same in steps, and with only reading
+//! and hashing. All on one thread: nothing here waits.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -53,7 +53,7 @@ fn against_crates(payload: &Bytes, calls: usize) -> Measured {
     )
 }
 
-/// The engine's way: the whole request is made, not the key alone.
+/// The engine's way: the whole request is made, not only the key.
 pub fn derive(payload: &Bytes) -> DataActionRequest {
     DataActionRequest::new(ACTION, payload.clone()).expect("a payload of ours")
 }
@@ -66,8 +66,8 @@ fn in_steps(payload: &[u8]) -> [u8; 32] {
     hash.chain_update(canonical).finalize().into()
 }
 
-/// 50 kB of orders within customers, compact, members as a program writes them,
-/// some strings with escapes and characters beyond ASCII.
+/// 50 kB of orders within customers: compact, with members in the order of a typical
+/// program, and some strings with escapes and non-ASCII characters.
 pub fn nested() -> Bytes {
     let mut text = String::from(r#"{"version":2,"customers":["#);
     for customer in 0_u32.. {

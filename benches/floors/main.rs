@@ -1,19 +1,19 @@
-//! Each path of the engine beside its baseline, which does the same job with the least
-//! possible work. Both sides of a row run in turns in this process, so that their ratio
-//! means something on a noisy machine, too. Only ratios are judged.
+//! Measures each path of the engine beside its baseline, which does the same job with the
+//! least possible work. Both sides of a row run in turns in this process, so that their ratio
+//! is meaningful even on a noisy machine. Only ratios are judged.
 //!
 //! ```text
 //! cargo bench -p benches --bench floors                    every row: about fifteen minutes
 //! cargo bench -p benches --bench floors -- key_small herd  these rows only
-//! cargo bench -p benches --bench floors -- --markdown      writes the last whole run into benches/README.md
-//! cargo bench -p benches --bench floors -- --svg           writes it to benches/floors.svg as a bar chart
+//! cargo bench -p benches --bench floors -- --markdown      last whole run: benches/README.md
+//! cargo bench -p benches --bench floors -- --svg           last whole run: benches/floors.svg
 //! ```
 //!
-//! For each row it prints `ratio <row> <value> goal <op> <goal>` and, below, the figures
-//! behind the value; at the end `floors: N of M met`. It writes the same to
+//! For each row it prints `ratio <row> <value> goal <op> <goal>`, followed by the figures
+//! behind the value, and at the end `floors: N of M met`. It writes the same figures to
 //! `target/floors/floors.json` (single rows: `partial.json`). It starts its own
 //! `redis-server`, 7.0 or later, on a free port. `FLOORS_PERCENT=5` shortens
-//! `memory_after_burst`, `growth` and `soak`, to try them.
+//! `memory_after_burst`, `growth` and `soak` for a trial.
 
 mod allocations;
 mod baseline;

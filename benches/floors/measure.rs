@@ -1,13 +1,13 @@
-//! How two sides are compared: in turns, in several rounds, by medians.
+//! How the sides of a row are compared: in turns, in several rounds, by medians.
 
 use std::future::Future;
 use std::ops::Range;
 use std::time::Instant;
 
-/// Callers at the same time, where a row does not say otherwise.
+/// Callers at the same time, unless a row says otherwise.
 pub const TASKS: usize = 64;
 
-/// What a row gives.
+/// The result of a row.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// Engine divided by baseline.
@@ -17,11 +17,11 @@ pub struct Measured {
     pub baseline: f64,
     pub unit: &'static str,
     pub rounds: usize,
-    /// The middle half of the rounds' ratios lies between these.
+    /// The middle half of the rounds' ratios lies between these two.
     pub quartiles: [f64; 2],
     /// Other ways to do the engine's job, each divided by the baseline.
     pub others: Vec<(&'static str, f64)>,
-    /// For the reader of the numbers.
+    /// A remark for the reader of the figures.
     pub note: String,
 }
 
@@ -32,7 +32,7 @@ pub struct Side<'a> {
 }
 
 impl Measured {
-    /// Of a single look at both sides: counts, or memory.
+    /// The result of one measurement of both sides: counts, or memory.
     pub fn once(engine: f64, baseline: f64, unit: &'static str) -> Self {
         let value = engine / baseline;
         Self {
@@ -65,9 +65,9 @@ pub fn in_turns(
     in_turns_with(rounds, unit, engine, baseline, Vec::new())
 }
 
-/// Measures all sides in turns; the first round only warms up, and each round
-/// begins with another side. The value is the median of the rounds' ratios:
-/// what slows the machine down for a while hits all sides of a round.
+/// Measures all sides in turns. The first round only warms up, and each round begins with
+/// another side. The value is the median of the rounds' ratios: a temporary slowdown of the
+/// machine affects all sides of a round.
 ///
 /// `FLOORS_SIDE` (`engine`, `baseline` or another side's name) runs that side alone,
 /// for a profiler.
@@ -134,7 +134,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// A quantile, between two values where it falls there.
+/// A quantile, interpolated between two values.
 fn at(sorted: &[f64], quantile: f64) -> f64 {
     let place = quantile * (sorted.len() - 1) as f64;
     let below = sorted[place.floor() as usize];
@@ -162,7 +162,7 @@ where
     throughput_of(TASKS, calls, work).await
 }
 
-/// The same by so many tasks.
+/// The same by this many tasks.
 pub async fn throughput_of<F, Fut>(tasks: usize, calls: usize, work: F) -> f64
 where
     F: Fn(Range<usize>) -> Fut,

@@ -27,15 +27,15 @@ pub fn in_flight(_: &World) -> Measured {
     Measured::once(engine / KEYS as f64, baseline / KEYS as f64, "bytes")
 }
 
-/// Allocations are counted per thread, so each side gets one thread for all.
+/// Allocations are counted per thread, so each side runs on one thread.
 fn on_one_thread(work: impl FnOnce() -> f64 + Send + 'static) -> f64 {
     std::thread::spawn(work)
         .join()
         .expect("a side of the row panicked")
 }
 
-/// The heap of `keys` executions that wait for the upstream. Their callers have left:
-/// a caller's own task is not the engine's memory. The records are in Redis.
+/// The heap of `keys` executions that wait for the upstream. Their callers have left: a
+/// caller's own task does not belong to the engine's memory. The records are in Redis.
 fn executions(url: &str, keys: usize) -> f64 {
     let runtime = one_thread();
     let engine = runtime.block_on(async {
@@ -78,7 +78,7 @@ async fn until_in_flight(engine: &Engine, keys: usize) {
     while engine.stats().in_flight < keys {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // In flight is counted from the permit on; wait until the call is made.
+    // In flight counts from the permit on, so wait until the call is made.
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
@@ -143,7 +143,7 @@ pub fn growth(world: &World) -> Measured {
     let engine_with = |records: usize| {
         world.block_on(async {
             let engine = engine(Answering::at_once(), MemoryStore::new(), |b| b).await;
-            // Requests are made in portions, so that they do not grow, too.
+            // Requests are made in portions, so that their own memory does not grow.
             for _ in 0..records / 10_000 {
                 execute_new(&engine, 10_000).await;
             }
@@ -162,7 +162,7 @@ pub fn growth(world: &World) -> Measured {
     )
 }
 
-/// In a separate process, which does nothing but these executions.
+/// Runs in a separate process, which does nothing but these executions.
 pub fn soak(_: &World) -> Measured {
     // A new server: the child begins with the same keys as this process did.
     let server = RedisServer::start();
@@ -225,7 +225,7 @@ pub fn soak_child(args: &[&str]) {
     });
 }
 
-/// `FLOORS_PERCENT` of a number of executions: all of them by default.
+/// `FLOORS_PERCENT` of a number of executions; by default all of them.
 fn scaled(executions: usize) -> usize {
     let percent = std::env::var("FLOORS_PERCENT").ok();
     let percent: usize = percent.map_or(100, |p| p.parse().expect("a number of percent"));

@@ -1,4 +1,4 @@
-//! The paths over `FileStore`, beside redb alone: transactions that write as many
+//! The paths over `FileStore`, compared with redb alone: transactions that write as many
 //! bytes with the same durability.
 
 use std::fs;
@@ -24,7 +24,7 @@ use crate::world::{ANSWER, Answering, World, engine, payload, request, requests}
 
 const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
 
-/// Writes in one transaction, at most: as many as `FileStore` takes.
+/// The most writes in one transaction: the limit of `FileStore`.
 const MAX_BATCH: usize = 64;
 
 pub fn replay(world: &World) -> Measured {
@@ -70,7 +70,7 @@ pub fn replay(world: &World) -> Measured {
 
 type Reading = BoxFuture<'static, Record>;
 
-/// One read transaction, on a thread that may wait for the disk.
+/// One read transaction, on a thread that may block on the disk.
 fn read_apart(db: &Arc<Database>, name: &str) -> Reading {
     let (db, name) = (db.clone(), name.to_owned());
     let reading = tokio::task::spawn_blocking(move || read(&db, &name));
@@ -126,15 +126,15 @@ fn name(request: &DataActionRequest) -> String {
     format!("floors:{}", genesys_once::IdempotencyKey::of(request))
 }
 
-/// redb with one table, and a thread that commits all waiting writes at once. A
-/// clone is the same.
+/// redb with one table, and a thread that commits all waiting writes at once. A clone
+/// shares both.
 #[derive(Clone)]
 struct Bare {
     db: Arc<Database>,
     writes: mpsc::Sender<Put>,
 }
 
-/// Writes a record that is what `before` says.
+/// Writes a record; the current record must be `before`.
 struct Put {
     name: String,
     before: Option<Vec<u8>>,
@@ -188,7 +188,7 @@ fn write_all(db: &Database, mut writes: mpsc::Receiver<Put>) {
     }
 }
 
-/// How many bytes `FileStore` writes for a lock, and for an outcome.
+/// The number of bytes that `FileStore` writes for a lock, and for an outcome.
 async fn record_lengths() -> [usize; 2] {
     let folder = Folder::new();
     let [during, after] = ["during", "after"].map(|name| folder.0.join(name));

@@ -15,7 +15,7 @@ use crate::measure::{Measured, Side, TASKS, in_turns_with, throughput, throughpu
 use crate::steps::{self, Steps};
 use crate::world::{Answering, World, engine, payload, request, requests};
 
-/// Recorded keys for each task: no task joins the replay of another one.
+/// Recorded keys for each task: no task joins another task's replay.
 pub const OWN_KEYS: usize = 16;
 
 pub fn replay(world: &World) -> Measured {
@@ -118,7 +118,7 @@ pub fn own_keys(numbers: Range<usize>) -> impl Iterator<Item = usize> {
     numbers.map(move |n| own_key(n, share))
 }
 
-/// The key of the call with this number, where each task makes `share` calls.
+/// The key of the call with this number, if each task makes `share` calls.
 fn own_key(n: usize, share: usize) -> usize {
     n / share * OWN_KEYS + n % OWN_KEYS
 }
@@ -143,8 +143,7 @@ pub fn fresh_against_naive(world: &World) -> Measured {
     })
 }
 
-/// The engine beside a baseline: both make each request and post it to the same
-/// platform.
+/// The engine beside a baseline: both make each request and post it to the same platform.
 fn fresh<F, Fut>(world: &World, work: F) -> Measured
 where
     F: Fn(Baseline, usize) -> Fut,
@@ -179,7 +178,7 @@ where
     )
 }
 
-/// An engine over Redis and HTTP that has its token.
+/// An engine over Redis and HTTP that already has its token.
 pub fn over_http(world: &World) -> Engine {
     let platform = world.platform();
     let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
@@ -215,14 +214,14 @@ pub fn round_trips(world: &World) -> Measured {
     per_key(crate::world::requests(TASKS), Served::Upstream);
     let fresh = per_key(requests.clone(), Served::Upstream);
     let replay = per_key(requests, Served::Store);
-    // The worse of the two.
+    // The worse of the two ratios.
     let value = f64::max(fresh / 2.0, replay);
     let measured = Measured::once(value, 1.0, "of the promised commands");
     measured.with_note(format!("{fresh} per fresh execution, {replay} per replay"))
 }
 
-/// Commands of clients. The server counts those of scripts as well: each script that
-/// writes sends one `GETRANGE`, one `SET` and one `PUBLISH`, and nothing else sends a
+/// The commands that clients sent. The server also counts the commands of scripts: each
+/// script that writes calls `GETRANGE`, `SET` and `PUBLISH` once, and nothing else calls
 /// `PUBLISH`.
 fn sent(calls: &[(String, u64)]) -> u64 {
     let published = calls

@@ -1,5 +1,5 @@
-//! A child process of this binary that runs rounds: it writes `ready`, then one line
-//! of numbers for every line that it reads.
+//! A child process of this binary that runs rounds: it writes `ready`, then one line of
+//! numbers for every line that it reads.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -34,7 +34,7 @@ impl Process {
         writeln!(self.to, "{number}").expect("the process is alive");
     }
 
-    /// Waits for its result.
+    /// Waits for the result of the round.
     pub fn result<const N: usize>(&mut self) -> [u64; N] {
         let line = self.line();
         let mut numbers = line.split(' ').map(|n| n.parse().expect("a number"));
@@ -51,13 +51,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It is idle, or a panic has ended the row.
+        // The process is idle, or a panic has ended the row.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// In the child: runs a round for every line, until there are no more.
+/// In the child: runs a round for every line, until the input ends.
 pub fn serve<const N: usize>(mut round: impl FnMut(u64) -> [u64; N]) {
     println!("ready");
     for line in std::io::stdin().lines() {

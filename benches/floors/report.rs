@@ -1,4 +1,4 @@
-//! What a run reports: a line for each row, the sum, JSON, and the last whole run.
+//! The report of a run: a line for each row, the sum, JSON, and the last whole run.
 
 use std::fmt;
 use std::fs;
@@ -148,7 +148,7 @@ pub fn last_run() -> Value {
     serde_json::from_str(&text).expect("what this program wrote")
 }
 
-/// Three significant digits, and no more zeros than a reader wants.
+/// A figure with one decimal, in thousands from 1000 on; with two, in millions from 10^6 on.
 fn figure(value: f64) -> String {
     match value {
         0.0..1e3 => format!("{value:.1}"),
@@ -185,7 +185,7 @@ fn machine() -> String {
     )
 }
 
-/// A file or folder of the runs.
+/// A file or folder of the results.
 pub fn file(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -13,7 +13,7 @@ use crate::process::{Process, now_us, serve};
 use crate::redis_server::{Options, RedisServer};
 use crate::world::{Answering, World, engine, payload_of, redis_connection, request};
 
-/// Three primaries beside one server.
+/// Three primaries, compared with one server.
 pub fn cluster(world: &World) -> Measured {
     const KEYS: usize = 6_400;
     let nodes = cluster_of_three();
@@ -32,12 +32,12 @@ pub fn cluster(world: &World) -> Measured {
     )
 }
 
-/// Without replicas.
+/// A cluster of three primaries without replicas.
 fn cluster_of_three() -> [RedisServer; 3] {
     let nodes = [(); 3].map(|()| Options::default().cluster_node().start());
     for (shard, node) in nodes.iter().enumerate() {
         let epoch = (shard + 1).to_string();
-        // A node accepts it only before it knows another node.
+        // A node accepts its epoch only before it knows another node.
         node.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
     }
     for (shard, node) in nodes.iter().enumerate() {
@@ -62,11 +62,11 @@ fn cluster_of_three() -> [RedisServer; 3] {
 /// Processes over one server.
 const PROCESSES: usize = 8;
 
-/// Keys of a round, of all its processes together.
+/// Keys of a round, for all its processes together.
 const KEYS: usize = 12_800;
 
-/// The throughput of eight engines divided by that of one, beside the same of the
-/// baseline: where the server is the limit, neither grows by eight.
+/// The throughput of eight engines divided by the throughput of one engine, beside the same
+/// ratio of the baseline: if the server is the limit, neither grows by eight.
 pub fn scale(world: &World) -> Measured {
     let url = world.redis().url();
     let start = |side| {
@@ -84,7 +84,7 @@ pub fn scale(world: &World) -> Measured {
     measured.with_note(format!("{PROCESSES} processes"))
 }
 
-/// Keys per second of these processes together.
+/// Keys per second of all these processes together.
 fn round(processes: &mut [Process]) -> f64 {
     let keys = KEYS / processes.len();
     let start = now_us();
@@ -115,7 +115,7 @@ pub fn scale_child(args: &[&str]) {
             _ => Client::Baseline(redis_connection(url).await),
         }
     });
-    // Other keys than those of the other processes, and of the parent.
+    // Other keys than those of the other processes and of the parent.
     let mut next = (number + 1) * 1_000_000_000;
     serve(|keys| {
         runtime.block_on(client.execute(next, keys as usize));

@@ -1,8 +1,7 @@
-//! An execution's steps without the engine around them: the typestates over the
-//! same store and upstream, driven by the caller's task, by one actor per key, or
-//! by one actor per key under a supervisor. No coalescing, admission, deadline,
-//! breaker, metrics or memory. The rows use them to show which part of the engine
-//! costs what.
+//! An execution's steps without the engine around them: the typestates over the same store
+//! and upstream. They are driven by the caller's task, by one actor per key, or by one actor
+//! per key under a supervisor. There is no coalescing, admission, deadline, breaker, metrics
+//! or memory. The rows use them to show what each part of the engine costs.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -29,15 +28,15 @@ struct Means {
     supervisor: ActorRef<Job>,
 }
 
-/// What runs the steps.
+/// What drives the steps.
 #[derive(Clone, Copy)]
 pub enum Driver {
     Caller,
     ActorPerKey,
-    /// Spawned by the caller and linked to a supervisor, which receives an event
-    /// for its start and one for its end.
+    /// Spawned by the caller and linked to a supervisor, which receives an event for its
+    /// start and an event for its end.
     LinkedActorPerKey,
-    /// Spawned by that supervisor, at the caller's message.
+    /// Spawned by that supervisor, when the caller's message arrives.
     SupervisedActorPerKey,
 }
 
@@ -59,7 +58,7 @@ pub fn as_others<'a>(run: impl Fn(Driver) -> f64 + Clone + 'a) -> Vec<Side<'a>> 
 }
 
 impl Steps {
-    /// With a token, if the upstream needs one.
+    /// Obtains a token first, if the upstream needs one.
     pub async fn new(store: impl Store, upstream: impl Upstream) -> Self {
         let token = match upstream.token_source() {
             Some(source) => Some(source.fetch().await.expect("a token")),
@@ -76,7 +75,7 @@ impl Steps {
         }))
     }
 
-    /// All steps of one key that is free, by the caller's task.
+    /// All steps of one free key, driven by the caller's task.
     pub async fn take(&self, request: DataActionRequest) -> Reply {
         let Means {
             store,
@@ -104,7 +103,7 @@ impl Steps {
             .into_reply()
     }
 
-    /// The same by another driver.
+    /// The same steps by another driver.
     pub async fn take_by(&self, driver: Driver, request: DataActionRequest) -> Reply {
         let (answer, answered) = oneshot::channel();
         let job = Job {
@@ -197,7 +196,7 @@ struct Job {
 #[cfg(feature = "ractor-cluster")]
 impl ractor::Message for Job {}
 
-/// It receives no messages.
+/// This actor receives no messages.
 enum Nothing {}
 
 #[cfg(feature = "ractor-cluster")]
@@ -228,7 +227,7 @@ impl Actor for OneKey {
             answer,
         }) = job.take()
         {
-            // Boxed, as in the engine: ractor keeps a hook's future twice.
+            // Boxed, as in the engine: ractor stores a hook's future twice.
             let reply = Box::pin(async move { steps.take(request).await }).await;
             // The caller might have left.
             let _ = answer.send(reply);

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::report::{last_run, write};
 
-/// The tables stand between these two lines.
+/// The tables are between these two lines.
 const BEGIN: &str = "<!-- floors -->\n";
 const END: &str = "<!-- /floors -->\n";
 
-/// Writes the tables into `README.md` of this package.
+/// Writes the tables into this package's `README.md`.
 pub fn markdown() {
     let path = in_package("README.md");
     let page = fs::read_to_string(&path).expect("README.md of this package");
@@ -24,7 +24,7 @@ pub fn markdown() {
     save(&path, &format!("{before}{BEGIN}{tables}{END}{after}"));
 }
 
-/// Writes the picture into this package.
+/// Writes the bar chart into this package.
 pub fn svg() {
     save(&in_package("floors.svg"), &picture(&last_run()));
 }
@@ -50,7 +50,7 @@ fn number(row: &Value, key: &str) -> f64 {
     row[key].as_f64().unwrap_or(f64::NAN)
 }
 
-/// How the value has to compare with the goal.
+/// How the value must compare with the goal.
 fn sign(row: &Value) -> &'static str {
     match text(row, "op") {
         ">=" => "≥",
@@ -86,7 +86,7 @@ fn tables(run: &Value) -> String {
     out
 }
 
-/// The rows that were also measured in parts: each divided by the row's baseline.
+/// The rows that were also measured in parts: each part divided by the row's baseline.
 fn parts(run: &Value, out: &mut String) {
     let others = |row: &Value| row["others"].as_array().cloned().unwrap_or_default();
     let mut names = Vec::new();
@@ -119,8 +119,8 @@ fn parts(run: &Value, out: &mut String) {
     }
 }
 
-/// One bar for each row: the ratio, or its inverse if less is better, so that a longer
-/// bar is always better. One line is the baseline, and each bar has a mark at its goal.
+/// One bar for each row: the ratio, or its inverse if less is better, so that a longer bar
+/// is always better. A line shows the baseline, and each bar has a mark at its goal.
 fn picture(run: &Value) -> String {
     const LINE: usize = 24;
     const NAMES: usize = 170;

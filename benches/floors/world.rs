@@ -27,7 +27,7 @@ use crate::redis_server::RedisServer;
 /// The action of all requests.
 pub const ACTION: &str = "custom_-_0f6e7a1c-1c7d-4d0e-9a52-2f1f0a4a0b0c";
 
-/// What all upstreams of a row's engine answer, and what baselines record.
+/// The answer of all upstreams of a row's engine, and of the baselines' records.
 pub const ANSWER: &str =
     r#"{"refund":"R-100042","status":"booked","amount":19.9,"currency":"EUR"}"#;
 
@@ -38,7 +38,7 @@ pub struct World {
 }
 
 impl World {
-    /// With as many workers as the machine has cores.
+    /// With as many worker threads as the machine has cores.
     pub fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -59,13 +59,13 @@ impl World {
         self.redis.get_or_init(RedisServer::start)
     }
 
-    /// The engine's store over it.
+    /// The engine's store over that server.
     pub async fn redis_store(&self) -> RedisStore {
         let store = RedisStore::connect(&self.redis().url()).await;
         store.expect("a server that was just started")
     }
 
-    /// A baseline's connection to it.
+    /// A baseline's connection to that server.
     pub async fn redis_connection(&self) -> MultiplexedConnection {
         redis_connection(&self.redis().url()).await
     }
@@ -77,13 +77,13 @@ impl World {
     }
 }
 
-/// A baseline's connection, of the same kind as the engine's: one for all tasks,
+/// A baseline's connection, of the same kind as the engine's: one connection for all tasks,
 /// without Nagle's delay.
 pub async fn redis_connection(url: &str) -> MultiplexedConnection {
     let info = url.into_connection_info().expect("a URL of ours");
     let tcp = TcpSettings::default().set_nodelay(true);
     let client = redis::Client::open(info.set_tcp_settings(tcp)).expect("a URL of ours");
-    // redis-rs gives up after half a second, which a busy machine may need.
+    // redis-rs gives up after half a second, and a busy machine might need longer.
     let patient = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
     let connection = client.get_multiplexed_async_connection_with_config(&patient);
     connection.await.expect("a server that was just started")
@@ -101,7 +101,7 @@ pub async fn engine(
     settings(builder).start().await.expect("possible settings")
 }
 
-/// An upstream in this process: after `delay` always the same answer.
+/// An upstream in this process: after `delay` it always returns the same answer.
 #[derive(Clone, Debug)]
 pub struct Answering {
     delay: Duration,
@@ -141,8 +141,8 @@ impl Upstream for Answering {
     }
 }
 
-/// A new payload of 60 bytes, as programs write it: members out of order and a
-/// price with two decimals.
+/// A new payload of 60 bytes, as programs write it: members out of order and a price with
+/// two decimals.
 pub fn payload() -> Bytes {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let order = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! A refund that is paid once: a thousand callers ask for it, another process asks again,
-//! and for a second refund the platform's answer is lost.
+//! A refund that is paid once: a thousand callers ask for it, another process asks again, and
+//! for a second refund the platform's answer is lost.
 //!
 //! ```sh
 //! cargo run -p quickstart             # needs no platform, no server and no account
@@ -89,7 +89,7 @@ async fn run() -> Result<(), Failure> {
             engine.shutdown(Duration::from_secs(5)).await;
             simulator.ledger().calls(&key) as u64
         }
-        // The failure below is for a simulator alone.
+        // Only a simulator has the failure below.
         Platform::Real { .. } => stats.calls_final + stats.calls_not_executed + stats.calls_unknown,
     };
     println!("counted for     {key}, in this run");
@@ -118,7 +118,7 @@ fn refund(order: u32) -> Result<DataActionRequest, Error> {
     DataActionRequest::from_serialize(ACTION, &input)
 }
 
-/// A thousand callers at once: the first one executes, the others wait for its answer.
+/// A thousand callers at once: the first executes, the others wait for its answer.
 async fn many_callers(engine: &Engine, requests: &[DataActionRequest]) -> Result<(), Failure> {
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
@@ -156,7 +156,7 @@ async fn many_callers(engine: &Engine, requests: &[DataActionRequest]) -> Result
     }
 }
 
-/// What the other process does.
+/// The work of the other process.
 async fn replay(setup: &Setup, request: &DataActionRequest) -> Result<(), Failure> {
     let engine = setup.start().await?;
     let reply = engine.execute(request.clone()).await?;

@@ -88,7 +88,7 @@ impl Platform {
                 .into());
             }
             let simulator = GenesysSimulator::start().await;
-            // As long as a short action takes, so that callers meet.
+            // As long as a short action takes, so that callers join.
             simulator.latency(std::time::Duration::from_millis(200));
             return Ok(Self::Simulated(simulator));
         };
@@ -136,7 +136,7 @@ impl Setup {
         let platform = Platform::from_environment().await?;
         let namespace = match (&arguments.replay, &platform, arguments.fresh) {
             (Some(namespace), ..) => Some(namespace.clone()),
-            // The engine's own, a digest of platform and client.
+            // The engine's default: a digest of platform and client.
             (None, Platform::Real { .. }, false) => None,
             (None, Platform::Real { .. }, true) => Some(unused("quickstart").parse()?),
             (None, Platform::Simulated(_), false) => Some("simulated-quickstart".parse()?),
@@ -206,7 +206,7 @@ fn variable(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// Names the variable that an error comes from.
+/// Adds the variable that an error comes from.
 fn at(name: &str) -> impl Fn(Error) -> Failure {
     move |error| format!("{name}: {}", line(&error)).into()
 }

@@ -1,4 +1,4 @@
-//! What the handlers share. A cheap clone; it decides nothing.
+//! What the handlers share. It is cheap to clone, and decides nothing.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ pub(crate) struct App {
     pub bodies: Bodies,
     /// What a client without a token may send.
     pub forms: Bodies,
-    /// The page's sessions; none without an admin token.
+    /// The page's sessions; `None` without an admin token.
     pub sessions: Option<Sessions>,
     pub places: Arc<Places>,
     /// `true` once the service is asked to end.
     pub draining: watch::Receiver<bool>,
 }
 
-/// What the service works with, for people.
+/// Descriptions of what the service uses, for operators to read.
 pub struct Places {
     pub platform: String,
     pub store: String,
-    /// What the store may forget.
+    /// Which records the store may lose.
     pub durability: Box<dyn Fn() -> String + Send + Sync>,
 }
 

@@ -1,6 +1,6 @@
-//! Reads the bodies of requests, whole, before anything else is done with them: in a
-//! limited time, up to a limited length, and counted against a total over all
-//! connections, so that no number of clients can fill the memory.
+//! Reads the whole body of each request before its handler runs: in a limited time, up to a
+//! limited length, and counted against a total over all connections, so that no number of
+//! clients can fill the memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::problem::Problem;
 use crate::settings::Settings;
 
-/// When a client may try again for which there is no memory now.
+/// When a client may retry that was refused for lack of memory.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The largest form of a client that has not logged in, in bytes.
@@ -25,14 +25,14 @@ const FORM: usize = 4096;
 
 #[derive(Clone)]
 pub struct Bodies {
-    /// The bytes that may still come.
+    /// The number of bytes that may still arrive.
     free: Arc<Semaphore>,
     max: usize,
     limit: Duration,
 }
 
 impl Bodies {
-    /// For what is executed, and for what operators write.
+    /// For payloads to execute, and for what operators write.
     pub fn new(settings: &Settings) -> Self {
         Self {
             free: Arc::new(Semaphore::new(settings.body_total)),
@@ -42,7 +42,7 @@ impl Bodies {
     }
 
     /// For forms of clients without a token: small, and with a total of their own, so that
-    /// such a client takes no memory of the callers.
+    /// such a client uses no memory that is reserved for callers.
     pub fn of_forms(settings: &Settings) -> Self {
         Self {
             free: Arc::new(Semaphore::new(256 * FORM)),
@@ -51,9 +51,9 @@ impl Bodies {
         }
     }
 
-    /// The whole body, and what it takes of the total.
+    /// The whole body, and its share of the total.
     async fn read(&self, mut body: Body) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-        // What the client announces is refused before it is sent.
+        // A body that is announced as too large is refused before it is sent.
         if body.size_hint().lower() > self.max as u64 {
             return Err(self.too_large());
         }
@@ -91,7 +91,7 @@ impl Bodies {
 }
 
 /// Reads the body, then runs the handler with it. The body counts until the answer is
-/// known, also where its client has gone: until then the engine may hold it.
+/// known, even if its client has left: until then the engine might keep it.
 pub async fn collect(
     State(bodies): State<Bodies>,
     request: Request,

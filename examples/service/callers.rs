@@ -1,5 +1,5 @@
-//! The callers that may execute: with a name and a token each. The name is the scope of all
-//! that a caller asks for, so that no caller gets the answer to another's request.
+//! The callers that may execute, each with a name and a token. The name is the scope of all
+//! requests of a caller, so that no caller gets the answer to another caller's request.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ impl Callers {
                     "the name of pair {number} is not 1 to 64 characters of A-Z a-z 0-9 . - _"
                 ));
             }
-            // A name may have two tokens, while one replaces the other; a token has one
-            // name, or one caller would get the answers of another.
+            // A name may have two tokens while one token replaces the other. A token must
+            // have one name; otherwise one caller would get the answers of another.
             let owner = *owners.entry(token.trim()).or_insert(name);
             if owner != name {
                 return Err(format!("{owner:?} and {name:?} have the same token"));
@@ -60,7 +60,7 @@ impl Callers {
     /// The caller whose token this is.
     pub fn find(&self, shown: &str) -> Option<&Scope> {
         let mut found = None;
-        // All of them, so that the time does not depend on which one it is.
+        // Compares all tokens, so that the time does not depend on which token it is.
         for (name, token) in &self.0 {
             if token.is(shown) {
                 found = Some(name);
@@ -70,7 +70,7 @@ impl Callers {
     }
 }
 
-/// Lets a request through with its [`Caller`], or as it is where there are no callers.
+/// Lets a request through with its [`Caller`], or unchanged if there is no list of callers.
 pub async fn authenticate(
     State(app): State<App>,
     mut request: Request,

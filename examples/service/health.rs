@@ -1,5 +1,5 @@
-//! How the service is, for whatever starts, stops and balances it; and for which hosts
-//! it answers.
+//! The state of the service, for supervisors and load balancers, and the hosts for which it
+//! answers.
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -23,11 +23,11 @@ pub fn routes() -> Router<App> {
         .route("/healthz", get(ready))
 }
 
-/// Whether requests should come here: 200, or 503 while the store does not answer and
-/// once the service is asked to end. It asks the store, since an idle engine would not
-/// notice. No token is no illness: the first execution fetches one.
+/// Whether requests should come here: 200; 503 while the store does not answer, and once
+/// the service is asked to end. The handler asks the store, since an idle engine would not
+/// notice an outage. A missing token is no failure: the first execution fetches one.
 ///
-/// It says nothing about whether the process should be restarted, which would cut off the
+/// It does not say whether the process should be restarted, which would cut off the
 /// executions under way: that is `/livez`.
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let unused = IdempotencyKey::from_bytes([0; 32]);
@@ -61,7 +61,7 @@ fn document(status: &str, store_up: bool, stats: &Stats) -> Value {
     })
 }
 
-/// Refuses a request for a host that is not in the list, if there is one. A name without
+/// Refuses a request for a host that is not in the list, if there is a list. A name without
 /// a port stands for all ports.
 pub async fn check_host(
     State(app): State<App>,
@@ -84,7 +84,7 @@ fn host(request: &Request) -> Option<Authority> {
         (None, Some(value), None) => value.to_str().ok()?.parse().ok()?,
         _ => return None,
     };
-    // A host has no user.
+    // A host with a user name is invalid.
     (!authority.as_str().contains('@')).then_some(authority)
 }
 

@@ -1,6 +1,6 @@
-//! What operators may do with the records of keys, behind a token: look, list
-//! what is indeterminate, resolve it, and forget an outcome. It shows states and
-//! sizes, never a body: answers hold customer records.
+//! What operators may do with the records of keys, behind a token: show a record, list the
+//! indeterminate keys, resolve a key, and forget an outcome. It shows states and sizes, never
+//! a body: answers contain customer records.
 
 use std::time::UNIX_EPOCH;
 
@@ -29,7 +29,8 @@ use crate::token::Token;
 const LIST: usize = 100;
 const MAX_LIST: usize = 1_000;
 
-/// The routes below `/keys`, and that of the cooldown; without a token there are none.
+/// The routes below `/keys`, and the route of the cooldown. Without a token the service
+/// does not have them.
 pub fn routes(token: Token, app: &App) -> Router<App> {
     let guard =
         from_fn(
@@ -59,7 +60,7 @@ struct ListOf {
     limit: Option<usize>,
 }
 
-/// The keys that an operator has to resolve.
+/// The keys that an operator must resolve.
 async fn list(
     State(engine): State<Engine>,
     query: Result<Query<ListOf>, QueryRejection>,
@@ -72,7 +73,7 @@ async fn list(
     if !(1..=MAX_LIST).contains(&limit) {
         return Err(invalid(format!("limit is 1 to {MAX_LIST}")));
     }
-    // One more than is shown, to say whether that is all.
+    // One key more than is shown, to know whether the list is complete.
     let mut found = engine.indeterminate(limit + 1).await?;
     let more = found.keys.len() > limit || found.next.is_some();
     found.keys.truncate(limit);
@@ -90,7 +91,7 @@ async fn list(
         "keys": keys,
         "more": more,
         "unreadable": unreadable,
-        // Since the walk that found them.
+        // The time since the walk that found them.
         "age_seconds": found.age.as_secs_f64(),
     })))
 }
@@ -106,8 +107,8 @@ async fn show(State(engine): State<Engine>, key: KeyPath) -> Result<impl IntoRes
     }
 }
 
-/// Removes a recorded outcome: the next request executes it again. With `If-Match` only
-/// in that version, so that a repeat of this request removes no later outcome.
+/// Removes a recorded outcome: the next request executes again. With `If-Match`, it removes
+/// only that version, so that a repeat of this request removes no later outcome.
 async fn forget(
     State(engine): State<Engine>,
     key: KeyPath,
@@ -138,9 +139,9 @@ async fn end_cooldown(State(engine): State<Engine>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-/// What an operator found out: `{"resolution": "not_applied"}`, or
-/// `{"resolution": "applied", "status": 200, "body": "…"}` with the answer to
-/// replay, its body as text. Both take `"by"`, the source of the finding.
+/// What an operator found out: `{"resolution": "not_applied"}`, or `{"resolution":
+/// "applied", "status": 200, "body": "…"}` with the answer to replay, its body as text.
+/// Both accept `"by"`, the source of the finding.
 #[derive(Deserialize)]
 #[serde(tag = "resolution", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Found {
@@ -161,7 +162,7 @@ impl Found {
             Self::NotApplied { by } => return Ok((Resolution::not_applied(), by)),
             Self::Applied { status, body, by } => (status, body, by),
         };
-        // What no answer can have is a slip of the operator's.
+        // A status that no answer can have is a mistake of the operator.
         let status = StatusCode::from_u16(status).ok();
         let status = status
             .filter(|status| (200..600).contains(&status.as_u16()))
@@ -190,7 +191,7 @@ async fn resolve(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Resolves a key by what an operator found out, and writes it in the log.
+/// Resolves a key by what an operator found out, and logs the resolution.
 pub async fn resolve_key(
     engine: &Engine,
     key: IdempotencyKey,
@@ -210,8 +211,8 @@ pub async fn resolve_key(
     Ok(())
 }
 
-/// The version that the operator saw, from `If-Match`: a quoted entity tag (RFC
-/// 9110, section 13.1.1), which is the `ETag` and the `version` of a shown key.
+/// The version that the operator saw, from `If-Match`: a quoted entity tag (RFC 9110,
+/// section 13.1.1), which is the `ETag` and the `version` of a shown key.
 fn seen_version(headers: &HeaderMap) -> Result<Version, Problem> {
     let missing = || {
         let detail = "send the version of the key that was shown as If-Match: \"VERSION\"";

@@ -1,6 +1,6 @@
-//! A service that embeds the engine, meant to be copied: execution over HTTP,
-//! once per key, with replays marked and every error a problem document. `README.md`
-//! beside this file is its manual, and `--help` lists the variables that set it up.
+//! A service that embeds the engine, to copy: execution over HTTP, once per key, with replays
+//! marked and every error a problem document. `README.md` beside this file is its manual, and
+//! `--help` lists the variables that configure it.
 //!
 //! ```sh
 //! GENESYS_SIMULATE=1 cargo run -p service
@@ -19,7 +19,7 @@
 //! | errors | `problem` |
 //! | settings | `settings`, `platform`, `token` |
 //!
-//! Nothing here knows how an execution works.
+//! No code here knows how an execution works.
 
 mod app;
 mod bodies;
@@ -99,7 +99,7 @@ async fn run() -> Result<(), String> {
         .store(store)
         .on_duplicate(settings.on_duplicate)
         .deadline(settings.deadline)
-        // The body limit is the one that answers 413.
+        // `bodies` enforces the limit of a body, and answers 413.
         .max_payload_bytes(settings.body_limit);
     if let Some(namespace) = namespace {
         builder = builder.namespace(namespace);
@@ -183,8 +183,8 @@ async fn listen(
 }
 
 /// Ends the service. First load balancers learn that it is not ready, while it still
-/// serves; then it accepts no connection, and every caller in flight gets an answer, by the
-/// platform or by what is known, and what is known is written.
+/// serves. Then it accepts no connection, and every caller in flight gets an answer: the
+/// platform's, or what is known. What is known is recorded.
 async fn end(
     signal: Signal,
     settings: &Settings,

@@ -1,5 +1,5 @@
-//! What Prometheus reads (feature `metrics`): the engine's own series, all of
-//! them named in `genesys_once::telemetry`. It counts nothing itself.
+//! What Prometheus reads (feature `metrics`): the engine's own series, all named in
+//! `genesys_once::telemetry`. It counts nothing itself.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::app::App;
 
-/// How often what was measured is put into the buckets, also without a scrape:
-/// until then it takes memory.
+/// How often measurements are put into their buckets, even without a scrape: until then
+/// they use memory.
 const UPKEEP: Duration = Duration::from_secs(10);
 
-/// Installs the recorder of this process: before the engine starts, or what it
-/// does until then is not counted.
+/// Installs the recorder of this process. Must run before the engine starts: earlier events
+/// are not counted.
 pub fn install() -> Result<PrometheusHandle, String> {
     let durations = Matcher::Suffix("_duration_seconds".into());
     let recorder = PrometheusBuilder::new()

@@ -1,5 +1,5 @@
 //! The page for operators at `/`: log in, look, resolve a key, end a cooldown. It works
-//! without scripts; what it shows is in `page`.
+//! without scripts; `page` has its content.
 
 use std::time::SystemTime;
 
@@ -25,13 +25,13 @@ use crate::session::Session;
 
 /// How many keys the page shows.
 const MAX_KEYS: usize = 100;
-/// What the page may load: its own style sheet, and nothing else.
+/// What the page may load: only its own style sheet.
 const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
 /// The page's routes, for a service with an admin token.
 pub fn routes(app: &App) -> Router<App> {
-    // An answer may be large: only an operator with a session may send one.
+    // An answer may be large, so only an operator with a session may send one.
     let resolving = Router::new()
         .route("/resolve", post(resolve))
         .route_layer(from_fn_with_state(app.bodies.clone(), bodies::collect))
@@ -69,7 +69,7 @@ async fn style() -> impl IntoResponse {
     )
 }
 
-/// A request without a valid session is sent to the login.
+/// A request without a valid session is redirected to the login.
 impl FromRequestParts<App> for Session {
     type Rejection = Redirect;
 
@@ -107,7 +107,7 @@ async fn log_in(
 }
 
 /// A form of the page, with the session that it was made for. Another site can make the
-/// browser send one, but knows no `form_token`.
+/// browser send a form, but does not know its `form_token`.
 struct PageForm<T> {
     session: Session,
     fields: T,
@@ -214,7 +214,7 @@ async fn show(
     whole(&app, &session, message).await
 }
 
-/// What to say of a key that was resolved, if it still is.
+/// The message about a key that was resolved, if the key is still resolved.
 async fn resolution_of(app: &App, key: IdempotencyKey) -> Option<Message> {
     let state = app.engine.inspect(&key).await.ok()?;
     match state {
@@ -223,7 +223,7 @@ async fn resolution_of(app: &App, key: IdempotencyKey) -> Option<Message> {
     }
 }
 
-/// The page as it is now.
+/// The page with its current content.
 async fn whole(app: &App, session: &Session, message: Option<Message>) -> Markup {
     let sessions = app.sessions.as_ref();
     let form_token = sessions.map(|sessions| sessions.form_token(session));
@@ -236,8 +236,8 @@ async fn whole(app: &App, session: &Session, message: Option<Message>) -> Markup
     })
 }
 
-/// Whether the browser came over TLS, which a proxy in front ends. A client that lies
-/// about it only hides its own cookie from plain HTTP.
+/// Whether the browser uses TLS, which a proxy in front of the service ends. A client that
+/// sends a false value only hides its own cookie from plain HTTP.
 fn over_tls(headers: &HeaderMap) -> bool {
     const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     headers

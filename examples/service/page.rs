@@ -1,5 +1,5 @@
-//! The page for operators as HTML: what is indeterminate and why, a form to resolve it,
-//! and what the engine waits for. Every value is escaped; there is no script.
+//! The page for operators as HTML: which keys are indeterminate and why, a form to resolve
+//! them, and what the engine waits for. Every value is escaped; there is no script.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct View<'a> {
     pub message: Option<Message>,
 }
 
-/// What became of the form before.
+/// The result of the form that was sent before.
 pub enum Message {
     Done(String),
     Refused(String),

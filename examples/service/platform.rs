@@ -1,6 +1,6 @@
-//! The platform and the store that the environment names. A simulated platform is used
-//! only where that is asked for, and its records have a namespace that nothing can change:
-//! no made-up answer is ever replayed as a real one.
+//! The platform and the store that the environment names. The service simulates a platform
+//! only if `GENESYS_SIMULATE` asks for it, and the simulator's records have a fixed
+//! namespace: no simulated answer is ever replayed as a real one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use genesys_once::{Credentials, Environment, Error, FileStore, GenesysCloud, Red
 use crate::app::Places;
 use crate::settings::{line, refused, switch, variable};
 
-/// The namespace of simulated records. No real platform gets one that begins so.
+/// The namespace of simulated records. No real platform gets a namespace with this
+/// beginning.
 const SIMULATED: &str = "simulated-service";
 const SIMULATORS: &str = "simulated";
 
@@ -28,7 +29,7 @@ pub enum Platform {
     Simulated(GenesysSimulator),
     Real {
         environment: Environment,
-        /// The variable that names it.
+        /// The variable that names the environment.
         name: &'static str,
         place: String,
         credentials: Credentials,
@@ -92,7 +93,7 @@ impl Platform {
 
     pub fn upstream(&self) -> GenesysCloud {
         match self {
-            // Its port is another one in every run.
+            // The simulator's port differs from run to run.
             Self::Simulated(simulator) => {
                 GenesysCloud::new(simulator.environment(), simulator.credentials())
                     .platform("simulator")
@@ -106,7 +107,7 @@ impl Platform {
         }
     }
 
-    /// `None`: the engine's own, a digest of platform and client.
+    /// `None` means the engine's default: a digest of platform and client.
     pub fn namespace(&self) -> Result<Option<Namespace>, String> {
         let set = variable(NAMESPACE)?;
         let parse = |name: &str| name.parse::<Namespace>();
@@ -129,7 +130,7 @@ impl Platform {
         }
     }
 
-    /// Why the engine did not start, with the variable that is at fault.
+    /// Why the engine did not start, with the variable that caused it.
     pub fn explain(&self, error: &Error) -> String {
         match (self, error) {
             (
@@ -150,14 +151,14 @@ impl Platform {
         }
     }
 
-    /// Opens the store. What `Places` says of it is for people.
+    /// Opens the store. The description in `Places` is for operators to read.
     pub async fn with_store(&self) -> Result<(Arc<dyn Store>, Places), String> {
         const REDIS: &str = "REDIS_URL";
         const FILE: &str = "SERVICE_FILE";
         let platform = self.place();
         match (variable(REDIS)?, variable(FILE)?) {
             (Some(_), Some(_)) => Err(format!("{REDIS} and {FILE} are both set: unset one")),
-            // Its value may hold a password.
+            // The variable's value might contain a password.
             (Some(url), None) => {
                 let store = RedisStore::connect(&url).await;
                 let store = store.map_err(|e| format!("{REDIS}: {}", line(&e)))?;
@@ -197,7 +198,7 @@ fn default_file() -> Result<PathBuf, String> {
     Ok(target.join("service").join("records.redb"))
 }
 
-/// What a Redis may forget, in one line.
+/// What a Redis may lose, in one line.
 fn durability(durability: &Durability) -> String {
     let persistence = match durability.persistence {
         Some(Persistence::AppendOnly) => "append-only file",

@@ -1,4 +1,5 @@
-//! Errors as problem documents (RFC 9457), with a title for each code. Nothing here shows a cause: causes are for the log.
+//! Errors as problem documents (RFC 9457), with a title for each code. Nothing here shows a
+//! cause: causes are for the log.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -45,7 +46,7 @@ pub const TITLES: [(&str, &str); 31] = [
     ("version_required", "If-Match must name the version that was seen"),
 ];
 
-/// The status of a problem that the service itself finds.
+/// The status of a problem that the service itself detects.
 fn own_status(code: &str) -> StatusCode {
     match code {
         // draft-ietf-httpapi-idempotency-key-header, section 2.7.
@@ -75,15 +76,15 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     key: Option<IdempotencyKey>,
-    /// When the **same** request, with the same key, may be sent again. It is
-    /// safe: the record decides whether anything is executed.
+    /// When the **same** request, with the same key, may be sent again. That is safe: the
+    /// record decides whether anything is executed.
     retry_after: Option<Duration>,
-    /// Members of one code only.
+    /// Members that only one code has.
     more: Vec<(&'static str, Value)>,
 }
 
 impl Problem {
-    /// A problem that the service itself finds.
+    /// A problem that the service itself detects.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             code,
@@ -105,7 +106,7 @@ impl Problem {
         self
     }
 
-    /// What happened, for people.
+    /// What happened, as text for people.
     pub fn detail(&self) -> &str {
         &self.detail
     }
@@ -114,7 +115,7 @@ impl Problem {
         self.status
     }
 
-    /// The title; of its own for a code that a later release adds.
+    /// The title; a code that only a later release has gets a general title.
     fn title(&self) -> &'static str {
         let row = TITLES.iter().find(|(code, _)| *code == self.code);
         row.map_or("No answer", |(_, title)| title)
@@ -142,7 +143,7 @@ impl Problem {
         document
     }
 
-    /// Whole seconds, rounded up: a client that returns then is not too early.
+    /// Whole seconds, rounded up: a client that retries then is not too early.
     fn retry_after_seconds(&self) -> Option<u64> {
         let wait = self.retry_after?;
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
@@ -156,7 +157,7 @@ impl From<Error> for Problem {
         problem.key = error.key();
         problem.retry_after = match (error.hint(), &error) {
             (RetryHint::After(wait), _) => Some(wait),
-            // Another instance, or this one after its restart, may answer.
+            // Another instance, or this one after its restart, might answer.
             (_, Error::Stopped) => Some(Duration::from_secs(1)),
             _ => None,
         };
@@ -170,7 +171,7 @@ impl From<Error> for Problem {
                 since,
                 ..
             } => {
-                // The cause may name hosts: it is in the record and the log.
+                // The cause might name hosts: it is in the record and the log.
                 problem.detail = format!("key {key} might have been executed");
                 problem.more.push(("version", json!(version)));
                 let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();

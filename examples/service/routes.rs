@@ -1,5 +1,5 @@
-//! What callers may ask for: an execution. It turns HTTP into requests and replies into
-//! HTTP, and decides nothing about either.
+//! What callers may request: an execution. It turns HTTP into requests and replies into HTTP,
+//! and decides nothing about either.
 
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
@@ -19,26 +19,26 @@ use crate::callers::{Caller, authenticate};
 use crate::problem::{Problem, TITLES};
 use crate::{bodies, health, keys, operators};
 
-/// The key as the caller calls it (draft-ietf-httpapi-idempotency-key-header):
-/// with it, the payload is no part of the key, and another payload
-/// under it is a 422. Without it, equal payloads are one request.
+/// The caller's own name for the request (draft-ietf-httpapi-idempotency-key-header). With
+/// it, the payload is no part of the key, and another payload under the same key is a 422.
+/// Without it, equal payloads are one request.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Makes a deliberate repeat of the same request another one, below the caller's name.
+/// Makes a deliberate repeat another request, within the caller's name.
 const IDEMPOTENCY_SCOPE: HeaderName = HeaderName::from_static("idempotency-scope");
-/// What the request is, for operators: such as `refund order 42`.
+/// A description of the request for operators, such as `refund order 42`.
 const LABEL: HeaderName = HeaderName::from_static("genesys-once-label");
-/// `true` on every answer that another call got first.
+/// `true` on every answer that another request got first.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Where the answer came from: `upstream`, `joined`, `memory`, `store`.
 const SERVED: HeaderName = HeaderName::from_static("genesys-once-served");
 /// The key's 64 hex digits, under which operators find its record.
 const KEY: HeaderName = HeaderName::from_static("genesys-once-key");
-/// `false` where the answer is not kept, so that asking again executes again.
+/// `false` if the answer is not recorded: the same request would execute again.
 const RECORDED: HeaderName = HeaderName::from_static("genesys-once-recorded");
-/// `omitted` on a replay whose record holds the status only.
+/// `omitted` on a replay whose record holds only the status.
 const BODY: HeaderName = HeaderName::from_static("genesys-once-body");
-/// What of the platform's headers is handed over: what its body is, what its status
-/// means, and the id that its support asks for.
+/// The platform's headers that are passed on: the type of its body, the meaning of its
+/// status, and the id that the platform's support asks for.
 const HANDED_OVER: [HeaderName; 5] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
@@ -65,7 +65,7 @@ pub fn service(app: App, more: Router<App>) -> Router {
     finish(router.merge(health::routes()).merge(more), app)
 }
 
-/// A router's answers to what it does not know, and the headers of all its answers.
+/// Adds the answers for unknown routes and methods, and the headers of all answers.
 pub fn finish(router: Router<App>, app: App) -> Router {
     router
         .fallback(async || Problem::new("not_found", "no such route"))
@@ -78,8 +78,8 @@ pub fn finish(router: Router<App>, app: App) -> Router {
         .with_state(app)
 }
 
-/// What a browser does with an answer: nothing but show it. The platform's answers come
-/// from the same origin as the page for operators.
+/// Lets a browser only show an answer. The platform's answers come from the same origin as
+/// the page for operators.
 async fn harmless(mut response: Response) -> Response {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -133,7 +133,7 @@ fn request(
     body: Bytes,
 ) -> Result<DataActionRequest, Problem> {
     if !is_json(headers) {
-        // Browsers send any other type across sites without asking first.
+        // Browsers send some other types across sites without asking first.
         return Err(Problem::new(
             "unsupported_media_type",
             "send the payload with Content-Type: application/json",
@@ -184,14 +184,14 @@ fn respond(reply: &Reply) -> Response {
     response
 }
 
-/// What stands behind a problem's `type`.
+/// Explains a problem's `type`.
 async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
     let row = TITLES.iter().find(|(known, _)| *known == code);
     let (code, title) = row.ok_or_else(|| Problem::new("not_found", "no problem has this code"))?;
     Ok(Json(json!({ "code": code, "title": title })))
 }
 
-/// `application/json`, or a type that says it is JSON underneath (RFC 6839).
+/// `application/json`, or a type that is JSON underneath (RFC 6839).
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return false;
@@ -203,7 +203,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// A header that is there once, as text.
+/// A header that occurs at most once, as text.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
@@ -219,7 +219,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
 }
 
 /// The draft writes the key as a structured string, `"…"` (RFC 9651, section 3.3.3), and
-/// names no parameter. Many clients leave the quotation marks away; both are the same key.
+/// names no parameter. Many clients omit the quotation marks; both spellings are the same
+/// key.
 fn string(name: &HeaderName, text: &str) -> Result<String, Problem> {
     let bare = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-./:=@^_`|~".contains(c);
     if !text.is_empty() && text.chars().all(bare) {

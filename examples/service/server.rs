@@ -1,5 +1,5 @@
-//! Accepts connections, with a bound on how many and on how long each may do nothing.
-//! It knows HTTP/1.1 and no route.
+//! Accepts connections, with bounds on their number and on how long each may be idle. It
+//! knows HTTP/1.1 and no route.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,21 +19,21 @@ use tokio_io_timeout::TimeoutWriter;
 
 /// How large a request's head may be, in bytes.
 const MAX_HEAD: usize = 64 << 10;
-/// How long to leave it alone when the system gives no connection, which is most often
-/// for want of file descriptors.
+/// How long to wait after the system failed to give a connection, most often for lack of
+/// file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections wait to be accepted, if the system lets as many wait. Where the
-/// queue is full, the system drops connections in silence, and resets some of them later.
+/// How many connections wait to be accepted, if the system allows as many. If the queue is
+/// full, the system drops connections silently, and resets some of them later.
 const BACKLOG: u32 = 4096;
 
-/// Takes an address.
+/// Binds an address and listens on it.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A restart does not wait for the connections of the process before.
+    // A restart does not wait for the connections of the previous process.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -106,7 +106,7 @@ async fn serve(
                 continue;
             }
         };
-        // Without it an answer may wait 40 ms for an acknowledgement.
+        // Otherwise an answer might wait 40 ms for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(limits.idle));

@@ -1,6 +1,6 @@
-//! The page's sessions: a signed cookie with its time of expiry, and a token against
-//! forged forms that belongs to it. Nothing is kept, so that every instance with the
-//! same admin token accepts it, and another admin token ends all sessions.
+//! The page's sessions: a signed cookie with its time of expiry, and a token against forged
+//! forms that belongs to it. The service stores no session, so that every instance with the
+//! same admin token accepts it, and a new admin token ends all sessions.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,7 +35,7 @@ impl Sessions {
         self.0.is(shown)
     }
 
-    /// A new session from `now` on.
+    /// A new session that starts at `now`.
     pub fn open(&self, now: SystemTime) -> Result<Session, getrandom::Error> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce)?;
@@ -59,8 +59,7 @@ impl Sessions {
         (seconds(now) < expires.parse().ok()?).then(|| Session(value.to_owned()))
     }
 
-    /// What every form of this session carries: another site can neither read it nor
-    /// make it up.
+    /// The token in every form of this session: another site can neither read nor forge it.
     pub fn form_token(&self, session: &Session) -> String {
         self.sign("form", &session.0)
     }
@@ -80,13 +79,13 @@ impl Sessions {
 }
 
 impl Session {
-    /// The `Set-Cookie` header that opens it. No script reads the cookie, and the
-    /// browser sends it with no request that another site begins.
+    /// The `Set-Cookie` header that opens the session. No script can read the cookie, and
+    /// the browser does not send it with a request that another site begins.
     pub fn cookie(&self, over_tls: bool) -> String {
         set_cookie(&self.0, LIFETIME, over_tls)
     }
 
-    /// The `Set-Cookie` header that makes the browser forget it.
+    /// The `Set-Cookie` header that makes the browser forget the session.
     pub fn end(over_tls: bool) -> String {
         set_cookie("", Duration::ZERO, over_tls)
     }

@@ -1,6 +1,5 @@
-//! What the environment says about this service. It refuses what it does not understand,
-//! names the variable and its value (never that of a secret), and never falls back on a
-//! guess.
+//! What the environment sets for this service. It refuses values that it does not understand,
+//! names the variable and its value (never the value of a secret), and never guesses.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -24,17 +23,17 @@ pub struct Settings {
     pub metrics_address: Option<SocketAddr>,
     pub limits: Limits,
     pub body_time: Duration,
-    /// In bytes, as is `body_total`.
+    /// In bytes, like `body_total`.
     pub body_limit: usize,
     pub body_total: usize,
     pub admin: Option<Token>,
     pub callers: Callers,
-    /// In lower case; none: all.
+    /// In lower case; empty means all hosts.
     pub hosts: Vec<String>,
     pub require_key: bool,
     pub on_duplicate: OnDuplicate,
     pub deadline: Duration,
-    /// None: nothing looks for indeterminate keys.
+    /// `None`: the service does not look for indeterminate keys.
     pub watch: Option<Duration>,
     pub ready_delay: Duration,
     pub grace: Duration,
@@ -83,7 +82,7 @@ impl Settings {
     }
 }
 
-/// The callers; no token of theirs is the token of operators.
+/// The callers; no caller's token may be the operators' token.
 fn callers(admin: Option<&str>) -> Result<Callers, String> {
     let callers = named_callers()?;
     match admin.is_some_and(|admin| callers.find(admin).is_some()) {
@@ -157,7 +156,7 @@ where
     })
 }
 
-/// A switch that is off where nothing is set.
+/// A switch that is off unless it is set.
 pub fn switch(name: &str) -> Result<bool, String> {
     match variable(name)?.as_deref().map(str::trim) {
         None | Some("0") => Ok(false),
@@ -166,7 +165,7 @@ pub fn switch(name: &str) -> Result<bool, String> {
     }
 }
 
-/// Why a value is not taken.
+/// Why a value is refused.
 pub fn refused(name: &str, value: &str, expected: &str) -> String {
     format!("{name} is {value:?}: expected {expected}")
 }

@@ -1,16 +1,16 @@
 //! The signals that ask the process to end, one after the other.
 
-/// What asked for the end.
+/// The signal that asked the process to end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: of whatever manages the process.
+    /// SIGTERM: from the supervisor of the process.
     Terminate,
-    /// SIGINT: of a person at a terminal.
+    /// SIGINT: from an operator at a terminal.
     Interrupt,
 }
 
 impl Signal {
-    /// What a process ended by the signal reports.
+    /// The exit code of a process that the signal ended.
     pub fn exit_code(self) -> i32 {
         match self {
             Self::Terminate => 143,
@@ -19,7 +19,8 @@ impl Signal {
     }
 }
 
-/// Registered at once: a signal that comes before it is waited for is not lost.
+/// Registered at once, so that a signal is not lost if it comes before the service waits
+/// for it.
 #[cfg(unix)]
 pub struct Signals {
     terminate: tokio::signal::unix::Signal,

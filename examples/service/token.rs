@@ -1,6 +1,6 @@
-//! Secrets that operators and callers show as `Authorization: Bearer`. Only their
-//! digests are kept, so that a comparison takes the same time for every token of any
-//! length; no token is ever printed.
+//! Secrets that operators and callers send as `Authorization: Bearer`. Only their digests are
+//! kept, so that a comparison takes the same time for tokens of any length. No token is ever
+//! printed.
 
 use axum::http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
@@ -31,12 +31,12 @@ impl Token {
         Self(Sha256::digest(text).into())
     }
 
-    /// Whether this is the token that was shown.
+    /// Whether the token that was sent is this token.
     pub fn is(&self, shown: &str) -> bool {
         bool::from(self.0.ct_eq(&Self::digest(shown.trim()).0))
     }
 
-    /// Whether a request shows this token.
+    /// Whether a request has this token.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
         self.is(bearer(headers).unwrap_or_default())
     }
@@ -47,7 +47,7 @@ impl Token {
     }
 }
 
-/// The token of an `Authorization: Bearer` header that is there once.
+/// The token of an `Authorization: Bearer` header that occurs exactly once.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {

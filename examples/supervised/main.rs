@@ -1,15 +1,15 @@
-//! The engine in an application's own actor tree: supervised, started again
-//! within a budget, and asked by message.
+//! The engine in an application's own actor tree: supervised, started again within a budget,
+//! and asked by message.
 //!
 //! ```sh
 //! cargo run -p supervised   # nothing else installed
 //! ```
 //!
-//! `App` is the root. The engine is linked to it (`start_linked`), so its end is
-//! an event that `App` handles; `Orders`, a child, too, asks the engine by
-//! `EngineMessage::Execute` and has the answer forwarded to its own mailbox. The
-//! engine is killed with a call under way: the next request is indeterminate, since
-//! the call might have been executed, and nothing is sent twice.
+//! `App` is the root. The engine is linked to it (`start_linked`), so `App` handles the end
+//! of the engine as an event. `Orders`, also a child, asks the engine by
+//! `EngineMessage::Execute` and has the answer forwarded to its own mailbox. The engine is
+//! killed with a call under way. The next request is indeterminate, since the call might have
+//! been executed, and nothing is sent twice.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -37,7 +37,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 struct App;
 
 enum AppMessage {
-    /// The engine as it is now; a kept one may be the last but one.
+    /// Returns the current engine; a handle from an earlier answer might belong to a dead
+    /// engine.
     Engine(RpcReplyPort<Engine>),
 }
 
@@ -53,7 +54,7 @@ struct AppState {
     restarts: Vec<Instant>,
 }
 
-// Only for builds that switch ractor's features of these names on.
+// Only for builds that switch on the ractor features of these names.
 #[cfg(feature = "ractor-cluster")]
 impl ractor::Message for AppMessage {}
 #[cfg(feature = "ractor-cluster")]
@@ -70,7 +71,7 @@ impl Actor for App {
         myself: ActorRef<AppMessage>,
         args: AppArgs,
     ) -> Result<AppState, ActorProcessingErr> {
-        // The store in the builder outlives the engine: so do its records.
+        // The store in the builder outlives the engine, and so do its records.
         let engine = args.builder.clone().start_linked(myself.get_cell()).await?;
         args.starts.send_modify(|starts| *starts += 1);
         Ok(AppState {
@@ -118,14 +119,15 @@ impl Actor for App {
     }
 }
 
-/// Places orders; never waits for one with its mailbox closed.
+/// Places orders; it never blocks its mailbox while it waits for an order.
 struct Orders;
 
 enum OrdersMessage {
     Place(u32),
     /// The engine's answer, forwarded.
     Answered(u32, Answer),
-    /// The port was dropped: that engine is gone, and another one may be here.
+    /// The port was dropped: that engine has stopped, and another engine might have been
+    /// started.
     Unanswered(u32),
 }
 
@@ -174,8 +176,8 @@ impl Actor for Orders {
                     }
                 });
             }
-            // Safe after all three: the record decides whether anything is sent.
-            // If the root is killed, an execution might report it before its engine does.
+            // Safe after all three: the record decides whether anything is sent. If the
+            // root is killed, an execution might report that before its engine does.
             OrdersMessage::Answered(order, Err(Error::Stopped | Error::Crashed { .. }))
             | OrdersMessage::Unanswered(order) => {
                 myself.send_after(Duration::from_millis(50), move || {
@@ -209,7 +211,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The whole story; what it printed line by line.
+/// Runs the whole example, and returns the lines that it prints.
 pub async fn run() -> Result<Vec<String>, Failure> {
     let platform = GenesysSimulator::start().await;
     platform.script(|call| match &call.body()[..] {
@@ -217,7 +219,7 @@ pub async fn run() -> Result<Vec<String>, Failure> {
         _ => Step::ok(r#"{"refund": "R-1"}"#),
     });
     let upstream = GenesysCloud::new(platform.environment(), platform.credentials());
-    // In production a RedisStore, and both times as they are by default.
+    // In production: a `RedisStore`, and the default of both times.
     let builder = Engine::builder(upstream)
         .store(MemoryStore::new())
         .store_timeout(Duration::from_millis(500))
@@ -237,17 +239,17 @@ pub async fn run() -> Result<Vec<String>, Failure> {
     orders.send_message(OrdersMessage::Place(1))?;
     lines.push(format!("order 1        {}", line(answers.recv().await)));
 
-    // Its call is on the wire when the engine dies.
+    // The order's call is on the wire when the engine dies.
     orders.send_message(OrdersMessage::Place(2))?;
     platform.ledger().wait_for(2).await;
     call_t!(app, AppMessage::Engine, CALL_MS)?.actor().kill();
     lines.push(format!("order 2        {}", line(answers.recv().await)));
 
-    // By the engine that was started again, from the record.
+    // The restarted engine answers this order from the record.
     orders.send_message(OrdersMessage::Place(1))?;
     lines.push(format!("order 1 again  {}", line(answers.recv().await)));
 
-    // Past its budget the application gives up, and everything under it ends.
+    // Beyond its budget the application gives up, and everything below it ends.
     for start in 2..=BUDGET + 1 {
         started.wait_for(|starts| *starts == start).await?;
         call_t!(app, AppMessage::Engine, CALL_MS)?.actor().kill();

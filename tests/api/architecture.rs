@@ -33,7 +33,7 @@ const ORDER: [&str; 21] = [
     "lib",
 ];
 
-/// Packages, and the files that may name them: a path, or the beginning of one.
+/// Packages, and the files that may name them: a path, or the beginning of a path.
 const NAMED_ONLY_IN: [(&str, &[&str]); 13] = [
     ("ractor", &["actors", "engine", "lib.rs"]),
     ("reqwest", &["genesys/client"]),
@@ -50,7 +50,7 @@ const NAMED_ONLY_IN: [(&str, &[&str]); 13] = [
     ("tracing_subscriber", &["bin"]),
 ];
 
-/// Everything before the stores is pure: it knows no runtime.
+/// All modules before the stores are pure: they use no runtime.
 const NO_TOKIO: [&str; 8] = [
     "key",
     "error",
@@ -98,15 +98,15 @@ fn sources() -> Vec<Source> {
                 path,
             }
         })
-        // What only tests compile may look everywhere.
+        // Code that only tests compile may import from any module.
         .filter(|source| {
             !source.path.ends_with("/tests.rs") && !source.path.ends_with("exactly_once.rs")
         })
         .collect()
 }
 
-/// The module of a file: its first folder, but the platform's client has a place of
-/// its own.
+/// The module of a file: its first folder; only the platform's client is a module of its
+/// own.
 fn module(path: &str) -> &str {
     match path.strip_prefix("genesys/client") {
         Some(_) => "genesys/client",
@@ -135,7 +135,7 @@ fn walk_for(endings: &[&str], folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Without comments and without the tests at the end of a file.
+/// The code without comments, and without the tests at the end of a file.
 fn code(text: &str) -> String {
     let lines = text
         .lines()
@@ -151,7 +151,7 @@ fn imports(code: &str) -> Vec<String> {
     after("crate::", code)
 }
 
-/// The words that follow this one.
+/// The identifiers that directly follow this text.
 fn after(word: &str, code: &str) -> Vec<String> {
     code.match_indices(word)
         .map(|(at, found)| {
@@ -185,14 +185,14 @@ fn module_imports_only_from_earlier_modules() {
         ("RecordState", "record"),
     ];
     let mut wrong = Vec::new();
-    // The command line is a crate of its own, which sees the library from outside.
+    // The command line is a separate crate, which sees the library from outside.
     for source in sources().iter().filter(|source| source.module != "bin") {
         let own = *place
             .get(source.module.as_str())
             .unwrap_or_else(|| panic!("{} is in no place of the order", source.path));
         let mut all = imports(&source.code);
         if !source.path.contains('/') {
-            // Of a file at the top, `super` is the crate.
+            // In a file at the top, `super` is the crate.
             all.extend(after("super::", &source.code));
         }
         for import in all {
@@ -217,7 +217,7 @@ const VENDOR: [&str; 5] = ["Genesys", "inin-", "purecloud", "ACTION.", "dataacti
 /// Code and comments that may name the platform: the beginnings of their paths.
 const VENDOR_PLACES: [&str; 5] = ["genesys", "testing", "guide", "lib.rs", "bin"];
 
-/// The vendor's words in a text, the crate's own name left out.
+/// The vendor's words in a text, without the crate's own name.
 fn vendor_words(text: &str) -> Vec<&'static str> {
     let text = text
         .replace("ININ-", "inin-")
@@ -323,7 +323,8 @@ fn each_test_file_is_a_target() {
     }
 }
 
-/// Everything else is in the module that it belongs to. Red with one more `pub use`.
+/// Other items are exported only by the module that they belong to. Red with one more `pub
+/// use`.
 #[test]
 fn crate_root_exports_25_names() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");

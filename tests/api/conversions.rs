@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// The statuses after which a client retries without asking.
+/// The statuses after which clients usually retry by themselves.
 const RETRIED: [u16; 3] = [429, 503, 504];
 
 #[test]
@@ -34,7 +34,7 @@ fn each_error_has_its_status() {
         ("resolution_unknown", 409),
         ("stopped", 503),
         ("store_unavailable", 503),
-        // Of refused credentials, which a retry does not change.
+        // For refused credentials: a retry does not help.
         ("token", 502),
         ("too_early", 409),
         ("unauthorized", 502),
@@ -48,7 +48,7 @@ fn each_error_has_its_status() {
     assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
 }
 
-/// Red with 503 for a refused credential.
+/// Red with 503 for refused credentials.
 #[test]
 fn no_status_invites_a_retry_that_the_hint_forbids() {
     for error in every_error() {
@@ -90,7 +90,7 @@ fn response(of: impl Into<Response<Bytes>>) -> Response<Bytes> {
 }
 
 /// Red if the headers of the platform's connection are in the response, and if a replay
-/// makes another response than the first reply.
+/// becomes another response than the first reply.
 #[tokio::test]
 async fn reply_and_its_replay_are_one_response() {
     let upstream = ScriptedUpstream::new(|_| {

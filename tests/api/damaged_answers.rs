@@ -1,5 +1,5 @@
-//! 100,000 damaged or random answers through all functions that read one. None panics, and
-//! damage never turns an unknown outcome into a proof that nothing was executed.
+//! 100,000 damaged or random answers through all functions that read an answer. None panics,
+//! and damage never turns an unknown outcome into a proof that nothing was executed.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ const STATUSES: [u16; 14] = [
     200, 302, 400, 401, 403, 404, 408, 409, 425, 429, 500, 502, 503, 504,
 ];
 
-/// Bodies as the platform sends them, cut and changed at random, and random ones.
+/// Bodies as the platform sends them, cut and changed at random, and random bodies.
 fn bodies() -> impl Strategy<Value = Vec<u8>> {
     let made = prop::sample::select(vec![
         answers::platform_error(
@@ -74,7 +74,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
         })
 }
 
-/// Whether a whole error body names the remote end where the platform does.
+/// Whether a whole error body names the remote endpoint at the platform's place for it.
 fn named(body: &serde_json::Value) -> bool {
     let details = body["details"].as_array();
     let codes = details
@@ -100,7 +100,7 @@ proptest! {
     fn nothing_panics_and_nothing_is_misread(outcome in outcomes()) {
         let status = outcome.status().as_u16();
         let verdict = classify::genesys(&outcome);
-        // The one proof that a 5xx may hold, undamaged.
+        // The only proof that a 5xx can be, undamaged.
         let timeout = br#"{"code":"authentication.request.timeout"}"#;
         if status >= 500 && (status != 504 || outcome.body()[..] != timeout[..]) {
             prop_assert_eq!(verdict, Verdict::Unknown);
@@ -113,8 +113,8 @@ proptest! {
             let whole = serde_json::from_slice::<serde_json::Value>(outcome.body()).is_ok();
             prop_assert!(!whole || verdict == Verdict::Final);
         }
-        // What was named before a byte was changed is named in what is left, unless
-        // the byte is one of the name's.
+        // A code that was named before a byte changed is still named, unless the changed
+        // byte belongs to the code.
         if outcome.body().windows(22).any(|window| window == b"ACTION.REMOTE_ENDPOINT") {
             let in_text = serde_json::from_slice::<serde_json::Value>(outcome.body());
             let named = in_text.is_err() || in_text.is_ok_and(|body| named(&body));
@@ -131,7 +131,7 @@ proptest! {
 }
 
 /// Other members of an error body are skipped, at any depth and with any numbers. Red if
-/// they are parsed: the answer then counts as one without a body.
+/// they are parsed: the answer then counts as an answer without a body.
 #[test]
 fn unknown_members_of_error_body_are_skipped() {
     let read = |status: u16, body: &str| {

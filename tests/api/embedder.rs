@@ -1,6 +1,6 @@
 //! Tests of an embedding service: three services with common mistakes, and for each a
-//! property of about ten lines that finds it. The faulty service fails the property with the
-//! counterexample asserted here, and the corrected service passes.
+//! property of about ten lines that finds the mistake. The faulty service fails the property
+//! with the counterexample asserted here, and the corrected service passes.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -24,7 +24,7 @@ fn paused(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
     runtime.block_on(case)
 }
 
-/// A counterexample to a corrected service is saved and run first next time.
+/// A counterexample to a corrected service is saved, and runs first the next time.
 fn config() -> ProptestConfig {
     let kept = FileFailurePersistence::Direct("proptest-regressions/tests/embedder.txt");
     ProptestConfig {
@@ -39,7 +39,7 @@ fn counterexample<S: Strategy>(
     property: impl Fn(S::Value) -> TestCaseResult,
 ) -> S::Value {
     let config = ProptestConfig {
-        // Each run finds it again.
+        // Each run finds the counterexample again.
         failure_persistence: None,
         ..ProptestConfig::default()
     };
@@ -68,7 +68,7 @@ impl Refunds {
         let request = DataActionRequest::new("refund", payload)?;
         let request = match self.corrected {
             true => request.ignoring(["/asked_at"])?,
-            // The mistake: every millisecond makes another request of it.
+            // The mistake: every millisecond makes a different request.
             false => request,
         };
         self.engine.execute(request).await
@@ -106,7 +106,7 @@ fn property_finds_a_timestamp_in_the_payload() {
     let smallest = counterexample(&callers(), |callers| {
         each_order_is_refunded_once(callers, false)
     });
-    // One order, asked for at the beginning and a millisecond later.
+    // One order, requested at the beginning and a millisecond later.
     let [(order, one), (other_order, other)] = smallest[..] else {
         panic!("{smallest:?}");
     };
@@ -130,9 +130,9 @@ async fn pass_on(
     corrected: bool,
 ) -> Result<Reply, Error> {
     let request = match corrected {
-        // The payload's meaning is the key: nothing needs to be said.
+        // The key comes from the payload's meaning: nothing more is needed.
         true => request.clone(),
-        // The mistake: a key made of the text, and texts differ.
+        // The mistake: a key made of the text, and texts of the same request differ.
         false => request.clone().with_key(text_digest(request.payload()))?,
     };
     engine.execute(request).await
@@ -169,7 +169,7 @@ fn property_finds_a_key_of_the_text() {
         counterexample(&spelled_twice(), |pair| spellings_are_one_call(pair, false));
     let (text, other) = (request.payload(), respelled.payload());
     assert_ne!(text, other);
-    // Shrunk to next to nothing: `null`, once with white space, say.
+    // Shrunk to very short texts: for example `null`, once with white space.
     assert!(text.len() + other.len() <= 24, "{text:?} {other:?}");
 }
 
@@ -182,7 +182,7 @@ proptest! {
     }
 }
 
-/// Books an order, and retries without an answer.
+/// Books an order; the faulty service retries after an unknown outcome.
 async fn book(engine: &Engine, order: usize, corrected: bool) -> Result<Reply, Error> {
     let request = || DataActionRequest::new("book", format!(r#"{{"order": {order}}}"#));
     match engine.execute(request()?).await {

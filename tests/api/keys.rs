@@ -29,8 +29,8 @@ fn key(payload: &str) -> IdempotencyKey {
     IdempotencyKey::of(&request)
 }
 
-/// Changes the value at one position, most often by the smallest change. The result can be
-/// equal.
+/// Changes the value at one position, most often by the smallest change. The result might
+/// be equal to the original.
 fn edit(value: &mut Json, choices: &[u8]) {
     let Some((&choice, rest)) = choices.split_first() else {
         return;
@@ -76,7 +76,8 @@ fn edit(value: &mut Json, choices: &[u8]) {
     }
 }
 
-/// The value without the parts whose pointers are chosen, which are added to `chosen`.
+/// The value without the parts whose pointers are chosen; the pointers are added to
+/// `chosen`.
 fn prune(
     value: &Json,
     at: &str,
@@ -154,7 +155,7 @@ proptest! {
     #[test]
     fn a_respelling_keeps_key_and_fingerprint(
         pair in requests().prop_flat_map(|request| {
-            // Whatever is set, and whether or not the pointers match.
+            // Any options, whether or not their pointers match.
             let pointers = ["/a", "/0", "/b/a", "/1/0"];
             let request = request.clone().ignoring(pointers).unwrap_or(request);
             let ignoring = request.clone();
@@ -236,7 +237,7 @@ fn values_that_parsers_merge_stay_distinct() {
         ("[[],[]]", "[[[]]]"),
         ("[1,2]", "[2,1]"),
         ("[12]", "[1,2]"),
-        // Composed and decomposed, and what looks alike.
+        // Composed and decomposed characters, and characters that look alike.
         ("\"\u{e9}\"", "\"e\u{301}\""),
         ("{\"\u{e9}\":1}", "{\"e\u{301}\":1}"),
         ("\"K\"", "\"\u{212a}\""),

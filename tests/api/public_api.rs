@@ -1,6 +1,6 @@
-//! Programs that embed the crate: a service with two organisations, an actor application
-//! that supervises the engine, and a test suite with the feature `testing`. Above all they
-//! must compile; some of their behaviour is asserted.
+//! Programs that embed the crate: a service with two organisations, an actor application that
+//! supervises the engine, and a test suite with the feature `testing`. Above all they must
+//! compile; some of their behaviour is asserted.
 
 mod own_implementations;
 
@@ -58,7 +58,7 @@ fn tuned(upstream: impl Upstream, store: impl Store) -> EngineBuilder {
         .recent(1 << 20, Duration::from_secs(10))
 }
 
-/// A service's HTTP status.
+/// A service's HTTP status and body for an answer.
 fn respond(answer: Result<Reply, Error>) -> (u16, String) {
     match answer {
         Ok(reply) => {
@@ -151,8 +151,7 @@ async fn service_with_two_organisations_works() {
         Duration::from_secs(5),
     );
     assert_eq!(respond(reply.await), (200, "replayed: true".into()));
-    // Another organisation shares nothing of it (I8). Red with one namespace for
-    // all.
+    // Another organisation shares no record (I8). Red with one namespace for all.
     let key = IdempotencyKey::of(&request(json!({"a": 1})));
     assert!(two.inspect(&key).await.unwrap().is_none());
     assert_eq!(
@@ -179,7 +178,7 @@ async fn service_with_two_organisations_works() {
     );
     let indeterminate: Vec<(IdempotencyKey, RecordState)> = match two.indeterminate(10).await {
         Ok(listed) => listed.keys,
-        // This store cannot list its records, and says so.
+        // This store cannot list its records, and reports that.
         Err(Error::StoreUnavailable { .. }) => Vec::new(),
         Err(error) => panic!("{error}"),
     };

@@ -1,4 +1,4 @@
-//! I7: no secret, token or payload in any output, the log of each package at TRACE included.
+//! I7: no secret, token or payload in any output, including the log of each package at TRACE.
 
 use std::error::Error as _;
 use std::fmt::Debug;
@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::own_process::{own_process, pass_alone};
 
-/// Texts that must not be seen; each of the simulator's tokens begins like this.
+/// Texts that no output may contain; each of the simulator's tokens begins like this.
 const TOKEN: &str = "simulated-token-";
 const PAYLOAD: &str = "card-4929-1234-payload";
 const ANSWER: &str = "answer-of-a-customer";
@@ -80,7 +80,7 @@ impl Collected {
 /// a metric's label has the payload.
 #[test]
 fn no_output_shows_a_secret() {
-    // Its log is that of a whole process, and so is its recorder of metrics.
+    // The log and the recorder of metrics belong to a whole process.
     pass_alone(&mut own_process(
         module_path!(),
         "with_the_log_of_a_process",
@@ -116,7 +116,7 @@ async fn with_the_log_of_a_process() {
         DataActionRequest::new("custom_-_refund", format!("{{\"card\":\"{PAYLOAD}\"}}")).unwrap()
     };
 
-    // The whole way: token, refusal, limit, answer, replay, record.
+    // All steps: token, refusal, limit, answer, replay, record.
     let store = MemoryStore::new();
     let builder = Engine::builder(upstream()).store(store.clone());
     seen.debug("builder", &builder);
@@ -223,7 +223,7 @@ fn basic_of(user: &str, secret: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(format!("{user}:{secret}"))
 }
 
-/// Redis with a password in its URL: connected, refused and unreachable. Its records are
+/// Redis with a password in its URL: connected, refusing and unreachable. The records are
 /// searched too.
 #[cfg(feature = "redis")]
 async fn with_redis(seen: &mut Collected, simulator: &GenesysSimulator) {
@@ -282,7 +282,7 @@ async fn with_proxy(seen: &mut Collected, simulator: &GenesysSimulator) {
         cloud.proxy(proxy).allow_insecure()
     };
     let request = DataActionRequest::new("custom_-_refund", "{}").unwrap();
-    // The simulator is no proxy, and says so.
+    // The simulator is no proxy, and refuses the request.
     let host = simulator.base_url().trim_start_matches("http://");
     for address in ["127.0.0.1:9", host] {
         let proxy = format!("http://proxy-user:{PASSWORD}@{address}");

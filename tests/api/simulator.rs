@@ -1,5 +1,5 @@
-//! The simulated platform and a client that is not of this crate: its answers, its counts,
-//! and how its connections end.
+//! The simulated platform and a client that does not belong to this crate: its answers, its
+//! counts, and how its connections end.
 
 mod client;
 mod connections;

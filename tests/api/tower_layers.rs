@@ -11,7 +11,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A platform that answers after so long, and an engine over it.
+/// A platform that answers after this long, and an engine over it.
 async fn engine(delay: Duration) -> (ScriptedUpstream, Engine) {
     let upstream = ScriptedUpstream::new(move |_| Step::ok("{}").after(delay));
     let engine = Engine::builder(upstream.clone()).start().await.unwrap();
@@ -51,7 +51,7 @@ async fn timeout_ends_the_wait_and_not_the_execution() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red if an engine without room is not ready: a layer would give the service up.
+/// Red if an engine without free places is not ready: a layer would give up the service.
 #[tokio::test(start_paused = true)]
 async fn full_engine_is_ready_and_refuses_the_call() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));

@@ -1,5 +1,5 @@
 //! The compiler refuses each wrong program in `tests/api/typestates/`, with the error in the
-//! file of the same name. The right one passes all states in order.
+//! file of the same name. The correct program passes all states in order.
 
 use std::ffi::OsString;
 use std::fs;
@@ -47,7 +47,7 @@ fn errors_in(text: &str) -> String {
     let mut errors = Vec::new();
     while let Some(line) = lines.next() {
         if line.starts_with("error") && !line.starts_with("error: aborting") {
-            errors.extend([line, lines.next().expect("its place")]);
+            errors.extend([line, lines.next().expect("its place").trim()]);
         }
     }
     errors.join("\n")

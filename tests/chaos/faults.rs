@@ -2,26 +2,25 @@
 //! `redis-server` with an append-only file, the simulated platform, and a proxy
 //! on every connection.
 //!
-//! A seeded schedule kills and stops workers, kills and stops Redis, delays,
-//! holds, resets and half-closes connections, while the platform answers 5xx,
-//! 429 and 408, cuts bodies, resets and is silent. Afterwards all faults end, callers ask
-//! for every key once more, and the test reads the platform's ledger, the callers' histories
-//! and the records.
+//! A seeded schedule kills and stops workers, kills and stops Redis, and delays, holds,
+//! resets and half-closes connections. Meanwhile the platform answers 5xx, 429 and 408, cuts
+//! bodies, resets and is silent. Afterwards all faults end, callers ask for every key once
+//! more, and the test reads the platform's ledger, the callers' histories and the records.
 //!
 //! # The policy of each worker
 //!
-//! Of four workers two hold a key after an unknown outcome, one retries, and one holds it
-//! and has a `reconcile` hook. An operator resolves two of three indeterminate keys. Hook
-//! and operator use the ledger, and only where it is certain: `NotApplied` where no call
-//! that might have been executed has arrived and none can still arrive, `Applied` with the
-//! platform's own answer.
+//! Of four workers, two hold a key after an unknown outcome, one retries, and one holds it
+//! and has a `reconcile` hook. An operator resolves two of three indeterminate keys. Hook and
+//! operator use the ledger, and only if it is certain: `NotApplied` if no call that might
+//! have been executed has arrived and none can still arrive, `Applied` with the platform's
+//! own answer.
 //!
 //! # What must hold
 //!
-//! - No key has a second call unless the calls before were certainly not executed. Each
-//!   call is traced to the execution that sent it, by a part of the payload that
-//!   the key ignores: a retrying execution may repeat its own attempts with an unknown
-//!   outcome (`repeats by policy`), and no others.
+//! - No key has a second call unless the calls before were certainly not executed. Each call
+//!   is traced to the execution that sent it, by a part of the payload that the key ignores.
+//!   A retrying execution may repeat its own attempts with an unknown outcome (`repeats by
+//!   policy`), and no other attempts.
 //! - Every caller gets an answer, except those in killed workers.
 //! - All recorded answers of a key are equal, and the platform's answer for this key.
 //! - Every key ends `Cached` or `Indeterminate` for the next caller.
@@ -45,9 +44,9 @@
 //! longer than any command is delayed. The conformance suite of the stores checks
 //! `complete`, and `tests/protocol/model.rs` checks `resolve`.
 //!
-//! `CHAOS_SEED=…` repeats schedule, keys and answers (the threads'
-//! interleaving is the machine's), `CHAOS_SECONDS=600` makes it long,
-//! `CHAOS_LOG=1` prints the workers' logs.
+//! `CHAOS_SEED=…` repeats schedule, keys and answers (the interleaving of threads depends on
+//! the machine), `CHAOS_SECONDS=600` makes the run long, `CHAOS_LOG=1` prints the workers'
+//! logs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,13 +68,13 @@ use crate::support::redis::{Options, RedisServer};
 
 const POLICIES: &[Policy] = &[Policy::Hold, Policy::Retry, Policy::Hold, Policy::Reconcile];
 
-/// Among so many recent keys, some are executing and some have just expired.
+/// Among this many recent keys, some are executing and some have just expired.
 const RECENT: u64 = 60;
 
 /// How long faults are injected, in seconds, unless `CHAOS_SECONDS` is set.
 const SECONDS: u64 = 40;
 
-/// The test, by the variables of this process.
+/// The test, with the variables of this process.
 pub fn test(name: &'static str) -> Test {
     let seed = harness::number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let seconds = harness::number("CHAOS_SECONDS").unwrap_or(SECONDS);
@@ -107,7 +106,7 @@ async fn run(seed: u64, length: Duration) -> Judgement {
         let world = world.clone();
         injected.spawn(async move { world.inject(fault).await });
     }
-    // Each ends with its own healing; a panic in one is the run's.
+    // Each fault ends by itself; a panic in one is a panic of the run.
     while let Some(done) = injected.join_next().await {
         done.unwrap();
     }
@@ -125,11 +124,11 @@ struct World {
     redis_lines: Vec<Line>,
     /// From each worker to the platform.
     platform_lines: Vec<Line>,
-    /// For reads of the coordinator.
+    /// For the coordinator's own reads.
     redis_url: String,
 }
 
-/// One way to one end.
+/// One worker's connection path to Redis or to the platform.
 struct Line {
     proxy: Proxy,
     /// One fault at a time.
@@ -176,15 +175,14 @@ impl World {
         }
     }
 
-    /// The operator's engine; it reaches Redis by a line that suffers as the
-    /// others do.
+    /// The operator's engine; its line to Redis suffers like the workers' lines.
     async fn operator(&self) -> Engine {
         let line = self.redis_lines.last().expect("the operator's line");
         self.scene.operator(&line.url("redis")).await
     }
 
-    /// Injects a fault and takes it back when its time is over. A fault whose
-    /// victim suffers from another one of its kind is left out, uncounted.
+    /// Injects a fault and ends it when its time is over. A fault is left out and not
+    /// counted if its victim still suffers from another fault of its kind.
     async fn inject(&self, fault: Fault) {
         let done = match fault {
             Fault::KillWorker { worker, down } => self.scene.kill_worker(worker, down).await,

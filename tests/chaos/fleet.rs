@@ -17,12 +17,12 @@ use super::history::{History, Process};
 /// A worker whose standard input blocks this long is stopped, and its pipe is full.
 const WRITE: Duration = Duration::from_millis(500);
 
-/// One place in the fleet: a process, and after its death the next.
+/// One place in the fleet: a process, and after its death the next process.
 pub struct Slot {
     place: usize,
     environment: HashMap<&'static str, String>,
     history: Arc<History>,
-    /// Locked while it is killed or stopped.
+    /// Locked while the process is killed or stopped.
     pub turn: Mutex<()>,
     process: Mutex<Option<Running>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
@@ -30,7 +30,7 @@ pub struct Slot {
 
 struct Running {
     id: Process,
-    // Killed when dropped, as when the coordinator panics.
+    // Killed when dropped, for example when the coordinator panics.
     child: Child,
     input: ChildStdin,
     ready: Arc<AtomicBool>,
@@ -89,7 +89,7 @@ impl Slot {
         process.is_some_and(|process| process.ready.load(Ordering::Relaxed))
     }
 
-    /// Lets callers ask for a number, if there is a process.
+    /// Sends a number to the process, if there is one: its callers ask for that number.
     pub async fn ask(&self, number: u64, callers: usize, limit: Duration) {
         let mut process = self.process.lock().await;
         let Some(process) = process.as_mut() else {
@@ -120,7 +120,7 @@ impl Slot {
         *stats.borrow()
     }
 
-    /// Like a machine that fails: nothing is closed, no peer is notified.
+    /// Kills the process like a failing machine: nothing is closed, no peer is notified.
     pub async fn kill(&self) {
         if let Some(mut process) = self.process.lock().await.take() {
             self.history.killed(process.id);
@@ -128,16 +128,16 @@ impl Slot {
         }
     }
 
-    /// Stops it without notice, or resumes it.
+    /// Stops the process without notice, or resumes it.
     pub async fn stop(&self, stop: bool) {
         let process = self.process.lock().await;
-        // Not awaited yet, so its process id is still valid.
+        // The process is not reaped yet, so its id is still valid.
         if let Some(id) = process.as_ref().and_then(|process| process.child.id()) {
             signal(if stop { "-STOP" } else { "-CONT" }, id).await;
         }
     }
 
-    /// Ends it, and passes on the panic of a reader.
+    /// Ends the process, and passes on the panic of a reader.
     pub async fn end(&self) {
         if let Some(mut process) = self.process.lock().await.take() {
             let _ = process.child.kill().await;

@@ -11,7 +11,7 @@ const STORIES: usize = 20;
 
 pub struct Test {
     pub name: &'static str,
-    /// The variables that repeat it.
+    /// The variables that repeat the test.
     pub again: String,
     pub run: Box<dyn Fn() -> Judgement>,
 }
@@ -22,7 +22,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
     for Test { name, again, run } in wanted(tests) {
         println!("{name}: {again}");
         let Ok(judgement) = catch_unwind(AssertUnwindSafe(run)) else {
-            // Its message is above; its processes ended with the stack.
+            // The panic's message is above; the test's processes ended with it.
             println!("the test itself failed; again with {again}");
             failed += 1;
             continue;
@@ -48,7 +48,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
     }
 }
 
-/// The tests that the arguments ask for; none where they only ask for a list.
+/// The tests that the arguments select; none if they only ask for a list.
 fn wanted(tests: &[Test]) -> Vec<&Test> {
     let (mut filters, mut exact) = (Vec::new(), false);
     let mut arguments = std::env::args().skip(1);

@@ -115,7 +115,7 @@ impl History {
         id
     }
 
-    /// A line `ID CALLER …` of a worker.
+    /// Notes an answer of a worker: a line `ID CALLER …`.
     pub fn answered(&self, line: &str) {
         let at = self.now();
         let parsed = (|| {
@@ -141,7 +141,7 @@ impl History {
         self.book().events.push((at, what.into()));
     }
 
-    /// Redis takes connections again.
+    /// Notes that Redis accepts connections again.
     pub fn redis_returned(&self) {
         let at = self.now();
         self.book().returns.push(at);
@@ -151,7 +151,7 @@ impl History {
         self.book().asks.values().cloned().collect()
     }
 
-    /// The process of an ask.
+    /// The process that got an ask.
     pub fn process(&self, ask: u64) -> Process {
         self.book().asks[&ask].process
     }
@@ -189,8 +189,8 @@ impl History {
             .collect()
     }
 
-    /// How long it took from each return of Redis to the first success that the
-    /// store was needed for; `None` where there was none before the next outage.
+    /// The times from each return of Redis to the first success that needed the store;
+    /// `None` if there was none before the next outage.
     pub fn recoveries(&self) -> Vec<Option<Duration>> {
         let book = self.book();
         let mut successes: Vec<Duration> = book

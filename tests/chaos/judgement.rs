@@ -80,9 +80,9 @@ impl Judgement {
 /// Calls that might have been executed, beyond the first of a key.
 #[derive(Clone, Copy, Default)]
 struct Calls {
-    /// Those that no policy allows.
+    /// Calls that no policy allows.
     second: usize,
-    /// Of a retrying execution, after its own attempt with an unknown outcome.
+    /// Calls of a retrying execution after its own attempt with an unknown outcome.
     repeats: usize,
 }
 
@@ -95,7 +95,7 @@ impl Calls {
 
 struct Judge<'a> {
     oracle: &'a Oracle,
-    /// By the key's number, in the order in which they were made.
+    /// By the key's number, in the order of asking.
     asks: BTreeMap<u64, Vec<Ask>>,
     /// What is wrong, by the key's number.
     wrong: BTreeMap<u64, Vec<String>>,
@@ -170,7 +170,7 @@ impl Judge<'_> {
             .filter(|seen| seen.whole)
             .map(|seen| digest(seen.answer.1.as_bytes()))
             .collect();
-        // Or given for it by the operator or hook that resolved the key.
+        // Or the operator or hook that resolved the key gave the answer.
         let said = self.oracle.said().into_iter();
         given.extend(
             said.filter(|said| said.number == number)
@@ -202,7 +202,8 @@ impl Judge<'_> {
         let kind = result.as_ref().map(|result| &*result.kind);
         let what = match (state, kind) {
             (_, Some("ok")) if executed == 0 => "an outcome without a call",
-            // Recorded or not: a busy store might record it after the answer.
+            // Recorded or not at that moment: a busy store might record the outcome after
+            // the answer.
             ("cached", Some("ok")) => return true,
             ("indeterminate", Some("indeterminate")) => return true,
             _ => "no end",
@@ -270,10 +271,10 @@ fn count<S: AsRef<str>>(words: &[S]) -> String {
 fn recovery(times: &[Option<Duration>]) -> String {
     let mut found: Vec<u128> = times.iter().flatten().map(Duration::as_millis).collect();
     found.sort();
-    let (Some(middle), Some(longest)) = (found.get(found.len() / 2), found.last()) else {
-        return "time from Redis's return to the first success: it was never away".into();
-    };
     let of = times.len();
+    let (Some(middle), Some(longest)) = (found.get(found.len() / 2), found.last()) else {
+        return format!("Redis returned {of} times, and no success followed before its next end");
+    };
     let seen = found.len();
     format!(
         "time from Redis's return to the first success: median {middle} ms, longest {longest} ms ({seen} of {of} returns)"

@@ -20,7 +20,7 @@ const MAX_FINISH_TIME: Duration = Duration::from_secs(45);
 /// Keys requested at once in the last round: too many would be another fault.
 const AT_ONCE: usize = 200;
 
-/// Asks for new keys and for the last `recent` ones until `is_over`.
+/// Asks for new keys and for the last `recent` keys until `is_over`.
 pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
     let mut rng = Rng::with_seed(scene.seed.rotate_left(32));
     let workers = scene.fleet.len();
@@ -50,7 +50,7 @@ pub async fn load(scene: &Scene, recent: u64, is_over: impl Fn() -> bool) {
 }
 
 /// After the last fault: heals, waits until all executions are finished, asks for every key
-/// once more, and judges. `store` is the coordinator's own way to the records.
+/// once more, and judges. `store` is the coordinator's own connection to the records.
 pub async fn finish(scene: &Scene, store: RedisStore) -> Judgement {
     let numbers = scene.oracle.numbers.load(Ordering::Relaxed);
     scene.heal().await;
@@ -62,10 +62,10 @@ pub async fn finish(scene: &Scene, store: RedisStore) -> Judgement {
     Judgement::of(&scene.oracle, &scene.faults, last)
 }
 
-/// Asks for every key once more, and again where a worker still counts the store as down, or
-/// has no token since the last revocation: only requests close its breaker and show that the
-/// token is at fault, and a busy machine answers many of them late. Ends when no key has
-/// finished for a while. Returns how much is unfinished.
+/// Asks for every key once more, and asks again if a worker still counts the store as down
+/// or has had no token since the last revocation. Only requests close its breaker and show
+/// that the token is at fault, and a busy machine answers many of them late. Ends when no
+/// key has finished for a while. Returns how much is unfinished.
 async fn last_round(scene: &Scene, numbers: u64) -> usize {
     let mut deadline = Instant::now() + MAX_FINISH_TIME;
     let mut left: Vec<u64> = (0..numbers).collect();
@@ -113,8 +113,8 @@ async fn wait_until_finished(scene: &Scene) -> LastWords {
     }
 }
 
-/// The state of each number's record, in a word, as an engine of the coordinator's
-/// own sees it. It only reads; a call to the platform would fail the run.
+/// The state of each number's record, in a word, as an engine of the coordinator's own sees
+/// it. That engine only reads; a call to the platform would fail the run.
 async fn look(store: &RedisStore, numbers: u64) -> Vec<&'static str> {
     let engine = Engine::builder(ScriptedUpstream::new(|_| Step::Panic))
         .store(store.clone())

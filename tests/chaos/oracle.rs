@@ -21,14 +21,13 @@ use super::platform::{Calls, Tally};
 use super::roles::Policy;
 use super::worker::{digest, key};
 
-/// A call that arrived this long ago has been answered, if ever.
+/// A call that arrived this long ago has been answered, or never will be.
 const ANSWERED: Duration = Duration::from_secs(4);
-/// A lease that was lost this long ago sends nothing, and nothing that it sent is still
-/// in transit: a stop lasts 2.5 s at the longest, a silence
-/// 1.8 s, an attempt 3 s.
+/// A lease that was lost this long ago sends nothing, and nothing that it sent is still in
+/// transit: a stop lasts 2.5 s at most, a silence 1.8 s, an attempt 3 s.
 const QUIET: Duration = Duration::from_secs(12);
 
-/// What became of a request.
+/// The true effect of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Truth {
     NotApplied,
@@ -47,13 +46,13 @@ impl From<Truth> for Resolution {
     }
 }
 
-/// An answer about a key.
+/// A resolution of a key, by the operator or by a hook.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub at: Duration,
     pub number: u64,
     pub what: String,
-    /// Of the platform's answer.
+    /// The digest of the platform's answer.
     pub digest: Option<String>,
 }
 
@@ -88,8 +87,8 @@ impl Oracle {
         }
     }
 
-    /// What became of the request of a key that has been indeterminate for
-    /// `age`, where that is sure by now.
+    /// The effect of the request of a key that has been indeterminate for `age`, if that is
+    /// certain by now.
     pub fn truth(&self, number: u64, age: Duration) -> Option<Truth> {
         let key = key(number);
         let executions = self.ledger.executions(&key);
@@ -100,11 +99,11 @@ impl Oracle {
             return None;
         }
         let is_quiet = age >= QUIET;
-        // The last one: an execution with several attempts returned that attempt's answer.
+        // The last execution: with several attempts, the caller got that attempt's answer.
         let Some(last) = executions.last() else {
             return is_quiet.then_some(Truth::NotApplied);
         };
-        // A retrying holder may be about to get another answer.
+        // A retrying holder might be about to get another answer.
         let policy = |ask| self.policies[self.history.process(ask).0];
         let retried = seen.iter().any(|call| policy(call.by.0) == Policy::Retry);
         let call = seen.iter().find(|call| call.nth == *last)?;
@@ -224,7 +223,7 @@ impl Oracle {
     }
 }
 
-/// A worker's question.
+/// Asks the oracle as a worker does.
 pub async fn ask(oracle: &str, number: u64, age: Duration) -> Option<Resolution> {
     let mut stream = TcpStream::connect(oracle).await.ok()?;
     let question = format!("{number} {}\n", age.as_millis());

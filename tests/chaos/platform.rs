@@ -30,7 +30,7 @@ impl Tally {
     }
 }
 
-/// Whose execution a call belongs to: an ask, and which of its callers.
+/// The execution that a call belongs to: an ask, and which of its callers.
 pub type Flight = (u64, usize);
 
 /// One call as the platform saw it.
@@ -41,9 +41,9 @@ pub struct ReceivedCall {
     pub nth: u32,
     pub by: Flight,
     pub what: &'static str,
-    /// The final answer of the platform, where it executed the call.
+    /// The platform's final answer, if the platform executed the call.
     pub answer: (u16, String),
-    /// Whether a body was sent, and whole.
+    /// Whether the whole body was sent.
     pub whole: bool,
 }
 
@@ -106,7 +106,7 @@ fn choose(seed: u64, call: &Call) -> (&'static str, bool, Step) {
     let key = u64::from_le_bytes(*key.as_bytes().first_chunk().unwrap());
     let attempt = u64::from(call.attempt());
     let mut rng = Rng::with_seed(seed ^ key ^ attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    // Now and then longer than a lease, so that it has to be extended.
+    // Sometimes longer than a lease, so that the lease must be extended.
     let time = match rng.u32(..100) {
         0..55 => rng.u64(2..150),
         55..80 => rng.u64(150..900),

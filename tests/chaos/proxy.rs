@@ -1,5 +1,5 @@
-//! A TCP proxy that fails on demand: late bytes, lost bytes, resets and half-
-//! closed connections. It never invents a byte, and never changes their order.
+//! A TCP proxy that fails on demand: late bytes, lost bytes, resets and half-closed
+//! connections. It never invents a byte, and never changes the order of bytes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub enum Way {
 pub struct Mode {
     /// Each byte is this late.
     pub delay: Duration,
-    /// The proxy accepts bytes and delivers them when this ends: what a worker sent arrives
-    /// after the worker has given up, connected again or died.
+    /// The proxy accepts bytes and delivers them when the silence ends: what a worker sent
+    /// arrives after the worker has given up, connected again or died.
     pub hold_out: bool,
     pub hold_back: bool,
 }
@@ -46,11 +46,11 @@ impl Mode {
     }
 }
 
-/// What happens at once to every connection that is open.
+/// A fault that hits every open connection at once.
 #[derive(Clone, Copy, Debug)]
 enum Blow {
     Reset,
-    /// No further byte goes this way, and its receiver sees the end of the stream.
+    /// No further byte goes this way, and the receiver sees the end of the stream.
     Shut(Way),
 }
 
@@ -115,7 +115,7 @@ struct Line {
 }
 
 async fn accept(listener: TcpListener, line: Arc<Line>) {
-    // Ends them all when this task is ended.
+    // All connections end when this task ends.
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else {
@@ -123,8 +123,8 @@ async fn accept(listener: TcpListener, line: Arc<Line>) {
             continue;
         };
         while connections.try_join_next().is_some() {}
-        // A held connection outlives its client; there are never this many
-        // unless something connects without end.
+        // A held connection outlives its client. There are never this many connections
+        // unless a client connects without end.
         assert!(connections.len() < MAX_CONNECTIONS, "too many connections");
         let line = line.clone();
         let blows = line.blows.subscribe();

@@ -1,5 +1,4 @@
-//! Reports all that is known of the wrong keys, for the search of the cause. It judges
-//! nothing.
+//! Reports all that is known of the wrong keys, to help find the cause. It judges nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

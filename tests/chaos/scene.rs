@@ -52,8 +52,8 @@ impl Scene {
         }
     }
 
-    /// Starts a worker in the next place, which reaches the store as
-    /// [`worker::connect`] reads it, and the platform at this URL.
+    /// Starts a worker in the next place. It reaches the store as [`worker::connect`] reads
+    /// the setting, and the platform at this URL.
     pub async fn hire(&mut self, store: String, platform: String) {
         let place = self.fleet.len();
         let environment = HashMap::from([
@@ -81,8 +81,8 @@ impl Scene {
         format!("{id} {secret}")
     }
 
-    /// Kills a worker; another one takes its place. `None` where something else
-    /// is done to it already.
+    /// Kills a worker; another process takes its place. `None` if the worker is already
+    /// being killed or stopped.
     pub async fn kill_worker(&self, worker: usize, down: Duration) -> Option<()> {
         let slot = &self.fleet[worker];
         let _turn = slot.turn.try_lock().ok()?;
@@ -102,7 +102,7 @@ impl Scene {
         Some(())
     }
 
-    /// After the last fault: the platform answers every call, and every place
+    /// After the last fault: the platform answers every call with success, and every place
     /// has a process that is ready.
     pub async fn heal(&self) {
         let (history, calls) = (self.history.clone(), self.oracle.calls.clone());
@@ -121,8 +121,7 @@ impl Scene {
         self.history.event("healed");
     }
 
-    /// Ends all workers, and hands on what went wrong while they were listened
-    /// to.
+    /// Ends all workers, and passes on the panics of the tasks that read their output.
     pub async fn end(&self) {
         for slot in &self.fleet {
             slot.end().await;

@@ -8,14 +8,14 @@ use fastrand::Rng;
 use super::proxy::Way;
 use super::worker::LEASE;
 
-/// The two ends that a worker talks to.
+/// The two peers that a worker connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Redis,
     Platform,
 }
 
-/// What happens to the connections between a worker and one end.
+/// What happens to the connections between a worker and one peer.
 #[derive(Clone, Copy, Debug)]
 pub enum Trouble {
     Delay(Duration, Duration),
@@ -29,8 +29,8 @@ pub enum Trouble {
     HalfClose(Way),
 }
 
-/// One fault; `worker` is a place in the fleet. To Redis there is one more line
-/// than there are workers: the operator's.
+/// One fault; `worker` is a place in the fleet. There is one more line to Redis than there
+/// are workers: the operator's line.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     KillWorker { worker: usize, down: Duration },
@@ -42,7 +42,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Its kind, for the figures.
+    /// The kind of the fault, for the figures.
     pub fn kind(&self) -> &'static str {
         use Trouble::*;
         match self {
@@ -69,7 +69,7 @@ impl Fault {
     }
 }
 
-/// The faults of `length`, in their order, for a fleet of `workers`.
+/// The faults within `length`, in their order, for a fleet of `workers`.
 pub fn draw(seed: u64, length: Duration, workers: usize) -> Vec<(Duration, Fault)> {
     let mut rng = Rng::with_seed(seed);
     let mut at = Duration::from_millis(500);

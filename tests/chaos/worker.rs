@@ -1,5 +1,6 @@
-//! The worker role: a process that embeds engines like a service, sends them the requests of
-//! its standard input, and prints every answer. It judges nothing, and ends with its input.
+//! The worker role: a process that embeds engines like a service, sends them the requests
+//! from its standard input, and prints every answer. It judges nothing, and ends when its
+//! input ends.
 
 use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, SystemTime};
@@ -22,7 +23,7 @@ const STORE_TIMEOUT: Duration = Duration::from_millis(400);
 const COPIED: Duration = Duration::from_millis(150);
 /// How long a caller without a shorter limit waits.
 pub const DEADLINE: Duration = Duration::from_secs(15);
-/// A call at the platform takes no longer.
+/// A call at the platform takes no longer than this.
 pub const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// The environment of a worker: its role, and its peers.
@@ -32,8 +33,8 @@ pub const SECRET: &str = "CHAOS_WORKER_SECRET";
 pub const ORACLE: &str = "CHAOS_WORKER_ORACLE";
 pub const POLICY: &str = "CHAOS_WORKER_POLICY";
 
-/// The request of a number, which callers write differently. The caller is sent to the
-/// platform in a part of the payload that the key ignores.
+/// The request of a number, which different callers spell differently. The caller's number
+/// goes to the platform in a part of the payload that the key ignores.
 pub fn request(number: u64, ask: u64, caller: usize) -> DataActionRequest {
     let by = format!("{ask}.{caller}");
     let payload = match caller % 3 {
@@ -50,7 +51,7 @@ pub fn key(number: u64) -> IdempotencyKey {
     IdempotencyKey::of(&request(number, 0, 0))
 }
 
-/// The form of a body in histories.
+/// The form in which histories show a body.
 pub fn digest(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     digest[..8]
@@ -67,7 +68,7 @@ pub fn main(redis: String) {
             .init();
     }
     let (lines, input) = mpsc::unbounded_channel();
-    // A thread, so that a busy runtime does not delay the end.
+    // A thread of its own, so that a busy runtime does not delay the end.
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let Ok(line) = line else { break };
@@ -108,7 +109,7 @@ async fn serve(redis: String, mut input: mpsc::UnboundedReceiver<String>) {
     }
 }
 
-/// A service that starts during an outage tries until it is over.
+/// A service that starts during an outage tries to connect until the outage is over.
 ///
 /// `store` is a URL, or `cluster COPIES URL…`, or `sentinel COPIES NAME URL…`.
 pub async fn connect(store: &str) -> RedisStore {
@@ -118,8 +119,8 @@ pub async fn connect(store: &str) -> RedisStore {
             Err(Error::StoreUnavailable { .. }) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            // A server that is just loading its file, say, or one that a reset
-            // made look like something else: trying again is all the same here.
+            // The server might be loading its file, or a reset might have made it look like
+            // another kind of server. Trying again is the right answer to both.
             Err(error) => {
                 eprintln!("a worker could not connect: {error}");
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -168,7 +169,7 @@ pub fn builder(upstream: GenesysCloud) -> EngineBuilder {
     let retry = RetryPolicy::default()
         .attempts(4)
         .backoff(Duration::from_millis(500))
-        // Room for all four, and for a cooldown: it is the sum of all waits.
+        // Room for all four attempts, and for a cooldown: this is the sum of all waits.
         .max_wait(Duration::from_secs(6));
     Engine::builder(upstream)
         .namespace(namespace())
@@ -188,7 +189,7 @@ pub fn platform_of(url: &str, secret: &str) -> GenesysCloud {
     let (id, secret) = secret.split_once(' ').unwrap();
     let environment = Environment::from_base_url(url).unwrap();
     GenesysCloud::new(environment, Credentials::new(id, secret))
-        // Each worker has a separate proxy to it.
+        // Each worker has a separate proxy to the platform.
         .platform("chaos")
         .attempt_timeout(ATTEMPT)
         .connect_timeout(Duration::from_secs(1))
@@ -232,7 +233,7 @@ async fn ask(engine: Engine, id: u64, caller: usize, request: DataActionRequest,
     say(&line);
 }
 
-/// One line in one write: those of several threads do not mix.
+/// Prints each line in one write: the lines of several threads do not mix.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(format!("{line}\n").as_bytes());

@@ -1,4 +1,4 @@
-//! `doctor`: what it finds, what it says to do, and how it ends.
+//! `doctor`: what it finds, what it recommends, and how it ends.
 
 use genesys_once::testing::{GenesysSimulator, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,7 +28,7 @@ fn has(said: &str, line: &[&str]) {
     assert!(found, "no line with {line:?}:\n{said}");
 }
 
-/// Red when what needs no action is a warning: the exit code would say nothing.
+/// Red if a finding that needs no action is a warning: the exit code would say nothing.
 #[tokio::test]
 async fn durable_store_and_platform_are_all_ok() {
     let server = lasting();
@@ -36,7 +36,7 @@ async fn durable_store_and_platform_are_all_ok() {
     record(&answering, request(1)).await;
     let platform = GenesysSimulator::start().await;
     let cli = with_platform(Cli::on(&server), &platform);
-    // However busy this machine is.
+    // The limit holds on a busy machine, too.
     let said = cli.run(&["doctor", "--slow", "1m"]).await.expect(0).out;
     let address = format!("127.0.0.1:{}", server.port);
     for line in [
@@ -133,13 +133,13 @@ async fn missing_rights_are_named_with_their_effects() {
     has(&said, &["-> ACL SETUSER", "+config|get"]);
     has(&said, &["WARN", "durability", "does not say"]);
     has(&said, &["WARN", "records", "cannot be listed"]);
-    // What every store needs is found out by connecting.
+    // Connecting checks the rights that every store needs.
     server.command::<()>(&["ACL", "SETUSER", "app", "-get"]);
     let said = cli.run(&["doctor", "--store-only"]).await.expect(11).out;
     has(&said, &["FAIL", "store", "GET"]);
 }
 
-/// Red when clocks that are apart are no failure.
+/// Red if clocks that differ are no failure.
 #[tokio::test]
 async fn clock_that_differs_is_reported() {
     let server = lasting();
@@ -210,7 +210,7 @@ async fn store_token_and_platform_fail_separately() {
     has(&said, &["OK", "token"]);
 }
 
-/// A platform that gives tokens and answers everything else with `status`.
+/// A platform that issues tokens and answers every other request with `status`.
 async fn platform_with(status: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -218,7 +218,8 @@ async fn platform_with(status: &'static str) -> String {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut request = Vec::new();
-                // Whole: a connection that ends with bytes unread is reset.
+                // Reads the whole request: closing a connection with unread bytes resets
+                // it.
                 let asks = loop {
                     client.read_buf(&mut request).await.unwrap();
                     match request.starts_with(b"POST /oauth/token") {
@@ -244,7 +245,7 @@ async fn platform_with(status: &'static str) -> String {
     url
 }
 
-/// Red when an answer that refuses the token counts as one that takes it.
+/// Red if an answer that refuses the token counts as an answer that accepts it.
 #[tokio::test]
 async fn refused_token_and_failing_platform_are_reported() {
     let server = lasting();
@@ -272,7 +273,7 @@ async fn refused_token_and_failing_platform_are_reported() {
     }
 }
 
-/// Red when the namespace is said to be a digest where it is a name.
+/// Red if a namespace that is a name is reported as a digest.
 #[tokio::test]
 async fn default_namespace_is_reported_as_a_digest() {
     let server = lasting();

@@ -2,8 +2,8 @@
 
 use super::process::Cli;
 
-/// Red when a command loses its examples, or the table of exit codes or the environment
-/// is left out.
+/// Red if a command loses its examples, or if the table of exit codes or the environment is
+/// left out.
 #[tokio::test]
 async fn help_has_examples_exit_codes_and_environment() {
     let cli = Cli::bare();

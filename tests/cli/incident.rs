@@ -1,5 +1,5 @@
-//! A night as a person lives it: from the WARN of an engine to the resolved key, each
-//! command and what it says. `--nocapture` prints it.
+//! An incident as an operator sees it: from the WARN of an engine to the resolved key, each
+//! command and its output. `--nocapture` prints them.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ impl Log {
     }
 }
 
-/// One command as it is typed, and what it says.
+/// Runs one command as an operator types it, and prints its output.
 async fn typed(cli: &Cli, words: &[&str], code: i32) -> Ran {
     let ran = cli.run(words).await.expect(code);
     let quoted = |word: &&str| match word.contains([' ', '"']) {
@@ -85,7 +85,7 @@ async fn incident_goes_from_warning_to_resolution() {
         .find(|line| line.contains(" WARN ") && line.contains(&key));
     let warning = warning.expect("a warning that names the key");
     println!("{warning}\n");
-    // The record's name, where the warning has it, is copied as it stands there.
+    // The record's name is copied exactly as the warning shows it.
     let mut words = warning.split(|c: char| c.is_whitespace() || "=\"".contains(c));
     let name = words.rfind(|word| word.ends_with(&key));
     let name = name.unwrap_or(&key).to_owned();
@@ -113,7 +113,7 @@ async fn incident_goes_from_warning_to_resolution() {
     assert_eq!(field("key"), key);
     let version = field("version");
 
-    // Not booked, it seems; but the lost attempt might still be running.
+    // The remote system shows no booking; but the lost attempt might still be running.
     let by = [
         "resolve",
         &key,
@@ -125,7 +125,7 @@ async fn incident_goes_from_warning_to_resolution() {
     let words = [&by[..], &["--not-applied", "--yes"]].concat();
     let said = typed(&cli, &words, 5).await.err;
     assert!(said.contains("wait until"), "{said}");
-    // And then the books have it.
+    // Then the remote system shows the booking.
     let words = [&by[..], &["--applied", "200", ANSWER]].concat();
     typed(&cli, &words, 8).await;
     let words = [&words[..], &["--yes"]].concat();
@@ -133,17 +133,17 @@ async fn incident_goes_from_warning_to_resolution() {
     typed(&cli, &["list"], 0).await;
     let said = typed(&cli, &["show", &key], 0).await.out;
     assert!(said.contains("by ticket 4711"), "{said}");
-    // However busy this machine is.
+    // The limit holds on a busy machine, too.
     typed(&cli, &["doctor", "--store-only", "--slow", "1m"], 0).await;
 
-    // The next caller gets the answer, and nothing is sent.
+    // The next caller gets the answer, and no request is sent.
     let reply = engine.execute(labelled(4711)).await.unwrap();
     assert_eq!(reply.served(), Served::Store);
     assert_eq!(&reply.body()[..], ANSWER.as_bytes());
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// What a gateway says when it has lost the platform.
+/// A gateway's answer after it has lost the platform.
 fn bad_gateway() -> genesys_once::Outcome {
     let mut outcome = answers::json(502, r#"{"message":"Bad Gateway"}"#);
     outcome

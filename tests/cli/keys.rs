@@ -1,4 +1,4 @@
-//! `key` and `completions`: what needs no store.
+//! `key` and `completions`: the commands that need no store.
 
 use genesys_once::IdempotencyKey;
 use genesys_once::request::Scope;
@@ -44,9 +44,9 @@ async fn key_takes_own_keys_scopes_and_pointers() {
     );
 }
 
-/// What a service's caller is named is no scope of its requests, but one around it.
+/// The name of a service's caller is not the scope of its requests, but a scope around it.
 ///
-/// Red where `--within` is taken for the scope.
+/// Red if `--within` sets the request's own scope.
 #[tokio::test]
 async fn key_within_a_caller_equals_scoped_engine() {
     let cli = Cli::bare();

@@ -37,7 +37,7 @@ async fn list_shows_what_needs_a_person() {
     let said = cli.run(&["list"]).await.expect(0).out;
     let rows: Vec<_> = said.lines().collect();
     assert!(rows[0].starts_with("KEY "), "{said}");
-    // The oldest first, with what people call it.
+    // The oldest key first, with the caller's names for it.
     for part in [
         &first.to_string(),
         "indeterminate",
@@ -93,14 +93,14 @@ async fn list_shows_what_needs_a_person() {
     );
 }
 
-/// Red when a lapsed lock in `Dispatched` shows as being executed: no operator would look
-/// after it. Red too when looking at it writes.
+/// Red if an expired lock in `Dispatched` shows as executing: no operator would resolve it.
+/// Also red if a look writes.
 #[tokio::test]
 async fn lost_holder_is_listed_and_not_written() {
     let server = RedisServer::start();
     let cli = Cli::on(&server);
     let name = abandoned(&store(&server).await, 5).await;
-    crate::support::eventually("its lease has lapsed", async || {
+    crate::support::eventually("its lease has expired", async || {
         let said = cli.run(&["list"]).await.expect(0).out;
         said.contains(&name.key.to_string())
     })
@@ -111,13 +111,13 @@ async fn lost_holder_is_listed_and_not_written() {
         said.contains("holder was lost with a request under way"),
         "{said}"
     );
-    // The record does not say when it was sent.
+    // The record does not say when the request was sent.
     assert!(!said.contains("1970"), "{said}");
     let record: String = server.command(&["GET", &name.to_string()]);
     assert!(record.contains(" locked "), "{record}");
 }
 
-/// Red without the look at the state before a resolution.
+/// Red without the check of the state before a resolution.
 #[tokio::test]
 async fn key_in_execution_is_left_alone() {
     let server = RedisServer::start();
@@ -166,7 +166,7 @@ async fn show_prints_state_and_next_step() {
     ] {
         assert!(said.contains(&needed), "show lacks {needed:?}:\n{said}");
     }
-    // By the record's name as it stands in a log, and by what the caller called it.
+    // By the record's name as a log shows it, and by the caller's own key.
     let name = format!("genesys-once:{NAMESPACE}:{key}");
     let by_name = cli
         .clone()
@@ -190,7 +190,7 @@ async fn show_prints_state_and_next_step() {
     assert_eq!(shown["indeterminate"], true);
 }
 
-/// Red when a body is shown without being asked for: answers hold customer records.
+/// Red if a body is shown unrequested: answers contain customer records.
 #[tokio::test]
 async fn bodies_are_shown_only_on_request() {
     const BODY: &str = r#"{"iban":"DE02-SECRET"}"#;
@@ -223,7 +223,7 @@ async fn bodies_are_shown_only_on_request() {
     cli.run(&["show", &key, "--body"]).await.expect(4);
 }
 
-/// Red without `text::clean`: a label that moves the cursor rewrites what an operator
+/// Red without `text::clean`: a label that moves the cursor overwrites what an operator
 /// reads.
 #[tokio::test]
 async fn foreign_text_cannot_move_the_cursor() {
@@ -238,7 +238,7 @@ async fn foreign_text_cannot_move_the_cursor() {
     }
 }
 
-/// Red when a list ends with its first page.
+/// Red if a list ends with its first page.
 #[tokio::test]
 async fn list_has_the_records_of_every_page() {
     const RECORDS: u32 = 2_500;
@@ -246,7 +246,7 @@ async fn list_has_the_records_of_every_page() {
     let cli = Cli::on(&server);
     let store = store(&server).await;
     let taken = (0..RECORDS).map(|order| taken(&store, order, Duration::from_secs(600)));
-    // A few at a time, each of which has two seconds.
+    // A few at a time, since each command must end within two seconds.
     let names: Vec<_> = stream::iter(taken).buffer_unordered(50).collect().await;
     let words = ["list", "--all-states", "--json", "--limit", "3000"];
     let said = cli.run(&words).await.expect(0);
@@ -268,9 +268,9 @@ async fn list_has_the_records_of_every_page() {
     );
 }
 
-/// With a limit these are the oldest, wherever the store has them.
+/// A list with a limit has the oldest keys, wherever the store has them.
 ///
-/// Red where the walk ends once it has found that many: those of its first page.
+/// Red if the walk ends once it has found enough keys: those of its first page.
 #[tokio::test]
 async fn limited_list_has_the_oldest_keys() {
     const RECORDS: u64 = 3_000;
@@ -279,7 +279,7 @@ async fn limited_list_has_the_oldest_keys() {
     let cli = Cli::on(&server);
     let (losing, _) = slow_engine(store(&server).await).await;
     let (key, _) = lose(&losing, request(1)).await;
-    // The same record under other keys, each sent a second after the one before, long ago.
+    // The same record under other keys, with sending times one second apart, long ago.
     let copies = format!(
         "local prefix, key = 'genesys-once:{NAMESPACE}:', '{key}' \
          local text = redis.call('GET', prefix .. key) local oldest = {{}} \

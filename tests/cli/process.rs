@@ -1,4 +1,4 @@
-//! The program: started with an environment of its own, and what it said.
+//! The program: started with an environment of its own, and its output.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,13 +14,13 @@ pub const NAMESPACE: &str = "night";
 
 const END: Duration = Duration::from_secs(120);
 
-/// How to start it.
+/// How to start the program.
 #[derive(Clone)]
 pub struct Cli {
     env: Vec<(String, String)>,
 }
 
-/// What it said, and how it ended.
+/// The program's output, and how it ended.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -28,19 +28,19 @@ pub struct Ran {
     pub err: String,
 }
 
-/// The words that resolve a key by what `me` has found.
+/// The arguments that resolve a key, with `me` as the source.
 pub fn resolve<'a>(key: &'a str, version: &'a str, found: &[&'a str]) -> Vec<&'a str> {
     let of_key = ["resolve", key, "--version", version, "--by", "me"];
     [&of_key[..], found].concat()
 }
 
 impl Cli {
-    /// With nothing set.
+    /// Without any setting.
     pub fn bare() -> Self {
         Self { env: Vec::new() }
     }
 
-    /// For the records of this server.
+    /// With the store of this server.
     pub fn on(server: &RedisServer) -> Self {
         Self::bare()
             .set("REDIS_URL", server.url())
@@ -68,7 +68,7 @@ impl Cli {
         self.ended(command, input).await
     }
 
-    /// On a terminal, on which `input` is typed.
+    /// Runs the program on a terminal, on which `input` is typed.
     pub async fn on_terminal(&self, words: &[&str], input: &str) -> Ran {
         let quoted = |word: &&str| format!("'{}'", word.replace('\'', r"'\''"));
         let words: Vec<_> = std::iter::once(&PROGRAM).chain(words).map(quoted).collect();
@@ -77,7 +77,7 @@ impl Cli {
         self.ended(command, input).await
     }
 
-    /// In a shell that finds the program by its name.
+    /// Runs a shell script that finds the program by its name.
     pub async fn script(&self, script: &str) -> Ran {
         let folder = std::path::Path::new(PROGRAM).parent().unwrap();
         let path = std::env::var("PATH").unwrap();
@@ -87,7 +87,7 @@ impl Cli {
         self.clone().set("PATH", path).ended(command, "").await
     }
 
-    /// The process itself, its output piped.
+    /// The process itself, with its output piped.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(words);
@@ -110,7 +110,7 @@ impl Cli {
         let ended = async {
             let mut child = command.spawn().unwrap();
             let mut stdin = child.stdin.take().unwrap();
-            // It may end without reading.
+            // The program might end without reading.
             let _ = stdin.write_all(input.as_bytes()).await;
             drop(stdin);
             child.wait_with_output().await.unwrap()
@@ -125,14 +125,14 @@ impl Cli {
 }
 
 impl Ran {
-    /// Ends the test unless it ended with this code.
+    /// Fails the test unless the program ended with this code.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
         self
     }
 
-    /// Both outputs.
+    /// Standard output and standard error together.
     pub fn said(&self) -> String {
         format!("{}{}", self.out, self.err)
     }

@@ -15,7 +15,7 @@ pub fn request(order: u32) -> DataActionRequest {
     DataActionRequest::new(ACTION, format!(r#"{{"order":{order}}}"#)).unwrap()
 }
 
-/// With an own key, a scope and a label, as an operator wishes for.
+/// A request with an own key, a scope and a label, as an operator would like it.
 pub fn labelled(order: u32) -> DataActionRequest {
     let request = request(order).with_key(format!("order-{order}")).unwrap();
     let request = request.with_scope("eu").unwrap();
@@ -26,7 +26,7 @@ pub async fn store(server: &RedisServer) -> RedisStore {
     RedisStore::connect(&server.url()).await.unwrap()
 }
 
-/// An engine whose calls end like that. Its lost attempts have ended soon.
+/// An engine whose calls all end with this step. Its lost attempts have soon ended.
 pub async fn engine(
     store: impl Store,
     step: impl Fn() -> Step + Send + Sync + 'static,
@@ -49,7 +49,7 @@ pub async fn slow_engine(store: impl Store) -> (Engine, ScriptedUpstream) {
     (engine.await.unwrap(), upstream)
 }
 
-/// Leaves a key behind that is indeterminate: itself and its version.
+/// Leaves an indeterminate key behind; returns the key and its version.
 pub async fn lose(engine: &Engine, request: DataActionRequest) -> (IdempotencyKey, String) {
     match engine.execute(request).await {
         Err(Error::Indeterminate { key, version, .. }) => (key, version.to_string()),
@@ -69,7 +69,7 @@ pub async fn abandoned(store: &RedisStore, order: u32) -> RecordName {
     taken(store, order, Duration::from_millis(100)).await
 }
 
-/// Takes a lock, with a request under way, for so long.
+/// Acquires a key for this long, with the request under way.
 pub async fn taken(store: &RedisStore, order: u32, lease: Duration) -> RecordName {
     let request = labelled(order);
     let claim = Claim {
@@ -86,8 +86,8 @@ pub async fn taken(store: &RedisStore, order: u32, lease: Duration) -> RecordNam
     name
 }
 
-/// Says that engines from this version of the rules on write here; returns which it was
-/// before. It stands in a small key that is no record's, before other words.
+/// Sets the minimum writer version of the namespace, and returns the version before. The
+/// version is the first word in a small key that belongs to no record.
 pub fn set_writer(server: &RedisServer, version: u32) -> u32 {
     let names: Vec<String> = server.command(&["KEYS", &format!("genesys-once:{NAMESPACE}:*")]);
     let is_record = |name: &String| {

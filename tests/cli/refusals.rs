@@ -1,4 +1,4 @@
-//! What the command line refuses, with which code, and that no secret is in it.
+//! What the command line refuses, with which code, and that no message contains a secret.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -55,7 +55,7 @@ async fn store_and_namespace_must_be_named_once() {
     Cli::bare().run(&two).await.expect(2);
 }
 
-/// Red when the default namespace is not that of an engine with this platform and client.
+/// Red if the default namespace is not that of an engine with this platform and client.
 #[tokio::test]
 async fn default_namespace_is_that_of_platform_and_client() {
     use genesys_once::{Credentials, Environment, GenesysCloud, Upstream as _};
@@ -95,7 +95,7 @@ async fn key_in_another_state_or_version_is_4() {
     let said = cli.run(&words).await.expect(4);
     assert!(
         said.err.contains(&version),
-        "it says the version now: {}",
+        "the error names the current version: {}",
         said.err
     );
     assert!(
@@ -153,8 +153,8 @@ async fn store_that_is_away_is_6() {
     }
 }
 
-/// Red without `Error::ResolutionUnknown` in the table: an operator would take a write
-/// that might have been applied for one that was refused.
+/// Red without `Error::ResolutionUnknown` in the table: a write that might have been
+/// applied would look like a write that was refused.
 #[tokio::test]
 async fn resolution_whose_reply_is_lost_is_9() {
     let server = RedisServer::start();
@@ -192,14 +192,14 @@ async fn full_disk_behind_standard_output_is_1() {
             .open("/dev/full")
             .unwrap(),
     );
-    // `output` would catch it.
+    // `output` would capture standard output.
     let output = command.spawn().unwrap().wait_with_output().await.unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("standard output"), "{said}");
 }
 
-/// Red when a password may stand on the command line, or a secret in a message.
+/// Red if a password is accepted on the command line, or if a message contains a secret.
 #[tokio::test]
 async fn secrets_are_neither_taken_nor_shown() {
     const SECRET: &str = "hunter2-hunter2";
@@ -249,7 +249,7 @@ async fn secrets_are_neither_taken_nor_shown() {
     }
 }
 
-/// Red when a program of a later release raises the least writer of a namespace by
+/// Red if a program of a later release raises a namespace's minimum writer version by
 /// resolving a key: the running engines would acquire no more keys.
 #[tokio::test]
 async fn older_engines_are_not_locked_out() {
@@ -261,5 +261,5 @@ async fn older_engines_are_not_locked_out() {
     let said = cli.run(&["forget", &key, "--yes"]).await.expect(4);
     assert!(said.err.contains("writer version 1"), "{}", said.err);
     cli.run(&["show", &key]).await.expect(0);
-    assert_eq!(set_writer(&server, 1), 1, "it is as it was");
+    assert_eq!(set_writer(&server, 1), 1, "the version has not changed");
 }

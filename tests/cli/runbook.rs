@@ -1,5 +1,5 @@
-//! Every shell line of the guides and READMEs that names `genesys-once`: run as it stands,
-//! in a shell, against a Redis server and a simulated platform.
+//! Every shell line of the guides and READMEs that names `genesys-once`, run exactly as it is
+//! written, in a shell, against a Redis server and a simulated platform.
 
 use genesys_once::DataActionRequest;
 use genesys_once::request::Scope;
@@ -26,7 +26,7 @@ fn scripts(page: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The commands that a page names within a line.
+/// The commands that a page names within a sentence.
 fn named(page: &str) -> Vec<&str> {
     let prose: Vec<&str> = page.split("```").step_by(2).collect();
     let spans = prose
@@ -37,8 +37,8 @@ fn named(page: &str) -> Vec<&str> {
         .collect()
 }
 
-/// `doctor` exits with 10 where this machine is too busy for its limit of latency; any
-/// other code than 0 ends the script.
+/// `doctor` exits with 10 if this machine is too busy for its limit of latency; any other
+/// code than 0 ends the script.
 fn tolerant(script: &str) -> String {
     script.replace(
         "genesys-once doctor\n",
@@ -46,7 +46,7 @@ fn tolerant(script: &str) -> String {
     )
 }
 
-/// Red when a command, an option or the layout of `show` changes and the runbook does not.
+/// Red if a command, an option or the layout of `show` changes and the runbook does not.
 #[tokio::test]
 async fn each_script_of_the_runbook_succeeds() {
     let server = lasting();
@@ -73,7 +73,7 @@ async fn each_script_of_the_runbook_succeeds() {
             assert!(ran.out.contains(KEY), "{ran:?}");
         }
         if script.contains(" accept-emptied ") {
-            // `writes` has a server that has lost its records.
+            // A test in `writes` has a server that lost its records.
             assert_eq!(ran.out, "no shard was refused\n");
         }
     }
@@ -85,7 +85,7 @@ async fn each_script_of_the_runbook_succeeds() {
     );
 }
 
-/// Red when the key that the guide computes by hand is not the library's.
+/// Red if the key that the guide computes by hand differs from the library's key.
 #[tokio::test]
 async fn key_by_hand_is_the_key_of_the_program() {
     let [script] = scripts(GETTING_STARTED)[..] else {
@@ -96,7 +96,7 @@ async fn key_by_hand_is_the_key_of_the_program() {
     assert_eq!(keys, [Some(KEY); 2]);
 }
 
-/// Red when a command that a page names is unknown, or when a page names one that this
+/// Red if a command that a page names is unknown, or if a page names a command that this
 /// test does not run.
 #[tokio::test]
 async fn each_command_that_a_page_names_is_known() {
@@ -123,7 +123,7 @@ async fn each_command_that_a_page_names_is_known() {
                 (command.to_owned(), &[0][..])
             }
             "genesys-once show \"$KEY\"" => (format!("KEY={KEY}; {command}"), &[0][..]),
-            // Without a terminal, and without `--yes`, it writes nothing.
+            // Without a terminal and without `--yes`, the command writes nothing.
             "genesys-once forget KEY --unreadable" => (command.replace("KEY", &damaged), &[8][..]),
             "genesys-once show --own-key K --action A --within NAME" => {
                 let command = command
@@ -140,8 +140,8 @@ async fn each_command_that_a_page_names_is_known() {
     assert!(ran >= 8, "only {ran} commands");
 }
 
-/// What is left of README: `.ci/run` runs the first script, and `cargo add` would ask the
-/// registry.
+/// The other scripts of README: `.ci/run` runs the first script, and `cargo add` would
+/// contact the registry.
 #[test]
 fn readme_has_no_other_scripts() {
     let scripts = scripts(README);

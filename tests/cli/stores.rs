@@ -33,7 +33,7 @@ impl Drop for Folder {
     }
 }
 
-/// Red without the look for the file: opening one that is not there makes a new one.
+/// Red without the check for the file: opening a missing file creates it.
 #[tokio::test]
 async fn file_opens_while_no_service_has_it() {
     let folder = Folder::new("file");
@@ -43,7 +43,10 @@ async fn file_opens_while_no_service_has_it() {
         .set("SERVICE_FILE", &path);
     let said = cli.run(&["list"]).await.expect(2);
     assert!(said.err.contains("there is no such file"), "{}", said.err);
-    assert!(!std::path::Path::new(&path).exists(), "and none is made");
+    assert!(
+        !std::path::Path::new(&path).exists(),
+        "the file was created"
+    );
 
     let opened = FileStore::open(&path).unwrap();
     let (losing, _) = slow_engine(opened).await;
@@ -68,9 +71,8 @@ async fn file_opens_while_no_service_has_it() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Red when a resolution is written in plain into an encrypted namespace: no engine
-/// could read it. Red, too, where a lock says that it is sealed only if its request has
-/// a name.
+/// Red if a resolution is written unencrypted into an encrypted namespace: no engine could
+/// read it. Also red if a lock shows that it is encrypted only if its request has a name.
 #[tokio::test]
 async fn encrypted_records_need_their_keys() {
     let server = RedisServer::start();
@@ -78,7 +80,7 @@ async fn encrypted_records_need_their_keys() {
     let sealed = Encrypted::new(store(&server).await, keys());
     let (losing, _) = slow_engine(sealed).await;
     let (lost, version) = lose(&losing, labelled(1)).await;
-    // Nothing of this one is a secret but its answer.
+    // For this key, only the answer is secret.
     let (bare, bare_version) = lose(&losing, request(3)).await;
     let sealed = Encrypted::new(store(&server).await, keys());
     let (answering, _) = engine(sealed, || Step::ok(ANSWER)).await;
@@ -106,7 +108,7 @@ async fn encrypted_records_need_their_keys() {
     assert!(said.contains("label          refund order 1"), "{said}");
     let said = cli.run(&["show", &recorded, "--body"]).await.expect(0).out;
     assert_eq!(said, ANSWER);
-    // Written with the key that the engines have.
+    // Encrypted with the key that the engines have.
     let cli = plain.set("ENCRYPTION_KEYS", format!("2026-11 {old}"));
     cli.run(&words).await.expect(0);
     let raw: Vec<u8> = server.command(&["GET", &format!("genesys-once:{NAMESPACE}:{lost}")]);
@@ -129,7 +131,7 @@ async fn also_reads_plain_reads_both_kinds_of_record() {
     cli.run(&["show", &key, "--also-reads-plain"])
         .await
         .expect(0);
-    // Its outcome cannot be read with these keys, its state can.
+    // With these keys the outcome is unreadable, the state is not.
     cli.run(&["forget", &key, "--unreadable", "--yes"])
         .await
         .expect(0);

@@ -1,17 +1,17 @@
-//! A man in the middle of a Redis connection: it passes on each request and may
-//! change, or lose, the reply.
+//! A man in the middle of a Redis connection: it passes on each request, and may change or
+//! lose the reply.
 
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What becomes of the reply to a request: another reply; `None` loses it, with the
-/// connection.
+/// What the client gets for a reply: another reply; `None` closes the connection, and the
+/// reply is lost.
 type Rule = dyn Fn(&[u8], Vec<u8>) -> Option<Vec<u8>> + Send + Sync;
 
-/// Starts one for the server at `port`; returns its own port. It ends with the
-/// runtime.
+/// Starts a proxy for the server at `port`, and returns the proxy's port. The proxy ends
+/// with the runtime.
 pub async fn start(
     port: u16,
     rule: impl Fn(&[u8], Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static,
@@ -59,7 +59,7 @@ async fn pass_on(mut client: TcpStream, mut server: TcpStream, rule: Arc<Rule>) 
     }
 }
 
-/// Whether bytes have this text in them.
+/// Whether the bytes contain this text.
 pub fn has(bytes: &[u8], text: &str) -> bool {
     bytes
         .windows(text.len())

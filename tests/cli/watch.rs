@@ -1,4 +1,4 @@
-//! `watch`: rounds, what is new and what has gone.
+//! `watch`: its rounds, and its marks for new and gone keys.
 
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::ChildStdout;
@@ -8,7 +8,7 @@ use super::process::{Cli, resolve};
 use super::records::{labelled, lose, slow_engine, store};
 use crate::support::redis::RedisServer;
 
-/// Reads until a line has this text.
+/// Reads lines up to the first that contains this text.
 async fn until(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String {
     let found = async {
         while let Some(line) = lines.next_line().await.unwrap() {
@@ -16,12 +16,12 @@ async fn until(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String 
                 return line;
             }
         }
-        panic!("it ended without {text:?}");
+        panic!("`watch` ended without {text:?}");
     };
     timeout(Duration::from_secs(60), found).await.expect(text)
 }
 
-/// Red when a store that is away for a while ends it.
+/// Red if a store that is unavailable for a while ends `watch`.
 #[tokio::test]
 async fn lines_mark_new_and_resolved_keys() {
     let mut server = RedisServer::start();
@@ -39,7 +39,7 @@ async fn lines_mark_new_and_resolved_keys() {
     let words = resolve(&first, &version, &["--applied", "200", "{}", "--yes"]);
     cli.run(&words).await.expect(0);
     until(&mut lines, &format!("  - {first}")).await;
-    // A store that is away does not end it.
+    // An unavailable store does not end `watch`.
     server.kill();
     until(&mut lines, "the store is unavailable").await;
     server.restart();
@@ -72,8 +72,8 @@ async fn rounds_end_watch_and_terminal_gets_a_table() {
     cli.run(&["watch", "--every", "10ms"]).await.expect(2);
 }
 
-/// Red when a reader that has gone is no reason to end: a `watch | head` walks the
-/// store without end.
+/// Red if `watch` does not end with its reader: `watch | head` would walk the store without
+/// end.
 #[tokio::test]
 async fn watch_ends_with_its_reader() {
     let server = RedisServer::start();

@@ -1,4 +1,4 @@
-//! `resolve` and `forget`: what they write, and that they write nothing unasked.
+//! `resolve` and `forget`: what they write, and that they write nothing unless confirmed.
 
 use genesys_once::Served;
 use genesys_once::store::WhenEmptied;
@@ -33,7 +33,7 @@ async fn applied_answer_is_replayed_and_not_sent() {
         "--yes",
     ];
     let said = cli.run(&words).await.expect(0);
-    // What it does is said before, and what it did afterwards.
+    // The output shows the change before the write, and the result after it.
     for needed in [
         "will become    executed: 200 OK, 16 bytes",
         "by             ticket 4711",
@@ -66,7 +66,7 @@ async fn applied_answer_is_replayed_and_not_sent() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert_eq!(upstream.ledger().total(), 1);
 
-    // Once more: it says what the record is now.
+    // The second time, the error shows the record's current state.
     let said = cli.run(&words).await.expect(4);
     assert!(
         said.err.contains("it is not in the version that you named"),
@@ -139,7 +139,7 @@ async fn key_of_a_lost_holder_can_be_resolved() {
     let key = name.key.to_string();
     let version = version(&cli, &key).await;
     let words = resolve(&key, &version, &["--applied", "200", ANSWER, "--yes"]);
-    eventually("the lease has lapsed", async || {
+    eventually("the lease has expired", async || {
         match cli.run(&words).await {
             said if said.code == 4 => {
                 assert!(said.err.contains("it is not indeterminate"), "{}", said.err);
@@ -173,7 +173,7 @@ async fn nothing_is_written_without_a_yes() {
     let resolve = resolve(&lost, &version, &["--applied", "200", ANSWER]);
     let forget = ["forget", &recorded];
     for words in [&resolve[..], &forget] {
-        // No terminal: it says what it would do, and refuses.
+        // Without a terminal, the command prints what it would do, and refuses.
         let said = cli.run_with(words, "yes\n").await.expect(8);
         assert!(said.err.contains("will become"), "{}", said.err);
         assert!(
@@ -218,8 +218,7 @@ async fn forgotten_outcome_is_executed_again() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when a record that cannot be read goes without being asked for by `--unreadable`,
-/// or stays with it.
+/// Red if an unreadable record is removed without `--unreadable`, or stays despite it.
 #[tokio::test]
 async fn unreadable_record_is_removed_only_on_request() {
     let server = RedisServer::start();
@@ -248,7 +247,7 @@ async fn unreadable_record_is_removed_only_on_request() {
     cli.run(&["show", &key]).await.expect(3);
 }
 
-/// Red when the command does not write to the servers: the engines refuse without end.
+/// Red if the command does not write to the servers: the engines refuse without end.
 #[tokio::test]
 async fn emptied_server_is_accepted_by_an_operator() {
     let server = RedisServer::start();

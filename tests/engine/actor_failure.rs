@@ -1,5 +1,5 @@
 //! An execution that dies at any step: its waiters are answered, its record is finished by
-//! what is known, and nothing is sent twice.
+//! what is known, and no request is sent twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,19 +15,19 @@ use tokio::time::timeout;
 
 use super::{SECOND, child, request, until};
 
-/// How the record has to end.
+/// How the record must end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
-    /// Nothing was executed: the next one may.
+    /// No request was executed: the next caller's request may be.
     Free,
-    /// It might have been executed.
+    /// The request might have been executed.
     Held,
     /// The outcome is known.
     Cached,
 }
 
-/// One course of an execution, and how its record has to end where the
-/// execution dies at each of its store commands.
+/// The script of an execution, and how its record must end if the execution dies at each of
+/// its store commands.
 struct Course {
     name: &'static str,
     steps: Vec<Step>,
@@ -60,7 +60,7 @@ fn courses() -> Vec<Course> {
             hold,
             &[Free, Free],
         ),
-        // Acquire, Release: the wait is longer than any.
+        // Acquire, Release: the wait is longer than any wait allowed.
         course(
             "limited for long",
             vec![Step::RateLimited(500 * SECOND)],
@@ -88,8 +88,7 @@ fn courses() -> Vec<Course> {
 }
 
 impl Course {
-    /// The platform, and the switch that makes it answer well to callers that come
-    /// afterwards.
+    /// The platform, and the switch that makes it answer later callers with success.
     fn upstream(&self) -> (ScriptedUpstream, Arc<AtomicBool>) {
         let (steps, calls) = (self.steps.clone(), AtomicU32::new(0));
         let well = Arc::new(AtomicBool::new(false));
@@ -110,11 +109,11 @@ impl Course {
 /// What happens to the execution at a store command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Death {
-    /// Killed before the store has the command.
+    /// Killed before the store gets the command.
     KilledBefore,
-    /// Killed when the store has applied it, and before it hears of that.
+    /// Killed after the store has applied the command, before the execution gets the reply.
     KilledAfter,
-    /// Cut off by the end of a grace, at the same two moments.
+    /// Cut off by the end of a grace period, at the same two moments.
     CutBefore,
     CutAfter,
 }
@@ -156,7 +155,7 @@ pub async fn answers_of(
     codes
 }
 
-/// The record once the lease of the key is over, without any time passing.
+/// How the record ends once no holder has its key. No time passes meanwhile.
 pub async fn end(store: &MemoryStore, upstream: &ScriptedUpstream, what: &str) -> End {
     use genesys_once::Upstream as _;
     let key = IdempotencyKey::of(&request("{}"));
@@ -170,10 +169,10 @@ pub async fn end(store: &MemoryStore, upstream: &ScriptedUpstream, what: &str) -
             other => panic!("{what}: {other:?}"),
         }
     }
-    panic!("{what}: its record was left to lapse");
+    panic!("{what}: its record is still locked");
 }
 
-/// What the next process finds: the same, and no second execution.
+/// The next process finds this end, and executes only a free key.
 async fn next(builder: EngineBuilder, store: MemoryStore, end: End, what: &str) -> usize {
     let next = builder.store(store).start().await.unwrap();
     match (next.execute(request("{}")).await, end) {
@@ -184,14 +183,14 @@ async fn next(builder: EngineBuilder, store: MemoryStore, end: End, what: &str) 
             "{what}: {reply:?}"
         ),
         (Err(Error::Indeterminate { .. }), End::Held) => {}
-        (answer, end) => panic!("{what}: {answer:?} where it ended {end:?}"),
+        (answer, end) => panic!("{what}: {answer:?} where the record ended {end:?}"),
     }
     usize::from(end == End::Free)
 }
 
-/// I3. Red if the guard's `Drop` leaves the flight in the table, without the
-/// supervisor's `finish_record` for dead children, and without the notes `acquiring` before
-/// the acquire and `set_outcome` before the complete.
+/// I3. Red if the guard's `Drop` leaves the flight in the table, without the supervisor's
+/// `finish_record` for dead children, and without the notes `acquiring` before the acquire
+/// and `set_outcome` before the complete.
 #[tokio::test(start_paused = true)]
 async fn at_every_store_command_of_every_course() {
     let deaths = [
@@ -243,11 +242,11 @@ async fn at_every_store_command_of_every_course() {
     println!("deaths at store commands: {tried}");
 }
 
-/// Between the store commands: while a request is under way, and while the next
-/// attempt is waited for.
+/// Deaths between the store commands: while a request is under way, and during the wait for
+/// the next attempt.
 ///
-/// Red without the note `sending` before `send`, and if a later proof takes
-/// it back under `Retry`.
+/// Red without the note `sending` before `send`, and if under `Retry` a later proof that
+/// nothing was executed takes the note back.
 #[tokio::test(start_paused = true)]
 async fn under_way_and_between_attempts() {
     let slow = || Step::ok("{}").after(10 * SECOND);
@@ -333,8 +332,8 @@ async fn under_way_and_between_attempts() {
     }
 }
 
-/// The whole tree at once: no actor finishes a record, and the lapse of the lease
-/// stands behind it. Whatever the moment, nothing is executed twice.
+/// The whole tree dies at once. No actor finishes a record, and only the expiry of the lease
+/// ends it. Nothing is executed twice, whatever the moment of death.
 #[tokio::test(start_paused = true)]
 async fn with_the_root_at_every_store_command() {
     for course in courses() {

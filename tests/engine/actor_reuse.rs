@@ -31,7 +31,7 @@ fn actors(engine: &Engine) -> Vec<ActorCell> {
     engine.actor().get_cell().get_children()
 }
 
-/// So many new keys at once, each answered.
+/// Executes this many new keys at once; each is answered.
 async fn at_once(engine: &Engine, name: &str, keys: usize) {
     let callers = (0..keys).map(|n| ask(engine, &format!("[\"{name}\", {n}]")));
     for caller in callers.collect::<Vec<_>>() {
@@ -39,7 +39,7 @@ async fn at_once(engine: &Engine, name: &str, keys: usize) {
     }
 }
 
-/// Red with an actor of its own for each key.
+/// Red if each key has an actor of its own.
 #[tokio::test(start_paused = true)]
 async fn sequential_keys_share_one_actor() {
     let upstream = answering();
@@ -52,7 +52,7 @@ async fn sequential_keys_share_one_actor() {
     assert_eq!((ids.len(), upstream.ledger().total()), (1, 20));
 }
 
-/// I9. Red if unused actors stay on the stack, and where used ones leave it, too.
+/// I9. Red if unused actors stay on the stack, and if used actors leave it.
 #[tokio::test(start_paused = true)]
 async fn number_of_idle_actors_follows_the_load() {
     let engine = Engine::builder(answering()).max_in_flight(100);
@@ -68,8 +68,8 @@ async fn number_of_idle_actors_follows_the_load() {
             needed.extend(actors(&engine).iter().map(|actor| actor.get_id().pid()));
         }
     }
-    assert_eq!(needed.len(), 3, "the load needs them: they stay");
-    // A second burst is answered as the first one was.
+    assert_eq!(needed.len(), 3, "the three actors that the load needs stay");
+    // A second burst is answered like the first burst.
     at_once(&engine, "again", 50).await;
     assert_eq!(actors(&engine).len(), 50);
     sleep(21 * SECOND).await;
@@ -85,18 +85,18 @@ async fn killed_idle_actor_costs_no_answer() {
     at_once(&engine, "first", 3).await;
     let dead = actors(&engine);
     dead.iter().for_each(ActorCell::kill);
-    until("they are dead", || actors(&engine).is_empty()).await;
+    until("all actors are dead", || actors(&engine).is_empty()).await;
     at_once(&engine, "second", 5).await;
     assert_eq!(upstream.ledger().total(), 8);
-    // Dead, and the engine has not noticed it yet.
+    // The actor is dead, and the engine has not noticed its death yet.
     child(&engine, 5);
     actors(&engine).iter().for_each(ActorCell::kill);
     let answer = ask(&engine, "\"third\"").await.unwrap();
     assert!(answer.is_ok(), "{answer:?}");
 }
 
-/// I3: a flight that an actor was given and did not begin. Red if the flight waits
-/// in a channel that outlives its actor.
+/// I3: a flight that an actor received and did not begin. Red if the flight waits in a
+/// channel that outlives its actor.
 #[tokio::test(start_paused = true)]
 async fn actor_that_dies_before_it_begins_answers() {
     let upstream = answering();
@@ -104,7 +104,7 @@ async fn actor_that_dies_before_it_begins_answers() {
     at_once(&engine, "first", 1).await;
     let actor = child(&engine, 1);
     let mut asked = Box::pin(engine.execute(request("{}")));
-    // Polled once, which gives the flight to the actor; the actor has not run since.
+    // One poll gives the flight to the actor; the actor has not run since.
     assert!(asked.as_mut().now_or_never().is_none());
     actor.kill();
     let answer = timeout(3600 * SECOND, asked);
@@ -127,22 +127,23 @@ async fn flight_after_panic_gets_new_actor() {
     assert!(matches!(error, Error::Crashed { .. }), "{error}");
     at_once(&engine, "next", 1).await;
     assert_ne!(child(&engine, 1).get_id(), actor.get_id());
-    // The record of the flight that it died with, and not of an earlier one, was ended.
+    // The record of the flight that panicked was finished, not the record of an earlier
+    // flight.
     let error = ask(&engine, "\"panic\"").await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     assert!(ask(&engine, "[\"first\", 0]").await.unwrap().is_ok());
     assert_eq!(upstream.ledger().total(), 3);
 }
 
-/// Red if the idle actors do not stop when the engine closes: it waits until the
-/// load needs them no more.
+/// Red if the idle actors do not stop when the engine closes: `shutdown` then waits until
+/// the load no longer needs them.
 #[tokio::test(start_paused = true)]
 async fn shutdown_counts_flights_not_idle_actors() {
     for (grace, finished, cut_off) in [(60, 1, 0), (1, 0, 1)] {
         let engine = Engine::builder(answering()).start().await.unwrap();
         at_once(&engine, "idle", 4).await;
         let caller = ask(&engine, "\"slow\"");
-        until("it is under way", || engine.stats().executions == 1).await;
+        until("the call is under way", || engine.stats().executions == 1).await;
         let all = actors(&engine);
         assert_eq!(all.len(), 4);
         let begun = Instant::now();
@@ -157,8 +158,8 @@ async fn shutdown_counts_flights_not_idle_actors() {
     }
 }
 
-/// An idle actor lives on the runtime that spawned it: a flight is not given to one
-/// that is gone.
+/// An idle actor lives on the runtime that spawned it: no flight is given to an actor whose
+/// runtime has ended.
 #[test]
 fn idle_actors_of_dead_runtime_run_nothing() {
     let runtime = || {
@@ -172,7 +173,7 @@ fn idle_actors_of_dead_runtime_run_nothing() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let engine = ours.block_on(Engine::builder(upstream.clone()).start());
     let engine = engine.unwrap();
-    // By a caller of another runtime, on the engine's own.
+    // A caller on another runtime, while the engine runs on its own.
     for n in 0..3 {
         let reply = other.block_on(engine.execute(request(&n.to_string())));
         assert!(reply.is_ok(), "{reply:?}");
@@ -185,9 +186,9 @@ fn idle_actors_of_dead_runtime_run_nothing() {
     assert_eq!(upstream.ledger().total(), 3);
 }
 
-/// I2 and I3 against real threads: actors are killed wherever they are, and each
-/// caller is answered, each key sent once at most. Red as the test of an actor that
-/// dies before it begins.
+/// I2 and I3 against real threads: actors are killed at any moment, each caller is
+/// answered, and each key is sent at most once. Red under the same fault as
+/// `actor_that_dies_before_it_begins_answers`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn kills_at_any_moment_repeat_no_call() {
     const CALLERS: usize = 8;
@@ -203,7 +204,8 @@ async fn kills_at_any_moment_repeat_no_call() {
             while !over.load(Ordering::SeqCst) {
                 let all = actors(&engine);
                 all.iter().for_each(ActorCell::kill);
-                // A cell that is held keeps no flight from its answer.
+                // The test keeps the actor cell; that must not keep a flight from its
+                // answer.
                 held = all;
                 tokio::task::yield_now().await;
             }

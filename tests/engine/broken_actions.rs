@@ -1,4 +1,4 @@
-//! Actions that are at fault for refused tokens, or only seem to be.
+//! Actions that cause refused tokens, or only seem to cause them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use super::{SECOND, child, request};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Answers every action 401 while `broken`, and the action `good` never.
+/// Answers every action with 401 while `broken`, except the action `good`.
 fn sometimes_broken(tokens: &ScriptedTokens) -> (ScriptedUpstream, Arc<AtomicBool>) {
     let broken = Arc::new(AtomicBool::new(true));
     let upstream = ScriptedUpstream::new({
@@ -29,8 +29,8 @@ fn sometimes_broken(tokens: &ScriptedTokens) -> (ScriptedUpstream, Arc<AtomicBoo
     (upstream.with_tokens(tokens.clone()), broken)
 }
 
-/// Another action shows that the token is good. Ten minutes later one more token is asked
-/// for; and one that has succeeded again is as good as any.
+/// Another action shows that the token is good. Ten minutes later the broken action fetches
+/// one more token. After a success it counts as healthy again.
 #[tokio::test(start_paused = true)]
 async fn broken_action_recovers_after_ten_minutes() {
     let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
@@ -48,14 +48,14 @@ async fn broken_action_recovers_after_ten_minutes() {
     assert_eq!(tokens.fetches(), 3);
     broken.store(false, Ordering::SeqCst);
     engine.execute(request("3")).await.unwrap();
-    // The token is revoked now: it is renewed as ever.
+    // The token is revoked: the engine renews it as before.
     tokens.revoke();
     engine.execute(request("4")).await.unwrap();
     assert_eq!(tokens.fetches(), 4);
 }
 
-/// Two tokens are revoked in a row, before any call succeeds with the second one. Red if a
-/// broken action suspects no token: all calls then failed for ten minutes.
+/// Two tokens are revoked in a row, before any call succeeds with the second token. Red if
+/// a broken action suspects no token: all calls then failed for ten minutes.
 #[tokio::test(start_paused = true)]
 async fn two_revocations_in_a_row_cost_seconds() {
     let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
@@ -71,8 +71,8 @@ async fn two_revocations_in_a_row_cost_seconds() {
     assert_eq!(tokens.fetches(), 3);
 }
 
-/// As before, and the token actor dies before it renews the token. Red if its successor
-/// wakes only for callers that wait.
+/// The same revocations, and the token actor dies before it renews the token. Red if its
+/// successor wakes only for callers that wait.
 #[tokio::test(start_paused = true)]
 async fn suspicion_outlives_token_actor() {
     let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
@@ -89,8 +89,8 @@ async fn suspicion_outlives_token_actor() {
     assert_eq!(tokens.fetches(), 3);
 }
 
-/// Without another action no token is known to be good, and each is renewed at a growing
-/// pace: half a minute at most. Red without the pace.
+/// Without another action no token is known to be good. Each token is renewed, with growing
+/// pauses of at most half a minute. Red without the pauses.
 #[tokio::test(start_paused = true)]
 async fn only_broken_action_renews_at_growing_pace() {
     let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);

@@ -1,5 +1,5 @@
 //! What a caller gets from a flight of its key: with another payload, after the answer, after
-//! a `forget`. And how much of the outcome stays in memory.
+//! a `forget`. Also how much of the outcome stays in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,8 +39,8 @@ fn ask_by_message(engine: &Engine, request: DataActionRequest) -> JoinHandle<Ans
     tokio::spawn(async move { asked.await.unwrap() })
 }
 
-/// I6. Red when a flight's fingerprint decides for others before the store has
-/// confirmed the key's fingerprint: its owner was refused because of another caller's mistake.
+/// I6. Red if a flight's fingerprint decides for others before the store has confirmed the
+/// key's fingerprint: the key's owner was refused because of another caller's mistake.
 #[tokio::test(start_paused = true)]
 async fn key_owner_survives_another_callers_mistake() {
     type Ask = fn(&Engine, DataActionRequest) -> JoinHandle<Answer>;
@@ -49,13 +49,16 @@ async fn key_owner_survives_another_callers_mistake() {
         let builder = Engine::builder(upstream.clone());
         let elsewhere = builder.clone().store(store.clone()).start().await.unwrap();
         let first = elsewhere.execute(mine("[1]")).await.unwrap();
-        // A store that takes its time, on the way there and back.
+        // A store that is slow in both directions.
         let slow = FaultyStore::new(store, |_| {
             Fault::After(SECOND / 20, Box::new(Fault::Late(SECOND / 20)))
         });
         let engine = builder.store(slow).start().await.unwrap();
         let wrong = ask(&engine, mine("[2]"));
-        until("it is under way", || engine.stats().executions == 1).await;
+        until("an execution is under way", || {
+            engine.stats().executions == 1
+        })
+        .await;
         let right = ask(&engine, mine("[1]"));
         until("the other one waits", || engine.stats().waiting == 2).await;
         let refused = wrong.await.unwrap().unwrap_err();
@@ -63,7 +66,7 @@ async fn key_owner_survives_another_callers_mistake() {
             matches!(refused, Error::PayloadMismatch { .. }),
             "{refused}"
         );
-        // The moment after it, too.
+        // The owner is served right after the flight, too.
         let again = ask(&engine, mine("[1]"));
         for caller in [right, again] {
             let reply = caller.await.unwrap().unwrap();
@@ -74,8 +77,8 @@ async fn key_owner_survives_another_callers_mistake() {
     }
 }
 
-/// I6. Red when memory refuses: what it has was forgotten elsewhere, and the key
-/// is rightfully another request's.
+/// I6. Red if memory refuses: another process has forgotten the outcome in memory, and the
+/// key rightfully belongs to another request.
 #[tokio::test(start_paused = true)]
 async fn forgotten_outcome_in_memory_refuses_no_request() {
     let upstream = ScriptedUpstream::new(|call| Step::ok(call.request().payload().clone()));
@@ -104,7 +107,7 @@ async fn forgotten_outcome_in_memory_refuses_no_request() {
     assert_eq!(upstream.ledger().total(), 2);
 }
 
-/// Red when a claim is never confirmed: the other one waits for the whole flight.
+/// Red if a claim is never confirmed: the other caller waits for the whole flight.
 #[tokio::test(start_paused = true)]
 async fn other_payload_of_locked_key_is_refused() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
@@ -113,7 +116,10 @@ async fn other_payload_of_locked_key_is_refused() {
     let engine = engine.start().await.unwrap();
     let start = Instant::now();
     let first = ask(&engine, mine("[1]"));
-    until("it is under way", || engine.stats().executions == 1).await;
+    until("an execution is under way", || {
+        engine.stats().executions == 1
+    })
+    .await;
     let error = engine.execute(mine("[2]")).await.unwrap_err();
     assert!(matches!(error, Error::PayloadMismatch { .. }), "{error}");
     assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
@@ -121,29 +127,35 @@ async fn other_payload_of_locked_key_is_refused() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A follower of another request's flight keeps its deadline, and leaves
-/// nothing when it goes.
+/// A caller that follows another request's flight keeps its own deadline. It leaves nothing
+/// behind.
 #[tokio::test(start_paused = true)]
 async fn follower_keeps_its_own_deadline() {
     let hanging = Fault::After(3600 * SECOND, Box::new(Fault::Fail));
     let store = FaultyStore::new(MemoryStore::new(), move |_| hanging.clone());
     let engine = Engine::builder(ok()).store(store).start().await.unwrap();
     let first = ask(&engine, mine("[1]"));
-    until("it is under way", || engine.stats().executions == 1).await;
+    until("an execution is under way", || {
+        engine.stats().executions == 1
+    })
+    .await;
     let error = engine.execute_within(mine("[2]"), SECOND).await;
     assert!(
         matches!(error, Err(Error::DeadlineExceeded { .. })),
         "{error:?}"
     );
     let leaving = ask(&engine, mine("[2]"));
-    until("it waits", || engine.stats().waiting == 2).await;
+    until("the follower waits", || engine.stats().waiting == 2).await;
     leaving.abort();
-    until("its place is free", || engine.stats().waiting == 1).await;
+    until("the follower's place is free", || {
+        engine.stats().waiting == 1
+    })
+    .await;
     first.await.unwrap().unwrap_err();
 }
 
-/// Red when an answered flight with an unfinished record gives its refusal to callers
-/// that come later: they got it for as long as the store was down.
+/// Red if an answered flight with an unfinished record gives its refusal to later callers:
+/// they got the refusal for as long as the store was down.
 #[tokio::test(start_paused = true)]
 async fn later_callers_get_no_old_refusal() {
     let calls = AtomicUsize::new(0);
@@ -193,8 +205,8 @@ async fn later_callers_get_no_old_refusal() {
     );
 }
 
-/// Red when a flight that was under way when its outcome was forgotten puts it
-/// into memory afterwards.
+/// Red if a flight puts its outcome into memory although the outcome was forgotten while
+/// the flight was under way.
 #[tokio::test(start_paused = true)]
 async fn outcome_forgotten_before_reply_is_not_replayed() {
     let (upstream, on) = (ok(), switch());
@@ -214,15 +226,15 @@ async fn outcome_forgotten_before_reply_is_not_replayed() {
         engine.forget(&key).await.unwrap(),
         genesys_once::engine::Forgotten::Outcome
     );
-    // Neither joined nor, later, from memory.
+    // The second caller neither joins the flight nor is served from memory later.
     let at_once = ask(&engine, request("{}"));
     first.await.unwrap().unwrap();
     assert_eq!(at_once.await.unwrap().unwrap().served(), Served::Upstream);
     assert_eq!(upstream.ledger().total(), 2);
 }
 
-/// I9. Red when recent outcomes leave memory only as others come: what an idle
-/// process was answered last stayed in it. (The store here holds none of it.)
+/// I9. Red if recent outcomes leave memory only when new outcomes arrive: the last outcomes
+/// of an idle process stayed in memory. (The store here holds none of them.)
 #[cfg(feature = "encrypted")]
 #[tokio::test(start_paused = true)]
 async fn idle_process_evicts_expired_outcomes() {
@@ -245,9 +257,9 @@ async fn idle_process_evicts_expired_outcomes() {
     assert!(outcomes.iter().all(|outcome| outcome.strong_count() == 0));
 }
 
-/// Red without a yield in `execute`, and in the commands of a store: on a runtime
-/// of one thread, a caller with immediate answers keeps all other tasks
-/// from running, heartbeats included.
+/// Red without a yield in `execute`, and in the commands of a store. On a runtime of one
+/// thread, a caller with immediate answers keeps all other tasks from running, heartbeats
+/// included.
 #[tokio::test]
 async fn immediate_answers_let_other_tasks_run() {
     let engine = Engine::builder(ok()).start().await.unwrap();
@@ -281,8 +293,8 @@ async fn immediate_answers_let_other_tasks_run() {
     other.abort();
 }
 
-/// I9. Red when each message gets a task of its own: a mailbox has no bound, so
-/// what exceeds the places is answered by the handler.
+/// I9. Red if each message gets a task of its own. A mailbox has no bound, so the handler
+/// answers the messages that exceed the free places.
 #[tokio::test(start_paused = true)]
 async fn message_flood_is_answered_at_once() {
     let upstream = ScriptedUpstream::new(|_| Step::Silent);
@@ -319,12 +331,13 @@ async fn message_flood_is_answered_at_once() {
         answered += 1;
     }
     watching.abort();
-    // One place is the execution's; there are a few tasks in addition to the callers'.
+    // One place belongs to the execution. A few tasks run in addition to the callers'
+    // tasks.
     assert_eq!(engine.stats().waiting, 9);
     let most = most.load(Ordering::Relaxed) - before;
     assert!(most <= 20, "{most} tasks");
     drop(asked);
-    // Their ports are gone.
+    // The reply ports of the waiting callers are dropped.
     sleep(2 * SECOND).await;
     assert_eq!(engine.stats().waiting, 0);
 }

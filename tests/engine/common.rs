@@ -1,6 +1,6 @@
 //! What these tests share: a request, the clock, and stores that pass commands on.
 
-/// Commands of a test's own store that the store in one of its fields answers.
+/// Store commands that a test's own store passes to the store in one of its fields.
 macro_rules! delegate {
     ($field:tt: $($command:ident),*) => { $(delegate!(@ $command $field);)* };
     (@ apply $field:tt) => {
@@ -34,7 +34,7 @@ use genesys_once::{DataActionRequest, Engine};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 
-/// Lets others run until `condition` holds; no time passes meanwhile.
+/// Lets other tasks run until `condition` holds; no time passes meanwhile.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if condition() {
@@ -45,8 +45,8 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("timed out waiting until {what}");
 }
 
-/// The actor of the flight that began last, found as ractor's own tree has
-/// it; `count` actors below the root in all.
+/// The actor of the flight that began last, found through ractor's own tree; the root has
+/// `count` children in all.
 pub fn child(engine: &Engine, count: usize) -> ractor::ActorCell {
     let children = engine.actor().get_cell().get_children();
     assert_eq!(children.len(), count);

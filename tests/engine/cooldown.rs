@@ -1,5 +1,5 @@
-//! How long executions wait after a 429: the limit of a requested time, and of the sum of all
-//! waits.
+//! How long executions wait after a 429: the limit of one requested wait, and the limit of
+//! the sum of all waits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ pub fn ask(engine: &Engine, payload: impl ToString) -> JoinHandle<Result<Reply, 
     tokio::spawn(async move { engine.execute_within(request, 48 * HOUR).await })
 }
 
-/// 429 with these headers.
+/// A 429 with these headers.
 pub fn limit(headers: &[(&str, &str)]) -> Step {
     let step = Step::status(429, "{}");
     headers
@@ -51,7 +51,7 @@ async fn requested_waits_count_as_no_attempt() {
         let begun = Instant::now();
         engine.execute(request("{}")).await.unwrap();
         assert_eq!(upstream.ledger().total(), refusals as usize + 1);
-        // Not doubled: each is the asked time, or the first backoff.
+        // The waits do not double: each is the requested time, or the first backoff.
         let each = Duration::from_secs(asked).max(2 * SECOND);
         let most = Duration::from_secs(asked).max(3 * SECOND) + SECOND / 10;
         let took = begun.elapsed();
@@ -62,7 +62,7 @@ async fn requested_waits_count_as_no_attempt() {
     }
 }
 
-/// Seen red: three POSTs within 3 ms, and a hint of nothing.
+/// Seen red: three POSTs within 3 ms, and a retry hint of zero.
 #[tokio::test(start_paused = true)]
 async fn no_wait_is_shorter_than_the_backoff() {
     let past = ("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT");
@@ -95,7 +95,7 @@ async fn no_wait_is_shorter_than_the_backoff() {
     }
 }
 
-/// Seen red: the answer's own clock was not looked at, and ten seconds were none.
+/// Seen red: the `Date` header of the answer was not read, and ten seconds became zero.
 #[tokio::test(start_paused = true)]
 async fn dates_are_read_by_the_peers_clock() {
     for (date, until) in [
@@ -122,8 +122,8 @@ async fn dates_are_read_by_the_peers_clock() {
     }
 }
 
-/// Seen red: the engine sent nothing for 30 days. After an hour one call finds out; the
-/// others follow it, or none does.
+/// Seen red: the engine sent nothing for 30 days. After an hour one call probes; if it
+/// succeeds, the others follow, otherwise none does.
 #[tokio::test(start_paused = true)]
 async fn absurd_retry_after_is_capped_with_probe() {
     for value in [
@@ -147,11 +147,11 @@ async fn absurd_retry_after_is_capped_with_probe() {
         let error = engine.execute(request("0")).await.unwrap_err();
         assert_eq!(hint(&error), HOUR);
         assert_eq!(engine.stats().cooldown, HOUR);
-        // Another action, too, and at once.
+        // A call of another action gets the error too, and at once.
         let other = DataActionRequest::new("custom_-_other", "{}").unwrap();
         let error = engine.execute(other).await.unwrap_err();
         assert_eq!((hint(&error), upstream.ledger().total()), (HOUR, 1));
-        // The first probe is refused, the second one is not.
+        // The first probe is refused; the second succeeds.
         for (hours, successes) in [(1, 0), (2, 40)] {
             sleep_until(begun + SECOND + hours * (HOUR + 2 * SECOND)).await;
             let before = upstream.ledger().total();
@@ -167,7 +167,7 @@ async fn absurd_retry_after_is_capped_with_probe() {
     }
 }
 
-/// A fixed window of so many calls; what exceeds it gets a 429.
+/// A fixed window of this many calls; calls beyond it get a 429.
 fn window(calls: usize, length: Duration, asked: Option<u64>) -> ScriptedUpstream {
     let begun = Instant::now();
     let counts = Mutex::new(BTreeMap::new());
@@ -185,8 +185,7 @@ fn window(calls: usize, length: Duration, asked: Option<u64>) -> ScriptedUpstrea
     })
 }
 
-/// Seen red: 15 of 30 with the first window, since each wave used up the
-/// attempts.
+/// Seen red: 15 of 30 with the first window, since each wave used up the attempts.
 #[tokio::test(start_paused = true)]
 async fn burst_beyond_one_window_is_fully_answered() {
     for (calls, length, asked, crowd) in [
@@ -202,7 +201,7 @@ async fn burst_beyond_one_window_is_fully_answered() {
         for caller in callers {
             caller.await.unwrap().unwrap();
         }
-        // Each window ends with a handful of refusals, not with a wave.
+        // Each window ends with a handful of refusals, not with a refusal of every caller.
         let refused = upstream.ledger().total() - crowd;
         assert!(
             refused <= 50 + (crowd / calls) * (2 * calls + 1),
@@ -212,8 +211,7 @@ async fn burst_beyond_one_window_is_fully_answered() {
     }
 }
 
-/// Seen red: nothing but the callers' deadlines ended a cooldown that begins again and
-/// again.
+/// Seen red: only the callers' deadlines ended a cooldown that begins again and again.
 #[tokio::test(start_paused = true)]
 async fn endless_limit_ends_every_wait() {
     for asked in ["1", "0", "30", "179"] {
@@ -229,11 +227,15 @@ async fn endless_limit_ends_every_wait() {
         assert!(begun.elapsed() <= 181 * SECOND, "{:?}", begun.elapsed());
         let calls = upstream.ledger().total();
         assert!(calls <= 50 + 91, "{asked}: {calls} calls");
-        until("all is given back", || engine.stats().executions == 0).await;
+        until("every permit is given back", || {
+            engine.stats().executions == 0
+        })
+        .await;
     }
 }
 
-/// Seen red: each wait was measured alone, and the cooldown of others not at all.
+/// Seen red: each wait was measured alone, and cooldowns that other executions began did
+/// not count.
 #[tokio::test(start_paused = true)]
 async fn longest_wait_is_a_sum() {
     let refused = |first: u64| {
@@ -252,7 +254,7 @@ async fn longest_wait_is_a_sum() {
         })
         .await;
         let begun = Instant::now();
-        // It waits for the first cooldown, and then for its own.
+        // The execution waits for the first cooldown, and then for its own.
         let error = engine.execute(request("2")).await.unwrap_err();
         assert!(matches!(error, Error::RateLimited { .. }), "{error}");
         assert_eq!(hint(&error), 100 * SECOND);
@@ -275,7 +277,7 @@ async fn retry_never_ignores_retry_after() {
             assert!(matches!(error, Error::RateLimited { .. }), "{error}");
             assert!(hint(&error) >= 2 * SECOND);
             assert_eq!(upstream.ledger().total(), 1);
-            // Nor into the cooldown that it met.
+            // No call is sent into the cooldown that it met either.
             sleep(SECOND).await;
             let second = ask(&engine, 2);
             sleep(SECOND / 2).await;
@@ -286,7 +288,7 @@ async fn retry_never_ignores_retry_after() {
     }
 }
 
-/// A backoff of nothing is no licence to spin.
+/// A backoff of zero must not cause a busy loop.
 #[tokio::test(start_paused = true)]
 async fn endless_limit_ends_without_backoff() {
     let upstream = ScriptedUpstream::new(|_| limit(&[("retry-after", "0")]));
@@ -321,5 +323,9 @@ async fn deadline_error_hints_remaining_cooldown() {
         .execute_within(request("1"), SECOND)
         .await
         .unwrap_err();
-    assert_eq!(hint(&error), SECOND, "it is under way: {error:?}");
+    assert_eq!(
+        hint(&error),
+        SECOND,
+        "the execution is under way: {error:?}"
+    );
 }

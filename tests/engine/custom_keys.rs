@@ -1,5 +1,5 @@
-//! One caller-defined key for two payloads: every engine reports it, whatever
-//! state the record is in, at once, and without changing it.
+//! One caller-defined key for two payloads: every engine reports the mismatch at once, in
+//! every state of the record, and does not change the record.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -44,8 +44,8 @@ async fn state(store: &MemoryStore) -> RecordState {
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Engines of other processes, with what they call: one that could send at
-/// once, and one that could not, whose only permit is taken.
+/// Engines of other processes, each with its upstream: one engine could send at once, the
+/// other cannot because its only permit is taken.
 async fn others(store: &MemoryStore) -> Vec<(Engine, ScriptedUpstream)> {
     let free = ok();
     let busy = ScriptedUpstream::new(|_| Step::Silent).with_attempt_timeout(3600 * SECOND);
@@ -55,7 +55,7 @@ async fn others(store: &MemoryStore) -> Vec<(Engine, ScriptedUpstream)> {
         let engine = builder.max_in_flight(1).start().await.unwrap();
         engines.push((engine, upstream));
     }
-    // One that no earlier engine has left behind.
+    // An action key that no earlier engine has used.
     let own = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
     let engine = engines[1].0.clone();
     tokio::spawn(async move { engine.execute(request(&own)).await });
@@ -64,14 +64,14 @@ async fn others(store: &MemoryStore) -> Vec<(Engine, ScriptedUpstream)> {
 }
 
 /// A caller with another payload under this key gets a mismatch, and nothing else happens.
-async fn assert_told(store: &MemoryStore, what: &str) {
+async fn assert_mismatch(store: &MemoryStore, what: &str) {
     let before = state(store).await;
     let others = others(store).await;
     for (engine, upstream) in &others {
         let calls = upstream.ledger().total();
         for different in [
             mine(r#"{"a":2}"#),
-            // The same bytes, of which something else is left.
+            // The same bytes, with another part ignored.
             mine(r#"{"a":1,"b":2}"#).ignoring(["/a"]).unwrap(),
         ] {
             let start = Instant::now();
@@ -91,13 +91,13 @@ async fn assert_told(store: &MemoryStore, what: &str) {
     }
 }
 
-/// I6. Red when the fingerprint is not compared before an engine that cannot
-/// send now waits until it can.
+/// I6. Red if the fingerprint is not compared before an engine that cannot send now waits
+/// until it can.
 #[tokio::test(start_paused = true)]
 async fn mismatch_is_reported_in_every_state() {
     let store = MemoryStore::new();
     let dispatched = locked(&store).await;
-    assert_told(&store, "dispatched").await;
+    assert_mismatch(&store, "dispatched").await;
     let (claimed, ()) = dispatched.pause(&store, std::future::ready(())).await;
     let claimed_state = state(&store).await;
     assert!(matches!(
@@ -107,23 +107,23 @@ async fn mismatch_is_reported_in_every_state() {
             ..
         }
     ));
-    assert_told(&store, "claimed").await;
-    // Once it lapses, the key is free for any request: nothing was executed.
+    assert_mismatch(&store, "claimed").await;
+    // Once this lease expires, the key is free for any request: nothing was executed.
     let attempt = claimed.execute(&store, &ok(), None).await.unwrap();
     let Attempt::Executed(executed) = attempt else {
         panic!("{attempt:?}")
     };
-    assert_told(&store, "dispatched again").await;
+    assert_mismatch(&store, "dispatched again").await;
     drop(executed.cache(&store).await.unwrap());
-    assert_told(&store, "cached").await;
+    assert_mismatch(&store, "cached").await;
 
     let store = MemoryStore::new();
     let lost = locked(&store).await;
     advance(31 * SECOND).await;
-    assert_told(&store, "dispatched and lapsed").await;
+    assert_mismatch(&store, "dispatched and expired").await;
     let error = lost.abandon(&store, "cut").await;
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
-    assert_told(&store, "indeterminate").await;
+    assert_mismatch(&store, "indeterminate").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,16 +136,16 @@ async fn released_key_accepts_any_payload() {
         (reply.served(), upstream.ledger().total()),
         (Served::Upstream, 1)
     );
-    assert_told_to_the_first(&engine).await;
+    assert_first_payload_mismatches(&engine).await;
 }
 
-async fn assert_told_to_the_first(engine: &Engine) {
+async fn assert_first_payload_mismatches(engine: &Engine) {
     let error = engine.execute(mine(r#"{"a":1}"#)).await.unwrap_err();
     assert!(matches!(error, Error::PayloadMismatch { .. }), "{error}");
 }
 
-/// Red when waiters do not compare the fingerprint: they get the mismatch only when the
-/// other lease has lapsed.
+/// Red if waiters do not compare the fingerprint: they get the mismatch only when the other
+/// lease has expired.
 #[tokio::test(start_paused = true)]
 async fn waiter_gets_mismatch_when_key_changes_owner() {
     let store = MemoryStore::new();
@@ -155,9 +155,9 @@ async fn waiter_gets_mismatch_when_key_changes_owner() {
         let engine = engine.clone();
         async move { engine.execute(mine(r#"{"a":1}"#)).await }
     });
-    until("it waits", || engine.stats().executions == 1).await;
+    until("an execution waits", || engine.stats().executions == 1).await;
     let start = Instant::now();
-    // The waiter has no time between the two.
+    // No time passes for the waiter between these two commands.
     let _ = holder.release(&store).await.unwrap();
     let other = Execution::new(mine(r#"{"a":2}"#), ok().namespace());
     let Lock::Locked(_other) = other.lock(&store, &Terms::default()).await.unwrap() else {
@@ -169,8 +169,8 @@ async fn waiter_gets_mismatch_when_key_changes_owner() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Red when a joined caller, or a caller with a reply from memory, is not
-/// compared with the first.
+/// Red if a joined caller, or a caller with a reply from memory, is not compared with the
+/// first caller.
 #[tokio::test(start_paused = true)]
 async fn mismatch_is_reported_by_flight_and_memory() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
@@ -191,7 +191,7 @@ async fn mismatch_is_reported_by_flight_and_memory() {
                 "{when}: {error}"
             );
         }
-        // In another spelling, with other wishes, it is the same.
+        // Another spelling with other options is the same request.
         let same = mine(r#"{ "a": 1.0 }"#).with_ttl(SECOND).unwrap();
         assert!(engine.execute(same).await.is_ok(), "{when}");
     }

@@ -1,5 +1,5 @@
-//! `EngineBuilder::deterministic`: seed and wall clock decide what an engine draws
-//! from its surroundings.
+//! `EngineBuilder::deterministic`: seed and wall clock decide what an engine takes from its
+//! surroundings.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{SECOND, request};
 
-/// The lease that a fresh execution acquires with, and how long three attempts
-/// take, their backoff included.
+/// The lease id with which a fresh execution acquires, and how long three attempts take,
+/// their backoff included.
 async fn lease_and_backoff(seed: u64) -> (String, Duration) {
     let leases = Arc::new(Mutex::new(Vec::new()));
     let seen = leases.clone();
@@ -31,7 +31,7 @@ async fn lease_and_backoff(seed: u64) -> (String, Duration) {
     (leases.lock().unwrap().remove(0), begun.elapsed())
 }
 
-/// Red with a lease id or a jitter from anywhere else.
+/// Red with a lease id or a jitter from another source.
 #[tokio::test(start_paused = true)]
 async fn seed_decides_leases_and_jitter() {
     let first = lease_and_backoff(7).await;
@@ -40,7 +40,7 @@ async fn seed_decides_leases_and_jitter() {
     assert!(other.0 != first.0 && other.1 != first.1, "{other:?}");
 }
 
-/// Red with the system's clock in place of the engine's.
+/// Red with the system's clock in place of the engine's clock.
 #[tokio::test(start_paused = true)]
 async fn wall_clock_follows_paused_time() {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
@@ -54,7 +54,7 @@ async fn wall_clock_follows_paused_time() {
     };
     // The time of sending: the connection was reset half a minute later.
     assert_eq!(since, start + 3600 * SECOND);
-    // Another engine starts with its own time.
+    // Another engine starts at `start` again.
     let engine = builder.start().await.unwrap();
     let error = engine.execute(request(r#"{"n":1}"#)).await.unwrap_err();
     let Error::Indeterminate { since, .. } = error else {

@@ -1,4 +1,4 @@
-//! Tokens that expire before they can be used, and renewals without end.
+//! Tokens that expire before any call can use them, and renewals without end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use super::{SECOND, request};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Red if such a token counts as obtained: it is fetched without end, and no caller
+/// Red if such a token counts as obtained: tokens are fetched without end, and no caller
 /// gets an error.
 #[tokio::test(start_paused = true)]
 async fn token_expired_on_arrival_is_a_failure() {
@@ -27,12 +27,12 @@ async fn token_expired_on_arrival_is_a_failure() {
     assert_eq!(engine.stats().executions, 0);
     let fetches = tokens.fetches();
     sleep(HOUR).await;
-    assert_eq!(tokens.fetches(), fetches, "no caller needs one");
+    assert_eq!(tokens.fetches(), fetches, "no caller needs a token");
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Red if the renewal of a refused token goes on waiting as long as the endpoint
-/// asked, after that cooldown was ended: the action's executions then wait with it.
+/// Red if the renewal of a refused token waits as long as the endpoint asked, after an
+/// operator ended that cooldown: the action's executions then wait with it.
 #[tokio::test(start_paused = true)]
 async fn ended_cooldown_renews_refused_token() {
     let limited = Arc::new(AtomicBool::new(true));
@@ -55,8 +55,8 @@ async fn ended_cooldown_renews_refused_token() {
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
 }
 
-/// Red if a token that has ended is renewed in the background, by an endpoint that
-/// will issue no other: without end, and without a caller.
+/// Red if an expired token is renewed in the background by an endpoint that will issue no
+/// other token: without end, and without a caller.
 #[tokio::test(start_paused = true)]
 async fn expired_token_is_renewed_only_on_demand() {
     let tokens = ScriptedTokens::new(|n| match n {
@@ -71,7 +71,7 @@ async fn expired_token_is_renewed_only_on_demand() {
     let fetches = tokens.fetches();
     sleep(24 * HOUR).await;
     assert_eq!(tokens.fetches(), fetches);
-    // A caller that needs one gets the error.
+    // A caller that needs a token gets the error.
     let answer = engine.execute(request("[1]")).await;
     assert!(matches!(answer, Err(Error::Token { .. })), "{answer:?}");
 }

@@ -1,5 +1,5 @@
-//! One action does not starve the others: permits and the rate limit go round by
-//! action, and one action can be capped.
+//! One action does not starve the others: permits and the rate limit alternate between
+//! actions, and each action can have a cap.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,7 +40,7 @@ fn callers(engine: &Engine, action: &str, count: usize) -> Vec<JoinHandle<Durati
         .collect()
 }
 
-/// Red with one queue for all: the fast action waits for 450 slow calls, ten
+/// Red with one queue for all actions: the fast action waits for 450 slow calls, ten
 /// minutes.
 #[tokio::test(start_paused = true)]
 async fn fast_action_waits_for_one_slow_call() {
@@ -54,7 +54,7 @@ async fn fast_action_waits_for_one_slow_call() {
     for caller in callers(&engine, "fast", 5) {
         assert_eq!(caller.await.unwrap(), 60 * SECOND);
     }
-    // The crowd keeps what the others leave, and loses nothing.
+    // The slow action uses the capacity that the others leave, and loses nothing.
     let mut last = Duration::ZERO;
     for caller in slow {
         last = last.max(caller.await.unwrap());
@@ -89,22 +89,22 @@ async fn capped_action_leaves_permits_to_others() {
     assert_eq!(last, 180 * SECOND, "100 calls, 40 at a time");
 }
 
-/// An execution that is killed while it waits, or while it is at the platform,
-/// gives its share back.
+/// An execution returns its permit if it is killed while it waits, or while its request is
+/// at the platform.
 #[tokio::test(start_paused = true)]
 async fn killed_execution_returns_its_permit() {
     let upstream = platform();
     let engine = Engine::builder(upstream.clone()).max_in_flight(2);
     let engine = engine.start().await.unwrap();
     let slow = callers(&engine, "slow", 6);
-    until("they wait", || {
+    until("all callers wait", || {
         engine.stats().backlog.permit.executions == 4
     })
     .await;
     for child in engine.actor().get_cell().get_children() {
         child.kill();
     }
-    until("all are gone", || engine.stats().executions == 0).await;
+    until("no execution is left", || engine.stats().executions == 0).await;
     for caller in slow {
         assert!(caller.await.is_err(), "its execution crashed");
     }
@@ -115,8 +115,8 @@ async fn killed_execution_returns_its_permit() {
     assert_eq!(engine.stats().in_flight, 0);
 }
 
-/// A platform with a rate limit of one call a second, first come first served;
-/// it knows how many ask at once.
+/// A platform with a rate limit of one call a second, first come, first served. It counts
+/// how many executions ask at the same time.
 #[derive(Clone)]
 struct Limited {
     platform: ScriptedUpstream,
@@ -124,7 +124,7 @@ struct Limited {
     asking: Arc<AtomicUsize>,
 }
 
-/// One more asks, until this is dropped.
+/// One execution that asks, until this guard is dropped.
 struct Asking(Arc<AtomicUsize>);
 
 impl Drop for Asking {
@@ -159,8 +159,8 @@ impl Upstream for Limited {
     }
 }
 
-/// Red if each execution asks the limit by itself: the other action then comes
-/// behind the whole crowd.
+/// Red if each execution asks the rate limit by itself: the other action then waits behind
+/// the whole crowd.
 #[tokio::test(start_paused = true)]
 async fn rate_limit_alternates_between_actions() {
     let upstream = Limited {
@@ -180,7 +180,7 @@ async fn rate_limit_alternates_between_actions() {
     for caller in callers(&engine, "other", 10) {
         waited.push(caller.await.unwrap());
     }
-    // The first waits for a permit and a turn, the others for every second turn.
+    // The first execution waits for a permit and a turn, the others for every second turn.
     for (n, waited) in waited.iter().enumerate() {
         assert!(*waited <= (2 * n as u32 + 4) * SECOND, "{n}: {waited:?}");
     }
@@ -191,7 +191,7 @@ async fn rate_limit_alternates_between_actions() {
     assert_eq!(last, 209 * SECOND, "no turn of the limit is lost");
 }
 
-/// A panic inside the limit passes the turn on. Red if the turn is kept.
+/// A panic inside the rate limit passes the turn on. Red if the turn is kept.
 #[tokio::test(start_paused = true)]
 async fn panicking_rate_limit_keeps_no_turn() {
     #[derive(Clone)]

@@ -93,7 +93,7 @@ async fn operator_resolves_indeterminate_key() {
         .resolve(&key(), &state, Resolution::not_applied())
         .await
         .unwrap();
-    // Said once more, as after a lost answer: nothing is left to do.
+    // The same resolution again, as after a lost reply: nothing is left to do.
     engine
         .resolve(&key(), &state, Resolution::not_applied())
         .await
@@ -164,7 +164,7 @@ async fn hook_without_result_changes_nothing() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when the hook is asked again within one execution.
+/// Red if the hook is called again within one execution.
 #[tokio::test(start_paused = true)]
 async fn hook_is_called_once_per_execution() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
@@ -174,7 +174,7 @@ async fn hook_is_called_once_per_execution() {
             let asked = asked.clone();
             move |_, _| {
                 let nth = asked.fetch_add(1, Ordering::SeqCst);
-                // Of the first execution nothing is known.
+                // Nothing is known of the first execution.
                 async move { (nth > 0).then_some(Resolution::not_applied()) }
             }
         })
@@ -183,7 +183,7 @@ async fn hook_is_called_once_per_execution() {
         .unwrap();
     engine.execute(request("{}")).await.unwrap_err();
     tokio::time::sleep(100 * SECOND).await;
-    // Resolved by the hook, sent again, and lost again.
+    // The hook resolves the key; the request is sent again and lost again.
     engine.execute(request("{}")).await.unwrap_err();
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert_eq!(upstream.ledger().total(), 2);
@@ -201,7 +201,8 @@ async fn at_least_once_is_a_choice() {
     assert_eq!(reply.body().as_ref(), br#"{"refund":"R-2"}"#);
     assert_eq!(upstream.ledger().total(), 2);
 
-    // Its attempts are bounded, too, and what is left then is not released.
+    // Its attempts are bounded, too. A key that is still indeterminate then is not
+    // released.
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
     let engine = Engine::builder(upstream.clone())
         .on_unknown(OnUnknown::Retry)
@@ -234,8 +235,8 @@ async fn later_refusal_never_releases_unknown_outcome() {
     );
 }
 
-/// Red when the store's failure is returned instead: its hint is to retry, and
-/// the first attempt might have been executed.
+/// Red if the store's failure is returned instead: its hint is to retry, and the first
+/// attempt might have been executed.
 #[tokio::test(start_paused = true)]
 async fn outage_between_attempts_keeps_unknown_outcome() {
     let upstream = first_then_ok(Step::Reset);
@@ -300,15 +301,16 @@ async fn endless_list_page_times_out() {
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
 }
 
-/// Red with the error of `resolve` instead of `Error::Indeterminate` in `Driver::reconcile`:
-/// if the store failed in between, the caller's error said that nothing was sent.
+/// Red with the error of `resolve` instead of `Error::Indeterminate` in
+/// `Driver::reconcile`: if the store failed in between, the caller's error said that
+/// nothing was sent.
 #[tokio::test(start_paused = true)]
 async fn outage_during_hook_keeps_key_indeterminate() {
     let abandoned = |event: &Event| matches!(event, Event::Abandon { .. });
     let resolved = |event: &Event| matches!(event, Event::Resolve { .. });
     for (last, code) in [
         (abandoned as fn(&Event) -> bool, "indeterminate"),
-        // What the hook said is in the store, and asking again gets it.
+        // The hook's resolution is in the store; the next request replays it.
         (resolved, "store_unavailable"),
     ] {
         let upstream = ScriptedUpstream::new(|_| Step::Reset);

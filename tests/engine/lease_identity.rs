@@ -1,5 +1,5 @@
-//! A lease id serves one execution. A resolved version names no later execution. A proof under
-//! a lost lease is recorded, and a lost claim leaves the key free.
+//! A lease id serves one execution. A resolved version names no later execution. A proof
+//! under a lost lease is recorded, and a lost claim leaves the key free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,16 +13,16 @@ use tokio::time::{Instant, sleep};
 use super::SECOND;
 use super::ownership::{FIRST, SECOND_ONE, answer, ask, key, order, silent};
 
-/// A lease is that of one execution. Red if an acquire whose reply was lost takes
-/// over what was released under its own lease: the version that an operator had
-/// seen named the execution that now sends, and `not_applied` let a second call
-/// through while the first was on the wire.
+/// A lease belongs to one execution. Red if an acquire whose reply was lost takes over what
+/// was released under its own lease. The version that an operator had seen then named the
+/// execution that sends now, and `not_applied` let a second call through while the first
+/// was on the wire.
 #[tokio::test(start_paused = true)]
 async fn resolved_version_names_no_later_execution() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND));
     let store = MemoryStore::new();
     let acquires = Arc::new(AtomicUsize::new(0));
-    // The acquire is applied, and its reply lost; the second try comes late.
+    // The acquire is applied and its reply is lost; the second try comes late.
     let faulty = FaultyStore::new(store.clone(), {
         let acquires = acquires.clone();
         move |operation| match operation.event {
@@ -68,8 +68,8 @@ async fn resolved_version_names_no_later_execution() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red if a new lease is taken before the last one is ended: the proof was
-/// dropped, and the key stayed indeterminate.
+/// Red if a new lease is acquired before the last lease has ended: the proof was dropped,
+/// and the key stayed indeterminate.
 #[tokio::test(start_paused = true)]
 async fn proof_under_lost_lease_is_recorded() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
@@ -79,8 +79,8 @@ async fn proof_under_lost_lease_is_recorded() {
     let store = MemoryStore::new();
     let start = Instant::now();
     let releases = AtomicUsize::new(0);
-    // Cut off before the 429 comes; back after the loss was noticed, and the first
-    // release fails.
+    // The store is cut off before the 429 comes. It is back after another engine noticed
+    // the loss, and the first release fails.
     let cut_off = FaultyStore::new(store.clone(), move |operation| match operation.event {
         _ if start.elapsed() > SECOND / 2 && start.elapsed() < 40 * SECOND => Fault::Fail,
         Some(Event::Release { .. }) if releases.fetch_add(1, Ordering::SeqCst) == 0 => Fault::Fail,
@@ -122,8 +122,8 @@ async fn too_large_refusal_is_released_without_body() {
     );
 }
 
-/// Red if a lapsed claim is compared: the corrected payload was refused for a
-/// week, though nothing had been executed.
+/// Red if the fingerprint of an expired claim is compared: the corrected payload was refused
+/// for a week, though nothing had been executed.
 #[tokio::test(start_paused = true)]
 async fn dead_claim_frees_key_for_other_payload() {
     let upstream = ScriptedUpstream::new(|call| match call.request().payload().as_ref() {
@@ -142,8 +142,8 @@ async fn dead_claim_frees_key_for_other_payload() {
     assert!(other.execute(order(SECOND_ONE)).await.unwrap().is_success());
 }
 
-/// Red if the time begins when the store takes it: an answer of two days ago was
-/// replayed for another one.
+/// Red if the time to live begins when the store records the outcome: an answer that was
+/// two days old was replayed to another request.
 #[tokio::test(start_paused = true)]
 async fn outcome_ttl_counts_from_its_answer() {
     const HOUR: Duration = Duration::from_secs(3600);
@@ -165,8 +165,8 @@ async fn outcome_ttl_counts_from_its_answer() {
     assert!(left <= 3 * HOUR, "{left:?}");
 }
 
-/// Red if a record that went away is a free key: with looks as slow as these the
-/// short-lived outcome had come and gone, and was executed again.
+/// Red if a record that went away counts as a free key: the looks are so slow that the
+/// short-lived outcome had come and gone, and the request was executed again.
 #[tokio::test(start_paused = true)]
 async fn waiter_never_executes_unwatched_record() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(4 * SECOND));

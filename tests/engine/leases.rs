@@ -1,5 +1,5 @@
-//! A lease is extended, and a record finished, as long as an actor lives that can do
-//! it: through outages of the store that are shorter than a lease, and longer.
+//! A lease is extended, and a record finished, while an actor lives that can do so: through
+//! outages of the store that are shorter than a lease, and longer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn slow_platform() -> ScriptedUpstream {
     })
 }
 
-/// A store that fails in this way between two moments from now.
+/// A store that fails with this fault between two moments, counted from now.
 fn outage(store: &MemoryStore, from: Duration, to: Duration, fault: Fault) -> FaultyStore {
     let start = Instant::now();
     FaultyStore::new(store.clone(), move |_| {
@@ -36,7 +36,7 @@ fn outage(store: &MemoryStore, from: Duration, to: Duration, fault: Fault) -> Fa
     })
 }
 
-/// Not applied, and not answered within any time-out.
+/// The command is neither applied nor answered within any time-out.
 fn cut() -> Fault {
     Fault::After(3600 * SECOND, Box::new(Fault::Fail))
 }
@@ -50,13 +50,13 @@ async fn start(builder: EngineBuilder) -> Engine {
     builder.start().await.unwrap()
 }
 
-/// Seen red: an outage of 9.75 s cost a lease of 30 s, since a failed heartbeat
-/// waited for another third of it, and the open breaker stopped the next one.
+/// Seen red: an outage of 9.75 s cost a lease of 30 s, since a failed heartbeat waited for
+/// another third of the lease, and the open breaker stopped the next heartbeat.
 #[tokio::test(start_paused = true)]
 async fn short_outage_costs_no_lease() {
     for fault in [cut(), Fault::Fail] {
         for traffic in [false, true] {
-            // It takes its time.
+            // The failure takes some time.
             if traffic && fault == Fault::Fail {
                 continue;
             }
@@ -104,10 +104,10 @@ async fn short_outage_costs_no_lease() {
     }
 }
 
-/// A lapse that no process noticed costs nothing: seen red when the heartbeat gave
-/// up with the lapse, and where it came a third of the lease later.
+/// An expiry that no process noticed costs nothing: seen red if the heartbeat gave up at the
+/// expiry, and if the next heartbeat came a third of the lease later.
 #[tokio::test(start_paused = true)]
-async fn lapsed_lease_is_extended_after_outage() {
+async fn expired_lease_is_extended_after_outage() {
     let (upstream, store) = (slow_platform(), MemoryStore::new());
     let away = outage(&store, 9 * SECOND, 36 * SECOND, cut());
     let builder = Engine::builder(upstream.clone());
@@ -123,9 +123,9 @@ async fn lapsed_lease_is_extended_after_outage() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A store that is down is asked at the pace of its time-out, by one of all that
-/// wait for it: seen red if a failed heartbeat waited for another third of its
-/// lease, and none asked.
+/// A store that is down is probed at the pace of its time-out, by one of all the heartbeats
+/// that wait for it. Seen red if a failed heartbeat waited for another third of its lease,
+/// and no heartbeat probed.
 #[tokio::test(start_paused = true)]
 async fn many_heartbeats_share_one_probe() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
@@ -150,7 +150,7 @@ async fn many_heartbeats_share_one_probe() {
     }
 }
 
-/// Seen red: three looks that failed, in 180 ms, were the end of the wait.
+/// Seen red: three looks that failed within 180 ms ended the wait.
 #[tokio::test(start_paused = true)]
 async fn waiter_outlasts_outage_shorter_than_lease() {
     for fault in [cut(), Fault::Fail] {
@@ -176,8 +176,7 @@ async fn waiter_outlasts_outage_shorter_than_lease() {
     }
 }
 
-/// The wait for a silent holder has an end: the lapse that was
-/// seen, and a time-out more.
+/// The wait for a silent holder ends: at the expiry that the waiter saw, plus a time-out.
 #[tokio::test(start_paused = true)]
 async fn waiter_reports_outage_longer_than_lease() {
     for fault in [cut(), Fault::Fail] {
@@ -218,8 +217,8 @@ fn silent_at_the_end(store: &MemoryStore, fault: Fault) -> FaultyStore {
     })
 }
 
-/// Seen red: every end was tried twice before its callers had their answer, 4.02 s
-/// after the platform's.
+/// Seen red: the command that ends an execution was tried twice before its callers had
+/// their answer, 4.02 s after the platform's answer.
 #[tokio::test(start_paused = true)]
 async fn silent_store_delays_answer_by_one_timeout() {
     let limited = Step::RateLimited(500 * SECOND);
@@ -264,9 +263,9 @@ async fn silent_store_delays_answer_by_one_timeout() {
     }
 }
 
-/// Nor the end of an execution that the silence keeps from its next attempt: seen
-/// red, the command for it was sent twice, and the key given back, 6 s after the
-/// platform's answer.
+/// The silence of the store keeps an execution from its next attempt, and does not delay
+/// the execution's end. Seen red: the command for the attempt was sent twice, and the key
+/// was given back 6 s after the platform's answer.
 #[tokio::test(start_paused = true)]
 async fn silent_store_ends_retry_within_timeout() {
     for (wait, step) in [
@@ -293,8 +292,8 @@ async fn silent_store_ends_retry_within_timeout() {
     }
 }
 
-/// Between two attempts a silent store delays nothing: seen red with the phase
-/// written before the wait begins.
+/// Between two attempts a silent store delays nothing: seen red if the phase is written
+/// before the wait begins.
 #[tokio::test(start_paused = true)]
 async fn silent_store_prolongs_no_retry_wait() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
@@ -313,8 +312,8 @@ async fn silent_store_prolongs_no_retry_wait() {
     assert!(took < SECOND, "{took:?}");
 }
 
-/// Seen red: the root gave a dead execution's outcome up after 3.1 s, and the
-/// record said that the outcome is unknown.
+/// Seen red: the root dropped a dead execution's outcome after 3.1 s, and the record said
+/// that the outcome is unknown.
 #[tokio::test(start_paused = true)]
 async fn known_outcome_survives_actor_and_outage() {
     for (step, code) in [(Step::ok("{}"), 200), (Step::status(403, "{}"), 403)] {
@@ -345,8 +344,8 @@ async fn known_outcome_survives_actor_and_outage() {
     }
 }
 
-/// I9. What waits for the store has a bound in bytes, and what exceeds it is
-/// given up: seen red without the bound.
+/// I9. The outcomes that wait for the store have a bound in bytes, and outcomes beyond the
+/// bound are dropped: seen red without the bound.
 #[tokio::test(start_paused = true)]
 async fn outcomes_beyond_the_bound_are_given_up() {
     let body = format!("\"{}\"", "x".repeat(7 << 20));
@@ -369,6 +368,6 @@ async fn outcomes_beyond_the_bound_are_given_up() {
     down.store(false, Ordering::SeqCst);
     sleep(10 * SECOND).await;
     assert_eq!(engine.stats().executions, 0);
-    // Room for others, once those are finished.
+    // There is room for further outcomes once those are recorded.
     assert!(engine.execute(request("[1]")).await.unwrap().recorded());
 }

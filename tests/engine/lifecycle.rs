@@ -42,14 +42,14 @@ async fn killed_execution_answers_and_finishes_record() {
     upstream.ledger().wait_for(1).await;
     child(&engine, 1).kill();
     assert_eq!(answers_of(waiters).await, ["crashed", "crashed"]);
-    // It was sent: no engine may send it again by itself.
+    // The request was sent: no engine may send it again by itself.
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// The root waits for the records of its dead children, and no longer. Red if
-/// it gets no report that a record is finished: `shutdown` never returns.
+/// The root waits for the records of its dead children, and no longer. Red if the root gets
+/// no report that a record is finished: `shutdown` never returns.
 #[tokio::test(start_paused = true)]
 async fn engine_stops_after_killed_execution() {
     let upstream = slow();
@@ -59,7 +59,7 @@ async fn engine_stops_after_killed_execution() {
     child(&engine, 1).kill();
     assert_eq!(answers_of(waiters).await, ["crashed"]);
     let ended = timeout(3600 * SECOND, engine.shutdown(SECOND)).await;
-    assert!(ended.is_ok(), "it never ends");
+    assert!(ended.is_ok(), "the engine never stops");
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,8 +76,7 @@ async fn upstream_panic_is_unknown_outcome() {
     assert_eq!(engine.actor().get_status(), ActorStatus::Running);
 }
 
-/// Red when neither the answer nor the wait notes in the progress that nothing was
-/// executed.
+/// Red if neither the answer nor the wait notes in the progress that nothing was executed.
 #[tokio::test(start_paused = true)]
 async fn execution_killed_while_waiting_is_released() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
@@ -105,8 +104,8 @@ async fn execution_killed_while_waiting_is_released() {
     assert_eq!(state, None);
 }
 
-/// Red without `Drop` of the flight's guard. Without the engine's mapping of
-/// `Crashed` alone it stays green: the closed table says `Stopped` first.
+/// Red without `Drop` of the flight's guard. Without only the engine's mapping of `Crashed`
+/// the test stays green: the closed table reports `Stopped` first.
 #[tokio::test(start_paused = true)]
 async fn killed_root_answers_every_waiter() {
     let upstream = slow();
@@ -120,7 +119,7 @@ async fn killed_root_answers_every_waiter() {
     assert_eq!(answers_of(vec![ask(&engine)]).await, ["stopped"]);
     assert_eq!(engine.shutdown(SECOND).await, Drained::default());
 
-    // The lease lapses, and the next process knows that it might have been sent.
+    // The lease expires, and the next process knows that the request might have been sent.
     let next = builder.start().await.unwrap();
     let error = next.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
@@ -173,7 +172,7 @@ async fn linked_engine_outlives_its_handles() {
     drop(engine);
     let reply = ractor::call_t!(actor, EngineMessage::Execute, 5_000, request("{}"));
     assert!(reply.unwrap().is_ok());
-    // A supervisor that stops already takes no engine on.
+    // A supervisor that is stopping accepts no engine.
     above.stop_and_wait(None, None).await.unwrap();
     let error = Engine::builder(upstream)
         .start_linked(above.get_cell())
@@ -207,7 +206,7 @@ async fn grace_end_answers_waiters_and_finishes_records() {
     let drained = engine.shutdown(SECOND).await;
     assert_eq!((drained.finished, drained.cut_off), (0, 1));
     assert_eq!(answers_of(waiters).await, ["stopped", "stopped"]);
-    // At once, not after the lease.
+    // At once, not only when the lease expires.
     let key = IdempotencyKey::of(&request("{}"));
     let next = builder.start().await.unwrap();
     let state = next.inspect(&key).await.unwrap();
@@ -229,7 +228,7 @@ fn last_handle_drops_outside_a_runtime() {
     runtime.block_on(engine.execute(request("{}"))).unwrap();
     let root = engine.actor().get_cell();
     std::thread::spawn(move || drop(engine)).join().unwrap();
-    // A kept ActorRef keeps nothing alive.
+    // An `ActorRef` that a caller keeps does not keep the engine alive.
     runtime.block_on(async {
         timeout(Duration::from_secs(30), root.wait(None))
             .await
@@ -260,7 +259,7 @@ async fn callers_wait_through_token_source_panics() {
     assert_eq!((broken.fetches(), upstream.ledger().total()), (3, 0));
 }
 
-/// Red with a budget of restarts: after the sixth death no token was fetched.
+/// Red with a limit on restarts: after the sixth death no token was fetched.
 #[tokio::test(start_paused = true)]
 async fn callers_wait_through_token_actor_deaths() {
     const DEATHS: usize = 20;
@@ -278,10 +277,10 @@ async fn callers_wait_through_token_actor_deaths() {
     let flight = child(&engine, 2).get_id();
     for death in 1..=DEATHS {
         let fetching = timeout(3600 * SECOND, tokens.wait_for(death));
-        fetching.await.expect("it is started again");
+        fetching.await.expect("the token actor is started again");
         let children = engine.actor().get_cell().get_children();
         let token = children.iter().find(|child| child.get_id() != flight);
-        token.expect("it fetches").kill();
+        token.expect("the token actor").kill();
     }
     assert!(caller.await.unwrap().is_ok());
     assert_eq!(upstream.ledger().total(), 1);

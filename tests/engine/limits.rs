@@ -34,8 +34,7 @@ async fn caller_deadline_does_not_end_execution() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// I2. Red when the execution runs in the caller's future instead of the
-/// actor's.
+/// I2. Red if the execution runs in the caller's future instead of the actor.
 #[tokio::test(start_paused = true)]
 async fn dropped_caller_affects_no_execution() {
     let upstream = slow();
@@ -51,7 +50,7 @@ async fn dropped_caller_affects_no_execution() {
     assert_eq!(
         (stats.waiting, stats.executions),
         (0, 1),
-        "its place is free, the execution's is not"
+        "the caller's place is free, the execution's place is not"
     );
     assert_eq!(
         engine.execute(request("{}")).await.unwrap().served(),
@@ -77,7 +76,7 @@ async fn caller_beyond_max_waiting_is_overloaded() {
     let first = tokio::spawn(async move { one.execute(request("{}")).await });
     upstream.ledger().wait_for(1).await;
     let second = tokio::spawn(async move { two.execute(request("{}")).await });
-    until("two wait", || engine.stats().waiting == 2).await;
+    until("two callers wait", || engine.stats().waiting == 2).await;
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(
         matches!(
@@ -151,7 +150,7 @@ async fn payloads_and_answers_are_bounded() {
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("larger than 100 bytes"), "{cause}");
-    // The status decides a success, whichever upstream it is from.
+    // The status alone decides success, wherever the reply comes from.
     for served in [Served::Upstream, Served::Store] {
         let reply = engine.execute(request("[]")).await.unwrap();
         let found = (reply.served(), reply.stored_body(), reply.body().len());
@@ -172,8 +171,8 @@ async fn recent_outcomes_are_bounded_in_bytes() {
         engine.execute(request(&n.to_string())).await.unwrap();
     }
     let mut from_memory = 0;
-    // The latest first: they are those that are kept, and what is asked for again
-    // becomes one of them.
+    // The latest outcomes first: memory keeps those. A request for an outcome makes it one
+    // of the latest.
     for n in (0..300).rev() {
         let reply = engine.execute(request(&n.to_string())).await.unwrap();
         from_memory += usize::from(reply.served() == Served::Memory);
@@ -221,7 +220,7 @@ async fn impossible_settings_are_named() {
     }
 }
 
-/// Red when `ttl` does not clamp.
+/// Red if `ttl` does not clamp.
 #[tokio::test(start_paused = true)]
 async fn largest_allowed_settings_work() {
     let month = 30 * 24 * 3600 * SECOND;
@@ -281,7 +280,7 @@ async fn invalid_request_is_refused_first() {
     );
 }
 
-/// A store whose notices come all the time: a record always "may have changed".
+/// A store that notifies without end: each record always "may have changed".
 struct Restless {
     store: MemoryStore,
     looks: Arc<AtomicUsize>,
@@ -303,8 +302,8 @@ impl Store for Restless {
     }
 }
 
-/// Red without the pause after a notification: a waiter for another process never
-/// gives way, and the test does not end.
+/// Red without the pause after a notification: a waiter for another process never yields,
+/// and the test does not end.
 #[tokio::test(start_paused = true)]
 async fn endless_notifications_cause_no_busy_loop() {
     let upstream = slow();
@@ -321,6 +320,6 @@ async fn endless_notifications_cause_no_busy_loop() {
     let reply = other.execute(request("{}")).await.unwrap();
     assert_eq!(reply.served(), Served::Store);
     assert!(first.await.unwrap().is_ok());
-    // One in 5 ms.
+    // One look in 5 ms.
     assert!(looks.load(Ordering::SeqCst) <= 2_001, "{looks:?}");
 }

@@ -1,5 +1,5 @@
-//! `.with_ttl(…)` and `.sensitive()`: what is kept, for how long, and that among
-//! joined callers the longest and the strictest apply, however late they join.
+//! `.with_ttl(…)` and `.sensitive()`: how much is stored, and for how long. Among joined
+//! callers the longest time and the strictest option apply, however late a caller joins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ async fn state(store: &MemoryStore) -> Option<RecordState> {
     store.look(&name).await.unwrap()
 }
 
-/// How much is kept, and for how long from now.
+/// How much is stored, and for how long from now.
 async fn kept(store: &MemoryStore) -> (StoredBody, Duration) {
     match state(store).await {
         Some(RecordState::Cached { stored, left, .. }) => {
@@ -53,7 +53,7 @@ async fn kept(store: &MemoryStore) -> (StoredBody, Duration) {
     }
 }
 
-/// The first asks, then the second joins it; both get the whole answer.
+/// The first request asks, then the second joins; both get the whole answer.
 async fn both(first: DataActionRequest, second: DataActionRequest) -> MemoryStore {
     let (upstream, store) = (platform(), MemoryStore::new());
     let engine = builder(&upstream, &store).start().await.unwrap();
@@ -72,8 +72,8 @@ async fn both(first: DataActionRequest, second: DataActionRequest) -> MemoryStor
     store
 }
 
-/// Red when a caller without a `ttl` does not count: its repeat within the
-/// engine's `result_ttl` would be a second call.
+/// Red if a caller without a `ttl` does not count: its repeat within the engine's
+/// `result_ttl` would be a second call.
 #[tokio::test(start_paused = true)]
 async fn longest_ttl_of_joined_callers_applies() {
     let plain = || request("{}");
@@ -91,7 +91,7 @@ async fn longest_ttl_of_joined_callers_applies() {
     }
 }
 
-/// Red when the wish of a joined caller does not reach the execution.
+/// Red if the option of a joined caller does not reach the execution.
 #[tokio::test(start_paused = true)]
 async fn one_sensitive_joined_caller_is_enough() {
     for (first, second) in [
@@ -104,7 +104,7 @@ async fn one_sensitive_joined_caller_is_enough() {
             (StoredBody::OmittedSensitive, 24 * HOUR)
         );
         let engine = builder(&platform(), &store).start().await.unwrap();
-        // A replay says so to every caller.
+        // A replay reports the omitted body to every caller.
         let replay = engine.execute(request("{}")).await.unwrap();
         assert_eq!(
             (
@@ -118,8 +118,8 @@ async fn one_sensitive_joined_caller_is_enough() {
     }
 }
 
-/// Red when only the callers that had joined before count for an outcome that waits
-/// when it came.
+/// An outcome waits to be recorded. Red if only callers count that had joined before the
+/// outcome came.
 #[tokio::test(start_paused = true)]
 async fn caller_joining_before_recording_counts() {
     let (upstream, store) = (platform(), MemoryStore::new());
@@ -149,7 +149,7 @@ async fn caller_joining_before_recording_counts() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when a refusal is handed on as it came.
+/// Red if a refusal is passed on unreduced.
 #[tokio::test(start_paused = true)]
 async fn sensitive_refusal_is_not_stored() {
     let refused = answers::platform_error(403, "missing.permissions", "Anna may not");
@@ -163,7 +163,7 @@ async fn sensitive_refusal_is_not_stored() {
     let first = spawn(&one, request("{}").sensitive());
     upstream.ledger().wait_for(1).await;
     let elsewhere = spawn(&two, request("{}"));
-    until("it waits elsewhere", || two.stats().executions == 1).await;
+    until("the second engine waits", || two.stats().executions == 1).await;
     let first = first.await.unwrap().unwrap();
     assert_eq!(
         (&**first.outcome(), first.stored_body()),
@@ -190,7 +190,7 @@ async fn sensitive_refusal_is_not_stored() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when what a hook finds out is stored as it says it.
+/// Red if the hook's result is stored unreduced.
 #[tokio::test(start_paused = true)]
 async fn sensitive_resolution_is_not_stored() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
@@ -209,7 +209,7 @@ async fn sensitive_resolution_is_not_stored() {
     );
     assert_eq!(kept(&store).await, (StoredBody::OmittedSensitive, HOUR));
 
-    // A person says it by hand.
+    // An operator resolves by hand.
     let store = MemoryStore::new();
     let engine = builder(&upstream, &store).start().await.unwrap();
     engine.execute(request("{}").sensitive()).await.unwrap_err();
@@ -223,10 +223,10 @@ async fn sensitive_resolution_is_not_stored() {
     );
 }
 
-/// What the docs of `sensitive` and `ttl` say of other processes: the outcome is
-/// kept as the callers of the one that executes ask.
+/// What the docs of `sensitive` and `ttl` say of other processes: the outcome is stored as
+/// the callers of the executing process ask.
 #[tokio::test(start_paused = true)]
-async fn wishes_do_not_reach_another_process() {
+async fn options_do_not_reach_another_process() {
     let (upstream, store) = (platform(), MemoryStore::new());
     let one = builder(&upstream, &store).start().await.unwrap();
     let two = builder(&upstream, &store).start().await.unwrap();

@@ -1,5 +1,5 @@
-//! The engine among other actors: asked by message, under a foreign supervisor
-//! that starts it again.
+//! The engine among other actors: asked by message, and under a foreign supervisor that
+//! starts it again.
 
 use genesys_once::testing::{ScriptedUpstream, Step};
 use genesys_once::{
@@ -14,7 +14,7 @@ use super::{SECOND, request, until};
 
 type Answer = Result<Reply, Error>;
 
-/// An actor that asks the engine, in both ways.
+/// An actor that asks the engine in both ways.
 struct Client;
 
 enum ClientMessage {
@@ -85,7 +85,7 @@ fn slow() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
 }
 
-/// One key, forty actors and a handle: admission is the same for all.
+/// One key, forty actors and one handle: admission is the same for all callers.
 #[tokio::test(start_paused = true)]
 async fn message_callers_share_one_call() {
     let upstream = slow();
@@ -103,7 +103,7 @@ async fn message_callers_share_one_call() {
         call_t!(forwarding, ClientMessage::Ping, 1_000).unwrap();
         forwarded.push(answers);
     }
-    until("all wait", || engine.stats().waiting == 40).await;
+    until("all callers wait", || engine.stats().waiting == 40).await;
     let by_handle = engine.execute(request("{ }")).await.unwrap();
     assert_eq!(by_handle.served(), Served::Joined);
     let mut served = Vec::new();
@@ -119,7 +119,7 @@ async fn message_callers_share_one_call() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when the port's time-out is not looked at.
+/// Red if the port's time-out is ignored.
 #[tokio::test(start_paused = true)]
 async fn port_timeout_is_caller_deadline() {
     let upstream = slow();
@@ -137,7 +137,7 @@ async fn port_timeout_is_caller_deadline() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// If the reply port is dropped, the engine has stopped; no caller waits without end (I3).
+/// If the reply port is dropped, the engine has stopped. No caller waits without end (I3).
 #[tokio::test(start_paused = true)]
 async fn killed_engine_drops_reply_ports() {
     let upstream = slow();
@@ -153,7 +153,10 @@ async fn killed_engine_drops_reply_ports() {
     engine.actor().kill();
     let reply = timeout(3600 * SECOND, asked.unwrap()).await;
     let reply = reply.expect("a caller was left unanswered").unwrap();
-    assert!(matches!(reply, CallResult::SenderError), "not gone");
+    assert!(
+        matches!(reply, CallResult::SenderError),
+        "the port was not dropped"
+    );
     let after = engine.actor().send_message(EngineMessage::Execute(
         request("{}"),
         ractor::concurrency::oneshot().0.into(),
@@ -161,7 +164,7 @@ async fn killed_engine_drops_reply_ports() {
     assert!(after.is_err());
 }
 
-/// A supervisor of the embedder's: starts the engine again whenever it ends.
+/// A supervisor of the embedder: starts the engine again whenever the engine ends.
 struct Above;
 
 struct Engines {
@@ -214,7 +217,7 @@ impl Actor for Above {
     }
 }
 
-/// Red when the engine's root is not linked to the supervisor given.
+/// Red if the engine's root is not linked to the given supervisor.
 #[tokio::test(start_paused = true)]
 async fn restarted_engine_sends_nothing_twice() {
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
@@ -234,7 +237,7 @@ async fn restarted_engine_sends_nothing_twice() {
     let first = engines.borrow_and_update().clone().unwrap();
     first.execute(request("1")).await.unwrap();
 
-    // Killed with a call under way.
+    // The engine is killed with a call under way.
     let asking = first.clone();
     let caller = tokio::spawn(async move { asking.execute(request("2")).await });
     upstream.ledger().wait_for(2).await;
@@ -251,7 +254,7 @@ async fn restarted_engine_sends_nothing_twice() {
     let second = engines.borrow_and_update().clone().unwrap();
     assert_ne!(first.actor().get_id(), second.actor().get_id());
 
-    // The next engine knows what was executed, and what might have been.
+    // The next engine knows what was executed, and what might have been executed.
     let reply = second.execute(request("1")).await.unwrap();
     assert_eq!(reply.served(), Served::Store);
     let error = second.execute(request("2")).await.unwrap_err();

@@ -113,7 +113,7 @@ async fn key_never_returns_other_payloads_answer() {
     let engine = builder.clone().start().await.unwrap();
     let mine = |payload| request(payload).with_key("order-42").unwrap();
 
-    // While it is in flight, …
+    // While the first request is in flight, …
     let first = tokio::spawn({
         let engine = engine.clone();
         async move { engine.execute(mine("[1]")).await }

@@ -1,5 +1,5 @@
-//! A store that fails: before anything was sent nothing is sent, afterwards
-//! every caller is answered, and a command with a lost reply is sent again.
+//! A store that fails: before the request was sent, no request is sent; afterwards every
+//! caller is answered, and a command with a lost reply is sent again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ pub fn platform() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND))
 }
 
-/// A store that does this to events of one kind for as long as the switch is on.
+/// A store with this fault for events of one kind, for as long as the switch is on.
 pub fn faulty(
     store: &MemoryStore,
     on: &Arc<AtomicBool>,
@@ -46,14 +46,15 @@ pub async fn state(store: &MemoryStore, engine: &Engine) -> Option<RecordState> 
         .unwrap()
 }
 
-/// Red when what one broken connection takes along opens the breaker: the
-/// second try of each is the one that a new connection answers.
+/// One broken connection fails many commands at once. Red if that opens the breaker: a new
+/// connection answers the second try of each command.
 #[tokio::test(start_paused = true)]
 async fn one_broken_connection_fails_no_caller() {
     let broken = FaultyStore::new(MemoryStore::new(), |operation| {
         match operation.number <= 40 {
             true => Fault::After(SECOND / 100, Box::new(Fault::Fail)),
-            // A round trip, so that all fail before the first one is answered.
+            // The reply takes a round trip, so that all commands fail before the first
+            // answer.
             false => Fault::Late(SECOND / 100),
         }
     });
@@ -81,7 +82,8 @@ async fn unavailable_store_prevents_every_call() {
         let error = engine.execute(request("{}")).await.unwrap_err();
         assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
         assert_eq!(upstream.ledger().total(), 0);
-        // It heals by itself: what the store took of it is given back.
+        // The key recovers by itself: what the store applied of the failed acquire is
+        // released.
         on.store(false, Ordering::SeqCst);
         tokio::time::sleep(10 * SECOND).await;
         assert!(engine.execute(request("{}")).await.is_ok());
@@ -89,8 +91,7 @@ async fn unavailable_store_prevents_every_call() {
     }
 }
 
-/// Red when a lost reply of an acquire is taken for another holder's lease, or
-/// for none.
+/// Red if a lost reply of an acquire counts as another holder's lease, or as no lease.
 #[tokio::test(start_paused = true)]
 async fn lost_reply_is_resent_at_every_step() {
     for number in 1..=4 {
@@ -109,7 +110,7 @@ async fn lost_reply_is_resent_at_every_step() {
             .unwrap();
         let start = Instant::now();
         let reply = engine.execute(request("{}")).await.unwrap();
-        // No detour over a release and another lease.
+        // No further release and no second lease.
         let took = start.elapsed();
         assert!(
             took <= SECOND + Duration::from_millis(20),
@@ -147,7 +148,7 @@ async fn outage_after_call_delays_only_the_record() {
         (Served::Upstream, false)
     );
     assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
-    // Until it is recorded no flight of the key begins in this process.
+    // Until the outcome is recorded, no new flight of the key begins in this process.
     let joined = engine.execute(request("{}")).await.unwrap();
     assert_eq!(
         (joined.served(), joined.recorded()),
@@ -163,9 +164,9 @@ async fn outage_after_call_delays_only_the_record() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// The chaos test found it: the outcome was answered while the store was down,
-/// recorded when it was back, and not known in the next outage. Red without
-/// `recorded` in the guard.
+/// Found by the chaos test: the outcome was returned while the store was down, recorded
+/// when the store was back, and not known in the next outage. Red without `recorded` in the
+/// guard.
 #[tokio::test(start_paused = true)]
 async fn late_recorded_outcome_enters_memory() {
     let (upstream, store, losing) = (platform(), MemoryStore::new(), switch());
@@ -183,7 +184,7 @@ async fn late_recorded_outcome_enters_memory() {
     assert!(!engine.execute(request("{}")).await.unwrap().recorded());
     losing.store(false, Ordering::SeqCst);
     tokio::time::sleep(20 * SECOND).await;
-    assert_eq!(engine.stats().executions, 0, "it is recorded");
+    assert_eq!(engine.stats().executions, 0, "the outcome is recorded");
     dead.store(true, Ordering::SeqCst);
     let replay = engine.execute(request("{}")).await.unwrap();
     assert_eq!((replay.served(), replay.recorded()), (Served::Memory, true));
@@ -219,10 +220,10 @@ async fn too_large_outcome_is_recorded_without_body() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A fail-over, a full replica set, a right that is missing: none of them says that
+/// A fail-over, a full replica set, a missing permission: none of these refusals means that
 /// the outcome is too large.
 ///
-/// Red when every refusal is taken for that: the body is thrown away.
+/// Red if every refusal counts as `TooLarge`: the body is dropped.
 #[tokio::test(start_paused = true)]
 async fn outcome_waits_for_read_only_store() {
     for kind in [RefusalKind::NotNow, RefusalKind::NotAllowed] {
@@ -240,7 +241,11 @@ async fn outcome_waits_for_read_only_store() {
         assert!(engine.stats().store_up, "a store that refuses answers");
         on.store(false, Ordering::SeqCst);
         tokio::time::sleep(20 * SECOND).await;
-        assert_eq!(engine.stats().executions, 0, "{kind:?}: it is recorded");
+        assert_eq!(
+            engine.stats().executions,
+            0,
+            "{kind:?}: the outcome is recorded"
+        );
         let replay = engine.execute(request("{}")).await.unwrap();
         assert_eq!(
             (
@@ -258,11 +263,12 @@ async fn outcome_waits_for_read_only_store() {
     }
 }
 
-/// The acquire is applied and answered too late, twice. What I1 says of a lease
-/// that lapsed is proven in `tests/protocol/execution.rs` and `tests/genesys/lease.rs`.
+/// The acquire is applied, and its reply does not come within the lease, twice. What I1
+/// says of an expired lease is proven in `tests/protocol/execution.rs` and
+/// `tests/genesys/lease.rs`.
 #[tokio::test(start_paused = true)]
 async fn acquire_answered_after_lease_is_unused() {
-    // The acquire is applied at once and answered after the lease.
+    // The acquire is applied at once and never answered.
     let (upstream, store) = (platform(), MemoryStore::new());
     let slow = FaultyStore::new(store.clone(), |operation| match operation.event {
         Some(Event::Acquire { .. }) if operation.number <= 2 => Fault::Silent,
@@ -275,18 +281,14 @@ async fn acquire_answered_after_lease_is_unused() {
         .start()
         .await
         .unwrap();
-    let reply = engine.execute(request("{}")).await;
-    // A process that looked meanwhile took it for lost; no process sent it twice.
-    assert!(upstream.ledger().total() <= 1, "{reply:?}");
-    match reply {
-        Ok(reply) => assert!(reply.recorded()),
-        Err(error) => assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}"),
-    }
+    let error = engine.execute(request("{}")).await.unwrap_err();
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
+    assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Red without the breaker: fifty callers then cost fifty deadlines of a hung
-/// store. Red too where a command that the breaker stopped counts as one whose
-/// fate is unknown: fifty executions then wait for the store to finish nothing.
+/// Red without the breaker: fifty callers then cost fifty deadlines of a hung store. Also
+/// red if a command that the breaker stopped counts as a command whose fate is unknown:
+/// fifty executions then wait for the store to finish nothing.
 #[tokio::test(start_paused = true)]
 async fn open_breaker_delays_no_caller() {
     let (upstream, store, on) = (platform(), MemoryStore::new(), switch());
@@ -315,8 +317,8 @@ async fn open_breaker_delays_no_caller() {
         "{}",
         engine.stats().executions
     );
-    // It probes by itself as long as a record is left to finish, or with the
-    // next request.
+    // The engine probes the store by itself while a record is left to finish; otherwise the
+    // next request probes.
     on.store(false, Ordering::SeqCst);
     tokio::time::sleep(10 * SECOND).await;
     assert!(engine.execute(request("[1]")).await.is_ok());
@@ -324,8 +326,8 @@ async fn open_breaker_delays_no_caller() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A process that waits for another process's lease and cannot look waits as long as it
-/// lease was seen to live, and one look more. Red if it gives up before.
+/// A process waits for another process's lease and cannot look at the record. It waits as
+/// long as the lease was seen to live, and for one more look. Red if it gives up before.
 #[tokio::test(start_paused = true)]
 async fn blind_waiter_waits_for_lease_end() {
     let upstream = ScriptedUpstream::new(|_| Step::Silent);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{SECOND, request, until};
 
-/// A script of these steps in turn; the last one without end.
+/// A script of these steps in turn; the last step repeats without end.
 fn in_turn(steps: impl IntoIterator<Item = Step>) -> ScriptedUpstream {
     let steps: Vec<Step> = steps.into_iter().collect();
     let calls = AtomicU32::new(0);
@@ -72,7 +72,7 @@ async fn platform_429_delays_every_execution() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replays_work_during_a_hold() {
+async fn replays_work_during_a_cooldown() {
     let upstream = in_turn([
         Step::ok("{}"),
         Step::RateLimited(100 * SECOND),
@@ -115,7 +115,8 @@ async fn too_long_wait_fails_and_frees_key() {
         state(&engine).await,
         Some(RecordState::Released { .. })
     ));
-    // Nothing is cached. Until the platform allows, every caller gets the error at once, …
+    // Nothing is cached. Until the platform allows a call, every caller gets the error at
+    // once, …
     for payload in ["{}", "[2]"] {
         let error = engine.execute(request(payload)).await.unwrap_err();
         assert!(matches!(error, Error::RateLimited { .. }), "{error}");
@@ -124,13 +125,14 @@ async fn too_long_wait_fails_and_frees_key() {
         (upstream.ledger().total(), start.elapsed()),
         (1, Duration::ZERO)
     );
-    // … and afterwards executed.
+    // … and afterwards its request is executed.
     tokio::time::advance(182 * SECOND).await;
     assert!(engine.execute(request("{}")).await.is_ok());
     assert_eq!(upstream.ledger().total(), 2);
 }
 
-/// Answers that name no time count; for those that do see `cooldown.rs`.
+/// These 429s name no time, so each counts as an attempt; `cooldown.rs` tests those that
+/// name a time.
 #[tokio::test(start_paused = true)]
 async fn attempts_are_bounded() {
     let upstream = in_turn([Step::status(429, "{}")]);
@@ -157,7 +159,7 @@ async fn unsent_request_is_retried() {
     let engine = engine(&upstream).await;
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    // Released, without a refusal.
+    // The key is released, without a refusal.
     assert_eq!(state(&engine).await, None);
 }
 
@@ -180,15 +182,15 @@ async fn refusal_reaches_all_waiters_unrecorded() {
         assert_eq!((reply.status().as_u16(), reply.recorded()), (403, false));
     }
     assert_eq!(upstream.ledger().total(), 1);
-    // Only callers that came after it start afresh.
+    // Only a caller that comes after the refusal starts a new execution.
     assert_eq!(
         two.execute(request("{}")).await.unwrap().status().as_u16(),
         200
     );
 }
 
-/// Red for memory and for the store when either keeps an outcome as it came, and
-/// for the waiter when the refusal is stored reduced.
+/// Red for memory and for the store if either keeps an outcome with all its headers, and
+/// for the waiter if the refusal is stored reduced.
 #[tokio::test(start_paused = true)]
 async fn cookies_reach_only_callers_of_holder() {
     for status in [200, 403] {
@@ -253,7 +255,7 @@ async fn only_the_refused_token_is_renewed() {
     let reply = engine.execute(request("{}")).await.unwrap();
     assert_eq!(reply.status().as_u16(), 200);
     assert_eq!(tokens.fetches(), 2);
-    // One of them was refused: proven not executed.
+    // One of the calls was refused: proven not executed.
     assert_eq!(upstream.ledger().total(), 102);
     assert_eq!(upstream.ledger().executed(&reply.key()), 1);
 }
@@ -269,7 +271,7 @@ async fn refused_fresh_token_is_unauthorized() {
     };
     assert_eq!(correlation_id.as_deref(), Some("c-1"));
     assert_eq!(upstream.ledger().total(), 2);
-    // Released, without a refusal.
+    // The key is released, without a refusal.
     assert_eq!(state(&engine).await, None);
 }
 
@@ -323,8 +325,8 @@ async fn key_goes_with_every_attempt() {
     assert_eq!(*seen.lock().unwrap(), [(key, 1), (key, 2), (key, 3)]);
 }
 
-/// Red if a compressed body that does not say so counts as searched: the remote
-/// end's code in it is not seen, and the request is sent again.
+/// Red if a compressed body that does not declare its compression counts as searched: the
+/// remote endpoint's code inside is not seen, and the request is sent again.
 #[tokio::test(start_paused = true)]
 async fn compressed_refusal_proves_nothing() {
     // zlib and raw deflate of {"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}

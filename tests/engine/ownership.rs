@@ -42,7 +42,8 @@ pub(super) fn ask(engine: &Engine, request: DataActionRequest) -> JoinHandle<Res
     tokio::spawn(async move { engine.execute(request).await })
 }
 
-/// A store without notices, whose looks say what `see` makes of them.
+/// A store without notifications, in which the function alters each state that a look
+/// returns.
 #[derive(Clone)]
 pub(super) struct AlteredStore(pub(super) MemoryStore, pub(super) fn(&mut RecordState));
 
@@ -97,8 +98,8 @@ async fn remote_waiter_gets_no_foreign_refusal() {
     }
 }
 
-/// A holder that the store does not hear while its call takes its minute, and
-/// another engine that finds the key indeterminate meanwhile.
+/// A holder whose commands do not reach the store during its call of one minute, and
+/// another engine that meanwhile finds the key indeterminate.
 struct CutOff {
     upstream: ScriptedUpstream,
     holder: Engine,
@@ -135,8 +136,8 @@ async fn cut_off() -> CutOff {
     }
 }
 
-/// Red with the lost holder's lease on a record that was resolved as applied: both
-/// answers said that they are recorded.
+/// Red if a record that was resolved as applied keeps the lost holder's lease: both answers
+/// said that they were recorded.
 #[tokio::test(start_paused = true)]
 async fn late_answer_never_overwrites_operators_outcome() {
     let CutOff {
@@ -160,7 +161,8 @@ async fn late_answer_never_overwrites_operators_outcome() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// After `not_applied` the lost holder's lease stays, so that its proof heals.
+/// After `not_applied` the lost holder's lease stays in the record, so that its late answer
+/// is accepted.
 #[tokio::test(start_paused = true)]
 async fn late_answer_heals_not_applied_key() {
     let CutOff {
@@ -172,7 +174,7 @@ async fn late_answer_heals_not_applied_key() {
     let resolution = Resolution::not_applied();
     let early = other.resolve(&key(), version, resolution.clone()).await;
     assert!(matches!(early, Err(Error::TooEarly { .. })), "{early:?}");
-    // The operator overrides the clocks, and was wrong.
+    // The operator overrides the clocks, and is wrong.
     let resolution = resolution.despite_clocks();
     other.resolve(&key(), version, resolution).await.unwrap();
     let reply = asked.await.unwrap().unwrap();
@@ -181,8 +183,8 @@ async fn late_answer_heals_not_applied_key() {
     assert_eq!((reply.body().as_ref(), reply.recorded()), (&b"7"[..], true));
 }
 
-/// Red with the holder's own lease on what `forget` leaves: its second try wrote the
-/// forgotten outcome again.
+/// Red if the record that `forget` leaves keeps the holder's lease: the holder's second try
+/// wrote the forgotten outcome again.
 #[tokio::test(start_paused = true)]
 async fn holder_never_restores_forgotten_outcome() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -222,8 +224,8 @@ async fn holder_never_restores_forgotten_outcome() {
     assert_eq!(upstream.ledger().total(), 2);
 }
 
-/// Red with the caller's own `ttl` alone: the other process found nothing and
-/// executed again.
+/// Red if only the caller's own `ttl` counts: the other process found nothing and executed
+/// again.
 #[tokio::test(start_paused = true)]
 async fn short_ttl_still_reaches_remote_waiter() {
     for ttl in [1, 400, 900] {
@@ -243,8 +245,8 @@ async fn short_ttl_still_reaches_remote_waiter() {
     }
 }
 
-/// Under `OnUnknown::Retry`, too. Red if a further attempt of an unknown
-/// execution writes nothing.
+/// This holds under `OnUnknown::Retry`, too. Red if a further attempt of an execution with
+/// an unknown outcome writes nothing.
 #[tokio::test(start_paused = true)]
 async fn attempt_is_recorded_before_its_call() {
     let store = MemoryStore::new();
@@ -279,11 +281,11 @@ async fn attempt_is_recorded_before_its_call() {
     asked.await.unwrap().unwrap();
 }
 
-/// Red if a record that changes with each look is an error: an outage was reported
-/// with the store up.
+/// Red if a record that changes with each look is an error: an outage was reported with the
+/// store up.
 #[tokio::test(start_paused = true)]
 async fn contended_key_is_no_outage() {
-    /// Releases the key in another's name before each take-over.
+    /// Releases the key in another holder's name before each take-over.
     struct Busy(MemoryStore, AtomicUsize);
     impl Store for Busy {
         delegate!(0: look);

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::actor_failure::{End, answers_of, ask, end};
 use super::{SECOND, child, request, until};
 
-/// Before the key is held: while a permit, a token or the end of a hold is
-/// waited for, and while another holder's lease is.
+/// Panics before the key is acquired: during the wait for a permit, for a token, for the
+/// end of a cooldown, and for another holder's lease.
 #[tokio::test(start_paused = true)]
 async fn panic_during_each_wait_is_contained() {
     for name in ["permit", "token", "hold", "elsewhere"] {
@@ -38,7 +38,7 @@ async fn panic_during_each_wait_is_contained() {
             .store(store.clone());
         let engine = builder.clone().start().await.unwrap();
         let mut actors = 1;
-        // The holder to wait for.
+        // The holder that the execution waits for.
         let other = builder.clone().start().await.unwrap();
         let first = match name {
             "token" => None,
@@ -51,7 +51,7 @@ async fn panic_during_each_wait_is_contained() {
             upstream.ledger().wait_for(1).await;
             actors += usize::from(name != "elsewhere");
         } else {
-            actors += 1; // the token's
+            actors += 1; // the token actor
         }
         if name == "hold" {
             until("the cooldown has begun", || {
@@ -85,7 +85,7 @@ async fn panic_during_each_wait_is_contained() {
     }
 }
 
-/// A hook's answer that never comes, and that takes it badly.
+/// A hook's future that never completes, and that panics when it is dropped.
 struct PanicsWhenDropped;
 
 impl Future for PanicsWhenDropped {
@@ -102,9 +102,9 @@ impl Drop for PanicsWhenDropped {
     }
 }
 
-/// What the embedder gives panics: nothing hangs, and what might have been
-/// executed is held. Red if a panic of `classify` or of the hook ends the
-/// execution: each caller of an indeterminate key got `Crashed`, without end.
+/// Embedder code panics: no caller hangs, and a key whose request might have been executed
+/// is indeterminate. Red if a panic of `classify` or of the hook ends the execution: each
+/// caller of an indeterminate key got `Crashed`, without end.
 #[tokio::test(start_paused = true)]
 async fn panic_of_embedder_code_is_contained() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -122,7 +122,7 @@ async fn panic_of_embedder_code_is_contained() {
         builder
             .clone()
             .reconcile(|_, _| async { panic!("the hook") }),
-        // Before there is a future, and when the future is dropped.
+        // A panic before the hook returns a future, and a panic when its future is dropped.
         builder
             .clone()
             .reconcile(|_, _| -> Ready<Option<Resolution>> { panic!("no future") }),
@@ -152,9 +152,9 @@ async fn panic_of_embedder_code_is_contained() {
     );
 }
 
-/// A panic of the store is a failure of one command, whichever it is: nothing
-/// under way is cancelled by it. Seen red: its callers got `Crashed`, after an
-/// answer of the platform, too, and a heartbeat took the request with it.
+/// A panic of the store is a failure of one command, whichever command: it cancels nothing
+/// that is under way. Seen red: callers got `Crashed`, even after the platform's answer,
+/// and a heartbeat cancelled the request.
 #[tokio::test(start_paused = true)]
 async fn store_panic_costs_no_caller_its_answer() {
     for step in [Step::RateLimited(5 * SECOND), Step::ok("{}")] {

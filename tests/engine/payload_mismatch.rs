@@ -66,8 +66,8 @@ async fn in_state(
     (builder, engine, upstream, store)
 }
 
-/// I6. Red without the comparisons in the table of flights and of its recent
-/// outcomes; those of the store and of the execution stand behind one another.
+/// I6. Red without the comparisons in the table of flights and in the table of recent
+/// outcomes. The comparisons of the store and of the execution cover for each other.
 #[tokio::test(start_paused = true)]
 async fn foreign_payload_is_refused_in_every_state() {
     for (state, step) in states() {
@@ -91,13 +91,13 @@ async fn foreign_payload_is_refused_in_every_state() {
     }
 }
 
-/// I6. Red without the comparison in `Execution::seen`: an engine that has no
-/// token only looks, and must not hand out what it finds.
+/// I6. Red without the comparison in `Execution::seen`: an engine that has no token only
+/// looks, and must not return what it finds.
 #[tokio::test(start_paused = true)]
 async fn foreign_peek_is_refused_too() {
     for (state, step) in states() {
         if state == "released" {
-            continue; // no holder's: this one would wait for its token
+            continue; // the key is free: the engine would wait for its token
         }
         let (.., store) = in_state(state, step).await;
         let tokens = ScriptedTokens::new(|_| TokenStep::Silent);
@@ -113,7 +113,7 @@ async fn foreign_peek_is_refused_too() {
     }
 }
 
-/// A foreign store that does not compare.
+/// A foreign store that does not compare fingerprints.
 struct Careless(MemoryStore);
 
 impl Store for Careless {
@@ -152,7 +152,7 @@ async fn store_without_comparison_leaks_nothing() {
     }
 }
 
-/// I8. Red when a record's name leaves the namespace out.
+/// I8. Red if a record's name leaves the namespace out.
 #[tokio::test(start_paused = true)]
 async fn namespaces_separate_records_in_every_state() {
     for (state, step) in states() {

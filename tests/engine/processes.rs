@@ -1,5 +1,5 @@
-//! Ten processes, each with an engine of its own, wait for one key that an
-//! eleventh is executing: one call, and all answer from its refusal.
+//! Ten processes, each with an engine of its own, wait for one key that an eleventh process
+//! executes: one call, and the eleventh's outcome or refusal answers all.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
@@ -23,13 +23,13 @@ use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
 const WAITERS: usize = 10;
-/// After this long a caller has been left unanswered.
+/// A caller without an answer after this time has been left unanswered.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a waiting process gets: the store and the platform, in a word each.
+/// The environment variables of a waiting process: the store and the platform.
 const REDIS: &str = "WAITERS_REDIS";
 const PLATFORM: &str = "WAITERS_PLATFORM";
-/// Begins the line that a waiting process means for its parent.
+/// Begins the line in which a waiting process reports to its parent.
 const MARK: &str = "waiter says: ";
 
 /// The platform as one process sees it: its answers wait for a gate.
@@ -97,7 +97,7 @@ impl Waiter {
         Self { process, said }
     }
 
-    /// Its answer.
+    /// The process's answer.
     fn answer(mut self) -> Value {
         loop {
             let mut line = String::new();
@@ -113,13 +113,13 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process might have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The part of a waiting process; a test without anything to do otherwise.
+/// The code of a waiting process; in an ordinary test run it does nothing.
 #[tokio::test]
 async fn waiter() {
     let Ok(redis) = std::env::var(REDIS) else {
@@ -153,9 +153,9 @@ fn summary_of(answer: Result<Reply, Error>) -> Value {
     }
 }
 
-/// The answers of the process that called, and of ten processes that waited for it
-/// from the moment on when all ten had seen that the key was held. The platform
-/// was called once.
+/// The answers of the process that called, and of ten processes that waited for it. The
+/// platform answers only when all ten have seen that the key was locked, and is called
+/// once.
 async fn all_answers(step: Step) -> (Value, Vec<Value>) {
     let server = RedisServer::start();
     let simulator = GenesysSimulator::start().await;
@@ -177,14 +177,14 @@ async fn all_answers(step: Step) -> (Value, Vec<Value>) {
         .map(|_| Waiter::start(&server.url(), &simulator))
         .collect();
     let name = RecordName::new(upstream.namespace(), IdempotencyKey::of(&request())).to_string();
-    eventually("all ten wait for a notice", async || {
+    eventually("all ten wait for a notification", async || {
         let (_, listening): (String, usize) = server.command(&["PUBSUB", "NUMSUB", &name]);
         listening == WAITERS
     })
     .await;
     upstream.gate.add_permits(1);
     let called = calling.await.unwrap();
-    // Each ends by itself, at the latest with its own deadline.
+    // Each process ends by itself, at the latest with its own deadline.
     let reading = tokio::task::spawn_blocking(|| waiters.into_iter().map(Waiter::answer).collect());
     let waited: Vec<Value> = reading.await.unwrap();
     assert_eq!(waited.len(), WAITERS);
@@ -192,7 +192,7 @@ async fn all_answers(step: Step) -> (Value, Vec<Value>) {
     (summary_of(called), waited)
 }
 
-/// Red when a release carries no refusal: each waiter then calls for itself.
+/// Red if a release carries no refusal: each waiter then calls for itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusal_answers_every_process() {
     let forbidden = answers::platform_error(403, "missing.permissions", "no");
@@ -206,7 +206,7 @@ async fn refusal_answers_every_process() {
     }
 }
 
-/// Red when a release carries no refusal.
+/// Red if a release carries no refusal.
 #[tokio::test(flavor = "multi_thread")]
 async fn rate_limit_answers_every_process() {
     let (called, waited) = all_answers(Step::RateLimited(Duration::from_secs(600))).await;

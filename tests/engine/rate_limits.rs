@@ -22,8 +22,7 @@ use super::{SECOND, request, until};
 const KEYS: usize = 2_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The platform's limit: so many in any minute. What goes beyond gets its 429.
-/// Every answer takes as long as `latency` says at that moment.
+/// A platform that allows this many calls in any minute. Each answer takes `latency()`.
 fn platform(
     per_minute: usize,
     latency: impl Fn() -> Duration + Send + Sync + 'static,
@@ -36,7 +35,7 @@ fn platform(
             admitted.pop_front();
         }
         if admitted.len() >= per_minute {
-            // In whole seconds, as the platform says it.
+            // In whole seconds, as in the platform's answers.
             let wait = (MINUTE - (now - admitted[0])).as_millis().div_ceil(1000);
             return Step::RateLimited(SECOND * wait as u32).after(latency());
         }
@@ -88,7 +87,7 @@ fn requests() -> Vec<DataActionRequest> {
     (0..KEYS).map(|n| request(&n.to_string())).collect()
 }
 
-/// All at once; every one of them must succeed. How long it took.
+/// Executes all requests at once; every one must succeed. Returns how long the burst took.
 async fn burst(engine: &Engine, requests: &[DataActionRequest]) -> Duration {
     let start = Instant::now();
     let callers: Vec<_> = requests
@@ -105,13 +104,13 @@ async fn burst(engine: &Engine, requests: &[DataActionRequest]) -> Duration {
     start.elapsed()
 }
 
-/// Red when the limiter is asked before there is a permit: what it let through
-/// then comes in a crowd once permits are free.
+/// Red if the limiter is asked before there is a permit: the calls that it let through then
+/// come in a crowd once permits are free.
 #[tokio::test(start_paused = true)]
 async fn burst_within_limit_gets_no_429() {
     for slow in [Duration::ZERO, MINUTE] {
         let begin = Instant::now();
-        // At first, calls that take nearly as long as an action may.
+        // At first, calls take nearly as long as an action may.
         let platform = platform(300, move || match begin.elapsed() < slow {
             true => 50 * SECOND,
             false => SECOND / 3,
@@ -131,7 +130,7 @@ async fn burst_within_limit_gets_no_429() {
 #[tokio::test(start_paused = true)]
 async fn burst_beyond_limit_succeeds_after_cooldown() {
     let platform = platform(300, || SECOND / 3);
-    // The last of them wait for seven minutes in all.
+    // The last requests wait for seven minutes in all.
     let patient = RetryPolicy::default().max_wait(60 * MINUTE);
     let engine = Engine::builder(platform.clone()).retry(patient);
     let engine = engine.start().await.unwrap();
@@ -139,15 +138,15 @@ async fn burst_beyond_limit_succeeds_after_cooldown() {
     let took = burst(&engine, &requests).await;
     let keys: Vec<_> = requests.iter().map(IdempotencyKey::of).collect();
     platform.ledger().assert_exactly_once(&keys);
-    // Being held costs no attempt: those at the platform when its limit was
-    // reached got a 429, and no other did.
+    // A wait for the cooldown costs no attempt: only the calls at the platform when its
+    // limit was reached got a 429.
     let refused = platform.ledger().total() - KEYS;
     assert!((6..=6 * 50).contains(&refused), "{refused}");
     assert!(platform.ledger().max_concurrent() <= 50);
     assert!(took < 8 * MINUTE, "{took:?}");
 }
 
-/// Red when refused executions come at the very end of the cooldown: in
+/// Red if refused executions come at the very end of the cooldown: in
 /// `tests/genesys/burst.rs` one of 2,000 keys then needed its third and last attempt.
 #[tokio::test(start_paused = true)]
 async fn refused_executions_go_first_after_cooldown() {
@@ -188,8 +187,8 @@ fn spawn(engine: &Engine, payload: &str) {
     tokio::spawn(async move { engine.execute(request).await });
 }
 
-/// Hold, token, permit, limiter, retry, elsewhere: how many wait for each, and
-/// how long the longest has.
+/// How many executions wait for each of cooldown, token, permit, limiter, retry and remote
+/// holder, and how long the longest has waited.
 fn seen(engine: &Engine) -> ([usize; 6], Duration) {
     let backlog: Backlog = engine.stats().backlog;
     let all = [
@@ -205,8 +204,7 @@ fn seen(engine: &Engine) -> ([usize; 6], Duration) {
     (counts, backlog.oldest())
 }
 
-/// Each wait in its turn. Red, each in its line, where an execution is not
-/// counted while it waits.
+/// Each wait in its turn. Each assertion is red if its wait does not count.
 #[tokio::test(start_paused = true)]
 async fn backlog_shows_waits_and_durations() {
     let limits = |call: &Call| match call.body().as_ref() {
@@ -235,12 +233,12 @@ async fn backlog_shows_waits_and_durations() {
     at(4).await;
     assert_eq!(seen(&engine), ([0; 6], Duration::ZERO), "at the platform");
     assert_eq!(engine.stats().in_flight, 1);
-    // The second one has the other permit and waits for the limit, …
+    // The second execution has the other permit and waits for the limiter, …
     spawn(&engine, "2");
-    until("it waits", || seen(&engine).0[3] == 1).await;
+    until("an execution waits", || seen(&engine).0[3] == 1).await;
     // … the third one waits for a permit, …
     spawn(&engine, "3");
-    until("it waits", || seen(&engine).0[2] == 1).await;
+    until("an execution waits", || seen(&engine).0[2] == 1).await;
     at(6).await;
     assert_eq!(seen(&engine), ([0, 0, 1, 1, 0, 0], 2 * SECOND));
     assert_eq!(engine.stats().in_flight, 1, "a waiter is not in flight");
@@ -256,14 +254,13 @@ async fn backlog_shows_waits_and_durations() {
     spawn(&engine, "4");
     at(10).await;
     assert_eq!(seen(&engine), ([0, 0, 0, 2, 0, 1], 6 * SECOND));
-    // The second one meets a 429, and holds the fifth one back.
+    // The second execution meets a 429, and the fifth waits for that cooldown.
     at(34).await;
     spawn(&engine, "5");
-    until("it is held", || seen(&engine).0[0] == 1).await;
+    until("the fifth execution waits", || seen(&engine).0[0] == 1).await;
     assert_eq!(seen(&engine).0[3..5], [1, 1]);
     assert!(!engine.stats().cooldown.is_zero());
-    // The third one comes through the limit, and is held as well: still
-    // waiting since it began.
+    // The third execution waits for the cooldown, too, and counts since it began.
     at(70).await;
     let backlog = engine.stats().backlog;
     assert_eq!(
@@ -277,7 +274,7 @@ async fn backlog_shows_waits_and_durations() {
     assert_eq!(seen(&engine), ([0; 6], Duration::ZERO));
 }
 
-/// Red when a flight keeps its permit while another engine has its key.
+/// Red if a flight keeps its permit while another engine has its key.
 #[tokio::test(start_paused = true)]
 async fn remote_wait_uses_no_permit() {
     let store = MemoryStore::new();
@@ -294,7 +291,7 @@ async fn remote_wait_uses_no_permit() {
         let engine = engine.clone();
         async move { engine.execute(request("1")).await }
     });
-    until("it waits", || {
+    until("an execution waits", || {
         engine.stats().backlog.remote_holder.executions == 1
     })
     .await;
@@ -306,8 +303,8 @@ async fn remote_wait_uses_no_permit() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Found by `tests/protocol/simulation.rs`. Red if a hold is waited out however long it has
-/// become meanwhile: the second caller then waits for thirty days.
+/// Found by `tests/protocol/simulation.rs`. Red if a cooldown is waited out however long it
+/// has grown meanwhile: the second caller then waits for thirty days.
 #[tokio::test(start_paused = true)]
 async fn growing_cooldown_beyond_max_wait_fails() {
     let upstream = ScriptedUpstream::new(|call| match call.attempt() {
@@ -327,9 +324,9 @@ async fn growing_cooldown_beyond_max_wait_fails() {
     assert_eq!(engine.stats().backlog.executions(), 0);
 }
 
-/// Replays that find everything free take the key's place in one command, and give
-/// back what they did not use. Red if they keep it: 40 replays then delay fresh
-/// requests by the limiter's pace, 15 of them by 5 s.
+/// Replays that find everything free acquire the key in one command, and give back the rate
+/// permit that they did not use. Red if they keep it: 40 replays then delay fresh requests
+/// by the limiter's pace, 15 of them by 5 s.
 #[tokio::test(start_paused = true)]
 async fn replay_returns_its_rate_permit() {
     let store = MemoryStore::new();
@@ -355,7 +352,7 @@ async fn replay_returns_its_rate_permit() {
         let engine = engine.clone();
         async move { engine.execute(request("55")).await }
     });
-    until("it waits", || {
+    until("an execution waits", || {
         engine.stats().backlog.limiter.executions == 1
     })
     .await;
@@ -368,8 +365,8 @@ async fn replay_returns_its_rate_permit() {
     assert_eq!(platform.ledger().total(), 40 + 16);
 }
 
-/// All permits are taken, there is no token, and none comes: replays wait for neither.
-/// Red if either is waited for before the record is looked at.
+/// All permits are taken, there is no token, and no token comes: replays wait for neither.
+/// Red if the engine waits for either before it looks at the record.
 #[tokio::test(start_paused = true)]
 async fn replay_waits_for_no_call_permit() {
     let store = MemoryStore::new();
@@ -391,7 +388,10 @@ async fn replay_waits_for_no_call_permit() {
     sleep(60 * SECOND).await;
     assert_eq!(engine.stats().token_valid_for, None);
     spawn(&engine, "3");
-    until("it waits", || engine.stats().backlog.token.executions == 1).await;
+    until("a call waits", || {
+        engine.stats().backlog.token.executions == 1
+    })
+    .await;
     assert_eq!(engine.stats().in_flight, 1);
     let begun = Instant::now();
     let replay = engine.execute(request("1")).await.unwrap();

@@ -1,5 +1,4 @@
-//! What a record shows: its request, its holder, where its
-//! outcome comes from.
+//! What a record shows: its request, its holder, and where its outcome comes from.
 
 use genesys_once::record::RecordState;
 use genesys_once::testing::{ScriptedUpstream, Step};
@@ -20,7 +19,7 @@ fn order() -> DataActionRequest {
     request.with_label("refund order 42").unwrap()
 }
 
-/// An answer that proves nothing, under an id of the platform's.
+/// An answer that proves nothing, with a correlation id of the platform.
 fn unknown() -> Step {
     let mut headers = HeaderMap::new();
     headers.insert("inin-correlation-id", HeaderValue::from_static("1b2c"));
@@ -36,8 +35,8 @@ async fn engines(upstream: &ScriptedUpstream) -> [Engine; 2] {
     ]
 }
 
-/// Red without any of the members: a key found at night was a digest that no operator
-/// could reverse.
+/// Red without any of these members: the operator found only a digest as the key, and could
+/// not reverse it.
 #[tokio::test(start_paused = true)]
 async fn locked_and_indeterminate_records_name_their_request() {
     let upstream = ScriptedUpstream::new(|_| unknown().after(SECOND));
@@ -47,7 +46,7 @@ async fn locked_and_indeterminate_records_name_their_request() {
     upstream.ledger().wait_for(1).await;
     let held = other.inspect(&key).await.unwrap().unwrap();
     let Error::Indeterminate { .. } = asked.await.unwrap().unwrap_err() else {
-        panic!("it is not indeterminate");
+        panic!("the key is not indeterminate");
     };
     let open = other.inspect(&key).await.unwrap().unwrap();
     let RecordState::Locked {
@@ -80,7 +79,7 @@ async fn locked_and_indeterminate_records_name_their_request() {
     }
 }
 
-/// Red when the option of a caller that joined does not count.
+/// Red if the option of a joined caller does not count.
 #[tokio::test(start_paused = true)]
 async fn sensitive_record_omits_callers_names() {
     for joined in [false, true] {

@@ -1,5 +1,4 @@
-//! What a walk does with records that cannot be recovered or read, and that it comes to
-//! its end.
+//! A walk meets records that it cannot recover or read, and still comes to its end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ use tokio::time::sleep;
 use super::watcher::{MINUTE, Slow, Warnings, watching};
 use super::{SECOND, request};
 
-/// Takes the key of a request, new or forgotten, and leaves it with the request under way.
+/// Acquires the key of a request, new or forgotten, and leaves the record with the request
+/// under way.
 async fn abandon(store: &impl Store, namespace: &Namespace, payload: &str) -> IdempotencyKey {
     let request = request(payload);
     let key = IdempotencyKey::of(&request);
@@ -57,10 +57,10 @@ async fn abandon(store: &impl Store, namespace: &Namespace, payload: &str) -> Id
     key
 }
 
-/// Red if the walk ends at the record that cannot be taken over in the store: no key was
-/// reported. Red if `recover` drops the error: no log said that the walk had failed. Red
-/// where `Engine::indeterminate` drops it, of a walk of its own or of the keys of the last
-/// one: the list lacked a key and was no error.
+/// Red if the walk ends at the record that the store refuses to take over: no key was
+/// reported. Red if `recover` drops the error: no log said that the walk had failed. Red if
+/// `Engine::indeterminate` drops the error of its own walk, or of re-reading the last
+/// walk's keys: the list lacked a key and was no error.
 #[tokio::test(start_paused = true)]
 async fn unrecoverable_record_hides_no_other() {
     let warnings = Warnings::default();
@@ -100,7 +100,7 @@ async fn unrecoverable_record_hides_no_other() {
     sleep(MINUTE).await;
     assert_eq!(warnings.count(), 4);
     let listed = engine.indeterminate(10).await.unwrap();
-    assert!(!listed.age.is_zero(), "that of the walk");
+    assert!(!listed.age.is_zero(), "the list is the walk's");
     lost.insert(stuck);
     let (key, state) = listed.keys[0].clone();
     let listed: HashSet<_> = listed.keys.into_iter().map(|(key, _)| key).collect();
@@ -120,7 +120,7 @@ async fn unrecoverable_record_hides_no_other() {
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error}");
 }
 
-/// A store in which so many records cannot be read.
+/// A store with this number of records that cannot be read.
 struct Damaged(MemoryStore, u64);
 
 impl Damaged {
@@ -164,9 +164,9 @@ impl Store for Damaged {
     }
 }
 
-/// Red without `MAX_WARNED`: all at once. Red if a walk forgets which it has warned
-/// of: the first ten again. Red if those that were warned of before take the places of
-/// the others: the second walk named none of the 15 that were left.
+/// Red without `MAX_WARNED`: all warnings at once. Red if a walk forgets which records it
+/// has warned of: the first ten again. Red if records that were warned of before take the
+/// places of the others: the second walk named none of the 15 that were left.
 #[tokio::test(start_paused = true)]
 async fn unreadable_records_are_logged_once_each() {
     let warnings = Warnings::default();
@@ -180,12 +180,12 @@ async fn unreadable_records_are_logged_once_each() {
         sleep(MINUTE).await;
     }
     let logged: HashSet<_> = logged().into_iter().collect();
-    assert_eq!(logged.len(), 25, "each another one");
+    assert_eq!(logged.len(), 25, "each warning names another record");
     assert!(logged.iter().all(|text| text.contains("records=25")));
 }
 
-/// Red if the last walk does not remember them: none. Red without the bound: all 25
-/// where 5 are asked for.
+/// Red if the last walk does not remember the unreadable records: none listed. Red without
+/// the bound: all 25 where the caller asks for 5.
 #[tokio::test(start_paused = true)]
 async fn last_walk_lists_unreadable_records() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -197,7 +197,7 @@ async fn last_walk_lists_unreadable_records() {
     assert_eq!((listed.unreadable.len(), listed.age), (5, Duration::ZERO));
 }
 
-/// Each page takes most of the time that it may, so that three of them take longer than
+/// Each page takes most of the time allowed for it, so that three pages take longer than
 /// the minute between two walks.
 ///
 /// Red with a minute in `WALK_WITHIN`: each walk ended early, with three keys of six.

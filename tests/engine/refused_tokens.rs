@@ -1,5 +1,5 @@
-//! Tokens that end or are refused while executions wait, and actions whose 401 no
-//! token helps.
+//! Tokens that end or are refused while executions wait, and actions whose 401 no token
+//! cures.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use super::{SECOND, request};
 const MILLI: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Answers an action `broken…` 401 whatever the token, others after `latency`.
+/// Answers an action `broken…` with 401 whatever the token, and others after `latency`.
 fn platform(tokens: &ScriptedTokens, latency: Duration) -> ScriptedUpstream {
     ScriptedUpstream::new(move |call| {
         match call.request().action_id().as_str().starts_with("broken") {
@@ -51,8 +51,8 @@ fn crowd(
     numbers.map(ask).collect()
 }
 
-/// Red if an execution sends the token that it read before it waited for a
-/// permit: 96 of these 200 then fail as `Unauthorized`, without any revocation.
+/// Red if an execution sends the token that it read before it waited for a permit: 96 of
+/// these 200 then fail as `Unauthorized`, without any revocation.
 #[tokio::test(start_paused = true)]
 async fn permit_waiter_sends_current_token() {
     let tokens = ScriptedTokens::lasting(3 * SECOND);
@@ -63,12 +63,11 @@ async fn permit_waiter_sends_current_token() {
         caller.await.unwrap().unwrap();
     }
     assert_eq!(upstream.ledger().total(), 200, "no call was wasted");
-    // One is renewed every 2.4 s, and the queue takes 10 s.
+    // One token is renewed every 2.4 s, and the queue takes 10 s.
     assert!((4..=6).contains(&tokens.fetches()), "{}", tokens.fetches());
 }
 
-/// Red if waiters keep the token that was revoked: nearly every
-/// first call is then wasted.
+/// Red if waiters keep the token that was revoked: nearly every first call is then wasted.
 #[tokio::test(start_paused = true)]
 async fn one_revocation_costs_the_calls_under_way() {
     let tokens = ScriptedTokens::lasting(60 * MINUTE);
@@ -86,7 +85,7 @@ async fn one_revocation_costs_the_calls_under_way() {
     assert_eq!(tokens.fetches(), 2);
 }
 
-/// Takes or refuses a token when a call arrives, and says so a second later.
+/// Accepts or refuses a token when a call arrives, and answers a second later.
 #[derive(Clone)]
 struct Late(ScriptedUpstream);
 
@@ -112,8 +111,8 @@ impl Upstream for Late {
     }
 }
 
-/// Red if every 401 costs the execution's one renewal: the second one, which met
-/// the end of two tokens and whose fault neither is, then fails.
+/// Red if every 401 costs the execution's one renewal: the second execution met the end of
+/// two tokens through no fault of its own, and then fails.
 #[tokio::test(start_paused = true)]
 async fn outdated_token_costs_no_renewal() {
     let tokens = ScriptedTokens::lasting(60 * MINUTE);
@@ -125,7 +124,7 @@ async fn outdated_token_costs_no_renewal() {
     let begun = Instant::now();
     let first = crowd(&engine, "healthy", 1..2);
     sleep(SECOND / 2).await;
-    // Refused when the first one has renewed the token already.
+    // This call is refused when the first execution has already renewed the token.
     let second = crowd(&engine, "healthy", 2..3);
     sleep_until(begun + SECOND * 14 / 10).await;
     assert_eq!(tokens.fetches(), 2);
@@ -136,11 +135,11 @@ async fn outdated_token_costs_no_renewal() {
     assert_eq!((tokens.fetches(), upstream.ledger().total()), (3, 6));
 }
 
-/// The two kinds of action take turns. Red if each 401 drops the token that
-/// all use: a token for every broken execution, and the endpoint throttles.
+/// The two kinds of action take turns. Red if each 401 drops the token that all actions
+/// use: every broken execution then fetches a token, and the endpoint throttles.
 #[tokio::test(start_paused = true)]
 async fn broken_action_never_affects_healthy_one() {
-    // As the platform does: ten a minute, then none for a while.
+    // Like the platform: ten tokens, then none for a while.
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         ..=10 => TokenStep::After(20 * MILLI, Box::new(TokenStep::Issue(24 * 60 * MINUTE))),
         _ => TokenStep::Fail(TokenError::rate_limited(MINUTE)),
@@ -158,8 +157,8 @@ async fn broken_action_never_affects_healthy_one() {
     assert_eq!(tokens.fetches(), 2);
 }
 
-/// Red if each execution asks for a token of its own: 201 token requests for
-/// these 200, one after the other or all at once.
+/// Red if each execution asks for a token of its own: 201 token requests for these 200
+/// executions, one after the other or all at once.
 #[tokio::test(start_paused = true)]
 async fn broken_action_burst_fetches_one_token() {
     for in_flight in [1, 50] {
@@ -177,8 +176,8 @@ async fn broken_action_burst_fetches_one_token() {
     }
 }
 
-/// Red if a token is dropped as soon as one call is refused: every action then
-/// waits for the next one, for as long as the endpoint takes.
+/// Red if a token is dropped as soon as one call is refused: every action then waits for
+/// the next token, for as long as the endpoint takes.
 #[tokio::test(start_paused = true)]
 async fn suspected_token_serves_other_actions() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
@@ -198,8 +197,8 @@ async fn suspected_token_serves_other_actions() {
     assert_eq!(begun.elapsed(), 10 * SECOND);
 }
 
-/// A hundred broken actions, one after the other. Red without the backoff: a token for
-/// each of them at once, and the endpoint throttles.
+/// A hundred broken actions, one after the other. Red without the backoff: each fetches a
+/// token at once, and the endpoint throttles.
 #[tokio::test(start_paused = true)]
 async fn fetches_after_refusals_back_off() {
     let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
@@ -231,7 +230,8 @@ async fn fetches_after_refusals_back_off() {
 }
 
 /// The successor of a refused token cannot be obtained: refused callers get the error, and
-/// others go on. Red if the failure is not reported to the callers that wait for it.
+/// others go on. Red if the failure is not reported to the callers that wait for the
+/// successor.
 #[tokio::test(start_paused = true)]
 async fn successor_failure_is_reported_to_waiters() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
@@ -247,7 +247,7 @@ async fn successor_failure_is_reported_to_waiters() {
     engine.execute(of("healthy", 0)).await.unwrap();
 }
 
-/// An engine whose store takes 11 s for what `slow` says, once `slow` is armed.
+/// An engine whose store takes 11 s to answer the events that `slow` selects, once armed.
 async fn slowed(
     upstream: &ScriptedUpstream,
     slow: fn(&Event) -> bool,
@@ -269,7 +269,7 @@ fn takes_the_key(event: &Event) -> bool {
     matches!(event, Event::Acquire { .. })
 }
 
-/// Red if the token is read before the lease is taken: it has ended by the time
+/// Red if the token is read before the lease is acquired: the token has ended by the time
 /// the store answers, and the call is wasted.
 #[tokio::test(start_paused = true)]
 async fn token_expiring_during_acquire_is_unsent() {
@@ -282,8 +282,8 @@ async fn token_expiring_during_acquire_is_unsent() {
     assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
 }
 
-/// The same for a later attempt, whose lease is verified by a command of its own.
-/// Red if the token is read before that.
+/// The same for a later attempt, whose lease is verified by a command of its own. Red if
+/// the token is read before that command.
 #[tokio::test(start_paused = true)]
 async fn token_expiring_before_retry_is_unsent() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
@@ -303,8 +303,8 @@ async fn token_expiring_before_retry_is_unsent() {
     assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
 }
 
-/// Red if the lease goes on in `Dispatched` while there is no token: the death of
-/// the process would leave the key indeterminate, and nothing was sent.
+/// Red if the lease stays in `Dispatched` while there is no token: the death of the process
+/// would leave the key indeterminate, although nothing was sent.
 #[tokio::test(start_paused = true)]
 async fn lease_without_token_returns_to_claimed() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
@@ -341,11 +341,12 @@ async fn lease_without_token_returns_to_claimed() {
     assert_eq!(upstream.ledger().total(), 2, "no call was wasted");
 }
 
-/// Tokens that never live until the store has answered. Red without a bound: one after
-/// the other is fetched for one execution, until its caller leaves and after that.
+/// Tokens that always end before the store has answered. Red without a bound: one token
+/// after the other is fetched for one execution, until its caller leaves and after that.
 #[tokio::test(start_paused = true)]
 async fn early_expiring_tokens_end_execution() {
-    // No token comes before the last one has ended, and has been missed.
+    // The source issues a token only after the last one has ended and the store has
+    // answered.
     let last = Mutex::new(None);
     let tokens = ScriptedTokens::new(move |_| {
         let (now, mut last) = (Instant::now(), last.lock().unwrap());

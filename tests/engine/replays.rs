@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request};
 
-/// Seen red: each execution took a permit before it knew whether anything would be
-/// sent, so that replays held both.
+/// Seen red: each execution took a permit before it knew whether anything would be sent, so
+/// that replays held both permits.
 #[tokio::test(start_paused = true)]
 async fn replays_take_no_permit_and_write_nothing() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
@@ -40,7 +40,7 @@ async fn replays_take_no_permit_and_write_nothing() {
         };
         assert_eq!(reply.served(), served);
     }
-    // Other keys than that, each of which has an execution of its own.
+    // Ten other keys, each with an execution of its own.
     for n in 0..10 {
         engine.execute(request(&n.to_string())).await.unwrap();
     }
@@ -58,7 +58,7 @@ async fn replays_take_no_permit_and_write_nothing() {
     sleep(SECOND / 2).await;
     let stats = engine.stats();
     assert_eq!((stats.executions, stats.in_flight), (10, 0));
-    // A look, then the lock and the outcome.
+    // A look, then the acquire and the outcome.
     let begun = Instant::now();
     let fresh = engine.execute(request("[2]")).await.unwrap();
     assert_eq!(fresh.served(), Served::Upstream);
@@ -66,15 +66,19 @@ async fn replays_take_no_permit_and_write_nothing() {
     for replay in replays {
         assert_eq!(replay.await.unwrap().served(), Served::Store);
     }
-    assert_eq!(writes.load(Ordering::SeqCst), 2, "those of the fresh one");
+    assert_eq!(
+        writes.load(Ordering::SeqCst),
+        2,
+        "only the fresh execution writes"
+    );
     assert_eq!(upstream.ledger().total(), 12);
 }
 
-/// Where most executions are replays, the first look may meet a connection that has
-/// broken: it is sent again, unless its time has passed.
+/// If most executions are replays, the first look might meet a broken connection: the look
+/// is sent again, unless its time has passed.
 ///
-/// Red without the second `peek`: the store is unavailable. Red without the time: the
-/// last one is a replay, too.
+/// Red without the second `peek`: the store is unavailable. Red without the time limit: the
+/// last request is a replay, too.
 #[tokio::test(start_paused = true)]
 async fn quick_failed_peek_is_repeated() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));

@@ -1,5 +1,5 @@
-//! Resolving an indeterminate key: the execution that was seen and no other, not
-//! while the lost attempt might still be running, and with replies that are lost.
+//! Resolving an indeterminate key: only the execution that was seen, not while the lost
+//! attempt might still be running, and with replies that are lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 use super::SECOND;
 use super::ownership::{AlteredStore, FIRST, SECOND_ONE, answer, ask, key, order};
 
-/// Red if the hook's answer goes to whatever is indeterminate under the key by
-/// then: the second request's caller was given the answer to the first.
+/// Red if the hook's answer goes to whichever execution is indeterminate under the key by
+/// then: the second request's caller was given the answer to the first request.
 #[tokio::test(start_paused = true)]
 async fn late_hook_resolves_no_other_request() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
@@ -34,7 +34,7 @@ async fn late_hook_resolves_no_other_request() {
     let first = ask(&slow, order(FIRST));
     upstream.ledger().wait_for(1).await;
     sleep(SECOND).await;
-    // Meanwhile an operator resolves it, and another request takes the key.
+    // Meanwhile an operator resolves the key, and another request takes it.
     let state = quick.inspect(&key()).await.unwrap().unwrap();
     let resolution = Resolution::not_applied().despite_clocks();
     quick.resolve(&key(), &state, resolution).await.unwrap();
@@ -54,7 +54,7 @@ async fn late_hook_resolves_no_other_request() {
     );
 }
 
-/// The attempt time-out and the lease are the lost holder's. Red with those of the
+/// The attempt time-out and the lease of the lost holder count. Red with those of the
 /// engine that resolves.
 #[tokio::test(start_paused = true)]
 async fn lost_attempt_keeps_its_own_timeout() {
@@ -79,7 +79,7 @@ async fn lost_attempt_keeps_its_own_timeout() {
         other.resolve(&key(), &state, resolution).await
     };
     let Err(Error::TooEarly { wait, .. }) = not_applied().await else {
-        panic!("too early");
+        panic!("not refused as too early");
     };
     assert_eq!(wait, 661 * SECOND);
     sleep(660 * SECOND).await;
@@ -89,13 +89,13 @@ async fn lost_attempt_keeps_its_own_timeout() {
     not_applied().await.unwrap();
 }
 
-/// Both clocks have to agree; one that makes no sense does not count; and where
-/// none does, the engine's own monotonic clock counts from its first look. Red
+/// Both clocks must agree, and a clock whose reading makes no sense does not count. If
+/// neither clock counts, the engine's own monotonic clock counts from its first look. Red
 /// without either comparison.
 #[tokio::test(start_paused = true)]
 async fn not_applied_waits_for_every_clock() {
-    // What the store says of the age, and by how much the resolver's wall clock is
-    // ahead of the holder's; then how long `not_applied` has to wait.
+    // The age that the store reports, and by how much the resolver's wall clock is ahead of
+    // the holder's; then how long `not_applied` must wait.
     type See = fn(&mut RecordState);
     let as_it_is: See = |_| ();
     let old: See = |state| {
@@ -151,9 +151,9 @@ async fn not_applied_waits_for_every_clock() {
     }
 }
 
-/// A resolution recognises itself after a lost reply; where the key was taken
-/// meanwhile, it says that it might have been applied. Red without `lost_reply`:
-/// `NotIndeterminate`.
+/// A resolution recognises itself after a lost reply. If another holder took the key
+/// meanwhile, the error says that the resolution might have been applied. Red without
+/// `lost_reply`: `NotIndeterminate`.
 #[tokio::test(start_paused = true)]
 async fn resolution_with_a_lost_reply_recognises_itself() {
     for taken in [false, true] {
@@ -218,7 +218,7 @@ async fn indeterminate_ttl_covers_lease_and_attempt() {
     build(96 * SECOND).await.unwrap();
 }
 
-/// What an operator is shown and sends back.
+/// The version that an operator sees and sends back.
 #[tokio::test(start_paused = true)]
 async fn version_survives_text_and_recovery() {
     let upstream = ScriptedUpstream::new(|_| Step::Silent);

@@ -1,4 +1,4 @@
-//! A resolution whose record changes between the looks, and one whose store fails.
+//! A resolution whose record changes between its looks, and a resolution whose store fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,10 +17,10 @@ use super::ownership::{answer, key};
 
 type Which = fn(&Event) -> bool;
 
-/// A command, and what comes before it.
+/// Selects a command of the engine; the events come before that command.
 type Others = (Which, Vec<Event>);
 
-/// A store that gets the commands of others right before the first command of a kind.
+/// A store that gets the events of other holders right before the first command of a kind.
 #[derive(Clone)]
 struct Before {
     store: MemoryStore,
@@ -74,8 +74,8 @@ fn release(lease: u8) -> Event {
     }
 }
 
-/// Resolves the first holder, which was lost, while the others do this before the
-/// commands of that kind; and what is in the store then.
+/// Resolves the loss of the first holder, while the other events come before the commands
+/// of that kind. Returns the result, and what the store then holds.
 async fn resolve(
     which: Which,
     others: Vec<Event>,
@@ -115,8 +115,8 @@ fn applied() -> Resolution {
 }
 
 /// Between the look and the command, another engine resolves the loss, executes the same
-/// request again and is lost, too. Red if that execution is resolved, which no operator
-/// has looked for.
+/// request again and is lost, too. Red if that second execution is resolved, which no
+/// operator has examined.
 #[tokio::test(start_paused = true)]
 async fn later_loss_is_not_resolved() {
     let others = || {
@@ -165,9 +165,9 @@ async fn later_loss_is_not_resolved() {
     }
 }
 
-/// The lost holder's own proof that nothing was executed came first. Red if
-/// `applied` is taken for done: the answer that was found is nowhere; and where
-/// `not_applied`, which it now is, is refused.
+/// The lost holder's own proof that nothing was executed comes first. Red if `applied` is
+/// reported as done: the outcome is recorded nowhere. Red if `not_applied`, which is true
+/// by then, is refused.
 #[tokio::test(start_paused = true)]
 async fn healed_loss_is_not_applied() {
     for which in [takes_over as Which, resolves] {

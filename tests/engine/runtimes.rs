@@ -1,4 +1,4 @@
-//! The engine's functions outside of a tokio runtime, and in one that cannot drive
+//! The engine's functions outside of a tokio runtime, and in a runtime that cannot drive
 //! them: an error before anything is sent, and never a panic.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Drives a future on this thread, as an executor that is not tokio's does.
+/// Drives a future on this thread, as an executor other than tokio's does.
 fn outside<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = std::pin::pin!(future);
@@ -37,7 +37,7 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-fn assert_told<T: std::fmt::Debug>(answer: Result<T, Error>) {
+fn assert_no_runtime<T: std::fmt::Debug>(answer: Result<T, Error>) {
     let error = answer.unwrap_err();
     assert!(matches!(error, Error::NoRuntime), "{error}");
     assert_eq!(
@@ -46,32 +46,32 @@ fn assert_told<T: std::fmt::Debug>(answer: Result<T, Error>) {
     );
 }
 
-/// Red without the checks: each of these panicked, `execute` after it had begun
+/// Red without the checks: each of these functions panicked, `execute` after it had begun
 /// the execution.
 #[test]
 fn functions_outside_runtime_report_it() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
-    assert_told(outside(Engine::builder(upstream.clone()).start()));
+    assert_no_runtime(outside(Engine::builder(upstream.clone()).start()));
     let runtime = runtime();
     let engine = runtime.block_on(Engine::builder(upstream.clone()).start());
     let engine = engine.unwrap();
     let key = IdempotencyKey::of(&request("{}"));
-    assert_told(outside(engine.execute(request("{}"))));
-    assert_told(outside(engine.execute_within(request("{}"), SECOND)));
-    assert_told(outside(engine.inspect(&key)));
+    assert_no_runtime(outside(engine.execute(request("{}"))));
+    assert_no_runtime(outside(engine.execute_within(request("{}"), SECOND)));
+    assert_no_runtime(outside(engine.inspect(&key)));
     let version = format!("{}-{}", "0".repeat(32), "0".repeat(64));
     let version: Version = version.parse().unwrap();
     let resolution = Resolution::not_applied();
-    assert_told(outside(engine.resolve(&key, version, resolution)));
-    assert_told(outside(engine.forget(&key)));
-    assert_told(outside(engine.indeterminate(1)));
+    assert_no_runtime(outside(engine.resolve(&key, version, resolution)));
+    assert_no_runtime(outside(engine.forget(&key)));
+    assert_no_runtime(outside(engine.indeterminate(1)));
     assert_eq!((engine.stats().executions, engine.stats().waiting), (0, 0));
     assert_eq!(upstream.ledger().total(), 0);
 
-    // Nothing is left behind: the key is executed inside.
+    // Nothing is left behind: inside the runtime the key is executed.
     assert!(runtime.block_on(engine.execute(request("{}"))).is_ok());
     // A replay from memory needs a runtime as well.
-    assert_told(outside(engine.execute(request("{}"))));
+    assert_no_runtime(outside(engine.execute(request("{}"))));
     assert_eq!(upstream.ledger().total(), 1);
     assert!(outside(engine.shutdown(SECOND)).is_clean());
     assert!(outside(engine.shutdown(SECOND)).is_clean());
@@ -97,7 +97,7 @@ fn after_its_runtime_an_engine_has_stopped() {
 fn engine_needs_runtime_timers() {
     let runtime = Builder::new_current_thread().build().unwrap();
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
-    assert_told(runtime.block_on(Engine::builder(upstream).start()));
+    assert_no_runtime(runtime.block_on(Engine::builder(upstream).start()));
 }
 
 #[test]
@@ -105,11 +105,11 @@ fn manual_execution_needs_a_runtime() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
     let (store, terms) = (MemoryStore::new(), Terms::default());
     let hashed = || Execution::new(request("{}"), upstream.namespace());
-    assert_told(outside(hashed().lock(&store, &terms)));
+    assert_no_runtime(outside(hashed().lock(&store, &terms)));
     let runtime = runtime();
     let Ok(Lock::Locked(locked)) = runtime.block_on(hashed().lock(&store, &terms)) else {
         panic!("the key is free");
     };
-    assert_told(outside(locked.execute(&store, &upstream, None)));
+    assert_no_runtime(outside(locked.execute(&store, &upstream, None)));
     assert_eq!(upstream.ledger().total(), 0);
 }

@@ -1,4 +1,4 @@
-//! Tenants: an engine that is narrowed to a scope, which its users cannot leave.
+//! Tenants: an engine that is narrowed to a scope, which its callers cannot leave.
 
 use genesys_once::error::KeyState;
 use genesys_once::record::RecordState;
@@ -19,8 +19,8 @@ async fn engine() -> (Engine, ScriptedUpstream) {
     (engine, upstream)
 }
 
-/// Golden: the key is the one computed from the documented form, and a plain
-/// scope's key is what it was.
+/// Golden: the key is computed from the documented form, and the key of a plain scope has
+/// not changed.
 #[tokio::test(start_paused = true)]
 async fn scoped_keys_match_documentation() {
     let (engine, _) = engine().await;
@@ -52,10 +52,10 @@ async fn scoped_keys_match_documentation() {
     }
 }
 
-/// `security` keys tenant_scope: the request's own scope replaced the tenant's, and one
-/// tenant got the other's answer.
+/// Seen red: the request's own scope replaced the tenant's scope, and one tenant got the
+/// other's answer.
 ///
-/// Red when the last scope wins.
+/// Red if the last scope wins.
 #[tokio::test(start_paused = true)]
 async fn request_scope_stays_inside_engine_scope() {
     let (engine, upstream) = engine().await;
@@ -79,7 +79,7 @@ async fn request_scope_stays_inside_engine_scope() {
     assert_eq!(one.scope().as_str(), "1");
 }
 
-/// Red when the second scope replaces the first.
+/// Red if the second scope replaces the first.
 #[test]
 fn second_scope_of_a_request_is_refused() {
     let scoped = request("{}").with_scope("tenant 1").unwrap();
@@ -109,7 +109,7 @@ async fn record_names_both_scopes() {
     assert_eq!(other.inspect(&lost).await.unwrap(), None);
 }
 
-/// Red when a refusal says only that the key is not indeterminate.
+/// Red if the refusal says only that the key is not indeterminate.
 #[tokio::test(start_paused = true)]
 async fn resolution_error_says_recorded_state() {
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {

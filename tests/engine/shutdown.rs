@@ -1,4 +1,4 @@
-//! The engine's end while its store is down, and what it leaves behind: nothing.
+//! The engine's end while its store is down, and that nothing of it is left behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::actor_failure::{End, answers_of, ask, end};
 use super::{SECOND, request, until};
 
-/// A store that hangs from the moment on when the switch is on.
+/// A store that hangs once the switch is on.
 fn hanging(store: &MemoryStore, on: &Arc<AtomicBool>) -> FaultyStore {
     let on = on.clone();
     let never = Fault::After(3600 * SECOND, Box::new(Fault::Fail));
@@ -28,8 +28,8 @@ fn hanging(store: &MemoryStore, on: &Arc<AtomicBool>) -> FaultyStore {
     })
 }
 
-/// I3. Red when waiters are answered only after the record was finished,
-/// and when a cut-off execution waits for its store to come back.
+/// I3. Red if waiters are answered only after the record was finished, and if a cut-off
+/// execution waits for its store to come back.
 #[tokio::test(start_paused = true)]
 async fn hanging_store_delays_no_waiter_after_grace() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
@@ -49,14 +49,14 @@ async fn hanging_store_delays_no_waiter_after_grace() {
     let (answer, answered) = waiter.await.unwrap();
     assert!(matches!(answer.unwrap(), Err(Error::Stopped)));
     assert!(answered < 6 * SECOND, "{answered:?}");
-    // One last try, which has the store's own time.
+    // One last try, which has the store's own time-out.
     assert!(ended < 8 * SECOND, "{ended:?}");
 }
 
-/// The outcome is known and the store is down: callers have their answer, and
-/// the end of the engine does not wait for the store beyond the grace.
+/// The outcome is known and the store is down: callers have their answer, and the engine
+/// does not wait for the store beyond the grace period.
 ///
-/// Red when the wait for the store does not look at the cut.
+/// Red if the wait for the store ignores the cut-off.
 #[tokio::test(start_paused = true)]
 async fn unrecordable_outcome_does_not_delay_shutdown() {
     for back in [true, false] {
@@ -78,7 +78,7 @@ async fn unrecordable_outcome_does_not_delay_shutdown() {
             async move { engine.shutdown(20 * SECOND).await }
         });
         tokio::time::sleep(2 * SECOND).await;
-        assert!(!closing.is_finished(), "it waits for the store");
+        assert!(!closing.is_finished(), "the shutdown waits for the store");
         down.store(!back, Ordering::SeqCst);
         let drained = timeout(3600 * SECOND, closing).await.unwrap().unwrap();
         assert_eq!(drained.is_clean(), back);
@@ -115,8 +115,8 @@ impl Upstream for Gated {
     }
 }
 
-/// Callers by message are answered although the engine ends with the flight:
-/// with many of them, the root is at its end before their answers are under way.
+/// Callers by message are answered although the engine ends with the flight: with many
+/// callers, the root ends before their answers are under way.
 ///
 /// Red without the delivery in `post_stop`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -137,7 +137,7 @@ async fn reply_ports_are_answered_before_end() {
         .collect();
     let deadline = Instant::now() + 30 * SECOND;
     while engine.stats().waiting < 2_000 {
-        assert!(Instant::now() < deadline, "they do not arrive");
+        assert!(Instant::now() < deadline, "the messages do not arrive");
         tokio::time::sleep(SECOND / 100).await;
     }
     let closing = tokio::spawn({
@@ -153,13 +153,13 @@ async fn reply_ports_are_answered_before_end() {
     for caller in callers {
         match caller.await.unwrap() {
             CallResult::Success(answer) => assert!(answer.is_ok(), "{answer:?}"),
-            other => panic!("its port was dropped: {other:?}"),
+            other => panic!("the reply port was dropped: {other:?}"),
         }
     }
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Red when ports are not polled for a caller that has left.
+/// Red if ports are not polled for a caller that has left.
 #[tokio::test(start_paused = true)]
 async fn dropped_message_caller_frees_capacity() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(60 * SECOND));
@@ -171,7 +171,7 @@ async fn dropped_message_caller_frees_capacity() {
         receiver
     };
     let (stays, goes) = (ask(), ask());
-    until("both wait", || engine.stats().waiting == 2).await;
+    until("both callers wait", || engine.stats().waiting == 2).await;
     drop(goes);
     tokio::time::sleep(2 * SECOND).await;
     let stats = engine.stats();
@@ -180,8 +180,8 @@ async fn dropped_message_caller_frees_capacity() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when the renewal of a token is a timer of ractor's, which outlives its
-/// actor: a task is then left behind for two days.
+/// Red if the renewal of a token is a timer of ractor's, which outlives its actor: a task
+/// is then left behind for two days.
 #[test]
 fn every_engine_end_leaves_nothing_behind() {
     type Ending = fn(Engine);
@@ -211,7 +211,7 @@ fn every_engine_end_leaves_nothing_behind() {
             let root = engine.actor().get_cell();
             let children = root.get_children();
             assert_eq!(children.len(), 2, "the token actor, and an idle one");
-            // One under way and one by message.
+            // One call under way, and one caller by message.
             let caller = ask(&engine);
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let message = EngineMessage::Execute(request("{}"), sender.into());
@@ -221,7 +221,7 @@ fn every_engine_end_leaves_nothing_behind() {
             finish(engine);
             let answered = answers_of(vec![caller], name).await;
             assert_ne!(answered, ["crashed"], "{name}");
-            // An answer, or the end of the port: never a hang.
+            // The caller gets an answer, or its port is dropped: it never hangs.
             let by_message = timeout(3600 * SECOND, receiver).await.unwrap();
             assert_eq!(by_message.is_err(), name == "killed", "{name}");
             let minute = Instant::now() + Duration::from_secs(60);
@@ -236,13 +236,13 @@ fn every_engine_end_leaves_nothing_behind() {
     }
 }
 
-/// `shutdown` means that the tree has dropped all it had: a store of which the
-/// caller then drops the last handle is gone, and its file can be opened.
+/// When `shutdown` returns, the tree has dropped all that it had. If the caller then drops
+/// its last handle, the store is gone and its file can be opened.
 ///
-/// Red when the end is reported before the root has given up its state.
+/// Red if the end is reported before the root has dropped its state.
 #[test]
 fn store_is_free_once_shutdown_returns() {
-    /// Keeps the root's last event until it ends itself.
+    /// Keeps the root's last event until this supervisor ends.
     struct Embedder;
     #[cfg_attr(feature = "ractor-async-trait", ractor::async_trait)]
     impl ractor::Actor for Embedder {
@@ -280,7 +280,7 @@ fn store_is_free_once_shutdown_returns() {
                 let store = Arc::new(MemoryStore::new());
                 let held = Arc::downgrade(&store);
                 let mut engine = Engine::builder(upstream).store(store);
-                // The watcher has the store as well.
+                // The watcher has a handle of the store as well.
                 if round % 4 < 2 {
                     engine = engine.watch_indeterminate(Duration::from_secs(60));
                 }

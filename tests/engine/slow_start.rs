@@ -1,5 +1,5 @@
-//! What follows a cooldown: one call first, turns that are given back, the operator that
-//! ends it, and more actions with waiters than may be delayed without one.
+//! What follows a cooldown: one call first, turns that are given back, an operator that ends
+//! the cooldown, and more actions with waiters than may be delayed without a cooldown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ async fn operator_ends_a_cooldown() {
     let crowd: Vec<_> = (1..20).map(|n| ask(&engine, n)).collect();
     sleep(SECOND).await;
     assert_eq!(upstream.ledger().total(), 1);
-    // Too early: the one that probes is refused, and all wait on.
+    // Too early: the probe is refused, and all others wait on.
     engine.end_cooldown();
     sleep(SECOND).await;
     assert_eq!(upstream.ledger().total(), 2);
@@ -47,12 +47,12 @@ async fn operator_ends_a_cooldown() {
     for caller in crowd {
         caller.await.unwrap().unwrap();
     }
-    // 1, 2, 4, 8, 5.
+    // Calls per second: 1, 2, 4, 8, 5.
     assert_eq!(begun.elapsed(), 5 * SECOND);
     assert_eq!(upstream.ledger().total(), 22);
 }
 
-/// How the call that goes first may end without an answer.
+/// How the first call after the cooldown can end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ending {
     Silent,
@@ -65,8 +65,8 @@ enum Ending {
     Replay,
 }
 
-/// Seen red: without an end of their time, turns of silent calls kept the others waiting
-/// without end; before that, all came at once.
+/// Seen red: turns of silent calls had no time limit and kept the others waiting without
+/// end; before that, all calls came at once.
 #[tokio::test(start_paused = true)]
 async fn turn_returns_however_execution_ends() {
     use Ending::*;
@@ -118,9 +118,9 @@ async fn turn_returns_however_execution_ends() {
     }
 }
 
-/// A turn that is not used for 2 s goes to the next: no execution waits for a permit of
-/// an action that is not its own (`src/actors/cooldown/gate.rs` has the tests that were seen red). And
-/// the wait for a permit is no part of the sum.
+/// A turn that is not used for 2 s goes to the next execution, so that none waits for a
+/// permit of another action. The tests in `src/actors/cooldown/gate.rs` were seen red for
+/// this. The wait for a permit does not count towards the sum of waits.
 #[tokio::test(start_paused = true)]
 async fn turn_without_permit_blocks_no_other() {
     let upstream = ScriptedUpstream::new(|call| match &call.body()[..] {
@@ -142,7 +142,7 @@ async fn turn_without_permit_blocks_no_other() {
     assert!(other("0").await.unwrap().is_err());
     sleep_until(begun + 6 * SECOND).await;
     let first = ask(&engine, 2);
-    until("it waits", || {
+    until("the execution waits", || {
         engine.stats().backlog.cooldown.executions == 1
     })
     .await;
@@ -157,8 +157,8 @@ async fn turn_without_permit_blocks_no_other() {
     assert_eq!(begun.elapsed(), 120 * SECOND);
 }
 
-/// Seen red if a cooldown that is waited for is dropped for want of room: 174 calls
-/// for each action, and more without end.
+/// Seen red if a cooldown with waiters is dropped for lack of room: 174 calls for each
+/// action, and more without end.
 #[tokio::test(start_paused = true)]
 async fn relayed_limits_of_many_actions_end() {
     let remote = r#"{"details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#;
@@ -190,8 +190,8 @@ async fn relayed_limits_of_many_actions_end() {
 }
 
 /// A platform that accepts calls and answers them after a minute. Red without
-/// `permits.pass.sent()` in `src/actors/flight/retry.rs`: a call that has left counts as an
-/// unused turn, and one call is sent every two seconds.
+/// `permits.pass.sent()` in `src/actors/flight/retry.rs`: a sent call counts as an unused
+/// turn, and one call is sent every two seconds.
 #[tokio::test(start_paused = true)]
 async fn slow_calls_widen_the_slow_start() {
     let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {

@@ -1,5 +1,5 @@
-//! Attempts whose timer fires late, as after a stop of the process: the answer is
-//! looked for a little longer, and nothing leaves meanwhile.
+//! Attempts whose timer fires late, as after a stop of the process: the engine waits for the
+//! answer a little longer, and no request leaves meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,8 +21,8 @@ use super::{SECOND, request};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A platform to which a call takes `connects` to come, and which then answers after
-/// `outcomes`. It knows no gate: it asks the call whether it may leave.
+/// A platform that takes `connects` to connect a call, and `answers` more to answer it. It
+/// does not use the gate: it asks the call whether it may leave.
 #[derive(Clone)]
 struct Slow {
     connects: Duration,
@@ -69,8 +69,8 @@ impl Upstream for Slow {
     }
 }
 
-/// Executes, and stops the process for `stop` when the attempt has begun. How often
-/// the request left, and how long after the stop the caller was answered.
+/// Executes, and stops the process for `stop` once the attempt has begun. Returns the
+/// answer, and how long after the stop the caller got it.
 async fn stopped(upstream: &Slow, stop: Duration) -> (Result<Reply, Error>, Duration) {
     let engine = Engine::builder(upstream.clone()).retry(RetryPolicy::never());
     let engine = engine.start().await.unwrap();
@@ -81,7 +81,7 @@ async fn stopped(upstream: &Slow, stop: Duration) -> (Result<Reply, Error>, Dura
     (caller.await.unwrap(), woken.elapsed())
 }
 
-/// Red when a timer that fires late ends the attempt at once.
+/// Red if a timer that fires late ends the attempt at once.
 #[tokio::test(start_paused = true)]
 async fn late_timer_allows_one_more_second() {
     let soon = Slow::new(Duration::ZERO, LIMIT + SECOND);
@@ -95,8 +95,8 @@ async fn late_timer_allows_one_more_second() {
     assert_eq!(waited, SECOND);
 }
 
-/// Red when only the lease says whether a request may leave: it lives, and the
-/// request leaves after its attempt.
+/// Red if only the lease decides whether a request may leave: the lease is alive, and the
+/// request leaves after the end of its attempt.
 #[tokio::test(start_paused = true)]
 async fn late_timer_sends_nothing() {
     let slow = Slow::new(LIMIT + SECOND, Duration::ZERO);
@@ -106,9 +106,9 @@ async fn late_timer_sends_nothing() {
     assert_eq!(error.code(), "unreachable", "{error}");
 }
 
-/// Others must not take a lost attempt for one that has ended.
+/// Other engines must not treat a lost attempt as ended too early.
 ///
-/// Red when the record has the attempt's own time alone.
+/// Red if the record has only the attempt's own time-out.
 #[tokio::test(start_paused = true)]
 async fn record_includes_the_late_timer_second() {
     let silent = Slow::new(Duration::ZERO, 100 * LIMIT);
@@ -126,9 +126,9 @@ async fn record_includes_the_late_timer_second() {
     assert_eq!(wait, LIMIT + SECOND + lease);
 }
 
-/// The `reconcile` hook's answer may be there, too.
+/// The `reconcile` hook's answer might have arrived, too.
 ///
-/// Red when a timer that fires late ends the wait for the hook at once.
+/// Red if a timer that fires late ends the wait for the hook at once.
 #[tokio::test(start_paused = true)]
 async fn late_timer_waits_for_the_hook() {
     let asked = Arc::<Notify>::default();
@@ -149,9 +149,9 @@ async fn late_timer_waits_for_the_hook() {
     assert_eq!(caller.await.unwrap().unwrap().body(), "found");
 }
 
-/// And so may a token.
+/// A token might have arrived, too.
 ///
-/// Red when a timer that fires late ends the fetch at once: a second one begins.
+/// Red if a timer that fires late ends the fetch at once: a second fetch begins.
 #[tokio::test(start_paused = true)]
 async fn late_timer_waits_for_the_token() {
     let asked = Arc::<Notify>::default();

@@ -1,4 +1,4 @@
-//! `start_within`: nothing is sent after the limit of all callers, also if a cooldown begins
+//! `start_within`: nothing is sent after the limit of all callers, even if a cooldown begins
 //! at the last moment.
 
 use std::sync::Arc;
@@ -43,8 +43,7 @@ fn calls(upstream: &ScriptedUpstream, request: &DataActionRequest) -> usize {
     upstream.ledger().calls(&IdempotencyKey::of(request))
 }
 
-/// `reports` http2 nobody_waits_any_more: the caller gave up, the cooldown ended, the
-/// request was sent.
+/// Seen red: the caller gave up, the cooldown ended, and the request was sent.
 ///
 /// Red without `expired` in `Flight::ready`.
 #[tokio::test(start_paused = true)]
@@ -52,7 +51,7 @@ async fn nothing_is_sent_after_the_limit() {
     let (engine, upstream) = held_back().await;
     let begun = Instant::now();
     let late = request("1").start_within(20 * SECOND).unwrap();
-    // The caller has long gone.
+    // The caller gives up long before that.
     let gone = engine.execute_within(late.clone(), SECOND).await;
     assert!(matches!(gone, Err(Error::DeadlineExceeded { .. })));
     sleep(120 * SECOND).await;
@@ -68,13 +67,13 @@ async fn nothing_is_sent_after_the_limit() {
     assert!(matches!(error.hint(), RetryHint::After(_)));
     assert_eq!(waited.elapsed(), 20 * SECOND);
     assert!(begun < waited);
-    // Proven: asked again, it is executed.
+    // Proven not executed: the next request executes.
     let reply = engine.execute(late.clone().start_within(120 * SECOND).unwrap());
     assert!(reply.await.unwrap().is_success());
     assert_eq!(calls(&upstream, &late), 1);
 }
 
-/// Red when the first limit counts, or the shortest.
+/// Red if the first limit counts, or the shortest.
 #[tokio::test(start_paused = true)]
 async fn latest_limit_of_the_joined_counts() {
     for second in [Some(90), None] {
@@ -94,9 +93,10 @@ async fn latest_limit_of_the_joined_counts() {
     }
 }
 
-/// The time of a caller that waits for another request's flight under its key counts on.
+/// The limit of a caller runs on while the caller waits for another request's flight under
+/// its key.
 ///
-/// Red if it begins again once that flight has ended: sent at 60 s.
+/// Red if the limit begins again once that flight has ended: sent at 60 s.
 #[tokio::test(start_paused = true)]
 async fn start_limit_counts_over_flights() {
     let upstream = ScriptedUpstream::new(|call| match (&call.body()[..], call.attempt()) {
@@ -120,9 +120,9 @@ async fn start_limit_counts_over_flights() {
     assert_eq!(upstream.ledger().total(), 3);
 }
 
-/// A caller without a limit joins while a flight ends by the limit of another.
+/// A caller without a limit joins while a flight ends because of another caller's limit.
 ///
-/// Red if it gets what the flight ends by.
+/// Red if the late caller gets the error that the flight ends with.
 #[tokio::test(start_paused = true)]
 async fn late_joining_caller_is_executed() {
     let slow = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
@@ -133,7 +133,7 @@ async fn late_joining_caller_is_executed() {
     let engine = Engine::builder(upstream.clone()).store(slow);
     let engine = engine.start().await.unwrap();
     let first = ask(&engine, request("1").start_within(SECOND / 2).unwrap());
-    // The lock comes after the limit, and is given back for another second.
+    // The lease is acquired after the limit, and the release takes another second.
     sleep(SECOND + SECOND / 2).await;
     let second = engine.execute(request("1")).await;
     assert!(matches!(first.await.unwrap(), Err(Error::Expired { .. })));
@@ -141,11 +141,10 @@ async fn late_joining_caller_is_executed() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// The limit passes between the last wait and the send: while the store verifies
-/// the lease.
+/// The limit passes between the last wait and the send: while the store verifies the lease.
 ///
-/// Red without the look at the limit behind `dispatch` and that of `Call::may_leave`;
-/// either alone is enough.
+/// Red without both checks of the limit: the check behind `dispatch` and the check in
+/// `Call::may_leave`. Either alone is enough.
 #[tokio::test(start_paused = true)]
 async fn limit_is_looked_at_right_before_sending() {
     let slow = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
@@ -161,7 +160,7 @@ async fn limit_is_looked_at_right_before_sending() {
     assert_eq!(upstream.ledger().total(), 0);
     // The key is free at once.
     engine.execute(request("1")).await.unwrap();
-    // What is recorded is replayed, however late.
+    // A recorded outcome is replayed, however late.
     let at_once = request("1").start_within(Duration::ZERO).unwrap();
     let reply = engine.execute(at_once).await.unwrap();
     assert_eq!(reply.served(), Served::Memory);
@@ -169,7 +168,7 @@ async fn limit_is_looked_at_right_before_sending() {
 
 /// An attempt that might have been executed outweighs the limit.
 ///
-/// Red when such a flight ends with `Expired`.
+/// Red if such a flight ends with `Expired`.
 #[tokio::test(start_paused = true)]
 async fn unknown_outcome_is_never_called_expired() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
@@ -181,14 +180,15 @@ async fn unknown_outcome_is_never_called_expired() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// A cooldown that begins while a lease is acquired: the call that was ready waits.
+/// A cooldown begins while a lease is acquired: the call that was ready waits.
 ///
-/// Red without the look at the cooldown behind `dispatch`: it was sent into it.
+/// Red without the check of the cooldown behind `dispatch`: the call was sent into the
+/// cooldown.
 #[tokio::test(start_paused = true)]
 async fn cooldown_is_looked_at_right_before_sending() {
     let acquires = Arc::new(AtomicUsize::new(0));
     let slow = FaultyStore::new(MemoryStore::new(), move |operation| match operation.event {
-        // The second key's: the first key's 429 comes meanwhile.
+        // The second key's acquire: the first key's 429 comes meanwhile.
         Some(Event::Acquire { .. }) if acquires.fetch_add(1, Ordering::SeqCst) == 1 => {
             Fault::Late(SECOND)
         }

@@ -1,5 +1,5 @@
-//! A store's time to live is one witness: here its clock does not move, as after it
-//! was set back or behind a replica that lags, so that it sees no lease lapse.
+//! A store's time to live is only one witness. Here the store's clock does not move, as after
+//! it was set back or behind a replica that lags, so that the store sees no lease expiry.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{SECOND, request};
 
-/// Shows every lease as if it had just begun, and lets no process take it over that
-/// goes by that.
+/// Shows every lease as if it had just begun, and refuses a take-over that relies on the
+/// store's clock.
 #[derive(Clone)]
-struct StandsStill(MemoryStore);
+struct StoppedClock(MemoryStore);
 
 fn alive(mut state: RecordState) -> RecordState {
     if let RecordState::Locked {
@@ -29,7 +29,7 @@ fn alive(mut state: RecordState) -> RecordState {
     state
 }
 
-impl Store for StandsStill {
+impl Store for StoppedClock {
     fn apply<'a>(
         &'a self,
         name: &'a RecordName,
@@ -68,10 +68,10 @@ fn key() -> IdempotencyKey {
     IdempotencyKey::of(&request("{}"))
 }
 
-/// The lease of a holder that is gone, in this phase.
+/// Leaves the lease of a holder that is gone, in this phase.
 async fn left_behind(
     engine: &Engine,
-    store: &StandsStill,
+    store: &StoppedClock,
     upstream: &ScriptedUpstream,
     phase: Phase,
 ) {
@@ -101,13 +101,13 @@ async fn left_behind(
     }
 }
 
-/// Red when only the store's clock counts: the key was stuck for as long as that
-/// did not move, and the caller's error said that its deadline had passed.
+/// Red if only the store's clock counts: the key was stuck for as long as that clock did
+/// not move, and the caller's error said that its deadline had passed.
 #[tokio::test(start_paused = true)]
-async fn dead_lease_lapses_by_waiters_clock() {
+async fn dead_lease_expires_by_waiters_clock() {
     for phase in [Phase::Claimed, Phase::Dispatched] {
         let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
-        let store = StandsStill(MemoryStore::new());
+        let store = StoppedClock(MemoryStore::new());
         let engine = Engine::builder(upstream.clone()).store(store.clone());
         let engine = engine.start().await.unwrap();
         left_behind(&engine, &store, &upstream, phase).await;
@@ -127,12 +127,12 @@ async fn dead_lease_lapses_by_waiters_clock() {
     }
 }
 
-/// Red when an extension leaves the revision as it is: the second engine took the
-/// lease of a live holder, and its caller got an unknown outcome.
+/// Red if an extension does not change the revision: the second engine took over the lease
+/// of a live holder, and its caller got an unknown outcome.
 #[tokio::test(start_paused = true)]
 async fn live_holder_keeps_lease_during_long_call() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(50 * SECOND));
-    let store = StandsStill(MemoryStore::new());
+    let store = StoppedClock(MemoryStore::new());
     let builder = Engine::builder(upstream.clone())
         .store(store)
         .lease(5 * SECOND);
@@ -145,12 +145,11 @@ async fn live_holder_keeps_lease_during_long_call() {
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when an operator's engine goes by the store's clock alone: `resolve` had no
-/// effect.
+/// Red if an operator's engine uses the store's clock alone: `resolve` had no effect.
 #[tokio::test(start_paused = true)]
 async fn operator_resolves_after_watching_whole_lease() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
-    let store = StandsStill(MemoryStore::new());
+    let store = StoppedClock(MemoryStore::new());
     let engine = Engine::builder(upstream.clone()).store(store.clone());
     let engine = engine.start().await.unwrap();
     left_behind(&engine, &store, &upstream, Phase::Dispatched).await;
@@ -166,11 +165,11 @@ async fn operator_resolves_after_watching_whole_lease() {
     assert_eq!(engine.execute(request("{}")).await.unwrap().body(), "{}");
 }
 
-/// The revision that was watched is taken over by the first process that asks.
+/// The first process that asks takes over the revision that all of them watched.
 #[tokio::test(start_paused = true)]
 async fn only_one_watcher_takes_over() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(SECOND));
-    let store = StandsStill(MemoryStore::new());
+    let store = StoppedClock(MemoryStore::new());
     let mut engines = Vec::new();
     for _ in 0..8 {
         let builder = Engine::builder(upstream.clone()).store(store.clone());

@@ -1,5 +1,5 @@
-//! Subscribers are foreign code: what they get, what one that panics does to
-//! the engine (nothing), and one that asks the engine for something.
+//! Tracing subscribers are foreign code: which calls they get, that a subscriber which panics
+//! does nothing to the engine, and a subscriber that calls the engine.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ enum Notified<'a> {
     Event(Level, &'a str),
 }
 
-/// Does this for each call by this crate.
+/// Runs this function for each call by this crate.
 struct Foreign<F>(F);
 
 impl<F: Fn(Notified<'_>) + Send + Sync + 'static> Foreign<F> {
@@ -85,7 +85,7 @@ async fn ask(engine: &Engine, request: DataActionRequest) -> Result<Reply, Error
     answer.await.expect("the port is answered")
 }
 
-/// Red if admission logs each time, and where it logs nothing.
+/// Red if admission logs each time, and if it logs nothing.
 #[tokio::test(start_paused = true)]
 async fn unmatched_pointer_is_logged_once_per_action() {
     let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -114,8 +114,7 @@ async fn unmatched_pointer_is_logged_once_per_action() {
     }
 }
 
-/// Red if each extension that fails is logged, and where the first of an outage
-/// is not.
+/// Red if each failed extension is logged, and if the first of an outage is not logged.
 #[tokio::test(start_paused = true)]
 async fn outage_is_logged_once_per_lease() {
     let warnings = Arc::new(AtomicUsize::new(0));
@@ -164,7 +163,7 @@ async fn message_span_panic_is_contained() {
         *panics.lock().unwrap() =
             Some(|call| matches!(call, Notified::Span("genesys_once.execute")));
         assert!(ask(&engine, request(&n.to_string())).await.is_ok());
-        assert!(panics.lock().unwrap().is_none(), "it panicked");
+        assert!(panics.lock().unwrap().is_none(), "the subscriber panicked");
     }
     // A span that cannot be entered ends its caller, which gets an error.
     *panics.lock().unwrap() = Some(|call| matches!(call, Notified::Enter));
@@ -174,8 +173,8 @@ async fn message_span_panic_is_contained() {
     assert_eq!(upstream.ledger().total(), 4);
 }
 
-/// What an engine meets: 429s, unknown outcomes, tokens that do not come, deaths,
-/// an outage of the store, callers by message; each with its spans and events.
+/// All that an engine meets: 429s, unknown outcomes, tokens that do not come, deaths, an
+/// outage of the store, callers by message; each with its spans and events.
 async fn everything(after_start: impl FnOnce(&Engine)) {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
         1..=3 | 5 => TokenStep::Fail(TokenError::new("down")),
@@ -228,7 +227,7 @@ async fn everything(after_start: impl FnOnce(&Engine)) {
             .await
             .is_ok()
     );
-    // The token's actor: those of the flights stop while there are none.
+    // The token actor; the flight actors stop while there are no flights.
     sleep(60 * SECOND).await;
     child(&engine, 1).kill();
     sleep(60 * SECOND).await;
@@ -241,8 +240,8 @@ async fn everything(after_start: impl FnOnce(&Engine)) {
     assert!(engine.shutdown(SECOND).await.is_clean());
 }
 
-/// Red if one of these panics is not contained: it reached `start`, callers,
-/// executions with a known answer, or the root.
+/// Red if one of these panics is not contained: it reached `start`, callers, executions
+/// with a known answer, or the root.
 #[tokio::test(start_paused = true)]
 async fn panicking_subscriber_changes_no_answer() {
     let panics = Arc::new(AtomicUsize::new(0));
@@ -251,7 +250,7 @@ async fn panicking_subscriber_changes_no_answer() {
         move |call| {
             if !matches!(call, Notified::Enter) {
                 panics.fetch_add(1, Ordering::SeqCst);
-                // As a panic, without its report.
+                // A panic without the panic hook's report.
                 std::panic::resume_unwind(Box::new("the subscriber"));
             }
         }
@@ -260,8 +259,8 @@ async fn panicking_subscriber_changes_no_answer() {
     assert!(panics.load(Ordering::SeqCst) > 20);
 }
 
-/// Red if a subscriber is called under a lock of the engine: its
-/// call into the engine then never returns.
+/// Red if a subscriber is called under a lock of the engine: the subscriber's call into the
+/// engine then never returns.
 #[tokio::test(start_paused = true)]
 async fn subscriber_may_call_the_engine() {
     let (engine, asking): (Arc<OnceLock<Engine>>, _) = (Arc::default(), AtomicBool::new(false));
@@ -269,7 +268,7 @@ async fn subscriber_may_call_the_engine() {
     let _here = Foreign::listen({
         let (engine, asked) = (engine.clone(), asked.clone());
         move |_| {
-            // Its question calls the subscriber again.
+            // The subscriber's question calls the subscriber again.
             if let Some(engine) = engine.get()
                 && !asking.swap(true, Ordering::SeqCst)
             {

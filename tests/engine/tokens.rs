@@ -1,5 +1,5 @@
-//! The access token: one fetch however many ask, renewed before it expires,
-//! backed off while it cannot be obtained.
+//! The access token: one fetch for any number of callers, a renewal before it expires, and a
+//! backoff while it cannot be obtained.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ async fn token_is_renewed_before_it_expires() {
     assert_eq!(
         tokens.fetches(),
         0,
-        "nothing is fetched before it is needed"
+        "nothing is fetched before a caller needs a token"
     );
     engine.execute(request("[0]")).await.unwrap();
     for n in 1..=20 {
@@ -49,7 +49,7 @@ async fn token_is_renewed_before_it_expires() {
         engine.execute(request(&n.to_string())).await.unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
-    // Never a call with a token that was refused.
+    // No call was sent with a refused token.
     assert_eq!(upstream.ledger().total(), 21);
     let valid = engine.stats().token_valid_for.unwrap();
     assert!(valid > Duration::ZERO && valid <= 540 * SECOND, "{valid:?}");
@@ -63,7 +63,7 @@ async fn passing_token_failure_is_retried() {
     assert_eq!(tokens.fetches(), 3);
 }
 
-/// Red when a failure is not remembered: every caller then asks the endpoint.
+/// Red if a failure is not remembered: every caller then asks the endpoint.
 #[tokio::test(start_paused = true)]
 async fn lasting_token_failure_backs_off_and_heals() {
     let tokens = failing(9, || TokenError::new("connection refused"));
@@ -77,7 +77,7 @@ async fn lasting_token_failure_backs_off_and_heals() {
     let start = Instant::now();
     while engine.execute(request("{}")).await.is_err() {
         sleep(SECOND).await;
-        assert!(start.elapsed() < 300 * SECOND, "it does not heal");
+        assert!(start.elapsed() < 300 * SECOND, "every call still fails");
     }
     assert_eq!(tokens.fetches(), 10);
 }
@@ -108,8 +108,8 @@ async fn limited_token_endpoint_is_left_alone() {
     assert!(engine.execute(request("{}")).await.is_ok());
 }
 
-/// Red when the time that a source names is added to a clock as it is: the actor
-/// then dies of it, again and again, and no token is ever fetched again.
+/// Red if the time that a source names is added to a clock unchecked: the actor then panics
+/// again and again, and no token is ever fetched again.
 #[tokio::test(start_paused = true)]
 async fn endless_retry_after_is_a_long_wait() {
     let tokens = failing(1, || TokenError::rate_limited(Duration::MAX));
@@ -119,7 +119,7 @@ async fn endless_retry_after_is_a_long_wait() {
         assert_eq!(error.hint(), RetryHint::After(3600 * SECOND));
     }
     assert_eq!(tokens.fetches(), 1);
-    // An hour is the most that a peer gets.
+    // A peer gets an hour at most.
     sleep(3000 * SECOND).await;
     let error = engine.execute(request("{}")).await.unwrap_err();
     assert_eq!(error.hint(), RetryHint::After(600 * SECOND));
@@ -127,7 +127,7 @@ async fn endless_retry_after_is_a_long_wait() {
     assert!(engine.execute(request("{}")).await.is_ok());
 }
 
-/// Seen red: an operator could do nothing about it.
+/// Seen red: an operator could do nothing about the endpoint's cooldown.
 #[tokio::test(start_paused = true)]
 async fn operator_ends_the_endpoints_cooldown() {
     let tokens = failing(1, || TokenError::rate_limited(3600 * SECOND));
@@ -138,14 +138,14 @@ async fn operator_ends_the_endpoints_cooldown() {
     assert_eq!(tokens.fetches(), 2);
 }
 
-/// Seen red: one execution asked the endpoint as fast as it answered, 21,202 times in
-/// 3 s over HTTP, and went on after its caller had left.
+/// Seen red: one execution asked the endpoint as fast as it answered, 21,202 times in 3 s
+/// over HTTP, and went on after its caller had left.
 #[tokio::test(start_paused = true)]
 async fn zero_retry_after_still_backs_off() {
     let instant = |n: usize| Duration::from_millis(n as u64 % 2);
     let tokens = ScriptedTokens::new(move |fetch| {
         let refuse = TokenStep::Fail(TokenError::rate_limited(instant(fetch)));
-        // An answer takes a moment, or paused time does not move.
+        // Each answer takes a moment; otherwise paused time does not move.
         TokenStep::After(SECOND / 1000, Box::new(refuse))
     });
     let (engine, upstream) = engine(&tokens).await;
@@ -171,8 +171,8 @@ async fn zero_retry_after_still_backs_off() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Seen red: the renewal in the background asked as fast as it was refused, and at the
-/// token's end the endpoint's time was forgotten.
+/// Seen red: the background renewal asked as fast as the endpoint refused, and at the
+/// token's end the time that the endpoint had asked for was forgotten.
 #[tokio::test(start_paused = true)]
 async fn limited_renewal_leaves_endpoint_alone() {
     for (asked, most) in [(0, 5), (1, 5), (300, 2)] {
@@ -185,7 +185,7 @@ async fn limited_renewal_leaves_endpoint_alone() {
         });
         let (engine, _) = engine(&tokens).await;
         engine.execute(request("0")).await.unwrap();
-        // Due after 80 s, good for 90 s.
+        // The renewal is due after 80 s; the token is good for 90 s.
         sleep(89 * SECOND).await;
         engine.execute(request("1")).await.unwrap();
         assert!(
@@ -198,7 +198,7 @@ async fn limited_renewal_leaves_endpoint_alone() {
         let error = engine.execute(request("2")).await.unwrap_err();
         assert!(matches!(error, Error::Token { .. }), "{error}");
         if asked == 300 {
-            assert_eq!(tokens.fetches(), before, "it is still to be left alone");
+            assert_eq!(tokens.fetches(), before, "the endpoint's time is not over");
             let left = error.hint();
             assert!(
                 matches!(left, RetryHint::After(wait) if wait > 280 * SECOND),
@@ -216,7 +216,7 @@ async fn short_lived_token_is_renewed_on_demand() {
         let (engine, upstream) = engine(&tokens).await;
         engine.execute(request("0")).await.unwrap();
         sleep(600 * SECOND).await;
-        assert_eq!(tokens.fetches(), 1, "no caller needs it");
+        assert_eq!(tokens.fetches(), 1, "no caller needs a token");
         engine.execute(request("1")).await.unwrap();
         engine.execute(request("2")).await.unwrap();
         assert_eq!((tokens.fetches(), upstream.ledger().total()), (2, 3));
@@ -244,7 +244,7 @@ async fn token_survives_failed_renewals() {
     assert!(tokens.fetches() >= 5);
 }
 
-/// Red when the token is waited for before the record is looked at.
+/// Red if the engine waits for the token before it looks at the record.
 #[tokio::test(start_paused = true)]
 async fn replays_need_no_token() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
@@ -261,14 +261,14 @@ async fn replays_need_no_token() {
         (replay.served(), start.elapsed()),
         (Served::Store, Duration::ZERO)
     );
-    // An endpoint that never answers is an error in the end, not a hang.
+    // An endpoint that never answers causes an error in the end, not a hang.
     let error = engine.execute(request("[1]")).await.unwrap_err();
     assert!(matches!(error, Error::Token { .. }), "{error}");
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when a restarted actor does not set its timer again: the token then expires
-/// unnoticed, and the next caller waits for a fetch.
+/// Red if a restarted actor does not set its timer again: the token then expires unnoticed,
+/// and the next caller waits for a fetch.
 #[tokio::test(start_paused = true)]
 async fn restarted_token_actor_renews_in_background() {
     let tokens = ScriptedTokens::lasting(600 * SECOND);
@@ -285,8 +285,8 @@ async fn restarted_token_actor_renews_in_background() {
     assert_eq!(upstream.ledger().total(), 2);
 }
 
-/// A panic is a fetch that failed, as often as it happens. Red if it kills the
-/// actor: after six panics no token was ever fetched again.
+/// A panic counts as a failed fetch, however often it happens. Red if it kills the actor:
+/// after six panics no token was ever fetched again.
 #[tokio::test(start_paused = true)]
 async fn panicking_source_is_asked_again() {
     let tokens = ScriptedTokens::new(|fetch| match fetch {
@@ -301,15 +301,19 @@ async fn panicking_source_is_asked_again() {
     let start = Instant::now();
     while engine.execute(request("{}")).await.is_err() {
         sleep(SECOND).await;
-        assert!(start.elapsed() < 600 * SECOND, "it does not heal");
+        assert!(start.elapsed() < 600 * SECOND, "every call still fails");
     }
     assert_eq!((tokens.fetches(), upstream.ledger().total()), (21, 1));
-    // Those of the flights have stopped by then.
+    // The flight actors have stopped by then.
     sleep(60 * SECOND).await;
-    assert_eq!(child(&engine, 1).get_id(), actor, "it never died");
+    assert_eq!(
+        child(&engine, 1).get_id(),
+        actor,
+        "the token actor never died"
+    );
 }
 
-/// Panics before it returns a future, then defers to the scripted source.
+/// Panics before it returns a future; later calls go to the scripted source.
 struct EagerPanic(AtomicUsize, ScriptedTokens);
 
 impl TokenSource for EagerPanic {
@@ -352,8 +356,12 @@ async fn panicking_token_source_is_asked_again() {
     let start = Instant::now();
     while engine.execute(request("{}")).await.is_err() {
         sleep(SECOND).await;
-        assert!(start.elapsed() < 600 * SECOND, "it does not heal");
+        assert!(start.elapsed() < 600 * SECOND, "every call still fails");
     }
     sleep(60 * SECOND).await;
-    assert_eq!(child(&engine, 1).get_id(), actor, "it never died");
+    assert_eq!(
+        child(&engine, 1).get_id(),
+        actor,
+        "the token actor never died"
+    );
 }

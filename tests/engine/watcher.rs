@@ -1,5 +1,5 @@
-//! The watcher warns of each indeterminate key and recovers the record of a dead holder; the
-//! list answers from its walk.
+//! The watcher warns of each indeterminate key and recovers the record of a dead holder. The
+//! list answers from the watcher's walk.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
@@ -61,7 +61,7 @@ impl Warnings {
         crate::subscriber::listen(self.clone())
     }
 
-    /// Those that say this.
+    /// The warnings that contain this text.
     pub fn of(&self, said: &str) -> Vec<String> {
         let all = self.0.lock().unwrap();
         all.iter()
@@ -70,7 +70,7 @@ impl Warnings {
             .collect()
     }
 
-    /// Those of an indeterminate key.
+    /// The number of warnings about an indeterminate key.
     pub fn count(&self) -> usize {
         self.of("a key is indeterminate").len()
     }
@@ -81,8 +81,8 @@ pub(super) async fn watching(upstream: &ScriptedUpstream, store: impl Store) -> 
     engine.watch_indeterminate(MINUTE).start().await.unwrap()
 }
 
-/// Red without the warning, when it comes with each walk, and when it leaves out what
-/// a person needs at night.
+/// Red without the warning, if each walk repeats it, and if it leaves out what an operator
+/// needs at night.
 #[tokio::test(start_paused = true)]
 async fn indeterminate_key_is_warned_of_once() {
     let warnings = Warnings::default();
@@ -112,7 +112,7 @@ async fn indeterminate_key_is_warned_of_once() {
     }
     sleep(10 * MINUTE).await;
     assert_eq!(warnings.count(), 1);
-    // Another execution of the key is another thing to find out.
+    // Another execution of the key is another incident.
     let not_applied = Resolution::not_applied();
     engine.resolve(&key, version, not_applied).await.unwrap();
     let again = request("{}").with_key("order 42").unwrap();
@@ -121,7 +121,7 @@ async fn indeterminate_key_is_warned_of_once() {
     assert_eq!(warnings.count(), 2);
 }
 
-/// Without a request for the key, the walk alone makes its record say what is known.
+/// Without any request for the key, the walk alone makes the record say what is known.
 ///
 /// Red without `recover` in the walk.
 #[tokio::test(start_paused = true)]
@@ -151,18 +151,18 @@ async fn walk_recovers_record_of_dead_holder() {
         store.look(&name).await.unwrap(),
         Some(RecordState::Locked { .. })
     );
-    // The root of the dead engine might have finished the record itself.
+    assert!(is_locked, "the dead root has finished no record");
     sleep(3 * MINUTE).await;
     let state = store.look(&name).await.unwrap();
     assert!(
         matches!(state, Some(RecordState::Indeterminate { .. })),
-        "{is_locked}: {state:?}"
+        "{state:?}"
     );
     assert_eq!(other.ledger().total(), 0);
     drop(engine);
 }
 
-/// A store whose list takes its time, and that counts the pages.
+/// A store whose list takes this long, and that counts the pages.
 pub(super) struct Slow(pub MemoryStore, pub Arc<Mutex<usize>>, pub Duration);
 
 impl Store for Slow {
@@ -182,8 +182,7 @@ impl Store for Slow {
     }
 }
 
-/// Red when `indeterminate` walks although there was a walk, and when it says of a
-/// resolved key that it is indeterminate.
+/// Red if `indeterminate` walks although there was a walk, and if it lists a resolved key.
 #[tokio::test(start_paused = true)]
 async fn list_answers_from_the_last_walk() {
     let upstream = ScriptedUpstream::new(|_| Step::Reset);
@@ -201,7 +200,7 @@ async fn list_answers_from_the_last_walk() {
     assert_eq!((listed.keys.len(), listed.next), (2, None));
     assert_eq!((begun.elapsed(), listed.age), (Duration::ZERO, 10 * SECOND));
     assert_eq!(*pages.lock().unwrap(), walked);
-    // Fewer than there are: only a walk has a cursor.
+    // Fewer keys than there are: only a walk of its own has a cursor.
     let one = engine.indeterminate(1).await.unwrap();
     assert_eq!((one.keys.len(), one.age), (1, Duration::ZERO));
     assert!(one.next.is_some());
@@ -215,7 +214,7 @@ async fn list_answers_from_the_last_walk() {
     assert_ne!(listed.keys[0].0, *key);
 }
 
-/// `operator` repro 5: the list ended with the callers' deadline.
+/// Seen red: the list ended with the callers' deadline.
 ///
 /// Red with the engine's deadline around the walk.
 #[tokio::test(start_paused = true)]
@@ -228,7 +227,7 @@ async fn walk_has_a_limit_of_its_own() {
     for payload in ["1", "2", "3", "4", "5", "6"] {
         engine.execute(request(payload)).await.unwrap_err();
     }
-    // 30 s are four pages; what is left is said.
+    // 30 s are enough for four pages; the cursor leads to the rest.
     let first = engine.indeterminate(10).await.unwrap();
     assert_eq!(first.keys.len(), 4);
     let rest = ListQuery::indeterminate().after(first.next.unwrap());
@@ -237,7 +236,7 @@ async fn walk_has_a_limit_of_its_own() {
     assert!(first.keys.iter().all(|(key, _)| *key != rest.records[0].0));
 }
 
-/// Red when the watcher is not started again, or takes the engine with it.
+/// Red if the watcher is not started again, or if the engine ends with it.
 #[tokio::test(start_paused = true)]
 async fn watcher_that_dies_is_started_again() {
     let warnings = Warnings::default();
@@ -247,7 +246,7 @@ async fn watcher_that_dies_is_started_again() {
     sleep(SECOND).await;
     let watcher = super::child(&engine, 1);
     watcher.kill();
-    until("it is there again", || {
+    until("the watcher is started again", || {
         let children = engine.actor().get_cell().get_children();
         children.len() == 1 && children[0].get_id() != watcher.get_id()
     })
@@ -258,7 +257,7 @@ async fn watcher_that_dies_is_started_again() {
     assert!(engine.shutdown(SECOND).await.is_clean());
 }
 
-/// A store that gives the turn to one of its users in each period.
+/// A store that gives the turn to one engine in each period.
 #[derive(Clone)]
 struct Turns(FaultyStore, Arc<Mutex<Option<Instant>>>, Arc<Mutex<usize>>);
 
@@ -288,7 +287,7 @@ impl Store for Turns {
     }
 }
 
-/// Red when each engine walks.
+/// Red if each engine walks.
 #[tokio::test(start_paused = true)]
 async fn one_process_walks_in_each_period() {
     let store = FaultyStore::new(MemoryStore::new(), |_| Fault::Pass);

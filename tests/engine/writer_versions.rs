@@ -1,5 +1,5 @@
-//! An engine that is older than its namespace's minimum version: it acquires no keys, and
-//! finishes those that it has.
+//! An engine that is older than its namespace's minimum version acquires no new keys, and
+//! finishes the keys that it has.
 
 use genesys_once::record::WRITER;
 use genesys_once::testing::{ScriptedUpstream, Step};
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{SECOND, request};
 
-/// Red when the version is looked at once, at the start, or not at all.
+/// Red if the version is checked only once, at the start, or not at all.
 #[tokio::test(start_paused = true)]
 async fn older_engine_replays_but_takes_no_keys() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(50 * SECOND));
@@ -20,7 +20,7 @@ async fn older_engine_replays_but_takes_no_keys() {
         async move { engine.execute(request("1")).await }
     });
     upstream.ledger().wait_for(1).await;
-    // A newer engine comes.
+    // A newer engine starts.
     let newer = store.least_writer(engine.namespace(), WRITER + 1).await;
     assert_eq!(newer.unwrap(), WRITER + 1);
     assert!(held.await.unwrap().unwrap().recorded());
@@ -31,13 +31,13 @@ async fn older_engine_replays_but_takes_no_keys() {
     let why = format!("{error}: {answer:?} {error:?}");
     let wanted = format!("writers of version {} or later", WRITER + 1);
     assert!(why.contains(&wanted), "{why}");
-    // What is recorded is replayed all the same.
+    // A recorded outcome is replayed all the same.
     let replay = engine.execute(request("1")).await.unwrap();
     assert_eq!((replay.served(), replay.body().len()), (Served::Store, 2));
     assert_eq!(upstream.ledger().total(), 1);
 }
 
-/// Red when an engine does not raise the version to its own.
+/// Red if an engine does not raise the minimum version to its own.
 #[tokio::test(start_paused = true)]
 async fn executing_engine_raises_minimum_version() {
     let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));

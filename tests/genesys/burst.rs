@@ -1,5 +1,5 @@
-//! 2,000 keys in a burst over real sockets, against a platform with the
-//! platform's limits, a minute of it scaled down to a second.
+//! 2,000 keys in a burst over real sockets, against a simulator with the platform's limits,
+//! in which a minute is scaled down to a second.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use genesys_once::{DataActionRequest, Engine, GenesysCloud, IdempotencyKey};
 const KEYS: usize = 2_000;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// 50 at once.
+/// A platform that accepts 50 calls at the same time.
 async fn platform() -> GenesysSimulator {
     let platform = GenesysSimulator::start().await;
     platform.concurrency_limit(50);
@@ -24,7 +24,7 @@ fn cloud(platform: &GenesysSimulator) -> GenesysCloud {
     GenesysCloud::new(platform.environment(), platform.credentials())
 }
 
-/// All at once; every one of them must succeed, and be executed once.
+/// Executes all requests at once; every one must succeed, and be executed once.
 async fn burst(platform: &GenesysSimulator, engine: &Engine) {
     let requests: Vec<_> = (0..KEYS)
         .map(|n| DataActionRequest::new("custom_-_refund", n.to_string()).unwrap())
@@ -62,20 +62,20 @@ fn limited() -> impl Fn(&Call) -> Step {
     }
 }
 
-/// A call beyond the limit gets a 429, which begins a cooldown for all.
+/// A call beyond the limit gets a 429, which begins a cooldown for all executions.
 #[tokio::test(flavor = "multi_thread")]
 async fn burst_beyond_platform_limit_succeeds() {
     let platform = platform().await;
     platform.script(limited());
     let engine = Engine::builder(cloud(&platform)).start().await.unwrap();
     burst(&platform, &engine).await;
-    // Each window but the last is full, and the call after it is refused.
+    // Each window but the last is full, and the next call after it is refused.
     let refused = platform.ledger().total() - KEYS;
     assert!(refused >= KEYS / 300, "only {refused} were refused");
     assert!(platform.max_concurrent() <= 50);
 }
 
-/// 15,000 a minute is a burst of 50 and one every 4 ms: 300 within a second.
+/// 15,000 a minute is a burst of 50 and one call every 4 ms: 300 within a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn burst_within_client_limit_succeeds() {
     let platform = platform().await;

@@ -6,7 +6,7 @@ use genesys_once::{Credentials, DataActionRequest, Environment, GenesysCloud, Ou
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// Stands for every secret: nothing that is printed may contain it.
+/// Stands for every secret: no output may contain it.
 pub const SECRET: &str = "hunter2-client-secret";
 pub const TOKEN: &str = "hunter2-access-token";
 
@@ -28,7 +28,7 @@ pub async fn send(cloud: &GenesysCloud, call: &Call) -> Result<Outcome, SendErro
     result
 }
 
-/// Sends something, expects a failure, and says whether a byte might have left.
+/// Sends a call, expects a failure, and returns whether a byte might have left.
 pub async fn may_have_left(cloud: &GenesysCloud) -> bool {
     send(cloud, &call("{}"))
         .await
@@ -36,7 +36,7 @@ pub async fn may_have_left(cloud: &GenesysCloud) -> bool {
         .may_have_left()
 }
 
-/// Waits until `condition` holds, with a deadline that no machine misses.
+/// Waits until `condition` holds, with a deadline that every machine meets.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !condition().await {
@@ -45,7 +45,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Every way in which an error is printed, its causes included.
+/// Every form in which an error is printed, its causes included.
 pub fn printed(error: &dyn Error) -> String {
     let mut text = String::new();
     let mut next = Some(error);

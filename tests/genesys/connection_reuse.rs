@@ -1,4 +1,4 @@
-//! Which connections are used again, on which runtime, and what engines share.
+//! Which connections are reused, on which runtime, and what engines share.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,14 +13,14 @@ use tokio::time::timeout;
 use super::server::{Server, answer};
 use super::{call, cloud, send};
 
-/// No machine misses it; nothing is measured.
+/// A limit that every machine meets; nothing is measured.
 const LONG: Duration = Duration::from_secs(30);
 
-/// An answer for a token endpoint and for an action.
+/// An answer that is valid for a token endpoint and for an action.
 const BOTH: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":3600}"#;
 
-/// A server in its own threads, which runs while the client's runtime is blocked: it runs
-/// `script` for each connection, and counts connections.
+/// A server in threads of its own, which runs while the client's runtime is blocked. It
+/// runs `script` for each connection, and counts the connections.
 pub fn in_threads(
     script: impl Fn(TcpStream) + Clone + Send + 'static,
 ) -> (String, Arc<AtomicUsize>) {
@@ -38,7 +38,7 @@ pub fn in_threads(
     (url, accepted)
 }
 
-/// Reads one request; its head, or `None` where the connection ends.
+/// Reads one request and returns its head; `None` if the connection ends.
 pub fn request(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -101,15 +101,15 @@ async fn connection_with_unexpected_bytes_is_not_reused() {
         for n in 1..=10 {
             let outcome = send(&cloud, &call(n.to_string())).await.unwrap();
             assert_eq!(outcome.body(), "{}");
-            // The client closes it.
+            // The client closes the connection.
             timeout(LONG, server.idle()).await.unwrap();
             assert_eq!(server.connections(), n);
         }
     }
 }
 
-/// As above, while no task of the client polls. Red unless the runtime is polled before the
-/// client sends: the second call gets the unexpected bytes as its answer.
+/// The same while no task of the client is polled. Red unless the runtime is polled before
+/// the client sends: the second call gets the unexpected bytes as its answer.
 #[tokio::test]
 async fn unexpected_bytes_after_stall_are_no_answer() {
     let (go, signal) = mpsc::channel::<()>();
@@ -123,7 +123,7 @@ async fn unexpected_bytes_after_stall_are_no_answer() {
         let evil = answer("200 OK", "", r#"{"evil":1}"#);
         stream.write_all(evil.as_bytes()).unwrap();
         sent.send(()).unwrap();
-        // The client closes it, and asks nothing more on it.
+        // The client closes the connection, and sends no other request on it.
         assert_eq!(request(&mut stream), None);
     });
     let cloud = cloud(&url);
@@ -178,13 +178,13 @@ fn connection_of_idle_runtime_is_not_used() {
     main.block_on(send(&cloud, &call("2"))).unwrap();
     main.block_on(tokens.fetch()).unwrap();
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
-    // Each runtime goes on with its own connection.
+    // Each runtime continues with its own connection.
     side.block_on(send(&cloud, &call("3"))).unwrap();
     main.block_on(send(&cloud, &call("4"))).unwrap();
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
 }
 
-/// Red if the upstream has one limit, that of the engine that started last.
+/// Red if the upstream has only the limit of the engine that started last.
 #[tokio::test]
 async fn engines_of_one_upstream_keep_their_limits() {
     let server = Server::answering(answer("200 OK", "", BOTH)).await;

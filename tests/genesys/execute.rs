@@ -33,7 +33,7 @@ async fn call_has_expected_bytes() {
     ] {
         let server = Server::answering(answer("200 OK", "", "{}")).await;
         let cloud = cloud(&server.url()).route(route);
-        // White space and member order are the caller's own.
+        // The caller's white space and member order are kept.
         let payload = "{ \"b\": 1.0,\n \"a\": \"é\" }";
         let request = DataActionRequest::new("custom_-_a.b~c-D_9", payload).unwrap();
         let call = Call::new(request, 1);

@@ -1,5 +1,5 @@
 //! Failures of a call over plain TCP: which of them prove that the request was not sent, and
-//! that the client retries after none.
+//! that the client never retries.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -31,13 +31,13 @@ async fn unreachable_host_proves_unsent() {
     assert!(!may_have_left(&cloud(&unused_port().await)).await);
     let unknown = cloud("http://genesys-once.invalid").allow_insecure();
     assert!(!may_have_left(&unknown).await);
-    // Neither is there a connection to an unreachable proxy.
+    // An unreachable proxy means no connection either.
     assert!(!may_have_left(&proxied(unused_port().await)).await);
 }
 
 #[tokio::test]
 async fn failure_after_sending_proves_nothing() {
-    // The first byte of the body is behind a head of some hundred bytes.
+    // The body begins after a head of some hundred bytes.
     let large = || call(format!("\"{}\"", "x".repeat(10_000)));
     let reset = Server::start(|mut connection| async {
         connection.skip(1_000).await;
@@ -127,7 +127,7 @@ async fn answer_beyond_the_limit_is_dropped() {
         "{error:?}"
     );
     let announced = Server::answering(answer("200 OK", "", "123456789")).await;
-    // Nothing of it is sent, so the header alone must do.
+    // No byte of the body is sent, so the header alone must be enough.
     let gigantic = Server::start(|mut connection| async move {
         connection.request().await;
         connection
@@ -152,7 +152,7 @@ async fn answer_beyond_the_limit_is_dropped() {
     .await;
     for server in [announced, gigantic, endless, unframed] {
         let call = call("{}").with_max_response_bytes(8);
-        // The status of a success says all that there is to know.
+        // The status of a success is all that callers need.
         let outcome = send(&cloud(&server.url()), &call).await.unwrap();
         assert_eq!(outcome.status(), 200);
         assert_eq!(
@@ -175,15 +175,14 @@ async fn failure_of_pooled_connection_proves_nothing() {
     let cloud = cloud(&server.url());
     send(&cloud, &call("1")).await.unwrap();
     assert!(send(&cloud, &call("2")).await.unwrap_err().may_have_left());
-    // Both on one connection, and the second was not sent again.
+    // Both requests used one connection, and the second was not sent again.
     assert_eq!((server.connections(), server.requests().len()), (1, 2));
 }
 
 #[tokio::test]
 async fn closing_idle_connection_doubles_no_request() {
-    // Each connection is closed right after its answer, so that requests race
-    // with the close: every one is answered, or known to be unknown, or proven
-    // not to have been sent.
+    // Each connection is closed right after its answer, so that requests race with the
+    // close. Every request is answered, or has an unknown outcome, or is proven unsent.
     let server = Server::start(|mut connection| async move {
         connection.request().await;
         connection.write(answer("200 OK", "", "").as_bytes()).await;
@@ -205,7 +204,8 @@ async fn closing_idle_connection_doubles_no_request() {
     assert!(once.is_disjoint(&unsent), "{unsent:?}");
 }
 
-/// The proof is true: the server closes each connection at once, and still reads all bytes.
+/// The proof is true even if the server closes each connection at once and still reads all
+/// bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_after_immediate_close_is_true() {
     let server = Server::start(|mut connection| async move {

@@ -50,7 +50,7 @@ async fn large_body_arrives_whole() {
             let body = request.split("\r\n\r\n").nth(1).unwrap();
             assert!(body.as_bytes() == call.body(), "{size}");
         }
-        // And the connection is as good as it was.
+        // The connection is still usable.
         assert_eq!(server.connections(), 1);
     }
 }
@@ -73,7 +73,7 @@ async fn reset_within_large_request_proves_unsent() {
     }
 }
 
-/// The opposite: a server that received all of it might have executed it.
+/// The opposite case: a server that received the whole request might have executed it.
 #[tokio::test]
 async fn reset_after_large_request_proves_nothing() {
     for size in [65_537, 300_000, HUGE] {
@@ -95,8 +95,8 @@ async fn reset_after_large_request_proves_nothing() {
 /// A gateway refuses a large request after its head, without reading the rest. Closing the
 /// connection resets it, and the answer might be lost.
 ///
-/// Red if the whole body is sent at once, or its end without a pause: some outcomes are then
-/// unknown.
+/// Red if the whole body is sent at once, or if its end is sent without a pause: some
+/// outcomes are then unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn early_refusal_of_large_request_is_proof() {
     for size in [100_000, 900_000, HUGE] {
@@ -131,7 +131,7 @@ async fn timeout_within_large_request_proves_unsent() {
         let mut gone = gone.clone();
         async move {
             let _ = gone.wait_for(|gone| *gone).await;
-            // All that came, and never the end of it.
+            // Only a part of the request arrives, never its end.
             assert!(connection.request().await.is_none());
         }
     })
@@ -153,7 +153,7 @@ async fn early_success_of_large_request_proves_nothing() {
             connection.skip(1000).await;
             let begun = format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\n\r\nab");
             connection.write(begun.as_bytes()).await;
-            // It reads no more.
+            // The server reads no more.
             std::future::pending::<()>().await;
         })
         .await;

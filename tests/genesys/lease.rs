@@ -1,5 +1,5 @@
 //! I1 on real sockets: a request does not leave on a connection that took longer than the
-//! lease, and that proves that it was not sent.
+//! lease, and that proves that the request was not sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use super::server::{Server, answer};
 use super::tls::identity;
 use super::{cloud, eventually};
 
-/// Long enough to begin to connect on any machine, short enough for a test.
+/// Long enough that any machine begins to connect, short enough for a test.
 const LEASE: Duration = Duration::from_millis(500);
 
 /// The store is unreachable while the connection's handshake takes longer than the lease.
@@ -46,7 +46,7 @@ async fn handshake_beyond_the_lease_sends_nothing() {
             while let Some(request) = connection.request().await {
                 let token = r#"{"access_token":"t","token_type":"bearer","expires_in":3600}"#;
                 let is_token = request.starts_with("POST /oauth/token");
-                // Each request its own connection, so that each shakes hands.
+                // Each request uses its own connection, so that each needs a handshake.
                 let close = "connection: close\r\n";
                 let text = answer("200 OK", close, if is_token { token } else { "{}" });
                 connection.write(text.as_bytes()).await;
@@ -74,7 +74,7 @@ async fn handshake_beyond_the_lease_sends_nothing() {
         .await
         .unwrap();
     let request = |payload: &str| DataActionRequest::new("custom_-_1", payload).unwrap();
-    // From here on there is a token.
+    // From here on the engine has a token.
     engine.execute(request("[0]")).await.unwrap();
     assert_eq!(executed(), 1);
 
@@ -86,24 +86,23 @@ async fn handshake_beyond_the_lease_sends_nothing() {
         async move { engine.execute(request).await }
     });
     let key = IdempotencyKey::of(&request("[1]"));
-    eventually("it connects, and its lease lapses", async || {
+    eventually("the call connects, and its lease expires", async || {
         let state = engine.inspect(&key).await.unwrap();
-        let lapsed =
+        let expired =
             matches!(&state, Some(RecordState::Locked { lease_left, .. }) if lease_left.is_zero());
-        lapsed && server.connections() > before
+        expired && server.connections() > before
     })
     .await;
     shake.send_replace(true);
-    // The attempt is over: nothing was executed, and the key is given back or
-    // tried again.
+    // The attempt is over: nothing was executed, and the key is released or tried again.
     eventually("the attempt is over", async || {
         engine.stats().calls_not_executed > 0
     })
     .await;
-    assert_eq!(executed(), 1, "it left past its lease");
+    assert_eq!(executed(), 1, "the request left after its lease");
     assert_eq!(engine.stats().calls_unknown, 0);
 
-    // With the store back the same execution goes on, once.
+    // When the store is back, the same execution continues, once.
     down.store(false, Ordering::SeqCst);
     let reply = tokio::time::timeout(Duration::from_secs(60), caller)
         .await
@@ -190,14 +189,14 @@ async fn attempt_ended_while_connecting_is_unsent() {
             let (engine, request) = (engine.clone(), request.clone());
             async move { engine.execute(request).await }
         });
-        eventually("it connects", async || server.connections() == 1).await;
+        eventually("the call connects", async || server.connections() == 1).await;
         end(&engine);
         let error = caller.await.unwrap().unwrap_err();
         assert_eq!(error.code(), code, "{name}");
 
         let engine = start(60).await;
         let key = IdempotencyKey::of(&request);
-        eventually("its record has ended", async || {
+        eventually("the record has ended", async || {
             let state = engine.inspect(&key).await.unwrap();
             !matches!(state, Some(RecordState::Locked { .. }))
         })

@@ -1,5 +1,5 @@
-//! An engine and answers with malformed or unusual bodies: how often it sends, and what the
-//! caller gets. It runs over real sockets, byte for byte.
+//! An engine and answers with malformed or unusual bodies: how often the engine sends, and
+//! what the caller gets. The tests run over real sockets, byte for byte.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::server::Server;
 
 const JSON: &str = "content-type: application/json\r\n";
 const GZIP: &str = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
-/// A remote end has answered.
+/// The remote endpoint has answered.
 const REMOTE: &str = r#"{"message":"no","details":[{"errorCode":"ACTION.REMOTE_ENDPOINT"}]}"#;
 /// `REMOTE`, compressed.
 const REMOTE_GZIP: &str = "1f8b0800000000000203ab56ca4d2d2e4e4c4f55b252cacb57d2514a492d49cccc2956b28aae564a2d2aca2f72ce4f01493a3a8778fafbe905b9fafa87b8c6bbfab904f87bfa8528d5c6d602002865c2db43000000";
@@ -49,7 +49,7 @@ fn sized(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// An answer that only the end of its connection ends.
+/// An answer that ends only with its connection.
 fn unsized_(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\n{headers}\r\n");
     [head.as_bytes(), body].concat()
@@ -98,7 +98,7 @@ fn utf_16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
-/// Red if the code is looked for only in valid JSON: the request is sent again, three times
+/// Red if the code is searched only in valid JSON: the request is sent again, three times
 /// for 429 and 408, twice for 401, and other answers count as not executed.
 #[tokio::test]
 async fn remote_code_is_found_in_every_spelling() {
@@ -135,8 +135,9 @@ b","details":[{"errorCode":"ACTION\u002EREMOTE\u005fENDPOINT"}]}"#
     }
 }
 
-/// Red if a refusal counts although its body cannot be searched: its code is missed, and the
-/// request is sent again. Red for the closure if only the crate's classifiers check that.
+/// Red if a refusal counts although its body cannot be searched: its code is missed, and
+/// the request is sent again. Red for the closure if only the crate's classifiers check
+/// that.
 #[tokio::test]
 async fn unreadable_refusal_is_unknown() {
     let utf_16_header = "content-type: application/json; charset=utf-16le\r\n";
@@ -279,8 +280,8 @@ async fn everything_final_records_an_html_page() {
     assert_eq!((&*first, sent, &*again), ("200 upstream", 1, "200 memory"));
 }
 
-/// Red if an answer over the limit is unknown: under `Retry` it is executed three times. A
-/// closure that returns `NotExecuted` is not called.
+/// Red if a success over the limit is an unknown outcome: under `Retry` it is executed
+/// three times. A closure that returns `NotExecuted` is not called.
 #[tokio::test]
 async fn oversized_success_is_final_without_body() {
     let body = format!(r#"{{"d":"{}"}}"#, "x".repeat(5_000));
@@ -312,7 +313,8 @@ async fn oversized_success_is_final_without_body() {
     }
 }
 
-/// Only a success is decided by its status: the content of a larger refusal is unknown.
+/// Only a success is decided by its status: the content of a refusal over the limit is
+/// unknown.
 #[tokio::test]
 async fn oversized_refusal_is_unknown() {
     let page = "x".repeat(5_000);

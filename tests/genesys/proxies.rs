@@ -1,4 +1,4 @@
-//! Proxies: the configured one, and the environment's.
+//! The configured proxy, and proxies from the environment.
 
 use std::process::Stdio;
 
@@ -37,8 +37,8 @@ async fn proxy() -> Server {
     .await
 }
 
-/// Red if API and login differ, if the variables count by default, if they have priority
-/// over a configured proxy, or if they count for loopback.
+/// Red if API and login use different proxies, if the variables count by default, if they
+/// have priority over a configured proxy, or if they count for loopback.
 #[tokio::test]
 async fn environment_proxy_is_used_only_if_set() {
     let (_, pem) = identity(false);

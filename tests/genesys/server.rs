@@ -1,5 +1,5 @@
-//! A TCP server that runs a test's script for each connection and records the requests. Of
-//! HTTP it knows only where a request ends.
+//! A TCP server that runs a test's script for each connection and records the requests. All
+//! it knows of HTTP is where a request ends.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -117,7 +117,7 @@ impl Server {
         let _ = running.wait_for(|running| *running == 0).await;
     }
 
-    /// The whole requests so far: head and body as they came.
+    /// The whole requests so far: head and body as they arrived.
     pub fn requests(&self) -> Vec<String> {
         self.seen.requests.lock().unwrap().clone()
     }
@@ -174,8 +174,8 @@ impl Connection<TcpStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Reads and remembers one whole request; `None` where the connection ends
-    /// before or within it.
+    /// Reads and records one whole request; `None` if the connection ends before or within
+    /// it.
     pub async fn request(&mut self) -> Option<String> {
         let mut text = Vec::new();
         while !text.ends_with(b"\r\n\r\n") {
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.read_exact(&mut buffer).await.unwrap();
     }
 
-    /// Writes; `false` where the client has gone.
+    /// Writes; `false` if the client has left.
     pub async fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
@@ -211,12 +211,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while matches!(self.stream.read(&mut rest).await, Ok(1..)) {}
     }
 
-    /// Ends the connection in good order.
+    /// Ends the connection normally.
     pub async fn close(mut self) {
         self.end().await;
     }
 
-    /// Closes its sending half; it can still read.
+    /// Closes the sending half; the connection can still read.
     pub async fn end(&mut self) {
         let _ = self.stream.shutdown().await;
     }

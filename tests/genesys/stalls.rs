@@ -1,5 +1,5 @@
-//! A runtime that is blocked past the end of an attempt, while the answer arrives: the answer
-//! is in the socket, and counts.
+//! A runtime is blocked past the end of an attempt while the answer arrives: the answer is in
+//! the socket, and counts.
 
 use std::io::Write as _;
 use std::sync::mpsc;
@@ -40,7 +40,7 @@ fn platform() -> (String, impl Future<Output = ()> + Send + 'static) {
         let stands = is_asked.recv().await.unwrap();
         stands.send(()).unwrap();
         written.recv().unwrap();
-        // This is the stall, of the runtime's only thread.
+        // This is the stall of the runtime's only thread.
         std::thread::sleep(LIMIT + LIMIT / 4);
     };
     (url, stall)

@@ -79,7 +79,7 @@ async fn failed_handshake_proves_unsent() {
         Server::start(|mut connection| async move { connection.until_closed().await }).await;
     let limit = Duration::from_millis(200);
     assert!(!may_have_left(&cloud(&silent.https_url()).connect_timeout(limit)).await);
-    // Where the attempt's own time is shorter, the proof is kept all the same.
+    // The proof also holds if the attempt's own time-out is shorter.
     assert!(!may_have_left(&cloud(&silent.https_url()).attempt_timeout(2 * limit)).await);
 }
 
@@ -92,7 +92,7 @@ async fn untrusted_certificate_proves_unsent() {
             let accepted = connection.upgrade(|tcp| acceptor.accept(tcp)).await;
             assert!(
                 accepted.is_err(),
-                "the client did not look at the certificate"
+                "the client did not check the certificate"
             );
         }
     })
@@ -111,7 +111,7 @@ async fn failure_after_the_handshake_proves_nothing() {
                 .await
                 .unwrap();
             connection.request().await;
-            // Dropped: the stream ends without TLS's own goodbye.
+            // Dropped: the stream ends without TLS's `close_notify`.
         }
     })
     .await;
@@ -121,7 +121,7 @@ async fn failure_after_the_handshake_proves_nothing() {
 
 #[tokio::test]
 async fn alert_after_client_handshake_proves_nothing() {
-    // Under TLS 1.3 a client has finished, and may have sent its request,
+    // Under TLS 1.3 a client has finished the handshake, and might have sent its request,
     // before the server refuses it for having no certificate.
     let (acceptor, pem) = identity(true);
     let server = Server::start(move |connection| {
@@ -136,13 +136,13 @@ async fn alert_after_client_handshake_proves_nothing() {
         }
     })
     .await;
-    // Where the alert is faster than the request, nothing was sent.
+    // If the alert is faster than the request, nothing was sent.
     for _ in 0..50 {
         if may_have_left(&cloud(&server.https_url()).root_certificate(&pem)).await {
             return;
         }
     }
-    panic!("fifty requests, and none was sent");
+    panic!("none of fifty requests was sent");
 }
 
 #[tokio::test]

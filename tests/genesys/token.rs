@@ -1,5 +1,5 @@
-//! The token request: its bytes for both client authentications, what each
-//! answer means, and that no error shows a secret or a token.
+//! The token request: its bytes for both client authentications, what each answer means, and
+//! that no error shows a secret or a token.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ async fn client_refusal_shows_only_its_code() {
             "{text}"
         );
     }
-    // An "error" that is no code is not repeated.
+    // An "error" member that is no code is not repeated.
     for code in [SECRET, "hunter", "Invalid Client", "", &"a".repeat(41)] {
         let error = refused("401 Unauthorized", "", &format!(r#"{{"error":"{code}"}}"#)).await;
         assert!(error.is_rejected());
@@ -134,7 +134,7 @@ async fn throttling_is_not_a_client_refusal() {
     assert!(refused("400 Bad Request", "", other).await.is_rejected());
 }
 
-/// A given wait counts with any status. Red if it is read from a 429 alone.
+/// A given wait counts with any status. Red if only the wait of a 429 is read.
 #[tokio::test]
 async fn retry_after_of_a_5xx_is_kept() {
     for status in ["503 Service Unavailable", "500 Internal Server Error"] {
@@ -207,8 +207,8 @@ fn upstream_debug_hides_the_secret() {
     assert!(!text.contains("hunter2"), "{text}");
 }
 
-/// Only the text distinguishes a throttled client from a refused one, and here it is
-/// unreadable. Red if that counts as a refusal of the client, whose hint is `Never`.
+/// Only the text distinguishes a throttled client from a refused client, and here the text
+/// is unreadable. Red if that counts as a refusal of the client, whose hint is `Never`.
 #[tokio::test]
 async fn unreadable_token_refusal_is_transient() {
     for (headers, body) in [

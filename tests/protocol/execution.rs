@@ -81,11 +81,11 @@ async fn from_hashed_to_cached() {
         .assert_exactly_once([&IdempotencyKey::of(&request())]);
 }
 
-/// I4. Red when `Complete` does not look whose record it is.
+/// I4. Red if `Complete` does not check whose record it is.
 #[tokio::test(start_paused = true)]
 async fn late_answer_heals_only_its_own_record() {
     let (store, upstream) = (MemoryStore::new(), ok());
-    // Executed, and stopped before the outcome was recorded.
+    // The request is executed, and its process is stopped before the outcome is recorded.
     let late = |store: MemoryStore, upstream: ScriptedUpstream| async move {
         match locked(&store)
             .await
@@ -111,7 +111,7 @@ async fn late_answer_heals_only_its_own_record() {
         Some(RecordState::Cached { .. })
     ));
 
-    // The same, but it was resolved as not applied, and executed again.
+    // The same, but the key was resolved as not applied, and executed again.
     let (store, upstream) = (MemoryStore::new(), ok());
     let executed = late(store.clone(), upstream.clone()).await;
     advance(2 * SECOND).await;
@@ -172,7 +172,7 @@ async fn unknown_outcome_cannot_be_released() {
     let Attempt::UnknownOutcome(holder, _) = attempt else {
         panic!("{attempt:?}")
     };
-    // While it waits it stays in `Dispatched`: no process may take over.
+    // During the wait the record stays in `Dispatched`: no process may take over.
     let (holder, ()) = holder.pause(&store, sleep(SECOND)).await;
     let now = state(&store).await;
     assert!(
@@ -189,13 +189,13 @@ async fn unknown_outcome_cannot_be_released() {
     assert!(matches!(error, Error::Indeterminate { .. }), "{error}");
 }
 
-/// A restart of the store without persistence, an eviction, a flush: the living
+/// After a restart of the store without persistence, an eviction or a flush, the living
 /// holder puts its record back, so that no other process begins.
 #[tokio::test(start_paused = true)]
 async fn heartbeat_restores_absent_record() {
     let (store, upstream) = (MemoryStore::new(), ok_after(10 * SECOND));
     let holder = locked(&store).await;
-    // From here on another store answers: one that forgot everything.
+    // From here on another store answers, which forgot everything.
     let empty = MemoryStore::new();
     let executing = tokio::spawn({
         let (store, upstream) = (empty.clone(), upstream.clone());
@@ -226,8 +226,8 @@ async fn heartbeat_restores_absent_record() {
     );
 }
 
-/// Red when an answer that proves that nothing was executed is not noted at
-/// once: otherwise a dropped execution has an indeterminate key.
+/// Red if an answer that proves that nothing was executed is not noted at once: otherwise a
+/// dropped execution leaves an indeterminate key.
 #[tokio::test(start_paused = true)]
 async fn not_executed_proof_reaches_progress_at_once() {
     let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));
@@ -257,8 +257,8 @@ async fn not_executed_proof_reaches_progress_at_once() {
     }
 }
 
-/// No caller might ever ask for such a key again. Red when the store lists what is
-/// indeterminate alone, and when `resolve` does not look at a lapsed lock.
+/// No caller might ever request such a key again. Red if the store lists only indeterminate
+/// records, and if `resolve` ignores an expired lock.
 #[tokio::test(start_paused = true)]
 async fn lost_holders_key_is_listed_and_resolved() {
     let applied = Resolution::applied(answers::json(200, "{}"));
@@ -267,7 +267,7 @@ async fn lost_holders_key_is_listed_and_resolved() {
         drop(locked(&store).await);
         let engine = Engine::builder(upstream.clone()).store(store.clone());
         let engine = engine.start().await.unwrap();
-        // Live: it may still be answered.
+        // The lease is live: the holder may still get an answer.
         assert_eq!(engine.indeterminate(10).await.unwrap().keys, []);
         advance(2 * SECOND).await;
         let key = IdempotencyKey::of(&request());
@@ -278,7 +278,7 @@ async fn lost_holders_key_is_listed_and_resolved() {
                 panic!("{listed:?}");
             };
             assert_eq!(*listed, key);
-            // Its loss was noticed just now.
+            // The engine has noticed the loss just now.
             let early = engine.resolve(&key, &lost, Resolution::not_applied()).await;
             assert!(matches!(early, Err(Error::TooEarly { .. })), "{early:?}");
             advance(100 * SECOND).await;

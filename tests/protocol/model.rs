@@ -1,4 +1,4 @@
-//! Explores every order of holders, commands, lapses and crashes, with the crate's own
+//! Explores every order of holders, commands, expiries and crashes, with the crate's own
 //! rules.
 //!
 //! A key is executed once because of one pure function, `record::apply`, which every store
@@ -16,7 +16,7 @@
 //! - A command is answered; or it is applied, its reply is lost, and it is sent again; or
 //!   it is **delayed**: its holder sends it again and continues, and the first copy arrives
 //!   later. One or two commands may be delayed at a time.
-//! - Time is one bit, whether the lease has lapsed; it may lapse at any step. So a holder
+//! - Time is one bit, whether the lease has expired; it may expire at any step. So a holder
 //!   may pause for any time; and it still sends, which the crate's holders, with their own
 //!   clocks, do not.
 //! - A waiting holder may have seen one revision for the whole length of the lease, by its
@@ -85,7 +85,7 @@ const TWO: Config = Config {
     resolutions: 0,
     crashes: true,
     revisions: Revisions::Current,
-    lapses: true,
+    expires: true,
     mutation: None,
 };
 
@@ -105,7 +105,7 @@ const THREE_MIXED: Config = Config {
     ..THREE
 };
 
-/// Explores all of a world and finds nothing wrong.
+/// Explores all of a world, and asserts that no property breaks.
 fn holds(name: &str, config: Config) {
     let full = std::env::var("PROTOCOL_DEPTH").is_ok_and(|depth| depth == "full");
     let config = if full {
@@ -310,7 +310,7 @@ fn false_indeterminate_where_take_over_ignores_revisions() {
 #[test]
 fn two_holders_and_a_stopped_clock() {
     let config = Config {
-        lapses: false,
+        expires: false,
         ..TWO
     };
     holds("two holders, a stopped clock", config);
@@ -319,7 +319,7 @@ fn two_holders_and_a_stopped_clock() {
 #[test]
 fn no_way_out_where_only_a_stopped_clock_counts() {
     let config = Config {
-        lapses: false,
+        expires: false,
         leases: 1,
         ..TWO
     };

@@ -1,14 +1,14 @@
-//! A deterministic simulation, as FoundationDB and TigerBeetle have one: several
-//! engines over one store, a platform, callers, operators and faults, in one thread
-//! and under paused time, with everything decided by one seed. An oracle that sees
-//! calls, records and answers alone checks the invariants.
+//! A deterministic simulation, like those of FoundationDB and TigerBeetle: several engines
+//! over one store, a platform, callers, operators and faults, in one thread and under paused
+//! time. One seed decides everything. An oracle that sees only calls, records and answers
+//! checks the invariants.
 //!
-//! An ordinary run plays 3,000 seeds. `SIM_SEEDS=200000` plays so many,
-//! `SIM_SEEDS=5000..9000` those, and `SIM_SEED=n` one, with its schedule and story.
-//! `SIM_SURVEY=1` goes on after a failure and counts what is violated. A failing
-//! seed is shrunk, printed, and kept in `proptest-regressions/simulation.jsonl`,
-//! whose schedules are played again each time. Most of those kept were red on the
-//! engine as it was before the rules were enforced.
+//! An ordinary run plays 3,000 seeds. `SIM_SEEDS=200000` plays that many,
+//! `SIM_SEEDS=5000..9000` plays that range, and `SIM_SEED=n` plays one, with its schedule and
+//! story. `SIM_SURVEY=1` goes on after a failure and counts the violations. A failing seed is
+//! shrunk, printed, and kept in `proptest-regressions/simulation.jsonl`, whose schedules are
+//! played again in each run. Most of the kept schedules were red on the engine before it
+//! enforced the rules.
 
 pub mod answer_rules;
 pub mod facts;
@@ -43,7 +43,7 @@ fn seeds() -> Range<u64> {
     }
 }
 
-/// What counts of a run's violations.
+/// The first violation of a run that counts.
 fn enforced(report: &Report) -> Option<&Violation> {
     report
         .violations
@@ -51,7 +51,7 @@ fn enforced(report: &Report) -> Option<&Violation> {
         .find(|violation| !NOT_YET.contains(&violation.rule))
 }
 
-/// Shrinks a failing schedule, keeps it, and says all about it.
+/// Shrinks a failing schedule, keeps it, and prints its story and violations.
 fn fail(schedule: &Schedule) -> ! {
     let report = run(schedule, false);
     let rule = enforced(&report).expect("it fails again").rule;
@@ -69,8 +69,7 @@ fn fail(schedule: &Schedule) -> ! {
     );
 }
 
-/// I1 to I6 and I9 as far as they can be seen from outside, and that nothing is
-/// left over.
+/// I1 to I6 and I9 as far as they can be seen from outside, and that nothing is left over.
 #[test]
 fn every_seed_keeps_every_rule() {
     if let Ok(seed) = std::env::var("SIM_SEED") {
@@ -95,7 +94,7 @@ fn every_seed_keeps_every_rule() {
     println!("{:?}: {calls} calls", seeds());
 }
 
-/// Counts what is violated, and names the first seed of each.
+/// Counts the violations, and names the first seed of each.
 fn survey() {
     let mut found = BTreeMap::<String, (u64, u64)>::new();
     let (mut bad, mut odd) = (0, 0);
@@ -139,8 +138,8 @@ fn schedules_that_failed_once_hold() {
     }
 }
 
-/// The last four did not repeat with tokio's `watch` in place of `Posted`, and with
-/// the root killed before its children, whose order ractor leaves to chance.
+/// The last four seeds did not repeat with tokio's `watch` in place of `Posted`, and when
+/// the root was killed before its children, whose order ractor leaves to chance.
 #[test]
 fn seed_repeats_exactly() {
     for seed in (0..100).chain([330, 700, 1380, 1590]) {
@@ -151,7 +150,7 @@ fn seed_repeats_exactly() {
     }
 }
 
-/// The oracle sees what a store does that loses records unnoticed, and shrinks it.
+/// The oracle detects a store that loses records unnoticed, and the schedule is shrunk.
 #[test]
 fn store_that_loses_records_unnoticed_is_found() {
     let twice = |report: &Report| {

@@ -1,5 +1,5 @@
-//! Transfers of large bodies, which are stored separately: on separate connections, a few
-//! at once, and with a limit on inactivity.
+//! Transfers of large bodies, which are stored separately: on separate connections, a few at
+//! once, and with a limit on inactivity.
 
 use std::time::Duration;
 
@@ -15,13 +15,12 @@ use super::{acquire, apply, chain, claim, complete, name};
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// Long enough for a busy machine.
+/// Longer than a busy machine needs.
 const EVER: Duration = Duration::from_secs(600);
 
 /// Transfers that stop block no other command.
 ///
-/// Red when bodies use the shared connection, or when more are in transfer than
-/// allowed.
+/// Red if bodies use the shared connection, or if more bodies are in transfer than allowed.
 #[tokio::test]
 async fn large_replays_block_no_commands() {
     let server = RedisServer::start();
@@ -50,7 +49,7 @@ async fn large_replays_block_no_commands() {
     assert_eq!(
         narrow.stopped(),
         1,
-        "two of them are more than may be under way"
+        "two bodies exceed the limit on transfers"
     );
     assert!(replays.iter().all(|replay| !replay.is_finished()));
     narrow.bring_at_most(usize::MAX);
@@ -62,7 +61,7 @@ async fn large_replays_block_no_commands() {
 
 /// A proxy between engine and server cuts long transfers.
 ///
-/// Red when a body is sent without a limit.
+/// Red if a body is sent again without a limit on attempts.
 #[tokio::test]
 async fn body_is_sent_three_times() {
     let server = RedisServer::start();
@@ -99,7 +98,7 @@ async fn refused_body_is_omitted() {
         let error = apply(&store, 1, complete(1, &long)).await.unwrap_err();
         refused = Some(error).filter(StoreError::is_refused);
     }
-    let refused = refused.expect("the body is sent without a limit");
+    let refused = refused.expect("the body is sent again without a limit");
     assert_eq!(
         refused.refusal(),
         Some(RefusalKind::TooLarge),
@@ -110,8 +109,9 @@ async fn refused_body_is_omitted() {
 
 /// Each part arrives, and the body is removed before its record names it.
 ///
-/// Red when a body counts as recorded once its server has all of it (it was sent without a
-/// limit), or when the count of a recorded body is kept: the last loop was refused.
+/// Red if a body counts as recorded once its server has all of it (it was sent again
+/// without a limit), or if the attempts of a recorded body still count: the last loop was
+/// refused.
 #[tokio::test]
 async fn vanishing_body_is_sent_three_times() {
     let server = RedisServer::start();
@@ -148,14 +148,14 @@ async fn vanishing_body_is_sent_three_times() {
 
 /// When the shared connection is replaced, the address might belong to another server.
 ///
-/// Red when an idle connection is used after the shared one was replaced.
+/// Red if an idle connection is used after the shared one was replaced.
 #[tokio::test]
 async fn pooled_connection_follows_shared_one() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, complete(1, &body(1))).await.unwrap();
     replay(&store, 1).await;
-    // Twice: the server knows the script from then on.
+    // Two commands: after them the server knows the script.
     for _ in 0..2 {
         store.look(&name(9)).await.unwrap();
     }

@@ -1,5 +1,4 @@
-//! `RedisStore::builder`: logins and certificates that are in no URL. No message shows
-//! them.
+//! `RedisStore::builder`: logins and certificates that are in no URL. No message shows them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,8 +41,8 @@ fn reason(error: Error) -> String {
     }
 }
 
-/// Red when the provider is asked only once, when its answer is not used, and when no
-/// login follows a refused one.
+/// Red if the provider is asked only once, if its answer is not used, and if no login
+/// follows a refused login.
 #[tokio::test]
 async fn provider_is_asked_at_each_connect() {
     let server = RedisServer::start();
@@ -59,7 +58,8 @@ async fn provider_is_asked_at_each_connect() {
             }
         }
     });
-    // It might return another login at the next attempt: no invalid setting.
+    // The provider might return another login at the next attempt, so this is no invalid
+    // setting.
     let error = builder.clone().connect().await.unwrap_err();
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
     let text = shown(&error);
@@ -70,7 +70,8 @@ async fn provider_is_asked_at_each_connect() {
     let user: String = server.command(&["CLIENT", "LIST"]);
     assert!(user.contains("user=app"), "{user}");
 
-    // Rotated: the connection stays, and the next one uses the new password.
+    // The password is rotated: the connection stays, and the next connection uses the new
+    // password.
     set_user(&server, "new");
     let before = asked.load(Ordering::SeqCst);
     server.command::<()>(&["CLIENT", "KILL", "USER", "app"]);
@@ -80,14 +81,14 @@ async fn provider_is_asked_at_each_connect() {
     })
     .await;
     *word.lock().unwrap() = "new";
-    eventually("the new one is used", async || {
+    eventually("the new password is used", async || {
         store.look(&name(1)).await.is_ok()
     })
     .await;
     assert!(asked.load(Ordering::SeqCst) >= before + 2);
 }
 
-/// Red where the panic or silence of a provider affects another connection.
+/// Red if the panic or silence of a provider affects another connection.
 #[tokio::test]
 async fn failed_provider_is_reported() {
     let server = RedisServer::start();
@@ -109,7 +110,7 @@ async fn failed_provider_is_reported() {
     }
 }
 
-/// Red where a contradicting or unused setting is ignored.
+/// Red if a contradicting or unused setting is ignored.
 #[tokio::test]
 async fn contradicting_settings_are_refused() {
     let url = "redis://127.0.0.1:1";
@@ -167,7 +168,7 @@ async fn contradicting_settings_are_refused() {
     }
 }
 
-/// Red when the certificates are not used, or not sent.
+/// Red if the certificates are not used, or not sent.
 #[tokio::test]
 async fn builder_certificates_are_used() {
     let (theirs, other) = (Certificate::new(), Certificate::new());
@@ -188,7 +189,7 @@ async fn builder_certificates_are_used() {
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when the login of a node comes only from the URLs.
+/// Red if the login of a node comes only from the URLs.
 #[tokio::test]
 async fn cluster_urls_must_share_login() {
     let options = Options::default().password(SECRET);
@@ -203,7 +204,7 @@ async fn cluster_urls_must_share_login() {
     assert!(!format!("{store:?}").contains(SECRET));
 }
 
-/// Red when the servers' login is used for the sentinels, which do not know the user.
+/// Red if the servers' login is used for the sentinels, which do not know that user.
 #[tokio::test]
 async fn primary_url_has_separate_login() {
     let set_up = RedisSentinel::start().await;
@@ -215,7 +216,7 @@ async fn primary_url_has_separate_login() {
     let primary = format!("redis://{PRIMARY}");
     let store = builder.clone().sentinel(&primary).await.unwrap();
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
-    // A plain name means one login for all.
+    // A plain name means one login for sentinels and servers.
     let error = builder.sentinel(PRIMARY).await.unwrap_err();
     shown(&error);
 }

@@ -18,7 +18,7 @@ use crate::support::cluster::RedisCluster;
 use crate::support::redis::{Options, RedisServer};
 use crate::support::{eventually, indeterminate};
 
-/// Long enough for a busy machine.
+/// Longer than a busy machine needs.
 pub const EVER: Duration = Duration::from_secs(600);
 
 /// The store's own deadline, with a large margin.
@@ -60,7 +60,7 @@ async fn store_conforms_to_protocol() {
 async fn shards_form_one_store() {
     let cluster = RedisCluster::start().await;
     let here = connect(&cluster).await;
-    // One node is enough to find the others.
+    // The URL of one node is enough to find the others.
     let there = RedisStore::cluster([cluster.nodes[4].url()]).await.unwrap();
     let shards = shards(&cluster);
     assert!(shards.iter().all(|keys| !keys.is_empty()), "{shards:?}");
@@ -136,14 +136,14 @@ async fn every_shard_sends_notifications() {
         apply(&there, keys[0], complete(1, "{}")).await.unwrap();
         timeout(IN_TIME, waiting).await.unwrap();
     }
-    // Only the server of its shard is notified.
+    // Only the shard's own server has the subscription, …
     let (channel, server) = (name(shards[2][1]).to_string(), 2);
     subscribe(&here, shards[2][1]).await;
     for (number, node) in cluster.nodes.iter().enumerate() {
         let (_, count): (String, u64) = node.command(&["PUBSUB", "SHARDNUMSUB", &channel]);
         assert_eq!(count, u64::from(number == server));
     }
-    // And subscribed only while there are waiters.
+    // … and only while there are waiters.
     eventually("no channel is subscribed", async || {
         let (_, count): (String, u64) =
             cluster.nodes[server].command(&["PUBSUB", "SHARDNUMSUB", &channel]);
@@ -152,8 +152,7 @@ async fn every_shard_sends_notifications() {
     .await;
 }
 
-/// A slot that moves from one server to another. Red when `ASK`, or `MOVED`, is
-/// not followed.
+/// A slot moves from one server to another. Red if `ASK` or `MOVED` is not followed.
 #[tokio::test]
 async fn moving_slot_is_followed() {
     let cluster = RedisCluster::start().await;
@@ -168,7 +167,7 @@ async fn moving_slot_is_followed() {
     };
     set_slot(1, "IMPORTING", &ids[0]);
     set_slot(0, "MIGRATING", &ids[1]);
-    // Absent here, so it is acquired there.
+    // Absent on the old server, so the key is acquired on the new one.
     assert_eq!(
         apply(&store, number, acquire(1)).await.unwrap(),
         Answer::Done
@@ -180,7 +179,7 @@ async fn moving_slot_is_followed() {
     assert!(is_cached(&apply(&store, number, acquire(2)).await.unwrap()));
     set_slot(1, "NODE", &ids[1]);
     set_slot(0, "NODE", &ids[1]);
-    // From now on the slot is there.
+    // From now on the new server owns the slot.
     assert!(is_cached(&apply(&store, number, acquire(2)).await.unwrap()));
     let forgotten = apply(
         &store,
@@ -221,9 +220,9 @@ pub fn hand_over(cluster: &RedisCluster, slot: &str, from: usize, to: usize) {
     }
 }
 
-/// The server that loses a slot removes its subscriptions and sends a notice. redis-rs
-/// takes that for the reply to the current command, and a look then gets the record of
-/// another key. Red when notifications and commands share a connection.
+/// The server that loses a slot removes its subscriptions and sends a notification.
+/// redis-rs takes it for the reply to the current command, and a look then gets the record
+/// of another key. Red if notifications and commands share a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_slots_mix_up_no_replies() {
     let cluster = RedisCluster::start().await;
@@ -263,8 +262,8 @@ async fn leaving_slots_mix_up_no_replies() {
     read.await.unwrap();
 }
 
-/// The server that loses a slot removes its subscriptions. Red when the store ignores
-/// that: the channel still counts as subscribed when the slot returns.
+/// The server that loses a slot removes its subscriptions. Red if the store ignores the
+/// removal: the channel still counts as subscribed when the slot returns.
 #[tokio::test]
 async fn returned_slot_is_subscribed_again() {
     let cluster = RedisCluster::start().await;
@@ -284,7 +283,7 @@ async fn returned_slot_is_subscribed_again() {
             cluster.nodes[0].command(&["PUBSUB", "SHARDNUMSUB", &one.to_string()]);
         count == 1
     };
-    eventually("the channel is listened to again", async || {
+    eventually("the channel is subscribed again", async || {
         if timeout(Duration::from_millis(1), &mut waiting)
             .await
             .is_ok()
@@ -296,7 +295,7 @@ async fn returned_slot_is_subscribed_again() {
     .await;
 }
 
-/// A node that has missed a fail-over returns an old map. Red when maps are not compared
+/// A node that has missed a fail-over returns an old map. Red if maps are not compared
 /// by their epoch.
 #[tokio::test]
 async fn outdated_map_is_ignored() {
@@ -312,7 +311,7 @@ async fn outdated_map_is_ignored() {
     assert_eq!(old.command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// Red when `WAIT` goes to another server than the key's primary.
+/// Red if `WAIT` goes to a server other than the key's primary.
 #[tokio::test]
 async fn acknowledgements_are_from_own_shard() {
     let cluster = RedisCluster::start().await;
@@ -345,7 +344,7 @@ async fn last_clone_ends_tasks_and_connections() {
         let count = |node: &RedisServer| {
             let clients: String = node.command(&["CLIENT", "LIST", "TYPE", "normal"]);
             let pubsub: String = node.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
-            // One of them asks.
+            // One of these connections sends this command.
             clients.lines().count() + pubsub.lines().count() - 1
         };
         cluster.nodes.iter().map(count).sum()

@@ -1,5 +1,5 @@
-//! Servers of another cluster under known addresses: whatever their epoch, the store does
-//! not use them.
+//! Servers of another cluster under known addresses: whatever their epoch, the store does not
+//! use them.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
 use crate::support::{eventually, eventually_within};
 
-/// A fail-over, seen by the store.
+/// The time within which the store finds a new primary.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// What an acquire finds once its shard answers.
@@ -43,9 +43,9 @@ async fn is_ok(node: &RedisServer) {
     .await;
 }
 
-/// Two replicas leave, each for its own cluster with a later epoch; one keeps its id.
+/// Two replicas leave, each for a cluster of its own with a later epoch; one keeps its id.
 ///
-/// Red when the latest epoch wins, whatever the cluster: all keys are executed again, on a
+/// Red if the latest epoch wins, whatever the cluster: all keys are executed again, on a
 /// node that has left the cluster.
 #[tokio::test]
 async fn departed_node_gets_no_keys() {
@@ -59,7 +59,7 @@ async fn departed_node_gets_no_keys() {
         let id: String = node.command(&["CLUSTER", "MYID"]);
         node.command::<()>(&["CLUSTER", "RESET", how]);
         for other in &cluster.nodes {
-            // Not by its own map, nor by that of a node that left before.
+            // A node does not forget itself, or a node that left before it.
             let _ = other.try_command::<()>(&["CLUSTER", "FORGET", &id]);
         }
         node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
@@ -87,10 +87,9 @@ async fn departed_node_gets_no_keys() {
     }
 }
 
-/// A node that comes back without its configuration, or another one that was
-/// given its address.
+/// A node that comes back without its configuration, or another node with its address.
 ///
-/// Red when a server is identified by its address: the new one gets keys that belong to the
+/// Red if a server is identified by its address: the new node gets keys that belong to the
 /// promoted replica.
 #[tokio::test]
 async fn other_node_at_address_is_refused() {
@@ -105,7 +104,7 @@ async fn other_node_at_address_is_refused() {
     })
     .await;
     cluster.nodes[2].kill();
-    // The store asks for nothing meanwhile: it knows of no fail-over.
+    // The store sends no command meanwhile, so it knows of no fail-over.
     cluster.stable().await;
     let node = &mut cluster.nodes[2];
     fs::remove_file(node.folder.join("nodes.conf")).unwrap();
@@ -122,7 +121,7 @@ async fn other_node_at_address_is_refused() {
 /// The name in the URL now belongs to another cluster, and no server of the old map
 /// answers.
 ///
-/// Red when any map is better than none.
+/// Red if the store accepts any map when it has none.
 #[tokio::test]
 async fn url_of_other_cluster_is_refused() {
     let (ours, foreign) = (RedisServer::start(), RedisServer::start());
@@ -141,7 +140,7 @@ async fn url_of_other_cluster_is_refused() {
     assert_eq!(foreign.command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// Red when the latest epoch decides which cluster is used.
+/// Red if the latest epoch decides which cluster is used.
 #[tokio::test]
 async fn urls_of_different_clusters_are_refused() {
     let (ours, foreign) = (RedisServer::start(), RedisServer::start());
@@ -151,7 +150,7 @@ async fn urls_of_different_clusters_are_refused() {
         FakeServer::cluster_node(1, &[ours.port]).await,
     ];
     let urls = seeds.each_ref().map(FakeServer::url);
-    // Most of them are of one cluster.
+    // Most of the URLs belong to one cluster.
     let store = RedisStore::cluster(&urls).await.unwrap();
     apply(&store, 1, acquire(1)).await.unwrap();
     let counts = [&ours, &foreign].map(|server| server.command::<u32>(&["DBSIZE"]));
@@ -161,8 +160,8 @@ async fn urls_of_different_clusters_are_refused() {
     assert!(chain(&error).contains(message), "{error:?}");
 }
 
-/// Red when a node that does not report its id counts as the node in the map (without the
-/// arm of `CommandError::Lost` in `MemberConnector`): the store was made with it alone.
+/// Red if a node that does not report its id counts as the node in the map (without the arm
+/// of `CommandError::Lost` in `MemberConnector`): the store was made with that node alone.
 #[tokio::test]
 async fn node_without_id_answer_is_refused() {
     let node = FakeServer::without_id().await;

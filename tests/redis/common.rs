@@ -56,7 +56,7 @@ pub async fn apply(store: &RedisStore, number: u8, event: Event) -> Result<Answe
     store.apply(&name(number), event).await
 }
 
-/// An error and all that stands behind it.
+/// An error and all its causes.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();

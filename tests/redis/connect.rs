@@ -265,7 +265,7 @@ async fn servers_of_wrong_kind_are_refused() {
         at(&sentinel)
     );
     assert_eq!(invalid_sentinel(&[sentinel.url()], "other").await, reason);
-    // One that can be used is enough.
+    // One usable URL is enough.
     let urls = [alone.url(), sentinel.url()];
     RedisStore::sentinel(urls, "orders").await.unwrap();
     // A node that has not met the others is no cluster yet.
@@ -301,7 +301,7 @@ async fn contradicting_urls_are_refused() {
         invalid_sentinel(&[url("")], "http://orders").await,
         "its scheme is neither redis:// nor rediss://"
     );
-    // No server there: that might pass.
+    // No server answers there: that might pass.
     let absent = url("");
     for error in [
         RedisStore::cluster([&absent]).await.unwrap_err(),

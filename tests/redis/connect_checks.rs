@@ -9,7 +9,7 @@ use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// Red when `connect` returns a store whose writes are all refused.
+/// Red if `connect` returns a store whose writes are all refused.
 #[tokio::test]
 async fn replica_is_refused() {
     let primary = RedisServer::start();
@@ -23,7 +23,7 @@ async fn replica_is_refused() {
     assert!(chain(&error).contains("is a replica"), "{error:?}");
 }
 
-/// Red when only the first execution detects a missing right.
+/// Red if only the first execution detects a missing right.
 #[tokio::test]
 async fn missing_rights_are_named() {
     let server = RedisServer::start();
@@ -51,11 +51,11 @@ async fn missing_rights_are_named() {
         none.starts_with("the user may not run scripts: NOPERM"),
         "{none}"
     );
-    // Without a trace.
+    // The checks leave no key behind.
     assert_eq!(server.command::<u32>(&["DBSIZE"]), 0);
 }
 
-/// Red when only one primary is asked.
+/// Red if only one primary is checked.
 #[tokio::test]
 async fn missing_right_on_shard_is_named() {
     let cluster = RedisCluster::start().await;
@@ -69,7 +69,7 @@ async fn missing_right_on_shard_is_named() {
     assert!(message.starts_with("the user may not run SET"), "{message}");
 }
 
-/// Red when a server without scripts is accepted.
+/// Red if a server without scripts is accepted.
 #[tokio::test]
 async fn server_without_scripts_is_refused() {
     for command in ["EVALSHA", "EVAL"] {

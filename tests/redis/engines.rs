@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// Longer than any machine needs: only a hang exceeds it.
+/// Longer than any machine needs: only a hang takes more.
 const LONG: Duration = Duration::from_secs(60);
 
 fn request(payload: &str) -> DataActionRequest {
@@ -104,7 +104,7 @@ async fn outcome_survives_server_restart() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// A relay in front of the platform that counts the connections open now.
+/// A relay in front of the platform that counts its open connections.
 async fn counted(to: String, open: Arc<AtomicUsize>) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -147,11 +147,11 @@ fn clients(server: &RedisServer) -> usize {
         .count()
 }
 
-/// Red when dropping the last engine sends no stop: tasks, actors and the
-/// connections to Redis and to the platform are all there after a minute.
+/// Red if dropping the last engine sends no stop: tasks, actors and the connections to
+/// Redis and to the platform all remain after a minute.
 #[test]
 fn last_handle_ends_tasks_and_actors() {
-    // The platform lives elsewhere, so that its tasks do not count.
+    // The platform runs on another runtime, so that its tasks do not count.
     let elsewhere = runtime();
     let open = Arc::new(AtomicUsize::new(0));
     let (simulator, url) = elsewhere.block_on(async {
@@ -192,7 +192,7 @@ fn last_handle_ends_tasks_and_actors() {
     assert_eq!(simulator.ledger().total(), 20);
 }
 
-/// Red when dropping the last engine sends no stop: the file stays locked.
+/// Red if dropping the last engine sends no stop: the file stays locked.
 #[test]
 fn last_handle_releases_the_file() {
     let name = format!("genesys-once-let-go-{}", std::process::id());

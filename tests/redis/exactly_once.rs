@@ -95,7 +95,7 @@ async fn exactly_once(
     follow(simulator, case, &plans);
     let mut engines = Vec::new();
     for _ in 0..ENGINES {
-        // A connection each, as processes have.
+        // Each engine has a connection of its own, as a process has.
         let store = RedisStore::connect(&redis.url()).await.unwrap();
         let upstream = GenesysCloud::new(simulator.environment(), simulator.credentials());
         let builder = Engine::builder(upstream).store(store);
@@ -143,7 +143,7 @@ async fn exactly_once(
         let own = replies
             .iter()
             .filter(|(_, reply)| reply.served() == Served::Upstream);
-        prop_assert!(own.count() <= 1, "two callers got `Served::Executed`");
+        prop_assert!(own.count() <= 1, "two callers got `Served::Upstream`");
     }
     for engine in engines {
         engine.shutdown(Duration::from_secs(5)).await;

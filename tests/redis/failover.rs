@@ -1,5 +1,5 @@
-//! Shards of a real cluster that die, hang, or fail over, and the other shards in the
-//! meantime.
+//! Shards of a real cluster that die, hang, or fail over, and what the other shards do
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::{acquire, apply, chain, claim, complete, extend, name};
 use crate::support::cluster::RedisCluster;
 use crate::support::{eventually, eventually_within};
 
-/// A fail-over, seen by the store.
+/// The time within which the store finds a new primary.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Red when a dead shard is retried without a limit, or affects the others.
+/// Red if a dead shard is retried without a limit, or affects the others.
 #[tokio::test]
 async fn dead_shard_recovers_and_others_go_on() {
     let mut cluster = RedisCluster::start().await;
@@ -52,7 +52,7 @@ async fn dead_shard_recovers_and_others_go_on() {
         found.is_some()
     })
     .await;
-    // The waiter there is woken to read again.
+    // The waiter for a key of that shard is woken to read again.
     timeout(RECOVERY, waiting).await.unwrap().unwrap();
     // The replica had the lock, and its holder goes on.
     let Some(RecordState::Locked { revision, .. }) = found else {
@@ -72,14 +72,14 @@ async fn dead_shard_recovers_and_others_go_on() {
     assert!(is_cached(
         &apply(&store, dead[1], acquire(2)).await.unwrap()
     ));
-    // An absent key is acquired there, too.
+    // The shard also acquires an absent key.
     assert_eq!(
         apply(&store, dead[2], acquire(1)).await.unwrap(),
         Answer::Done
     );
 }
 
-/// Red when a command that got no answer does not lead to a new map.
+/// Red if a command without an answer does not lead to a new map.
 #[tokio::test]
 async fn hung_primary_blocks_no_other_shard() {
     let cluster = RedisCluster::start().await;
@@ -88,7 +88,7 @@ async fn hung_primary_blocks_no_other_shard() {
     for number in [hung[0], second[0], third[0]] {
         apply(&store, number, complete(1, "{}")).await.unwrap();
     }
-    // With this its replica has the one before it, too.
+    // When the replica has this record, it also has the record before it.
     let strict = store.clone().replicas(1, EVER);
     apply(&strict, hung[1], acquire(1)).await.unwrap();
     let one = name(hung[0]);
@@ -105,7 +105,8 @@ async fn hung_primary_blocks_no_other_shard() {
             async move { join_all([(); 10].map(|()| apply(&store, number, acquire(2)))).await };
         timeout(IN_TIME, many)
     });
-    // Scripts that the others have forgotten are not loaded onto the hung one.
+    // The other servers forget their scripts; the store does not load the scripts onto the
+    // hung server.
     cluster.nodes[1].command::<()>(&["SCRIPT", "FLUSH"]);
     for round in 0..50 {
         for number in [second[0], third[0]] {
@@ -121,8 +122,8 @@ async fn hung_primary_blocks_no_other_shard() {
     }
 
     cluster.stable().await;
-    // One command is enough, whatever its result, and the waiters follow to the new
-    // primary, too.
+    // One command is enough, whatever its result. The waiters follow to the new primary,
+    // too.
     let _ = apply(&store, hung[0], acquire(2)).await;
     timeout(RECOVERY, waiting).await.unwrap();
     assert!(is_cached(
@@ -139,7 +140,7 @@ async fn hung_primary_blocks_no_other_shard() {
     }
 }
 
-/// The engine's own deadline might be shorter. Red when only a completed command leads to a
+/// The engine's own deadline might be shorter. Red if only a completed command leads to a
 /// new map.
 #[tokio::test]
 async fn dropped_commands_still_find_new_primary() {
@@ -162,7 +163,7 @@ async fn dropped_commands_still_find_new_primary() {
     assert_eq!(answer, Answer::Done);
 }
 
-/// One shard in three hangs, and executions for keys of the others go on. Red when the
+/// One shard in three hangs, and executions for keys of the other shards go on. Red if the
 /// engine counts the whole store as down.
 #[tokio::test]
 async fn engine_continues_on_other_shards() {
@@ -219,7 +220,7 @@ async fn engine_continues_on_other_shards() {
     );
 }
 
-/// A replica takes over from a primary that is well, while both are in use.
+/// A replica takes over from a healthy primary while both are in use.
 #[tokio::test]
 async fn planned_fail_over_loses_no_record() {
     let cluster = RedisCluster::start().await;
@@ -235,13 +236,13 @@ async fn planned_fail_over_loses_no_record() {
         .map(|number| {
             let (store, name) = (store.clone(), name(*number));
             tokio::spawn(async move {
-                // Once for the subscription, once for the move.
+                // The first wake comes with the subscription, the second with the move.
                 store.changed(&name).await;
                 store.changed(&name).await;
             })
         })
         .collect();
-    eventually("all listen", async || {
+    eventually("all waiters are subscribed", async || {
         let channels: Vec<String> = cluster.nodes[0].command(&["PUBSUB", "SHARDCHANNELS"]);
         channels.len() == moving.len()
     })

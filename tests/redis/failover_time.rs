@@ -1,5 +1,5 @@
-//! How long a planned fail-over takes, from the command to the first write at the
-//! new primary: printed (`--nocapture`); the test asserts that the store follows.
+//! How long a planned fail-over takes, from the command to the first write at the new
+//! primary. The test prints the time (`--nocapture`), and asserts that the store follows.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::sentinel::{PRIMARY, RedisSentinel};
 /// Long enough for a busy machine.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// When most of the sentinels name another server than that of `port`.
+/// The time at which most sentinels name another server than the one at `port`.
 fn most_have_moved(urls: &[String], port: u16) -> Instant {
     let connect = |url: &String| {
         let client = redis::Client::open(url.as_str()).unwrap();
@@ -61,7 +61,7 @@ async fn planned_fail_over_is_followed() {
         let at = Instant::now();
         failed += u32::from(answer.is_err());
         let has = |server: &RedisServer| server.command(&["EXISTS", &name.to_string()]);
-        // The old primary has it first as long as it is one.
+        // The old primary gets the write first as long as it is the primary.
         let here: bool = has(&set_up.servers[0]);
         if answer.is_ok() && (is_demoted || !here && set_up.servers[1..].iter().any(has)) {
             break at;
@@ -79,5 +79,5 @@ async fn planned_fail_over_is_followed() {
     assert_ne!(primary, 0);
     let name = numbered(number).to_string();
     let is_there: bool = set_up.servers[primary].command(&["EXISTS", &name]);
-    assert!(is_there, "the write went elsewhere");
+    assert!(is_there, "the new primary lacks the write");
 }

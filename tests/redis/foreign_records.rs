@@ -12,7 +12,7 @@ use super::{acquire, chain, claim, complete, extend, name};
 use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 
-/// Every event there is.
+/// One event of each kind.
 fn events() -> Vec<Event> {
     let revision = Revision {
         rev: 1,
@@ -168,7 +168,7 @@ async fn key_of_other_type_is_kept() {
         "{error:?}"
     );
     assert_eq!(server.command::<u64>(&["LLEN", &key]), 2);
-    // It does not keep the others from being listed, either.
+    // The key does not keep other records from being listed, either.
     assert!(
         indeterminate(&store, &"test".parse().unwrap(), 10)
             .await
@@ -177,8 +177,7 @@ async fn key_of_other_type_is_kept() {
     );
 }
 
-/// Red when only indeterminate records are read, and when a live or claimed lock is
-/// listed.
+/// Red if only indeterminate records are read, and if a live or claimed lock is listed.
 #[tokio::test]
 async fn expired_dispatched_locks_are_listed() {
     let server = RedisServer::start();
@@ -204,7 +203,7 @@ async fn expired_dispatched_locks_are_listed() {
     assert_eq!(keys, [name(1).key], "{listed:?}");
 }
 
-/// Red when such a record ends the list with its error.
+/// Red if such a record ends the list with its error.
 #[tokio::test]
 async fn unreadable_record_hides_no_other() {
     let server = RedisServer::start();
@@ -239,7 +238,7 @@ async fn large_numbers_stay_exact() {
     let (step, rev) = (u32::MAX - 1, 123_456_789_012_344);
     let value = line(step, rev, "dispatched", 3_600_000);
     server.command::<()>(&["SET", &key, &value, "PX", "9000000"]);
-    // A century, and more than Redis's clock could count.
+    // A century: the bound on a retention that is longer than Redis can count.
     let century = 100 * 365 * 24 * 3600 * 1000;
     let enter = Event::Enter {
         claim: genesys_once::record::Claim {
@@ -252,7 +251,7 @@ async fn large_numbers_stay_exact() {
     store.apply(&name(1), enter).await.unwrap();
     let value: String = server.command(&["GET", &key]);
     assert_eq!(value, line(u32::MAX, rev + 1, "claimed", century));
-    // Beyond 2^53 nothing could be counted exactly, so nothing is.
+    // Beyond 2^53 no number is exact, so the script refuses to count.
     let value = line(0, 1 << 53, "dispatched", 3_600_000);
     server.command::<()>(&["SET", &key, &value, "PX", "9000000"]);
     assert!(
@@ -264,8 +263,8 @@ async fn large_numbers_stay_exact() {
     );
 }
 
-/// The script writes exactly the bytes of `record::apply`: on its fast path, and where the
-/// outcome has a later step. Red when the fast path does not compare the step.
+/// The script writes exactly the bytes of `record::apply`, on its fast path and for an
+/// outcome of a later step. Red if the fast path does not compare the step.
 #[tokio::test]
 async fn complete_writes_the_transition_result() {
     let server = RedisServer::start();
@@ -291,17 +290,17 @@ async fn complete_writes_the_transition_result() {
     }
 }
 
-/// A value that this crate cannot have written, as large as Redis accepts by
-/// default. An acquire, which is one command, asks for it, and its
-/// connection ends before it is there; nothing else does. Red when a look or a script
-/// reads whatever is there, or an acquire waits for all of it.
+/// A value that this crate cannot have written, as large as Redis accepts by default. Only
+/// an acquire, which is one command, asks for the value, and its connection ends before the
+/// value has arrived. Red if a look or a script reads a value of any size, or if an acquire
+/// waits for all of it.
 #[tokio::test]
 async fn huge_value_is_never_fetched() {
     const SIZE: usize = 128 << 20;
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let key = name(1).to_string();
-    // Its first line is one of ours.
+    // The first line is that of a valid record.
     let (lease, fingerprint) = (claim(1).lease, claim(1).fingerprint);
     let line = format!("genesys-once/3 cached - {lease} 2 0 {fingerprint} 60000 3600000\n");
     server.command::<()>(&["SET", &key, &line, "PX", "600000"]);
@@ -327,7 +326,7 @@ async fn huge_value_is_never_fetched() {
     }
     let error = store.look(&name(1)).await.unwrap_err();
     assert!(error.is_unreadable(), "{error:?}");
-    // What was on its way already.
+    // Some bytes were on their way before the connection ended.
     let sent = sent() - before;
     assert!(sent < SIZE / 4, "{sent} bytes");
     assert_eq!(server.command::<usize>(&["STRLEN", &key]), SIZE);
@@ -357,13 +356,13 @@ async fn unreadable_outcome_is_never_written() {
     assert!(*stored.outcome.body() == body);
 }
 
-/// Red where a script reads the outcome.
+/// Red if a script reads the outcome.
 #[tokio::test]
 async fn recorded_outcome_is_read_by_get() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     store.apply(&name(1), acquire(1)).await.unwrap();
-    // Its lease has a time, which a plain read does not return.
+    // The lease has a time left, which a plain `GET` does not return.
     let held = store.peek(&name(1)).await.unwrap();
     let minute = Duration::from_secs(60);
     assert!(

@@ -1,5 +1,5 @@
-//! Outcomes too large for the shared connection: their bodies have separate keys, and are
-//! never those of another answer. Their transfer is in `body_transfer`.
+//! Outcomes too large for the shared connection: their bodies have separate keys, and a
+//! record never gets the body of another answer. `body_transfer` tests the transfers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::{acquire, apply, claim, complete, name};
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
-/// Larger than what the shared connection carries.
+/// Larger than a body that the shared connection carries.
 pub const LARGE: usize = 200_000;
 
 pub fn body(number: u8) -> String {
@@ -33,7 +33,7 @@ pub async fn replay(store: &RedisStore, number: u8) -> (StoredBody, Arc<Outcome>
     }
 }
 
-/// The ids of the connections whose last command was this one.
+/// The ids of the connections whose last command was this command.
 pub fn clients(server: &RedisServer, command: &str) -> Vec<String> {
     let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]);
     let last = format!("cmd={command} ");
@@ -43,14 +43,14 @@ pub fn clients(server: &RedisServer, command: &str) -> Vec<String> {
         .collect()
 }
 
-/// Red when a body is in its record.
+/// Red if the record contains the body.
 #[tokio::test]
 async fn large_body_has_separate_key() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     for number in [1, 2] {
         apply(&store, number, acquire(1)).await.unwrap();
-        // Also by the way of an absent record.
+        // Also when the record is absent and written again.
         server.command::<()>(&["DEL", &name(2).to_string()]);
         let answer = apply(&store, number, complete(1, &body(number))).await;
         assert_eq!(answer.unwrap(), Answer::Done);
@@ -62,7 +62,7 @@ async fn large_body_has_separate_key() {
         let length = body(number).len();
         let head = format!("genesys-once/3 body {record} {lease} {length}\n");
         assert_eq!(value, head + &body(number));
-        // They expire together, as exactly as a server's clock allows.
+        // Both keys expire together, as exactly as a server's clock allows.
         let expires = |key: &str| server.command::<i64>(&["PEXPIRETIME", key]);
         assert!((expires(&record) - expires(&key)).abs() < 1000);
 
@@ -76,7 +76,8 @@ async fn large_body_has_separate_key() {
     }
     let [shared, apart] = ["evalsha", "getrange"].map(|last| clients(&server, last));
     assert_eq!((shared.len(), apart.len()), (1, 1), "{shared:?} {apart:?}");
-    // Sent again, as after a lost reply: it is not written a second time.
+    // The outcome is sent again, as after a lost reply: the body is not written a second
+    // time.
     server.command::<()>(&["CONFIG", "RESETSTAT"]);
     let again = apply(&store, 1, complete(1, &body(1))).await.unwrap();
     assert_eq!(again, Answer::Done);
@@ -88,7 +89,7 @@ async fn large_body_has_separate_key() {
     .await;
 }
 
-/// Red when a record is written without a check of its body, or a body without a check of
+/// Red if a record is written without a check of its body, or a body without a check of
 /// its record.
 #[tokio::test]
 async fn record_names_only_own_body() {
@@ -107,10 +108,10 @@ async fn record_names_only_own_body() {
     assert_eq!(there, 0, "a body that no record has");
 }
 
-/// The parts of two attempts: an abandoned connection still delivers its remaining bytes,
-/// after another attempt has started.
+/// Parts of two attempts: an abandoned connection still delivers its remaining bytes after
+/// another attempt has started.
 ///
-/// Red when a part is written without a check of the part before.
+/// Red if a part is written without a check of the part before.
 #[tokio::test]
 async fn mixed_parts_make_no_body() {
     let server = RedisServer::start();
@@ -119,11 +120,11 @@ async fn mixed_parts_make_no_body() {
     apply(&store, 1, acquire(1)).await.unwrap();
     narrow.cut_after(150_000);
     apply(&store, 1, complete(1, &body(1))).await.unwrap_err();
-    // All of its room, and a part of it.
+    // The whole length is reserved, and one part is written.
     let key = body_key(1, claim(1).lease);
     let value: Vec<u8> = server.command(&["GET", &key]);
     assert!(value.starts_with(b"unfinished ") && value.ends_with(&[0; 1000]));
-    // Without a record that names it, it expires soon.
+    // No record names this body, so it expires soon.
     assert!(server.command::<i64>(&["PTTL", &key]) > 0);
     let late = |offset: usize| {
         let before = "unfinished 0123456789abcdef 1";
@@ -139,8 +140,9 @@ async fn mixed_parts_make_no_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Gone, shorter, longer, of another record, of another type. Red when the body is not
-/// compared with its record, or a missing body is an error: the key was still executed.
+/// The body is missing, shorter, longer, of another record, or of another type. Red if the
+/// body is not compared with its record, or if a missing body is an error: the key was
+/// still executed.
 #[tokio::test]
 async fn foreign_body_counts_as_absent() {
     let server = RedisServer::start();
@@ -169,7 +171,7 @@ async fn foreign_body_counts_as_absent() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(6));
 }
 
-/// Red when a body outlives the record that has it.
+/// Red if a body outlives the record that has it.
 #[tokio::test]
 async fn body_is_removed_with_record() {
     let server = RedisServer::start();
@@ -214,8 +216,8 @@ async fn body_is_removed_with_record() {
 
 /// The store cannot see whether a sealed outcome is reduced.
 ///
-/// Red when only an outcome that is marked as reduced removes its body: without `outcome.is_sealed()` in
-/// `outcome_args`.
+/// Red if only an outcome that is marked as reduced removes its body (without
+/// `outcome.is_sealed()` in `outcome_args`).
 #[cfg(feature = "encrypted")]
 #[tokio::test]
 async fn sealed_outcome_removes_full_body() {
@@ -226,7 +228,7 @@ async fn sealed_outcome_removes_full_body() {
     let store = Encrypted::new(store, EncryptionKeys::new("k1", [1; 32]).unwrap());
     let (name, key) = (name(1), body_key(1, claim(1).lease));
     store.apply(&name, acquire(1)).await.unwrap();
-    // As the whole outcome has left it, which was not recorded.
+    // The body that the whole outcome left behind when it was not recorded.
     server.command::<()>(&["SET", &key, "all of it"]);
     let mut reduced = complete(1, "");
     if let Event::Complete { stored, .. } = &mut reduced {
@@ -235,7 +237,7 @@ async fn sealed_outcome_removes_full_body() {
     assert_eq!(store.apply(&name, reduced).await.unwrap(), Answer::Done);
     assert_eq!(server.command::<u32>(&["EXISTS", &key]), 0);
     let Some(RecordState::Cached { stored, .. }) = store.look(&name).await.unwrap() else {
-        panic!("it is not recorded");
+        panic!("the outcome is not recorded");
     };
     assert_eq!(stored.body, StoredBody::OmittedSensitive);
 }
@@ -272,7 +274,7 @@ async fn resolution_accepts_large_body() {
     assert!(stored_body == StoredBody::Full && *outcome.body() == body(1));
 }
 
-/// Red when a walk counts the key of a body as a record.
+/// Red if a walk counts a body's key as a record.
 #[tokio::test]
 async fn separate_bodies_are_never_listed() {
     let server = RedisServer::start();

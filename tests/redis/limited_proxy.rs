@@ -1,5 +1,5 @@
-//! A way to a server on which large things go badly: connections that stop once
-//! they have brought so much, are slow, or are cut once they have taken so much.
+//! A proxy with limits between store and server: connections that stop after this many bytes
+//! from the server, are slow, or are cut after this many bytes to the server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 struct Limits {
-    /// What a connection may bring from the server.
+    /// How many bytes a connection delivers from the server before it stops.
     bring: watch::Sender<usize>,
-    /// What a connection may take to it.
+    /// How many bytes a connection accepts for the server before it is cut.
     take: AtomicUsize,
-    /// Between two pieces of 16 KiB, in milliseconds.
+    /// The pause after each 16 KiB, in milliseconds.
     pause: AtomicUsize,
     stopped: AtomicUsize,
     cut: AtomicUsize,
@@ -38,7 +38,7 @@ impl Limits {
             .unwrap();
         let command = format!("DEL {key}\r\n");
         server.write_all(command.as_bytes()).await.unwrap();
-        // `:0` or `:1`: by now it is gone.
+        // The reply is `:0` or `:1`: the key is gone.
         server.read_exact(&mut [0; 4]).await.unwrap();
     }
 
@@ -50,7 +50,7 @@ impl Limits {
     }
 }
 
-/// The way; it ends with the test.
+/// The proxy; it ends with the test.
 pub struct Narrow {
     port: u16,
     limits: Arc<Limits>,
@@ -97,33 +97,33 @@ impl Narrow {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// A connection stops that would bring more than that.
+    /// Each connection stops once it has delivered this many bytes.
     pub fn bring_at_most(&self, bytes: usize) {
         self.limits.bring.send_replace(bytes);
     }
 
-    /// A connection is cut that would take more than that.
+    /// Each connection is cut once it has accepted more than this many bytes.
     pub fn cut_after(&self, bytes: usize) {
         self.limits.take.store(bytes, Ordering::SeqCst);
     }
 
-    /// A piece of 16 KiB takes so long, in either direction.
+    /// Each 16 KiB takes this long, in either direction.
     pub fn slow_down(&self, pause: Duration) {
         let pause = pause.as_millis() as usize;
         self.limits.pause.store(pause, Ordering::SeqCst);
     }
 
-    /// That key is gone whenever a script is about to run.
+    /// Removes this key each time a script is about to run.
     pub fn lose(&self, key: Option<&str>) {
         *self.limits.lost.lock().unwrap() = key.map(str::to_owned);
     }
 
-    /// How many have stopped.
+    /// How many connections have stopped.
     pub fn stopped(&self) -> usize {
         self.limits.stopped.load(Ordering::SeqCst)
     }
 
-    /// How many were cut.
+    /// How many connections were cut.
     pub fn cut(&self) -> usize {
         self.limits.cut.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-//! What an operator lists: all of it, or an error. Servers are replaced and slots
-//! move under the walk, and records cannot be read.
+//! What an operator lists: the whole list, or an error. Servers are replaced and slots move
+//! during the walk, and records cannot be read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -19,7 +19,7 @@ use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
 use crate::support::{eventually, eventually_within, indeterminate, listed};
 
-/// A change of servers, seen by the store.
+/// The time within which the store finds another server.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 fn abandon() -> Event {
@@ -30,7 +30,7 @@ fn abandon() -> Event {
     }
 }
 
-/// One address with another server behind it from time to time.
+/// One address; the server behind it changes from time to time.
 async fn endpoint(port: Arc<AtomicU16>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
@@ -61,11 +61,12 @@ fn scans(server: &RedisServer) -> u64 {
     scans.map_or(0, |(_, count)| *count)
 }
 
-/// Damaged, copied from another key, of another type, of a newer version: each is
-/// listed with what is wrong, and an operator removes exactly what was listed.
+/// Records that are damaged, copied from another key, of another type, or of a newer
+/// version. The list says what is wrong with each, and an operator removes exactly what was
+/// listed.
 ///
-/// Red when such records are on no list, or a record is removed that has changed
-/// since, or that a newer version wrote.
+/// Red if such records are on no list, or if a record is removed that has changed since, or
+/// that a newer version wrote.
 #[tokio::test]
 async fn unreadable_record_is_listed_and_removed() {
     let server = RedisServer::start();
@@ -101,7 +102,7 @@ async fn unreadable_record_is_listed_and_removed() {
         let error = store.discard(kept).await.unwrap_err();
         assert_eq!(error.refusal(), Some(RefusalKind::NotAllowed), "{error:?}");
     }
-    // One is written again, the other is a lock now.
+    // One key is written again, the other now holds a lock.
     set(2, "something new\n");
     server.command::<u64>(&["DEL", &name(4).to_string()]);
     store.apply(&name(4), acquire(1)).await.unwrap();
@@ -119,16 +120,16 @@ async fn unreadable_record_is_listed_and_removed() {
     );
 }
 
-/// Keys that come and go between two pages shift what one `SCAN` returns: no record
-/// that stays is missed for it.
+/// Keys that come and go between two pages change what one `SCAN` returns. The list still
+/// misses no record that stays.
 ///
-/// Red where a page goes on after a key of a batch that has become another.
+/// Red if a page goes on after a key of a batch when the batch has changed.
 #[tokio::test]
 async fn pages_miss_no_key_during_removals() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let load = |script: &str| server.command::<Option<u32>>(&["EVAL", script, "0"]);
-    // Records that no version can read are enough: they are on the list by name.
+    // Unreadable records are enough: the list names them by key.
     load(
         "for i = 1, 3000 do redis.call('SET', 'genesys-once:test:' .. redis.sha1hex(i) .. \
          string.sub(redis.sha1hex(i), 1, 24), 'x') end \
@@ -152,9 +153,9 @@ async fn pages_miss_no_key_during_removals() {
     assert_eq!(found.len(), 3000);
 }
 
-/// The same through an engine, which removes no record of another namespace's.
+/// The same through an engine, which removes no record of another namespace.
 ///
-/// Red where the engine asks the store for any record that it is shown.
+/// Red if the engine asks the store for any record that it is shown.
 #[tokio::test]
 async fn engine_removes_damaged_records() {
     let server = RedisServer::start();
@@ -199,10 +200,10 @@ async fn engine_removes_damaged_records() {
     );
 }
 
-/// A fail-over behind one address, in the middle of a walk: its cursor means
-/// nothing to the server behind the next connection.
+/// A fail-over behind one address, in the middle of a walk: the walk's cursor means nothing
+/// to the server behind the next connection.
 ///
-/// Red when the walk goes on there, and what it finds is taken for the whole list.
+/// Red if the walk goes on there and its result counts as the whole list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn list_is_complete_or_fails() {
     const RECORDS: usize = 200;
@@ -213,7 +214,7 @@ async fn list_is_complete_or_fails() {
         for number in 0..RECORDS {
             apply(&store, number as u8, abandon()).await.unwrap();
         }
-        // So that it takes long enough to be disturbed.
+        // Other keys, so that the walk takes long enough to be interrupted.
         server.command::<()>(&["EVAL", others, "0"]);
     }
     let port = Arc::new(AtomicU16::new(servers[0].port));
@@ -233,7 +234,8 @@ async fn list_is_complete_or_fails() {
         eventually("the walk has started", async || scans(old) > before + 3).await;
         port.store(new.port, Ordering::SeqCst);
         old.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
-        // The shared connection is given up for it, between two commands of the walk.
+        // The store replaces its shared connection because of this command, between two
+        // commands of the walk.
         let _ = apply(&store, 250, acquire(1)).await;
         let listed = walk.await.unwrap();
         if let Ok(listed) = listed {
@@ -248,10 +250,10 @@ async fn list_is_complete_or_fails() {
     .await;
 }
 
-/// A key that goes from a shard that is walked last to one that was walked first
-/// is on neither's list.
+/// A key that moves from a shard that is walked last to a shard that was walked first is in
+/// neither shard's part of the list.
 ///
-/// Red when a walk does not ask for slots on the move.
+/// Red if a walk does not check for moving slots.
 #[tokio::test]
 async fn list_is_refused_while_slots_move() {
     let cluster = RedisCluster::start().await;
@@ -271,9 +273,9 @@ async fn list_is_refused_while_slots_move() {
     assert_eq!(listed.len(), 1);
 }
 
-/// One process walks in a period, and the next one may after it.
+/// One process walks in a period, and the next process may walk after it.
 ///
-/// Red when each process may walk.
+/// Red if each process may walk.
 #[tokio::test]
 async fn one_process_walks_a_namespace() {
     let server = RedisServer::start();
@@ -290,16 +292,16 @@ async fn one_process_walks_a_namespace() {
     assert!(left > 0 && left <= 24 * 3600 * 1000, "{left}");
     server.command::<u64>(&["DEL", key]);
     assert!(two.walk_turn(&namespace, day).await.unwrap());
-    // It is on no list.
+    // The key that marks the turn is on no list.
     let all = listed(&one, &namespace, ListQuery::all()).await.unwrap();
     assert_eq!((all.records.len(), all.unreadable.len()), (0, 0));
 }
 
-/// A page ends in the middle of what the server scans; a cursor of another connection
-/// is refused.
+/// A page ends in the middle of what the server scans; a cursor of another connection is
+/// refused.
 ///
-/// Red when a page goes on behind the batch that it cut, and when a cursor is taken
-/// whatever connection it is of.
+/// Red if a page goes on behind the batch that it cut, and if a cursor is accepted from any
+/// connection.
 #[tokio::test]
 async fn pages_of_any_size_are_complete() {
     let server = RedisServer::start();

@@ -1,4 +1,4 @@
-//! Notifications for waiters in other processes, and what is left without waiters.
+//! Notifications for waiters in other processes, and that nothing is left without waiters.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::support::redis::RedisServer;
 const SOON: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Waits until the subscription stands, which wakes the waiter once: changes
-/// before it were missed.
+/// Waits until the server has confirmed the subscription, which wakes the waiter once,
+/// since it might have missed earlier changes.
 async fn subscribe(store: &RedisStore, number: u8) {
     timeout(SOON, store.changed(&name(number))).await.unwrap();
 }
@@ -62,10 +62,10 @@ async fn change_in_other_process_wakes_waiter() {
     assert!(timeout(QUIET, other).await.is_err());
 }
 
-/// A server counts a connection that listens as a client of pub/sub: it cuts it
-/// where its replies exceed `client-output-buffer-limit pubsub`.
+/// A server counts a connection that listens as a client of pub/sub, and closes it if its
+/// replies exceed `client-output-buffer-limit pubsub`.
 ///
-/// Red when notifications use the connection of the commands.
+/// Red if notifications use the connection of the commands.
 #[tokio::test]
 async fn notifications_use_separate_connection() {
     let server = RedisServer::start();
@@ -106,7 +106,11 @@ async fn channels_without_waiters_are_unsubscribed() {
         subscribers(&server, 1) == 0
     })
     .await;
-    assert_eq!(subscribers(&server, 2), 1, "this one still has a waiter");
+    assert_eq!(
+        subscribers(&server, 2),
+        1,
+        "the second channel still has a waiter"
+    );
 }
 
 #[tokio::test]
@@ -146,7 +150,7 @@ async fn last_clone_ends_tasks_and_connections() {
         async move { store.changed(&super::name(7)).await }
     });
     assert!(timeout(QUIET, clone.changed(&name)).await.is_err());
-    // One for commands, one for notifications.
+    // One connection for commands, one for notifications.
     assert_eq!(connections(&server), 2);
     drop(store);
     waiting.abort();

@@ -38,7 +38,7 @@ async fn dead_server_fails_fast_and_reconnects() {
     assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
 
     server.restart();
-    // No command is needed to wake it up: the first one gets through.
+    // No extra command is needed first: the first command succeeds.
     assert_eq!(apply(&store, 1, extend(1)).await.unwrap(), Answer::Done);
     assert_eq!(
         apply(&store, 1, complete(1, "{}")).await.unwrap(),
@@ -117,8 +117,8 @@ async fn lost_reply_is_followed_up() {
     server.resume();
     eventually("the record says what happened", async || {
         match apply(&store, 1, acquire(1)).await {
-            // Either the first one was applied, and this is its lease; or it was not, and
-            // this one was.
+            // Either the first acquire was applied, and this is its lease; or it was not,
+            // and this acquire was applied.
             Ok(Answer::Done) => true,
             Ok(Answer::Is(Some(RecordState::Locked { revision, .. }))) => {
                 revision.lease == super::claim(1).lease
@@ -129,7 +129,7 @@ async fn lost_reply_is_followed_up() {
     .await;
 }
 
-/// The engine's own deadline might be shorter: dropped commands count. Red when
+/// The engine's own deadline might be shorter: dropped commands count. Red if
 /// `AbandonedCommandGuard` ignores a dropped command.
 #[tokio::test]
 async fn dropped_commands_still_replace_connection() {
@@ -138,7 +138,8 @@ async fn dropped_commands_still_replace_connection() {
     apply(&store, 1, acquire(1)).await.unwrap();
     let client = |server: &RedisServer| -> String {
         let clients: String = server.command(&["CLIENT", "LIST", "TYPE", "normal"]);
-        // Whatever it asked last, which the store itself may do.
+        // The store itself may send commands, so the last command does not identify its
+        // connection.
         let is_ours = |line: &&str| line.contains("resp=3");
         let ours = clients.lines().find(is_ours).expect("a connection of ours");
         ours.split(' ').next().unwrap().to_owned()
@@ -166,7 +167,7 @@ async fn callers_share_one_connect_attempt() {
     let mut server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     server.restart();
-    // The store learns of it.
+    // This command makes the store notice the restart.
     let _ = apply(&store, 1, acquire(1)).await;
     let connections = || -> u64 {
         let info: String = server.command(&["INFO", "stats"]);
@@ -183,6 +184,6 @@ async fn callers_share_one_connect_attempt() {
             .all(|answer| matches!(answer, Ok(Answer::Done))),
         "{answers:?}"
     );
-    // Each look at the counter is a connection, too.
+    // Each call of `connections` opens a connection, too.
     assert_eq!(connections() - before, 2);
 }

@@ -39,7 +39,7 @@ const SHARD_CHANNELS: [&str; 5] = [
     "+asking",
 ];
 
-/// Makes a user `app` with these rights alone.
+/// Creates a user `app` with only these rights.
 fn allow(server: &RedisServer, rights: &[&str]) {
     let user = [
         "ACL",
@@ -53,7 +53,7 @@ fn allow(server: &RedisServer, rights: &[&str]) {
     server.command::<()>(&[&user, &KEYS[..], rights].concat());
 }
 
-/// The protocol, the list and the notifications.
+/// Checks the protocol, the list and the notifications.
 async fn works(store: RedisStore) {
     assert_eq!(store.durability(), Durability::default());
     let one = name(99);

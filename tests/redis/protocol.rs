@@ -27,8 +27,7 @@ async fn execution_takes_two_round_trips() {
         apply(&store, 2, complete(1, "{}")).await.unwrap(),
         Answer::Done
     );
-    // What the script calls counts, too: one each of `getrange` and `set`, and
-    // the others.
+    // The script's own calls count, too: `getrange` and `set` once each, and the others.
     let calls = |calls: &[(&str, u64)]| -> Vec<(String, u64)> {
         calls
             .iter()

@@ -8,9 +8,9 @@ use super::{acquire, claim, name};
 use crate::support::indeterminate;
 use crate::support::redis::RedisServer;
 
-/// Every reader corrects a time to live that is missing, or longer than any that is
-/// written. Red when such a time is used: the key stayed unreadable, or its lease showed
-/// an hour.
+/// Every reader corrects a time to live that is missing, or longer than any that the store
+/// writes. Red if such a time is used: the key stayed unreadable, or its lease showed an
+/// hour.
 #[tokio::test]
 async fn changed_time_to_live_is_corrected() {
     let server = RedisServer::start();
@@ -50,7 +50,7 @@ async fn changed_time_to_live_is_corrected() {
             assert!((3_650_000..=3_660_000).contains(&left), "{finder}: {left}");
         }
     }
-    // That of an indeterminate record, too; its malformed content is still reported.
+    // The same holds for an indeterminate record; its malformed content is still reported.
     store.apply(&name(1), abandon(1)).await.unwrap();
     for command in moved {
         server.command::<()>(command);
@@ -78,7 +78,7 @@ fn state_of(answer: Answer) -> Option<RecordState> {
     }
 }
 
-/// Scripts and `Record::decode` accept the same lines. Red when either has a rule that the
+/// Scripts and `Record::decode` accept the same lines. Red if either has a rule that the
 /// other lacks.
 #[tokio::test]
 async fn scripts_and_codec_read_same_headers() {
@@ -163,14 +163,14 @@ fn forget() -> Event {
     }
 }
 
-/// Red when the version is not stored, or an older process lowers it; and when its key
-/// counts as a record.
+/// Red if the version is not stored, if an older process lowers it, and if its key counts
+/// as a record.
 #[tokio::test]
 async fn least_writer_is_raised_and_never_lowered() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let [namespace, other] = ["test", "other"].map(|name| name.parse().unwrap());
-    // The last one is another process.
+    // `older` stands for another process.
     let older = RedisStore::connect(&server.url()).await.unwrap();
     for (store, at_least, least) in [
         (&store, WRITER, WRITER),

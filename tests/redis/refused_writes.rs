@@ -1,5 +1,5 @@
 //! A server that answers but refuses writes: replays go on, and locked keys are finished if
-//! there is any memory.
+//! any memory is left.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn full_server_refuses_acquires_and_replays() {
     for number in 2..6 {
         apply(&store, number, acquire(1)).await.unwrap();
     }
-    // Less than any server takes for itself.
+    // Less than any server needs for itself.
     server.command::<()>(&["CONFIG", "SET", "maxmemory", "100kb"]);
 
     let error = apply(&store, 9, acquire(1)).await.unwrap_err();
@@ -32,7 +32,7 @@ async fn full_server_refuses_acquires_and_replays() {
         "{error:?}"
     );
     assert!(is_cached(&apply(&store, 1, acquire(2)).await.unwrap()));
-    // The holder of a key learns that, too.
+    // The holder of a key gets its own lock as the answer.
     let own = apply(&store, 2, acquire(1)).await.unwrap();
     assert!(
         matches!(own, Answer::Is(Some(RecordState::Locked { .. }))),
@@ -93,7 +93,7 @@ async fn demoted_server_refuses_writes_and_replays() {
     let server = RedisServer::start();
     let store = RedisStore::connect(&server.url()).await.unwrap();
     apply(&store, 1, complete(1, "{}")).await.unwrap();
-    // Its data stays as it is until the first synchronisation is over.
+    // The server's data stays as it is until the first synchronisation is over.
     server.command::<()>(&["CONFIG", "SET", "repl-diskless-sync", "no"]);
     primary.pause();
     server.command::<()>(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
@@ -107,10 +107,10 @@ async fn demoted_server_refuses_writes_and_replays() {
     assert_eq!(apply(&store, 9, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// While the script of another program runs, a server answers everything with
-/// `BUSY`, and runs nothing.
+/// While the script of another program runs, a server answers every command with `BUSY` and
+/// runs nothing.
 ///
-/// Red when that counts as no answer, which opens the breaker.
+/// Red if `BUSY` counts as no answer, which opens the breaker.
 #[tokio::test]
 async fn busy_server_refuses_for_now() {
     let server = Options::default().set("busy-reply-threshold", "50").start();
@@ -160,7 +160,8 @@ async fn user_without_publish_right_writes() {
     let url = format!("redis://app:pw@127.0.0.1:{}", server.port);
     let store = RedisStore::connect(&url).await.unwrap();
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
-    // Not allowed to listen either: the wait stays pending, polling is behind it.
+    // The user may not subscribe either: the wait stays pending, and a waiter polls
+    // instead.
     let name = name(1);
     let waiting = store.changed(&name);
     assert_eq!(

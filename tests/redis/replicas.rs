@@ -16,10 +16,10 @@ use crate::support::cluster::RedisCluster;
 use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 
-/// Long enough for a busy machine.
+/// Longer than a busy machine needs.
 const EVER: Duration = Duration::from_secs(600);
 
-/// Short, since tests wait all of it.
+/// Short, since the tests wait for all of it.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A primary and its synchronised replicas.
@@ -60,7 +60,7 @@ fn assert_short(answer: Result<Answer, StoreError>) {
         chain(&error).contains("1 of 2 replicas have it"),
         "{error:?}"
     );
-    // The primary has it: the error must not say that it was not applied.
+    // The primary has the write: the error must not say that it was not applied.
     assert!(!error.is_refused() && !error.is_unreadable(), "{error:?}");
 }
 
@@ -94,15 +94,15 @@ async fn dispatch_waits_for_every_replica() {
     }
 }
 
-/// Red when `WAIT` is left out, or sent on another connection, for any of the
-/// three ways into `Dispatched`.
+/// Red if `WAIT` is left out, or sent on another connection, for any of the three ways into
+/// `Dispatched`.
 #[tokio::test]
 async fn every_dispatch_waits_for_replicas() {
     let (primary, replicas) = replicated::<2>().await;
     let patient = store(&primary, EVER).await;
     apply(&patient, 2, acquire(1)).await.unwrap();
     let store = patient.clone().replicas(2, SHORT);
-    // Not a transition into `Dispatched`, so nothing waits.
+    // This is no transition into `Dispatched`, so the command does not wait.
     let claimed = apply(&store, 2, enter(1, Phase::Claimed)).await;
     assert_eq!(claimed.unwrap(), Answer::Done);
     // No other write is in transit: on another connection `WAIT` would return at once.
@@ -117,7 +117,7 @@ async fn every_dispatch_waits_for_replicas() {
     assert_short(apply(&store, 1, extend(1)).await);
     assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
     assert_short(apply(&store, 2, enter(2, Phase::Dispatched)).await);
-    // An absent record that is written again.
+    // An absent record is written again.
     assert_short(apply(&store, 3, extend(1)).await);
     assert_short(apply(&store, 3, extend(1)).await);
 
@@ -136,7 +136,7 @@ async fn every_dispatch_waits_for_replicas() {
     }
 }
 
-/// Red when `WAIT` uses the shared connection, or when a replay waits for replicas.
+/// Red if `WAIT` uses the shared connection, or if a replay waits for replicas.
 #[tokio::test]
 async fn other_commands_wait_for_no_replicas() {
     let (primary, replicas) = replicated::<2>().await;
@@ -147,7 +147,7 @@ async fn other_commands_wait_for_no_replicas() {
         let store = store.clone();
         async move { apply(&store, 2, acquire(1)).await }
     });
-    eventually("the acquire waits for its copies", async || {
+    eventually("the acquire waits for its replicas", async || {
         primary.blocked_clients() == 1
     })
     .await;
@@ -164,11 +164,11 @@ async fn other_commands_wait_for_no_replicas() {
     assert_eq!(waiting.await.unwrap().unwrap(), Answer::Done);
 }
 
-/// As many commands wait as there are connections for it; one more is refused.
+/// As many commands wait as there are connections for them; one more is refused.
 ///
-/// Red when that counts as a store that is down (without the arm of `waiting.busy` in
-/// `ReplicaAcks::apply`), when a lease without a free connection is not extended (without
-/// the arm of `waiting.unsent`, or `busy ||` in it), and when such a lease counts as
+/// Red if the refusal counts as a store that is down (without the arm of `waiting.busy` in
+/// `ReplicaAcks::apply`). Red if a lease without a free connection is not extended (without
+/// the arm of `waiting.unsent`, or `busy ||` in it). Red if such a lease counts as
 /// replicated (with `Ok` instead of `Err(error)` there).
 #[tokio::test]
 async fn excess_command_waits_for_no_replica() {
@@ -210,7 +210,7 @@ async fn excess_command_waits_for_no_replica() {
     let Some(RecordState::Locked { revision, .. }) = store.look(&name(1)).await.unwrap() else {
         panic!("not locked");
     };
-    assert_ne!(revision.rev, before.rev, "it was not extended");
+    assert_ne!(revision.rev, before.rev, "the lease was not extended");
     // For the key of another holder, the answer is still `NotHolder`.
     let late = apply(&store, 1, extend(7)).await.unwrap();
     assert_eq!(late, Answer::NotHolder);
@@ -245,7 +245,7 @@ async fn missing_wait_right_is_reported() {
     let store = RedisStore::connect(&url).await.unwrap();
     let answer = apply(&store.replicas(2, EVER), 1, acquire(1)).await;
     let error = answer.unwrap_err();
-    assert!(!error.is_refused(), "it was applied: {error:?}");
+    assert!(!error.is_refused(), "the command was applied: {error:?}");
     assert!(chain(&error).to_lowercase().contains("wait"), "{error:?}");
 }
 
@@ -263,8 +263,8 @@ async fn zero_replicas_wait_for_none() {
     assert_eq!(apply(&store, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when 0 is sent as the time, which means no limit (without `max(1)` in
-/// `AckTransport::send`), or when the longest is added to others (without
+/// Red if 0 is sent as the time, which means no limit (without `max(1)` in
+/// `AckTransport::send`), or if the longest time is added to others (without
 /// `min(MAX_ACK_TIMEOUT)` in `ReplicaAcks::new`).
 #[tokio::test]
 async fn wait_is_capped_at_one_day() {
@@ -277,7 +277,7 @@ async fn wait_is_capped_at_one_day() {
     assert_eq!(apply(&patient, 2, acquire(1)).await.unwrap(), Answer::Done);
 }
 
-/// Red when transitions that wait for replicas follow no redirection: they failed for a key
+/// Red if transitions that wait for replicas follow no redirection: they failed for a key
 /// in a moving slot.
 #[tokio::test]
 async fn moving_slot_waits_for_replicas() {
@@ -315,7 +315,7 @@ fn request(payload: &str) -> DataActionRequest {
     DataActionRequest::new("custom_-_refund", payload).unwrap()
 }
 
-/// Red when a request is sent without the replicas, or its lock is not released.
+/// Red if a request is sent without the replicas, or its lock is not released.
 #[tokio::test]
 async fn engine_sends_nothing_without_replicas() {
     let (primary, mut replicas) = replicated::<2>().await;
@@ -330,7 +330,7 @@ async fn engine_sends_nothing_without_replicas() {
     assert_eq!(platform.ledger().total(), 1);
 
     replicas[1].pause();
-    // Many at once: this error does not open the breaker.
+    // Many requests at once: this error does not open the breaker.
     let payloads = ["1", "2", "3", "4", "5"];
     let answers = join_all(payloads.map(|payload| hasty.execute(request(payload)))).await;
     for (payload, answer) in payloads.into_iter().zip(answers) {
@@ -345,7 +345,7 @@ async fn engine_sends_nothing_without_replicas() {
     let reply = hasty.execute(request("0")).await.unwrap();
     assert_eq!(reply.served(), Served::Store);
 
-    // Dead is no better than hanging; a released key is taken in two steps.
+    // A dead replica counts like a hung replica; a released key is acquired in two steps.
     replicas[1].kill();
     for payload in ["1", "6"] {
         let error = hasty.execute(request(payload)).await.unwrap_err();

@@ -1,5 +1,5 @@
-//! `connect` on runtimes without a driver or a free blocking thread.
-//! A store on runtimes that end, or that are no longer driven.
+//! `connect` on runtimes without a driver or a free blocking thread. A store on runtimes that
+//! end, or that are no longer driven.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::support::eventually;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
-/// A runtime without a driver makes the client panic in the middle.
+/// A runtime without a driver makes the client panic while it connects.
 ///
-/// Red when the panic goes on to the caller.
+/// Red if the panic reaches the caller.
 #[test]
 fn client_panic_is_an_error() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -25,7 +25,7 @@ fn client_panic_is_an_error() {
     assert!(message.contains("the redis client panicked"), "{message}");
 }
 
-/// Red when the runtime's blocking threads look names up: no answer in time.
+/// Red if the runtime's blocking threads resolve names: no answer in time.
 #[test]
 fn name_lookup_needs_no_blocking_pool() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -37,7 +37,7 @@ fn name_lookup_needs_no_blocking_pool() {
     runtime.spawn_blocking(move || busy.recv());
     let message = runtime.block_on(unavailable("redis://localhost:1"));
     drop(free);
-    // By an address that was found, not by silence.
+    // The address was found and refused the connection; no time-out was needed.
     assert!(message.contains("refused"), "{message}");
 }
 
@@ -47,15 +47,15 @@ fn single() -> Runtime {
 
 /// Another runtime sends one command, and is then no longer driven.
 ///
-/// Red when a connection is made on the runtime of the first caller, and an attempt never
-/// counts as stuck: all others wait for it without end.
+/// Red if a connection is made on the runtime of the first caller, and an attempt never
+/// counts as stuck: all other callers wait for it without end.
 #[test]
 fn reconnect_runs_on_store_runtime() {
     let server = RedisServer::start();
     let (home, visitor) = (Runtime::new().unwrap(), single());
     let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
     server.pause();
-    // The first one gives the connection up, the next one begins to connect.
+    // The first look gives up the connection, the second begins to connect.
     for _ in 0..2 {
         visitor.block_on(store.look(&name(1))).unwrap_err();
     }
@@ -66,13 +66,13 @@ fn reconnect_runs_on_store_runtime() {
     drop(visitor);
 }
 
-/// Red when the subscriber runs on the runtime of the first waiter.
+/// Red if the subscriber runs on the runtime of the first waiter.
 #[test]
 fn stopped_waiter_blocks_no_notification() {
     let server = RedisServer::start();
     let (home, visitor) = (Runtime::new().unwrap(), single());
     let store = home.block_on(RedisStore::connect(&server.url())).unwrap();
-    // Until the waiter is listed and no further.
+    // Drives the waiter until it is listed, and no further.
     visitor.block_on(async {
         let one = name(1);
         let mut waiting = store.changed(&one);
@@ -104,10 +104,9 @@ fn store_outlives_its_runtime() {
         .expect("the channel is subscribed");
 }
 
-/// Red when the task that follows the sentinels ends with the first runtime (without
+/// Red if the task that follows the sentinels ends with the first runtime (without
 /// `sentinels.follow()` in `PrimaryConnector::open`, or without `is_finished()` in
-/// `Sentinels::follow`): the store would not
-/// learn that a primary was replaced.
+/// `Sentinels::follow`): the store would not learn that a primary was replaced.
 #[test]
 fn sentinel_task_moves_to_next_runtime() {
     let (home, visitor) = (Runtime::new().unwrap(), single());
@@ -121,7 +120,9 @@ fn sentinel_task_moves_to_next_runtime() {
         };
         set_up.sentinels.iter().filter(listens).count()
     };
-    home.block_on(eventually("the store listens", async || listeners() == 3));
+    home.block_on(eventually("the store is subscribed", async || {
+        listeners() == 3
+    }));
     drop(home);
     visitor.block_on(async {
         eventually("no channel is subscribed", async || listeners() == 0).await;
@@ -129,6 +130,6 @@ fn sentinel_task_moves_to_next_runtime() {
             store.look(&name(1)).await.is_ok()
         })
         .await;
-        eventually("the store listens again", async || listeners() == 3).await;
+        eventually("the store is subscribed again", async || listeners() == 3).await;
     });
 }

@@ -15,13 +15,13 @@ use crate::support::redis::{Options, RedisServer};
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 use crate::support::{eventually, eventually_within};
 
-/// Long enough for a busy machine.
+/// Longer than a busy machine needs.
 const EVER: Duration = Duration::from_secs(600);
 
 /// The store's own deadline, with a large margin.
 pub const IN_TIME: Duration = Duration::from_secs(10);
 
-/// A fail-over, seen by the store.
+/// The time within which the store finds a new primary.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 async fn connect(set_up: &RedisSentinel) -> RedisStore {
@@ -53,7 +53,7 @@ async fn store_conforms_and_notifies() {
     store_conformance(store.clone(), tokio::time::sleep).await;
 }
 
-/// Red when the store keeps using its first server.
+/// Red if the store keeps using its first server.
 #[tokio::test]
 async fn dead_primary_is_replaced() {
     let mut set_up = RedisSentinel::start().await;
@@ -92,7 +92,7 @@ async fn dead_primary_is_replaced() {
     assert!(has(&set_up.servers[set_up.primary()], 2));
 }
 
-/// Red when a command for a hung server hangs, or the store keeps using that server.
+/// Red if a command for a hung server hangs, or if the store keeps using that server.
 #[tokio::test]
 async fn hung_primary_is_replaced() {
     let set_up = RedisSentinel::start().await;
@@ -109,7 +109,7 @@ async fn hung_primary_is_replaced() {
     })
     .await;
     set_up.servers[0].resume();
-    // It becomes a replica; commands go to the new one throughout.
+    // The hung server becomes a replica; all commands go to the new primary.
     for number in 2..100 {
         assert_eq!(
             apply(&store, number, acquire(1)).await.unwrap(),
@@ -121,13 +121,14 @@ async fn hung_primary_is_replaced() {
 }
 
 /// The old primary does not know the new one and accepts every write, which is then lost.
-/// Red when the sentinels are asked only after a failure.
+/// Red if the sentinels are asked only after a failure.
 #[tokio::test]
 async fn isolated_old_primary_is_abandoned() {
     let set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await;
     apply(&store, 1, acquire(1)).await.unwrap();
-    // The sentinels can no longer make it a replica, nor close our connection.
+    // The sentinels can no longer make the old primary a replica, nor close the store's
+    // connection.
     let deaf = ["ACL", "SETUSER", "default", "-replicaof", "-slaveof"];
     set_up.servers[0].command::<()>(&deaf);
     set_up.sentinels[0].command::<()>(&["SENTINEL", "FAILOVER", PRIMARY]);
@@ -145,15 +146,15 @@ async fn isolated_old_primary_is_abandoned() {
         has(new, number)
     })
     .await;
-    // And never again to the old one.
+    // No write goes to the old primary again.
     for number in 100..150 {
         apply(&store, number, acquire(1)).await.unwrap();
         assert!(has(new, number) && !has(&set_up.servers[0], number));
     }
 }
 
-/// A single sentinel may name the server that most named before, or the first one for a
-/// store without a password.
+/// A single sentinel is enough for a server that most sentinels named before, and for the
+/// first server of a store without a password.
 #[tokio::test]
 async fn known_primary_needs_one_sentinel() {
     let mut set_up = RedisSentinel::start().await;
@@ -171,8 +172,9 @@ async fn known_primary_needs_one_sentinel() {
     set_up.sentinels[1].resume();
 }
 
-/// Their configuration starts at epoch 0 again. Red when a remembered epoch counts more
-/// than the answers of all of them: the store would be down until it is made again.
+/// After a reset the configuration of the sentinels starts at epoch 0 again. Red if a
+/// remembered epoch counts more than the answers of all sentinels: the store would be down
+/// until it is made again.
 #[tokio::test]
 async fn reset_sentinels_are_followed() {
     let set_up = RedisSentinel::start().await;
@@ -197,12 +199,12 @@ async fn reset_sentinels_are_followed() {
     .await;
 }
 
-/// Red when the store only polls the sentinels.
+/// Red if the store only polls the sentinels.
 #[tokio::test]
 async fn sentinel_notification_moves_store() {
     let set_up = RedisSentinel::start().await;
     let store = connect(&set_up).await;
-    eventually("the store listens to all sentinels", async || {
+    eventually("the store is subscribed to all sentinels", async || {
         set_up.sentinels.iter().all(|sentinel| {
             let clients: String = sentinel.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
             clients.contains(" sub=1 ")
@@ -212,7 +214,7 @@ async fn sentinel_notification_moves_store() {
     drop(store);
 }
 
-/// During a fail-over. Red when the store does not ask the server for its role.
+/// A replica during a fail-over. Red if the store does not ask the server for its role.
 #[tokio::test]
 async fn replica_is_never_used_as_primary() {
     let primary = RedisServer::start();
@@ -223,7 +225,8 @@ async fn replica_is_never_used_as_primary() {
     assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
     assert!(chain(&error).contains("is a replica"), "{error:?}");
 
-    // Promoted, then made a replica again behind a connection that has broken.
+    // The server is promoted; then a restart breaks the connection and makes it a replica
+    // again.
     replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
     let store = connect().await.unwrap();
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);

@@ -11,10 +11,10 @@ use crate::support::eventually;
 use crate::support::redis::{Options, RedisServer};
 use crate::support::sentinel::PRIMARY;
 
-/// Each of three names another server, so the new primary is unknown.
+/// Each of three sentinels names another server, so the new primary is unknown.
 ///
-/// Red when the previous primary is used although sentinels name others
-/// (without `*count == answered` in `Sentinels::ask_all`): it was used again.
+/// Red if the previous primary is used although sentinels name others (without `*count ==
+/// answered` in `Sentinels::ask_all`): it was used again.
 #[tokio::test]
 async fn contested_primary_is_refused() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
@@ -37,7 +37,7 @@ async fn contested_primary_is_refused() {
     })
     .await;
     assert!(seen.contains("1 of 3 name"), "{seen}");
-    // Most of them are enough.
+    // Most of the sentinels are enough.
     sentinels[0].name_primary(2, new.port);
     eventually("the new primary is found", async || {
         apply(&store, 2, acquire(1)).await.is_ok()
@@ -46,10 +46,10 @@ async fn contested_primary_is_refused() {
     assert!(has(&new, 2) && !has(&old, 2));
 }
 
-/// They name another primary without a notification: none accepts a subscription.
+/// The sentinels name another primary without a notification: none accepts a subscription.
 ///
-/// Red when they are asked only after a notification (without `sleep(CHECK_INTERVAL)` in
-/// `follow`): all commands went to the old one.
+/// Red if the sentinels are asked only after a notification (without
+/// `sleep(CHECK_INTERVAL)` in `follow`): all commands went to the old primary.
 #[tokio::test]
 async fn sentinels_are_polled_without_notifications() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
@@ -66,8 +66,8 @@ async fn sentinels_are_polled_without_notifications() {
     .await;
 }
 
-/// A sentinel that missed a fail-over names the old primary. Red when the first answer
-/// counts, or any.
+/// A sentinel that missed a fail-over names the old primary. Red if the first answer
+/// counts, or any answer.
 #[tokio::test]
 async fn outdated_sentinel_is_outvoted() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
@@ -80,7 +80,7 @@ async fn outdated_sentinel_is_outvoted() {
     let store = RedisStore::sentinel(&urls, PRIMARY).await.unwrap();
     apply(&store, 1, complete(1, "{}")).await.unwrap();
     assert!(has(&new, 1) && !has(&old, 1));
-    // Nor when the other ones are gone.
+    // The outdated sentinel does not decide when the other sentinels are gone either.
     drop(informed);
     new.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
     let mut errors = 0;
@@ -100,9 +100,9 @@ async fn outdated_sentinel_is_outvoted() {
 /// One of three sentinels watches another primary with more fail-overs, or is
 /// malicious.
 ///
-/// Red when the latest configuration counts, even of a single sentinel: the password is
-/// sent to a server that only this one names. Red, too, where a provider counts as no
-/// password.
+/// Red if the latest configuration counts, even of a single sentinel: the password is sent
+/// to a server that only this sentinel names. Also red if a credentials provider counts as
+/// no password.
 #[tokio::test]
 async fn single_sentinel_gets_no_password_sent() {
     let ours = Options::default().password("data-pw").start();
@@ -122,12 +122,12 @@ async fn single_sentinel_gets_no_password_sent() {
     })
     .await;
     assert_eq!(other.accepted(), 0);
-    // Nor where it alone answers.
+    // A single sentinel does not decide either when it alone answers.
     drop(honest);
     let error = RedisStore::sentinel(&urls, &primary).await.unwrap_err();
     let message = format!("1 of 3 name 127.0.0.1:{}", other.port);
     assert!(chain(&error).contains(&message), "{error:?}");
-    // A provider's password is one.
+    // A password from a provider counts as a password.
     let login = || async { Ok((String::new(), "data-pw".to_owned())) };
     let builder = RedisStore::builder(&urls).credentials(login);
     let primary = format!("redis://{PRIMARY}");

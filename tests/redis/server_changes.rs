@@ -1,5 +1,5 @@
 //! Servers that change while a store runs: other settings, and lost records. The store
-//! detects both at the next connection, and within a minute without one.
+//! detects both at the next connection, and within a minute if there is none.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn forgetful(server: &RedisServer) {
     }
 }
 
-/// Red when durability is read only at `connect`.
+/// Red if durability is read only at `connect`.
 #[tokio::test]
 async fn new_connection_refreshes_durability() {
     let server = Options::default().append_only().start();
@@ -77,7 +77,7 @@ async fn new_connection_refreshes_durability() {
     .await;
 }
 
-/// Red when an idle store reads neither settings nor markers.
+/// Red if an idle store reads neither settings nor markers.
 #[tokio::test]
 async fn idle_store_asks_once_a_minute() {
     let server = Options::default().append_only().start();
@@ -86,11 +86,11 @@ async fn idle_store_asks_once_a_minute() {
     forgetful(&server);
     server.command::<()>(&["FLUSHALL"]);
     a_minute_passes().await;
-    eventually("both are known", async || {
+    eventually("the settings and the loss are known", async || {
         store.durability().evicts == Some(true) && store.emptied(&namespace()) == 1
     })
     .await;
-    // By default it goes on.
+    // By default the store goes on after a loss.
     assert_eq!(apply(&store, 1, acquire(1)).await.unwrap(), Answer::Done);
     a_minute_passes().await;
     look(&store).await;
@@ -102,7 +102,7 @@ async fn idle_store_asks_once_a_minute() {
 /// operator accepts that, and running executions finish.
 ///
 /// Red without the look before the first acquire on a connection, without the mark for
-/// processes that start later, and when finishing is refused as well.
+/// processes that start later, and if finishing is refused as well.
 #[tokio::test]
 async fn emptied_server_is_refused_until_accepted() {
     let mut server = RedisServer::start();
@@ -134,13 +134,13 @@ async fn emptied_server_is_refused_until_accepted() {
         })
         .await;
     }
-    // The next loss is another one.
+    // The next loss counts separately.
     server.command::<()>(&["FLUSHALL"]);
     look(&store).await;
     assert!(is_refused(&apply(&store, 4, acquire(1)).await));
 }
 
-/// Red where an existing marker counts as the one seen before.
+/// Red if another existing marker counts as the marker seen before.
 #[tokio::test]
 async fn other_database_is_detected() {
     let server = RedisServer::start();
@@ -159,7 +159,7 @@ async fn other_database_is_detected() {
 
 /// An engine over an emptied server calls nothing twice, and reports the loss.
 ///
-/// Red when `RedisStore::apply` checks nothing before an acquire.
+/// Red if `RedisStore::apply` checks nothing before an acquire.
 #[cfg(feature = "metrics")]
 #[tokio::test]
 async fn engine_repeats_no_call_after_flush() {
@@ -190,7 +190,7 @@ async fn engine_repeats_no_call_after_flush() {
     assert!(metrics.contains(counted), "{metrics}");
 }
 
-/// One shard loses its records: its keys are refused, and no others. A replica that
+/// One shard loses its records: its keys are refused, and no other keys. A replica that
 /// takes over has the marker.
 ///
 /// Red with one marker for all shards.
@@ -233,7 +233,7 @@ async fn shard_of_a_cluster_is_refused_alone() {
     assert_eq!(store.emptied(&namespace()), 1);
 }
 
-/// Red where a shard that does not answer is ignored: the others count as all.
+/// Red if a shard that does not answer is ignored: the other shards count as all.
 #[tokio::test]
 async fn cluster_durability_covers_all_shards() {
     let mut cluster = RedisCluster::start().await;
@@ -251,7 +251,7 @@ async fn cluster_durability_covers_all_shards() {
 
 /// A shard that gives the slot of its marker away gets a new marker, which is no loss.
 ///
-/// Red where a marker that was never seen counts as lost.
+/// Red if a marker that was never seen counts as lost.
 #[tokio::test]
 async fn shard_with_a_new_marker_is_not_emptied() {
     let cluster = RedisCluster::start().await;
@@ -266,7 +266,7 @@ async fn shard_with_a_new_marker_is_not_emptied() {
     .await;
     let marker = markers(0).remove(0);
     hand_over(&cluster, &cluster.slot(&marker).to_string(), 0, 1);
-    eventually("it has another one", async || {
+    eventually("the first shard has a new marker", async || {
         look(&store).await;
         markers(0).len() == 1 && markers(1).contains(&marker)
     })

@@ -1,5 +1,5 @@
-//! When a connection is closed: not while it is slow but delivers, but when it is silent
-//! or sends an unrequested reply.
+//! When a connection is closed: not while it is slow but delivers, but when it is silent or
+//! sends an unrequested reply.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use super::name;
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
-/// The transfer of its body takes several times the limit of a command.
+/// The pause of the proxy: a body's transfer then takes several times the limit of a
+/// command.
 const SLOW: Duration = Duration::from_millis(300);
 
-/// Red when 2 s are the limit of a whole transfer, in the engine or in the store: the
+/// Red if 2 s are the limit of a whole transfer, in the engine or in the store: the
 /// outcome was sent again without end and never recorded.
 #[tokio::test]
 async fn slow_transfer_is_completed() {
@@ -34,7 +35,7 @@ async fn slow_transfer_is_completed() {
     let fast = engine(server.url()).await;
     narrow.slow_down(SLOW);
     let request = || DataActionRequest::new("custom_-_report", "{}").unwrap();
-    // Its caller does not wait until it is recorded.
+    // The caller does not wait until the outcome is recorded.
     let reply = here.execute(request()).await.unwrap();
     assert_eq!(reply.body().len(), 300_002);
     let key = IdempotencyKey::of(&request());
@@ -54,16 +55,16 @@ async fn slow_transfer_is_completed() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Red when redis-rs buffers bytes that arrive without a command.
+/// Red if redis-rs buffers bytes that arrive without a command.
 #[tokio::test]
 async fn unrequested_reply_closes_connection() {
     let fake = FakeServer::version("7.0.0").await;
     let store = RedisStore::connect(&fake.url()).await.unwrap();
     fake.flood();
-    // Its own answer may be lost with the connection.
+    // The answer to the look might be lost with the connection.
     let _ = store.look(&name(1)).await;
     eventually("the connection ends", async || fake.flooded().is_some()).await;
     let flooded = fake.flooded().unwrap();
-    // What was on its way already.
+    // Some bytes were on their way before the connection ended.
     assert!(flooded < 32 << 20, "{flooded} bytes");
 }

@@ -10,7 +10,7 @@ use super::large_bodies::{body, body_key, replay};
 use super::{acquire, apply, claim, complete, name};
 use crate::support::cluster::RedisCluster;
 
-/// A slot that has left one server and is not yet at the other.
+/// A slot that has left one server and has not reached the other.
 struct Move {
     slot: String,
     from: usize,
@@ -22,7 +22,7 @@ fn set_slot(cluster: &RedisCluster, node: usize, slot: &str, state: &str, of: us
     cluster.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", slot, state, &id]);
 }
 
-/// Begins to move the slot of a number; its keys are where they were.
+/// Begins to move the slot of a number; its keys stay on the old server.
 fn begin_move(cluster: &RedisCluster, number: u8) -> Move {
     let record = name(number).to_string();
     let (slot, from) = (
@@ -37,7 +37,7 @@ fn begin_move(cluster: &RedisCluster, number: u8) -> Move {
 
 /// A body stays in the slot of its record, also after a move.
 ///
-/// Red when `ASK` or `MOVED` is not followed on the connections for bodies.
+/// Red if `ASK` or `MOVED` is not followed on the connections for bodies.
 #[tokio::test]
 async fn large_body_follows_its_slot() {
     let cluster = RedisCluster::start().await;
@@ -80,7 +80,7 @@ fn forget() -> Event {
 /// A script finds the record on the old node, but not its body: the node refuses access to
 /// a key that has already moved.
 ///
-/// Red when that ends the script: in `forget.lua`, `discard.lua` and `write` of
+/// Red if that ends the script: in `forget.lua`, `discard.lua` and `write` of
 /// `common.lua` with `redis.call` instead of `redis.pcall` for `DEL`, and in `has_body`
 /// without `TRYAGAIN`. Each reply was then an `ERR`, which does not prove that the command
 /// was not applied.
@@ -92,7 +92,7 @@ async fn scripts_handle_body_on_other_server() {
     for number in [2, 3] {
         apply(&store, number, acquire(1)).await.unwrap();
     }
-    // A record that cannot be read: a copy under another name.
+    // An unreadable record: a copy under another name.
     let [record, copy] = [1, 4].map(|number| name(number).to_string());
     let bytes: String = cluster.nodes[cluster.primary_of(&record)].command(&["GET", &record]);
     cluster.nodes[cluster.primary_of(&copy)].command::<()>(&["SET", &copy, &bytes]);
@@ -118,7 +118,7 @@ async fn scripts_handle_body_on_other_server() {
     );
     assert_eq!((forgotten, large, reduced, discarded), expected);
 
-    // Once the slot is there, the whole outcome is taken.
+    // Once the slot has moved, the whole outcome is accepted.
     let Move { slot, from, to } = &moves[1];
     hand_over(&cluster, slot, *from, *to);
     let large = apply(&store, 2, complete(1, &body(2))).await.unwrap();

@@ -55,8 +55,8 @@ fn tls_provider_of_service_is_kept() {
     child("tls_with_installed_provider", &server);
 }
 
-/// Only a process that trusts the certificate can start these: the guards talk
-/// to their servers, too.
+/// Only a process that trusts the certificate can start these servers: their guards connect
+/// to them, too.
 fn child_with_servers(test: &str) {
     let certificate = Certificate::new();
     let server = Options::default().tls(&certificate).start();
@@ -65,7 +65,7 @@ fn child_with_servers(test: &str) {
     run(test, &path, &[("TEST_CERT", pem), ("TEST_KEY", key)]);
 }
 
-/// In a process that [`child_with_servers`] has started.
+/// The options with TLS, in a process that [`child_with_servers`] has started.
 fn over_tls() -> Options {
     let variable = |name| std::env::var(name).expect("set by the parent");
     let certificate = Certificate {
@@ -116,7 +116,7 @@ async fn sentinels_work_over_tls() {
     let set_up = RedisSentinel::start_with(options.clone(), options, &[]).await;
     let store = RedisStore::sentinel(set_up.urls(), PRIMARY).await.unwrap();
     use_store(&store).await;
-    // The same, said of each kind.
+    // The same setting, stated for each kind of server.
     let primary = format!("rediss://{PRIMARY}");
     let store = RedisStore::sentinel(set_up.urls(), &primary).await.unwrap();
     assert!(store.look(&name(1)).await.unwrap().is_some());

@@ -1,8 +1,9 @@
-//! URLs that cannot be used, or not in full: each says why, and none is echoed.
+//! Unusable URLs, and URLs of which some part is not used: each error says why, and none
+//! echoes the URL.
 
 use super::connect::invalid;
 
-/// Red, in part, where what nothing reads is ignored.
+/// Partly red if a part of a URL that nothing reads is ignored.
 #[tokio::test]
 async fn unusable_url_is_reported() {
     for (url, reason) in [

@@ -1,5 +1,5 @@
-//! Clients that take a place and do not use it: half a head, half a body, an answer that
-//! stays unread. The service serves the others meanwhile.
+//! Clients that take a place and do not use it: half a head, half a body, an answer that they
+//! do not read. The service serves the other clients meanwhile.
 
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
@@ -69,8 +69,8 @@ async fn half_a_body_is_not_waited_for() {
     assert_eq!(platform.ledger().total(), 0);
 }
 
-/// A client without a token takes no memory of the callers. Red where a login's body is read
-/// from the same total.
+/// A client without a token uses no memory that is reserved for callers' bodies. Red if a
+/// login's body counts towards the same total.
 #[tokio::test]
 async fn forms_take_nothing_of_the_bodies() {
     let redis = RedisServer::start();
@@ -92,7 +92,7 @@ async fn forms_take_nothing_of_the_bodies() {
     for path in ["/login", "/logout", "/end-cooldown"] {
         halves.push(connect(&service, &form(path)).await);
     }
-    // This one is sent to the login before any of its body is read.
+    // The service redirects this client to the login before it reads any of the body.
     let mut resolve = connect(&service, &form("/resolve")).await;
     let mut answer = [0; 12];
     resolve.read_exact(&mut answer).await.unwrap();
@@ -102,7 +102,7 @@ async fn forms_take_nothing_of_the_bodies() {
     drop(halves);
 }
 
-/// Seen red with bodies that are not counted: the other was executed.
+/// Seen red if bodies are not counted: the other request was executed.
 #[tokio::test]
 async fn bodies_are_counted_over_all_connections() {
     let redis = RedisServer::start();
@@ -116,8 +116,9 @@ async fn bodies_are_counted_over_all_connections() {
     let half = format!("{EXECUTE}content-length: 990\r\n\r\n\"{}", "x".repeat(900));
     let other = format!("\"{}\"", "y".repeat(298));
     let mut client = None;
-    eventually("half a body takes the memory of another", async || {
-        // A new one each time: it is refused itself where the other one came first.
+    eventually("half a body uses up the memory", async || {
+        // A new connection each time: this client is refused itself if the other request
+        // comes first.
         client = Some(connect(&service, &half).await);
         let answer = service.execute(&other).await;
         if answer.status == 200 {
@@ -128,17 +129,17 @@ async fn bodies_are_counted_over_all_connections() {
     })
     .await;
     drop(client);
-    eventually("there is memory again", async || {
+    eventually("memory is free again", async || {
         service.execute(&other).await.status == 200
     })
     .await;
 }
 
-/// The engine may hold a body as long as its call is under way, also where no client
-/// waits for the answer.
+/// The engine might keep a body as long as its call is under way, even if no client waits
+/// for the answer.
 ///
-/// Red where the handler ends with its connection, and the body with it: the other one
-/// was executed.
+/// Red if the handler ends with its connection, and the body with it: the other request was
+/// executed.
 #[tokio::test(flavor = "multi_thread")]
 async fn abandoned_body_counts_until_its_answer() {
     let redis = RedisServer::start();
@@ -156,7 +157,7 @@ async fn abandoned_body_counts_until_its_answer() {
         .set("REDIS_URL", redis.url())
         .set("SERVICE_BODY_LIMIT", "1000")
         .set("SERVICE_BODY_TOTAL", "1000")
-        // The next client is served once this connection has ended.
+        // The next client is served only after this connection has ended.
         .set("SERVICE_CONNECTIONS", "1")
         .start()
         .await;
@@ -169,7 +170,7 @@ async fn abandoned_body_counts_until_its_answer() {
     let refused = service.execute(&other).await;
     refused.problem(503, "overloaded");
     let_go.send(()).unwrap();
-    eventually("there is memory again", async || {
+    eventually("memory is free again", async || {
         service.execute(&other).await.status == 200
     })
     .await;
@@ -181,7 +182,7 @@ async fn abandoned_body_counts_until_its_answer() {
 async fn unread_answer_keeps_no_place() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
-    // Longer than what the system buffers for the client.
+    // More than the system buffers for the client.
     let large = format!("\"{}\"", "x".repeat(7 << 20));
     platform.script(move |_| Step::ok(large.clone()));
     let service = Settings::of(&platform)
@@ -196,7 +197,7 @@ async fn unread_answer_keeps_no_place() {
     assert_eq!(service.get("/livez").await.status, 200);
 }
 
-/// The deadline of an execution is not the time-out of a connection.
+/// An execution may take longer than the time-outs of its connection.
 #[tokio::test]
 async fn answer_may_take_longer_than_a_head() {
     let redis = RedisServer::start();

@@ -1,5 +1,5 @@
-//! The page for operators in a real browser: a night shift finds a lost refund, resolves
-//! it, and ends a cooldown. Values of callers stay text.
+//! The page for operators in a real browser: an operator finds a lost refund, resolves it,
+//! and ends a cooldown. Values from callers are shown as text.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::key;
 use crate::process::{Settings, TOKEN};
 use crate::support::redis::RedisServer;
 
-/// What a caller might call its request, for operators to see.
+/// A label that a caller might choose, shown to operators.
 const HOSTILE: &str = "</h3><script>document.title='owned'</script><img src=x onerror=alert(1)>";
 
 /// Seen red with `PreEscaped` around the label.

@@ -1,5 +1,5 @@
-//! Thousands of callers at once, and the answers they get: one execution per key,
-//! the first answer marked as such, all others as replays.
+//! Thousands of callers at once, and the answers they get: one execution per key, the first
+//! answer marked as the first, all others as replays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ const CALLERS: usize = 3_000;
 /// A third of the callers ask for the first order.
 const ORDERS: usize = 401;
 
-/// All callers at once, or as many as a process may have files open here: each
-/// is a connection, in this process and in the service's.
+/// All callers at once, or as many as this process may have open files: each caller is a
+/// connection, in this process and in the service.
 fn at_once() -> usize {
     let limit = std::process::Command::new("sh")
         .args(["-c", "ulimit -n"])
         .output()
         .unwrap();
     let limit = String::from_utf8(limit.stdout).unwrap();
-    // "unlimited" is enough.
+    // "unlimited" is no number, and enough.
     let limit = limit.trim().parse().unwrap_or(usize::MAX);
     CALLERS.min(limit / 2)
 }
@@ -38,8 +38,8 @@ fn spelling(order: usize, caller: usize) -> String {
     }
 }
 
-/// Seen red with a scope of its own for each caller ("not executed exactly
-/// once"), with the replay header on every answer, and without `/metrics`.
+/// Seen red if each caller has a scope of its own ("not executed exactly once"), if every
+/// answer has the replay header, and without `/metrics`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_thousand_callers_make_one_call_per_key() {
     let redis = RedisServer::start();
@@ -97,7 +97,7 @@ async fn three_thousand_callers_make_one_call_per_key() {
     assert!(health.json()["token"]["valid_for_seconds"].as_u64() > Some(3_600));
 }
 
-/// What Prometheus reads adds up to what was done.
+/// The sums that Prometheus reads equal the number of requests and calls.
 #[cfg(feature = "metrics")]
 fn assert_metrics(text: &str) {
     let sum = |series: &str| -> f64 {
@@ -127,7 +127,7 @@ async fn own_key_and_scope_make_the_key() {
     let own = [("idempotency-key", "\"order-42\"")];
     let first = service.execute_with(r#"{"order":42}"#, &own).await;
     assert_eq!(first.status, 200);
-    // The draft's quotation marks are no part of the key.
+    // The draft's quotation marks do not belong to the key.
     let bare = [("idempotency-key", "order-42")];
     let again = service.execute_with(r#"{ "order": 42.0 }"#, &bare).await;
     assert_eq!(

@@ -1,5 +1,6 @@
-//! A headless Chromium, driven over its DevTools port: real pages, real clicks, real
-//! keys. It must be installed: `tests/run` brings it, `CHROMIUM` names another.
+//! A headless Chromium, driven over its DevTools port: real pages, real clicks, real key
+//! presses. It must be installed: `tests/run` installs it, and `CHROMIUM` names another
+//! binary.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -16,11 +17,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::support::eventually;
 
-/// No step takes longer.
+/// Every step ends within this time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A browser with one page. Killed, and its profile removed, when it is dropped;
-/// [`close`](Self::close) waits for it.
+/// A browser with one page. When it is dropped, it is killed and its profile removed;
+/// [`close`](Self::close) waits for its end.
 pub struct Browser {
     process: Child,
     profile: PathBuf,
@@ -35,7 +36,7 @@ impl Browser {
         let profile = std::env::temp_dir().join(name);
         let program = std::env::var_os("CHROMIUM").unwrap_or_else(|| "chromium".into());
         let mut process = Command::new(&program)
-            // As root in a container, without a look at the world outside.
+            // Can run as root in a container, and makes no requests of its own.
             .args([
                 "--headless",
                 "--no-sandbox",
@@ -69,7 +70,7 @@ impl Browser {
             panic!("the browser ended before it listened");
         };
         let address = timeout(PATIENCE, listening).await.expect("its address");
-        // It must not block on a full pipe.
+        // The browser must not block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (socket, _) = connect_async(&address).await.unwrap();
         let mut browser = Self {
@@ -103,12 +104,12 @@ impl Browser {
         answer["result"]["value"].take()
     }
 
-    /// Waits until an expression is true, in whatever page is there, whole, by then.
+    /// Waits until an expression is true in the current page, and the page is loaded.
     pub async fn until(&mut self, expression: &str) {
         let whole = format!("document.readyState == 'complete' && ({expression})");
         let asked = json!({ "expression": whole, "returnByValue": true });
         eventually(expression, async || {
-            // A page that is just being left gives no answer.
+            // A page that is being left gives no answer.
             let answer = self.try_command("Runtime.evaluate", asked.clone()).await;
             answer.is_ok_and(|answer| answer["result"]["value"] == true)
         })
@@ -120,7 +121,7 @@ impl Browser {
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Clicks where an element is, with the mouse.
+    /// Clicks with the mouse where an element is.
     pub async fn click(&mut self, selector: &str) {
         let place = format!(
             "(() => {{ const found = document.querySelector({selector:?}); \
@@ -138,14 +139,14 @@ impl Browser {
         }
     }
 
-    /// Clicks into a field and writes.
+    /// Clicks into a field and types.
     pub async fn write(&mut self, selector: &str, text: &str) {
         self.click(selector).await;
         let text = json!({ "text": text });
         self.command("Input.insertText", text).await;
     }
 
-    /// A picture of the whole page, as PNG.
+    /// A screenshot of the whole page, as PNG.
     pub async fn picture(&mut self) -> Vec<u8> {
         use base64::Engine as _;
         let size = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]";
@@ -172,7 +173,7 @@ impl Browser {
         answer.unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    /// The result, or the error that the browser answers.
+    /// The result, or the error that the browser returns.
     async fn try_command(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.commands += 1;
         let id = self.commands;

@@ -1,5 +1,5 @@
-//! A plain HTTP/1.1 client: one connection and one request each, so that
-//! thousands of callers are thousands of connections.
+//! A plain HTTP/1.1 client: one connection for each request, so that thousands of callers are
+//! thousands of connections.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// No caller of a test waits longer.
+/// Every caller of a test gets its answer within this time.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Checks that this is a problem document, and gives it.
+    /// Asserts that the answer is this problem document, and returns it.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{self:?}");
@@ -69,7 +69,7 @@ pub async fn send(
     parse(&String::from_utf8(answer).unwrap())
 }
 
-/// What comes on a connection until the server ends it.
+/// All bytes of a connection until the server ends it.
 pub async fn rest(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut rest = String::new();
     let read = stream.read_to_string(&mut rest);
@@ -77,7 +77,7 @@ pub async fn rest(stream: &mut TcpStream) -> std::io::Result<String> {
     Ok(rest)
 }
 
-/// A whole answer.
+/// Parses a whole answer.
 pub fn parse(answer: &str) -> std::io::Result<Answer> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         let text = format!("no whole answer: {answer:?}");

@@ -1,4 +1,4 @@
-//! What operators do with keys, and which clients are no operators.
+//! What operators do with keys, and which clients are not operators.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::key;
 use crate::process::{Settings, TOKEN};
 use crate::support::redis::RedisServer;
 
-/// What the alerts of `ops/` look at is there. Red without `watch_indeterminate`.
+/// The metrics that the alerts of `ops/` use exist. Red without `watch_indeterminate`.
 #[cfg(feature = "metrics")]
 #[tokio::test]
 async fn watcher_counts_a_lost_call() {
@@ -24,7 +24,7 @@ async fn watcher_counts_a_lost_call() {
         .await;
     let lost = service.execute(r#"{"order":1}"#).await;
     lost.problem(502, "indeterminate");
-    crate::support::eventually("the gauge shows it", async || {
+    crate::support::eventually("the gauge shows the key", async || {
         let metrics = service.get("/metrics").await;
         let mut gauges = metrics.body.lines();
         gauges.any(|line| {
@@ -34,10 +34,10 @@ async fn watcher_counts_a_lost_call() {
     .await;
 }
 
-/// Seen red without the call of `resolve`, without that of `forget`, and with a
-/// guard that admits every client.
+/// Seen red without the call of `resolve`, without the call of `forget`, and with a guard
+/// that admits every client.
 #[tokio::test]
-async fn they_look_resolve_and_forget() {
+async fn operators_look_resolve_and_forget() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     platform.script(|call| match call.attempt() {
@@ -93,7 +93,7 @@ async fn they_look_resolve_and_forget() {
     );
     assert_eq!(lost["version"], shown.json()["version"]);
 
-    // The lost attempt might still be running: no operator may say that it is not.
+    // The lost attempt might still be running: the service refuses `not_applied`.
     let not_applied = r#"{"resolution":"not_applied"}"#;
     let early = service.resolve(&resolve, &tag, not_applied).await;
     assert!(early.header("retry-after").parse::<u64>().unwrap() > 60);
@@ -110,7 +110,8 @@ async fn they_look_resolve_and_forget() {
         answer.problem(400, "invalid_request");
     }
     let found = r#"{"resolution":"applied","status":200,"body":"{\"refund\":\"R-1\"}"}"#;
-    // Not without the version that was seen, and no other one.
+    // The service refuses a resolution without a version, and with a version that was not
+    // shown.
     let blind = service.admin("POST", &resolve, found).await;
     blind.problem(428, "version_required");
     for tag in ["*", "", "W/\"1\"", "\"not-a-version\""] {
@@ -144,9 +145,9 @@ async fn they_look_resolve_and_forget() {
     assert_eq!(platform.ledger().total(), 2);
 }
 
-/// A repeat of a request to forget, whose first answer was lost, removes no later outcome.
+/// A repeated request to forget, whose first answer was lost, removes no later outcome.
 ///
-/// Red where `If-Match` is not compared: 204, and the next request was executed.
+/// Red if `If-Match` is not compared: 204, and the next request was executed.
 #[tokio::test]
 async fn operators_forget_the_version_they_saw() {
     let redis = RedisServer::start();
@@ -189,7 +190,7 @@ async fn operators_forget_the_version_they_saw() {
     assert_eq!(service.execute(payload).await.body, "3");
 }
 
-/// Seen red where the routes are merged without a token.
+/// Seen red if the routes are merged without a token.
 #[tokio::test]
 async fn without_a_token_there_are_no_operators() {
     let folder = std::env::temp_dir().join(format!("service-{}", std::process::id()));
@@ -212,7 +213,7 @@ async fn without_a_token_there_are_no_operators() {
 }
 
 /// Seen red without the call of `end_cooldown`, and with a token that keeps the line break
-/// that its secret store put behind it.
+/// that its secret store appended.
 #[tokio::test]
 async fn operator_ends_a_cooldown() {
     let redis = RedisServer::start();

@@ -1,5 +1,5 @@
-//! The alert rules and the dashboard that people copy: every metric and label that
-//! they name exists, and every metric is shown.
+//! The alert rules and the dashboard that operators copy: every metric and label that they
+//! name exists, and every metric is shown.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ const ALERTS: &str = include_str!("../../examples/service/ops/alerts.yml");
 const DASHBOARD: &str = include_str!("../../examples/service/ops/dashboard.json");
 const OPERATING: &str = include_str!("../../src/guide/operating.md");
 
-/// As Prometheus reads it: what it does not know is an error.
+/// The rules as Prometheus reads them: an unknown field is an error.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rules {
@@ -36,7 +36,7 @@ struct Rule {
     annotations: std::collections::BTreeMap<String, String>,
 }
 
-/// The metric of a name in an expression, with the suffix that a histogram has there.
+/// The metric that a name in an expression means; a histogram's name has a suffix there.
 fn metric(name: &str) -> &'static Metric {
     let found = METRICS.iter().find(|metric| match metric.kind {
         Kind::Seconds => ["_bucket", "_sum", "_count"]
@@ -54,7 +54,7 @@ fn word(text: &str) -> &str {
 
 /// Checks the grammar of an expression and the names in it, and returns its metrics.
 fn check(expr: &str) -> BTreeSet<&'static str> {
-    // What Grafana puts in itself.
+    // Grafana replaces this variable itself.
     let plain = expr.replace("$__rate_interval", "5m");
     if let Err(error) = promql_parser::parser::parse(&plain) {
         panic!("{error}: {expr}");
@@ -93,7 +93,7 @@ fn check(expr: &str) -> BTreeSet<&'static str> {
     metrics
 }
 
-/// Red when a metric or a label is renamed, a rule has a field too many, or an
+/// Red if a metric or a label is renamed, if a rule has a field too many, or if an
 /// expression is no PromQL.
 #[test]
 fn alert_rules_name_metrics_that_exist() {
@@ -120,7 +120,7 @@ fn alert_rules_name_metrics_that_exist() {
     assert!(alerts.len() >= 10);
 }
 
-/// Red when a metric is on no panel, or a panel shows one that does not exist.
+/// Red if a metric is on no panel, or if a panel shows a metric that does not exist.
 #[test]
 fn dashboard_shows_every_metric() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();

@@ -1,4 +1,5 @@
-//! The page for operators, without a browser: which clients see it, and which forms it takes.
+//! The page for operators, without a browser: which clients may see it, and which forms it
+//! accepts.
 
 use std::time::{Duration, SystemTime};
 
@@ -51,7 +52,7 @@ async fn log_in(service: &Service) -> (String, String) {
     (cookie.to_owned(), form_token.to_owned())
 }
 
-/// A service with an indeterminate key, that of order 1.
+/// A service whose key of order 1 is indeterminate.
 async fn with_open_key(redis: &RedisServer, platform: &GenesysSimulator) -> Service {
     platform.script(|_| Step::Reset);
     let service = Settings::of(platform)
@@ -63,9 +64,9 @@ async fn with_open_key(redis: &RedisServer, platform: &GenesysSimulator) -> Serv
     service
 }
 
-/// Seen red with a cookie whose signature is not compared, and without `HttpOnly`.
+/// Seen red if the cookie's signature is not compared, and without `HttpOnly`.
 #[tokio::test]
-async fn only_who_has_the_token_sees_it() {
+async fn page_needs_the_admin_token() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = with_open_key(&redis, &platform).await;
@@ -99,7 +100,7 @@ async fn only_who_has_the_token_sees_it() {
     assert!(!policy.contains("script") && !policy.contains("unsafe"));
     assert!(page.body.contains(&key(1).to_string()));
 
-    // Another time, another signature, none.
+    // Another time, another signature, no signature, no value.
     let (name, value) = cookie.split_once('=').unwrap();
     let (signed, signature) = value.rsplit_once('.').unwrap();
     for value in [
@@ -113,7 +114,7 @@ async fn only_who_has_the_token_sees_it() {
     }
 }
 
-/// Seen red where the token of a form is not compared: another site resolved a key.
+/// Seen red if the token of a form is not compared: another site resolved a key.
 #[tokio::test]
 async fn no_other_site_resolves_a_key() {
     let redis = RedisServer::start();
@@ -152,7 +153,7 @@ async fn no_other_site_resolves_a_key() {
     let record = service.admin("GET", &path, "").await.json();
     assert_eq!(record["state"], "indeterminate");
 
-    // The page says what is wrong with its own forms, and why it is too early.
+    // The page reports what is wrong with its own forms, and why a resolution is too early.
     for (name, value, status, says) in [
         ("by", " ", 400, "name its source"),
         ("status", "1000", 400, "status is 200 to 599"),
@@ -195,7 +196,7 @@ fn session_ends_with_its_time_and_its_token() {
     assert_ne!(sessions.open(now).unwrap(), session);
 }
 
-/// During an outage the page reports it, and shows everything else.
+/// During an outage the page reports the outage, and shows everything else.
 #[tokio::test]
 async fn page_reports_an_outage() {
     let mut redis = RedisServer::start();
@@ -208,7 +209,8 @@ async fn page_reports_an_outage() {
     assert!(page.body.contains("cannot be listed"), "{page:?}");
 }
 
-/// Its key is refused, and no other list shows it. Seen red without that part of the page.
+/// An unreadable record's key is refused, and no other list shows it. Seen red without that
+/// part of the page.
 #[tokio::test]
 async fn page_shows_unreadable_records() {
     let redis = RedisServer::start();

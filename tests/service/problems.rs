@@ -1,5 +1,5 @@
-//! Every problem document: the table over all errors of the engine, and over
-//! HTTP each one that a caller can bring about.
+//! Every problem document: the table over all errors of the engine, and over HTTP each
+//! document that a caller can cause.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::process::Settings;
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
-/// Seen red where a row of the table is missing ("no row"), where `Retry-After` is
-/// not set, and where a cause is shown.
+/// Seen red if a row of the table is missing ("no row"), if `Retry-After` is not set, and
+/// if a cause is shown.
 #[test]
 fn every_error_has_a_fitting_status() {
     let codes: BTreeSet<_> = TITLES.iter().map(|(code, _)| *code).collect();
-    assert_eq!(codes.len(), TITLES.len(), "a code twice");
+    assert_eq!(codes.len(), TITLES.len(), "a code occurs twice");
     for error in every_error() {
         let (code, hint, key) = (error.code(), error.hint(), error.key());
         let expected = error.status();
-        // These never come out of an execution in a runtime.
+        // No execution inside a runtime returns these errors.
         if !matches!(error, Error::InvalidConfig { .. } | Error::NoRuntime) {
             assert!(codes.contains(code), "no row for {code}");
         }
@@ -58,7 +58,7 @@ fn every_error_has_a_fitting_status() {
 /// Seen red without the body limit, without the check of the content type, and with keys
 /// that have parameters.
 #[tokio::test]
-async fn requests_that_nobody_can_execute() {
+async fn request_without_execution_is_refused() {
     let redis = RedisServer::start();
     let platform = GenesysSimulator::start().await;
     let service = Settings::of(&platform)
@@ -113,7 +113,7 @@ async fn requests_that_nobody_can_execute() {
     answer.problem(405, "method_not_allowed");
     assert_eq!(answer.header("allow"), "POST");
     assert_eq!(platform.ledger().total(), 0);
-    // What stands behind a type.
+    // The page behind a problem's type.
     let explained = service.get("/problems/indeterminate").await.json();
     assert_eq!(
         explained["title"],
@@ -136,7 +136,7 @@ async fn platform_refusals_are_passed_or_named() {
 
     let settings = Settings::of(&platform).set("REDIS_URL", redis.url());
     let service = settings.start().await;
-    // The platform's own refusals are answers, and handed over as they are.
+    // The platform's own refusals are answers, and are passed on unchanged.
     platform.script(|_| Step::status(403, r#"{"code":"no.permission"}"#));
     let answer = service.execute("3").await;
     assert_eq!(
@@ -146,7 +146,7 @@ async fn platform_refusals_are_passed_or_named() {
     assert_eq!(answer.header("genesys-once-recorded"), "false");
     assert_eq!(answer.header("content-type"), "application/json");
 
-    // With what says how to read them.
+    // They are passed on with the headers that a client needs to read them.
     for (status, name, value) in [
         (405, "allow", "GET"),
         (307, "location", "/elsewhere"),
@@ -166,7 +166,7 @@ async fn platform_refusals_are_passed_or_named() {
     assert_eq!(document["retryable"], true);
     platform.refuse_connections(false).await;
 
-    // Last, since every caller waits for it.
+    // Last, since every later caller waits for this cooldown.
     platform.script(|_| Step::RateLimited(Duration::from_secs(200)));
     let answer = service.execute("4").await;
     answer.problem(429, "rate_limited");
@@ -197,8 +197,8 @@ async fn deadline_and_execution_under_way_are_problems() {
     assert_eq!(platform.ledger().total(), 1);
 }
 
-/// Seen red where `ready` goes by `stats` alone: an idle engine does not notice; and
-/// with a `livez` that goes by `ready`.
+/// Seen red if `ready` uses `stats` alone: an idle engine does not notice the outage. Seen
+/// red if `livez` uses `ready`.
 #[tokio::test]
 async fn unavailable_store_is_reported_and_nothing_is_sent() {
     let mut redis = RedisServer::start();
@@ -211,7 +211,7 @@ async fn unavailable_store_is_reported_and_nothing_is_sent() {
     let health = service.get("/readyz").await;
     assert_eq!(health.status, 503);
     assert_eq!(health.json()["store"], "down");
-    // No supervisor should restart a process for that.
+    // No supervisor should restart a process because of an outage.
     assert_eq!(service.get("/livez").await.status, 200);
     let document = service.execute("1").await.problem(503, "store_unavailable");
     assert_eq!(document["retryable"], true);

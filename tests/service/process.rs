@@ -1,5 +1,5 @@
-//! The service as a process: started on a free port, asked, signalled,
-//! and killed when its guard is dropped.
+//! The service as a process: started on a free port, called, signalled, and killed when its
+//! guard is dropped.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub const TOKEN: &str = "an-admin-token-of-the-tests";
 const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(60);
 
-/// How to start one.
+/// The settings with which a service starts.
 pub struct Settings(Vec<(&'static str, String)>);
 
 impl Settings {
@@ -27,14 +27,14 @@ impl Settings {
             .set("GENESYS_CLOUD_CLIENT_SECRET", platform.client_secret())
             .set("SERVICE_ADMIN_TOKEN", TOKEN)
             .set("SERVICE_READY_DELAY_SECONDS", "0")
-            // Lists are of the moment.
+            // Each list shows the current state.
             .set("SERVICE_WATCH_SECONDS", "0")
-            // Tests that are not about them wait for no clock.
+            // In tests of other settings, no time-out ends a connection.
             .set("SERVICE_IDLE_SECONDS", "3600")
             .set("SERVICE_BODY_SECONDS", "3600")
     }
 
-    /// With nothing set.
+    /// Without any setting.
     pub fn none() -> Self {
         Self(Vec::new())
     }
@@ -50,7 +50,7 @@ impl Settings {
         self
     }
 
-    /// Runs it with an argument; it is to end by itself at once.
+    /// Runs the service with an argument; it must end by itself at once.
     pub async fn run(&self, argument: &str) -> Output {
         let output = self.command().arg(argument).output();
         timeout(START, output).await.expect("its end").unwrap()
@@ -70,7 +70,7 @@ impl Settings {
         command
     }
 
-    /// Runs one that is to end by itself at once.
+    /// Runs a service that must end by itself at once.
     pub async fn fail(&self) -> Output {
         let output = self.command().output();
         timeout(START, output).await.expect("its end").unwrap()
@@ -96,7 +96,7 @@ impl Settings {
                 }
                 line.clear();
             }
-            panic!("it ended before it listened");
+            panic!("the service ended before it listened");
         };
         let address = timeout(START, started).await.expect("its address");
         Service {
@@ -112,7 +112,7 @@ pub struct Service {
     child: Child,
     output: BufReader<ChildStdout>,
     pub address: String,
-    /// Its address for metrics alone, where it has one.
+    /// The address for metrics alone, if there is one.
     pub metrics: String,
 }
 
@@ -121,7 +121,7 @@ impl Service {
         send(&self.address, "GET", path, &[], "").await.unwrap()
     }
 
-    /// As an operator, with the token.
+    /// Sends a request as an operator, with the token.
     pub async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
         let bearer = format!("Bearer {TOKEN}");
         let headers = [("authorization", bearer.as_str())];
@@ -130,12 +130,12 @@ impl Service {
             .unwrap()
     }
 
-    /// What an operator says of the version of a key that was shown as `tag`.
+    /// Resolves the version of a key that was shown as `tag`, as an operator does.
     pub async fn resolve(&self, path: &str, tag: &str, body: &str) -> Answer {
         self.seen("POST", path, tag, body).await
     }
 
-    /// Forgets that version of a key.
+    /// Forgets the version of a key that was shown as `tag`.
     pub async fn forget(&self, path: &str, tag: &str) -> Answer {
         self.seen("DELETE", path, tag, "").await
     }
@@ -166,7 +166,7 @@ impl Service {
         assert!(kill.args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Its exit code, and what it said after its address.
+    /// The exit code, and the output after the address.
     pub async fn end(mut self) -> (Option<i32>, String) {
         let end = async {
             let mut said = String::new();

@@ -1,4 +1,5 @@
-//! The commands of the service's README, run as they stand but for the port.
+//! The commands of the service's README, run exactly as they are written, except for the
+//! port.
 
 use std::process::Stdio;
 
@@ -9,8 +10,8 @@ use crate::support::redis::RedisServer;
 
 const README: &str = include_str!("../../examples/service/README.md");
 
-/// Red when a route, a header or the meaning of `Idempotency-Key` changes and README does
-/// not. The first command is run without cargo, which would build the service again.
+/// Red if a route, a header or the meaning of `Idempotency-Key` changes and README does
+/// not. The first command runs without cargo, which would build the service again.
 #[tokio::test]
 async fn readme_commands_execute_once_and_replay() {
     let mut scripts = README.split("```sh\n").skip(1);

@@ -1,5 +1,5 @@
-//! What a service starts with, and what it refuses to start with. A simulated platform
-//! never answers for a real one.
+//! The settings with which a service starts, and those with which it refuses to start. A
+//! simulated platform never answers in place of a real platform.
 
 use genesys_once::testing::GenesysSimulator;
 
@@ -27,7 +27,7 @@ impl Drop for Folder {
     }
 }
 
-/// Seen red without the ranges of numbers: the error was one of the engine, which knows no
+/// Seen red without the ranges of numbers: the engine reported the error, and knows no
 /// variables.
 #[tokio::test]
 async fn invalid_settings_are_named_with_their_values() {
@@ -156,7 +156,7 @@ async fn invalid_settings_are_named_with_their_values() {
     }
 }
 
-/// Seen red with the error of the engine's `start` as it comes.
+/// Seen red if the error of the engine's `start` is passed on unchanged.
 #[tokio::test]
 async fn impossible_address_is_named_with_its_variable() {
     let folder = Folder::new("plain");
@@ -172,7 +172,7 @@ async fn impossible_address_is_named_with_its_variable() {
     assert!(said.contains(expected), "{said}");
 }
 
-/// Seen red where a platform that is not named is simulated.
+/// Seen red if the service simulates a platform when none is named.
 #[tokio::test]
 async fn missing_credentials_are_named_and_not_simulated() {
     const ALL: [(&str, &str); 3] = [
@@ -181,7 +181,7 @@ async fn missing_credentials_are_named_and_not_simulated() {
         ("GENESYS_CLOUD_CLIENT_SECRET", "hunter2"),
     ];
     let folder = Folder::new("missing");
-    // Every set of them but the whole one.
+    // Every subset of the variables but the whole set.
     for set in 0..7 {
         let mut settings = Settings::none().set("SERVICE_FILE", folder.file());
         for (number, (name, value)) in ALL.iter().enumerate() {
@@ -200,9 +200,9 @@ async fn missing_credentials_are_named_and_not_simulated() {
     }
 }
 
-/// The same Redis, the same namespace, the same request: first a simulator, then the
-/// real platform. Seen red where a simulator uses SERVICE_NAMESPACE: the real instance
-/// executed nothing.
+/// The same Redis, the same namespace, the same request: first a simulator, then the real
+/// platform. Seen red if a simulator uses SERVICE_NAMESPACE: the real instance executed
+/// nothing.
 #[tokio::test]
 async fn real_platform_replays_no_simulated_answer() {
     let redis = RedisServer::start();
@@ -260,9 +260,9 @@ async fn help_and_manual_name_every_variable() {
     );
 }
 
-/// A guessed file would be lost with its container: what was executed is then executed
-/// again. Red where a real platform falls back on one, and where a caller's token may be
-/// the operators'.
+/// A file at a default path would be lost with its container: executed requests would be
+/// executed again. Red if a real platform falls back on such a file, and if a caller's
+/// token may be the operators' token.
 #[tokio::test]
 async fn real_platform_needs_store_and_distinct_tokens() {
     let platform = GenesysSimulator::start().await;
@@ -279,7 +279,7 @@ async fn real_platform_needs_store_and_distinct_tokens() {
     assert!(said.contains("a caller's token, too"), "{said}");
 }
 
-/// Seen red without the check of the host, and with one that probes have to pass.
+/// Seen red without the check of the host, and with a check that probes must pass.
 #[tokio::test]
 async fn unlisted_hosts_are_refused() {
     let redis = RedisServer::start();

@@ -1,5 +1,4 @@
-//! The service's end: SIGTERM with callers in flight, and what the next process
-//! finds.
+//! The service's end: SIGTERM with callers in flight, and what the next process finds.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::support::redis::RedisServer;
 const ORDERS: usize = 30;
 const CALLERS: usize = 150;
 
-/// Callers in flight, all of them admitted.
+/// Callers in flight; the engine has admitted all of them.
 async fn callers(
     service: &Service,
     platform: &GenesysSimulator,
@@ -44,7 +43,7 @@ async fn record(redis: &RedisServer, platform: &GenesysSimulator, order: usize) 
     store.look(&name).await.unwrap().unwrap()
 }
 
-/// Seen red with no grace for executions, with the server aborted at the signal,
+/// Seen red without a grace period for executions, with the server aborted at the signal,
 /// and with a server that does not stop.
 #[tokio::test]
 async fn callers_in_flight_are_answered_before_the_end() {
@@ -76,7 +75,7 @@ async fn callers_in_flight_are_answered_before_the_end() {
         assert!(matches!(record, RecordState::Cached { .. }), "{record:?}");
     }
 
-    // The next process: replays, and no call.
+    // The next process replays, and makes no call.
     let service = settings.start().await;
     let replay = service.execute(r#"{"order":0}"#).await;
     assert_eq!(replay.header("genesys-once-served"), "store");
@@ -85,8 +84,8 @@ async fn callers_in_flight_are_answered_before_the_end() {
         .assert_exactly_once(&(0..ORDERS).map(key).collect::<Vec<_>>());
 }
 
-/// A platform that does not answer in time: callers get an error, and the records
-/// say that nothing is known.
+/// A platform that does not answer in time: callers get an error, and the records say that
+/// nothing is known.
 #[tokio::test]
 async fn callers_get_what_is_known_after_the_grace() {
     let redis = RedisServer::start();
@@ -118,8 +117,7 @@ async fn callers_get_what_is_known_after_the_grace() {
     }
 }
 
-/// Load balancers need time to look elsewhere. Seen red with a `livez` that goes by
-/// `ready`.
+/// Load balancers need time to send requests elsewhere. Seen red if `livez` uses `ready`.
 #[tokio::test]
 async fn readiness_ends_first_and_second_signal_ends_all() {
     let redis = RedisServer::start();
@@ -131,7 +129,7 @@ async fn readiness_ends_first_and_second_signal_ends_all() {
         .await;
     assert_eq!(service.get("/readyz").await.status, 200);
     service.terminate();
-    eventually("it is not ready", async || {
+    eventually("the service is not ready", async || {
         let ready = service.get("/readyz").await;
         ready.status == 503 && ready.json()["status"] == "draining"
     })

@@ -1,4 +1,4 @@
-//! Callers with names of their own, and what a key is for them.
+//! Callers with names of their own, and which key their requests get.
 
 use genesys_once::testing::GenesysSimulator;
 
@@ -9,7 +9,7 @@ const BILLING: (&str, &str) = ("authorization", "Bearer token-of-billing-1");
 const SALES: (&str, &str) = ("authorization", "Bearer token-of-sales-12345");
 const CALLERS: &str = "billing=token-of-billing-1\n  sales=token-of-sales-12345 ";
 
-/// Seen red without the caller's name as the scope.
+/// Seen red if the caller's name is not the scope.
 #[tokio::test]
 async fn callers_do_not_share_answers() {
     let redis = RedisServer::start();
@@ -31,7 +31,7 @@ async fn callers_do_not_share_answers() {
         let answer = service.execute_with("1", &anonymous).await;
         answer.problem(401, "unauthenticated");
     }
-    // Which of two would be believed?
+    // With two tokens, the caller is not identified.
     let answer = service.execute_with("1", &[BILLING, SALES]).await;
     answer.problem(401, "unauthenticated");
     assert_eq!(platform.ledger().total(), 0);
@@ -57,7 +57,7 @@ async fn callers_do_not_share_answers() {
     assert_eq!(replay.body, sales.body);
 }
 
-/// The same from a file, as secret stores mount them.
+/// The same settings from a file, as secret stores mount them.
 #[tokio::test]
 async fn callers_are_read_from_a_file() {
     let name = format!("service-callers-{}", std::process::id());
@@ -76,7 +76,7 @@ async fn callers_are_read_from_a_file() {
     assert_eq!(service.execute_with("1", &[SALES]).await.status, 200);
 }
 
-/// Seen red without the switch.
+/// Seen red without the setting.
 #[tokio::test]
 async fn missing_key_is_refused_where_one_is_required() {
     let redis = RedisServer::start();

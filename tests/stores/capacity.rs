@@ -1,11 +1,11 @@
-//! How much memory a record takes, in Redis and in a file: measures the figures of the
-//! guide *operating*.
+//! How much memory a record takes, in Redis and in a file: measures the figures of the guide
+//! *operating*.
 //!
 //! ```sh
 //! cargo test --all-features --test stores -- --nocapture capacity
 //! ```
 //!
-//! prints them, for the server that `REDIS_SERVER` names.
+//! prints them for the server that `REDIS_SERVER` names.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -139,7 +139,7 @@ async fn write(store: &dyn Store, number: u64, kind: Kind) {
 }
 
 async fn write_all(store: &dyn Store, records: u64, kind: Kind) {
-    // A bound: a reply behind megabytes of others comes too late.
+    // Writes in batches: a reply behind megabytes of others comes too late.
     for start in (0..records).step_by(50) {
         let some = start..records.min(start + 50);
         join_all(some.map(|number| write(store, number, kind))).await;
@@ -162,7 +162,7 @@ fn guide(name: &str) -> u64 {
     digits.parse().unwrap()
 }
 
-/// Red where a figure of the guide is changed by a third. A measured figure may differ by a
+/// Red if a figure of the guide is changed by a third. A measured figure may differ by a
 /// quarter, since servers differ.
 #[tokio::test]
 async fn record_size_in_redis_matches_the_guide() {

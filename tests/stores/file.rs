@@ -43,7 +43,7 @@ pub fn name(key: u32) -> RecordName {
     RecordName::new("crash".parse().unwrap(), IdempotencyKey::from_bytes(bytes))
 }
 
-/// The indeterminate records of a namespace, one page of them.
+/// The indeterminate records of a namespace: one page.
 pub async fn indeterminate(
     store: &FileStore,
     namespace: &Namespace,
@@ -148,7 +148,7 @@ pub fn assert_cached(key: u32, state: Option<RecordState>) {
     assert_eq!(stored.body, StoredBody::Full);
 }
 
-/// The holder ended with a request under way.
+/// Asserts that the holder ended with a request under way.
 pub fn assert_lost(key: u32, state: Option<RecordState>) {
     let Some(RecordState::Indeterminate { cause, .. }) = &state else {
         panic!("{key}: {state:?}");
@@ -159,7 +159,7 @@ pub fn assert_lost(key: u32, state: Option<RecordState>) {
     );
 }
 
-/// A child's acknowledged write, after another process opened the file.
+/// Asserts a child's acknowledged write, after another process opened the file.
 pub fn assert_written(key: u32, state: Option<RecordState>) {
     match key % 4 {
         0 => assert_lost(key, state),
@@ -181,7 +181,7 @@ pub fn assert_written(key: u32, state: Option<RecordState>) {
     }
 }
 
-/// The write of a child for a key: one of each kind of end, or none.
+/// Writes a key as a child does; the key's number decides the last event.
 async fn write(store: &FileStore, key: u32) {
     let events = match key % 4 {
         0 => vec![acquire(key)],
@@ -208,7 +208,7 @@ pub fn child_task() -> Option<(String, PathBuf)> {
     Some((std::env::var(TASK).ok()?, std::env::var_os(FILE)?.into()))
 }
 
-/// `hold` opens the file and waits, `open` prints a line before; `write:N` writes keys from
+/// `hold` opens the file and waits; `open` prints a line first; `write:N` writes keys from
 /// N without end.
 pub fn run_child(task: &str, file: &Path) {
     if task == "open" {
@@ -241,7 +241,7 @@ pub fn run_child(task: &str, file: &Path) {
     });
 }
 
-/// A process of this test binary, killed when dropped at the latest.
+/// A process of this test binary; killed when dropped, at the latest.
 pub struct Child {
     process: std::process::Child,
     said: BufReader<ChildStdout>,
@@ -249,7 +249,7 @@ pub struct Child {
 
 impl Child {
     pub fn start(task: &str, file: &Path) -> Self {
-        // It runs the test `child` in `store`.
+        // The process runs the test `child` in `store`.
         let module = concat!(module_path!(), "::store");
         let mut process = own_process(module, "child")
             .env(TASK, task)
@@ -263,7 +263,7 @@ impl Child {
         Self { process, said }
     }
 
-    /// The next line from it; `None` once it has ended.
+    /// The next line from the process; `None` once it has ended.
     pub fn line(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
@@ -277,9 +277,9 @@ impl Child {
         }
     }
 
-    /// SIGKILL, and the end of the process.
+    /// Sends SIGKILL, and waits for the end of the process.
     pub fn kill(&mut self) {
-        // It might have ended itself.
+        // The process might have ended by itself.
         let _ = self.process.kill();
         self.process.wait().unwrap();
     }

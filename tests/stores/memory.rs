@@ -12,7 +12,7 @@ async fn memory_store_conforms() {
     store_conformance(MemoryStore::new(), tokio::time::advance).await;
 }
 
-/// A record lives by its last time to live. Red where the time of an earlier state still
+/// A record lives as long as its last write says. Red if the time of an earlier state still
 /// ends it: an outcome was gone ten minutes after an earlier release of its key.
 #[tokio::test(start_paused = true)]
 async fn record_lives_by_its_last_ttl() {

@@ -31,7 +31,7 @@ fn platform() -> ScriptedUpstream {
     })
 }
 
-/// An outcome and a refusal, and a replay by another process.
+/// An outcome and a refusal, each with a replay by another process.
 async fn exercise(store: Arc<dyn Store>, sensitive: bool) {
     let upstream = platform();
     let start = async || {
@@ -48,7 +48,7 @@ async fn exercise(store: Arc<dyn Store>, sensitive: bool) {
         assert_eq!(
             reply.stored_body(),
             StoredBody::Full,
-            "the executing engine has all of it"
+            "the executing engine has the whole answer"
         );
         assert!(!reply.body().is_empty());
     }
@@ -74,7 +74,7 @@ fn encrypted(store: impl Store) -> Arc<dyn Store> {
     Arc::new(Encrypted::new(store, keys))
 }
 
-/// How many of the words are present. A digest of an answer must not be: a reader could
+/// How many of the words are present. No digest of an answer may be present: a reader could
 /// find a PIN from it by trials.
 ///
 /// Red with a digest of an unstored body in the header `content-digest`.

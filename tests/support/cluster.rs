@@ -1,5 +1,5 @@
-//! A real Redis Cluster for one test: three primaries with a replica each, all
-//! in processes that the guard kills. It knows no store.
+//! A real Redis Cluster for one test: three primaries with a replica each, in processes that
+//! the guard kills. It knows no store.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -24,14 +24,14 @@ const GREETING: Duration = Duration::from_secs(3);
 /// A running cluster; dropping it kills every node.
 #[derive(Debug)]
 pub struct RedisCluster {
-    /// At first the primaries are 0, 1 and 2, and 3, 4 and 5 their replicas.
-    /// Kill, pause, resume and restart them as any server.
+    /// At first nodes 0, 1 and 2 are primaries, and 3, 4 and 5 their replicas. Kill, pause,
+    /// resume and restart them like any server.
     pub nodes: Vec<RedisServer>,
 }
 
 impl RedisCluster {
-    /// Without persistence or password; one shard's loss leaves the others
-    /// working (`cluster-require-full-coverage no`).
+    /// Without persistence or password; the loss of one shard does not stop the others
+    /// (`cluster-require-full-coverage no`).
     pub async fn start() -> Self {
         Self::start_with(Options::default()).await
     }
@@ -67,8 +67,8 @@ impl RedisCluster {
             .command(&["CLUSTER", "KEYSLOT", key])
     }
 
-    /// Which node most of the running ones take for the primary of a key,
-    /// whether it still runs or not.
+    /// The node that most running nodes consider the primary of a key, whether it still
+    /// runs or not.
     pub fn primary_of(&self, key: &str) -> usize {
         let slot = self.slot(key);
         let mut votes = HashMap::<usize, usize>::new();
@@ -81,8 +81,8 @@ impl RedisCluster {
         most.expect("a node knows the slot").0
     }
 
-    /// Waits until every slot is served by a running primary, and all running
-    /// nodes agree on that. Stopped nodes are ignored.
+    /// Waits until a running primary serves every slot, and all running nodes agree on
+    /// that. Stopped nodes are ignored.
     pub async fn stable(&self) {
         let agree = async || {
             let mut views = self.running().map(|(_, node)| self.primaries_by(node));
@@ -119,7 +119,7 @@ impl RedisCluster {
         self.nodes.iter().position(|node| node.port == port)
     }
 
-    /// The primaries that one node knows, where they serve all slots.
+    /// The primaries that one node knows, if they serve all slots.
     fn primaries_by(&self, node: &RedisServer) -> Vec<usize> {
         let ranges = ranges(node);
         let covered: u32 = ranges
@@ -168,12 +168,12 @@ impl RedisCluster {
             };
             self.nodes.iter().all(|node| replicas(node) == SHARDS)
         };
-        eventually_within(PATIENCE, "all know the replicas", known).await;
+        eventually_within(PATIENCE, "all nodes know the replicas", known).await;
         self.replicated().await;
     }
 
-    /// Returns when each node knows all others. A node forgets one that did not answer its
-    /// greeting in time, as on a busy machine: the greeting is repeated.
+    /// Returns when each node knows all others. A node forgets a node that did not answer
+    /// its greeting in time, which happens on a busy machine: the greeting is repeated.
     async fn meet(&self) {
         let mut greeted: Option<Instant> = None;
         let met = async || {
@@ -199,7 +199,8 @@ impl RedisCluster {
     }
 }
 
-/// Slots from, to, and the port of their primary, as one node sees it.
+/// The first and the last slot of each range, and the port of its primary, as one node sees
+/// them.
 fn ranges(node: &RedisServer) -> Vec<(u16, u16, u16)> {
     let Ok(Value::Array(ranges)) = node.try_command(&["CLUSTER", "SLOTS"]) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Support of several test binaries. Each uses a part of it, so unused items are no
+//! Support for several test binaries. Each binary uses a part of it, so unused items are no
 //! mistake.
 #![allow(dead_code)]
 
@@ -13,7 +13,7 @@ use genesys_once::record::{Namespace, RecordState};
 use genesys_once::store::{ListQuery, Page};
 use genesys_once::{IdempotencyKey, Store};
 
-/// All pages of a list, up to so many records: as one.
+/// All pages of a list as one page, up to the query's limit of records.
 pub async fn listed(
     store: &impl Store,
     namespace: &Namespace,
@@ -38,7 +38,7 @@ pub async fn listed(
     }
 }
 
-/// The indeterminate records of a namespace, up to so many.
+/// The indeterminate records of a namespace, up to `limit`.
 pub async fn indeterminate(
     store: &impl Store,
     namespace: &Namespace,
@@ -53,7 +53,7 @@ pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
     eventually_within(Duration::from_secs(60), what, condition).await;
 }
 
-/// The same, for what takes longer.
+/// The same with a limit of its own, for slower events.
 pub async fn eventually_within(
     limit: Duration,
     what: &str,

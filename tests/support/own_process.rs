@@ -4,10 +4,10 @@
 
 use std::process::Command;
 
-/// The command that runs one test: `test` in `module`, as `module_path!()` has it,
-/// ignored or not.
+/// The command that runs one test: `test` in `module`, as `module_path!()` names it,
+/// whether it is ignored or not.
 pub fn own_process(module: &str, test: &str) -> Command {
-    // The names of tests begin after the crate.
+    // The names of tests do not include the crate.
     let (_, module) = module.split_once("::").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("{module}::{test}")]);

@@ -1,6 +1,5 @@
-//! A real `redis-server` for one test: on a free port, in its own folder,
-//! killed and awaited when the guard is dropped. `REDIS_SERVER` names another
-//! binary (a Valkey, say).
+//! A real `redis-server` for one test: on a free port, in its own folder, killed and awaited
+//! when the guard is dropped. `REDIS_SERVER` names another binary (for example Valkey).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,7 +22,7 @@ pub struct Options {
     role: Role,
 }
 
-/// What the process is, among others.
+/// The role of the process among others.
 #[derive(Clone, Debug, Default)]
 enum Role {
     #[default]
@@ -58,7 +57,7 @@ impl Options {
         self
     }
 
-    /// A command that is known by another name only.
+    /// Makes a command known only by another name.
     pub fn rename(mut self, command: &str, to: &str) -> Self {
         let words = ["--rename-command", command, to];
         self.args.extend(words.map(str::to_owned));
@@ -88,14 +87,14 @@ impl Options {
         self
     }
 
-    /// One node of a cluster, which still has to meet the others.
+    /// A node of a cluster, which does not know the other nodes yet.
     pub fn cluster_node(mut self) -> Self {
         self.role = Role::ClusterNode;
         self
     }
 
     /// A sentinel, with the configuration lines of the primary that it watches. It stores
-    /// them, and what it learns, in its own file.
+    /// these lines, and what it learns, in its own file.
     pub fn sentinel(mut self, lines: Vec<String>) -> Self {
         self.role = Role::Sentinel(lines);
         self
@@ -121,13 +120,13 @@ impl Options {
     }
 }
 
-/// A running server; dropping it kills it.
+/// A running server; dropping the guard kills it.
 #[derive(Debug)]
 pub struct RedisServer {
     child: Option<Child>,
     paused: AtomicBool,
     pub port: u16,
-    /// Where the nodes of a cluster talk to one another.
+    /// The port on which the nodes of a cluster connect to each other.
     pub bus_port: u16,
     pub folder: PathBuf,
     options: Options,
@@ -139,7 +138,7 @@ impl RedisServer {
         Options::default().start()
     }
 
-    /// Its URL, with the password where there is one.
+    /// The server's URL, with the password if there is one.
     pub fn url(&self) -> String {
         let scheme = match self.options.certificate {
             Some(_) => "rediss",
@@ -152,12 +151,12 @@ impl RedisServer {
         format!("{scheme}://{user}127.0.0.1:{}", self.port)
     }
 
-    /// Whether the process is there and not stopped.
+    /// Whether the process exists and is not stopped.
     pub fn is_running(&self) -> bool {
         self.child.is_some() && !self.paused.load(Ordering::Relaxed)
     }
 
-    /// Kills it, like a crash.
+    /// Kills the server, like a crash.
     pub fn kill(&mut self) {
         self.paused.store(false, Ordering::Relaxed);
         if let Some(mut child) = self.child.take() {
@@ -166,7 +165,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again, on the same port and in the same folder.
+    /// Starts the server again, on the same port and in the same folder.
     pub fn restart(&mut self) {
         self.kill();
         let deadline = Instant::now() + START;
@@ -177,7 +176,7 @@ impl RedisServer {
         }
     }
 
-    /// Stops it without closing anything, like an overloaded machine.
+    /// Stops the process without closing anything, like an overloaded machine.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::Relaxed);
         self.signal("-STOP");
@@ -202,7 +201,7 @@ impl RedisServer {
         command.query(&mut connection)
     }
 
-    /// Its replicas that follow it and have confirmed everything so far.
+    /// The number of replicas that follow this server and have confirmed everything so far.
     pub fn replicas_in_step(&self) -> usize {
         let info: String = self.command(&["INFO", "replication"]);
         let offset = info
@@ -212,7 +211,7 @@ impl RedisServer {
         info.matches(&in_step).count()
     }
 
-    /// How many clients wait in `WAIT` or the like.
+    /// How many clients wait in `WAIT` or a similar command.
     pub fn blocked_clients(&self) -> u32 {
         let info: String = self.command(&["INFO", "clients"]);
         let line = info
@@ -221,8 +220,8 @@ impl RedisServer {
         line.unwrap().trim().parse().unwrap()
     }
 
-    /// How often each command was called since `CONFIG RESETSTAT`, sorted by
-    /// name, those of this guard left out.
+    /// How often each command was called since `CONFIG RESETSTAT`, sorted by name, without
+    /// this guard's own commands.
     pub fn calls(&self) -> Vec<(String, u64)> {
         let info: String = self.command(&["INFO", "commandstats"]);
         let mut calls: Vec<_> = info
@@ -244,7 +243,7 @@ impl RedisServer {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// Whether it came up; `false` where the port was taken.
+    /// Starts the process; `false` if the port was taken.
     fn spawn(&mut self) -> bool {
         let binary = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
         let mut command = Command::new(&binary);
@@ -255,7 +254,7 @@ impl RedisServer {
         match &self.options.role {
             Role::Sentinel(lines) => {
                 let file = self.folder.join("sentinel.conf");
-                // Afterwards it is the sentinel's own.
+                // The sentinel rewrites this file itself.
                 if !file.exists() {
                     fs::write(&file, lines.join("\n")).unwrap();
                 }
@@ -343,7 +342,7 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It might have ended by itself.
+            // The process might have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
         }

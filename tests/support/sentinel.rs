@@ -1,6 +1,5 @@
-//! A real Sentinel set-up for one test: a primary, two replicas and three
-//! sentinels that watch them, in processes that the guard kills. Knows nothing
-//! of any store.
+//! A real Sentinel set-up for one test: a primary, two replicas and three sentinels that
+//! watch them, in processes that the guard kills. It knows no store.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,10 +7,10 @@ use std::time::Duration;
 use super::eventually_within;
 use super::redis::{Options, RedisServer};
 
-/// Data servers, of which one is the primary.
+/// Data servers; one of them is the primary.
 const SERVERS: usize = 3;
 
-/// Sentinels; two of them agree on a fail-over.
+/// Sentinels; two of them must agree on a fail-over.
 const SENTINELS: usize = 3;
 
 /// A server without an answer for this long counts as down, in milliseconds.
@@ -20,7 +19,7 @@ const DOWN_AFTER: &str = "1000";
 /// How long a fail-over or a new attempt at one may take, in milliseconds.
 const FAILOVER: &str = "5000";
 
-/// How long they may take to find together, on a busy machine.
+/// How long sentinels and servers may take to find each other on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The name that the sentinels know the primary by.
@@ -29,8 +28,8 @@ pub const PRIMARY: &str = "orders";
 /// Running servers and sentinels; dropping the guard kills them all.
 #[derive(Debug)]
 pub struct RedisSentinel {
-    /// At first the primary is 0. Kill, pause, resume and restart them, and the
-    /// sentinels, as any server.
+    /// At first the primary is 0. Kill, pause, resume and restart servers and sentinels
+    /// like any server.
     pub servers: Vec<RedisServer>,
     pub sentinels: Vec<RedisServer>,
 }
@@ -41,8 +40,8 @@ impl RedisSentinel {
         Self::start_with(Options::default(), Options::default(), &[]).await
     }
 
-    /// With further options for the data servers and for the sentinels, and
-    /// further settings of theirs for the primary (`auth-pass`, say).
+    /// With further options for the data servers and for the sentinels, and further
+    /// settings of the sentinels for the primary (for example `auth-pass`).
     pub async fn start_with(data: Options, sentinel: Options, settings: &[(&str, &str)]) -> Self {
         let data = data.set("repl-diskless-sync-delay", "0");
         let primary = data.clone().start();
@@ -75,8 +74,8 @@ impl RedisSentinel {
         self.sentinels.iter().map(RedisServer::url).collect()
     }
 
-    /// Which server most of the running sentinels take for the primary, whether
-    /// it still runs or not.
+    /// The server that most running sentinels consider the primary, whether it still runs
+    /// or not.
     pub fn primary(&self) -> usize {
         let mut votes = HashMap::<usize, usize>::new();
         for sentinel in running(&self.sentinels) {
@@ -94,9 +93,8 @@ impl RedisSentinel {
         most.expect("a sentinel knows the primary").0
     }
 
-    /// Waits until a running primary has all other running servers for
-    /// replicas, and all running sentinels know them and each other. Stopped
-    /// servers are ignored.
+    /// Waits until a running primary has all other running servers as replicas, and all
+    /// running sentinels know them and each other. Stopped servers are ignored.
     pub async fn stable(&self) {
         let replicas = running(&self.servers).count() - 1;
         let others = running(&self.sentinels).count() - 1;

@@ -9,7 +9,7 @@ use tracing::{Dispatch, Subscriber};
 /// Sets the default subscriber of this thread.
 ///
 /// With only one dispatcher in the process, `tracing` asks the thread that reaches an event
-/// first whether anybody wants it. If that thread belongs to another test, which has no
+/// first whether any subscriber wants it. If that thread belongs to another test, which has no
 /// subscriber, the event is switched off for all threads. A second dispatcher prevents this.
 pub fn listen(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
     static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));

@@ -41,7 +41,7 @@ fn action(id: &str, payload: &str) -> DataActionRequest {
     DataActionRequest::new(id, payload).unwrap()
 }
 
-/// Red when a status is counted in another class, or an action is missing.
+/// Red if a status is counted in another class, or if an action is missing.
 #[tokio::test(start_paused = true)]
 async fn calls_are_counted_by_status_and_action() {
     let recorder = exporter();
@@ -72,8 +72,8 @@ async fn calls_are_counted_by_status_and_action() {
     assert_eq!(count("2xx", "business_2"), 0.0);
 }
 
-/// Red when a reply that the store did not take counts as recorded, and when a
-/// refusal is not counted.
+/// Red if a reply that the store did not record counts as recorded, and if a refusal is not
+/// counted.
 #[tokio::test(start_paused = true)]
 async fn unrecorded_replies_and_refusals_are_counted() {
     let recorder = exporter();
@@ -107,7 +107,8 @@ async fn unrecorded_replies_and_refusals_are_counted() {
     );
 }
 
-/// Red without the warning, without its pace, and without action or correlation id.
+/// Red without the warning, without its limit of one a minute, and without action or
+/// correlation id.
 #[tokio::test(start_paused = true)]
 async fn refused_access_warns_once_a_minute() {
     let warnings = Events("genesys_once", Level::WARN, Arc::default());
@@ -140,7 +141,7 @@ async fn refused_access_warns_once_a_minute() {
 /// An action that the remote system refused was executed: a role of the client would change
 /// nothing.
 ///
-/// Red where an outcome of `Attempt::Executed` is logged as well: the relayed 403 was.
+/// Red if an outcome of `Attempt::Executed` is logged as well: the relayed 403 was logged.
 #[tokio::test(start_paused = true)]
 async fn relayed_refusal_logs_no_warning() {
     let warnings = Events("genesys_once", Level::WARN, Arc::default());
@@ -163,7 +164,7 @@ async fn relayed_refusal_logs_no_warning() {
     }
 }
 
-/// Red without the event, and when a sensitive label is in it.
+/// Red without the event, and if it contains a sensitive label.
 #[tokio::test(start_paused = true)]
 async fn each_execution_is_audited() {
     let audit = Events("genesys_once::audit", Level::INFO, Arc::default());
@@ -179,7 +180,7 @@ async fn each_execution_is_audited() {
     engine.execute(labelled("1")).await.unwrap();
     // Answered from memory: no execution.
     engine.execute(labelled("1")).await.unwrap();
-    until("it is audited", || audited().len() == 1).await;
+    until("the execution is audited", || audited().len() == 1).await;
     let key = IdempotencyKey::of(&request("1")).to_string();
     let served = "served=\"upstream\"";
     for needed in [

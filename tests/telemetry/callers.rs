@@ -1,4 +1,4 @@
-//! Counts of callers, by their answers.
+//! Counts of callers by their answers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn failed(code: &str) -> String {
     format!("genesys_once_errors_total{{code=\"{code}\"}}")
 }
 
-/// Red without the count of replies in `Shared::answered`, and for callers by message when
+/// Red without the count of replies in `Shared::answered`, and, for callers by message, if
 /// the root does not call `answered`.
 #[tokio::test(start_paused = true)]
 async fn replies_are_counted_by_source() {
@@ -42,7 +42,7 @@ async fn replies_are_counted_by_source() {
         [1.0, 2.0, 1.0, 1.0]
     );
 
-    // The same by message.
+    // The same for callers by message.
     for payload in ["1", "2"] {
         let actor = engine.actor();
         let reply = ractor::call_t!(actor, EngineMessage::Execute, 60_000, request(payload));
@@ -87,7 +87,7 @@ async fn errors_are_counted_by_code() {
     assert_eq!(value(&recorder, &failed("stopped")), 1.0);
 }
 
-/// Red where the root's refusals of callers by message are not counted.
+/// Red if the root's refusals of callers by message are not counted.
 #[tokio::test(start_paused = true)]
 async fn overloaded_callers_by_message_are_counted() {
     let recorder = exporter();
@@ -111,7 +111,7 @@ async fn overloaded_callers_by_message_are_counted() {
     until("all are counted", || counted() == 96.0).await;
 }
 
-/// An unlisted code would be a series that `start` does not introduce.
+/// An unlisted code would become a series that `start` does not introduce.
 #[test]
 fn every_code_is_listed() {
     let errors = METRICS

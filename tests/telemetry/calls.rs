@@ -1,4 +1,4 @@
-//! Calls at the platform: their verdicts and times, keys that become indeterminate, and
+//! Calls at the platform: their verdicts and durations, keys that become indeterminate, and
 //! token renewals.
 
 use genesys_once::MemoryStore;
@@ -41,7 +41,7 @@ async fn calls_are_counted_and_timed_by_verdict() {
     assert_eq!(seconds, [3.0, 2.0, 5.0]);
 }
 
-/// Red when a call is counted at its verdict instead of in `Drop`.
+/// Red if a call is counted at its verdict instead of in `Drop`.
 #[tokio::test(start_paused = true)]
 async fn killed_call_is_unknown() {
     let recorder = exporter();
@@ -52,11 +52,14 @@ async fn killed_call_is_unknown() {
     upstream.ledger().wait_for(1).await;
     engine.actor().get_cell().get_children()[0].kill();
     caller.await.unwrap().unwrap_err();
-    until("it is counted", || calls(&recorder) == [0.0, 0.0, 1.0]).await;
+    until("the call is counted", || {
+        calls(&recorder) == [0.0, 0.0, 1.0]
+    })
+    .await;
 }
 
-/// Red without `telemetry::indeterminate` in `Progress::finish`; for the last key, without
-/// it in `take_over`.
+/// Red without `telemetry::indeterminate` in `Progress::finish`; for the last key, red
+/// without it in `take_over`.
 #[tokio::test(start_paused = true)]
 async fn keys_that_become_indeterminate_are_counted_once() {
     let recorder = exporter();
@@ -69,21 +72,22 @@ async fn keys_that_become_indeterminate_are_counted_once() {
     });
     let builder = builder(&upstream).store(MemoryStore::new());
     let engine = builder.clone().start().await.unwrap();
-    // Not a released key.
+    // A released key does not count.
     assert_eq!(engine.execute(request("0")).await.unwrap().status(), 403);
     assert_eq!(count(), 0.0);
-    // By its own execution; another request gets the error, and changes nothing.
+    // Its own execution makes this key indeterminate; another request gets the error, and
+    // changes nothing.
     for _ in 0..2 {
         engine.execute(request("1")).await.unwrap_err();
         assert_eq!(count(), 1.0);
     }
-    // By the supervisor of one that was killed.
+    // The supervisor of a killed execution makes this key indeterminate.
     let caller = ask(&engine, "2");
     upstream.ledger().wait_for(3).await;
     engine.actor().get_cell().get_children()[0].kill();
     caller.await.unwrap().unwrap_err();
-    until("it is finished", || count() == 2.0).await;
-    // By the process that finds a lost holder's lapsed lease.
+    until("the record is finished", || count() == 2.0).await;
+    // The process that finds a lost holder's expired lease makes this key indeterminate.
     let caller = ask(&engine, "3");
     upstream.ledger().wait_for(4).await;
     engine.actor().get_cell().kill();
@@ -95,15 +99,15 @@ async fn keys_that_become_indeterminate_are_counted_once() {
     }
 }
 
-/// Two processes find the same lapsed lease; one of them makes its key indeterminate. Red
-/// when the other one counts it as well.
+/// Two processes find the same expired lease, and one of them makes its key indeterminate.
+/// Red if the other process counts the key as well.
 #[tokio::test(start_paused = true)]
-async fn lapsed_lease_is_counted_by_one_process() {
+async fn expired_lease_is_counted_by_one_process() {
     let recorder = exporter();
     let _here = metrics::set_default_local_recorder(&recorder);
     let upstream = ScriptedUpstream::new(|_| Step::Silent);
     let store = FaultyStore::new(MemoryStore::new(), |operation| match operation.event {
-        // Neither is applied before both are sent.
+        // No take-over is applied before both are sent.
         Some(Event::TakeOver { .. }) => Fault::After(SECOND, Box::new(Fault::Pass)),
         _ => Fault::Pass,
     });

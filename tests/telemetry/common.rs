@@ -43,7 +43,7 @@ pub fn scrape(recorder: &PrometheusRecorder) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// The value of one series; 0 where there is none.
+/// The value of one series; 0 if there is none.
 pub fn value(recorder: &PrometheusRecorder, series: &str) -> f64 {
     let name = series.split('{').next().unwrap();
     let family = name.trim_end_matches("_sum").trim_end_matches("_count");

@@ -1,4 +1,4 @@
-//! Gauges: correct while their items run, and correct again after every kind of end.
+//! Gauges: correct while their items exist, and correct again after every kind of end.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ fn slow() -> ScriptedUpstream {
     ScriptedUpstream::new(|_| Step::ok("{}").after(10 * SECOND))
 }
 
-/// Red without `Meters::waiting` in a waiter, `execution` in a guard or
-/// `in_flight` beside a permit.
+/// Red without `Meters::waiting` in a waiter, `execution` in a guard or `in_flight` beside
+/// a permit.
 #[tokio::test(start_paused = true)]
 async fn gauges_rise_and_fall_with_what_they_count() {
     let recorder = exporter();
@@ -46,9 +46,9 @@ async fn gauges_rise_and_fall_with_what_they_count() {
         (3, 2, 1)
     );
 
-    // A caller that gives up no longer waits; the execution continues.
+    // A caller that gives up no longer waits; its execution continues.
     callers[1].abort();
-    until("it is gone", || engine.stats().waiting == 2).await;
+    until("the caller is gone", || engine.stats().waiting == 2).await;
     assert_eq!(now(&recorder), [2.0, 2.0, 1.0]);
     let [first, _, second] = callers;
     first.await.unwrap().unwrap();
@@ -60,8 +60,8 @@ async fn gauges_rise_and_fall_with_what_they_count() {
     assert_eq!(now(&recorder), [0.0; 3]);
 }
 
-/// Red without `Meters::waiting` in a follower: its key's fingerprint in the store is not
-/// known yet.
+/// Red without `Meters::waiting` in a follower, whose flight does not know the fingerprint
+/// in the store yet.
 #[tokio::test(start_paused = true)]
 async fn follower_of_another_request_is_counted() {
     let recorder = exporter();
@@ -85,7 +85,7 @@ async fn follower_of_another_request_is_counted() {
     assert_eq!(now(&recorder)[0], 0.0);
 }
 
-/// Red when a gauge does not fall in the `Drop` of what raised it.
+/// Red if a gauge does not fall in the `Drop` of the item that raised it.
 #[tokio::test(start_paused = true)]
 async fn gauges_fall_after_a_kill() {
     let recorder = exporter();
@@ -108,7 +108,7 @@ async fn gauges_fall_after_a_kill() {
     }
 }
 
-/// An item from before the recorder does not lower its gauges.
+/// An item that is older than the recorder does not lower its gauges.
 #[tokio::test(start_paused = true)]
 async fn late_recorder_never_sees_negative_gauges() {
     let recorder = exporter();
@@ -124,7 +124,7 @@ async fn late_recorder_never_sees_negative_gauges() {
     late.await.unwrap().unwrap();
     until("all is finished", || engine.stats().executions == 0).await;
     assert_eq!(now(&recorder), [0.0; 3]);
-    // It counts later items.
+    // The recorder counts later items.
     engine.execute(request("1")).await.unwrap();
     assert_eq!(
         value(
@@ -147,7 +147,7 @@ impl metrics::Recorder for Asking {
     }
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
         if let Some(engine) = self.0.take() {
-            // It waits, and is dropped.
+            // The request waits, and is dropped.
             assert!(engine.execute(request("1")).now_or_never().is_none());
             self.0.replace(Some(engine));
         }
@@ -158,7 +158,7 @@ impl metrics::Recorder for Asking {
     }
 }
 
-/// A recorder is foreign code. Red (the test hangs) when a gauge rises under the table's
+/// A recorder is foreign code. Red (the test hangs) if a gauge rises under the table's
 /// lock.
 #[test]
 fn recorder_may_call_the_engine() {
@@ -181,10 +181,10 @@ fn recorder_may_call_the_engine() {
         reported.send(()).unwrap();
     });
     ends.recv_timeout(Duration::from_secs(60))
-        .expect("it hangs");
+        .expect("the recorder's call hangs");
 }
 
-/// Red where a walk ends at the record that cannot be recovered: no key was counted.
+/// Red if a walk ends at the record that cannot be recovered: no key was counted.
 #[tokio::test(start_paused = true)]
 async fn watcher_counts_despite_an_unrecoverable_record() {
     let recorder = exporter();
@@ -207,7 +207,7 @@ async fn watcher_counts_despite_an_unrecoverable_record() {
     for payload in ["1", "2", "3"] {
         ask(&engine, payload).await.unwrap().unwrap_err();
     }
-    // The holder of this one is lost, with its request under way.
+    // The holder of this record is lost, with its request under way.
     let left = request("4");
     let claim = Claim {
         lease: LeaseId::random(),

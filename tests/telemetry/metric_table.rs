@@ -1,4 +1,4 @@
-//! The table in the docs, the list in the code and the descriptions in an exporter agree.
+//! The docs table, the list in the code and the descriptions in an exporter agree.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ fn row(metric: &Metric) -> String {
     format!("| `{name}` | {kind} | {unit} {label} {meaning} |")
 }
 
-/// Red when the code has a value that the docs lack.
+/// Red if the code has a value that the docs lack.
 #[test]
 fn docs_table_matches_the_code() {
     assert_eq!(rows(), METRICS.iter().map(row).collect::<Vec<_>>());
@@ -72,8 +72,8 @@ fn names_follow_the_conventions() {
     }
 }
 
-/// Red without `telemetry::start` in `EngineBuilder::spawn`, and without either
-/// half of `introduce`.
+/// Red without `telemetry::start` in `EngineBuilder::spawn`, and without either half of
+/// `introduce`.
 #[tokio::test(start_paused = true)]
 async fn start_introduces_every_metric() {
     let recorder = exporter();
@@ -96,7 +96,7 @@ async fn start_introduces_every_metric() {
             _ => ("histogram", "_count"),
         };
         if labels.iter().any(|label| label.values.is_empty()) {
-            // Its first action registers it.
+            // The first call of an action registers this series.
             continue;
         }
         assert!(

@@ -1,5 +1,5 @@
-//! Recorders are foreign code: a panic of one has no effect, and one that calls the engine
-//! gets its answer.
+//! Recorders are foreign code: a panic of a recorder has no effect, and a recorder that calls
+//! the engine gets its answer.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use metrics::{
 
 use super::{SECOND, ask, builder, request};
 
-/// Runs this in every call.
+/// Runs this function in every call.
 struct Foreign<F>(Arc<F>);
 
 impl<F: Fn() + Send + Sync + 'static> GaugeFn for Foreign<F> {
@@ -47,7 +47,7 @@ impl<F: Fn() + Send + Sync + 'static> Recorder for Foreign<F> {
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        // Its handle does the same when the gauge falls.
+        // The gauge's handle runs the function again when the gauge falls.
         Gauge::from_arc(Arc::new(Self(self.0.clone())))
     }
 
@@ -57,8 +57,8 @@ impl<F: Fn() + Send + Sync + 'static> Recorder for Foreign<F> {
     }
 }
 
-/// Red where the panic of a recorder is not contained: `start` and the callers panicked,
-/// and executions crashed after the platform's answer.
+/// Red if the panic of a recorder is not contained: `start` and the callers panicked, and
+/// executions crashed after the platform's answer.
 #[tokio::test(start_paused = true)]
 async fn panic_of_a_recorder_has_no_effect() {
     let panics = Arc::new(AtomicUsize::new(0));
@@ -88,7 +88,8 @@ async fn panic_of_a_recorder_has_no_effect() {
     assert!(engine.shutdown(SECOND).await.is_clean());
 }
 
-/// Red where a recorder is called under a lock of the engine: its call then deadlocks.
+/// Red if a recorder is called under a lock of the engine: the recorder's call then
+/// deadlocks.
 #[tokio::test(start_paused = true)]
 async fn recorder_gets_an_answer_from_the_engine() {
     let (engine, asking): (Arc<OnceLock<Engine>>, _) = (Arc::default(), AtomicBool::new(false));
@@ -96,7 +97,7 @@ async fn recorder_gets_an_answer_from_the_engine() {
     let recorder = Foreign(Arc::new({
         let (engine, asked) = (engine.clone(), asked.clone());
         move || {
-            // Its call makes the engine call it again.
+            // The recorder's call makes the engine call the recorder again.
             if let Some(engine) = engine.get()
                 && !asking.swap(true, Ordering::SeqCst)
             {

@@ -1,4 +1,4 @@
-//! The spans as a subscriber sees them: names, fields, parents, and no secret in them.
+//! The spans as a subscriber sees them: names, fields and parents, and no secret in them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -114,7 +114,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
     }
 }
 
-/// The fields of a span, without those that all spans of one request share.
+/// The fields of a span, without the fields that all spans of one request share.
 fn own(seen: &SpanRecord) -> Vec<(&str, &str)> {
     let shared = ["namespace", "key", "action_id"];
     let fields = seen.fields.iter();
@@ -144,7 +144,7 @@ impl Upstream for Traced {
     }
 }
 
-/// Red when `send` does not run in its attempt's span.
+/// Red if `send` does not run in its attempt's span.
 #[tokio::test(start_paused = true)]
 async fn upstream_span_is_a_child_of_its_attempt() {
     let spans = Spans::default();
@@ -156,7 +156,7 @@ async fn upstream_span_is_a_child_of_its_attempt() {
     assert_eq!(sends[0].parent, Some("genesys_once.attempt"));
 }
 
-/// Red when any of these is not recorded: each was omitted once.
+/// Red if any of these fields is not recorded: each was omitted once.
 #[tokio::test(start_paused = true)]
 async fn spans_record_the_source_of_each_reply() {
     let spans = Spans::default();
@@ -253,7 +253,7 @@ async fn spans_record_the_source_of_each_reply() {
 }
 
 /// Red without the lines that record the error, in either span, and without
-/// `close_flight_span` where the guard answers.
+/// `close_flight_span` when the guard answers.
 #[tokio::test(start_paused = true)]
 async fn spans_record_errors_and_kills() {
     let spans = Spans::default();

@@ -1,4 +1,4 @@
-//! The store: the time of its commands, their failures, the breaker's gauge, and lost
+//! The store: the duration of its commands, their failures, the breaker's gauge, and lost
 //! leases.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn commands_are_timed_by_name() {
         ("acquire", 1.0, 0.0),
         ("extend", 2.0, 0.0),
         ("complete", 1.0, 0.5),
-        // The inspection, and the key to forget.
+        // The look of the inspection, and the look of `forget`.
         ("look", 2.0, 2.0),
         ("forget", 1.0, 0.0),
         ("release", 0.0, 0.0),
@@ -53,7 +53,7 @@ async fn commands_are_timed_by_name() {
 }
 
 /// Red without `store_command`'s count, without `store_stopped`, without `breaker_open`,
-/// and when the gauge stays up after the store answers again.
+/// and if the gauge stays up after the store answers again.
 #[tokio::test(start_paused = true)]
 async fn failures_are_counted_and_open_the_breaker() {
     let recorder = exporter();
@@ -145,7 +145,7 @@ impl Store for Stolen {
     }
 }
 
-/// How many leases were lost in an execution of which some events are answered as if
+/// The number of leases lost in an execution of which the chosen events are answered as if
 /// another holder had its record.
 async fn lost(step: fn(u32) -> Step, when: fn(&Event) -> bool) -> f64 {
     let recorder = exporter();
@@ -161,9 +161,9 @@ async fn lost(step: fn(u32) -> Step, when: fn(&Event) -> bool) -> f64 {
     value(&recorder, "genesys_once_leases_lost_total")
 }
 
-/// Red without `telemetry::lease_lost` in the heartbeat, in `cache`, in `renew` and in
-/// `Progress::finish`, one for each; and without `lose_lease` for the first, whose loss is
-/// detected twice.
+/// Each case is red without its call of `telemetry::lease_lost`: in the heartbeat, in
+/// `cache`, in `renew` and in `Progress::finish`. The first, whose loss is detected twice,
+/// is also red without `lose_lease`.
 #[tokio::test(start_paused = true)]
 async fn lost_lease_is_counted_once() {
     let slow = |_| Step::ok("{}").after(25 * SECOND);

@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::{NAMESPACE, SECOND, ask, builder, exporter, request, until, value};
 
-/// How often, and for how many seconds in all.
+/// The number of waits for this reason, and their seconds in all.
 fn held(recorder: &PrometheusRecorder, by: &str) -> (f64, f64) {
     let part = |part| {
         let series = format!("genesys_once_wait_duration_seconds_{part}{{by=\"{by}\"}}");
@@ -21,7 +21,7 @@ fn held(recorder: &PrometheusRecorder, by: &str) -> (f64, f64) {
     (part("count"), part("sum"))
 }
 
-/// Red without `held` at the hold, and at the wait between two attempts.
+/// Red without `held` at the cooldown, and without `held` at the wait between two attempts.
 #[tokio::test(start_paused = true)]
 async fn platform_limit_delays_all_executions() {
     let recorder = exporter();
@@ -41,7 +41,7 @@ async fn platform_limit_delays_all_executions() {
     assert!(times >= 1.0 && (20.0..21.0).contains(&waited), "{waited}");
 }
 
-/// Red without `held` at the permit, and when a permit that is free at once counts.
+/// Red without `held` at the permit, and if a permit that is free at once counts.
 #[tokio::test(start_paused = true)]
 async fn max_in_flight_delays_the_next_call() {
     let recorder = exporter();
@@ -100,8 +100,8 @@ impl Upstream for Limited {
     }
 }
 
-/// Red without `held` at the upstream's own limit; for a dropped wait, when the time is
-/// recorded after the wait instead of in `Drop`.
+/// Red without `held` at the upstream's own limit. For a dropped wait, red if the time is
+/// recorded after the wait and not in `Drop`.
 #[tokio::test(start_paused = true)]
 async fn upstream_limit_delays_executions() {
     let recorder = exporter();
@@ -112,7 +112,10 @@ async fn upstream_limit_delays_executions() {
     assert_eq!(held(&recorder, "limiter"), (1.0, 3.0));
 
     let caller = ask(&engine, "2");
-    until("it is admitted", || engine.stats().executions == 1).await;
+    until("the execution is admitted", || {
+        engine.stats().executions == 1
+    })
+    .await;
     engine.shutdown(SECOND).await;
     caller.await.unwrap().unwrap_err();
     assert_eq!(held(&recorder, "limiter"), (2.0, 4.0));

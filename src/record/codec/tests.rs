@@ -228,7 +228,7 @@ fn records_are_these_bytes() {
             format!("released - {terms}\n{{{name}}}\n"),
         ),
         (
-            Content::Released { refusal: refusal },
+            Content::Released { refusal },
             format!("released refused {terms}\n{{{name},\"retry_after_ms\":1500}}\n"),
         ),
     ] {

@@ -37,8 +37,8 @@ fn redis_imports() -> BTreeMap<String, BTreeSet<String>> {
     edges.collect()
 }
 
-/// The paths in a code that begin with `super` or in `crate::store::redis`, which is
-/// left out; use trees are expanded.
+/// The paths in a code that begin with `super` or in `crate::store::redis`, which is left
+/// out; use trees are expanded.
 fn paths(code: &str) -> Vec<Vec<String>> {
     fn tree(rest: &str, path: &[String], paths: &mut Vec<Vec<String>>) -> usize {
         let mut path = path.to_vec();
@@ -78,7 +78,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     paths
 }
 
-/// The nodes of a graph that are on a cycle or lead to one.
+/// The nodes of a graph that are on a cycle or lead to a cycle.
 fn cyclic(mut edges: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
     loop {
         let nodes: BTreeSet<_> = edges.keys().cloned().collect();
@@ -93,8 +93,8 @@ fn cyclic(mut edges: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTr
     }
 }
 
-/// Red with an import of `topology::node` in `connection/shared.rs`, and with one of
-/// `connection::pool` there.
+/// Red if `connection/shared.rs` imports `topology::node`, and if it imports
+/// `connection::pool`.
 #[test]
 fn redis_store_has_no_import_cycle() {
     let files = redis_imports();

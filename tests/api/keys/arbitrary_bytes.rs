@@ -1,5 +1,5 @@
-//! Random bytes: none panics, and serde_json accepts and refuses the same texts, but for the
-//! stricter rules.
+//! Random bytes: none causes a panic, and serde_json accepts and refuses the same texts,
+//! except for the stricter rules.
 
 use genesys_once::canonical::canonicalize;
 use genesys_once::testing::strategies::{choices, json};
@@ -35,7 +35,8 @@ fn check(bytes: &[u8]) -> bool {
             assert!(error.offset <= bytes.len(), "{error}: {}", shown());
             let stricter = STRICTER.contains(&error.reason);
             assert!(!taken || stricter, "{error}: serde_json takes {}", shown());
-            // Up to there all was well: the error does not come from behind it.
+            // The bytes before the error are valid: the error does not report a later
+            // position.
             let prefix = canonicalize(&bytes[..error.offset]).map_err(|before| before.offset);
             assert!(
                 !prefix.is_err_and(|at| at < error.offset && !stricter),
@@ -89,7 +90,7 @@ fn mutated_documents_never_panic() {
             taken += usize::from(check(&bytes));
         }
     }
-    // Both outcomes are met often, or this proves little.
+    // Both outcomes must occur often, or this test proves little.
     assert!(
         (4_000..38_000).contains(&taken),
         "{taken} of 42,000 were valid"
@@ -130,14 +131,14 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
     }
 }
 
-/// A document that is cut at any byte is an error at its end.
+/// A document that is cut at any byte is an error at the cut.
 #[test]
 fn cut_documents_fail_at_the_cut() {
     let document = r#"{"a":[true,null,{"é":"\ud83d\ude02\n"}],"b":false,"a b":-0.5e-7}"#;
     assert!(check(document.as_bytes()));
     for cut in 0..document.len() {
         let error = canonicalize(&document.as_bytes()[..cut]).unwrap_err();
-        // A surrogate or a character that is cut in two is named from its start.
+        // The error names the start of a surrogate or a character that is cut in two.
         let halved = ["lone surrogate", "invalid UTF-8"].contains(&error.reason);
         assert!(error.offset == cut || halved, "{cut}: {error}");
     }

@@ -1,7 +1,7 @@
-//! Where a number is the shortest form of a double, its text is RFC 8785's: what
-//! ECMAScript's `Number::toString` gives. The digits come from serde_json, whose
-//! shortest form is ECMAScript's (of two that are equally near, the even one;
-//! Rust's own formatting may take the other), the layout from a second
+//! If a number is the shortest form of a double, its canonical text is that of RFC 8785,
+//! which is that of ECMAScript's `Number::toString`. The expected digits come from
+//! serde_json, whose shortest form is ECMAScript's: of two equally near forms, the even one
+//! (Rust's own formatting may choose the other). The expected layout comes from a second
 //! implementation here.
 
 use genesys_once::canonical::canonicalize;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::config;
 
-/// ECMA-262, `Number::toString`, of the shortest digits of a double in any spelling.
+/// ECMA-262, `Number::toString`, for the shortest digits of a double in any spelling.
 fn ecmascript(shortest: &str) -> String {
     if let Some(positive) = shortest.strip_prefix('-') {
         let text = ecmascript(positive);
@@ -28,7 +28,7 @@ fn ecmascript(shortest: &str) -> String {
     if digits.is_empty() {
         return "0".to_owned();
     }
-    // The letters are those of the specification.
+    // The letters `k` and `n` are those of the specification.
     let k = digits.len() as i32;
     let n = exponent.parse::<i32>().unwrap() + whole.len() as i32 - leading;
     if k <= n && n <= 21 {
@@ -56,7 +56,7 @@ fn assert_written(spelling: &str, expected: &str) {
     );
 }
 
-/// Each spelling with the shortest digits.
+/// Asserts the text for each spelling of the shortest digits.
 fn assert_like_ecmascript(double: f64) {
     for spelling in [
         serde_json::to_string(&double).unwrap(),
@@ -88,7 +88,7 @@ fn border_doubles_have_their_layout() {
         (1.0 / 3.0, "0.3333333333333333"),
         (-1e-7, "-1e-7"),
         (123e-20, "1.23e-18"),
-        // Halfway between .2 and .3, which both read back as it.
+        // Halfway between .2 and .3; both read back as this double.
         (1_125_900_000_000_000.0 + 0.25, "1125900000000000.2"),
     ] {
         assert_written(&serde_json::to_string(&double).unwrap(), expected);

@@ -1,6 +1,6 @@
-//! Documents in any order held against another implementation of RFC 8785: with
-//! numbers that a double holds, both must write the same bytes. It knows
-//! nothing of how the engine's reader takes its short cuts.
+//! Documents with members in any order, compared with another implementation of RFC 8785: for
+//! numbers that a double holds, both must write the same bytes. The other implementation does
+//! not share the shortcuts of this crate's reader.
 
 use genesys_once::canonical::canonicalize;
 use proptest::collection::{btree_map, vec};
@@ -11,10 +11,10 @@ use super::config;
 /// A document as text, with unsorted members.
 fn document() -> impl Strategy<Value = String> {
     let quoted = |text: String| serde_json::to_string(&text).unwrap();
-    // Short enough for serde_json to read it as the double that it spells.
+    // Short enough that serde_json reads exactly the double that the text spells.
     let number = "-?(0|[1-9][0-9]{0,5})(\\.[0-9]{1,5}0{0,3})?(e[-+]?[0-9])?";
-    // About the lengths of which short cuts are made: 8 bytes of a name, 32 of
-    // a member.
+    // About the lengths at which the reader takes shortcuts: 8 bytes of a name, 32 of a
+    // member.
     let leaf = prop_oneof![
         number,
         "[a-c\"\\\\\n\u{1}é😂/]{0,12}".prop_map(quoted),
@@ -38,8 +38,8 @@ fn document() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(config())]
 
-    /// Red if a block is copied to the wrong position, a number loses a zero too many, or
-    /// members stay unsorted.
+    /// Red if a block is copied to the wrong position, if a number loses a zero too many,
+    /// or if members stay unsorted.
     #[test]
     fn reference_implementation_writes_the_same(text in document()) {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

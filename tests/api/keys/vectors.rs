@@ -1,7 +1,6 @@
 //! RFC 8785's published files, byte for byte. They are not in this repository:
-//! the folder that holds `input/` and `output/` is named by
-//! `GENESYS_ONCE_VECTORS`. The unit tests of `canonical` cover the same ground
-//! with vectors of their own.
+//! `GENESYS_ONCE_VECTORS` names the folder with `input/` and `output/`. The unit tests of
+//! `canonical` cover the same cases with vectors of their own.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,7 +14,7 @@ const NOT_SHORTEST: (&str, &str) = ("333333333.33333329", "333333333.3333333");
 #[test]
 fn published_vectors_match_byte_for_byte() {
     let Some(folder) = std::env::var_os("GENESYS_ONCE_VECTORS") else {
-        // Past the test harness, which would keep a print to itself.
+        // Written directly, since the test harness would capture a print.
         let _ = writeln!(
             std::io::stderr(),
             "RFC 8785's vectors did NOT run: GENESYS_ONCE_VECTORS names no folder"

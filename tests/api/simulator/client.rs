@@ -135,7 +135,7 @@ impl Client {
         self.stream.flush().await
     }
 
-    /// Reads one answer; an end in its body is `UnexpectedEof`.
+    /// Reads one answer; a connection that ends within the body is `UnexpectedEof`.
     pub async fn receive(&mut self) -> io::Result<Answer> {
         self.last_status = None;
         let mut head = Vec::new();
@@ -176,7 +176,7 @@ impl Client {
         self.last_status
     }
 
-    /// Whether nothing has been received, and the connection is open.
+    /// Whether nothing has been received and the connection is open.
     pub fn is_quiet(&self) -> bool {
         let mut byte = [0];
         let read = self.stream.get_ref().try_read(&mut byte);
@@ -184,8 +184,8 @@ impl Client {
             && matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until the platform closes or resets the connection. Its time limit makes a
-    /// mistake an error instead of a hang.
+    /// Waits until the platform closes or resets the connection. The time limit turns a
+    /// mistake into an error instead of a hang.
     pub async fn closed(&mut self) {
         let mut rest = Vec::new();
         let reading = self.stream.read_to_end(&mut rest);

@@ -151,7 +151,7 @@ async fn non_json_body_does_not_reach_the_script() {
             "{body}"
         );
     }
-    // An answer like any other: it is final, and no proof.
+    // This answer is final like any other, and proves nothing.
     assert_eq!(platform.ledger().executed(&name), 4);
 }
 

@@ -1,4 +1,4 @@
-//! The platform's limits, and calls that are there at the same time.
+//! The platform's limits, and calls that are at the platform at the same time.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn call_beyond_concurrency_gets_429() {
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
     assert_eq!(refused.json()["code"], "too.many.requests");
     assert_eq!(platform.max_concurrent(), 2);
-    // The client that goes gives its place back as soon as the platform sees it.
+    // A client that leaves frees its place as soon as the platform notices.
     drop(first);
     while second.execute().await.unwrap().status == 429 {
         tokio::task::yield_now().await;
@@ -67,7 +67,7 @@ async fn latency_delays_every_execution() {
     slow.send_only().await;
     platform.ledger().wait_for(1).await;
     platform.latency(Duration::ZERO);
-    // A whole exchange later, the slow one has still heard nothing.
+    // After another client's whole exchange, the slow client has received nothing.
     let mut quick = Client::with_token(&platform).await;
     assert_eq!(quick.execute().await.unwrap().status, 200);
     assert!(slow.is_quiet());

@@ -14,7 +14,7 @@ async fn token_is_issued_for_both_authentications() {
     let (id, secret) = (platform.client_id(), platform.client_secret());
     let mut client = Client::connect(&platform).await.unwrap();
     let in_body = format!("{GRANT}&client_id={id}&client_secret={secret}");
-    // RFC 6749 has both parts form encoded: a hyphen may be, too.
+    // In RFC 6749 both parts are form encoded, and even a hyphen may be encoded.
     let encoded = basic(&id.replace('-', "%2D"), &secret.replace('-', "%2d"));
     let plain = basic(id, secret);
     let mut tokens = Vec::new();
@@ -114,7 +114,7 @@ async fn token_requests_fail_as_often_as_set() {
 #[tokio::test]
 async fn token_ends_by_lifetime_or_revocation() {
     let platform = GenesysSimulator::start().await;
-    // Longer than the test takes, then nothing at all: neither races a clock.
+    // First longer than the test takes, then zero: neither depends on the machine's speed.
     platform.token_lifetime(Duration::from_millis(3_600_900));
     let mut client = Client::connect(&platform).await.unwrap();
     assert_eq!(

@@ -1,5 +1,5 @@
-//! One run over one topology: load, fail-overs of each kind in turn, and the
-//! judgement. Whether it passes is decided in `judgement`, never here.
+//! One run over one topology: load, fail-overs of each kind in turn, and the judgement.
+//! `judgement` decides whether the run passes, this file never does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +17,13 @@ use crate::chaos::{harness, load};
 
 const POLICIES: &[Policy] = &[Policy::Hold, Policy::Retry, Policy::Hold];
 
-/// Among so many recent keys, some were requested before the last election.
+/// Among this many recent keys, some were requested before the last election.
 const RECENT: u64 = 250;
 /// The pause without a fault before each fault.
 const CALM: Duration = Duration::from_secs(3);
 /// How long a fault goes on after another primary was elected.
 const AFTERWARDS: Duration = Duration::from_secs(2);
-/// Replicas that hang for this long are not missed yet.
+/// Replicas that hang for this long do not count as missing yet.
 const UNNOTICED: Duration = Duration::from_millis(600);
 
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ pub async fn run(kind: Kind, seed: u64, length: Duration) -> Judgement {
     load::finish(&scene, store).await
 }
 
-/// One fail-over, of the shard of this number, taken back when it is done.
+/// One fail-over of this number's shard; its fault ends before the function returns.
 async fn fail_over(topology: &mut Topology, scene: &Scene, fault: Fault, number: u64) {
     let primary = topology.primary(number);
     match fault {
@@ -75,7 +75,7 @@ async fn fail_over(topology: &mut Topology, scene: &Scene, fault: Fault, number:
             for replica in &replicas {
                 topology.server(*replica).pause();
             }
-            // What it has sent to them arrives, even if one of them dies.
+            // What the primary has sent to them arrives, even if one of them dies.
             let cut = ["CLIENT", "KILL", "TYPE", "replica"];
             let cut: usize = topology.server(primary).command(&cut);
             assert_eq!(cut, replicas.len(), "the primary had its replicas");
@@ -104,7 +104,7 @@ async fn fail_over(topology: &mut Topology, scene: &Scene, fault: Fault, number:
     });
 }
 
-/// Kills workers and stops them past their leases, until it is over.
+/// Kills workers and stops them past their leases, until `over`.
 async fn trouble_workers(scene: Arc<Scene>, over: Arc<AtomicBool>) {
     let mut rng = Rng::with_seed(scene.seed ^ 1);
     while !over.load(Ordering::Relaxed) {

@@ -14,7 +14,7 @@ use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{PRIMARY, RedisSentinel};
 
-/// How long an election may take, on a busy machine.
+/// How long an election may take on a busy machine.
 const ELECTION: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Topology {
         }
     }
 
-    /// The setting of a worker for it.
+    /// A worker's setting for this topology.
     pub fn store(&self, copies: u32) -> String {
         match self {
             Self::Cluster(cluster) => format!("cluster {copies} {}", cluster.urls().join(" ")),
@@ -54,7 +54,7 @@ impl Topology {
         }
     }
 
-    /// The primary of the shard of a number's record, as most see it.
+    /// The primary of the shard that has a number's record, as most servers report it.
     pub fn primary(&self, number: u64) -> usize {
         match self {
             Self::Cluster(cluster) => cluster.primary_of(&record(worker::key(number))),
@@ -66,7 +66,7 @@ impl Topology {
     pub fn replicas(&self, primary: usize) -> Vec<usize> {
         let all = self.servers().len();
         match self {
-            // The pairs of the start; no replica moves to another primary.
+            // The pairs of the start: no replica moves to another primary.
             Self::Cluster(_) => vec![(primary + all / 2) % all],
             Self::Sentinel(_) => (0..all).filter(|server| *server != primary).collect(),
         }

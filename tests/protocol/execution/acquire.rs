@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{SECOND, hashed, locked, ok, state, terms};
 
-/// A store in which this happens before a command is applied, or after one whose
+/// A store in which other events come before a command is applied, or after a command whose
 /// reply is then lost.
 struct Meanwhile<F> {
     store: MemoryStore,
@@ -26,7 +26,7 @@ struct Meanwhile<F> {
 #[derive(Default)]
 struct Around {
     before: Vec<Event>,
-    /// The reply is lost, and this is what follows it, this long afterwards.
+    /// The reply is lost: these events follow after this time.
     lost: Option<(Duration, Vec<Event>)>,
 }
 
@@ -70,7 +70,7 @@ impl<F: FnMut(&Event) -> Around + Send + 'static> Store for Meanwhile<F> {
     }
 }
 
-/// Another holder, of the same request where it has its fingerprint.
+/// Another holder; of the same request if the fingerprint is the same.
 fn another(lease: u8, fingerprint: Fingerprint) -> Claim {
     Claim {
         lease: LeaseId::from_bytes([lease; 16]),
@@ -91,7 +91,7 @@ fn passing_by(number: u8, fingerprint: Fingerprint) -> Event {
     }
 }
 
-/// Others come by between the look and the take-over, as often as said.
+/// Other holders release between the look and the take-over, this many times.
 async fn contended(times: u8) -> Lock {
     let mut passed = 0;
     let store = Meanwhile::new(move |event| {
@@ -111,8 +111,8 @@ async fn contended(times: u8) -> Lock {
     hashed().lock(&store, &terms()).await.unwrap()
 }
 
-/// Red if a key is given up that changed once, and where one that changes each
-/// time is asked for without an end.
+/// Red if the acquire gives up a key that changed once, and if it asks without end for a
+/// key that changes each time.
 #[tokio::test(start_paused = true)]
 async fn changing_key_is_acquired_again() {
     let begun = Instant::now();
@@ -148,8 +148,8 @@ async fn known_key_costs_one_command() {
     assert_eq!(counting.commands(), 1);
 }
 
-/// What was sent under the lease before is not the new holder's, and it has sent
-/// nothing yet: the operator that resolves the key relies on that.
+/// What an earlier lease sent does not count for the new holder, which has sent nothing
+/// yet: an operator that resolves the key relies on that.
 #[tokio::test(start_paused = true)]
 async fn taken_over_record_says_nothing_sent() {
     let store = MemoryStore::new();
@@ -169,8 +169,8 @@ async fn taken_over_record_says_nothing_sent() {
     }
 }
 
-/// The acquire was applied, its reply lost, and meanwhile its lease was given
-/// back (an operator, say). Red if it is asked for again and again.
+/// The acquire was applied, its reply was lost, and meanwhile its lease was released (by an
+/// operator, for example). Red if the acquire is sent again and again.
 #[tokio::test(start_paused = true)]
 async fn own_released_lease_is_not_awaited() {
     let mut first = true;
@@ -197,11 +197,11 @@ async fn own_released_lease_is_not_awaited() {
     assert!(begun.elapsed() < Duration::from_millis(2));
 }
 
-/// The acquire was applied, its reply came only after the lease had lapsed, and
-/// another process took it for a lost request. The holder knows that it sent nothing. Red if
-/// the caller's error says that it might have been executed.
+/// The acquire was applied, its reply came only after the lease had expired, and another
+/// process took the lease for a lost request. The holder knows that it sent nothing. Red if
+/// the caller's error says that the request might have been executed.
 #[tokio::test(start_paused = true)]
-async fn own_lapsed_lease_is_not_indeterminate() {
+async fn own_expired_lease_is_not_indeterminate() {
     let mut first = true;
     let store = Meanwhile::new(move |event| match event {
         Event::Acquire { claim } if std::mem::take(&mut first) => {
@@ -232,8 +232,9 @@ async fn own_lapsed_lease_is_not_indeterminate() {
     );
 }
 
-/// Another process acquires the key between the look and the take-over: its own
-/// request's caller waits for it, another request's caller gets a mismatch, and neither asks again.
+/// Another process acquires the key between the look and the take-over. A caller of the
+/// same request waits for it, a caller of another request gets a mismatch, and neither asks
+/// again.
 #[tokio::test(start_paused = true)]
 async fn second_take_over_reports_new_holder() {
     for mine in [true, false] {

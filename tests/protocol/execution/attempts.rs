@@ -18,7 +18,7 @@ use super::{SECOND, hashed, locked, namespace, ok, request, state, terms};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Whatever enters a phase has this fault.
+/// A store in which each command that enters a phase has this fault.
 fn enters(store: &MemoryStore, fault: Fault) -> FaultyStore {
     FaultyStore::new(store.clone(), move |operation| match operation.event {
         Some(Event::Enter { .. }) => fault.clone(),
@@ -42,8 +42,8 @@ async fn tried(store: &MemoryStore, step: Step) -> Execution<Locked> {
     }
 }
 
-/// A process that is stopped just before it sends: the time passes where the
-/// upstream is asked for its limit, after the lease was verified.
+/// A process that is stopped just before it sends: the time passes while the upstream is
+/// asked for its attempt time-out, after the lease was verified.
 struct Stopped(ScriptedUpstream);
 
 impl Upstream for Stopped {
@@ -65,8 +65,7 @@ impl Upstream for Stopped {
     }
 }
 
-/// I1. Red if the lease is not looked at again right before the request goes
-/// to the upstream.
+/// I1. Red if the lease is not checked again right before the request goes to the upstream.
 #[tokio::test(start_paused = true)]
 async fn holder_stopped_before_send_sends_nothing() {
     let (store, upstream) = (MemoryStore::new(), Stopped(ok()));
@@ -79,8 +78,8 @@ async fn holder_stopped_before_send_sends_nothing() {
     assert_eq!(upstream.0.ledger().total(), 0);
 }
 
-/// Red if the store's silence is reported as if nothing had been sent before: the
-/// callers would ask again.
+/// Red if the store's silence is reported as if nothing had been sent before: the callers
+/// would retry.
 #[tokio::test(start_paused = true)]
 async fn unknown_outcome_outweighs_store_failure() {
     let (store, upstream) = (MemoryStore::new(), ok());
@@ -105,12 +104,12 @@ async fn unknown_outcome_outweighs_store_failure() {
 }
 
 /// Red if the caller may acquire the key again: an attempt of its own might have been
-/// executed, whatever became of the record since.
+/// executed, whatever has happened to the record since.
 #[tokio::test(start_paused = true)]
 async fn unknown_outcome_outweighs_lost_lease() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let holder = tried(&store, Step::Reset).await;
-    // Its lease lapses, and another process takes it for a lost one.
+    // The lease expires, and another process records the request as lost.
     advance(2 * SECOND).await;
     let noticed = hashed().lock(&store, &terms()).await.unwrap();
     assert!(matches!(noticed, Lock::Taken(..)), "{noticed:?}");
@@ -126,8 +125,8 @@ async fn unknown_outcome_outweighs_lost_lease() {
     assert_eq!(upstream.ledger().total(), 0);
 }
 
-/// Nothing was executed, and the store failed without a wait. Red if the key
-/// stays locked until the lease lapses.
+/// Nothing was executed, and the store failed at once. Red if the key stays locked until
+/// the lease expires.
 #[tokio::test(start_paused = true)]
 async fn store_failure_between_attempts_releases_key() {
     let (store, upstream) = (MemoryStore::new(), ok());
@@ -142,8 +141,8 @@ async fn store_failure_between_attempts_releases_key() {
     );
 }
 
-/// Before the first attempt a slow failure of the store is followed up once, since
-/// no caller has waited for an answer yet; afterwards it is not.
+/// Before the first attempt a command that failed slowly is sent again once, since no
+/// caller has waited for an answer yet. Later it is not sent again.
 #[tokio::test(start_paused = true)]
 async fn slow_failure_is_resent_before_first_attempt() {
     for tried_before in [false, true] {
@@ -152,7 +151,7 @@ async fn slow_failure_is_resent_before_first_attempt() {
             tried(&store, Step::Refused).await
         } else {
             let holder = locked(&store).await;
-            // Past the lease, so that it has to be verified.
+            // The lease has expired, so it must be verified.
             advance(2 * SECOND).await;
             holder
         };
@@ -169,8 +168,8 @@ async fn slow_failure_is_resent_before_first_attempt() {
     }
 }
 
-/// The bound is the largest answer that is read; of a success that is one byte more,
-/// the status stands alone.
+/// The bound is the largest answer that is read. A success that is one byte larger is
+/// recorded as its status alone.
 #[tokio::test(start_paused = true)]
 async fn answer_at_size_limit_is_read() {
     for (bound, read) in [(2, true), (1, false)] {
@@ -190,8 +189,8 @@ async fn answer_at_size_limit_is_read() {
     }
 }
 
-/// An operator that resolves a key needs the platform's status
-/// and the id that its support asks for.
+/// An operator that resolves a key needs the platform's status and the id that the
+/// platform's support asks for.
 #[tokio::test(start_paused = true)]
 async fn cause_names_the_platforms_answer() {
     for (id, said) in [
@@ -216,8 +215,8 @@ async fn cause_names_the_platforms_answer() {
     }
 }
 
-/// `Progress::finish` sends its command once, at once, and loses nothing by a failure.
-/// Red if the command is sent twice.
+/// `Progress::finish` sends its command once, without delay, and loses nothing by a
+/// failure. Red if the command is sent twice.
 #[tokio::test(start_paused = true)]
 async fn failed_finish_keeps_progress() {
     let name = RecordName::new(namespace(), IdempotencyKey::of(&request()));

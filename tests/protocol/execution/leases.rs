@@ -1,5 +1,5 @@
 //! The lease of a holder: how it is extended until the answer, and what its holder may do
-//! after the lapse.
+//! after the expiry.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::{SECOND, hashed, locked, ok, ok_after, state, terms};
 
-/// Over any store, without the engine's guard: seen red if an extension that
-/// failed waited for another third of the lease.
+/// Over any store, without the engine's guard: seen red if an extension that failed waited
+/// for another third of the lease.
 #[tokio::test(start_paused = true)]
 async fn failed_extension_is_repeated_within_the_lease() {
     let (store, start) = (MemoryStore::new(), Instant::now());
@@ -33,12 +33,12 @@ async fn failed_extension_is_repeated_within_the_lease() {
         Some(RecordState::Locked { lease_left, .. }) => assert!(lease_left > 800 * ms),
         other => panic!("{other:?}"),
     }
-    // At a fifteenth of the lease.
+    // One extension per fifteenth of the lease.
     assert!((8..=12).contains(&away.commands()), "{}", away.commands());
     assert!(matches!(attempt.await.unwrap(), Attempt::Executed(_)));
 }
 
-/// I1 and I5. Red when `execute` neither extends a lapsed lease nor checks it.
+/// I1 and I5. Red if `execute` neither extends an expired lease nor checks it.
 #[tokio::test(start_paused = true)]
 async fn stopped_holder_sends_nothing_after_take_over() {
     let (store, upstream) = (MemoryStore::new(), ok());
@@ -52,17 +52,17 @@ async fn stopped_holder_sends_nothing_after_take_over() {
     let attempt = stopped.execute(&store, &upstream, None).await.unwrap();
     assert!(matches!(attempt, Attempt::Lost(_)), "{attempt:?}");
     assert_eq!(upstream.ledger().total(), 0);
-    // It knows better than they do, and says so.
+    // The holder knows more than the other process, and records that nothing was sent.
     assert!(matches!(
         state(&store).await,
         Some(RecordState::Released { .. })
     ));
 }
 
-/// I1. Red when the lease counts from when the store's answer came instead of
-/// from when the command was sent.
+/// I1. Red if the lease counts from when the store's answer came, and not from when the
+/// command was sent.
 #[tokio::test(start_paused = true)]
-async fn lease_lapsed_during_extension_is_unused() {
+async fn lease_expired_during_extension_is_unused() {
     let (store, upstream) = (MemoryStore::new(), ok());
     let holder = locked(&store).await;
     advance(2 * SECOND).await;
@@ -106,7 +106,7 @@ async fn lease_lives_until_the_answer() {
     ));
 }
 
-/// I5. Red when a lapsed `Claimed` is not taken over, or a live one is.
+/// I5. Red if an expired `Claimed` is not taken over, or if a live one is.
 #[tokio::test(start_paused = true)]
 async fn dead_waiting_holder_is_taken_over() {
     let (store, upstream) = (MemoryStore::new(), ok());
@@ -119,7 +119,7 @@ async fn dead_waiting_holder_is_taken_over() {
     let Attempt::NotExecuted(holder, Recovery::Retry, Ok(_)) = attempt else {
         panic!("{attempt:?}")
     };
-    // It waits in `Claimed`, and lives on for as long as it waits.
+    // The holder waits in `Claimed`, and its lease lives for as long as it waits.
     let (holder, ()) = holder.pause(&store, sleep(30 * SECOND)).await;
     let now = state(&store).await;
     assert!(

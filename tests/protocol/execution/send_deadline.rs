@@ -1,4 +1,5 @@
-//! A slow upstream sends no first byte after the lease is over, by the clock or by the store.
+//! A slow upstream sends no first byte after the lease has expired, by the clock or by the
+//! store.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::time::sleep;
 
 use super::{SECOND, locked, namespace, ok};
 
-/// An upstream that takes its time before the first byte, as connecting does.
+/// An upstream that takes this long before the first byte, as connecting does.
 struct Connecting {
     platform: ScriptedUpstream,
     takes: Duration,
@@ -41,8 +42,8 @@ impl Upstream for Connecting {
     }
 }
 
-/// I1. Red when the call's lease is not extended with the record's, and when the
-/// call does not know the lease at all.
+/// I1. Red if the call's lease is not extended with the record's lease, and if the call
+/// does not know the lease at all.
 #[tokio::test(start_paused = true)]
 async fn call_knows_its_send_deadline() {
     for (out_of_reach, sent) in [(false, 1), (true, 0)] {
@@ -65,8 +66,7 @@ async fn call_knows_its_send_deadline() {
     }
 }
 
-/// A store that can lose all it has, as one without persistence does when it is
-/// started again.
+/// A store that can lose all its records, like a store without persistence after a restart.
 #[derive(Clone, Default)]
 struct Forgetful(Arc<Mutex<MemoryStore>>);
 
@@ -97,8 +97,8 @@ impl Store for Forgetful {
     }
 }
 
-/// I1. Red when a holder whose lease was reported lost goes on by its
-/// own clock: both requests then leave.
+/// I1. Red if a holder whose lease was reported lost continues by its own clock: both
+/// requests then leave.
 #[tokio::test(start_paused = true)]
 async fn reported_lost_lease_sends_no_request() {
     let store = Forgetful::default();

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// A lease by its number: those of holder 0 first, then those of holder 1, ….
+/// A lease by its number: the leases of holder 0 first, then those of holder 1, ….
 pub type Lease = u8;
 
 /// The lease of the next caller, once all holders are at rest.
 pub const NEWCOMER: Lease = 7;
 
-/// The lease of an operator's last resolution; those before have the numbers below.
+/// The lease of an operator's last resolution; earlier resolutions have lower numbers.
 pub const OPERATOR: Lease = 6;
 
 /// A revision of the record that a holder saw.
@@ -24,7 +24,7 @@ impl Revision {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
-    /// No command: a free slot among the delayed ones.
+    /// No command: a free slot among the delayed commands.
     None,
     Acquire,
     TakeOver,

@@ -1,6 +1,6 @@
-//! A holder of the model: its next command, and its state after an answer. It sees the
-//! record only through the store's answers. It sends even where its own clock shows that
-//! its lease has lapsed: the model's holders are less careful than the crate's.
+//! A holder of the model: its next command, and its state after an answer. It sees the record
+//! only through the store's answers. It sends even if its own clock shows that its lease has
+//! expired: the model's holders are less careful than the crate's.
 
 use super::command::{Command, Lease, Revision, Verb};
 use super::store::{Kind, Reply};
@@ -38,7 +38,7 @@ pub enum At {
     Answered,
     /// Has an unknown outcome and makes no other attempt: abandons.
     Unknown,
-    /// Will wait for its next attempt: enters `Claimed` where it may.
+    /// Will wait for its next attempt: enters `Claimed` if it may.
     Waiting,
     /// Has no unknown outcome: releases the key.
     Releasing,
@@ -55,7 +55,7 @@ pub struct Holder {
     pub at: At,
     /// How many leases it has used.
     pub leases: u8,
-    /// The step of its next command, or of its last where it has none.
+    /// The step of its next command, or of its last command if it sends no other.
     pub step: u8,
     /// The revision to take over.
     pub revision: Revision,
@@ -63,7 +63,7 @@ pub struct Holder {
     pub tries: u8,
     /// Whether one of them has an unknown outcome.
     pub unknown_outcome: bool,
-    /// Whether the lease that it waits for was extended since it saw it.
+    /// Whether the lease that it waits for was extended since the holder saw it.
     pub renewed: bool,
 }
 
@@ -149,7 +149,7 @@ impl Holder {
         })
     }
 
-    /// The same where it saw a revision for a whole lease by its own clock.
+    /// The same command after it saw a revision for a whole lease by its own clock.
     pub fn watched(self, lease: Lease) -> Option<Command> {
         let command = self.command(lease, false)?;
         (command.verb == Verb::TakeOver).then_some(Command {
@@ -188,7 +188,7 @@ impl Holder {
                 Kind::Claimed | Kind::Dispatched if rec.lease != lease => {
                     self.take_over(rec.revision())
                 }
-                // The lease lapsed before this holder knew that it had it. It sent nothing,
+                // The lease expired before this holder knew that it had it. It sent nothing,
                 // so nothing was executed. A lease belongs to one execution.
                 Kind::Claimed | Kind::Indeterminate | Kind::Released if rec.lease == lease => {
                     self.give_up()

@@ -10,8 +10,8 @@ pub struct Label {
     holder: Option<usize>,
     what: &'static str,
     command: Command,
-    /// Whether it is a step without a failure. The first such step from each state is one
-    /// schedule, and it must lead every state to an end.
+    /// Whether it is a step without a failure. The first such steps from each state form
+    /// one schedule, and it must lead every state to an end.
     pub calm: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The rules without one of them: the search must detect each omission. A mutation rewrites
-//! the input and the output of the crate's `apply`.
+//! The rules with one of them omitted: the search must detect each omission. A mutation
+//! rewrites the input and the output of the crate's `apply`.
 
 use super::command::{Command, Verb};
 use super::store::{Kind, Rec, Reply};
@@ -11,15 +11,15 @@ pub enum Mutation {
     NoStep,
     /// `extend` writes the phase that its sender was in.
     ExtendCarriesPhase,
-    /// A lapsed `Dispatched` is taken over like a lapsed `Claimed`.
+    /// An expired `Dispatched` is taken over like an expired `Claimed`.
     TakeOverDispatched,
     /// A take-over compares the state, not the revision that was seen.
     TakeOverUnseen,
     /// An extension does not raise the revision.
     ExtendKeepsRevision,
-    /// Only the store's clock counts, no holder's.
+    /// Only the store's clock counts, never a holder's clock.
     NeverWatched,
-    /// A lapsed `Claimed` is never taken over.
+    /// An expired `Claimed` is never taken over.
     NeverTakenOver,
     /// A resolution compares the state, not the revision that was seen.
     ResolveUnseen,
@@ -37,7 +37,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    /// Applies a command by the rules without this one.
+    /// Applies a command by the rules without this rule.
     pub fn apply(
         self,
         rec: Rec,

@@ -48,7 +48,7 @@ const VERBS: [Verb; 13] = [
     Verb::ResolveApplied,
 ];
 
-/// The state as a number; two states are equal where their numbers are.
+/// The state as a number; two states are equal if their numbers are equal.
 pub fn pack(state: &State) -> u128 {
     let mut word = Word(0);
     for holder in &state.holders {
@@ -94,7 +94,7 @@ pub fn pack(state: &State) -> u128 {
     word.0
 }
 
-/// The state of a number from [`pack`].
+/// The state from a number that [`pack`] returned.
 pub fn unpack(number: u128) -> State {
     let mut word = Word(number);
     let resolutions = word.pop(2);

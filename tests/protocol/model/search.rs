@@ -1,5 +1,5 @@
 //! The breadth-first search over a [`World`]: every state once, the shortest path to the
-//! first one that breaks a property, and a path from every other to an end.
+//! first state that breaks a property, and a path from every other state to an end.
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
@@ -50,8 +50,7 @@ pub struct Found {
     pub broken: Option<(Broken, Vec<String>)>,
 }
 
-/// Explores all of a world, or up to the first state that breaks a property
-/// which counts.
+/// Explores all of a world, or up to the first state that breaks a property which counts.
 pub fn search(name: &str, config: Config, counts: impl Fn(Broken) -> bool) -> Found {
     let began = Instant::now();
     let mut world = World::new(config);
@@ -110,8 +109,8 @@ pub fn search(name: &str, config: Config, counts: impl Fn(Broken) -> bool) -> Fo
     }
 }
 
-/// All states in the order of discovery; for each the state before it, and the one after a
-/// calm step.
+/// All states in the order of discovery; for each, the state before it and the state after
+/// a calm step.
 #[derive(Default)]
 struct Tree {
     states: Vec<u128>,
@@ -145,7 +144,7 @@ impl Tree {
         (number, true)
     }
 
-    /// Where a state is, or would be.
+    /// The place of a state in the table, or the free place for it.
     fn find(&self, state: u128) -> (usize, Option<u32>) {
         let mut hash = Mix::default();
         hash.write_u128(state);
@@ -160,8 +159,8 @@ impl Tree {
         }
     }
 
-    /// A state from which calm steps lead into a circle, or to an end where the key is not
-    /// finished.
+    /// A state from which calm steps lead into a cycle, or to an end at which the key is
+    /// not finished.
     fn stuck(&self, world: &mut World) -> Option<u32> {
         let mut leads_out = vec![false; self.states.len()];
         for from in 0..self.states.len() as u32 {

@@ -35,7 +35,7 @@ impl State {
         }
     }
 
-    /// A lease is extended: a holder that watches it must not take it for lapsed.
+    /// A lease is extended: a holder that watches it must not treat it as expired.
     pub fn renew(&mut self, lease: Lease) {
         for holder in &mut self.holders {
             holder.renewed |= holder.revision != Revision::NONE && holder.revision.lease == lease;

@@ -341,10 +341,10 @@ impl fmt::Display for Rec {
         match kind {
             Kind::Absent => write!(f, "absent"),
             Kind::Claimed | Kind::Dispatched => {
-                let lapsed = if *live { "" } else { ", lapsed" };
+                let expired = if *live { "" } else { ", expired" };
                 write!(
                     f,
-                    "{kind:?} {{ lease {lease}, step {step}, rev {rev}{lapsed} }}"
+                    "{kind:?} {{ lease {lease}, step {step}, rev {rev}{expired} }}"
                 )
             }
             _ => write!(f, "{kind:?} {{ lease {lease}, step {step}, rev {rev} }}"),

@@ -1,5 +1,5 @@
 //! The world of the model: the record, the holders, the commands under way, and all
-//! possible next steps. Time is one bit: a lease lives, or it has lapsed; it may lapse at
+//! possible next steps. Time is one bit: a lease lives, or it has expired; it may expire at
 //! any step.
 
 use super::command::{Command, Lease, NEWCOMER, OPERATOR, Revision, Verb};
@@ -24,8 +24,8 @@ pub struct Config {
     /// Whether holders crash, and start again while they have leases left.
     pub crashes: bool,
     pub revisions: Revisions,
-    /// Whether leases lapse by the store's clock, or only by that of the waiting holders.
-    pub lapses: bool,
+    /// Whether leases expire by the store's clock, or only by that of the waiting holders.
+    pub expires: bool,
     pub mutation: Option<Mutation>,
 }
 
@@ -35,7 +35,7 @@ pub enum Revisions {
     /// Only as current or past. A comparison finds no more while revisions only rise, which
     /// is asserted at every write. This makes the world finite.
     Current,
-    /// By their numbers; a state with a higher one is not explored further.
+    /// By their numbers; a state with a higher number is not explored further.
     UpTo(u8),
 }
 
@@ -48,7 +48,7 @@ pub enum Broken {
     LiveTwice,
     /// A holder received `Done` for its outcome, but the record has another one.
     TwoAnswers,
-    /// A lease was taken over as lapsed, but was extended after its revision was seen.
+    /// A lease was taken over as expired, but was extended after its revision was seen.
     TakenAlive,
     /// A key is blocked by a request that its holder has proved to be not executed.
     FalseIndeterminate,
@@ -103,7 +103,7 @@ impl World {
             }
         }
         self.operator(state, out);
-        if state.rec.live && self.config.lapses {
+        if state.rec.live && self.config.expires {
             let next = State {
                 rec: Rec {
                     live: false,
@@ -111,7 +111,7 @@ impl World {
                 },
                 ..*state
             };
-            out.push((label(None, "the lease lapses", Command::NONE, true), next));
+            out.push((label(None, "the lease expires", Command::NONE, true), next));
         }
         if self.config.revisions == Revisions::Current {
             for (_, next) in out {
@@ -369,7 +369,7 @@ impl World {
                     rec = self.store.apply(rec, resolve).0;
                     Verb::TakeOver
                 }
-                _ if self.config.lapses => Verb::TakeOver,
+                _ if self.config.expires => Verb::TakeOver,
                 _ => Verb::TakeOverWatched,
             };
             (rec, reply) = self.store.apply(rec, ask(verb, rec.revision()));

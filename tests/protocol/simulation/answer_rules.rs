@@ -12,7 +12,7 @@ use super::participants::Asked;
 use super::world::{World, ms};
 
 impl World {
-    /// A caller was answered.
+    /// Judges the answer that a caller got.
     pub fn judge_answer(&self, asked: &Asked, answer: &Result<Reply, Error>) {
         let now = Instant::now();
         if now > asked.began + asked.limit + ms(10) {
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// A reply that is the answer to a call.
+    /// Judges a reply that is the answer to a call.
     fn judge_call_of(&self, asked: &Asked, reply: &Reply, id: usize) {
         let now = Instant::now();
         let sent = self.state().sent[id].clone();
@@ -125,19 +125,16 @@ impl World {
         }
     }
 
-    /// Whether a caller came after an order to forget the key: it does not join what
-    /// began before.
+    /// Whether a caller came after an order to forget the key: it does not join what began
+    /// before.
     fn comes_apart(&self, asked: &Asked, since: Instant) -> bool {
-        self.state()
-            .told_to_forget
-            .iter()
-            .any(|(name, engine, at)| {
-                let here = *name == asked.name && *engine == asked.engine;
-                here && since <= *at && *at <= asked.began
-            })
+        self.state().forget_events.iter().any(|(name, engine, at)| {
+            let here = *name == asked.name && *engine == asked.engine;
+            here && since <= *at && *at <= asked.began
+        })
     }
 
-    /// Whether others of the engine had been given this answer when a caller came.
+    /// Whether other callers of the engine had this answer before this caller came.
     fn came_late(&self, asked: &Asked, id: usize) -> bool {
         let answer = (asked.engine, asked.life, Source::Call(id));
         let now = Instant::now();
@@ -145,7 +142,7 @@ impl World {
         asked.began > first
     }
 
-    /// A reply that says it is recorded, against all before.
+    /// Judges a reply that says that it is recorded, against all such replies before.
     fn judge_recorded(&self, asked: &Asked, reply: &Reply, source: Source) {
         let born = |source: &Source| match source {
             Source::Call(id) => self.state().sent[*id].arrived,
@@ -183,7 +180,7 @@ impl World {
                     .operators
                     .iter()
                     .any(|(_, until)| until.is_some_and(|until| a <= until && until <= b))
-                // One had expired when the other came into the record.
+                // One outcome had expired when the other was recorded.
                 || state.expired_before(&asked.name, &other.source, &source)
                 || state.expired_before(&asked.name, &source, &other.source);
             drop(state);
@@ -286,21 +283,21 @@ impl World {
                 }
             }
             Error::StoreUnavailable { source, .. } => {
-                // A record that goes away under a waiter is an outage, too.
+                // A record that goes away while a caller waits is an outage, too.
                 let lost = self.lost_since(&asked.name, asked.began);
                 if !lost && !self.had_fault(asked.engine, asked.began) {
                     self.violated(Rule::FalseOutage, || format!("caller {}: no command failed, and the store is unavailable: {source:?}", asked.number));
                 }
-                let lapse = self
+                let expiry = self
                     .state()
-                    .lapses
+                    .expires
                     .get(&(asked.engine, asked.life, asked.name.clone()))
                     .cloned();
                 let other = hurt || self.comes_apart(asked, self.begun);
                 if !other
-                    && lapse.is_some_and(|(saw, lapse)| {
+                    && expiry.is_some_and(|(saw, expiry)| {
                         saw.iter().filter(|at| **at > asked.began).count() >= 2
-                            && lapse > now + ms(5)
+                            && expiry > now + ms(5)
                     })
                 {
                     self.violated(Rule::GivenUp, || {
@@ -333,7 +330,7 @@ impl World {
     fn judge_mismatch(&self, asked: &Asked) {
         let now = Instant::now();
         let recent = ms(self.schedule.setup.engines[asked.engine].recent);
-        // An execution whose hook is asked knows its record from before: a minute.
+        // An execution that asks its hook might have read the record before: a minute.
         let hook = if self.schedule.setup.hook { 60 } else { 0 };
         let recent = recent.max(Duration::from_secs(hook)) + Duration::from_secs(5);
         let from = asked

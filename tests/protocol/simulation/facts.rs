@@ -1,5 +1,4 @@
-//! What is known of a run from outside, as plain data: calls, records, faults and
-//! the callers.
+//! What is known of a run from outside, as plain data: calls, records, faults and callers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,25 +20,25 @@ pub struct Sent {
     pub arrived: Instant,
     pub executes_at: Option<Instant>,
     pub end: Option<(Instant, Ended)>,
-    /// The lease in the record when it arrived.
+    /// The lease in the record when the call arrived.
     pub lease: Option<String>,
-    /// Until when its outcome, or what an operator said of it, is recorded.
+    /// Until when its outcome, or an operator's resolution of it, is recorded.
     pub recorded_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Its answer proves that nothing was executed.
+    /// The answer proves that nothing was executed.
     Refused,
-    /// Its answer is its outcome.
+    /// The answer is the outcome.
     Final,
-    /// Its answer, or the lack of one, proves nothing.
+    /// The answer, or its absence, proves nothing.
     Unknown,
-    /// The engine gave it up.
+    /// The engine gave up the call.
     Dropped,
 }
 
-/// What allows a call after one that might have been executed.
+/// What allows a call after a call that might have been executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clearing {
     NotApplied,
@@ -47,21 +46,21 @@ pub enum Clearing {
     Loss,
 }
 
-/// The engine that sits at one place now.
+/// The engine that has one place now.
 #[derive(Clone)]
 pub struct Seat {
     pub engine: Engine,
     pub life: usize,
-    /// Something in it was killed, or panicked by the script.
+    /// An actor in it was killed, or panicked by the script.
     pub hurt: bool,
-    /// The system's clock against this run's.
+    /// The system's clock, relative to this run's clock.
     pub clock: i64,
 }
 
 /// Engine and life, record, label, since when, and the caller's number.
 pub type Waiting = (usize, usize, RecordName, String, Instant, usize);
 
-/// What an answer turns out to be.
+/// Where an answer turns out to come from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Call(usize),
@@ -82,32 +81,32 @@ pub struct State {
     pub cleared: Vec<(RecordName, Instant, Clearing)>,
     pub seats: Vec<Seat>,
     pub ended: BTreeSet<(usize, usize)>,
-    /// When a command of an engine failed last, and all such moments.
+    /// All moments at which a command of an engine failed.
     pub faults: BTreeMap<usize, Vec<Instant>>,
-    /// When a command of an engine was answered last.
+    /// When a command of an engine was last answered.
     pub well: BTreeMap<usize, Instant>,
-    /// Which request's record it was from when on; `None` for no request's.
+    /// Which request the record belonged to from which moment on; `None` for no request.
     pub history: BTreeMap<RecordName, Vec<(Instant, Option<Fingerprint>)>>,
-    /// A live lease that an engine sees: when it did so, and its lapse.
-    pub lapses: BTreeMap<(usize, usize, RecordName), (Vec<Instant>, Instant)>,
-    /// Leases that an engine drew.
+    /// A live lease that an engine sees: when it saw the lease, and when the lease expires.
+    pub expires: BTreeMap<(usize, usize, RecordName), (Vec<Instant>, Instant)>,
+    /// Leases that an engine created.
     pub own: BTreeSet<(usize, usize, String)>,
     /// Leases that a flight of an engine saw.
     pub seen: BTreeSet<(usize, usize, RecordName, String)>,
     /// When an answer was first given to a caller of an engine.
     pub given: BTreeMap<(usize, usize, Source), Instant>,
-    /// What stood in a record, and since when it last did.
+    /// What a record held, and since when it last held it.
     pub recorded: BTreeMap<(RecordName, Source), Instant>,
-    /// Whose outcome has which status.
+    /// Which outcome has which status.
     pub statuses: BTreeMap<u16, (String, Source)>,
     pub successes: usize,
     pub refusals: usize,
-    /// What operators and the hook said: when, and until when it is recorded.
+    /// The resolutions of operators and the hook: when, and until when they are recorded.
     pub operators: Vec<(Instant, Option<Instant>)>,
     /// Waiting callers.
     pub asked: BTreeSet<Waiting>,
     /// When an engine got a `forget` of a key, with any result.
-    pub told_to_forget: Vec<(RecordName, usize, Instant)>,
+    pub forget_events: Vec<(RecordName, usize, Instant)>,
     pub forgotten: Vec<(RecordName, usize, Instant, Instant)>,
     pub replies: Vec<Recorded>,
     pub callers: usize,
@@ -123,7 +122,7 @@ pub struct Recorded {
 }
 
 impl State {
-    /// Whether an answer had expired when another one came into the record.
+    /// Whether one answer had expired when another one was recorded.
     pub fn expired_before(&self, name: &RecordName, first: &Source, second: &Source) -> bool {
         let until = match first {
             Source::Call(id) => self.sent[*id].recorded_until,

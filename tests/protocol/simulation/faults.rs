@@ -183,8 +183,8 @@ impl Maker {
         }
     }
 
-    /// Two payloads under one key at two engines: one waits elsewhere while the
-    /// other comes in between.
+    /// Two payloads under one key at two engines: one request waits for the other engine
+    /// while the other payload comes in between.
     pub fn rush(&mut self, steps: &mut Vec<Step>) {
         let slot = self.slot();
         if self.engines.len() < 2 || !self.slots[usize::from(slot)].own_key {
@@ -222,7 +222,7 @@ impl Maker {
                 kind,
                 executes: true,
             };
-            // The later one comes first.
+            // Each answer is inserted in front, so the last one is used first.
             steps.insert(0, Step::Answer { slot, answer });
         }
     }

@@ -1,6 +1,5 @@
-//! Schedules from seeds. Each seed takes part in a few kinds of trouble only, so
-//! that rare pairs of them meet often; times fall on few instants, so that events
-//! collide.
+//! Schedules from seeds. Each seed uses only a few kinds of trouble, so that rare pairs of
+//! them meet often. Times fall on few instants, so that events collide.
 
 use fastrand::Rng;
 
@@ -126,8 +125,7 @@ impl Maker {
         (setup, steps)
     }
 
-    /// A moment: one of a few, or one of those times after it at which something
-    /// is due.
+    /// A moment: one of a few instants, or a time after it at which something is due.
     pub fn moment(&mut self) -> Ms {
         let from = self.instants[self.rng.usize(0..self.instants.len())];
         let engine = self.rng.usize(0..self.engines.len());

@@ -8,15 +8,14 @@ use tokio::time::Instant;
 use super::facts::Source;
 use super::world::World;
 
-/// Statuses of refusals that are handed on, and are outcomes where the remote end gave
-/// them.
+/// Statuses of refusals that are passed on; from the remote endpoint they are outcomes.
 const REFUSALS: [u16; 20] = [
     403, 404, 405, 406, 411, 413, 414, 415, 417, 421, 426, 431, 300, 301, 302, 303, 305, 306, 307,
     308,
 ];
 
 impl World {
-    /// Gives the outcome of a call a status of its own, as far as they reach.
+    /// Gives the outcome of a call a status of its own, while there are unused statuses.
     pub fn name_by_status(&self, outcome: &mut Outcome, label: &str, id: usize) {
         *outcome.status_mut() = match outcome.status() {
             StatusCode::OK => self.success(),
@@ -36,7 +35,7 @@ impl World {
         state.statuses.insert(status, (label.to_owned(), source));
     }
 
-    /// A success that no other outcome is, but for 204 and 205, which have no body.
+    /// A success status that no other outcome has, except 204 and 205, which have no body.
     fn success(&self) -> StatusCode {
         let mut state = self.state();
         let number = u16::try_from(state.successes % 98).expect("below 98");
@@ -48,7 +47,7 @@ impl World {
         })
     }
 
-    /// What an operator says was the outcome.
+    /// The outcome that an operator reports.
     pub fn operators_word(&self, label: &str) -> Outcome {
         let mut state = self.state();
         let number = state.operators.len();
@@ -63,7 +62,7 @@ impl World {
         outcome
     }
 
-    /// Whose an outcome is, and where it came from.
+    /// The label and the source of an outcome.
     pub fn identify(&self, outcome: &Outcome) -> Option<(String, Source)> {
         if let Some(id) = outcome.header("inin-correlation-id") {
             return read_id(id);
@@ -77,7 +76,7 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).expect("a status")
 }
 
-/// Label and source of an id that this test made.
+/// The label and the source in an id that this test made.
 pub fn read_id(id: &str) -> Option<(String, Source)> {
     let (label, number) = id.rsplit_once('-')?;
     let source = match number.strip_prefix('o') {

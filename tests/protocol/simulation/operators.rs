@@ -1,4 +1,4 @@
-//! Operators: they look at a key, find out what is true, and say so, early or late.
+//! Operators: they look at a key, find out what is true, and resolve it, early or late.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub async fn operate(world: Arc<World>, step: Step) {
             let name = world.name(place, slot, variant);
             let begun = Instant::now();
             let order = (name.clone(), place, begun);
-            world.state().told_to_forget.push(order);
+            world.state().forget_events.push(order);
             let returned = seat.engine.forget(&name.key).await;
             world.note(|| {
                 format!(
@@ -109,7 +109,7 @@ async fn resolve(
 }
 
 impl World {
-    /// An operation of so many store commands ends in time.
+    /// An operation of this many store commands must end in time.
     fn bounded(&self, engine: usize, begun: Instant, commands: u32, what: &str) {
         let limit = ms(self.schedule.setup.engines[engine].store_timeout) * commands + ms(200);
         let took = begun.elapsed();

@@ -1,5 +1,5 @@
 //! What must never be seen from outside. Each rule names its invariant. The oracle judges the
-//! engines by calls, records and answers alone.
+//! engines only by calls, records and answers.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use super::world::{World, ms};
 pub enum Rule {
     /// I1, I5: no second call while the first might have been executed.
     SecondCall,
-    /// I1: a call leaves under a live lease in `Dispatched` of its own request.
+    /// I1: a call leaves under a live lease of its own request, in `Dispatched`.
     LeaseAtSend,
     /// I6: an answer, a refusal or an error belongs to the caller's request.
     StrangersAnswer,
     /// I6: no two recorded answers of one record differ.
     TwoAnswers,
-    /// A reply says `recorded` of what is recorded.
+    /// A reply that says `recorded` is recorded.
     NotRecorded,
     /// I6: a mismatch is reported only if the record belongs to another request.
     FalseMismatch,
-    /// A late joiner is not given what is not final.
+    /// A late joiner does not get an answer that is not final.
     LateJoiner,
     /// I2, I3: every caller is answered in time.
     Unanswered,
@@ -33,23 +33,23 @@ pub enum Rule {
     WrongError,
     /// Contention, or a wait for another holder, is no outage.
     FalseOutage,
-    /// A waiter for another process's lease waits until it lapses.
+    /// A waiter for another process's lease waits until it expires.
     GivenUp,
     /// A lease is kept while its holder lives and the store answers.
     LeaseLost,
-    /// A known outcome, or a proof, comes into the record once the store is back.
+    /// A known outcome, or a proof, is recorded once the store is back.
     OutcomeLost,
     /// `NotApplied` waits until no attempt can be running.
     TooEarly,
     /// What was forgotten stays forgotten.
     Forgotten,
-    /// A waiter for an outcome gets it, however short it is kept.
+    /// A waiter for an outcome gets it, however short its time to live.
     ShortTtl,
     /// When all is quiet and healthy again, requests are answered.
     NotHealed,
     /// I9: nothing is left over.
     LeftOver,
-    /// The simulation's own.
+    /// A fault of the simulation itself.
     Harness,
 }
 
@@ -81,13 +81,13 @@ impl World {
         ms(leases.max().unwrap_or(0))
     }
 
-    /// For how long after a loss a holder from before it may still act.
+    /// For how long after a loss a holder from before the loss may still act.
     fn loss_lag(&self) -> Duration {
         self.longest_lease() + Duration::from_secs(20)
     }
 
-    /// Whether the store lost the record at a time that matters to what was done
-    /// from `since` on.
+    /// Whether the store lost the record at a time that matters for what happened since
+    /// `since`.
     pub fn lost_since(&self, name: &RecordName, since: Instant) -> bool {
         let lag = self.loss_lag();
         self.state()
@@ -96,7 +96,7 @@ impl World {
             .any(|(lost, at, how)| lost == name && *how == Clearing::Loss && since <= *at + lag)
     }
 
-    /// Whether a call may be followed by another one.
+    /// Whether another call may follow this call.
     fn is_cleared(&self, first: &Sent) -> bool {
         let now = Instant::now();
         if matches!(first.end, Some((_, Ended::Refused))) {
@@ -116,7 +116,7 @@ impl World {
         })
     }
 
-    /// A call has arrived at the platform.
+    /// Judges a call that has arrived at the platform.
     pub fn judge_arrival(&self, sent: &Sent, slot: u8, variant: u8) {
         let now = Instant::now();
         let before: Vec<_> = self
@@ -181,8 +181,7 @@ impl World {
             .any(|(name, at, _)| *name == first.name && first.arrived <= *at + lag)
     }
 
-    /// Whether a caller of this engine asked for the same before `at` and still
-    /// waits.
+    /// Whether a caller of this engine made the same request before `at` and still waits.
     fn waits_since(&self, sent: &Sent, at: Instant) -> bool {
         self.state()
             .asked
@@ -204,7 +203,7 @@ impl World {
         self.state().seen.contains(&lease)
     }
 
-    /// A command was applied by the store.
+    /// Judges a command that the store has applied.
     pub fn observe(
         &self,
         engine: usize,
@@ -303,7 +302,7 @@ impl World {
         }
     }
 
-    /// Another engine found a lease lapsed with a request under way.
+    /// Judges an engine that found another engine's lease expired with a request under way.
     fn judge_lost_lease(&self, finder: usize, name: &RecordName, lease: &str) {
         let now = Instant::now();
         let state = self.state();
@@ -320,20 +319,19 @@ impl World {
         drop(state);
         let setup = &self.schedule.setup.engines[sent.engine];
         let (lease, limit) = (ms(setup.lease), ms(setup.store_timeout));
-        // The last beat that reached the store was at least a lease ago; from a
-        // third of it on there was something to say.
+        // The last heartbeat that reached the store was at least a lease ago. The next one
+        // was due after a third of the lease.
         let from = (now - lease + lease / 3).max(sent.arrived);
         if self.reachable_within(sent.engine, from, now) >= limit * 2 + ms(700)
             && !self.lost_since(name, sent.arrived)
         {
             self.violated(Rule::LeaseLost, || {
-                format!("engine {finder} finds the lease of engine {} lapsed, which lives and reaches the store", sent.engine)
+                format!("engine {finder} finds the lease of engine {} expired, which lives and reaches the store", sent.engine)
             });
         }
     }
 
-    /// The longest time between two moments in which no command of an engine
-    /// could fail.
+    /// The longest time between two moments in which no command of an engine could fail.
     fn reachable_within(&self, engine: usize, from: Instant, to: Instant) -> Duration {
         let mut bad: Vec<(Instant, Instant)> = Vec::new();
         for step in &self.schedule.steps {
@@ -365,8 +363,8 @@ impl World {
         good.max(to.saturating_duration_since(since))
     }
 
-    /// Whether a command of this engine failed lately enough to explain an error:
-    /// within half a minute, or as the last thing that the engine heard.
+    /// Whether a command of this engine failed recently enough to explain an error: within
+    /// half a minute, or as the last answer that the engine got.
     pub fn had_fault(&self, engine: usize, since: Instant) -> bool {
         let since = since
             .checked_sub(Duration::from_secs(30))

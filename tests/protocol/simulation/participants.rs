@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// Another engine takes a place, unless a third one has.
+    /// Gives a place to the next engine, unless a later engine already has it.
     fn reseat(&self, place: usize, next: Seat) -> bool {
         let mut state = self.state();
         let life = state.seats[place].life;
@@ -172,7 +172,7 @@ impl World {
         asked
     }
 
-    /// A caller is answered, or gone.
+    /// A caller got an answer, or left without one.
     pub fn answered(&self, asked: &Asked, answer: Option<&Result<Reply, Error>>) {
         let entry = (
             asked.engine,
@@ -266,7 +266,7 @@ pub async fn call(world: &Arc<World>, call: &Call) -> Option<Result<Reply, Error
     Some(answer)
 }
 
-/// One step at its time.
+/// Executes one step at its time.
 pub async fn take(world: Arc<World>, step: Step) {
     match step {
         Step::Resolve { .. } | Step::Forget { .. } | Step::List { .. } => {

@@ -1,5 +1,5 @@
-//! The platform of a run: what it does with each call, what it knows of it, and
-//! the labels that name the request of every answer.
+//! The platform of a run: what it does with each call, what it knows of the call, and the
+//! labels that name the request of every answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Platform {
             }
             std::mem::forget(connecting);
             if !call.may_leave() {
-                return Err(SendError::before_sending("scripted: the lease lapsed"));
+                return Err(SendError::before_sending("scripted: the lease expired"));
             }
         }
         let delay = Duration::from_millis(delay);
@@ -186,7 +186,8 @@ fn outcome(kind: Kind, label: &str, id: usize) -> Outcome {
     with(outcome, "inin-correlation-id", format!("{label}-{id}"))
 }
 
-/// A call that has not left yet; dropped, its engine cannot know that.
+/// A call that has not left yet. If it is dropped, its engine cannot know that it had not
+/// left.
 struct Connecting<'a> {
     world: &'a World,
     name: &'a RecordName,
@@ -198,7 +199,7 @@ impl Drop for Connecting<'_> {
     }
 }
 
-/// A call on the platform; dropped without an end, its caller gave it up.
+/// A call on the platform. If it is dropped without an end, its caller gave it up.
 struct Arrival<'a> {
     world: &'a World,
     id: usize,
@@ -239,7 +240,7 @@ impl Upstream for Platform {
     }
 }
 
-/// The token endpoint: what the schedule says first, tokens afterwards.
+/// The token endpoint: the schedule's answers first, tokens afterwards.
 pub fn tokens(life: Duration, script: Vec<TokenAnswer>, until: Instant) -> ScriptedTokens {
     let script = move |number: usize| {
         script

@@ -18,7 +18,7 @@ use super::schedule::{Call, Kind, Schedule, Step, VARIANTS};
 use super::store::Backend;
 use super::world::{World, ms};
 
-/// What came of a run.
+/// The result of a run.
 pub struct Report {
     pub violations: Vec<Violation>,
     pub calls: usize,
@@ -31,7 +31,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Panics that a schedule asks for are no news.
+/// Hides the panics that a schedule asks for.
 fn quiet() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -48,7 +48,7 @@ fn quiet() {
 pub fn run(schedule: &Schedule, traced: bool) -> Report {
     quiet();
     QUIET.set(true);
-    // What the crate's own test answers draw from.
+    // The crate's own test answers draw from this generator.
     fastrand::seed(schedule.seed);
     let played = catch_unwind(AssertUnwindSafe(|| {
         let runtime = Builder::new_current_thread()
@@ -58,7 +58,7 @@ pub fn run(schedule: &Schedule, traced: bool) -> Report {
             .expect("a runtime");
         let world = runtime.block_on(play(schedule, traced));
         let tasks = runtime.metrics().num_alive_tasks();
-        // A `MemoryStore` has one, which removes expired records.
+        // A `MemoryStore` has one task, which removes expired records.
         let own = usize::from(matches!(world.store, Backend::Memory(_)));
         if tasks > own {
             world.violated(Rule::LeftOver, || format!("{tasks} tasks are left"));
@@ -137,7 +137,7 @@ async fn play(schedule: &Schedule, traced: bool) -> Arc<World> {
     world
 }
 
-/// When all is well again, every request has an answer.
+/// Once all is healthy again, every request gets an answer.
 async fn probe(world: &Arc<World>) {
     for engine in 0..world.engines() as u8 {
         for slot in 0..world.schedule.setup.slots.len() as u8 {
@@ -156,7 +156,7 @@ async fn probe(world: &Arc<World>) {
                     pause: 0,
                 };
                 let mut answer = participants::call(world, &call).await;
-                // What is left of the platform's limits ends with its hints.
+                // The rest of the platform's limits ends with the hints.
                 let limits = world.schedule.steps.iter().filter(|step| {
                     matches!(step, Step::Answer { answer, .. }
                         if matches!(answer.kind, Kind::Limited(_) | Kind::OddLimit(_)))
@@ -171,8 +171,8 @@ async fn probe(world: &Arc<World>) {
                     sleep(wait).await;
                     answer = participants::call(world, &call).await;
                 }
-                // Tokens were revoked so fast that it looked like the action's
-                // fault: the next one comes after half a minute at most, plus jitter.
+                // Tokens were revoked so fast that the action seemed to be at fault: the
+                // next token comes after half a minute at most, plus jitter.
                 if let Some(Err(Error::Unauthorized { .. })) = answer {
                     sleep(Duration::from_secs(46)).await;
                     answer = participants::call(world, &call).await;
@@ -207,12 +207,12 @@ async fn shut(world: &Arc<World>) {
         }
     }
     drop(seats);
-    // The last engines that were only dropped have 30 s.
+    // Engines that were only dropped get 30 s to end.
     sleep(Duration::from_secs(60)).await;
 }
 
 impl World {
-    /// Nothing is known and not recorded, and nothing is under way.
+    /// Each known outcome is recorded, and nothing is under way.
     fn judge_records(&self) {
         let names: std::collections::BTreeSet<_> = {
             let state = self.state();

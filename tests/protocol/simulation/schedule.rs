@@ -1,6 +1,5 @@
-//! What happens in one simulated run, as data: which caller asks for what and when, what
-//! platform, store and token endpoint do, and what is killed. The run itself
-//! decides nothing.
+//! What happens in one simulated run, as data: which caller requests what and when, what
+//! platform, store and token endpoint do, and what is killed. The run itself decides nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +11,7 @@ pub type Ms = u64;
 pub struct Schedule {
     pub seed: u64,
     pub setup: Setup,
-    /// Each may be left out: the rest still makes a run.
+    /// Each step may be left out: the others still make a run.
     pub steps: Vec<Step>,
 }
 
@@ -20,17 +19,17 @@ pub struct Schedule {
 pub struct Setup {
     pub engines: Vec<EngineSetup>,
     pub slots: Vec<Slot>,
-    /// The longest way of a store command, there and back.
+    /// The longest time that a store command is on its way, there and back.
     pub latency: Ms,
     /// Whether the store notifies of changes; if not, waiters poll.
     pub notices: bool,
-    /// How long a token lives; `None` where the platform asks for none.
+    /// How long a token lives; `None` if the platform needs none.
     pub token_life: Option<Ms>,
-    /// Whether indeterminate keys are put to a hook.
+    /// Whether a hook is asked about indeterminate keys.
     pub hook: bool,
     /// After this time nothing fails.
     pub horizon: Ms,
-    /// The oracle does not hear of what the store loses: a test of the oracle.
+    /// The oracle does not learn what the store loses: a test of the oracle.
     #[serde(default)]
     pub deceitful: bool,
 }
@@ -55,28 +54,28 @@ pub struct EngineSetup {
 pub struct Slot {
     pub action: u8,
     pub scope: bool,
-    /// With a key of the caller's own there are several payloads; without, each
-    /// payload has a record of its own.
+    /// With a key of the caller's own, several payloads share it; without, each payload has
+    /// a record of its own.
     pub own_key: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Step {
     Call(Call),
-    /// What the platform does with the next call for that slot that has nothing
-    /// yet; calls beyond succeed at once.
+    /// What the platform does with the slot's next call that has no answer yet; further
+    /// calls succeed at once.
     Answer {
         slot: u8,
         answer: Answer,
     },
     /// What the token endpoint does with its next request.
     Token(TokenAnswer),
-    /// What the hook does when it is asked next; it then says what is true.
+    /// What the hook does at its next call; after that it returns what is true.
     Hook {
         after: Ms,
         says: HookSays,
     },
-    /// The store is out of reach, for one engine or for all.
+    /// The store is unreachable, for one engine or for all.
     Outage {
         at: Ms,
         engine: Option<u8>,
@@ -91,7 +90,7 @@ pub enum Step {
         fault: Fault,
         times: u8,
     },
-    /// The store restarts with what it had so long ago; `None`: with nothing.
+    /// The store restarts with its content of that long ago; `None`: with nothing.
     Restart {
         at: Ms,
         back: Option<Ms>,
@@ -106,7 +105,7 @@ pub enum Step {
     Revoke {
         at: Ms,
     },
-    /// One actor below the engine's root is killed, the oldest first.
+    /// One actor below the engine's root is killed; `child` counts from the oldest.
     Kill {
         at: Ms,
         engine: u8,
@@ -119,8 +118,8 @@ pub enum Step {
         how: End,
         jump_seconds: i64,
     },
-    /// An operator looks at a key, asks the remote system what is true, and says
-    /// so after a while.
+    /// An operator looks at a key, asks the remote system what is true, and resolves the
+    /// key after a while.
     Resolve {
         at: Ms,
         engine: u8,
@@ -154,19 +153,19 @@ pub struct Call {
     pub leaves: Option<Ms>,
     pub ttl: Option<Ms>,
     pub sensitive: bool,
-    /// How often the caller asks again after an error, and after which pause.
+    /// How often the caller retries after an error, and after which pause.
     pub again: u8,
     pub pause: Ms,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Until the connection stands: nothing has left by then.
+    /// The time until the connection is established: nothing has left before that.
     pub connect: Ms,
-    /// From the arrival to the answer.
+    /// The time from the arrival to the answer.
     pub delay: Ms,
     pub kind: Kind,
-    /// Whether it is executed, where the answer leaves that open.
+    /// Whether the request is executed, if the answer leaves that open.
     pub executes: bool,
 }
 
@@ -216,21 +215,22 @@ pub enum HookSays {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// Not applied; the caller learns after this time that it might have been.
+    /// Not applied; the caller learns after this time that the command might have been
+    /// applied.
     Fail(Ms),
     /// Applied, and the reply is lost.
     LoseReply,
-    /// A write is refused for certain.
+    /// A write is refused, and certainly not applied.
     Refuse,
-    /// No answer, ever; applied or not.
+    /// Never answered; applied or not.
     Silent(bool),
-    /// Applied at once, answered after so long.
+    /// Applied at once, answered after this long.
     Late(Ms),
-    /// Applied after so long, whether or not the caller still waits.
+    /// Applied after this long, whether or not the caller still waits.
     Delayed(Ms),
 }
 
-/// Which commands a blip is about.
+/// Which commands a blip affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     Any,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::schedule::{Schedule, Step};
 
-/// The smallest schedule that is found to fail, too: without steps that change
-/// nothing, and with plain settings in place of odd ones.
+/// The smallest schedule found that still fails: without steps that change nothing, and
+/// with plain settings in place of odd ones.
 pub fn shrink(schedule: &Schedule, fails: impl Fn(&Schedule) -> bool) -> Schedule {
     let mut best = schedule.clone();
     loop {
@@ -35,7 +35,7 @@ pub fn shrink(schedule: &Schedule, fails: impl Fn(&Schedule) -> bool) -> Schedul
     }
 }
 
-/// Leaves out as many steps as possible: halves first, single ones at last.
+/// Leaves out as many steps as possible: halves first, single steps last.
 fn drop_steps(best: &mut Schedule, fails: &impl Fn(&Schedule) -> bool) {
     let mut length = best.steps.len().div_ceil(2);
     while length > 0 {
@@ -129,7 +129,7 @@ pub fn kept() -> Vec<Schedule> {
         .collect()
 }
 
-/// Keeps a schedule that fails.
+/// Appends a schedule that fails.
 pub fn keep(schedule: &Schedule) {
     let mut text = fs::read_to_string(file()).unwrap_or_default();
     let line = serde_json::to_string(schedule).expect("plain data");

@@ -1,5 +1,5 @@
-//! The store that all engines of a run share, and the way to it, on which each
-//! engine loses commands and replies as the schedule says.
+//! The store that all engines of a run share, and each engine's way to it, on which commands
+//! and replies are lost as the schedule says.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep};
 use super::schedule::{Command, Fault};
 use super::world::World;
 
-/// What holds the records: `MemoryStore`, or, where the schedule loses some, a
-/// store that can.
+/// What holds the records: `MemoryStore`, or, if the schedule loses records, a store that
+/// can lose them.
 #[derive(Clone)]
 pub enum Backend {
     Memory(MemoryStore),
@@ -32,7 +32,7 @@ impl Backend {
         }
     }
 
-    /// The record as it stands now; both backends answer at once.
+    /// The current state of a record; both backends answer at once.
     pub fn state(&self, name: &RecordName) -> Option<RecordState> {
         let look = self.store().look(name).now_or_never();
         look.expect("answers at once").expect("never fails")
@@ -44,14 +44,14 @@ impl Backend {
     }
 }
 
-/// A store that remembers what it held before, to lose what came since.
+/// A store that remembers its earlier content, so that it can lose later writes.
 #[derive(Default)]
 pub struct Disk {
     records: Mutex<BTreeMap<RecordName, Vec<Version>>>,
     notices: Mutex<BTreeMap<RecordName, Arc<Notify>>>,
 }
 
-/// What stood there from a moment on, and until when it lives.
+/// What a record held from a moment on, and when that expires.
 type Version = (Instant, Option<(Record, Instant)>);
 
 impl Disk {
@@ -78,8 +78,8 @@ impl Disk {
         self.put(name, None);
     }
 
-    /// Goes back to what it held at that moment, if at all; says of which
-    /// records it lost something.
+    /// Goes back to the content of that moment, or to nothing; returns the records that
+    /// lost something.
     pub fn restart(&self, back_to: Option<Instant>) -> Vec<RecordName> {
         let mut lost = Vec::new();
         for (name, versions) in &mut *self.records.lock().unwrap() {
@@ -166,7 +166,7 @@ pub struct Way {
     pub life: usize,
 }
 
-/// A command as a fault sees it.
+/// The kind of a command, for faults.
 pub fn command(event: Option<&Event>) -> Command {
     match event {
         None => Command::Look,
@@ -181,12 +181,12 @@ pub fn command(event: Option<&Event>) -> Command {
 }
 
 impl Way {
-    /// A command was answered.
+    /// Notes that a command was answered.
     fn well(&self) {
         self.world.state().well.insert(self.engine, Instant::now());
     }
 
-    /// One command on its way: `None` is a look.
+    /// Sends one command over the way: `None` is a look.
     async fn travel<T: Send + 'static>(
         &self,
         name: &RecordName,
@@ -240,7 +240,7 @@ impl Way {
                 Ok(answer)
             }
             Some(Fault::Delayed(after)) => {
-                // On its way whether or not the caller still waits.
+                // The command is on its way whether or not the caller still waits.
                 let arriving = tokio::spawn(async move {
                     sleep(Duration::from_millis(after)).await;
                     arrive()

@@ -1,6 +1,6 @@
-//! What all parts of a run share, and what is known of it from outside: every call
-//! that reached the platform, every change of a record, every fault. The engines
-//! know nothing of it; the oracle judges by it.
+//! What all parts of a run share, and what is known of it from outside: every call that
+//! reached the platform, every change of a record, every fault. The engines know nothing of
+//! it; the oracle judges by it.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -93,7 +93,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line of the story; part of what must repeat.
+    /// Adds a line to the story; a repeated run must have the same story.
     pub fn note(&self, line: impl FnOnce() -> String) {
         if self.traced {
             let line = format!("{:>9.3} {}", self.begun.elapsed().as_secs_f64(), line());
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// Something that a repetition of this run must have at the same moment.
+    /// Adds an event that a repetition of this run must have at the same moment.
     pub fn mark(&self, what: u64) {
         let now = self.begun.elapsed().as_millis() as u64;
         let mut state = self.state();
@@ -182,7 +182,7 @@ impl World {
 
     // The way to the store.
 
-    /// What happens to a command, and how long it takes on its way.
+    /// What happens to a command, and how long it is on its way.
     pub fn way(
         &self,
         engine: usize,
@@ -240,10 +240,10 @@ impl World {
         })
     }
 
-    /// An engine got to see a record, or that there is nothing to wait for.
+    /// An engine has seen a record, or that there is nothing to wait for.
     pub fn saw(&self, way: &Way, name: &RecordName, state: Option<&RecordState>) {
         if OPERATORS.try_with(|()| ()).is_ok() {
-            return; // no flight of the engine sees what a person looks at
+            return; // no flight of the engine sees what an operator looks at
         }
         let (engine, life) = (way.engine, way.life);
         let at = (engine, life, name.clone());
@@ -260,12 +260,12 @@ impl World {
                     return;
                 }
                 state.seen.insert(lease);
-                let entry = state.lapses.entry(at).or_insert((Vec::new(), now));
+                let entry = state.expires.entry(at).or_insert((Vec::new(), now));
                 entry.0.push(now);
                 entry.1 = now + *lease_left;
             }
             _ => {
-                self.state().lapses.remove(&at);
+                self.state().expires.remove(&at);
             }
         }
     }
@@ -343,7 +343,7 @@ impl World {
             .unwrap_or((0, HookSays::Truth))
     }
 
-    /// The system's clock as an engine finds it when it starts.
+    /// The system's clock as an engine finds it at its start.
     pub fn clock(&self, jumped: i64) -> SystemTime {
         let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let now = base + self.begun.elapsed();

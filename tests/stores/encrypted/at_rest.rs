@@ -40,7 +40,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
         for offset in 0..3 {
             let shifted = ["", "#", "##"][offset].to_owned() + word;
             let encoded = BASE64.encode(shifted);
-            // Without the characters that depend on its neighbours.
+            // Without the base64 characters that depend on the neighbours of the word.
             words.push(encoded[4..encoded.len() - 4].to_owned());
         }
     }
@@ -163,8 +163,8 @@ mod redis {
         assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
     }
 
-    /// A record without a body must fit where only small writes are taken, whatever the
-    /// length of the key's id.
+    /// A record without a body must fit into a server that accepts only small writes,
+    /// whatever the length of the key's id.
     #[tokio::test]
     async fn outcome_without_body_fits_a_full_server() {
         let server = RedisServer::start();
@@ -181,7 +181,7 @@ mod redis {
             .apply(&name(1), complete(1, large.clone(), StoredBody::Full))
             .await;
         assert!(error.unwrap_err().is_refused());
-        // As the engine then reduces it: the status.
+        // The engine then reduces the outcome to its status.
         let mut reduced = large;
         *reduced.body_mut() = bytes::Bytes::new();
         let event = complete(1, reduced.clone(), StoredBody::OmittedTooLarge);

@@ -1,5 +1,5 @@
-//! A wrapper must delegate: methods with a default in the trait return the inner store's
-//! answers.
+//! A wrapper must delegate: for methods with a default in the trait, it returns the inner
+//! store's answers.
 
 use std::sync::Arc;
 use std::time::Duration;

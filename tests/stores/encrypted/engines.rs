@@ -1,4 +1,4 @@
-//! Engines over an encrypted store, and over one that only some of them encrypt.
+//! Engines over an encrypted store, and over a store that only some of them encrypt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +86,7 @@ async fn encrypted_sensitive_answer_is_a_status() {
 async fn lost_reply_to_complete_changes_nothing() {
     let (upstream, inner) = (ok(), MemoryStore::new());
     let lossy = FaultyStore::new(inner.clone(), |operation| match operation.number {
-        // The acquire, and the outcome.
+        // The acquire, and the complete.
         1 | 3 => Fault::LoseReply,
         _ => Fault::Pass,
     });
@@ -140,9 +140,9 @@ async fn assert_unreadable(engine: &Engine) {
     }
 }
 
-/// Red when the engine returns an encrypted outcome: without the check of a look, and
-/// without that of an answer. Also red when an encrypted refusal blocks its key for ten
-/// minutes, although nothing was executed.
+/// Red if the engine returns an encrypted outcome: without the check of a look, and without
+/// the check of an answer. Also red if an encrypted refusal blocks its key for ten minutes,
+/// although nothing was executed.
 #[tokio::test(start_paused = true)]
 async fn plain_engine_neither_replays_nor_executes() {
     for refused in [false, true] {
@@ -164,11 +164,11 @@ async fn plain_engine_neither_replays_nor_executes() {
         }
         assert_unreadable(&plain).await;
         assert_eq!(upstream.ledger().total(), 1);
-        // Neither does an operator's command.
+        // An operator's command is not applied either.
         let hashed = Execution::new(request(), upstream.namespace());
         let error = hashed.lock(&inner, &Terms::default()).await.unwrap_err();
         assert!(matches!(error, Error::RecordUnreadable { .. }), "{error}");
-        // An operator may forget it.
+        // An operator may forget the record.
         let forgotten = plain.forget(&key()).await.unwrap();
         assert_eq!(forgotten, genesys_once::engine::Forgotten::Unreadable);
     }
@@ -181,7 +181,7 @@ async fn encrypting_engine_refuses_plain_outcomes() {
     plain.execute(request()).await.unwrap();
     let sealing = engine(&upstream, encrypted(inner.clone())).await;
     assert_unreadable(&sealing).await;
-    // The engine that wrote it still reads it, also without its memory.
+    // The engine that wrote the outcome still reads it, also without its memory.
     advance(61 * SECOND).await;
     assert_eq!(
         plain.execute(request()).await.unwrap().served(),

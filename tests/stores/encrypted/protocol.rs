@@ -14,7 +14,7 @@ use crate::support::indeterminate;
 async fn encrypted_memory_store_conforms() {
     let store = encrypted(MemoryStore::new());
     store_conformance(store, tokio::time::advance).await;
-    // Also around an `Arc`, and around a store behind one.
+    // Also around an `Arc`, and around a store behind an `Arc`.
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     store_conformance(encrypted(store), tokio::time::advance).await;
 }
@@ -160,8 +160,8 @@ fn debug_shows_ids_and_no_key() {
 }
 
 /// A caller's names for a request are encrypted and bound to the lease, also when the
-/// record becomes indeterminate. Red when they are written in plain text, and when a
-/// process without the key cannot read the record.
+/// record becomes indeterminate. Red if they are written in plain text, and if a process
+/// without the key cannot read the record.
 #[tokio::test(start_paused = true)]
 async fn names_of_a_request_are_encrypted() {
     let inner = MemoryStore::new();
@@ -207,7 +207,7 @@ async fn names_of_a_request_are_encrypted() {
         answer => panic!("{answer:?}"),
     }
     check().await;
-    // Red where the list shows encrypted names.
+    // Red if the list shows encrypted names.
     let listed = indeterminate(&store, &name(1).namespace, 9).await.unwrap();
     assert_eq!(shown(Some(listed[0].1.clone())), about);
 }

@@ -1,4 +1,4 @@
-//! A changed, moved or planted record is an error, never an answer and never a miss.
+//! A changed, moved or planted record is an error, never an answer and never an absent key.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ type Change = Arc<dyn Fn(&mut RecordState) + Send + Sync>;
 struct Tampered {
     store: MemoryStore,
     change: Arc<Mutex<Change>>,
-    /// The name of the record that is read under a name.
+    /// The name of the record that the store reads in place of the requested name.
     place: fn(&RecordName) -> RecordName,
 }
 
@@ -81,7 +81,7 @@ fn outcome_in(state: &mut RecordState) -> &mut Outcome {
     }
 }
 
-/// A recorded outcome is 1, a refusal 2.
+/// Record 1 is an outcome, record 2 a refusal.
 async fn filled() -> Tampered {
     let inner = Tampered::new();
     let store = encrypted(inner.clone());
@@ -93,7 +93,7 @@ async fn filled() -> Tampered {
     inner
 }
 
-/// A changed refusal is removed: nothing was executed, whatever it says.
+/// A changed refusal is dropped: nothing was executed, whatever the refusal says.
 #[tokio::test(start_paused = true)]
 async fn changed_bits_are_detected() {
     let inner = filled().await;
@@ -135,12 +135,12 @@ async fn changed_bits_are_detected() {
     }
 }
 
-/// Red, each in its line, when the ciphertext is not bound to the record's name, the lease
-/// or the fingerprint.
+/// Each assertion is red if the ciphertext is not bound to the record's name, to the lease,
+/// or to the fingerprint.
 #[tokio::test(start_paused = true)]
 async fn moved_ciphertext_is_not_decrypted() {
     let mut inner = filled().await;
-    // The record of 1 is read under every name.
+    // The store reads record 1 under every name.
     inner.place = |_| name(1);
     let moved = encrypted(inner.clone());
     assert!(read(moved.look(&name(1)).await).is_ok());
@@ -187,7 +187,7 @@ async fn changed_key_id_is_detected() {
             headers.insert(name, HeaderValue::from_static(id));
         });
     };
-    // The same bytes under another id.
+    // The same key bytes under another id.
     rename("k2");
     let error = read(store.look(&name(1)).await).unwrap_err();
     assert!(reason(&error).contains("cannot be decrypted"), "{error:?}");
@@ -202,7 +202,7 @@ async fn changed_key_id_is_detected() {
     assert!(reason(&error).contains("does not name"), "{error:?}");
 }
 
-/// Red when a plain outcome is returned.
+/// Red if a plain outcome is returned.
 #[tokio::test(start_paused = true)]
 async fn plain_outcome_is_refused() {
     let inner = MemoryStore::new();
@@ -219,7 +219,7 @@ async fn plain_outcome_is_refused() {
         assert!(reason(&error).contains("not encrypted"), "{error:?}");
     }
     assert!(is_silent(store.look(&name(2)).await));
-    // Unless the store also reads plain outcomes, during a migration.
+    // A store accepts it only if it also reads plain outcomes, during a migration.
     let lenient = store.clone().also_reads_plain();
     assert_eq!(*read(lenient.look(&name(1)).await).unwrap().0, outcome());
     assert_eq!(*read(lenient.look(&name(2)).await).unwrap().0, outcome());

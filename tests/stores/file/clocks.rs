@@ -12,7 +12,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A clock as at a boot.
+/// A clock right after a boot.
 pub fn boot(wall: SystemTime) -> ManualClock {
     let clock = ManualClock::new();
     clock.set_wall(wall);
@@ -34,8 +34,8 @@ async fn assert_both(store: &FileStore, when: &str) {
     assert!(held, "{when}: {state:?}");
 }
 
-/// Seen red: 30 of 30 recorded keys were executed again and 10 of 10
-/// indeterminate ones lost, where a wall time below the last was stamped.
+/// Seen red if a wall time below the last was stamped: 30 of 30 recorded keys were executed
+/// again, and 10 of 10 indeterminate keys were lost.
 #[tokio::test]
 async fn boot_at_1970_and_a_correction_forget_nothing() {
     let decade = 3650 * DAY;
@@ -68,8 +68,8 @@ async fn boot_at_1970_and_a_correction_forget_nothing() {
     }
 }
 
-/// Seen red: each pair of boots aged the records by an hour, and after 47 boots all were
-/// lost.
+/// Seen red: each pair of boots aged the records by an hour, and after 47 boots all records
+/// were lost.
 #[tokio::test]
 async fn clock_that_is_wrong_at_every_other_boot_counts_once() {
     let folder = Folder::new("every-other");
@@ -93,8 +93,8 @@ async fn clock_that_is_wrong_at_every_other_boot_counts_once() {
     }
 }
 
-/// Seen red where a step ahead of any length counts. Within the week, an outcome expires
-/// and an indeterminate key does not.
+/// Seen red if a step ahead of any length counts. Within the week, an outcome expires and
+/// an indeterminate key does not.
 #[tokio::test]
 async fn step_of_more_than_a_week_ages_nothing() {
     for (ahead, is_believed) in [(WEEK, true), (WEEK + MINUTE, false), (500 * DAY, false)] {
@@ -114,12 +114,12 @@ async fn step_of_more_than_a_week_ages_nothing() {
     }
 }
 
-/// Seen red where `Indeterminate` ages while no process has the file open.
+/// Seen red if `Indeterminate` ages while no process has the file open.
 #[tokio::test]
 async fn indeterminate_key_ages_by_the_time_the_file_was_open() {
     let folder = Folder::new("open-time");
     let mut wall = SystemTime::now();
-    // Six days off, one day on.
+    // The machine is off for six days, then on for one.
     for day in 0..8 {
         let clock = boot(wall);
         let store = FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();

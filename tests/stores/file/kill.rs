@@ -24,7 +24,8 @@ async fn every_acknowledged_record_survives_kill_9() {
     let mut acknowledged = Vec::new();
     let mut begin = 0;
     for round in 0..20 {
-        // Another number of lines each time, a fixed one for each round.
+        // The number of lines differs between rounds, and is the same in each run of the
+        // test.
         let lines = 1 + round * 37 % 61;
         let mut child = Child::start(&format!("write:{begin}"), &folder.file());
         let mut said: Vec<u32> = Vec::new();
@@ -65,7 +66,8 @@ async fn kill_during_opening_leaves_a_valid_file() {
         }
         let mut child = Child::start("open", &folder.file());
         assert_eq!(child.line().as_deref(), Some("opening"));
-        // At once; once it has begun to create the file; once the file exists.
+        // Killed at once; once the child has begun to create the file; once the file
+        // exists.
         let begun = || match round % 4 {
             0 => true,
             1 => std::fs::read_dir(folder.path()).unwrap().count() > 0,

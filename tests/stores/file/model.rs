@@ -162,7 +162,7 @@ impl Model {
     }
 
     /// The holders have ended: their requests are indeterminate for the retention. An
-    /// expired lock may have left a row or none.
+    /// expired lock might have left a row or none.
     fn recover(&mut self) {
         let (now, open) = (self.times.open, self.open);
         self.records
@@ -177,7 +177,7 @@ impl Model {
         }
     }
 
-    /// As the model has it, and by the true times.
+    /// Compares a record with the model, and with the true times.
     fn check(&self, written: &Written, found: Option<&RecordState>) {
         let is_alive = self.by(written.kind) < written.expires;
         let found = found.map(|state| match state {
@@ -277,7 +277,7 @@ async fn run(acts: Vec<Act>) {
                     drop(store);
                     model.stamp();
                 } else {
-                    // The file after a loss of power.
+                    // The power fails: the file is as of this moment.
                     boots += 1;
                     let copy = folder.path().join(format!("boot-{boots}.redb"));
                     std::fs::copy(&path, &copy).unwrap();
@@ -310,8 +310,8 @@ proptest! {
     /// outcome never expires before the open time and the rise of the wall clock add up to
     /// its life.
     ///
-    /// Red where a time below the last is stamped, where any step counts, and where all
-    /// records age by one clock.
+    /// Red if a time below the last is stamped, if any step of the wall clock counts, and
+    /// if all records age by one clock.
     #[test]
     fn no_clock_makes_a_record_expire_early(acts in acts()) {
         let runtime = tokio::runtime::Builder::new_current_thread();

@@ -22,7 +22,7 @@ fn chain(error: impl std::error::Error) -> String {
     chain
 }
 
-/// Nothing is acknowledged, nothing is absent, nothing is replayed.
+/// No write is acknowledged, no key counts as absent, and nothing is replayed.
 async fn assert_outage(store: &FileStore, why: &str) {
     for key in [1, 2, 77] {
         let error = store.apply(&name(key), acquire(key)).await.unwrap_err();
@@ -78,7 +78,7 @@ async fn renamed_file_is_an_outage() {
             assert_cached(key, rescued.look(&name(key)).await.unwrap());
         }
 
-        // The same file under its name again is the store again.
+        // Once the file has its name again, it is the store again.
         if how == "moved away" {
             fs::rename(&aside, folder.file()).unwrap();
             let back = async {
@@ -93,8 +93,8 @@ async fn renamed_file_is_an_outage() {
     }
 }
 
-/// Red where the length alone is compared, and where the reopened file may be older than
-/// the acknowledged writes, or another store's.
+/// Red if only the length is compared, and if the reopened file may be older than the
+/// acknowledged writes, or the file of another store.
 #[tokio::test]
 async fn file_changed_in_place_is_an_outage() {
     for how in [
@@ -104,7 +104,7 @@ async fn file_changed_in_place_is_an_outage() {
         "another store",
     ] {
         let folder = Folder::new("in-place");
-        // Its own time is far ahead.
+        // The other store's own time is far ahead.
         let (other, clock) = (folder.path().join("other.redb"), ManualClock::new());
         let ahead = FileStore::open_with_clock(&other, clock.clone()).unwrap();
         clock.advance(RETENTION);
@@ -121,7 +121,7 @@ async fn file_changed_in_place_is_an_outage() {
             "an older copy" => older,
             _ => fs::read(other).unwrap(),
         };
-        // The inode stays.
+        // The file keeps its inode.
         fs::write(folder.file(), bytes).unwrap();
         let acquired = store.apply(&name(5), acquire(5)).await;
         assert!(acquired.is_err(), "{how}: {acquired:?}");
@@ -165,11 +165,11 @@ async fn backup_of_a_file_in_use_is_complete() {
         for key in 0..50 {
             assert_cached(key, copy.look(&name(key)).await.unwrap());
         }
-        // Its holder has ended, once the copy is opened.
+        // The copy is opened later, so the holder of this key has ended.
         assert_lost(50, copy.look(&name(50)).await.unwrap());
         let listed = indeterminate(&copy, &name(0).namespace, 200).await.unwrap();
         assert!(listed.len() >= 2 && listed.len() <= 3, "{listed:?}");
-        // As of one moment: with each record, all earlier ones are present.
+        // The copy is of one moment: with each record, all earlier records are present.
         let mut known = 0;
         for key in 100..200 {
             match copy.look(&name(key)).await.unwrap() {
@@ -210,7 +210,7 @@ async fn backup_overwrites_nothing() {
     assert_cached(1, store.look(&name(1)).await.unwrap());
 }
 
-/// Seen red: an empty file kept its rights.
+/// Seen red: an empty file kept its permissions.
 #[test]
 fn empty_file_becomes_its_owners_alone() {
     let folder = Folder::new("empty-mode");

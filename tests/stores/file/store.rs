@@ -29,7 +29,7 @@ async fn reopened_file_holds_every_outcome() {
         let store = FileStore::open(folder.file()).unwrap();
         for key in 0..40 {
             assert_cached(key, store.look(&name(key)).await.unwrap());
-            // The answer to an acquire is the same.
+            // An acquire returns the same outcome.
             match store.apply(&name(key), acquire(key)).await.unwrap() {
                 Answer::Is(state) => assert_cached(key, state),
                 answer => panic!("{answer:?}"),
@@ -120,8 +120,8 @@ async fn opening_recovers_locked_records() {
     done(&store, 4, acquire(4)).await;
     done(&store, 4, abandon(4)).await;
     drop(store);
-    // Longer than their time to live: a jump of the machine's clock makes no lost request
-    // executable.
+    // The machine's clock jumps by more than the records' time to live: that makes no lost
+    // request executable.
     clock.set_wall(clock.wall() + 30 * RETENTION);
 
     let store = open();
@@ -138,7 +138,8 @@ async fn opening_recovers_locked_records() {
         "{state:?}"
     );
 
-    // A caller may acquire the claimed key at once, the lost one only after its resolution.
+    // A caller may acquire the claimed key at once, and the lost key only after its
+    // resolution.
     let state = take_over(&store, 2, released.revision()).await;
     assert_eq!(state, Answer::Done);
     let lost = store.look(&name(1)).await.unwrap().unwrap();
@@ -165,7 +166,7 @@ async fn opening_recovers_locked_records() {
 }
 
 #[tokio::test]
-async fn leases_lapse_and_records_expire_by_the_stores_clock() {
+async fn leases_and_records_expire_by_the_stores_clock() {
     let folder = Folder::new("clock");
     let clock = ManualClock::new();
     let open = || FileStore::open_with_clock(folder.file(), clock.clone()).unwrap();
@@ -175,7 +176,7 @@ async fn leases_lapse_and_records_expire_by_the_stores_clock() {
     done(&store, 2, acquire(2)).await;
     done(&store, 2, complete(2)).await;
 
-    // The machine's clock is set: no lease lapses.
+    // The machine's clock is set ahead: no lease expires.
     clock.set_wall(clock.wall() + 365 * TTL);
     let state = store.look(&name(1)).await.unwrap().unwrap();
     let RecordState::Locked { lease_left, .. } = state else {
@@ -184,8 +185,8 @@ async fn leases_lapse_and_records_expire_by_the_stores_clock() {
     assert_eq!(lease_left, LEASE);
 
     clock.advance(LEASE);
-    let lapsed = store.look(&name(1)).await.unwrap().unwrap();
-    assert_eq!(take_over(&store, 1, lapsed.revision()).await, Answer::Done);
+    let expired = store.look(&name(1)).await.unwrap().unwrap();
+    assert_eq!(take_over(&store, 1, expired.revision()).await, Answer::Done);
     clock.advance(TTL - LEASE - Duration::from_millis(1));
     assert_cached(2, store.look(&name(2)).await.unwrap());
 
@@ -329,8 +330,8 @@ async fn second_run_replays_from_the_file() {
     }
 }
 
-/// Red when the engine reports its end while the root still has the store: 12 of 30
-/// openings were refused.
+/// Red if the engine reports its end while the root still has the store: 12 of 30 openings
+/// were refused.
 #[test]
 fn file_can_be_opened_after_shutdown() {
     let several = || tokio::runtime::Builder::new_multi_thread();
