@@ -180,7 +180,7 @@ impl DataActionRequest {
     /// bytes and no control characters.
     pub fn with_label(self, text: impl AsRef<str>) -> Result<Self, Error> {
         let label = checked("label", text.as_ref(), 256)?;
-        Ok(self.with(|parts| parts.label = Some(label)))
+        Ok(self.set(|parts| parts.label = Some(label)))
     }
 
     /// Leaves parts of the payload, such as a time stamp, out of key and fingerprint.
@@ -336,12 +336,16 @@ impl DataActionRequest {
         }))
     }
 
-    /// Changes parts, in place unless a clone shares them, and derives the key
-    /// again.
+    /// Changes parts that the key does not depend on, in place unless a clone shares them.
+    fn set(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Changes parts, and derives the key again.
     fn with(self, change: impl FnOnce(&mut Parts)) -> Self {
-        let mut parts = self.0;
+        let mut parts = self.set(change).0;
         let own = Arc::make_mut(&mut parts);
-        change(own);
         let scopes = Scopes {
             within: own.within.as_ref().map(Scope::as_str),
             own: own.scope.as_deref(),

@@ -30,7 +30,7 @@ impl DataActionRequest {
             let reason = "it must be 1 ms to ten years";
             return Err(Error::invalid_request("ttl", reason));
         }
-        Ok(self.with(|parts| parts.ttl = Some(ttl)))
+        Ok(self.set(|parts| parts.ttl = Some(ttl)))
     }
 
     /// Limits when the request may be sent: not later than this after the call of
@@ -65,7 +65,7 @@ impl DataActionRequest {
 
     /// As [`start_within`](Self::start_within), for the rest of a limit that was checked.
     pub(crate) fn starting_within(self, limit: Duration) -> Self {
-        self.with(|parts| parts.start_within = Some(limit))
+        self.set(|parts| parts.start_within = Some(limit))
     }
 
     /// Stores only the status of the answer. [`Reply::stored_body`](crate::Reply::stored_body)
@@ -85,7 +85,7 @@ impl DataActionRequest {
     /// short one by trial. The `cause` of an indeterminate key is the text of the
     /// [`Upstream`](crate::Upstream)'s error.
     pub fn sensitive(self) -> Self {
-        self.with(|parts| parts.sensitive = true)
+        self.set(|parts| parts.sensitive = true)
     }
 
     /// The limit of [`start_within`](Self::start_within), if there is one.
