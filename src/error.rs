@@ -44,8 +44,10 @@ pub enum Error {
         /// What is wrong with it.
         reason: Arc<str>,
     },
-    /// The key belongs to a request with another payload, whose answer is not given.
-    #[error("key {key} belongs to a request with another payload: use another key")]
+    /// The key belongs to another request, whose answer is not given: with another payload, or
+    /// to another platform or route. A simulator on another port is another platform, unless the
+    /// client names one.
+    #[error("key {key} belongs to a request with another payload, platform or route")]
     #[non_exhaustive]
     PayloadMismatch {
         /// The key that both requests carry.
@@ -194,8 +196,10 @@ pub enum Error {
         /// The key whose execution failed.
         key: IdempotencyKey,
     },
-    /// The engine has shut down, or is shutting down.
-    #[error("the engine has stopped")]
+    /// The engine has shut down, or is shutting down. If it was cut off, a request might be on
+    /// the wire: the record says what is known. So [`hint`](Self::hint) is `Never` for this
+    /// engine, and to execute the same request with another engine is safe.
+    #[error("the engine has stopped: execute the same request with another engine")]
     Stopped,
     /// The call was made outside of a tokio runtime, or `start` in a runtime without
     /// timers. Nothing was sent.
@@ -217,7 +221,8 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryHint {
-    /// Do not retry: the result would be the same.
+    /// Do not retry with this engine: the result would be the same. After
+    /// [`Error::Stopped`], execute the same request with another engine.
     Never,
     /// Execute the same request again after this long, which is never zero. That is
     /// safe: the record decides whether a request is sent.

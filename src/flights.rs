@@ -60,6 +60,8 @@ pub(crate) struct Flights {
     route: Arc<str>,
     capacity_used: Arc<AtomicUsize>,
     closed: AtomicBool,
+    /// Flights that had no answer of their own when they ended in the closed table.
+    lost: AtomicUsize,
     meters: Arc<Meters>,
 }
 
@@ -102,6 +104,7 @@ impl Flights {
             route,
             capacity_used: Arc::default(),
             closed: AtomicBool::new(false),
+            lost: AtomicUsize::new(0),
             meters,
         })
     }
@@ -295,8 +298,15 @@ impl Flights {
         });
         let left: Vec<_> = left.collect();
         for flight in left {
-            flight.set_answer(Err(Error::Stopped));
+            if flight.set_answer(Err(Error::Stopped)) {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// How many flights ended in the closed table without an answer of their own.
+    pub(crate) fn lost(&self) -> usize {
+        self.lost.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -30,7 +30,7 @@
 //! Each execution logs one event at `INFO`, target `genesys_once::audit`, when its answer
 //! is known: the whole `key`, `action_id`, `label`, `served`, `status`, `code` of an error,
 //! `attempts` and `duration_ms`. Callers that joined it, and replays from this process's
-//! memory, log none. A filter such as `genesys_once::audit=off` drops it.
+//! memory, log none. With `attempts` 0 the execution sent nothing. A filter such as `genesys_once::audit=off` drops it.
 //!
 //! # Metrics
 //!

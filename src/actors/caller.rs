@@ -46,7 +46,7 @@ pub(crate) async fn execute(
             let answer = pin!(wait(shared, root, request, admission, &mut progress));
             match timeout(limit, answer).instrument(span.clone()).await {
                 // If the whole tree stopped, the execution did not crash.
-                Ok(Err(Error::Crashed { .. })) if root.get_status() >= ActorStatus::Stopping => {
+                Ok(Err(Error::Crashed { .. })) if root.get_status() >= ActorStatus::Draining => {
                     Err(Error::Stopped)
                 }
                 Ok(answer) => answer,

@@ -15,12 +15,12 @@ use tokio::time::{sleep, timeout};
 
 use super::finish::finish;
 use super::flight::{self, Assignment, Job, Start};
-use super::idle::{self, IdleActors};
+use super::idle;
 use super::ports::Ports;
 use super::shared::Shared;
 use super::token::Restarts;
 use super::watcher;
-use crate::flights::{FlightGuard, Flights};
+use crate::flights::FlightGuard;
 use crate::telemetry;
 
 mod message;
@@ -66,7 +66,7 @@ struct State {
     finishing: usize,
     closing: Option<Drained>,
     cut: bool,
-    /// Ends the table and the idle actors when this state is dropped, also after a panic.
+    /// Ends the table and all flight actors when this state is dropped, also after a panic.
     _closer: Closer,
 }
 
@@ -82,12 +82,14 @@ impl Drop for Finishing {
     }
 }
 
-struct Closer(Arc<Flights>, Arc<IdleActors>);
+struct Closer(Arc<Shared>);
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        self.0.end();
-        self.1.close();
+        self.0.flights.end();
+        self.0.idle.close();
+        // Ractor does not kill a child that drains: it must not go on extending its lease.
+        self.0.cut.post(|cut| *cut = true);
     }
 }
 
@@ -122,7 +124,7 @@ impl Actor for Supervisor {
         ));
         let ports = Ports::new(shared.clone(), deadline);
         Ok(Some(State {
-            _closer: Closer(shared.flights.clone(), shared.idle.clone()),
+            _closer: Closer(shared.clone()),
             shared,
             drained,
             children: HashMap::new(),
@@ -328,7 +330,7 @@ impl State {
         if let Some(watcher) = &self.watcher {
             watcher.kill();
         }
-        // `cut_off` subtracts the executions that do not end by themselves.
+        // `end` subtracts the executions that do not end by themselves.
         let finished = self.shared.flights.in_flight();
         let closing = Drained {
             finished,
@@ -348,9 +350,9 @@ impl State {
     fn cut_off(&mut self) {
         if !self.cut {
             self.cut = true;
+            let flights = &self.shared.flights;
             let closing = self.closing.get_or_insert_default();
-            closing.cut_off = self.shared.flights.in_flight();
-            closing.finished = closing.finished.saturating_sub(closing.cut_off);
+            closing.cut_off = flights.in_flight() + flights.lost();
             self.shared.cut.post(|cut| *cut = true);
         }
     }
@@ -374,7 +376,9 @@ impl State {
         let _ = timeout(Duration::from_secs(1), ended).await;
         // Every flight has its answer, also one that is still in the mailbox.
         self.ports.deliver().await;
-        let (drained, end) = (self.drained.clone(), self.closing.unwrap_or_default());
+        let (drained, mut end) = (self.drained.clone(), self.closing.unwrap_or_default());
+        end.cut_off = end.cut_off.max(self.shared.flights.lost());
+        end.finished = end.finished.saturating_sub(end.cut_off);
         drop(self);
         drained.send_replace(Some(end));
     }

@@ -132,7 +132,8 @@ impl Tokens {
 
     /// A call of this action succeeded with this token.
     pub(crate) fn accept(&self, accepted: &CurrentToken, action: &ActionId) {
-        self.state.read().refusals.accept(action, accepted.id);
+        let now = Instant::now();
+        self.state.read().refusals.accept(action, accepted.id, now);
     }
 
     /// Ends the cooldown of the token endpoint: the next caller without a token asks it.

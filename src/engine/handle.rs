@@ -132,14 +132,16 @@ impl Engine {
     pub async fn shutdown(&self, grace: Duration) -> Drained {
         let mut drained = self.inner.drained.clone();
         let _ = self.inner.root.send_message(EngineMessage::close(grace));
-        // A killed root sends no report: it has nothing to drain.
-        match drained.wait_for(Option::is_some).await {
-            Ok(drained) => drained.unwrap_or_default(),
-            Err(_) => Drained::default(),
-        }
+        // A killed root sends no report.
+        let lost = |_| Drained {
+            finished: 0,
+            cut_off: self.inner.shared.flights.lost(),
+        };
+        let report = drained.wait_for(Option::is_some).await;
+        report.map_or_else(lost, |drained| drained.unwrap_or_default())
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.inner.root.get_status() < ActorStatus::Stopping
+        self.inner.root.get_status() < ActorStatus::Draining
     }
 }

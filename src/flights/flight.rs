@@ -117,17 +117,19 @@ impl Flight {
         }
     }
 
-    /// Sets the answer; only the first call counts.
-    pub(super) fn set_answer(&self, answer: FlightAnswer) {
+    /// Sets the answer; only the first call counts, and returns true.
+    pub(super) fn set_answer(&self, answer: FlightAnswer) -> bool {
         let holds = match &answer {
             // A known outcome that is not recorded yet will be recorded.
             Ok(reply) => reply.recorded() || self.progress.is_executed(),
             Err(error) => matches!(error, Error::Indeterminate { .. }),
         };
-        if self.answer.set(Answered { answer, holds }).is_ok() {
+        let is_first = self.answer.set(Answered { answer, holds }).is_ok();
+        if is_first {
             self.answered.notify_waiters();
             self.moved.notify_waiters();
         }
+        is_first
     }
 
     pub(super) fn answer(&self) -> Option<&FlightAnswer> {

@@ -178,6 +178,7 @@ impl Drop for FlightGuard {
     fn drop(&mut self) {
         let crashed = (!self.flight.is_answered()).then(|| {
             Err(if self.flights.is_closed() {
+                self.flights.lost.fetch_add(1, Ordering::Relaxed);
                 Error::Stopped
             } else {
                 Error::Crashed { key: self.key() }

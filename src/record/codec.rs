@@ -25,7 +25,7 @@ use memchr::memchr;
 
 pub(in crate::record) use self::json_bytes::JsonBytes;
 use self::json_reader::RecordJson;
-use self::json_writer::{LockJson, Name, VerdictJson, millis, write_json, write_outcome};
+use self::json_writer::{LockJson, Name, RefusalJson, millis, write_json, write_outcome};
 #[cfg(feature = "encrypted")]
 use super::Caller;
 #[cfg(feature = "encrypted")]
@@ -255,7 +255,7 @@ impl Content {
                     let retry_after_ms = Some(millis(*retry_after));
                     write_json(
                         to,
-                        &VerdictJson {
+                        &RefusalJson {
                             name,
                             retry_after_ms,
                         },
@@ -265,7 +265,7 @@ impl Content {
                     let retry_after_ms = None;
                     write_json(
                         to,
-                        &VerdictJson {
+                        &RefusalJson {
                             name,
                             retry_after_ms,
                         },

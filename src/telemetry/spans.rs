@@ -238,7 +238,7 @@ pub(crate) fn audit(
             code = answer.as_ref().err().map(Error::code),
             attempts = summary.attempts(),
             duration_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-            "executed"
+            "answered"
         );
     });
 }

@@ -111,8 +111,10 @@ async fn lost_holder_is_listed_and_not_written() {
         said.contains("holder was lost with a request under way"),
         "{said}"
     );
-    // The record does not say when the request was sent.
+    // The record does not say when the request was sent. Red if `show` offers the resolution
+    // without that limit.
     assert!(!said.contains("1970"), "{said}");
+    assert!(said.contains("refused for up to"), "{said}");
     let record: String = server.command(&["GET", &name.to_string()]);
     assert!(record.contains(" locked "), "{record}");
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step};
+use genesys_once::testing::{ScriptedTokens, ScriptedUpstream, Step, TokenStep};
 use genesys_once::{Engine, Error};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::refused_tokens::of;
+use super::refused_tokens::{Late, of};
 use super::{SECOND, child, request};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -40,6 +40,7 @@ async fn broken_action_recovers_after_ten_minutes() {
     engine.execute(of("good", 0)).await.unwrap();
     assert_eq!(tokens.fetches(), 2);
     sleep(599 * SECOND).await;
+    engine.execute(of("good", 1)).await.unwrap();
     engine.execute(request("1")).await.unwrap_err();
     sleep(SECOND / 2).await;
     assert_eq!(tokens.fetches(), 2);
@@ -106,4 +107,83 @@ async fn only_broken_action_renews_at_growing_pace() {
     }
     let fetches = tokens.fetches();
     assert!((20..=40).contains(&fetches), "{fetches}");
+}
+
+/// Two healthy actions. The token is revoked while a call of each is under way: the first
+/// renews it, the second finds that its token was replaced, and its successor is revoked, too.
+/// Red if a token that was replaced counts as one that was refused: the second action was at
+/// fault for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn replaced_token_is_not_counted_against_action() {
+    let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
+    // Judges a call when it arrives, and answers a second later.
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}")).with_tokens(tokens.clone());
+    let engine = Engine::builder(Late(upstream)).start().await.unwrap();
+    for action in ["a", "b"] {
+        engine.execute(of(action, 0)).await.unwrap();
+    }
+    tokens.revoke();
+    let ask = |action: &'static str| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.execute(of(action, 1)).await })
+    };
+    let first = ask("b");
+    sleep(SECOND / 2).await;
+    let second = ask("a");
+    sleep(SECOND * 9 / 10).await;
+    tokens.revoke();
+    second.await.unwrap().unwrap();
+    first.await.unwrap().unwrap();
+    engine.execute(of("a", 2)).await.unwrap();
+}
+
+/// An action is cured, and its token is revoked while no other action is asked. Red if a
+/// success counts as a proof for longer than a minute.
+#[tokio::test(start_paused = true)]
+async fn cured_action_recovers_from_a_revocation() {
+    let tokens = ScriptedTokens::lasting(24 * 60 * MINUTE);
+    let (upstream, broken) = sometimes_broken(&tokens);
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    engine.execute(request("0")).await.unwrap_err();
+    engine.execute(of("good", 0)).await.unwrap();
+    broken.store(false, Ordering::SeqCst);
+    tokens.revoke();
+    sleep(MINUTE).await;
+    engine.execute(request("1")).await.unwrap_err();
+    sleep(SECOND).await;
+    engine.execute(request("2")).await.unwrap();
+}
+
+/// A broken and a healthy action are asked every second, and the refusal comes before the
+/// success. Red if a success does not clear a suspicion for which no action waits: a token
+/// every half a minute, and a revocation waited for that pace.
+#[tokio::test(start_paused = true)]
+async fn success_clears_suspicion_of_broken_action() {
+    let fetch = || TokenStep::After(SECOND / 5, Box::new(TokenStep::Issue(24 * 60 * MINUTE)));
+    let tokens = ScriptedTokens::new(move |_| fetch());
+    let upstream = ScriptedUpstream::new(|call| match call.request().action_id().as_str() {
+        "bad" => Step::status(401, "{}").after(SECOND / 50),
+        _ => Step::ok("{}").after(SECOND / 10),
+    });
+    let upstream = upstream.with_tokens(tokens.clone());
+    let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+    let mut slowest = Duration::ZERO;
+    for second in 0..900 {
+        if second == 575 {
+            tokens.revoke();
+        }
+        let begun = Instant::now();
+        let bad = engine.execute(of("bad", second));
+        let good = async {
+            let answer = engine.execute(of("good", second)).await;
+            (answer, begun.elapsed())
+        };
+        let (bad, (good, took)) = tokio::join!(bad, good);
+        bad.unwrap_err();
+        good.unwrap();
+        slowest = slowest.max(took);
+        sleep(SECOND).await;
+    }
+    assert!(slowest < 2 * SECOND, "{slowest:?}");
+    assert!(tokens.fetches() <= 8, "{}", tokens.fetches());
 }

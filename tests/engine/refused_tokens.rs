@@ -87,7 +87,7 @@ async fn one_revocation_costs_the_calls_under_way() {
 
 /// Accepts or refuses a token when a call arrives, and answers a second later.
 #[derive(Clone)]
-struct Late(ScriptedUpstream);
+pub(super) struct Late(pub ScriptedUpstream);
 
 impl Upstream for Late {
     fn namespace(&self) -> Namespace {

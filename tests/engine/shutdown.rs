@@ -7,7 +7,9 @@ use std::time::Duration;
 use genesys_once::error::SendError;
 use genesys_once::record::{Event, Namespace};
 use genesys_once::store::BoxFuture;
-use genesys_once::testing::{Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step};
+use genesys_once::testing::{
+    Fault, FaultyStore, ScriptedTokens, ScriptedUpstream, Step, TokenStep,
+};
 use genesys_once::upstream::{AccessToken, Call};
 use genesys_once::{Engine, EngineMessage, Error, MemoryStore, Outcome, Upstream};
 use ractor::rpc::CallResult;
@@ -319,4 +321,72 @@ async fn flight_behind_the_order_to_close_has_its_grace() {
     let drained = closing.await.unwrap();
     assert_eq!((drained.finished, drained.cut_off), (1, 0));
     assert_eq!(upstream.ledger().total(), 1);
+}
+
+/// Executions that do not end by themselves while the engine closes: cut off by the end of
+/// the root, or killed. Red if `finished` counts them.
+#[tokio::test(start_paused = true)]
+async fn killed_executions_are_not_counted_as_finished() {
+    for end in ["stop", "kill", "kill the actors"] {
+        let upstream = ScriptedUpstream::new(|_| Step::ok("{}").after(20 * SECOND));
+        let engine = Engine::builder(upstream.clone()).start().await.unwrap();
+        let callers: Vec<_> = (0..5)
+            .map(|n| {
+                let engine = engine.clone();
+                tokio::spawn(async move { engine.execute(request(&n.to_string())).await })
+            })
+            .collect();
+        upstream.ledger().wait_for(5).await;
+        let closing = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.shutdown(60 * SECOND).await }
+        });
+        tokio::time::sleep(SECOND).await;
+        let root = engine.actor().get_cell();
+        match end {
+            "stop" => root.stop(None),
+            "kill" => root.kill(),
+            _ => root.get_children().iter().for_each(ractor::ActorCell::kill),
+        }
+        let drained = closing.await.unwrap();
+        assert_eq!((drained.finished, drained.cut_off), (0, 5), "{end}");
+        for caller in callers {
+            assert!(
+                matches!(caller.await.unwrap(), Err(Error::Stopped)),
+                "{end}"
+            );
+        }
+    }
+}
+
+/// Ractor kills no child that drains. Red if the end of the root does not cut its flights
+/// off: this one waited for a token without end, and extended its lease.
+#[tokio::test(start_paused = true)]
+async fn draining_child_ends_with_its_root() {
+    let tokens = ScriptedTokens::new(|fetch| match fetch {
+        1 => TokenStep::Issue(3600 * SECOND),
+        _ => TokenStep::Silent,
+    });
+    let upstream = ScriptedUpstream::new(|_| Step::ok("{}"));
+    let store = MemoryStore::new();
+    let with_tokens = upstream.clone().with_tokens(tokens.clone());
+    let engine = Engine::builder(with_tokens).store(store.clone());
+    let engine = engine.start().await.unwrap();
+    engine.execute(request("0")).await.unwrap();
+    tokens.revoke();
+    let caller = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.execute(request("1")).await }
+    });
+    tokens.wait_for(2).await;
+    let root = engine.actor().get_cell();
+    for child in root.get_children() {
+        let _ = child.drain();
+    }
+    root.kill();
+    assert!(matches!(caller.await.unwrap(), Err(Error::Stopped)));
+    let other = Engine::builder(upstream.clone()).store(store);
+    let other = other.start().await.unwrap();
+    let answer = other.execute_within(request("1"), 120 * SECOND).await;
+    assert!(answer.unwrap().is_success());
 }

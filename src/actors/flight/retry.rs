@@ -35,10 +35,10 @@ type Step<T = Execution<Locked>> = ControlFlow<Result<Round, Error>, T>;
 struct RetryBudget {
     /// The current token was refused, and renewed.
     renewed: bool,
+    /// A token was refused while it was the current one.
+    again: bool,
     /// Attempts with an outdated token.
     stale: u32,
-    /// Attempts whose token was refused.
-    refused: u32,
     /// Attempts that do not count: with a refused token, or answered with `Retry-After`.
     free: u32,
     /// Tokens in a row that expired before a call left.
@@ -48,15 +48,15 @@ struct RetryBudget {
 impl RetryBudget {
     /// Whether an execution whose token was refused makes another attempt.
     fn after(&mut self, refused: TokenRefusal) -> bool {
+        use TokenRefusal::{Action, Current, Stale, Suspected};
+        self.again |= matches!(refused, Current | Suspected);
         match refused {
-            TokenRefusal::Stale if self.stale < MAX_STALE => {
+            Stale | Suspected if self.stale < MAX_STALE => {
                 self.stale += 1;
                 true
             }
-            TokenRefusal::Stale | TokenRefusal::Current => {
-                !std::mem::replace(&mut self.renewed, true)
-            }
-            TokenRefusal::Action => false,
+            Stale | Suspected | Current => !std::mem::replace(&mut self.renewed, true),
+            Action => false,
         }
     }
 }
@@ -200,8 +200,7 @@ impl Driver<'_> {
                     (Recovery::RenewToken, answer) => {
                         let again = match (&shared.tokens, &token) {
                             (Some(tokens), CallToken::With(token)) => {
-                                let again = budget.refused > 0;
-                                budget.after(tokens.refuse(token, action, again))
+                                budget.after(tokens.refuse(token, action, budget.again))
                             }
                             _ => false,
                         };
@@ -209,7 +208,6 @@ impl Driver<'_> {
                             let error = unauthorized(answer);
                             return Break(self.release(next, error).await);
                         }
-                        budget.refused += 1;
                         budget.free += 1;
                         Continue(next)
                     }

@@ -19,6 +19,10 @@ pub enum EngineMessage {
     /// deadline is the engine's, or the port's own time-out if that is shorter. While
     /// `max_waiting` callers wait by message, further callers get `Error::Overloaded` at
     /// once. If the reply port is dropped, the engine has stopped.
+    ///
+    /// Set a time-out for the port. A message that arrives in the moment in which the root
+    /// ends might stay in its mailbox, without an answer, for as long as a handle of the
+    /// engine lives: tokio's channel allows it (seen once in 200,000 messages).
     Execute(DataActionRequest, RpcReplyPort<Result<Reply, Error>>),
     /// The engine's own messages.
     #[doc(hidden)]
@@ -65,8 +69,10 @@ impl EngineMessage {
 pub struct Drained {
     /// Executions that ended by themselves while the engine closed.
     pub finished: usize,
-    /// Executions that were cut off when the grace was over. Their callers got
-    /// `Error::Stopped`, and their records say what is known.
+    /// Executions that were cut off when the grace was over, also those that had sent
+    /// nothing, or only had an answer to record; and those whose actor was killed or stopped
+    /// meanwhile. Callers without an answer got `Error::Stopped`. The records say what is
+    /// known.
     pub cut_off: usize,
 }
 

@@ -21,13 +21,14 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 /// What a refusal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenRefusal {
-    /// The token was outdated: there is a newer one, or it was refused for this action
-    /// before, and its successor is being fetched.
+    /// The token was outdated: there is a newer one.
     Stale,
+    /// The token was refused for this action before, and its successor is being fetched.
+    Suspected,
     /// The token was current, and its successor is fetched now.
     Current,
     /// The action is at fault, as far as is known: its executions wait for no other token.
-    /// The successor is fetched, unless a success shows that this token is good.
+    /// The successor is fetched, unless a recent success shows that this token is good.
     Action,
 }
 
@@ -37,8 +38,10 @@ pub(super) struct Refusals {
     actions: HashMap<ActionId, Known>,
     /// The newest token that was refused.
     suspect: usize,
-    /// The newest token with which a call of any action succeeded.
-    accepted: usize,
+    /// An action waits for the successor of the suspect: not only broken actions suspect it.
+    is_awaited: bool,
+    /// The newest token with which a call of any action succeeded, and when.
+    accepted: Option<(usize, Instant)>,
 }
 
 /// Tokens by their numbers, from 1; 0 is none.
@@ -80,13 +83,16 @@ impl Refusals {
         again: bool,
         now: Instant,
     ) -> TokenRefusal {
-        let (suspected, is_good) = (self.suspects(token), token <= self.accepted);
+        let suspected = self.suspects(token);
+        let is_good = self
+            .accepted
+            .is_some_and(|(good, at)| token <= good && now < at + FRESH_FOR);
         let known = self.known(action);
         if known.is_broken(now) {
-            // Two tokens revoked in a row look the same, so that only a success with this
-            // token shows that the action is at fault, and not the token.
-            if !is_good {
-                self.suspect = token;
+            // Two tokens revoked in a row look the same, so that only a recent success with
+            // this token shows that the action is at fault, and not the token.
+            if !is_good && !suspected {
+                (self.suspect, self.is_awaited) = (token, false);
             }
             return TokenRefusal::Action;
         }
@@ -96,15 +102,21 @@ impl Refusals {
             return TokenRefusal::Action;
         }
         if before && suspected {
-            return TokenRefusal::Stale;
+            return TokenRefusal::Suspected;
         }
         self.suspect = token;
+        self.is_awaited = true;
         TokenRefusal::Current
     }
 
     /// A call of this action succeeded with this token.
-    pub(super) fn accept(&mut self, action: &ActionId, token: usize) {
-        self.accepted = self.accepted.max(token);
+    pub(super) fn accept(&mut self, action: &ActionId, token: usize, now: Instant) {
+        if self.accepted.is_none_or(|(newest, _)| newest <= token) {
+            self.accepted = Some((token, now));
+        }
+        if self.suspects(token) && !self.is_awaited {
+            self.suspect = 0;
+        }
         let known = self.known(action);
         known.accepted = known.accepted.max(token);
         if known.refused <= token {
@@ -141,7 +153,7 @@ mod tests {
             refusals.refuse(action, (token, now), again, now)
         };
         assert_eq!(refuse(&broken, 1, false, MINUTE), TokenRefusal::Current);
-        assert_eq!(refuse(&broken, 1, false, MINUTE), TokenRefusal::Stale);
+        assert_eq!(refuse(&broken, 1, false, MINUTE), TokenRefusal::Suspected);
         assert_eq!(refuse(&broken, 2, true, MINUTE), TokenRefusal::Action);
         assert_eq!(refuse(&broken, 2, false, MINUTE), TokenRefusal::Action);
         assert_eq!(refuse(&other, 2, false, MINUTE), TokenRefusal::Current);
@@ -158,7 +170,7 @@ mod tests {
         );
         assert_eq!(refuse(&broken, 5, true, 11 * MINUTE), TokenRefusal::Action);
         // … or until it succeeds.
-        refusals.accept(&broken, 5);
+        refusals.accept(&broken, 5, start + 12 * MINUTE);
         let now = start + 12 * MINUTE;
         let refused = refusals.refuse(&broken, (6, now), false, now);
         assert_eq!(refused, TokenRefusal::Current);
@@ -176,7 +188,7 @@ mod tests {
         assert!(!refusals.is_refused(&broken, 2, now));
         refusals.refuse(&broken, (2, now), true, now);
         assert!(!refusals.suspects(2) && !refusals.is_refused(&broken, 2, now));
-        refusals.accept(&other, 2);
+        refusals.accept(&other, 2, now);
         refusals.refuse(&broken, (2, now), false, now);
         assert!(!refusals.suspects(2), "the token is good");
         let later = now + 10 * MINUTE;
@@ -202,7 +214,7 @@ mod tests {
         let refused = refusals.refuse(&healthy, (100, now), true, later);
         assert_eq!(refused, TokenRefusal::Current);
         // … or after others succeeded with it.
-        refusals.accept(&healthy, 101);
+        refusals.accept(&healthy, 101, later);
         let refused = refusals.refuse(&healthy, (101, later), true, later);
         assert_eq!(refused, TokenRefusal::Current);
     }
@@ -229,7 +241,7 @@ mod tests {
         let broken = action("broken");
         refusals.refuse(&broken, (1, now), false, now);
         refusals.refuse(&broken, (2, now), true, now);
-        refusals.accept(&broken, 1);
+        refusals.accept(&broken, 1, now);
         let refused = refusals.refuse(&broken, (3, now), false, now);
         assert_eq!(refused, TokenRefusal::Action);
     }
@@ -239,7 +251,7 @@ mod tests {
     fn number_of_known_actions_is_bounded() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         for n in 0..5 * MAX_ACTIONS {
-            refusals.accept(&action(&n.to_string()), 1);
+            refusals.accept(&action(&n.to_string()), 1, now);
             refusals.refuse(&action(&n.to_string()), (2, now), false, now);
             assert!(refusals.actions.len() <= MAX_ACTIONS);
         }

@@ -36,9 +36,23 @@ impl State {
     /// Renews a token that may still be used. A failure affects only actions for which it
     /// was refused.
     pub(super) async fn renew(&mut self, myself: &ActorRef<Message>, id: usize) {
-        let usable = self.tokens.state.read().usable(Instant::now());
+        let now = Instant::now();
+        let (usable, suspect) = {
+            let state = self.tokens.state.read();
+            (state.usable(now), state.suspect(now))
+        };
         match usable {
-            Some(current) if current.id == id => {}
+            Some(current) if current.id == id => {
+                let is_due = current.renew.is_some_and(|at| at <= now);
+                if !is_due && suspect.is_none() && self.suspected == id {
+                    // A success has cleared it meanwhile.
+                    self.suspected = 0;
+                    if let Some(at) = current.renew {
+                        self.renew_after(myself, id, at - now);
+                    }
+                    return;
+                }
+            }
             Some(_) => return,
             // It has expired. Only waiters need a successor.
             None if self.tokens.waiting.load(Ordering::SeqCst) > 0 => {

@@ -114,6 +114,8 @@ pub fn rows(
             phase,
             ..
         } => {
+            let lost = attempts.sent.filter(|_| state.is_indeterminate());
+            add("since", lost.map(|sent| since(sent, now)));
             add("attempts", Some(attempted(attempts, now)));
             let phase = match phase {
                 Phase::Claimed => "nothing is sent yet",
@@ -186,22 +188,40 @@ fn next(key: &IdempotencyKey, state: &RecordState, now: SystemTime) -> Option<St
         let left = length(left);
         next.push_str(&format!("\n            not before {until} (in {left})"));
     }
+    if let RecordState::Locked {
+        attempts, lease, ..
+    } = state
+        && attempts.sent.is_none()
+    {
+        let left = length(attempts.timeout.saturating_add(*lease));
+        next.push_str(&format!(
+            "\n            refused for up to {left}: the record does not say when it was sent"
+        ));
+    }
     Some(next)
 }
 
 /// How long the lost attempt of an indeterminate record might still be running.
 fn may_run(state: &RecordState, now: SystemTime) -> Option<Duration> {
-    let RecordState::Indeterminate {
-        since,
-        age,
-        may_run,
-        ..
-    } = state
-    else {
-        return None;
+    let (since, age, may_run) = match state {
+        RecordState::Indeterminate {
+            since,
+            age,
+            may_run,
+            ..
+        } => (*since, *age, *may_run),
+        // The record does not say yet that it is indeterminate.
+        RecordState::Locked {
+            attempts, lease, ..
+        } if state.is_indeterminate() => (
+            attempts.sent?,
+            None,
+            attempts.timeout.saturating_add(*lease),
+        ),
+        _ => return None,
     };
-    let by_wall = now.duration_since(*since).ok();
-    let passed = match (*age, by_wall) {
+    let by_wall = now.duration_since(since).ok();
+    let passed = match (age, by_wall) {
         (Some(one), Some(other)) => one.min(other),
         (one, other) => one.or(other).unwrap_or_default(),
     };

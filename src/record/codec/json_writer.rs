@@ -147,7 +147,7 @@ impl<'a> CallerJson<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct VerdictJson<'a> {
+pub(super) struct RefusalJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<Name<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -88,3 +88,13 @@ fn unknown_member_is_an_error_that_names_it() {
     let error = serde_json::from_str::<Settings>(r#"{"dead_line_ms": 1}"#).unwrap_err();
     assert!(error.to_string().contains("dead_line_ms"), "{error}");
 }
+
+/// Red if the guide names a member that does not exist.
+#[test]
+fn settings_of_the_guide_are_accepted() {
+    let guide = include_str!("../../../guide/policies.md");
+    let json = guide.split("```json\n").nth(1).unwrap();
+    let json = json.split("```").next().unwrap();
+    let settings: Settings = serde_json::from_str(json).unwrap();
+    assert_ne!(settings, Settings::default());
+}
