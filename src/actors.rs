@@ -25,7 +25,7 @@
 //! No answer depends on a supervision event: if the root is killed, or a supervisor above
 //! it stops, no event is handled. No answer depends on the start of a flight either: a
 //! guard answers wherever it is dropped, and the end of the root answers what is left. A
-//! flight actor runs all its flights in one hook, so that ractor's `stop` of a child takes
+//! flight actor runs all its flights in one hook, so ractor's `stop` of a child takes
 //! effect when the actor leaves the stack; `kill` takes effect immediately. All flight actors live on the root's runtime, on
 //! whichever runtime a caller is. Mailboxes are unbounded, so only admitted requests enter
 //! them. Actors have no names, since ractor's registry is global and an engine is not.

@@ -288,8 +288,8 @@ impl Flights {
     /// Closes the table for good, and answers every flight that is left.
     ///
     /// A flight whose guard was sent to the root is dropped with the mailbox. A message that
-    /// arrives just as the mailbox is dropped might be kept there for as long as a handle of
-    /// the root.
+    /// arrives just as the mailbox is dropped might be kept there for as long as a
+    /// handle of the root lives.
     pub(crate) fn end(&self) {
         self.close();
         let left = self.table.iter().filter_map(|slot| match slot.value() {
@@ -301,6 +301,8 @@ impl Flights {
             if flight.set_answer(Err(Error::Stopped)) {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
+            // For followers, which then find the table closed.
+            flight.finish();
         }
     }
 

@@ -4,10 +4,10 @@
 //!
 //! ```text
 //! absent ─────acquire────► Locked{lease, step, Dispatched} ──complete──► Cached
-//! Released ──take over───► Locked{lease, step, Claimed}    ──complete──► Cached
+//! Released ──take over───► Locked{lease, step, Claimed}
 //!                                 │  ▲ extend: the lease begins again, at another revision
 //!                                 │  │ enter(Claimed | Dispatched): with a step
-//!                                 │  └ take over: expired AND Claimed, and Claimed again
+//!                                 │  └ take over, if expired in Claimed: Claimed again
 //!                                 ├─ release ► Released{last refusal}
 //!                                 └─ abandon ► Indeterminate{sent, cause}
 //! Indeterminate ── resolve(not applied) ► Released, under the lost lease

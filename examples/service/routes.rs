@@ -33,7 +33,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const SERVED: HeaderName = HeaderName::from_static("genesys-once-served");
 /// The key's 64 hex digits, under which operators find its record.
 const KEY: HeaderName = HeaderName::from_static("genesys-once-key");
-/// `false` if the answer is not recorded: the same request would execute again.
+/// `false` if the store does not have the answer: a refused request executes again, another
+/// answer is recorded later, or its key becomes indeterminate.
 const RECORDED: HeaderName = HeaderName::from_static("genesys-once-recorded");
 /// `omitted` on a replay whose record holds only the status.
 const BODY: HeaderName = HeaderName::from_static("genesys-once-body");

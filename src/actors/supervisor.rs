@@ -52,6 +52,9 @@ pub(crate) async fn spawn(
 struct Supervisor;
 
 struct State {
+    /// Ends the table and all flight actors when this state is dropped, also after a panic.
+    /// Dropped first, so that `drained` reports the flights that it ends.
+    _closer: Closer,
     shared: Arc<Shared>,
     drained: watch::Sender<Option<Drained>>,
     /// The flight actors, and the flight that each runs.
@@ -66,8 +69,6 @@ struct State {
     finishing: usize,
     closing: Option<Drained>,
     cut: bool,
-    /// Ends the table and all flight actors when this state is dropped, also after a panic.
-    _closer: Closer,
 }
 
 /// Reports to the root that a record was finished or given up, also if the store
@@ -369,13 +370,14 @@ impl State {
     /// Reports the end after the tree has dropped its handles, so that the embedder can
     /// drop the last handle of the store.
     async fn end(mut self) {
-        self.shared.flights.end();
+        self.shared.flights.close();
         self.tasks.abort_all();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         // A task that a foreign store blocks must not delay the end.
         let _ = timeout(Duration::from_secs(1), ended).await;
-        // Every flight has its answer, also one that is still in the mailbox.
+        // Flights that end now still answer their callers.
         self.ports.deliver().await;
+        self.shared.flights.end();
         let (drained, mut end) = (self.drained.clone(), self.closing.unwrap_or_default());
         end.cut_off = end.cut_off.max(self.shared.flights.lost());
         end.finished = end.finished.saturating_sub(end.cut_off);

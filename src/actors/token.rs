@@ -102,7 +102,7 @@ impl Tokens {
     }
 
     /// The platform refused this token for this action. `again` says that the execution had
-    /// another token refused before. If the token might be at fault, its successor is
+    /// a token refused while it was the current one. If the token might be at fault, its successor is
     /// fetched, and the token serves other actions meanwhile.
     pub(crate) fn refuse(
         &self,
@@ -196,7 +196,7 @@ struct TokenActor;
 /// The messages of the token actor.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A caller has no token.
+    /// A caller has no token, or a token is under suspicion.
     Need,
     /// It is time to renew this token.
     Renew(usize),

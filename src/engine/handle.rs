@@ -123,6 +123,8 @@ impl Engine {
     /// what is known. Calls may repeat and overlap: the shortest grace counts, and all
     /// calls return the same result.
     ///
+    /// If the root was killed, nothing reports what finished, and `cut_off` might be too low.
+    ///
     /// When it returns, only the handles of the engine refer to the store. Drop them
     /// before you open the file of a `FileStore` again.
     ///

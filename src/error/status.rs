@@ -23,8 +23,8 @@ impl Error {
     /// 429, 503 and 504 invite a client to retry. An error has one of them only if
     /// [`hint`](Self::hint) is [`RetryHint::After`], the value of `Retry-After`, or if
     /// another instance might answer (`Stopped`). To retry after another status is safe,
-    /// because the record decides, but only `InProgress` and `TooEarly` can then have
-    /// another result.
+    /// because the record decides, but of these only `InProgress` and `TooEarly` pass by
+    /// themselves in a short time.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::InvalidRequest { .. } => StatusCode::BAD_REQUEST,

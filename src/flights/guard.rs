@@ -110,11 +110,12 @@ impl FlightGuard {
         self.end_span(&answer);
     }
 
-    fn publish(&self, answer: &FlightAnswer, left: Duration) {
+    /// Whether it is the first answer.
+    fn publish(&self, answer: &FlightAnswer, left: Duration) -> bool {
         if let Ok(reply) = answer {
             self.remember(reply, left);
         }
-        self.flight.set_answer(answer.clone());
+        self.flight.set_answer(answer.clone())
     }
 
     /// Runs after the answer, so that no waiter waits for a subscriber. Only the first
@@ -178,14 +179,16 @@ impl Drop for FlightGuard {
     fn drop(&mut self) {
         let crashed = (!self.flight.is_answered()).then(|| {
             Err(if self.flights.is_closed() {
-                self.flights.lost.fetch_add(1, Ordering::Relaxed);
                 Error::Stopped
             } else {
                 Error::Crashed { key: self.key() }
             })
         });
-        if let Some(answer) = &crashed {
-            self.publish(answer, Duration::ZERO);
+        if let Some(answer) = &crashed
+            && self.publish(answer, Duration::ZERO)
+            && self.flights.is_closed()
+        {
+            self.flights.lost.fetch_add(1, Ordering::Relaxed);
         }
         self.flights.finished(self.key());
         // Before the followers wake, since one of them begins the next flight.

@@ -357,7 +357,7 @@ fn read_indeterminate(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreE
 
 /// A refusal that cannot be read counts as absent: nothing was executed either way.
 fn read_released(name: &RecordName, bytes: &[u8]) -> Result<Content, StoreError> {
-    let Some((stored, rest)) = RecordJson::read_verdict(name, bytes)? else {
+    let Some((stored, rest)) = RecordJson::read_refusal(name, bytes)? else {
         return Ok(Content::Released { refusal: None });
     };
     let refusal = match (stored.status, stored.retry_after_ms) {

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The library that these tests are linked with: cargo has just built it, or found that it
-/// is what the newest build left.
+/// The newest library that cargo has built in this folder. It might have other features than
+/// the one that these tests are linked with; the programs need none.
 fn library() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let beside = fs::read_dir(own.parent().unwrap()).unwrap();

@@ -114,7 +114,10 @@ async fn lost_holder_is_listed_and_not_written() {
     // The record does not say when the request was sent. Red if `show` offers the resolution
     // without that limit.
     assert!(!said.contains("1970"), "{said}");
-    assert!(said.contains("refused for up to"), "{said}");
+    assert!(
+        said.contains(" from the first try, which records"),
+        "{said}"
+    );
     let record: String = server.command(&["GET", &name.to_string()]);
     assert!(record.contains(" locked "), "{record}");
 }

@@ -131,6 +131,10 @@ async fn each_command_that_a_page_names_is_known() {
                     .replace("A ", &format!("{ACTION} "));
                 (command.replace("NAME", "billing"), &[0][..])
             }
+            "genesys-once key ACTION --own-key K" => {
+                let command = command.replace("ACTION", ACTION);
+                (command.replace("-key K", "-key order-1"), &[0][..])
+            }
             other => panic!("this test does not run {other}"),
         };
         let said = cli.script(&script).await;

@@ -20,7 +20,7 @@ pub enum EngineMessage {
     /// `max_waiting` callers wait by message, further callers get `Error::Overloaded` at
     /// once. If the reply port is dropped, the engine has stopped.
     ///
-    /// Set a time-out for the port. A message that arrives in the moment in which the root
+    /// Set a time-out for the port. A message that arrives at the moment when the root
     /// ends might stay in its mailbox, without an answer, for as long as a handle of the
     /// engine lives: tokio's channel allows it (seen once in 200,000 messages).
     Execute(DataActionRequest, RpcReplyPort<Result<Reply, Error>>),
@@ -70,8 +70,8 @@ pub struct Drained {
     /// Executions that ended by themselves while the engine closed.
     pub finished: usize,
     /// Executions that were cut off when the grace was over, also those that had sent
-    /// nothing, or only had an answer to record; and those whose actor was killed or stopped
-    /// meanwhile. Callers without an answer got `Error::Stopped`. The records say what is
+    /// nothing, or only had an answer to record; and those that ended without an answer:
+    /// killed, stopped or panicked. Callers without an answer got `Error::Stopped`. The records say what is
     /// known.
     pub cut_off: usize,
 }

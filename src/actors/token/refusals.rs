@@ -28,7 +28,8 @@ pub(crate) enum TokenRefusal {
     /// The token was current, and its successor is fetched now.
     Current,
     /// The action is at fault, as far as is known: its executions wait for no other token.
-    /// The successor is fetched, unless a recent success shows that this token is good.
+    /// A further refusal fetches the successor, unless a recent success shows that this token
+    /// is good.
     Action,
 }
 
@@ -36,7 +37,7 @@ pub(crate) enum TokenRefusal {
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     actions: HashMap<ActionId, Known>,
-    /// The newest token that was refused.
+    /// The token under suspicion; 0 if there is none.
     suspect: usize,
     /// An action waits for the successor of the suspect: not only broken actions suspect it.
     is_awaited: bool,
@@ -71,7 +72,8 @@ impl Refusals {
     /// wait.
     pub(super) fn is_refused(&self, action: &ActionId, token: usize, now: Instant) -> bool {
         let known = self.actions.get(action).filter(|_| self.suspects(token));
-        known.is_some_and(|known| known.refused == token && !known.is_broken(now))
+        self.is_awaited
+            && known.is_some_and(|known| known.refused == token && !known.is_broken(now))
     }
 
     /// The platform refused the current token, which arrived at `since`, for an action.
@@ -101,11 +103,10 @@ impl Refusals {
             known.broken = Some(now + BROKEN_FOR);
             return TokenRefusal::Action;
         }
+        (self.suspect, self.is_awaited) = (token, true);
         if before && suspected {
             return TokenRefusal::Suspected;
         }
-        self.suspect = token;
-        self.is_awaited = true;
         TokenRefusal::Current
     }
 

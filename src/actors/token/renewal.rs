@@ -44,7 +44,7 @@ impl State {
         match usable {
             Some(current) if current.id == id => {
                 let is_due = current.renew.is_some_and(|at| at <= now);
-                if !is_due && suspect.is_none() && self.suspected == id {
+                if !is_due && suspect.is_none() {
                     // A success has cleared it meanwhile.
                     self.suspected = 0;
                     if let Some(at) = current.renew {

@@ -52,7 +52,7 @@ pub fn moment(state: &RecordState) -> Option<SystemTime> {
     }
 }
 
-/// The state as the library names it. A lock whose holder was lost with a request under way
+/// The state as the library names it, with `, expired` for a lock that is free. A lock whose holder was lost with a request under way
 /// is indeterminate, whether or not the record says so already.
 pub fn word(state: &RecordState) -> &'static str {
     match state {
@@ -191,11 +191,10 @@ fn next(key: &IdempotencyKey, state: &RecordState, now: SystemTime) -> Option<St
     if let RecordState::Locked {
         attempts, lease, ..
     } = state
-        && attempts.sent.is_none()
     {
         let left = length(attempts.timeout.saturating_add(*lease));
         next.push_str(&format!(
-            "\n            refused for up to {left}: the record does not say when it was sent"
+            "\n            refused for {left} from the first try, which records that the holder was lost"
         ));
     }
     Some(next)
@@ -203,25 +202,17 @@ fn next(key: &IdempotencyKey, state: &RecordState, now: SystemTime) -> Option<St
 
 /// How long the lost attempt of an indeterminate record might still be running.
 fn may_run(state: &RecordState, now: SystemTime) -> Option<Duration> {
-    let (since, age, may_run) = match state {
-        RecordState::Indeterminate {
-            since,
-            age,
-            may_run,
-            ..
-        } => (*since, *age, *may_run),
-        // The record does not say yet that it is indeterminate.
-        RecordState::Locked {
-            attempts, lease, ..
-        } if state.is_indeterminate() => (
-            attempts.sent?,
-            None,
-            attempts.timeout.saturating_add(*lease),
-        ),
-        _ => return None,
+    let RecordState::Indeterminate {
+        since,
+        age,
+        may_run,
+        ..
+    } = state
+    else {
+        return None;
     };
-    let by_wall = now.duration_since(since).ok();
-    let passed = match (age, by_wall) {
+    let by_wall = now.duration_since(*since).ok();
+    let passed = match (*age, by_wall) {
         (Some(one), Some(other)) => one.min(other),
         (one, other) => one.or(other).unwrap_or_default(),
     };

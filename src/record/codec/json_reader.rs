@@ -96,7 +96,7 @@ impl<'a> RecordJson<'a> {
 
     /// The same of a record that holds at most a refusal; `None` where the refusal cannot
     /// be read. The record must have its own name.
-    pub(super) fn read_verdict(
+    pub(super) fn read_refusal(
         name: &RecordName,
         bytes: &'a [u8],
     ) -> Result<Option<(Self, &'a [u8])>, StoreError> {

@@ -285,7 +285,7 @@ fn unknown_words_and_members_are_ignored() {
 }
 
 #[test]
-fn unreadable_verdict_is_no_verdict() {
+fn unreadable_refusal_counts_as_absent() {
     let refused = Some(Refusal::Refused(outcome("no").into()));
     let text = encode(&record(Content::Released { refusal: refused }));
     let cut = decode(&text[..text.len() - 1]).unwrap();

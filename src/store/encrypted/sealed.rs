@@ -106,13 +106,13 @@ mod tests {
             let record = record(content);
             let read = Record::decode(&name(), &record.encode(&name())).unwrap();
             for record in [record, read] {
-                let is_verdict = matches!(record.content, Content::Released { .. });
+                let is_refusal = matches!(record.content, Content::Released { .. });
                 let state = record.state(Duration::from_secs(1));
                 match readable(Answer::Is(Some(state))) {
                     Ok(Answer::Is(Some(RecordState::Released { refusal: None, .. }))) => {
-                        assert!(is_verdict);
+                        assert!(is_refusal);
                     }
-                    Err(error) => assert!(error.is_unreadable() && !is_verdict, "{error:?}"),
+                    Err(error) => assert!(error.is_unreadable() && !is_refusal, "{error:?}"),
                     other => panic!("{other:?}"),
                 }
             }

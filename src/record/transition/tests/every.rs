@@ -314,7 +314,7 @@ fn repeated_command_is_done() {
 /// Red where the present refusal gets the releasing request's fingerprint, and where it
 /// does not stay.
 #[test]
-fn verdict_stays_with_its_request() {
+fn refusal_stays_with_its_request() {
     let of = |stored: &Option<Written>| match stored {
         Some((record, _)) => match &record.content {
             Content::Released { refusal: Some(_) } => Some(record.fingerprint),
