@@ -21,14 +21,15 @@ fn library() -> PathBuf {
 }
 
 /// The compiler's errors with their places, without explanations.
-fn errors(program: &Path) -> String {
+fn errors(program: &Path, folder: &Path) -> String {
     let library = library();
     let mut with_library = OsString::from("genesys_once=");
     with_library.push(&library);
     let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let ran = Command::new(compiler)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["--edition", "2024", "--emit", "metadata", "-o", "/dev/null"])
+        .args(["--edition", "2024", "--emit", "metadata", "--out-dir"])
+        .arg(folder)
         .arg("--extern")
         .arg(with_library)
         .arg("-L")
@@ -58,16 +59,16 @@ fn errors_in(text: &str) -> String {
 #[test]
 fn wrong_order_does_not_compile() {
     let folder = Path::new("tests/api/typestates");
+    let built = std::env::temp_dir().join(format!("typestates-{}", std::process::id()));
+    fs::create_dir_all(&built).unwrap();
     // The same command compiles a program that is right.
-    let right = std::env::temp_dir().join(format!("right-{}.rs", std::process::id()));
+    let right = built.join("right.rs");
     fs::write(
         &right,
         "fn main() { drop(genesys_once::MemoryStore::new()) }",
     )
     .unwrap();
-    let refused = errors(&right);
-    fs::remove_file(&right).unwrap();
-    assert_eq!(refused, "");
+    assert_eq!(errors(&right, &built), "");
     let mut wrong = 0;
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
         let program = folder.join(entry.unwrap().file_name());
@@ -79,11 +80,12 @@ fn wrong_order_does_not_compile() {
             let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join(expected);
             let expected = errors_in(&fs::read_to_string(expected).unwrap());
             assert!(!expected.is_empty(), "{program:?}");
-            assert_eq!(errors(&program), expected, "{program:?}");
+            assert_eq!(errors(&program, &built), expected, "{program:?}");
             wrong += 1;
         }
     }
     assert_eq!(wrong, 7);
+    fs::remove_dir_all(built).unwrap();
 }
 
 #[cfg(feature = "testing")]
