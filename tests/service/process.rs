@@ -88,7 +88,8 @@ impl Settings {
         let started = async {
             let mut line = String::new();
             while output.read_line(&mut line).await.unwrap() > 0 {
-                if let Some(address) = line.strip_prefix("metrics on     http://") {
+                // Without the feature `metrics` it begins with "probes".
+                if let Some((_, address)) = line.split_once(" on     http://") {
                     address.trim().clone_into(&mut metrics);
                 }
                 if let Some(address) = line.strip_prefix("listening on http://") {
